@@ -1,0 +1,308 @@
+//! The flags both binaries share, and errors of one line.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, Command, Parser};
+
+use crate::redact;
+
+/// The flags both binaries share. Each has an environment variable of the same name in upper snake case; one that is empty counts as
+/// not set.
+#[derive(Debug, Clone, Args)]
+#[non_exhaustive]
+pub struct ServiceArgs {
+    /// Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path
+    #[arg(
+        long,
+        env,
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
+    pub redis_url: RedisUrl,
+
+    /// The key of the stream
+    #[arg(long, env, value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
+    pub stream: String,
+
+    /// Where to serve /metrics, /healthz, /readyz and a status page; port 0 picks a free port and logs it
+    #[arg(long, env, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
+    pub http_addr: SocketAddr,
+
+    /// Finish the work there is, then exit
+    #[arg(long, env, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub once: bool,
+}
+
+/// Where Redis is, and how to get in. Shown without what is secret.
+#[derive(Clone)]
+pub struct RedisUrl {
+    url: String,
+}
+
+impl RedisUrl {
+    pub(crate) fn config(&self) {}
+}
+
+impl FromStr for RedisUrl {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        Ok(Self {
+            url: url.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact(&self.url))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+fn stream_key(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("allowed: a key of at least one byte".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn http_addr(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080".to_owned())
+}
+
+/// The flags of this process. `Err` holds the exit code of a process that has nothing more to do: help and version were
+/// printed (0), or one line that says what is wrong with the flags (2).
+///
+/// # Errors
+///
+/// The exit code to end with; what there is to say has been printed.
+pub fn parse<T: Parser>() -> Result<T, ExitCode> {
+    parse_from(std::env::args_os()).map_err(|stop| stop.print())
+}
+
+/// As [`parse`], from the given arguments (the program's name first), and nothing is printed.
+///
+/// # Errors
+///
+/// What would be printed.
+pub fn parse_from<T: Parser>(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<T, NotRun> {
+    let mut command = without_empty_env(T::command());
+    let matches = command
+        .try_get_matches_from_mut(args)
+        .map_err(|error| NotRun::new(&command, &error))?;
+    T::from_arg_matches(&matches).map_err(|error| NotRun::new(&command, &error))
+}
+
+/// Why the arguments do not lead to work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRun {
+    /// Help or version was asked for.
+    Info(String),
+    /// The arguments are wrong; one line.
+    Wrong(String),
+}
+
+impl NotRun {
+    fn new(command: &Command, error: &clap::Error) -> Self {
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Self::Info(error.render().to_string())
+            }
+            _ => Self::Wrong(one_line(command, error)),
+        }
+    }
+
+    fn print(&self) -> ExitCode {
+        use std::io::Write as _;
+        // Nobody is left to tell when the terminal is gone.
+        match self {
+            Self::Info(text) => {
+                let _ = std::io::stdout().write_all(text.as_bytes());
+                ExitCode::SUCCESS
+            }
+            Self::Wrong(text) => {
+                let _ = writeln!(std::io::stderr(), "{text}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// An environment variable that is empty counts as not set, as deployment templates like to leave them.
+fn without_empty_env(command: Command) -> Command {
+    command
+        .mut_args(|arg| match arg.get_env().map(std::env::var_os) {
+            Some(Some(value)) if value.is_empty() => arg.env(None::<&str>),
+            _ => arg,
+        })
+        .mut_subcommands(without_empty_env)
+}
+
+/// One line that names the flag, its value, and what is allowed, in place of clap's paragraphs.
+fn one_line(command: &Command, error: &clap::Error) -> String {
+    let name = command.get_name();
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(redact(text)),
+        Some(ContextValue::Strings(texts)) => Some(redact(&texts.join(", "))),
+        _ => None,
+    };
+    let arg = text(ContextKind::InvalidArg).unwrap_or_default();
+    // `--http-addr <IP:PORT>` → `--http-addr`
+    let flag = arg.split(' ').next().unwrap_or_default();
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let what = match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let allowed = match text(ContextKind::ValidValue) {
+                Some(values) => format!("allowed: {values}"),
+                None => std::error::Error::source(error).map_or_else(
+                    || format!("allowed: {}", arg.trim_start_matches(flag).trim()),
+                    |source| redact(&source.to_string()),
+                ),
+            };
+            format!("{flag} {value:?}: {allowed}")
+        }
+        ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
+            Some(similar) => {
+                format!("{arg}: no such flag, did you mean {similar}? (see {name} --help)")
+            }
+            None => format!("{arg}: no such flag (see {name} --help)"),
+        },
+        ErrorKind::InvalidSubcommand => {
+            let value = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("{value}: no such command (see {name} --help)")
+        }
+        ErrorKind::MissingRequiredArgument => format!("missing: {arg} (see {name} --help)"),
+        // clap's own first line says it; what follows are hints about usage.
+        _ => {
+            let rendered = error.render().to_string();
+            let first = rendered.lines().next().unwrap_or_default();
+            format!(
+                "{} (see {name} --help)",
+                redact(first.trim_start_matches("error: "))
+            )
+        }
+    };
+    format!("{name}: {}", what.replace(['\n', '\r'], " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "reader", version)]
+    struct Flags {
+        #[command(flatten)]
+        service: ServiceArgs,
+        /// How entries are cut
+        #[arg(long, value_parser = ["line", "chunk"], default_value = "line")]
+        framing: String,
+        #[command(subcommand)]
+        command: Option<Sub>,
+    }
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Sub {
+        Verify {
+            #[arg(long)]
+            input: String,
+        },
+    }
+
+    fn flags(args: &[&str]) -> Result<Flags, NotRun> {
+        parse_from(std::iter::once("reader").chain(args.iter().copied()))
+    }
+
+    fn wrong(args: &[&str]) -> String {
+        match flags(args).unwrap_err() {
+            NotRun::Wrong(line) => {
+                assert!(!line.contains('\n'), "{line}");
+                line
+            }
+            NotRun::Info(text) => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let flags = flags(&[]).unwrap();
+        assert_eq!(
+            flags.service.redis_url.to_string(),
+            "redis://127.0.0.1:6379"
+        );
+        assert_eq!(flags.service.stream, "line_stream");
+        assert_eq!(flags.service.http_addr, "0.0.0.0:8080".parse().unwrap());
+        assert!(!flags.service.once);
+        assert!(self::flags(&["--once"]).unwrap().service.once);
+    }
+
+    #[test]
+    fn errors_are_one_line_with_flag_value_and_what_is_allowed() {
+        for (args, line) in [
+            (
+                &["--http-addr", "8080"][..],
+                "reader: --http-addr \"8080\": allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080",
+            ),
+            (
+                &["--framing", "word"],
+                "reader: --framing \"word\": allowed: line, chunk",
+            ),
+            (
+                &["--stream", ""],
+                "reader: --stream \"\": allowed: a key of at least one byte",
+            ),
+            (
+                &["--streem", "x"],
+                "reader: --streem: no such flag, did you mean --stream? (see reader --help)",
+            ),
+            (
+                &["verify"],
+                "reader: missing: --input <INPUT> (see reader --help)",
+            ),
+            (
+                &["varify"],
+                "reader: varify: no such command (see reader --help)",
+            ),
+        ] {
+            assert_eq!(wrong(args), line);
+        }
+        assert!(wrong(&["--stream"]).contains("--stream"));
+        assert!(wrong(&["--once=1"]).contains("--once"));
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        assert!(
+            matches!(flags(&["--version"]), Err(NotRun::Info(text)) if text.starts_with("reader "))
+        );
+        assert!(
+            matches!(flags(&["--help"]), Err(NotRun::Info(text)) if text.contains("REDIS_URL"))
+        );
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let flags = flags(&["--redis-url", "redis://me:hunter2@host:6379"]).unwrap();
+        assert!(!format!("{flags:?}").contains("hunter2"));
+        assert!(!flags.service.redis_url.to_string().contains("hunter2"));
+        assert!(!wrong(&["redis://:hunter2@host"]).contains("hunter2"));
+        assert!(!wrong(&["--http-addr", "redis://:hunter2@host"]).contains("hunter2"));
+    }
+}

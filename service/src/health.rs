@@ -1,0 +1,241 @@
+//! What `/healthz` and `/readyz` tell: the heartbeat of the work, the state of Redis, the state of the file.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+/// How old the last heartbeat may be before `/healthz` says that the work hangs.
+pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many different reasons are logged during one bad state; further ones would be noise.
+const REASONS_LOGGED: usize = 8;
+
+/// The state of the service, as its work reports it. Clones share it.
+///
+/// # Examples
+///
+/// ```
+/// let health = service::Health::new();
+/// health.progress();
+/// assert!(health.alive().is_ok());
+/// assert!(health.ready().is_err(), "neither Redis nor the file is known yet");
+/// health.redis(Ok(()));
+/// health.file(Ok(()));
+/// assert!(health.ready().is_ok());
+/// health.redis(Err("connection refused".into()));
+/// assert_eq!(health.ready().unwrap_err(), "redis: connection refused");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Health {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limit: Duration,
+    begun: Instant,
+    /// Milliseconds after `begun` of the last heartbeat.
+    heartbeat: AtomicU64,
+    redis: Part,
+    file: Part,
+}
+
+/// One thing that must be well before the service is ready.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` until first told.
+    well: Option<Result<(), String>>,
+    /// Reasons logged since it was last well.
+    logged: Vec<String>,
+}
+
+impl Health {
+    /// Nothing is known yet, and the heart beats now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limit(HEARTBEAT_LIMIT)
+    }
+
+    /// As [`Self::new`], with another age at which a heartbeat counts as missing.
+    #[must_use]
+    pub fn with_limit(limit: Duration) -> Self {
+        let inner = Inner {
+            limit,
+            begun: Instant::now(),
+            heartbeat: AtomicU64::new(0),
+            redis: Part::new("redis"),
+            file: Part::new("file"),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The work goes on. To be called for every batch, and every few seconds while waiting.
+    pub fn progress(&self) {
+        let now = u64::try_from(self.inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.inner.heartbeat.store(now, Ordering::Relaxed);
+    }
+
+    /// Redis can be used, or why not. A change of state is logged, once.
+    pub fn redis(&self, well: Result<(), String>) {
+        self.inner.redis.set(well);
+    }
+
+    /// The file can be used, or why not. A change of state is logged, once.
+    pub fn file(&self, well: Result<(), String>) {
+        self.inner.file.set(well);
+    }
+
+    /// Whether the work makes progress, whatever Redis does; else why it looks as if it hangs.
+    ///
+    /// # Errors
+    ///
+    /// What `/healthz` answers when the heartbeat is older than the limit.
+    pub fn alive(&self) -> Result<(), String> {
+        let last = Duration::from_millis(self.inner.heartbeat.load(Ordering::Relaxed));
+        let age = self.inner.begun.elapsed().saturating_sub(last);
+        if age < self.inner.limit {
+            return Ok(());
+        }
+        Err(format!(
+            "no progress for {} s (limit {} s)",
+            age.as_secs(),
+            self.inner.limit.as_secs_f64()
+        ))
+    }
+
+    /// Whether Redis and the file can be used, else the reasons why not.
+    ///
+    /// # Errors
+    ///
+    /// What `/readyz` answers: one reason a part that is not well, joined by `; `.
+    pub fn ready(&self) -> Result<(), String> {
+        let reasons: Vec<String> = self.parts().filter_map(Part::reason).collect();
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons.join("; "))
+        }
+    }
+
+    /// Name and state of each part, for the status page.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.parts().map(|part| {
+            let shown = match &part.lock().well {
+                None => "not known yet".to_owned(),
+                Some(Ok(())) => "ok".to_owned(),
+                Some(Err(reason)) => reason.clone(),
+            };
+            (part.name, shown)
+        })
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        [&self.inner.redis, &self.inner.file].into_iter()
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Part {
+    const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            state: Mutex::new(State {
+                well: None,
+                logged: Vec::new(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, well: Result<(), String>) {
+        let mut state = self.lock();
+        if state.well.as_ref() == Some(&well) {
+            return;
+        }
+        match &well {
+            Ok(()) => {
+                info!("{}: ready", self.name);
+                state.logged.clear();
+            }
+            Err(reason)
+                if !state.logged.contains(reason) && state.logged.len() < REASONS_LOGGED =>
+            {
+                warn!("{}: {reason}", self.name);
+                state.logged.push(reason.clone());
+            }
+            Err(_) => {}
+        }
+        state.well = Some(well);
+    }
+
+    fn reason(&self) -> Option<String> {
+        match &self.lock().well {
+            None => Some(format!("{}: not known yet", self.name)),
+            Some(Ok(())) => None,
+            Some(Err(reason)) => Some(format!("{}: {reason}", self.name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_heartbeat_is_told_and_a_new_one_heals() {
+        let health = Health::with_limit(Duration::ZERO);
+        let reason = health.alive().unwrap_err();
+        assert!(reason.starts_with("no progress for 0 s"), "{reason}");
+
+        let health = Health::new();
+        health.inner.heartbeat.store(0, Ordering::Relaxed);
+        assert_eq!(health.alive(), Ok(()));
+        health.redis(Err("away".into()));
+        assert_eq!(health.alive(), Ok(()), "alive does not depend on Redis");
+    }
+
+    #[test]
+    fn every_part_that_is_not_well_is_named() {
+        let health = Health::new();
+        health.redis(Err("away".into()));
+        assert_eq!(
+            health.ready().unwrap_err(),
+            "redis: away; file: not known yet"
+        );
+        health.file(Err("missing".into()));
+        assert_eq!(health.ready().unwrap_err(), "redis: away; file: missing");
+        health.redis(Ok(()));
+        assert_eq!(health.ready().unwrap_err(), "file: missing");
+        health.file(Ok(()));
+        assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_flapping_reason_is_remembered_once() {
+        let health = Health::new();
+        for nth in 0..1000 {
+            health.redis(Err(format!("reason {}", nth % 20)));
+        }
+        assert_eq!(health.inner.redis.lock().logged.len(), REASONS_LOGGED);
+        health.redis(Ok(()));
+        assert!(health.inner.redis.lock().logged.is_empty());
+    }
+}

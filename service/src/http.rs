@@ -1,0 +1,218 @@
+//! A small HTTP server that no client can hold up or make grow.
+//!
+//! `tiny_http::Server` starts a thread for every connection, reads heads of any size for any time, and stops accepting for good at
+//! the first failed `accept`; nothing around its public API can bound that. So connections are accepted and read here, with limits
+//! on their number, size and time, on one thread of its own, and `tiny_http` writes the responses.
+
+use std::collections::VecDeque;
+use std::io::{self, Cursor};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, warn};
+use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// Connections served at a time. One more, and the oldest has to go: who asks now is served now, whoever else holds connections.
+const CONNECTIONS: usize = 64;
+/// Bytes of a request's head.
+const HEAD: usize = 8 * 1024;
+/// From the accepted connection to the complete head.
+const READ_TIME: Duration = Duration::from_secs(5);
+/// For the client to take the response.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// For the client to close its side afterwards, so that the response is not lost with bytes of the client that nobody read.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long to wait when no connection can be accepted (out of file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The head of a request, as far as anybody needs it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a str,
+    /// Without the query.
+    pub(crate) path: &'a str,
+}
+
+/// A response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    status: u16,
+    content_type: &'static str,
+    body: String,
+}
+
+impl Answer {
+    pub(crate) const fn new(status: u16, content_type: &'static str, body: String) -> Self {
+        Self {
+            status,
+            content_type,
+            body,
+        }
+    }
+
+    fn refused(status: u16, reason: &str) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", format!("{reason}\n"))
+    }
+}
+
+/// What a server answers. Answers come without waiting.
+pub(crate) trait Pages: Send + Sync + 'static {
+    fn answer(&self, head: &Head<'_>) -> Answer;
+}
+
+/// A bound port, not served yet.
+pub(crate) struct Http {
+    listener: TcpListener,
+}
+
+impl Http {
+    /// Binds the address; port 0 picks a free port.
+    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener })
+    }
+
+    /// The address with the port that was picked.
+    pub(crate) fn addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until dropped. Needs a tokio runtime with I/O and time.
+    pub(crate) async fn serve(self, pages: Arc<impl Pages>) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let mut open: VecDeque<JoinHandle<()>> = VecDeque::with_capacity(CONNECTIONS);
+        let mut refused = false;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    refused = false;
+                    open.retain(|connection| !connection.is_finished());
+                    if open.len() == CONNECTIONS
+                        && let Some(oldest) = open.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    let pages = Arc::clone(&pages);
+                    open.push_back(tokio::spawn(async move {
+                        if let Err(error) = converse(stream, &*pages).await {
+                            debug!("http: {error}");
+                        }
+                    }));
+                    // The new connection runs once before another one is accepted: a request that is there already gets its
+                    // response however many others knock.
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => {
+                    if !refused {
+                        warn!("http: no connection can be accepted: {error}");
+                    }
+                    refused = true;
+                    // What is held by stalled clients helps those that come.
+                    if let Some(oldest) = open.pop_front() {
+                        oldest.abort();
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One request, one response.
+async fn converse(mut stream: TcpStream, pages: &impl Pages) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(1024);
+    let read = tokio::time::timeout(READ_TIME, read_head(&mut stream, &mut buffer)).await;
+    let (answer, with_body) = match read {
+        Ok(Ok(true)) => match parse(&buffer) {
+            Some(head) => (pages.answer(&head), head.method != "HEAD"),
+            None => (Answer::refused(400, "this is not an HTTP/1 request"), true),
+        },
+        Ok(Ok(false)) if buffer.len() < HEAD => return Ok(()),
+        Ok(Ok(false)) => (
+            Answer::refused(431, "the head of the request is too large"),
+            true,
+        ),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => (Answer::refused(408, "the request takes too long"), true),
+    };
+    drop(buffer);
+    let response = encode(answer, with_body)?;
+    tokio::time::timeout(WRITE_TIME, async {
+        stream.write_all(&response).await?;
+        stream.shutdown().await
+    })
+    .await??;
+    drop(response);
+    let mut rest = [0; 1024];
+    let linger = async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
+    let _ = tokio::time::timeout(LINGER_TIME, linger).await;
+    Ok(())
+}
+
+/// Whether a whole head came: the bytes up to the first empty line. Else the client ended early, or the buffer holds [`HEAD`] bytes.
+async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        let searched = buffer.len().saturating_sub(3);
+        let room = HEAD - buffer.len();
+        if room == 0 || stream.take(room as u64).read_buf(buffer).await? == 0 {
+            return Ok(false);
+        }
+        let new = &buffer[searched..];
+        if new.windows(4).any(|end| end == b"\r\n\r\n") || new.windows(2).any(|end| end == b"\n\n")
+        {
+            return Ok(true);
+        }
+    }
+}
+
+/// Method and path of an HTTP/1 request.
+fn parse(head: &[u8]) -> Option<Head<'_>> {
+    let line = head.split(|byte| *byte == b'\n').next()?;
+    let line = str::from_utf8(line).ok()?.trim_end_matches('\r');
+    let mut words = line.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    let known = matches!(version, "HTTP/1.0" | "HTTP/1.1") && words.next().is_none();
+    if !known
+        || method.is_empty()
+        || !method.bytes().all(|byte| byte.is_ascii_alphabetic())
+        || !target.starts_with('/')
+    {
+        return None;
+    }
+    let path = target.split(['?', '#']).next()?;
+    Some(Head { method, path })
+}
+
+/// The bytes of the response. HTTP/1.0, because that says that the connection ends with it.
+fn encode(answer: Answer, with_body: bool) -> io::Result<Vec<u8>> {
+    let header = |name: &str, value: &str| {
+        Header::from_bytes(name, value).map_err(|()| io::ErrorKind::InvalidData)
+    };
+    let mut headers = vec![
+        header("Content-Type", answer.content_type)?,
+        header("Cache-Control", "no-store")?,
+    ];
+    if answer.status == 405 {
+        headers.push(header("Allow", "GET, HEAD")?);
+    }
+    let body = answer.body.into_bytes();
+    let mut bytes = Vec::with_capacity(body.len() + 256);
+    let length = body.len();
+    Response::new(
+        StatusCode(answer.status),
+        headers,
+        Cursor::new(body),
+        Some(length),
+        None,
+    )
+    .raw_print(&mut bytes, HTTPVersion(1, 0), &[], !with_body, None)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

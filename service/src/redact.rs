@@ -1,0 +1,59 @@
+//! Passwords out of everything that is shown.
+
+/// The text without what may be a password: everything between `://` and the last `@`, and the values of query parameters
+/// that carry secrets. For text that came from the user and may be a URL, a broken one included.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(service::redact("redis://me:pa@ss@host:6379/0"), "redis://***@host:6379/0");
+/// assert_eq!(service::redact("redis://host:6379"), "redis://host:6379");
+/// ```
+#[must_use]
+pub fn redact(text: &str) -> String {
+    let mut shown = match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => {
+            format!("{}***{}", &text[..scheme + 3], &text[at..])
+        }
+        // No scheme, or an `@` before it: what stands before the `@` may be a password.
+        (_, Some(at)) => format!("***{}", &text[at..]),
+        (_, None) => text.to_owned(),
+    };
+    for name in ["password=", "pass=", "auth=", "token="] {
+        let mut from = 0;
+        while let Some(found) = shown[from..].find(name) {
+            let begin = from + found + name.len();
+            let end = shown[begin..]
+                .find(['&', '#', ' '])
+                .map_or(shown.len(), |n| begin + n);
+            shown.replace_range(begin..end, "***");
+            from = begin;
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn no_form_of_a_url_shows_its_password() {
+        for (text, shown) in [
+            ("redis://host", "redis://host"),
+            ("redis://:secret@host:1", "redis://***@host:1"),
+            ("redis://u:se@c/r#e?t@host:1/3", "redis://***@host:1/3"),
+            ("u:secret@host", "***@host"),
+            ("u:secret@x://y", "***@x://y"),
+            (
+                "unix:///run/r.sock?password=secret&db=1",
+                "unix:///run/r.sock?password=***&db=1",
+            ),
+            ("http://", "http://"),
+            ("", ""),
+            ("@", "***@"),
+        ] {
+            assert_eq!(redact(text), shown);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! From flags to exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use crate::args::ServiceArgs;
+use crate::http::Http;
+use crate::metrics::{Metric, Recorded};
+use crate::pages::ServicePages;
+use crate::signals::Signals;
+use crate::{Connector, Failure, Health, Shutdown};
+
+/// How often histograms are tidied up when nobody asks for `/metrics`.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What a binary says about itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The binary's name.
+    pub name: &'static str,
+    /// The binary's version.
+    pub version: &'static str,
+    /// From where to where, for the log and the status page: `/data/input.txt → line_stream`. No secrets.
+    pub flow: String,
+    /// The metrics of the binary, beside those that every service has.
+    pub metrics: &'static [Metric],
+}
+
+/// What the work of a service gets.
+#[derive(Debug)]
+pub struct Context {
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// Where to report how it goes.
+    pub health: Health,
+    /// How to reach Redis.
+    pub connector: Connector,
+}
+
+/// Runs a service: logs, metrics, the HTTP endpoint and signals around the work, which runs on a single-threaded tokio runtime on the
+/// calling thread. The HTTP endpoint and the signals have a thread of their own, so neither can hold up the other.
+///
+/// Ends with 0 when the work is done or was asked to stop, 1 when it failed, 2 when the configuration is wrong; the last line on
+/// standard error says why.
+pub fn run(
+    about: About,
+    args: &ServiceArgs,
+    work: impl AsyncFnOnce(Context) -> Result<(), Failure>,
+) -> ExitCode {
+    let name = about.name;
+    init_logs();
+    match serve(about, args, work) {
+        Ok(()) => {
+            info!("{name}: done");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            // Not through the log: this line must come whatever RUST_LOG says. Nobody is left to tell when standard error is gone.
+            let _ = writeln!(std::io::stderr(), "{name}: {failure}");
+            ExitCode::from(&failure)
+        }
+    }
+}
+
+fn init_logs() {
+    // A second call would mean that the embedding test has a logger already.
+    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_timestamp_millis()
+        .target(env_logger::Target::Stderr)
+        .try_init();
+}
+
+fn serve(
+    about: About,
+    args: &ServiceArgs,
+    work: impl AsyncFnOnce(Context) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let http = Http::bind(args.http_addr).map_err(|error| {
+        Failure::Config(format!(
+            "--http-addr {}: {error}; allowed: an address of this machine with a free port, or port 0 to pick one",
+            args.http_addr
+        ))
+    })?;
+    let addr = http.addr()?;
+    let recorded = Recorded::install(about.name, about.version, about.metrics)?;
+    info!(
+        "{} {}: {} at {}",
+        about.name, about.version, about.flow, args.redis_url
+    );
+    info!("http: listening on http://{addr}");
+
+    let shutdown = Shutdown::new();
+    let health = Health::new();
+    let pages = Arc::new(ServicePages {
+        name: about.name,
+        version: about.version,
+        flow: about.flow,
+        begun: Instant::now(),
+        health: health.clone(),
+        recorded: recorded.clone(),
+    });
+    let beside = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let signals = {
+        let _context = beside.enter();
+        Signals::install()?
+    };
+    beside.spawn(signals.obey(shutdown.clone()));
+    std::thread::Builder::new()
+        .name("http".to_owned())
+        .spawn(move || {
+            beside.spawn(async move {
+                let mut ticks = tokio::time::interval(UPKEEP);
+                loop {
+                    ticks.tick().await;
+                    recorded.upkeep();
+                }
+            });
+            if let Err(error) = beside.block_on(http.serve(pages)) {
+                error!("http: {error}");
+            }
+        })?;
+
+    let connector = Connector::new(args.redis_url.config(), health.clone(), shutdown.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(work(Context {
+        shutdown,
+        health,
+        connector,
+    }));
+    // What the work left running must not hold up the end.
+    runtime.shutdown_background();
+    done
+}
