@@ -1,2 +1,92 @@
-//! Placeholder.
-fn main() {}
+//! The project's own commands: `cargo xtask demo` and `cargo xtask test`.
+//!
+//! # Layout
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
+//! | `test.rs` | all tests, with what they need |
+//! | `server.rs` | finds or installs redis-server, starts a private instance |
+//! | `install.rs` | the system's package manager |
+//! | `child.rs` | processes that do not outlive this one |
+//! | `interrupt.rs` | Ctrl-C and SIGTERM, noticed while waiting |
+//! | `cargo.rs` | builds |
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod child;
+mod demo;
+mod install;
+mod interrupt;
+mod server;
+mod test;
+
+/// The project's own commands
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stream a file through Redis into another file, and prove that both are identical
+    Demo(demo::DemoArgs),
+    /// Run all tests, with a redis-server that is found or installed
+    Test(test::TestArgs),
+    /// Run a command that ends when its parent does (internal)
+    #[command(name = child::TIED, hide = true)]
+    Tied(child::TiedArgs),
+}
+
+/// Why a command did not succeed: one line or more for the user.
+type Result<T> = std::result::Result<T, Error>;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+enum Error {
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+    /// What went wrong, and what the user can do.
+    Failed(String),
+}
+
+impl Error {
+    fn new(what: impl std::fmt::Display) -> Self {
+        Self::Failed(what.to_string())
+    }
+}
+
+/// What was being done when an operation failed.
+trait During<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: std::fmt::Display> During<T> for std::result::Result<T, E> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| Error::Failed(format!("{}: {error}", what())))
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tied(args) => child::run_tied(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => {
+            eprintln!("xtask: interrupted; everything that was started has been stopped");
+            ExitCode::from(130)
+        }
+        Err(Error::Failed(why)) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Reads a service's metrics.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// How long a service may take to tell its metrics; the display waits meanwhile.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where a service serves its metrics, once it has said so.
+pub(super) struct Endpoint {
+    addr: Arc<OnceLock<SocketAddr>>,
+}
+
+impl Endpoint {
+    pub(super) fn new(addr: Arc<OnceLock<SocketAddr>>) -> Self {
+        Self { addr }
+    }
+
+    /// The text of `/metrics`; `None` while the service has no endpoint yet or no more.
+    pub(super) fn metrics(&self) -> Option<String> {
+        let mut stream = TcpStream::connect_timeout(self.addr.get()?, PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+}
+
+/// The value of a metric without labels.
+pub(super) fn value(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_value_is_found_by_its_whole_name() {
+        let text = "# TYPE lines_read_total counter\nlines_read_total 12\nlines_read 3\nup{a=\"b\"} 1\n";
+        assert_eq!(super::value(text, "lines_read_total"), Some(12.0));
+        assert_eq!(super::value(text, "lines_read"), Some(3.0));
+        assert_eq!(super::value(text, "up"), None);
+    }
+}

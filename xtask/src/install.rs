@@ -1,0 +1,129 @@
+//! The system's package manager.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::child::{Child, tied};
+use crate::interrupt::Interrupt;
+use crate::{Error, Result};
+
+/// How a package manager installs a package.
+struct Manager {
+    program: &'static str,
+    /// What to run first, so that the package is known.
+    refresh: &'static [&'static str],
+    install: &'static [&'static str],
+    /// Packages that bring a server, the preferred one first.
+    packages: &'static [&'static str],
+    /// Whether it must run as root.
+    root: bool,
+}
+
+const MANAGERS: [Manager; 7] = [
+    Manager {
+        program: "apt-get",
+        refresh: &["update"],
+        install: &["install", "--yes", "--no-install-recommends"],
+        packages: &["redis-server", "valkey-server"],
+        root: true,
+    },
+    Manager { program: "dnf", refresh: &[], install: &["install", "-y"], packages: &["redis", "valkey"], root: true },
+    Manager { program: "yum", refresh: &[], install: &["install", "-y"], packages: &["redis", "valkey"], root: true },
+    Manager {
+        program: "apk",
+        refresh: &[],
+        install: &["add", "--no-cache"],
+        packages: &["redis", "valkey"],
+        root: true,
+    },
+    Manager {
+        program: "pacman",
+        refresh: &["-Sy", "--noconfirm"],
+        install: &["-S", "--noconfirm", "--needed"],
+        packages: &["valkey", "redis"],
+        root: true,
+    },
+    Manager {
+        program: "zypper",
+        refresh: &[],
+        install: &["--non-interactive", "install"],
+        packages: &["redis", "valkey"],
+        root: true,
+    },
+    Manager { program: "brew", refresh: &[], install: &["install"], packages: &["redis", "valkey"], root: false },
+];
+
+/// Networks fail; a package manager gets this many tries.
+const TRIES: usize = 3;
+
+/// The program of this name on the PATH.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Servers lie in sbin on some systems, which is not on every user's PATH.
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+/// Installs a Redis server with the package manager of this system, and says so.
+pub(crate) fn install_server(interrupt: &Interrupt) -> Result<()> {
+    let advice = "install redis-server or valkey-server, or set REDIS_SERVER to the path of one";
+    let Some((manager, program)) = MANAGERS.iter().find_map(|m| Some((m, on_path(m.program)?))) else {
+        return Err(Error::new(format!("no redis-server here, and no package manager that is known; {advice}")));
+    };
+    let as_root = !manager.root || rustix::process::geteuid().is_root();
+    let sudo = if as_root { None } else { on_path("sudo") };
+    if !as_root && sudo.is_none() {
+        return Err(Error::new(format!(
+            "no redis-server here, and {} needs root (there is no sudo); {advice}",
+            manager.program
+        )));
+    }
+    let run = |args: &[&str]| -> Result<()> {
+        let shown = format!("{} {}", manager.program, args.join(" "));
+        let with_sudo = if sudo.is_some() { "sudo " } else { "" };
+        eprintln!("xtask: {with_sudo}{shown}");
+        // sudo may ask for a password, so it stays in the terminal's process group.
+        let mut command = match &sudo {
+            Some(sudo) => {
+                let mut command = Command::new(sudo);
+                command.arg("DEBIAN_FRONTEND=noninteractive").arg(&program);
+                command
+            }
+            None => {
+                let mut command = tied(&program);
+                command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+                command
+            }
+        };
+        Child::spawn(manager.program, command.args(args))?.must_succeed(interrupt)
+    };
+    eprintln!("xtask: no redis-server or valkey-server found: installing one with {}", manager.program);
+    let mut last = None;
+    for _ in 0..TRIES {
+        interrupt.check()?;
+        if !manager.refresh.is_empty() {
+            // Even a half successful refresh may be enough.
+            match run(manager.refresh) {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(Error::Failed(why)) => eprintln!("xtask: {why}"),
+                Ok(()) => {}
+            }
+        }
+        for package in manager.packages {
+            match run(&[manager.install, &[package]].concat()) {
+                Ok(()) => return Ok(()),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(Error::Failed(why)) => last = Some(why),
+            }
+        }
+    }
+    Err(Error::new(format!("{}; {advice}", last.unwrap_or_default())))
+}

@@ -1,0 +1,172 @@
+//! All tests, with what they need.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::cargo;
+use crate::child::{Child, each_line};
+use crate::interrupt::Interrupt;
+use crate::server::{self, REDIS_SERVER};
+use crate::{Error, Result};
+
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Passed on: which tests to run, and how
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// How many tests a step ran.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// One row of the summary.
+struct Step {
+    name: &'static str,
+    counts: Counts,
+    succeeded: bool,
+    took: Duration,
+}
+
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
+    let begun = Instant::now();
+    let server = server::find_or_install(&interrupt)?;
+    println!("redis-server: {}", server.display());
+    println!("building reader and writer");
+    let binaries = cargo::build(false, &interrupt)?;
+
+    let step = |name: &'static str, args: &[&str]| -> Result<Step> {
+        let mut command = cargo::command(args)?;
+        command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
+        run_step(name, &mut command, &interrupt)
+    };
+    let more: Vec<&str> = args.args.iter().map(String::as_str).collect();
+    let tests = if has_nextest() { &["nextest", "run"][..] } else { &["test", "--all-targets", "--no-fail-fast"] };
+    let tests = [tests, &["--workspace", "--all-features"], &more].concat();
+    let mut steps = vec![step("tests", &tests)?];
+    // Who asks for certain tests has them; the examples in the documentation belong to all.
+    if more.is_empty() {
+        steps.push(step("examples in the documentation", &["test", "--doc", "--workspace", "--all-features"])?);
+    }
+
+    print!("{}", summary(&steps, begun.elapsed()));
+    if steps.iter().all(|step| step.succeeded) { Ok(()) } else { Err(Error::new("there are tests that failed")) }
+}
+
+fn has_nextest() -> bool {
+    Command::new(cargo::cargo())
+        .args(["nextest", "--version"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs the step; its output is passed on and read for the counts.
+fn run_step(name: &'static str, command: &mut Command, interrupt: &Interrupt) -> Result<Step> {
+    let begun = Instant::now();
+    if std::io::stderr().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let counts = Arc::new(Mutex::new(Counts::default()));
+    let heard = Arc::clone(&counts);
+    let mut child = Child::spawn_heard(name, command.stdout(Stdio::piped()), move |line| {
+        eprintln!("{line}");
+        heard.lock().unwrap_or_else(PoisonError::into_inner).add(line);
+    })?;
+    let heard = Arc::clone(&counts);
+    let stdout = child.stdout().map(|stdout| {
+        std::thread::spawn(move || {
+            each_line(stdout, |line| {
+                println!("{line}");
+                heard.lock().unwrap_or_else(PoisonError::into_inner).add(line);
+            });
+        })
+    });
+    let succeeded = match child.must_succeed(interrupt) {
+        Ok(()) => true,
+        Err(Error::Failed(_)) => false,
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+    };
+    child.heard_out();
+    if let Some(stdout) = stdout {
+        let _ = stdout.join();
+    }
+    let _ = std::io::stdout().flush();
+    let counts = *counts.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Step { name, counts, succeeded, took: begun.elapsed() })
+}
+
+impl Counts {
+    /// Adds what a line of `cargo test` or `cargo nextest run` says about the number of tests.
+    fn add(&mut self, line: &str) {
+        let plain = without_colour(line);
+        let plain = plain.trim_start();
+        let counts = plain.starts_with("test result:") || plain.starts_with("Summary [") && plain.contains("tests run");
+        if !counts {
+            return;
+        }
+        let words: Vec<&str> = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
+        for pair in words.windows(2) {
+            let (Ok(number), kind) = (pair[0].parse::<u64>(), pair[1]) else { continue };
+            match kind {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" | "skipped" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn without_colour(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        if c == '\x1b' {
+            rest.by_ref().find(char::is_ascii_alphabetic);
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+fn summary(steps: &[Step], took: Duration) -> String {
+    let mut text = "\n".to_owned();
+    for Step { name, counts: Counts { passed, failed, skipped }, succeeded, took } in steps {
+        let verdict = if *succeeded { "ok    " } else { "FAILED" };
+        let _ = writeln!(
+            text,
+            "{verdict}  {name}: {passed} passed, {failed} failed, {skipped} skipped in {:.1} s",
+            took.as_secs_f64()
+        );
+    }
+    let _ = writeln!(text, "total: {:.1} s, build included", took.as_secs_f64());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_runners_are_understood() {
+        let mut counts = Counts::default();
+        counts.add("test result: ok. 16 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 5.01s");
+        counts.add("\x1b[32;1m     Summary\x1b[0m [   1.234s] \x1b[1m5\x1b[0m tests run: \x1b[1m3\x1b[0m passed, 2 failed, 1 skipped");
+        counts.add("test a_test_that_says_7 passed");
+        assert_eq!(counts, Counts { passed: 19, failed: 2, skipped: 3 });
+    }
+}
