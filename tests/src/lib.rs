@@ -1,1 +1,60 @@
-//! Placeholder.
+//! The harness of the end-to-end tests: real binaries, a private redis-server each, real signals, real files.
+//!
+//! # Layout
+//!
+//! | file | subject |
+//! |---|---|
+//! | `rig.rs` | one test's folder, Redis, input and output; where a test begins |
+//! | `service.rs` | the `reader` and `writer` processes: flags, logs, metrics, signals |
+//! | `redis.rs` | a private redis-server: persistence, crashes, replicas |
+//! | `client.rs` | RESP by hand, so that the harness does not judge the project with the project's own code |
+//! | `process.rs` | a child process that cannot outlive its test |
+//! | `binaries.rs` | where the built binaries are |
+//! | `port.rs` | TCP ports that no other test has |
+//! | `http.rs` | GET, and Prometheus' text format |
+//! | `proxy.rs` | a TCP proxy that misbehaves on demand |
+//! | `text.rs` | inputs: real text, hard bytes, numbered lines |
+//! | `growth.rs` | a file that grows while the test goes on |
+//! | `check.rs` | whether the output is the input, else the first difference in words |
+//! | `wait.rs` | waiting for a condition, with a deadline |
+//! | `chaos.rs` | random kills of everything, then the check |
+//!
+//! Everything here panics when it cannot do its work: that is how tests fail.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod binaries;
+pub mod chaos;
+pub mod check;
+pub mod client;
+mod folder;
+pub mod growth;
+pub mod http;
+mod port;
+mod process;
+pub mod proxy;
+pub mod redis;
+pub mod rig;
+pub mod service;
+pub mod text;
+pub mod wait;
+
+pub use binaries::Program;
+pub use check::assert_identical;
+pub use client::Value;
+pub use folder::Folder;
+pub use growth::Growth;
+pub use process::Process;
+pub use proxy::Proxy;
+pub use redis::{Persistence, RedisServer};
+pub use rig::Rig;
+pub use service::{Launch, Service};
+
+/// A seed for the test's random numbers: `SEED` of the environment, else a new one. It is printed, so that a run can be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    let seed =
+        std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..1 << 32));
+    println!("SEED={seed}");
+    seed
+}

@@ -1,0 +1,43 @@
+//! `chaos --minutes N --seed S`: kills and freezes reader, writer and Redis at random moments while a file grows, then checks the output.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use e2e::chaos::{self, Plan};
+
+/// Kill and freeze reader, writer and Redis at random moments while a file grows; then the output must be the input
+#[derive(Debug, Parser)]
+struct Args {
+    /// For how long
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+
+    /// Repeats the run with this seed; several rounds count on from it
+    #[arg(long, env = "SEED")]
+    seed: Option<u64>,
+
+    /// Length of a round in seconds; each round begins with new files
+    #[arg(long, default_value_t = 30.0)]
+    round: f64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let first = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let end = Instant::now() + Duration::from_secs_f64(args.minutes * 60.0);
+    let mut seed = first;
+    while Instant::now() < end || seed == first {
+        println!("seed {seed}");
+        let time = Duration::from_secs_f64(args.round).min(end.saturating_duration_since(Instant::now()));
+        match chaos::run(Plan { time, seed, chunk: seed % 2 == 1 }) {
+            Ok(report) => println!("{report}"),
+            Err(wrong) => {
+                println!("{wrong}\nagain: --seed {seed}");
+                return ExitCode::FAILURE;
+            }
+        }
+        seed += 1;
+    }
+    ExitCode::SUCCESS
+}

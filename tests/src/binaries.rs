@@ -1,0 +1,71 @@
+//! Where the built binaries are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A binary of the project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The reader.
+    Reader,
+    /// The writer.
+    Writer,
+}
+
+impl Program {
+    /// The binary's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Writer => "writer",
+        }
+    }
+
+    /// The binary: `READER_BIN` or `WRITER_BIN` of the environment, else the one that cargo builds, in this build's profile.
+    #[must_use]
+    pub fn path(self) -> PathBuf {
+        let variable = match self {
+            Self::Reader => "READER_BIN",
+            Self::Writer => "WRITER_BIN",
+        };
+        std::env::var_os(variable).map_or_else(|| built().join(self.name()), PathBuf::from)
+    }
+}
+
+/// The process that ties children to their parent, when it is there.
+pub(crate) fn leash() -> Option<&'static Path> {
+    static LEASH: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || Some(profile_folder().join("leash")).filter(|path| path.exists());
+    LEASH.get_or_init(find).as_deref()
+}
+
+/// The folder with the binaries, after cargo has built them: once a run, and nothing when they are fresh.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = profile_folder();
+        let profile = match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(profile) => profile,
+        };
+        let target = folder.parent().expect("a profile's folder lies in the target folder");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--profile", profile]);
+        cargo.args([
+            "-p", "reader", "-p", "writer", "-p", "e2e", "--bin", "reader", "--bin", "writer", "--bin", "leash",
+        ]);
+        let status = cargo.arg("--target-dir").arg(target).status().expect("cargo runs");
+        assert!(status.success(), "cargo build of the binaries under test: {status}");
+        folder
+    })
+}
+
+/// `target/<profile>`, in which this very executable lies, too.
+fn profile_folder() -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of this executable");
+    let folder = exe.parent().expect("a file lies in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("deps lies in a folder") } else { folder };
+    folder.to_owned()
+}

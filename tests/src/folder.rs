@@ -1,0 +1,53 @@
+//! A folder of a test: gone afterwards, but kept when the test fails.
+
+use std::path::{Path, PathBuf};
+
+/// A temporary folder. It is removed in the end, but kept, and its path printed, when the thread panics or `KEEP` is set in the environment.
+#[derive(Debug)]
+pub struct Folder {
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Folder {
+    /// A new, empty folder. Its path is short, as Unix sockets want it.
+    #[must_use]
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("e2e-").tempdir().expect("a temporary folder");
+        Self { dir: Some(dir) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().expect("only Drop takes it").path()
+    }
+
+    /// The path of something in it.
+    #[must_use]
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Keeps the folder beyond the end; its path.
+    pub fn keep(&mut self) -> PathBuf {
+        let path = self.path().to_owned();
+        if let Some(dir) = self.dir.as_mut() {
+            dir.disable_cleanup(true);
+        }
+        path
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() || std::env::var_os("KEEP").is_some() {
+            println!("kept: {}", self.keep().display());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! TCP ports that no other test has.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+
+use rustix::fs::FlockOperation;
+
+/// Below the ports that the kernel gives to outgoing connections, so that a server that is down for a moment finds its port free again.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// A port of 127.0.0.1 that belongs to this value until it is dropped, among all processes that use this module.
+#[derive(Debug)]
+pub(crate) struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// A port that nobody listens on.
+    pub(crate) fn take() -> Self {
+        let dir = std::env::temp_dir().join("e2e-ports");
+        std::fs::create_dir_all(&dir).expect("a folder for port locks");
+        loop {
+            let number = fastrand::u16(PORTS);
+            let lock = File::create(dir.join(number.to_string())).expect("a port lock");
+            let free = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+                && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
+            if free {
+                return Self { number, _lock: lock };
+            }
+        }
+    }
+
+    pub(crate) const fn number(&self) -> u16 {
+        self.number
+    }
+}

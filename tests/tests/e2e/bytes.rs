@@ -1,0 +1,70 @@
+//! Bytes are sacred.
+
+use std::time::Duration;
+
+use e2e::{Growth, Rig, text};
+
+const MIB: usize = 1 << 20;
+
+fn comes_out_as_it_went_in(framing: &str, bytes: &[u8]) {
+    let rig = Rig::new();
+    rig.write_input(bytes);
+    rig.reader().once().set("--framing", framing).run_ok();
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+    assert_eq!(rig.pending(), 0);
+}
+
+#[test]
+fn hard_bytes_as_lines() {
+    comes_out_as_it_went_in("line", &text::hard(1, 20 * MIB));
+}
+
+#[test]
+fn hard_bytes_as_chunks() {
+    comes_out_as_it_went_in("chunk", &text::hard(2, 20 * MIB));
+}
+
+#[test]
+fn a_line_too_long_for_one_entry_goes_in_parts_and_comes_out_whole() {
+    let mut bytes = text::numbered(0..10, 1);
+    bytes.extend(std::iter::repeat_n(b'x', 150 * MIB));
+    bytes.push(b'\n');
+    bytes.extend(text::numbered(10..20, 1));
+    for framing in ["line", "chunk"] {
+        comes_out_as_it_went_in(framing, &bytes);
+    }
+}
+
+#[test]
+fn a_file_of_one_line_without_newline() {
+    for framing in ["line", "chunk"] {
+        comes_out_as_it_went_in(framing, b"x");
+        comes_out_as_it_went_in(framing, &vec![b'y'; 3 * MIB]);
+    }
+}
+
+#[test]
+fn nothing_but_newlines() {
+    for framing in ["line", "chunk"] {
+        comes_out_as_it_went_in(framing, &vec![b'\n'; 300_000]);
+    }
+}
+
+#[test]
+fn hard_bytes_that_arrive_in_pieces_while_both_run() {
+    let seed = e2e::seed();
+    for framing in ["line", "chunk"] {
+        let rig = Rig::new();
+        let mut growth = Growth::of(&rig.input, text::hard(seed, 2 * MIB), Duration::from_secs(3), seed);
+        let mut reader = rig.reader().set("--framing", framing).start();
+        let mut writer = rig.writer().start();
+        growth.wait();
+        // A last line that may still grow is nobody's until it ends or the reader is told to finish.
+        rig.append_input("\n");
+        rig.wait_delivered();
+        reader.stop();
+        writer.stop();
+        rig.assert_identical();
+    }
+}

@@ -1,0 +1,177 @@
+//! Following a file while it grows.
+
+use std::time::Duration;
+
+use e2e::{Growth, Rig, rig, text};
+
+#[test]
+fn a_real_text_arrives_while_the_file_grows() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::real(text::REAL_LINES), Duration::from_secs(10), seed);
+    let mut writer = rig.writer().start();
+    let mut reader = rig.reader().start();
+    growth.wait();
+    rig.wait_delivered();
+    assert_eq!(reader.metric("lines_read_total"), text::REAL_LINES as f64);
+    writer.wait_for_metric("lines_written_total", |lines| lines >= text::REAL_LINES as f64);
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+    assert_eq!(rig.pending(), 0);
+}
+
+#[test]
+fn a_line_arrives_without_another_one_behind_it() {
+    let rig = Rig::new();
+    rig.write_input("");
+    let _reader = rig.reader().start();
+    let _writer = rig.writer().start();
+    for n in 0..50 {
+        rig.append_input(format!("line {n}\n"));
+        rig.wait_delivered();
+    }
+    rig.assert_identical();
+}
+
+#[test]
+fn a_missing_file_is_waited_for() {
+    let rig = Rig::new();
+    let mut reader = rig.reader().start();
+    reader.wait_for_log(&["input.txt"]);
+    assert_eq!(reader.healthz().0, 200);
+    let (status, reason) = reader.readyz();
+    assert_eq!(status, 503);
+    assert!(reason.contains("input.txt"), "{reason}");
+    let _writer = rig.writer().start();
+    rig.write_input("here it is\n");
+    rig.wait_delivered();
+    rig.assert_identical();
+    e2e::wait::until("ready", || reader.readyz().0 == 200);
+}
+
+#[test]
+fn a_missing_folder_is_waited_for() {
+    let mut rig = Rig::new();
+    rig.input = rig.folder.join("later/input.txt");
+    // The state file's folder is the input's, so it has to wait as well.
+    let mut reader = rig.reader().start();
+    reader.wait_for_log(&["later"]);
+    assert!(reader.runs());
+    let _writer = rig.writer().start();
+    std::fs::create_dir(rig.folder.join("later")).unwrap();
+    rig.write_input("here it is\n");
+    rig.wait_delivered();
+    rig.assert_identical();
+}
+
+#[test]
+fn two_readers_on_one_file_double_nothing() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let lines = 30_000;
+    let mut growth = Growth::of(&rig.input, text::numbered(0..lines, seed), Duration::from_secs(4), seed);
+    let state = |name: &str| {
+        let folder = rig.folder.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    };
+    // Each with a state folder of its own, as on two machines.
+    let mut readers =
+        [rig.reader().set("--state-dir", state("a")).start(), rig.reader().set("--state-dir", state("b")).start()];
+    let mut writer = rig.writer().start();
+    growth.wait();
+    rig.wait_delivered();
+    for reader in &mut readers {
+        reader.stop();
+    }
+    writer.stop();
+    rig.assert_identical();
+    e2e::check::numbered(&rig.output_bytes(), lines).unwrap();
+}
+
+#[test]
+fn two_readers_with_one_state_folder_double_nothing() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..20_000, seed), Duration::from_secs(3), seed);
+    let mut readers = [rig.reader().start(), rig.reader().set("--framing", "chunk").start()];
+    let mut writer = rig.writer().start();
+    growth.wait();
+    rig.wait_delivered();
+    for reader in &mut readers {
+        reader.stop();
+    }
+    writer.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn from_end_begins_behind_what_the_file_holds() {
+    let rig = Rig::new();
+    rig.write_input("old\n");
+    let mut reader = rig.reader().set("--from", "end").start();
+    let _writer = rig.writer().start();
+    e2e::wait::until("ready", || reader.readyz().0 == 200);
+    rig.append_input("new\n");
+    rig.wait_output_len(4);
+    assert_eq!(rig.output_bytes(), b"new\n");
+    // And a restart goes on, whatever --from says.
+    reader.stop();
+    rig.append_input("while it was down\n");
+    let _reader = rig.reader().set("--from", "end").start();
+    rig.wait_output_len(4 + 18);
+    assert_eq!(rig.output_bytes(), b"new\nwhile it was down\n");
+}
+
+#[test]
+fn a_read_only_input_folder_works_with_a_state_folder() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let state = rig.folder.join("state");
+    std::fs::create_dir(&state).unwrap();
+    rig.reader().set("--state-dir", &state).once().run_ok();
+    let names = |folder: &std::path::Path| -> Vec<_> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    assert_eq!(names(rig.input.parent().unwrap()), ["input.txt"], "nothing is written beside the input");
+    assert_eq!(names(&state), [".input.txt.source.json"]);
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_moved_file_is_gone_on_with() {
+    let mut rig = Rig::new();
+    rig.write_input("one\ntwo\n");
+    rig.reader().once().run_ok();
+    let added = |rig: &Rig| rig.redis.call(&["XINFO", "STREAM", rig::STREAM]).field("entries-added").int();
+    assert_eq!(added(&rig), 2);
+    // Copied as from a backup: another inode, another folder, the same bytes.
+    let moved = rig.folder.join("restored.txt");
+    std::fs::copy(&rig.input, &moved).unwrap();
+    std::fs::remove_file(&rig.input).unwrap();
+    rig.input = moved;
+    rig.append_input("three\n");
+    rig.reader().once().run_ok();
+    assert_eq!(added(&rig), 3);
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_restored_file_of_the_same_name_is_gone_on_with() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..5000, 1));
+    rig.reader().once().run_ok();
+    let copy = rig.folder.join("copy");
+    std::fs::copy(&rig.input, &copy).unwrap();
+    std::fs::remove_dir_all(rig.input.parent().unwrap()).unwrap();
+    std::fs::create_dir(rig.input.parent().unwrap()).unwrap();
+    std::fs::copy(&copy, &rig.input).unwrap();
+    rig.append_input(text::numbered(5000..6000, 1));
+    rig.reader().once().run_ok();
+    assert_eq!(rig.stream_len(), 6000);
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}

@@ -1,0 +1,140 @@
+//! Metrics tell the truth; the health endpoint answers whatever happens.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use e2e::{Rig, http, text, wait};
+
+#[test]
+fn metrics_tell_the_truth() {
+    for framing in ["line", "chunk"] {
+        let rig = Rig::new();
+        let bytes = text::numbered(0..20_000, 1);
+        rig.write_input(&bytes);
+        let mut reader = rig.reader().set("--framing", framing).start();
+        let mut writer = rig.writer().start();
+        rig.wait_delivered();
+        reader.wait_for_metric("lines_read_total", |lines| lines == 20_000.0);
+        writer.wait_for_metric("lines_written_total", |lines| lines == 20_000.0);
+        assert_eq!(reader.metric("bytes_read_total"), bytes.len() as f64);
+        assert_eq!(writer.metric("bytes_written_total"), bytes.len() as f64);
+        assert_eq!(reader.metric("reader_input_size_bytes"), bytes.len() as f64);
+        assert_eq!(reader.metric("reader_input_position_bytes"), bytes.len() as f64);
+        assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0);
+        for service in [&mut reader, &mut writer] {
+            assert_eq!(service.metric("redis_up"), 1.0);
+            assert_eq!(service.metric("build_info"), 1.0);
+            assert_eq!(service.metric("redis_reconnects_total"), 0.0);
+            assert!(service.metric("process_resident_memory_bytes") > 0.0);
+        }
+    }
+}
+
+#[test]
+fn every_metric_has_a_help_and_a_type() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        let page = service.get("/metrics").1;
+        for (name, _) in http::Metrics::parse(&page).iter() {
+            let name = name.split('{').next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+            let declared = |what: &str| [name, family].iter().any(|name| page.contains(&format!("# {what} {name} ")));
+            assert!(declared("HELP") && declared("TYPE"), "{name} is not described");
+        }
+    }
+}
+
+#[test]
+fn readiness_follows_redis_and_health_does_not() {
+    let mut rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        wait::until("ready", || service.readyz().0 == 200);
+    }
+    rig.redis.kill9();
+    for service in [&mut reader, &mut writer] {
+        wait::until("not ready", || service.readyz().0 == 503);
+        assert!(service.readyz().1.contains("redis"));
+        assert_eq!(service.healthz().0, 200);
+        assert_eq!(service.metric("redis_up"), 0.0);
+    }
+    rig.redis.start_again();
+    for service in [&mut reader, &mut writer] {
+        wait::until("ready", || service.readyz().0 == 200);
+        assert!(service.metric("redis_reconnects_total") >= 1.0);
+        assert_eq!(service.metric("redis_up"), 1.0);
+    }
+}
+
+#[test]
+fn a_hanging_redis_makes_not_ready_but_stays_healthy() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    rig.redis.freeze();
+    for service in [&mut reader, &mut writer] {
+        wait::until("not ready", || service.readyz().0 == 503);
+        assert_eq!(service.healthz().0, 200);
+    }
+    rig.redis.thaw();
+    for service in [&mut reader, &mut writer] {
+        wait::until("ready", || service.readyz().0 == 200);
+    }
+}
+
+#[test]
+fn slow_and_hostile_clients_do_not_hold_up_health() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    for service in [&mut reader, &mut writer] {
+        let addr = service.http_addr();
+        let mut hostile = Vec::new();
+        for n in 0..200 {
+            let Ok(mut stream) = TcpStream::connect(addr) else { break };
+            let _ = match n % 4 {
+                0 => Ok(()),
+                1 => stream.write_all(b"GET /metrics HTT"),
+                2 => stream.write_all(b"GET /metrics HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n"),
+                _ => stream.write_all(&[0xFF; 4096]),
+            };
+            hostile.push(stream);
+        }
+        for _ in 0..5 {
+            let begun = Instant::now();
+            assert_eq!(service.healthz().0, 200);
+            assert!(begun.elapsed() < Duration::from_secs(5), "held up for {:?}", begun.elapsed());
+        }
+        drop(hostile);
+    }
+    rig.wait_delivered();
+    rig.assert_identical();
+}
+
+#[test]
+fn the_endpoint_changes_nothing() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        let addr = service.http_addr();
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            for path in ["/", "/metrics", "/healthz", "/readyz", "/quit"] {
+                let (status, _) = http::request(addr, method, path).unwrap();
+                assert!(status == 405 || status == 404, "{method} {path}: {status}");
+            }
+        }
+        assert!(service.runs());
+        assert_eq!(service.get("/").0, 200);
+        assert_eq!(service.get("/nothing").0, 404);
+    }
+}

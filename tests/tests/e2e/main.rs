@@ -1,0 +1,19 @@
+//! The end-to-end tests: real binaries, a private redis-server each, real signals, real files. One binary, so that it links once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod backpressure;
+mod bytes;
+mod chaos;
+mod follow;
+mod harness;
+mod health;
+mod loss;
+mod network;
+mod once;
+mod output;
+mod restart;
+mod rotate;
+mod several;
+mod stream;
+mod wrong;

@@ -1,0 +1,252 @@
+//! The output and its journal: torn, full, replaced.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use e2e::rig::{self, STREAM};
+use e2e::{Growth, Rig, text, wait};
+
+fn journal(rig: &Rig) -> PathBuf {
+    PathBuf::from(format!("{}.journal", rig.output.display()))
+}
+
+#[test]
+fn what_the_output_held_before_stays() {
+    let rig = Rig::new();
+    fs::write(&rig.output, "not ours\nno newline").unwrap();
+    let bytes = text::numbered(0..1000, 1);
+    rig.write_input(&bytes);
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    rig.writer().once().run_ok();
+    assert!(rig.output_bytes() == [b"not ours\nno newline", &bytes[..]].concat());
+}
+
+#[test]
+fn garbage_behind_the_output_is_cut_off() {
+    let rig = Rig::new();
+    for round in 0..3 {
+        rig.append_input(text::numbered(round * 500..(round + 1) * 500, 1));
+        rig.reader().once().run_ok();
+        rig.writer().once().run_ok();
+        rig::append(&rig.output, [&b"garbage \0 \xff "[..], &vec![b'x'; 100_000]].concat());
+    }
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
+#[test]
+fn garbage_behind_the_journal_is_cut_off() {
+    let rig = Rig::new();
+    for (round, garbage) in [&b"\0"[..], &[0; 64], &[0xff; 64], &[7; 1000], &[0; 4096]].into_iter().enumerate() {
+        let from = round as u64 * 500;
+        rig.append_input(text::numbered(from..from + 500, 1));
+        rig.reader().once().run_ok();
+        rig.writer().once().run_ok();
+        rig.assert_identical();
+        rig::append(&journal(&rig), garbage);
+    }
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
+/// The writer is killed while it works. What it had acknowledged is durable and must not be touched; behind that a power cut may have
+/// torn the files at any place.
+#[test]
+fn files_torn_behind_what_was_acknowledged() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..60_000, seed), Duration::from_secs(6), seed);
+    let mut reader = rig.reader().start();
+    let mut torn = 0;
+    while growth.runs() || torn == 0 {
+        let mut writer = rig.writer().start();
+        wait::random_moment(&mut rng, 30..400);
+        writer.kill9();
+        if !growth.runs() && torn == 0 {
+            rig.append_input(text::numbered(60_000..60_500, seed));
+        }
+        // The first pending line begins where what is durable ends: the input has one generation, and the output began empty.
+        let groups = rig.redis.try_call(&["XPENDING", STREAM, "writers"]).unwrap();
+        let Some(first) =
+            groups.ok().map(|pending| pending.list()[1].clone()).filter(|first| *first != e2e::Value::Nil)
+        else {
+            continue;
+        };
+        let first = first.text();
+        let entry = rig.redis.call(&["XRANGE", STREAM, &first, &first]);
+        let fields = entry.list()[0].list()[1].clone();
+        let newline = u64::from(fields.list()[0].bytes() == b"line");
+        let end: u64 = first.split_once('-').unwrap().1.parse().unwrap();
+        let durable = end - fields.list()[1].bytes().len() as u64 - newline;
+        let length = rig::len(&rig.output);
+        assert!(length >= durable, "{} bytes were acknowledged before they were written", durable - length);
+        if length == durable {
+            continue;
+        }
+        torn += 1;
+        let output = fs::File::options().write(true).open(&rig.output).unwrap();
+        match rng.u8(..4) {
+            // The tail is missing,
+            0 => output.set_len(rng.u64(durable..length)).unwrap(),
+            // or it is there in length, but its bytes are not,
+            1 => {
+                let from = rng.u64(durable..length);
+                output.set_len(from).unwrap();
+                output.set_len(length).unwrap();
+            }
+            // or the output is whole and the journal's last record is not,
+            2 => {
+                if last_record_begins(&rig).is_some_and(|begin| begin >= durable) {
+                    let path = journal(&rig);
+                    let cut = rig::len(&path) - rng.u64(1..64);
+                    fs::File::options().write(true).open(&path).unwrap().set_len(cut).unwrap();
+                }
+            }
+            // or both.
+            _ => {
+                output.set_len(rng.u64(durable..length)).unwrap();
+                rig::append(&journal(&rig), &[0; 64][..rng.usize(1..64)]);
+            }
+        }
+    }
+    growth.wait();
+    println!("torn {torn} times");
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    wait::until("nothing is pending", || rig.pending() == 0);
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
+
+/// Where the range of the journal's last record begins in the source.
+fn last_record_begins(rig: &Rig) -> Option<u64> {
+    let journal = fs::read(journal(rig)).ok()?;
+    let records = journal.get(32..)?.chunks_exact(64);
+    let begin = records.last()?.get(8..16)?;
+    Some(u64::from_le_bytes(begin.try_into().ok()?))
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    let rig = Rig::new();
+    let disk = rig.folder.join("disk");
+    fs::create_dir(&disk).unwrap();
+    let disk = disk.to_str().unwrap();
+    if !text::can("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs", disk]) {
+        println!("skipped: no right to mount a small file system");
+        return;
+    }
+    let _mounted = Mounted(disk.to_owned());
+    let output = PathBuf::from(disk).join("output.txt");
+    let bytes = text::numbered(0..60_000, 1);
+    rig.write_input(&bytes);
+    rig.reader().once().run_ok();
+    let mut writer = rig.writer().set("--output", &output).start();
+    let line = writer.wait_for_log(&["space"]);
+    assert!(line.contains("output.txt"), "{line}");
+    assert_eq!(writer.healthz().0, 200);
+    let (status, reason) = writer.readyz();
+    assert_eq!(status, 503);
+    assert!(reason.to_lowercase().contains("space"), "{reason}");
+    // Killed and started again while the disk is full: it waits again.
+    writer.kill9();
+    let mut writer = rig.writer().set("--output", &output).start();
+    writer.wait_for_log(&["space"]);
+    assert!(text::can("mount", &["-o", "remount,size=64m", disk]));
+    rig.wait_len_of(&output, bytes.len() as u64);
+    wait::until("ready", || writer.readyz().0 == 200);
+    writer.stop();
+    e2e::assert_identical(&rig.input, &output);
+}
+
+/// Unmounts in the end, before the folder is removed.
+struct Mounted(String);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = text::can("umount", &["-l", &self.0]);
+    }
+}
+
+#[test]
+fn an_output_that_was_removed_while_the_writer_runs_is_told() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    fs::remove_file(&rig.output).unwrap();
+    rig.append_input("two\n");
+    writer.wait_for_log(&["output.txt", "removed"]);
+    reader.stop();
+}
+
+#[test]
+fn an_output_that_was_truncated_while_the_writer_runs_is_told() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    fs::File::options().write(true).open(&rig.output).unwrap().set_len(100).unwrap();
+    rig.append_input("more\n");
+    writer.wait_for_log(&["output.txt", "bytes"]);
+    reader.stop();
+}
+
+#[test]
+fn an_output_that_was_cut_while_the_writer_was_down_is_told() {
+    // Bytes that were durable and acknowledged are gone. Redis does not have them any more; that must not pass in silence.
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    fs::File::options().write(true).open(&rig.output).unwrap().set_len(1000).unwrap();
+    let mut writer = rig.writer().start();
+    writer.wait_for_log(&["output.txt", "bytes"]);
+    let missing = rig::len(&rig.input) - 1000;
+    rig.append_input("more\n");
+    let _reader = rig.reader().start();
+    writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes >= missing as f64);
+}
+
+#[test]
+fn every_way_to_sync_gives_the_same_output() {
+    for fsync in ["always", "interval", "never"] {
+        let rig = Rig::new();
+        let mut reader = rig.reader().start();
+        let mut writer = rig.writer().set("--fsync", fsync).start();
+        rig.write_input(text::numbered(0..20_000, 1));
+        rig.wait_delivered();
+        wait::until("nothing is pending", || rig.pending() == 0);
+        writer.kill9();
+        rig.append_input(text::numbered(20_000..30_000, 1));
+        let mut writer = rig.writer().set("--fsync", fsync).start();
+        rig.wait_delivered();
+        reader.stop();
+        writer.stop();
+        rig.assert_identical();
+    }
+}
+
+#[test]
+fn the_journal_stays_small() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..60_000, seed), Duration::from_secs(6), seed);
+    growth.wait();
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+    rig.writer().once().run_ok();
+    // One content, in order: one run.
+    let length = rig::len(&journal(&rig));
+    assert!(length < 100_000, "the journal has {length} bytes");
+}

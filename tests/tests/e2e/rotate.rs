@@ -1,0 +1,376 @@
+//! The input is rotated, truncated, replaced: all contents come out, in order.
+
+use std::fs;
+use std::path::PathBuf;
+
+use e2e::{Rig, Service, rig, text, wait};
+
+/// The contents so far, and services that can be stopped for a while.
+struct Log {
+    rig: Rig,
+    /// Everything that the output must hold in the end.
+    all: Vec<u8>,
+    next: u64,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self { rig: Rig::new(), all: Vec::new(), next: 0 }
+    }
+
+    /// Appends some lines to the input, which is created when it is not there.
+    fn write(&mut self, lines: u64) {
+        let bytes = text::numbered(self.next..self.next + lines, 9);
+        self.next += lines;
+        self.rig.append_input(&bytes);
+        self.all.extend_from_slice(&bytes);
+    }
+
+    fn rotated(&self, suffix: &str) -> PathBuf {
+        PathBuf::from(format!("{}{suffix}", self.rig.input.display()))
+    }
+
+    #[track_caller]
+    fn wait_delivered(&self) {
+        self.rig.wait_output_len(self.all.len() as u64);
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        let expected = self.rig.folder.join("expected");
+        fs::write(&expected, &self.all).unwrap();
+        e2e::assert_identical(&expected, &self.rig.output);
+    }
+
+    #[track_caller]
+    fn finish(self, reader: &mut Service, writer: &mut Service) {
+        self.wait_delivered();
+        reader.stop();
+        writer.stop();
+        self.check();
+        assert_eq!(self.rig.pending(), 0);
+    }
+}
+
+#[test]
+fn renamed_and_created_again() {
+    let mut log = Log::new();
+    log.write(1000);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    for n in 1..=5 {
+        log.write(1000);
+        // Without waiting: what is left of the old one must come first.
+        fs::rename(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap();
+        log.write(1000);
+        // The next rotation comes once this one was seen; several unseen ones are a test of their own.
+        log.wait_delivered();
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn renamed_and_written_to_for_a_while_longer() {
+    let mut log = Log::new();
+    log.write(1000);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    let old = log.rotated(".1");
+    fs::rename(&log.rig.input, &old).unwrap();
+    // The program that logs has the old file open for a moment longer; there is no new one yet.
+    let late = text::numbered(log.next..log.next + 500, 9);
+    log.next += 500;
+    rig::append(&old, &late);
+    log.all.extend_from_slice(&late);
+    log.wait_delivered();
+    log.write(1000);
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn renamed_while_the_reader_is_down() {
+    let mut log = Log::new();
+    log.write(1000);
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().start();
+    log.wait_delivered();
+    reader.stop();
+    log.write(1000);
+    fs::rename(&log.rig.input, log.rotated(".1")).unwrap();
+    log.write(1000);
+    let mut reader = log.rig.reader().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn renamed_several_times_while_the_reader_is_down() {
+    let mut log = Log::new();
+    log.write(1000);
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().start();
+    log.wait_delivered();
+    reader.kill9();
+    log.write(500);
+    // As logrotate does: .2 ← .1 ← the input.
+    fs::rename(&log.rig.input, log.rotated(".1")).unwrap();
+    log.write(1000);
+    fs::rename(log.rotated(".1"), log.rotated(".2")).unwrap();
+    fs::rename(&log.rig.input, log.rotated(".1")).unwrap();
+    log.write(1000);
+    let mut reader = log.rig.reader().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn renamed_with_a_last_line_without_newline() {
+    let mut log = Log::new();
+    log.write(10);
+    log.rig.append_input("the end of the old file");
+    log.all.extend_from_slice(b"the end of the old file");
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    wait::until("the reader has begun", || log.rig.output_bytes().len() > 100);
+    fs::rename(&log.rig.input, log.rotated(".1")).unwrap();
+    log.write(10);
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn copied_and_truncated() {
+    let mut log = Log::new();
+    log.write(1000);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    for n in 1..=5 {
+        log.write(500 * n);
+        // copytruncate loses by its nature what was not read; so it must have been read.
+        log.wait_delivered();
+        fs::copy(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap();
+        fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
+        log.write(300);
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn truncated_and_written_larger_between_two_looks() {
+    let mut log = Log::new();
+    log.write(1000);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    for frozen in [true, false] {
+        // The size alone tells nothing: the same inode, larger than before.
+        if frozen {
+            reader.freeze();
+        } else {
+            reader.stop();
+        }
+        fs::write(&log.rig.input, b"").unwrap();
+        log.write(8000);
+        if frozen {
+            reader.thaw();
+        } else {
+            reader = log.rig.reader().start();
+        }
+        log.wait_delivered();
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn written_anew_with_the_same_first_line() {
+    let mut log = Log::new();
+    let header = b"id,name,value\n";
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    for n in 0..4 {
+        fs::write(&log.rig.input, header).unwrap();
+        log.all.extend_from_slice(header);
+        log.wait_delivered();
+        log.write(100 + 400 * n);
+        log.wait_delivered();
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn written_anew_with_the_same_first_64_kib() {
+    let mut log = Log::new();
+    let head = text::numbered(0..2000, 77);
+    assert!(head.len() > 64 << 10);
+    let mut reader = log.rig.reader().start();
+    let mut writer = log.rig.writer().start();
+    for n in 0..3 {
+        fs::write(&log.rig.input, &head).unwrap();
+        log.all.extend_from_slice(&head);
+        log.write(100 + 400 * n);
+        if n > 0 {
+            reader = log.rig.reader().start();
+        }
+        log.wait_delivered();
+        reader.stop();
+    }
+    let mut reader = log.rig.reader().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn deleted_and_created_again() {
+    let mut log = Log::new();
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    for _ in 0..5 {
+        log.write(1000);
+        log.wait_delivered();
+        // The inode is free now, and most file systems give it to the next file.
+        fs::remove_file(&log.rig.input).unwrap();
+        log.write(700);
+        log.wait_delivered();
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn deleted_and_created_again_while_the_reader_is_down() {
+    let mut log = Log::new();
+    let mut writer = log.rig.writer().start();
+    for n in 0..4 {
+        log.write(100 + 900 * (n % 2));
+        let mut reader = log.rig.reader().start();
+        log.wait_delivered();
+        reader.stop();
+        fs::remove_file(&log.rig.input).unwrap();
+    }
+    log.write(10);
+    let mut reader = log.rig.reader().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn deleted_while_it_is_still_being_read() {
+    // The reader holds it open, so every byte is still there.
+    let mut log = Log::new();
+    let mut reader = log.rig.reader().set("--max-backlog", "1000").start();
+    log.write(20_000);
+    wait::until("the reader waits", || log.rig.stream_len() >= 1000);
+    fs::remove_file(&log.rig.input).unwrap();
+    log.write(1000);
+    let mut writer = log.rig.writer().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn bytes_that_are_gone_are_reported() {
+    let mut log = Log::new();
+    log.write(1000);
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().start();
+    log.wait_delivered();
+    reader.stop();
+    // Written and deleted while nobody looked: only Redis' record tells that there was a content before.
+    let known = log.all.len();
+    log.write(1000);
+    log.all.truncate(known);
+    fs::remove_file(&log.rig.input).unwrap();
+    log.write(1000);
+    let mut reader = log.rig.reader().start();
+    reader.wait_for_metric("reader_unreadable_contents_total", |count| count == 1.0);
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn unread_bytes_that_were_truncated_away_are_reported() {
+    let mut log = Log::new();
+    let mut reader = log.rig.reader().set("--max-backlog", "1000").start();
+    log.write(20_000);
+    wait::until("the reader waits", || log.rig.stream_len() >= 1000);
+    fs::write(&log.rig.input, b"").unwrap();
+    log.write(100);
+    let mut writer = log.rig.writer().start();
+    // What was read before is not known to the test, but the new content is whole, and the loss is told.
+    let last = text::numbered(20_099..20_100, 9);
+    wait::until("the new content is there", || log.rig.output_bytes().ends_with(&last));
+    let gone = reader.metric("reader_unreadable_bytes_total");
+    let output = log.rig.output_bytes();
+    assert!(gone > 0.0, "a loss that nobody is told of: the output holds {} of {} bytes", output.len(), log.all.len());
+    assert_eq!(gone as usize, log.all.len() - output.len());
+    reader.wait_for_log(&["bytes"]);
+    reader.stop();
+    writer.stop();
+}
+
+#[test]
+fn a_symlink_that_is_pointed_elsewhere_is_a_rotation() {
+    let mut log = Log::new();
+    let target = |n: u32| log.rig.folder.join(&format!("in/data-{n}"));
+    let targets: Vec<_> = (0..3).map(target).collect();
+    let link = log.rig.input.clone();
+    let point = |to: &PathBuf, log: &mut Log| {
+        fs::write(to, b"").unwrap();
+        let new = log.rig.folder.join("in/new");
+        std::os::unix::fs::symlink(to, &new).unwrap();
+        fs::rename(&new, &link).unwrap();
+        log.write(1000);
+    };
+    point(&targets[0], &mut log);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    for to in &targets[1..] {
+        log.write(500);
+        point(to, &mut log);
+        log.wait_delivered();
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn twelve_rotations_of_four_kinds() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut log = Log::new();
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().start();
+    let mut kinds = [0, 1, 2, 3].repeat(3);
+    rng.shuffle(&mut kinds);
+    for (n, kind) in kinds.into_iter().enumerate() {
+        log.write(rng.u64(1..3000));
+        let down = rng.bool();
+        // A rename loses nothing, however little was read; the other kinds take away what was not.
+        if kind != 0 {
+            log.wait_delivered();
+        }
+        if down {
+            reader.stop();
+        }
+        match kind {
+            0 => fs::rename(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap(),
+            1 => {
+                fs::copy(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap();
+                fs::write(&log.rig.input, b"").unwrap();
+            }
+            2 => fs::remove_file(&log.rig.input).unwrap(),
+            _ => fs::write(&log.rig.input, b"").unwrap(),
+        }
+        log.write(rng.u64(1..3000));
+        if down {
+            reader = log.rig.reader().start();
+        }
+        log.wait_delivered();
+    }
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn an_emptied_redis_gets_the_rotated_contents_again() {
+    let mut log = Log::new();
+    log.write(1000);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    writer.kill9();
+    log.write(1000);
+    fs::rename(&log.rig.input, log.rotated(".1")).unwrap();
+    log.write(1000);
+    let lines = log.next as i64;
+    wait::until("the stream is filled", || {
+        let info = log.rig.redis.call(&["XINFO", "STREAM", rig::STREAM]);
+        info.field("entries-added").int() == lines
+    });
+    log.rig.redis.flushall();
+    let mut writer = log.rig.writer().start();
+    log.finish(&mut reader, &mut writer);
+}

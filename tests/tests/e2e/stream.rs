@@ -1,0 +1,216 @@
+//! What lies in the stream, and what others do to it.
+
+use e2e::rig::STREAM;
+use e2e::{Growth, Rig, text, wait};
+use std::time::Duration;
+
+#[test]
+fn entries_are_plain_for_any_other_consumer() {
+    let rig = Rig::new();
+    rig.write_input("first line\n\nthird line\n");
+    rig.reader().once().run_ok();
+    let entries = rig.entries();
+    let fields: Vec<_> = entries.iter().map(|(_, field, payload)| (field.as_str(), payload.as_slice())).collect();
+    assert_eq!(fields, [("line", &b"first line"[..]), ("line", b""), ("line", b"third line")]);
+    let ends: Vec<_> = entries.iter().map(|(id, ..)| id.split_once('-').unwrap().1).collect();
+    assert_eq!(ends, ["11", "12", "23"], "an ID tells where its line ends in the file");
+}
+
+#[test]
+fn chunks_hold_whole_lines() {
+    let rig = Rig::new();
+    let bytes = text::numbered(0..20_000, 1);
+    rig.write_input(&bytes);
+    rig.reader().once().set("--framing", "chunk").run_ok();
+    let entries = rig.entries();
+    assert!(entries.iter().all(|(_, field, payload)| field == "lines" && payload.ends_with(b"\n")));
+    let joined: Vec<u8> = entries.into_iter().flat_map(|(.., payload)| payload).collect();
+    assert!(joined == bytes);
+}
+
+#[test]
+fn a_foreign_producer_costs_no_line() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    rig.reader().once().run_ok();
+    rig.redis.call(&["XADD", STREAM, "*", "greeting", "hello"]);
+    rig.append_input(text::numbered(1000..2000, 1));
+    rig.reader().once().run_ok();
+    rig.redis.call(&["XADD", STREAM, "*", "line", "a foreign line in our field"]);
+    rig.append_input(text::numbered(2000..3000, 1));
+    rig.reader().once().run_ok();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    writer.wait_for_metric("writer_foreign_entries_total", |foreign| foreign == 2.0);
+    writer.stop();
+    rig.assert_identical();
+    assert_eq!(rig.pending(), 0);
+}
+
+#[test]
+fn a_foreign_producer_under_load_costs_no_line() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..30_000, seed), Duration::from_secs(4), seed);
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut foreign = 0;
+    while growth.runs() {
+        wait::random_moment(&mut rng, 50..400);
+        rig.redis.call(&["XADD", STREAM, "*", "foreign", "entry"]);
+        foreign += 1;
+    }
+    growth.wait();
+    rig.wait_delivered();
+    writer.wait_for_metric("writer_foreign_entries_total", |seen| seen == f64::from(foreign));
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+    assert_eq!(rig.pending(), 0);
+}
+
+#[test]
+fn another_file_for_the_same_stream_is_refused() {
+    let mut rig = Rig::new();
+    rig.write_input(text::numbered(0..100, 1));
+    rig.reader().once().run_ok();
+    rig.input = rig.folder.join("other.txt");
+    rig.write_input(text::numbered(0..100, 2));
+    let mut reader = rig.reader().once().run();
+    assert_eq!(reader.code(), Some(2), "{}", reader.log());
+    let line = reader.log().lines().last().unwrap().to_owned();
+    assert!(line.contains("--stream") || line.contains("--input"), "{line}");
+    assert!(line.contains("other.txt") && line.contains("input.txt"), "{line}");
+    assert_eq!(rig.stream_len(), 100, "nothing was added");
+}
+
+#[test]
+fn entries_deleted_by_hand_are_reported_as_a_gap() {
+    let rig = Rig::new();
+    let lines: Vec<Vec<u8>> = (0..100).map(|n| text::numbered(n..n + 1, 1)).collect();
+    rig.write_input(lines.concat());
+    rig.reader().once().run_ok();
+    let entries = rig.entries();
+    let victims = [17, 18, 40];
+    for n in victims {
+        rig.redis.call(&["XDEL", STREAM, &entries[n].0]);
+    }
+    let mut writer = rig.writer().start();
+    let missing: usize = victims.iter().map(|&n| lines[n].len()).sum();
+    writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes == missing as f64);
+    // Which bytes: where line 17 begins and line 18 ends.
+    let begin: usize = lines[..17].iter().map(Vec::len).sum();
+    let end: usize = lines[..19].iter().map(Vec::len).sum();
+    writer.wait_for_log(&[&begin.to_string(), &end.to_string()]);
+    writer.wait_for_metric("lines_written_total", |count| count == 97.0);
+    writer.stop();
+    let rest: Vec<u8> = (0..100).filter(|n| !victims.contains(n)).flat_map(|n| lines[n].clone()).collect();
+    assert!(rig.output_bytes() == rest);
+    assert_eq!(rig.pending(), 0);
+}
+
+#[test]
+fn entries_deleted_while_pending_are_reported_and_acknowledged() {
+    let rig = Rig::new();
+    let lines: Vec<Vec<u8>> = (0..100).map(|n| text::numbered(n..n + 1, 1)).collect();
+    rig.write_input(lines.concat());
+    rig.reader().once().run_ok();
+    // The writer `one` took ten entries and died; then somebody deleted three of them.
+    rig.redis.call(&["XGROUP", "CREATE", STREAM, "writers", "0"]);
+    rig.redis.call(&["XREADGROUP", "GROUP", "writers", "one", "COUNT", "10", "STREAMS", STREAM, ">"]);
+    let entries = rig.entries();
+    for n in [3, 4, 5] {
+        rig.redis.call(&["XDEL", STREAM, &entries[n].0]);
+    }
+    let mut writer = rig.writer().start();
+    writer.wait_for_metric("lines_written_total", |count| count == 97.0);
+    let missing: usize = lines[3..6].iter().map(Vec::len).sum();
+    writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes == missing as f64);
+    wait::until("nothing is pending", || rig.pending() == 0);
+    writer.stop();
+    assert!(rig.output_bytes() == [lines[..3].concat(), lines[6..].concat()].concat());
+}
+
+#[test]
+fn the_stream_is_trimmed_once_everything_is_acknowledged() {
+    let rig = Rig::new();
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.write_input(text::numbered(0..50_000, 1));
+    rig.wait_delivered();
+    wait::until("the stream is short", || rig.stream_len() < 1000);
+    // And everything goes on after that.
+    rig.append_input(text::numbered(50_000..51_000, 1));
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+    // A reader that starts on a trimmed stream sends nothing again.
+    rig.append_input("last\n");
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_group_that_lags_behind_loses_nothing_to_trimming() {
+    let rig = Rig::new();
+    rig.redis.call(&["XGROUP", "CREATE", STREAM, "slow", "0", "MKSTREAM"]);
+    rig.write_input(text::numbered(0..20_000, 1));
+    let _reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    // The slow group takes one entry and does not acknowledge it: from here on nothing may be trimmed.
+    rig.redis.call(&["XREADGROUP", "GROUP", "slow", "s", "COUNT", "1", "STREAMS", STREAM, ">"]);
+    rig.append_input(text::numbered(20_000..40_000, 1));
+    rig.wait_delivered();
+    writer.wait_for_metric("writer_trims_total", |_| true);
+    assert_eq!(rig.stream_len(), 40_000);
+    // When it has acknowledged all, the stream gets short.
+    let mut client = rig.redis.client();
+    let mut ask = |args: &[&str]| client.call(args).unwrap().unwrap();
+    let mut from = "0".to_owned();
+    loop {
+        let batch = ask(&["XREADGROUP", "GROUP", "slow", "s", "COUNT", "1000", "STREAMS", STREAM, &from]);
+        let entries = batch.list().first().map(|stream| stream.list()[1].list().to_vec()).unwrap_or_default();
+        if entries.is_empty() && from == ">" {
+            break;
+        }
+        from = ">".to_owned();
+        let ids: Vec<String> = entries.iter().map(|entry| entry.list()[0].text()).collect();
+        let mut ack = vec!["XACK", STREAM, "slow"];
+        ack.extend(ids.iter().map(String::as_str));
+        if !ids.is_empty() {
+            ask(&ack);
+        }
+    }
+    wait::until("the stream is short", || rig.stream_len() < 1000);
+    writer.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_group_that_is_created_later_gets_what_is_still_there() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    rig.reader().once().run_ok();
+    let mut other =
+        rig.writer().set("--group", "others").set("--output", rig.folder.join("out/other.txt")).once().run();
+    assert_eq!(other.code(), Some(0));
+    // `others` alone may not trim what `writers`, which does not exist yet, will want only as far as Redis is concerned: it may.
+    rig.writer().once().run_ok();
+    e2e::assert_identical(&rig.input, &rig.folder.join("out/other.txt"));
+}
+
+#[test]
+fn a_stream_with_a_hash_tag_and_strange_bytes_in_its_name_works() {
+    for stream in ["lines:{0}", "lines with spaces", "zeilen–ü", "a}b{c"] {
+        let rig = Rig::new();
+        rig.write_input(text::numbered(0..100, 1));
+        rig.reader().set("--stream", stream).once().run_ok();
+        assert_eq!(rig.redis.call(&["XLEN", stream]).int(), 100);
+        rig.writer().set("--stream", stream).once().run_ok();
+        rig.assert_identical();
+    }
+}
