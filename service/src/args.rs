@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, Parser};
 
@@ -18,13 +17,7 @@ use crate::redact;
 #[non_exhaustive]
 pub struct ServiceArgs {
     /// Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path
-    #[arg(
-        long,
-        env,
-        value_name = "URL",
-        default_value = "redis://127.0.0.1:6379",
-        hide_env_values = true
-    )]
+    #[arg(long, env, value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: RedisUrl,
 
     /// The key of the stream
@@ -36,33 +29,33 @@ pub struct ServiceArgs {
     pub http_addr: SocketAddr,
 
     /// Finish the work there is, then exit
-    #[arg(long, env, action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    #[arg(long, env, action = ArgAction::SetTrue, value_parser = boolean)]
     pub once: bool,
 }
 
 /// Where Redis is, and how to get in. Shown without what is secret.
 #[derive(Clone)]
-pub struct RedisUrl {
-    url: String,
-}
+pub struct RedisUrl(resp::Config);
 
 impl RedisUrl {
-    pub(crate) fn config(&self) {}
+    /// How to connect.
+    #[must_use]
+    pub const fn config(&self) -> &resp::Config {
+        &self.0
+    }
 }
 
 impl FromStr for RedisUrl {
-    type Err = String;
+    type Err = resp::ConfigError;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        Ok(Self {
-            url: url.to_owned(),
-        })
+        resp::Config::from_url(url).map(Self)
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redact(&self.url))
+        self.0.fmt(f)
     }
 }
 
@@ -72,17 +65,21 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-fn stream_key(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Err("allowed: a key of at least one byte".to_owned())
-    } else {
-        Ok(text.to_owned())
+/// For flags that are on or off, so that their variables take what people write.
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("allowed: true, false, 1, 0, yes, no, on, off"),
     }
 }
 
+fn stream_key(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("allowed: a key of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 fn http_addr(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080".to_owned())
+    text.parse().map_err(|_| "allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080".to_owned())
 }
 
 /// The flags of this process. `Err` holds the exit code of a process that has nothing more to do: help and version were
@@ -100,13 +97,9 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
 /// # Errors
 ///
 /// What would be printed.
-pub fn parse_from<T: Parser>(
-    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-) -> Result<T, NotRun> {
+pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, NotRun> {
     let mut command = without_empty_env(T::command());
-    let matches = command
-        .try_get_matches_from_mut(args)
-        .map_err(|error| NotRun::new(&command, &error))?;
+    let matches = command.try_get_matches_from_mut(args).map_err(|error| NotRun::new(&command, &error))?;
     T::from_arg_matches(&matches).map_err(|error| NotRun::new(&command, &error))
 }
 
@@ -122,9 +115,7 @@ pub enum NotRun {
 impl NotRun {
     fn new(command: &Command, error: &clap::Error) -> Self {
         match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                Self::Info(error.render().to_string())
-            }
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self::Info(error.render().to_string()),
             _ => Self::Wrong(one_line(command, error)),
         }
     }
@@ -193,10 +184,7 @@ fn one_line(command: &Command, error: &clap::Error) -> String {
         _ => {
             let rendered = error.render().to_string();
             let first = rendered.lines().next().unwrap_or_default();
-            format!(
-                "{} (see {name} --help)",
-                redact(first.trim_start_matches("error: "))
-            )
+            format!("{} (see {name} --help)", redact(first.trim_start_matches("error: ")))
         }
     };
     format!("{name}: {}", what.replace(['\n', '\r'], " "))
@@ -243,10 +231,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_contract() {
         let flags = flags(&[]).unwrap();
-        assert_eq!(
-            flags.service.redis_url.to_string(),
-            "redis://127.0.0.1:6379"
-        );
+        assert_eq!(flags.service.redis_url.to_string(), "redis://127.0.0.1:6379");
         assert_eq!(flags.service.stream, "line_stream");
         assert_eq!(flags.service.http_addr, "0.0.0.0:8080".parse().unwrap());
         assert!(!flags.service.once);
@@ -260,26 +245,11 @@ mod tests {
                 &["--http-addr", "8080"][..],
                 "reader: --http-addr \"8080\": allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080",
             ),
-            (
-                &["--framing", "word"],
-                "reader: --framing \"word\": allowed: line, chunk",
-            ),
-            (
-                &["--stream", ""],
-                "reader: --stream \"\": allowed: a key of at least one byte",
-            ),
-            (
-                &["--streem", "x"],
-                "reader: --streem: no such flag, did you mean --stream? (see reader --help)",
-            ),
-            (
-                &["verify"],
-                "reader: missing: --input <INPUT> (see reader --help)",
-            ),
-            (
-                &["varify"],
-                "reader: varify: no such command (see reader --help)",
-            ),
+            (&["--framing", "word"], "reader: --framing \"word\": allowed: line, chunk"),
+            (&["--stream", ""], "reader: --stream \"\": allowed: a key of at least one byte"),
+            (&["--streem", "x"], "reader: --streem: no such flag, did you mean --stream? (see reader --help)"),
+            (&["verify"], "reader: missing: --input <INPUT> (see reader --help)"),
+            (&["varify"], "reader: varify: no such command (see reader --help)"),
         ] {
             assert_eq!(wrong(args), line);
         }
@@ -289,12 +259,8 @@ mod tests {
 
     #[test]
     fn help_and_version_are_no_errors() {
-        assert!(
-            matches!(flags(&["--version"]), Err(NotRun::Info(text)) if text.starts_with("reader "))
-        );
-        assert!(
-            matches!(flags(&["--help"]), Err(NotRun::Info(text)) if text.contains("REDIS_URL"))
-        );
+        assert!(matches!(flags(&["--version"]), Err(NotRun::Info(text)) if text.starts_with("reader ")));
+        assert!(matches!(flags(&["--help"]), Err(NotRun::Info(text)) if text.contains("REDIS_URL")));
     }
 
     #[test]

@@ -1,25 +1,141 @@
 //! A connection to Redis, however long it takes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use log::debug;
+use metrics::{counter, gauge};
+use resp::{Backoff, Config, Connection, Error, ErrorKind};
+
+use crate::metrics::{REDIS_RECONNECTS, REDIS_UP, redis_error};
 use crate::{Failure, Health, Shutdown};
 
-/// Makes connections to Redis.
-#[derive(Debug)]
+/// The longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// The bound of the first pause; it doubles with each attempt.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Makes connections to Redis, and waits as long as there is none to be had.
+///
+/// One connector is for one connection at a time; for a second connection beside it, clone it before its first use.
+#[derive(Debug, Clone)]
 pub struct Connector {
+    config: Config,
+    backoff: Backoff,
     health: Health,
     shutdown: Shutdown,
+    /// Whether any connection of this process has been made: from then on the configuration is known to be good.
+    proven: Arc<AtomicBool>,
+    /// Whether this connector has made a connection.
+    connected: bool,
 }
 
-/// Why there is no connection.
+/// Why the work ends early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// The service was asked to stop.
     Shutdown,
-    /// The service cannot work like this.
+    /// The service cannot go on.
     Failure(Failure),
 }
 
-impl Connector {
-    pub(crate) fn new((): (), health: Health, shutdown: Shutdown) -> Self {
-        Self { health, shutdown }
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
     }
+}
+
+impl Connector {
+    pub(crate) fn new(config: Config, health: Health, shutdown: Shutdown) -> Self {
+        let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
+        Self { config, backoff, health, shutdown, proven: Arc::default(), connected: false }
+    }
+
+    /// Where Redis is, without the password.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Says that the connection was lost, or is given up, because of this error: it is counted, and Redis is not ready until
+    /// the next [`Self::connect`] succeeds.
+    pub fn lost(&self, error: &Error) {
+        redis_error(error.kind());
+        self.down(error);
+    }
+
+    /// A connection, as soon as there is one. Redis that is away, starting, or full is waited for, with exponential backoff and jitter;
+    /// the log tells changes of state only.
+    ///
+    /// The first connection of the process proves the configuration: until it has been made, an answer that says that the
+    /// configuration is wrong (password, user, rights, database, not a Redis at all) is final. Later such an answer is waited out,
+    /// because somebody is changing the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Shutdown`] when the service is asked to stop meanwhile; [`Stop::Failure`] when the configuration is wrong.
+    pub async fn connect(&mut self) -> Result<Connection, Stop> {
+        let shutdown = self.shutdown.clone();
+        loop {
+            self.health.progress();
+            let attempt = tokio::select! {
+                biased;
+                () = shutdown.requested() => return Err(Stop::Shutdown),
+                attempt = Connection::connect(&self.config) => attempt,
+            };
+            let error = match attempt {
+                Ok(connection) => {
+                    self.up();
+                    return Ok(connection);
+                }
+                Err(error) => error,
+            };
+            redis_error(error.kind());
+            if !self.proven.load(Ordering::Relaxed) && is_final(&error) {
+                return Err(Stop::Failure(self.wrong(&error)));
+            }
+            self.down(&error);
+            let pause = self.backoff.next_delay();
+            debug!("redis: {error}; trying again in {} ms", pause.as_millis());
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => return Err(Stop::Shutdown),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn up(&mut self) {
+        self.backoff.reset();
+        self.proven.store(true, Ordering::Relaxed);
+        if self.connected {
+            counter!(REDIS_RECONNECTS).increment(1);
+        }
+        self.connected = true;
+        gauge!(REDIS_UP).set(1.0);
+        self.health.progress();
+        self.health.redis(Ok(()));
+    }
+
+    fn down(&self, error: &Error) {
+        gauge!(REDIS_UP).set(0.0);
+        self.health.redis(Err(error.to_string()));
+    }
+
+    fn wrong(&self, error: &Error) -> Failure {
+        let allowed = match error.kind() {
+            ErrorKind::WrongPass => "allowed: user and password that this Redis knows",
+            ErrorKind::NoAuth => "this Redis wants a password: redis://:password@host or redis://user:password@host",
+            ErrorKind::NoPerm => "allowed: a user with the rights that streams need",
+            ErrorKind::Protocol => "allowed: the address of a Redis",
+            _ => "allowed: what this Redis accepts",
+        };
+        Failure::Config(format!("--redis-url {}: {}; {allowed}", self.config, error.message()))
+    }
+}
+
+/// Whether trying again cannot help, as long as nobody changes the configuration.
+fn is_final(error: &Error) -> bool {
+    (error.is_server() || error.kind() == ErrorKind::Protocol) && !error.is_transient()
 }

@@ -48,12 +48,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Failed(text) | Self::Config(text)) = self;
         // One line, whatever went into it.
-        for (nth, line) in text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .enumerate()
-        {
+        for (nth, line) in text.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
             if nth > 0 {
                 f.write_str("; ")?;
             }

@@ -74,9 +74,7 @@ impl Health {
             redis: Part::new("redis"),
             file: Part::new("file"),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// The work goes on. To be called for every batch, and every few seconds while waiting.
@@ -106,11 +104,7 @@ impl Health {
         if age < self.inner.limit {
             return Ok(());
         }
-        Err(format!(
-            "no progress for {} s (limit {} s)",
-            age.as_secs(),
-            self.inner.limit.as_secs_f64()
-        ))
+        Err(format!("no progress for {} s (limit {} s)", age.as_secs(), self.inner.limit.as_secs_f64()))
     }
 
     /// Whether Redis and the file can be used, else the reasons why not.
@@ -120,11 +114,7 @@ impl Health {
     /// What `/readyz` answers: one reason a part that is not well, joined by `; `.
     pub fn ready(&self) -> Result<(), String> {
         let reasons: Vec<String> = self.parts().filter_map(Part::reason).collect();
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(reasons.join("; "))
-        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
     /// Name and state of each part, for the status page.
@@ -152,13 +142,7 @@ impl Default for Health {
 
 impl Part {
     const fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            state: Mutex::new(State {
-                well: None,
-                logged: Vec::new(),
-            }),
-        }
+        Self { name, state: Mutex::new(State { well: None, logged: Vec::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,9 +159,7 @@ impl Part {
                 info!("{}: ready", self.name);
                 state.logged.clear();
             }
-            Err(reason)
-                if !state.logged.contains(reason) && state.logged.len() < REASONS_LOGGED =>
-            {
+            Err(reason) if !state.logged.contains(reason) && state.logged.len() < REASONS_LOGGED => {
                 warn!("{}: {reason}", self.name);
                 state.logged.push(reason.clone());
             }
@@ -216,10 +198,7 @@ mod tests {
     fn every_part_that_is_not_well_is_named() {
         let health = Health::new();
         health.redis(Err("away".into()));
-        assert_eq!(
-            health.ready().unwrap_err(),
-            "redis: away; file: not known yet"
-        );
+        assert_eq!(health.ready().unwrap_err(), "redis: away; file: not known yet");
         health.file(Err("missing".into()));
         assert_eq!(health.ready().unwrap_err(), "redis: away; file: missing");
         health.redis(Ok(()));

@@ -47,11 +47,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) const fn new(status: u16, content_type: &'static str, body: String) -> Self {
-        Self {
-            status,
-            content_type,
-            body,
-        }
+        Self { status, content_type, body }
     }
 
     fn refused(status: u16, reason: &str) -> Self {
@@ -133,10 +129,7 @@ async fn converse(mut stream: TcpStream, pages: &impl Pages) -> io::Result<()> {
             None => (Answer::refused(400, "this is not an HTTP/1 request"), true),
         },
         Ok(Ok(false)) if buffer.len() < HEAD => return Ok(()),
-        Ok(Ok(false)) => (
-            Answer::refused(431, "the head of the request is too large"),
-            true,
-        ),
+        Ok(Ok(false)) => (Answer::refused(431, "the head of the request is too large"), true),
         Ok(Err(error)) => return Err(error),
         Err(_) => (Answer::refused(408, "the request takes too long"), true),
     };
@@ -163,8 +156,7 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<b
             return Ok(false);
         }
         let new = &buffer[searched..];
-        if new.windows(4).any(|end| end == b"\r\n\r\n") || new.windows(2).any(|end| end == b"\n\n")
-        {
+        if new.windows(4).any(|end| end == b"\r\n\r\n") || new.windows(2).any(|end| end == b"\n\n") {
             return Ok(true);
         }
     }
@@ -177,10 +169,7 @@ fn parse(head: &[u8]) -> Option<Head<'_>> {
     let mut words = line.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let known = matches!(version, "HTTP/1.0" | "HTTP/1.1") && words.next().is_none();
-    if !known
-        || method.is_empty()
-        || !method.bytes().all(|byte| byte.is_ascii_alphabetic())
-        || !target.starts_with('/')
+    if !known || method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) || !target.starts_with('/')
     {
         return None;
     }
@@ -190,27 +179,21 @@ fn parse(head: &[u8]) -> Option<Head<'_>> {
 
 /// The bytes of the response. HTTP/1.0, because that says that the connection ends with it.
 fn encode(answer: Answer, with_body: bool) -> io::Result<Vec<u8>> {
-    let header = |name: &str, value: &str| {
-        Header::from_bytes(name, value).map_err(|()| io::ErrorKind::InvalidData)
-    };
-    let mut headers = vec![
-        header("Content-Type", answer.content_type)?,
-        header("Cache-Control", "no-store")?,
-    ];
+    let header = |name: &str, value: &str| Header::from_bytes(name, value).map_err(|()| io::ErrorKind::InvalidData);
+    let mut headers = vec![header("Content-Type", answer.content_type)?, header("Cache-Control", "no-store")?];
     if answer.status == 405 {
         headers.push(header("Allow", "GET, HEAD")?);
     }
     let body = answer.body.into_bytes();
     let mut bytes = Vec::with_capacity(body.len() + 256);
     let length = body.len();
-    Response::new(
-        StatusCode(answer.status),
-        headers,
-        Cursor::new(body),
-        Some(length),
+    Response::new(StatusCode(answer.status), headers, Cursor::new(body), Some(length), None).raw_print(
+        &mut bytes,
+        HTTPVersion(1, 0),
+        &[],
+        !with_body,
         None,
-    )
-    .raw_print(&mut bytes, HTTPVersion(1, 0), &[], !with_body, None)?;
+    )?;
     Ok(bytes)
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{SharedString, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Errors, by kind.
@@ -16,8 +16,8 @@ pub const BUILD_INFO: &str = "build_info";
 
 /// Upper bounds for `_seconds` histograms: 100 µs (less than an fsync) to 60 s.
 const SECONDS: [f64; 18] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0, 30.0, 60.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
 ];
 
 /// A metric of a service. A service lists its metrics once, in [`crate::About::metrics`]; those without labels are there with value 0 from
@@ -41,34 +41,19 @@ impl Metric {
     /// A number that only grows; its name ends in `_total`.
     #[must_use]
     pub const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self {
-            kind: Kind::Counter,
-            name,
-            help,
-            labelled: false,
-        }
+        Self { kind: Kind::Counter, name, help, labelled: false }
     }
 
     /// A number that goes up and down.
     #[must_use]
     pub const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self {
-            kind: Kind::Gauge,
-            name,
-            help,
-            labelled: false,
-        }
+        Self { kind: Kind::Gauge, name, help, labelled: false }
     }
 
     /// A distribution of durations in seconds; its name ends in `_seconds`.
     #[must_use]
     pub const fn histogram(name: &'static str, help: &'static str) -> Self {
-        Self {
-            kind: Kind::Histogram,
-            name,
-            help,
-            labelled: false,
-        }
+        Self { kind: Kind::Histogram, name, help, labelled: false }
     }
 
     /// The metric has labels, so it appears with its first use.
@@ -98,17 +83,26 @@ impl Metric {
 /// The metrics every service has.
 const SHARED: [Metric; 4] = [
     Metric::counter(ERRORS, "Errors, by kind").labelled(),
-    Metric::counter(
-        REDIS_RECONNECTS,
-        "Connections to Redis made after the first one",
-    ),
+    Metric::counter(REDIS_RECONNECTS, "Connections to Redis made after the first one"),
     Metric::gauge(REDIS_UP, "1 while there is a connection to Redis, else 0"),
     Metric::gauge(BUILD_INFO, "Always 1; the labels tell the version").labelled(),
 ];
 
 /// Counts an error in [`ERRORS`]. Kinds are few and fixed, in lower snake case.
-pub fn error(kind: &'static str) {
-    counter!(ERRORS, "kind" => kind).increment(1);
+pub fn error(kind: impl Into<SharedString>) {
+    counter!(ERRORS, "kind" => kind.into()).increment(1);
+}
+
+/// Counts an error of the connection to Redis, or of a command, in [`ERRORS`]: `redis_` and its kind.
+pub fn redis_error(kind: resp::ErrorKind) {
+    let mut name = "redis".to_owned();
+    for c in format!("{kind:?}").chars() {
+        if c.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+    }
+    error(name);
 }
 
 /// What is measured, as `/metrics` shows it.
@@ -120,11 +114,7 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Takes over the recording for this process, and registers the shared metrics and those of the service.
-    pub(crate) fn install(
-        name: &'static str,
-        version: &'static str,
-        metrics: &[Metric],
-    ) -> io::Result<Self> {
+    pub(crate) fn install(name: &'static str, version: &'static str, metrics: &[Metric]) -> io::Result<Self> {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
             .and_then(PrometheusBuilder::install_recorder)

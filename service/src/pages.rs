@@ -32,11 +32,7 @@ impl Pages for ServicePages {
             "/healthz" => verdict(self.health.alive()),
             "/readyz" => verdict(self.health.ready()),
             "/" => Answer::new(200, HTML, self.status()),
-            _ => Answer::new(
-                404,
-                TEXT,
-                "here are /, /metrics, /healthz and /readyz\n".to_owned(),
-            ),
+            _ => Answer::new(404, TEXT, "here are /, /metrics, /healthz and /readyz\n".to_owned()),
         }
     }
 }
@@ -50,20 +46,11 @@ fn verdict(state: Result<(), String>) -> Answer {
 
 impl ServicePages {
     fn status(&self) -> String {
-        let row = |name: &str, value: &str| {
-            format!(
-                "<tr><th>{}</th><td>{}</td></tr>\n",
-                escape(name),
-                escape(value)
-            )
-        };
+        let row = |name: &str, value: &str| format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value));
         let well = |state: Result<(), String>| state.err().unwrap_or_else(|| "ok".to_owned());
         let mut rows = row("flow", &self.flow);
         rows += &row("version", self.version);
-        rows += &row(
-            "running for",
-            &format!("{} s", self.begun.elapsed().as_secs()),
-        );
+        rows += &row("running for", &format!("{} s", self.begun.elapsed().as_secs()));
         rows += &row("work", &well(self.health.alive()));
         for (name, state) in self.health.states() {
             rows += &row(name, &state);
@@ -79,8 +66,5 @@ impl ServicePages {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -23,9 +23,7 @@ pub fn redact(text: &str) -> String {
         let mut from = 0;
         while let Some(found) = shown[from..].find(name) {
             let begin = from + found + name.len();
-            let end = shown[begin..]
-                .find(['&', '#', ' '])
-                .map_or(shown.len(), |n| begin + n);
+            let end = shown[begin..].find(['&', '#', ' ']).map_or(shown.len(), |n| begin + n);
             shown.replace_range(begin..end, "***");
             from = begin;
         }
@@ -45,10 +43,7 @@ mod tests {
             ("redis://u:se@c/r#e?t@host:1/3", "redis://***@host:1/3"),
             ("u:secret@host", "***@host"),
             ("u:secret@x://y", "***@x://y"),
-            (
-                "unix:///run/r.sock?password=secret&db=1",
-                "unix:///run/r.sock?password=***&db=1",
-            ),
+            ("unix:///run/r.sock?password=secret&db=1", "unix:///run/r.sock?password=***&db=1"),
             ("http://", "http://"),
             ("", ""),
             ("@", "***@"),

@@ -12,7 +12,7 @@ use crate::http::Http;
 use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, Shutdown};
+use crate::{Connector, Failure, Health, Shutdown, Stop};
 
 /// How often histograms are tidied up when nobody asks for `/metrics`.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -44,12 +44,14 @@ pub struct Context {
 /// Runs a service: logs, metrics, the HTTP endpoint and signals around the work, which runs on a single-threaded tokio runtime on the
 /// calling thread. The HTTP endpoint and the signals have a thread of their own, so neither can hold up the other.
 ///
-/// Ends with 0 when the work is done or was asked to stop, 1 when it failed, 2 when the configuration is wrong; the last line on
-/// standard error says why.
-pub fn run(
+/// Ends with 0 when the work is done or was asked to stop, 1 when it failed or `--once` was stopped before it was done, 2 when the
+/// configuration is wrong; the last line on standard error says why.
+///
+/// The work may end with a [`Failure`] or with a [`Stop`].
+pub fn run<E: Into<Stop>>(
     about: About,
     args: &ServiceArgs,
-    work: impl AsyncFnOnce(Context) -> Result<(), Failure>,
+    work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> ExitCode {
     let name = about.name;
     init_logs();
@@ -74,11 +76,17 @@ fn init_logs() {
         .try_init();
 }
 
-fn serve(
+fn serve<E: Into<Stop>>(
     about: About,
     args: &ServiceArgs,
-    work: impl AsyncFnOnce(Context) -> Result<(), Failure>,
+    work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> Result<(), Failure> {
+    // Before anything is said, so that whoever reads it can rely on a clean end.
+    let beside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _context = beside.enter();
+        Signals::install()?
+    };
     let http = Http::bind(args.http_addr).map_err(|error| {
         Failure::Config(format!(
             "--http-addr {}: {error}; allowed: an address of this machine with a free port, or port 0 to pick one",
@@ -87,10 +95,7 @@ fn serve(
     })?;
     let addr = http.addr()?;
     let recorded = Recorded::install(about.name, about.version, about.metrics)?;
-    info!(
-        "{} {}: {} at {}",
-        about.name, about.version, about.flow, args.redis_url
-    );
+    info!("{} {}: {} at {}", about.name, about.version, about.flow, args.redis_url);
     info!("http: listening on http://{addr}");
 
     let shutdown = Shutdown::new();
@@ -103,39 +108,31 @@ fn serve(
         health: health.clone(),
         recorded: recorded.clone(),
     });
-    let beside = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let signals = {
-        let _context = beside.enter();
-        Signals::install()?
-    };
     beside.spawn(signals.obey(shutdown.clone()));
-    std::thread::Builder::new()
-        .name("http".to_owned())
-        .spawn(move || {
-            beside.spawn(async move {
-                let mut ticks = tokio::time::interval(UPKEEP);
-                loop {
-                    ticks.tick().await;
-                    recorded.upkeep();
-                }
-            });
-            if let Err(error) = beside.block_on(http.serve(pages)) {
-                error!("http: {error}");
+    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        beside.spawn(async move {
+            let mut ticks = tokio::time::interval(UPKEEP);
+            loop {
+                ticks.tick().await;
+                recorded.upkeep();
             }
-        })?;
+        });
+        if let Err(error) = beside.block_on(http.serve(pages)) {
+            error!("http: {error}");
+        }
+    })?;
 
-    let connector = Connector::new(args.redis_url.config(), health.clone(), shutdown.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let done = runtime.block_on(work(Context {
-        shutdown,
-        health,
-        connector,
-    }));
+    let config = args.redis_url.config().clone().client_name(about.name);
+    let connector = Connector::new(config, health.clone(), shutdown.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(work(Context { shutdown, health, connector }));
     // What the work left running must not hold up the end.
     runtime.shutdown_background();
-    done
+    match done.map_err(Into::into) {
+        Ok(()) => Ok(()),
+        Err(Stop::Failure(failure)) => Err(failure),
+        // Who follows a file has no end but this one.
+        Err(Stop::Shutdown) if !args.once => Ok(()),
+        Err(Stop::Shutdown) => Err(Failure::failed("stopped by a signal before the work was done")),
+    }
 }

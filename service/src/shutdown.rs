@@ -29,10 +29,7 @@ impl Shutdown {
     #[must_use]
     pub fn new() -> Self {
         let (sender, receiver) = watch::channel(false);
-        Self {
-            sender: Arc::new(sender),
-            receiver,
-        }
+        Self { sender: Arc::new(sender), receiver }
     }
 
     /// Asks for the end: from now on [`Self::is_requested`] holds.

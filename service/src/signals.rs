@@ -14,10 +14,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Takes the signals over, from now on. Needs the context of a tokio runtime with I/O.
     pub(crate) fn install() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// The first signal asks for a clean end, the second one ends the process at once. Runs beside the work, on another thread, so that

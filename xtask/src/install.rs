@@ -24,7 +24,15 @@ const MANAGERS: [Manager; 7] = [
     Manager {
         program: "apt-get",
         refresh: &["update"],
-        install: &["install", "--yes", "--no-install-recommends"],
+        install: &[
+            "install",
+            "--yes",
+            "--no-install-recommends",
+            "-o",
+            "Acquire::Retries=3",
+            "-o",
+            "DPkg::Lock::Timeout=120",
+        ],
         packages: &["redis-server", "valkey-server"],
         root: true,
     },

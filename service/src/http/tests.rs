@@ -28,10 +28,7 @@ fn server() -> SocketAddr {
     let http = Http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = http.addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(http.serve(Arc::new(Fixed)))
     });
     addr
@@ -58,10 +55,7 @@ fn ask(addr: SocketAddr, bytes: &[u8]) -> String {
 fn healthy(addr: SocketAddr) {
     let asked = Instant::now();
     let said = ask(addr, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(
-        said.starts_with("HTTP/1.0 200 OK\r\n") && said.ends_with("\r\n\r\nok\n"),
-        "{said:?}"
-    );
+    assert!(said.starts_with("HTTP/1.0 200 OK\r\n") && said.ends_with("\r\n\r\nok\n"), "{said:?}");
     // Long before any of those that hold connections had to go because their time was up.
     assert!(asked.elapsed() < READ_TIME / 2, "{:?}", asked.elapsed());
 }
@@ -71,10 +65,7 @@ fn answers_are_complete() {
     let addr = server();
     healthy(addr);
     let head = ask(addr, b"HEAD /healthz HTTP/1.1\r\n\r\n");
-    assert!(
-        head.contains("Content-Length: 3\r\n") && head.ends_with("\r\n\r\n"),
-        "{head:?}"
-    );
+    assert!(head.contains("Content-Length: 3\r\n") && head.ends_with("\r\n\r\n"), "{head:?}");
     assert!(ask(addr, b"GET /no HTTP/1.0\n\n").starts_with("HTTP/1.0 404"));
     assert!(ask(addr, b"GET /healthz?a=b HTTP/1.1\r\n\r\n").starts_with("HTTP/1.0 200"));
     let large = ask(addr, b"GET /large HTTP/1.1\r\n\r\n");
@@ -133,9 +124,7 @@ fn a_head_that_does_not_end_is_cut_off() {
 fn a_client_that_drips_is_cut_off() {
     let addr = server();
     let mut stream = open(addr);
-    stream
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let begun = Instant::now();
     let mut said = Vec::new();
     while begun.elapsed() < PATIENCE {
@@ -146,16 +135,9 @@ fn a_client_that_drips_is_cut_off() {
             Err(_) => break,
         }
     }
-    assert!(
-        begun.elapsed() < READ_TIME + Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < READ_TIME + Duration::from_secs(5), "{:?}", begun.elapsed());
     let said = String::from_utf8_lossy(&said);
-    assert!(
-        said.is_empty() || said.starts_with("HTTP/1.0 408"),
-        "{said:?}"
-    );
+    assert!(said.is_empty() || said.starts_with("HTTP/1.0 408"), "{said:?}");
 }
 
 #[test]
@@ -181,11 +163,7 @@ fn garbage_is_refused() {
 
 #[test]
 fn the_number_of_threads_stays() {
-    let threads = || {
-        std::fs::read_dir("/proc/self/task")
-            .map(Iterator::count)
-            .ok()
-    };
+    let threads = || std::fs::read_dir("/proc/self/task").map(Iterator::count).ok();
     let addr = server();
     healthy(addr);
     let before = threads();

@@ -1,0 +1,340 @@
+//! A service as a process: what it serves, how it stops, and what it says last.
+//!
+//! The process is this test binary itself, asked to run the one test that is a service.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process};
+use service::metrics::Metric;
+use service::{About, Context, Failure, Stop, run};
+
+/// Tells the test named `service` that it is one, and what its work does.
+const WORK: &str = "SERVICE_TEST_WORK";
+const PATIENCE: Duration = Duration::from_secs(20);
+const METRICS: [Metric; 2] =
+    [Metric::counter("lines_read_total", "Lines"), Metric::histogram("batch_duration_seconds", "Batches")];
+
+#[derive(Parser)]
+#[command(name = "tested", version)]
+struct Flags {
+    #[command(flatten)]
+    service: service::args::ServiceArgs,
+}
+
+#[test]
+fn service() {
+    let Ok(work) = std::env::var(WORK) else { return };
+    let code = match service::args::parse_from::<Flags>(std::iter::once("tested")) {
+        Ok(flags) => start(&work, &flags),
+        Err(not_run) => {
+            eprintln!("{not_run:?}");
+            ExitCode::from(2)
+        }
+    };
+    let code = [0, 1, 2].into_iter().find(|known| ExitCode::from(*known) == code);
+    std::process::exit(code.map_or(99, i32::from));
+}
+
+fn start(work: &str, flags: &Flags) -> ExitCode {
+    let about = About { name: "tested", version: "1.2.3", flow: "here → <there>".to_owned(), metrics: &METRICS };
+    run(about, &flags.service, async |context: Context| match work {
+        "fail" => Err(Stop::from(Failure::failed("the work\nfailed"))),
+        "config" => Err(Stop::from(Failure::config("--input \"\": allowed: a path"))),
+        "hang" => {
+            println!("hanging");
+            loop {
+                std::thread::sleep(PATIENCE);
+            }
+        }
+        "connect" => {
+            let mut connector = context.connector;
+            let ping = resp::cmd("PING");
+            loop {
+                let mut connection = connector.connect().await?;
+                let error = loop {
+                    tokio::select! {
+                        () = context.shutdown.requested() => return Ok(()),
+                        answer = connection.send(&ping) => if let Err(error) = answer { break error },
+                    }
+                };
+                connector.lost(&error);
+            }
+        }
+        _ => {
+            context.health.redis(Ok(()));
+            context.health.file(Err("not there".to_owned()));
+            context.shutdown.requested().await;
+            Ok(())
+        }
+    })
+}
+
+/// A running service; killed when dropped.
+struct Service {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Service {
+    fn start(work: &str, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "service", "--nocapture", "--test-threads=1"]);
+        command.env(WORK, work).env("HTTP_ADDR", "127.0.0.1:0").env_remove("RUST_LOG");
+        command.env_remove("REDIS_URL").env_remove("STREAM").env_remove("ONCE").envs(env.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr, said: String::new() }
+    }
+
+    /// Reads what the service says until it says this; the rest of that line.
+    fn until(&mut self, wanted: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = self.stderr.read_line(&mut line).unwrap();
+            self.said.push_str(&line);
+            assert!(read > 0, "{wanted:?} not in {}", self.said);
+            if let Some((_, rest)) = line.split_once(wanted) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    fn addr(&mut self) -> SocketAddr {
+        self.until("listening on http://").parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Exit code, and the last line.
+    fn end(mut self) -> (i32, String) {
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        let code = self.child.wait().unwrap().code().unwrap();
+        (code, self.said.trim_end().lines().last().unwrap_or_default().to_owned())
+    }
+}
+
+fn get(addr: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn the_endpoint_tells_everything_and_no_secret() {
+    let mut service = Service::start("wait", &[("REDIS_URL", "redis://me:hunter2@127.0.0.1:1")]);
+    let addr = service.addr();
+
+    let metrics = get(addr, "/metrics");
+    for line in [
+        "lines_read_total 0\n",
+        "# HELP lines_read_total Lines\n",
+        "redis_reconnects_total 0\n",
+        "redis_up 0\n",
+        "build_info{service=\"tested\",version=\"1.2.3\"} 1\n",
+        "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
+        "# TYPE process_cpu_seconds_total counter\n",
+    ] {
+        assert!(metrics.contains(line), "{line:?} not in {metrics}");
+    }
+    assert!(get(addr, "/healthz").starts_with("HTTP/1.0 200"));
+    service.until("file: not there");
+    let ready = get(addr, "/readyz");
+    assert!(ready.starts_with("HTTP/1.0 503") && ready.ends_with("\r\n\r\nfile: not there\n"), "{ready}");
+    let status = get(addr, "/");
+    assert!(status.starts_with("HTTP/1.0 200") && status.contains("here → &lt;there&gt;"), "{status}");
+    assert!(get(addr, "/other").starts_with("HTTP/1.0 404"));
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.write_all(b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.0 405") && said.contains("Allow: GET, HEAD"), "{said}");
+
+    service.signal(Signal::TERM);
+    service.until("SIGTERM: stopping");
+    let all = format!("{metrics}{ready}{status}{}", service.said);
+    assert!(!all.contains("hunter2"), "{all}");
+    let (code, last) = service.end();
+    assert_eq!(code, 0, "{last}");
+    assert!(last.ends_with("tested: done"), "{last}");
+}
+
+#[test]
+fn ctrl_c_stops_it_too() {
+    let mut service = Service::start("wait", &[]);
+    service.addr();
+    service.signal(Signal::INT);
+    assert_eq!(service.end().0, 0);
+}
+
+#[test]
+fn the_second_signal_ends_work_that_hangs() {
+    let mut service = Service::start("hang", &[]);
+    let addr = service.addr();
+    service.signal(Signal::TERM);
+    service.until("SIGTERM: stopping");
+    assert!(get(addr, "/healthz").starts_with("HTTP/1.0 200"), "the endpoint does not depend on the work");
+    service.signal(Signal::INT);
+    let (code, last) = service.end();
+    assert_eq!(code, 1);
+    assert!(last.ends_with("SIGINT again: stopping at once"), "{last}");
+}
+
+#[test]
+fn every_end_has_its_code_and_a_last_line() {
+    let (code, last) = Service::start("fail", &[]).end();
+    assert_eq!((code, last.as_str()), (1, "tested: the work; failed"));
+    let (code, last) = Service::start("config", &[("RUST_LOG", "off")]).end();
+    assert_eq!((code, last.as_str()), (2, "tested: --input \"\": allowed: a path"));
+}
+
+#[test]
+fn a_port_in_use_is_a_wrong_configuration() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let (code, last) = Service::start("wait", &[("HTTP_ADDR", &addr)]).end();
+    assert_eq!(code, 2, "{last}");
+    assert!(last.starts_with(&format!("tested: --http-addr {addr}: ")), "{last}");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let mut service = Service::start("wait", &[("REDIS_URL", ""), ("STREAM", ""), ("ONCE", "")]);
+    assert_eq!(service.until("here → <there> at "), "redis://127.0.0.1:6379");
+}
+
+#[test]
+fn variables_that_are_wrong_are_named_with_what_is_allowed() {
+    let (code, last) = Service::start("wait", &[("ONCE", "maybe")]).end();
+    assert_eq!(code, 2, "{last}");
+    assert!(last.contains("--once \\\"maybe\\\": allowed: true, false, 1, 0"), "{last}");
+    let (code, last) = Service::start("wait", &[("REDIS_URL", "http://me:hunter2@host")]).end();
+    assert_eq!(code, 2, "{last}");
+    assert!(last.contains("--redis-url \\\"http://***@host\\\": ") && last.contains("redis://"), "{last}");
+    assert!(!last.contains("hunter2"));
+}
+
+/// A Redis that is not there yet, then refuses, then works, then goes away, and comes back: as far as a connection sees it.
+#[test]
+fn redis_is_waited_for_and_each_change_is_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let url = format!("unix://{}", socket.display());
+    let mut service = Service::start("connect", &[("REDIS_URL", &url)]);
+    let addr = service.addr();
+    service.until("redis: connecting to unix://");
+    assert!(get(addr, "/healthz").starts_with("HTTP/1.0 200"), "alive without Redis");
+    let ready = get(addr, "/readyz");
+    assert!(ready.starts_with("HTTP/1.0 503") && ready.contains("redis: connecting to unix://"), "{ready}");
+
+    let mut redis = Redis::start(&socket, &[]);
+    service.until("redis: ready");
+    assert!(get(addr, "/metrics").contains("redis_up 1\n"));
+    redis.kill();
+    let lost = service.until("WARN");
+    assert!(lost.contains("redis: "), "{lost}");
+    redis = Redis::start(&socket, &[]);
+    service.until("redis: ready");
+    let metrics = get(addr, "/metrics");
+    assert!(metrics.contains("redis_reconnects_total 1\n") && metrics.contains("redis_up 1\n"), "{metrics}");
+    assert!(metrics.contains("errors_total{kind=\"redis_io\"}"), "{metrics}");
+
+    // A password that stops being right is waited out: the server may be on its way to the new one.
+    redis.kill();
+    redis = Redis::start(&socket, &["--requirepass", "other"]);
+    service.until("NOAUTH");
+    redis.kill();
+    let _redis = Redis::start(&socket, &[]);
+    service.until("redis: ready");
+    service.signal(Signal::TERM);
+    service.until("SIGTERM: stopping");
+    assert_eq!(service.said.matches("redis: ready").count(), 3, "{}", service.said);
+    assert_eq!(service.end().0, 0);
+}
+
+#[test]
+fn a_wrong_password_at_the_start_is_a_wrong_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let _redis = Redis::start(&socket, &["--requirepass", "right"]);
+    for (query, what) in [("", "wants a password"), ("?pass=hunter2", "WRONGPASS"), ("?pass=right&db=99", "DB index")] {
+        let url = format!("unix://{}{query}", socket.display());
+        let (code, last) = Service::start("connect", &[("REDIS_URL", &url)]).end();
+        assert_eq!(code, 2, "{last}");
+        assert!(last.starts_with("tested: --redis-url unix://") && last.contains(what), "{last}");
+        assert!(!last.contains("hunter2") && !last.contains("right&"), "{last}");
+    }
+}
+
+#[test]
+fn what_is_no_redis_is_a_wrong_configuration() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", other.local_addr().unwrap());
+    let service = Service::start("connect", &[("REDIS_URL", &url)]);
+    let (mut stream, _) = other.accept().unwrap();
+    stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    let (code, last) = service.end();
+    assert_eq!(code, 2, "{last}");
+    assert!(last.contains("allowed: the address of a Redis"), "{last}");
+}
+
+#[test]
+fn once_that_is_stopped_early_has_failed() {
+    let mut service = Service::start("connect", &[("REDIS_URL", "unix:///nowhere/s"), ("ONCE", "1")]);
+    service.until("redis: connecting to");
+    service.signal(Signal::TERM);
+    let (code, last) = service.end();
+    assert_eq!((code, last.as_str()), (1, "tested: stopped by a signal before the work was done"));
+}
+
+/// A redis-server on a Unix socket, which answers when this returns; killed when dropped.
+struct Redis(Child);
+
+impl Redis {
+    fn start(socket: &Path, args: &[&str]) -> Self {
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(program);
+        command.args(["--port", "0", "--save", "", "--dir"]).arg(socket.parent().unwrap());
+        command.arg("--unixsocket").arg(socket).args(args).stdout(Stdio::null());
+        let redis = Self(command.spawn().unwrap());
+        let begun = Instant::now();
+        while UnixStream::connect(socket).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "redis-server does not answer");
+            std::thread::yield_now();
+        }
+        redis
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
