@@ -16,7 +16,7 @@ use crate::redact;
 #[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct ServiceArgs {
-    /// Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path
+    /// Redis: `redis://[user:password@]host[:port][/db]`, `rediss://…` for TLS, or `unix:///path`
     #[arg(long, env, value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: RedisUrl,
 

@@ -1,6 +1,6 @@
 //! The shell that both services stand in.
 //!
-//! A binary parses its flags with [`args::parse`], and hands its work to [`run`], which brings the rest: logs, metrics, the HTTP
+//! A binary parses its flags with [`args::parse`], and hands its work to [`run()`], which brings the rest: logs, metrics, the HTTP
 //! endpoint, signals, and the exit code. The work gets a [`Context`]: when to stop ([`Shutdown`]), where to report its state
 //! ([`Health`]), and how to reach Redis ([`Connector`]).
 //!

@@ -1,6 +1,7 @@
 //! A service as a process: what it serves, how it stops, and what it says last.
 //!
 //! The process is this test binary itself, asked to run the one test that is a service.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
