@@ -1,0 +1,130 @@
+use bytes::{Bytes, BytesMut};
+
+use crate::{Command, Error, Frame, Request, StreamId};
+
+/// A command in words, for everything that is not typed. The reply is the [`Frame`] itself.
+///
+/// Words in the name become arguments of their own.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::cmd;
+///
+/// let frame = connection.send(&cmd("CONFIG GET").arg("maxmemory")).await?;
+/// let maxmemory = frame.value().get(b"maxmemory").and_then(|value| value.as_u64());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub fn cmd(name: &str) -> Cmd {
+    let mut cmd = Cmd { name: name.to_owned(), args: 0, encoded: BytesMut::with_capacity(64) };
+    for word in name.split_ascii_whitespace() {
+        cmd = cmd.arg(word);
+    }
+    cmd
+}
+
+/// A command in words: see [`cmd`].
+#[derive(Clone)]
+pub struct Cmd {
+    name: String,
+    args: usize,
+    encoded: BytesMut,
+}
+
+impl Cmd {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Arg) -> Self {
+        let mut request = Request::new(&mut self.encoded);
+        arg.write(&mut request);
+        self.args += 1;
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Arg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        for arg in args {
+            self = self.arg(arg);
+        }
+        self
+    }
+}
+
+/// Names the command only: an argument may be a password.
+impl std::fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} arguments)", self.name, self.args)
+    }
+}
+
+impl Command for Cmd {
+    type Reply = Frame;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.encoded(self.args, &self.encoded);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Frame, Error> {
+        Ok(frame)
+    }
+}
+
+/// What can be an argument of a [`Cmd`]: bytes, text, whole numbers and stream IDs.
+pub trait Arg {
+    /// Writes it as one argument.
+    fn write(&self, out: &mut Request<'_>);
+}
+
+impl<A: Arg + ?Sized> Arg for &A {
+    fn write(&self, out: &mut Request<'_>) {
+        (**self).write(out);
+    }
+}
+
+impl<const N: usize> Arg for [u8; N] {
+    fn write(&self, out: &mut Request<'_>) {
+        out.arg(self);
+    }
+}
+
+impl Arg for StreamId {
+    fn write(&self, out: &mut Request<'_>) {
+        out.arg_id(*self);
+    }
+}
+
+impl Arg for usize {
+    fn write(&self, out: &mut Request<'_>) {
+        out.arg_int(*self as u64);
+    }
+}
+
+macro_rules! args {
+    ($write:ident: $($type:ty),*) => {
+        $(impl Arg for $type {
+            fn write(&self, out: &mut Request<'_>) {
+                out.$write(self.clone());
+            }
+        })*
+    };
+}
+
+args!(arg_int: u8, u16, u32, u64, i8, i16, i32, i64);
+
+macro_rules! byte_args {
+    ($($type:ty),*) => {
+        $(impl Arg for $type {
+            fn write(&self, out: &mut Request<'_>) {
+                out.arg(self);
+            }
+        })*
+    };
+}
+
+byte_args!(str, String, [u8], Vec<u8>, Bytes, BytesMut);

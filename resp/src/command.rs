@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::{Error, Frame, Request};
+
+/// A command: how it is written, and what its reply means.
+///
+/// The trait is open: implement it for commands that this crate does not type (see [`Request`] for an example), or use
+/// [`cmd`](crate::cmd()) for a quick one.
+///
+/// A command must be answered by exactly one reply. Those that are not (`SUBSCRIBE` in RESP2, `MONITOR`, `CLIENT REPLY OFF`)
+/// cannot be sent this way.
+pub trait Command {
+    /// What the reply is decoded to.
+    type Reply;
+
+    /// The command's name, for errors.
+    fn name(&self) -> &str;
+
+    /// The key that the command is about, for errors.
+    fn key(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Writes the command's name and arguments.
+    fn encode(&self, out: &mut Request<'_>);
+
+    /// Makes the typed reply from a frame that is no error.
+    ///
+    /// # Errors
+    ///
+    /// When the reply has a shape that the command does not know.
+    fn decode(&self, frame: Frame) -> Result<Self::Reply, Error>;
+}
+
+impl<C: Command + ?Sized> Command for &C {
+    type Reply = C::Reply;
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        (**self).key()
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        (**self).encode(out);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Self::Reply, Error> {
+        (**self).decode(frame)
+    }
+}
+
+/// Appends a command to a buffer.
+#[inline]
+pub(crate) fn encode<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) {
+    let mut request = Request::new(buf);
+    command.encode(&mut request);
+    request.finish();
+}
+
+/// The typed reply of a command, or the error that the server sent instead.
+pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
+    frame
+        .into_result()
+        .and_then(|frame| command.decode(frame))
+        .map_err(|error| error.during(command.name(), command.key()))
+}
+
+/// How long a blocking command may wait in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// At most so long; rounded up to whole milliseconds, and at least one, because 0 means for ever.
+    For(Duration),
+    /// Until there is something.
+    Forever,
+}
+
+impl Block {
+    /// The number that `BLOCK` takes.
+    pub(crate) fn millis(self) -> u64 {
+        match self {
+            Self::For(time) => {
+                u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64)
+            }
+            Self::Forever => 0,
+        }
+    }
+}
+
+/// A command that waits in the server, and so needs a connection of its own.
+///
+/// It is no [`Command`]: [`Connection::send_blocking`](crate::Connection::send_blocking) takes it, nothing that is shared does.
+///
+/// ```
+/// use std::time::Duration;
+/// use resp::{Block, Blocking, cmd};
+///
+/// let pop = Blocking::new(cmd("BLPOP").arg("jobs").arg(5), Block::For(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Blocking<C> {
+    command: C,
+    block: Block,
+}
+
+impl<C: Command> Blocking<C> {
+    /// Says that a command, which must itself carry the argument for it, blocks so long.
+    pub const fn new(command: C, block: Block) -> Self {
+        Self { command, block }
+    }
+
+    /// The command.
+    pub const fn command(&self) -> &C {
+        &self.command
+    }
+
+    /// How long it blocks.
+    pub const fn block(&self) -> Block {
+        self.block
+    }
+}

@@ -1,0 +1,189 @@
+//! How to reach a server, and how long to wait for it.
+
+mod endpoint;
+mod error;
+mod secret;
+mod url;
+
+pub use endpoint::Endpoint;
+pub use error::ConfigError;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::Limits;
+use secret::Secret;
+
+/// How to connect to a server.
+///
+/// ```
+/// use std::time::Duration;
+/// use resp::Config;
+///
+/// let config = Config::from_url("redis://app:s3cret@localhost:6380/2")?
+///     .client_name("importer")
+///     .command_timeout(Some(Duration::from_secs(10)));
+/// // Neither Display nor Debug shows the password.
+/// assert_eq!(config.to_string(), "redis://app:***@localhost:6380/2");
+/// # Ok::<(), resp::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) database: u32,
+    pub(crate) client_name: Option<String>,
+    pub(crate) resp2: bool,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Option<Duration>,
+    pub(crate) block_grace: Duration,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) limits: Limits,
+}
+
+impl Config {
+    /// A server at an endpoint, everything else at its default.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            user: None,
+            password: None,
+            database: 0,
+            client_name: None,
+            resp2: false,
+            connect_timeout: Duration::from_secs(5),
+            command_timeout: Some(Duration::from_secs(30)),
+            block_grace: Duration::from_secs(5),
+            keepalive: Some(Duration::from_secs(15)),
+            limits: Limits::default(),
+        }
+    }
+
+    /// A server by URL.
+    ///
+    /// * `redis://[[user]:password@]host[:port][/database]`, the port 6379 unless given; an IPv6 host in brackets
+    /// * `rediss://…`: the same over TLS (cargo feature `tls`)
+    /// * `unix:///path/to/socket[?db=N&user=U&pass=P]`, also `redis+unix://`
+    ///
+    /// User, password and path may be percent-encoded.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is none of these. The error says what is wrong and what is allowed, and never holds the password.
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
+        url::parse(url)
+    }
+
+    /// Where the server is.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The ACL user. Without one, Redis takes a password to be that of the user `default`.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(Secret::new(password.into()));
+        self
+    }
+
+    /// The database, 0 unless set.
+    #[must_use]
+    pub const fn database(mut self, database: u32) -> Self {
+        self.database = database;
+        self
+    }
+
+    /// The name that `CLIENT LIST` shows. Redis allows no spaces and line breaks in it.
+    #[must_use]
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = Some(name.into());
+        self
+    }
+
+    /// Speaks RESP2 even with a server that knows RESP3.
+    #[must_use]
+    pub const fn resp2(mut self, resp2: bool) -> Self {
+        self.resp2 = resp2;
+        self
+    }
+
+    /// How long connecting may take, TLS and authentication included. Default 5 s.
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long nothing may move, in either direction, while a reply is awaited. Default 30 s; `None` waits for ever.
+    ///
+    /// It is counted from the last byte that moved, so that a large reply over a slow link is no timeout.
+    #[must_use]
+    pub const fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// How much later than `BLOCK` says a blocking command may be answered. Default 5 s: servers answer late under load.
+    #[must_use]
+    pub const fn block_grace(mut self, grace: Duration) -> Self {
+        self.block_grace = grace;
+        self
+    }
+
+    /// TCP keepalive after so long without traffic, so that half-open connections are noticed. Default 15 s; `None` for none.
+    #[must_use]
+    pub const fn keepalive(mut self, after: Option<Duration>) -> Self {
+        self.keepalive = after;
+        self
+    }
+
+    /// What a reply may make the client hold in memory.
+    #[must_use]
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+/// As [`Config::from_url`].
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(url: &str) -> Result<Self, ConfigError> {
+        Self::from_url(url)
+    }
+}
+
+/// The URL, with `***` for the password.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, place) = match &self.endpoint {
+            Endpoint::Tcp { host, port } => ("redis", Endpoint::authority(host, *port)),
+            Endpoint::Tls { host, port } => ("rediss", Endpoint::authority(host, *port)),
+            Endpoint::Unix { path } => {
+                write!(f, "unix://{}", path.display())?;
+                return if self.database == 0 { Ok(()) } else { write!(f, "?db={}", self.database) };
+            }
+        };
+        write!(f, "{scheme}://")?;
+        match (&self.user, &self.password) {
+            (None, None) => {}
+            (user, None) => write!(f, "{}@", user.as_deref().unwrap_or_default())?,
+            (user, Some(_)) => write!(f, "{}:***@", user.as_deref().unwrap_or_default())?,
+        }
+        f.write_str(&place)?;
+        if self.database == 0 { Ok(()) } else { write!(f, "/{}", self.database) }
+    }
+}

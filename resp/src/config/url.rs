@@ -1,0 +1,214 @@
+use std::path::PathBuf;
+
+use super::{Config, ConfigError, Endpoint};
+
+/// Redis' port.
+const PORT: u16 = 6379;
+
+pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
+    let (scheme, rest) = url.trim().split_once("://").ok_or(ConfigError::MissingScheme)?;
+    if rest.contains('#') {
+        return Err(ConfigError::Fragment);
+    }
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let scheme = scheme.to_ascii_lowercase();
+    let config = match scheme.as_str() {
+        "redis" | "rediss" => server(rest, scheme == "rediss")?,
+        "unix" | "redis+unix" => socket(rest)?,
+        // A scheme may be a password that was pasted in the wrong place; only what looks like a scheme is shown.
+        _ if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
+            return Err(ConfigError::UnknownScheme(scheme));
+        }
+        _ => return Err(ConfigError::MissingScheme),
+    };
+    parameters(config, query)
+}
+
+/// `[[user]:password@]host[:port][/database]`
+fn server(rest: &str, tls: bool) -> Result<Config, ConfigError> {
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (credentials, address) = match authority.rsplit_once('@') {
+        Some((credentials, address)) => (Some(credentials), address),
+        None => (None, authority),
+    };
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or(ConfigError::InvalidHost)?;
+            match port.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if port.is_empty() => (host, None),
+                None => return Err(ConfigError::InvalidHost),
+            }
+        }
+        None => match address.split_once(':') {
+            // Two colons: an IPv6 address without brackets, or a password that is not encoded.
+            Some((_, port)) if port.contains(':') => return Err(ConfigError::InvalidHost),
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        },
+    };
+    if host.is_empty() {
+        return Err(ConfigError::MissingHost);
+    }
+    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || !byte.is_ascii()) {
+        return Err(ConfigError::InvalidHost);
+    }
+    let port = match port {
+        None | Some("") => PORT,
+        Some(text) => match text.parse() {
+            Ok(port) if port != 0 => port,
+            // What stands there may be the rest of a password that is not encoded.
+            _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return Err(ConfigError::InvalidPort(text.to_owned()));
+            }
+            _ => return Err(ConfigError::InvalidPort("…".to_owned())),
+        },
+    };
+    let host = host.to_owned();
+    let mut config = Config::new(if tls { Endpoint::Tls { host, port } } else { Endpoint::Tcp { host, port } });
+    if let Some(credentials) = credentials {
+        let (user, password) = match credentials.split_once(':') {
+            Some((user, password)) => (user, Some(password)),
+            None => (credentials, None),
+        };
+        if !user.is_empty() {
+            config = config.user(decode(user)?);
+        }
+        if let Some(password) = password {
+            config = config.password(decode(password)?);
+        }
+    }
+    let path = path.trim_end_matches('/');
+    if path.is_empty() { Ok(config) } else { Ok(config.database(database(path)?)) }
+}
+
+/// `/path`
+fn socket(path: &str) -> Result<Config, ConfigError> {
+    if !path.starts_with('/') {
+        return Err(ConfigError::MissingPath);
+    }
+    Ok(Config::new(Endpoint::Unix { path: PathBuf::from(decode(path)?) }))
+}
+
+fn parameters(mut config: Config, query: &str) -> Result<Config, ConfigError> {
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        config = match name {
+            "db" => config.database(database(value)?),
+            "user" => config.user(decode(value)?),
+            "pass" | "password" => config.password(decode(value)?),
+            // The rest of a password with a `?` in it.
+            _ if query.contains('@') => return Err(ConfigError::InvalidHost),
+            _ => return Err(ConfigError::UnknownParameter(name.to_owned())),
+        };
+    }
+    Ok(config)
+}
+
+fn database(text: &str) -> Result<u32, ConfigError> {
+    text.parse().map_err(|_| match text.contains('@') {
+        // The rest of a password with a `/` in it.
+        true => ConfigError::InvalidHost,
+        false => ConfigError::InvalidDatabase(text.to_owned()),
+    })
+}
+
+/// Undoes percent-encoding.
+fn decode(text: &str) -> Result<String, ConfigError> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut hex = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
+        match (hex(), hex()) {
+            (Some(high), Some(low)) => decoded.push((high * 16 + low) as u8),
+            _ => return Err(ConfigError::InvalidEncoding),
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| ConfigError::InvalidEncoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_urls_mean() {
+        let table = [
+            ("redis://localhost", "redis://localhost:6379"),
+            ("redis://localhost:7000/", "redis://localhost:7000"),
+            ("REDIS://127.0.0.1/5", "redis://127.0.0.1:6379/5"),
+            ("redis://[::1]:7000/1", "redis://[::1]:7000/1"),
+            ("redis://[fe80::1]", "redis://[fe80::1]:6379"),
+            ("redis://:secret@h", "redis://:***@h:6379"),
+            ("redis://user:secret@h", "redis://user:***@h:6379"),
+            ("redis://user@h", "redis://user@h:6379"),
+            ("redis://h?db=3", "redis://h:6379/3"),
+            ("rediss://h", "rediss://h:6379"),
+            ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+            ("redis+unix:///run/my%20redis.sock", "unix:///run/my redis.sock"),
+        ];
+        for (url, shown) in table {
+            assert_eq!(parse(url).map(|config| config.to_string()), Ok(shown.to_owned()), "{url}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_decoded() {
+        let config = parse("redis://us%40er:p%3Aa%2Fss%25w@rd@host").unwrap();
+        assert_eq!(config.user.as_deref(), Some("us@er"));
+        assert_eq!(config.password.unwrap().reveal(), "p:a/ss%w@rd");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        use ConfigError::*;
+        let table = [
+            ("localhost:6379", MissingScheme),
+            ("", MissingScheme),
+            ("http://h", UnknownScheme("http".to_owned())),
+            ("redis://", MissingHost),
+            ("redis://:6379", MissingHost),
+            ("redis://u:p@", MissingHost),
+            ("redis://h:0", InvalidPort("0".to_owned())),
+            ("redis://h:65536", InvalidPort("65536".to_owned())),
+            ("redis://h:se/cret@x", InvalidPort("…".to_owned())),
+            ("redis://h/x", InvalidDatabase("x".to_owned())),
+            ("redis://h/-1", InvalidDatabase("-1".to_owned())),
+            ("redis://::1", InvalidHost),
+            ("redis://[::1", InvalidHost),
+            ("redis://a b", InvalidHost),
+            ("redis://u:%zz@h", InvalidEncoding),
+            ("redis://u:%ff@h", InvalidEncoding),
+            ("redis://u:a#b@h", Fragment),
+            ("redis://h?proto=3", UnknownParameter("proto".to_owned())),
+            ("unix://relative", MissingPath),
+            ("unix://", MissingPath),
+        ];
+        for (url, error) in table {
+            assert_eq!(parse(url).map(|config| config.to_string()), Err(error), "{url}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        for url in ["redis://user:s3cret@host", "unix:///s?pass=s3cret", "redis://:s3cret@host:1/2"] {
+            let config = parse(url).unwrap();
+            assert!(!format!("{config} {config:?} {config:#?}").contains("s3cret"), "{url}");
+        }
+        for url in [
+            "redis://user:s3cret@host:x",
+            "s3cret-!://x",
+            "redis://h:s3cret",
+            "redis://:s3cret/@h",
+            "redis://u:1/s3cret@h",
+            "redis://u?s3cret@h",
+        ] {
+            let error = parse(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("s3cret"), "{url}: {error}");
+        }
+    }
+}

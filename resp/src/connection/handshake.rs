@@ -1,0 +1,84 @@
+//! What is said before the first command: version of RESP, password, name, database.
+
+use crate::config::Config;
+use crate::{Connection, Error, ErrorKind, cmd};
+
+/// The version of RESP that both sides speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// RESP2, which every server speaks.
+    Resp2,
+    /// RESP3, from Redis 6.
+    Resp3,
+}
+
+pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<(), Error> {
+    connection.protocol = match config.resp2 {
+        true => Protocol::Resp2,
+        false => hello(connection, config).await?,
+    };
+    if connection.protocol == Protocol::Resp2 {
+        authenticate(connection, config).await?;
+    }
+    // One round trip for all the rest.
+    let select = (config.database != 0).then(|| cmd("SELECT").arg(config.database));
+    let name = match (&config.client_name, connection.protocol) {
+        (Some(name), Protocol::Resp2) => Some(cmd("CLIENT SETNAME").arg(name)),
+        _ => None,
+    };
+    let info = [
+        cmd("CLIENT SETINFO LIB-NAME").arg(env!("CARGO_PKG_NAME")),
+        cmd("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")),
+    ];
+    for command in select.iter().chain(&name).chain(&info) {
+        connection.queue(command);
+    }
+    if let Some(select) = &select {
+        connection.receive_reply(select).await?;
+    }
+    if let Some(name) = &name {
+        connection.receive_reply(name).await?;
+    }
+    for _ in &info {
+        // Servers before 7.2 do not know it.
+        connection.receive().await?;
+    }
+    Ok(())
+}
+
+/// Proposes RESP3, with password and name in the same message.
+async fn hello(connection: &mut Connection, config: &Config) -> Result<Protocol, Error> {
+    let mut hello = cmd("HELLO").arg(3);
+    if let Some(password) = &config.password {
+        hello = hello.arg("AUTH").arg(config.user.as_deref().unwrap_or("default")).arg(password.reveal());
+    }
+    if let Some(name) = &config.client_name {
+        hello = hello.arg("SETNAME").arg(name);
+    }
+    match connection.send(&hello).await {
+        Ok(reply) => match reply.value().get(b"proto").and_then(crate::Value::as_int) {
+            Some(3) => Ok(Protocol::Resp3),
+            _ => Ok(Protocol::Resp2),
+        },
+        // A server that does not know HELLO, or not RESP3, or a user who may not say it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::UnknownCommand | ErrorKind::NoProto | ErrorKind::NoPerm | ErrorKind::Syntax
+            ) =>
+        {
+            Ok(Protocol::Resp2)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn authenticate(connection: &mut Connection, config: &Config) -> Result<(), Error> {
+    let Some(password) = &config.password else { return Ok(()) };
+    let mut auth = cmd("AUTH");
+    if let Some(user) = &config.user {
+        auth = auth.arg(user);
+    }
+    connection.send(&auth.arg(password.reveal())).await?;
+    Ok(())
+}

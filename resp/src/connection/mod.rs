@@ -1,0 +1,296 @@
+//! One connection, used by one owner.
+
+mod handshake;
+mod transaction;
+mod transport;
+mod wire;
+
+pub use handshake::Protocol;
+pub use transaction::{Pipeline, Replies, Slot, Transaction};
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::command::{self, Blocking, Command};
+use crate::config::{Config, Endpoint};
+use crate::{Block, Error, ErrorKind, Frame, Kind};
+use transport::Transport;
+use wire::Wire;
+
+/// A connection to one server that belongs to one owner.
+///
+/// It has two levels, which can be mixed:
+///
+/// * [`send`](Self::send) and [`send_blocking`](Self::send_blocking) do one round trip and give the typed reply. A [`Pipeline`]
+///   does one for many commands, a [`Transaction`] for many that are executed as one.
+/// * [`queue`](Self::queue), [`flush`](Self::flush) and [`receive`](Self::receive) are the pieces of which pipelines are made by
+///   hand: commands are encoded into the write buffer, and each is answered by one reply, in order.
+///
+/// # Dropped futures
+///
+/// Every future may be dropped at any moment. Replies are counted, so the reply of a call that was given up is read and thrown
+/// away by a later one; it is never taken for another command's. After giving up a blocking command, later calls wait until the
+/// server has answered it; it is often better to drop the connection.
+///
+/// # Errors
+///
+/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use resp::streams::{AddId, XAdd};
+/// use resp::{Config, Connection};
+///
+/// let mut connection = Connection::connect(&Config::from_url("redis://localhost")?).await?;
+/// let id = connection.send(&XAdd::new("events", AddId::Auto, &[("type", "start")])).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    wire: Wire,
+    /// Replies that are still to come.
+    owed: usize,
+    /// So many of them, from the first, belong to nobody any more.
+    stale: usize,
+    protocol: Protocol,
+    command_timeout: Option<Duration>,
+    block_grace: Duration,
+    endpoint: Option<Endpoint>,
+    pushes: VecDeque<Frame>,
+}
+
+/// So many push messages are kept until [`Connection::take_push`] asks for them; then the oldest are dropped.
+const MAX_PUSHES: usize = 1024;
+
+impl Connection {
+    /// Connects, agrees on the version of RESP, authenticates and selects the database.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`] tells a wrong password
+    /// ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that is away.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let connecting = async {
+            let transport = transport::connect(config).await?;
+            let mut connection = Self::new(transport, config);
+            connection.endpoint = Some(config.endpoint.clone());
+            handshake::run(&mut connection, config).await?;
+            Ok(connection)
+        };
+        let connected = match tokio::time::timeout(config.connect_timeout, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(Error::timeout(config.connect_timeout)),
+        };
+        connected.map_err(|error: Error| error.connecting(config))
+    }
+
+    /// The same over a transport that is connected already: a tunnel, or a test's end of a pipe.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn over<T>(transport: T, config: &Config) -> Result<Self, Error>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut connection = Self::new(Transport::Other(Box::new(transport)), config);
+        match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
+            Ok(done) => done?,
+            Err(_) => return Err(Error::timeout(config.connect_timeout)),
+        }
+        Ok(connection)
+    }
+
+    fn new(transport: Transport, config: &Config) -> Self {
+        Self {
+            wire: Wire::new(transport, config.limits),
+            owed: 0,
+            stale: 0,
+            protocol: Protocol::Resp2,
+            command_timeout: config.command_timeout,
+            block_grace: config.block_grace,
+            endpoint: None,
+            pushes: VecDeque::new(),
+        }
+    }
+
+    /// The version of RESP that was agreed on.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Whether an error has ended the connection.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.wire.is_broken()
+    }
+
+    /// Changes how long nothing may move while a reply is awaited: see [`Config::command_timeout`].
+    pub const fn set_command_timeout(&mut self, timeout: Option<Duration>) {
+        self.command_timeout = timeout;
+    }
+
+    // ---- one command at a time ----
+
+    /// Sends a command and waits for its reply.
+    ///
+    /// Replies to commands that were [queued](Self::queue) and not received yet are thrown away.
+    ///
+    /// # Errors
+    ///
+    /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can have executed the command.
+    pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+        self.round_trip(command, self.command_timeout).await
+    }
+
+    /// Sends a command that waits in the server, and waits for its reply: as long as the command says, and the
+    /// [grace](Config::block_grace).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
+        let limit = match command.block() {
+            Block::For(time) => Some(time.saturating_add(self.block_grace)),
+            Block::Forever => None,
+        };
+        self.round_trip(command.command(), limit).await
+    }
+
+    async fn round_trip<C: Command>(&mut self, command: &C, limit: Option<Duration>) -> Result<C::Reply, Error> {
+        if self.is_closed() {
+            return Err(Error::closed().during(command.name(), command.key()));
+        }
+        self.queue(command);
+        // Until it is here, the reply is nobody's: this future may be dropped.
+        self.stale = self.owed;
+        let mark = self.wire.queued();
+        loop {
+            match self.next_reply(limit).await {
+                Ok(frame) if self.owed == 0 => return command::decode(command, frame),
+                Ok(frame) => self.wire.recycle(frame),
+                Err(error) => {
+                    let sent = self.wire.sent(mark);
+                    return Err(error.with_sent(sent).during(command.name(), command.key()));
+                }
+            }
+        }
+    }
+
+    // ---- pieces of pipelines ----
+
+    /// Encodes a command into the write buffer. Its reply is owed to [`receive`](Self::receive).
+    ///
+    /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see [`buffered`](Self::buffered).
+    #[inline]
+    pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
+        if !self.wire.is_broken() {
+            self.wire.queue(|out| command::encode(command, out));
+            self.owed += 1;
+        }
+    }
+
+    /// Bytes of commands that are queued and not written yet.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.wire.buffered()
+    }
+
+    /// Replies that queued commands will still have.
+    #[must_use]
+    pub const fn owed(&self) -> usize {
+        self.owed - self.stale
+    }
+
+    /// Writes all that is queued. Takes in what the server sends meanwhile, so that neither side can block the other.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or nothing moves for the command timeout.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        self.wire.flush(self.command_timeout).await
+    }
+
+    /// The next reply, while what is queued is being written.
+    ///
+    /// An error that the server sent is an ordinary frame here, so that the replies of a pipeline can be told apart;
+    /// [`Frame::into_result`] makes an [`Error`] of it. No memory is allocated for a reply that is one scalar.
+    ///
+    /// # Errors
+    ///
+    /// When the connection broke, or ([`ErrorKind::Usage`]) no reply is owed.
+    pub async fn receive(&mut self) -> Result<Frame, Error> {
+        loop {
+            let stale = self.stale > 0;
+            let frame = self.next_reply(self.command_timeout).await?;
+            if !stale {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// The next reply, decoded as that of `command`.
+    ///
+    /// # Errors
+    ///
+    /// An error reply, or as [`receive`](Self::receive).
+    pub async fn receive_reply<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+        let frame = self.receive().await.map_err(|error| error.during(command.name(), command.key()))?;
+        command::decode(command, frame)
+    }
+
+    /// Gives a frame's memory back for the next one. Never needed; saves an allocation where every one counts.
+    pub fn recycle(&mut self, frame: Frame) {
+        self.wire.recycle(frame);
+    }
+
+    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept.
+    pub fn take_push(&mut self) -> Option<Frame> {
+        self.pushes.pop_front()
+    }
+
+    /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
+    async fn next_reply(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+        if self.owed == 0 && !self.wire.is_broken() {
+            return Err(Error::new(ErrorKind::Usage, "no command awaits a reply"));
+        }
+        loop {
+            match self.wire.next_frame() {
+                Ok(Some(frame)) if frame.kind() == Kind::Push => self.push(frame),
+                Ok(Some(frame)) => {
+                    self.owed -= 1;
+                    self.stale = self.stale.saturating_sub(1);
+                    return Ok(frame);
+                }
+                Ok(None) => self.wire.fill(limit).await?,
+                Err(error) => {
+                    self.wire.break_off();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, frame: Frame) {
+        if self.pushes.len() == MAX_PUSHES {
+            self.pushes.pop_front();
+        }
+        self.pushes.push_back(frame);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("endpoint", &self.endpoint)
+            .field("protocol", &self.protocol)
+            .field("closed", &self.is_closed())
+            .field("owed", &self.owed)
+            .field("buffered", &self.buffered())
+            .finish_non_exhaustive()
+    }
+}

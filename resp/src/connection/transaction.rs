@@ -1,0 +1,299 @@
+//! Many commands in one round trip.
+
+use bytes::BytesMut;
+
+use super::Connection;
+use crate::command::{self, Command};
+use crate::{Error, ErrorKind, Frame, Kind, Request};
+
+/// `MULTI` and `EXEC`.
+struct Word(&'static str);
+
+impl Command for Word {
+    type Reply = Frame;
+
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command(self.0, 0);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Frame, Error> {
+        Ok(frame)
+    }
+}
+
+const MULTI: Word = Word("MULTI");
+const EXEC: Word = Word("EXEC");
+const QUEUED: &[u8] = b"+QUEUED\r\n";
+
+/// Transactions by hand: `MULTI`, commands, and `EXEC` when the time has come.
+///
+/// The commands of the next transaction can be sent before the `EXEC` of this one is answered, so that they travel while the
+/// server works; and as long as their own `EXEC` is withheld, dropping the connection undoes them.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::cmd;
+///
+/// connection.queue_multi();
+/// connection.queue(&cmd("INCR").arg("a"));
+/// connection.queue_exec();
+/// // The next one follows at once, its EXEC does not.
+/// connection.queue_multi();
+/// connection.queue(&cmd("INCR").arg("b"));
+///
+/// connection.receive_queued(1).await?;
+/// let result = connection.receive_exec().await?;
+/// // The first one is done; only now may the second one happen.
+/// connection.queue_exec();
+/// connection.receive_queued(1).await?;
+/// let result = connection.receive_exec().await?;
+/// # Ok(())
+/// # }
+/// ```
+impl Connection {
+    /// Queues `MULTI`.
+    pub fn queue_multi(&mut self) {
+        self.queue(&MULTI);
+    }
+
+    /// Queues `EXEC`.
+    pub fn queue_exec(&mut self) {
+        self.queue(&EXEC);
+    }
+
+    /// Receives the replies to `MULTI` and to `commands` commands behind it.
+    ///
+    /// # Errors
+    ///
+    /// The first error reply, after all replies were received (`EXEC` will be refused); or that the connection broke.
+    pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
+        let mut first = None;
+        let mut left = commands + 1;
+        while left > 0 {
+            let most = if left > commands || self.stale > 0 { 0 } else { left.min(self.owed) };
+            let skipped = self.wire.skip_repeated(QUEUED, most);
+            self.owed -= skipped;
+            left -= skipped;
+            if left == 0 {
+                break;
+            }
+            let frame = self.receive().await.map_err(|error| error.during("MULTI", None))?;
+            left -= 1;
+            if frame.kind().is_error() && first.is_none() {
+                first = Some(Error::server(frame.value()).during("MULTI", None));
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Receives the reply to `EXEC`: an array with one reply a command, some of which may be errors; or `None`, when a watched
+    /// key was changed and so nothing was done.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ExecAbort`] and other refusals (nothing was done), or that the connection broke.
+    pub async fn receive_exec(&mut self) -> Result<Option<Frame>, Error> {
+        let frame = self.receive_reply(&EXEC).await?;
+        match frame.kind() {
+            Kind::Array => Ok(Some(frame)),
+            Kind::Null => Ok(None),
+            _ => Err(Error::unexpected_reply("an array or null", frame.value()).during("EXEC", None)),
+        }
+    }
+
+    /// Sends all commands of a pipeline at once, and receives all replies.
+    ///
+    /// # Errors
+    ///
+    /// That the connection broke. Error replies are found in the [`Replies`].
+    pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        let mark = self.queue_encoded(&pipeline.encoded, pipeline.commands);
+        let mut replies = Vec::with_capacity(pipeline.commands);
+        // What comes first belongs to nobody, and until all are here, so do ours: this future may be dropped.
+        self.stale = self.owed;
+        while self.owed > 0 {
+            let is_ours = self.owed <= pipeline.commands;
+            match self.next_reply(self.command_timeout).await {
+                Ok(frame) if is_ours => replies.push(Some(frame)),
+                Ok(_) => {}
+                Err(error) => return Err(error.with_sent(self.wire.sent(mark)).during("pipeline", None)),
+            }
+        }
+        if replies.len() < pipeline.commands {
+            return Err(Error::closed().with_sent(crate::Sent::No).during("pipeline", None));
+        }
+        Ok(Replies { replies })
+    }
+
+    /// Sends a transaction at once, and receives its result: `None` when a watched key was changed and so nothing was done.
+    ///
+    /// # Errors
+    ///
+    /// Why the first command that was refused was refused (nothing was done then), or that the connection broke. Commands that
+    /// failed while the transaction was executed are found in the [`Replies`]; the others were executed all the same.
+    pub async fn exec(&mut self, transaction: &Transaction) -> Result<Option<Replies>, Error> {
+        let mut pipeline = Pipeline::new();
+        pipeline.add(MULTI);
+        pipeline.encoded.extend_from_slice(&transaction.pipeline.encoded);
+        pipeline.commands += transaction.pipeline.commands;
+        let exec = pipeline.add(EXEC);
+        let mut replies = self.run(&pipeline).await?;
+        let result = replies.take(exec);
+        for reply in replies.replies.iter().flatten() {
+            if reply.kind().is_error() {
+                return Err(Error::server(reply.value()).during("MULTI", None));
+            }
+        }
+        let result = result?;
+        if result.value().is_null() {
+            return Ok(None);
+        }
+        let replies: Vec<_> = result.value().children().map(|reply| Some(result.extract(reply))).collect();
+        if result.kind() != Kind::Array || replies.len() != transaction.pipeline.commands {
+            return Err(Error::unexpected_reply("a reply a command", result.value()).during("EXEC", None));
+        }
+        Ok(Some(Replies { replies }))
+    }
+
+    /// Queues commands that are encoded already, and says where they end.
+    fn queue_encoded(&mut self, encoded: &[u8], commands: usize) -> u64 {
+        if !self.wire.is_broken() {
+            self.wire.queue(|out| out.extend_from_slice(encoded));
+            self.owed += commands;
+        }
+        self.wire.queued()
+    }
+}
+
+/// Commands that are sent together, in one round trip; others may come between them.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::streams::{XAck, XLen};
+/// use resp::{Pipeline, StreamId};
+///
+/// let mut pipeline = Pipeline::new();
+/// let acknowledged = pipeline.add(XAck::new("events", "workers", &[StreamId::MIN]));
+/// let length = pipeline.add(XLen::new("events"));
+/// let mut replies = connection.run(&pipeline).await?;
+/// println!("{} acknowledged of {}", replies.take(acknowledged)?, replies.take(length)?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    encoded: BytesMut,
+    commands: usize,
+}
+
+impl Pipeline {
+    /// An empty pipeline.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a command. The slot is where its reply will be.
+    pub fn add<C: Command>(&mut self, command: C) -> Slot<C> {
+        command::encode(&command, &mut self.encoded);
+        self.commands += 1;
+        Slot { index: self.commands - 1, command }
+    }
+
+    /// How many commands there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.commands
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.commands == 0
+    }
+}
+
+/// Commands that are executed together, with none of others between them: `MULTI` and `EXEC`.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::streams::{AddId, XAdd};
+/// use resp::{Transaction, cmd};
+///
+/// let mut transaction = Transaction::new();
+/// let added = transaction.add(XAdd::new("events", AddId::Auto, &[("type", "start")]));
+/// transaction.add(cmd("HSET").arg("state").arg("type").arg("start"));
+/// if let Some(mut replies) = connection.exec(&transaction).await? {
+///     println!("added as {:?}", replies.take(added)?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    pipeline: Pipeline,
+}
+
+impl Transaction {
+    /// An empty transaction.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a command. The slot is where its reply will be.
+    pub fn add<C: Command>(&mut self, command: C) -> Slot<C> {
+        self.pipeline.add(command)
+    }
+
+    /// How many commands there are, `MULTI` and `EXEC` not counted.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.pipeline.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.pipeline.is_empty()
+    }
+}
+
+/// The place of one command's reply in the [`Replies`] of its pipeline or transaction.
+#[derive(Clone, Debug)]
+pub struct Slot<C> {
+    index: usize,
+    command: C,
+}
+
+/// The replies of a [`Pipeline`] or [`Transaction`].
+#[derive(Debug)]
+pub struct Replies {
+    replies: Vec<Option<Frame>>,
+}
+
+impl Replies {
+    /// Takes one command's reply.
+    ///
+    /// # Errors
+    ///
+    /// An error reply, or ([`ErrorKind::Usage`]) the slot is of another pipeline.
+    #[expect(clippy::needless_pass_by_value, reason = "a reply can be taken once")]
+    pub fn take<C: Command>(&mut self, slot: Slot<C>) -> Result<C::Reply, Error> {
+        match self.replies.get_mut(slot.index).and_then(Option::take) {
+            Some(frame) => command::decode(&slot.command, frame),
+            None => {
+                Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline").during(slot.command.name(), None))
+            }
+        }
+    }
+
+    /// The replies in order, those that were taken left out.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.replies.iter().flatten()
+    }
+}

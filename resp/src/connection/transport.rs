@@ -1,0 +1,83 @@
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+use crate::config::{Config, Endpoint};
+use crate::{Error, ErrorKind};
+
+/// Anything that bytes can be read from and written to.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What the bytes travel over.
+pub(super) enum Transport {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    Other(Box<dyn Io>),
+}
+
+/// Connects, without a timeout of its own.
+pub(super) async fn connect(config: &Config) -> Result<Transport, Error> {
+    match config.endpoint() {
+        Endpoint::Tcp { host, port } => Ok(Transport::Tcp(tcp(host, *port, config).await?)),
+        Endpoint::Tls { .. } => Err(Error::new(ErrorKind::Tls, "this build has no TLS: cargo feature \"tls\"")),
+        #[cfg(unix)]
+        Endpoint::Unix { path } => Ok(Transport::Unix(UnixStream::connect(path).await.map_err(Error::io)?)),
+        #[cfg(not(unix))]
+        Endpoint::Unix { .. } => Err(Error::new(ErrorKind::Io, "this system has no Unix sockets")),
+    }
+}
+
+async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error> {
+    let stream = TcpStream::connect((host, port)).await.map_err(Error::io)?;
+    stream.set_nodelay(true).map_err(Error::io)?;
+    if let Some(after) = config.keepalive {
+        let keepalive = socket2::TcpKeepalive::new().with_time(after);
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd", windows))]
+        let keepalive = keepalive.with_interval(after / 3);
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive).map_err(Error::io)?;
+        // What was sent must be acknowledged in the same time, or the link counts as dead.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket.set_tcp_user_timeout(Some(after * 2)).map_err(Error::io)?;
+    }
+    Ok(stream)
+}
+
+macro_rules! each {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Transport::Tcp($stream) => $call,
+            #[cfg(unix)]
+            Transport::Unix($stream) => $call,
+            Transport::Other($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

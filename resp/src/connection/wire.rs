@@ -1,0 +1,223 @@
+//! Bytes in and out of a transport, both directions at once.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+
+use super::transport::Transport;
+use crate::{Decoder, Error, Frame, Limits, ProtocolError, Sent};
+
+/// How much room is made for one read at first.
+const MIN_READ: usize = 16 * 1024;
+/// How much room is made for one read at most.
+const MAX_READ: usize = 1024 * 1024;
+/// A write buffer that grew larger than this is given back when it is empty.
+const KEEP_WRITE: usize = 4 * 1024 * 1024;
+
+/// A transport with its buffers: what is to be written, what was read, and the frame that is on its way.
+///
+/// Writing never keeps it from reading, nor the other way round, so two full sockets cannot lock each other.
+pub(super) struct Wire {
+    transport: Transport,
+    out: BytesMut,
+    input: BytesMut,
+    decoder: Decoder,
+    /// How much room the next read gets.
+    read_size: usize,
+    /// Bytes that the transport has taken, and bytes that were ever queued.
+    written: u64,
+    queued: u64,
+    must_flush: bool,
+    broken: bool,
+}
+
+impl Wire {
+    pub(super) fn new(transport: Transport, limits: Limits) -> Self {
+        Self {
+            transport,
+            out: BytesMut::new(),
+            input: BytesMut::new(),
+            decoder: Decoder::new(limits),
+            read_size: MIN_READ,
+            written: 0,
+            queued: 0,
+            must_flush: false,
+            broken: false,
+        }
+    }
+
+    /// The buffer that goes to the transport, for `write` to append to.
+    #[inline]
+    pub(super) fn queue(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let before = self.out.len();
+        write(&mut self.out);
+        self.queued += (self.out.len() - before) as u64;
+    }
+
+    /// Bytes that wait for the transport to take them.
+    pub(super) fn buffered(&self) -> usize {
+        self.out.len()
+    }
+
+    /// How many bytes were ever queued: a mark for [`Self::sent`].
+    pub(super) const fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Whether everything up to a mark can have reached the server.
+    pub(super) const fn sent(&self, mark: u64) -> Sent {
+        if self.written < mark { Sent::No } else { Sent::Maybe }
+    }
+
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// No more bytes go out or come in.
+    #[cold]
+    pub(super) fn break_off(&mut self) {
+        self.broken = true;
+        self.out = BytesMut::new();
+        self.input = BytesMut::new();
+    }
+
+    /// The next frame, if it has arrived already.
+    #[inline]
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
+        if self.input.is_empty() { Ok(None) } else { self.decoder.decode(&mut self.input) }
+    }
+
+    pub(super) fn recycle(&mut self, frame: Frame) {
+        self.decoder.recycle(frame);
+    }
+
+    /// Takes up to `max` repetitions of a fixed reply off the input, and says how many there were.
+    pub(super) fn skip_repeated(&mut self, reply: &[u8], max: usize) -> usize {
+        if !self.decoder.is_idle() {
+            return 0;
+        }
+        let count = self.input.chunks_exact(reply.len()).take(max).take_while(|chunk| *chunk == reply).count();
+        self.input.advance(count * reply.len());
+        count
+    }
+
+    /// Waits until bytes have come in. Meanwhile writes what is buffered. `limit` is how long nothing may move.
+    pub(super) async fn fill(&mut self, limit: Option<Duration>) -> Result<(), Error> {
+        self.while_moving(limit, Self::poll_fill).await
+    }
+
+    /// Waits until everything is written. Meanwhile takes in what the peer sends, if it takes nothing before.
+    pub(super) async fn flush(&mut self, limit: Option<Duration>) -> Result<(), Error> {
+        self.while_moving(limit, Self::poll_flush).await
+    }
+
+    async fn while_moving(
+        &mut self,
+        limit: Option<Duration>,
+        mut poll: impl FnMut(&mut Self, &mut Context<'_>, &mut bool) -> Poll<io::Result<()>>,
+    ) -> Result<(), Error> {
+        if self.broken {
+            return Err(Error::closed());
+        }
+        loop {
+            let mut moved = false;
+            let step = std::future::poll_fn(|cx| match poll(self, cx, &mut moved) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                // Wake the timer up: time counts from the last byte that moved.
+                Poll::Pending if moved => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            let step = match limit {
+                None => step.await,
+                Some(limit) => match tokio::time::timeout(limit, step).await {
+                    Ok(step) => step,
+                    Err(_) => {
+                        self.break_off();
+                        return Err(Error::timeout(limit));
+                    }
+                },
+            };
+            match step {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => {
+                    self.break_off();
+                    return Err(Error::io(error));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.poll_write(cx, moved) {
+            // The peer may have said why it hung up, so what it sent comes first.
+            return match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                _ => Poll::Ready(Err(error)),
+            };
+        }
+        self.poll_read(cx)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+        loop {
+            if let Poll::Ready(done) = self.poll_write(cx, moved) {
+                return Poll::Ready(done);
+            }
+            ready!(self.poll_read(cx))?;
+            *moved = true;
+        }
+    }
+
+    /// Writes as much as the transport takes. Ready when nothing is left.
+    fn poll_write(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let n = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.out))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(n);
+            self.written += n as u64;
+            self.must_flush = true;
+            *moved = true;
+            if self.out.is_empty() && self.out.try_reclaim(KEEP_WRITE) {
+                self.out = BytesMut::new();
+            }
+        }
+        if self.must_flush {
+            ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+            self.must_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.make_room();
+        let room = self.input.capacity() - self.input.len();
+        let n = ready!(poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
+        }
+        // Room follows what comes in: twice as much when it was filled, half when most stayed empty.
+        if n == room {
+            self.read_size = (self.read_size * 2).min(MAX_READ);
+        } else if n < self.read_size / 4 {
+            self.read_size = (self.read_size / 2).max(MIN_READ);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn make_room(&mut self) {
+        let room = self.input.capacity() - self.input.len();
+        let missing = self.decoder.needed().saturating_sub(self.input.len());
+        if room < missing.clamp(MIN_READ / 4, self.read_size) {
+            self.input.reserve(missing.clamp(MIN_READ, self.read_size).max(self.read_size));
+        }
+    }
+}

@@ -1,0 +1,392 @@
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::{ProtocolError, Value};
+
+/// What went wrong, in the categories that a program acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system or the peer broke the connection, or it could not be made.
+    Io,
+    /// Nothing moved for as long as the configuration allows.
+    Timeout,
+    /// The connection was closed by an earlier error.
+    Closed,
+    /// The peer does not speak RESP, or exceeds a limit.
+    Protocol,
+    /// A reply is well-formed, but not of the shape that the command has.
+    UnexpectedReply,
+    /// The library was used wrongly: a reply was awaited that no command asked for.
+    Usage,
+    /// The TLS handshake or its configuration failed.
+    Tls,
+    /// `NOGROUP`: the stream or its consumer group does not exist.
+    NoGroup,
+    /// `BUSYGROUP`: the consumer group exists already.
+    BusyGroup,
+    /// `WRONGTYPE`: the key holds something else.
+    WrongType,
+    /// The key does not exist, and the command needs it.
+    NoSuchKey,
+    /// The ID is equal or smaller than the stream's last one.
+    IdTooSmall,
+    /// `OOM`: the server is over its `maxmemory`.
+    Oom,
+    /// `READONLY`: a replica refuses writes.
+    ReadOnly,
+    /// `LOADING`: the server reads its data from disk.
+    Loading,
+    /// `BUSY`: a script holds up the server.
+    Busy,
+    /// `MASTERDOWN`: a replica without its master.
+    MasterDown,
+    /// `MISCONF`: the server cannot persist, and refuses writes.
+    MisConf,
+    /// `NOREPLICAS`: fewer good replicas than `min-replicas-to-write`.
+    NoReplicas,
+    /// The server has as many clients as it takes.
+    MaxClients,
+    /// `NOAUTH`: a password is needed.
+    NoAuth,
+    /// `WRONGPASS`: user or password is wrong.
+    WrongPass,
+    /// `NOPERM`: the user may not do this.
+    NoPerm,
+    /// `MOVED`: the slot lies on another node of the cluster.
+    Moved,
+    /// `ASK`: the slot is on its way to another node of the cluster.
+    Ask,
+    /// `CLUSTERDOWN`: the cluster has no majority or misses slots.
+    ClusterDown,
+    /// `TRYAGAIN`: keys of one command lie on two nodes for the moment.
+    TryAgain,
+    /// `CROSSSLOT`: keys of one command lie in several slots.
+    CrossSlot,
+    /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
+    ExecAbort,
+    /// The server does not know the command or subcommand.
+    UnknownCommand,
+    /// The server does not know an option, or the arguments are not what it takes.
+    Syntax,
+    /// `NOPROTO`: the server does not speak this version of RESP.
+    NoProto,
+    /// Any other error reply: see [`Error::code`].
+    Other,
+}
+
+impl ErrorKind {
+    /// Whether the same attempt can succeed later without anybody changing the program or its configuration.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::Io
+                | Self::Timeout
+                | Self::Closed
+                | Self::Oom
+                | Self::ReadOnly
+                | Self::Loading
+                | Self::Busy
+                | Self::MasterDown
+                | Self::MisConf
+                | Self::NoReplicas
+                | Self::MaxClients
+                | Self::ClusterDown
+                | Self::TryAgain
+        )
+    }
+
+    /// Whether the connection cannot be used any more.
+    #[must_use]
+    pub const fn closes_connection(self) -> bool {
+        matches!(self, Self::Io | Self::Timeout | Self::Closed | Self::Protocol | Self::Tls)
+    }
+}
+
+/// Whether the server can have executed a command that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// Surely not: it never left this process as a whole.
+    No,
+    /// Perhaps: it was sent, and what became of it is known only from the error, if at all.
+    Maybe,
+}
+
+/// Everything that can go wrong with a command or a connection.
+///
+/// The text says what was being done, with what, and what came back. It never holds a password.
+///
+/// ```
+/// # use resp::{Error, ErrorKind};
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::NoGroup => "create the group again",
+///         kind if kind.is_transient() => "wait, then try again",
+///         _ => "give up",
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    sent: Sent,
+    doing: String,
+    message: Cow<'static, str>,
+    code: String,
+    source: Option<Source>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Io(io::Error),
+    Protocol(ProtocolError),
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            sent: Sent::Maybe,
+            doing: String::new(),
+            message: message.into(),
+            code: String::new(),
+            source: None,
+        }))
+    }
+
+    pub(crate) fn io(source: io::Error) -> Self {
+        let mut error = Self::new(ErrorKind::Io, source.to_string());
+        error.0.source = Some(Source::Io(source));
+        error
+    }
+
+    pub(crate) fn protocol(source: ProtocolError) -> Self {
+        let mut error = Self::new(ErrorKind::Protocol, source.to_string());
+        error.0.source = Some(Source::Protocol(source));
+        error
+    }
+
+    pub(crate) fn timeout(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
+    }
+
+    /// Says where a connection was to go.
+    pub(crate) fn connecting(mut self, config: &Config) -> Self {
+        self.0.doing = match self.0.doing.as_str() {
+            "" => format!("connecting to {config}"),
+            command => format!("connecting to {config}: {command}"),
+        };
+        self.0.sent = Sent::No;
+        self
+    }
+
+    /// An error reply.
+    pub(crate) fn server(reply: Value<'_>) -> Self {
+        let text = String::from_utf8_lossy(reply.as_error().unwrap_or_default()).into_owned();
+        let (kind, code) = classify(&text);
+        let code = code.to_owned();
+        let mut error = Self::new(kind, text);
+        error.0.code = code;
+        error
+    }
+
+    /// For implementations of [`Command`](crate::Command): the reply is not what the command answers.
+    #[must_use]
+    pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
+        let mut got = format!("{got:?}");
+        if let Some((cut, _)) = got.char_indices().nth(120) {
+            got.truncate(cut);
+            got.push('…');
+        }
+        Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {got}"))
+    }
+
+    /// Adds what was being done, unless an inner call said it already.
+    pub(crate) fn during(mut self, command: &str, key: Option<&[u8]>) -> Self {
+        if self.0.doing.is_empty() {
+            self.0.doing = match key {
+                Some(key) => format!("{command} {}", key.escape_ascii()),
+                None => command.to_owned(),
+            };
+        }
+        self
+    }
+
+    pub(crate) fn with_sent(mut self, sent: Sent) -> Self {
+        self.0.sent = sent;
+        self
+    }
+
+    /// The category.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The first word of an error reply, such as `NOGROUP` or `ERR`; empty when the server sent none.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The error reply as the server sent it, or what went wrong here, without what was being done.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether the server can have executed the command.
+    ///
+    /// An error reply is [`Sent::Maybe`]: the server had the command, and few errors leave part of it done.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.0.sent
+    }
+
+    /// Whether the same attempt can succeed later: see [`ErrorKind::is_transient`].
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.kind().is_transient()
+    }
+
+    /// Whether the connection cannot be used any more: see [`ErrorKind::closes_connection`].
+    #[must_use]
+    pub fn closes_connection(&self) -> bool {
+        self.kind().closes_connection()
+    }
+
+    /// Whether this is an error reply of the server.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        !self.0.code.is_empty()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.doing.is_empty() {
+            write!(f, "{}: ", self.0.doing)?;
+        }
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.0.source.as_ref()? {
+            Source::Io(error) => Some(error),
+            Source::Protocol(error) => Some(error),
+        }
+    }
+}
+
+/// The kind and the code of an error reply.
+fn classify(text: &str) -> (ErrorKind, &str) {
+    use ErrorKind as Kind;
+    let code = text.split(' ').next().unwrap_or_default();
+    let kind = match code {
+        "NOGROUP" => Kind::NoGroup,
+        "BUSYGROUP" => Kind::BusyGroup,
+        "WRONGTYPE" => Kind::WrongType,
+        "OOM" => Kind::Oom,
+        "READONLY" => Kind::ReadOnly,
+        "LOADING" => Kind::Loading,
+        "BUSY" => Kind::Busy,
+        "MASTERDOWN" => Kind::MasterDown,
+        "MISCONF" => Kind::MisConf,
+        "NOREPLICAS" => Kind::NoReplicas,
+        "NOAUTH" => Kind::NoAuth,
+        "WRONGPASS" => Kind::WrongPass,
+        "NOPERM" => Kind::NoPerm,
+        "MOVED" => Kind::Moved,
+        "ASK" => Kind::Ask,
+        "CLUSTERDOWN" => Kind::ClusterDown,
+        "TRYAGAIN" => Kind::TryAgain,
+        "CROSSSLOT" => Kind::CrossSlot,
+        "EXECABORT" => Kind::ExecAbort,
+        "NOPROTO" => Kind::NoProto,
+        _ => classify_text(text),
+    };
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    (kind, if is_code { code } else { "ERR" })
+}
+
+/// Errors of the code `ERR` are told apart by their text. The texts are those of Redis 5 to 8 and Valkey.
+fn classify_text(text: &str) -> ErrorKind {
+    let text = text.to_ascii_lowercase();
+    let has = |part: &str| text.contains(part);
+    if has("equal or smaller than the target stream top item") || has("smaller than the target stream top item") {
+        ErrorKind::IdTooSmall
+    } else if has("no such key") || has("requires the key to exist") {
+        ErrorKind::NoSuchKey
+    } else if has("unknown command") || has("unknown subcommand") {
+        ErrorKind::UnknownCommand
+    } else if has("syntax error")
+        || has("wrong number of arguments")
+        || has("unsupported option")
+        || has("unrecognized option")
+        || has("unknown option")
+        || has("unknown argument")
+    {
+        ErrorKind::Syntax
+    } else if has("max number of clients") {
+        ErrorKind::MaxClients
+    } else if has("invalid password") || has("without any password configured") || has("no password is set") {
+        ErrorKind::WrongPass
+    } else if has("operation not permitted") {
+        ErrorKind::NoAuth
+    } else {
+        ErrorKind::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_replies_are_told_apart() {
+        let table = [
+            (
+                "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
+                ErrorKind::NoGroup,
+                "NOGROUP",
+            ),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::WrongType, "WRONGTYPE"),
+            (
+                "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+                ErrorKind::IdTooSmall,
+                "ERR",
+            ),
+            ("ERR no such key", ErrorKind::NoSuchKey, "ERR"),
+            ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
+            ("ERR syntax error", ErrorKind::Syntax, "ERR"),
+            ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
+            ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
+            ("ERR something new", ErrorKind::Other, "ERR"),
+            ("no code at all", ErrorKind::Other, "ERR"),
+            ("", ErrorKind::Other, "ERR"),
+            ("NEWCODE x", ErrorKind::Other, "NEWCODE"),
+        ];
+        for (text, kind, code) in table {
+            assert_eq!(classify(text), (kind, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_text_says_what_was_being_done() {
+        let error = Error::new(ErrorKind::Oom, "OOM command not allowed").during("XADD", Some(b"my stream"));
+        assert_eq!(error.to_string(), "XADD my stream: OOM command not allowed");
+    }
+}

@@ -1,0 +1,415 @@
+use bytes::BytesMut;
+use memchr::memchr2;
+
+use super::frame::Frame;
+use super::header::{self, Length};
+use super::node::{Kind, Node};
+use super::{Limits, ProtocolError};
+use crate::number;
+
+/// A resumable RESP2/RESP3 decoder without I/O.
+///
+/// It reads each byte once, however the bytes are cut: what it has understood of a frame lies on a flat tape, and the next call
+/// goes on behind it. A complete frame takes its bytes out of the buffer without copying them.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use resp::Decoder;
+///
+/// let mut decoder = Decoder::default();
+/// let mut buf = BytesMut::from("*2\r\n$5\r\nhello\r\n:4");
+/// assert!(decoder.decode(&mut buf)?.is_none());
+/// buf.extend_from_slice(b"2\r\n+OK\r\n");
+///
+/// let frame = decoder.decode(&mut buf)?.expect("complete now");
+/// let children: Vec<_> = frame.value().children().collect();
+/// assert_eq!(children[0].as_bytes(), Some(&b"hello"[..]));
+/// assert_eq!(children[1].as_int(), Some(42));
+/// assert_eq!(buf, "+OK\r\n"); // the next frame
+/// # Ok::<(), resp::ProtocolError>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Decoder {
+    limits: Limits,
+    /// Bytes of the current frame that are understood.
+    pos: usize,
+    /// Bytes searched already for the end of the line at `pos`.
+    scanned: usize,
+    /// The buffer must be this long before there is anything to do.
+    needed: usize,
+    /// The tape of the current frame.
+    nodes: Vec<Node>,
+    /// Where on the tape the value begins that an attribute at the top describes.
+    root: usize,
+    /// The aggregates that are not complete yet, innermost last.
+    open: Vec<Open>,
+    /// How long the last tape was: the next one starts with that capacity.
+    last_tape: usize,
+    failed: Option<ProtocolError>,
+}
+
+/// An aggregate that is not complete yet.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    kind: Kind,
+    /// Its place on the tape.
+    node: u32,
+    /// How many children are missing; unused when `streamed`.
+    missing: u32,
+    /// How many children there are so far; only counted when `streamed`.
+    seen: u32,
+    streamed: bool,
+}
+
+/// A tape is not started with more nodes than this (384 KiB), however long the last one was.
+const MAX_TAPE_START: usize = 32 * 1024;
+
+/// What one step at the current position found.
+enum Step {
+    /// A value without children, with its node and the position behind it.
+    Scalar(Node, usize),
+    /// An aggregate's header: kind, length, position behind it.
+    Header(Kind, Length, usize),
+    /// The end of a streamed aggregate or string.
+    End(usize),
+    /// More bytes are needed, so many in the buffer.
+    Partial(usize),
+}
+
+impl Decoder {
+    /// A decoder with limits of its own.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits: limits.effective(), ..Self::default() }
+    }
+
+    /// How many bytes the buffer must hold, from the beginning of the current frame, before a call can get any further.
+    ///
+    /// Exact inside a bulk string, otherwise a lower bound. A reader can use it to make room.
+    #[must_use]
+    pub const fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Whether the decoder stands between two frames.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pos == 0 && self.needed <= 1
+    }
+
+    /// Takes the first frame out of `buf`, if it is complete.
+    ///
+    /// Between calls bytes may only be added at the end of `buf`.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not RESP or exceed a limit. Every later call gives the same error.
+    #[inline]
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Frame>, ProtocolError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if buf.len() < self.needed {
+            return Ok(None);
+        }
+        match self.advance(buf) {
+            Ok(Some(scalar)) => {
+                let bytes = buf.split_to(self.pos).freeze();
+                self.restart();
+                Ok(Some(Frame::scalar(bytes, scalar)))
+            }
+            Ok(None) if self.needed == 0 => {
+                let bytes = buf.split_to(self.pos).freeze();
+                self.last_tape = self.nodes.len();
+                let nodes = std::mem::take(&mut self.nodes);
+                let frame = Frame::tree(bytes, nodes, self.root);
+                self.restart();
+                Ok(Some(frame))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.failed = Some(error);
+                self.nodes = Vec::new();
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a frame's tape back, so that the next frame needs no memory of its own.
+    pub(crate) fn recycle(&mut self, frame: Frame) {
+        if self.nodes.capacity() == 0 {
+            let mut nodes = frame.into_tape();
+            if nodes.capacity() <= MAX_TAPE_START {
+                nodes.clear();
+                self.nodes = nodes;
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.pos = 0;
+        self.scanned = 0;
+        self.needed = 0;
+        self.root = 0;
+        self.open.clear();
+    }
+
+    /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that is one scalar is returned
+    /// and needs no tape.
+    fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
+        loop {
+            let in_string = matches!(self.open.last(), Some(Open { kind: Kind::StreamedString, .. }));
+            match self.step(buf, in_string)? {
+                Step::Partial(needed) => {
+                    self.needed = needed;
+                    if needed > self.limits.frame {
+                        return Err(ProtocolError::FrameTooLong);
+                    }
+                    return Ok(None);
+                }
+                Step::Scalar(node, end) => {
+                    self.pos = end;
+                    if self.open.is_empty() && self.nodes.is_empty() {
+                        self.within_frame()?;
+                        return Ok(Some(node));
+                    }
+                    self.nodes.push(node);
+                    if self.complete_one()? {
+                        return Ok(None);
+                    }
+                }
+                Step::Header(kind, length, end) => {
+                    self.pos = end;
+                    if self.begin(kind, length)? {
+                        return Ok(None);
+                    }
+                }
+                Step::End(end) => {
+                    self.pos = end;
+                    let Some(open) = self.open.pop() else { return Err(ProtocolError::UnexpectedChunk) };
+                    if matches!(open.kind, Kind::Map | Kind::Attribute) && open.seen % 2 == 1 {
+                        return Err(ProtocolError::OddMap);
+                    }
+                    if let Some(node) = self.nodes.get_mut(open.node as usize) {
+                        node.a = open.seen;
+                    }
+                    self.close(open);
+                    if open.kind != Kind::Attribute && self.complete_one()? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn within_frame(&self) -> Result<(), ProtocolError> {
+        if self.pos > self.limits.frame { Err(ProtocolError::FrameTooLong) } else { Ok(()) }
+    }
+
+    /// Opens an aggregate. True when the frame is complete with it.
+    fn begin(&mut self, kind: Kind, length: Length) -> Result<bool, ProtocolError> {
+        if self.open.len() >= self.limits.depth {
+            return Err(ProtocolError::TooDeep);
+        }
+        let (missing, streamed) = match length {
+            Length::Of(n) => {
+                let n = if matches!(kind, Kind::Map | Kind::Attribute) { n.saturating_mul(2) } else { n };
+                if n > self.limits.aggregate {
+                    return Err(ProtocolError::AggregateTooLong);
+                }
+                (n as u32, false)
+            }
+            _ => (0, true),
+        };
+        if self.nodes.capacity() == 0 {
+            self.nodes.reserve(self.last_tape.clamp(8, MAX_TAPE_START));
+        }
+        let open = Open { kind, node: self.nodes.len() as u32, missing, seen: 0, streamed };
+        self.nodes.push(Node { a: missing, b: 1, kind });
+        if missing > 0 || streamed {
+            self.open.push(open);
+            return Ok(false);
+        }
+        self.close(open);
+        if kind == Kind::Attribute { Ok(false) } else { self.complete_one() }
+    }
+
+    /// Ends an aggregate whose children are all on the tape.
+    fn close(&mut self, open: Open) {
+        let node = open.node as usize;
+        if open.kind == Kind::Attribute {
+            if self.open.is_empty() {
+                self.root = self.nodes.len();
+            } else {
+                // Attributes of inner values are read over; they must not count as a value.
+                self.nodes.truncate(node);
+                return;
+            }
+        }
+        let span = self.nodes.len() - node;
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.b = span as u32;
+        }
+    }
+
+    /// A value is complete, and with it perhaps those that contain it. True when that is the whole frame.
+    #[inline]
+    fn complete_one(&mut self) -> Result<bool, ProtocolError> {
+        loop {
+            let Some(open) = self.open.last_mut() else {
+                self.needed = 0;
+                self.within_frame()?;
+                return Ok(true);
+            };
+            if open.streamed {
+                open.seen += 1;
+                if open.seen as usize > self.limits.aggregate {
+                    return Err(ProtocolError::AggregateTooLong);
+                }
+                return Ok(false);
+            }
+            open.missing -= 1;
+            if open.missing > 0 {
+                return Ok(false);
+            }
+            let open = *open;
+            self.open.pop();
+            self.close(open);
+            if open.kind == Kind::Attribute {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Reads what lies at the current position.
+    #[inline]
+    fn step(&mut self, buf: &[u8], in_string: bool) -> Result<Step, ProtocolError> {
+        let at = self.pos;
+        let Some(&marker) = buf.get(at) else { return Ok(Step::Partial(at + 1)) };
+        if in_string && marker != b';' {
+            return Err(ProtocolError::UnexpectedChunk);
+        }
+        match marker {
+            b'$' => self.bulk(buf, at, Kind::BulkString),
+            b'*' => Self::aggregate(buf, at, Kind::Array),
+            b'%' => Self::aggregate(buf, at, Kind::Map),
+            b'~' => Self::aggregate(buf, at, Kind::Set),
+            b'>' => Self::aggregate(buf, at, Kind::Push),
+            b'|' => Self::aggregate(buf, at, Kind::Attribute),
+            b'=' => self.bulk(buf, at, Kind::VerbatimString),
+            b'!' => self.bulk(buf, at, Kind::BulkError),
+            b'+' => self.line(buf, at, Kind::SimpleString),
+            b'-' => self.line(buf, at, Kind::SimpleError),
+            b':' => self.line(buf, at, Kind::Integer),
+            b'_' => self.line(buf, at, Kind::Null),
+            b'#' => self.line(buf, at, Kind::Boolean),
+            b',' => self.line(buf, at, Kind::Double),
+            b'(' => self.line(buf, at, Kind::BigNumber),
+            b';' if in_string => match header::read(buf, at)? {
+                Some((Length::Of(0), end)) => Ok(Step::End(end)),
+                _ => self.bulk(buf, at, Kind::BulkString),
+            },
+            b'.' if self.open.last().is_some_and(|open| open.streamed) => match (buf.get(at + 1), buf.get(at + 2)) {
+                (Some(b'\r'), Some(b'\n')) => Ok(Step::End(at + 3)),
+                (Some(b'\r') | None, None) => Ok(Step::Partial(buf.len() + 1)),
+                _ => Err(ProtocolError::InvalidLine),
+            },
+            b';' | b'.' => Err(ProtocolError::UnexpectedChunk),
+            other => Err(ProtocolError::UnknownType(other)),
+        }
+    }
+
+    #[inline]
+    fn aggregate(buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+        match header::read(buf, at)? {
+            None => Ok(Step::Partial(buf.len() + 1)),
+            Some((Length::Null, end)) if kind == Kind::Array => {
+                Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: Kind::Null }, end))
+            }
+            Some((Length::Null, _)) => Err(ProtocolError::InvalidLength),
+            Some((length, end)) => Ok(Step::Header(kind, length, end)),
+        }
+    }
+
+    #[inline]
+    fn bulk(&self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+        let (len, start) = match header::read(buf, at)? {
+            Some((Length::Of(len), start)) => (len, start),
+            None => return Ok(Step::Partial(buf.len() + 1)),
+            // The marker keeps a chunk (`;`) from being null or streamed itself.
+            Some((Length::Null, end)) if buf.get(at) == Some(&b'$') => {
+                return Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: Kind::Null }, end));
+            }
+            Some((Length::Streamed, end)) if buf.get(at) == Some(&b'$') => {
+                return Ok(Step::Header(Kind::StreamedString, Length::Streamed, end));
+            }
+            Some(_) => return Err(ProtocolError::InvalidLength),
+        };
+        if len > self.limits.bulk {
+            return Err(ProtocolError::BulkTooLong);
+        }
+        let end = start.saturating_add(len).min(usize::MAX - 2);
+        match buf.get(end..end + 2) {
+            Some(b"\r\n") => {}
+            Some(_) => return Err(ProtocolError::MissingTerminator),
+            None => return Ok(Step::Partial(end + 2)),
+        }
+        if kind == Kind::VerbatimString {
+            if len < 4 || buf.get(start + 3) != Some(&b':') {
+                return Err(ProtocolError::InvalidVerbatim);
+            }
+            return Ok(Step::Scalar(Node { a: (start + 4) as u32, b: (len - 4) as u32, kind }, end + 2));
+        }
+        Ok(Step::Scalar(Node { a: start as u32, b: len as u32, kind }, end + 2))
+    }
+
+    fn line(&mut self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+        let start = at + 1;
+        let from = self.scanned.max(start);
+        let Some(found) = memchr2(b'\r', b'\n', buf.get(from..).unwrap_or_default()) else {
+            self.scanned = buf.len();
+            if buf.len() - at > self.limits.bulk {
+                return Err(ProtocolError::BulkTooLong);
+            }
+            return Ok(Step::Partial(buf.len() + 1));
+        };
+        let end = from + found;
+        match (buf.get(end), buf.get(end + 1)) {
+            (Some(b'\r'), Some(b'\n')) => {}
+            (Some(b'\r'), None) => {
+                self.scanned = end;
+                return Ok(Step::Partial(end + 2));
+            }
+            _ => return Err(ProtocolError::InvalidLine),
+        }
+        let text = buf.get(start..end).unwrap_or_default();
+        if text.len() > self.limits.bulk {
+            return Err(ProtocolError::BulkTooLong);
+        }
+        match kind {
+            Kind::Integer if number::parse_i64(text).is_none() => return Err(ProtocolError::InvalidInteger),
+            Kind::Double if parse_double(text).is_none() => return Err(ProtocolError::InvalidDouble),
+            Kind::BigNumber if !is_big_number(text) => return Err(ProtocolError::InvalidBigNumber),
+            Kind::Boolean if !matches!(text, b"t" | b"f") => return Err(ProtocolError::InvalidBoolean),
+            Kind::Null if !text.is_empty() => return Err(ProtocolError::InvalidNull),
+            _ => {}
+        }
+        Ok(Step::Scalar(Node { a: start as u32, b: (end - start) as u32, kind }, end + 2))
+    }
+}
+
+/// A RESP3 double. Redis before 7.2 could write `-nan`.
+pub(super) fn parse_double(text: &[u8]) -> Option<f64> {
+    if text == b"-nan" {
+        return Some(f64::NAN);
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn is_big_number(text: &[u8]) -> bool {
+    let digits = match text.split_first() {
+        Some((b'+' | b'-', digits)) => digits,
+        _ => text,
+    };
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+}

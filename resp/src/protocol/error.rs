@@ -1,0 +1,78 @@
+use std::fmt;
+
+/// Why bytes are not RESP, or are more than the [`Limits`](crate::Limits) allow.
+///
+/// A protocol error ends a connection: where the next frame begins is no longer known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A frame begins with a byte that is no RESP type.
+    UnknownType(u8),
+    /// A length or an element count is not a decimal number.
+    InvalidLength,
+    /// A line is not ended by CR LF, or has a CR or LF inside.
+    InvalidLine,
+    /// A bulk string is not followed by CR LF.
+    MissingTerminator,
+    /// A `:` line is not a signed 64-bit integer.
+    InvalidInteger,
+    /// A `,` line is not a floating point number.
+    InvalidDouble,
+    /// A `(` line is not an integer.
+    InvalidBigNumber,
+    /// A `#` line is neither `t` nor `f`.
+    InvalidBoolean,
+    /// A `_` line is not empty.
+    InvalidNull,
+    /// A verbatim string has no three-letter format and colon.
+    InvalidVerbatim,
+    /// A streamed map ended behind a key.
+    OddMap,
+    /// A chunk or an end marker without a streamed value, or something else inside a streamed string.
+    UnexpectedChunk,
+    /// Aggregates nest deeper than [`Limits::depth`](crate::Limits::depth).
+    TooDeep,
+    /// A string or line is longer than [`Limits::bulk`](crate::Limits::bulk).
+    BulkTooLong,
+    /// An aggregate has more elements than [`Limits::aggregate`](crate::Limits::aggregate).
+    AggregateTooLong,
+    /// A frame is longer than [`Limits::frame`](crate::Limits::frame).
+    FrameTooLong,
+    /// A reply came that no command asked for.
+    UnexpectedReply,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::UnknownType(byte) => {
+                return write!(f, "byte 0x{byte:02x} ({:?}) begins no RESP type", char::from(*byte));
+            }
+            Self::InvalidLength => "a length is not a decimal number",
+            Self::InvalidLine => "a line is not ended by CR LF",
+            Self::MissingTerminator => "a bulk string is not followed by CR LF",
+            Self::InvalidInteger => "an integer is not a signed 64-bit number",
+            Self::InvalidDouble => "a double is not a number",
+            Self::InvalidBigNumber => "a big number is not an integer",
+            Self::InvalidBoolean => "a boolean is neither t nor f",
+            Self::InvalidNull => "a null has content",
+            Self::InvalidVerbatim => "a verbatim string has no format",
+            Self::OddMap => "a streamed map ended behind a key",
+            Self::UnexpectedChunk => "a chunk or end marker has no streamed value",
+            Self::TooDeep => "aggregates nest deeper than the limit",
+            Self::BulkTooLong => "a string is longer than the limit",
+            Self::AggregateTooLong => "an aggregate has more elements than the limit",
+            Self::FrameTooLong => "a frame is longer than the limit",
+            Self::UnexpectedReply => "a reply came that no command asked for",
+        };
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+impl From<ProtocolError> for std::io::Error {
+    fn from(error: ProtocolError) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
+}

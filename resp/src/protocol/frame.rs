@@ -1,0 +1,172 @@
+use std::fmt;
+use std::slice;
+
+use bytes::Bytes;
+
+use super::node::{Kind, Node};
+use super::value::{Children, Pairs, Value};
+
+/// One complete RESP frame: its bytes, shared with the read buffer, and what they mean.
+///
+/// A clone shares the bytes. As long as a frame (or a [`Bytes`] taken from it) lives, the whole block of the read buffer lives
+/// that the frame came in; copy what is kept for long.
+#[derive(Clone)]
+pub struct Frame {
+    bytes: Bytes,
+    tape: Tape,
+}
+
+#[derive(Clone)]
+enum Tape {
+    /// Most replies are one scalar: no memory of their own.
+    Scalar(Node),
+    /// Everything else; the value begins at `root`, attributes before it.
+    Tree { nodes: Vec<Node>, root: usize },
+}
+
+/// Stands in for a value that is not there, which cannot happen in a frame that the decoder made.
+static NOTHING: Node = Node { a: 0, b: 0, kind: Kind::Null };
+
+impl Frame {
+    pub(super) const fn scalar(bytes: Bytes, node: Node) -> Self {
+        Self { bytes, tape: Tape::Scalar(node) }
+    }
+
+    pub(super) const fn tree(bytes: Bytes, nodes: Vec<Node>, root: usize) -> Self {
+        Self { bytes, tape: Tape::Tree { nodes, root } }
+    }
+
+    pub(super) fn into_tape(self) -> Vec<Node> {
+        match self.tape {
+            Tape::Scalar(_) => Vec::new(),
+            Tape::Tree { nodes, .. } => nodes,
+        }
+    }
+
+    fn nodes(&self) -> &[Node] {
+        match &self.tape {
+            Tape::Scalar(node) => slice::from_ref(node),
+            Tape::Tree { nodes, root } => nodes.get(*root..).unwrap_or_default(),
+        }
+    }
+
+    /// The value that the frame is.
+    #[must_use]
+    #[inline]
+    pub fn value(&self) -> Value<'_> {
+        match self.nodes().split_first() {
+            Some((node, below)) => Value::new(&self.bytes, node, below),
+            None => Value::new(&[], &NOTHING, &[]),
+        }
+    }
+
+    /// The value at a place on the tape, counted from the frame's value.
+    #[inline]
+    pub(crate) fn value_at(&self, place: u32) -> Value<'_> {
+        match self.nodes().get(place as usize..).and_then(<[Node]>::split_first) {
+            Some((node, below)) => Value::new(&self.bytes, node, below),
+            None => Value::new(&[], &NOTHING, &[]),
+        }
+    }
+
+    /// Where on the tape a value of this frame lies.
+    #[inline]
+    pub(crate) fn place_of(&self, value: Value<'_>) -> u32 {
+        (self.nodes().len().saturating_sub(value.below.len() + 1)) as u32
+    }
+
+    /// The pairs of the attributes (`|`) that came before the value; usually none.
+    #[must_use]
+    pub fn attributes(&self) -> Pairs<'_> {
+        let nodes = match &self.tape {
+            Tape::Scalar(_) => &[],
+            Tape::Tree { nodes, root } => nodes.get(..*root).unwrap_or_default(),
+        };
+        Pairs::new(Children::of_attributes(&self.bytes, nodes))
+    }
+
+    /// The type of the value.
+    #[must_use]
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        self.value().kind()
+    }
+
+    /// The frame as it came over the wire.
+    #[must_use]
+    pub const fn as_wire(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// A value's bytes as a [`Bytes`] that shares the frame's buffer. Copies only when the value is not of this frame; empty
+    /// when the value has no bytes.
+    ///
+    /// ```
+    /// # use bytes::BytesMut;
+    /// # use resp::Decoder;
+    /// let frame = Decoder::default().decode(&mut BytesMut::from("$5\r\nhello\r\n"))?.expect("complete");
+    /// let text: bytes::Bytes = frame.slice(frame.value());
+    /// drop(frame);
+    /// assert_eq!(text, "hello");
+    /// # Ok::<(), resp::ProtocolError>(())
+    /// ```
+    #[must_use]
+    pub fn slice(&self, value: Value<'_>) -> Bytes {
+        self.share(value.as_bytes().unwrap_or_default())
+    }
+
+    /// A part of the frame's bytes as a [`Bytes`] that shares the frame's buffer. Copies when the part lies elsewhere.
+    #[must_use]
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        let start = (part.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
+        match start.checked_add(part.len()) {
+            Some(end) if end <= self.bytes.len() => self.bytes.slice(start..end),
+            _ => Bytes::copy_from_slice(part),
+        }
+    }
+
+    /// A value of this frame as a frame of its own, which shares the bytes.
+    #[must_use]
+    pub fn extract(&self, value: Value<'_>) -> Self {
+        if !std::ptr::eq(value.bytes, &raw const *self.bytes) {
+            // A value of another frame has offsets that mean nothing here.
+            return Self { bytes: Bytes::copy_from_slice(value.bytes), tape: value.to_tape() };
+        }
+        Self { bytes: self.bytes.clone(), tape: value.to_tape() }
+    }
+
+    /// Turns an error frame into an [`Error`](crate::Error).
+    ///
+    /// # Errors
+    ///
+    /// When the frame is an error that the server sent.
+    pub fn into_result(self) -> Result<Self, crate::Error> {
+        if self.kind().is_error() { Err(crate::Error::server(self.value())) } else { Ok(self) }
+    }
+}
+
+impl Value<'_> {
+    fn to_tape(self) -> Tape {
+        let span = self.node.span();
+        if span == 1 && !self.kind().is_aggregate() {
+            return Tape::Scalar(*self.node);
+        }
+        let mut nodes = Vec::with_capacity(span);
+        nodes.push(*self.node);
+        nodes.extend_from_slice(self.below.get(..span - 1).unwrap_or_default());
+        Tape::Tree { nodes, root: 0 }
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value().fmt(f)
+    }
+}
+
+/// Frames are equal when their values are, whatever the wire form.
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+}

@@ -1,0 +1,76 @@
+//! The number behind a type byte: the length of a bulk string or the count of an aggregate.
+
+use super::ProtocolError;
+
+/// What a header announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    Of(usize),
+    /// RESP2's `-1`.
+    Null,
+    /// RESP3's `?`.
+    Streamed,
+}
+
+/// No count that RESP can mean needs more digits.
+const MAX_DIGITS: usize = 19;
+
+/// Reads the header whose type byte lies at `at`: what it announces and where its line ends; `None` when bytes are missing.
+#[inline]
+pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, ProtocolError> {
+    let first = at + 1;
+    let mut i = first;
+    let mut n = 0u64;
+    let byte = loop {
+        let Some(&byte) = buf.get(i) else { return Ok(None) };
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break byte;
+        }
+        if i - first == MAX_DIGITS {
+            return Err(ProtocolError::InvalidLength);
+        }
+        n = n * 10 + u64::from(digit);
+        i += 1;
+    };
+    let length = if i > first && byte == b'\r' {
+        Length::Of(usize::try_from(n).unwrap_or(usize::MAX))
+    } else if i == first && byte == b'?' {
+        i += 1;
+        Length::Streamed
+    } else if i == first && byte == b'-' {
+        match buf.get(i + 1) {
+            None => return Ok(None),
+            Some(b'1') => i += 2,
+            Some(_) => return Err(ProtocolError::InvalidLength),
+        }
+        Length::Null
+    } else {
+        return Err(ProtocolError::InvalidLength);
+    };
+    match (buf.get(i), buf.get(i + 1)) {
+        (Some(b'\r'), Some(b'\n')) => Ok(Some((length, i + 2))),
+        (Some(b'\r') | None, None) => Ok(None),
+        _ => Err(ProtocolError::InvalidLength),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers() {
+        let read = |text: &str| read(text.as_bytes(), 0);
+        assert_eq!(read("$0\r\n"), Ok(Some((Length::Of(0), 4))));
+        assert_eq!(read("$123\r\nabc"), Ok(Some((Length::Of(123), 6))));
+        assert_eq!(read("*-1\r\n"), Ok(Some((Length::Null, 5))));
+        assert_eq!(read("*?\r\n"), Ok(Some((Length::Streamed, 4))));
+        for partial in ["$", "$1", "$12\r", "*-", "*-1", "*-1\r", "*?", "*?\r"] {
+            assert_eq!(read(partial), Ok(None), "{partial:?}");
+        }
+        for wrong in ["$\r\n", "$x", "$1x", "$-2", "$-1x", "$+1\r\n", "$1\n", "$1\rx", "*?x", "$12345678901234567890"] {
+            assert_eq!(read(wrong), Err(ProtocolError::InvalidLength), "{wrong:?}");
+        }
+    }
+}

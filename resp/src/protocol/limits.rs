@@ -1,0 +1,70 @@
+/// What a peer may make the decoder hold, so that hostile or damaged input cannot exhaust memory.
+///
+/// Memory always follows the bytes that have arrived: a header that announces a large value allocates nothing.
+///
+/// ```
+/// use resp::Limits;
+///
+/// let limits = Limits::default().bulk(16 * 1024 * 1024).depth(8);
+/// assert_eq!(limits.bulk, 16 * 1024 * 1024);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128.
+    pub depth: usize,
+    /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in bytes.
+    /// Default 512 MiB, Redis' own default for `proto-max-bulk-len`.
+    pub bulk: usize,
+    /// Most elements in one aggregate; a map's keys and values count one each. Default 64 Mi.
+    pub aggregate: usize,
+    /// Longest frame in bytes, everything that it contains included. Default 1 GiB; at most 4 GiB - 1.
+    pub frame: usize,
+}
+
+impl Limits {
+    /// Sets the nesting depth.
+    #[must_use]
+    pub const fn depth(mut self, depth: usize) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    /// Sets the longest bulk string, in bytes.
+    #[must_use]
+    pub const fn bulk(mut self, bytes: usize) -> Self {
+        self.bulk = bytes;
+        self
+    }
+
+    /// Sets the most elements in one aggregate.
+    #[must_use]
+    pub const fn aggregate(mut self, elements: usize) -> Self {
+        self.aggregate = elements;
+        self
+    }
+
+    /// Sets the longest frame, in bytes.
+    #[must_use]
+    pub const fn frame(mut self, bytes: usize) -> Self {
+        self.frame = bytes;
+        self
+    }
+
+    /// The same limits, cut to what the tape's 32-bit offsets can say.
+    pub(crate) fn effective(self) -> Self {
+        const OFFSETS: usize = u32::MAX as usize;
+        Self {
+            depth: self.depth,
+            bulk: self.bulk.min(OFFSETS),
+            aggregate: self.aggregate.min(OFFSETS / 4),
+            frame: self.frame.min(OFFSETS),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { depth: 128, bulk: 512 << 20, aggregate: 64 << 20, frame: 1 << 30 }
+    }
+}

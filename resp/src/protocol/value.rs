@@ -1,0 +1,278 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use super::decoder::parse_double;
+use super::node::{Kind, Node};
+use crate::number;
+
+/// A place in a [`Frame`](super::Frame): cheap to copy, borrows everything.
+///
+/// Questions that do not fit the value's kind are answered with `None` or an empty iterator, so that hostile replies are ordinary
+/// values.
+///
+/// ```
+/// # use bytes::BytesMut;
+/// # use resp::{Decoder, Kind};
+/// let frame = Decoder::default().decode(&mut BytesMut::from("%1\r\n+length\r\n:3\r\n"))?.expect("complete");
+/// let map = frame.value();
+/// assert_eq!(map.kind(), Kind::Map);
+/// assert_eq!(map.get(b"length").and_then(|n| n.as_int()), Some(3));
+/// assert_eq!(map.as_int(), None);
+/// # Ok::<(), resp::ProtocolError>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Value<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) node: &'a Node,
+    /// All nodes behind this one, to the tape's end: its children first.
+    pub(super) below: &'a [Node],
+}
+
+impl<'a> Value<'a> {
+    #[inline]
+    pub(super) const fn new(bytes: &'a [u8], node: &'a Node, below: &'a [Node]) -> Self {
+        Self { bytes, node, below }
+    }
+
+    /// The value's type.
+    #[must_use]
+    #[inline]
+    pub const fn kind(self) -> Kind {
+        self.node.kind
+    }
+
+    /// Whether this is one of the nulls.
+    #[must_use]
+    #[inline]
+    pub const fn is_null(self) -> bool {
+        matches!(self.node.kind, Kind::Null)
+    }
+
+    /// The content of a string, number, boolean or error; `None` for null and for everything with children.
+    #[must_use]
+    #[inline]
+    pub fn as_bytes(self) -> Option<&'a [u8]> {
+        if self.node.kind.is_aggregate() || self.is_null() { None } else { Some(self.text()) }
+    }
+
+    #[inline]
+    fn text(self) -> &'a [u8] {
+        let start = self.node.a as usize;
+        self.bytes.get(start..start + self.node.b as usize).unwrap_or_default()
+    }
+
+    /// The content as text, when it is UTF-8.
+    #[must_use]
+    pub fn as_str(self) -> Option<&'a str> {
+        std::str::from_utf8(self.as_bytes()?).ok()
+    }
+
+    /// The content of a string, joined when it came in chunks; `None` for anything that is no string.
+    #[must_use]
+    pub fn to_bytes(self) -> Option<Cow<'a, [u8]>> {
+        match self.kind() {
+            Kind::StreamedString => {
+                Some(Cow::Owned(self.children().filter_map(Value::as_bytes).collect::<Vec<_>>().concat()))
+            }
+            Kind::BulkString | Kind::SimpleString | Kind::VerbatimString => Some(Cow::Borrowed(self.text())),
+            _ => None,
+        }
+    }
+
+    /// The number, of an integer or of a string or big number that says one.
+    #[must_use]
+    pub fn as_int(self) -> Option<i64> {
+        match self.kind() {
+            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::BigNumber => number::parse_i64(self.text()),
+            _ => None,
+        }
+    }
+
+    /// The number, when it is not negative.
+    #[must_use]
+    pub fn as_u64(self) -> Option<u64> {
+        match self.kind() {
+            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::BigNumber => number::parse_u64(self.text()),
+            _ => None,
+        }
+    }
+
+    /// The number, of a double or of an integer or string that says one.
+    #[must_use]
+    pub fn as_f64(self) -> Option<f64> {
+        match self.kind() {
+            Kind::Double | Kind::Integer | Kind::BulkString | Kind::SimpleString => parse_double(self.text()),
+            _ => None,
+        }
+    }
+
+    /// True or false, of a boolean or of the integers 1 and 0 that RESP2 has instead.
+    #[must_use]
+    pub fn as_bool(self) -> Option<bool> {
+        match (self.kind(), self.text()) {
+            (Kind::Boolean, b"t") | (Kind::Integer, b"1") => Some(true),
+            (Kind::Boolean, b"f") | (Kind::Integer, b"0") => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The text of an error.
+    #[must_use]
+    pub fn as_error(self) -> Option<&'a [u8]> {
+        self.kind().is_error().then(|| self.text())
+    }
+
+    /// The three letters that say what a verbatim string is, such as `txt` or `mkd`.
+    #[must_use]
+    pub fn format(self) -> Option<&'a [u8]> {
+        if self.kind() != Kind::VerbatimString {
+            return None;
+        }
+        let start = self.node.a as usize;
+        self.bytes.get(start.checked_sub(4)?..start - 1)
+    }
+
+    /// How many children there are; keys and values of a map count one each.
+    #[must_use]
+    #[inline]
+    pub const fn len(self) -> usize {
+        if self.node.kind.is_aggregate() { self.node.a as usize } else { 0 }
+    }
+
+    /// Whether there are no children.
+    #[must_use]
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The children in order: elements, or keys and values in turn, or the chunks of a streamed string.
+    #[must_use]
+    #[inline]
+    pub fn children(self) -> Children<'a> {
+        Children { bytes: self.bytes, nodes: self.below, left: self.len() }
+    }
+
+    /// The children two by two: a map, or the flat array that RESP2 has instead.
+    #[must_use]
+    pub fn pairs(self) -> Pairs<'a> {
+        Pairs::new(self.children())
+    }
+
+    /// The value behind a key of a map, or of the flat array that RESP2 has instead. The first one, when there are several.
+    #[must_use]
+    pub fn get(self, key: &[u8]) -> Option<Self> {
+        self.pairs().find(|(name, _)| name.as_bytes() == Some(key)).map(|(_, value)| value)
+    }
+}
+
+/// The children of a [`Value`].
+#[derive(Clone, Copy)]
+pub struct Children<'a> {
+    bytes: &'a [u8],
+    /// The next child, and everything behind it.
+    nodes: &'a [Node],
+    left: usize,
+}
+
+impl<'a> Children<'a> {
+    /// The children of several attributes one behind the other.
+    pub(super) fn of_attributes(bytes: &'a [u8], nodes: &'a [Node]) -> Self {
+        // One attribute before a value is the rule; further ones would begin with an attribute's node.
+        match nodes.split_first() {
+            Some((first, rest)) if first.kind == Kind::Attribute => {
+                let below = rest.get(..first.span() - 1).unwrap_or_default();
+                Self { bytes, nodes: below, left: first.a as usize }
+            }
+            _ => Self { bytes, nodes: &[], left: 0 },
+        }
+    }
+}
+
+impl<'a> Iterator for Children<'a> {
+    type Item = Value<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let (node, below) = self.nodes.split_first()?;
+        let value = Value { bytes: self.bytes, node, below };
+        self.nodes = below.get(node.span() - 1..).unwrap_or_default();
+        Some(value)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Children<'_> {}
+
+impl fmt::Debug for Children<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(*self).finish()
+    }
+}
+
+/// Keys and values of a [`Value`].
+#[derive(Clone, Copy)]
+pub struct Pairs<'a> {
+    children: Children<'a>,
+}
+
+impl<'a> Pairs<'a> {
+    pub(super) const fn new(children: Children<'a>) -> Self {
+        Self { children }
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Value<'a>, Value<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.children.next()?, self.children.next()?))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let pairs = self.children.left / 2;
+        (pairs, Some(pairs))
+    }
+}
+
+impl fmt::Debug for Pairs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(*self).finish()
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind() {
+            Kind::Null => f.write_str("null"),
+            Kind::Map | Kind::Attribute => self.pairs().fmt(f),
+            Kind::Array | Kind::Set | Kind::StreamedString => self.children().fmt(f),
+            Kind::Push => write!(f, "push {:?}", self.children()),
+            Kind::SimpleError | Kind::BulkError => write!(f, "error \"{}\"", self.text().escape_ascii()),
+            Kind::BulkString | Kind::SimpleString | Kind::VerbatimString => {
+                write!(f, "\"{}\"", self.text().escape_ascii())
+            }
+            Kind::Integer | Kind::Boolean | Kind::Double | Kind::BigNumber => {
+                write!(f, "{}", self.text().escape_ascii())
+            }
+        }
+    }
+}
+
+/// Values are equal when kind, content and children are.
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind()
+            && self.as_bytes() == other.as_bytes()
+            && self.format() == other.format()
+            && self.len() == other.len()
+            && self.children().eq(other.children())
+    }
+}

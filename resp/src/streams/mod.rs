@@ -1,0 +1,49 @@
+//! The stream commands, one file each, with typed replies.
+//!
+//! All commands borrow their arguments. Keys, groups, consumers, fields and values are any bytes. Replies are decoded by the
+//! shape that they have, so RESP2 and RESP3 give the same values.
+
+mod entry;
+mod range;
+mod reply;
+mod stream_entries;
+mod trim;
+mod xack;
+mod xadd;
+mod xautoclaim;
+mod xclaim;
+mod xdel;
+mod xgroup;
+mod xinfo;
+mod xlen;
+mod xpending;
+mod xrange;
+mod xread;
+mod xreadgroup;
+mod xrevrange;
+mod xsetid;
+mod xtrim;
+
+pub use entry::{Entries, Entry, EntryIter, EntrySlice, Fields};
+pub use stream_entries::StreamEntries;
+pub use trim::{References, Trim};
+pub use xack::XAck;
+pub use xadd::{AddId, XAdd};
+pub use xautoclaim::{AutoClaimed, AutoClaimedIds, XAutoClaim, XAutoClaimJustId};
+pub use xclaim::{XClaim, XClaimJustId};
+pub use xdel::XDel;
+pub use xgroup::{GroupStart, XGroupCreate, XGroupCreateConsumer, XGroupDelConsumer, XGroupDestroy, XGroupSetId};
+pub use xinfo::{ConsumerInfo, GroupInfo, StreamInfo, XInfoConsumers, XInfoGroups, XInfoStream};
+pub use xlen::XLen;
+pub use xpending::{PendingEntry, PendingSummary, XPending, XPendingEntries};
+pub use xrange::XRange;
+pub use xread::{ReadFrom, XRead};
+pub use xreadgroup::{GroupFrom, XReadGroup};
+pub use xrevrange::XRevRange;
+pub use xsetid::XSetId;
+pub use xtrim::XTrim;
+
+/// A duration as the whole milliseconds that Redis takes.
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64)
+}

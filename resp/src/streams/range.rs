@@ -1,0 +1,32 @@
+use std::ops::{Bound, RangeBounds};
+
+use crate::{Request, StreamId};
+
+/// A range of IDs, as commands take it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IdRange {
+    pub(super) start: Bound<StreamId>,
+    pub(super) end: Bound<StreamId>,
+}
+
+impl IdRange {
+    pub(super) fn new(range: &impl RangeBounds<StreamId>) -> Self {
+        Self { start: range.start_bound().cloned(), end: range.end_bound().cloned() }
+    }
+
+    pub(super) fn encode_start(&self, out: &mut Request<'_>) {
+        bound(self.start, "-", out);
+    }
+
+    pub(super) fn encode_end(&self, out: &mut Request<'_>) {
+        bound(self.end, "+", out);
+    }
+}
+
+fn bound(bound: Bound<StreamId>, none: &str, out: &mut Request<'_>) {
+    match bound {
+        Bound::Included(id) => out.arg_id(id),
+        Bound::Excluded(id) => out.arg_id_exclusive(id),
+        Bound::Unbounded => out.arg(none),
+    }
+}

@@ -1,0 +1,108 @@
+use super::Trim;
+use super::reply;
+use crate::{Command, Error, Frame, Request, StreamId};
+
+/// The ID of a new entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddId {
+    /// `*`: the server chooses, by its clock.
+    Auto,
+    /// `<ms>-*`: the server chooses the second half. Redis 7.0.
+    AutoSeq(u64),
+    /// Exactly this one. It must be larger than the stream's last, else the error is
+    /// [`ErrorKind::IdTooSmall`](crate::ErrorKind::IdTooSmall).
+    Id(StreamId),
+}
+
+impl From<StreamId> for AddId {
+    fn from(id: StreamId) -> Self {
+        Self::Id(id)
+    }
+}
+
+/// `XADD`: adds an entry to a stream. Redis 5.0.
+///
+/// It borrows everything, so making and encoding one allocates nothing. The reply is the entry's ID; `None` only with
+/// [`no_create`](Self::no_create) when there is no stream.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use resp::streams::XAdd;
+/// use resp::{RespCodec, StreamId};
+/// use tokio_util::codec::Encoder;
+///
+/// let fields = [("line", "to be or not to be")];
+/// let add = XAdd::new("play", StreamId::new(7, 1), &fields);
+///
+/// let mut out = BytesMut::new();
+/// RespCodec::default().encode(&add, &mut out)?;
+/// assert_eq!(out, "*5\r\n$4\r\nXADD\r\n$4\r\nplay\r\n$3\r\n7-1\r\n$4\r\nline\r\n$18\r\nto be or not to be\r\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XAdd<'a, F = &'a [u8], V = &'a [u8]> {
+    key: &'a [u8],
+    id: AddId,
+    fields: &'a [(F, V)],
+    create: bool,
+    trim: Option<Trim>,
+}
+
+impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
+    /// Adds an entry with these fields, of which there must be at least one.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), id: impl Into<AddId>, fields: &'a [(F, V)]) -> Self {
+        Self { key: key.as_ref(), id: id.into(), fields, create: true, trim: None }
+    }
+
+    /// `NOMKSTREAM`: does nothing when there is no stream. Redis 6.2.
+    #[must_use]
+    pub const fn no_create(mut self) -> Self {
+        self.create = false;
+        self
+    }
+
+    /// Trims the stream in the same step.
+    #[must_use]
+    pub const fn trim(mut self, trim: Trim) -> Self {
+        self.trim = Some(trim);
+        self
+    }
+}
+
+impl<F: AsRef<[u8]>, V: AsRef<[u8]>> Command for XAdd<'_, F, V> {
+    type Reply = Option<StreamId>;
+
+    fn name(&self) -> &str {
+        "XADD"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    #[inline]
+    fn encode(&self, out: &mut Request<'_>) {
+        let options = usize::from(!self.create) + self.trim.as_ref().map_or(0, Trim::args);
+        out.command("XADD", 2 + options + 2 * self.fields.len());
+        out.arg(self.key);
+        if !self.create {
+            out.arg("NOMKSTREAM");
+        }
+        if let Some(trim) = &self.trim {
+            trim.encode(out);
+        }
+        match self.id {
+            AddId::Id(id) => out.arg_id(id),
+            AddId::Auto => out.arg("*"),
+            AddId::AutoSeq(ms) => out.arg(format!("{ms}-*")),
+        }
+        for (field, value) in self.fields {
+            out.arg(field);
+            out.arg(value);
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Option<StreamId>, Error> {
+        if frame.value().is_null() { Ok(None) } else { reply::id(frame.value()).map(Some) }
+    }
+}

@@ -1,0 +1,324 @@
+use super::reply;
+use crate::{Command, Error, Frame, Request, StreamId};
+
+/// Where a consumer group begins to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupStart {
+    /// `$`: with the next entry that is added.
+    End,
+    /// Behind this ID; [`StreamId::ZERO`] for the whole stream.
+    After(StreamId),
+}
+
+impl From<StreamId> for GroupStart {
+    fn from(id: StreamId) -> Self {
+        Self::After(id)
+    }
+}
+
+impl GroupStart {
+    fn encode(self, out: &mut Request<'_>) {
+        match self {
+            Self::End => out.arg("$"),
+            Self::After(id) => out.arg_id(id),
+        }
+    }
+}
+
+/// `XGROUP CREATE`: makes a consumer group. Redis 5.0.
+///
+/// When there is one of this name, the error is [`ErrorKind::BusyGroup`](crate::ErrorKind::BusyGroup); when there is no stream,
+/// [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::streams::XGroupCreate;
+/// use resp::{ErrorKind, StreamId};
+///
+/// let create = XGroupCreate::new("events", "workers", StreamId::ZERO).make_stream();
+/// match connection.send(&create).await {
+///     Err(error) if error.kind() == ErrorKind::BusyGroup => {} // it is there already
+///     other => other?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XGroupCreate<'a> {
+    key: &'a [u8],
+    group: &'a [u8],
+    start: GroupStart,
+    make_stream: bool,
+    entries_read: Option<u64>,
+}
+
+impl<'a> XGroupCreate<'a> {
+    /// Makes a group of a stream.
+    pub fn new(
+        key: &'a (impl AsRef<[u8]> + ?Sized),
+        group: &'a (impl AsRef<[u8]> + ?Sized),
+        start: impl Into<GroupStart>,
+    ) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref(), start: start.into(), make_stream: false, entries_read: None }
+    }
+
+    /// `MKSTREAM`: makes an empty stream when there is none.
+    #[must_use]
+    pub const fn make_stream(mut self) -> Self {
+        self.make_stream = true;
+        self
+    }
+
+    /// How many entries the group counts as having read, so that its lag is known. Redis 7.0.
+    #[must_use]
+    pub const fn entries_read(mut self, entries: u64) -> Self {
+        self.entries_read = Some(entries);
+        self
+    }
+}
+
+impl Command for XGroupCreate<'_> {
+    type Reply = ();
+
+    fn name(&self) -> &str {
+        "XGROUP CREATE"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XGROUP", 4 + usize::from(self.make_stream) + 2 * usize::from(self.entries_read.is_some()));
+        out.arg("CREATE");
+        out.arg(self.key);
+        out.arg(self.group);
+        self.start.encode(out);
+        if self.make_stream {
+            out.arg("MKSTREAM");
+        }
+        if let Some(entries) = self.entries_read {
+            out.arg("ENTRIESREAD");
+            out.arg_int(entries);
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<(), Error> {
+        reply::ok(&frame)
+    }
+}
+
+/// `XGROUP SETID`: moves the place from which a group reads new entries. Redis 5.0.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::StreamId;
+/// use resp::streams::XGroupSetId;
+///
+/// connection.send(&XGroupSetId::new("events", "workers", StreamId::ZERO)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XGroupSetId<'a> {
+    key: &'a [u8],
+    group: &'a [u8],
+    start: GroupStart,
+    entries_read: Option<u64>,
+}
+
+impl<'a> XGroupSetId<'a> {
+    /// Moves a group.
+    pub fn new(
+        key: &'a (impl AsRef<[u8]> + ?Sized),
+        group: &'a (impl AsRef<[u8]> + ?Sized),
+        start: impl Into<GroupStart>,
+    ) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref(), start: start.into(), entries_read: None }
+    }
+
+    /// How many entries the group counts as having read, so that its lag is known. Redis 7.0.
+    #[must_use]
+    pub const fn entries_read(mut self, entries: u64) -> Self {
+        self.entries_read = Some(entries);
+        self
+    }
+}
+
+impl Command for XGroupSetId<'_> {
+    type Reply = ();
+
+    fn name(&self) -> &str {
+        "XGROUP SETID"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XGROUP", 4 + 2 * usize::from(self.entries_read.is_some()));
+        out.arg("SETID");
+        out.arg(self.key);
+        out.arg(self.group);
+        self.start.encode(out);
+        if let Some(entries) = self.entries_read {
+            out.arg("ENTRIESREAD");
+            out.arg_int(entries);
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<(), Error> {
+        reply::ok(&frame)
+    }
+}
+
+/// `XGROUP DESTROY`: removes a group with all that it has pending. Redis 5.0.
+///
+/// The reply is whether there was one.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// let was_there = connection.send(&resp::streams::XGroupDestroy::new("events", "workers")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XGroupDestroy<'a> {
+    key: &'a [u8],
+    group: &'a [u8],
+}
+
+impl<'a> XGroupDestroy<'a> {
+    /// Removes a group.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), group: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref() }
+    }
+}
+
+impl Command for XGroupDestroy<'_> {
+    type Reply = bool;
+
+    fn name(&self) -> &str {
+        "XGROUP DESTROY"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XGROUP", 3);
+        out.arg("DESTROY");
+        out.arg(self.key);
+        out.arg(self.group);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<bool, Error> {
+        reply::flag(&frame)
+    }
+}
+
+/// `XGROUP CREATECONSUMER`: makes a consumer of a group, which reading does by itself. Redis 6.2.
+///
+/// The reply is whether it is new.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// let is_new = connection.send(&resp::streams::XGroupCreateConsumer::new("events", "workers", "me")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XGroupCreateConsumer<'a> {
+    key: &'a [u8],
+    group: &'a [u8],
+    consumer: &'a [u8],
+}
+
+impl<'a> XGroupCreateConsumer<'a> {
+    /// Makes a consumer.
+    pub fn new(
+        key: &'a (impl AsRef<[u8]> + ?Sized),
+        group: &'a (impl AsRef<[u8]> + ?Sized),
+        consumer: &'a (impl AsRef<[u8]> + ?Sized),
+    ) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref(), consumer: consumer.as_ref() }
+    }
+}
+
+impl Command for XGroupCreateConsumer<'_> {
+    type Reply = bool;
+
+    fn name(&self) -> &str {
+        "XGROUP CREATECONSUMER"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XGROUP", 4);
+        out.arg("CREATECONSUMER");
+        out.arg(self.key);
+        out.arg(self.group);
+        out.arg(self.consumer);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<bool, Error> {
+        reply::flag(&frame)
+    }
+}
+
+/// `XGROUP DELCONSUMER`: removes a consumer. Redis 5.0.
+///
+/// The reply is how many entries it had pending: they are lost to the group, unless they are claimed before.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// let lost = connection.send(&resp::streams::XGroupDelConsumer::new("events", "workers", "me")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XGroupDelConsumer<'a> {
+    key: &'a [u8],
+    group: &'a [u8],
+    consumer: &'a [u8],
+}
+
+impl<'a> XGroupDelConsumer<'a> {
+    /// Removes a consumer.
+    pub fn new(
+        key: &'a (impl AsRef<[u8]> + ?Sized),
+        group: &'a (impl AsRef<[u8]> + ?Sized),
+        consumer: &'a (impl AsRef<[u8]> + ?Sized),
+    ) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref(), consumer: consumer.as_ref() }
+    }
+}
+
+impl Command for XGroupDelConsumer<'_> {
+    type Reply = u64;
+
+    fn name(&self) -> &str {
+        "XGROUP DELCONSUMER"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XGROUP", 4);
+        out.arg("DELCONSUMER");
+        out.arg(self.key);
+        out.arg(self.group);
+        out.arg(self.consumer);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+        reply::count(&frame)
+    }
+}

@@ -1,0 +1,266 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::entry;
+use super::reply;
+use super::{Entries, Entry};
+use crate::{Command, Error, Frame, Kind, Request, StreamId, Value};
+
+/// `XINFO STREAM`: what the server knows of a stream. Redis 5.0.
+///
+/// When there is none, the error is [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// let info = connection.send(&resp::streams::XInfoStream::new("events")).await?;
+/// println!("{} entries, the last was {}", info.length, info.last_generated_id);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XInfoStream<'a> {
+    key: &'a [u8],
+}
+
+impl<'a> XInfoStream<'a> {
+    /// Asks about a stream.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { key: key.as_ref() }
+    }
+}
+
+/// What [`XInfoStream`] answers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StreamInfo {
+    /// How many entries there are.
+    pub length: u64,
+    /// The largest ID that was ever given; it survives deletion and trimming.
+    pub last_generated_id: StreamId,
+    /// The largest ID that was deleted. Redis 7.0.
+    pub max_deleted_entry_id: Option<StreamId>,
+    /// How many entries were ever added. Redis 7.0.
+    pub entries_added: Option<u64>,
+    /// The first entry's ID as the server has noted it. Redis 7.0.
+    pub recorded_first_entry_id: Option<StreamId>,
+    /// How many consumer groups there are.
+    pub groups: u64,
+    /// How many keys the stream's radix tree has.
+    pub radix_tree_keys: u64,
+    /// How many nodes the stream's radix tree has.
+    pub radix_tree_nodes: u64,
+    entries: Entries,
+    has_first: bool,
+    has_last: bool,
+}
+
+impl StreamInfo {
+    /// The first entry.
+    #[must_use]
+    pub fn first_entry(&self) -> Option<Entry<'_>> {
+        if self.has_first { self.entries.first() } else { None }
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn last_entry(&self) -> Option<Entry<'_>> {
+        if self.has_last { self.entries.last() } else { None }
+    }
+}
+
+impl Command for XInfoStream<'_> {
+    type Reply = StreamInfo;
+
+    fn name(&self) -> &str {
+        "XINFO STREAM"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XINFO", 2);
+        out.arg("STREAM");
+        out.arg(self.key);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<StreamInfo, Error> {
+        let map = frame.value();
+        let named = |name: &[u8]| map.get(name).filter(|entry| !entry.is_null());
+        let (first, last) = (named(b"first-entry"), named(b"last-entry"));
+        let mut index = Vec::new();
+        entry::index(&frame, first.into_iter().chain(last), &mut index)?;
+        Ok(StreamInfo {
+            length: reply::number(map, "length")?,
+            last_generated_id: reply::optional_id(map, "last-generated-id")
+                .ok_or_else(|| reply::missing(map, "last-generated-id"))?,
+            max_deleted_entry_id: reply::optional_id(map, "max-deleted-entry-id"),
+            entries_added: reply::optional_number(map, "entries-added"),
+            recorded_first_entry_id: reply::optional_id(map, "recorded-first-entry-id"),
+            groups: reply::number(map, "groups")?,
+            radix_tree_keys: reply::number(map, "radix-tree-keys")?,
+            radix_tree_nodes: reply::number(map, "radix-tree-nodes")?,
+            has_first: first.is_some(),
+            has_last: last.is_some(),
+            entries: Entries::from_index(frame, index),
+        })
+    }
+}
+
+/// `XINFO GROUPS`: the consumer groups of a stream. Redis 5.0.
+///
+/// When there is no stream, the error is [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// for group in connection.send(&resp::streams::XInfoGroups::new("events")).await? {
+///     println!("{:?}: {} pending, {:?} to come", group.name, group.pending, group.lag);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XInfoGroups<'a> {
+    key: &'a [u8],
+}
+
+impl<'a> XInfoGroups<'a> {
+    /// Asks about a stream's groups.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { key: key.as_ref() }
+    }
+}
+
+/// A consumer group, as [`XInfoGroups`] describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupInfo {
+    /// The group's name.
+    pub name: Bytes,
+    /// How many consumers it has.
+    pub consumers: u64,
+    /// How many entries are delivered and not acknowledged.
+    pub pending: u64,
+    /// The last entry that was delivered.
+    pub last_delivered_id: StreamId,
+    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    pub entries_read: Option<u64>,
+    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    pub lag: Option<u64>,
+}
+
+impl Command for XInfoGroups<'_> {
+    type Reply = Vec<GroupInfo>;
+
+    fn name(&self) -> &str {
+        "XINFO GROUPS"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XINFO", 2);
+        out.arg("GROUPS");
+        out.arg(self.key);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Vec<GroupInfo>, Error> {
+        maps(&frame)?
+            .map(|map| {
+                Ok(GroupInfo {
+                    name: reply::bytes(&frame, map, "name")?,
+                    consumers: reply::number(map, "consumers")?,
+                    pending: reply::number(map, "pending")?,
+                    last_delivered_id: reply::optional_id(map, "last-delivered-id")
+                        .ok_or_else(|| reply::missing(map, "last-delivered-id"))?,
+                    entries_read: reply::optional_number(map, "entries-read"),
+                    lag: reply::optional_number(map, "lag"),
+                })
+            })
+            .collect()
+    }
+}
+
+/// `XINFO CONSUMERS`: the consumers of a group. Redis 5.0.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// for consumer in connection.send(&resp::streams::XInfoConsumers::new("events", "workers")).await? {
+///     println!("{:?} has {} pending", consumer.name, consumer.pending);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XInfoConsumers<'a> {
+    key: &'a [u8],
+    group: &'a [u8],
+}
+
+impl<'a> XInfoConsumers<'a> {
+    /// Asks about a group's consumers.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), group: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref() }
+    }
+}
+
+/// A consumer, as [`XInfoConsumers`] describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerInfo {
+    /// The consumer's name.
+    pub name: Bytes,
+    /// How many entries it has and has not acknowledged.
+    pub pending: u64,
+    /// Since when it has not tried anything.
+    pub idle: Duration,
+    /// Since when it has not got anything; `None` when it never has, or the server is older than Redis 7.2.
+    pub inactive: Option<Duration>,
+}
+
+impl Command for XInfoConsumers<'_> {
+    type Reply = Vec<ConsumerInfo>;
+
+    fn name(&self) -> &str {
+        "XINFO CONSUMERS"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XINFO", 3);
+        out.arg("CONSUMERS");
+        out.arg(self.key);
+        out.arg(self.group);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Vec<ConsumerInfo>, Error> {
+        maps(&frame)?
+            .map(|map| {
+                Ok(ConsumerInfo {
+                    name: reply::bytes(&frame, map, "name")?,
+                    pending: reply::number(map, "pending")?,
+                    idle: Duration::from_millis(reply::optional_number(map, "idle").unwrap_or(0)),
+                    // -1 for never.
+                    inactive: reply::optional_number(map, "inactive").map(Duration::from_millis),
+                })
+            })
+            .collect()
+    }
+}
+
+/// The elements of a reply that is an array of maps.
+fn maps(frame: &Frame) -> Result<impl Iterator<Item = Value<'_>>, Error> {
+    let reply = frame.value();
+    if reply.kind() == Kind::Array {
+        Ok(reply.children())
+    } else {
+        Err(Error::unexpected_reply("an array of maps", reply))
+    }
+}

@@ -1,0 +1,43 @@
+use super::reply;
+use crate::{Command, Error, Frame, Request};
+
+/// `XLEN`: how many entries a stream has, 0 when there is none. Redis 5.0.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// let entries = connection.send(&resp::streams::XLen::new("events")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XLen<'a> {
+    key: &'a [u8],
+}
+
+impl<'a> XLen<'a> {
+    /// Counts the entries of a stream.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { key: key.as_ref() }
+    }
+}
+
+impl Command for XLen<'_> {
+    type Reply = u64;
+
+    fn name(&self) -> &str {
+        "XLEN"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XLEN", 1);
+        out.arg(self.key);
+    }
+
+    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+        reply::count(&frame)
+    }
+}

@@ -1,0 +1,111 @@
+use super::StreamEntries;
+use crate::{Block, Blocking, Command, Error, Frame, Request, StreamId};
+
+/// From where [`XRead`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// Entries with larger IDs than this one; [`StreamId::ZERO`] for all.
+    After(StreamId),
+    /// `$`: entries that are added from now on; makes sense only with BLOCK.
+    New,
+    /// `+`: the last entry. Redis 7.4.
+    Last,
+}
+
+impl From<StreamId> for ReadFrom {
+    fn from(id: StreamId) -> Self {
+        Self::After(id)
+    }
+}
+
+/// `XREAD`: reads entries from one or several streams. Redis 5.0.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use std::time::Duration;
+/// use resp::streams::{ReadFrom, XRead};
+/// use resp::Block;
+///
+/// let read = XRead::new("events", ReadFrom::New).count(10).block(Block::For(Duration::from_secs(1)));
+/// for entry in &connection.send_blocking(&read).await? {
+///     println!("{entry:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct XRead<'a> {
+    first: (&'a [u8], ReadFrom),
+    more: Vec<(&'a [u8], ReadFrom)>,
+    count: Option<u64>,
+    block: Option<Block>,
+}
+
+impl<'a> XRead<'a> {
+    /// Reads one stream.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), from: impl Into<ReadFrom>) -> Self {
+        Self { first: (key.as_ref(), from.into()), more: Vec::new(), count: None, block: None }
+    }
+
+    /// Reads another stream too.
+    #[must_use]
+    pub fn and(mut self, key: &'a (impl AsRef<[u8]> + ?Sized), from: impl Into<ReadFrom>) -> Self {
+        self.more.push((key.as_ref(), from.into()));
+        self
+    }
+
+    /// At most so many entries of each stream.
+    #[must_use]
+    pub const fn count(mut self, entries: u64) -> Self {
+        self.count = Some(entries);
+        self
+    }
+
+    /// Waits in the server until there is an entry.
+    #[must_use]
+    pub fn block(mut self, block: Block) -> Blocking<Self> {
+        self.block = Some(block);
+        Blocking::new(self, block)
+    }
+}
+
+impl Command for XRead<'_> {
+    type Reply = StreamEntries;
+
+    fn name(&self) -> &str {
+        "XREAD"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.first.0)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        let streams = || std::iter::once(&self.first).chain(&self.more);
+        let options = 2 * usize::from(self.count.is_some()) + 2 * usize::from(self.block.is_some());
+        out.command("XREAD", options + 1 + 2 * (1 + self.more.len()));
+        if let Some(count) = self.count {
+            out.arg("COUNT");
+            out.arg_int(count);
+        }
+        if let Some(block) = self.block {
+            out.arg("BLOCK");
+            out.arg_int(block.millis());
+        }
+        out.arg("STREAMS");
+        for (key, _) in streams() {
+            out.arg(key);
+        }
+        for (_, from) in streams() {
+            match from {
+                ReadFrom::After(id) => out.arg_id(*id),
+                ReadFrom::New => out.arg("$"),
+                ReadFrom::Last => out.arg("+"),
+            }
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<StreamEntries, Error> {
+        StreamEntries::from_frame(frame)
+    }
+}

@@ -1,0 +1,135 @@
+use std::time::Duration;
+
+use super::StreamEntries;
+use crate::{Block, Blocking, Command, Error, Frame, Request, StreamId};
+
+/// From where [`XReadGroup`] reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupFrom {
+    /// `>`: entries that no consumer of the group has had.
+    New,
+    /// What this consumer has had and not acknowledged, with larger IDs than this one; [`StreamId::ZERO`] for all of it.
+    Pending(StreamId),
+}
+
+/// `XREADGROUP`: reads entries as a consumer of a group. Redis 5.0.
+///
+/// See [`StreamEntries`] for an example. Without the group the error is [`ErrorKind::NoGroup`](crate::ErrorKind::NoGroup).
+#[derive(Clone, Debug)]
+pub struct XReadGroup<'a> {
+    group: &'a [u8],
+    consumer: &'a [u8],
+    first: (&'a [u8], GroupFrom),
+    more: Vec<(&'a [u8], GroupFrom)>,
+    count: Option<u64>,
+    no_ack: bool,
+    claim: Option<Duration>,
+    block: Option<Block>,
+}
+
+impl<'a> XReadGroup<'a> {
+    /// Reads one stream.
+    pub fn new(
+        group: &'a (impl AsRef<[u8]> + ?Sized),
+        consumer: &'a (impl AsRef<[u8]> + ?Sized),
+        key: &'a (impl AsRef<[u8]> + ?Sized),
+        from: GroupFrom,
+    ) -> Self {
+        Self {
+            group: group.as_ref(),
+            consumer: consumer.as_ref(),
+            first: (key.as_ref(), from),
+            more: Vec::new(),
+            count: None,
+            no_ack: false,
+            claim: None,
+            block: None,
+        }
+    }
+
+    /// Reads another stream too.
+    #[must_use]
+    pub fn and(mut self, key: &'a (impl AsRef<[u8]> + ?Sized), from: GroupFrom) -> Self {
+        self.more.push((key.as_ref(), from));
+        self
+    }
+
+    /// At most so many entries of each stream.
+    #[must_use]
+    pub const fn count(mut self, entries: u64) -> Self {
+        self.count = Some(entries);
+        self
+    }
+
+    /// `NOACK`: entries count as acknowledged when they are delivered, so what is lost on the way is lost.
+    #[must_use]
+    pub const fn no_ack(mut self) -> Self {
+        self.no_ack = true;
+        self
+    }
+
+    /// `CLAIM`: first takes over entries that were delivered to anybody this long ago and not acknowledged. Redis 8.4.
+    #[must_use]
+    pub const fn claim(mut self, min_idle: Duration) -> Self {
+        self.claim = Some(min_idle);
+        self
+    }
+
+    /// Waits in the server until there is an entry. Has no effect on pending ones.
+    #[must_use]
+    pub fn block(mut self, block: Block) -> Blocking<Self> {
+        self.block = Some(block);
+        Blocking::new(self, block)
+    }
+}
+
+impl Command for XReadGroup<'_> {
+    type Reply = StreamEntries;
+
+    fn name(&self) -> &str {
+        "XREADGROUP"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.first.0)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        let streams = || std::iter::once(&self.first).chain(&self.more);
+        let pairs = [self.count.is_some(), self.block.is_some(), self.claim.is_some()];
+        let options = 2 * pairs.iter().filter(|set| **set).count() + usize::from(self.no_ack);
+        out.command("XREADGROUP", 3 + options + 1 + 2 * (1 + self.more.len()));
+        out.arg("GROUP");
+        out.arg(self.group);
+        out.arg(self.consumer);
+        if let Some(count) = self.count {
+            out.arg("COUNT");
+            out.arg_int(count);
+        }
+        if let Some(block) = self.block {
+            out.arg("BLOCK");
+            out.arg_int(block.millis());
+        }
+        if let Some(min_idle) = self.claim {
+            out.arg("CLAIM");
+            out.arg_int(super::millis(min_idle));
+        }
+        if self.no_ack {
+            out.arg("NOACK");
+        }
+        out.arg("STREAMS");
+        for (key, _) in streams() {
+            out.arg(key);
+        }
+        for (_, from) in streams() {
+            match from {
+                GroupFrom::New => out.arg(">"),
+                GroupFrom::Pending(id) => out.arg_id(*id),
+            }
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<StreamEntries, Error> {
+        StreamEntries::from_frame(frame)
+    }
+}

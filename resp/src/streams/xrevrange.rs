@@ -1,0 +1,67 @@
+use std::ops::RangeBounds;
+
+use super::Entries;
+use super::range::IdRange;
+use crate::{Command, Error, Frame, Request, StreamId};
+
+/// `XREVRANGE`: the entries of a range of IDs, the last one first. Redis 5.0.
+///
+/// The range is one of Rust's. Ends that are left out (`a..b`) need Redis 6.2.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::StreamId;
+/// use resp::streams::XRevRange;
+///
+/// let all = connection.send(&XRevRange::new("events", ..)).await?;
+/// let some = connection.send(&XRevRange::new("events", StreamId::new(7, 0)..=StreamId::new(8, 0)).count(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XRevRange<'a> {
+    key: &'a [u8],
+    range: IdRange,
+    count: Option<u64>,
+}
+
+impl<'a> XRevRange<'a> {
+    /// Reads a range of a stream.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), range: impl RangeBounds<StreamId>) -> Self {
+        Self { key: key.as_ref(), range: IdRange::new(&range), count: None }
+    }
+
+    /// At most so many entries.
+    #[must_use]
+    pub const fn count(mut self, entries: u64) -> Self {
+        self.count = Some(entries);
+        self
+    }
+}
+
+impl Command for XRevRange<'_> {
+    type Reply = Entries;
+
+    fn name(&self) -> &str {
+        "XREVRANGE"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XREVRANGE", 3 + 2 * usize::from(self.count.is_some()));
+        out.arg(self.key);
+        self.range.encode_end(out);
+        self.range.encode_start(out);
+        if let Some(count) = self.count {
+            out.arg("COUNT");
+            out.arg_int(count);
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<Entries, Error> {
+        Entries::from_frame(frame)
+    }
+}

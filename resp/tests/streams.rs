@@ -1,0 +1,268 @@
+//! The stream commands on a real server, in RESP2 and RESP3.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use resp::streams::*;
+use resp::{Block, ErrorKind, Pipeline, Protocol, StreamId, Transaction, cmd};
+use support::Server;
+
+fn id(ms: u64, seq: u64) -> StreamId {
+    StreamId::new(ms, seq)
+}
+
+#[tokio::test]
+async fn both_protocols_give_the_same_values() {
+    let server = Server::start();
+    let [two, three] = server.both().await;
+    assert_eq!((two.protocol(), three.protocol()), (Protocol::Resp2, Protocol::Resp3));
+    for mut connection in [two, three] {
+        connection.send(&cmd("FLUSHALL")).await.unwrap();
+        let c = &mut connection;
+
+        // Nothing there yet.
+        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 0);
+        assert!(c.send(&XRange::new("s", ..)).await.unwrap().is_empty());
+        assert!(c.send(&XRead::new("s", StreamId::ZERO)).await.unwrap().is_empty());
+        let missing = c.send(&XInfoStream::new("s")).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
+        let missing = c.send(&XInfoGroups::new("s")).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
+        let missing = c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
+        let missing = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap_err();
+        assert_eq!((missing.kind(), missing.code()), (ErrorKind::NoGroup, "NOGROUP"), "{missing}");
+        assert!(missing.to_string().starts_with("XREADGROUP s: NOGROUP"), "{missing}");
+
+        // Adding.
+        let fields = [(&b"line"[..], &b"\0\r\n\xff"[..]), (b"", b""), (b"line", b"again")];
+        assert_eq!(c.send(&XAdd::new("s", id(5, 1), &fields)).await.unwrap(), Some(id(5, 1)));
+        assert_eq!(c.send(&XAdd::new("s", AddId::AutoSeq(5), &fields)).await.unwrap(), Some(id(5, 2)));
+        let small = c.send(&XAdd::new("s", id(5, 2), &fields)).await.unwrap_err();
+        assert_eq!(small.kind(), ErrorKind::IdTooSmall, "{small}");
+        assert_eq!(c.send(&XAdd::new("none", AddId::Auto, &fields).no_create()).await.unwrap(), None);
+        let auto = c.send(&XAdd::new("s", AddId::Auto, &fields)).await.unwrap().unwrap();
+        assert!(auto > id(5, 2));
+        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 3);
+
+        // Reading.
+        let entries = c.send(&XRange::new("s", id(5, 1)..=id(5, 2))).await.unwrap();
+        assert_eq!(entries.ids().collect::<Vec<_>>(), [id(5, 1), id(5, 2)]);
+        for entry in &entries {
+            assert_eq!(entry.fields.unwrap().collect::<Vec<_>>(), fields);
+            assert_eq!(entry.id_bytes, entry.id.to_string().as_bytes());
+            assert_eq!(entry.field(b"line"), Some(&b"\0\r\n\xff"[..]));
+            assert_eq!(entries.share(entry.field(b"line").unwrap()), &b"\0\r\n\xff"[..]);
+        }
+        let backwards = c.send(&XRevRange::new("s", ..auto).count(1)).await.unwrap();
+        assert_eq!(backwards.ids().collect::<Vec<_>>(), [id(5, 2)]);
+
+        // A group.
+        let create = XGroupCreate::new("s", "g", StreamId::ZERO).make_stream();
+        c.send(&create).await.unwrap();
+        assert_eq!(c.send(&create).await.unwrap_err().kind(), ErrorKind::BusyGroup);
+        let read = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New).count(2)).await.unwrap();
+        assert_eq!(read.ids().collect::<Vec<_>>(), [id(5, 1), id(5, 2)]);
+        let streams: Vec<_> = read.streams().map(|(key, entries)| (key.to_vec(), entries.len())).collect();
+        assert_eq!(streams, [(b"s".to_vec(), 2)]);
+
+        let pending = c.send(&XPending::new("s", "g")).await.unwrap();
+        assert_eq!((pending.count, pending.first, pending.last), (2, Some(id(5, 1)), Some(id(5, 2))));
+        assert_eq!(pending.consumers, [("c".into(), 2)]);
+        let one_by_one = XPending::new("s", "g").entries(.., 10).consumer("c").idle(Duration::ZERO);
+        let one_by_one = c.send(&one_by_one).await.unwrap();
+        assert_eq!(
+            one_by_one.iter().map(|entry| (entry.id, entry.deliveries)).collect::<Vec<_>>(),
+            [(id(5, 1), 1), (id(5, 2), 1)]
+        );
+
+        // An entry that is deleted while it is pending has an ID and no fields.
+        assert_eq!(c.send(&XDel::new("s", &[id(5, 1)])).await.unwrap(), 1);
+        let again = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::Pending(StreamId::ZERO))).await.unwrap();
+        let again: Vec<_> = again.into_iter().map(|entry| (entry.id, entry.fields.is_some())).collect();
+        assert_eq!(again, [(id(5, 1), false), (id(5, 2), true)]);
+
+        // Somebody else takes over.
+        let claimed = c.send(&XClaim::new("s", "g", "d", Duration::ZERO, [id(5, 2)])).await.unwrap();
+        assert_eq!(claimed.ids().collect::<Vec<_>>(), [id(5, 2)]);
+        let ids = c.send(&XClaim::new("s", "g", "e", Duration::ZERO, [id(5, 2)]).just_id()).await.unwrap();
+        assert_eq!(ids, [id(5, 2)]);
+        let claimed = c.send(&XAutoClaim::new("s", "g", "d", Duration::ZERO, StreamId::ZERO)).await.unwrap();
+        assert_eq!(claimed.next, StreamId::ZERO);
+        assert_eq!(claimed.entries.ids().collect::<Vec<_>>(), [id(5, 2)]);
+        assert_eq!(claimed.deleted, [id(5, 1)]);
+
+        assert_eq!(c.send(&XAck::new("s", "g", [id(5, 1), id(5, 2), id(9, 9)])).await.unwrap(), 1);
+        let none = c.send(&XPending::new("s", "g")).await.unwrap();
+        assert_eq!((none.count, none.first, none.consumers.len()), (0, None, 0));
+        let read = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
+        assert_eq!(c.send(&XAck::new("s", "g", read.ids())).await.unwrap(), 1);
+        let nothing = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
+        assert!(nothing.is_empty());
+
+        // What the server knows.
+        let info = c.send(&XInfoStream::new("s")).await.unwrap();
+        assert_eq!((info.length, info.last_generated_id, info.groups), (2, auto, 1));
+        assert_eq!((info.entries_added, info.max_deleted_entry_id), (Some(3), Some(id(5, 1))));
+        assert_eq!(info.first_entry().unwrap().id, id(5, 2));
+        assert_eq!(info.last_entry().unwrap().field(b"line"), Some(&b"\0\r\n\xff"[..]));
+        let groups = c.send(&XInfoGroups::new("s")).await.unwrap();
+        assert_eq!(groups.len(), 1);
+        assert_eq!((&groups[0].name[..], groups[0].pending, groups[0].last_delivered_id), (&b"g"[..], 0, auto));
+        let consumers = c.send(&XInfoConsumers::new("s", "g")).await.unwrap();
+        assert_eq!(consumers.iter().map(|consumer| &consumer.name[..]).collect::<Vec<_>>(), [b"c", b"d", b"e"]);
+
+        // A lag that the server cannot tell is none.
+        c.send(&XGroupSetId::new("s", "g", id(5, 1))).await.unwrap();
+        c.send(&XDel::new("s", &[auto])).await.unwrap();
+        assert_eq!(c.send(&XInfoGroups::new("s")).await.unwrap()[0].lag, None);
+
+        // Consumers and groups go away.
+        assert!(c.send(&XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
+        assert!(!c.send(&XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
+        assert_eq!(c.send(&XGroupDelConsumer::new("s", "g", "f")).await.unwrap(), 0);
+        assert!(c.send(&XGroupDestroy::new("s", "g")).await.unwrap());
+        assert!(!c.send(&XGroupDestroy::new("s", "g")).await.unwrap());
+
+        // Trimming keeps the last ID.
+        assert_eq!(c.send(&XTrim::new("s", Trim::max_len(0))).await.unwrap(), 1);
+        let info = c.send(&XInfoStream::new("s")).await.unwrap();
+        assert_eq!((info.length, info.last_generated_id), (0, auto));
+        assert!(info.first_entry().is_none() && info.last_entry().is_none());
+        c.send(&XSetId::new("s", StreamId::new(u64::MAX - 1, 0)).counters(9, id(7, 7))).await.unwrap();
+        let last = [("a", "b")];
+        c.send(&XAdd::new("s", StreamId::MAX, &last).trim(Trim::min_id(id(6, 0)).limit(5))).await.unwrap();
+
+        // A key of another type.
+        c.send(&cmd("SET").arg("text").arg(1)).await.unwrap();
+        let wrong = c.send(&XLen::new("text")).await.unwrap_err();
+        assert_eq!((wrong.kind(), wrong.is_transient()), (ErrorKind::WrongType, false), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn several_streams() {
+    let server = Server::start();
+    for mut c in server.both().await {
+        c.send(&cmd("FLUSHALL")).await.unwrap();
+        for (key, ms) in [("a", 1), ("b", 2), ("b", 3)] {
+            c.send(&XAdd::new(key, id(ms, 0), &[("f", "v")])).await.unwrap();
+        }
+        let read = XRead::new("a", StreamId::ZERO).and("none", StreamId::ZERO).and("b", id(2, 0)).count(5);
+        let read = c.send(&read).await.unwrap();
+        let streams: Vec<_> = read.streams().map(|(key, entries)| (key, entries.ids().collect::<Vec<_>>())).collect();
+        assert_eq!(streams, [(&b"a"[..], vec![id(1, 0)]), (b"b", vec![id(3, 0)])]);
+        assert_eq!(read.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_blocking_read_waits_and_ends() {
+    let server = Server::start();
+    for mut c in server.both().await {
+        c.send(&cmd("FLUSHALL")).await.unwrap();
+        c.set_command_timeout(Some(Duration::from_millis(1)));
+        let began = Instant::now();
+        let read = XRead::new("s", ReadFrom::New).block(Block::For(Duration::from_millis(50)));
+        assert!(c.send_blocking(&read).await.unwrap().is_empty());
+        assert!(began.elapsed() >= Duration::from_millis(50));
+
+        let mut other = server.connect().await;
+        let read = XRead::new("s", ReadFrom::New).block(Block::Forever);
+        let add = async {
+            // The reader blocks before the entry is added.
+            while !clients(&mut other).await.contains("cmd=xread") {}
+            other.send(&XAdd::new("s", id(1, 1), &[("a", "b")])).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(c.send_blocking(&read), add);
+        assert_eq!(read.unwrap().ids().collect::<Vec<_>>(), [id(1, 1)]);
+    }
+}
+
+async fn clients(connection: &mut resp::Connection) -> String {
+    let list = connection.send(&cmd("CLIENT LIST")).await.unwrap();
+    list.value().as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn pipelines_and_transactions() {
+    let server = Server::start();
+    for mut c in server.both().await {
+        c.send(&cmd("FLUSHALL")).await.unwrap();
+        let mut pipeline = Pipeline::new();
+        let first = pipeline.add(XAdd::new("s", id(1, 1), &[("a", "b")]));
+        let second = pipeline.add(XAdd::new("s", id(1, 1), &[("a", "b")]));
+        let length = pipeline.add(XLen::new("s"));
+        let mut replies = c.run(&pipeline).await.unwrap();
+        assert_eq!(replies.take(length).unwrap(), 1);
+        assert_eq!(replies.take(first).unwrap(), Some(id(1, 1)));
+        assert_eq!(replies.take(second).unwrap_err().kind(), ErrorKind::IdTooSmall);
+
+        let mut transaction = Transaction::new();
+        let added = transaction.add(XAdd::new("s", id(2, 1), &[("a", "b")]));
+        let again = transaction.add(XAdd::new("s", id(2, 1), &[("a", "b")]));
+        let range = transaction.add(XRange::new("s", ..));
+        let mut replies = c.exec(&transaction).await.unwrap().unwrap();
+        assert_eq!(replies.take(added).unwrap(), Some(id(2, 1)));
+        assert_eq!(replies.take(again).unwrap_err().kind(), ErrorKind::IdTooSmall);
+        let range = replies.take(range).unwrap();
+        assert_eq!(range.ids().collect::<Vec<_>>(), [id(1, 1), id(2, 1)]);
+        assert_eq!(range.last().unwrap().field(b"a"), Some(&b"b"[..]));
+
+        // Refused before it begins: nothing is done.
+        let mut transaction = Transaction::new();
+        transaction.add(XAdd::new("s", id(3, 1), &[("a", "b")]));
+        transaction.add(cmd("NOSUCH"));
+        let error = c.exec(&transaction).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownCommand, "{error}");
+        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 2);
+
+        // A watched key that changes.
+        c.send(&cmd("WATCH").arg("s")).await.unwrap();
+        let mut other = server.connect().await;
+        other.send(&XAdd::new("s", id(4, 1), &[("a", "b")])).await.unwrap();
+        let mut transaction = Transaction::new();
+        transaction.add(XLen::new("s"));
+        assert!(c.exec(&transaction).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn the_next_transaction_travels_behind_this_one() {
+    const BATCH: usize = 1000;
+    let server = Server::start();
+    for mut c in server.both().await {
+        c.send(&cmd("FLUSHALL")).await.unwrap();
+        let queue = |c: &mut resp::Connection, batch: u64| {
+            c.queue_multi();
+            for n in 0..BATCH as u64 {
+                c.queue(&XAdd::new("s", id(batch, n), &[("line", "text")]));
+            }
+        };
+        queue(&mut c, 1);
+        for batch in 1..=5 {
+            c.queue_exec();
+            queue(&mut c, batch + 1);
+            c.receive_queued(BATCH).await.unwrap();
+            let result = c.receive_exec().await.unwrap().unwrap();
+            assert_eq!(result.value().len(), BATCH);
+            assert!(result.value().children().all(|reply| !reply.kind().is_error()));
+        }
+        // A refusal is told after all replies were taken.
+        c.receive_queued(BATCH).await.unwrap();
+        c.queue(&cmd("DISCARD"));
+        c.receive().await.unwrap().into_result().unwrap();
+        c.queue_multi();
+        c.queue(&cmd("NOSUCH"));
+        c.queue(&XLen::new("s"));
+        c.queue_exec();
+        let refused = c.receive_queued(2).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::UnknownCommand);
+        assert_eq!(c.receive_exec().await.unwrap_err().kind(), ErrorKind::ExecAbort);
+        assert_eq!(c.owed(), 0);
+        assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 5 * BATCH as u64);
+    }
+}

@@ -1,0 +1,98 @@
+//! A private server for each test. `REDIS_SERVER=/path` chooses the binary.
+#![allow(dead_code, reason = "each test uses some of it")]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use resp::{Config, Connection, Endpoint};
+
+pub(crate) struct Server {
+    child: Child,
+    folder: tempfile::TempDir,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Starts a server on a Unix socket and a free port.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> Self {
+        // Another process can take the port between the look and the start.
+        for _ in 0..10 {
+            if let Some(server) = Self::try_start(options) {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; REDIS_SERVER=/path chooses the binary");
+    }
+
+    fn try_start(options: &[&str]) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let binary = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut child = Command::new(&binary)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--unixsocket", "redis.sock", "--dir", "."])
+            .args(options)
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if std::os::unix::net::UnixStream::connect(folder.path().join("redis.sock")).is_ok() {
+                return Some(Self { child, folder, port });
+            }
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Over the Unix socket.
+    pub(crate) fn config(&self) -> Config {
+        Config::new(Endpoint::unix(self.folder.path().join("redis.sock")))
+    }
+
+    /// Over TCP.
+    pub(crate) fn tcp(&self) -> Config {
+        Config::new(Endpoint::tcp("127.0.0.1", self.port))
+    }
+
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::connect(&self.config()).await.unwrap()
+    }
+
+    /// One connection that speaks RESP2 and one that speaks RESP3.
+    pub(crate) async fn both(&self) -> [Connection; 2] {
+        [Connection::connect(&self.config().resp2(true)).await.unwrap(), self.connect().await]
+    }
+
+    /// The server's major and minor version.
+    pub(crate) async fn version(&self) -> (u32, u32) {
+        let info = self.connect().await.send(&resp::cmd("INFO server")).await.unwrap();
+        let text = info.value().as_str().unwrap().to_owned();
+        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+        let mut parts = version.split('.').map(|part| part.parse().unwrap());
+        (parts.next().unwrap(), parts.next().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
