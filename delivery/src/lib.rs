@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The delivery rules of the project, without I/O and without clocks.
+//!
+//! The system stands on one idea: **the entry ID is the position in the source**. An entry `<generation>-<end>` is the range of
+//! bytes that ends at `end` in one physical content of the input file. Everything here follows from it.
+//!
+//! # Layout
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`entry`] | the four fields of an entry, and the byte range that an entry covers |
+//! | [`split`] | cutting a file's bytes into entries |
+//! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
+//! | [`journal`] | the writer's commit journal: its format and its recovery |
+//! | [`source`] | generations, identity of a content, the source record |
+//! | [`resume`] | where a reader goes on |
+//!
+//! Both services and the tests use these rules, so that neither side can have a rule of its own.
+
+pub mod entry;
+pub mod journal;
+pub mod ranges;
+pub mod resume;
+pub mod source;
+pub mod split;
+
+/// The hash used for fingerprints, guards and journal records: xxh3, 64 bits.
+///
+/// It finds accidents (torn writes, another file), not attacks.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}

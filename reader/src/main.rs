@@ -1,2 +1,45 @@
-//! Placeholder.
-fn main() {}
+//! `reader`: follows a text file and streams its lines into a Redis Stream, each exactly once.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `args.rs` | flags |
+//! | `content.rs` | an open file, and whether it is a content that is known |
+//! | `window.rs` | the bytes at hand, read in large blocks |
+//! | `folder.rs` | finding contents: the input's path, and where rotation put the earlier ones |
+//! | `state.rs` | the small file with the input's identity |
+//! | `session.rs` | what is done with one connection: resume, then stream |
+//! | `resume.rs` | where to go on, from what Redis and the folder hold |
+//! | `batch.rs` | one transaction on the wire |
+//! | `follow.rs` | the loop over sessions |
+//! | `wake.rs` | file events |
+//! | `telemetry.rs` | metrics |
+
+mod args;
+mod batch;
+mod content;
+mod folder;
+mod follow;
+mod interrupt;
+mod resume;
+mod session;
+mod state;
+mod telemetry;
+mod wake;
+mod window;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: args::ReaderArgs = match service::args::parse() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let about = service::About {
+        name: "reader",
+        version: env!("CARGO_PKG_VERSION"),
+        flow: format!("{} → {}", args.input.display(), args.service.stream),
+        metrics: &telemetry::METRICS,
+    };
+    let service = args.service.clone();
+    service::run(about, &service, async move |context| follow::run(args, context).await)
+}

@@ -1,0 +1,200 @@
+//! Cutting a file's bytes into entries.
+//!
+//! The splitter sees the bytes from an offset on, as far as they were read, and names the next piece. It keeps one bit: whether the
+//! offset lies in the middle of a line. It never copies.
+
+use crate::entry::{Field, MAX_LINE, Piece};
+use memchr::{memchr, memrchr};
+
+/// How lines become entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// One entry a line.
+    Line,
+    /// Many whole lines in an entry, about [`CHUNK`] bytes.
+    Chunk,
+}
+
+/// The size that a chunk is filled up to, in bytes: 64 KiB. A single longer line makes a longer chunk.
+pub const CHUNK: usize = 64 << 10;
+
+/// What is known of the bytes behind those at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Behind {
+    /// More bytes are there to be read: entries may wait until they are full.
+    More,
+    /// None for now: whole lines go at once, an unfinished line waits for its newline.
+    NoneYet,
+    /// None that this content will get, or none that are waited for: what is there goes, an unfinished line included.
+    End,
+}
+
+/// The size in which the rest of an over-long line travels, in bytes: 1 MiB.
+pub const REST: usize = 1 << 20;
+
+/// Cuts bytes into pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Splitter {
+    framing: Framing,
+    offset: u64,
+    inside_line: bool,
+    max_line: usize,
+    /// How many bytes behind the offset are known to hold no newline, so that a long line is searched once.
+    searched: usize,
+}
+
+impl Splitter {
+    /// A splitter that goes on at `offset`. `inside_line`: the byte before the offset is not a newline (and there is one).
+    #[must_use]
+    pub const fn new(framing: Framing, offset: u64, inside_line: bool) -> Self {
+        Self { framing, offset, inside_line, max_line: MAX_LINE, searched: 0 }
+    }
+
+    /// The same with another limit on what travels whole; for tests. At least 1.
+    #[must_use]
+    pub const fn with_max_line(mut self, bytes: usize) -> Self {
+        self.max_line = if bytes == 0 { 1 } else { bytes };
+        self
+    }
+
+    /// Where the next piece begins.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next piece of `bytes`, which begin at [`offset`](Self::offset). `None`: more bytes are needed to name it (or there are none).
+    ///
+    pub fn next<'a>(&mut self, bytes: &'a [u8], behind: Behind) -> Option<Piece<'a>> {
+        let (field, payload_len) = self.name(bytes, behind)?;
+        let payload = &bytes[..payload_len];
+        let start = self.offset;
+        self.offset += field.covered(payload_len);
+        self.searched = 0;
+        self.inside_line = match field {
+            Field::Line | Field::Lines => false,
+            Field::Part => true,
+            Field::Rest => payload.last() != Some(&b'\n'),
+        };
+        Some(Piece { field, payload, span: start..self.offset })
+    }
+
+    /// The next piece's field and the length of its payload.
+    fn name(&mut self, bytes: &[u8], behind: Behind) -> Option<(Field, usize)> {
+        if bytes.is_empty() {
+            return None;
+        }
+        if self.framing == Framing::Chunk && !self.inside_line {
+            let window = &bytes[..bytes.len().min(CHUNK)];
+            if let Some(at) = memrchr(b'\n', window) {
+                // A chunk that can still grow waits for its bytes.
+                let full = bytes.len() >= CHUNK || behind != Behind::More;
+                return full.then_some((Field::Lines, at + 1));
+            }
+        }
+        let (cut, longest) =
+            if self.inside_line { (Field::Rest, self.max_line.min(REST)) } else { (Field::Part, self.max_line) };
+        let window = &bytes[..bytes.len().min(longest + 1)];
+        let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default()).map(|at| at + self.searched);
+        match found {
+            Some(at) if self.inside_line => Some((Field::Rest, at + 1)),
+            Some(at) if self.framing == Framing::Chunk => Some((Field::Lines, at + 1)),
+            Some(at) => Some((Field::Line, at)),
+            None if bytes.len() > longest => Some((cut, longest)),
+            None if behind == Behind::End => Some((cut, bytes.len())),
+            None => {
+                self.searched = window.len();
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn owned(field: Field, payload: &[u8]) -> (Field, Vec<u8>) {
+        (field, payload.to_vec())
+    }
+
+    /// Splits `text` as a reader does: more and more of it is there, cut at `cuts`.
+    fn split(framing: Framing, max_line: usize, text: &[u8], cuts: &[usize]) -> Vec<(Field, Vec<u8>)> {
+        let mut splitter = Splitter::new(framing, 0, false).with_max_line(max_line);
+        let mut pieces = Vec::new();
+        let mut visible: Vec<usize> = cuts.iter().map(|c| c % (text.len() + 1)).collect();
+        visible.sort_unstable();
+        visible.push(text.len());
+        for (index, &end) in visible.iter().enumerate() {
+            let behind = match (index + 1 == visible.len(), index % 2) {
+                (true, _) => Behind::End,
+                (false, 0) => Behind::NoneYet,
+                (false, _) => Behind::More,
+            };
+            while let Some(piece) = splitter.next(&text[splitter.offset() as usize..end], behind) {
+                pieces.push(owned(piece.field, piece.payload));
+            }
+        }
+        pieces
+    }
+
+    #[test]
+    fn lines_parts_and_rests() {
+        use Field::{Line, Part, Rest};
+        let pieces = split(Framing::Line, 4, b"ab\n\ncdefgh\nxyz", &[]);
+        let expected =
+            [owned(Line, b"ab"), owned(Line, b""), owned(Part, b"cdef"), owned(Rest, b"gh\n"), owned(Part, b"xyz")];
+        assert_eq!(pieces, expected);
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_limit_is_whole() {
+        assert_eq!(split(Framing::Line, 4, b"abcd\n", &[]), [owned(Field::Line, b"abcd")]);
+    }
+
+    #[test]
+    fn a_fragment_that_grows_goes_on_as_rest() {
+        let mut splitter = Splitter::new(Framing::Line, 0, false);
+        assert_eq!(splitter.next(b"abc", Behind::End).unwrap().field, Field::Part);
+        let rest = splitter.next(b"def\nghi\n", Behind::NoneYet).unwrap();
+        assert_eq!((rest.field, rest.payload, rest.span), (Field::Rest, &b"def\n"[..], 3..7));
+        assert_eq!(splitter.next(b"ghi\n", Behind::NoneYet).unwrap().field, Field::Line);
+    }
+
+    #[test]
+    fn chunks_hold_whole_lines() {
+        let text = b"0123456789\n".repeat(10_000);
+        let pieces = split(Framing::Chunk, MAX_LINE, &text, &[]);
+        assert_eq!(pieces.len(), 2);
+        assert!(pieces.iter().all(|(field, payload)| *field == Field::Lines && payload.ends_with(b"\n")));
+    }
+
+    proptest! {
+        /// However the bytes become visible, the pieces cover them exactly once, in order, and say what they are.
+        #[test]
+        fn pieces_add_up(
+            text in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => Just(b'\n')], 0..400),
+            cuts in prop::collection::vec(any::<usize>(), 0..5),
+            max_line in 1usize..40,
+            chunk in any::<bool>(),
+        ) {
+            let framing = if chunk { Framing::Chunk } else { Framing::Line };
+            let pieces = split(framing, max_line, &text, &cuts);
+            let mut out = Vec::new();
+            let mut lines = 0;
+            for (field, payload) in &pieces {
+                let begins_line = out.last().is_none_or(|&b| b == b'\n');
+                prop_assert_eq!(begins_line, *field != Field::Rest);
+                let end = out.len() as u64 + field.covered(payload.len());
+                let piece = Piece::new(field.name(), payload, end).unwrap();
+                prop_assert_eq!(piece.span.start, out.len() as u64);
+                lines += field.lines(payload);
+                piece.append_from(piece.span.start, &mut out);
+            }
+            prop_assert_eq!(&out, &text);
+            let expected = text.split_inclusive(|&b| b == b'\n').count() as u64;
+            prop_assert_eq!(lines, expected);
+        }
+    }
+}

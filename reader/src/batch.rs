@@ -1,0 +1,199 @@
+//! One transaction on the wire.
+//!
+//! A batch is written in two steps. [`Batch::write`] puts everything but the `EXEC` on the wire:
+//!
+//! ```text
+//! WATCH <source>   HMGET <source> guard next:…   EXISTS <stream>   MULTI   XADD …   HSET <source> …   XLEN <stream>
+//! ```
+//!
+//! The `EXEC` follows when the batch before is confirmed and the source record is what that batch left. So a batch can neither overtake one
+//! that failed, nor land behind a hole when Redis lost data in between, nor mix with another reader's.
+
+use crate::interrupt::Interrupt;
+use crate::session::Cursor;
+use delivery::entry::Piece;
+use delivery::source::{CONFIRMED_FIELD, GUARD_FIELD, Guard, Position};
+use delivery::split::Behind;
+use resp::streams::{XAdd, XLen};
+use resp::{Connection, ErrorKind, Frame, StreamId, cmd};
+use std::io;
+use std::time::Instant;
+
+/// How many entries a batch holds at most. Larger ones are no faster, and smaller ones keep memory and latency low.
+const ENTRIES: u64 = 4096;
+/// How many bytes of the source a batch is filled up to: 512 KiB. A single longer line makes a larger batch.
+const BYTES: u64 = 512 << 10;
+
+/// The keys of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    /// The stream.
+    pub(crate) stream: String,
+    /// The source record.
+    pub(crate) source: String,
+}
+
+/// What the source record and the stream must look like before a batch may land.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The bytes of the record's guard field.
+    pub(crate) guard: Option<Vec<u8>>,
+    /// The record's field that names the present generation; it must be there. `None` while no generation is begun.
+    pub(crate) link: Option<String>,
+    /// Whether there is a stream.
+    pub(crate) stream: bool,
+}
+
+impl Expected {
+    /// Puts the questions on the wire.
+    pub(crate) fn ask(&self, connection: &mut Connection, keys: &Keys) {
+        let link = self.link.as_deref().unwrap_or_default();
+        connection.queue(&cmd("HMGET").arg(&keys.source).arg(GUARD_FIELD).arg(link));
+        connection.queue(&cmd("EXISTS").arg(&keys.stream));
+    }
+
+    /// Reads the answers and compares.
+    pub(crate) async fn check(&self, connection: &mut Connection) -> Result<(), Interrupt> {
+        let fields = connection.receive().await?.into_result()?;
+        let exists = connection.receive().await?.into_result()?;
+        let mut fields = fields.value().children().map(|value| value.as_bytes());
+        let (guard, link) = (fields.next().flatten(), fields.next().flatten());
+        if guard != self.guard.as_deref() || link.is_some() != self.link.is_some() {
+            return Err(Interrupt::Changed(match (&self.guard, guard) {
+                (Some(_), Some(_)) | (None, Some(_)) => "another reader is at work",
+                _ => "Redis lost the source record",
+            }));
+        }
+        // A writer may have created the stream meanwhile; that it is gone means that it lost what it held.
+        if self.stream && exists.value().as_u64() != Some(1) {
+            return Err(Interrupt::Changed("the stream is gone"));
+        }
+        Ok(())
+    }
+}
+
+/// A batch that is on the wire.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Commands between `MULTI` and `EXEC`.
+    commands: usize,
+    /// Entries among them; they come first.
+    pub(crate) entries: u64,
+    pub(crate) lines: u64,
+    pub(crate) bytes: u64,
+    /// Where it ends.
+    pub(crate) end: Position,
+    /// What must be there before it may land.
+    expected: Expected,
+    /// What the record's guard is after it.
+    guard: Vec<u8>,
+    /// When its `EXEC` was sent.
+    pub(crate) executed: Instant,
+}
+
+/// What a confirmed batch tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmed {
+    /// Entries in the stream after it.
+    pub(crate) stream_len: u64,
+}
+
+impl Batch {
+    /// Takes the next pieces and puts them on the wire, all but the `EXEC`. `None`: there is nothing to send.
+    ///
+    /// `confirmed`: a position of which it is certain that everything before it was added. `room`: how many entries the stream may still take.
+    pub(crate) fn write(
+        connection: &mut Connection,
+        keys: &Keys,
+        cursor: &mut Cursor,
+        generation: u64,
+        confirmed: Position,
+        expected: &Expected,
+        room: u64,
+    ) -> io::Result<Option<Self>> {
+        let (mut entries, mut lines, mut bytes, mut first) = (0, 0, 0, 0);
+        while entries < ENTRIES.min(room) && bytes < BYTES {
+            let Some(piece) = cursor.splitter.next(cursor.window.bytes(), cursor.behind) else {
+                // More bytes are needed to name the next piece.
+                if cursor.behind != Behind::More {
+                    break;
+                }
+                if cursor.window.fill(&cursor.content)? == 0 {
+                    cursor.behind = if cursor.flush { Behind::End } else { Behind::NoneYet };
+                }
+                continue;
+            };
+            if entries == 0 {
+                connection.queue(&cmd("WATCH").arg(&keys.source));
+                expected.ask(connection, keys);
+                connection.queue_multi();
+                first = piece.span.end;
+            }
+            let Piece { field, payload, span } = piece;
+            let id = StreamId { ms: generation, seq: span.end };
+            connection.queue(&XAdd::new(keys.stream.as_bytes(), id, &[(field.name(), payload)]));
+            entries += 1;
+            lines += field.lines(payload);
+            bytes += span.end - span.start;
+            cursor.window.take(span.end - span.start);
+        }
+        if entries == 0 {
+            return Ok(None);
+        }
+        let end = Position { generation, offset: cursor.window.offset() };
+        let guard = Guard::new(generation, first, end.offset, cursor.window.history());
+        let guard = serde_json::to_vec(&guard).map_err(io::Error::other)?;
+        connection.queue(
+            &cmd("HSET")
+                .arg(&keys.source)
+                .arg(GUARD_FIELD)
+                .arg(&guard)
+                .arg(CONFIRMED_FIELD)
+                .arg(confirmed.id().to_string()),
+        );
+        connection.queue(&XLen::new(&keys.stream));
+        let commands = usize::try_from(entries).map_err(io::Error::other)? + 2;
+        let expected = expected.clone();
+        Ok(Some(Self { commands, entries, lines, bytes, end, expected, guard, executed: Instant::now() }))
+    }
+
+    /// What must be there after this batch.
+    pub(crate) fn leaves(&self) -> Expected {
+        Expected { guard: Some(self.guard.clone()), link: self.expected.link.clone(), stream: true }
+    }
+
+    /// Sends the `EXEC`, when everything is as expected.
+    pub(crate) async fn execute(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        connection.receive().await?.into_result()?;
+        self.expected.check(connection).await?;
+        connection.queue_exec();
+        self.executed = Instant::now();
+        Ok(())
+    }
+
+    /// Waits for Redis to say what became of it.
+    pub(crate) async fn confirm(&self, connection: &mut Connection) -> Result<Confirmed, Interrupt> {
+        connection.receive_queued(self.commands).await?;
+        let Some(frame) = connection.receive_exec().await? else {
+            return Err(Interrupt::Changed("another reader is at work"));
+        };
+        self.read(&frame)
+    }
+
+    fn read(&self, frame: &Frame) -> Result<Confirmed, Interrupt> {
+        let mut stream_len = 0;
+        for (index, value) in frame.value().children().enumerate() {
+            if value.as_error().is_some() {
+                let Err(error) = frame.extract(value).into_result() else { continue };
+                return Err(match error.kind() {
+                    ErrorKind::IdTooSmall => Interrupt::Refused,
+                    _ => Interrupt::Redis(error),
+                });
+            }
+            if index + 1 == self.commands {
+                stream_len = value.as_u64().unwrap_or(0);
+            }
+        }
+        Ok(Confirmed { stream_len })
+    }
+}

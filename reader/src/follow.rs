@@ -1,0 +1,227 @@
+//! The loop over sessions: connect, resume, stream; after a fault, again.
+
+use crate::args::ReaderArgs;
+use crate::batch::{Expected, Keys};
+use crate::content::{Content, Inode};
+use crate::folder::Folder;
+use crate::interrupt::Interrupt;
+use crate::session::Cursor;
+use crate::state::StateFile;
+use crate::wake::Wake;
+use delivery::source::{Lineage, record_key};
+use log::info;
+use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
+use service::{Context, Failure, Health, Shutdown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a stop waits for a batch on the wire.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What outlives a connection.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) args: ReaderArgs,
+    pub(crate) keys: Keys,
+    pub(crate) folder: Folder,
+    pub(crate) state: StateFile,
+    pub(crate) wake: Wake,
+    pub(crate) health: Health,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) backoff: Backoff,
+    pub(crate) lineage: Lineage,
+    /// What Redis must hold before the next batch may land.
+    pub(crate) expected: Expected,
+    /// Entries in the stream, as last told.
+    pub(crate) stream_len: u64,
+    /// The stream's last-generated ID, as last told.
+    pub(crate) last_id: StreamId,
+    /// Whether the last batch was refused for a foreign entry in its way.
+    pub(crate) refused: bool,
+    /// When it was last looked at whether Redis holds what it should.
+    pub(crate) checked: Instant,
+    /// A generation, and the largest length its content was seen with.
+    pub(crate) seen: Option<(u64, u64)>,
+    /// `--once`: the file at the start, and how much of it there was.
+    once: Option<(Inode, u64)>,
+}
+
+/// Follows the input until there is nothing left to do (`--once`) or the service stops.
+pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Failure> {
+    let Context { shutdown, health, mut connector, .. } = context;
+    let mut reader = Reader::new(args, health, shutdown.clone())?;
+    let work = async {
+        loop {
+            let mut connection = connector.connect().await?;
+            loop {
+                match reader.session(&mut connection).await {
+                    Ok(()) => return Ok::<(), Interrupt>(()),
+                    Err(interrupt) => {
+                        if reader.recover(interrupt, &mut connection).await? == Then::Reconnect {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let stop = async {
+        shutdown.requested().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        done = work => match done {
+            Ok(()) | Err(Interrupt::Shutdown) => Ok(()),
+            Err(Interrupt::Failure(failure)) => Err(failure),
+            Err(Interrupt::Redis(error)) => Err(Failure::failed(error)),
+            Err(Interrupt::Input(text)) => Err(Failure::failed(text)),
+            Err(Interrupt::Changed(text)) => Err(Failure::failed(text)),
+            Err(Interrupt::Refused) => Err(Failure::failed("Redis refused an ID")),
+        },
+        () = stop => {
+            info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
+            Ok(())
+        }
+    }
+}
+
+/// What the next session runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The same connection.
+    Resume,
+    /// A new one.
+    Reconnect,
+}
+
+impl Reader {
+    fn new(args: ReaderArgs, health: Health, shutdown: Shutdown) -> Result<Self, Failure> {
+        let input = std::path::absolute(&args.input).map_err(|error| {
+            Failure::config(format!("--input {}: {error}; allowed: a file's path", args.input.display()))
+        })?;
+        if input.file_name().is_none() || input.is_dir() {
+            return Err(Failure::config(format!("--input {}: a folder; allowed: a file's path", args.input.display())));
+        }
+        let state_dir = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/")).to_owned();
+        writable(&state_dir, args.state_dir.is_some())?;
+        let stream = args.service.stream.clone();
+        let mut reader = Self {
+            keys: Keys { source: record_key(&stream), stream: stream.clone() },
+            state: StateFile::new(&state_dir, &input, &stream),
+            folder: Folder::new(input),
+            wake: Wake::new(),
+            health,
+            shutdown,
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+            lineage: Lineage::default(),
+            expected: Expected { guard: None, link: None, stream: false },
+            stream_len: 0,
+            last_id: StreamId::ZERO,
+            refused: false,
+            checked: Instant::now(),
+            seen: None,
+            once: None,
+            args,
+        };
+        if let Ok(Some(content)) = reader.folder.current() {
+            reader.aim(&content);
+        }
+        Ok(reader)
+    }
+
+    /// After an interrupt: says what happened, waits as long as it makes sense, and clears the connection.
+    async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Interrupt> {
+        match interrupt {
+            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
+                return Err(Interrupt::Failure(Failure::config(format!(
+                    "--stream {}: the key holds another type ({error}); allowed: a stream, or a key that does not exist",
+                    self.keys.stream
+                ))));
+            }
+            Interrupt::Redis(error) => {
+                service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
+                self.health.redis(Err(error.to_string()));
+                if error.closes_connection() {
+                    return Ok(Then::Reconnect);
+                }
+            }
+            Interrupt::Refused => {
+                service::metrics::error("foreign_entry");
+                self.refused = true;
+            }
+            Interrupt::Changed(what) => info!("{what}; looking at what Redis and the folder hold"),
+            Interrupt::Input(what) => {
+                service::metrics::error("input");
+                self.health.file(Err(what));
+            }
+            other => return Err(other),
+        }
+        let delay = self.backoff.next_delay();
+        self.health.progress();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.shutdown.requested() => return Err(Interrupt::Shutdown),
+        }
+        // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
+        match connection.send(&cmd("DISCARD")).await {
+            Err(error) if error.closes_connection() => Ok(Then::Reconnect),
+            _ => Ok(Then::Resume),
+        }
+    }
+
+    /// What lies at the input's path; waits while nothing does.
+    pub(crate) async fn wait_for_input(&mut self) -> Result<Content, Interrupt> {
+        loop {
+            let path = self.folder.input();
+            match self.folder.current().map_err(|e| Interrupt::input("open", path, &e))? {
+                Some(content) => {
+                    self.health.file(Ok(()));
+                    self.aim(&content);
+                    return Ok(content);
+                }
+                None => self.health.file(Err(format!("{} does not exist; waiting for it", path.display()))),
+            }
+            self.health.progress();
+            tokio::select! {
+                () = self.wake.wait() => {}
+                () = self.shutdown.requested() => return Err(Interrupt::Shutdown),
+            }
+        }
+    }
+
+    /// `--once`: what the input holds now is what there is to do.
+    fn aim(&mut self, content: &Content) {
+        if self.once.is_none()
+            && let Ok(len) = content.len()
+        {
+            self.once = Some((content.inode(), len));
+        }
+    }
+
+    /// `--once`: whether all that the input held at the start is confirmed. `None`: the service runs on.
+    pub(crate) fn once_done(&self, cursor: &Cursor, len: u64) -> Option<bool> {
+        if !self.args.service.once {
+            return None;
+        }
+        let here = cursor.content.inode();
+        let at_path = Inode::at(self.folder.input()).ok().flatten();
+        let done = at_path == Some(here)
+            && self.once.is_none_or(|(inode, aim)| inode != here || cursor.window.offset() >= aim.min(len));
+        Some(done)
+    }
+}
+
+/// Refuses a state folder that cannot be written to.
+fn writable(folder: &Path, named: bool) -> Result<(), Failure> {
+    let probe = folder.join(format!(".reader-probe.{}", std::process::id()));
+    let tried = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+    match tried {
+        // The input's folder may come with the input.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(()),
+        Err(error) => Err(Failure::config(format!(
+            "--state-dir {}: {error}; allowed: a folder that can be written to",
+            folder.display()
+        ))),
+        Ok(()) => Ok(()),
+    }
+}

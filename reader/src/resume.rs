@@ -1,0 +1,331 @@
+//! Where to go on, from what Redis and the folder hold. Starting up and recovering are the same.
+
+use crate::args::From;
+use crate::batch::Expected;
+use crate::content::Content;
+use crate::follow::Reader;
+use crate::interrupt::Interrupt;
+use crate::session::{Begin, Cursor};
+use crate::telemetry;
+use delivery::entry::Field;
+use delivery::resume::{Plan, Resume, View, carried_by};
+use delivery::source::{GUARD_FIELD, Generation, Lineage, Position, next_field};
+use log::{error, info, warn};
+use metrics::counter;
+use resp::streams::{XInfoStream, XRange};
+use resp::{Connection, ErrorKind, Frame, StreamId, Transaction, cmd};
+use service::Failure;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The fields of the source record.
+fn fields(frame: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
+    frame.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
+}
+
+impl Reader {
+    /// Asks Redis what it holds, and opens the content at the position to go on from. Waits while there is no file.
+    pub(crate) async fn resume(&mut self, connection: &mut Connection) -> Result<Cursor, Interrupt> {
+        connection.send(&cmd("WATCH").arg(&self.keys.source)).await?;
+        let (last_id, length) = match connection.send(&XInfoStream::new(&self.keys.stream)).await {
+            Ok(info) => (info.last_generated_id, Some(info.length)),
+            Err(error) if error.kind() == ErrorKind::NoSuchKey => (StreamId::ZERO, None),
+            Err(error) => return Err(error.into()),
+        };
+        let frame = connection.send(&cmd("HGETALL").arg(&self.keys.source)).await?;
+        let redis = self.lineage_of(&frame)?;
+        let guard = fields(&frame).find(|(name, _)| *name == GUARD_FIELD.as_bytes()).map(|(_, value)| value.to_vec());
+        let first_is_ours = match redis.guard {
+            _ if std::mem::take(&mut self.refused) => Some(false),
+            Some(guard) => {
+                let first = StreamId { ms: guard.generation, seq: guard.first };
+                let entries = connection.send(&XRange::new(&self.keys.stream, first..=first)).await?;
+                entries.first().and_then(|e| e.fields).map(|mut f| f.all(|(name, _)| Field::from_name(name).is_some()))
+            }
+            None => None,
+        };
+        self.expected = Expected { guard, link: None, stream: length.is_some() };
+        self.stream_len = length.unwrap_or(0);
+        self.last_id = last_id;
+
+        let local = self.load_state()?;
+        let redis_empty = redis.is_empty();
+        let same_source = redis_empty || redis.shares(&local);
+        let plan = View { redis, local: local.clone(), last_id, first_is_ours }.plan();
+        self.restore(connection, &plan).await?;
+        self.lineage = plan.lineage;
+        self.expected.link = self.link();
+        if !self.lineage.same_generations(&local) {
+            self.store_state()?;
+        }
+        counter!(telemetry::RESUMES).increment(1);
+        match plan.resume {
+            Resume::Fresh => self.first_content().await,
+            Resume::At(position) => self.locate(position, false, same_source).await,
+            Resume::Renumber(position) => {
+                warn!(
+                    "stream {}: its last ID {last_id} is none of ours; going on at byte {} in a new generation",
+                    self.keys.stream, position.offset
+                );
+                self.locate(position, true, same_source).await
+            }
+        }
+        .inspect(|cursor| {
+            info!(
+                "reading {} from byte {} ({})",
+                cursor.content.path().display(),
+                cursor.window.offset(),
+                cursor.generation.map_or_else(|| "not begun".to_owned(), |g| format!("generation {g}")),
+            );
+        })
+    }
+
+    /// Writes generations to Redis that it does not know (any more).
+    async fn restore(&self, connection: &mut Connection, plan: &Plan) -> Result<(), Interrupt> {
+        if let Some(first) = plan.restore.first() {
+            warn!(
+                "Redis lost generation {} of the source and what follows it; sending what is missing again",
+                first.generation
+            );
+        }
+        let mut transaction = Transaction::new();
+        for generation in &plan.restore {
+            let before = plan.lineage.before(generation.generation).map_or(0, |g| g.generation);
+            transaction.add(self.set_next(before, generation)?);
+        }
+        if transaction.is_empty() {
+            connection.send(&cmd("UNWATCH")).await?;
+        } else if connection.exec(&transaction).await?.is_none() {
+            return Err(Interrupt::Changed("another reader restored the source record"));
+        }
+        Ok(())
+    }
+
+    /// The command that names the generation after `before`.
+    fn set_next(&self, before: u64, generation: &Generation) -> Result<resp::Cmd, Interrupt> {
+        let json = serde_json::to_vec(generation).map_err(|e| Failure::failed(e.to_string()))?;
+        Ok(cmd("HSETNX").arg(&self.keys.source).arg(next_field(before)).arg(json))
+    }
+
+    /// The field of the source record that names the newest generation.
+    fn link(&self) -> Option<String> {
+        let last = self.lineage.last()?;
+        Some(next_field(self.lineage.before(last.generation).map_or(0, |g| g.generation)))
+    }
+
+    fn lineage_of(&self, frame: &Frame) -> Result<Lineage, Interrupt> {
+        Lineage::from_fields(fields(frame)).map_err(|error| {
+            let key = &self.keys.source;
+            Interrupt::Failure(Failure::config(format!("--stream {}: {error} (key {key})", self.keys.stream)))
+        })
+    }
+
+    /// The input, of which nothing was ever sent.
+    async fn first_content(&mut self) -> Result<Cursor, Interrupt> {
+        let content = self.wait_for_input().await?;
+        let start = match self.args.from {
+            From::Beginning => 0,
+            From::End => content.end_of_last_line().map_err(|e| Interrupt::input("read", content.path(), &e))?,
+        };
+        self.open(content, None, Begin { root: None, start, previous_end: None }, start)
+    }
+
+    /// The content of a position's generation; when it is gone, the one that follows.
+    async fn locate(&mut self, at: Position, renumber: bool, same_source: bool) -> Result<Cursor, Interrupt> {
+        let Some(generation) = self.lineage.get(at.generation).cloned() else {
+            return Err(Interrupt::Changed("the generation is not in the source record"));
+        };
+        let guard = self
+            .lineage
+            .guard
+            .filter(|guard| self.lineage.get(guard.generation).is_some_and(|guarded| guarded.root == generation.root));
+        let begin = Begin { root: Some(generation.root), start: at.offset, previous_end: Some(at.offset) };
+        loop {
+            let found = self.folder.find(&generation, at.offset, guard.as_ref());
+            match found.map_err(|e| Interrupt::input("read", self.folder.input(), &e))? {
+                Some(content) => {
+                    let number = (!renumber).then_some(generation.generation);
+                    return self.open(content, number, begin, at.offset);
+                }
+                None => self.refuse_other_input(same_source)?,
+            }
+            if let Some(cursor) = self.next_content(&generation, at.offset, None)? {
+                return Ok(cursor);
+            }
+            self.wait_for_input().await?;
+        }
+    }
+
+    /// Another file at another path is not the next content of this source.
+    fn refuse_other_input(&self, same_source: bool) -> Result<(), Interrupt> {
+        let path = self.folder.input().to_string_lossy();
+        let known = self.lineage.last().map(|g| g.path.as_str()).unwrap_or_default();
+        if same_source && !self.lineage.iter().all(|g| g.path != path) || self.lineage.iter().any(|g| g.path == path) {
+            return Ok(());
+        }
+        let here = self.folder.current().map_err(|e| Interrupt::input("read", self.folder.input(), &e))?;
+        if here.is_none() {
+            return Ok(());
+        }
+        Err(Interrupt::Failure(Failure::config(format!(
+            "--input {path}: stream {} already carries another file, {known}; allowed: that file, or another --stream",
+            self.keys.stream
+        ))))
+    }
+
+    /// The content that comes after a generation's: a known one, one that was rotated away unseen, or what lies at the input's path. `None`:
+    /// there is none yet.
+    ///
+    /// `finished`: where the present content was finished; `None` when it is gone, and `offset` is how far it was sent.
+    pub(crate) fn next_content(
+        &mut self,
+        present: &Generation,
+        offset: u64,
+        finished: Option<u64>,
+    ) -> Result<Option<Cursor>, Interrupt> {
+        let input = self.folder.input().to_owned();
+        let fault = |error: std::io::Error| Interrupt::input("read", &input, &error);
+        let known_end = finished.or_else(|| self.lineage.after(present.generation).and_then(|g| g.previous_end));
+        let complete = known_end.is_some_and(|end| offset >= end);
+
+        // Contents that are known come first, in their order.
+        let mut later: BTreeMap<u64, Vec<Generation>> = BTreeMap::new();
+        for generation in self.lineage.iter().filter(|g| g.root > present.root) {
+            later.entry(generation.root).or_default().push(generation.clone());
+        }
+        let mut next = None;
+        let mut gone = Vec::new();
+        for (root, generations) in later {
+            let Some(first) = generations.first() else { continue };
+            let Some(content) = self.folder.find(first, first.start, None).map_err(fault)? else {
+                gone.push(root);
+                continue;
+            };
+            let carried = carried_by(generations.iter().map(|g| g.generation), present.generation.max(self.last_id.ms));
+            let start = carried.and_then(|n| self.lineage.get(n)).map_or(first.start, |g| g.start);
+            next = Some((content, carried, Begin { root: Some(root), start, previous_end: known_end }));
+            break;
+        }
+        if next.is_none() {
+            let since = self.lineage.last().map_or(0, |g| g.generation);
+            let begin = Begin { root: None, start: 0, previous_end: known_end };
+            let unknown = self.folder.unknown_rotated(&self.lineage, since, offset).map_err(fault)?.into_iter().next();
+            let content = match unknown {
+                Some(content) => Some(content),
+                None => self.folder.current().map_err(fault)?,
+            };
+            next = content.map(|content| (content, None, begin));
+        }
+        let Some((content, generation, begin)) = next else { return Ok(None) };
+        if !complete {
+            self.report_gone(present, offset);
+        }
+        for root in gone {
+            error!("the content of generation {root} is gone; what was not sent of it cannot be read any more");
+            counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
+        }
+        info!("{}: going on with the next content", content.path().display());
+        self.open(content, generation, begin, begin.start).map(Some)
+    }
+
+    fn report_gone(&self, generation: &Generation, offset: u64) {
+        counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
+        let number = generation.generation;
+        match self.seen {
+            Some((seen, len)) if seen == number && len > offset => {
+                counter!(telemetry::UNREADABLE).increment(len - offset);
+                error!(
+                    "generation {number}: bytes {offset}..{len} ({} bytes) were in the input and cannot be read any more",
+                    len - offset
+                );
+            }
+            _ => error!(
+                "generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more"
+            ),
+        }
+    }
+
+    /// Gives a content its generation: one of its own, or the one that another reader was faster to give it.
+    pub(crate) async fn begin(&mut self, connection: &mut Connection, cursor: &mut Cursor) -> Result<(), Interrupt> {
+        let fault = |error: std::io::Error| Interrupt::input("read", self.folder.input(), &error);
+        let number = self.next_number(connection).await?;
+        let (head_len, head_hash) = cursor.content.head().map_err(fault)?;
+        let inode = cursor.content.inode();
+        let Begin { root, start, previous_end } = cursor.begin;
+        let ours = Generation {
+            generation: number,
+            root: root.unwrap_or(number),
+            start,
+            previous_end,
+            path: self.folder.input().to_string_lossy().into_owned(),
+            dev: inode.dev,
+            ino: inode.ino,
+            head_len,
+            head_hash,
+        };
+        let before = self.lineage.last().map_or(0, |g| g.generation);
+        // Only when the record is still what was resumed from: another reader may have been faster, Redis may have lost it.
+        connection.send(&cmd("WATCH").arg(&self.keys.source)).await?;
+        let frame = connection.send(&cmd("HGETALL").arg(&self.keys.source)).await?;
+        let known = self.lineage_of(&frame)?.same_generations(&self.lineage);
+        if !known || !self.load_state()?.missing_in(&self.lineage).is_empty() {
+            return Err(Interrupt::Changed("the source record is another one now"));
+        }
+        let mut transaction = Transaction::new();
+        transaction.add(self.set_next(before, &ours)?);
+        if connection.exec(&transaction).await?.is_none() {
+            return Err(Interrupt::Changed("another reader began the generation"));
+        }
+        info!("{}: generation {number} begins at byte {start}", cursor.content.path().display());
+        counter!(telemetry::GENERATIONS).increment(1);
+        self.lineage.insert(ours);
+        self.expected.link = self.link();
+        cursor.generation = Some(number);
+        self.store_state()
+    }
+
+    /// A number for the next generation. When others use the stream, it is worth a few milliseconds to get one of the past, which none of
+    /// their entries can get any more.
+    async fn next_number(&self, connection: &mut Connection) -> Result<u64, Interrupt> {
+        let mut number = 0;
+        for _ in 0..5 {
+            let frame = connection.send(&cmd("TIME")).await?;
+            let mut time = frame.value().children().map(|v| v.as_u64().unwrap_or(0));
+            let (seconds, micros) = (time.next().unwrap_or(0), time.next().unwrap_or(0));
+            let now = seconds * 1000 + micros / 1000;
+            number = self.lineage.next_number(now, self.last_id);
+            if number < now {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis((number - now + 1).min(20))).await;
+        }
+        Ok(number)
+    }
+
+    fn open(
+        &mut self,
+        content: Content,
+        generation: Option<u64>,
+        begin: Begin,
+        offset: u64,
+    ) -> Result<Cursor, Interrupt> {
+        self.wake.watch(content.path());
+        Cursor::open(content, self.args.framing.framing(), generation, begin, offset)
+            .map_err(|error| Interrupt::input("read", self.folder.input(), &error))
+    }
+
+    fn load_state(&self) -> Result<Lineage, Interrupt> {
+        let (lineage, complaint) =
+            self.state.load().map_err(|e| Interrupt::input("read the state file", self.state.path(), &e))?;
+        if let Some(complaint) = complaint {
+            warn!("{}: not readable ({complaint}); Redis's record is used", self.state.path().display());
+        }
+        Ok(lineage)
+    }
+
+    pub(crate) fn store_state(&self) -> Result<(), Interrupt> {
+        self.state
+            .store(&self.keys.stream, &self.lineage)
+            .map_err(|e| Interrupt::input("write the state file", self.state.path(), &e))
+    }
+}

@@ -1,0 +1,322 @@
+//! What is done with one connection: stream what the contents hold, in order.
+
+use crate::batch::Batch;
+use crate::content::{Content, Inode};
+use crate::follow::Reader;
+use crate::interrupt::Interrupt;
+use crate::telemetry;
+use crate::window::Window;
+use delivery::source::Position;
+use delivery::split::{Behind, Framing, Splitter};
+use log::{info, warn};
+use metrics::{counter, gauge, histogram};
+use resp::Connection;
+use resp::streams::XLen;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long a content that was rotated away must be quiet before it counts as finished: whoever writes to it may not have
+/// noticed yet.
+const ROTATION_GRACE: Duration = Duration::from_secs(1);
+/// How often an idle reader looks whether Redis still holds what it believes.
+const IDLE_CHECK: Duration = Duration::from_secs(2);
+
+/// How a content's generation is to begin, once there are bytes to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begin {
+    /// The content's root, when it has one already.
+    pub(crate) root: Option<u64>,
+    pub(crate) start: u64,
+    pub(crate) previous_end: Option<u64>,
+}
+
+/// A content that is being read, and how far.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pub(crate) content: Content,
+    pub(crate) window: Window,
+    pub(crate) splitter: Splitter,
+    /// `None`: not begun, for want of bytes.
+    pub(crate) generation: Option<u64>,
+    pub(crate) begin: Begin,
+    /// What is known of the bytes behind the window.
+    pub(crate) behind: Behind,
+    /// Whether a last line without newline is to be sent.
+    pub(crate) flush: bool,
+    /// Since when another file has been at the input's path and this one has not grown.
+    replaced: Option<Instant>,
+    /// The content's length when it was last looked at.
+    len: u64,
+}
+
+impl Cursor {
+    pub(crate) fn open(
+        content: Content,
+        framing: Framing,
+        generation: Option<u64>,
+        begin: Begin,
+        offset: u64,
+    ) -> io::Result<Self> {
+        let window = Window::open(&content, offset)?;
+        let inside_line = window.history().last().is_some_and(|&b| b != b'\n');
+        let splitter = Splitter::new(framing, offset, inside_line);
+        let len = content.len()?;
+        Ok(Self {
+            content,
+            window,
+            splitter,
+            generation,
+            begin,
+            behind: Behind::More,
+            flush: false,
+            replaced: None,
+            len,
+        })
+    }
+}
+
+/// What there is to do when everything that was read is confirmed.
+enum Idle {
+    /// Look again.
+    Again,
+    /// This content is finished or gone; another one follows.
+    Next(Box<Cursor>),
+    /// The work is done.
+    Done,
+}
+
+impl Reader {
+    /// Resumes, then streams until there is nothing left to do (`--once`) or the service stops.
+    pub(crate) async fn session(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        let mut cursor = self.resume(connection).await?;
+        // On the wire without its EXEC; on the wire with it.
+        let mut queued: Option<Batch> = None;
+        let mut executing: Option<Batch> = None;
+        let mut confirmed = cursor.position(&self.lineage);
+        loop {
+            self.health.progress();
+            if queued.is_none() && !self.shutdown.is_requested() {
+                if cursor.generation.is_none() && executing.is_none() && cursor.has_bytes()? {
+                    self.begin(connection, &mut cursor).await?;
+                    confirmed = cursor.position(&self.lineage);
+                }
+                if let Some(generation) = cursor.generation {
+                    let ahead = executing.as_ref().map_or(0, |batch| batch.entries);
+                    let room = self.room().saturating_sub(ahead);
+                    let leaves = executing.as_ref().map(Batch::leaves);
+                    let expected = leaves.as_ref().unwrap_or(&self.expected);
+                    queued = Batch::write(connection, &self.keys, &mut cursor, generation, confirmed, expected, room)
+                        .map_err(|error| Interrupt::input("read", cursor.content.path(), &error))?;
+                }
+            }
+            if executing.is_none() {
+                if let Some(mut batch) = queued.take() {
+                    batch.execute(connection).await?;
+                    executing = Some(batch);
+                    continue;
+                }
+                if self.shutdown.is_requested() {
+                    return Ok(());
+                }
+                match self.idle(connection, &mut cursor).await? {
+                    Idle::Again => {}
+                    Idle::Next(next) => {
+                        cursor = *next;
+                        confirmed = cursor.position(&self.lineage);
+                    }
+                    Idle::Done => return Ok(()),
+                }
+                continue;
+            }
+            if let Some(batch) = executing.take() {
+                let done = batch.confirm(connection).await?;
+                self.confirmed(&batch, done.stream_len);
+                confirmed = batch.end;
+            }
+        }
+    }
+
+    /// How many entries the stream may still take.
+    fn room(&self) -> u64 {
+        match self.args.max_backlog {
+            0 => u64::MAX,
+            bound => bound.saturating_sub(self.stream_len),
+        }
+    }
+
+    fn confirmed(&mut self, batch: &Batch, stream_len: u64) {
+        self.expected = batch.leaves();
+        self.stream_len = stream_len;
+        self.last_id = batch.end.id();
+        self.backoff.reset();
+        self.health.redis(Ok(()));
+        counter!(telemetry::LINES).increment(batch.lines);
+        counter!(telemetry::BYTES).increment(batch.bytes);
+        counter!(telemetry::BATCHES).increment(1);
+        histogram!(telemetry::BATCH_SECONDS).record(batch.executed.elapsed());
+        gauge!(telemetry::INPUT_POSITION).set(batch.end.offset as f64);
+        gauge!(telemetry::STREAM_LENGTH).set(stream_len as f64);
+    }
+
+    /// Everything that was read is confirmed, or the stream is full.
+    async fn idle(&mut self, connection: &mut Connection, cursor: &mut Cursor) -> Result<Idle, Interrupt> {
+        if self.room() == 0 {
+            self.wait_for_room(connection).await?;
+            return Ok(Idle::Again);
+        }
+        let fault = |path: &std::path::Path, error: &io::Error| Interrupt::input("read", path, error);
+        let offset = cursor.window.offset();
+        let len = cursor.content.len().map_err(|e| fault(cursor.content.path(), &e))?;
+        gauge!(telemetry::INPUT_SIZE).set(len as f64);
+        gauge!(telemetry::INPUT_POSITION).set(offset as f64);
+        if let Some(generation) = cursor.generation {
+            self.seen = Some((generation, cursor.len.max(len)));
+        }
+        let pending = cursor.window.bytes().len() as u64;
+        if len < offset + pending || !self.unchanged(cursor)? {
+            return self.truncated(cursor, offset).await;
+        }
+        if len > cursor.len {
+            cursor.replaced = None;
+        }
+        let grown = len > offset + pending;
+        cursor.len = len;
+        self.health.file(Ok(()));
+
+        let once = self.once_done(cursor, len);
+        if once == Some(true) {
+            return Ok(Idle::Done);
+        }
+        if grown {
+            cursor.behind = Behind::More;
+            return Ok(Idle::Again);
+        }
+        // At the end of the file, perhaps with an unfinished line in the window.
+        if once == Some(false) && pending > 0 {
+            cursor.flush_rest();
+            return Ok(Idle::Again);
+        }
+        let at_path = Inode::at(self.folder.input()).map_err(|e| fault(self.folder.input(), &e))?;
+        let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
+        if replaced && cursor.quiet_since_replaced(self.args.service.once) {
+            if pending > 0 {
+                cursor.flush_rest();
+                return Ok(Idle::Again);
+            }
+            let next = match cursor.generation.and_then(|g| self.lineage.get(g).cloned()) {
+                Some(generation) => self.next_content(&generation, offset, Some(offset))?,
+                // Nothing was ever sent of it, since it was empty: look at the path again.
+                None => return Err(Interrupt::Changed("the empty input was replaced")),
+            };
+            return Ok(next.map_or(Idle::Again, |next| Idle::Next(Box::new(next))));
+        }
+        self.wait(connection).await?;
+        Ok(Idle::Again)
+    }
+
+    /// Whether the bytes around the position are still those that were read: a file can be truncated and grow past it between two looks.
+    fn unchanged(&self, cursor: &Cursor) -> Result<bool, Interrupt> {
+        let (start, read) = cursor.window.sample();
+        cursor
+            .content
+            .bytes(start, start + read.len() as u64)
+            .map(|bytes| bytes == read)
+            .map_err(|e| Interrupt::input("read", cursor.content.path(), &e))
+    }
+
+    /// The file was truncated, perhaps written anew: what it holds now is another content. What was not read may lie in a copy.
+    async fn truncated(&mut self, cursor: &mut Cursor, offset: u64) -> Result<Idle, Interrupt> {
+        if cursor.generation.is_some() && !cursor.window.bytes().is_empty() {
+            // The beginning of a line that was read in time.
+            cursor.flush_rest();
+            return Ok(Idle::Again);
+        }
+        warn!(
+            "{}: truncated; it held {} bytes, of which {offset} were sent",
+            cursor.content.path().display(),
+            cursor.len
+        );
+        let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g).cloned()) else {
+            return Err(Interrupt::Changed("the input was truncated before anything was sent of it"));
+        };
+        let copy = self
+            .folder
+            .find(&generation, offset, self.lineage.guard.as_ref())
+            .map_err(|e| Interrupt::input("read", self.folder.input(), &e))?;
+        if copy.is_some() && cursor.len > offset {
+            info!("generation {}: going on in a copy of it", generation.generation);
+            return Err(Interrupt::Changed("the input was truncated, a copy of it is left"));
+        }
+        let finished = (cursor.len <= offset).then_some(offset);
+        match self.next_content(&generation, offset, finished)? {
+            Some(next) => Ok(Idle::Next(Box::new(next))),
+            None => {
+                self.wake.wait().await;
+                Ok(Idle::Again)
+            }
+        }
+    }
+
+    /// Waits for news of the file; now and then looks whether Redis still holds what it should.
+    async fn wait(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        tokio::select! {
+            () = self.wake.wait() => {}
+            () = self.shutdown.requested() => {}
+        }
+        if self.checked.elapsed() >= IDLE_CHECK {
+            self.expected.ask(connection, &self.keys);
+            self.expected.check(connection).await?;
+            self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
+            gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
+            self.health.redis(Ok(()));
+            self.checked = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Waits until the stream holds fewer entries than `--max-backlog`.
+    async fn wait_for_room(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        const LOOK: Duration = Duration::from_millis(100);
+        warn!(
+            "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them",
+            self.keys.stream, self.stream_len, self.args.max_backlog
+        );
+        gauge!(telemetry::WAITING).set(1.0);
+        while self.room() == 0 && !self.shutdown.is_requested() {
+            self.health.progress();
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.shutdown.requested() => {}
+            }
+            self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
+            gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
+        }
+        gauge!(telemetry::WAITING).set(0.0);
+        Ok(())
+    }
+}
+
+impl Cursor {
+    /// The confirmed position when nothing is on the wire.
+    fn position(&self, lineage: &delivery::source::Lineage) -> Position {
+        let generation = self.generation.or_else(|| lineage.last().map(|g| g.generation)).unwrap_or(0);
+        Position { generation, offset: self.window.offset() }
+    }
+
+    fn has_bytes(&self) -> Result<bool, Interrupt> {
+        let len = self.content.len().map_err(|e| Interrupt::input("read", self.content.path(), &e))?;
+        Ok(len > self.window.offset())
+    }
+
+    /// Sends what is left, a line without newline included.
+    fn flush_rest(&mut self) {
+        self.flush = true;
+        self.behind = Behind::End;
+    }
+
+    /// Whether the content has not grown for long enough since another one took its place.
+    fn quiet_since_replaced(&mut self, once: bool) -> bool {
+        let since = *self.replaced.get_or_insert_with(Instant::now);
+        once || since.elapsed() >= ROTATION_GRACE
+    }
+}

@@ -1,0 +1,144 @@
+//! The bytes at hand, read in large blocks.
+
+use crate::content::Content;
+use delivery::source::GUARD_LEN;
+use std::io;
+
+/// How many bytes are read at once: 256 KiB.
+const BLOCK: usize = 256 << 10;
+/// A buffer that a long line made larger than this is given back when the line is gone: 1 MiB.
+const KEEP: usize = 1 << 20;
+
+/// How many bytes are read again with the next block.
+const OVERLAP: usize = 64;
+
+/// A window on a content: the bytes that were read and not yet taken, and the last few that were taken.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// History, then bytes to take, then room.
+    buffer: Vec<u8>,
+    /// Where the bytes to take begin.
+    taken: usize,
+    /// Where they end.
+    filled: usize,
+    /// The offset in the content of `buffer[taken]`.
+    offset: u64,
+}
+
+impl Window {
+    /// A window that begins at an offset.
+    pub(crate) fn open(content: &Content, offset: u64) -> io::Result<Self> {
+        let mut buffer = content.bytes(offset.saturating_sub(GUARD_LEN as u64), offset)?;
+        let taken = buffer.len();
+        buffer.resize(BLOCK, 0);
+        Ok(Self { buffer, taken, filled: taken, offset })
+    }
+
+    /// The bytes to take.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.taken..self.filled]
+    }
+
+    /// The last bytes before the offset, at most [`GUARD_LEN`].
+    pub(crate) fn history(&self) -> &[u8] {
+        &self.buffer[self.taken.saturating_sub(GUARD_LEN)..self.taken]
+    }
+
+    /// The offset in the content of the first byte to take.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes bytes.
+    pub(crate) fn take(&mut self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.filled - self.taken);
+        self.taken += bytes;
+        self.offset += bytes as u64;
+    }
+
+    /// Bytes around the offset, and where they begin: the history and the first bytes to take.
+    pub(crate) fn sample(&self) -> (u64, &[u8]) {
+        let history = self.history().len();
+        let end = self.filled.min(self.taken + GUARD_LEN);
+        (self.offset - history as u64, &self.buffer[self.taken - history..end])
+    }
+
+    /// Reads more; 0 at the end of the file, and when the file is not the one any more of which the bytes before were read.
+    pub(crate) fn fill(&mut self, content: &Content) -> io::Result<usize> {
+        let history = self.taken.min(GUARD_LEN);
+        let pending = self.filled - self.taken;
+        if self.buffer.len() - self.filled < BLOCK {
+            // Only what is pending moves: less than a line, as a rule.
+            self.buffer.copy_within(self.taken - history..self.filled, 0);
+            self.taken = history;
+            self.filled = history + pending;
+            if self.buffer.len() > KEEP && self.filled + BLOCK < KEEP / 2 {
+                self.buffer = self.buffer[..self.filled].to_vec();
+            }
+            // A line longer than the buffer: grow by half, so that the work stays linear and the memory near the line's size.
+            let wanted = (self.filled + BLOCK).max(self.filled + self.filled / 2);
+            if self.buffer.len() < self.filled + BLOCK {
+                self.buffer.reserve_exact(wanted - self.buffer.len());
+                self.buffer.resize(wanted, 0);
+            }
+        }
+        // A few bytes are read again: a file that was truncated and written anew in between shows.
+        let overlap = self.filled.min(OVERLAP);
+        let mut before = [0; OVERLAP];
+        before[..overlap].copy_from_slice(&self.buffer[self.filled - overlap..self.filled]);
+        let room = self.filled - overlap..self.buffer.len().min(self.filled + BLOCK.max(self.filled / 8));
+        let from = self.offset + pending as u64 - overlap as u64;
+        let read = content.read_at(&mut self.buffer[room.clone()], from)?;
+        let same = read >= overlap && self.buffer[room.start..self.filled] == before[..overlap];
+        if !same {
+            self.buffer[room.start..self.filled].copy_from_slice(&before[..overlap]);
+            return Ok(0);
+        }
+        self.filled += read - overlap;
+        Ok(read - overlap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_written_anew_between_two_blocks_is_not_mixed_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("input.txt");
+        std::fs::write(&path, b"old content\n").unwrap();
+        let content = Content::open(&path).unwrap();
+        let mut window = Window::open(&content, 0).unwrap();
+        assert_eq!(window.fill(&content).unwrap(), 12);
+        std::fs::write(&path, b"new content\nthat is longer\n").unwrap();
+        assert_eq!(window.fill(&content).unwrap(), 0);
+        assert_eq!(window.bytes(), b"old content\n");
+    }
+
+    #[test]
+    fn every_byte_comes_once_and_history_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("input.txt");
+        let text: Vec<u8> = (0..3 * BLOCK as u32 + 77).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &text).unwrap();
+        let content = Content::open(&path).unwrap();
+        for step in [1000, 100_000, text.len()] {
+            let mut window = Window::open(&content, 5).unwrap();
+            assert_eq!(window.history(), &text[..5]);
+            let mut seen = text[..5].to_vec();
+            loop {
+                while window.bytes().len() < step && window.fill(&content).unwrap() > 0 {}
+                let take = window.bytes().len().min(step);
+                if take == 0 {
+                    break;
+                }
+                seen.extend_from_slice(&window.bytes()[..take]);
+                window.take(take as u64);
+                assert_eq!(window.offset(), seen.len() as u64);
+                assert_eq!(window.history(), &seen[seen.len().saturating_sub(GUARD_LEN)..]);
+            }
+            assert!(seen == text);
+        }
+    }
+}
