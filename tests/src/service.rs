@@ -166,7 +166,12 @@ impl Service {
     #[track_caller]
     pub fn wait_for_log(&mut self, parts: &[&str]) -> String {
         let what = format!("{} says {parts:?}", self.process.name());
-        wait::within(wait::SOON, &what, || self.find_log(parts))
+        wait::within(wait::SOON, &what, || {
+            let ended = self.process.try_exit();
+            let found = self.find_log(parts);
+            assert!(found.is_some() || ended.is_none(), "it ended before: {what}");
+            found
+        })
     }
 
     /// The first line on standard error that holds all of `parts`, in any case.

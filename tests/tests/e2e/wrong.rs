@@ -180,13 +180,10 @@ fn an_output_that_is_a_folder_is_refused() {
 }
 
 #[test]
-fn an_input_that_is_a_folder_is_told() {
+fn an_input_that_is_a_folder_is_refused() {
     let rig = Rig::new();
-    let mut reader = rig.reader().set("--input", rig.folder.join("in")).start();
-    // Whether it waits or gives up: it says why.
-    reader.wait_for_log(&["in", "directory"]);
-    reader.sigterm();
-    reader.wait_exit(e2e::wait::SOON);
+    let input = rig.folder.join("in");
+    refused(&mut rig.reader().set("--input", &input).run(), &["--input", "/in"]);
 }
 
 #[test]
