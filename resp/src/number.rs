@@ -3,31 +3,49 @@
 /// The number that ASCII digits say; `None` when they are none, other bytes, or too large.
 #[inline]
 pub(crate) fn parse_u64(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || digits.len() > 20 {
-        return None;
-    }
-    let mut n = 0u64;
-    let (eights, rest) = digits.as_chunks::<8>();
-    for eight in eights {
-        // At most 16 digits come this way, so nothing overflows.
-        n = n * 100_000_000 + parse_eight(*eight)?;
-    }
-    for &byte in rest {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
+    match digits.len() {
+        1..=8 => parse_eight(load(digits), digits.len()),
+        9..=16 => parse_sixteen(digits),
+        17..=20 => {
+            let (high, low) = digits.split_at_checked(digits.len() - 16)?;
+            let high = parse_eight(load(high), high.len())?;
+            high.checked_mul(10_000_000_000_000_000)?.checked_add(parse_sixteen(low)?)
         }
-        n = n.checked_mul(10)?.checked_add(u64::from(digit))?;
+        _ => None,
     }
-    Some(n)
 }
 
-/// Eight digits at once: each step joins neighbours.
+/// 9 to 16 digits.
 #[inline]
-fn parse_eight(digits: [u8; 8]) -> Option<u64> {
+fn parse_sixteen(digits: &[u8]) -> Option<u64> {
+    let high = parse_eight(u64::from_le_bytes(*digits.first_chunk()?), digits.len() - 8)?;
+    let low = parse_eight(u64::from_le_bytes(*digits.last_chunk()?), 8)?;
+    Some(high * 100_000_000 + low)
+}
+
+/// 1 to 8 bytes as one number, the first one lowest. Reads may overlap: the same byte lands in the same place.
+#[inline]
+fn load(bytes: &[u8]) -> u64 {
+    let at = |byte: &u8, place: usize| u64::from(*byte) << (8 * place);
+    if let Some(eight) = bytes.first_chunk() {
+        u64::from_le_bytes(*eight)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (8 * (bytes.len() - 4))
+    } else if let [first, .., last] = bytes {
+        at(first, 0) | at(&bytes[bytes.len() / 2], bytes.len() / 2) | at(last, bytes.len() - 1)
+    } else {
+        bytes.first().map_or(0, |byte| at(byte, 0))
+    }
+}
+
+/// The first `count` of eight digits, all at once: each step joins neighbours.
+#[inline]
+fn parse_eight(text: u64, count: usize) -> Option<u64> {
     const HIGH: u64 = 0xF0F0_F0F0_F0F0_F0F0;
     const ZEROS: u64 = 0x3030_3030_3030_3030;
-    let text = u64::from_le_bytes(digits);
+    // Zeros come before a number that is shorter.
+    let missing = 8 * (8 - count);
+    let text = text << missing | ZEROS >> 1 >> (63 - missing);
     if text & HIGH != ZEROS || text.wrapping_add(0x0606_0606_0606_0606) & HIGH != ZEROS {
         return None;
     }

@@ -28,7 +28,7 @@ use crate::number;
 /// assert_eq!(buf, "+OK\r\n"); // the next frame
 /// # Ok::<(), resp::ProtocolError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
     /// Bytes of the current frame that are understood.
@@ -41,8 +41,10 @@ pub struct Decoder {
     nodes: Vec<Node>,
     /// Where on the tape the value begins that an attribute at the top describes.
     root: usize,
-    /// The aggregates that are not complete yet, innermost last.
-    open: Vec<Open>,
+    /// The innermost aggregate that is not complete yet.
+    top: Open,
+    /// Those around it, innermost last; the frame itself comes first.
+    outer: Vec<Open>,
     /// How long the last tape was: the next one starts with that capacity.
     last_tape: usize,
     failed: Option<ProtocolError>,
@@ -51,14 +53,17 @@ pub struct Decoder {
 /// An aggregate that is not complete yet.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    kind: Kind,
     /// Its place on the tape.
     node: u32,
-    /// How many children are missing; unused when `streamed`.
+    /// How many children are missing. Streamed ones count down from the largest number, which no frame is long enough to use up.
     missing: u32,
-    /// How many children there are so far; only counted when `streamed`.
-    seen: u32,
+    kind: Kind,
     streamed: bool,
+}
+
+impl Open {
+    /// What a frame is for the value in it: complete after one.
+    const FRAME: Self = Self { node: 0, missing: 1, kind: Kind::Null, streamed: false };
 }
 
 /// A tape is not started with more nodes than this (384 KiB), however long the last one was.
@@ -80,7 +85,18 @@ impl Decoder {
     /// A decoder with limits of its own.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits: limits.effective(), ..Self::default() }
+        Self {
+            limits: limits.effective(),
+            pos: 0,
+            scanned: 0,
+            needed: 0,
+            nodes: Vec::new(),
+            root: 0,
+            top: Open::FRAME,
+            outer: Vec::new(),
+            last_tape: 0,
+            failed: None,
+        }
     }
 
     /// How many bytes the buffer must hold, from the beginning of the current frame, before a call can get any further.
@@ -151,15 +167,19 @@ impl Decoder {
         self.scanned = 0;
         self.needed = 0;
         self.root = 0;
-        self.open.clear();
+        self.top = Open::FRAME;
+        self.outer.clear();
     }
 
     /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that is one scalar is returned
     /// and needs no tape.
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
         loop {
-            let in_string = matches!(self.open.last(), Some(Open { kind: Kind::StreamedString, .. }));
-            match self.step(buf, in_string)? {
+            self.run(buf);
+            if self.outer.is_empty() && self.top.missing == 0 {
+                return self.complete();
+            }
+            match self.step(buf)? {
                 Step::Partial(needed) => {
                     self.needed = needed;
                     if needed > self.limits.frame {
@@ -169,122 +189,157 @@ impl Decoder {
                 }
                 Step::Scalar(node, end) => {
                     self.pos = end;
-                    if self.open.is_empty() && self.nodes.is_empty() {
-                        self.within_frame()?;
+                    if self.outer.is_empty() && self.nodes.is_empty() {
+                        self.complete()?;
                         return Ok(Some(node));
                     }
                     self.nodes.push(node);
-                    if self.complete_one()? {
-                        return Ok(None);
-                    }
+                    self.top.missing -= 1;
                 }
                 Step::Header(kind, length, end) => {
                     self.pos = end;
-                    if self.begin(kind, length)? {
-                        return Ok(None);
-                    }
+                    self.begin(kind, length)?;
                 }
                 Step::End(end) => {
                     self.pos = end;
-                    let Some(open) = self.open.pop() else { return Err(ProtocolError::UnexpectedChunk) };
-                    if matches!(open.kind, Kind::Map | Kind::Attribute) && open.seen % 2 == 1 {
-                        return Err(ProtocolError::OddMap);
+                    self.end_streamed()?;
+                }
+            }
+            self.close();
+        }
+    }
+
+    /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers send. All else is left to
+    /// [`step`](Self::step), which also knows what is wrong.
+    #[inline]
+    fn run(&mut self, buf: &[u8]) {
+        if self.outer.is_empty() || self.top.kind == Kind::StreamedString {
+            return;
+        }
+        let Self { nodes, outer, limits, .. } = self;
+        let (mut pos, mut top) = (self.pos, self.top);
+        loop {
+            match buf.get(pos) {
+                Some(b'$') => {
+                    let Some((len, start)) = header::read_short(buf, pos) else { break };
+                    let end = start + len;
+                    if len > limits.bulk || buf.get(end..end + 2) != Some(b"\r\n") {
+                        break;
                     }
-                    if let Some(node) = self.nodes.get_mut(open.node as usize) {
-                        node.a = open.seen;
+                    nodes.push(Node { a: start as u32, b: len as u32, kind: Kind::BulkString });
+                    pos = end + 2;
+                    top.missing -= 1;
+                }
+                Some(b'*') => {
+                    let Some((len, start)) = header::read_short(buf, pos) else { break };
+                    if len == 0 || len > limits.aggregate || outer.len() >= limits.depth {
+                        break;
                     }
-                    self.close(open);
-                    if open.kind != Kind::Attribute && self.complete_one()? {
-                        return Ok(None);
+                    outer.push(top);
+                    top = Open { node: nodes.len() as u32, missing: len as u32, kind: Kind::Array, streamed: false };
+                    nodes.push(Node { a: len as u32, b: 1, kind: Kind::Array });
+                    pos = start;
+                }
+                _ => break,
+            }
+            if top.missing == 0 {
+                // Attributes are no value of their own; `close` knows about them.
+                while top.missing == 0 && top.kind != Kind::Attribute {
+                    let Some(parent) = outer.pop() else { break };
+                    let span = (nodes.len() - top.node as usize) as u32;
+                    if let Some(node) = nodes.get_mut(top.node as usize) {
+                        node.b = span;
                     }
+                    top = parent;
+                    top.missing -= 1;
+                }
+                if outer.is_empty() || top.missing == 0 {
+                    break;
                 }
             }
         }
+        self.pos = pos;
+        self.top = top;
+        self.close();
     }
 
-    fn within_frame(&self) -> Result<(), ProtocolError> {
-        if self.pos > self.limits.frame { Err(ProtocolError::FrameTooLong) } else { Ok(()) }
+    /// The frame is complete, unless it is longer than allowed.
+    fn complete(&mut self) -> Result<Option<Node>, ProtocolError> {
+        self.needed = 0;
+        if self.pos > self.limits.frame { Err(ProtocolError::FrameTooLong) } else { Ok(None) }
     }
 
-    /// Opens an aggregate. True when the frame is complete with it.
-    fn begin(&mut self, kind: Kind, length: Length) -> Result<bool, ProtocolError> {
-        if self.open.len() >= self.limits.depth {
+    /// Opens an aggregate.
+    fn begin(&mut self, kind: Kind, length: Length) -> Result<(), ProtocolError> {
+        if self.outer.len() >= self.limits.depth {
             return Err(ProtocolError::TooDeep);
         }
-        let (missing, streamed) = match length {
+        let missing = match length {
             Length::Of(n) => {
                 let n = if matches!(kind, Kind::Map | Kind::Attribute) { n.saturating_mul(2) } else { n };
                 if n > self.limits.aggregate {
                     return Err(ProtocolError::AggregateTooLong);
                 }
-                (n as u32, false)
+                n as u32
             }
-            _ => (0, true),
+            _ => u32::MAX,
         };
         if self.nodes.capacity() == 0 {
             self.nodes.reserve(self.last_tape.clamp(8, MAX_TAPE_START));
         }
-        let open = Open { kind, node: self.nodes.len() as u32, missing, seen: 0, streamed };
+        self.outer.push(self.top);
+        self.top = Open { node: self.nodes.len() as u32, missing, kind, streamed: missing == u32::MAX };
         self.nodes.push(Node { a: missing, b: 1, kind });
-        if missing > 0 || streamed {
-            self.open.push(open);
-            return Ok(false);
-        }
-        self.close(open);
-        if kind == Kind::Attribute { Ok(false) } else { self.complete_one() }
+        Ok(())
     }
 
-    /// Ends an aggregate whose children are all on the tape.
-    fn close(&mut self, open: Open) {
-        let node = open.node as usize;
-        if open.kind == Kind::Attribute {
-            if self.open.is_empty() {
+    /// Ends a streamed aggregate or string.
+    fn end_streamed(&mut self) -> Result<(), ProtocolError> {
+        let top = self.top;
+        let seen = u32::MAX - top.missing;
+        if !top.streamed {
+            return Err(ProtocolError::UnexpectedChunk);
+        }
+        if matches!(top.kind, Kind::Map | Kind::Attribute) && seen % 2 == 1 {
+            return Err(ProtocolError::OddMap);
+        }
+        if seen as usize > self.limits.aggregate {
+            return Err(ProtocolError::AggregateTooLong);
+        }
+        if let Some(node) = self.nodes.get_mut(top.node as usize) {
+            node.a = seen;
+        }
+        self.top.missing = 0;
+        Ok(())
+    }
+
+    /// Ends the aggregates that have all their children, from the innermost.
+    fn close(&mut self) {
+        while self.top.missing == 0 {
+            let Some(parent) = self.outer.pop() else { return };
+            let closed = std::mem::replace(&mut self.top, parent);
+            let start = closed.node as usize;
+            if closed.kind == Kind::Attribute {
+                // An attribute is no value of its own: its parent still misses as many. Only those of the whole frame are kept.
+                if !self.outer.is_empty() {
+                    self.nodes.truncate(start);
+                    continue;
+                }
                 self.root = self.nodes.len();
             } else {
-                // Attributes of inner values are read over; they must not count as a value.
-                self.nodes.truncate(node);
-                return;
+                self.top.missing -= 1;
             }
-        }
-        let span = self.nodes.len() - node;
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.b = span as u32;
-        }
-    }
-
-    /// A value is complete, and with it perhaps those that contain it. True when that is the whole frame.
-    #[inline]
-    fn complete_one(&mut self) -> Result<bool, ProtocolError> {
-        loop {
-            let Some(open) = self.open.last_mut() else {
-                self.needed = 0;
-                self.within_frame()?;
-                return Ok(true);
-            };
-            if open.streamed {
-                open.seen += 1;
-                if open.seen as usize > self.limits.aggregate {
-                    return Err(ProtocolError::AggregateTooLong);
-                }
-                return Ok(false);
-            }
-            open.missing -= 1;
-            if open.missing > 0 {
-                return Ok(false);
-            }
-            let open = *open;
-            self.open.pop();
-            self.close(open);
-            if open.kind == Kind::Attribute {
-                return Ok(false);
+            let span = self.nodes.len() - start;
+            if let Some(node) = self.nodes.get_mut(start) {
+                node.b = span as u32;
             }
         }
     }
 
     /// Reads what lies at the current position.
-    #[inline]
-    fn step(&mut self, buf: &[u8], in_string: bool) -> Result<Step, ProtocolError> {
+    fn step(&mut self, buf: &[u8]) -> Result<Step, ProtocolError> {
         let at = self.pos;
+        let in_string = self.top.kind == Kind::StreamedString;
         let Some(&marker) = buf.get(at) else { return Ok(Step::Partial(at + 1)) };
         if in_string && marker != b';' {
             return Err(ProtocolError::UnexpectedChunk);
@@ -309,7 +364,7 @@ impl Decoder {
                 Some((Length::Of(0), end)) => Ok(Step::End(end)),
                 _ => self.bulk(buf, at, Kind::BulkString),
             },
-            b'.' if self.open.last().is_some_and(|open| open.streamed) => match (buf.get(at + 1), buf.get(at + 2)) {
+            b'.' if self.top.streamed => match (buf.get(at + 1), buf.get(at + 2)) {
                 (Some(b'\r'), Some(b'\n')) => Ok(Step::End(at + 3)),
                 (Some(b'\r') | None, None) => Ok(Step::Partial(buf.len() + 1)),
                 _ => Err(ProtocolError::InvalidLine),
@@ -395,6 +450,12 @@ impl Decoder {
             _ => {}
         }
         Ok(Step::Scalar(Node { a: start as u32, b: (end - start) as u32, kind }, end + 2))
+    }
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new(Limits::default())
     }
 }
 

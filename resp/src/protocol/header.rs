@@ -55,6 +55,21 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, Pro
     }
 }
 
+/// The same for a header of at most six digits with two more bytes behind it; `None` for all others.
+#[inline]
+pub(super) fn read_short(buf: &[u8], at: usize) -> Option<(usize, usize)> {
+    let text: &[u8; 8] = buf.get(at + 1..)?.first_chunk()?;
+    let mut n = 0;
+    for i in 0..7 {
+        let digit = text[i].wrapping_sub(b'0');
+        if digit > 9 {
+            return (i > 0 && text[i] == b'\r' && text[i + 1] == b'\n').then_some((n, at + i + 3));
+        }
+        n = n * 10 + usize::from(digit);
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,105 @@
+//! What is allocated: nothing an entry, nothing a command.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::fmt::Write;
+use std::hint::black_box;
+
+use bytes::BytesMut;
+use resp::streams::{GroupFrom, XAck, XAdd, XReadGroup};
+use resp::{Command, Decoder, RespCodec, StreamId};
+use tokio_util::codec::Encoder;
+
+/// How often memory was allocated, and how many bytes.
+fn counted<T>(work: impl FnOnce() -> T) -> (u64, usize) {
+    let info = allocation_counter::measure(|| {
+        black_box(work());
+    });
+    (info.count_total, info.bytes_total as usize)
+}
+
+fn reply(entries: usize) -> String {
+    let mut text = format!("%1\r\n$1\r\ns\r\n*{entries}\r\n");
+    for n in 0..entries {
+        let id = format!("1700000000000-{n}");
+        write!(text, "*2\r\n${}\r\n{id}\r\n*2\r\n$4\r\nline\r\n$5\r\nhello\r\n", id.len()).unwrap();
+    }
+    text
+}
+
+#[test]
+fn no_allocation_an_entry() {
+    let read = XReadGroup::new("g", "c", "s", GroupFrom::New);
+    let mut decoder = Decoder::default();
+    let allocations = |decoder: &mut Decoder, entries: usize| {
+        let mut buf = BytesMut::from(reply(entries).as_bytes());
+        counted(|| {
+            let frame = decoder.decode(&mut buf).unwrap().unwrap();
+            let reply = Command::decode(&read, frame).unwrap();
+            let bytes: usize = reply.entries().into_iter().map(|entry| entry.field(b"line").unwrap().len()).sum();
+            assert_eq!(bytes, 5 * entries);
+        })
+        .0
+    };
+    allocations(&mut decoder, 5000); // the decoder learns how long tapes are
+    let (few, many) = (allocations(&mut decoder, 5000), allocations(&mut decoder, 5000));
+    assert!(few == many && many <= 8, "{few} {many}");
+    assert!(allocations(&mut decoder, 10) <= 8);
+}
+
+#[test]
+fn no_allocation_a_scalar_reply() {
+    let mut decoder = Decoder::default();
+    let mut buf = BytesMut::from(&b"+OK\r\n:1\r\n$3\r\n5-1\r\n".repeat(1000)[..]);
+    let (count, _) = counted(|| {
+        let mut frames = 0;
+        while let Some(frame) = decoder.decode(&mut buf).unwrap() {
+            black_box(&frame);
+            frames += 1;
+        }
+        assert_eq!(frames, 3000);
+    });
+    // One for the buffer to become shared.
+    assert!(count <= 1, "{count}");
+}
+
+#[test]
+fn no_allocation_a_command() {
+    let mut out = BytesMut::with_capacity(1 << 20);
+    let mut codec = RespCodec::default();
+    let ids: Vec<_> = (0..1000).map(|n| StreamId::new(5, n)).collect();
+    let (count, _) = counted(|| {
+        for n in 0..1000 {
+            let fields = [(b"line", &b"to be or not to be"[..])];
+            codec.encode(&XAdd::new("stream", StreamId::new(7, n), &fields), &mut out).unwrap();
+        }
+        codec.encode(&XAck::new("stream", "group", &ids), &mut out).unwrap();
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_header_allocates_next_to_nothing() {
+    for header in [
+        "$536870912\r\n",
+        "*67108864\r\n",
+        "%33554432\r\n",
+        "*67108864\r\n*67108864\r\n",
+        "=536870912\r\nt",
+        "$?\r\n;536870912\r\n",
+    ] {
+        let mut decoder = Decoder::default();
+        let mut buf = BytesMut::from(header);
+        let (_, bytes) = counted(|| assert!(decoder.decode(&mut buf).unwrap().is_none()));
+        assert!(bytes < 4096, "{header:?} allocated {bytes}");
+    }
+}
+
+#[test]
+fn a_large_payload_is_copied_once() {
+    let line = vec![b'x'; 64 << 20];
+    let mut out = BytesMut::new();
+    let fields = [("line", &line)];
+    let (count, bytes) =
+        counted(|| RespCodec::default().encode(&XAdd::new("s", StreamId::MIN, &fields), &mut out).unwrap());
+    assert!(count < 10 && bytes < line.len() + 4096, "{count} {bytes}");
+}
