@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind};
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent};
 use transport::Transport;
 use wire::Wire;
 
@@ -171,7 +171,18 @@ impl Connection {
         let mark = self.wire.queued();
         loop {
             match self.next_reply(limit).await {
-                Ok(frame) if self.owed == 0 => return command::decode(command, frame),
+                Ok(frame) if self.owed == 0 => {
+                    if self.wire.sent(mark) == Sent::No {
+                        // It was there before the command was. Servers that have too many clients say so in this way.
+                        self.wire.break_off();
+                        let error = match frame.into_result() {
+                            Ok(_) => Error::protocol(ProtocolError::UnexpectedReply),
+                            Err(error) => error,
+                        };
+                        return Err(error.with_sent(Sent::No).during(command.name(), command.key()));
+                    }
+                    return command::decode(command, frame);
+                }
                 Ok(frame) => self.wire.recycle(frame),
                 Err(error) => {
                     let sent = self.wire.sent(mark);

@@ -33,6 +33,8 @@ pub(super) struct Wire {
     written: u64,
     queued: u64,
     must_flush: bool,
+    /// Why nothing can be written any more; there may still be something to read.
+    write_error: Option<io::Error>,
     broken: bool,
 }
 
@@ -47,6 +49,7 @@ impl Wire {
             written: 0,
             queued: 0,
             must_flush: false,
+            write_error: None,
             broken: false,
         }
     }
@@ -154,14 +157,13 @@ impl Wire {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Err(error)) = self.poll_write(cx, moved) {
+        if self.write_error.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_write(cx, moved)
+        {
             // The peer may have said why it hung up, so what it sent comes first.
-            return match self.poll_read(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-                _ => Poll::Ready(Err(error)),
-            };
+            self.write_error = Some(error);
         }
-        self.poll_read(cx)
+        self.poll_read(cx).map_err(|error| self.write_error.take().unwrap_or(error))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {

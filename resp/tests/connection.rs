@@ -1,0 +1,349 @@
+//! Connections: what is said first, what happens when futures are dropped, peers stall or lie.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use resp::streams::{AddId, GroupFrom, ReadFrom, XAdd, XRead, XReadGroup};
+use resp::{Block, Config, Connection, Endpoint, ErrorKind, Protocol, Sent, StreamId, cmd};
+use support::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpListener;
+
+/// A config for peers that are no server.
+fn config() -> Config {
+    Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true).command_timeout(Some(Duration::from_millis(200)))
+}
+
+/// A connection to a peer that is this test. What the connection says first is answered already.
+async fn with_peer(config: &Config, buffer: usize) -> (Connection, DuplexStream) {
+    let (ours, mut peer) = tokio::io::duplex(buffer);
+    let greeting = async {
+        // CLIENT SETINFO, twice.
+        let mut seen = Vec::new();
+        while !seen.ends_with(concat!(env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()) {
+            seen.push(peer.read_u8().await.unwrap());
+        }
+        peer.write_all(b"+OK\r\n-ERR unknown\r\n").await.unwrap();
+        peer
+    };
+    let (connection, peer) = tokio::join!(Connection::over(ours, config), greeting);
+    (connection.unwrap(), peer)
+}
+
+#[tokio::test]
+async fn over_tcp_with_name_and_database() {
+    let server = Server::start();
+    for resp2 in [false, true] {
+        let config = server.tcp().client_name("tester").database(3).resp2(resp2);
+        let mut connection = Connection::connect(&config).await.unwrap();
+        let info = connection.send(&cmd("CLIENT INFO")).await.unwrap();
+        let info = info.value().as_str().unwrap().to_owned();
+        assert!(info.contains("name=tester") && info.contains("db=3"), "{info}");
+        assert_eq!(connection.protocol(), if resp2 { Protocol::Resp2 } else { Protocol::Resp3 });
+    }
+}
+
+#[tokio::test]
+async fn passwords_and_users() {
+    let server = Server::with(&["--requirepass", "s3cret"]);
+    for resp2 in [false, true] {
+        let config = || server.config().resp2(resp2);
+        let error = match Connection::connect(&config()).await {
+            // RESP2 notices with the first command.
+            Ok(mut connection) => connection.send(&cmd("GET").arg("a")).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::NoAuth, "{error}");
+        let error = Connection::connect(&config().password("wr0ng")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongPass, "{error}");
+        assert!(!error.is_transient());
+        assert!(!format!("{error} {error:?}").contains("wr0ng"), "{error:?}");
+        let mut connection = Connection::connect(&config().password("s3cret")).await.unwrap();
+        let user = cmd("ACL SETUSER").args(["ann", "on", ">pw", "+hello", "+client", "+get", "~a*", "-info"]);
+        connection.send(&user).await.unwrap();
+        let ann = config().user("ann").password("pw");
+        let mut connection = Connection::connect(&ann).await.unwrap();
+        connection.send(&cmd("GET").arg("a")).await.unwrap();
+        let error = connection.send(&cmd("GET").arg("b")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoPerm, "{error}");
+        let error = Connection::connect(&ann.password("other")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongPass, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_hello() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut replies = vec![
+            ("SETNAME\r\n$2\r\nme", "-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"),
+            ("AUTH\r\n$2\r\npw", "+OK\r\n"),
+            ("SETNAME\r\n$2\r\nme", "+OK\r\n"),
+            ("LIB-NAME\r\n$4\r\nresp", "-ERR Unknown subcommand or wrong number of arguments for 'SETINFO'\r\n"),
+            (
+                concat!("LIB-VER\r\n$5\r\n", env!("CARGO_PKG_VERSION")),
+                "-ERR Unknown subcommand or wrong number of arguments for 'SETINFO'\r\n",
+            ),
+            ("PING", "+PONG\r\n"),
+        ];
+        let mut seen = String::new();
+        while !replies.is_empty() {
+            seen.push(char::from(socket.read_u8().await.unwrap()));
+            if seen.ends_with(&format!("{}\r\n", replies[0].0)) {
+                socket.write_all(replies.remove(0).1.as_bytes()).await.unwrap();
+            }
+        }
+        seen
+    };
+    let client = async {
+        let config = Config::new(Endpoint::tcp("localhost", port)).password("pw").client_name("me");
+        let mut connection = Connection::connect(&config).await.unwrap();
+        assert_eq!(connection.protocol(), Protocol::Resp2);
+        assert_eq!(connection.send(&cmd("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    };
+    let (seen, ()) = tokio::join!(server, client);
+    assert!(seen.contains("HELLO") && seen.contains("$4\r\nAUTH\r\n$7\r\ndefault\r\n$2\r\npw\r\n"), "{seen}");
+    assert!(seen.contains("*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n"), "{seen}");
+}
+
+#[tokio::test]
+async fn where_nobody_listens() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = Connection::connect(&Config::new(Endpoint::tcp("127.0.0.1", port))).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Io, Sent::No));
+    assert!(error.to_string().starts_with(&format!("connecting to redis://127.0.0.1:{port}: ")), "{error}");
+
+    let error = Connection::connect(&Config::new(Endpoint::unix("/nowhere/redis.sock"))).await.unwrap_err();
+    assert_eq!(error.to_string(), "connecting to unix:///nowhere/redis.sock: No such file or directory (os error 2)");
+
+    // Accepts, and then says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = Config::new(Endpoint::tcp("127.0.0.1", port)).connect_timeout(Duration::from_millis(50));
+    let error = Connection::connect(&config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
+#[tokio::test]
+async fn dropped_futures_never_shift_replies() {
+    let server = Server::start();
+    for mut connection in server.both().await {
+        for round in 0..200u64 {
+            // Given up before it is written, while it is written, while it is answered.
+            let lost = cmd("ECHO").arg(format!("lost {round}"));
+            tokio::select! {
+                biased;
+                _ = connection.send(&lost) => {}
+                () = async { for _ in 0..round % 7 { tokio::task::yield_now().await; } } => {}
+            }
+            let text = format!("kept {round}");
+            let reply = connection.send(&cmd("ECHO").arg(&text)).await.unwrap();
+            assert_eq!(reply.value().as_str(), Some(&*text));
+            // The same with pieces.
+            if round % 3 == 0 {
+                connection.queue(&cmd("ECHO").arg("dropped by send"));
+            }
+        }
+        assert_eq!(connection.send(&cmd("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
+        assert_eq!(connection.owed(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_blocking_read_that_is_given_up() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    let read = XRead::new("s", ReadFrom::New).block(Block::For(Duration::from_millis(100)));
+    tokio::time::timeout(Duration::from_millis(10), connection.send_blocking(&read)).await.unwrap_err();
+    assert_eq!(connection.send(&cmd("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
+}
+
+#[tokio::test]
+async fn a_large_command_that_is_given_up_half_written() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    let large = vec![b'x'; 8 << 20];
+    let set = cmd("SET").arg("large").arg(&large);
+    tokio::select! {
+        biased;
+        _ = connection.send(&set) => panic!("not at once"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(connection.buffered() > 0 && connection.buffered() < large.len());
+    let length = connection.send(&cmd("STRLEN").arg("large")).await.unwrap();
+    assert_eq!(length.value().as_int(), Some(8 << 20));
+}
+
+#[tokio::test]
+async fn full_buffers_in_both_directions_do_not_deadlock() {
+    // The peer answers each command at once, and does not read on before its answer is taken.
+    let (mut connection, peer) = with_peer(&config().command_timeout(Some(Duration::from_secs(20))), 4096).await;
+    let (mut from, mut to) = tokio::io::split(peer);
+    let echo = tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+    const COMMANDS: usize = 160;
+    let payload = vec![b'x'; 64 << 10];
+    for _ in 0..COMMANDS {
+        connection.queue(&cmd("ECHO").arg(&payload));
+    }
+    assert!(connection.buffered() > 10 << 20);
+    connection.flush().await.unwrap();
+    for _ in 0..COMMANDS {
+        let reply = connection.receive().await.unwrap();
+        assert_eq!(reply.value().children().nth(1).unwrap().as_bytes(), Some(&payload[..]));
+    }
+    // And without a flush.
+    for _ in 0..COMMANDS {
+        connection.queue(&cmd("ECHO").arg(&payload));
+    }
+    for _ in 0..COMMANDS {
+        connection.receive().await.unwrap();
+    }
+    drop(connection);
+    echo.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stalled_peer_is_a_timeout_and_the_end() {
+    let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
+    let began = Instant::now();
+    let error = connection.send(&cmd("PING")).await.unwrap_err();
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
+    assert!(error.to_string().starts_with("PING: "), "{error}");
+    let error = connection.send(&cmd("PING")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Closed, Sent::No), "{error}");
+    assert_eq!(connection.receive().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(connection.flush().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert!(connection.is_closed());
+    drop(peer);
+}
+
+#[tokio::test]
+async fn a_slow_peer_is_no_timeout() {
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    let slowly = async {
+        for byte in b"$9\r\n123456789\r\n" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            peer.write_u8(*byte).await.unwrap();
+        }
+    };
+    let get = cmd("GET").arg("x");
+    let (reply, ()) = tokio::join!(connection.send(&get), slowly);
+    assert_eq!(reply.unwrap().value().as_str(), Some("123456789"));
+}
+
+#[tokio::test]
+async fn what_was_not_written_was_not_executed() {
+    // The peer takes only the beginning.
+    let (mut connection, peer) = with_peer(&config(), 64).await;
+    let error = connection.send(&cmd("SET").arg("key").arg(vec![0; 1000])).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
+    drop(peer);
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_up() {
+    let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
+    drop(peer);
+    let error = connection.send(&cmd("PING")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.is_transient() && error.closes_connection());
+
+    // In the middle of a reply.
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    peer.write_all(b"$10\r\nabc").await.unwrap();
+    drop(peer);
+    assert_eq!(connection.send(&cmd("PING")).await.unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[tokio::test]
+async fn a_peer_that_says_why_it_hangs_up() {
+    let server = Server::with(&["--maxclients", "1"]);
+    // The look at whether the server is there may still hold the only place.
+    let _first = loop {
+        match Connection::connect(&server.config()).await {
+            Ok(connection) => break connection,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::MaxClients, "{error}"),
+        }
+    };
+    let error = Connection::connect(&server.config()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MaxClients, "{error}");
+    assert!(error.is_transient());
+}
+
+#[tokio::test]
+async fn a_protocol_error_ends_the_connection() {
+    for garbage in ["HTTP/1.1 400 Bad Request\r\n\r\n", ":x\r\n", "$999999999999\r\n", "*1\r\n.\r\n"] {
+        let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+        peer.write_all(garbage.as_bytes()).await.unwrap();
+        let error = connection.send(&cmd("PING")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{garbage:?}: {error}");
+        assert_eq!(connection.send(&cmd("PING")).await.unwrap_err().kind(), ErrorKind::Closed);
+    }
+}
+
+#[tokio::test]
+async fn pushes_are_no_replies() {
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    peer.write_all(b">2\r\n+invalidate\r\n*1\r\n+a\r\n+PONG\r\n>1\r\n+later\r\n").await.unwrap();
+    assert_eq!(connection.send(&cmd("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    assert_eq!(connection.take_push().unwrap().value().children().next().unwrap().as_str(), Some("invalidate"));
+    assert!(connection.take_push().is_none());
+}
+
+#[tokio::test]
+async fn an_unexpected_shape_is_an_error_and_not_the_end() {
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    let read = XReadGroup::new("g", "c", "s", GroupFrom::New);
+    for reply in [
+        "+OK\r\n",
+        ":1\r\n",
+        "*1\r\n:1\r\n",
+        "*1\r\n*2\r\n$1\r\ns\r\n:1\r\n",
+        "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n:1\r\n",
+        "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\nx-y\r\n*0\r\n",
+        "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*1\r\n$1\r\na\r\n",
+        "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\na\r\n*0\r\n",
+        "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*1\r\n$3\r\n1-1\r\n",
+        "%1\r\n*0\r\n*0\r\n",
+    ] {
+        peer.write_all(reply.as_bytes()).await.unwrap();
+        let error = connection.send(&read).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedReply, "{reply:?}: {error}");
+    }
+    peer.write_all(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*4\r\n$3\r\n1-1\r\n*0\r\n:5\r\n:2\r\n").await.unwrap();
+    let read = connection.send(&read).await.unwrap();
+    let entry = read.entries().first().unwrap();
+    assert_eq!((entry.idle, entry.deliveries), (Some(Duration::from_millis(5)), Some(2)));
+}
+
+#[tokio::test]
+async fn a_reply_that_nobody_asked_for() {
+    let (mut connection, _peer) = with_peer(&config(), 1 << 16).await;
+    assert_eq!(connection.receive().await.unwrap_err().kind(), ErrorKind::Usage);
+    assert!(!connection.is_closed());
+
+    // A reply that is there before the command is: nobody can tell whose it is.
+    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
+    peer.write_all(b"+PONG\r\n+what?\r\n").await.unwrap();
+    connection.send(&cmd("PING")).await.unwrap();
+    let error = connection.send(&cmd("GET").arg("x")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+}
+
+#[tokio::test]
+async fn large_payloads_arrive_whole() {
+    let server = Server::start();
+    let mut connection = server.connect().await;
+    let line: Vec<u8> = (0..64 << 20).map(|n| (n % 251) as u8).collect();
+    let fields = [("line", &line)];
+    let id = connection.send(&XAdd::new("s", AddId::Auto, &fields)).await.unwrap().unwrap();
+    let entries = connection.send(&XRead::new("s", StreamId::ZERO)).await.unwrap();
+    let entry = entries.entries().first().unwrap();
+    assert_eq!(entry.id, id);
+    assert!(entry.field(b"line") == Some(&line[..]));
+}
