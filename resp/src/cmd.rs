@@ -24,7 +24,7 @@ pub fn cmd(name: &str) -> Cmd {
     cmd
 }
 
-/// A command in words: see [`cmd`].
+/// A command in words: see [`cmd()`].
 #[derive(Clone)]
 pub struct Cmd {
     name: String,

@@ -167,6 +167,18 @@ impl Error {
         error
     }
 
+    /// A TLS handshake that failed: because of certificates, or because the link broke.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(source: io::Error) -> Self {
+        let refused = source.kind() == io::ErrorKind::InvalidData;
+        let mut error = Self::io(source);
+        if refused {
+            error.0.kind = ErrorKind::Tls;
+            error.0.message = format!("TLS: {}", error.0.message).into();
+        }
+        error
+    }
+
     pub(crate) fn protocol(source: ProtocolError) -> Self {
         let mut error = Self::new(ErrorKind::Protocol, source.to_string());
         error.0.source = Some(Source::Protocol(source));
@@ -270,6 +282,13 @@ impl Error {
     #[must_use]
     pub fn is_server(&self) -> bool {
         !self.0.code.is_empty()
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<crate::ConfigError> for Error {
+    fn from(error: crate::ConfigError) -> Self {
+        Self::new(ErrorKind::Tls, error.to_string()).with_sent(Sent::No)
     }
 }
 

@@ -6,7 +6,7 @@
 //!   [`Request`] writes commands; [`RespCodec`] is both for tokio.
 //! * [`Connection`]: one connection of one owner, over TCP, TLS or a Unix socket: round trips, blocking reads, pipelines,
 //!   transactions. [`Config`] says how to reach the server.
-//! * [`streams`]: the stream commands with typed replies. [`Command`] is how further ones are made, [`cmd`] how they are made
+//! * [`streams`]: the stream commands with typed replies. [`Command`] is how further ones are made, [`cmd()`] how they are made
 //!   in a hurry.
 //! * [`Error`] says what was being done, what came back, and whether the server can have done it. [`Backoff`] says how long
 //!   to wait before the next attempt.
@@ -44,6 +44,8 @@ pub mod streams;
 pub use backoff::Backoff;
 pub use cmd::{Arg, Cmd, cmd};
 pub use command::{Block, Blocking, Command};
+#[cfg(feature = "tls")]
+pub use config::TlsConfig;
 pub use config::{Config, ConfigError, Endpoint};
 pub use connection::{Connection, Pipeline, Protocol, Replies, Slot, Transaction};
 pub use error::{Error, ErrorKind, Sent};

@@ -42,7 +42,7 @@ impl fmt::Display for ConfigError {
             Self::InvalidPort(port) => write!(f, "{port:?} is no port; allowed is 1 to 65535"),
             Self::InvalidDatabase(database) => write!(f, "{database:?} is no database; allowed is a number from 0"),
             Self::MissingPath => f.write_str("the URL has no socket path; it has the form unix:///path/to/socket[?db=N]"),
-            Self::UnknownParameter(name) => write!(f, "unknown parameter {name:?}; allowed are db, user and pass"),
+            Self::UnknownParameter(name) => write!(f, "unknown parameter {name:?}; allowed are db, user and pass, and for rediss:// ca, cert, key and server_name"),
             Self::InvalidEncoding => f.write_str("the URL's percent-encoding is not valid UTF-8"),
             Self::Fragment => f.write_str("the URL has a fragment; a # in a password is written %23"),
             Self::NoTls => f.write_str("rediss:// needs the cargo feature \"tls\""),

@@ -3,10 +3,14 @@
 mod endpoint;
 mod error;
 mod secret;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
+#[cfg(feature = "tls")]
+pub use tls::TlsConfig;
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,6 +46,8 @@ pub struct Config {
     pub(crate) block_grace: Duration,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) limits: Limits,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: TlsConfig,
 }
 
 impl Config {
@@ -60,13 +66,15 @@ impl Config {
             block_grace: Duration::from_secs(5),
             keepalive: Some(Duration::from_secs(15)),
             limits: Limits::default(),
+            #[cfg(feature = "tls")]
+            tls: TlsConfig::default(),
         }
     }
 
     /// A server by URL.
     ///
     /// * `redis://[[user]:password@]host[:port][/database]`, the port 6379 unless given; an IPv6 host in brackets
-    /// * `rediss://…`: the same over TLS (cargo feature `tls`)
+    /// * `rediss://…[?ca=FILE&cert=FILE&key=FILE&server_name=NAME]`: the same over TLS (cargo feature `tls`); see `TlsConfig`
     /// * `unix:///path/to/socket[?db=N&user=U&pass=P]`, also `redis+unix://`
     ///
     /// User, password and path may be percent-encoded.
@@ -146,6 +154,14 @@ impl Config {
     #[must_use]
     pub const fn keepalive(mut self, after: Option<Duration>) -> Self {
         self.keepalive = after;
+        self
+    }
+
+    /// What the TLS of `rediss://` trusts, and how it proves who it is.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = tls;
         self
     }
 

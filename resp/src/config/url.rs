@@ -13,6 +13,7 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let scheme = scheme.to_ascii_lowercase();
     let config = match scheme.as_str() {
+        "rediss" if cfg!(not(feature = "tls")) => return Err(ConfigError::NoTls),
         "redis" | "rediss" => server(rest, scheme == "rediss")?,
         "unix" | "redis+unix" => socket(rest)?,
         // A scheme may be a password that was pasted in the wrong place; only what looks like a scheme is shown.
@@ -97,6 +98,17 @@ fn parameters(mut config: Config, query: &str) -> Result<Config, ConfigError> {
             "db" => config.database(database(value)?),
             "user" => config.user(decode(value)?),
             "pass" | "password" => config.password(decode(value)?),
+            #[cfg(feature = "tls")]
+            "ca" | "cert" | "key" | "server_name" if matches!(config.endpoint, Endpoint::Tls { .. }) => {
+                let value = decode(value)?;
+                let tls = std::mem::take(&mut config.tls);
+                config.tls(match name {
+                    "ca" => tls.ca(value),
+                    "cert" => tls.certificate(value),
+                    "key" => tls.key(value),
+                    _ => tls.server_name(value),
+                })
+            }
             // The rest of a password with a `?` in it.
             _ if query.contains('@') => return Err(ConfigError::InvalidHost),
             _ => return Err(ConfigError::UnknownParameter(name.to_owned())),
@@ -147,13 +159,33 @@ mod tests {
             ("redis://user:secret@h", "redis://user:***@h:6379"),
             ("redis://user@h", "redis://user@h:6379"),
             ("redis://h?db=3", "redis://h:6379/3"),
-            ("rediss://h", "rediss://h:6379"),
             ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
             ("redis+unix:///run/my%20redis.sock", "unix:///run/my redis.sock"),
         ];
         for (url, shown) in table {
             assert_eq!(parse(url).map(|config| config.to_string()), Ok(shown.to_owned()), "{url}");
         }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn no_tls_without_the_feature() {
+        assert_eq!(parse("rediss://h").map(|config| config.to_string()), Err(ConfigError::NoTls));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn tls() {
+        let config = parse("rediss://:pw@h/2?ca=/ca.pem&cert=/me.pem&key=/me.key&server_name=redis.example").unwrap();
+        assert_eq!(config.to_string(), "rediss://:***@h:6379/2");
+        let expected = super::super::TlsConfig::default()
+            .ca("/ca.pem")
+            .certificate("/me.pem")
+            .key("/me.key")
+            .server_name("redis.example");
+        assert_eq!(config.tls, expected);
+        // Nothing that is meant for TLS is passed over in silence.
+        assert_eq!(parse("redis://h?ca=/x").unwrap_err(), ConfigError::UnknownParameter("ca".to_owned()));
     }
 
     #[test]

@@ -7,8 +7,10 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use crate::Error;
+#[cfg(any(not(unix), not(feature = "tls")))]
+use crate::ErrorKind;
 use crate::config::{Config, Endpoint};
-use crate::{Error, ErrorKind};
 
 /// Anything that bytes can be read from and written to.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -20,6 +22,8 @@ pub(super) enum Transport {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     Other(Box<dyn Io>),
 }
 
@@ -27,6 +31,9 @@ pub(super) enum Transport {
 pub(super) async fn connect(config: &Config) -> Result<Transport, Error> {
     match config.endpoint() {
         Endpoint::Tcp { host, port } => Ok(Transport::Tcp(tcp(host, *port, config).await?)),
+        #[cfg(feature = "tls")]
+        Endpoint::Tls { host, port } => tls(host, *port, config).await,
+        #[cfg(not(feature = "tls"))]
         Endpoint::Tls { .. } => Err(Error::new(ErrorKind::Tls, "this build has no TLS: cargo feature \"tls\"")),
         #[cfg(unix)]
         Endpoint::Unix { path } => Ok(Transport::Unix(UnixStream::connect(path).await.map_err(Error::io)?)),
@@ -51,12 +58,27 @@ async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error>
     Ok(stream)
 }
 
+#[cfg(feature = "tls")]
+async fn tls(host: &str, port: u16, config: &Config) -> Result<Transport, Error> {
+    let tls = config.tls.clone();
+    let name = tls.name(host)?;
+    // Reading files must not hold up other tasks.
+    let tls = tokio::task::spawn_blocking(move || tls.build()).await.map_err(|error| Error::io(error.into()))??;
+    let tcp = tcp(host, port, config).await?;
+    match tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await {
+        Ok(stream) => Ok(Transport::Tls(Box::new(stream))),
+        Err(error) => Err(Error::tls(error)),
+    }
+}
+
 macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self.get_mut() {
             Transport::Tcp($stream) => $call,
             #[cfg(unix)]
             Transport::Unix($stream) => $call,
+            #[cfg(feature = "tls")]
+            Transport::Tls($stream) => $call,
             Transport::Other($stream) => $call,
         }
     };

@@ -200,6 +200,10 @@ impl Wire {
 
     /// Reads once.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.input.is_empty() && self.input.capacity() > 2 * MAX_READ {
+            // What a very large reply has left behind is not kept.
+            self.input = BytesMut::new();
+        }
         self.make_room();
         let room = self.input.capacity() - self.input.len();
         let n = ready!(poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input))?;
@@ -219,7 +223,7 @@ impl Wire {
         let room = self.input.capacity() - self.input.len();
         let missing = self.decoder.needed().saturating_sub(self.input.len());
         if room < missing.clamp(MIN_READ / 4, self.read_size) {
-            self.input.reserve(missing.clamp(MIN_READ, self.read_size).max(self.read_size));
+            self.input.reserve(self.read_size);
         }
     }
 }

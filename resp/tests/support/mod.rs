@@ -30,6 +30,25 @@ impl Server {
         panic!("redis-server does not start; REDIS_SERVER=/path chooses the binary");
     }
 
+    /// Starts a server that speaks TLS too, if it can, with files of this folder.
+    pub(crate) fn with_tls(files: &std::path::Path, clients: &str) -> (Self, u16) {
+        let file = |name: &str| files.join(name).to_str().unwrap().to_owned();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Self::with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &file("server.pem"),
+            "--tls-key-file",
+            &file("server.key"),
+            "--tls-ca-cert-file",
+            &file("ca.pem"),
+            "--tls-auth-clients",
+            clients,
+        ]);
+        (server, port)
+    }
+
     fn try_start(options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -1,0 +1,88 @@
+//! TLS against a real server.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use resp::{Config, Connection, ErrorKind, TlsConfig, cmd};
+use support::Server;
+
+/// A certificate authority, a server's certificate for `redis.test`, a client's, and a second authority.
+fn make_files(folder: &Path) {
+    let authority = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
+        Issuer::new(params, key)
+    };
+    authority("other-ca");
+    let ca = authority("ca");
+    for (name, host) in [("server", "redis.test"), ("client", "client.test")] {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn certificates_decide() {
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str| files.path().join(name);
+    make_files(files.path());
+    let (_server, port) = Server::with_tls(files.path(), "yes");
+    let config = |tls: TlsConfig| Config::from_url(&format!("rediss://127.0.0.1:{port}")).unwrap().tls(tls);
+    let trusting = || TlsConfig::default().ca(file("ca.pem")).server_name("redis.test");
+    let complete = || trusting().certificate(file("client.pem")).key(file("client.key"));
+    complete().check().unwrap();
+
+    let mut connection = Connection::connect(&config(complete())).await.unwrap();
+    let large = vec![b'x'; 3 << 20];
+    connection.send(&cmd("SET").arg("key").arg(&large)).await.unwrap();
+    let reply = connection.send(&cmd("GET").arg("key")).await.unwrap();
+    assert!(reply.value().as_bytes() == Some(&large[..]));
+
+    // The same by URL.
+    let show = |name: &str| file(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (show("ca.pem"), show("client.pem"), show("client.key"));
+    let url = format!("rediss://127.0.0.1:{port}?ca={ca}&cert={cert}&key={key}&server_name=redis.test");
+    Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
+
+    // Another authority, another name, no authority that is known.
+    for tls in [complete().ca(file("other-ca.pem")), complete().server_name("example.org"), TlsConfig::default()] {
+        let error = Connection::connect(&config(tls)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+        assert!(!error.is_transient());
+    }
+    // The server wants to know who we are. TLS 1.3 tells only after the handshake.
+    let error = Connection::connect(&config(trusting())).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Io), "{error}");
+
+    // Files that are missing or wrong.
+    for tls in [
+        complete().ca(file("none.pem")),
+        complete().ca(file("client.key")),
+        complete().key(file("client.pem")),
+        complete().key(file("server.key")),
+        trusting().certificate(file("client.pem")),
+        complete().server_name("not a name"),
+    ] {
+        let error = Connection::connect(&config(tls)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls() {
+    let server = Server::start();
+    let config = Config::from_url(&format!("rediss://localhost:{}", server.port)).unwrap();
+    // Redis takes the handshake for the beginning of a command, and waits for the rest.
+    let config = config.connect_timeout(Duration::from_millis(200));
+    let error = Connection::connect(&config).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Io | ErrorKind::Timeout), "{error}");
+}
