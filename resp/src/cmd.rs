@@ -1,5 +1,6 @@
 use bytes::{Bytes, BytesMut};
 
+use crate::command;
 use crate::{Command, Error, Frame, Request, StreamId};
 
 /// A command in words, for everything that is not typed. The reply is the [`Frame`] itself.
@@ -68,6 +69,17 @@ impl Command for Cmd {
 
     fn encode(&self, out: &mut Request<'_>) {
         out.encoded(self.args, &self.encoded);
+    }
+
+    /// By its first word, or first two; and a read of streams must not block.
+    fn is_shareable(&self) -> bool {
+        let mut words = self.name.split_ascii_whitespace();
+        let first = words.next().unwrap_or_default().to_ascii_uppercase();
+        if first.starts_with("XREAD") {
+            return !self.encoded.windows(9).any(|part| part.eq_ignore_ascii_case(b"\r\nBLOCK\r\n"));
+        }
+        let first_two = format!("{first} {}", words.next().unwrap_or_default());
+        command::is_shareable(&first) && command::is_shareable(&first_two)
     }
 
     fn decode(&self, frame: Frame) -> Result<Frame, Error> {

@@ -26,6 +26,12 @@ pub trait Command {
     /// Writes the command's name and arguments.
     fn encode(&self, out: &mut Request<'_>);
 
+    /// Whether the command may go over a [`Client`](crate::Client)'s connection, which many share: not if it waits in the
+    /// server, or changes the connection's state. Known by its name, unless this is overridden.
+    fn is_shareable(&self) -> bool {
+        is_shareable(self.name())
+    }
+
     /// Makes the typed reply from a frame that is no error.
     ///
     /// # Errors
@@ -49,9 +55,48 @@ impl<C: Command + ?Sized> Command for &C {
         (**self).encode(out);
     }
 
+    fn is_shareable(&self) -> bool {
+        (**self).is_shareable()
+    }
+
     fn decode(&self, frame: Frame) -> Result<Self::Reply, Error> {
         (**self).decode(frame)
     }
+}
+
+/// Whether a command of this name leaves the connection as it was, and lets others pass.
+pub(crate) fn is_shareable(name: &str) -> bool {
+    const NOT: [&str; 27] = [
+        "AUTH",
+        "BLMOVE",
+        "BLMPOP",
+        "BLPOP",
+        "BRPOP",
+        "BRPOPLPUSH",
+        "BZMPOP",
+        "BZPOPMAX",
+        "BZPOPMIN",
+        "CLIENT REPLY",
+        "DISCARD",
+        "EXEC",
+        "HELLO",
+        "MONITOR",
+        "MULTI",
+        "PSUBSCRIBE",
+        "PUNSUBSCRIBE",
+        "QUIT",
+        "RESET",
+        "SELECT",
+        "SSUBSCRIBE",
+        "SUBSCRIBE",
+        "SUNSUBSCRIBE",
+        "UNSUBSCRIBE",
+        "WAIT",
+        "WAITAOF",
+        "WATCH",
+    ];
+    // The stream commands, which are what this crate is for, pass at once.
+    name.starts_with('X') || !NOT.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
 /// Appends a command to a buffer.

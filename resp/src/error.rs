@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -130,10 +131,10 @@ pub enum Sent {
 ///     }
 /// }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: ErrorKind,
     sent: Sent,
@@ -143,9 +144,9 @@ struct Inner {
     source: Option<Source>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Source {
-    Io(io::Error),
+    Io(Arc<io::Error>),
     Protocol(ProtocolError),
 }
 
@@ -163,7 +164,7 @@ impl Error {
 
     pub(crate) fn io(source: io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, source.to_string());
-        error.0.source = Some(Source::Io(source));
+        error.0.source = Some(Source::Io(Arc::new(source)));
         error
     }
 
@@ -304,7 +305,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self.0.source.as_ref()? {
-            Source::Io(error) => Some(error),
+            Source::Io(error) => Some(&**error),
             Source::Protocol(error) => Some(error),
         }
     }

@@ -6,6 +6,7 @@
 //!   [`Request`] writes commands; [`RespCodec`] is both for tokio.
 //! * [`Connection`]: one connection of one owner, over TCP, TLS or a Unix socket: round trips, blocking reads, pipelines,
 //!   transactions. [`Config`] says how to reach the server.
+//! * [`Client`]: one connection that many tasks share, with automatic pipelining; it connects again by itself.
 //! * [`streams`]: the stream commands with typed replies. [`Command`] is how further ones are made, [`cmd()`] how they are made
 //!   in a hurry.
 //! * [`Error`] says what was being done, what came back, and whether the server can have done it. [`Backoff`] says how long
@@ -30,6 +31,7 @@
 #![deny(missing_docs)]
 
 mod backoff;
+mod client;
 mod cmd;
 mod command;
 mod config;
@@ -42,6 +44,7 @@ mod stream_id;
 pub mod streams;
 
 pub use backoff::Backoff;
+pub use client::{Client, ClientOptions, Event};
 pub use cmd::{Arg, Cmd, cmd};
 pub use command::{Block, Blocking, Command};
 #[cfg(feature = "tls")]

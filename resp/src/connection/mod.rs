@@ -18,7 +18,7 @@ use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
 use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent};
 use transport::Transport;
-use wire::Wire;
+pub(crate) use wire::Wire;
 
 /// A connection to one server that belongs to one owner.
 ///
@@ -115,6 +115,11 @@ impl Connection {
             endpoint: None,
             pushes: VecDeque::new(),
         }
+    }
+
+    /// The bare wire, for a client; nothing may be owed.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
     }
 
     /// The version of RESP that was agreed on.

@@ -7,7 +7,7 @@ use crate::command::{self, Command};
 use crate::{Error, ErrorKind, Frame, Kind, Request};
 
 /// `MULTI` and `EXEC`.
-struct Word(&'static str);
+pub(crate) struct Word(&'static str);
 
 impl Command for Word {
     type Reply = Frame;
@@ -136,27 +136,8 @@ impl Connection {
     /// Why the first command that was refused was refused (nothing was done then), or that the connection broke. Commands that
     /// failed while the transaction was executed are found in the [`Replies`]; the others were executed all the same.
     pub async fn exec(&mut self, transaction: &Transaction) -> Result<Option<Replies>, Error> {
-        let mut pipeline = Pipeline::new();
-        pipeline.add(MULTI);
-        pipeline.encoded.extend_from_slice(&transaction.pipeline.encoded);
-        pipeline.commands += transaction.pipeline.commands;
-        let exec = pipeline.add(EXEC);
-        let mut replies = self.run(&pipeline).await?;
-        let result = replies.take(exec);
-        for reply in replies.replies.iter().flatten() {
-            if reply.kind().is_error() {
-                return Err(Error::server(reply.value()).during("MULTI", None));
-            }
-        }
-        let result = result?;
-        if result.value().is_null() {
-            return Ok(None);
-        }
-        let replies: Vec<_> = result.value().children().map(|reply| Some(result.extract(reply))).collect();
-        if result.kind() != Kind::Array || replies.len() != transaction.pipeline.commands {
-            return Err(Error::unexpected_reply("a reply a command", result.value()).during("EXEC", None));
-        }
-        Ok(Some(Replies { replies }))
+        let (pipeline, exec) = transaction.to_pipeline();
+        self.run(&pipeline).await?.into_exec(exec, transaction.len())
     }
 
     /// Queues commands that are encoded already, and says where they end.
@@ -215,6 +196,10 @@ impl Pipeline {
     pub const fn is_empty(&self) -> bool {
         self.commands == 0
     }
+
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
 }
 
 /// Commands that are executed together, with none of others between them: `MULTI` and `EXEC`.
@@ -261,6 +246,16 @@ impl Transaction {
     pub const fn is_empty(&self) -> bool {
         self.pipeline.is_empty()
     }
+
+    /// The commands between `MULTI` and `EXEC`.
+    pub(crate) fn to_pipeline(&self) -> (Pipeline, Slot<Word>) {
+        let mut pipeline = Pipeline::new();
+        pipeline.add(MULTI);
+        pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
+        pipeline.commands += self.pipeline.commands;
+        let exec = pipeline.add(EXEC);
+        (pipeline, exec)
+    }
 }
 
 /// The place of one command's reply in the [`Replies`] of its pipeline or transaction.
@@ -277,6 +272,30 @@ pub struct Replies {
 }
 
 impl Replies {
+    pub(crate) fn new(frames: impl Iterator<Item = Frame>) -> Self {
+        Self { replies: frames.map(Some).collect() }
+    }
+
+    /// Of the replies to a transaction, those of the commands in it.
+    pub(crate) fn into_exec(mut self, exec: Slot<Word>, commands: usize) -> Result<Option<Self>, Error> {
+        let result = self.take(exec);
+        // Why EXEC was refused was said before.
+        for reply in self.frames() {
+            if reply.kind().is_error() {
+                return Err(Error::server(reply.value()).during("MULTI", None));
+            }
+        }
+        let result = result?;
+        if result.value().is_null() {
+            return Ok(None);
+        }
+        let replies: Vec<_> = result.value().children().map(|reply| Some(result.extract(reply))).collect();
+        if result.kind() != Kind::Array || replies.len() != commands {
+            return Err(Error::unexpected_reply("a reply a command", result.value()).during("EXEC", None));
+        }
+        Ok(Some(Self { replies }))
+    }
+
     /// Takes one command's reply.
     ///
     /// # Errors

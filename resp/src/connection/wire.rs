@@ -22,7 +22,7 @@ const KEEP_WRITE: usize = 4 * 1024 * 1024;
 /// A transport with its buffers: what is to be written, what was read, and the frame that is on its way.
 ///
 /// Writing never keeps it from reading, nor the other way round, so two full sockets cannot lock each other.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     transport: Transport,
     out: BytesMut,
     input: BytesMut,
@@ -56,24 +56,35 @@ impl Wire {
 
     /// The buffer that goes to the transport, for `write` to append to.
     #[inline]
-    pub(super) fn queue(&mut self, write: impl FnOnce(&mut BytesMut)) {
+    pub(crate) fn queue(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.out.len();
         write(&mut self.out);
         self.queued += (self.out.len() - before) as u64;
     }
 
+    /// Takes all bytes of a buffer, and leaves one that can be used again.
+    pub(crate) fn queue_all(&mut self, bytes: &mut BytesMut) {
+        self.queued += bytes.len() as u64;
+        if self.out.is_empty() {
+            std::mem::swap(&mut self.out, bytes);
+        } else {
+            self.out.extend_from_slice(bytes);
+        }
+        bytes.clear();
+    }
+
     /// Bytes that wait for the transport to take them.
-    pub(super) fn buffered(&self) -> usize {
+    pub(crate) fn buffered(&self) -> usize {
         self.out.len()
     }
 
     /// How many bytes were ever queued: a mark for [`Self::sent`].
-    pub(super) const fn queued(&self) -> u64 {
+    pub(crate) const fn queued(&self) -> u64 {
         self.queued
     }
 
     /// Whether everything up to a mark can have reached the server.
-    pub(super) const fn sent(&self, mark: u64) -> Sent {
+    pub(crate) const fn sent(&self, mark: u64) -> Sent {
         if self.written < mark { Sent::No } else { Sent::Maybe }
     }
 
@@ -91,7 +102,7 @@ impl Wire {
 
     /// The next frame, if it has arrived already.
     #[inline]
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.input.is_empty() { Ok(None) } else { self.decoder.decode(&mut self.input) }
     }
 
@@ -156,7 +167,8 @@ impl Wire {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+    /// One read, after what can be written was written. `moved` says whether any was.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
         if self.write_error.is_none()
             && let Poll::Ready(Err(error)) = self.poll_write(cx, moved)
         {

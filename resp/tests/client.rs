@@ -1,0 +1,240 @@
+//! The shared client on a real server.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use resp::streams::{AddId, XAdd, XLen, XRange};
+use resp::{Backoff, Client, ClientOptions, ErrorKind, Event, Pipeline, Sent, Transaction, cmd};
+use support::Server;
+
+async fn echo(client: &Client, text: &str) -> String {
+    let reply = client.send(&cmd("ECHO").arg(text)).await.unwrap();
+    reply.value().as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_caller_gets_its_own_reply() {
+    let server = Server::start();
+    for config in [server.config(), server.tcp().resp2(true)] {
+        let client = Client::connect(&config).await.unwrap();
+        let tasks: Vec<_> = (0..64)
+            .map(|task| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    for round in 0..200 {
+                        let text = format!("{task} {round}");
+                        if round % 10 == 3 {
+                            // A call that is given up takes no other's reply.
+                            let lost = cmd("ECHO").arg("lost");
+                            tokio::select! { biased; _ = client.send(&lost) => {}, () = tokio::task::yield_now() => {} }
+                        }
+                        assert_eq!(echo(&client, &text).await, text);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn callers_travel_together() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    let tasks: Vec<_> = (0..500)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap().is_some());
+    }
+    assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 500);
+    let stats = client.send(&cmd("INFO stats")).await.unwrap();
+    let reads = stats.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+    let reads: u32 = reads.unwrap().parse().unwrap();
+    assert!(reads < 50, "{reads} reads for 500 commands");
+}
+
+#[tokio::test]
+async fn errors_pipelines_and_transactions() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    client.send(&cmd("SET").arg("text").arg(1)).await.unwrap();
+    let error = client.send(&XLen::new("text")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongType);
+
+    let mut pipeline = Pipeline::new();
+    let wrong = pipeline.add(XLen::new("text"));
+    let added = pipeline.add(XAdd::new("s", AddId::Auto, &[("a", "b")]));
+    let mut replies = client.run(&pipeline).await.unwrap();
+    assert!(replies.take(added).unwrap().is_some());
+    assert_eq!(replies.take(wrong).unwrap_err().kind(), ErrorKind::WrongType);
+    assert_eq!(client.run(&Pipeline::new()).await.unwrap().frames().count(), 0);
+
+    // Many at once: nothing comes between MULTI and EXEC.
+    let mut transaction = Transaction::new();
+    transaction.add(XAdd::new("s", AddId::Auto, &[("a", "b")]));
+    let range = transaction.add(XRange::new("s", ..));
+    let others = (0..50).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move { client.send(&cmd("INCR").arg("n")).await.unwrap() })
+    });
+    let others: Vec<_> = others.collect();
+    let mut replies = client.exec(&transaction).await.unwrap();
+    assert_eq!(replies.take(range).unwrap().len(), 2);
+    for other in others {
+        assert!(other.await.unwrap().value().as_int().is_some());
+    }
+}
+
+#[tokio::test]
+async fn what_would_hold_up_others_is_refused() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    let refused = [
+        cmd("BLPOP").arg("a").arg(0),
+        cmd("multi"),
+        cmd("SELECT").arg(1),
+        cmd("subscribe a"),
+        cmd("CLIENT REPLY OFF"),
+        cmd("xread").args(["block", "0", "streams", "s", "$"]),
+    ];
+    for command in refused {
+        let error = client.send(&command).await.unwrap_err();
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{command:?}");
+    }
+    client.send(&cmd("CLIENT ID")).await.unwrap();
+    client.send(&cmd("XREAD").args(["STREAMS", "s", "0"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_are_bounded() {
+    let server = Server::start();
+    let client = ClientOptions::new(server.config()).max_bytes(64 << 10).connect().await.unwrap();
+    let payload = vec![b'x'; 16 << 10];
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let (client, payload) = (client.clone(), payload.clone());
+            tokio::spawn(async move {
+                let set = cmd("SET").arg(n).arg(&payload);
+                // Some callers go away while they wait for room.
+                if n % 5 == 0 {
+                    let _ = tokio::time::timeout(Duration::from_micros(n), client.send(&set)).await;
+                } else {
+                    client.send(&set).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(echo(&client, "there").await, "there");
+}
+
+#[tokio::test]
+async fn it_connects_again() {
+    let server = Server::start();
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
+    let client = ClientOptions::new(server.config()).backoff(backoff).connect().await.unwrap();
+    let mut events = client.events();
+    let mut other = server.connect().await;
+    for round in 0..20 {
+        assert_eq!(echo(&client, "a").await, "a");
+        let other_call = {
+            let client = client.clone();
+            tokio::spawn(async move { client.send(&cmd("ECHO").arg("x")).await.map(|_| ()) })
+        };
+        other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        if let Err(error) = other_call.await.unwrap() {
+            assert!(error.is_transient() || error.is_server(), "{round}: {error}");
+        }
+        // What comes after waits for the new connection, or is told that the old one broke.
+        loop {
+            match client.send(&cmd("ECHO").arg("b")).await {
+                Ok(reply) => break assert_eq!(reply.value().as_str(), Some("b")),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error}"),
+            }
+        }
+    }
+    assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(_)));
+    assert!(matches!(events.recv().await.unwrap(), Event::Connected));
+}
+
+#[tokio::test]
+async fn without_a_server_calls_run_out_of_time() {
+    let server = Server::start();
+    let config = server.config().command_timeout(Some(Duration::from_millis(200)));
+    let client = Client::connect(&config).await.unwrap();
+    drop(server);
+    // One notices that the server is gone; those after it wait for another one.
+    let _ = client.send(&cmd("PING")).await;
+    let error = client.send(&cmd("SET").arg("a").arg("b")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
+}
+
+#[tokio::test]
+async fn a_stalled_server_is_noticed() {
+    let server = Server::start();
+    let config = server.config().command_timeout(Some(Duration::from_millis(100)));
+    let client = Client::connect(&config).await.unwrap();
+    let mut other = server.connect().await;
+    let pause = cmd("CLIENT PAUSE").arg(500);
+    other.send(&pause).await.unwrap();
+    let error = client.send(&cmd("PING")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_looked_after_and_ends_with_its_last_clone() {
+    let server = Server::start();
+    let options = ClientOptions::new(server.config()).ping_after(Some(Duration::from_millis(20)));
+    let client = options.connect().await.unwrap();
+    let mut other = server.connect().await;
+    let list = |other: &mut resp::Connection| {
+        other.queue(&cmd("CLIENT LIST"));
+    };
+    loop {
+        list(&mut other);
+        if other.receive().await.unwrap().value().as_str().unwrap().contains("cmd=ping") {
+            break;
+        }
+    }
+    let tasks: Vec<_> = (0..3)
+        .map(|_| {
+            tokio::spawn({
+                let client = client.clone();
+                async move { echo(&client, "x").await }
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), "x");
+    }
+    drop(client);
+    loop {
+        list(&mut other);
+        if other.receive().await.unwrap().value().as_str().unwrap().lines().count() == 1 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pushes_are_events() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    let mut events = client.events();
+    client.send(&cmd("CLIENT TRACKING ON")).await.unwrap();
+    client.send(&cmd("GET").arg("watched")).await.unwrap();
+    server.connect().await.send(&cmd("SET").arg("watched").arg(1)).await.unwrap();
+    client.send(&cmd("PING")).await.unwrap();
+    let Event::Push(push) = events.recv().await.unwrap() else { panic!("a push") };
+    assert_eq!(push.value().children().next().unwrap().as_str(), Some("invalidate"));
+}
