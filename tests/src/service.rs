@@ -120,6 +120,8 @@ impl Service {
     /// SIGTERM, and waits for the end, which must come with exit code 0.
     #[track_caller]
     pub fn stop(&mut self) {
+        // Before it answers it may not know of signals yet, and end by them like any process.
+        let _ = self.healthz();
         self.sigterm();
         self.wait_exit(Duration::from_secs(30));
         assert_eq!(self.code(), Some(0), "{} after SIGTERM: {}", self.process.name(), self.log());

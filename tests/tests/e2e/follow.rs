@@ -135,7 +135,7 @@ fn a_read_only_input_folder_works_with_a_state_folder() {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     };
     assert_eq!(names(rig.input.parent().unwrap()), ["input.txt"], "nothing is written beside the input");
-    assert_eq!(names(&state), [".input.txt.source.json"]);
+    assert_eq!(names(&state), [".input.txt.line_stream.source.json"]);
     rig.writer().once().run_ok();
     rig.assert_identical();
 }

@@ -189,7 +189,7 @@ fn an_emptied_redis_and_a_lost_state_file_are_a_new_source_for_an_old_output() {
     rig.reader().once().run_ok();
     rig.writer().once().run_ok();
     rig.redis.flushall();
-    std::fs::remove_file(rig.input.parent().unwrap().join(".input.txt.source.json")).unwrap();
+    std::fs::remove_file(rig.input.parent().unwrap().join(".input.txt.line_stream.source.json")).unwrap();
     rig.reader().once().run_ok();
     rig.writer().once().run_ok();
     let output = rig.output_bytes();

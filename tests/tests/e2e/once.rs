@@ -39,9 +39,9 @@ fn one_newline_is_one_empty_line() {
     let rig = Rig::new();
     rig.write_input("\n");
     rig.reader().once().run_ok();
+    assert_eq!(rig.stream_len(), 1);
     rig.writer().once().run_ok();
     rig.assert_identical();
-    assert_eq!(rig.stream_len(), 1);
 }
 
 #[test]
