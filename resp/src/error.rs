@@ -353,6 +353,8 @@ fn classify_text(text: &str) -> ErrorKind {
     } else if has("unknown command") || has("unknown subcommand") {
         ErrorKind::UnknownCommand
     } else if has("syntax error")
+        // What follows the options must be an ID, so an option that is not known is taken for one.
+        || has("invalid stream id")
         || has("wrong number of arguments")
         || has("unsupported option")
         || has("unrecognized option")

@@ -266,3 +266,159 @@ async fn the_next_transaction_travels_behind_this_one() {
         assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 5 * BATCH as u64);
     }
 }
+
+/// What a command looks like on the wire.
+fn wire(command: &impl resp::Command) -> String {
+    use tokio_util::codec::Encoder;
+    let mut out = bytes::BytesMut::new();
+    resp::RespCodec::default().encode(command, &mut out).unwrap();
+    let frame = resp::Decoder::default().decode(&mut out).unwrap().unwrap();
+    assert!(out.is_empty());
+    let words: Vec<_> = frame.value().children().map(|word| word.as_str().unwrap().to_owned()).collect();
+    words.join(" ")
+}
+
+#[test]
+fn options_are_written_where_the_server_looks_for_them() {
+    let fields = [("f", "v")];
+    let add = || XAdd::new("s", id(1, 2), &fields);
+    let ids = [id(1, 1), id(1, 2)];
+    let second = Duration::from_secs(1);
+    let table = [
+        (wire(&XAdd::new("s", AddId::Auto, &fields)), "XADD s * f v"),
+        (wire(&add().no_create().trim(Trim::max_len(5))), "XADD s NOMKSTREAM MAXLEN = 5 1-2 f v"),
+        (wire(&add().trim(Trim::min_id(id(9, 9)).limit(3))), "XADD s MINID ~ 9-9 LIMIT 3 1-2 f v"),
+        (wire(&add().references(References::Delete).once("me", "7")), "XADD s DELREF IDMP me 7 1-2 f v"),
+        (wire(&add().once_by_content("me")), "XADD s IDMPAUTO me 1-2 f v"),
+        (
+            wire(&XTrim::new("s", Trim::max_len(5).limit(2).references(References::Acknowledged))),
+            "XTRIM s MAXLEN ~ 5 LIMIT 2 ACKED",
+        ),
+        (
+            wire(
+                XRead::new("a", ReadFrom::New)
+                    .and("b", id(1, 2))
+                    .count(3)
+                    .max_count(4)
+                    .max_size(5)
+                    .block(Block::For(Duration::from_micros(1)))
+                    .command(),
+            ),
+            "XREAD COUNT 3 MAXCOUNT 4 MAXSIZE 5 BLOCK 1 STREAMS a b $ 1-2",
+        ),
+        (
+            wire(
+                XReadGroup::new("g", "c", "a", GroupFrom::New)
+                    .and("b", GroupFrom::Pending(id(1, 2)))
+                    .count(3)
+                    .max_count(4)
+                    .max_size(5)
+                    .claim(second)
+                    .no_ack()
+                    .block(Block::Forever)
+                    .command(),
+            ),
+            "XREADGROUP GROUP g c COUNT 3 MAXCOUNT 4 MAXSIZE 5 BLOCK 0 CLAIM 1000 NOACK STREAMS a b > 1-2",
+        ),
+        (wire(&XAckDel::new("s", "g", &ids).references(References::Keep)), "XACKDEL s g KEEPREF IDS 2 1-1 1-2"),
+        (wire(&XDelEx::new("s", &ids)), "XDELEX s IDS 2 1-1 1-2"),
+        (
+            wire(&XNack::new("s", "g", NackReason::Fail, &ids).retry_count(3).force()),
+            "XNACK s g FAIL IDS 2 1-1 1-2 RETRYCOUNT 3 FORCE",
+        ),
+        (wire(&XCfgSet::new("s").once_for(second).once_at_most(9)), "XCFGSET s IDMP-DURATION 1 IDMP-MAXSIZE 9"),
+        (
+            wire(&XClaim::new("s", "g", "c", second, &ids).idle(second).retry_count(2).force().last_id(id(3, 4))),
+            "XCLAIM s g c 1000 1-1 1-2 IDLE 1000 RETRYCOUNT 2 FORCE LASTID 3-4",
+        ),
+        (
+            wire(&XAutoClaim::new("s", "g", "c", second, id(0, 0)).count(5).just_id()),
+            "XAUTOCLAIM s g c 1000 0-0 COUNT 5 JUSTID",
+        ),
+        (
+            wire(&XPending::new("s", "g").entries(..id(5, 5), 7).idle(second).consumer("c")),
+            "XPENDING s g IDLE 1000 - (5-5 7 c",
+        ),
+        (wire(&XRevRange::new("s", id(1, 1)..=id(2, 2)).count(1)), "XREVRANGE s 2-2 1-1 COUNT 1"),
+        (
+            wire(&XGroupCreate::new("s", "g", GroupStart::End).make_stream().entries_read(3)),
+            "XGROUP CREATE s g $ MKSTREAM ENTRIESREAD 3",
+        ),
+        (wire(&XInfoStream::new("s").full().count(0)), "XINFO STREAM s FULL COUNT 0"),
+    ];
+    for (written, expected) in table {
+        assert_eq!(written, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_long_form_of_xinfo() {
+    let server = Server::start();
+    for mut c in server.both().await {
+        c.send(&cmd("FLUSHALL")).await.unwrap();
+        for n in 1..=3 {
+            c.send(&XAdd::new("s", id(n, 0), &[("f", "v")])).await.unwrap();
+        }
+        c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
+        c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New).count(2)).await.unwrap();
+        let info = c.send(&XInfoStream::new("s").full()).await.unwrap();
+        assert_eq!((info.length, info.entries.len(), info.groups.len()), (3, 3, 1));
+        assert_eq!(info.entries.get(2).unwrap().field(b"f"), Some(&b"v"[..]));
+        let group = &info.groups[0];
+        assert_eq!((&group.name[..], group.pending, group.lag), (&b"g"[..], 2, Some(1)));
+        assert_eq!(group.pending_entries[1].id, id(2, 0));
+        assert_eq!(group.pending_entries[1].consumer.as_deref(), Some(&b"c"[..]));
+        let consumer = &group.consumers[0];
+        assert_eq!((&consumer.name[..], consumer.pending), (&b"c"[..], 2));
+        assert_eq!((consumer.pending_entries[0].id, consumer.pending_entries[0].deliveries), (id(1, 0), 1));
+        assert!(consumer.seen.elapsed().unwrap() < Duration::from_secs(60));
+    }
+}
+
+#[tokio::test]
+async fn newer_commands_work_or_are_typed_errors() {
+    let server = Server::start();
+    let version = server.version().await;
+    let since = |major: u32, minor: u32| version >= (major, minor);
+    let mut c = server.connect().await;
+    let fields = [("f", "v")];
+    for n in 1..=3 {
+        c.send(&XAdd::new("s", id(n, 0), &fields)).await.unwrap();
+    }
+    c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
+    c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New).count(2)).await.unwrap();
+
+    let unknown = |kind: ErrorKind| matches!(kind, ErrorKind::UnknownCommand | ErrorKind::Syntax);
+    match c.send(&XAckDel::new("s", "g", [id(1, 0), id(9, 9)])).await {
+        Ok(removed) => assert_eq!(removed, [Removed::Removed, Removed::Missing]),
+        Err(error) => assert!(!since(8, 2) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XDelEx::new("s", [id(2, 0), id(9, 9)]).references(References::Acknowledged)).await {
+        Ok(removed) => assert_eq!(removed, [Removed::Referenced, Removed::Missing]),
+        Err(error) => assert!(!since(8, 2) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XTrim::new("s", Trim::max_len(100).references(References::Delete))).await {
+        Ok(removed) => assert_eq!(removed, 0),
+        Err(error) => assert!(!since(8, 2) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XReadGroup::new("g", "d", "s", GroupFrom::New).claim(Duration::ZERO)).await {
+        Ok(read) => assert!(read.entries().first().unwrap().deliveries.is_some()),
+        Err(error) => assert!(!since(8, 4) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XAdd::new("s", AddId::Auto, &fields).once("me", "1")).await {
+        Ok(first) => assert_eq!(c.send(&XAdd::new("s", AddId::Auto, &fields).once("me", "1")).await.unwrap(), first),
+        Err(error) => assert!(!since(8, 6) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XCfgSet::new("s").once_at_most(5)).await {
+        Ok(()) => {}
+        Err(error) => assert!(!since(8, 6) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XNack::new("s", "g", NackReason::Silent, [id(2, 0)])).await {
+        Ok(given_back) => assert_eq!(given_back, 1),
+        Err(error) => assert!(!since(8, 8) && unknown(error.kind()), "{error}"),
+    }
+    match c.send(&XRead::new("s", StreamId::ZERO).max_count(1)).await {
+        Ok(read) => assert_eq!(read.len(), 1),
+        Err(error) => assert!(!since(8, 10) && unknown(error.kind()), "{error}"),
+    }
+}

@@ -3,19 +3,29 @@
 //! All commands borrow their arguments. Keys, groups, consumers, fields and values are any bytes. Replies are decoded by the
 //! shape that they have, so RESP2 and RESP3 give the same values.
 
+use std::borrow::Borrow;
+
+use crate::{Request, StreamId};
+
 mod entry;
 mod range;
+mod removed;
 mod reply;
 mod stream_entries;
 mod trim;
 mod xack;
+mod xackdel;
 mod xadd;
 mod xautoclaim;
+mod xcfgset;
 mod xclaim;
 mod xdel;
+mod xdelex;
 mod xgroup;
 mod xinfo;
+mod xinfo_full;
 mod xlen;
+mod xnack;
 mod xpending;
 mod xrange;
 mod xread;
@@ -25,16 +35,22 @@ mod xsetid;
 mod xtrim;
 
 pub use entry::{Entries, Entry, EntryIter, EntrySlice, Fields};
+pub use removed::Removed;
 pub use stream_entries::StreamEntries;
 pub use trim::{References, Trim};
 pub use xack::XAck;
+pub use xackdel::XAckDel;
 pub use xadd::{AddId, XAdd};
 pub use xautoclaim::{AutoClaimed, AutoClaimedIds, XAutoClaim, XAutoClaimJustId};
+pub use xcfgset::XCfgSet;
 pub use xclaim::{XClaim, XClaimJustId};
 pub use xdel::XDel;
+pub use xdelex::XDelEx;
 pub use xgroup::{GroupStart, XGroupCreate, XGroupCreateConsumer, XGroupDelConsumer, XGroupDestroy, XGroupSetId};
 pub use xinfo::{ConsumerInfo, GroupInfo, StreamInfo, XInfoConsumers, XInfoGroups, XInfoStream};
+pub use xinfo_full::{FullConsumerInfo, FullGroupInfo, FullPendingEntry, FullStreamInfo, XInfoStreamFull};
 pub use xlen::XLen;
+pub use xnack::{NackReason, XNack};
 pub use xpending::{PendingEntry, PendingSummary, XPending, XPendingEntries};
 pub use xrange::XRange;
 pub use xread::{ReadFrom, XRead};
@@ -42,6 +58,18 @@ pub use xreadgroup::{GroupFrom, XReadGroup};
 pub use xrevrange::XRevRange;
 pub use xsetid::XSetId;
 pub use xtrim::XTrim;
+
+/// Writes `IDS numids id …`.
+fn encode_ids<I>(ids: &I, count: usize, out: &mut Request<'_>)
+where
+    I: IntoIterator<Item: Borrow<StreamId>> + Clone,
+{
+    out.arg("IDS");
+    out.arg_int(count as u64);
+    for id in ids.clone() {
+        out.arg_id(*id.borrow());
+    }
+}
 
 /// A duration as the whole milliseconds that Redis takes.
 fn millis(time: std::time::Duration) -> u64 {

@@ -1,5 +1,5 @@
-use super::Trim;
 use super::reply;
+use super::{References, Trim};
 use crate::{Command, Error, Frame, Request, StreamId};
 
 /// The ID of a new entry.
@@ -45,19 +45,52 @@ pub struct XAdd<'a, F = &'a [u8], V = &'a [u8]> {
     id: AddId,
     fields: &'a [(F, V)],
     create: bool,
+    references: Option<References>,
+    once: Option<Once<'a>>,
     trim: Option<Trim>,
+}
+
+/// What the server knows an entry again by.
+#[derive(Clone, Copy, Debug)]
+enum Once<'a> {
+    /// By a name that the producer has given it.
+    Id(&'a [u8], &'a [u8]),
+    /// By its content.
+    Auto(&'a [u8]),
 }
 
 impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
     /// Adds an entry with these fields, of which there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), id: impl Into<AddId>, fields: &'a [(F, V)]) -> Self {
-        Self { key: key.as_ref(), id: id.into(), fields, create: true, trim: None }
+        Self { key: key.as_ref(), id: id.into(), fields, create: true, references: None, once: None, trim: None }
     }
 
     /// `NOMKSTREAM`: does nothing when there is no stream. Redis 6.2.
     #[must_use]
     pub const fn no_create(mut self) -> Self {
         self.create = false;
+        self
+    }
+
+    /// What happens to references of consumer groups to the entries that trimming removes. Redis 8.2.
+    #[must_use]
+    pub const fn references(mut self, references: References) -> Self {
+        self.references = Some(references);
+        self
+    }
+
+    /// `IDMP`: adds the entry only when this producer has not added one of this name lately; the reply is the ID that it has.
+    /// Redis 8.6.
+    #[must_use]
+    pub fn once(mut self, producer: &'a (impl AsRef<[u8]> + ?Sized), name: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.once = Some(Once::Id(producer.as_ref(), name.as_ref()));
+        self
+    }
+
+    /// `IDMPAUTO`: the same, with the entry known by its content. Redis 8.6.
+    #[must_use]
+    pub fn once_by_content(mut self, producer: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.once = Some(Once::Auto(producer.as_ref()));
         self
     }
 
@@ -82,11 +115,29 @@ impl<F: AsRef<[u8]>, V: AsRef<[u8]>> Command for XAdd<'_, F, V> {
 
     #[inline]
     fn encode(&self, out: &mut Request<'_>) {
-        let options = usize::from(!self.create) + self.trim.as_ref().map_or(0, Trim::args);
+        let options = usize::from(!self.create)
+            + usize::from(self.references.is_some())
+            + self.once.map_or(0, |once| if matches!(once, Once::Id(..)) { 3 } else { 2 })
+            + self.trim.as_ref().map_or(0, Trim::args);
         out.command("XADD", 2 + options + 2 * self.fields.len());
         out.arg(self.key);
         if !self.create {
             out.arg("NOMKSTREAM");
+        }
+        if let Some(references) = self.references {
+            out.arg(references.word());
+        }
+        match self.once {
+            Some(Once::Id(producer, name)) => {
+                out.arg("IDMP");
+                out.arg(producer);
+                out.arg(name);
+            }
+            Some(Once::Auto(producer)) => {
+                out.arg("IDMPAUTO");
+                out.arg(producer);
+            }
+            None => {}
         }
         if let Some(trim) = &self.trim {
             trim.encode(out);

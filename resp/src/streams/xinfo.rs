@@ -20,7 +20,7 @@ use crate::{Command, Error, Frame, Kind, Request, StreamId, Value};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct XInfoStream<'a> {
-    key: &'a [u8],
+    pub(super) key: &'a [u8],
 }
 
 impl<'a> XInfoStream<'a> {

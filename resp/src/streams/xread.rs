@@ -38,13 +38,22 @@ pub struct XRead<'a> {
     first: (&'a [u8], ReadFrom),
     more: Vec<(&'a [u8], ReadFrom)>,
     count: Option<u64>,
+    max_count: Option<u64>,
+    max_size: Option<u64>,
     block: Option<Block>,
 }
 
 impl<'a> XRead<'a> {
     /// Reads one stream.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), from: impl Into<ReadFrom>) -> Self {
-        Self { first: (key.as_ref(), from.into()), more: Vec::new(), count: None, block: None }
+        Self {
+            first: (key.as_ref(), from.into()),
+            more: Vec::new(),
+            count: None,
+            max_count: None,
+            max_size: None,
+            block: None,
+        }
     }
 
     /// Reads another stream too.
@@ -58,6 +67,20 @@ impl<'a> XRead<'a> {
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
+        self
+    }
+
+    /// `MAXCOUNT`: at most so many entries of all streams together. Redis 8.10.
+    #[must_use]
+    pub const fn max_count(mut self, entries: u64) -> Self {
+        self.max_count = Some(entries);
+        self
+    }
+
+    /// `MAXSIZE`: about so many bytes of reply at most, but at least one entry. Redis 8.10.
+    #[must_use]
+    pub const fn max_size(mut self, bytes: u64) -> Self {
+        self.max_size = Some(bytes);
         self
     }
 
@@ -82,11 +105,20 @@ impl Command for XRead<'_> {
 
     fn encode(&self, out: &mut Request<'_>) {
         let streams = || std::iter::once(&self.first).chain(&self.more);
-        let options = 2 * usize::from(self.count.is_some()) + 2 * usize::from(self.block.is_some());
+        let pairs = [self.count.is_some(), self.max_count.is_some(), self.max_size.is_some(), self.block.is_some()];
+        let options = 2 * pairs.iter().filter(|set| **set).count();
         out.command("XREAD", options + 1 + 2 * (1 + self.more.len()));
         if let Some(count) = self.count {
             out.arg("COUNT");
             out.arg_int(count);
+        }
+        if let Some(entries) = self.max_count {
+            out.arg("MAXCOUNT");
+            out.arg_int(entries);
+        }
+        if let Some(bytes) = self.max_size {
+            out.arg("MAXSIZE");
+            out.arg_int(bytes);
         }
         if let Some(block) = self.block {
             out.arg("BLOCK");

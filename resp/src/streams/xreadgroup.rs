@@ -22,6 +22,8 @@ pub struct XReadGroup<'a> {
     first: (&'a [u8], GroupFrom),
     more: Vec<(&'a [u8], GroupFrom)>,
     count: Option<u64>,
+    max_count: Option<u64>,
+    max_size: Option<u64>,
     no_ack: bool,
     claim: Option<Duration>,
     block: Option<Block>,
@@ -41,6 +43,8 @@ impl<'a> XReadGroup<'a> {
             first: (key.as_ref(), from),
             more: Vec::new(),
             count: None,
+            max_count: None,
+            max_size: None,
             no_ack: false,
             claim: None,
             block: None,
@@ -58,6 +62,20 @@ impl<'a> XReadGroup<'a> {
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
+        self
+    }
+
+    /// `MAXCOUNT`: at most so many entries of all streams together. Redis 8.10.
+    #[must_use]
+    pub const fn max_count(mut self, entries: u64) -> Self {
+        self.max_count = Some(entries);
+        self
+    }
+
+    /// `MAXSIZE`: about so many bytes of reply at most, but at least one entry. Redis 8.10.
+    #[must_use]
+    pub const fn max_size(mut self, bytes: u64) -> Self {
+        self.max_size = Some(bytes);
         self
     }
 
@@ -96,8 +114,9 @@ impl Command for XReadGroup<'_> {
 
     fn encode(&self, out: &mut Request<'_>) {
         let streams = || std::iter::once(&self.first).chain(&self.more);
-        let pairs = [self.count.is_some(), self.block.is_some(), self.claim.is_some()];
-        let options = 2 * pairs.iter().filter(|set| **set).count() + usize::from(self.no_ack);
+        let pairs = [&self.count, &self.max_count, &self.max_size].map(Option::is_some);
+        let pairs = pairs.into_iter().chain([self.block.is_some(), self.claim.is_some()]);
+        let options = 2 * pairs.filter(|set| *set).count() + usize::from(self.no_ack);
         out.command("XREADGROUP", 3 + options + 1 + 2 * (1 + self.more.len()));
         out.arg("GROUP");
         out.arg(self.group);
@@ -105,6 +124,14 @@ impl Command for XReadGroup<'_> {
         if let Some(count) = self.count {
             out.arg("COUNT");
             out.arg_int(count);
+        }
+        if let Some(entries) = self.max_count {
+            out.arg("MAXCOUNT");
+            out.arg_int(entries);
+        }
+        if let Some(bytes) = self.max_size {
+            out.arg("MAXSIZE");
+            out.arg_int(bytes);
         }
         if let Some(block) = self.block {
             out.arg("BLOCK");

@@ -1,0 +1,74 @@
+use std::time::Duration;
+
+use super::reply;
+use crate::{Command, Error, Frame, Request};
+
+/// `XCFGSET`: how long, and how many, names of entries the server keeps for [`XAdd::once`](super::XAdd::once). Redis 8.6.
+///
+/// Forgets those that it has.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use std::time::Duration;
+/// use resp::streams::XCfgSet;
+///
+/// connection.send(&XCfgSet::new("events").once_for(Duration::from_secs(600)).once_at_most(1000)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XCfgSet<'a> {
+    key: &'a [u8],
+    duration: Option<Duration>,
+    max_size: Option<u64>,
+}
+
+impl<'a> XCfgSet<'a> {
+    /// Sets nothing yet, which the server refuses.
+    pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { key: key.as_ref(), duration: None, max_size: None }
+    }
+
+    /// `IDMP-DURATION`: for how long, in whole seconds up to a day.
+    #[must_use]
+    pub const fn once_for(mut self, duration: Duration) -> Self {
+        self.duration = Some(duration);
+        self
+    }
+
+    /// `IDMP-MAXSIZE`: how many of each producer, up to 10,000.
+    #[must_use]
+    pub const fn once_at_most(mut self, names: u64) -> Self {
+        self.max_size = Some(names);
+        self
+    }
+}
+
+impl Command for XCfgSet<'_> {
+    type Reply = ();
+
+    fn name(&self) -> &str {
+        "XCFGSET"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XCFGSET", 1 + 2 * usize::from(self.duration.is_some()) + 2 * usize::from(self.max_size.is_some()));
+        out.arg(self.key);
+        if let Some(duration) = self.duration {
+            out.arg("IDMP-DURATION");
+            out.arg_int(duration.as_secs());
+        }
+        if let Some(names) = self.max_size {
+            out.arg("IDMP-MAXSIZE");
+            out.arg_int(names);
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<(), Error> {
+        reply::ok(&frame)
+    }
+}

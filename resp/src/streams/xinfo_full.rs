@@ -1,0 +1,199 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::entry;
+use super::reply;
+use super::{Entries, XInfoStream};
+use crate::{Command, Error, Frame, Request, StreamId, Value};
+
+/// `XINFO STREAM … FULL`: a stream with its entries, groups, consumers and what they have pending. Redis 6.0.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::streams::XInfoStream;
+///
+/// let stream = connection.send(&XInfoStream::new("events").full().count(10)).await?;
+/// for group in &stream.groups {
+///     println!("{:?} has {} consumers", group.name, group.consumers.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XInfoStreamFull<'a> {
+    key: &'a [u8],
+    count: Option<u64>,
+}
+
+impl<'a> XInfoStream<'a> {
+    /// The long form.
+    #[must_use]
+    pub const fn full(self) -> XInfoStreamFull<'a> {
+        XInfoStreamFull { key: self.key, count: None }
+    }
+}
+
+impl XInfoStreamFull<'_> {
+    /// At most so many entries, and pending ones of each group and consumer; 10 unless set, 0 for all.
+    #[must_use]
+    pub const fn count(mut self, entries: u64) -> Self {
+        self.count = Some(entries);
+        self
+    }
+}
+
+/// What [`XInfoStreamFull`] answers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FullStreamInfo {
+    /// How many entries there are.
+    pub length: u64,
+    /// The largest ID that was ever given.
+    pub last_generated_id: StreamId,
+    /// The largest ID that was deleted. Redis 7.0.
+    pub max_deleted_entry_id: Option<StreamId>,
+    /// How many entries were ever added. Redis 7.0.
+    pub entries_added: Option<u64>,
+    /// The first entries.
+    pub entries: Entries,
+    /// The consumer groups.
+    pub groups: Vec<FullGroupInfo>,
+}
+
+/// A consumer group, as [`XInfoStreamFull`] describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FullGroupInfo {
+    /// The group's name.
+    pub name: Bytes,
+    /// The last entry that was delivered.
+    pub last_delivered_id: StreamId,
+    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    pub entries_read: Option<u64>,
+    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    pub lag: Option<u64>,
+    /// How many entries are delivered and not acknowledged.
+    pub pending: u64,
+    /// The first of them.
+    pub pending_entries: Vec<FullPendingEntry>,
+    /// The group's consumers.
+    pub consumers: Vec<FullConsumerInfo>,
+}
+
+/// A consumer, as [`XInfoStreamFull`] describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FullConsumerInfo {
+    /// The consumer's name.
+    pub name: Bytes,
+    /// When it last tried anything.
+    pub seen: SystemTime,
+    /// When it last got anything; `None` when it never has, or the server is older than Redis 7.2.
+    pub active: Option<SystemTime>,
+    /// How many entries it has and has not acknowledged.
+    pub pending: u64,
+    /// The first of them.
+    pub pending_entries: Vec<FullPendingEntry>,
+}
+
+/// A pending entry, as [`XInfoStreamFull`] describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FullPendingEntry {
+    /// The entry's ID.
+    pub id: StreamId,
+    /// Who has it; `None` in a consumer's own list.
+    pub consumer: Option<Bytes>,
+    /// When it was last delivered.
+    pub delivered: SystemTime,
+    /// How often it was delivered.
+    pub deliveries: u64,
+}
+
+impl Command for XInfoStreamFull<'_> {
+    type Reply = FullStreamInfo;
+
+    fn name(&self) -> &str {
+        "XINFO STREAM"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        out.command("XINFO", 3 + 2 * usize::from(self.count.is_some()));
+        out.arg("STREAM");
+        out.arg(self.key);
+        out.arg("FULL");
+        if let Some(count) = self.count {
+            out.arg("COUNT");
+            out.arg_int(count);
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<FullStreamInfo, Error> {
+        let map = frame.value();
+        let mut index = Vec::new();
+        entry::index(&frame, list(map, b"entries"), &mut index)?;
+        Ok(FullStreamInfo {
+            length: reply::number(map, "length")?,
+            last_generated_id: required_id(map, "last-generated-id")?,
+            max_deleted_entry_id: reply::optional_id(map, "max-deleted-entry-id"),
+            entries_added: reply::optional_number(map, "entries-added"),
+            groups: list(map, b"groups").map(|map| group(&frame, map)).collect::<Result<_, _>>()?,
+            entries: Entries::from_index(frame, index),
+        })
+    }
+}
+
+/// The elements of a member that is a list.
+fn list<'a>(map: Value<'a>, name: &[u8]) -> impl Iterator<Item = Value<'a>> {
+    map.get(name).into_iter().flat_map(Value::children)
+}
+
+fn required_id(map: Value<'_>, name: &str) -> Result<StreamId, Error> {
+    reply::optional_id(map, name).ok_or_else(|| reply::missing(map, name))
+}
+
+fn time(millis: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH)
+}
+
+fn group(frame: &Frame, map: Value<'_>) -> Result<FullGroupInfo, Error> {
+    Ok(FullGroupInfo {
+        name: reply::bytes(frame, map, "name")?,
+        last_delivered_id: required_id(map, "last-delivered-id")?,
+        entries_read: reply::optional_number(map, "entries-read"),
+        lag: reply::optional_number(map, "lag"),
+        pending: reply::number(map, "pel-count")?,
+        pending_entries: pending(frame, map)?,
+        consumers: list(map, b"consumers").map(|map| consumer(frame, map)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn consumer(frame: &Frame, map: Value<'_>) -> Result<FullConsumerInfo, Error> {
+    Ok(FullConsumerInfo {
+        name: reply::bytes(frame, map, "name")?,
+        seen: time(reply::number(map, "seen-time")?),
+        active: reply::optional_number(map, "active-time").map(time),
+        pending: reply::number(map, "pel-count")?,
+        pending_entries: pending(frame, map)?,
+    })
+}
+
+/// The member `pending` of a consumer, or `pel` of a group: with the consumer's name in the second place, or without.
+fn pending(frame: &Frame, map: Value<'_>) -> Result<Vec<FullPendingEntry>, Error> {
+    let one = |entry: Value<'_>| {
+        let mut parts = entry.children();
+        let id = parts.next().and_then(Value::as_bytes).and_then(StreamId::parse)?;
+        let consumer = if parts.len() == 3 { Some(frame.slice(parts.next()?)) } else { None };
+        let delivered = time(parts.next()?.as_u64()?);
+        Some(FullPendingEntry { id, consumer, delivered, deliveries: parts.next()?.as_u64()? })
+    };
+    list(map, b"pel")
+        .chain(list(map, b"pending"))
+        .map(|entry| one(entry).ok_or_else(|| Error::unexpected_reply("a pending entry", entry)))
+        .collect()
+}

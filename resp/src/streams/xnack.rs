@@ -1,0 +1,107 @@
+use std::borrow::Borrow;
+
+use super::reply;
+use crate::{Command, Error, Frame, Request, StreamId};
+
+/// Why [`XNack`] gives entries back, which decides how their deliveries are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NackReason {
+    /// `SILENT`: the delivery does not count, as when a consumer shuts down.
+    Silent,
+    /// `FAIL`: the delivery counts; another consumer may succeed.
+    Fail,
+    /// `FATAL`: nobody can process the entry, so its deliveries count as the most there can be.
+    Fatal,
+}
+
+/// `XNACK`: gives pending entries back to the group, for any consumer to have at once. Redis 8.8.
+///
+/// The reply is how many were given back.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::StreamId;
+/// use resp::streams::{NackReason, XNack};
+///
+/// let back = XNack::new("events", "workers", NackReason::Silent, [StreamId::new(7, 1)]);
+/// let given_back = connection.send(&back).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct XNack<'a, I> {
+    key: &'a [u8],
+    group: &'a [u8],
+    reason: NackReason,
+    ids: I,
+    retry_count: Option<u64>,
+    force: bool,
+}
+
+impl<'a, I> XNack<'a, I>
+where
+    I: IntoIterator<Item: Borrow<StreamId>> + Clone,
+{
+    /// Gives these entries back, of which there must be at least one.
+    pub fn new(
+        key: &'a (impl AsRef<[u8]> + ?Sized),
+        group: &'a (impl AsRef<[u8]> + ?Sized),
+        reason: NackReason,
+        ids: I,
+    ) -> Self {
+        Self { key: key.as_ref(), group: group.as_ref(), reason, ids, retry_count: None, force: false }
+    }
+
+    /// `RETRYCOUNT`: the entries count as delivered so often.
+    #[must_use]
+    pub fn retry_count(mut self, deliveries: u64) -> Self {
+        self.retry_count = Some(deliveries);
+        self
+    }
+
+    /// `FORCE`: makes entries pending that are not.
+    #[must_use]
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+}
+
+impl<I> Command for XNack<'_, I>
+where
+    I: IntoIterator<Item: Borrow<StreamId>> + Clone,
+{
+    type Reply = u64;
+
+    fn name(&self) -> &str {
+        "XNACK"
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        Some(self.key)
+    }
+
+    fn encode(&self, out: &mut Request<'_>) {
+        let ids = self.ids.clone().into_iter().count();
+        out.command("XNACK", 5 + ids + 2 * usize::from(self.retry_count.is_some()) + usize::from(self.force));
+        out.arg(self.key);
+        out.arg(self.group);
+        out.arg(match self.reason {
+            NackReason::Silent => "SILENT",
+            NackReason::Fail => "FAIL",
+            NackReason::Fatal => "FATAL",
+        });
+        super::encode_ids(&self.ids, ids, out);
+        if let Some(deliveries) = self.retry_count {
+            out.arg("RETRYCOUNT");
+            out.arg_int(deliveries);
+        }
+        if self.force {
+            out.arg("FORCE");
+        }
+    }
+
+    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+        reply::count(&frame)
+    }
+}
