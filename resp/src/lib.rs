@@ -7,6 +7,7 @@
 //! * [`Connection`]: one connection of one owner, over TCP, TLS or a Unix socket: round trips, blocking reads, pipelines,
 //!   transactions. [`Config`] says how to reach the server.
 //! * [`Client`]: one connection that many tasks share, with automatic pipelining; it connects again by itself.
+//! * [`Consumer`]: reads a stream in a consumer group, over a connection of its own.
 //! * [`streams`]: the stream commands with typed replies. [`Command`] is how further ones are made, [`cmd()`] how they are made
 //!   in a hurry.
 //! * [`Error`] says what was being done, what came back, and whether the server can have done it. [`Backoff`] says how long
@@ -36,6 +37,7 @@ mod cmd;
 mod command;
 mod config;
 mod connection;
+mod consumer;
 mod error;
 mod number;
 mod protocol;
@@ -51,6 +53,7 @@ pub use command::{Block, Blocking, Command};
 pub use config::TlsConfig;
 pub use config::{Config, ConfigError, Endpoint};
 pub use connection::{Connection, Pipeline, Protocol, Replies, Slot, Transaction};
+pub use consumer::{Batch, Consumer, ConsumerOptions, Origin, Stopper};
 pub use error::{Error, ErrorKind, Sent};
 pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError, RespCodec, Value};
 pub use request::Request;

@@ -160,10 +160,15 @@ impl Connection {
     /// As [`send`](Self::send).
     pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
         let limit = match command.block() {
-            Block::For(time) => Some(time.saturating_add(self.block_grace)),
+            Block::For(time) => Some(self.block_limit(time)),
             Block::Forever => None,
         };
         self.round_trip(command.command(), limit).await
+    }
+
+    /// How long to wait for the reply to a command that blocks so long.
+    pub(crate) const fn block_limit(&self, block: Duration) -> Duration {
+        block.saturating_add(self.block_grace)
     }
 
     async fn round_trip<C: Command>(&mut self, command: &C, limit: Option<Duration>) -> Result<C::Reply, Error> {
@@ -240,9 +245,14 @@ impl Connection {
     ///
     /// When the connection broke, or ([`ErrorKind::Usage`]) no reply is owed.
     pub async fn receive(&mut self) -> Result<Frame, Error> {
+        self.receive_within(self.command_timeout).await
+    }
+
+    /// The same with another limit, for a command that blocks.
+    pub(crate) async fn receive_within(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
         loop {
             let stale = self.stale > 0;
-            let frame = self.next_reply(self.command_timeout).await?;
+            let frame = self.next_reply(limit).await?;
             if !stale {
                 return Ok(frame);
             }

@@ -1,0 +1,76 @@
+use bytes::Bytes;
+
+use crate::StreamId;
+use crate::streams::{Entries, EntryIter, EntrySlice, StreamEntries};
+
+/// Why a consumer has the entries of a [`Batch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// It had them before, and has not acknowledged them: before it was started, or before it had to connect again.
+    Pending,
+    /// They were taken over from another consumer.
+    Claimed,
+    /// Nobody in the group has had them.
+    New,
+}
+
+/// Some entries that a [`Consumer`](super::Consumer) got. They lie in the read buffer as they came.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    origin: Origin,
+    reply: Reply,
+}
+
+#[derive(Clone, Debug)]
+enum Reply {
+    Read(StreamEntries),
+    Claimed(Entries),
+}
+
+impl Batch {
+    pub(super) const fn read(origin: Origin, reply: StreamEntries) -> Self {
+        Self { origin, reply: Reply::Read(reply) }
+    }
+
+    pub(super) const fn claimed(entries: Entries) -> Self {
+        Self { origin: Origin::Claimed, reply: Reply::Claimed(entries) }
+    }
+
+    /// Why the consumer has them.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The entries in order. One without fields was deleted while it was pending: acknowledge it.
+    #[must_use]
+    pub fn entries(&self) -> EntrySlice<'_> {
+        match &self.reply {
+            Reply::Read(reply) => reply.entries(),
+            Reply::Claimed(entries) => entries.as_slice(),
+        }
+    }
+
+    /// The entries' IDs in order.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = StreamId> + DoubleEndedIterator + Clone + '_ {
+        self.entries().ids()
+    }
+
+    /// A part of an entry as a [`Bytes`] that shares the read buffer.
+    #[must_use]
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        match &self.reply {
+            Reply::Read(reply) => reply.share(part),
+            Reply::Claimed(entries) => entries.share(part),
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = crate::streams::Entry<'a>;
+    type IntoIter = EntryIter<'a>;
+
+    fn into_iter(self) -> EntryIter<'a> {
+        self.entries().iter()
+    }
+}

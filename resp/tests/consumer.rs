@@ -1,0 +1,188 @@
+//! The consumer-group loop on a real server.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use resp::streams::{GroupFrom, XAdd, XDel, XPending, XReadGroup};
+use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Origin, StreamId, cmd};
+use support::Server;
+
+fn options(server: &Server, name: &str) -> ConsumerOptions {
+    ConsumerOptions::new(server.config(), "s", "g", name)
+        .count(10)
+        .block(Duration::from_millis(100))
+        .backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(10)))
+}
+
+async fn add(connection: &mut Connection, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        let id = StreamId::new(1, n + 1);
+        connection.send(&XAdd::new("s", id, &[("n", n.to_string())])).await.unwrap();
+    }
+}
+
+async fn pending(connection: &mut Connection) -> u64 {
+    connection.send(&XPending::new("s", "g")).await.unwrap().count
+}
+
+/// The IDs of the next entries, until so many have come.
+async fn take(consumer: &mut Consumer, entries: usize) -> (Vec<u64>, BTreeSet<Origin2>) {
+    let (mut ids, mut origins) = (Vec::new(), BTreeSet::new());
+    while ids.len() < entries {
+        let batch = consumer.next().await.unwrap().unwrap();
+        ids.extend(batch.ids().map(|id| id.seq - 1));
+        origins.insert(Origin2::from(batch.origin()));
+        consumer.ack(batch.ids());
+    }
+    (ids, origins)
+}
+
+/// An origin that can be put in order.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin2 {
+    Pending,
+    Claimed,
+    New,
+}
+
+impl From<Origin> for Origin2 {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Pending => Self::Pending,
+            Origin::Claimed => Self::Claimed,
+            Origin::New => Self::New,
+        }
+    }
+}
+
+#[tokio::test]
+async fn pending_ones_first_then_new_ones() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    add(&mut other, 0..25).await;
+    {
+        // Has some and goes away without a word.
+        let mut consumer = options(&server, "c").connect().await.unwrap();
+        assert_eq!(consumer.next().await.unwrap().unwrap().entries().len(), 10);
+    }
+    other.send(&XDel::new("s", [StreamId::new(1, 3)])).await.unwrap();
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let batch = consumer.next().await.unwrap().unwrap();
+    assert_eq!((batch.origin(), batch.entries().len()), (Origin::Pending, 10));
+    // Deleted meanwhile: it comes without fields.
+    assert!(batch.entries().get(2).unwrap().fields.is_none());
+    consumer.ack(batch.ids());
+    let (ids, origins) = take(&mut consumer, 15).await;
+    assert_eq!(ids, (10..25).collect::<Vec<_>>());
+    assert_eq!(origins, [Origin2::New].into());
+    assert_eq!(consumer.unconfirmed(), 5);
+    consumer.stopper().stop();
+    assert!(consumer.next().await.unwrap().is_none());
+    assert_eq!((consumer.unconfirmed(), pending(&mut other).await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut seen = Vec::new();
+    for n in 0..100 {
+        let add = add(&mut other, n..n + 1);
+        tokio::pin!(add);
+        tokio::select! {
+            biased;
+            batch = consumer.next() => {
+                let batch = batch.unwrap().unwrap();
+                seen.extend(batch.ids().map(|id| id.seq - 1));
+                consumer.ack(batch.ids());
+                add.await;
+            }
+            () = &mut add => {}
+        }
+    }
+    while seen.len() < 100 {
+        let batch = consumer.next().await.unwrap().unwrap();
+        seen.extend(batch.ids().map(|id| id.seq - 1));
+        consumer.ack(batch.ids());
+    }
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    consumer.flush().await.unwrap();
+    assert_eq!(pending(&mut other).await, 0);
+}
+
+#[tokio::test]
+async fn broken_connections_lose_nothing() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut seen = BTreeSet::new();
+    for round in 0..30u64 {
+        add(&mut other, round * 10..round * 10 + 10).await;
+        other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        while seen.len() < (round as usize + 1) * 10 {
+            let batch = consumer.next().await.unwrap().unwrap();
+            seen.extend(batch.ids());
+            consumer.ack(batch.ids());
+        }
+    }
+    consumer.stopper().stop();
+    assert!(consumer.next().await.unwrap().is_none());
+    assert_eq!(pending(&mut other).await, 0);
+}
+
+#[tokio::test]
+async fn a_lost_group_is_made_again() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    add(&mut other, 0..5).await;
+    assert_eq!(take(&mut consumer, 5).await.0.len(), 5);
+    other.send(&cmd("FLUSHALL")).await.unwrap();
+    add(&mut other, 0..7).await;
+    assert_eq!(take(&mut consumer, 7).await.0, (0..7).collect::<Vec<_>>());
+
+    // Unless it is not to be made.
+    let mut strict = options(&server, "c").create_group(None).connect().await.unwrap();
+    other.send(&cmd("FLUSHALL")).await.unwrap();
+    assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::NoGroup);
+    other.send(&cmd("SET").arg("s").arg(1)).await.unwrap();
+    assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::WrongType);
+    assert_eq!(options(&server, "c").connect().await.unwrap_err().kind(), ErrorKind::WrongType);
+}
+
+#[tokio::test]
+async fn entries_of_the_dead_are_taken_over() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").claim_idle(Some(Duration::from_millis(20))).connect().await.unwrap();
+    add(&mut other, 0..25).await;
+    other.send(&XReadGroup::new("g", "dead", "s", GroupFrom::New).count(23)).await.unwrap();
+    let (mut ids, origins) = take(&mut consumer, 25).await;
+    ids.sort_unstable();
+    assert_eq!(ids, (0..25).collect::<Vec<_>>());
+    assert_eq!(origins, [Origin2::Claimed, Origin2::New].into());
+}
+
+#[tokio::test]
+async fn a_blocked_consumer_stops_at_once() {
+    let server = Server::start();
+    let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
+    let stopper = consumer.stopper();
+    let mut other = server.connect().await;
+    let stop = async {
+        // Not before it waits in the server.
+        loop {
+            let list = other.send(&cmd("CLIENT LIST")).await.unwrap();
+            if list.value().as_str().unwrap().contains("cmd=xreadgroup") {
+                break stopper.stop();
+            }
+        }
+    };
+    let (end, ()) =
+        tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(consumer.next(), stop) }).await.unwrap();
+    assert!(end.unwrap().is_none());
+}
