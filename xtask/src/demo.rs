@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::cargo::{self, Binaries};
-use crate::child::{Child, tied};
+use crate::child::{Child, each_line, tied};
 use crate::interrupt::Interrupt;
 use crate::server::{self, Server};
 use crate::{During, Error, Result};
@@ -129,6 +130,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
             keys::delete(&place.redis_url, &place.stream)?;
         }
         remove(&journal(&place.output))?;
+        if matches!(streamed, Err(Error::Interrupted)) {
+            remove(&place.output)?;
+        }
     }
     streamed
 }
@@ -226,12 +230,14 @@ fn stream(
             }
             sent = true;
         }
-        let written = fs::metadata(&place.output).map_or(0, |data| data.len());
-        if written != seen.bytes {
+        let written = fs::metadata(&place.output).map(|data| data.len()).ok();
+        if let Some(written) = written
+            && written != seen.bytes
+        {
             seen.bytes = written;
             moved = Instant::now();
         }
-        if sent && written >= input.bytes {
+        if sent && written.is_some_and(|written| written >= input.bytes) {
             break;
         }
         if moved.elapsed() > STALLED {
@@ -257,13 +263,28 @@ fn stream(
     }
     input.must_be_unchanged()?;
 
-    println!("proof:  comparing every byte, and the writer's own check");
     let counted = compare::identical(&input.path, &place.output, interrupt)?;
-    let mut verify = tied(&binaries.writer);
-    verify.arg("verify").arg("--input").arg(&input.path).arg("--output").arg(&place.output);
-    Child::spawn("writer verify", &mut verify)?.must_succeed(interrupt)?;
-
-    println!("{}", numbers::summary(&counted, took));
+    println!("proof:  compared byte by byte: identical");
+    println!("proof:  writer verify: {}", verify(binaries, input, place, interrupt)?);
+    println!("result: {}", numbers::summary(&counted, took));
     println!("output: {}", place.output.display());
     Ok(())
+}
+
+/// What the writer's own check says of the output, by its journal.
+fn verify(binaries: &Binaries, input: &Input, place: &Place, interrupt: &Interrupt) -> Result<String> {
+    let mut command = tied(&binaries.writer);
+    command.arg("verify").arg("--input").arg(&input.path).arg("--output").arg(&place.output);
+    let mut child = Child::spawn_heard("writer verify", command.stdout(Stdio::piped()), |_| {})?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout() {
+        each_line(stdout, |line| {
+            said.push_str(if said.is_empty() { "" } else { "\n        " });
+            said.push_str(line);
+        });
+    }
+    match child.must_succeed(interrupt) {
+        Err(Error::Failed(why)) => Err(Error::new(format!("{why}\n    {said}"))),
+        done => done.map(|()| said),
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn rate(number: u64, time: Duration) -> u64 {
 /// The last word of the demo.
 pub(super) fn summary(counted: &Counted, took: Duration) -> String {
     format!(
-        "identical: {} lines, {} bytes in {:.2} s = {} lines/s, {} MB/s",
+        "{} lines, {} bytes in {:.2} s: {} lines/s, {} MB/s",
         grouped(counted.lines),
         grouped(counted.bytes),
         took.as_secs_f64(),
