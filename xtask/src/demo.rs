@@ -86,8 +86,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     {
         return Err(Error::new(format!("{}: there is no such file", file.display())));
     }
-    let program = match args.redis_url {
-        Some(_) => None,
+    let program = match &args.redis_url {
+        Some(url) => {
+            keys::check(url)?;
+            None
+        }
         None => Some(server::find_or_install(&interrupt)?),
     };
     println!("building reader and writer (release)");
@@ -125,16 +128,23 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let streamed = stream(args, &binaries, &place, &input, server.as_mut(), &interrupt);
     if args.keep {
         println!("kept:   {}; stream {} at Redis", place.temporary.path().display(), place.stream);
-    } else {
-        if args.redis_url.is_some() {
-            keys::delete(&place.redis_url, &place.stream)?;
-        }
-        remove(&journal(&place.output))?;
-        if matches!(streamed, Err(Error::Interrupted)) {
-            remove(&place.output)?;
-        }
+        return streamed;
     }
-    streamed
+    let tidied = tidy(args, &place, matches!(streamed, Err(Error::Interrupted)));
+    // What went wrong first matters most.
+    streamed.and(tidied)
+}
+
+/// Removes what the demo leaves, except its result.
+fn tidy(args: &DemoArgs, place: &Place, interrupted: bool) -> Result<()> {
+    remove(&journal(&place.output))?;
+    if interrupted {
+        remove(&place.output)?;
+    }
+    if args.redis_url.is_some() {
+        keys::delete(&place.redis_url, &place.stream)?;
+    }
+    Ok(())
 }
 
 /// A stream of the demo's own, so that nothing of the user's is touched.

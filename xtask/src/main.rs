@@ -61,6 +61,15 @@ impl Error {
     }
 }
 
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("interrupted; everything that was started has been stopped"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
 /// What was being done when an operation failed.
 trait During<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T>;
@@ -80,13 +89,9 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Interrupted) => {
-            eprintln!("xtask: interrupted; everything that was started has been stopped");
-            ExitCode::from(130)
-        }
-        Err(Error::Failed(why)) => {
-            eprintln!("xtask: {why}");
-            ExitCode::FAILURE
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            if matches!(error, Error::Interrupted) { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
 }

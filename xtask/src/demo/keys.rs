@@ -1,21 +1,30 @@
-//! Deletes the demo's keys from a server that is not the demo's own.
+//! A server that is not the demo's own: whether it can be used, and no trace left in it.
 
-use resp::{Config, Connection, cmd};
+use resp::{Cmd, Config, Connection, cmd};
 
 use crate::{During, Result};
 
+/// An error when the server cannot be used.
+pub(super) fn check(redis_url: &str) -> Result<()> {
+    ask(redis_url, &[cmd("PING")])
+}
+
 /// Deletes the stream and the reader's record beside it.
 pub(super) fn delete(redis_url: &str, stream: &str) -> Result<()> {
-    let during = || format!("deleting the demo's stream {stream}");
+    let keys = [stream.to_owned(), format!("{{{stream}}}:source")];
+    ask(redis_url, &keys.map(|key| cmd("DEL").arg(key))).during(|| format!("deleting the demo's stream {stream}"))
+}
+
+fn ask(redis_url: &str, commands: &[Cmd]) -> Result<()> {
+    let during = || "--redis-url".to_owned();
     let config = Config::from_url(redis_url).during(during)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().during(during)?;
-    let keys = [stream.to_owned(), format!("{{{stream}}}:source")];
-    let deleted = runtime.block_on(async {
+    let asked = runtime.block_on(async {
         let mut connection = Connection::connect(&config).await?;
-        for key in &keys {
-            connection.send(&cmd("DEL").arg(key)).await?;
+        for command in commands {
+            connection.send(command).await?;
         }
         Ok::<(), resp::Error>(())
     });
-    deleted.during(during)
+    asked.during(during)
 }
