@@ -1,2 +1,83 @@
-//! Placeholder.
-fn main() {}
+//! `writer`: appends the lines of a Redis Stream to a file, each exactly once; `verify` and `merge` for what was written.
+//!
+//! # Layout
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `args.rs` | flags and environment |
+//! | `run.rs` | the service: three stages that overlap |
+//! | `fetch.rs` | stage 1: reads the stream, fills batches |
+//! | `contents.rs`, `batch.rs` | from entries to bytes of contents; what is held is skipped |
+//! | `gaps.rs` | noticing bytes that were never delivered |
+//! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
+//! | `output.rs`, `journal_file.rs` | the output and its journal |
+//! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
+//! | `group.rs`, `trim.rs`, `backlog.rs` | what the group is asked, what is trimmed and measured |
+//! | `names.rs` | the metrics |
+//! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
+//! | `merge.rs` | `writer merge` |
+//! | `layout.rs`, `window.rs` | where the bytes lie in outputs, and reading them |
+//! | `failpoint.rs` | where tests end the process |
+
+// In tests a list of one range is just that.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
+
+mod acknowledge;
+mod args;
+mod backlog;
+mod batch;
+mod commit;
+mod compare;
+mod contents;
+mod failpoint;
+mod fetch;
+mod gaps;
+mod group;
+mod journal_file;
+mod layout;
+mod merge;
+mod names;
+mod output;
+mod report;
+mod run;
+#[cfg(test)]
+mod sample;
+mod trim;
+mod verify;
+mod window;
+
+use args::{Args, Command};
+use service::{About, Failure};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Args = match service::args::parse() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match args.command {
+        Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
+        Some(Command::Merge { output }) => finish(merge::run(&output)),
+        None => {
+            let about = About {
+                name: "writer",
+                version: env!("CARGO_PKG_VERSION"),
+                flow: format!("{} → {}", args.service.stream, args.writer.output.display()),
+                metrics: names::ALL,
+            };
+            let service = args.service.clone();
+            service::run(about, &service, async |context| run::run(&args.service, &args.writer, context).await)
+        }
+    }
+}
+
+fn finish(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "writer: {failure}");
+            ExitCode::from(&failure)
+        }
+    }
+}

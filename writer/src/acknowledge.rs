@@ -1,0 +1,226 @@
+//! Stage 3: XACK, and the housekeeping of the group: trimming, measuring, leaving.
+
+use crate::backlog;
+use crate::batch::Batch;
+use crate::group::Group;
+use crate::names;
+use crate::run::Ended;
+use crate::trim::needed_from;
+use metrics::gauge;
+use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
+use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
+use service::{Connector, Context, Health, Shutdown};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// IDs in one XACK. Redis does nothing else meanwhile.
+const IDS: usize = 1000;
+/// How often what was acknowledged is trimmed.
+const TRIM: Duration = Duration::from_millis(250);
+/// The group is measured with every so many looks at what is to be trimmed: once a second.
+const MEASURE_EVERY: u32 = 4;
+
+/// The stage.
+pub(crate) struct Acknowledge<'a> {
+    group: &'a Group,
+    connector: Connector,
+    connection: Option<Connection>,
+    backoff: Backoff,
+    health: &'a Health,
+    shutdown: &'a Shutdown,
+    others: Rc<Cell<bool>>,
+    /// Something was acknowledged since the last trimming.
+    untrimmed: bool,
+}
+
+impl<'a> Acknowledge<'a> {
+    /// The stage for this group. `others` is told whether others get entries too.
+    pub(crate) fn new(group: &'a Group, context: &'a Context, others: Rc<Cell<bool>>) -> Self {
+        Self {
+            group,
+            connector: context.connector.clone(),
+            connection: None,
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
+            health: &context.health,
+            shutdown: &context.shutdown,
+            others,
+            untrimmed: false,
+        }
+    }
+
+    /// Acknowledges what was committed, until nothing more comes.
+    pub(crate) async fn run(
+        &mut self,
+        mut committed: mpsc::Receiver<Batch>,
+        give_back: mpsc::UnboundedSender<Batch>,
+    ) -> Result<(), Ended> {
+        let mut ticks = tokio::time::interval(TRIM);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0;
+        loop {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => {
+                    let measure = looks % MEASURE_EVERY == 0;
+                    looks = looks.wrapping_add(1);
+                    if measure || self.untrimmed {
+                        self.look_after_group(measure).await?;
+                    }
+                }
+                batch = committed.recv() => match batch {
+                    Some(mut batch) => {
+                        self.acknowledge(&batch.ids).await?;
+                        batch.clear();
+                        // When nobody takes it, it is not needed.
+                        let _ = give_back.send(batch);
+                    }
+                    None => break,
+                },
+            }
+        }
+        // The last look. Should it fail, the next writer does it.
+        if let Some(mut connection) = self.connection.take().filter(|connection| !connection.is_closed())
+            && let Err(error) = self.leave(&mut connection).await
+        {
+            log::warn!("leaving the group: {error}");
+        }
+        Ok(())
+    }
+
+    /// Acknowledges, however often the connection is lost: what is acknowledged twice is acknowledged.
+    async fn acknowledge(&mut self, ids: &[StreamId]) -> Result<(), Ended> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let group = self.group;
+            let connection = self.connection().await?;
+            match acknowledge_all(connection, group, ids).await {
+                Ok(()) => {
+                    self.untrimmed = true;
+                    self.backoff.reset();
+                    return Ok(());
+                }
+                Err(error) => self.lost(&error).await?,
+            }
+        }
+    }
+
+    async fn look_after_group(&mut self, measure: bool) -> Result<(), Ended> {
+        // Housekeeping waits for Redis like everything else, but not for ever: batches come first.
+        let (group, others, trim) = (self.group, self.others.clone(), std::mem::take(&mut self.untrimmed));
+        let connection = self.connection().await?;
+        let done = async {
+            if trim {
+                trim_acknowledged(connection, group).await?;
+            }
+            if measure {
+                self::measure(connection, group, &others).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        match done.await {
+            Ok(()) => Ok(()),
+            // The group is created again by the stage that reads.
+            Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => Ok(()),
+            Err(error) => self.lost(&error).await,
+        }
+    }
+
+    /// Trims a last time, and leaves the group when this consumer has nothing pending.
+    async fn leave(&self, connection: &mut Connection) -> Result<(), Error> {
+        let group = self.group;
+        match trim_acknowledged(connection, group).await {
+            Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => return Ok(()),
+            trimmed => trimmed?,
+        }
+        measure(connection, group, &self.others).await?;
+        // A consumer that is deleted takes what it has pending with it, so nothing may be delivered to it between the question and the
+        // deletion: an entry that is added changes the stream.
+        connection.send(&cmd("WATCH").arg(&group.stream)).await?;
+        let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
+        if !connection.send(&mine).await?.is_empty() {
+            log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
+            return Ok(());
+        }
+        let mut leaving = Transaction::new();
+        leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
+        if connection.exec(&leaving).await?.is_some() {
+            log::info!("consumer {} left group {}", group.consumer, group.name);
+        }
+        Ok(())
+    }
+
+    async fn connection(&mut self) -> Result<&mut Connection, Ended> {
+        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => self.connector.connect().await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// After an error: a new connection, a little later.
+    async fn lost(&mut self, error: &Error) -> Result<(), Ended> {
+        self.connection = None;
+        self.connector.lost(error);
+        self.health.progress();
+        tokio::select! {
+            () = self.shutdown.requested() => Err(Ended::Stop(service::Stop::Shutdown)),
+            () = tokio::time::sleep(self.backoff.next_delay()) => Ok(()),
+        }
+    }
+}
+
+async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[StreamId]) -> Result<(), Error> {
+    let mut sent = 0;
+    for chunk in ids.chunks(IDS) {
+        connection.queue(&group.acknowledge(chunk));
+        sent += 1;
+    }
+    for _ in 0..sent {
+        connection.receive_reply(&group.acknowledge(&[])).await?;
+    }
+    Ok(())
+}
+
+/// Trims what every group has acknowledged.
+async fn trim_acknowledged(connection: &mut Connection, group: &Group) -> Result<(), Error> {
+    let groups = connection.send(&group.ask_groups()).await?;
+    let mut questions = Pipeline::new();
+    let slots: Vec<_> = groups.iter().map(|one| questions.add(XPending::new(&group.stream, &one.name))).collect();
+    let mut replies = connection.run(&questions).await?;
+    let mut pending = Vec::with_capacity(groups.len());
+    for slot in slots {
+        pending.push(replies.take(slot)?);
+    }
+    if let Some(needed) = needed_from(groups.iter().zip(&pending)) {
+        connection.send(&XTrim::new(&group.stream, Trim::min_id(needed))).await?;
+    }
+    Ok(())
+}
+
+/// Measures the group's backlog, and looks who else is in it.
+async fn measure(connection: &mut Connection, group: &Group, others: &Cell<bool>) -> Result<(), Error> {
+    let mut questions = Pipeline::new();
+    let groups = questions.add(group.ask_groups());
+    let length = questions.add(XLen::new(&group.stream));
+    let consumers = questions.add(group.ask_consumers());
+    let mut replies = connection.run(&questions).await?;
+    let (groups, length) = (replies.take(groups)?, replies.take(length)?);
+    others.set(!group.is_alone(&replies.take(consumers)?));
+    gauge!(names::LENGTH).set(length as f64);
+    if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
+        let last = match ours.lag {
+            Some(_) => None,
+            None => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
+        };
+        let lag = backlog::lag(ours, length, last);
+        gauge!(names::LAG).set(lag as f64);
+        gauge!(names::PENDING).set(ours.pending as f64);
+        gauge!(names::BACKLOG).set((lag + ours.pending) as f64);
+    }
+    Ok(())
+}

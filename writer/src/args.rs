@@ -1,0 +1,138 @@
+//! Flags and environment.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use service::args::ServiceArgs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Appends the lines of a Redis Stream to a file, each exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "writer", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    /// What the service needs.
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    /// What the writer needs.
+    #[command(flatten)]
+    pub(crate) writer: WriterArgs,
+    /// Instead of the service.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The flags of the service.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct WriterArgs {
+    /// The file to append to; its commit journal lies beside it, as FILE.journal
+    #[arg(long, env, value_name = "FILE", default_value = "/data/output.txt")]
+    pub(crate) output: PathBuf,
+
+    /// The consumer group; writers of one group share the stream
+    #[arg(long, env, value_name = "NAME", default_value = "writers", value_parser = name)]
+    pub(crate) group: String,
+
+    /// This writer's name in the group; it must be the same after a restart [default: the host name]
+    #[arg(long, env, value_name = "NAME", default_value_t = host_name(), hide_default_value = true, value_parser = name)]
+    pub(crate) consumer: String,
+
+    /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or 1h [default: off]
+    #[arg(long, env, value_name = "TIME", value_parser = claim_idle)]
+    pub(crate) claim_idle: Option<ClaimIdle>,
+
+    /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
+    #[arg(long, env, value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
+    pub(crate) fsync: Fsync,
+}
+
+/// When written lines are made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fsync {
+    /// Before XACK.
+    Always,
+    /// Once a second.
+    Interval,
+    /// When the system likes to.
+    Never,
+}
+
+/// After how long entries of another consumer are taken over; `None`: never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClaimIdle(pub(crate) Option<Duration>);
+
+/// Instead of the service.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prove that the outputs together hold every byte of the inputs exactly once
+    ///
+    /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The journals beside the outputs tell
+    /// what lies where; a single output without a journal is compared byte by byte.
+    Verify {
+        /// A file that was read; rotated ones in the order in which they were written
+        #[arg(long, required = true, value_name = "FILE")]
+        input: Vec<PathBuf>,
+        /// A file that a writer wrote
+        #[arg(long, required = true, value_name = "FILE")]
+        output: Vec<PathBuf>,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put the outputs of several writers back into the order of the source, on standard output
+    Merge {
+        /// A file that a writer wrote
+        #[arg(long, required = true, value_name = "FILE")]
+        output: Vec<PathBuf>,
+    },
+}
+
+/// The name of this host; `writer` when it has none.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "writer".to_owned() } else { name }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("allowed: a name of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn claim_idle(text: &str) -> Result<ClaimIdle, String> {
+    if text == "off" {
+        return Ok(ClaimIdle(None));
+    }
+    let allowed = || "allowed: off, or a time of at least 1ms such as 500ms, 30s, 5m or 1h".to_owned();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| allowed())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(allowed()),
+    };
+    let time = number.checked_mul(millis).filter(|&millis| millis > 0).ok_or_else(allowed)?;
+    Ok(ClaimIdle(Some(Duration::from_millis(time))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let idle = |text| claim_idle(text).map(|idle| idle.0);
+        assert_eq!(idle("30s"), Ok(Some(Duration::from_secs(30))));
+        assert_eq!(idle("250ms"), Ok(Some(Duration::from_millis(250))));
+        assert_eq!(idle("5m"), Ok(Some(Duration::from_secs(300))));
+        assert_eq!(idle("off"), Ok(None));
+        for wrong in ["", "5", "s", "0s", "-1s", "5 s", "99999999999999999999h", "1.5h"] {
+            assert!(idle(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+}

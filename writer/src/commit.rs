@@ -1,0 +1,143 @@
+//! Stage 2: batches to the disk, in order, whatever the disk says.
+
+use crate::batch::Batch;
+use crate::names;
+use crate::output::{CommitError, Output};
+use crate::run::{Ended, Handed, disk_backoff};
+use delivery::ranges::RangeSet;
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use service::{Failure, Health, Shutdown};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// How often the output is looked after while nothing is written: syncs that are due, somebody else's changes.
+const TEND: Duration = Duration::from_secs(1);
+
+/// What an output held when it was given up; `None` when that is not known.
+pub(crate) type Committed = Option<BTreeMap<u64, RangeSet>>;
+
+/// The stage.
+pub(crate) struct Commit<'a> {
+    /// `None` while a blocking thread has it.
+    output: Option<Output>,
+    health: &'a Health,
+    shutdown: &'a Shutdown,
+    measured: Measured,
+}
+
+/// The metrics of every batch, looked up once.
+struct Measured {
+    lines: Counter,
+    bytes: Counter,
+    batches: Counter,
+    size: Gauge,
+    duration: Histogram,
+    fsync: Histogram,
+}
+
+impl<'a> Commit<'a> {
+    /// The stage for this output.
+    pub(crate) fn new(output: Output, health: &'a Health, shutdown: &'a Shutdown) -> Self {
+        let measured = Measured {
+            lines: counter!(names::LINES),
+            bytes: counter!(names::BYTES),
+            batches: counter!(names::BATCHES),
+            size: gauge!(names::OUTPUT_SIZE),
+            duration: histogram!(names::BATCH_DURATION),
+            fsync: histogram!(names::FSYNC_DURATION),
+        };
+        Self { output: Some(output), health, shutdown, measured }
+    }
+
+    /// What the output holds now.
+    pub(crate) fn into_committed(self) -> Committed {
+        self.output.map(|output| output.held())
+    }
+
+    /// Commits what is handed over, until nobody hands over any more.
+    pub(crate) async fn run(
+        &mut self,
+        mut handed: mpsc::Receiver<Handed>,
+        to_acknowledge: mpsc::Sender<Batch>,
+    ) -> Result<(), Ended> {
+        let mut ticks = tokio::time::interval(TEND);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let (batch, busy) = tokio::select! {
+                biased;
+                handed = handed.recv() => match handed {
+                    Some(handed) => handed,
+                    None => break,
+                },
+                _ = ticks.tick() => {
+                    self.insist(Batch::default(), |output, _| output.tend()).await?;
+                    continue;
+                }
+            };
+            let begun = Instant::now();
+            let Some(batch) = self.insist(batch, Output::commit).await? else { return Ok(()) };
+            drop(busy);
+            if !batch.runs.is_empty() {
+                self.measured.duration.record(begun.elapsed());
+                self.measured.batches.increment(1);
+                self.measured.bytes.increment(batch.data.len() as u64);
+                self.measured.lines.increment(batch.lines());
+            }
+            self.health.progress();
+            if to_acknowledge.send(batch).await.is_err() {
+                return Ok(());
+            }
+        }
+        self.insist(Batch::default(), |output, _| output.make_durable()).await?;
+        Ok(())
+    }
+
+    /// Does something with the output until it succeeds. `None`: it did not, and the service is to stop.
+    async fn insist(
+        &mut self,
+        mut batch: Batch,
+        work: impl Fn(&mut Output, &Batch) -> Result<(), CommitError> + Send + Copy + 'static,
+    ) -> Result<Option<Batch>, Ended> {
+        let mut backoff = disk_backoff();
+        loop {
+            let Some(mut output) = self.output.take() else {
+                return Err(Failure::failed("the output was lost when a thread died").into());
+            };
+            let done = tokio::task::spawn_blocking(move || {
+                let done = work(&mut output, &batch);
+                (output, batch, done)
+            })
+            .await;
+            let (mut output, same, done) =
+                done.map_err(|error| Failure::failed(format!("writing the output: {error}")))?;
+            batch = same;
+            if let Some(took) = output.sync_took() {
+                self.measured.fsync.record(took);
+            }
+            self.measured.size.set(output.len() as f64);
+            self.output = Some(output);
+            match done {
+                Ok(()) => {
+                    self.health.file(Ok(()));
+                    return Ok(Some(batch));
+                }
+                Err(CommitError::Disturbed(what)) => {
+                    service::metrics::error("disturbed");
+                    log::error!("the output: {what}; going on from what it holds now");
+                    return Err(Ended::Disturbed);
+                }
+                Err(error) => {
+                    service::metrics::error("disk");
+                    self.health.progress();
+                    self.health.file(Err(error.to_string()));
+                }
+            }
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(None),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+}

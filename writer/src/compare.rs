@@ -1,0 +1,222 @@
+//! Comparing an output that has no journal: where do the bytes differ, and how?
+
+use crate::window::Window;
+use delivery::entry::Span;
+use memchr::memmem;
+use std::io;
+
+/// After a difference, so many bytes must be equal to go on from there.
+const ANCHOR: usize = 32;
+/// After a difference, the bytes are sought again so far away at most: as far as a window holds.
+const REACH: u64 = crate::window::WINDOW as u64;
+
+/// What is the matter with a range of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Nothing: equal bytes (of the input).
+    None,
+    /// Bytes of the input that are not in the output.
+    Missing,
+    /// Bytes of the input that are in the output twice in a row.
+    Doubled,
+    /// Bytes of the input that are others in the output.
+    Different,
+    /// Bytes of the output that are not in the input.
+    Extra,
+}
+
+/// Compares an input with the output from `at` on, and names what differs. Returns where the input's bytes end in the output;
+/// behind the last input, what the output has left is extra.
+pub(crate) fn compare(
+    input: &mut Window<'_>,
+    input_len: u64,
+    output: &mut Window<'_>,
+    mut at: u64,
+    output_len: u64,
+    is_last: bool,
+    mut found: impl FnMut(Cause, Span),
+) -> io::Result<u64> {
+    let mut source = 0;
+    while source < input_len && at < output_len {
+        let theirs = input.at(source, input_len - source)?;
+        let ours = output.at(at, theirs.len() as u64)?;
+        let len = theirs.len().min(ours.len());
+        if len == 0 {
+            break;
+        }
+        let equal = match theirs.get(..len) == ours.get(..len) {
+            true => len,
+            false => theirs.iter().zip(ours).take_while(|(theirs, ours)| theirs == ours).count(),
+        } as u64;
+        found(Cause::None, source..source + equal);
+        (source, at) = (source + equal, at + equal);
+        if equal == len as u64 {
+            continue;
+        }
+        let theirs = copied(input, source, input_len)?;
+        let ours = copied(output, at, output_len)?;
+        let Some(step) = realign(&theirs, &ours) else {
+            found(Cause::Different, source..input_len);
+            return Ok(if is_last { output_len } else { at.saturating_add(input_len - source).min(output_len) });
+        };
+        match step {
+            Step::Skip(input) => {
+                found(Cause::Missing, source..source + input);
+                source += input;
+            }
+            Step::Surplus(output) => {
+                // A line that was written twice stands in the input just before.
+                let back = source.checked_sub(output);
+                let before = match back {
+                    Some(back) => input.at(back, output)?.to_vec(),
+                    None => Vec::new(),
+                };
+                match back {
+                    Some(back) if Some(&before[..]) == ours.get(..before.len()) && before.len() as u64 == output => {
+                        found(Cause::Doubled, back..source);
+                    }
+                    _ => found(Cause::Extra, at..at + output),
+                }
+                at += output;
+            }
+            Step::Replace(both) => {
+                found(Cause::Different, source..source + both);
+                (source, at) = (source + both, at + both);
+            }
+        }
+    }
+    found(Cause::Missing, source..input_len);
+    if is_last && at < output_len {
+        found(Cause::Extra, at..output_len);
+        at = output_len;
+    }
+    Ok(at)
+}
+
+fn copied(window: &mut Window<'_>, at: u64, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = window.at(at, (len - at).min(REACH))?.to_vec();
+    // The window may end soon: take what the next one has, too.
+    let more = (len - at).min(REACH) - bytes.len() as u64;
+    if more > 0 {
+        let next = at + bytes.len() as u64;
+        bytes.extend_from_slice(window.at(next, more)?);
+    }
+    Ok(bytes)
+}
+
+/// How to go on behind a difference.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// The output goes on so many bytes further in the input.
+    Skip(u64),
+    /// The input goes on so many bytes further in the output.
+    Surplus(u64),
+    /// Both go on after so many bytes.
+    Replace(u64),
+}
+
+/// The shortest step after which the bytes are equal again.
+fn realign(theirs: &[u8], ours: &[u8]) -> Option<Step> {
+    let anchor = |bytes: &'_ [u8]| bytes.len().min(ANCHOR);
+    let find = |needle: &[u8], bytes: &[u8]| {
+        let needle = needle.get(..anchor(needle))?;
+        memmem::find(bytes, needle).filter(|&at| at > 0)
+    };
+    let skip = find(ours, theirs);
+    let surplus = find(theirs, ours);
+    let shortest = skip.into_iter().chain(surplus).min().unwrap_or(usize::MAX);
+    let len = theirs.len().min(ours.len());
+    let mut replace = None;
+    // How many bytes up to here are equal in a row.
+    let mut row = 0;
+    for (at, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {
+        row = if theirs == ours { row + 1 } else { 0 };
+        if row >= ANCHOR || row > 0 && at + 1 == len {
+            replace = Some(at + 1 - row);
+            break;
+        }
+        if at >= shortest.saturating_add(ANCHOR) {
+            break;
+        }
+    }
+    match (replace, skip, surplus) {
+        (Some(replace), _, _) if replace <= shortest => Some(Step::Replace(replace as u64)),
+        (_, Some(skip), _) if skip == shortest => Some(Step::Skip(skip as u64)),
+        (_, _, Some(surplus)) => Some(Step::Surplus(surplus as u64)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn file(bytes: &[u8]) -> std::fs::File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn differences(input: &[u8], output: &[u8]) -> Vec<(Cause, Span)> {
+        let (input_file, output_file) = (file(input), file(output));
+        let mut all = Vec::new();
+        let found = |cause, span: Span| {
+            if cause != Cause::None && !span.is_empty() {
+                all.push((cause, span));
+            }
+        };
+        let (mut theirs, mut ours) = (Window::new(&input_file), Window::new(&output_file));
+        compare(&mut theirs, input.len() as u64, &mut ours, 0, output.len() as u64, true, found).unwrap();
+        all
+    }
+
+    fn text() -> Vec<u8> {
+        (0..200_000).flat_map(|i| format!("line {i}\n").into_bytes()).collect()
+    }
+
+    #[test]
+    fn equal_bytes_have_no_difference() {
+        assert_eq!(differences(&text(), &text()), []);
+        assert_eq!(differences(b"", b""), []);
+    }
+
+    #[test]
+    fn a_lost_line_is_missing() {
+        let text = text();
+        let line = text.len() / 2..text.len() / 2 + 12;
+        let output = [&text[..line.start], &text[line.end..]].concat();
+        let found = differences(&text, &output);
+        // The range may be shifted by bytes that are equal at both of its ends.
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1.end - found[0].1.start), (Cause::Missing, 12));
+    }
+
+    #[test]
+    fn a_line_written_twice_is_doubled() {
+        let text = text();
+        let output = [&text[..1200], &text[1100..]].concat();
+        let found = differences(&text, &output);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1.end - found[0].1.start), (Cause::Doubled, 100));
+    }
+
+    #[test]
+    fn changed_bytes_are_different() {
+        let text = text();
+        let mut output = text.clone();
+        output[1_500_000] ^= 1;
+        output[1_700_000] ^= 1;
+        let expected = [(Cause::Different, 1_500_000..1_500_001), (Cause::Different, 1_700_000..1_700_001)];
+        assert_eq!(differences(&text, &output), expected);
+    }
+
+    #[test]
+    fn ends_that_are_missing_or_extra() {
+        assert_eq!(differences(b"a\nb\n", b"a\n"), [(Cause::Missing, 2..4)]);
+        assert_eq!(differences(b"a\n", b"a\nb\n"), [(Cause::Extra, 2..4)]);
+        assert_eq!(differences(b"", b"b\n"), [(Cause::Extra, 0..2)]);
+        let found = differences(b"aaaa", b"bbbbbb");
+        assert_eq!(found, [(Cause::Different, 0..4)]);
+    }
+}

@@ -1,0 +1,471 @@
+//! Stage 1: reads the stream as a consumer, and fills batches.
+//!
+//! After every connect, what this consumer has pending comes first, then what is new. While there is plenty, the next read is on its
+//! way before the reply to this one is looked at; that read never blocks, so that the connection is free for questions. When there is
+//! nothing, a read blocks in Redis.
+
+use crate::batch::Batch;
+use crate::contents::{Came, Contents, Taken};
+use crate::group::{Group, lineage};
+use crate::names;
+use crate::run::{Ended, Handed};
+use metrics::counter;
+use resp::streams::{EntrySlice, GroupFrom, StreamEntries, XAutoClaim, XInfoStream};
+use resp::{Backoff, Block, Command, Connection, Error, ErrorKind, StreamId};
+use service::{Connector, Failure, Health, Shutdown, Stop};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc};
+
+/// A batch is handed over at this size, whatever the disk does: 1 MiB.
+const BATCH_BYTES: usize = 1 << 20;
+/// And at this many entries.
+const BATCH_ENTRIES: usize = 50_000;
+/// The COUNT of the first read. It grows while replies are full, and follows the size of the entries.
+const FIRST_COUNT: u64 = 4;
+/// The largest COUNT.
+const MAX_COUNT: u64 = 1000;
+/// How long a read blocks at most.
+const BLOCK: Duration = Duration::from_secs(2);
+/// Foreign entries are logged at most so often.
+const FOREIGN_LOG: Duration = Duration::from_secs(60);
+
+/// The stage.
+pub(crate) struct Fetch<'a> {
+    pub(crate) group: &'a Group,
+    pub(crate) connector: Connector,
+    pub(crate) health: &'a Health,
+    pub(crate) shutdown: &'a Shutdown,
+    /// What is held, batches that are under way included.
+    pub(crate) contents: Contents,
+    /// Whether others in the group get entries too, as the stage that acknowledges has last seen it.
+    pub(crate) others: Rc<Cell<bool>>,
+    pub(crate) once: bool,
+    pub(crate) claim_idle: Option<Duration>,
+    /// One permit: the disk has nothing to do.
+    pub(crate) disk: Arc<Semaphore>,
+    pub(crate) to_commit: mpsc::Sender<Handed>,
+    pub(crate) empty: mpsc::UnboundedReceiver<Batch>,
+}
+
+/// Why a session with Redis ended.
+enum Broken {
+    /// Redis, or the connection to it.
+    Redis(Error),
+    /// The group is gone: Redis lost its data.
+    NoGroup,
+    /// The service ends, or a later stage has.
+    Ended(Ended),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        if error.kind() == ErrorKind::NoGroup { Self::NoGroup } else { Self::Redis(error) }
+    }
+}
+
+const SHUTDOWN: Broken = Broken::Ended(Ended::Stop(Stop::Shutdown));
+
+impl Fetch<'_> {
+    /// Reads until there is nothing more to do (`--once`), or until the service is to stop.
+    pub(crate) async fn run(&mut self) -> Result<(), Ended> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut count = FIRST_COUNT;
+        let mut is_first = true;
+        loop {
+            let connection = match self.connector.connect().await {
+                Ok(connection) => connection,
+                Err(Stop::Shutdown) => return Ok(()),
+                Err(stop) => return Err(stop.into()),
+            };
+            let mut session = Session::new(self, connection, count);
+            let ended = session.run(is_first).await;
+            let got_on = session.got_on;
+            is_first = is_first && !session.is_watching;
+            if got_on {
+                backoff.reset();
+            }
+            match ended {
+                Ok(()) | Err(Broken::Ended(Ended::Stop(Stop::Shutdown))) => return Ok(()),
+                Err(Broken::Ended(ended)) => return Err(ended),
+                Err(Broken::NoGroup) => {
+                    log::warn!(
+                        "group {} is gone from {}: Redis lost data; reading from the beginning",
+                        self.group.name,
+                        self.group.stream
+                    );
+                    service::metrics::redis_error(ErrorKind::NoGroup);
+                    continue;
+                }
+                Err(Broken::Redis(error)) => {
+                    if error.kind() == ErrorKind::WrongType {
+                        return Err(self.wrong_type().into());
+                    }
+                    // A reply that is too large for us: fewer entries at once.
+                    count = if error.kind() == ErrorKind::Protocol { 1 } else { FIRST_COUNT };
+                    self.connector.lost(&error);
+                }
+            }
+            self.health.progress();
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    fn wrong_type(&self) -> Failure {
+        let Group { stream, record, .. } = self.group;
+        Failure::config(format!(
+            "--stream {stream}: this key, or {record} beside it, holds something else; allowed: a stream, or a key that is free"
+        ))
+    }
+}
+
+/// One connection, from connecting to losing it.
+struct Session<'s, 'a> {
+    fetch: &'s mut Fetch<'a>,
+    connection: Connection,
+    batch: Batch,
+    count: u64,
+    /// A read was sent whose reply was not received.
+    ahead: bool,
+    /// The reply to that read, when it had to be received early.
+    stash: Option<StreamEntries>,
+    claimed_at: Instant,
+    /// Redis answered to what it was asked.
+    got_on: bool,
+    /// The order of entries has been watched.
+    is_watching: bool,
+    foreign: Foreign,
+}
+
+impl<'s, 'a> Session<'s, 'a> {
+    fn new(fetch: &'s mut Fetch<'a>, connection: Connection, count: u64) -> Self {
+        let batch = fetch.empty.try_recv().unwrap_or_default();
+        Self {
+            fetch,
+            connection,
+            batch,
+            count,
+            ahead: false,
+            stash: None,
+            claimed_at: Instant::now(),
+            got_on: false,
+            is_watching: false,
+            foreign: Foreign::default(),
+        }
+    }
+
+    async fn run(&mut self, is_first: bool) -> Result<(), Broken> {
+        let last_delivered = self.prepare().await?;
+        self.got_on = true;
+        let came = if self.fetch.contents.is_watching() { Came::New } else { Came::Again };
+        self.read_pending(came).await?;
+        if is_first || last_delivered > StreamId::ZERO && !self.fetch.contents.is_watching() {
+            self.fetch.contents.watch_from(last_delivered);
+        }
+        self.is_watching = true;
+        self.read_new().await
+    }
+
+    /// The group, the source record, and up to where the group has read.
+    async fn prepare(&mut self) -> Result<StreamId, Broken> {
+        let group = self.fetch.group;
+        match self.connection.send(&group.create()).await {
+            Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
+            Err(error) if error.kind() == ErrorKind::BusyGroup => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.learn().await?;
+        let groups = self.connection.send(&group.ask_groups()).await?;
+        let ours = groups.iter().find(|one| one.name == group.name.as_bytes());
+        let consumers = self.connection.send(&group.ask_consumers()).await?;
+        if !group.is_alone(&consumers) {
+            self.fetch.contents.forget_order();
+        }
+        ours.map(|ours| ours.last_delivered_id).ok_or(Broken::NoGroup)
+    }
+
+    /// Reads what this consumer has had and not acknowledged.
+    async fn read_pending(&mut self, came: Came) -> Result<(), Broken> {
+        let mut after = StreamId::ZERO;
+        loop {
+            let read = self.fetch.group.read(GroupFrom::Pending(after), self.count);
+            let reply = self.connection.send(&read).await?;
+            let Some(last) = reply.entries().last() else { break };
+            after = last.id;
+            self.take(reply.entries(), came).await?;
+            self.adapt(reply.len());
+            self.hand_over(false).await?;
+            if self.fetch.shutdown.is_requested() {
+                self.hand_over(true).await?;
+                return Err(SHUTDOWN);
+            }
+        }
+        self.hand_over(true).await
+    }
+
+    /// Reads new entries, for ever or (`--once`) until there are none.
+    async fn read_new(&mut self) -> Result<(), Broken> {
+        // The stream's last ID when it was idle; judged when nothing has come since.
+        let mut idle_at = None;
+        let mut judged = false;
+        loop {
+            if self.fetch.shutdown.is_requested() {
+                self.hand_over(true).await?;
+                return Ok(());
+            }
+            let reply = self.next().await?;
+            self.fetch.health.progress();
+            if self.fetch.others.get() {
+                self.fetch.contents.forget_order();
+            }
+            let got = reply.len();
+            if got > 0 {
+                (idle_at, judged) = (None, false);
+                if got as u64 >= self.count {
+                    self.adapt(got);
+                    self.read_ahead().await?;
+                }
+                self.take(reply.entries(), Came::New).await?;
+            }
+            self.hand_over(!self.ahead).await?;
+            self.claim_when_due().await?;
+            if got > 0 || self.ahead {
+                continue;
+            }
+            // Nothing came. What the stream's last ID says of the end counts when still nothing came after it was asked.
+            match idle_at {
+                None => {
+                    let info = self.connection.send(&XInfoStream::new(&self.fetch.group.stream)).await?;
+                    idle_at = Some(info.last_generated_id);
+                }
+                Some(last) if !judged => {
+                    judged = true;
+                    self.fetch.contents.ended_at(last);
+                    self.tell_gaps().await?;
+                    if self.fetch.once {
+                        return Ok(());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The next reply: the one that was read ahead, or that of a read that blocks.
+    async fn next(&mut self) -> Result<StreamEntries, Broken> {
+        if let Some(reply) = self.stash.take() {
+            self.ahead = false;
+            return Ok(reply);
+        }
+        let group = self.fetch.group;
+        let read = group.read(GroupFrom::New, self.count);
+        if self.ahead {
+            let reply = self.connection.receive_reply(&read).await?;
+            self.ahead = false;
+            return Ok(reply);
+        }
+        if self.fetch.once {
+            return Ok(self.connection.send(&read).await?);
+        }
+        let block = self.fetch.claim_idle.map_or(BLOCK, |idle| (idle / 2).clamp(Duration::from_millis(100), BLOCK));
+        let read = read.block(Block::For(block));
+        // What comes in the moment of a shutdown stays pending, and is read when this consumer returns.
+        tokio::select! {
+            biased;
+            () = self.fetch.shutdown.requested() => Err(SHUTDOWN),
+            reply = self.connection.send_blocking(&read) => Ok(reply?),
+        }
+    }
+
+    /// Sends the next read, so that Redis works on it while this reply is looked at.
+    async fn read_ahead(&mut self) -> Result<(), Broken> {
+        let group = self.fetch.group;
+        self.connection.queue(&group.read(GroupFrom::New, self.count));
+        self.ahead = true;
+        Ok(self.connection.flush().await?)
+    }
+
+    /// Asks Redis something between two reads.
+    async fn ask<C: Command>(&mut self, question: &C) -> Result<C::Reply, Broken> {
+        if !self.ahead || self.stash.is_some() {
+            return Ok(self.connection.send(question).await?);
+        }
+        let group = self.fetch.group;
+        self.connection.queue(question);
+        let read = group.read(GroupFrom::New, self.count);
+        self.stash = Some(self.connection.receive_reply(&read).await?);
+        Ok(self.connection.receive_reply(question).await?)
+    }
+
+    async fn learn(&mut self) -> Result<(), Broken> {
+        let reply = self.ask(&self.fetch.group.ask_record()).await?;
+        self.fetch.contents.learn(&lineage(&reply));
+        Ok(())
+    }
+
+    /// COUNT for the next read: about a batch's worth of entries of the size seen last.
+    fn adapt(&mut self, got: usize) {
+        if got as u64 >= self.count {
+            let entries = self.batch.ids.len().max(1);
+            let fits = (BATCH_BYTES / (self.batch.data.len() / entries).max(1)) as u64;
+            self.count = (self.count * 4).min(fits).clamp(1, MAX_COUNT);
+        }
+    }
+
+    /// Takes entries into the batch.
+    async fn take(&mut self, entries: EntrySlice<'_>, came: Came) -> Result<(), Broken> {
+        let mut at = 0;
+        // A reader writes a generation into the source record before its first entry, so a record that was read after these entries
+        // knows all of theirs.
+        let mut is_fresh = false;
+        while let Some(unknown) = self.take_known(entries, &mut at, came, is_fresh) {
+            log::debug!("generation {} is not known yet", unknown.ms);
+            self.learn().await?;
+            is_fresh = true;
+        }
+        self.fetch.contents.close();
+        self.tell_gaps().await
+    }
+
+    /// Takes entries until one has a generation that is not known, unless nothing more can be known.
+    fn take_known(&mut self, entries: EntrySlice<'_>, at: &mut usize, came: Came, is_fresh: bool) -> Option<StreamId> {
+        let contents = &mut self.fetch.contents;
+        let mut redelivered = 0;
+        let mut deleted = 0;
+        let mut unknown = None;
+        for entry in entries.iter().skip(*at) {
+            let taken = match entry.fields {
+                Some(mut fields) => match (fields.next(), fields.next()) {
+                    (Some((field, payload)), None) => contents.take(entry.id, field, payload, came, &mut self.batch),
+                    _ => Taken::Foreign,
+                },
+                None => {
+                    deleted += 1;
+                    log::warn!("entry {} was deleted while it was pending", entry.id);
+                    contents.deleted(entry.id);
+                    Taken::New
+                }
+            };
+            match taken {
+                Taken::New => {}
+                Taken::Held => redelivered += 1,
+                Taken::Unknown if !is_fresh => {
+                    unknown = Some(entry.id);
+                    break;
+                }
+                Taken::Foreign | Taken::Unknown => self.foreign.saw(entry.id),
+            }
+            self.batch.ids.push(entry.id);
+            *at += 1;
+        }
+        if redelivered > 0 {
+            counter!(names::REDELIVERED).increment(redelivered);
+        }
+        if deleted > 0 {
+            counter!(names::DELETED).increment(deleted);
+        }
+        unknown
+    }
+
+    /// Reports gaps, when nobody else can have got what is missing.
+    async fn tell_gaps(&mut self) -> Result<(), Broken> {
+        if !self.fetch.contents.has_gaps() {
+            return Ok(());
+        }
+        let consumers = self.ask(&self.fetch.group.ask_consumers()).await?;
+        if !self.fetch.group.is_alone(&consumers) {
+            self.fetch.contents.forget_order();
+            return Ok(());
+        }
+        for gap in self.fetch.contents.take_gaps() {
+            let bytes = gap.span.end - gap.span.start;
+            counter!(names::GAP_BYTES).increment(bytes);
+            log::error!(
+                "gap: bytes {}..{} ({bytes} bytes) of content {} ({}) were taken from the stream before they were delivered",
+                gap.span.start,
+                gap.span.end,
+                gap.root,
+                self.fetch.contents.path_of(gap.root)
+            );
+        }
+        Ok(())
+    }
+
+    /// Hands the batch over when the disk is idle or the batch is large; with `now`, waits for the disk.
+    async fn hand_over(&mut self, now: bool) -> Result<(), Broken> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let is_large = self.batch.data.len() >= BATCH_BYTES || self.batch.ids.len() >= BATCH_ENTRIES;
+        let idle = match self.fetch.disk.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if !now && !is_large => return Ok(()),
+            Err(_) => self.fetch.disk.clone().acquire_owned().await.map_err(|_| SHUTDOWN)?,
+        };
+        let next = self.fetch.empty.try_recv().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.fetch.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)
+    }
+
+    /// Takes over what other consumers have left pending for too long.
+    async fn claim_when_due(&mut self) -> Result<(), Broken> {
+        let Some(idle) = self.fetch.claim_idle else { return Ok(()) };
+        if self.claimed_at.elapsed() < idle / 2 {
+            return Ok(());
+        }
+        self.claimed_at = Instant::now();
+        let group = self.fetch.group;
+        let consumers = self.ask(&group.ask_consumers()).await?;
+        if !consumers.iter().any(|consumer| consumer.name != group.consumer.as_bytes() && consumer.pending > 0) {
+            return Ok(());
+        }
+        let mut start = StreamId::ZERO;
+        loop {
+            let claim = XAutoClaim::new(&group.stream, &group.name, &group.consumer, idle, start).count(self.count);
+            let claimed = self.ask(&claim).await?;
+            if !claimed.entries.is_empty() {
+                log::info!("{} entries taken over that another consumer left pending", claimed.entries.len());
+                self.take(claimed.entries.as_slice(), Came::Again).await?;
+                self.hand_over(false).await?;
+            }
+            if !claimed.deleted.is_empty() {
+                counter!(names::DELETED).increment(claimed.deleted.len() as u64);
+                log::warn!(
+                    "{} entries of another consumer were deleted while they were pending",
+                    claimed.deleted.len()
+                );
+            }
+            start = claimed.next;
+            if start == StreamId::ZERO {
+                return self.hand_over(!self.ahead).await;
+            }
+        }
+    }
+}
+
+/// Entries that no reader wrote: counted, and logged now and then.
+#[derive(Debug, Default)]
+struct Foreign {
+    unlogged: u64,
+    logged_at: Option<Instant>,
+}
+
+impl Foreign {
+    fn saw(&mut self, id: StreamId) {
+        counter!(names::FOREIGN).increment(1);
+        self.unlogged += 1;
+        if self.logged_at.is_none_or(|at| at.elapsed() >= FOREIGN_LOG) {
+            log::warn!(
+                "{} foreign entries, the last one {id}: no reader wrote them; acknowledged, not written",
+                self.unlogged
+            );
+            self.logged_at = Some(Instant::now());
+            self.unlogged = 0;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Noticing bytes that were never delivered.
+//!
+//! Entries of a source come in order, so the next one must begin where the one before ended. When it begins later, what lies between
+//! was taken from the stream before it was delivered (deleted or trimmed by hand), and nobody will ever send it again. That holds only
+//! as long as nobody else in the group gets a part of the entries.
+
+use delivery::entry::Span;
+use delivery::ranges::RangeSet;
+use delivery::source::{Lineage, Position};
+use std::collections::BTreeMap;
+
+/// Bytes of a content that were not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// The content, by its root generation.
+    pub(crate) root: u64,
+    /// The bytes.
+    pub(crate) span: Span,
+}
+
+/// Up to where the source's bytes were delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cursor {
+    /// Nobody knows: others may have got what lies before the next entry.
+    Unknown,
+    /// Nothing was delivered to anybody: the first entry is the source's first.
+    Beginning,
+    /// Everything before this position.
+    At(Position),
+}
+
+/// Watches the order of the entries delivered.
+#[derive(Debug)]
+pub(crate) struct GapWatch {
+    cursor: Cursor,
+}
+
+impl GapWatch {
+    /// Nothing is known: the next entry tells.
+    pub(crate) const fn new() -> Self {
+        Self { cursor: Cursor::Unknown }
+    }
+
+    /// The group is new: the source's first entry comes first.
+    pub(crate) const fn begin(&mut self) {
+        self.cursor = Cursor::Beginning;
+    }
+
+    /// Everything up to this position was delivered to the group.
+    pub(crate) fn resume(&mut self, at: Position) {
+        self.cursor = match self.cursor {
+            Cursor::At(before) => Cursor::At(before.max(at)),
+            Cursor::Unknown | Cursor::Beginning => Cursor::At(at),
+        };
+    }
+
+    /// Others get entries too: what comes next is not expected to adjoin.
+    pub(crate) const fn forget(&mut self) {
+        self.cursor = Cursor::Unknown;
+    }
+
+    /// Whether the position behind what was delivered is known.
+    pub(crate) const fn is_watching(&self) -> bool {
+        !matches!(self.cursor, Cursor::Unknown)
+    }
+
+    /// Bytes of this generation up to `end` were delivered, and those before them adjoin.
+    pub(crate) fn advance(&mut self, generation: u64, end: u64) {
+        self.resume(Position { generation, offset: end });
+    }
+
+    /// An entry came that begins at `start`: adds what was stepped over to `gaps`, without what is held anyway. An empty span at the
+    /// stream's last ID asks what is missing at the end.
+    pub(crate) fn step(
+        &mut self,
+        lineage: &Lineage,
+        held: &BTreeMap<u64, RangeSet>,
+        generation: u64,
+        span: &Span,
+        gaps: &mut Vec<Gap>,
+    ) {
+        let at = match self.cursor {
+            Cursor::At(at) => Some(at),
+            Cursor::Beginning => {
+                lineage.first().map(|first| Position { generation: first.generation, offset: first.start })
+            }
+            Cursor::Unknown => None,
+        };
+        let came = Position { generation, offset: span.end };
+        self.cursor = Cursor::At(at.map_or(came, |at| at.max(came)));
+        let Some(mut at) = at.filter(|&at| at < came) else { return };
+        let mut missing = |generation: u64, span: Span| {
+            let root = lineage.get(generation).map_or(generation, |g| g.root);
+            match held.get(&root) {
+                Some(held) => gaps.extend(held.missing(span).map(|span| Gap { root, span })),
+                None if span.is_empty() => {}
+                None => gaps.push(Gap { root, span }),
+            }
+        };
+        while at.generation < generation {
+            let Some(next) = lineage.after(at.generation) else { break };
+            if let Some(end) = next.previous_end {
+                missing(at.generation, at.offset..end.max(at.offset));
+            }
+            at = Position { generation: next.generation, offset: next.start };
+        }
+        if at.generation == generation {
+            missing(generation, at.offset..span.start.max(at.offset));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delivery::source::Generation;
+
+    fn lineage(generations: &[(u64, u64, u64, Option<u64>)]) -> Lineage {
+        let mut lineage = Lineage::default();
+        for &(generation, root, start, previous_end) in generations {
+            lineage.insert(Generation {
+                generation,
+                root,
+                start,
+                previous_end,
+                path: String::new(),
+                dev: 0,
+                ino: 0,
+                head_len: 0,
+                head_hash: 0,
+            });
+        }
+        lineage
+    }
+
+    fn step(
+        watch: &mut GapWatch,
+        lineage: &Lineage,
+        held: &[(u64, Span)],
+        generation: u64,
+        span: Span,
+    ) -> Vec<(u64, Span)> {
+        let mut map: BTreeMap<u64, RangeSet> = BTreeMap::new();
+        held.iter().for_each(|(root, span)| map.entry(*root).or_default().insert(span.clone()));
+        let mut gaps = Vec::new();
+        watch.step(lineage, &map, generation, &span, &mut gaps);
+        gaps.into_iter().map(|gap| (gap.root, gap.span)).collect()
+    }
+
+    #[test]
+    fn what_is_stepped_over_is_a_gap() {
+        let lineage = lineage(&[(5, 5, 0, None)]);
+        let mut watch = GapWatch::new();
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 100..110), [], "nothing is known of what came before");
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 110..120), []);
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 150..160), [(5, 120..150)]);
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 130..140), [], "below: delivered again");
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 160..170), []);
+    }
+
+    #[test]
+    fn a_new_group_expects_the_first_byte() {
+        let lineage = lineage(&[(5, 5, 10, None)]);
+        let mut watch = GapWatch::new();
+        watch.begin();
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 30..40), [(5, 10..30)]);
+        let mut watch = GapWatch::new();
+        watch.begin();
+        assert_eq!(step(&mut watch, &lineage, &[(5, 0..25)], 5, 30..40), [(5, 25..30)], "what is held is no gap");
+    }
+
+    #[test]
+    fn a_new_generation_tells_where_the_one_before_ended() {
+        let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(100)), (7, 7, 0, Some(50)), (8, 8, 0, None)]);
+        let mut watch = GapWatch::new();
+        watch.resume(Position { generation: 5, offset: 90 });
+        assert_eq!(step(&mut watch, &lineage, &[], 7, 20..30), [(5, 90..100), (6, 0..50), (7, 0..20)]);
+        assert_eq!(step(&mut watch, &lineage, &[], 8, 0..30), [], "where the one before ended is not known");
+    }
+
+    #[test]
+    fn a_content_that_goes_on_under_another_number_has_no_gap() {
+        let lineage = lineage(&[(5, 5, 0, None), (6, 5, 80, None)]);
+        let mut watch = GapWatch::new();
+        watch.resume(Position { generation: 5, offset: 90 });
+        assert_eq!(step(&mut watch, &lineage, &[(5, 0..90)], 6, 85..95), []);
+    }
+
+    #[test]
+    fn with_others_in_the_group_nothing_is_expected() {
+        let lineage = lineage(&[(5, 5, 0, None)]);
+        let mut watch = GapWatch::new();
+        watch.resume(Position { generation: 5, offset: 10 });
+        watch.forget();
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 50..60), []);
+        assert!(watch.is_watching(), "alone again: from here on, it is");
+    }
+}

@@ -1,0 +1,83 @@
+//! The consumer group: its names, and what it is asked.
+
+use delivery::source::{Lineage, record_key};
+use resp::streams::{ConsumerInfo, GroupFrom, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
+use resp::{Cmd, Frame, StreamId, cmd};
+use std::time::Duration;
+
+/// A consumer that has nothing and did nothing for this long takes no part.
+const GONE: Duration = Duration::from_secs(10);
+
+/// The stream, the group and this consumer.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    /// The stream's key.
+    pub(crate) stream: String,
+    /// The key of the source record.
+    pub(crate) record: String,
+    /// The group's name.
+    pub(crate) name: String,
+    /// This consumer's name.
+    pub(crate) consumer: String,
+}
+
+impl Group {
+    /// The group of these names.
+    pub(crate) fn new(stream: String, name: String, consumer: String) -> Self {
+        Self { record: record_key(&stream), stream, name, consumer }
+    }
+
+    /// Creates the group at the stream's beginning, and the stream when there is none.
+    pub(crate) fn create(&self) -> XGroupCreate<'_> {
+        XGroupCreate::new(&self.stream, &self.name, StreamId::ZERO).make_stream()
+    }
+
+    /// Reads as this consumer.
+    pub(crate) fn read(&self, from: GroupFrom, count: u64) -> XReadGroup<'_> {
+        XReadGroup::new(&self.name, &self.consumer, &self.stream, from).count(count)
+    }
+
+    /// Acknowledges.
+    pub(crate) fn acknowledge<'a>(&'a self, ids: &'a [StreamId]) -> XAck<'a, &'a [StreamId]> {
+        XAck::new(&self.stream, &self.name, ids)
+    }
+
+    /// Asks for the source record.
+    pub(crate) fn ask_record(&self) -> Cmd {
+        cmd("HGETALL").arg(&self.record)
+    }
+
+    /// Asks for all groups of the stream.
+    pub(crate) fn ask_groups(&self) -> XInfoGroups<'_> {
+        XInfoGroups::new(&self.stream)
+    }
+
+    /// Asks for the group's consumers.
+    pub(crate) fn ask_consumers(&self) -> XInfoConsumers<'_> {
+        XInfoConsumers::new(&self.stream, &self.name)
+    }
+
+    /// Whether nobody else in the group gets entries.
+    pub(crate) fn is_alone(&self, consumers: &[ConsumerInfo]) -> bool {
+        let others = consumers.iter().filter(|consumer| consumer.name != self.consumer.as_bytes());
+        others.into_iter().all(|other| other.pending == 0 && other.idle >= GONE)
+    }
+}
+
+/// The source record from the reply to [`Group::ask_record`]. What cannot be read in it is logged, and left out.
+pub(crate) fn lineage(reply: &Frame) -> Lineage {
+    let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
+    match Lineage::from_fields(pairs.clone()) {
+        Ok(lineage) => lineage,
+        Err(error) => {
+            log::warn!("{error}");
+            let mut lineage = Lineage::default();
+            for pair in pairs {
+                if let Ok(one) = Lineage::from_fields([pair]) {
+                    one.iter().for_each(|generation| lineage.insert(generation.clone()));
+                }
+            }
+            lineage
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Where the source's bytes lie in the outputs, according to their journals. Read-only.
+
+use crate::journal_file::path_of;
+use crate::output::hash_of;
+use delivery::entry::Span;
+use delivery::journal::{Parsed, join};
+use service::Failure;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An output that was written by a writer.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// The open file.
+    pub(crate) file: File,
+    /// Its first bytes, that many, were there before the writer was.
+    pub(crate) base: u64,
+    /// Bytes behind the last commit: not part of the output.
+    pub(crate) torn: u64,
+}
+
+/// Contiguous bytes of a content in one of the outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The content, by its root generation.
+    pub(crate) root: u64,
+    /// The bytes.
+    pub(crate) span: Span,
+    /// Which output.
+    pub(crate) part: usize,
+    /// Where they begin in it.
+    pub(crate) offset: u64,
+}
+
+/// Several outputs, and what lies where in them.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The outputs.
+    pub(crate) parts: Vec<Part>,
+    /// What they hold, in the order of the source.
+    pub(crate) segments: Vec<Segment>,
+}
+
+impl Layout {
+    /// Reads the journals of these outputs. `None`: there is but one, and it has no journal.
+    pub(crate) fn read(outputs: &[PathBuf]) -> Result<Option<Self>, Failure> {
+        let mut layout = Self { parts: Vec::new(), segments: Vec::new() };
+        for path in outputs {
+            // The journal first: a writer that is at work appends to the output before it appends to the journal.
+            let journal = path_of(path);
+            let bytes = match std::fs::read(&journal) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && outputs.len() == 1 => return Ok(None),
+                Err(error) => return Err(unreadable(path, &journal, &error)),
+            };
+            let (file, len) = open(path)?;
+            let parsed = Parsed::read(&bytes).map_err(|error| {
+                Failure::config(format!("--output {}: {}: {error}", path.display(), journal.display()))
+            })?;
+            let part = layout.parts.len();
+            let (base, committed) = match parsed {
+                None => (len, len),
+                Some(parsed) => {
+                    let recovered =
+                        parsed.recover(len, hash_of(&file)).map_err(|error| unreadable(path, path, &error))?;
+                    layout.segments.extend(join(&recovered.records).into_iter().map(|record| Segment {
+                        root: record.root,
+                        span: record.span,
+                        part,
+                        offset: record.offset,
+                    }));
+                    (recovered.base, recovered.output_len())
+                }
+            };
+            let torn = len.saturating_sub(committed);
+            layout.parts.push(Part { path: path.clone(), file, base, torn });
+        }
+        layout.segments.sort_by_key(|segment| (segment.root, segment.span.start, segment.span.end));
+        Ok(Some(layout))
+    }
+
+    /// The contents, in the order of the source, each with its segments.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &[Segment]> {
+        self.segments.chunk_by(|one, next| one.root == next.root)
+    }
+}
+
+/// Opens a file of the command line for reading.
+fn open(path: &Path) -> Result<(File, u64), Failure> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+    opened.map_err(|error| unreadable(path, path, &error))
+}
+
+fn unreadable(output: &Path, file: &Path, error: &io::Error) -> Failure {
+    Failure::config(format!("--output {}: reading {}: {error}", output.display(), file.display()))
+}

@@ -1,0 +1,50 @@
+//! The metrics of the writer.
+
+use service::metrics::Metric;
+
+/// Lines that begin in bytes newly written.
+pub(crate) const LINES: &str = "lines_written_total";
+/// Bytes newly written.
+pub(crate) const BYTES: &str = "bytes_written_total";
+/// Commits.
+pub(crate) const BATCHES: &str = "writer_batches_total";
+/// How long a commit took.
+pub(crate) const BATCH_DURATION: &str = "writer_batch_duration_seconds";
+/// How long a sync took.
+pub(crate) const FSYNC_DURATION: &str = "writer_fsync_duration_seconds";
+/// Entries delivered again that were held already.
+pub(crate) const REDELIVERED: &str = "writer_redelivered_total";
+/// Bytes that were never delivered, or that are lost.
+pub(crate) const GAP_BYTES: &str = "writer_gap_bytes_total";
+/// Entries that are no range of any content.
+pub(crate) const FOREIGN: &str = "writer_foreign_entries_total";
+/// Entries deleted while they were pending.
+pub(crate) const DELETED: &str = "writer_deleted_entries_total";
+/// The output's length.
+pub(crate) const OUTPUT_SIZE: &str = "writer_output_size_bytes";
+/// Lag and pending.
+pub(crate) const BACKLOG: &str = "stream_backlog_entries";
+/// Not yet delivered.
+pub(crate) const LAG: &str = "stream_lag_entries";
+/// Delivered and not acknowledged.
+pub(crate) const PENDING: &str = "stream_pending_entries";
+/// In the stream.
+pub(crate) const LENGTH: &str = "stream_length_entries";
+
+/// All of them.
+pub(crate) const ALL: &[Metric] = &[
+    Metric::counter(LINES, "Lines written to the output, each counted once"),
+    Metric::counter(BYTES, "Bytes written to the output"),
+    Metric::counter(BATCHES, "Batches committed"),
+    Metric::histogram(BATCH_DURATION, "How long committing a batch took: append, journal, sync"),
+    Metric::histogram(FSYNC_DURATION, "How long making output and journal durable took"),
+    Metric::counter(REDELIVERED, "Entries that were delivered again and are in the output already"),
+    Metric::counter(GAP_BYTES, "Bytes of the source that were never delivered, or that somebody cut from the output"),
+    Metric::counter(FOREIGN, "Entries that no reader wrote; acknowledged and not written"),
+    Metric::counter(DELETED, "Entries that were deleted while they were pending"),
+    Metric::gauge(OUTPUT_SIZE, "Length of the output up to the last commit"),
+    Metric::gauge(BACKLOG, "Entries of the group that are not done: lag and pending"),
+    Metric::gauge(LAG, "Entries that were not delivered to the group yet"),
+    Metric::gauge(PENDING, "Entries that were delivered to the group and not acknowledged"),
+    Metric::gauge(LENGTH, "Entries in the stream"),
+];

@@ -1,0 +1,25 @@
+//! Outputs for tests.
+
+use crate::args::Fsync;
+use crate::batch::Batch;
+use crate::output::Output;
+use std::path::{Path, PathBuf};
+
+/// A batch of runs: root, start, bytes.
+pub(crate) fn batch(runs: &[(u64, u64, &[u8])]) -> Batch {
+    let mut batch = Batch::default();
+    for &(root, start, bytes) in runs {
+        batch.data.extend_from_slice(bytes);
+        batch.extend(root, start..start + bytes.len() as u64, bytes.iter().filter(|&&b| b == b'\n').count() as u64);
+    }
+    batch
+}
+
+/// Writes an output with its journal, one commit a run.
+pub(crate) fn write_output(path: &Path, runs: &[(u64, u64, &[u8])]) -> PathBuf {
+    let mut output = Output::open(path, Fsync::Always).unwrap().output;
+    for run in runs {
+        output.commit(&batch(std::slice::from_ref(run))).unwrap();
+    }
+    path.to_owned()
+}

@@ -1,0 +1,313 @@
+//! `writer verify`: do the outputs together hold every byte of the inputs exactly once?
+//!
+//! The journals say which bytes of which content lie where; every byte is then compared with the input's. Contents are paired with
+//! the inputs in order, and a content whose bytes are not those of an input passes over that input.
+
+use crate::compare::{Cause, compare};
+use crate::layout::{Layout, Segment};
+use crate::report::{InputReport, OutputReport, Report};
+use crate::window::Window;
+use indicatif::{ProgressBar, ProgressStyle};
+use service::Failure;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// So many of a content's first bytes decide whether an input is the one it came from.
+const PROBE: u64 = 4 << 10;
+
+/// Verifies, and prints the report. `Err`: they do not match, or could not be read.
+pub(crate) fn run(inputs: &[PathBuf], outputs: &[PathBuf], json: bool) -> Result<(), Failure> {
+    let report = verify(inputs, outputs)?;
+    let text = if json { report.json() } else { report.to_string() };
+    writeln!(io::stdout(), "{text}").map_err(|error| Failure::failed(format!("standard output: {error}")))?;
+    if report.is_identical() { Ok(()) } else { Err(Failure::failed("verify: the outputs are not what the inputs are")) }
+}
+
+/// An input, open.
+struct Input<'a> {
+    path: &'a Path,
+    file: File,
+    len: u64,
+}
+
+pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, Failure> {
+    let inputs: Vec<Input<'_>> = inputs.iter().map(|path| open_input(path)).collect::<Result<_, _>>()?;
+    let bar = progress(inputs.iter().map(|input| input.len).sum());
+    let report = match (Layout::read(outputs)?, outputs) {
+        (Some(layout), _) => by_journal(&inputs, &layout, &bar),
+        (None, [output]) => plainly(&inputs, output, &bar),
+        (None, _) => return Err(Failure::config("--output: several outputs need their journals beside them")),
+    };
+    bar.finish_and_clear();
+    report.map_err(|error| Failure::failed(format!("comparing: {error}")))
+}
+
+fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+    match opened {
+        Ok((file, metadata)) if metadata.is_file() => Ok(Input { path, file, len: metadata.len() }),
+        Ok(_) => Err(Failure::config(format!("--input {}: not a regular file", path.display()))),
+        Err(error) => Err(Failure::config(format!("--input {}: {error}", path.display()))),
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    match ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes} compared, {bytes_per_sec}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// With journals: each segment is compared where it belongs.
+fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::Result<Report> {
+    let mut windows: Vec<Window<'_>> = layout.parts.iter().map(|part| Window::new(&part.file)).collect();
+    let mut report = Report {
+        inputs: inputs.iter().map(empty).collect(),
+        outputs: layout
+            .parts
+            .iter()
+            .map(|part| OutputReport {
+                path: part.path.display().to_string(),
+                in_order: true,
+                before: part.base,
+                torn: part.torn,
+                ..OutputReport::default()
+            })
+            .collect(),
+    };
+    let mut next = 0;
+    let mut ends = vec![0; layout.parts.len()];
+    for segments in layout.contents() {
+        for segment in segments {
+            let (Some(output), Some(end)) = (report.outputs.get_mut(segment.part), ends.get_mut(segment.part)) else {
+                continue;
+            };
+            output.bytes += segment.span.end - segment.span.start;
+            output.in_order &= segment.offset >= *end;
+            *end = segment.offset + (segment.span.end - segment.span.start);
+        }
+        let found = find_input(inputs.get(next..).unwrap_or_default(), segments, &mut windows)?;
+        let at = next + found;
+        let (Some(input), Some(input_report)) = (inputs.get(at), report.inputs.get_mut(at)) else {
+            for segment in segments {
+                if let Some(output) = report.outputs.get_mut(segment.part) {
+                    output.extra.add(segment.offset..segment.offset + (segment.span.end - segment.span.start));
+                }
+            }
+            continue;
+        };
+        next = at + 1;
+        check_content(input, segments, &mut windows, input_report, bar)?;
+    }
+    for (input, input_report) in inputs.iter().zip(&mut report.inputs) {
+        if input_report.content.is_none() {
+            input_report.missing.add(0..input.len);
+        }
+    }
+    Ok(report)
+}
+
+/// Which of these inputs a content came from: the first one whose bytes fit, else the first one.
+fn find_input(inputs: &[Input<'_>], segments: &[Segment], windows: &mut [Window<'_>]) -> io::Result<usize> {
+    let Some(first) = segments.first() else { return Ok(0) };
+    let Some(window) = windows.get_mut(first.part) else { return Ok(0) };
+    for (index, input) in inputs.iter().enumerate() {
+        let ours = window.at(first.offset, PROBE.min(first.span.end - first.span.start))?;
+        let mut probe = vec![0; ours.len()];
+        let len = crate::window::read_full(&input.file, &mut probe, first.span.start)?;
+        if probe.get(..len) == Some(ours) {
+            return Ok(index);
+        }
+    }
+    // Changed, or of an input that was not named: an input that is empty cannot be it.
+    Ok(inputs.iter().position(|input| input.len > 0).unwrap_or(inputs.len()))
+}
+
+fn check_content(
+    input: &Input<'_>,
+    segments: &[Segment],
+    windows: &mut [Window<'_>],
+    report: &mut InputReport,
+    bar: &ProgressBar,
+) -> io::Result<()> {
+    let mut source = Window::new(&input.file);
+    let mut covered = 0;
+    for segment in segments {
+        report.content = Some(segment.root);
+        let Some(window) = windows.get_mut(segment.part) else { continue };
+        let span = &segment.span;
+        report.missing.add(covered..span.start.min(input.len));
+        report.doubled.add(span.start..span.end.min(covered));
+        report.beyond.add(span.start.max(input.len)..span.end);
+        let mut at = span.start;
+        while at < span.end.min(input.len) {
+            let theirs = source.at(at, span.end - at)?;
+            let ours = window.at(segment.offset + (at - span.start), theirs.len() as u64)?;
+            let len = theirs.len().min(ours.len());
+            if len == 0 {
+                // One of them became shorter while we were reading.
+                report.different.add(at..span.end.min(input.len));
+                break;
+            }
+            let (theirs, ours) = (theirs.get(..len).unwrap_or_default(), ours.get(..len).unwrap_or_default());
+            if theirs != ours {
+                for (index, _) in theirs.iter().zip(ours).enumerate().filter(|(_, (theirs, ours))| theirs != ours) {
+                    report.different.add(at + index as u64..at + index as u64 + 1);
+                }
+            }
+            at += len as u64;
+            bar.inc(len as u64);
+        }
+        covered = covered.max(span.end);
+    }
+    report.missing.add(covered..input.len);
+    Ok(())
+}
+
+/// Without a journal: the output against the inputs one behind the other.
+fn plainly(inputs: &[Input<'_>], path: &Path, bar: &ProgressBar) -> io::Result<Report> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut output =
+        OutputReport { path: path.display().to_string(), bytes: len, in_order: true, ..OutputReport::default() };
+    let mut window = Window::new(&file);
+    let mut at = 0;
+    let mut reports = Vec::new();
+    for (index, input) in inputs.iter().enumerate() {
+        let mut report = empty(input);
+        let is_last = index + 1 == inputs.len();
+        at = compare(
+            &mut Window::new(&input.file),
+            input.len,
+            &mut window,
+            at,
+            len,
+            is_last,
+            |cause, span| match cause {
+                Cause::Missing => report.missing.add(span),
+                Cause::Doubled => report.doubled.add(span),
+                Cause::Different => report.different.add(span),
+                Cause::Extra => output.extra.add(span),
+                Cause::None => bar.inc(span.end - span.start),
+            },
+        )?;
+        reports.push(report);
+    }
+    Ok(Report { inputs: reports, outputs: vec![output] })
+}
+
+fn empty(input: &Input<'_>) -> InputReport {
+    InputReport { path: input.path.display().to_string(), bytes: input.len, ..InputReport::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::write_output;
+    use std::os::unix::fs::FileExt as _;
+
+    fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn several_outputs_hold_the_input_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = file(folder.path(), "in", b"a\nb\nc\n");
+        let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\n"), (7, 4, b"c\n")]);
+        let two = write_output(&folder.path().join("two"), &[(7, 2, b"b\n")]);
+        let report = verify(&[input], &[one, two]).unwrap();
+        assert!(report.is_identical(), "{report}");
+        assert!(report.to_string().ends_with("identical: 6 bytes, each exactly once"), "{report}");
+        assert!(report.json().contains("\"identical\":true"));
+    }
+
+    #[test]
+    fn every_kind_of_difference_has_its_range() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = file(folder.path(), "in", b"aa\nbb\ncc\ndd\nee\n");
+        let one = write_output(&folder.path().join("one"), &[(7, 0, b"aa\nxb\n"), (7, 9, b"dd\nee\nff\n")]);
+        let two = write_output(&folder.path().join("two"), &[(7, 9, b"dd\n")]);
+        let report = verify(&[input], &[one, two]).unwrap();
+        let found = &report.inputs[0];
+        assert_eq!(found.missing.listed(), [6..9]);
+        assert_eq!(found.doubled.listed(), [9..12]);
+        assert_eq!(found.different.listed(), [3..4]);
+        assert_eq!(found.beyond.listed(), [15..18]);
+        assert!(!report.is_identical());
+        assert!(report.to_string().contains("in: bytes 6..9 (3 bytes): missing in the output"), "{report}");
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(json["inputs"][0]["missing"], serde_json::json!([[6, 9]]));
+        assert_eq!(json["missing_bytes"], 3);
+    }
+
+    #[test]
+    fn a_byte_changed_behind_the_journals_back_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = b"0123456789\n".repeat(300_000);
+        let input = file(folder.path(), "in", &text);
+        let output = write_output(&folder.path().join("out"), &[(7, 0, &text), (7, text.len() as u64, b"end\n")]);
+        let input = {
+            let mut longer = std::fs::read(&input).unwrap();
+            longer.extend_from_slice(b"end\n");
+            file(folder.path(), "in", &longer)
+        };
+        std::fs::OpenOptions::new().write(true).open(&output).unwrap().write_all_at(b"!", 2_500_000).unwrap();
+        let report = verify(&[input], &[output]).unwrap();
+        assert_eq!(report.inputs[0].different.listed(), [2_500_000..2_500_001]);
+    }
+
+    #[test]
+    fn rotated_inputs_are_paired_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let inputs = [
+            file(folder.path(), "a", b"a\n"),
+            file(folder.path(), "empty", b""),
+            file(folder.path(), "lost", b"lost\n"),
+            file(folder.path(), "b", b"b\n"),
+        ];
+        let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (9, 0, b"b\n")]);
+        let report = verify(&inputs, &[output]).unwrap();
+        let contents: Vec<_> = report.inputs.iter().map(|input| (input.content, input.missing.bytes())).collect();
+        assert_eq!(contents, [(Some(7), 0), (None, 0), (None, 5), (Some(9), 0)]);
+    }
+
+    #[test]
+    fn a_content_of_no_input_is_extra() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = file(folder.path(), "in", b"a\n");
+        let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (9, 0, b"b\n")]);
+        let report = verify(&[input], &[output]).unwrap();
+        assert_eq!(report.outputs[0].extra.listed(), [2..4]);
+        assert!(!report.is_identical());
+    }
+
+    #[test]
+    fn a_torn_tail_is_no_part_of_the_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = file(folder.path(), "in", b"a\n");
+        let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);
+        std::fs::write(&output, b"a\ntorn").unwrap();
+        let report = verify(&[input], std::slice::from_ref(&output)).unwrap();
+        assert!(report.is_identical() && report.outputs[0].torn == 4, "{report}");
+        assert_eq!(std::fs::read(&output).unwrap(), b"a\ntorn", "read-only");
+    }
+
+    #[test]
+    fn a_single_output_needs_no_journal_and_several_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let inputs = [file(folder.path(), "in1", b"a\nb\n"), file(folder.path(), "in2", b"c\n")];
+        let output = file(folder.path(), "out", b"a\nb\nc\n");
+        assert!(verify(&inputs, std::slice::from_ref(&output)).unwrap().is_identical());
+        let error = verify(&inputs, &[output.clone(), output]).unwrap_err();
+        assert_eq!(error.code(), 2);
+        let short = file(folder.path(), "short", b"a\nb\n");
+        let report = verify(&inputs, &[short]).unwrap();
+        assert_eq!(report.inputs[1].missing.listed(), [0..2]);
+    }
+}
