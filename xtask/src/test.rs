@@ -51,7 +51,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         run_step(name, &mut command, &interrupt)
     };
     let more: Vec<&str> = args.args.iter().map(String::as_str).collect();
-    let tests = if has_nextest() { &["nextest", "run"][..] } else { &["test", "--all-targets", "--no-fail-fast"] };
+    let tests = if has_nextest() {
+        &["nextest", "run", "--no-fail-fast"][..]
+    } else {
+        &["test", "--all-targets", "--no-fail-fast"]
+    };
     let tests = [tests, &["--workspace", "--all-features"], &more].concat();
     let mut steps = vec![step("tests", &tests)?];
     // Who asks for certain tests has them; the examples in the documentation belong to all.
@@ -112,9 +116,10 @@ impl Counts {
     /// Adds what a line of `cargo test` or `cargo nextest run` says about the number of tests.
     fn add(&mut self, line: &str) {
         let plain = without_colour(line);
-        let plain = plain.trim_start();
-        let counts = plain.starts_with("test result:") || plain.starts_with("Summary [") && plain.contains("tests run");
-        if !counts {
+        // What a failed test itself printed is indented, and counted already.
+        let of_cargo = plain.starts_with("test result:");
+        let of_nextest = plain.trim_start().starts_with("Summary [") && plain.contains("run: ");
+        if !of_cargo && !of_nextest {
             return;
         }
         let words: Vec<&str> = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
@@ -122,7 +127,7 @@ impl Counts {
             let (Ok(number), kind) = (pair[0].parse::<u64>(), pair[1]) else { continue };
             match kind {
                 "passed" => self.passed += number,
-                "failed" => self.failed += number,
+                "failed" | "timed" | "exec" => self.failed += number,
                 "ignored" | "skipped" => self.skipped += number,
                 _ => {}
             }
@@ -166,7 +171,11 @@ mod tests {
         let mut counts = Counts::default();
         counts.add("test result: ok. 16 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 5.01s");
         counts.add("\x1b[32;1m     Summary\x1b[0m [   1.234s] \x1b[1m5\x1b[0m tests run: \x1b[1m3\x1b[0m passed, 2 failed, 1 skipped");
+        counts.add(
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.18s",
+        );
+        counts.add("     Summary [   9.0s] 3/9 tests run: 1 passed (1 slow), 1 failed, 1 timed out, 6 skipped");
         counts.add("test a_test_that_says_7 passed");
-        assert_eq!(counts, Counts { passed: 19, failed: 2, skipped: 3 });
+        assert_eq!(counts, Counts { passed: 20, failed: 4, skipped: 9 });
     }
 }

@@ -49,8 +49,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(total: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stdout_with_hz(10));
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}")
-        {
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}") {
             bar.set_style(style);
         }
         Self { bar, begun: Instant::now(), total, shown: Instant::now() }
