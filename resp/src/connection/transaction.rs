@@ -311,6 +311,18 @@ impl Replies {
         }
     }
 
+    /// Whether all commands were executed, as far as their replies were not taken.
+    ///
+    /// # Errors
+    ///
+    /// The first error reply.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.frames().find(|frame| frame.kind().is_error()) {
+            Some(error) => Err(Error::server(error.value())),
+            None => Ok(()),
+        }
+    }
+
     /// The replies in order, those that were taken left out.
     pub fn frames(&self) -> impl Iterator<Item = &Frame> {
         self.replies.iter().flatten()

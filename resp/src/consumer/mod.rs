@@ -7,7 +7,10 @@ pub use batch::{Batch, Origin};
 pub use options::ConsumerOptions;
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -106,14 +109,23 @@ impl Consumer {
     /// What waiting does not cure: the key holds something else, the password is wrong, or the group is missing and is not to be
     /// made. Calling again tries again.
     pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
-        let mut stopped = self.stop.subscribe();
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stopped| *stopped) => {}
-            batch = self.next_batch() => return batch.map(Some),
+        if let Some(batch) = self.next_unless_stopped().await {
+            return batch.map(Some);
         }
         self.finish().await?;
         Ok(None)
+    }
+
+    /// The next entries, or `None` as soon as the consumer is stopped.
+    async fn next_unless_stopped(&mut self) -> Option<Result<Batch, Error>> {
+        let mut stopped = self.stop.subscribe();
+        let mut stopped = pin!(stopped.wait_for(|stopped| *stopped));
+        let mut batch = pin!(self.next_batch());
+        poll_fn(|cx| match stopped.as_mut().poll(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => batch.as_mut().poll(cx).map(Some),
+        })
+        .await
     }
 
     async fn next_batch(&mut self) -> Result<Batch, Error> {
@@ -125,7 +137,7 @@ impl Consumer {
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
-                    self.create().await?
+                    self.create().await?;
                 }
                 Err(error) if error.is_transient() => {
                     self.disconnect();
