@@ -170,6 +170,7 @@ fn verify_proves_an_output_and_finds_what_is_wrong() {
 fn verify_finds_what_is_doubled() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
+    rig.redis.cli("XGROUP CREATE line_stream others 0 MKSTREAM");
     rig.reader().once().run_ok();
     writer(&rig, "one").once().run_ok();
     // Another writer of another group holds everything, too: in the union everything is doubled.
