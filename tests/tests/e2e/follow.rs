@@ -38,7 +38,7 @@ fn a_line_arrives_without_another_one_behind_it() {
 fn a_missing_file_is_waited_for() {
     let rig = Rig::new();
     let mut reader = rig.reader().start();
-    reader.wait_for_log(&["input.txt"]);
+    reader.wait_for_log(&["input.txt", "does not exist"]);
     assert_eq!(reader.healthz().0, 200);
     let (status, reason) = reader.readyz();
     assert_eq!(status, 503);
@@ -56,7 +56,7 @@ fn a_missing_folder_is_waited_for() {
     rig.input = rig.folder.join("later/input.txt");
     // The state file's folder is the input's, so it has to wait as well.
     let mut reader = rig.reader().start();
-    reader.wait_for_log(&["later"]);
+    reader.wait_for_log(&["later", "does not exist"]);
     assert!(reader.runs());
     let _writer = rig.writer().start();
     std::fs::create_dir(rig.folder.join("later")).unwrap();

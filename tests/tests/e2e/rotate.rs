@@ -289,7 +289,7 @@ fn unread_bytes_that_were_truncated_away_are_reported() {
     let output = log.rig.output_bytes();
     assert!(gone > 0.0, "a loss that nobody is told of: the output holds {} of {} bytes", output.len(), log.all.len());
     assert_eq!(gone as usize, log.all.len() - output.len());
-    reader.wait_for_log(&["bytes"]);
+    reader.wait_for_log(&["bytes", "cannot be read"]);
     reader.stop();
     writer.stop();
 }
