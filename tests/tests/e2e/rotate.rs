@@ -57,6 +57,8 @@ fn renamed_and_created_again() {
     let mut log = Log::new();
     log.write(1000);
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    // A content that nobody ever saw under the input's name is none of the input's.
+    log.wait_delivered();
     for n in 1..=5 {
         log.write(1000);
         // Without waiting: what is left of the old one must come first.
