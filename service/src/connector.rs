@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use log::debug;
 use metrics::{counter, gauge};
-use resp::{Backoff, Config, Connection, Error, ErrorKind};
+use resp::{Backoff, Config, Connection, Error, ErrorKind, cmd};
 
 use crate::metrics::{REDIS_RECONNECTS, REDIS_UP, redis_error};
 use crate::{Failure, Health, Shutdown};
 
+/// How long nothing may move while a reply is awaited. With the time that connecting takes well below [`crate::HEARTBEAT_LIMIT`],
+/// so that a Redis that hangs does not make the service look as if it hung.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The bound of the first pause; it doubles with each attempt.
@@ -48,6 +51,7 @@ impl From<Failure> for Stop {
 
 impl Connector {
     pub(crate) fn new(config: Config, health: Health, shutdown: Shutdown) -> Self {
+        let config = config.command_timeout(Some(COMMAND_TIMEOUT));
         let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
         Self { config, backoff, health, shutdown, proven: Arc::default(), connected: false }
     }
@@ -82,7 +86,7 @@ impl Connector {
             let attempt = tokio::select! {
                 biased;
                 () = shutdown.requested() => return Err(Stop::Shutdown),
-                attempt = Connection::connect(&self.config) => attempt,
+                attempt = usable(&self.config) => attempt,
             };
             let error = match attempt {
                 Ok(connection) => {
@@ -132,6 +136,16 @@ impl Connector {
             _ => "allowed: what this Redis accepts",
         };
         Failure::Config(format!("--redis-url {}: {}; {allowed}", self.config, error.message()))
+    }
+}
+
+/// A connection to a Redis that answers commands: one that still loads its data, or has lost its master, takes connections too.
+async fn usable(config: &Config) -> Result<Connection, Error> {
+    let mut connection = Connection::connect(config).await?;
+    match connection.send(&cmd("PING")).await {
+        // Who may not say PING may say what counts.
+        Err(error) if error.kind() != ErrorKind::NoPerm => Err(error),
+        _ => Ok(connection),
     }
 }
 

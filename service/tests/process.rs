@@ -275,6 +275,26 @@ fn redis_is_waited_for_and_each_change_is_said_once() {
 }
 
 #[test]
+fn a_redis_that_loads_its_data_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let mut redis = Redis::start(&socket, &[]);
+    let sets: String = (0..1000).map(|key| format!("SET {key} 1\r\n")).collect();
+    redis.ask(&socket, &format!("{sets}SAVE\r\n"), &"+OK\r\n".repeat(1001));
+    redis.kill();
+    // A millisecond a key, looking at its clients between them.
+    let slow = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
+    let _redis = Redis::start(&socket, &slow);
+    let url = format!("unix://{}", socket.display());
+    let mut service = Service::start("connect", &[("REDIS_URL", &url)]);
+    service.until("LOADING");
+    service.until("redis: ready");
+    assert_eq!(service.said.matches("redis: ready").count(), 1, "{}", service.said);
+    service.signal(Signal::TERM);
+    assert_eq!(service.end().0, 0);
+}
+
+#[test]
 fn a_wrong_password_at_the_start_is_a_wrong_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
@@ -325,6 +345,16 @@ impl Redis {
             std::thread::yield_now();
         }
         redis
+    }
+
+    /// Says something on a connection of its own, and waits for this answer.
+    fn ask(&self, socket: &Path, commands: &str, answer: &str) {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(commands.as_bytes()).unwrap();
+        let mut said = vec![0; answer.len()];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(String::from_utf8_lossy(&said), answer);
     }
 
     fn kill(&mut self) {

@@ -277,8 +277,13 @@ fn stream(
     println!("proof:  compared byte by byte: identical");
     println!("proof:  writer verify: {}", verify(binaries, input, place, interrupt)?);
     println!("result: {}", numbers::summary(&counted, took));
-    println!("output: {}", place.output.display());
+    println!("output: {}", from_here(&place.output).display());
     Ok(())
+}
+
+/// The shortest way to the file from the current folder.
+fn from_here(file: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file)
 }
 
 /// What the writer's own check says of the output, by its journal.

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     };
     let more: Vec<&str> = args.args.iter().map(String::as_str).collect();
     let tests = if has_nextest() {
-        &["nextest", "run", "--no-fail-fast"][..]
+        &["nextest", "run", "--no-fail-fast", "--config-file", "xtask/nextest.toml"][..]
     } else {
         &["test", "--all-targets", "--no-fail-fast"]
     };
