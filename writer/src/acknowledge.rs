@@ -14,14 +14,16 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// IDs in one XACK. Redis does nothing else meanwhile.
 const IDS: usize = 1000;
-/// How often what was acknowledged is trimmed.
-const TRIM: Duration = Duration::from_millis(250);
-/// The group is measured with every so many looks at what is to be trimmed: once a second.
-const MEASURE_EVERY: u32 = 4;
+/// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`) waits for this.
+const TRIM: Duration = Duration::from_millis(5);
+/// How often the group is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+/// Leaving fails when the stream changes in that moment, as a busy one does.
+const LEAVE_ATTEMPTS: u32 = 50;
 
 /// The stage.
 pub(crate) struct Acknowledge<'a> {
@@ -32,8 +34,9 @@ pub(crate) struct Acknowledge<'a> {
     health: &'a Health,
     shutdown: &'a Shutdown,
     others: Rc<Cell<bool>>,
-    /// Something was acknowledged since the last trimming.
-    untrimmed: bool,
+    /// When what was acknowledged is to be trimmed, if there is any.
+    trim_at: Option<Instant>,
+    trimmed_at: Instant,
 }
 
 impl<'a> Acknowledge<'a> {
@@ -47,7 +50,8 @@ impl<'a> Acknowledge<'a> {
             health: &context.health,
             shutdown: &context.shutdown,
             others,
-            untrimmed: false,
+            trim_at: None,
+            trimmed_at: Instant::now(),
         }
     }
 
@@ -57,18 +61,15 @@ impl<'a> Acknowledge<'a> {
         mut committed: mpsc::Receiver<Batch>,
         give_back: mpsc::UnboundedSender<Batch>,
     ) -> Result<(), Ended> {
-        let mut ticks = tokio::time::interval(TRIM);
+        let mut ticks = tokio::time::interval(MEASURE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = 0;
         loop {
+            let trim_at = self.trim_at;
             tokio::select! {
                 biased;
-                _ = ticks.tick() => {
-                    let measure = looks % MEASURE_EVERY == 0;
-                    looks = looks.wrapping_add(1);
-                    if measure || self.untrimmed {
-                        self.look_after_group(measure).await?;
-                    }
+                _ = ticks.tick() => self.look_after_group(true).await?,
+                () = tokio::time::sleep_until(trim_at.unwrap_or_else(Instant::now)), if trim_at.is_some() => {
+                    self.look_after_group(false).await?;
                 }
                 batch = committed.recv() => match batch {
                     Some(mut batch) => {
@@ -100,7 +101,7 @@ impl<'a> Acknowledge<'a> {
             let connection = self.connection().await?;
             match acknowledge_all(connection, group, ids).await {
                 Ok(()) => {
-                    self.untrimmed = true;
+                    self.trim_at.get_or_insert(self.trimmed_at + TRIM);
                     self.backoff.reset();
                     return Ok(());
                 }
@@ -110,8 +111,8 @@ impl<'a> Acknowledge<'a> {
     }
 
     async fn look_after_group(&mut self, measure: bool) -> Result<(), Ended> {
-        // Housekeeping waits for Redis like everything else, but not for ever: batches come first.
-        let (group, others, trim) = (self.group, self.others.clone(), std::mem::take(&mut self.untrimmed));
+        let (group, others, trim) = (self.group, self.others.clone(), self.trim_at.take().is_some());
+        self.trimmed_at = Instant::now();
         let connection = self.connection().await?;
         let done = async {
             if trim {
@@ -140,17 +141,21 @@ impl<'a> Acknowledge<'a> {
         measure(connection, group, &self.others).await?;
         // A consumer that is deleted takes what it has pending with it, so nothing may be delivered to it between the question and the
         // deletion: an entry that is added changes the stream.
-        connection.send(&cmd("WATCH").arg(&group.stream)).await?;
-        let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
-        if !connection.send(&mine).await?.is_empty() {
-            log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
-            return Ok(());
-        }
         let mut leaving = Transaction::new();
         leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
-        if connection.exec(&leaving).await?.is_some() {
-            log::info!("consumer {} left group {}", group.consumer, group.name);
+        for _ in 0..LEAVE_ATTEMPTS {
+            connection.send(&cmd("WATCH").arg(&group.stream)).await?;
+            let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
+            if !connection.send(&mine).await?.is_empty() {
+                log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
+                return Ok(());
+            }
+            if connection.exec(&leaving).await?.is_some() {
+                log::info!("consumer {} left group {}", group.consumer, group.name);
+                return Ok(());
+            }
         }
+        log::info!("consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);
         Ok(())
     }
 
