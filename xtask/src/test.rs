@@ -56,7 +56,10 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     } else {
         &["test", "--all-targets", "--no-fail-fast"]
     };
-    let tests = [tests, &["--workspace", "--all-features"], &more].concat();
+    // Who names packages means those alone.
+    let names_packages = more.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
+    let workspace = if names_packages { &["--all-features"][..] } else { &["--workspace", "--all-features"] };
+    let tests = [tests, workspace, &more].concat();
     let mut steps = vec![step("tests", &tests)?];
     // Who asks for certain tests has them; the examples in the documentation belong to all.
     if more.is_empty() {
