@@ -107,6 +107,7 @@ fn redis_without_persistence_killed_and_emptied_under_load() {
     rig.wait_delivered();
     wait::until("nothing is pending", || rig.pending() == 0);
     assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0);
+    assert_eq!(reader.metric("reader_generations_total"), 1.0, "sent again with the same IDs");
     reader.stop();
     writer.stop();
     rig.assert_identical();
@@ -130,6 +131,7 @@ fn redis_loses_its_tail_in_power_cuts() {
     }
     growth.wait();
     rig.wait_delivered();
+    assert_eq!(reader.metric("reader_generations_total"), 1.0, "sent again with the same IDs");
     wait::until("nothing is pending", || rig.pending() == 0);
     reader.stop();
     writer.stop();
