@@ -18,7 +18,10 @@ pub const HEADER_LEN: usize = 32;
 /// Size of a record in bytes.
 pub const RECORD_LEN: usize = 64;
 
-/// One run of contiguous source bytes in the output.
+/// One run of contiguous source bytes in the output; or, without bytes, a mark that everything before it is durable.
+///
+/// A record cannot say of its own bytes that they are durable, so the last commit of a writer that becomes idle is followed by a mark.
+/// Without it, recovery could not tell a last commit that somebody cut off from one that never reached the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The content, named by the generation that first named it.
@@ -36,6 +39,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// A mark that the output is durable up to `len`, its length.
+    #[must_use]
+    pub const fn mark(len: u64) -> Self {
+        Self { root: 0, span: 0..0, offset: len, durable: len, data_hash: 0, lines: 0 }
+    }
+
+    /// Whether this is a mark, and no run of bytes.
+    #[must_use]
+    pub const fn is_mark(&self) -> bool {
+        self.span.start == self.span.end
+    }
+
     /// The offset in the output just behind this run.
     #[must_use]
     pub const fn output_end(&self) -> u64 {
@@ -76,7 +91,8 @@ impl Record {
             span,
         };
         let sane = record.span.start < record.span.end
-            && record.offset.checked_add(record.span.end - record.span.start).is_some();
+            && record.offset.checked_add(record.span.end - record.span.start).is_some()
+            || record == Self::mark(record.offset);
         sane.then_some(record)
     }
 }
@@ -195,7 +211,7 @@ impl Parsed {
         let dropped = self.records.split_off(keep);
         let changed = !dropped.is_empty();
         // What was durable once and is not there now was taken away by somebody; the rest is the usual torn tail.
-        for mut record in dropped.into_iter().filter(|r| r.output_end() <= durable) {
+        for mut record in dropped.into_iter().filter(|r| !r.is_mark() && r.output_end() <= durable) {
             // Of a run that was cut in the middle, the first bytes are still there.
             let kept = output_len.saturating_sub(record.offset).min(record.span.end - record.span.start);
             let cut = record.span.start + kept;
@@ -233,7 +249,7 @@ impl Recovered {
     #[must_use]
     pub fn held(&self) -> BTreeMap<u64, RangeSet> {
         let mut held: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        for record in &self.records {
+        for record in self.records.iter().filter(|r| !r.is_mark()) {
             held.entry(record.root).or_default().insert(record.span.clone());
         }
         held
@@ -246,13 +262,9 @@ impl Recovered {
 pub fn join(records: &[Record]) -> Vec<Record> {
     let mut joined: Vec<Record> = Vec::new();
     let durable = records.last().map_or(0, Record::output_end);
-    for record in records {
+    for record in records.iter().filter(|r| !r.is_mark()) {
         match joined.last_mut() {
-            Some(last)
-                if last.root == record.root
-                    && last.span.end == record.span.start
-                    && last.output_end() == record.offset =>
-            {
+            Some(last) if last.precedes(record) => {
                 last.span.end = record.span.end;
                 last.lines += record.lines;
             }
@@ -330,6 +342,24 @@ mod tests {
         assert_eq!(recovered.output_len(), 5);
         assert_eq!(recovered.lost, [(5, 5..10), (5, 10..20)], "the last record was never known to be durable");
         assert!(recovered.changed);
+    }
+
+    #[test]
+    fn behind_a_mark_the_last_record_is_known_to_be_durable_too() {
+        let (mut journal, output) = written(3, &[10, 10]);
+        journal.extend_from_slice(&Record::mark(23).encode(2));
+        let recovered = recover(&journal, &output);
+        assert_eq!((recovered.changed, recovered.output_len()), (false, 23));
+        assert_eq!(recovered.held().into_keys().collect::<Vec<_>>(), [5]);
+        assert_eq!(join(&recovered.records).len(), 1);
+        let cut = recover(&journal, &output[..20]);
+        assert_eq!(cut.lost, [(5, 17..20)]);
+        assert_eq!((cut.changed, cut.output_len()), (true, 20));
+        // A commit after the mark is torn: what is before it stays.
+        let torn = Record { root: 5, span: 20..30, offset: 23, durable: 23, data_hash: 1, lines: 1 };
+        journal.extend_from_slice(&torn.encode(3));
+        let recovered = recover(&journal, &[output, vec![0; 10]].concat());
+        assert_eq!((recovered.output_len(), recovered.lost.len()), (23, 0));
     }
 
     #[test]

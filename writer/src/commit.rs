@@ -8,6 +8,7 @@ use delivery::ranges::RangeSet;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use service::{Failure, Health, Shutdown};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -24,6 +25,7 @@ pub(crate) struct Commit<'a> {
     output: Option<Output>,
     health: &'a Health,
     shutdown: &'a Shutdown,
+    path: PathBuf,
     measured: Measured,
 }
 
@@ -48,7 +50,8 @@ impl<'a> Commit<'a> {
             duration: histogram!(names::BATCH_DURATION),
             fsync: histogram!(names::FSYNC_DURATION),
         };
-        Self { output: Some(output), health, shutdown, measured }
+        let path = output.path().to_owned();
+        Self { output: Some(output), health, shutdown, path, measured }
     }
 
     /// What the output holds now.
@@ -90,7 +93,7 @@ impl<'a> Commit<'a> {
                 return Ok(());
             }
         }
-        self.insist(Batch::default(), |output, _| output.make_durable()).await?;
+        self.insist(Batch::default(), |output, _| output.finish()).await?;
         Ok(())
     }
 
@@ -125,13 +128,13 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Disturbed(what)) => {
                     service::metrics::error("disturbed");
-                    log::error!("the output: {what}; going on from what it holds now");
+                    log::error!("{}: {what}; going on from what it holds now", self.path.display());
                     return Err(Ended::Disturbed);
                 }
                 Err(error) => {
                     service::metrics::error("disk");
                     self.health.progress();
-                    self.health.file(Err(error.to_string()));
+                    self.health.file(Err(format!("{}: {error}", self.path.display())));
                 }
             }
             tokio::select! {

@@ -50,12 +50,21 @@ pub(crate) struct Contents {
     open: Option<Open>,
     watch: GapWatch,
     gaps: Vec<Gap>,
+    /// The gaps noticed so far, by content: each is told once.
+    noticed: BTreeMap<u64, RangeSet>,
 }
 
 impl Contents {
     /// Those of an output that holds these ranges.
     pub(crate) fn new(held: BTreeMap<u64, RangeSet>) -> Self {
-        Self { lineage: Lineage::default(), held, open: None, watch: GapWatch::new(), gaps: Vec::new() }
+        Self {
+            lineage: Lineage::default(),
+            held,
+            open: None,
+            watch: GapWatch::new(),
+            gaps: Vec::new(),
+            noticed: BTreeMap::new(),
+        }
     }
 
     /// Adds what the source record says. A generation that is not in it any more stays known: its entries may be on their way.
@@ -168,10 +177,16 @@ impl Contents {
         }
     }
 
-    /// The gaps noticed since the last call, those that closed meanwhile left out. The caller judges whether somebody else
+    /// The gaps noticed since the last call. The caller judges whether somebody else
     /// got those bytes.
     pub(crate) fn take_gaps(&mut self) -> Vec<Gap> {
-        std::mem::take(&mut self.gaps)
+        let mut untold = Vec::new();
+        for Gap { root, span } in self.gaps.drain(..) {
+            let noticed = self.noticed.entry(root).or_default();
+            untold.extend(noticed.missing(span.clone()).map(|span| Gap { root, span }));
+            noticed.insert(span);
+        }
+        untold
     }
 
     /// Whether gaps were noticed.
@@ -310,9 +325,11 @@ mod tests {
     fn a_deleted_entry_ends_where_its_id_says() {
         let (mut contents, mut batch) = (contents(&[(5, 0..8)]), Batch::default());
         contents.deleted(StreamId { ms: 5, seq: 20 });
-        assert_eq!(contents.take_gaps(), [Gap { root: 5, span: 8..20 }]);
-        contents.take(StreamId { ms: 5, seq: 24 }, b"line", b"abc", Came::Again, &mut batch);
+        contents.deleted(StreamId { ms: 5, seq: 22 });
+        let spans: Vec<_> = contents.take_gaps().into_iter().map(|gap| gap.span).collect();
+        assert_eq!(spans, [8..20, 20..22], "each byte once");
+        contents.take(StreamId { ms: 5, seq: 26 }, b"line", b"abc", Came::Again, &mut batch);
         contents.deleted(StreamId { ms: 5, seq: 30 });
-        assert_eq!(contents.take_gaps(), [Gap { root: 5, span: 24..30 }]);
+        assert_eq!(contents.take_gaps(), [Gap { root: 5, span: 26..30 }]);
     }
 }

@@ -163,7 +163,7 @@ impl JournalFile {
     /// The records that were appended last are in the file for good.
     pub(crate) fn commit(&mut self, records: &[Record]) {
         self.len += (records.len() * RECORD_LEN) as u64;
-        for record in records {
+        for record in records.iter().filter(|record| !record.is_mark()) {
             match self.joined.last_mut() {
                 Some(last) if last.precedes(record) => {
                     last.span.end = record.span.end;

@@ -86,6 +86,8 @@ pub(crate) struct Output {
     /// The length that is durable for certain.
     durable: u64,
     synced_at: Instant,
+    /// The length up to which the journal says that the output is durable.
+    marked: u64,
     /// How long the latest sync took, until it was asked for.
     sync_took: Option<Duration>,
     /// A sync failed, or a commit could not be taken back: nothing behind `durable` can be trusted to reach the disk.
@@ -113,6 +115,7 @@ impl Output {
         let parsed = Parsed::read(&bytes).map_err(|error| {
             OpenError::Config(format!("--output {}: {}: {error}", path.display(), journal_path.display()))
         })?;
+        let marked = parsed.as_ref().map_or(len, Parsed::durable);
         let (held, lost, committed) = match parsed {
             None => {
                 journal.begin(len).map_err(at("creating", &journal_path))?;
@@ -145,12 +148,18 @@ impl Output {
             committed,
             durable: committed,
             synced_at: Instant::now(),
+            marked,
             sync_took: None,
             suspect: false,
             records: Vec::new(),
             buffer: Vec::new(),
         };
         Ok(Opened { output, held, lost, torn: len.saturating_sub(committed) })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The length up to the last commit.
@@ -206,12 +215,20 @@ impl Output {
         }
         if bloated {
             self.journal.compact().map_err(failed("writing the journal anew"))?;
+            self.marked = self.durable;
         }
-        Ok(())
+        self.mark()
+    }
+
+    /// Makes everything that was committed durable, and says so in the journal.
+    pub(crate) fn finish(&mut self) -> Result<(), CommitError> {
+        self.settle()?;
+        self.make_durable()?;
+        self.mark()
     }
 
     /// Makes everything that was committed durable.
-    pub(crate) fn make_durable(&mut self) -> Result<(), CommitError> {
+    fn make_durable(&mut self) -> Result<(), CommitError> {
         if self.durable == self.committed {
             return Ok(());
         }
@@ -220,6 +237,21 @@ impl Output {
             return Err(error);
         }
         self.durable = self.committed;
+        Ok(())
+    }
+
+    /// Says in the journal that the last commit is durable, too. It is no loss when this does not reach the disk.
+    fn mark(&mut self) -> Result<(), CommitError> {
+        if self.durable < self.committed || self.marked == self.committed {
+            return Ok(());
+        }
+        let mark = [Record::mark(self.committed)];
+        if let Err(error) = self.journal.append(&mark, &mut self.buffer) {
+            self.roll_back();
+            return Err(failed("writing the journal")(error));
+        }
+        self.journal.commit(&mark);
+        self.marked = self.committed;
         Ok(())
     }
 
@@ -443,6 +475,25 @@ mod tests {
             assert!(open(&path).lost.is_empty(), "told once");
             assert_eq!(std::fs::metadata(&path).unwrap().len(), len);
         }
+    }
+
+    #[test]
+    fn the_last_commit_of_a_writer_that_finished_is_known_to_be_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let mut output = open(&path).output;
+        output.commit(&batch(&[(7, 0, b"a\n")])).unwrap();
+        for _ in 0..3 {
+            output.finish().unwrap();
+        }
+        output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
+        output.tend().unwrap();
+        drop(output);
+        let journal = std::fs::metadata(journal_file::path_of(&path)).unwrap().len() as usize;
+        assert_eq!(journal, HEADER_LEN + 4 * RECORD_LEN, "one mark a commit");
+        assert_eq!(held(&open(&path), 7), [0..4]);
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(3).unwrap();
+        assert_eq!(open(&path).lost, [(7, 3..4)]);
     }
 
     #[test]
