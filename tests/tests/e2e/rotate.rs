@@ -325,8 +325,10 @@ fn twelve_rotations_of_four_kinds() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut log = Log::new();
+    log.write(1000);
     let mut writer = log.rig.writer().start();
     let mut reader = log.rig.reader().start();
+    log.wait_delivered();
     let mut kinds = [0, 1, 2, 3].repeat(3);
     rng.shuffle(&mut kinds);
     for (n, kind) in kinds.into_iter().enumerate() {
