@@ -143,7 +143,16 @@ async fn dropped_futures_never_shift_replies() {
             let text = format!("kept {round}");
             let reply = connection.send(&cmd("ECHO").arg(&text)).await.unwrap();
             assert_eq!(reply.value().as_str(), Some(&*text));
-            // The same with pieces.
+            // The same with pieces: a reply that was given up is none of theirs.
+            let lost = cmd("ECHO").arg("lost");
+            tokio::select! {
+                biased;
+                _ = connection.send(&lost) => {}
+                () = tokio::task::yield_now() => {}
+            }
+            connection.queue(&cmd("ECHO").arg(&text));
+            assert_eq!(connection.owed(), 1);
+            assert_eq!(connection.receive().await.unwrap().value().as_str(), Some(&*text));
             if round % 3 == 0 {
                 connection.queue(&cmd("ECHO").arg("dropped by send"));
             }
