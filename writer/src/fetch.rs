@@ -40,6 +40,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) shutdown: &'a Shutdown,
     /// What is held, batches that are under way included.
     pub(crate) contents: Contents,
+    /// What was taken and not handed over yet. It counts as held, so it outlives the connection that it came from.
+    pub(crate) batch: Batch,
     /// Whether others in the group get entries too, as the stage that acknowledges has last seen it.
     pub(crate) others: Rc<Cell<bool>>,
     pub(crate) once: bool,
@@ -87,6 +89,9 @@ impl Fetch<'_> {
             if got_on {
                 backoff.reset();
             }
+            if self.hand_over(true).await.is_err() {
+                return Ok(());
+            }
             match ended {
                 Ok(()) | Err(Broken::Ended(Ended::Stop(Stop::Shutdown))) => return Ok(()),
                 Err(Broken::Ended(ended)) => return Err(ended),
@@ -116,6 +121,22 @@ impl Fetch<'_> {
         }
     }
 
+    /// Hands the batch over when the disk is idle or the batch is large; with `now`, waits for the disk.
+    async fn hand_over(&mut self, now: bool) -> Result<(), Broken> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let is_large = self.batch.data.len() >= BATCH_BYTES || self.batch.ids.len() >= BATCH_ENTRIES;
+        let idle = match self.disk.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if !now && !is_large => return Ok(()),
+            Err(_) => self.disk.clone().acquire_owned().await.map_err(|_| SHUTDOWN)?,
+        };
+        let next = self.empty.try_recv().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.batch, next);
+        self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)
+    }
+
     fn wrong_type(&self) -> Failure {
         let Group { stream, record, .. } = self.group;
         Failure::config(format!(
@@ -128,7 +149,6 @@ impl Fetch<'_> {
 struct Session<'s, 'a> {
     fetch: &'s mut Fetch<'a>,
     connection: Connection,
-    batch: Batch,
     count: u64,
     /// A read was sent whose reply was not received.
     ahead: bool,
@@ -144,11 +164,9 @@ struct Session<'s, 'a> {
 
 impl<'s, 'a> Session<'s, 'a> {
     fn new(fetch: &'s mut Fetch<'a>, connection: Connection, count: u64) -> Self {
-        let batch = fetch.empty.try_recv().unwrap_or_default();
         Self {
             fetch,
             connection,
-            batch,
             count,
             ahead: false,
             stash: None,
@@ -198,14 +216,14 @@ impl<'s, 'a> Session<'s, 'a> {
             let Some(last) = reply.entries().last() else { break };
             after = last.id;
             self.take(reply.entries(), came).await?;
-            self.adapt(reply.len());
-            self.hand_over(false).await?;
+            self.adapt(reply.entries());
+            self.fetch.hand_over(false).await?;
             if self.fetch.shutdown.is_requested() {
-                self.hand_over(true).await?;
+                self.fetch.hand_over(true).await?;
                 return Err(SHUTDOWN);
             }
         }
-        self.hand_over(true).await
+        self.fetch.hand_over(true).await
     }
 
     /// Reads new entries, for ever or (`--once`) until there are none.
@@ -215,7 +233,7 @@ impl<'s, 'a> Session<'s, 'a> {
         let mut judged = false;
         loop {
             if self.fetch.shutdown.is_requested() {
-                self.hand_over(true).await?;
+                self.fetch.hand_over(true).await?;
                 return Ok(());
             }
             let reply = self.next().await?;
@@ -226,13 +244,14 @@ impl<'s, 'a> Session<'s, 'a> {
             let got = reply.len();
             if got > 0 {
                 (idle_at, judged) = (None, false);
-                if got as u64 >= self.count {
-                    self.adapt(got);
+                let is_full = got as u64 >= self.count;
+                self.adapt(reply.entries());
+                if is_full {
                     self.read_ahead().await?;
                 }
                 self.take(reply.entries(), Came::New).await?;
             }
-            self.hand_over(!self.ahead).await?;
+            self.fetch.hand_over(!self.ahead).await?;
             self.claim_when_due().await?;
             if got > 0 || self.ahead {
                 continue;
@@ -308,13 +327,13 @@ impl<'s, 'a> Session<'s, 'a> {
         Ok(())
     }
 
-    /// COUNT for the next read: about a batch's worth of entries of the size seen last.
-    fn adapt(&mut self, got: usize) {
-        if got as u64 >= self.count {
-            let entries = self.batch.ids.len().max(1);
-            let fits = (BATCH_BYTES / (self.batch.data.len() / entries).max(1)) as u64;
-            self.count = (self.count * 4).min(fits).clamp(1, MAX_COUNT);
-        }
+    /// COUNT for the next read: about a batch's worth of entries of the size of the last one.
+    fn adapt(&mut self, entries: EntrySlice<'_>) {
+        let size = entries.last().and_then(|entry| entry.fields?.next()).map_or(0, |(_, payload)| payload.len());
+        // From reply to reply it may fall at once, but rises slowly.
+        let fits = (BATCH_BYTES / size.max(1)) as u64;
+        let is_full = entries.len() as u64 >= self.count;
+        self.count = if is_full { self.count * 4 } else { self.count }.min(fits).clamp(1, MAX_COUNT);
     }
 
     /// Takes entries into the batch.
@@ -334,14 +353,14 @@ impl<'s, 'a> Session<'s, 'a> {
 
     /// Takes entries until one has a generation that is not known, unless nothing more can be known.
     fn take_known(&mut self, entries: EntrySlice<'_>, at: &mut usize, came: Came, is_fresh: bool) -> Option<StreamId> {
-        let contents = &mut self.fetch.contents;
+        let Fetch { contents, batch, .. } = &mut *self.fetch;
         let mut redelivered = 0;
         let mut deleted = 0;
         let mut unknown = None;
         for entry in entries.iter().skip(*at) {
             let taken = match entry.fields {
                 Some(mut fields) => match (fields.next(), fields.next()) {
-                    (Some((field, payload)), None) => contents.take(entry.id, field, payload, came, &mut self.batch),
+                    (Some((field, payload)), None) => contents.take(entry.id, field, payload, came, batch),
                     _ => Taken::Foreign,
                 },
                 None => {
@@ -360,7 +379,7 @@ impl<'s, 'a> Session<'s, 'a> {
                 }
                 Taken::Foreign | Taken::Unknown => self.foreign.saw(entry.id),
             }
-            self.batch.ids.push(entry.id);
+            batch.ids.push(entry.id);
             *at += 1;
         }
         if redelivered > 0 {
@@ -396,22 +415,6 @@ impl<'s, 'a> Session<'s, 'a> {
         Ok(())
     }
 
-    /// Hands the batch over when the disk is idle or the batch is large; with `now`, waits for the disk.
-    async fn hand_over(&mut self, now: bool) -> Result<(), Broken> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let is_large = self.batch.data.len() >= BATCH_BYTES || self.batch.ids.len() >= BATCH_ENTRIES;
-        let idle = match self.fetch.disk.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) if !now && !is_large => return Ok(()),
-            Err(_) => self.fetch.disk.clone().acquire_owned().await.map_err(|_| SHUTDOWN)?,
-        };
-        let next = self.fetch.empty.try_recv().unwrap_or_default();
-        let batch = std::mem::replace(&mut self.batch, next);
-        self.fetch.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)
-    }
-
     /// Takes over what other consumers have left pending for too long.
     async fn claim_when_due(&mut self) -> Result<(), Broken> {
         let Some(idle) = self.fetch.claim_idle else { return Ok(()) };
@@ -431,7 +434,7 @@ impl<'s, 'a> Session<'s, 'a> {
             if !claimed.entries.is_empty() {
                 log::info!("{} entries taken over that another consumer left pending", claimed.entries.len());
                 self.take(claimed.entries.as_slice(), Came::Again).await?;
-                self.hand_over(false).await?;
+                self.fetch.hand_over(false).await?;
             }
             if !claimed.deleted.is_empty() {
                 counter!(names::DELETED).increment(claimed.deleted.len() as u64);
@@ -442,7 +445,7 @@ impl<'s, 'a> Session<'s, 'a> {
             }
             start = claimed.next;
             if start == StreamId::ZERO {
-                return self.hand_over(!self.ahead).await;
+                return self.fetch.hand_over(!self.ahead).await;
             }
         }
     }

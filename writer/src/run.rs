@@ -95,6 +95,7 @@ async fn stages(
         health: &context.health,
         shutdown: &context.shutdown,
         contents: Contents::new(opened.held),
+        batch: Batch::default(),
         others: others.clone(),
         once: service.once,
         claim_idle: args.claim_idle.and_then(|idle| idle.0),
