@@ -2,6 +2,7 @@
 
 use crate::backlog;
 use crate::batch::Batch;
+use crate::failpoint;
 use crate::group::Group;
 use crate::names;
 use crate::run::Ended;
@@ -101,6 +102,7 @@ impl<'a> Acknowledge<'a> {
             let connection = self.connection().await?;
             match acknowledge_all(connection, group, ids).await {
                 Ok(()) => {
+                    failpoint::reach("after-acknowledge");
                     self.trim_at.get_or_insert(self.trimmed_at + TRIM);
                     self.backoff.reset();
                     return Ok(());

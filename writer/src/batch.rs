@@ -2,6 +2,7 @@
 
 use delivery::entry::Span;
 use resp::StreamId;
+use std::time::Instant;
 
 /// Buffers that grew beyond this for one batch are given back: 4 MiB.
 const KEEP_CAPACITY: usize = 4 << 20;
@@ -26,6 +27,8 @@ pub(crate) struct Batch {
     pub(crate) runs: Vec<Run>,
     /// The entries to acknowledge, the skipped ones included.
     pub(crate) ids: Vec<StreamId>,
+    /// When the first of them came.
+    pub(crate) came_at: Option<Instant>,
 }
 
 impl Batch {
@@ -56,6 +59,7 @@ impl Batch {
         self.data.shrink_to(KEEP_CAPACITY);
         self.runs.clear();
         self.runs.shrink_to(KEEP_CAPACITY / size_of::<Run>());
+        self.came_at = None;
         self.ids.clear();
         self.ids.shrink_to(KEEP_CAPACITY / size_of::<StreamId>());
     }

@@ -26,6 +26,8 @@ pub(crate) struct Commit<'a> {
     health: &'a Health,
     shutdown: &'a Shutdown,
     path: PathBuf,
+    /// A batch that came longer ago may have been taken over by another consumer.
+    stale_after: Option<Duration>,
     measured: Measured,
 }
 
@@ -41,7 +43,12 @@ struct Measured {
 
 impl<'a> Commit<'a> {
     /// The stage for this output.
-    pub(crate) fn new(output: Output, health: &'a Health, shutdown: &'a Shutdown) -> Self {
+    pub(crate) fn new(
+        output: Output,
+        stale_after: Option<Duration>,
+        health: &'a Health,
+        shutdown: &'a Shutdown,
+    ) -> Self {
         let measured = Measured {
             lines: counter!(names::LINES),
             bytes: counter!(names::BYTES),
@@ -51,7 +58,7 @@ impl<'a> Commit<'a> {
             fsync: histogram!(names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
-        Self { output: Some(output), health, shutdown, path, measured }
+        Self { output: Some(output), health, shutdown, path, stale_after, measured }
     }
 
     /// What the output holds now.
@@ -67,6 +74,8 @@ impl<'a> Commit<'a> {
     ) -> Result<(), Ended> {
         let mut ticks = tokio::time::interval(TEND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When even the first batch is late, all will be, and waiting for a fresh one would be waiting for ever.
+        let mut is_proven = false;
         loop {
             let (batch, busy) = tokio::select! {
                 biased;
@@ -80,7 +89,13 @@ impl<'a> Commit<'a> {
                 }
             };
             let begun = Instant::now();
-            let Some(batch) = self.insist(batch, Output::commit).await? else { return Ok(()) };
+            let stale_after = self.stale_after.filter(|_| is_proven);
+            let commit = move |output: &mut Output, batch: &Batch| match (stale_after, batch.came_at) {
+                (Some(after), Some(came_at)) if came_at.elapsed() >= after => Err(CommitError::Stale),
+                _ => output.commit(batch),
+            };
+            let Some(batch) = self.insist(batch, commit).await? else { return Ok(()) };
+            is_proven = true;
             drop(busy);
             if !batch.runs.is_empty() {
                 self.measured.duration.record(begun.elapsed());
@@ -129,9 +144,15 @@ impl<'a> Commit<'a> {
                 Err(CommitError::Disturbed(what)) => {
                     service::metrics::error("disturbed");
                     log::error!("{}: {what}; going on from what it holds now", self.path.display());
-                    return Err(Ended::Disturbed);
+                    return Err(Ended::Again);
                 }
-                Err(error) => {
+                Err(CommitError::Stale) => {
+                    log::warn!(
+                        "a batch waited so long that another writer may have taken it over; reading again what is still ours"
+                    );
+                    return Err(Ended::Again);
+                }
+                Err(error @ CommitError::Io { .. }) => {
                     service::metrics::error("disk");
                     self.health.progress();
                     self.health.file(Err(format!("{}: {error}", self.path.display())));

@@ -354,6 +354,7 @@ impl<'s, 'a> Session<'s, 'a> {
     /// Takes entries until one has a generation that is not known, unless nothing more can be known.
     fn take_known(&mut self, entries: EntrySlice<'_>, at: &mut usize, came: Came, is_fresh: bool) -> Option<StreamId> {
         let Fetch { contents, batch, .. } = &mut *self.fetch;
+        batch.came_at.get_or_insert_with(Instant::now);
         let mut redelivered = 0;
         let mut deleted = 0;
         let mut unknown = None;

@@ -55,6 +55,9 @@ pub(crate) enum CommitError {
     /// Somebody else changed the output; it must be opened anew.
     #[error("{0}")]
     Disturbed(&'static str),
+    /// The batch waited so long that another consumer may have taken it over.
+    #[error("a batch waited for too long")]
+    Stale,
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> CommitError {

@@ -6,8 +6,8 @@
 //!   └────────── the empty batch ─────────┘
 //! ```
 //!
-//! When somebody else changes the output, everything that is under way is dropped, and the service begins again with what the output
-//! holds then; nothing of it was acknowledged, so it all comes again.
+//! When somebody else changes the output, or may have taken over what is under way, all of that is dropped, and the service begins again
+//! with what the output holds then; nothing of it was acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
 use crate::args::{Fsync, WriterArgs};
@@ -42,8 +42,8 @@ pub(crate) type Handed = (Batch, OwnedSemaphorePermit);
 /// Why the stages ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// The output is not what it was: open it again.
-    Disturbed,
+    /// What is under way is not to be trusted: begin again with what the output holds.
+    Again,
     /// The service ends.
     Stop(Stop),
 }
@@ -73,7 +73,7 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
         match disturbed {
             Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
             Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
-            Err(Ended::Disturbed) => {}
+            Err(Ended::Again) => {}
         }
     }
 }
@@ -103,7 +103,9 @@ async fn stages(
         to_commit,
         empty,
     };
-    let mut commit = Commit::new(opened.output, &context.health, &context.shutdown);
+    // Others are configured alike, so they take over what we have left pending as we do.
+    let stale_after = fetch.claim_idle.map(|idle| idle / 2);
+    let mut commit = Commit::new(opened.output, stale_after, &context.health, &context.shutdown);
     let mut acknowledge = Acknowledge::new(group, context, others);
     let ended = {
         let fetching = async {
