@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// And at this many entries.
 const BATCH_ENTRIES: usize = 50_000;
 /// The COUNT of the first read. It grows while replies are full, and follows the size of the entries.
-const FIRST_COUNT: u64 = 4;
+const FIRST_COUNT: u64 = 1;
 /// The largest COUNT.
 const MAX_COUNT: u64 = 1000;
 /// How long a read blocks at most.
