@@ -56,7 +56,7 @@ impl Expected {
     pub(crate) async fn check(&self, connection: &mut Connection) -> Result<(), Interrupt> {
         let fields = connection.receive().await?.into_result()?;
         let exists = connection.receive().await?.into_result()?;
-        let mut fields = fields.value().children().map(|value| value.as_bytes());
+        let mut fields = fields.value().children().map(resp::Value::as_bytes);
         let (guard, link) = (fields.next().flatten(), fields.next().flatten());
         if guard != self.guard.as_deref() || link.is_some() != self.link.is_some() {
             return Err(Interrupt::Changed(match (&self.guard, guard) {

@@ -38,6 +38,8 @@ pub(crate) struct Reader {
     pub(crate) last_id: StreamId,
     /// Whether the last batch was refused for a foreign entry in its way.
     pub(crate) refused: bool,
+    /// When the stream was last seen full.
+    pub(crate) full_since: Option<Instant>,
     /// When it was last looked at whether Redis holds what it should.
     pub(crate) checked: Instant,
     /// A generation, and the largest length its content was seen with.
@@ -118,6 +120,7 @@ impl Reader {
             stream_len: 0,
             last_id: StreamId::ZERO,
             refused: false,
+            full_since: None,
             checked: Instant::now(),
             seen: None,
             once: None,

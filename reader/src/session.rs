@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// How long a content that was rotated away must be quiet before it counts as finished: whoever writes to it may not have
 /// noticed yet.
 const ROTATION_GRACE: Duration = Duration::from_secs(1);
+/// How long the stream must have had room before it is told again that it is full.
+const FULL_AGAIN: Duration = Duration::from_secs(60);
 /// How often an idle reader looks whether Redis still holds what it believes.
 const IDLE_CHECK: Duration = Duration::from_secs(2);
 
@@ -277,10 +279,14 @@ impl Reader {
     /// Waits until the stream holds fewer entries than `--max-backlog`.
     async fn wait_for_room(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
         const LOOK: Duration = Duration::from_millis(100);
-        warn!(
-            "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them",
-            self.keys.stream, self.stream_len, self.args.max_backlog
-        );
+        // A stream that hovers at its bound is one state, told once.
+        if self.full_since.is_none_or(|told| told.elapsed() >= FULL_AGAIN) {
+            warn!(
+                "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them",
+                self.keys.stream, self.stream_len, self.args.max_backlog
+            );
+        }
+        self.full_since = Some(Instant::now());
         gauge!(telemetry::WAITING).set(1.0);
         while self.room() == 0 && !self.shutdown.is_requested() {
             self.health.progress();
