@@ -11,7 +11,7 @@ use crate::wake::Wake;
 use delivery::source::{Lineage, record_key};
 use log::info;
 use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
-use service::{Context, Failure, Health, Shutdown};
+use service::{Context, Failure, Health, Shutdown, Stop};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -49,9 +49,9 @@ pub(crate) struct Reader {
 }
 
 /// Follows the input until there is nothing left to do (`--once`) or the service stops.
-pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Failure> {
+pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> {
     let Context { shutdown, health, mut connector, .. } = context;
-    let mut reader = Reader::new(args, health, shutdown.clone())?;
+    let mut reader = Reader::new(args, health, shutdown.clone()).map_err(Stop::Failure)?;
     let work = async {
         loop {
             let mut connection = connector.connect().await?;
@@ -72,17 +72,17 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Failur
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        done = work => match done {
-            Ok(()) | Err(Interrupt::Shutdown) => Ok(()),
-            Err(Interrupt::Failure(failure)) => Err(failure),
-            Err(Interrupt::Redis(error)) => Err(Failure::failed(error)),
-            Err(Interrupt::Input(text)) => Err(Failure::failed(text)),
-            Err(Interrupt::Changed(text)) => Err(Failure::failed(text)),
-            Err(Interrupt::Refused) => Err(Failure::failed("Redis refused an ID")),
-        },
+        done = work => done.map_err(|interrupt| match interrupt {
+            Interrupt::Shutdown => Stop::Shutdown,
+            Interrupt::Failure(failure) => Stop::Failure(failure),
+            Interrupt::Redis(error) => Stop::Failure(Failure::failed(error)),
+            Interrupt::Input(text) => Stop::Failure(Failure::failed(text)),
+            Interrupt::Changed(text) => Stop::Failure(Failure::failed(text)),
+            Interrupt::Refused => Stop::Failure(Failure::failed("Redis refused an ID")),
+        }),
         () = stop => {
             info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
-            Ok(())
+            Err(Stop::Shutdown)
         }
     }
 }

@@ -88,7 +88,7 @@ enum Idle {
 }
 
 impl Reader {
-    /// Resumes, then streams until there is nothing left to do (`--once`) or the service stops.
+    /// Resumes, then streams until there is nothing left to do (`--once`).
     pub(crate) async fn session(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
         let mut cursor = self.resume(connection).await?;
         // On the wire without its EXEC; on the wire with it.
@@ -118,7 +118,7 @@ impl Reader {
                     continue;
                 }
                 if self.shutdown.is_requested() {
-                    return Ok(());
+                    return Err(Interrupt::Shutdown);
                 }
                 match self.idle(connection, &mut cursor).await? {
                     Idle::Again => {}

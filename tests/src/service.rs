@@ -120,11 +120,16 @@ impl Service {
     /// SIGTERM, and waits for the end, which must come with exit code 0.
     #[track_caller]
     pub fn stop(&mut self) {
+        self.stop_with(0);
+    }
+
+    /// SIGTERM, and it ends with this code.
+    pub fn stop_with(&mut self, code: i32) {
         // Before it answers it may not know of signals yet, and end by them like any process.
         let _ = self.healthz();
         self.sigterm();
         self.wait_exit(Duration::from_secs(30));
-        assert_eq!(self.code(), Some(0), "{} after SIGTERM: {}", self.process.name(), self.log());
+        assert_eq!(self.code(), Some(code), "{} after SIGTERM: {}", self.process.name(), self.log());
     }
 
     /// SIGTERM.

@@ -144,3 +144,20 @@ fn sigterm_ends_a_service_that_is_idle() {
     writer.stop();
     assert!(begun.elapsed() < Duration::from_secs(10), "a pod has 30 s to end");
 }
+
+#[test]
+fn once_that_is_stopped_before_its_work_is_done_does_not_end_with_0() {
+    let rig = Rig::new();
+    let mut waits_for_a_file = rig.reader().once().start();
+    e2e::wait::until("the reader says what it waits for", || waits_for_a_file.readyz().1.contains("does not exist"));
+    waits_for_a_file.stop_with(1);
+}
+
+#[test]
+fn once_that_is_stopped_while_the_stream_is_full_does_not_end_with_0() {
+    let rig = Rig::new();
+    rig.write_input("one\ntwo\nthree\n");
+    let mut reader = rig.reader().once().set("--max-backlog", "1").start();
+    e2e::wait::until("the reader waits for room", || reader.log().contains("--max-backlog"));
+    reader.stop_with(1);
+}
