@@ -95,6 +95,7 @@ mod tests {
             root: number,
             start: 0,
             previous_end: None,
+            previous_guard: None,
             path: "/in".to_owned(),
             dev: 1,
             ino: number,

@@ -73,6 +73,9 @@ pub struct Generation {
     pub start: u64,
     /// Where the generation before it ended; `None` when that is not known.
     pub previous_end: Option<u64>,
+    /// What the bytes before `previous_end` looked like, in the content before. It tells that content from another one with the same head.
+    #[serde(default)]
+    pub previous_guard: Option<Guard>,
     /// The absolute path of the input when this was written.
     pub path: String,
     /// The file's device.
@@ -203,6 +206,14 @@ impl Lineage {
         self.generations.range(..generation).next_back().map(|(_, g)| g)
     }
 
+    /// What is known of a content beside its head: how long it is at least, and a guard within it.
+    #[must_use]
+    pub fn seal(&self, root: u64) -> (u64, Option<Guard>) {
+        let guard = self.guard.filter(|g| self.get(g.generation).is_some_and(|g| g.root == root));
+        let next = self.generations.values().find(|g| g.root > root && g.root == g.generation);
+        (next.and_then(|g| g.previous_end).unwrap_or(0), next.and_then(|g| g.previous_guard).or(guard))
+    }
+
     /// Whether no generation is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -248,6 +259,7 @@ mod tests {
             root: number,
             start: 0,
             previous_end: None,
+            previous_guard: None,
             path: "/data/input.txt".to_owned(),
             dev: 1,
             ino: 2,
@@ -272,6 +284,20 @@ mod tests {
         assert_eq!(lineage.last(), Some(&generation(7)));
         assert_eq!(lineage.guard, Some(guard));
         assert_eq!(lineage.confirmed, Some(Position { generation: 7, offset: 12 }));
+    }
+
+    #[test]
+    fn a_content_is_sealed_by_what_follows_it() {
+        let mut lineage = Lineage::default();
+        lineage.insert(generation(5));
+        let guard = Guard::new(5, 3, 3, b"abc");
+        lineage.guard = Some(guard);
+        assert_eq!(lineage.seal(5), (0, Some(guard)));
+        let sealed = Guard::new(5, 9, 9, b"def");
+        lineage.insert(Generation { previous_end: Some(9), previous_guard: Some(sealed), ..generation(8) });
+        lineage.guard = Some(Guard::new(8, 1, 1, b"x"));
+        assert_eq!(lineage.seal(5), (9, Some(sealed)));
+        assert_eq!(lineage.seal(8), (0, lineage.guard));
     }
 
     #[test]

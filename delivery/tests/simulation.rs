@@ -205,6 +205,7 @@ impl Reader {
                 root: root.unwrap_or(number),
                 start,
                 previous_end,
+                previous_guard: None,
                 path: String::new(),
                 dev: 0,
                 ino: run.content as u64,

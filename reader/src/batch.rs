@@ -85,8 +85,10 @@ pub(crate) struct Batch {
     pub(crate) end: Position,
     /// What must be there before it may land.
     expected: Expected,
-    /// What the record's guard is after it.
-    guard: Vec<u8>,
+    /// The bytes at its end.
+    pub(crate) guard: Guard,
+    /// What the record's guard field holds after it.
+    guard_field: Vec<u8>,
     /// When its `EXEC` was sent.
     pub(crate) executed: Instant,
 }
@@ -142,24 +144,24 @@ impl Batch {
         }
         let end = Position { generation, offset: cursor.window.offset() };
         let guard = Guard::new(generation, first, end.offset, cursor.window.history());
-        let guard = serde_json::to_vec(&guard).map_err(io::Error::other)?;
+        let guard_field = serde_json::to_vec(&guard).map_err(io::Error::other)?;
         connection.queue(
             &cmd("HSET")
                 .arg(&keys.source)
                 .arg(GUARD_FIELD)
-                .arg(&guard)
+                .arg(&guard_field)
                 .arg(CONFIRMED_FIELD)
                 .arg(confirmed.id().to_string()),
         );
         connection.queue(&XLen::new(&keys.stream));
         let commands = usize::try_from(entries).map_err(io::Error::other)? + 2;
         let expected = expected.clone();
-        Ok(Some(Self { commands, entries, lines, bytes, end, expected, guard, executed: Instant::now() }))
+        Ok(Some(Self { commands, entries, lines, bytes, end, expected, guard, guard_field, executed: Instant::now() }))
     }
 
     /// What must be there after this batch.
     pub(crate) fn leaves(&self) -> Expected {
-        Expected { guard: Some(self.guard.clone()), link: self.expected.link.clone(), stream: true }
+        Expected { guard: Some(self.guard_field.clone()), link: self.expected.link.clone(), stream: true }
     }
 
     /// Sends the `EXEC`, when everything is as expected.

@@ -136,6 +136,7 @@ mod tests {
             root: 1,
             start: 0,
             previous_end: None,
+            previous_guard: None,
             path: String::new(),
             dev: 0,
             ino: 0,

@@ -1,7 +1,7 @@
 //! Finding contents: at the input's path, and where rotation put the earlier ones.
 
 use crate::content::{Content, Inode};
-use delivery::source::{Generation, Guard, Lineage};
+use delivery::source::{Generation, Lineage};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,12 @@ impl Folder {
     /// the same bytes in a rotated file (a copy made before the input was truncated).
     pub(crate) fn find(
         &self,
+        lineage: &Lineage,
         generation: &Generation,
         frontier: u64,
-        guard: Option<&Guard>,
     ) -> io::Result<Option<Content>> {
+        let (end, guard) = lineage.seal(generation.root);
+        let (frontier, guard) = (frontier.max(end), guard.as_ref());
         let inode = Inode { dev: generation.dev, ino: generation.ino };
         let current = self.current()?;
         let mut rest = Vec::new();
@@ -72,9 +74,9 @@ impl Folder {
         for content in self.siblings()? {
             let unknown = || {
                 for generation in lineage.iter() {
-                    let end = lineage.after(generation.generation).map_or(offset, |g| g.previous_end.unwrap_or(0));
-                    let root = |g: &Guard| lineage.get(g.generation).is_some_and(|g| g.root == generation.root);
-                    if content.is(generation, end, lineage.guard.as_ref().filter(|g| root(g)))? {
+                    let (end, guard) = lineage.seal(generation.root);
+                    let end = if end == 0 { offset } else { end };
+                    if content.is(generation, end, guard.as_ref())? {
                         return Ok::<_, io::Error>(false);
                     }
                 }
@@ -147,6 +149,7 @@ mod tests {
             root: 1,
             start: 0,
             previous_end: None,
+            previous_guard: None,
             path: String::new(),
             dev: inode.dev,
             ino: inode.ino,
@@ -176,7 +179,7 @@ mod tests {
         let known = generation(&folder.current().unwrap().unwrap());
         fs::rename(&input, temp.path().join("input.txt.1")).unwrap();
         fs::write(&input, "header\nnew\n").unwrap();
-        let found = folder.find(&known, 7, None).unwrap().unwrap();
+        let found = folder.find(&Lineage::default(), &known, 7).unwrap().unwrap();
         assert!(found.path().ends_with("input.txt.1"));
     }
 
@@ -189,11 +192,42 @@ mod tests {
         let known = generation(&folder.current().unwrap().unwrap());
         fs::copy(&input, temp.path().join("input.txt.1")).unwrap();
         fs::write(&input, "three\n").unwrap();
-        let found = folder.find(&known, 4, None).unwrap().unwrap();
+        let found = folder.find(&Lineage::default(), &known, 4).unwrap().unwrap();
         assert!(found.path().ends_with("input.txt.1"));
         let mut lineage = Lineage::default();
         lineage.insert(known);
         assert!(folder.unknown_rotated(&lineage, 0, 4).unwrap().is_empty(), "the copy is no content of its own");
+    }
+
+    #[test]
+    fn the_same_header_does_not_make_the_same_content() {
+        let temp = tempfile::tempdir().unwrap();
+        let input = temp.path().join("input.txt");
+        let folder = Folder::new(input.clone());
+        fs::write(&input, "header\n").unwrap();
+        let first = generation(&folder.current().unwrap().unwrap());
+        let end = b"header\none\n".len() as u64;
+        let sealed = delivery::source::Guard::new(1, end, end, b"header\none\n");
+        let second = Generation {
+            generation: 2,
+            root: 2,
+            previous_end: Some(end),
+            previous_guard: Some(sealed),
+            ino: 0,
+            head_len: 3,
+            head_hash: 7,
+            ..first.clone()
+        };
+        let mut lineage = Lineage::default();
+        lineage.insert(first.clone());
+        lineage.insert(second);
+        fs::write(&input, "header\ntwo and more\n").unwrap();
+        fs::write(temp.path().join("input.txt.1"), "header\nthree and more\n").unwrap();
+        assert!(folder.find(&lineage, &first, 0).unwrap().is_none(), "another content with the same header");
+        assert_eq!(folder.unknown_rotated(&lineage, 0, 0).unwrap().len(), 1);
+        fs::write(temp.path().join("input.txt.1"), "header\none\n").unwrap();
+        assert!(folder.find(&lineage, &first, 0).unwrap().is_some());
+        assert!(folder.unknown_rotated(&lineage, 0, 0).unwrap().is_empty());
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub(crate) struct Reader {
     pub(crate) last_id: StreamId,
     /// Whether the last batch was refused for a foreign entry in its way.
     pub(crate) refused: bool,
+    /// The content (its root) that was finished last, and where.
+    pub(crate) finished: Option<(u64, u64)>,
+    /// Whether there was no input when nothing was known of it yet.
+    pub(crate) missed: bool,
+    /// A file that was left for its successor, and its length then.
+    pub(crate) left: Option<(Content, u64)>,
     /// When the stream was last seen full.
     pub(crate) full_since: Option<Instant>,
     /// When it was last looked at whether Redis holds what it should.
@@ -120,6 +126,9 @@ impl Reader {
             stream_len: 0,
             last_id: StreamId::ZERO,
             refused: false,
+            finished: None,
+            missed: false,
+            left: None,
             full_since: None,
             checked: Instant::now(),
             seen: None,

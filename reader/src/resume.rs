@@ -18,6 +18,17 @@ use service::Failure;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// A content that comes next.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) content: Content,
+    /// The generation that carries it, when there is one already.
+    generation: Option<u64>,
+    begin: Begin,
+    /// Roots of contents before it that are gone.
+    gone: Vec<u64>,
+}
+
 /// The fields of the source record.
 fn fields(frame: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
     frame.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
@@ -53,7 +64,10 @@ impl Reader {
         let same_source = redis_empty || redis.shares(&local);
         let plan = View { redis, local: local.clone(), last_id, first_is_ours }.plan();
         self.restore(connection, &plan).await?;
+        // A guard speaks of a content, not of what Redis holds: one that Redis lost is still true.
+        let guard = self.lineage.guard;
         self.lineage = plan.lineage;
+        self.lineage.guard = self.lineage.guard.or(guard);
         self.expected.link = self.link();
         if !self.lineage.same_generations(&local) {
             self.store_state()?;
@@ -122,12 +136,19 @@ impl Reader {
 
     /// The input, of which nothing was ever sent.
     async fn first_content(&mut self) -> Result<Cursor, Interrupt> {
+        let there = self.folder.current().map_err(|e| Interrupt::input("read", self.folder.input(), &e))?.is_some();
+        self.missed |= !there;
         let content = self.wait_for_input().await?;
         let start = match self.args.from {
-            From::Beginning => 0,
-            From::End => content.end_of_last_line().map_err(|e| Interrupt::input("read", content.path(), &e))?,
+            // A file that appears while it is waited for is new from its first byte on.
+            From::End if !self.missed => {
+                content.end_of_last_line().map_err(|e| Interrupt::input("read", content.path(), &e))?
+            }
+            _ => 0,
         };
-        self.open(content, None, Begin { root: None, start, previous_end: None }, start)
+        // What lies behind the end must count from now on, whatever happens before the first of it is sent.
+        let at_once = self.args.from == From::End;
+        self.open(content, None, Begin { start, at_once, ..Begin::default() }, start)
     }
 
     /// The content of a position's generation; when it is gone, the one that follows.
@@ -135,13 +156,10 @@ impl Reader {
         let Some(generation) = self.lineage.get(at.generation).cloned() else {
             return Err(Interrupt::Changed("the generation is not in the source record"));
         };
-        let guard = self
-            .lineage
-            .guard
-            .filter(|guard| self.lineage.get(guard.generation).is_some_and(|guarded| guarded.root == generation.root));
-        let begin = Begin { root: Some(generation.root), start: at.offset, previous_end: Some(at.offset) };
+        let begin =
+            Begin { root: Some(generation.root), start: at.offset, previous_end: Some(at.offset), ..Begin::default() };
         loop {
-            let found = self.folder.find(&generation, at.offset, guard.as_ref());
+            let found = self.folder.find(&self.lineage, &generation, at.offset);
             match found.map_err(|e| Interrupt::input("read", self.folder.input(), &e))? {
                 Some(content) => {
                     let number = (!renumber).then_some(generation.generation);
@@ -183,49 +201,59 @@ impl Reader {
         offset: u64,
         finished: Option<u64>,
     ) -> Result<Option<Cursor>, Interrupt> {
-        let input = self.folder.input().to_owned();
-        let fault = |error: std::io::Error| Interrupt::input("read", &input, &error);
-        let known_end = finished.or_else(|| self.lineage.after(present.generation).and_then(|g| g.previous_end));
-        let complete = known_end.is_some_and(|end| offset >= end);
-
-        // Contents that are known come first, in their order.
-        let mut later: BTreeMap<u64, Vec<Generation>> = BTreeMap::new();
-        for generation in self.lineage.iter().filter(|g| g.root > present.root) {
-            later.entry(generation.root).or_default().push(generation.clone());
+        if let Some(end) = finished {
+            self.finished = Some((present.root, end));
         }
-        let mut next = None;
-        let mut gone = Vec::new();
-        for (root, generations) in later {
-            let Some(first) = generations.first() else { continue };
-            let Some(content) = self.folder.find(first, first.start, None).map_err(fault)? else {
-                gone.push(root);
-                continue;
-            };
-            let carried = carried_by(generations.iter().map(|g| g.generation), present.generation.max(self.last_id.ms));
-            let start = carried.and_then(|n| self.lineage.get(n)).map_or(first.start, |g| g.start);
-            next = Some((content, carried, Begin { root: Some(root), start, previous_end: known_end }));
-            break;
-        }
-        if next.is_none() {
-            let since = self.lineage.last().map_or(0, |g| g.generation);
-            let begin = Begin { root: None, start: 0, previous_end: known_end };
-            let unknown = self.folder.unknown_rotated(&self.lineage, since, offset).map_err(fault)?.into_iter().next();
-            let content = match unknown {
-                Some(content) => Some(content),
-                None => self.folder.current().map_err(fault)?,
-            };
-            next = content.map(|content| (content, None, begin));
-        }
-        let Some((content, generation, begin)) = next else { return Ok(None) };
-        if !complete {
+        let Some(next) = self.look_for_next(present, offset)? else { return Ok(None) };
+        if next.begin.previous_end.is_none_or(|end| offset < end) {
             self.report_gone(present, offset);
         }
-        for root in gone {
+        for root in next.gone {
             error!("the content of generation {root} is gone; what was not sent of it cannot be read any more");
             counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
         }
-        info!("{}: going on with the next content", content.path().display());
-        self.open(content, generation, begin, begin.start).map(Some)
+        info!("{}: going on with the next content", next.content.path().display());
+        self.open(next.content, next.generation, next.begin, next.begin.start).map(Some)
+    }
+
+    /// Looks for the content after a generation's, and changes nothing.
+    pub(crate) fn look_for_next(&self, present: &Generation, offset: u64) -> Result<Option<Next>, Interrupt> {
+        let fault = |error: std::io::Error| Interrupt::input("read", self.folder.input(), &error);
+        let finished = self.finished.filter(|&(root, _)| root == present.root).map(|(_, end)| end);
+        let (sealed, _) = self.lineage.seal(present.root);
+        let previous_end = finished.or((sealed > 0).then_some(sealed));
+        let root_of = |generation: u64| self.lineage.get(generation).map(|g| g.root);
+        let previous_guard = self
+            .lineage
+            .guard
+            .filter(|guard| root_of(guard.generation) == Some(present.root) && previous_end == Some(guard.end));
+        let begin = Begin { previous_end, previous_guard, ..Begin::default() };
+
+        // Contents that are known come first, in their order.
+        let mut later: BTreeMap<u64, Vec<&Generation>> = BTreeMap::new();
+        for generation in self.lineage.iter().filter(|g| g.root > present.root) {
+            later.entry(generation.root).or_default().push(generation);
+        }
+        let mut gone = Vec::new();
+        for (root, generations) in later {
+            let Some(first) = generations.first() else { continue };
+            let Some(content) = self.folder.find(&self.lineage, first, first.start).map_err(fault)? else {
+                gone.push(root);
+                continue;
+            };
+            let above = present.generation.max(self.last_id.ms);
+            let generation = carried_by(generations.iter().map(|g| g.generation), above);
+            let start = generation.and_then(|n| self.lineage.get(n)).map_or(first.start, |g| g.start);
+            return Ok(Some(Next { content, generation, begin: Begin { root: Some(root), start, ..begin }, gone }));
+        }
+        // Not those that were there before the newest known content began.
+        let since = self.lineage.iter().map(|g| g.root).max().unwrap_or(0);
+        let unknown = self.folder.unknown_rotated(&self.lineage, since, offset).map_err(fault)?.into_iter().next();
+        let content = match unknown {
+            Some(content) => Some(content),
+            None => self.folder.current().map_err(fault)?,
+        };
+        Ok(content.map(|content| Next { content, generation: None, begin, gone }))
     }
 
     fn report_gone(&self, generation: &Generation, offset: u64) {
@@ -251,12 +279,13 @@ impl Reader {
         let number = self.next_number(connection).await?;
         let (head_len, head_hash) = cursor.content.head().map_err(fault)?;
         let inode = cursor.content.inode();
-        let Begin { root, start, previous_end } = cursor.begin;
+        let Begin { root, start, previous_end, previous_guard, .. } = cursor.begin;
         let ours = Generation {
             generation: number,
             root: root.unwrap_or(number),
             start,
             previous_end,
+            previous_guard,
             path: self.folder.input().to_string_lossy().into_owned(),
             dev: inode.dev,
             ino: inode.ino,

@@ -4,11 +4,12 @@ use crate::batch::Batch;
 use crate::content::{Content, Inode};
 use crate::follow::Reader;
 use crate::interrupt::Interrupt;
+use crate::resume::Next;
 use crate::telemetry;
 use crate::window::Window;
-use delivery::source::Position;
+use delivery::source::{Guard, Position};
 use delivery::split::{Behind, Framing, Splitter};
-use log::{info, warn};
+use log::{error, info, warn};
 use metrics::{counter, gauge, histogram};
 use resp::Connection;
 use resp::streams::XLen;
@@ -24,12 +25,15 @@ const FULL_AGAIN: Duration = Duration::from_secs(60);
 const IDLE_CHECK: Duration = Duration::from_secs(2);
 
 /// How a content's generation is to begin, once there are bytes to send.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Begin {
     /// The content's root, when it has one already.
     pub(crate) root: Option<u64>,
     pub(crate) start: u64,
     pub(crate) previous_end: Option<u64>,
+    pub(crate) previous_guard: Option<Guard>,
+    /// Whether it begins without waiting for the first bytes.
+    pub(crate) at_once: bool,
 }
 
 /// A content that is being read, and how far.
@@ -49,6 +53,8 @@ pub(crate) struct Cursor {
     replaced: Option<Instant>,
     /// The content's length when it was last looked at.
     len: u64,
+    /// Whether it was told that the file was truncated.
+    truncated: bool,
 }
 
 impl Cursor {
@@ -73,6 +79,7 @@ impl Cursor {
             flush: false,
             replaced: None,
             len,
+            truncated: false,
         })
     }
 }
@@ -98,7 +105,7 @@ impl Reader {
         loop {
             self.health.progress();
             if queued.is_none() && !self.shutdown.is_requested() {
-                if cursor.generation.is_none() && executing.is_none() && cursor.has_bytes()? {
+                if cursor.generation.is_none() && executing.is_none() && (cursor.begin.at_once || cursor.has_bytes()?) {
                     self.begin(connection, &mut cursor).await?;
                     confirmed = cursor.position(&self.lineage);
                 }
@@ -123,7 +130,9 @@ impl Reader {
                 match self.idle(connection, &mut cursor).await? {
                     Idle::Again => {}
                     Idle::Next(next) => {
-                        cursor = *next;
+                        let left = std::mem::replace(&mut cursor, *next);
+                        let elsewhere = left.content.inode() != cursor.content.inode();
+                        self.left = elsewhere.then_some((left.content, left.len));
                         confirmed = cursor.position(&self.lineage);
                     }
                     Idle::Done => return Ok(()),
@@ -148,6 +157,7 @@ impl Reader {
 
     fn confirmed(&mut self, batch: &Batch, stream_len: u64) {
         self.expected = batch.leaves();
+        self.lineage.guard = Some(batch.guard);
         self.stream_len = stream_len;
         self.last_id = batch.end.id();
         self.backoff.reset();
@@ -175,7 +185,8 @@ impl Reader {
             self.seen = Some((generation, cursor.len.max(len)));
         }
         let pending = cursor.window.bytes().len() as u64;
-        if len < offset + pending || !self.unchanged(cursor)? {
+        let unchanged = || cursor.window.unchanged(&cursor.content).map_err(|e| fault(cursor.content.path(), &e));
+        if len < offset + pending || !unchanged()? {
             return self.truncated(cursor, offset).await;
         }
         if len > cursor.len {
@@ -201,29 +212,25 @@ impl Reader {
         let at_path = Inode::at(self.folder.input()).map_err(|e| fault(self.folder.input(), &e))?;
         let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
         if replaced && cursor.quiet_since_replaced(self.args.service.once) {
-            if pending > 0 {
-                cursor.flush_rest();
-                return Ok(Idle::Again);
-            }
-            let next = match cursor.generation.and_then(|g| self.lineage.get(g).cloned()) {
-                Some(generation) => self.next_content(&generation, offset, Some(offset))?,
+            let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g).cloned()) else {
                 // Nothing was ever sent of it, since it was empty: look at the path again.
-                None => return Err(Interrupt::Changed("the empty input was replaced")),
+                return Err(Interrupt::Changed("the empty input was replaced"));
             };
-            return Ok(next.map_or(Idle::Again, |next| Idle::Next(Box::new(next))));
+            let next = self.look_for_next(&generation, offset)?;
+            // Whoever writes may not have noticed yet, as long as there is nothing in the new one.
+            let written = |next: Next| self.args.service.once || next.content.len().is_ok_and(|len| len > 0);
+            if next.is_some_and(written) {
+                if pending > 0 {
+                    cursor.flush_rest();
+                    return Ok(Idle::Again);
+                }
+                let next = self.next_content(&generation, offset, Some(offset))?;
+                return Ok(next.map_or(Idle::Again, |next| Idle::Next(Box::new(next))));
+            }
+            cursor.replaced = None;
         }
         self.wait(connection).await?;
         Ok(Idle::Again)
-    }
-
-    /// Whether the bytes around the position are still those that were read: a file can be truncated and grow past it between two looks.
-    fn unchanged(&self, cursor: &Cursor) -> Result<bool, Interrupt> {
-        let (start, read) = cursor.window.sample();
-        cursor
-            .content
-            .bytes(start, start + read.len() as u64)
-            .map(|bytes| bytes == read)
-            .map_err(|e| Interrupt::input("read", cursor.content.path(), &e))
     }
 
     /// The file was truncated, perhaps written anew: what it holds now is another content. What was not read may lie in a copy.
@@ -233,20 +240,20 @@ impl Reader {
             cursor.flush_rest();
             return Ok(Idle::Again);
         }
-        warn!(
-            "{}: truncated; it held {} bytes, of which {offset} were sent",
-            cursor.content.path().display(),
-            cursor.len
-        );
+        if !cursor.truncated {
+            cursor.truncated = true;
+            let path = cursor.content.path().display();
+            warn!("{path}: truncated; it held {} bytes, of which {offset} were sent", cursor.len);
+        }
         let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g).cloned()) else {
             return Err(Interrupt::Changed("the input was truncated before anything was sent of it"));
         };
-        let copy = self
-            .folder
-            .find(&generation, offset, self.lineage.guard.as_ref())
-            .map_err(|e| Interrupt::input("read", self.folder.input(), &e))?;
-        if copy.is_some() && cursor.len > offset {
-            info!("generation {}: going on in a copy of it", generation.generation);
+        let fault = |error: io::Error| Interrupt::input("read", self.folder.input(), &error);
+        let copy = self.folder.find(&self.lineage, &generation, offset).map_err(fault)?;
+        if let Some(copy) = copy
+            && copy.len().map_err(fault)? > offset
+        {
+            info!("generation {}: going on in {}, a copy of it", generation.generation, copy.path().display());
             return Err(Interrupt::Changed("the input was truncated, a copy of it is left"));
         }
         let finished = (cursor.len <= offset).then_some(offset);
@@ -266,6 +273,7 @@ impl Reader {
             () = self.shutdown.requested() => {}
         }
         if self.checked.elapsed() >= IDLE_CHECK {
+            self.look_at_left();
             self.expected.ask(connection, &self.keys);
             self.expected.check(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
@@ -274,6 +282,19 @@ impl Reader {
             self.checked = Instant::now();
         }
         Ok(())
+    }
+
+    /// Somebody may still write to a file after it was quiet, replaced, and left.
+    fn look_at_left(&mut self) {
+        if let Some((content, left_at)) = &mut self.left
+            && let Ok(len) = content.len()
+            && len > *left_at
+        {
+            let (path, more) = (content.path().display(), len - *left_at);
+            error!("{path}: {more} bytes were written to it after it had been replaced and left; they are not sent");
+            counter!(telemetry::UNREADABLE).increment(more);
+            *left_at = len;
+        }
     }
 
     /// Waits until the stream holds fewer entries than `--max-backlog`.

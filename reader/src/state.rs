@@ -79,6 +79,7 @@ mod tests {
             root: 5,
             start: 0,
             previous_end: Some(9),
+            previous_guard: None,
             path: "/data/input.txt".into(),
             dev: 1,
             ino: 2,

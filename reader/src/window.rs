@@ -56,11 +56,18 @@ impl Window {
         self.offset += bytes as u64;
     }
 
-    /// Bytes around the offset, and where they begin: the history and the first bytes to take.
-    pub(crate) fn sample(&self) -> (u64, &[u8]) {
-        let history = self.history().len();
-        let end = self.filled.min(self.taken + GUARD_LEN);
-        (self.offset - history as u64, &self.buffer[self.taken - history..end])
+    /// Whether the bytes around the offset, and the last that were read, are still those of the file.
+    pub(crate) fn unchanged(&self, content: &Content) -> io::Result<bool> {
+        let around = self.taken - self.history().len()..self.filled.min(self.taken + GUARD_LEN);
+        let last = self.filled.saturating_sub(OVERLAP)..self.filled;
+        for range in [around, last] {
+            let start = self.offset + range.start as u64 - self.taken as u64;
+            let read = &self.buffer[range];
+            if content.bytes(start, start + read.len() as u64)? != read {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Reads more; 0 at the end of the file, and when the file is not the one any more of which the bytes before were read.
@@ -114,6 +121,22 @@ mod tests {
         std::fs::write(&path, b"new content\nthat is longer\n").unwrap();
         assert_eq!(window.fill(&content).unwrap(), 0);
         assert_eq!(window.bytes(), b"old content\n");
+        assert!(!window.unchanged(&content).unwrap());
+    }
+
+    #[test]
+    fn what_stops_a_fill_is_a_change() {
+        // The same first bytes, far more than the history; others behind them.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("input.txt");
+        std::fs::write(&path, [b'a'; 5000]).unwrap();
+        let content = Content::open(&path).unwrap();
+        let mut window = Window::open(&content, 0).unwrap();
+        window.fill(&content).unwrap();
+        assert!(window.unchanged(&content).unwrap());
+        std::fs::write(&path, [[b'a'; 4000], [b'b'; 4000]].concat()).unwrap();
+        assert_eq!(window.fill(&content).unwrap(), 0);
+        assert!(!window.unchanged(&content).unwrap());
     }
 
     #[test]

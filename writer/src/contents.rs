@@ -231,6 +231,7 @@ mod tests {
                 root,
                 start: 0,
                 previous_end: None,
+                previous_guard: None,
                 path: "/in".to_owned(),
                 dev: 0,
                 ino: 0,

@@ -123,6 +123,7 @@ mod tests {
                 root,
                 start,
                 previous_end,
+                previous_guard: None,
                 path: String::new(),
                 dev: 0,
                 ino: 0,
