@@ -1,7 +1,7 @@
 //! Finding contents: at the input's path, and where rotation put the earlier ones.
 
 use crate::content::{Content, Inode};
-use delivery::source::{Generation, Lineage};
+use delivery::source::{GUARD_LEN, Generation, Lineage};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,60 +45,76 @@ impl Folder {
         let (end, guard) = lineage.seal(generation.root);
         let (frontier, guard) = (frontier.max(end), guard.as_ref());
         let inode = Inode { dev: generation.dev, ino: generation.ino };
-        let current = self.current()?;
         let mut rest = Vec::new();
-        for content in current.into_iter().chain(self.siblings()?) {
-            if content.inode() == inode && content.is(generation, frontier, guard)? {
-                return Ok(Some(content));
+        for path in std::iter::once(self.input.clone()).chain(self.siblings()?) {
+            if Inode::at(&path)? == Some(inode) {
+                // When it cannot be opened, it is not gone: that is an error to wait for.
+                let content = Content::open(&path)?;
+                if content.inode() == inode && content.is(generation, frontier, guard)? {
+                    return Ok(Some(content));
+                }
             }
-            if content.path() == self.input || self.is_rotated_name(content.path()) {
-                rest.push(content);
+            if path == self.input || self.is_rotated_name(&path) {
+                rest.push(path);
             }
         }
-        for content in rest {
-            if content.is(generation, frontier, guard)? {
+        for path in rest {
+            if let Ok(content) = Content::open(&path)
+                && content.is(generation, frontier, guard)?
+            {
                 return Ok(Some(content));
             }
         }
         Ok(None)
     }
 
-    /// Rotated files that are no known content and were written to since `since_ms` (milliseconds since the epoch), the oldest first.
+    /// Rotated files that are no known content and were written to since the source began, the oldest first.
     ///
-    /// `offset`: how far the newest generation was sent. A file with the head of a known content is still another one when it is shorter than
-    /// what was sent of that, or has other bytes at its guard.
-    pub(crate) fn unknown_rotated(&self, lineage: &Lineage, since_ms: u64, offset: u64) -> io::Result<Vec<Content>> {
+    /// `offset`: how far the newest content was sent. A file with the head of a known content is still another one when it has other bytes at
+    /// that one's guard, or is shorter and no beginning of it.
+    pub(crate) fn unknown_rotated(&self, lineage: &Lineage, offset: u64) -> io::Result<Vec<Content>> {
         let current = Inode::at(&self.input)?;
-        let since = UNIX_EPOCH + Duration::from_millis(since_ms);
+        let since = UNIX_EPOCH + Duration::from_millis(lineage.first().map_or(0, |g| g.generation));
         let mut found = Vec::new();
-        for content in self.siblings()? {
-            let unknown = || {
-                for generation in lineage.iter() {
-                    let (end, guard) = lineage.seal(generation.root);
-                    let end = if end == 0 { offset } else { end };
-                    if content.is(generation, end, guard.as_ref())? {
-                        return Ok::<_, io::Error>(false);
-                    }
-                }
-                Ok(true)
-            };
-            let modified = fs::metadata(content.path()).and_then(|m| m.modified())?;
-            if Some(content.inode()) != current
-                && self.is_rotated_name(content.path())
-                && modified >= since
-                && content.len()? > 0
-                && unknown()?
-            {
-                found.push((modified, content));
+        for path in self.siblings()? {
+            let metadata = fs::metadata(&path)?;
+            let modified = metadata.modified()?;
+            let written = metadata.len() > 0 && modified >= since && Some(Inode::of(&metadata)) != current;
+            if written && self.is_rotated_name(&path) && !self.is_known(&Content::open(&path)?, lineage, offset)? {
+                found.push((modified, path));
             }
         }
         found.sort_by_key(|(modified, _)| *modified);
-        Ok(found.into_iter().map(|(_, content)| content).collect())
+        found.into_iter().map(|(_, path)| Content::open(&path)).collect()
     }
 
-    /// The other regular files in the input's folder, and in the folder that a symbolic link leads to. One that cannot be opened is
-    /// none.
-    fn siblings(&self) -> io::Result<Vec<Content>> {
+    /// Whether a file is a known content, or a copy of its beginning.
+    fn is_known(&self, content: &Content, lineage: &Lineage, offset: u64) -> io::Result<bool> {
+        let len = content.len()?;
+        for generation in lineage.iter().filter(|g| g.root == g.generation) {
+            let (end, guard) = lineage.seal(generation.root);
+            let end = if end == 0 { offset } else { end };
+            if content.is(generation, end, guard.as_ref())? {
+                return Ok(true);
+            }
+            if len >= end || !content.has_head_of(generation)? {
+                continue;
+            }
+            // Shorter: a copy that was made on the way ends as the original goes on.
+            if let Some(original) = self.find(lineage, generation, 0)?
+                && original.inode() != content.inode()
+            {
+                let from = len.saturating_sub(GUARD_LEN as u64);
+                if original.bytes(from, len)? == content.bytes(from, len)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The other regular files in the input's folder, and in the folder that a symbolic link leads to.
+    fn siblings(&self) -> io::Result<Vec<PathBuf>> {
         let mut folders: Vec<PathBuf> = self.input.parent().map(Path::to_owned).into_iter().collect();
         if let Some(real) = fs::canonicalize(&self.input).ok().as_deref().and_then(Path::parent)
             && !folders.iter().any(|f| fs::canonicalize(f).is_ok_and(|f| f == real))
@@ -109,11 +125,8 @@ impl Folder {
         for folder in folders {
             for entry in fs::read_dir(folder)? {
                 let path = entry?.path();
-                if path != self.input
-                    && fs::symlink_metadata(&path).is_ok_and(|m| m.is_file())
-                    && let Ok(content) = Content::open(&path)
-                {
-                    siblings.push(content);
+                if path != self.input && fs::symlink_metadata(&path).is_ok_and(|m| m.is_file()) {
+                    siblings.push(path);
                 }
             }
         }
@@ -196,7 +209,7 @@ mod tests {
         assert!(found.path().ends_with("input.txt.1"));
         let mut lineage = Lineage::default();
         lineage.insert(known);
-        assert!(folder.unknown_rotated(&lineage, 0, 4).unwrap().is_empty(), "the copy is no content of its own");
+        assert!(folder.unknown_rotated(&lineage, 4).unwrap().is_empty(), "the copy is no content of its own");
     }
 
     #[test]
@@ -224,10 +237,12 @@ mod tests {
         fs::write(&input, "header\ntwo and more\n").unwrap();
         fs::write(temp.path().join("input.txt.1"), "header\nthree and more\n").unwrap();
         assert!(folder.find(&lineage, &first, 0).unwrap().is_none(), "another content with the same header");
-        assert_eq!(folder.unknown_rotated(&lineage, 0, 0).unwrap().len(), 1);
+        assert_eq!(folder.unknown_rotated(&lineage, 0).unwrap().len(), 1);
         fs::write(temp.path().join("input.txt.1"), "header\none\n").unwrap();
         assert!(folder.find(&lineage, &first, 0).unwrap().is_some());
-        assert!(folder.unknown_rotated(&lineage, 0, 0).unwrap().is_empty());
+        assert!(folder.unknown_rotated(&lineage, 0).unwrap().is_empty());
+        fs::write(temp.path().join("input.txt.2"), "header\non").unwrap();
+        assert!(folder.unknown_rotated(&lineage, 0).unwrap().is_empty(), "a copy of the beginning");
     }
 
     #[test]
@@ -243,9 +258,11 @@ mod tests {
         }
         let mut lineage = Lineage::default();
         lineage.insert(generation(&Content::open(&temp.path().join("input.txt.3")).unwrap()));
-        let names: Vec<_> =
-            folder.unknown_rotated(&lineage, 0, 4).unwrap().iter().map(|c| c.path().to_owned()).collect();
+        let names: Vec<_> = folder.unknown_rotated(&lineage, 4).unwrap().iter().map(|c| c.path().to_owned()).collect();
         assert_eq!(names, [temp.path().join("input.txt.2"), temp.path().join("input.txt.1")]);
-        assert!(folder.unknown_rotated(&lineage, 5_000_000, 4).unwrap().is_empty(), "not written to since then");
+        // Nothing that was there before the source began.
+        let mut late = Lineage::default();
+        late.insert(Generation { generation: 5_000_000, root: 5_000_000, ..lineage.first().unwrap().clone() });
+        assert!(folder.unknown_rotated(&late, 4).unwrap().is_empty());
     }
 }

@@ -9,14 +9,17 @@ use crate::session::Cursor;
 use crate::state::StateFile;
 use crate::wake::Wake;
 use delivery::source::{Lineage, record_key};
-use log::info;
+use log::{Level, info};
 use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
 use service::{Context, Failure, Health, Shutdown, Stop};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a stop waits for a batch on the wire.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How often it is told that something changed under the reader.
+const CHANGED_AGAIN: Duration = Duration::from_secs(10);
 
 /// What outlives a connection.
 #[derive(Debug)]
@@ -44,6 +47,10 @@ pub(crate) struct Reader {
     pub(crate) missed: bool,
     /// A file that was left for its successor, and its length then.
     pub(crate) left: Option<(Content, u64)>,
+    /// What was last told to be read: a path and its generation.
+    pub(crate) told: Option<(PathBuf, Option<u64>)>,
+    /// When something changed under the reader, and was told.
+    changed: Option<Instant>,
     /// When the stream was last seen full.
     pub(crate) full_since: Option<Instant>,
     /// When it was last looked at whether Redis holds what it should.
@@ -126,6 +133,8 @@ impl Reader {
             stream_len: 0,
             last_id: StreamId::ZERO,
             refused: false,
+            told: None,
+            changed: None,
             finished: None,
             missed: false,
             left: None,
@@ -161,7 +170,15 @@ impl Reader {
                 service::metrics::error("foreign_entry");
                 self.refused = true;
             }
-            Interrupt::Changed(what) => info!("{what}; looking at what Redis and the folder hold"),
+            // Two readers on one file see this all the time.
+            Interrupt::Changed(what) => {
+                let quiet = self.changed.is_some_and(|told| told.elapsed() < CHANGED_AGAIN);
+                log::log!(
+                    if quiet { Level::Debug } else { Level::Info },
+                    "{what}; looking at what Redis and the folder hold"
+                );
+                self.changed = if quiet { self.changed } else { Some(Instant::now()) };
+            }
             Interrupt::Input(what) => {
                 service::metrics::error("input");
                 self.health.file(Err(what));
@@ -210,15 +227,16 @@ impl Reader {
         }
     }
 
-    /// `--once`: whether all that the input held at the start is confirmed. `None`: the service runs on.
-    pub(crate) fn once_done(&self, cursor: &Cursor, len: u64) -> Option<bool> {
+    /// `--once`: whether all that the input held at the start is confirmed, `offset` bytes being confirmed and the file `len` bytes long.
+    /// `None`: the service runs on.
+    pub(crate) fn once_done(&self, cursor: &Cursor, offset: u64, len: u64) -> Option<bool> {
         if !self.args.service.once {
             return None;
         }
         let here = cursor.content.inode();
         let at_path = Inode::at(self.folder.input()).ok().flatten();
-        let done = at_path == Some(here)
-            && self.once.is_none_or(|(inode, aim)| inode != here || cursor.window.offset() >= aim.min(len));
+        let done =
+            at_path == Some(here) && self.once.is_none_or(|(inode, aim)| inode != here || offset >= aim.min(len));
         Some(done)
     }
 }

@@ -73,7 +73,7 @@ impl Reader {
             self.store_state()?;
         }
         counter!(telemetry::RESUMES).increment(1);
-        match plan.resume {
+        let resumed = match plan.resume {
             Resume::Fresh => self.first_content().await,
             Resume::At(position) => self.locate(position, false, same_source).await,
             Resume::Renumber(position) => {
@@ -83,15 +83,22 @@ impl Reader {
                 );
                 self.locate(position, true, same_source).await
             }
-        }
-        .inspect(|cursor| {
+        };
+        resumed.inspect(|cursor| self.tell(cursor))
+    }
+
+    /// Says what is read; once, however often it is resumed.
+    fn tell(&mut self, cursor: &Cursor) {
+        let told = Some((cursor.content.path().to_owned(), cursor.generation));
+        if self.told != told {
             info!(
                 "reading {} from byte {} ({})",
                 cursor.content.path().display(),
                 cursor.window.offset(),
                 cursor.generation.map_or_else(|| "not begun".to_owned(), |g| format!("generation {g}")),
             );
-        })
+            self.told = told;
+        }
     }
 
     /// Writes generations to Redis that it does not know (any more).
@@ -162,6 +169,9 @@ impl Reader {
             let found = self.folder.find(&self.lineage, &generation, at.offset);
             match found.map_err(|e| Interrupt::input("read", self.folder.input(), &e))? {
                 Some(content) => {
+                    if content.path() != self.folder.input() {
+                        self.refuse_other_input(same_source)?;
+                    }
                     let number = (!renumber).then_some(generation.generation);
                     return self.open(content, number, begin, at.offset);
                 }
@@ -178,11 +188,7 @@ impl Reader {
     fn refuse_other_input(&self, same_source: bool) -> Result<(), Interrupt> {
         let path = self.folder.input().to_string_lossy();
         let known = self.lineage.last().map(|g| g.path.as_str()).unwrap_or_default();
-        if same_source && !self.lineage.iter().all(|g| g.path != path) || self.lineage.iter().any(|g| g.path == path) {
-            return Ok(());
-        }
-        let here = self.folder.current().map_err(|e| Interrupt::input("read", self.folder.input(), &e))?;
-        if here.is_none() {
+        if same_source || self.lineage.iter().any(|g| g.path == path) {
             return Ok(());
         }
         Err(Interrupt::Failure(Failure::config(format!(
@@ -246,9 +252,7 @@ impl Reader {
             let start = generation.and_then(|n| self.lineage.get(n)).map_or(first.start, |g| g.start);
             return Ok(Some(Next { content, generation, begin: Begin { root: Some(root), start, ..begin }, gone }));
         }
-        // Not those that were there before the newest known content began.
-        let since = self.lineage.iter().map(|g| g.root).max().unwrap_or(0);
-        let unknown = self.folder.unknown_rotated(&self.lineage, since, offset).map_err(fault)?.into_iter().next();
+        let unknown = self.folder.unknown_rotated(&self.lineage, offset).map_err(fault)?.into_iter().next();
         let content = match unknown {
             Some(content) => Some(content),
             None => self.folder.current().map_err(fault)?,

@@ -143,6 +143,10 @@ impl Reader {
                 let done = batch.confirm(connection).await?;
                 self.confirmed(&batch, done.stream_len);
                 confirmed = batch.end;
+                // What was added since the start is for the next run, however fast it comes.
+                if self.once_done(&cursor, confirmed.offset, u64::MAX) == Some(true) {
+                    return Ok(());
+                }
             }
         }
     }
@@ -196,7 +200,7 @@ impl Reader {
         cursor.len = len;
         self.health.file(Ok(()));
 
-        let once = self.once_done(cursor, len);
+        let once = self.once_done(cursor, offset, len);
         if once == Some(true) {
             return Ok(Idle::Done);
         }

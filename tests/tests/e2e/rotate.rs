@@ -378,3 +378,97 @@ fn an_emptied_redis_gets_the_rotated_contents_again() {
     let mut writer = log.rig.writer().start();
     log.finish(&mut reader, &mut writer);
 }
+
+#[test]
+fn contents_that_came_and_went_while_the_reader_was_down() {
+    let mut log = Log::new();
+    log.write(1000);
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().start();
+    log.wait_delivered();
+    reader.kill9();
+    // Five contents that no reader ever saw at the input's path; the clock of the file system tells them apart.
+    for n in 1..=6 {
+        log.write(100 * n);
+        let written = std::time::Instant::now();
+        fs::rename(&log.rig.input, log.rotated(&format!(".2026-11-{n:02}"))).unwrap();
+        wait::until("the file system's clock has ticked", || written.elapsed().as_millis() > 20);
+    }
+    log.write(50);
+    let mut reader = log.rig.reader().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn a_copy_holds_what_was_not_read_before_the_input_was_truncated() {
+    let mut log = Log::new();
+    log.write(1000);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    reader.freeze();
+    log.write(500);
+    fs::copy(&log.rig.input, log.rotated(".1")).unwrap();
+    fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
+    reader.thaw();
+    log.write(300);
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn written_anew_while_a_long_line_is_unfinished() {
+    let mut log = Log::new();
+    log.write(10);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    let begun = vec![b'a'; 5000];
+    log.rig.append_input(&begun);
+    wait::until("the reader has seen the unfinished line", || {
+        reader.metrics().get("reader_input_size_bytes") == Some(log.all.len() as f64 + 5000.0)
+    });
+    // The same first bytes, more than are compared at the position; others behind them.
+    let mut anew = log.all.clone();
+    anew.extend_from_slice(&[b'a'; 4000]);
+    anew.extend_from_slice(&[b'b'; 4000]);
+    anew.push(b'\n');
+    let temporary = log.rig.folder.join("anew");
+    fs::write(&temporary, &anew).unwrap();
+    reader.freeze();
+    fs::write(&log.rig.input, &anew).unwrap();
+    reader.thaw();
+    log.all.extend_from_slice(&begun);
+    log.all.extend_from_slice(&anew);
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn a_start_at_the_end_counts_from_the_first_look() {
+    let mut log = Log::new();
+    log.rig.append_input(b"old line\nunfinished");
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().set("--from", "end").start();
+    wait::until("the reader has begun", || reader.log().contains("begins at byte 9"));
+    reader.kill9();
+    log.rig.append_input(b" no more\nnew\n");
+    log.all = b"unfinished no more\nnew\n".to_vec();
+    let mut reader = log.rig.reader().set("--from", "end").start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn the_old_file_is_followed_until_the_new_one_is_written_to() {
+    let mut log = Log::new();
+    log.write(100);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    let old = log.rotated(".1");
+    fs::rename(&log.rig.input, &old).unwrap();
+    fs::write(&log.rig.input, b"").unwrap();
+    let renamed = std::time::Instant::now();
+    wait::until("the old file was quiet for longer than the grace", || renamed.elapsed().as_millis() > 2500);
+    let late = b"late line\n";
+    std::io::Write::write_all(&mut fs::File::options().append(true).open(&old).unwrap(), late).unwrap();
+    log.all.extend_from_slice(late);
+    log.wait_delivered();
+    log.write(100);
+    log.finish(&mut reader, &mut writer);
+}
