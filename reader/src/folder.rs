@@ -136,18 +136,24 @@ impl Folder {
     /// Whether a name is one that rotation gives: the input's name and a number or date behind it, or before its extension
     /// (`input.txt.1`, `input.txt-20261123`, `input-2026-11-23.txt`). Compressed files are none: their bytes are others.
     fn is_rotated_name(&self, path: &Path) -> bool {
-        let text = |p: Option<&std::ffi::OsStr>| p.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let name = text(path.file_name());
-        let (input, stem) = (text(self.input.file_name()), text(self.input.file_stem()));
-        let marks = |middle: &str| {
-            middle.bytes().any(|b| b.is_ascii_digit())
-                && middle.bytes().all(|b| b.is_ascii_digit() || b"._-T:".contains(&b))
-        };
-        let behind = name.strip_prefix(&input).is_some_and(marks);
-        let extension = input.strip_prefix(&stem).unwrap_or_default();
-        let inside = name.strip_prefix(&stem).and_then(|n| n.strip_suffix(extension)).is_some_and(marks);
-        behind || inside
+        // Behind a symbolic link, it is the file that is rotated.
+        let target = fs::canonicalize(&self.input).unwrap_or_else(|_| self.input.clone());
+        is_rotated(path, &self.input) || is_rotated(path, &target)
     }
+}
+
+fn is_rotated(path: &Path, input: &Path) -> bool {
+    let text = |p: Option<&std::ffi::OsStr>| p.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = text(path.file_name());
+    let (input, stem) = (text(input.file_name()), text(input.file_stem()));
+    let marks = |middle: &str| {
+        middle.bytes().any(|b| b.is_ascii_digit())
+            && middle.bytes().all(|b| b.is_ascii_digit() || b"._-T:".contains(&b))
+    };
+    let behind = name.strip_prefix(&input).is_some_and(marks);
+    let extension = input.strip_prefix(&stem).unwrap_or_default();
+    let inside = name.strip_prefix(&stem).and_then(|n| n.strip_suffix(extension)).is_some_and(marks);
+    behind || inside
 }
 
 #[cfg(test)]

@@ -234,9 +234,11 @@ impl Reader {
             return None;
         }
         let here = cursor.content.inode();
-        let at_path = Inode::at(self.folder.input()).ok().flatten();
-        let done =
-            at_path == Some(here) && self.once.is_none_or(|(inode, aim)| inode != here || offset >= aim.min(len));
+        let done = match self.once {
+            Some((inode, aim)) if inode == here => offset >= aim.min(len),
+            // Another one has taken its place.
+            _ => Inode::at(self.folder.input()).ok().flatten() == Some(here),
+        };
         Some(done)
     }
 }

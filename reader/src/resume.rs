@@ -18,6 +18,9 @@ use service::Failure;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// How many generations are kept before the oldest are forgotten.
+const GENERATIONS: usize = 64;
+
 /// A content that comes next.
 #[derive(Debug)]
 pub(crate) struct Next {
@@ -314,7 +317,40 @@ impl Reader {
         self.lineage.insert(ours);
         self.expected.link = self.link();
         cursor.generation = Some(number);
+        cursor.fresh = true;
+        self.forget(connection).await?;
         self.store_state()
+    }
+
+    /// Forgets the oldest generations when there are many: those whose content is gone, and whose entries every group has acknowledged
+    /// (they were trimmed).
+    async fn forget(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        let many = self.lineage.iter().count().saturating_sub(GENERATIONS);
+        if many == 0 {
+            return Ok(());
+        }
+        let entries = connection.send(&XRange::new(&self.keys.stream, ..).count(1)).await?;
+        let oldest = entries.first().map_or(self.last_id.ms, |entry| entry.id.ms);
+        let mut gone = Vec::new();
+        for generation in self.lineage.iter().take(many.min(16)) {
+            let fault = |error: std::io::Error| Interrupt::input("read", self.folder.input(), &error);
+            let acknowledged = generation.generation < oldest;
+            if !acknowledged || self.folder.find(&self.lineage, generation, generation.start).map_err(fault)?.is_some()
+            {
+                break;
+            }
+            gone.push(generation.generation);
+        }
+        let frame = connection.send(&cmd("HGETALL").arg(&self.keys.source)).await?;
+        for (name, value) in fields(&frame).filter(|(name, _)| name.starts_with(b"next:")) {
+            if serde_json::from_slice::<Generation>(value).is_ok_and(|g| gone.contains(&g.generation)) {
+                connection.send(&cmd("HDEL").arg(&self.keys.source).arg(name)).await?;
+            }
+        }
+        for generation in gone {
+            self.lineage.remove(generation);
+        }
+        Ok(())
     }
 
     /// A number for the next generation. When others use the stream, it is worth a few milliseconds to get one of the past, which none of

@@ -53,6 +53,8 @@ pub(crate) struct Cursor {
     replaced: Option<Instant>,
     /// The content's length when it was last looked at.
     len: u64,
+    /// Whether the generation has just begun, and nothing was sent in it.
+    pub(crate) fresh: bool,
     /// Whether it was told that the file was truncated.
     truncated: bool,
 }
@@ -79,6 +81,7 @@ impl Cursor {
             flush: false,
             replaced: None,
             len,
+            fresh: false,
             truncated: false,
         })
     }
@@ -120,6 +123,9 @@ impl Reader {
             }
             if executing.is_none() {
                 if let Some(mut batch) = queued.take() {
+                    if std::mem::take(&mut cursor.fresh) {
+                        self.still_begins_so(&cursor)?;
+                    }
                     batch.execute(connection).await?;
                     executing = Some(batch);
                     continue;
@@ -148,6 +154,16 @@ impl Reader {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Between the look at its first bytes and the reading of them, a content can be truncated and written anew.
+    fn still_begins_so(&self, cursor: &Cursor) -> Result<(), Interrupt> {
+        let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g)) else { return Ok(()) };
+        match cursor.content.has_head_of(generation) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Interrupt::Changed("the input was written anew")),
+            Err(error) => Err(Interrupt::input("read", cursor.content.path(), &error)),
         }
     }
 

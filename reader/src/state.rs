@@ -2,6 +2,7 @@
 
 use delivery::source::{Generation, Lineage};
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,9 +23,16 @@ impl StateFile {
     /// The state file of an input that goes to a stream.
     pub(crate) fn new(folder: &Path, input: &Path, stream: &str) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let stream: String =
-            stream.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '%' }).collect();
-        Self { path: folder.join(format!(".{name}.{stream}.source.json")) }
+        // Every other byte as %XX, so that two streams never share a file.
+        let mut escaped = String::new();
+        for byte in stream.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+                escaped.push(char::from(byte));
+            } else {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        }
+        Self { path: folder.join(format!(".{name}.{escaped}.source.json")) }
     }
 
     pub(crate) fn path(&self) -> &Path {

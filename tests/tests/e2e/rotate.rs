@@ -443,13 +443,13 @@ fn written_anew_while_a_long_line_is_unfinished() {
 #[test]
 fn a_start_at_the_end_counts_from_the_first_look() {
     let mut log = Log::new();
-    log.rig.append_input(b"old line\nunfinished");
+    log.rig.append_input(b"old line\n");
     let mut writer = log.rig.writer().start();
     let mut reader = log.rig.reader().set("--from", "end").start();
     wait::until("the reader has begun", || reader.log().contains("begins at byte 9"));
     reader.kill9();
-    log.rig.append_input(b" no more\nnew\n");
-    log.all = b"unfinished no more\nnew\n".to_vec();
+    log.rig.append_input(b"new\n");
+    log.all = b"new\n".to_vec();
     let mut reader = log.rig.reader().set("--from", "end").start();
     log.finish(&mut reader, &mut writer);
 }
@@ -470,5 +470,46 @@ fn the_old_file_is_followed_until_the_new_one_is_written_to() {
     log.all.extend_from_slice(late);
     log.wait_delivered();
     log.write(100);
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn rotated_beside_the_target_of_a_symlink() {
+    let mut log = Log::new();
+    // As a container's log: the link keeps its name, the file behind it is rotated.
+    let pods = log.rig.folder.join("pods");
+    fs::create_dir(&pods).unwrap();
+    let target = pods.join("0.log");
+    std::os::unix::fs::symlink(&target, &log.rig.input).unwrap();
+    log.write(1000);
+    let mut writer = log.rig.writer().start();
+    let mut reader = log.rig.reader().start();
+    log.wait_delivered();
+    reader.kill9();
+    for n in 1..=3 {
+        log.write(100);
+        let written = std::time::Instant::now();
+        fs::rename(&target, pods.join(format!("0.log.20261124-{n}"))).unwrap();
+        wait::until("the file system's clock has ticked", || written.elapsed().as_millis() > 20);
+    }
+    log.write(50);
+    let mut reader = log.rig.reader().start();
+    log.finish(&mut reader, &mut writer);
+}
+
+#[test]
+fn many_rotations_do_not_pile_up() {
+    let mut log = Log::new();
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    for _ in 0..80 {
+        log.write(3);
+        log.wait_delivered();
+        // Truncated in place: what was there is gone at once.
+        fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
+    }
+    log.write(3);
+    log.wait_delivered();
+    let fields = log.rig.redis.cli("HLEN {line_stream}:source").int();
+    assert!(fields <= 70, "{fields} fields in the source record");
     log.finish(&mut reader, &mut writer);
 }
