@@ -70,7 +70,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
             let mut connection = connector.connect().await?;
             loop {
                 match reader.session(&mut connection).await {
-                    Ok(()) => return Ok::<(), Interrupt>(()),
+                    Ok(()) => return Ok::<(), Stop>(()),
                     Err(interrupt) => {
                         if reader.recover(interrupt, &mut connection).await? == Then::Reconnect {
                             break;
@@ -85,14 +85,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        done = work => done.map_err(|interrupt| match interrupt {
-            Interrupt::Shutdown => Stop::Shutdown,
-            Interrupt::Failure(failure) => Stop::Failure(failure),
-            Interrupt::Redis(error) => Stop::Failure(Failure::failed(error)),
-            Interrupt::Input(text) => Stop::Failure(Failure::failed(text)),
-            Interrupt::Changed(text) => Stop::Failure(Failure::failed(text)),
-            Interrupt::Refused => Stop::Failure(Failure::failed("Redis refused an ID")),
-        }),
+        done = work => done,
         () = stop => {
             info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
             Err(Stop::Shutdown)
@@ -151,10 +144,10 @@ impl Reader {
     }
 
     /// After an interrupt: says what happened, waits as long as it makes sense, and clears the connection.
-    async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Interrupt> {
+    async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
         match interrupt {
             Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
-                return Err(Interrupt::Failure(Failure::config(format!(
+                return Err(Stop::Failure(Failure::config(format!(
                     "--stream {}: the key holds another type ({error}); allowed: a stream, or a key that does not exist",
                     self.keys.stream
                 ))));
@@ -162,9 +155,6 @@ impl Reader {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis(Err(error.to_string()));
-                if error.closes_connection() {
-                    return Ok(Then::Reconnect);
-                }
             }
             Interrupt::Refused => {
                 service::metrics::error("foreign_entry");
@@ -183,13 +173,14 @@ impl Reader {
                 service::metrics::error("input");
                 self.health.file(Err(what));
             }
-            other => return Err(other),
+            Interrupt::Failure(failure) => return Err(Stop::Failure(failure)),
+            Interrupt::Shutdown => return Err(Stop::Shutdown),
         }
         let delay = self.backoff.next_delay();
         self.health.progress();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = self.shutdown.requested() => return Err(Interrupt::Shutdown),
+            () = self.shutdown.requested() => return Err(Stop::Shutdown),
         }
         // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
         match connection.send(&cmd("DISCARD")).await {

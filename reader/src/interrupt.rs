@@ -1,6 +1,6 @@
 //! Why a session ends before the work does.
 
-use service::{Failure, Stop};
+use service::Failure;
 use std::io;
 use std::path::Path;
 
@@ -37,14 +37,5 @@ impl From<resp::Error> for Interrupt {
 impl From<Failure> for Interrupt {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
-    }
-}
-
-impl From<Stop> for Interrupt {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Shutdown => Self::Shutdown,
-            Stop::Failure(failure) => Self::Failure(failure),
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! | `resume.rs` | where to go on, from what Redis and the folder hold |
 //! | `batch.rs` | one transaction on the wire |
 //! | `follow.rs` | the loop over sessions |
+//! | `interrupt.rs` | why a session ends before the work does |
 //! | `wake.rs` | file events |
 //! | `telemetry.rs` | metrics |
 

@@ -379,8 +379,10 @@ impl Reader {
         offset: u64,
     ) -> Result<Cursor, Interrupt> {
         self.wake.watch(content.path());
-        Cursor::open(content, self.args.framing.framing(), generation, begin, offset)
-            .map_err(|error| Interrupt::input("read", self.folder.input(), &error))
+        let cursor = Cursor::open(content, self.args.framing.framing(), generation, begin, offset)
+            .map_err(|error| Interrupt::input("read", self.folder.input(), &error))?;
+        self.health.file(Ok(()));
+        Ok(cursor)
     }
 
     fn load_state(&self) -> Result<Lineage, Interrupt> {

@@ -214,7 +214,11 @@ impl Reader {
         }
         let grown = len > offset + pending;
         cursor.len = len;
-        self.health.file(Ok(()));
+        let at_path = Inode::at(self.folder.input()).map_err(|e| fault(self.folder.input(), &e))?;
+        self.health.file(match at_path {
+            Some(_) => Ok(()),
+            None => Err(format!("{} is gone; following the file that was there", self.folder.input().display())),
+        });
 
         let once = self.once_done(cursor, offset, len);
         if once == Some(true) {
@@ -229,7 +233,6 @@ impl Reader {
             cursor.flush_rest();
             return Ok(Idle::Again);
         }
-        let at_path = Inode::at(self.folder.input()).map_err(|e| fault(self.folder.input(), &e))?;
         let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
         if replaced && cursor.quiet_since_replaced(self.args.service.once) {
             let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g).cloned()) else {
@@ -327,9 +330,9 @@ impl Reader {
                 self.keys.stream, self.stream_len, self.args.max_backlog
             );
         }
-        self.full_since = Some(Instant::now());
         gauge!(telemetry::WAITING).set(1.0);
         while self.room() == 0 && !self.shutdown.is_requested() {
+            self.full_since = Some(Instant::now());
             self.health.progress();
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}

@@ -200,3 +200,53 @@ fn nothing_but_a_stalled_connection_at_the_start() {
     writer.stop();
     rig.assert_identical();
 }
+
+/// A connection that comes up and dies with the first batch, again and again, is no reason to hammer Redis.
+fn is_patient(whose: Whose) {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    let proxy = Proxy::start(rig.redis.port());
+    let through = |launch: Launch| launch.set("--redis-url", proxy.url());
+    let mut service = match whose {
+        Whose::Reader => through(rig.reader()),
+        Whose::Writer => {
+            rig.reader().once().run_ok();
+            through(rig.writer())
+        }
+    }
+    .start();
+    let begun = std::time::Instant::now();
+    let mut seen = 0;
+    wait::until("some time passes", || {
+        let accepted = proxy.accepted();
+        if accepted != seen {
+            seen = accepted;
+            // Enough for the handshake and a PING, not for a batch.
+            proxy.cut_after(Way::Replies, 600);
+        }
+        begun.elapsed() > Duration::from_secs(3)
+    });
+    let accepted = proxy.accepted();
+    assert!((2..=60).contains(&accepted), "{accepted} connections in 3 s: {}", service.log());
+    proxy.heal();
+    proxy.cut();
+    let mut other = match whose {
+        Whose::Reader => rig.writer(),
+        Whose::Writer => rig.reader(),
+    }
+    .start();
+    rig.wait_delivered();
+    other.stop();
+    service.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_reader_whose_connections_die_with_each_batch_is_patient() {
+    is_patient(Whose::Reader);
+}
+
+#[test]
+fn a_writer_whose_connections_die_with_each_batch_is_patient() {
+    is_patient(Whose::Writer);
+}

@@ -251,8 +251,11 @@ fn deleted_while_it_is_still_being_read() {
     log.write(20_000);
     wait::until("the reader waits", || log.rig.stream_len() >= 1000);
     fs::remove_file(&log.rig.input).unwrap();
-    log.write(1000);
     let mut writer = log.rig.writer().start();
+    log.wait_delivered();
+    wait::until("the reader says that the file is gone", || reader.readyz().1.contains("is gone"));
+    log.write(1000);
+    wait::until("the reader is ready again", || reader.readyz().0 == 200);
     log.finish(&mut reader, &mut writer);
 }
 
