@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::debug;
-use metrics::{counter, gauge};
+use metrics::counter;
 use resp::{Backoff, Config, Connection, Error, ErrorKind, cmd};
 
-use crate::metrics::{REDIS_RECONNECTS, REDIS_UP, redis_error};
+use crate::metrics::{REDIS_RECONNECTS, redis_error};
 use crate::{Failure, Health, Shutdown};
 
 /// How long nothing may move while a reply is awaited. With the time that connecting takes well below [`crate::HEARTBEAT_LIMIT`],
@@ -117,13 +117,11 @@ impl Connector {
             counter!(REDIS_RECONNECTS).increment(1);
         }
         self.connected = true;
-        gauge!(REDIS_UP).set(1.0);
         self.health.progress();
         self.health.redis(Ok(()));
     }
 
     fn down(&self, error: &Error) {
-        gauge!(REDIS_UP).set(0.0);
         self.health.redis(Err(error.to_string()));
     }
 

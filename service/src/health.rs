@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use metrics::gauge;
+
+use crate::metrics::REDIS_UP;
 
 /// How old the last heartbeat may be before `/healthz` says that the work hangs.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
@@ -46,6 +49,8 @@ struct Inner {
 #[derive(Debug)]
 struct Part {
     name: &'static str,
+    /// 1 while it is well, else 0.
+    gauge: Option<&'static str>,
     state: Mutex<State>,
 }
 
@@ -71,8 +76,8 @@ impl Health {
             limit,
             begun: Instant::now(),
             heartbeat: AtomicU64::new(0),
-            redis: Part::new("redis"),
-            file: Part::new("file"),
+            redis: Part::new("redis", Some(REDIS_UP)),
+            file: Part::new("file", None),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -141,8 +146,8 @@ impl Default for Health {
 }
 
 impl Part {
-    const fn new(name: &'static str) -> Self {
-        Self { name, state: Mutex::new(State { well: None, logged: Vec::new() }) }
+    const fn new(name: &'static str, gauge: Option<&'static str>) -> Self {
+        Self { name, gauge, state: Mutex::new(State { well: None, logged: Vec::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -164,6 +169,10 @@ impl Part {
                 state.logged.push(reason.clone());
             }
             Err(_) => {}
+        }
+        // Before the lock is given back: whoever is told that it is not ready finds the gauge at 0.
+        if let Some(name) = self.gauge {
+            gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });
         }
         state.well = Some(well);
     }

@@ -84,7 +84,7 @@ impl Metric {
 const SHARED: [Metric; 4] = [
     Metric::counter(ERRORS, "Errors, by kind").labelled(),
     Metric::counter(REDIS_RECONNECTS, "Connections to Redis made after the first one"),
-    Metric::gauge(REDIS_UP, "1 while there is a connection to Redis, else 0"),
+    Metric::gauge(REDIS_UP, "1 while Redis can be used, else 0"),
     Metric::gauge(BUILD_INFO, "Always 1; the labels tell the version").labelled(),
 ];
 
