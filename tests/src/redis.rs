@@ -200,6 +200,12 @@ impl RedisServer {
         self.port.number()
     }
 
+    /// What it keeps when it dies.
+    #[must_use]
+    pub const fn persistence(&self) -> Persistence {
+        self.persistence
+    }
+
     /// Its URL over TCP.
     #[must_use]
     pub fn url(&self) -> String {

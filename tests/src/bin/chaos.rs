@@ -1,4 +1,4 @@
-//! `chaos --minutes N --seed S`: kills and freezes reader, writer and Redis at random moments while a file grows, then checks the output.
+//! `chaos --minutes N --seed S`: rounds of random faults while a file grows; each ends with the check of the output.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use e2e::chaos::{self, Plan};
 
-/// Kill and freeze reader, writer and Redis at random moments while a file grows; then the output must be the input
+/// Random faults of reader, writers, Redis and the network while a file grows; then the output must be the input
 #[derive(Debug, Parser)]
 struct Args {
     /// For how long
@@ -28,12 +28,13 @@ fn main() -> ExitCode {
     let end = Instant::now() + Duration::from_secs_f64(args.minutes * 60.0);
     let mut seed = first;
     while Instant::now() < end || seed == first {
-        println!("seed {seed}");
         let time = Duration::from_secs_f64(args.round).min(end.saturating_duration_since(Instant::now()));
-        match chaos::run(Plan { time, seed, chunk: seed % 2 == 1 }) {
+        let plan = Plan::of_seed(seed, time);
+        println!("{plan}");
+        match chaos::run(plan) {
             Ok(report) => println!("{report}"),
             Err(wrong) => {
-                println!("{wrong}\nagain: --seed {seed}");
+                println!("{wrong}\nagain: SEED={seed} cargo xtask chaos");
                 return ExitCode::FAILURE;
             }
         }

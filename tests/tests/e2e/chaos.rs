@@ -2,22 +2,33 @@
 
 use std::time::Duration;
 
+use e2e::Persistence;
 use e2e::chaos::{Plan, run};
 
-fn survives(chunk: bool) {
-    let seed = e2e::seed();
-    match run(Plan { time: Duration::from_secs(15), seed, chunk }) {
+fn survives(change: impl FnOnce(Plan) -> Plan) {
+    let plan = Plan::of_seed(e2e::seed() & !7, Duration::from_secs(15));
+    match run(change(plan)) {
         Ok(report) => println!("{report}"),
         Err(wrong) => panic!("{wrong}"),
     }
 }
 
 #[test]
-fn everything_dies_at_random_moments() {
-    survives(false);
+fn everything_fails_at_random_moments() {
+    survives(|plan| Plan { persistence: Persistence::Everysec, ..plan });
 }
 
 #[test]
-fn everything_dies_at_random_moments_with_chunks() {
-    survives(true);
+fn everything_fails_at_random_moments_with_chunks() {
+    survives(|plan| Plan { chunk: true, ..plan });
+}
+
+#[test]
+fn everything_fails_at_random_moments_while_the_input_is_rotated() {
+    survives(|plan| Plan { rotates: true, ..plan });
+}
+
+#[test]
+fn everything_fails_at_random_moments_with_three_writers() {
+    survives(|plan| Plan { writers: 3, ..plan });
 }

@@ -1,0 +1,205 @@
+//! What runs in a round, and how it is struck.
+
+use std::path::PathBuf;
+
+use super::Plan;
+use super::fault::Fault;
+use super::source::Source;
+use crate::binaries::Program;
+use crate::proxy::Proxy;
+use crate::redis::Persistence;
+use crate::rig::{self, Rig, STREAM};
+use crate::service::{Launch, Service};
+use crate::wait;
+
+/// Bytes a second by which the input grows.
+const RATE: f64 = 2_000_000.0;
+
+pub(super) struct Stage {
+    // In the order in which they are to end.
+    reader: Runner,
+    writers: Vec<Runner>,
+    pub(super) source: Source,
+    /// All bytes ever written to the input.
+    pub(super) all: PathBuf,
+    rig: Rig,
+}
+
+/// A service behind a proxy of its own.
+struct Runner {
+    service: Service,
+    launch: Launch,
+    proxy: Proxy,
+}
+
+impl Runner {
+    fn start(launch: Launch, port: u16) -> Self {
+        let proxy = Proxy::start(port);
+        let launch = launch.set("--redis-url", proxy.url());
+        Self { service: launch.start(), launch, proxy }
+    }
+
+    fn start_again(&mut self) {
+        self.service = self.launch.start();
+    }
+}
+
+impl Stage {
+    pub(super) fn new(plan: Plan) -> Self {
+        let rig = Rig::with(plan.persistence);
+        let port = rig.redis.port();
+        let reader = rig.reader().set("--framing", if plan.chunk { "chunk" } else { "line" });
+        let writer = |nth: usize| {
+            let writer = rig.writer().set("--consumer", nth.to_string()).set("--output", output(&rig, nth));
+            Runner::start(if plan.writers > 1 { writer.set("--claim-idle", "2s") } else { writer }, port)
+        };
+        let writers = (0..plan.writers).map(writer).collect();
+        let all = rig.folder.join("all");
+        let source = Source::start(&rig.input, &all, RATE, plan.seed);
+        Self { reader: Runner::start(reader, port), writers, source, all, rig }
+    }
+
+    /// The fault comes, and goes again after a random time.
+    pub(super) fn strike(&mut self, fault: Fault, rng: &mut fastrand::Rng) {
+        let Self { reader, writers, source, rig, .. } = self;
+        let writer = rng.usize(..writers.len());
+        let writer = &mut writers[writer];
+        match fault {
+            Fault::ReaderKilled => reader.service.kill9(),
+            Fault::ReaderStopped => reader.service.stop(),
+            Fault::ReaderFrozen => reader.service.freeze(),
+            Fault::ReaderCut => reader.proxy.cut(),
+            Fault::ReaderStalled => reader.proxy.stall(),
+            Fault::ReaderRepliesLost => reader.proxy.drop_replies(),
+            Fault::ReaderRefused => reader.proxy.refuse(),
+            Fault::WriterKilled => writer.service.kill9(),
+            Fault::WriterStopped => writer.service.stop(),
+            Fault::WriterFrozen => writer.service.freeze(),
+            Fault::WriterCut => writer.proxy.cut(),
+            Fault::WriterStalled => writer.proxy.stall(),
+            Fault::WriterRepliesLost => writer.proxy.drop_replies(),
+            Fault::WriterRefused => writer.proxy.refuse(),
+            Fault::RedisKilled | Fault::RedisLosesTail => rig.redis.kill9(),
+            Fault::RedisFrozen => rig.redis.freeze(),
+            Fault::RedisFlushed => rig.redis.flushall(),
+            Fault::ReaderAndWriterKilled | Fault::AllKilled => {
+                reader.service.kill9();
+                writer.service.kill9();
+                if fault == Fault::AllKilled {
+                    rig.redis.kill9();
+                }
+            }
+            Fault::Renamed => source.rename(),
+            Fault::CopiedAndTruncated => source.copy_and_truncate(),
+        }
+        wait::random_moment(rng, 0..800);
+        match fault {
+            Fault::ReaderKilled | Fault::ReaderStopped => reader.start_again(),
+            Fault::ReaderFrozen => reader.service.thaw(),
+            Fault::ReaderStalled | Fault::ReaderRefused => reader.proxy.heal(),
+            Fault::WriterKilled | Fault::WriterStopped => writer.start_again(),
+            Fault::WriterFrozen => writer.service.thaw(),
+            Fault::WriterStalled | Fault::WriterRefused => writer.proxy.heal(),
+            // A connection that has lost bytes can only end.
+            Fault::ReaderRepliesLost | Fault::WriterRepliesLost => {
+                let proxy = if fault == Fault::ReaderRepliesLost { &reader.proxy } else { &writer.proxy };
+                proxy.cut();
+                proxy.heal();
+            }
+            Fault::RedisKilled => rig.redis.start_again(),
+            Fault::RedisLosesTail => {
+                if rig.redis.persistence() != Persistence::None {
+                    rig.redis.lose_tail(rng.u64(..2_000_000));
+                }
+                rig.redis.start_again();
+            }
+            Fault::RedisFrozen => rig.redis.thaw(),
+            Fault::ReaderAndWriterKilled | Fault::AllKilled => {
+                if fault == Fault::AllKilled {
+                    rig.redis.start_again();
+                }
+                reader.start_again();
+                writer.start_again();
+            }
+            Fault::ReaderCut | Fault::WriterCut | Fault::RedisFlushed | Fault::Renamed | Fault::CopiedAndTruncated => {}
+        }
+    }
+
+    pub(super) fn outputs(&self) -> Vec<PathBuf> {
+        (0..self.writers.len()).map(|nth| output(&self.rig, nth)).collect()
+    }
+
+    /// Bytes in all outputs.
+    pub(super) fn written(&self) -> u64 {
+        self.outputs().iter().map(|path| rig::len(path)).sum()
+    }
+
+    /// The reader has sent all, and the group has acknowledged all.
+    ///
+    /// # Errors
+    ///
+    /// What is missing.
+    pub(super) fn done(&mut self) -> Result<(), String> {
+        let sent = self.reader.service.metric("reader_input_position_bytes");
+        let size = rig::len(&self.rig.input);
+        if sent != size as f64 {
+            return Err(format!("the reader is at {sent} of {size} bytes"));
+        }
+        let last = self.rig.redis.call(&["XINFO", "STREAM", STREAM]).field("last-generated-id").text();
+        let (delivered, pending) = (self.rig.group_field("last-delivered-id").text(), self.rig.pending());
+        if delivered == last && pending == 0 {
+            return Ok(());
+        }
+        Err(format!("the group was given the entries up to {delivered} of {last}, and {pending} are pending"))
+    }
+
+    /// What the metrics tell must be true: nothing was lost.
+    pub(super) fn check_metrics(&mut self) -> Result<(), String> {
+        let of_writers = self.writers.iter_mut().map(|writer| (&mut writer.service, "writer_gap_bytes_total"));
+        let of_reader = ["reader_unreadable_bytes_total", "reader_unreadable_contents_total"];
+        for (service, name) in of_writers {
+            none(service, name)?;
+        }
+        of_reader.iter().try_for_each(|name| none(&mut self.reader.service, name))
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.reader.service.stop();
+        self.writers.iter_mut().for_each(|writer| writer.service.stop());
+    }
+
+    /// All outputs in the order of the source.
+    pub(super) fn merge(&self) -> Result<PathBuf, String> {
+        let merge = self.rig.command(Program::Writer).word("merge");
+        let mut merge = self.outputs().iter().fold(merge, |merge, path| merge.word("--output").word(path)).run();
+        match merge.code() {
+            Some(0) => Ok(merge.process().stdout_path()),
+            code => Err(format!("writer merge ended with {code:?}: {}", merge.log())),
+        }
+    }
+
+    pub(super) fn keep(&mut self) -> PathBuf {
+        self.rig.folder.keep()
+    }
+
+    pub(super) fn logs(&self) -> String {
+        let tail = |(name, service): (&str, &Service)| {
+            let log = service.log();
+            let lines: Vec<&str> = log.lines().collect();
+            format!("--- {name}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
+        };
+        let writers = self.writers.iter().map(|writer| ("writer", &writer.service));
+        [("reader", &self.reader.service)].into_iter().chain(writers).map(tail).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn output(rig: &Rig, nth: usize) -> PathBuf {
+    rig.folder.join(&format!("out/output-{nth}.txt"))
+}
+
+fn none(service: &mut Service, name: &str) -> Result<(), String> {
+    match service.metric(name) {
+        0.0 => Ok(()),
+        bytes => Err(format!("{name} is {bytes}, although nothing was lost")),
+    }
+}

@@ -1,0 +1,44 @@
+//! Kills, freezes and cuts at random moments while a file grows, for as long as is wanted.
+
+use clap::Args;
+
+use crate::child::Child;
+use crate::interrupt::Interrupt;
+use crate::server::{self, REDIS_SERVER};
+use crate::{Result, cargo};
+
+#[derive(Args)]
+pub(crate) struct ChaosArgs {
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive)]
+    minutes: f64,
+
+    /// Repeats a run; each round prints its own
+    #[arg(long, env = "SEED")]
+    seed: Option<u64>,
+
+    /// Length of a round in seconds; each round begins with new files
+    #[arg(long, default_value_t = 30.0, value_parser = positive)]
+    round: f64,
+}
+
+fn positive(text: &str) -> std::result::Result<f64, String> {
+    let allowed = || "allowed: a number above 0".to_owned();
+    text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0).ok_or_else(allowed)
+}
+
+pub(crate) fn run(args: &ChaosArgs) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
+    let server = server::find_or_install(&interrupt)?;
+    println!("redis-server: {}", server.display());
+    println!("building reader and writer (release)");
+    let binaries = cargo::build(true, &interrupt)?;
+    let mut command = cargo::command(&["run", "--quiet", "--release", "--package", "e2e", "--bin", "chaos", "--"])?;
+    command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
+    command.arg("--minutes").arg(args.minutes.to_string()).arg("--round").arg(args.round.to_string());
+    match args.seed {
+        Some(seed) => command.arg("--seed").arg(seed.to_string()),
+        None => command.env_remove("SEED"),
+    };
+    Child::spawn("chaos", &mut command)?.must_succeed(&interrupt)
+}
