@@ -13,11 +13,12 @@
 //! | `port.rs` | TCP ports that no other test has |
 //! | `http.rs` | GET, and Prometheus' text format |
 //! | `proxy.rs` | a TCP proxy that misbehaves on demand |
+//! | `tamper.rs` | system calls that fail on demand |
 //! | `text.rs` | inputs: real text, hard bytes, numbered lines |
 //! | `growth.rs` | a file that grows while the test goes on |
 //! | `check.rs` | whether the output is the input, else the first difference in words |
 //! | `wait.rs` | waiting for a condition, with a deadline |
-//! | `chaos.rs` | random kills of everything, then the check |
+//! | `chaos/` | random faults of everything, then the check |
 //!
 //! Everything here panics when it cannot do its work: that is how tests fail.
 
@@ -36,6 +37,7 @@ pub mod proxy;
 pub mod redis;
 pub mod rig;
 pub mod service;
+mod tamper;
 pub mod text;
 pub mod wait;
 
@@ -49,6 +51,7 @@ pub use proxy::Proxy;
 pub use redis::{Persistence, RedisServer};
 pub use rig::Rig;
 pub use service::{Launch, Service};
+pub use tamper::Tamper;
 
 /// A seed for the test's random numbers: `SEED` of the environment, else a new one. It is printed, so that a run can be repeated.
 #[must_use]

@@ -5,6 +5,7 @@
 mod backpressure;
 mod bytes;
 mod chaos;
+mod disk;
 mod follow;
 mod harness;
 mod health;
