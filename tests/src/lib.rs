@@ -13,6 +13,7 @@
 //! | `port.rs` | TCP ports that no other test has |
 //! | `http.rs` | GET, and Prometheus' text format |
 //! | `proxy.rs` | a TCP proxy that misbehaves on demand |
+//! | `mount.rs` | file systems that are mounted for a test |
 //! | `tamper.rs` | system calls that fail on demand |
 //! | `text.rs` | inputs: real text, hard bytes, numbered lines |
 //! | `growth.rs` | a file that grows while the test goes on |
@@ -31,6 +32,7 @@ pub mod client;
 mod folder;
 pub mod growth;
 pub mod http;
+mod mount;
 mod port;
 mod process;
 pub mod proxy;
@@ -46,6 +48,7 @@ pub use check::assert_identical;
 pub use client::Value;
 pub use folder::Folder;
 pub use growth::Growth;
+pub use mount::Mount;
 pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Persistence, RedisServer};

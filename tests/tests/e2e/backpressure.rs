@@ -1,6 +1,6 @@
-//! Redis is full, read-only, or as full as it may get: wait, say why, go on.
+//! Redis refuses, or the stream is as full as it may get: wait, say why, go on.
 
-use e2e::{Growth, Rig, text, wait};
+use e2e::{Growth, Persistence, Rig, text, wait};
 use std::time::Duration;
 
 #[test]
@@ -88,6 +88,72 @@ fn a_redis_that_cannot_save_is_waited_for() {
     reader.wait_for_log(&["misconf"]);
     assert_eq!(reader.healthz().0, 200);
     rig.redis.config_set("save", "");
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_redis_that_loads_its_data_is_waited_for() {
+    // Half a millisecond for every command of the log: the load takes seconds.
+    let mut rig = Rig::with_redis(Persistence::Always, &["--key-load-delay", "500"]);
+    rig.write_input(text::numbered(0..5000, 1));
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    rig.redis.kill9();
+    rig.append_input(text::numbered(5000..6000, 1));
+    rig.redis.start_again();
+    for service in [&mut reader, &mut writer] {
+        service.wait_for_log(&["loading"]);
+        assert_eq!(service.healthz().0, 200);
+    }
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_cluster_that_is_down_is_waited_for() {
+    let rig = Rig::with_redis(Persistence::None, &["--cluster-enabled", "yes"]);
+    rig.write_input(text::numbered(0..1000, 1));
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    for service in [&mut reader, &mut writer] {
+        service.wait_for_log(&["clusterdown"]);
+        assert_eq!((service.healthz().0, service.readyz().0), (200, 503));
+    }
+    rig.redis.cli("CLUSTER ADDSLOTSRANGE 0 16383");
+    rig.wait_delivered();
+    rig.redis.cli("CLUSTER DELSLOTSRANGE 0 16383");
+    rig.append_input(text::numbered(1000..2000, 1));
+    wait::until("the reader is not ready", || reader.readyz().0 == 503);
+    rig.redis.cli("CLUSTER ADDSLOTSRANGE 0 16383");
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_password_that_changes_while_they_run_is_waited_for() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    let mut admin = rig.redis.client();
+    let mut run = |command: &[&str]| admin.call(command).unwrap().unwrap();
+    run(&["CONFIG", "SET", "requirepass", "new"]);
+    run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    rig.append_input(text::numbered(1000..2000, 1));
+    for service in [&mut reader, &mut writer] {
+        service.wait_for_log(&["noauth"]);
+        assert_eq!((service.healthz().0, service.readyz().0), (200, 503));
+    }
+    run(&["CONFIG", "SET", "requirepass", ""]);
     rig.wait_delivered();
     reader.stop();
     writer.stop();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Growth, Rig, rig, text};
+use e2e::{Growth, Mount, Rig, Tamper, rig, text};
 
 #[test]
 fn a_real_text_arrives_while_the_file_grows() {
@@ -62,6 +62,84 @@ fn a_missing_folder_is_waited_for() {
     std::fs::create_dir(rig.folder.join("later")).unwrap();
     rig.write_input("here it is\n");
     rig.wait_delivered();
+    rig.assert_identical();
+}
+
+/// Root may read everything, so the right is taken away by failing calls.
+#[test]
+fn a_right_that_is_taken_away_and_given_back_costs_no_line() {
+    if !Tamper::is_possible() {
+        return;
+    }
+    let mut rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    let tamper = Tamper::start(&reader, &rig.folder.join("logs"), "openat,open", "EACCES");
+    rig.append_input(text::numbered(1000..1100, 1));
+    std::fs::rename(&rig.input, rig.folder.join("in/input.txt.1")).unwrap();
+    rig.write_input(text::numbered(1100..2000, 1));
+    reader.wait_for_log(&["input.txt", "permission denied"]);
+    assert_eq!((reader.healthz().0, reader.readyz().0), (200, 503));
+    // A new connection has it look for the content by name, too.
+    rig.redis.kill9();
+    rig.redis.start_again();
+    drop(tamper);
+    let all = text::numbered(0..2000, 1);
+    rig.wait_output_len(all.len() as u64);
+    e2e::wait::until("ready", || reader.readyz().0 == 200);
+    reader.stop();
+    writer.stop();
+    assert!(rig.output_bytes() == all);
+}
+
+#[test]
+fn without_file_events_the_reader_looks_now_and_then() {
+    if !Tamper::is_possible() {
+        return;
+    }
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    let _tamper = Tamper::start(&reader, &rig.folder.join("logs"), "inotify_init1,inotify_add_watch", "EMFILE");
+    std::fs::rename(&rig.input, rig.folder.join("in/input.txt.1")).unwrap();
+    let mut all = b"one\n".to_vec();
+    for n in 0..20 {
+        let line = format!("line {n}\n");
+        rig.append_input(&line);
+        all.extend(line.bytes());
+        rig.wait_output_len(all.len() as u64);
+    }
+    reader.stop();
+    writer.stop();
+    assert!(rig.output_bytes() == all);
+}
+
+/// A file system that shows a file that changes elsewhere, as network file systems do: nobody sends events.
+#[test]
+fn a_file_system_without_events_is_followed() {
+    let mut rig = Rig::new();
+    let [shown, server, empty] = ["shown", "server", "empty"].map(|name| rig.folder.join(name));
+    for folder in [&shown, &server, &empty] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let layers = format!("lowerdir={}:{}", server.display(), empty.display());
+    let Some(_mount) = Mount::new("overlay", &layers, &shown) else { return };
+    rig.input = server.join("input.txt");
+    rig.write_input("one\n");
+    let input = shown.join("input.txt");
+    let mut reader = rig.reader().set("--input", &input).set("--state-dir", rig.folder.join("in")).start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    for n in 0..20 {
+        rig.append_input(format!("line {n}\n"));
+        rig.wait_delivered();
+    }
+    reader.stop();
+    writer.stop();
     rig.assert_identical();
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::rig::{self, STREAM};
-use e2e::{Growth, Rig, text, wait};
+use e2e::{Growth, Mount, Rig, text, wait};
 
 fn journal(rig: &Rig) -> PathBuf {
     PathBuf::from(format!("{}.journal", rig.output.display()))
@@ -145,13 +145,8 @@ fn a_full_disk_is_waited_for() {
     let rig = Rig::new();
     let disk = rig.folder.join("disk");
     fs::create_dir(&disk).unwrap();
-    let disk = disk.to_str().unwrap();
-    if !text::can("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs", disk]) {
-        println!("skipped: no right to mount a small file system");
-        return;
-    }
-    let _mounted = Mounted(disk.to_owned());
-    let output = PathBuf::from(disk).join("output.txt");
+    let Some(mount) = Mount::new("tmpfs", "size=2m", &disk) else { return };
+    let output = disk.join("output.txt");
     let bytes = text::numbered(0..60_000, 1);
     rig.write_input(&bytes);
     rig.reader().once().run_ok();
@@ -166,20 +161,11 @@ fn a_full_disk_is_waited_for() {
     writer.kill9();
     let mut writer = rig.writer().set("--output", &output).start();
     writer.wait_for_log(&["space"]);
-    assert!(text::can("mount", &["-o", "remount,size=64m", disk]));
+    assert!(mount.change("size=64m"));
     rig.wait_len_of(&output, bytes.len() as u64);
     wait::until("ready", || writer.readyz().0 == 200);
     writer.stop();
     e2e::assert_identical(&rig.input, &output);
-}
-
-/// Unmounts in the end, before the folder is removed.
-struct Mounted(String);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = text::can("umount", &["-l", &self.0]);
-    }
 }
 
 #[test]

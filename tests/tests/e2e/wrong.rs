@@ -166,6 +166,23 @@ fn a_key_of_another_type_is_refused() {
 }
 
 #[test]
+fn a_key_that_became_another_type_is_refused() {
+    for strike in ["SET", "LPUSH"] {
+        let rig = Rig::new();
+        rig.write_input("one\n");
+        let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+        rig.wait_delivered();
+        rig.redis.call(&["DEL", STREAM]);
+        rig.redis.call(&[strike, STREAM, "something else"]);
+        rig.append_input("two\n");
+        for service in [&mut reader, &mut writer] {
+            service.wait_exit(e2e::wait::SOON);
+            refused(service, &["--stream", STREAM]);
+        }
+    }
+}
+
+#[test]
 fn a_missing_output_folder_is_refused() {
     let rig = Rig::new();
     let output = rig.folder.join("nowhere/output.txt");

@@ -1,0 +1,34 @@
+//! File systems that are mounted for a test.
+
+use std::path::{Path, PathBuf};
+
+use crate::text;
+
+/// A mounted file system; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts a file system of this type on a folder. `None`, and says so, when this process has no right to.
+    #[must_use]
+    pub fn new(kind: &str, options: &str, folder: &Path) -> Option<Self> {
+        let mounted = text::can("mount", &["-t", kind, "-o", options, kind, &folder.to_string_lossy()]);
+        if !mounted {
+            println!("skipped: no right to mount a file system of type {kind}");
+        }
+        mounted.then(|| Self(folder.to_owned()))
+    }
+
+    /// Changes its options; whether that worked.
+    #[must_use]
+    pub fn change(&self, options: &str) -> bool {
+        text::can("mount", &["-o", &format!("remount,{options}"), &self.0.to_string_lossy()])
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Even with files open in it: the folder is about to be removed.
+        let _ = text::can("umount", &["-l", &self.0.to_string_lossy()]);
+    }
+}
