@@ -13,6 +13,7 @@ mod loss;
 mod network;
 mod once;
 mod output;
+mod readme;
 mod restart;
 mod rotate;
 mod several;
