@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The journals beside the outputs tell
     /// what lies where; a single output without a journal is compared byte by byte.
     Verify {
-        /// A file that was read; rotated ones in the order in which they were written
+        /// A file that was read; more than once for rotated ones, in any order (without a journal: in the order in which they were written)
         #[arg(long, required = true, value_name = "FILE")]
         input: Vec<PathBuf>,
         /// A file that a writer wrote

@@ -16,6 +16,7 @@
 //! | `names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
 //! | `merge.rs` | `writer merge` |
+//! | `progress.rs` | how far these two are |
 //! | `layout.rs`, `window.rs` | where the bytes lie in outputs, and reading them |
 //! | `failpoint.rs` | where tests end the process |
 
@@ -38,6 +39,7 @@ mod layout;
 mod merge;
 mod names;
 mod output;
+mod progress;
 mod report;
 mod run;
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! `writer merge`: the outputs of several writers, back in the order of the source.
 
 use crate::layout::{Layout, Segment};
+use crate::progress::progress;
+use indicatif::ProgressBar;
 use service::Failure;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+
+/// The progress is told after so many bytes.
+const PIECE: u64 = 64 << 20;
 
 /// Writes the bytes of all outputs to standard output, in the order of the source, each once.
 pub(crate) fn run(outputs: &[PathBuf]) -> Result<(), Failure> {
@@ -44,6 +49,13 @@ fn merge(outputs: &[PathBuf], to: &mut File) -> Result<Merged, Failure> {
         let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
         return Err(Failure::config(format!("--output {path}: there is no journal {path}.journal beside it")));
     };
+    let bar = progress("merged", layout.segments.iter().map(|segment| segment.span.end - segment.span.start).sum());
+    let merged = merge_all(&layout, to, &bar);
+    bar.finish_and_clear();
+    merged
+}
+
+fn merge_all(layout: &Layout, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
     let mut holes = Vec::new();
     for segments in layout.contents() {
         let mut at = segments.first().map_or(0, |segment| segment.span.start);
@@ -52,12 +64,14 @@ fn merge(outputs: &[PathBuf], to: &mut File) -> Result<Merged, Failure> {
                 holes.push(Segment { span: at..segment.span.start, ..segment.clone() });
             }
             let from = at.max(segment.span.start);
+            // What another output holds, too, is left out.
+            bar.inc(from.min(segment.span.end) - segment.span.start);
             if from >= segment.span.end {
                 continue;
             }
             let Some(part) = layout.parts.get(segment.part) else { continue };
             let offset = segment.offset + (from - segment.span.start);
-            match copy(&part.file, offset, segment.span.end - from, to) {
+            match copy(&part.file, offset, segment.span.end - from, to, bar) {
                 Ok(()) => at = segment.span.end,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Merged::ReaderGone),
                 Err(error) => return Err(Failure::failed(format!("copying {}: {error}", part.path.display()))),
@@ -68,10 +82,17 @@ fn merge(outputs: &[PathBuf], to: &mut File) -> Result<Merged, Failure> {
 }
 
 /// Copies a range; the kernel does it where it can.
-fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()> {
+fn copy(mut from: &File, offset: u64, mut len: u64, to: &mut File, bar: &ProgressBar) -> io::Result<()> {
     from.seek(SeekFrom::Start(offset))?;
-    let copied = io::copy(&mut from.take(len), to)?;
-    if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    while len > 0 {
+        let copied = io::copy(&mut from.take(len.min(PIECE)), to)?;
+        if copied == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        len -= copied;
+        bar.inc(copied);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! `writer verify`: do the outputs together hold every byte of the inputs exactly once?
 //!
-//! The journals say which bytes of which content lie where; every byte is then compared with the input's. Contents are paired with
-//! the inputs in order, and a content whose bytes are not those of an input passes over that input.
+//! The journals say which bytes of which content lie where; every byte is then compared with the input's. A content is paired with the
+//! input whose bytes it has, in whichever order the inputs were named.
 
 use crate::compare::{Cause, compare};
 use crate::layout::{Layout, Segment};
+use crate::progress::progress;
 use crate::report::{InputReport, OutputReport, Report};
 use crate::window::Window;
-use indicatif::{ProgressBar, ProgressStyle};
+use delivery::entry::Span;
+use indicatif::ProgressBar;
 use service::Failure;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// So many of a content's first bytes decide whether an input is the one it came from.
+/// So many bytes at each end of what is held of a content decide whether an input is the one it came from.
 const PROBE: u64 = 4 << 10;
 
 /// Verifies, and prints the report. `Err`: they do not match, or could not be read.
@@ -33,7 +35,7 @@ struct Input<'a> {
 
 pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, Failure> {
     let inputs: Vec<Input<'_>> = inputs.iter().map(|path| open_input(path)).collect::<Result<_, _>>()?;
-    let bar = progress(inputs.iter().map(|input| input.len).sum());
+    let bar = progress("compared", inputs.iter().map(|input| input.len).sum());
     let report = match (Layout::read(outputs)?, outputs) {
         (Some(layout), _) => by_journal(&inputs, &layout, &bar),
         (None, [output]) => plainly(&inputs, output, &bar),
@@ -49,15 +51,6 @@ fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
         Ok((file, metadata)) if metadata.is_file() => Ok(Input { path, file, len: metadata.len() }),
         Ok(_) => Err(Failure::config(format!("--input {}: not a regular file", path.display()))),
         Err(error) => Err(Failure::config(format!("--input {}: {error}", path.display()))),
-    }
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes);
-    match ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes} compared, {bytes_per_sec}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }
 
@@ -78,7 +71,6 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
             })
             .collect(),
     };
-    let mut next = 0;
     let mut ends = vec![0; layout.parts.len()];
     for segments in layout.contents() {
         for segment in segments {
@@ -89,18 +81,20 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
             output.in_order &= segment.offset >= *end;
             *end = segment.offset + (segment.span.end - segment.span.start);
         }
-        let found = find_input(inputs.get(next..).unwrap_or_default(), segments, &mut windows)?;
-        let at = next + found;
-        let (Some(input), Some(input_report)) = (inputs.get(at), report.inputs.get_mut(at)) else {
-            for segment in segments {
-                if let Some(output) = report.outputs.get_mut(segment.part) {
-                    output.extra.add(segment.offset..segment.offset + (segment.span.end - segment.span.start));
-                }
-            }
+    }
+    let contents: Vec<&[Segment]> = layout.contents().collect();
+    let paired = pair(inputs, &contents, &mut windows)?;
+    for (segments, paired) in contents.into_iter().zip(paired) {
+        let of_input = paired.and_then(|at| Some((inputs.get(at)?, report.inputs.get_mut(at)?)));
+        if let Some((input, input_report)) = of_input {
+            check_content(input, segments, &mut windows, input_report, bar)?;
             continue;
-        };
-        next = at + 1;
-        check_content(input, segments, &mut windows, input_report, bar)?;
+        }
+        for segment in segments {
+            if let Some(output) = report.outputs.get_mut(segment.part) {
+                output.extra.add(segment.offset..segment.offset + (segment.span.end - segment.span.start));
+            }
+        }
     }
     for (input, input_report) in inputs.iter().zip(&mut report.inputs) {
         if input_report.content.is_none() {
@@ -110,20 +104,57 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
     Ok(report)
 }
 
-/// Which of these inputs a content came from: the first one whose bytes fit, else the first one.
-fn find_input(inputs: &[Input<'_>], segments: &[Segment], windows: &mut [Window<'_>]) -> io::Result<usize> {
-    let Some(first) = segments.first() else { return Ok(0) };
-    let Some(window) = windows.get_mut(first.part) else { return Ok(0) };
-    for (index, input) in inputs.iter().enumerate() {
-        let ours = window.at(first.offset, PROBE.min(first.span.end - first.span.start))?;
-        let mut probe = vec![0; ours.len()];
-        let len = crate::window::read_full(&input.file, &mut probe, first.span.start)?;
-        if probe.get(..len) == Some(ours) {
-            return Ok(index);
+/// Which input each content came from: the one with its bytes at both ends of what is held of it; else, since a byte may have
+/// been changed, the one with its first bytes; else the first that is left.
+fn pair(inputs: &[Input<'_>], contents: &[&[Segment]], windows: &mut [Window<'_>]) -> io::Result<Vec<Option<usize>>> {
+    let mut paired = vec![None; contents.len()];
+    let mut free: Vec<usize> = (0..inputs.len()).collect();
+    for strictness in [Fit::BothEnds, Fit::Beginning, Fit::Any] {
+        for (segments, paired) in contents.iter().zip(&mut paired).filter(|(_, paired)| paired.is_none()) {
+            let mut found = None;
+            for (place, &at) in free.iter().enumerate() {
+                let Some(input) = inputs.get(at) else { continue };
+                if fit(input, segments, windows)? >= strictness {
+                    found = Some(place);
+                    break;
+                }
+            }
+            *paired = found.map(|place| free.remove(place));
         }
     }
-    // Changed, or of an input that was not named: an input that is empty cannot be it.
-    Ok(inputs.iter().position(|input| input.len > 0).unwrap_or(inputs.len()))
+    Ok(paired)
+}
+
+/// How well an input fits to a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// An input without a byte has no content.
+    No,
+    Any,
+    Beginning,
+    BothEnds,
+}
+
+fn fit(input: &Input<'_>, segments: &[Segment], windows: &mut [Window<'_>]) -> io::Result<Fit> {
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Fit::No) };
+    if input.len == 0 {
+        return Ok(Fit::No);
+    }
+    let begin = first.span.start..first.span.end.min(first.span.start + PROBE);
+    if !has(input, first, begin, windows)? {
+        return Ok(Fit::Any);
+    }
+    let end = last.span.start.max(last.span.end.saturating_sub(PROBE))..last.span.end;
+    Ok(if has(input, last, end, windows)? { Fit::BothEnds } else { Fit::Beginning })
+}
+
+/// Whether the input has the bytes of this part of a segment.
+fn has(input: &Input<'_>, segment: &Segment, span: Span, windows: &mut [Window<'_>]) -> io::Result<bool> {
+    let Some(window) = windows.get_mut(segment.part) else { return Ok(false) };
+    let ours = window.at(segment.offset + (span.start - segment.span.start), span.end - span.start)?;
+    let mut theirs = vec![0; ours.len()];
+    let len = crate::window::read_full(&input.file, &mut theirs, span.start)?;
+    Ok(len == ours.len() && theirs == ours)
 }
 
 fn check_content(
@@ -263,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn rotated_inputs_are_paired_in_order() {
+    fn rotated_inputs_are_paired_by_their_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let inputs = [
             file(folder.path(), "a", b"a\n"),
@@ -272,9 +303,39 @@ mod tests {
             file(folder.path(), "b", b"b\n"),
         ];
         let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (9, 0, b"b\n")]);
+        let mut of_names = Vec::new();
+        // In any order: a shell names the newest first.
+        for inputs in [inputs.to_vec(), inputs.iter().rev().cloned().collect()] {
+            let report = verify(&inputs, std::slice::from_ref(&output)).unwrap();
+            let mut contents: Vec<_> =
+                report.inputs.iter().map(|input| (input.path.clone(), input.content, input.missing.bytes())).collect();
+            contents.sort();
+            of_names.push(contents.into_iter().map(|(_, content, missing)| (content, missing)).collect::<Vec<_>>());
+        }
+        let expected = vec![(Some(7), 0), (Some(9), 0), (None, 0), (None, 5)];
+        assert_eq!(of_names, [expected.clone(), expected]);
+    }
+
+    #[test]
+    fn inputs_that_begin_alike_are_told_apart_by_their_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = b"header\n".repeat(2000);
+        let [one, two] = [b"one\n", b"two\n"].map(|end| [&header[..], end].concat());
+        let inputs = [file(folder.path(), "in", &two), file(folder.path(), "in.1", &one)];
+        let output = write_output(&folder.path().join("out"), &[(7, 0, &one), (9, 0, &two)]);
         let report = verify(&inputs, &[output]).unwrap();
-        let contents: Vec<_> = report.inputs.iter().map(|input| (input.content, input.missing.bytes())).collect();
-        assert_eq!(contents, [(Some(7), 0), (None, 0), (None, 5), (Some(9), 0)]);
+        assert!(report.is_identical(), "{report}");
+        assert_eq!(report.inputs.iter().map(|input| input.content).collect::<Vec<_>>(), [Some(9), Some(7)]);
+    }
+
+    #[test]
+    fn an_input_whose_first_bytes_were_changed_is_still_the_one_that_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let inputs = [file(folder.path(), "in", b"b\n"), file(folder.path(), "in.1", b"X\nc\n")];
+        let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\nc\n"), (9, 0, b"b\n")]);
+        let report = verify(&inputs, &[output]).unwrap();
+        assert_eq!(report.inputs[1].different.listed(), [0..1], "{report}");
+        assert_eq!(report.inputs[0].missing.bytes(), 0);
     }
 
     #[test]

@@ -181,3 +181,46 @@ fn verify_finds_what_is_doubled() {
     assert!(said.contains("doubled"), "{said}");
     merge_is_identical(&rig, &["one", "two"]);
 }
+
+#[test]
+fn verify_and_merge_understand_rotated_inputs() {
+    let rig = Rig::new();
+    let rotated = rig.folder.join("in/input.txt.1");
+    let names = ["one", "two"];
+    let mut reader = rig.reader().start();
+    let mut writers = names.map(|name| writer(&rig, name).start());
+    let total = |rig: &Rig| names.iter().map(|name| e2e::rig::len(&output(rig, name))).sum::<u64>();
+    let [old, new] = [0..5000, 5000..9000].map(|numbers| text::numbered(numbers, 1));
+    rig.write_input(&old);
+    wait::progress_to(old.len() as u64, || total(&rig)).unwrap();
+    fs::rename(&rig.input, &rotated).unwrap();
+    rig.write_input(&new);
+    wait::progress_to((old.len() + new.len()) as u64, || total(&rig)).unwrap();
+    reader.stop();
+    writers.iter_mut().for_each(Service::stop);
+
+    let verify = |inputs: &[&std::path::Path], json: bool| {
+        let verify = rig.command(Program::Writer).word("verify");
+        let verify = inputs.iter().fold(verify, |verify, input| verify.word("--input").word(input));
+        let verify = names.iter().fold(verify, |verify, name| verify.word("--output").word(output(&rig, name)));
+        if json { verify.word("--json") } else { verify }.run()
+    };
+    // As a shell names them, and in the order of time.
+    for inputs in [[&rig.input, &rotated], [&rotated, &rig.input]] {
+        let mut proof = verify(&inputs.map(PathBuf::as_path), false);
+        assert_eq!(proof.code(), Some(0), "{}", proof.log());
+    }
+    // One that is not named is no part of the inputs.
+    let mut proof = verify(&[&rig.input], true);
+    assert_eq!(proof.code(), Some(1));
+    let report = String::from_utf8(proof.process().stdout()).unwrap();
+    assert!(report.contains("\"identical\":false"), "{report}");
+    assert!(report.contains(&format!("\"extra_bytes\":{}", old.len())), "{report}");
+
+    let all = rig.folder.join("all");
+    fs::write(&all, [old, new].concat()).unwrap();
+    let merge = rig.command(Program::Writer).word("merge");
+    let mut merge = names.iter().fold(merge, |merge, name| merge.word("--output").word(output(&rig, name))).run();
+    assert_eq!(merge.code(), Some(0), "{}", merge.log());
+    e2e::assert_identical(&all, &merge.process().stdout_path());
+}
