@@ -47,6 +47,24 @@ fn no_allocation_an_entry() {
 }
 
 #[test]
+fn a_long_reply_in_pieces_is_given_its_room_at_once() {
+    let reply = reply(20_000);
+    let mut decoder = Decoder::default();
+    let (count, bytes) = counted(|| {
+        let mut buf = BytesMut::new();
+        let mut frames = 0;
+        for piece in reply.as_bytes().chunks(16 << 10) {
+            buf.extend_from_slice(piece);
+            frames += usize::from(decoder.decode(&mut buf).unwrap().is_some());
+        }
+        assert_eq!(frames, 1);
+    });
+    // The tape grows by doubling, and takes as much again; buffers that are doubled would take twice the reply alone.
+    let tape = 20_000 * 5 * 12 * 4;
+    assert!(bytes < reply.len() * 3 / 2 + tape, "{bytes} bytes in {count} allocations for {}", reply.len());
+}
+
+#[test]
 fn no_allocation_a_scalar_reply() {
     let mut decoder = Decoder::default();
     let mut buf = BytesMut::from(&b"+OK\r\n:1\r\n$3\r\n5-1\r\n".repeat(1000)[..]);

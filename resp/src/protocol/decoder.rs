@@ -57,14 +57,21 @@ struct Open {
     node: u32,
     /// How many children are missing. Streamed ones count down from the largest number, which no frame is long enough to use up.
     missing: u32,
+    /// How many it has.
+    total: u32,
+    /// Where it begins in the buffer.
+    start: usize,
     kind: Kind,
     streamed: bool,
 }
 
 impl Open {
     /// What a frame is for the value in it: complete after one.
-    const FRAME: Self = Self { node: 0, missing: 1, kind: Kind::Null, streamed: false };
+    const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: Kind::Null, streamed: false };
 }
+
+/// Room is made for a frame as long as it seems to become, but for no more than so many times the bytes that have come.
+const MAX_GROWTH: usize = 64;
 
 /// A tape is not started with more nodes than this (384 KiB), however long the last one was.
 const MAX_TAPE_START: usize = 32 * 1024;
@@ -142,13 +149,38 @@ impl Decoder {
                 self.restart();
                 Ok(Some(frame))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                self.make_room(buf);
+                Ok(None)
+            }
             Err(error) => {
                 self.failed = Some(error);
                 self.nodes = Vec::new();
                 Err(error)
             }
         }
+    }
+
+    /// Makes room for the rest of the frame, so that a long one is not copied again and again while it comes in.
+    fn make_room(&self, buf: &mut BytesMut) {
+        let most = buf.len().saturating_mul(MAX_GROWTH).min(self.limits.frame);
+        buf.reserve(self.expected().min(most).saturating_sub(buf.len()));
+    }
+
+    /// How long the frame will be, if the children that aggregates still miss are as long as those they have.
+    fn expected(&self) -> usize {
+        let mut end = self.needed.max(self.pos);
+        let mut is_inside = end > self.pos;
+        for open in std::iter::once(&self.top).chain(self.outer.iter().rev()) {
+            if !open.streamed {
+                // The one that is coming in is as good as there.
+                let missing = open.missing.saturating_sub(u32::from(is_inside)) as usize;
+                let begun = (open.total as usize - missing).max(1);
+                end = end.saturating_add((end - open.start).saturating_mul(missing) / begun);
+            }
+            is_inside = true;
+        }
+        end
     }
 
     /// Gives a frame's tape back, so that the next frame needs no memory of its own.
@@ -197,8 +229,8 @@ impl Decoder {
                     self.top.missing -= 1;
                 }
                 Step::Header(kind, length, end) => {
-                    self.pos = end;
                     self.begin(kind, length)?;
+                    self.pos = end;
                 }
                 Step::End(end) => {
                     self.pos = end;
@@ -236,7 +268,15 @@ impl Decoder {
                         break;
                     }
                     outer.push(top);
-                    top = Open { node: nodes.len() as u32, missing: len as u32, kind: Kind::Array, streamed: false };
+                    let node = nodes.len() as u32;
+                    top = Open {
+                        node,
+                        missing: len as u32,
+                        total: len as u32,
+                        start: pos,
+                        kind: Kind::Array,
+                        streamed: false,
+                    };
                     nodes.push(Node { a: len as u32, b: 1, kind: Kind::Array });
                     pos = start;
                 }
@@ -288,7 +328,8 @@ impl Decoder {
             self.nodes.reserve(self.last_tape.clamp(8, MAX_TAPE_START));
         }
         self.outer.push(self.top);
-        self.top = Open { node: self.nodes.len() as u32, missing, kind, streamed: missing == u32::MAX };
+        let node = self.nodes.len() as u32;
+        self.top = Open { node, missing, total: missing, start: self.pos, kind, streamed: missing == u32::MAX };
         self.nodes.push(Node { a: missing, b: 1, kind });
         Ok(())
     }

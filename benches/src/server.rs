@@ -1,0 +1,75 @@
+//! A private redis-server.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A server of its own on a free port of 127.0.0.1, without persistence. Killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts the server that `REDIS_SERVER` names, else `redis-server` or `valkey-server` on the PATH. `None`, and says so, when there is none.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            println!("skipped: no redis-server on the PATH, and REDIS_SERVER is not set");
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|socket| socket.local_addr())
+            .expect("a free port")
+            .port();
+        let process = Command::new(&program)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let begun = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} does not answer", program.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(Self { process, port, _folder: folder })
+    }
+
+    /// Its port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("REDIS_SERVER").filter(|named| !named.is_empty()) {
+        return Some(named.into());
+    }
+    on_path("redis-server").or_else(|| on_path("valkey-server"))
+}
+
+/// A program on the PATH.
+#[must_use]
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| Path::is_file(file))
+}
