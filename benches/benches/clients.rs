@@ -193,9 +193,11 @@ fn batches(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &
         work();
         begun.elapsed()
     };
+    let config = resp::Config::from_url(&server.url()).unwrap();
+    let mut connection = runtime.block_on(resp::Connection::connect(&config)).unwrap();
     let mut subjects: Vec<(&str, Work<'_>)> = vec![
         (
-            "resp",
+            "resp, Client",
             Box::new(|| {
                 timed(&|| {
                     runtime.block_on(async {
@@ -208,6 +210,23 @@ fn batches(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &
                         }
                     });
                 })
+            }),
+        ),
+        (
+            "resp, Connection",
+            Box::new(|| {
+                control.empty();
+                let begun = Instant::now();
+                runtime.block_on(async {
+                    for _ in 0..times {
+                        let mut pipeline = resp::Pipeline::new();
+                        for _ in 0..BATCH {
+                            pipeline.add(ours());
+                        }
+                        connection.run(&pipeline).await.unwrap().check().unwrap();
+                    }
+                });
+                begun.elapsed()
             }),
         ),
         (

@@ -97,6 +97,10 @@ struct Session<'a> {
     moved: Instant,
     spare: BytesMut,
     wakers: Vec<std::task::Waker>,
+    /// How many callers were given their replies the last time. They may be about to call again.
+    served: usize,
+    /// The callers that were served last have had their turn.
+    stood_back: bool,
 }
 
 /// Why a session stopped to wait.
@@ -119,6 +123,8 @@ impl<'a> Session<'a> {
             moved: Instant::now(),
             spare: BytesMut::new(),
             wakers: Vec::new(),
+            served: 0,
+            stood_back: false,
         }
     }
 
@@ -158,6 +164,14 @@ impl<'a> Session<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        // The first of many callers that go on at the same time wakes this task, which would run at once and write one command. So it stands
+        // back for one turn, and then writes the commands of all of them with one system call.
+        if self.served > 1 && !self.stood_back {
+            self.stood_back = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.stood_back = false;
         let began_idle = self.calls.is_empty();
         let open = self.driver.queue.take(&mut self.spare, &mut self.calls, cx.waker());
         if !self.spare.is_empty() {
@@ -166,6 +180,7 @@ impl<'a> Session<'a> {
         } else if !open && self.calls.is_empty() && self.wire.buffered() == 0 {
             return Poll::Ready(Step::Closed);
         }
+        self.served = 0;
         let mut moved = false;
         let mut polled = Poll::Pending;
         // As much as is there, so that one wake-up serves many callers.
@@ -228,6 +243,7 @@ impl<'a> Session<'a> {
         if released > 0 {
             self.driver.queue.release(released);
         }
+        self.served = self.wakers.len().max(self.served);
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
