@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `cargo xtask test` and `cargo xtask chaos`.
+//! The project's own commands: `cargo xtask demo`, `test`, `chaos` and `bench`.
 //!
 //! # Layout
 //!
@@ -7,6 +7,7 @@
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
 //! | `test.rs` | all tests, with what they need |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
+//! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
 //! | `install.rs` | the system's package manager |
 //! | `child.rs` | processes that do not outlive this one |
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod chaos;
 mod child;
@@ -42,6 +44,8 @@ enum Command {
     Test(test::TestArgs),
     /// Kill, freeze and cut everything at random moments while a file grows, and prove the output identical
     Chaos(chaos::ChaosArgs),
+    /// Measure against other programs in paired rounds, and write benches/RESULTS.md
+    Bench(bench::BenchArgs),
     /// Run a command that ends when its parent does (internal)
     #[command(name = child::TIED, hide = true)]
     Tied(child::TiedArgs),
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
     let done = match Xtask::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Tied(args) => child::run_tied(&args),
     };

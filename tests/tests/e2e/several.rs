@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use e2e::{Growth, Launch, Program, Rig, Service, text, wait};
+use e2e::{Growth, Launch, Program, Proxy, Rig, Service, text, wait};
 
 fn output(rig: &Rig, name: &str) -> PathBuf {
     rig.folder.join(&format!("out/{name}.txt"))
@@ -72,10 +72,20 @@ fn a_writer_killed_for_good_is_taken_over() {
     let mut reader = rig.reader().start();
     let names = ["one", "two"];
     let mut staying = writer(&rig, "one").set("--claim-idle", "1s").start();
-    let mut dying = writer(&rig, "two").start();
+    let proxy = Proxy::start(rig.redis.port());
+    let mut dying = writer(&rig, "two").set("--redis-url", proxy.url()).start();
     let both = |rig: &Rig| names.iter().all(|name| e2e::rig::len(&output(rig, name)) > 100_000);
     wait::until("both work", || both(&rig));
+    // It dies with entries that it was given and has not acknowledged.
+    proxy.stall();
+    let pending = |consumer: &str| {
+        let consumers = rig.redis.call(&["XINFO", "CONSUMERS", e2e::rig::STREAM, "writers"]);
+        let of_name = |one: &&e2e::Value| one.field("name").text() == consumer;
+        consumers.list().iter().find(of_name).map_or(0, |one| one.field("pending").int())
+    };
+    wait::until("it has entries pending", || pending("two") > 0);
     dying.kill9();
+    assert!(pending("two") > 0);
     growth.wait();
     reader.stop();
     // What the dead one had taken and not acknowledged comes back.
