@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +144,9 @@ struct Inner {
     source: Option<Source>,
 }
 
+/// So much of an error reply is kept. Those of real servers have a few hundred bytes.
+const MAX_TEXT: usize = 4096;
+
 #[derive(Clone, Debug)]
 enum Source {
     Io(Arc<io::Error>),
@@ -206,7 +209,11 @@ impl Error {
 
     /// An error reply.
     pub(crate) fn server(reply: Value<'_>) -> Self {
-        let text = String::from_utf8_lossy(reply.as_error().unwrap_or_default()).into_owned();
+        let text = reply.as_error().unwrap_or_default();
+        let text = match text.get(..MAX_TEXT) {
+            Some(beginning) => format!("{}…", String::from_utf8_lossy(beginning)),
+            None => String::from_utf8_lossy(text).into_owned(),
+        };
         let (kind, code) = classify(&text);
         let code = code.to_owned();
         let mut error = Self::new(kind, text);
@@ -217,12 +224,11 @@ impl Error {
     /// For implementations of [`Command`](crate::Command): the reply is not what the command answers.
     #[must_use]
     pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
-        let mut got = format!("{got:?}");
-        if let Some((cut, _)) = got.char_indices().nth(120) {
-            got.truncate(cut);
-            got.push('…');
+        let mut shown = Beginning { text: String::new(), room: 120 };
+        if write!(shown, "{got:?}").is_err() {
+            shown.text.push('…');
         }
-        Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {got}"))
+        Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
     }
 
     /// Adds what was being done, unless an inner call said it already.
@@ -253,7 +259,7 @@ impl Error {
         &self.0.code
     }
 
-    /// The error reply as the server sent it, or what went wrong here, without what was being done.
+    /// The error reply as the server sent it (its first 4 KiB), or what went wrong here, without what was being done.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -283,6 +289,23 @@ impl Error {
     #[must_use]
     pub fn is_server(&self) -> bool {
         !self.0.code.is_empty()
+    }
+}
+
+/// The beginning of a text, so that a reply of any size makes a short message.
+struct Beginning {
+    text: String,
+    /// So many characters more.
+    room: usize,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
+            self.text.push(c);
+        }
+        Ok(())
     }
 }
 

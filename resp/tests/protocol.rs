@@ -184,6 +184,61 @@ fn limits_hold() {
 }
 
 #[test]
+fn limits_do_not_depend_on_how_the_bytes_are_cut() {
+    let limits = Limits::default().depth(3).bulk(10).aggregate(4).frame(64);
+    use ProtocolError::*;
+    let nines = "$9\r\n012345678\r\n";
+    let table = [
+        // The longest line that is allowed, its end not there yet.
+        ("+0123456789\r\n".to_owned(), None),
+        ("+0123456789A\r\n".to_owned(), Some(BulkTooLong)),
+        ("+0123456789A\nB".to_owned(), Some(BulkTooLong)),
+        // A streamed aggregate that never ends, and what is wrong behind its limit.
+        (format!("*?\r\n{}", ":1\r\n".repeat(5)), Some(AggregateTooLong)),
+        (format!("*?\r\n{}x", "$1\r\na\r\n".repeat(5)), Some(AggregateTooLong)),
+        (format!("*?\r\n{}x", "*1\r\n:1\r\n".repeat(5)), Some(AggregateTooLong)),
+        (format!("$?\r\n{}", ";1\r\na\r\n".repeat(5)), Some(AggregateTooLong)),
+        (format!("*?\r\n{}.\r\n", "$1\r\na\r\n".repeat(4)), None),
+        // What is wrong behind the longest frame.
+        (format!("*3\r\n*2\r\n{nines}{nines}*2\r\n{nines}{nines}x"), Some(FrameTooLong)),
+        (format!("*2\r\n*4\r\n{nines}{nines}{nines}$3\r\nabc\r\n*99\r\n"), Some(FrameTooLong)),
+        (format!("*4\r\n{nines}{nines}{nines}$6\r\n012345\r\n"), None),
+    ];
+    for (input, expected) in table {
+        for piece in [1, 2, 3, 7, input.len()] {
+            let (frames, error) = in_pieces(input.as_bytes().chunks(piece), limits);
+            assert_eq!((frames.len(), error), (usize::from(expected.is_none()), expected), "{input:?} by {piece}");
+        }
+    }
+}
+
+#[test]
+fn the_deepest_values_can_be_shown_and_compared() {
+    let limits = Limits::default().depth(usize::MAX);
+    let deep = |depth: usize| format!("{}:1\r\n", "*1\r\n".repeat(depth));
+    let (frames, error) = in_pieces([deep(512).as_bytes()], limits);
+    assert_eq!(error, None);
+    assert!(format!("{:?} {:#?}", frames[0], frames[0]).contains('1') && frames[0] == frames[0].clone());
+    assert_eq!(in_pieces([deep(513).as_bytes()], limits).1, Some(ProtocolError::TooDeep));
+}
+
+#[test]
+fn messages_about_large_replies_are_short() {
+    use resp::Command;
+    use resp::streams::XLen;
+    let large = [b"$10000000\r\n".to_vec(), vec![0; 10_000_000], b"\r\n".to_vec()].concat();
+    let large = decode(large).unwrap().unwrap();
+    let made = allocation_counter::measure(|| {
+        let error = XLen::new("s").decode(large).unwrap_err();
+        assert!(error.to_string().len() < 600 && error.to_string().ends_with('…'), "{error}");
+    });
+    assert!(made.bytes_max < 10_000, "{made:?}");
+    let large = decode(format!("-ERR {}\r\n", "x".repeat(10_000_000))).unwrap().unwrap();
+    let error = large.into_result().unwrap_err();
+    assert!(error.to_string().len() < 5000 && error.code() == "ERR");
+}
+
+#[test]
 fn a_bomb_of_depth_is_an_error() {
     for header in ["*1\r\n", "%1\r\n", "~1\r\n", ">1\r\n", "|1\r\n", "*?\r\n", "%?\r\n"] {
         assert_eq!(decode(header.repeat(1_000_000)), Err(ProtocolError::TooDeep), "{header:?}");
@@ -206,6 +261,7 @@ fn values_answer_what_they_can() {
     assert_eq!(one("$?\r\n;1\r\na\r\n;1\r\nb\r\n;0\r\n").value().to_bytes().unwrap(), &b"ab"[..]);
     assert_eq!(one("$2\r\n42\r\n").value().as_int(), Some(42));
     assert_eq!(one(":-42\r\n").value().as_u64(), None);
+    assert_eq!(one(":+42\r\n").value().as_u64(), Some(42));
     assert_eq!(one(",1.5\r\n").value().as_f64(), Some(1.5));
     assert!(one(",nan\r\n").value().as_f64().unwrap().is_nan());
     assert_eq!(one(":1\r\n").value().as_bool(), Some(true));

@@ -14,7 +14,14 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
     let scheme = scheme.to_ascii_lowercase();
     let config = match scheme.as_str() {
         "rediss" if cfg!(not(feature = "tls")) => return Err(ConfigError::NoTls),
-        "redis" | "rediss" => server(rest, scheme == "rediss")?,
+        "redis" | "rediss" => {
+            let path = rest.split_once('/').map_or("", |(_, path)| path);
+            if path.contains('@') || query.contains('@') {
+                // It ends a password that is not encoded, of which a part would be taken for something that may be shown.
+                return Err(ConfigError::InvalidHost);
+            }
+            server(rest, scheme == "rediss")?
+        }
         "unix" | "redis+unix" => socket(rest)?,
         // A scheme may be a password that was pasted in the wrong place; only what looks like a scheme is shown.
         _ if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
@@ -109,8 +116,6 @@ fn parameters(mut config: Config, query: &str) -> Result<Config, ConfigError> {
                     _ => tls.server_name(value),
                 })
             }
-            // The rest of a password with a `?` in it.
-            _ if query.contains('@') => return Err(ConfigError::InvalidHost),
             _ => return Err(ConfigError::UnknownParameter(name.to_owned())),
         };
     }
@@ -118,11 +123,7 @@ fn parameters(mut config: Config, query: &str) -> Result<Config, ConfigError> {
 }
 
 fn database(text: &str) -> Result<u32, ConfigError> {
-    text.parse().map_err(|_| match text.contains('@') {
-        // The rest of a password with a `/` in it.
-        true => ConfigError::InvalidHost,
-        false => ConfigError::InvalidDatabase(text.to_owned()),
-    })
+    text.parse().map_err(|_| ConfigError::InvalidDatabase(text.to_owned()))
 }
 
 /// Undoes percent-encoding.
@@ -207,7 +208,8 @@ mod tests {
             ("redis://u:p@", MissingHost),
             ("redis://h:0", InvalidPort("0".to_owned())),
             ("redis://h:65536", InvalidPort("65536".to_owned())),
-            ("redis://h:se/cret@x", InvalidPort("…".to_owned())),
+            ("redis://h:se/cret@x", InvalidHost),
+            ("redis://h:secret", InvalidPort("…".to_owned())),
             ("redis://h/x", InvalidDatabase("x".to_owned())),
             ("redis://h/-1", InvalidDatabase("-1".to_owned())),
             ("redis://::1", InvalidHost),
@@ -238,6 +240,9 @@ mod tests {
             "redis://:s3cret/@h",
             "redis://u:1/s3cret@h",
             "redis://u?s3cret@h",
+            "redis://u:1/s3cret?@h",
+            "redis://u:1?db=s3cret&x@h",
+            "redis://u:1/2?s3cret=@h",
         ] {
             let error = parse(url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{url}: {error}");

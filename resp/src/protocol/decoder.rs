@@ -55,7 +55,7 @@ pub struct Decoder {
 struct Open {
     /// Its place on the tape.
     node: u32,
-    /// How many children are missing. Streamed ones count down from the largest number, which no frame is long enough to use up.
+    /// How many children are missing. Streamed ones count down to the first one that would be too many.
     missing: u32,
     /// How many it has.
     total: u32,
@@ -206,10 +206,13 @@ impl Decoder {
     /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that is one scalar is returned
     /// and needs no tape.
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
+        // What lies behind the longest frame is not looked at, so that it makes no difference how much of it has come.
+        let buf = buf.get(..self.limits.frame).unwrap_or(buf);
         loop {
-            self.run(buf);
+            self.run(buf)?;
             if self.outer.is_empty() && self.top.missing == 0 {
-                return self.complete();
+                self.needed = 0;
+                return Ok(None);
             }
             match self.step(buf)? {
                 Step::Partial(needed) => {
@@ -222,7 +225,6 @@ impl Decoder {
                 Step::Scalar(node, end) => {
                     self.pos = end;
                     if self.outer.is_empty() && self.nodes.is_empty() {
-                        self.complete()?;
                         return Ok(Some(node));
                     }
                     self.nodes.push(node);
@@ -237,16 +239,16 @@ impl Decoder {
                     self.end_streamed()?;
                 }
             }
-            self.close();
+            self.close()?;
         }
     }
 
     /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers send. All else is left to
     /// [`step`](Self::step), which also knows what is wrong.
     #[inline]
-    fn run(&mut self, buf: &[u8]) {
+    fn run(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         if self.outer.is_empty() || self.top.kind == Kind::StreamedString {
-            return;
+            return Ok(());
         }
         let Self { nodes, outer, limits, .. } = self;
         let (mut pos, mut top) = (self.pos, self.top);
@@ -283,8 +285,8 @@ impl Decoder {
                 _ => break,
             }
             if top.missing == 0 {
-                // Attributes are no value of their own; `close` knows about them.
-                while top.missing == 0 && top.kind != Kind::Attribute {
+                // Attributes are no value of their own, and streamed aggregates end by themselves; `close` knows about both.
+                while top.missing == 0 && top.kind != Kind::Attribute && !top.streamed {
                     let Some(parent) = outer.pop() else { break };
                     let span = (nodes.len() - top.node as usize) as u32;
                     if let Some(node) = nodes.get_mut(top.node as usize) {
@@ -300,13 +302,7 @@ impl Decoder {
         }
         self.pos = pos;
         self.top = top;
-        self.close();
-    }
-
-    /// The frame is complete, unless it is longer than allowed.
-    fn complete(&mut self) -> Result<Option<Node>, ProtocolError> {
-        self.needed = 0;
-        if self.pos > self.limits.frame { Err(ProtocolError::FrameTooLong) } else { Ok(None) }
+        self.close()
     }
 
     /// Opens an aggregate.
@@ -314,22 +310,22 @@ impl Decoder {
         if self.outer.len() >= self.limits.depth {
             return Err(ProtocolError::TooDeep);
         }
-        let missing = match length {
+        let (missing, streamed) = match length {
             Length::Of(n) => {
                 let n = if matches!(kind, Kind::Map | Kind::Attribute) { n.saturating_mul(2) } else { n };
                 if n > self.limits.aggregate {
                     return Err(ProtocolError::AggregateTooLong);
                 }
-                n as u32
+                (n as u32, false)
             }
-            _ => u32::MAX,
+            _ => (self.limits.aggregate as u32 + 1, true),
         };
         if self.nodes.capacity() == 0 {
             self.nodes.reserve(self.last_tape.clamp(8, MAX_TAPE_START));
         }
         self.outer.push(self.top);
         let node = self.nodes.len() as u32;
-        self.top = Open { node, missing, total: missing, start: self.pos, kind, streamed: missing == u32::MAX };
+        self.top = Open { node, missing, total: missing, start: self.pos, kind, streamed };
         self.nodes.push(Node { a: missing, b: 1, kind });
         Ok(())
     }
@@ -337,27 +333,28 @@ impl Decoder {
     /// Ends a streamed aggregate or string.
     fn end_streamed(&mut self) -> Result<(), ProtocolError> {
         let top = self.top;
-        let seen = u32::MAX - top.missing;
         if !top.streamed {
             return Err(ProtocolError::UnexpectedChunk);
         }
+        let seen = self.limits.aggregate as u32 + 1 - top.missing;
         if matches!(top.kind, Kind::Map | Kind::Attribute) && seen % 2 == 1 {
             return Err(ProtocolError::OddMap);
-        }
-        if seen as usize > self.limits.aggregate {
-            return Err(ProtocolError::AggregateTooLong);
         }
         if let Some(node) = self.nodes.get_mut(top.node as usize) {
             node.a = seen;
         }
         self.top.missing = 0;
+        self.top.streamed = false;
         Ok(())
     }
 
     /// Ends the aggregates that have all their children, from the innermost.
-    fn close(&mut self) {
+    fn close(&mut self) -> Result<(), ProtocolError> {
         while self.top.missing == 0 {
-            let Some(parent) = self.outer.pop() else { return };
+            if self.top.streamed {
+                return Err(ProtocolError::AggregateTooLong);
+            }
+            let Some(parent) = self.outer.pop() else { break };
             let closed = std::mem::replace(&mut self.top, parent);
             let start = closed.node as usize;
             if closed.kind == Kind::Attribute {
@@ -375,6 +372,7 @@ impl Decoder {
                 node.b = span as u32;
             }
         }
+        Ok(())
     }
 
     /// Reads what lies at the current position.
@@ -462,9 +460,11 @@ impl Decoder {
     fn line(&mut self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
         let start = at + 1;
         let from = self.scanned.max(start);
-        let Some(found) = memchr2(b'\r', b'\n', buf.get(from..).unwrap_or_default()) else {
-            self.scanned = buf.len();
-            if buf.len() - at > self.limits.bulk {
+        // The longest line, and the first byte of its end.
+        let window = buf.len().min(start.saturating_add(self.limits.bulk).saturating_add(1));
+        let Some(found) = memchr2(b'\r', b'\n', buf.get(from..window).unwrap_or_default()) else {
+            self.scanned = window;
+            if window - start > self.limits.bulk {
                 return Err(ProtocolError::BulkTooLong);
             }
             return Ok(Step::Partial(buf.len() + 1));
@@ -479,9 +479,6 @@ impl Decoder {
             _ => return Err(ProtocolError::InvalidLine),
         }
         let text = buf.get(start..end).unwrap_or_default();
-        if text.len() > self.limits.bulk {
-            return Err(ProtocolError::BulkTooLong);
-        }
         match kind {
             Kind::Integer if number::parse_i64(text).is_none() => return Err(ProtocolError::InvalidInteger),
             Kind::Double if parse_double(text).is_none() => return Err(ProtocolError::InvalidDouble),

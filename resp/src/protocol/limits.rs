@@ -11,7 +11,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128.
+    /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128; at most 512.
     pub depth: usize,
     /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in bytes.
     /// Default 512 MiB, Redis' own default for `proto-max-bulk-len`.
@@ -51,11 +51,12 @@ impl Limits {
         self
     }
 
-    /// The same limits, cut to what the tape's 32-bit offsets can say.
+    /// The same limits, cut to what the tape's 32-bit offsets can say, and to the depth at which comparing and showing values, which
+    /// are recursive, need little of a thread's stack.
     pub(crate) fn effective(self) -> Self {
         const OFFSETS: usize = u32::MAX as usize;
         Self {
-            depth: self.depth,
+            depth: self.depth.min(512),
             bulk: self.bulk.min(OFFSETS),
             aggregate: self.aggregate.min(OFFSETS / 4),
             frame: self.frame.min(OFFSETS),

@@ -92,7 +92,10 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_u64(self) -> Option<u64> {
         match self.kind() {
-            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::BigNumber => number::parse_u64(self.text()),
+            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::BigNumber => {
+                let text = self.text();
+                number::parse_u64(text.strip_prefix(b"+").unwrap_or(text))
+            }
             _ => None,
         }
     }

@@ -20,6 +20,6 @@ impl Removed {
             Some(2) => Ok(Self::Referenced),
             _ => Err(Error::unexpected_reply("-1, 1 or 2", value)),
         };
-        frame.value().children().map(one).collect()
+        super::reply::list(frame.value())?.map(one).collect()
     }
 }

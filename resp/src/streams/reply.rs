@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Error, Frame, StreamId, Value};
+use crate::{Children, Error, Frame, Kind, StreamId, Value};
 
 pub(super) fn count(frame: &Frame) -> Result<u64, Error> {
     frame.value().as_u64().ok_or_else(|| Error::unexpected_reply("a number", frame.value()))
@@ -23,8 +23,13 @@ pub(super) fn id(value: Value<'_>) -> Result<StreamId, Error> {
     value.as_bytes().and_then(StreamId::parse).ok_or_else(|| Error::unexpected_reply("a stream ID", value))
 }
 
-pub(super) fn ids(list: Value<'_>) -> Result<Vec<StreamId>, Error> {
-    list.children().map(id).collect()
+pub(super) fn ids(ids: Value<'_>) -> Result<Vec<StreamId>, Error> {
+    list(ids)?.map(id).collect()
+}
+
+/// The elements of an array.
+pub(super) fn list(array: Value<'_>) -> Result<Children<'_>, Error> {
+    if array.kind() == Kind::Array { Ok(array.children()) } else { Err(Error::unexpected_reply("an array", array)) }
 }
 
 /// A member of a map that must be there.

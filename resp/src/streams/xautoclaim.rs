@@ -129,7 +129,7 @@ impl Command for XAutoClaim<'_> {
     fn decode(&self, frame: Frame) -> Result<AutoClaimed, Error> {
         let (next, claimed, deleted) = parts(frame.value())?;
         let mut index = Vec::new();
-        entry::index(&frame, claimed.children(), &mut index)?;
+        entry::index(&frame, reply::list(claimed)?, &mut index)?;
         Ok(AutoClaimed { next, entries: Entries::from_index(frame, index), deleted })
     }
 }

@@ -136,21 +136,23 @@ impl Command for XInfoStreamFull<'_> {
     fn decode(&self, frame: Frame) -> Result<FullStreamInfo, Error> {
         let map = frame.value();
         let mut index = Vec::new();
-        entry::index(&frame, list(map, b"entries"), &mut index)?;
+        entry::index(&frame, list(map, b"entries")?, &mut index)?;
+        let groups = list(map, b"groups")?.map(|map| group(&frame, map)).collect::<Result<_, _>>()?;
         Ok(FullStreamInfo {
             length: reply::number(map, "length")?,
             last_generated_id: required_id(map, "last-generated-id")?,
             max_deleted_entry_id: reply::optional_id(map, "max-deleted-entry-id"),
             entries_added: reply::optional_number(map, "entries-added"),
-            groups: list(map, b"groups").map(|map| group(&frame, map)).collect::<Result<_, _>>()?,
+            groups,
             entries: Entries::from_index(frame, index),
         })
     }
 }
 
-/// The elements of a member that is a list.
-fn list<'a>(map: Value<'a>, name: &[u8]) -> impl Iterator<Item = Value<'a>> {
-    map.get(name).into_iter().flat_map(Value::children)
+/// The elements of a member that is a list; none when the member is missing.
+fn list<'a>(map: Value<'a>, name: &[u8]) -> Result<impl Iterator<Item = Value<'a>>, Error> {
+    let list = map.get(name).map(reply::list).transpose()?;
+    Ok(list.into_iter().flatten())
 }
 
 fn required_id(map: Value<'_>, name: &str) -> Result<StreamId, Error> {
@@ -169,7 +171,7 @@ fn group(frame: &Frame, map: Value<'_>) -> Result<FullGroupInfo, Error> {
         lag: reply::optional_number(map, "lag"),
         pending: reply::number(map, "pel-count")?,
         pending_entries: pending(frame, map)?,
-        consumers: list(map, b"consumers").map(|map| consumer(frame, map)).collect::<Result<_, _>>()?,
+        consumers: list(map, b"consumers")?.map(|map| consumer(frame, map)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -192,8 +194,8 @@ fn pending(frame: &Frame, map: Value<'_>) -> Result<Vec<FullPendingEntry>, Error
         let delivered = time(parts.next()?.as_u64()?);
         Some(FullPendingEntry { id, consumer, delivered, deliveries: parts.next()?.as_u64()? })
     };
-    list(map, b"pel")
-        .chain(list(map, b"pending"))
+    list(map, b"pel")?
+        .chain(list(map, b"pending")?)
         .map(|entry| one(entry).ok_or_else(|| Error::unexpected_reply("a pending entry", entry)))
         .collect()
 }

@@ -82,6 +82,9 @@ impl Command for XPending<'_> {
             return Err(wrong());
         };
         let id = |value: Value<'_>| if value.is_null() { Ok(None) } else { reply::id(value).map(Some) };
+        if !matches!(consumers.kind(), Kind::Array | Kind::Null) {
+            return Err(wrong());
+        }
         let consumers = consumers
             .children()
             .map(|consumer| {

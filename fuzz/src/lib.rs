@@ -1,0 +1,3 @@
+//! What the fuzz targets of `resp` have in common.
+mod targets;
+pub use targets::*;
