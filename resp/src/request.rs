@@ -89,9 +89,10 @@ impl<'b> Request<'b> {
     #[inline]
     pub fn arg_int(&mut self, n: impl Into<i128>) {
         let n: i128 = n.into();
-        let mut arg = Backwards::<48>::new();
+        let Ok(digits) = u64::try_from(n.unsigned_abs()) else { return self.arg(n.to_string()) };
+        let mut arg = SmallArg::new();
         arg.crlf();
-        arg.number(u64::try_from(n.unsigned_abs()).unwrap_or(u64::MAX));
+        arg.number(digits);
         if n < 0 {
             arg.push(b'-');
         }
@@ -101,7 +102,7 @@ impl<'b> Request<'b> {
     /// Adds a stream entry's ID as an argument.
     #[inline]
     pub fn arg_id(&mut self, id: StreamId) {
-        let mut arg = Backwards::<48>::new();
+        let mut arg = SmallArg::new();
         arg.crlf();
         arg.number(id.seq);
         arg.push(b'-');
@@ -111,7 +112,7 @@ impl<'b> Request<'b> {
 
     /// Adds a stream ID with `(` before it: a range that begins or ends without it.
     pub(crate) fn arg_id_exclusive(&mut self, id: StreamId) {
-        let mut arg = Backwards::<48>::new();
+        let mut arg = SmallArg::new();
         arg.crlf();
         arg.number(id.seq);
         arg.push(b'-');
@@ -122,7 +123,7 @@ impl<'b> Request<'b> {
 
     /// Puts the length before a short argument and writes it all at once.
     #[inline]
-    fn finish_small(&mut self, mut arg: Backwards<48>) {
+    fn finish_small(&mut self, mut arg: SmallArg) {
         let len = arg.len() - 2;
         arg.crlf();
         arg.number(len as u64);
@@ -174,6 +175,9 @@ impl<'b> Request<'b> {
     }
 }
 
+/// Room for the longest short argument, `(` and an ID of 41 bytes, with its length before it: 49 bytes.
+type SmallArg = Backwards<56>;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +199,17 @@ mod tests {
             out.arg("");
         });
         assert_eq!(text, "before*4 $1 X $3 -12 $41 18446744073709551615-18446744073709551615 $0  ");
+    }
+
+    #[test]
+    fn the_longest_short_arguments() {
+        assert_eq!(
+            written(|out| out.arg_id_exclusive(StreamId::MAX)),
+            "before*1 $42 (18446744073709551615-18446744073709551615 "
+        );
+        assert_eq!(written(|out| out.arg_int(u64::MAX)), "before*1 $20 18446744073709551615 ");
+        assert_eq!(written(|out| out.arg_int(i64::MIN)), "before*1 $20 -9223372036854775808 ");
+        assert_eq!(written(|out| out.arg_int(i128::MIN)), format!("before*1 $40 {} ", i128::MIN));
     }
 
     #[test]
