@@ -3,39 +3,18 @@
 
 mod support;
 
-use std::path::Path;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use resp::{Config, Connection, ErrorKind, TlsConfig, cmd};
 use support::Server;
-
-/// A certificate authority, a server's certificate for `redis.test`, a client's, and a second authority.
-fn make_files(folder: &Path) {
-    let authority = |name: &str| {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        std::fs::write(folder.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
-        Issuer::new(params, key)
-    };
-    authority("other-ca");
-    let ca = authority("ca");
-    for (name, host) in [("server", "redis.test"), ("client", "client.test")] {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
+use support::certificates::make_files;
 
 #[tokio::test]
 async fn certificates_decide() {
     let files = tempfile::tempdir().unwrap();
     let file = |name: &str| files.path().join(name);
     make_files(files.path());
-    let (_server, port) = Server::with_tls(files.path(), "yes");
+    let Some((_server, port)) = Server::with_tls(files.path(), "yes") else { return };
     let config = |tls: TlsConfig| Config::from_url(&format!("rediss://127.0.0.1:{port}")).unwrap().tls(tls);
     let trusting = || TlsConfig::default().ca(file("ca.pem")).server_name("redis.test");
     let complete = || trusting().certificate(file("client.pem")).key(file("client.key"));

@@ -157,7 +157,7 @@ impl Config {
         self
     }
 
-    /// What the TLS of `rediss://` trusts, and how it proves who it is.
+    /// What the TLS of `rediss://` trusts, and how it proves who it is. Replaces what the URL said about it.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {

@@ -1,6 +1,8 @@
 //! A private server for each test. `REDIS_SERVER=/path` chooses the binary.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod certificates;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -30,8 +32,14 @@ impl Server {
         panic!("redis-server does not start; REDIS_SERVER=/path chooses the binary");
     }
 
-    /// Starts a server that speaks TLS too, if it can, with files of this folder.
-    pub(crate) fn with_tls(files: &std::path::Path, clients: &str) -> (Self, u16) {
+    /// Starts a server that speaks TLS too, with files of this folder. `None`, and a word about it, when it was built without TLS.
+    pub(crate) fn with_tls(files: &std::path::Path, clients: &str) -> Option<(Self, u16)> {
+        // Every server refuses this; one with TLS, because it misses a certificate.
+        let probe = Command::new(binary()).args(["--port", "0", "--tls-port", "1", "--save", ""]).output().unwrap();
+        if !String::from_utf8_lossy(&probe.stdout).contains("tls-cert-file") {
+            skipped("TLS: this server was built without it");
+            return None;
+        }
         let file = |name: &str| files.join(name).to_str().unwrap().to_owned();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server = Self::with(&[
@@ -46,13 +54,13 @@ impl Server {
             "--tls-auth-clients",
             clients,
         ]);
-        (server, port)
+        Some((server, port))
     }
 
     fn try_start(options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let binary = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let binary = binary();
         let mut child = Command::new(&binary)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--unixsocket", "redis.sock", "--dir", "."])
@@ -99,7 +107,16 @@ impl Server {
         [Connection::connect(&self.config().resp2(true)).await.unwrap(), self.connect().await]
     }
 
-    /// The server's major and minor version.
+    /// Whether the server is of this version of Redis at least. When it is not, says what is left out.
+    pub(crate) async fn since(&self, version: (u32, u32), what: &str) -> bool {
+        let this = self.version().await;
+        if this < version {
+            skipped(&format!("{what}: came with Redis {}.{}, this is {}.{}", version.0, version.1, this.0, this.1));
+        }
+        this >= version
+    }
+
+    /// The major and minor version of Redis that the server is, or is compatible with.
     pub(crate) async fn version(&self) -> (u32, u32) {
         let info = self.connect().await.send(&resp::cmd("INFO server")).await.unwrap();
         let text = info.value().as_str().unwrap().to_owned();
@@ -107,6 +124,16 @@ impl Server {
         let mut parts = version.split('.').map(|part| part.parse().unwrap());
         (parts.next().unwrap(), parts.next().unwrap())
     }
+}
+
+/// Says that something was not tested.
+pub(crate) fn skipped(what: &str) {
+    eprintln!("SKIPPED {what}");
+}
+
+/// The server's program.
+fn binary() -> std::ffi::OsString {
+    std::env::var_os("REDIS_SERVER").filter(|path| !path.is_empty()).unwrap_or_else(|| "redis-server".into())
 }
 
 impl Drop for Server {
