@@ -1,5 +1,5 @@
-//! A session that breaks at every single byte, in each direction: nothing hangs, no reply is taken for another's, and what is said
-//! about a failed command is true.
+//! A connection that breaks at every single byte of a session, in each direction: nothing hangs, no reply is taken for another's, and
+//! what is said about a failed command is true. For what connects again by itself, see `links.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -21,8 +21,10 @@ use tokio::net::UnixStream;
 enum Fault {
     /// The connection is gone.
     Cut,
-    /// Nothing moves any more.
+    /// Nothing moves any more, in the direction that the fault is in.
     Stall,
+    /// What is written is taken and vanishes, and nothing comes back.
+    BlackHole,
 }
 
 /// A socket that passes so many bytes each way.
@@ -40,14 +42,19 @@ impl Faulty {
     fn end<T>(&self) -> Poll<io::Result<T>> {
         match self.fault {
             Fault::Cut => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            Fault::Stall => Poll::Pending,
+            Fault::Stall | Fault::BlackHole => Poll::Pending,
         }
+    }
+
+    /// A black hole takes both directions.
+    fn vanishes(&self) -> bool {
+        matches!(self.fault, Fault::BlackHole) && (self.read_left == 0 || self.write_left == 0)
     }
 }
 
 impl AsyncRead for Faulty {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read_left == 0 {
+        if self.read_left == 0 || self.vanishes() {
             return self.end();
         }
         let mut part = vec![0; buf.remaining().min(self.read_left)];
@@ -62,6 +69,9 @@ impl AsyncRead for Faulty {
 
 impl AsyncWrite for Faulty {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.vanishes() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         if self.write_left == 0 {
             return self.end();
         }
@@ -200,4 +210,9 @@ async fn cut_at_every_byte_of_resp2() {
 #[tokio::test]
 async fn stalled_at_every_byte() {
     at_every_byte(Fault::Stall, false).await;
+}
+
+#[tokio::test]
+async fn black_holed_at_every_byte() {
+    at_every_byte(Fault::BlackHole, false).await;
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub(crate) mod certificates;
+pub(crate) mod proxy;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
