@@ -60,9 +60,12 @@ impl RedisServer {
     /// Starts a replica of `master` and waits until it has its data.
     #[must_use]
     pub fn start_replica_of(master: &Self, folder: &Path) -> Self {
-        let of = format!("127.0.0.1 {}", master.port());
-        let replica =
-            Self::start_with(folder, Persistence::None, &["--replicaof", &of, "--repl-diskless-sync-delay", "0"]);
+        let of = master.port().to_string();
+        let replica = Self::start_with(
+            folder,
+            Persistence::None,
+            &["--replicaof", "127.0.0.1", &of, "--repl-diskless-sync-delay", "0"],
+        );
         wait::until("the replica is in sync", || replica.info("master_link_status").as_deref() == Some("up"));
         replica
     }

@@ -223,7 +223,8 @@ fn a_moved_file_is_gone_on_with() {
     let mut rig = Rig::new();
     rig.write_input("one\ntwo\n");
     rig.reader().once().run_ok();
-    let added = |rig: &Rig| rig.redis.call(&["XINFO", "STREAM", rig::STREAM]).field("entries-added").int();
+    // Nothing is trimmed before a writer runs.
+    let added = |rig: &Rig| rig.redis.call(&["XLEN", rig::STREAM]).int();
     assert_eq!(added(&rig), 2);
     // Copied as from a backup: another inode, another folder, the same bytes.
     let moved = rig.folder.join("restored.txt");
