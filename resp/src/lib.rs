@@ -1,33 +1,135 @@
 //! A RESP2/RESP3 client for Redis Streams, written by hand.
 //!
-//! # Layout
+//! # Guide
 //!
-//! * RESP itself, without I/O: [`Decoder`] turns bytes into [`Frame`]s, whose [`Value`]s borrow from the read buffer;
-//!   [`Request`] writes commands; [`RespCodec`] is both for tokio.
-//! * [`Connection`]: one connection of one owner, over TCP, TLS or a Unix socket: round trips, blocking reads, pipelines,
-//!   transactions. [`Config`] says how to reach the server.
-//! * [`Client`]: one connection that many tasks share, with automatic pipelining; it connects again by itself.
-//! * [`Consumer`]: reads a stream in a consumer group, over a connection of its own.
-//! * [`streams`]: the stream commands with typed replies. [`Command`] is how further ones are made, [`cmd()`] how they are made
-//!   in a hurry.
-//! * [`Error`] says what was being done, what came back, and whether the server can have done it. [`Backoff`] says how long
-//!   to wait before the next attempt.
+//! ## Connecting
+//!
+//! A [`Config`] says how to reach a server: by URL, or piece by piece. TCP, Unix sockets and (cargo feature `tls`) TLS; ACL user and password,
+//! database, the name that `CLIENT LIST` shows.
 //!
 //! ```no_run
-//! use resp::streams::{AddId, XAdd, XRange};
-//! use resp::{Config, Connection};
+//! use std::time::Duration;
+//! use resp::{Config, Endpoint};
+//!
+//! let config = Config::from_url("redis://app:s3cret@redis.example:6379/2")?;
+//! let config = Config::new(Endpoint::unix("/run/redis.sock"))
+//!     .client_name("importer")
+//!     .connect_timeout(Duration::from_secs(2))
+//!     .command_timeout(Some(Duration::from_secs(10)));
+//! # Ok::<(), resp::ConfigError>(())
+//! ```
+//!
+//! RESP3 is proposed, and RESP2 spoken with servers that do not know it. Both give the same values.
+//!
+//! ## Which of the three
+//!
+//! | what | connection | for |
+//! |---|---|---|
+//! | [`Client`] | one, shared by all its clones; made again when it breaks | most commands of most programs |
+//! | [`Connection`] | one, of one owner | blocking reads, transactions with `WATCH`, pipelines by hand |
+//! | [`Consumer`] | one of its own; made again when it breaks | reading a stream in a consumer group |
+//!
+//! ## Adding entries
+//!
+//! ```no_run
+//! use resp::streams::{AddId, Trim, XAdd};
+//! use resp::{Client, Config, ErrorKind};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut connection = Connection::connect(&Config::from_url("redis://localhost")?).await?;
-//! connection.send(&XAdd::new("events", AddId::Auto, &[("type", "start"), ("by", "me")])).await?;
-//!
-//! let entries = connection.send(&XRange::new("events", ..)).await?;
-//! for entry in &entries {
-//!     println!("{}: {:?}", entry.id, entry.field(b"type"));
+//! let client = Client::connect(&Config::from_url("redis://localhost")?).await?;
+//! let fields = [("type", "start"), ("by", "me")];
+//! let add = XAdd::new("events", AddId::Auto, &fields).trim(Trim::max_len(1_000_000).approximately());
+//! match client.send(&add).await {
+//!     Ok(id) => println!("added as {id:?}"),
+//!     Err(error) if error.kind() == ErrorKind::Oom => println!("no room: {error}"),
+//!     Err(error) => return Err(error.into()),
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Many at once go into a [`Pipeline`] (one round trip) or a [`Transaction`] (and nothing of others between them).
+//!
+//! ## Reading in a group
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use resp::{Config, ConsumerOptions};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::from_url("redis://localhost")?;
+//! let mut consumer = ConsumerOptions::new(config, "events", "workers", "me")
+//!     .claim_idle(Some(Duration::from_secs(60))) // from workers that are gone
+//!     .connect()
+//!     .await?;
+//! while let Some(batch) = consumer.next().await? {
+//!     for entry in &batch {
+//!         match entry.fields {
+//!             Some(fields) => println!("{}: {fields:?}", entry.id),
+//!             None => println!("{} was deleted while it was pending", entry.id),
+//!         }
+//!     }
+//!     consumer.ack(batch.ids());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Entries borrow from the reply, so a batch costs no allocation an entry. [`Batch::share`] makes a [`bytes::Bytes`] of what is to be kept.
+//!
+//! ## Blocking reads
+//!
+//! A command that waits in the server would hold up everybody on a shared connection, so it has a type of its own, [`Blocking`], that only
+//! [`Connection::send_blocking`] takes. It waits as long as the command blocks, and [a grace](Config::block_grace).
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use resp::streams::{ReadFrom, XRead};
+//! use resp::{Block, Config, Connection};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut connection = Connection::connect(&Config::from_url("redis://localhost")?).await?;
+//! let read = XRead::new("events", ReadFrom::New).block(Block::For(Duration::from_secs(5)));
+//! for entry in &connection.send_blocking(&read).await? {
+//!     println!("{entry:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## When something fails
+//!
+//! An [`Error`] has a [`kind`](Error::kind) to act on, the server's [`code`](Error::code), and says with [`sent`](Error::sent) whether the server can
+//! have executed the command: after [`Sent::No`] trying again doubles nothing. [`is_transient`](Error::is_transient) says whether waiting helps, a
+//! [`Backoff`] how long to. A command or option that the server is too old for is [`ErrorKind::UnknownCommand`] or [`ErrorKind::Syntax`].
+//!
+//! Any future may be dropped at any moment: replies are counted, so none is ever taken for another's.
+//!
+//! ## Commands of your own
+//!
+//! [`cmd()`] is for the hurry, [`Command`] for a typed one.
+//!
+//! ```no_run
+//! # async fn example(client: resp::Client) -> Result<(), resp::Error> {
+//! let reply = client.send(&resp::cmd("HGETALL").arg("user:7")).await?;
+//! for (field, value) in reply.value().pairs() {
+//!     println!("{field:?} = {value:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## What the server sends by itself
+//!
+//! [`Client::events`] gives push messages (such as invalidations) and what happens to the connection; [`Connection::take_push`] gives those of one
+//! connection.
+//!
+//! # Layout
+//!
+//! * RESP itself, without I/O: [`Decoder`] turns bytes into [`Frame`]s, whose [`Value`]s borrow from the read buffer; [`Request`] writes commands;
+//!   [`RespCodec`] is both for tokio. [`Limits`] bound what a peer can make them hold.
+//! * [`Connection`], [`Client`], [`Consumer`]: see above.
+//! * [`streams`]: the stream commands with typed replies.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
