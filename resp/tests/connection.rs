@@ -68,6 +68,13 @@ async fn passwords_and_users() {
         connection.send(&cmd("GET").arg("a")).await.unwrap();
         let error = connection.send(&cmd("GET").arg("b")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NoPerm, "{error}");
+        // A user without a password.
+        connection = Connection::connect(&config().password("s3cret")).await.unwrap();
+        connection.send(&cmd("ACL SETUSER").args(["bob", "on", "nopass", "+@all", "~*"])).await.unwrap();
+        let mut connection = Connection::connect(&config().user("bob")).await.unwrap();
+        assert_eq!(connection.send(&cmd("ACL WHOAMI")).await.unwrap().value().as_str(), Some("bob"));
+        let error = Connection::connect(&config().user("nobody")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongPass, "{error}");
         let error = Connection::connect(&ann.password("other")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WrongPass, "{error}");
     }

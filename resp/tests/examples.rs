@@ -91,4 +91,12 @@ fn the_example_for_tls_runs() {
     let mut tls = Command::new(build().join("tls"));
     tls.arg(format!("rediss://localhost:{port}")).args([file("ca.pem"), file("client.pem"), file("client.key")]);
     assert!(said(&mut tls).starts_with("\"PONG\" over"));
+
+    // Trusting what the system trusts, which here is this authority.
+    let Some((_server, port)) = Server::with_tls(files.path(), "no") else { return };
+    let mut tls = Command::new(build().join("tls"));
+    tls.arg(format!("rediss://localhost:{port}"));
+    assert!(said(tls.env("SSL_CERT_FILE", file("ca.pem"))).starts_with("\"PONG\" over"));
+    let refused = tls.env("SSL_CERT_FILE", file("other-ca.pem")).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("TLS: "), "{refused:?}");
 }

@@ -415,6 +415,11 @@ async fn newer_commands_work_or_are_typed_errors() {
         Ok(removed) => assert_eq!(removed, 0),
         Err(error) => refused(&error, (8, 2)),
     }
+    let trim = Trim::min_id(id(1, 0)).limit(10);
+    match c.send(&XAdd::new("s", id(4, 0), &fields).no_create().references(References::Acknowledged).trim(trim)).await {
+        Ok(added) => assert_eq!(added, Some(id(4, 0))),
+        Err(error) => refused(&error, (8, 2)),
+    }
     match c.send(&XReadGroup::new("g", "d", "s", GroupFrom::New).claim(Duration::ZERO)).await {
         Ok(read) => assert!(read.entries().first().unwrap().deliveries.is_some()),
         Err(error) => refused(&error, (8, 4)),

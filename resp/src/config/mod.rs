@@ -92,7 +92,8 @@ impl Config {
         &self.endpoint
     }
 
-    /// The ACL user. Without one, Redis takes a password to be that of the user `default`.
+    /// The ACL user. Without one, Redis takes a password to be that of the user `default`; without a password, the user must be one that
+    /// needs none.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());

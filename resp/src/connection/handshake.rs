@@ -49,8 +49,8 @@ pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<
 /// Proposes RESP3, with password and name in the same message.
 async fn hello(connection: &mut Connection, config: &Config) -> Result<Protocol, Error> {
     let mut hello = cmd("HELLO").arg(3);
-    if let Some(password) = &config.password {
-        hello = hello.arg("AUTH").arg(config.user.as_deref().unwrap_or("default")).arg(password.reveal());
+    if let Some((user, password)) = credentials(config) {
+        hello = hello.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
     }
     if let Some(name) = &config.client_name {
         hello = hello.arg("SETNAME").arg(name);
@@ -74,11 +74,19 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Protocol,
 }
 
 async fn authenticate(connection: &mut Connection, config: &Config) -> Result<(), Error> {
-    let Some(password) = &config.password else { return Ok(()) };
+    let Some((user, password)) = credentials(config) else { return Ok(()) };
     let mut auth = cmd("AUTH");
-    if let Some(user) = &config.user {
+    if let Some(user) = user {
         auth = auth.arg(user);
     }
-    connection.send(&auth.arg(password.reveal())).await?;
+    connection.send(&auth.arg(password)).await?;
     Ok(())
+}
+
+/// User and password, if there is either: users may have no password, and then any will do.
+fn credentials(config: &Config) -> Option<(Option<&str>, &str)> {
+    match (config.user.as_deref(), config.password.as_ref()) {
+        (None, None) => None,
+        (user, password) => Some((user, password.map_or("", |password| password.reveal()))),
+    }
 }
