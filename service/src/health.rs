@@ -159,6 +159,10 @@ impl Part {
         if state.well.as_ref() == Some(&well) {
             return;
         }
+        // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds it true.
+        if let Some(name) = self.gauge {
+            gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });
+        }
         match &well {
             Ok(()) => {
                 info!("{}: ready", self.name);
@@ -169,10 +173,6 @@ impl Part {
                 state.logged.push(reason.clone());
             }
             Err(_) => {}
-        }
-        // Before the lock is given back: whoever is told that it is not ready finds the gauge at 0.
-        if let Some(name) = self.gauge {
-            gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });
         }
         state.well = Some(well);
     }

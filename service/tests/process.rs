@@ -151,7 +151,7 @@ fn the_endpoint_tells_everything_and_no_secret() {
         "lines_read_total 0\n",
         "# HELP lines_read_total Lines\n",
         "redis_reconnects_total 0\n",
-        "redis_up 0\n",
+        "# TYPE redis_up gauge\n",
         "build_info{service=\"tested\",version=\"1.2.3\"} 1\n",
         "process_resident_memory_bytes ",
         "process_cpu_seconds_total ",
