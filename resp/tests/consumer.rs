@@ -186,3 +186,109 @@ async fn a_blocked_consumer_stops_at_once() {
         tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(consumer.next(), stop) }).await.unwrap();
     assert!(end.unwrap().is_none());
 }
+
+/// As [`take`], by single steps: nothing is waited for.
+async fn read_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<u64>) {
+    let (mut pending, mut new) = (Vec::new(), Vec::new());
+    loop {
+        let was_pending = consumer.has_pending();
+        match consumer.read(None).await.unwrap() {
+            Some(batch) => {
+                let ids = batch.ids().map(|id| id.seq - 1);
+                if batch.origin() == Origin::Pending {
+                    pending.extend(ids);
+                } else {
+                    new.extend(ids);
+                }
+                consumer.ack(batch.ids());
+            }
+            None if was_pending => assert!(!consumer.has_pending()),
+            None => return (pending, new),
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_a_connection_it_takes_single_steps() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").over(server.connect().await);
+    // It does not make the group.
+    assert_eq!(consumer.read(None).await.unwrap_err().kind(), ErrorKind::NoGroup);
+    other.send(&cmd("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
+    add(&mut other, 0..25).await;
+    assert!(consumer.has_pending(), "it does not know yet");
+    assert_eq!(read_all(&mut consumer).await, (vec![], (0..25).collect()));
+    // Without waiting there is nothing, and with waiting there is what comes.
+    let (batch, ()) = tokio::join!(consumer.read(Some(Duration::from_secs(30))), add(&mut other, 25..26));
+    assert_eq!(batch.unwrap().unwrap().entries().len(), 1);
+
+    // What was not acknowledged is pending for the next one, in batches as large as wanted.
+    drop(consumer);
+    let mut consumer = options(&server, "c").over(server.connect().await);
+    consumer.set_count(100);
+    let left = pending(&mut other).await as usize;
+    assert_eq!(consumer.read(None).await.unwrap().unwrap().entries().len(), left);
+    // It does not connect again.
+    other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    assert!(consumer.read(None).await.unwrap_err().closes_connection());
+    assert!(consumer.read(None).await.unwrap_err().closes_connection());
+    assert!(consumer.next().await.unwrap_err().closes_connection());
+}
+
+#[tokio::test]
+async fn reading_ahead_and_asking_between_reads_shift_nothing() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    add(&mut other, 0..100).await;
+    assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
+    let mut seen = Vec::new();
+    while let Some(batch) = consumer.read(None).await.unwrap() {
+        consumer.read_ahead().await.unwrap();
+        consumer.read_ahead().await.unwrap();
+        assert!(consumer.is_ahead());
+        // The server has given the next ones already.
+        for _ in 0..2 {
+            let reply = consumer.ask(&cmd("ECHO").arg("between")).await.unwrap();
+            assert_eq!(reply.value().as_str(), Some("between"));
+        }
+        seen.extend(batch.ids().map(|id| id.seq - 1));
+        consumer.ack(batch.ids());
+    }
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    consumer.flush().await.unwrap();
+    assert_eq!(pending(&mut other).await, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut seen = Vec::new();
+    for n in 0..60 {
+        let add = add(&mut other, n..n + 1);
+        tokio::pin!(add);
+        let (mut got, mut is_added) = (None, false);
+        tokio::select! {
+            biased;
+            batch = consumer.read(Some(Duration::from_millis(20))) => got = batch.unwrap(),
+            () = &mut add => is_added = true,
+        }
+        if !is_added {
+            add.await;
+        }
+        let echo = cmd("ECHO").arg("dropped");
+        tokio::select! { biased; _ = consumer.ask(&echo) => {}, () = tokio::task::yield_now() => {} }
+        let reply = consumer.ask(&cmd("ECHO").arg(n.to_string())).await.unwrap();
+        assert_eq!(reply.value().as_str(), Some(&n.to_string()[..]));
+        if let Some(batch) = got {
+            seen.extend(batch.ids().map(|id| id.seq - 1));
+        }
+    }
+    while let Some(batch) = consumer.read(None).await.unwrap() {
+        seen.extend(batch.ids().map(|id| id.seq - 1));
+    }
+    assert_eq!(seen, (0..60).collect::<Vec<_>>());
+}

@@ -10,8 +10,8 @@ use crate::group::{Group, lineage};
 use crate::names;
 use crate::run::{Ended, Handed};
 use metrics::counter;
-use resp::streams::{EntrySlice, GroupFrom, StreamEntries, XAutoClaim, XInfoStream};
-use resp::{Backoff, Block, Command, Connection, Error, ErrorKind, StreamId};
+use resp::streams::{EntrySlice, XAutoClaim, XInfoStream};
+use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId};
 use service::{Connector, Failure, Health, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -148,12 +148,8 @@ impl Fetch<'_> {
 /// One connection, from connecting to losing it.
 struct Session<'s, 'a> {
     fetch: &'s mut Fetch<'a>,
-    connection: Connection,
+    consumer: Consumer,
     count: u64,
-    /// A read was sent whose reply was not received.
-    ahead: bool,
-    /// The reply to that read, when it had to be received early.
-    stash: Option<StreamEntries>,
     claimed_at: Instant,
     /// Redis answered to what it was asked.
     got_on: bool,
@@ -164,12 +160,11 @@ struct Session<'s, 'a> {
 
 impl<'s, 'a> Session<'s, 'a> {
     fn new(fetch: &'s mut Fetch<'a>, connection: Connection, count: u64) -> Self {
+        let consumer = fetch.group.consumer(fetch.connector.config(), connection);
         Self {
             fetch,
-            connection,
+            consumer,
             count,
-            ahead: false,
-            stash: None,
             claimed_at: Instant::now(),
             got_on: false,
             is_watching: false,
@@ -192,15 +187,15 @@ impl<'s, 'a> Session<'s, 'a> {
     /// The group, the source record, and up to where the group has read.
     async fn prepare(&mut self) -> Result<StreamId, Broken> {
         let group = self.fetch.group;
-        match self.connection.send(&group.create()).await {
+        match self.consumer.ask(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => {}
             Err(error) => return Err(error.into()),
         }
         self.learn().await?;
-        let groups = self.connection.send(&group.ask_groups()).await?;
+        let groups = self.consumer.ask(&group.ask_groups()).await?;
         let ours = groups.iter().find(|one| one.name == group.name.as_bytes());
-        let consumers = self.connection.send(&group.ask_consumers()).await?;
+        let consumers = self.consumer.ask(&group.ask_consumers()).await?;
         if !group.is_alone(&consumers) {
             self.fetch.contents.forget_order();
         }
@@ -209,14 +204,11 @@ impl<'s, 'a> Session<'s, 'a> {
 
     /// Reads what this consumer has had and not acknowledged.
     async fn read_pending(&mut self, came: Came) -> Result<(), Broken> {
-        let mut after = StreamId::ZERO;
         loop {
-            let read = self.fetch.group.read(GroupFrom::Pending(after), self.count);
-            let reply = self.connection.send(&read).await?;
-            let Some(last) = reply.entries().last() else { break };
-            after = last.id;
-            self.take(reply.entries(), came).await?;
-            self.adapt(reply.entries());
+            self.consumer.set_count(self.count);
+            let Some(batch) = self.consumer.read(None).await? else { break };
+            self.take(batch.entries(), came).await?;
+            self.adapt(batch.entries());
             self.fetch.hand_over(false).await?;
             if self.fetch.shutdown.is_requested() {
                 self.fetch.hand_over(true).await?;
@@ -236,30 +228,30 @@ impl<'s, 'a> Session<'s, 'a> {
                 self.fetch.hand_over(true).await?;
                 return Ok(());
             }
-            let reply = self.next().await?;
+            let batch = self.next().await?;
             self.fetch.health.progress();
             if self.fetch.others.get() {
                 self.fetch.contents.forget_order();
             }
-            let got = reply.len();
-            if got > 0 {
+            if let Some(batch) = &batch {
                 (idle_at, judged) = (None, false);
-                let is_full = got as u64 >= self.count;
-                self.adapt(reply.entries());
+                let is_full = batch.entries().len() as u64 >= self.count;
+                self.adapt(batch.entries());
                 if is_full {
-                    self.read_ahead().await?;
+                    self.consumer.set_count(self.count);
+                    self.consumer.read_ahead().await?;
                 }
-                self.take(reply.entries(), Came::New).await?;
+                self.take(batch.entries(), Came::New).await?;
             }
-            self.fetch.hand_over(!self.ahead).await?;
+            self.fetch.hand_over(!self.consumer.is_ahead()).await?;
             self.claim_when_due().await?;
-            if got > 0 || self.ahead {
+            if batch.is_some() || self.consumer.is_ahead() {
                 continue;
             }
             // Nothing came. What the stream's last ID says of the end counts when still nothing came after it was asked.
             match idle_at {
                 None => {
-                    let info = self.connection.send(&XInfoStream::new(&self.fetch.group.stream)).await?;
+                    let info = self.consumer.ask(&XInfoStream::new(&self.fetch.group.stream)).await?;
                     idle_at = Some(info.last_generated_id);
                 }
                 Some(last) if !judged => {
@@ -275,54 +267,23 @@ impl<'s, 'a> Session<'s, 'a> {
         }
     }
 
-    /// The next reply: the one that was read ahead, or that of a read that blocks.
-    async fn next(&mut self) -> Result<StreamEntries, Broken> {
-        if let Some(reply) = self.stash.take() {
-            self.ahead = false;
-            return Ok(reply);
-        }
-        let group = self.fetch.group;
-        let read = group.read(GroupFrom::New, self.count);
-        if self.ahead {
-            let reply = self.connection.receive_reply(&read).await?;
-            self.ahead = false;
-            return Ok(reply);
-        }
-        if self.fetch.once {
-            return Ok(self.connection.send(&read).await?);
+    /// What comes next: what was asked for ahead, or what a read that waits in Redis brings.
+    async fn next(&mut self) -> Result<Option<resp::Batch>, Broken> {
+        self.consumer.set_count(self.count);
+        if self.consumer.is_ahead() || self.fetch.once {
+            return Ok(self.consumer.read(None).await?);
         }
         let block = self.fetch.claim_idle.map_or(BLOCK, |idle| (idle / 2).clamp(Duration::from_millis(100), BLOCK));
-        let read = read.block(Block::For(block));
         // What comes in the moment of a shutdown stays pending, and is read when this consumer returns.
         tokio::select! {
             biased;
             () = self.fetch.shutdown.requested() => Err(SHUTDOWN),
-            reply = self.connection.send_blocking(&read) => Ok(reply?),
+            batch = self.consumer.read(Some(block)) => Ok(batch?),
         }
-    }
-
-    /// Sends the next read, so that Redis works on it while this reply is looked at.
-    async fn read_ahead(&mut self) -> Result<(), Broken> {
-        let group = self.fetch.group;
-        self.connection.queue(&group.read(GroupFrom::New, self.count));
-        self.ahead = true;
-        Ok(self.connection.flush().await?)
-    }
-
-    /// Asks Redis something between two reads.
-    async fn ask<C: Command>(&mut self, question: &C) -> Result<C::Reply, Broken> {
-        if !self.ahead || self.stash.is_some() {
-            return Ok(self.connection.send(question).await?);
-        }
-        let group = self.fetch.group;
-        self.connection.queue(question);
-        let read = group.read(GroupFrom::New, self.count);
-        self.stash = Some(self.connection.receive_reply(&read).await?);
-        Ok(self.connection.receive_reply(question).await?)
     }
 
     async fn learn(&mut self) -> Result<(), Broken> {
-        let reply = self.ask(&self.fetch.group.ask_record()).await?;
+        let reply = self.consumer.ask(&self.fetch.group.ask_record()).await?;
         self.fetch.contents.learn(&lineage(&reply));
         Ok(())
     }
@@ -397,7 +358,7 @@ impl<'s, 'a> Session<'s, 'a> {
         if !self.fetch.contents.has_gaps() {
             return Ok(());
         }
-        let consumers = self.ask(&self.fetch.group.ask_consumers()).await?;
+        let consumers = self.consumer.ask(&self.fetch.group.ask_consumers()).await?;
         if !self.fetch.group.is_alone(&consumers) {
             self.fetch.contents.forget_order();
             return Ok(());
@@ -424,14 +385,14 @@ impl<'s, 'a> Session<'s, 'a> {
         }
         self.claimed_at = Instant::now();
         let group = self.fetch.group;
-        let consumers = self.ask(&group.ask_consumers()).await?;
+        let consumers = self.consumer.ask(&group.ask_consumers()).await?;
         if !consumers.iter().any(|consumer| consumer.name != group.consumer.as_bytes() && consumer.pending > 0) {
             return Ok(());
         }
         let mut start = StreamId::ZERO;
         loop {
             let claim = XAutoClaim::new(&group.stream, &group.name, &group.consumer, idle, start).count(self.count);
-            let claimed = self.ask(&claim).await?;
+            let claimed = self.consumer.ask(&claim).await?;
             if !claimed.entries.is_empty() {
                 log::info!("{} entries taken over that another consumer left pending", claimed.entries.len());
                 self.take(claimed.entries.as_slice(), Came::Again).await?;
@@ -446,7 +407,7 @@ impl<'s, 'a> Session<'s, 'a> {
             }
             start = claimed.next;
             if start == StreamId::ZERO {
-                return self.fetch.hand_over(!self.ahead).await;
+                return self.fetch.hand_over(!self.consumer.is_ahead()).await;
             }
         }
     }

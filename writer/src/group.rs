@@ -1,8 +1,8 @@
 //! The consumer group: its names, and what it is asked.
 
 use delivery::source::{Lineage, record_key};
-use resp::streams::{ConsumerInfo, GroupFrom, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
-use resp::{Cmd, Frame, StreamId, cmd};
+use resp::streams::{ConsumerInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups};
+use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
 use std::time::Duration;
 
 /// A consumer that has nothing and did nothing for this long takes no part.
@@ -32,9 +32,9 @@ impl Group {
         XGroupCreate::new(&self.stream, &self.name, StreamId::ZERO).make_stream()
     }
 
-    /// Reads as this consumer.
-    pub(crate) fn read(&self, from: GroupFrom, count: u64) -> XReadGroup<'_> {
-        XReadGroup::new(&self.name, &self.consumer, &self.stream, from).count(count)
+    /// Reads as this consumer, on a connection.
+    pub(crate) fn consumer(&self, config: &Config, connection: Connection) -> Consumer {
+        ConsumerOptions::new(config.clone(), &self.stream, &self.name, &self.consumer).over(connection)
     }
 
     /// Acknowledges.

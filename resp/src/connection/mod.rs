@@ -139,6 +139,11 @@ impl Connection {
         self.command_timeout = timeout;
     }
 
+    /// How long nothing may move while a reply is awaited.
+    pub(crate) const fn command_timeout(&self) -> Option<Duration> {
+        self.command_timeout
+    }
+
     // ---- one command at a time ----
 
     /// Sends a command and waits for its reply.

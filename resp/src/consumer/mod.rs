@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::streams::{GroupFrom, XAck, XAutoClaim, XGroupCreate, XReadGroup};
-use crate::{Block, Connection, Error, ErrorKind, Sent, StreamId, command};
+use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId, command};
 
 /// Reads a stream as a consumer of a group, for as long as it is to.
 ///
@@ -28,6 +28,9 @@ use crate::{Block, Connection, Error, ErrorKind, Sent, StreamId, command};
 /// confirmed them, so a broken connection loses none.
 ///
 /// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it was.
+///
+/// Whoever has rules of his own for connecting and waiting makes it [over](ConsumerOptions::over) a connection, and takes single steps with
+/// [`read`](Self::read), [`read_ahead`](Self::read_ahead) and [`ask`](Self::ask).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,7 +55,11 @@ pub struct Consumer {
     acks: Vec<StreamId>,
     /// What was asked and not answered.
     asked: Option<Asked>,
+    /// The answer to what was asked, when it had to be received early.
+    early: Option<Frame>,
     phase: Phase,
+    /// Whether a lost connection is made again.
+    reconnects: bool,
     /// Where the next look for entries of others begins, and when.
     claim_from: StreamId,
     claim_at: Instant,
@@ -74,6 +81,8 @@ struct Asked {
     /// So many acknowledgements, whose reply comes first; 0 when it is here.
     acks: usize,
     what: What,
+    /// How long the server waits for entries before it answers.
+    block: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,18 +97,24 @@ const MAX_ACKS: usize = 10_000;
 
 impl Consumer {
     async fn connect(options: ConsumerOptions) -> Result<Self, Error> {
-        let mut consumer = Self {
+        let mut consumer = Self::new(options, None);
+        consumer.try_connect().await?;
+        Ok(consumer)
+    }
+
+    fn new(options: ConsumerOptions, connection: Option<Connection>) -> Self {
+        Self {
             options,
-            connection: None,
+            reconnects: connection.is_none(),
+            connection,
             acks: Vec::new(),
             asked: None,
+            early: None,
             phase: Phase::Pending(StreamId::ZERO),
             claim_from: StreamId::ZERO,
             claim_at: Instant::now(),
             stop: Arc::new(watch::Sender::new(false)),
-        };
-        consumer.try_connect().await?;
-        Ok(consumer)
+        }
     }
 
     /// The next entries; `None` when the consumer was stopped. Waits as long as there are none.
@@ -130,7 +145,7 @@ impl Consumer {
 
     async fn next_batch(&mut self) -> Result<Batch, Error> {
         loop {
-            match self.step().await {
+            match self.step(Some(self.options.block)).await {
                 Ok(Some(batch)) => {
                     self.options.backoff.reset();
                     return Ok(batch);
@@ -139,7 +154,7 @@ impl Consumer {
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
                     self.create().await?;
                 }
-                Err(error) if error.is_transient() => {
+                Err(error) if error.is_transient() && self.reconnects => {
                     self.disconnect();
                     tokio::time::sleep(self.options.backoff.next_delay()).await;
                 }
@@ -148,56 +163,148 @@ impl Consumer {
         }
     }
 
+    /// One exchange with the server: what is pending next, or, once all of that was given, what is new. `None` when there was nothing:
+    /// then all that was pending was given, or nothing new came for as long as `block` says (without it, nothing is there now).
+    ///
+    /// It neither connects again nor makes the group. May be dropped at any time; the next call receives what this one asked for.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: resp::Connection, options: resp::ConsumerOptions) -> Result<(), resp::Error> {
+    /// // What there is now, and no more.
+    /// let mut consumer = options.over(connection);
+    /// loop {
+    ///     let was_reading_pending = consumer.has_pending();
+    ///     match consumer.read(None).await? {
+    ///         Some(batch) => println!("{} entries", batch.entries().len()),
+    ///         None if was_reading_pending => {}
+    ///         None => break,
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, the group is missing, or the key holds something else.
+    pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<Batch>, Error> {
+        self.step(block).await
+    }
+
+    /// Whether it may still have entries pending that [`read`](Self::read) has not given.
+    #[must_use]
+    pub const fn has_pending(&self) -> bool {
+        matches!(self.phase, Phase::Pending(_))
+    }
+
+    /// Asks for new entries now, so that the server works on the answer while the last one is looked at. It does not wait for entries; the next
+    /// [`read`](Self::read) receives the answer. Without effect when something was asked for already, or while pending entries are read.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub async fn read_ahead(&mut self) -> Result<(), Error> {
+        if self.is_ahead() || self.has_pending() {
+            return Ok(());
+        }
+        self.request(None)?;
+        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
+        connection.flush().await
+    }
+
+    /// Whether entries were asked for whose answer was not given yet.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Sends a command on the consumer's connection, between two reads. When entries were asked for, their answer is received first and kept
+    /// for the next [`read`](Self::read); if that read waits in the server, so does this.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::send`].
+    pub async fn ask<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+        self.receive_early().await?;
+        match &mut self.connection {
+            Some(connection) => connection.send(command).await,
+            None => Err(Error::closed().during(command.name(), command.key())),
+        }
+    }
+
+    /// Changes how many entries the next batches have at most: see [`ConsumerOptions::count`].
+    pub const fn set_count(&mut self, entries: u64) {
+        self.options.count = entries;
+    }
+
+    /// Puts the next question on the wire, and the acknowledgements before it.
+    fn request(&mut self, block: Option<Duration>) -> Result<(), Error> {
+        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
+        let ConsumerOptions { stream, group, name, count, claim_idle, .. } = &self.options;
+        let acks = self.acks.len().min(MAX_ACKS);
+        if acks > 0 {
+            connection.queue(&XAck::new(stream, group, self.acks.iter().take(acks)));
+        }
+        let read = |from| XReadGroup::new(group, name, stream, from).count(*count);
+        let mut asked = Asked { acks, what: What::New, block: None };
+        match (self.phase, *claim_idle) {
+            (Phase::Pending(after), _) => {
+                connection.queue(&read(GroupFrom::Pending(after)));
+                asked.what = What::Pending;
+            }
+            (Phase::New, Some(idle)) if Instant::now() >= self.claim_at => {
+                connection.queue(&XAutoClaim::new(stream, group, name, idle, self.claim_from).count(*count));
+                asked.what = What::Claim;
+            }
+            (Phase::New, _) => {
+                match block {
+                    Some(time) => connection.queue(read(GroupFrom::New).block(Block::For(time)).command()),
+                    None => connection.queue(&read(GroupFrom::New)),
+                }
+                asked.block = block;
+            }
+        }
+        self.asked = Some(asked);
+        Ok(())
+    }
+
+    /// Receives the answer to what was asked, and keeps it.
+    async fn receive_early(&mut self) -> Result<(), Error> {
+        let Some(asked) = self.asked.filter(|_| self.early.is_none()) else { return Ok(()) };
+        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
+        Self::receive_acks(connection, &mut self.asked, &mut self.acks).await?;
+        let limit = match asked.block {
+            Some(time) => Some(connection.block_limit(time)),
+            None => connection.command_timeout(),
+        };
+        let named = |error: Error| error.during("XREADGROUP", Some(&self.options.stream));
+        self.early = Some(connection.receive_within(limit).await.map_err(named)?);
+        Ok(())
+    }
+
     /// Asks once, and says what came.
-    async fn step(&mut self) -> Result<Option<Batch>, Error> {
+    async fn step(&mut self, block: Option<Duration>) -> Result<Option<Batch>, Error> {
         if self.connection.as_ref().is_none_or(Connection::is_closed) {
             self.disconnect();
+            if !self.reconnects {
+                return Err(Error::closed());
+            }
             self.try_connect().await?;
         }
-        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
-        let ConsumerOptions { stream, group, name, count, block, claim_idle, .. } = &self.options;
-        let read = XReadGroup::new(group, name, stream, GroupFrom::New).count(*count).block(Block::For(*block));
-        let pending = |after| XReadGroup::new(group, name, stream, GroupFrom::Pending(after)).count(*count);
-        let claim = |idle, from| XAutoClaim::new(stream, group, name, idle, from).count(*count);
-
         // Ask, unless an earlier call has, and was dropped before the answer came.
-        let asked = match self.asked {
-            Some(asked) => asked,
-            None => {
-                let acks = self.acks.len().min(MAX_ACKS);
-                if acks > 0 {
-                    connection.queue(&XAck::new(stream, group, self.acks.iter().take(acks)));
-                }
-                let what = match (self.phase, *claim_idle) {
-                    (Phase::Pending(after), _) => {
-                        connection.queue(&pending(after));
-                        What::Pending
-                    }
-                    (Phase::New, Some(idle)) if Instant::now() >= self.claim_at => {
-                        connection.queue(&claim(idle, self.claim_from));
-                        What::Claim
-                    }
-                    (Phase::New, _) => {
-                        connection.queue(read.command());
-                        What::New
-                    }
-                };
-                Asked { acks, what }
-            }
-        };
-        self.asked = Some(asked);
-
-        Self::receive_acks(connection, &mut self.asked, &mut self.acks).await?;
-        let limit = match asked.what {
-            What::New => Some(connection.block_limit(*block)),
-            _ => self.options.config.command_timeout,
-        };
-        let frame = connection.receive_within(limit).await?;
-        self.asked = None;
+        if self.asked.is_none() {
+            self.request(block)?;
+        }
+        self.receive_early().await?;
+        let (Some(asked), Some(frame)) = (self.asked.take(), self.early.take()) else { return Ok(None) };
+        let ConsumerOptions { stream, group, name, claim_idle, .. } = &self.options;
+        let claim_idle = *claim_idle;
+        let read = XReadGroup::new(group, name, stream, GroupFrom::New);
 
         match asked.what {
             What::Claim => {
-                let claimed = command::decode(&claim(Duration::ZERO, StreamId::ZERO), frame)?;
+                let claim = XAutoClaim::new(stream, group, name, Duration::ZERO, StreamId::ZERO);
+                let claimed = command::decode(&claim, frame)?;
                 self.claim_from = claimed.next;
                 if claimed.next == StreamId::ZERO {
                     // All were looked at. Half the time, so that nothing waits much longer than it must.
@@ -206,7 +313,7 @@ impl Consumer {
                 Ok(if claimed.entries.is_empty() { None } else { Some(Batch::claimed(claimed.entries)) })
             }
             What::Pending => {
-                let entries = command::decode(&pending(StreamId::ZERO), frame)?;
+                let entries = command::decode(&read, frame)?;
                 let last = entries.ids().next_back();
                 match last {
                     Some(last) => {
@@ -220,7 +327,7 @@ impl Consumer {
                 }
             }
             What::New => {
-                let entries = command::decode(read.command(), frame)?;
+                let entries = command::decode(&read, frame)?;
                 Ok(if entries.is_empty() { None } else { Some(Batch::read(Origin::New, entries)) })
             }
         }
@@ -291,6 +398,7 @@ impl Consumer {
     fn disconnect(&mut self) {
         self.connection = None;
         self.asked = None;
+        self.early = None;
         // What was delivered and got lost on the way is pending now.
         self.phase = Phase::Pending(StreamId::ZERO);
     }
@@ -306,6 +414,7 @@ impl Consumer {
     /// Makes the group, unless it is there.
     async fn create(&mut self) -> Result<(), Error> {
         self.asked = None;
+        self.early = None;
         self.phase = Phase::Pending(StreamId::ZERO);
         let (Some(connection), Some(start)) = (&mut self.connection, self.options.create) else {
             return Err(Error::closed().with_sent(Sent::No));
