@@ -21,6 +21,7 @@ use redis::AsyncTypedCommands as _;
 use resp::streams::{AddId, GroupFrom, XAck, XAdd, XReadGroup};
 use rustis::client::BatchPreparedCommand as _;
 use rustis::commands::StreamCommands as _;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,12 +42,43 @@ fn main() {
     let control = Control(server.port());
     let clients = many.block_on(Clients::connect(&server));
 
-    for (tasks, commands) in [(1, 4_000), (64, 40_000), (256, 40_000)] {
-        concurrent(&mut rounds, &many, &control, &clients, tasks, commands);
+    for clock in [Clock::Wall, Clock::Processor] {
+        for (tasks, commands) in [(1, 4_000), (64, 40_000), (256, 40_000)] {
+            concurrent(&mut rounds, &many, &control, &clients, tasks, commands, clock);
+        }
     }
     batches(&mut rounds, &many, &control, &clients, &server);
-    read_and_acknowledge(&mut rounds, &many, &control, &clients);
+    for clock in [Clock::Wall, Clock::Processor] {
+        read_and_acknowledge(&mut rounds, &many, &control, &clients, clock);
+    }
     lone_caller(&mut rounds, &one, &control, &server);
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// The time it takes. When the server has more to do than the client, this is the server's time.
+    Wall,
+    /// The processor time of this process: the client's part of it.
+    Processor,
+}
+
+impl Clock {
+    fn now(self) -> Duration {
+        let id = match self {
+            Self::Wall => ClockId::Monotonic,
+            Self::Processor => ClockId::ProcessCPUTime,
+        };
+        let now = clock_gettime(id);
+        Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap())
+    }
+
+    fn of(self, section: &str) -> String {
+        match self {
+            Self::Wall => section.to_owned(),
+            Self::Processor => format!("{section}, processor time of the client"),
+        }
+    }
 }
 
 /// Says commands to the server, one at a time.
@@ -114,13 +146,21 @@ async fn in_tasks<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-fn concurrent(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &Clients, tasks: u32, commands: u32) {
+fn concurrent(
+    rounds: &mut Rounds,
+    runtime: &Runtime,
+    control: &Control,
+    clients: &Clients,
+    tasks: u32,
+    commands: u32,
+    clock: Clock,
+) {
     let commands = if rounds.is_test() { tasks * 2 } else { commands };
     let timed = |work: &dyn Fn()| {
         control.empty();
-        let begun = Instant::now();
+        let begun = clock.now();
         work();
-        begun.elapsed()
+        clock.now() - begun
     };
     let Clients { resp, redis, fred, rustis } = clients;
     let mut subjects: Vec<(&str, Work<'_>)> = vec![
@@ -180,7 +220,7 @@ fn concurrent(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients
         ),
     ];
     let name = format!("{tasks} task{}", if tasks == 1 { "" } else { "s" });
-    rounds.run(Case { section: "XADD, shared client", name: &name, operations: commands }, &mut subjects);
+    rounds.run(Case { section: &clock.of("XADD, shared client"), name: &name, operations: commands }, &mut subjects);
 }
 
 fn batches(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &Clients, server: &Server) {
@@ -305,7 +345,7 @@ fn batches(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &
     rounds.run(Case { section: "XADD, batches", name: "64 a batch, one caller", operations: commands }, &mut subjects);
 }
 
-fn read_and_acknowledge(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &Clients) {
+fn read_and_acknowledge(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &Clients, clock: Clock) {
     let Clients { resp, redis, fred, rustis } = clients;
     control.empty();
     runtime.block_on(in_tasks(64, ENTRIES / 64 * 64, {
@@ -319,9 +359,9 @@ fn read_and_acknowledge(rounds: &mut Rounds, runtime: &Runtime, control: &Contro
     let timed = |work: &dyn Fn() -> usize| {
         control.say(&format!("XGROUP DESTROY {KEY} {GROUP}"));
         control.say(&format!("XGROUP CREATE {KEY} {GROUP} 0"));
-        let begun = Instant::now();
+        let begun = clock.now();
         let bytes = work();
-        let took = begun.elapsed();
+        let took = clock.now() - begun;
         assert_eq!(bytes, entries as usize * LINE.len());
         took
     };
@@ -415,7 +455,10 @@ fn read_and_acknowledge(rounds: &mut Rounds, runtime: &Runtime, control: &Contro
             }),
         ),
     ];
-    rounds.run(Case { section: "read + ack", name: "replies of 1000 x 86 B", operations: entries }, &mut subjects);
+    rounds.run(
+        Case { section: &clock.of("read + ack"), name: "replies of 1000 x 86 B", operations: entries },
+        &mut subjects,
+    );
 }
 
 /// The middle one of the times that `call` takes, done so often.
