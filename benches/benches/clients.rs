@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io::{Read as _, Write as _};
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use fred::interfaces::{ClientLike as _, StreamsInterface as _};
 use redis::AsyncTypedCommands as _;
 use resp::streams::{AddId, GroupFrom, XAck, XAdd, XReadGroup};
+use resp::{Connection, ConsumerOptions};
 use rustis::client::BatchPreparedCommand as _;
 use rustis::commands::StreamCommands as _;
 use rustix::time::{ClockId, clock_gettime};
@@ -49,7 +51,7 @@ fn main() {
     }
     batches(&mut rounds, &many, &control, &clients, &server);
     for clock in [Clock::Wall, Clock::Processor] {
-        read_and_acknowledge(&mut rounds, &many, &control, &clients, clock);
+        read_and_acknowledge(&mut rounds, &many, &control, &clients, &server, clock);
     }
     lone_caller(&mut rounds, &one, &control, &server);
 }
@@ -345,8 +347,16 @@ fn batches(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &
     rounds.run(Case { section: "XADD, batches", name: "64 a batch, one caller", operations: commands }, &mut subjects);
 }
 
-fn read_and_acknowledge(rounds: &mut Rounds, runtime: &Runtime, control: &Control, clients: &Clients, clock: Clock) {
+fn read_and_acknowledge(
+    rounds: &mut Rounds,
+    runtime: &Runtime,
+    control: &Control,
+    clients: &Clients,
+    server: &Server,
+    clock: Clock,
+) {
     let Clients { resp, redis, fred, rustis } = clients;
+    let config = resp::Config::from_url(&server.url()).unwrap();
     control.empty();
     runtime.block_on(in_tasks(64, ENTRIES / 64 * 64, {
         let client = resp.clone();
@@ -365,9 +375,31 @@ fn read_and_acknowledge(rounds: &mut Rounds, runtime: &Runtime, control: &Contro
         assert_eq!(bytes, entries as usize * LINE.len());
         took
     };
+    let consumer = ConsumerOptions::new(config.clone(), KEY, GROUP, "bench").count(COUNT.into());
     let mut subjects: Vec<(&str, Work<'_>)> = vec![
         (
-            "resp",
+            "resp, Consumer",
+            Box::new(|| {
+                let connection = runtime.block_on(Connection::connect(&config)).unwrap();
+                let consumer = Cell::new(Some(consumer.clone().over(connection)));
+                timed(&|| {
+                    runtime.block_on(async {
+                        let mut consumer = consumer.take().unwrap();
+                        let (mut left, mut bytes) = (entries as usize, 0);
+                        while left > 0 || consumer.unconfirmed() > 0 {
+                            let Some(batch) = consumer.read(None).await.unwrap() else { continue };
+                            bytes +=
+                                batch.entries().iter().map(|entry| entry.field(b"line").unwrap().len()).sum::<usize>();
+                            left -= batch.entries().len();
+                            consumer.ack(batch.ids());
+                        }
+                        bytes
+                    })
+                })
+            }),
+        ),
+        (
+            "resp, Client",
             Box::new(|| {
                 timed(&|| {
                     runtime.block_on(async {
