@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 const ROTATION_GRACE: Duration = Duration::from_secs(1);
 /// How long the stream must have had room before it is told again that it is full.
 const FULL_AGAIN: Duration = Duration::from_secs(60);
+/// With more than this on its way to the socket, it goes out before the next batch is made: long lines, which would pile up. 4 MiB, far more than
+/// a batch of short ones.
+const SEND_FIRST: usize = 4 << 20;
 /// How often an idle reader looks whether Redis still holds what it believes.
 const IDLE_CHECK: Duration = Duration::from_secs(2);
 
@@ -113,6 +116,9 @@ impl Reader {
                     confirmed = cursor.position(&self.lineage);
                 }
                 if let Some(generation) = cursor.generation {
+                    if connection.buffered() > SEND_FIRST {
+                        connection.flush().await?;
+                    }
                     let ahead = executing.as_ref().map_or(0, |batch| batch.entries);
                     let room = self.room().saturating_sub(ahead);
                     let leaves = executing.as_ref().map(Batch::leaves);

@@ -82,8 +82,8 @@ impl Window {
             if self.buffer.len() > KEEP && self.filled + BLOCK < KEEP / 2 {
                 self.buffer = self.buffer[..self.filled].to_vec();
             }
-            // A line longer than the buffer: grow by half, so that the work stays linear and the memory near the line's size.
-            let wanted = (self.filled + BLOCK).max(self.filled + self.filled / 2);
+            // A line longer than the buffer: grow by an eighth, so that the work stays linear and the memory near the line's size.
+            let wanted = (self.filled + BLOCK).max(self.filled + self.filled / 8);
             if self.buffer.len() < self.filled + BLOCK {
                 self.buffer.reserve_exact(wanted - self.buffer.len());
                 self.buffer.resize(wanted, 0);

@@ -5,7 +5,7 @@ use resp::StreamId;
 use std::time::Instant;
 
 /// Buffers that grew beyond this for one batch are given back: 4 MiB.
-const KEEP_CAPACITY: usize = 4 << 20;
+pub(crate) const KEEP_CAPACITY: usize = 4 << 20;
 
 /// Contiguous source bytes of one content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +53,15 @@ impl Batch {
         self.runs.iter().map(|run| run.lines).sum()
     }
 
-    /// Empties it, to be filled again.
-    pub(crate) fn clear(&mut self) {
+    /// Lets go of the bytes: they are durable, only the acknowledgement is missing.
+    pub(crate) fn release_data(&mut self) {
         self.data.clear();
         self.data.shrink_to(KEEP_CAPACITY);
+    }
+
+    /// Empties it, to be filled again.
+    pub(crate) fn clear(&mut self) {
+        self.release_data();
         self.runs.clear();
         self.runs.shrink_to(KEEP_CAPACITY / size_of::<Run>());
         self.came_at = None;

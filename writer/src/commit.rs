@@ -94,15 +94,16 @@ impl<'a> Commit<'a> {
                 (Some(after), Some(came_at)) if came_at.elapsed() >= after => Err(CommitError::Stale),
                 _ => output.commit(batch),
             };
-            let Some(batch) = self.insist(batch, commit).await? else { return Ok(()) };
+            let Some(mut batch) = self.insist(batch, commit).await? else { return Ok(()) };
             is_proven = true;
-            drop(busy);
             if !batch.runs.is_empty() {
                 self.measured.duration.record(begun.elapsed());
                 self.measured.batches.increment(1);
                 self.measured.bytes.increment(batch.data.len() as u64);
                 self.measured.lines.increment(batch.lines());
             }
+            batch.release_data();
+            drop(busy);
             self.health.progress();
             if to_acknowledge.send(batch).await.is_err() {
                 return Ok(());

@@ -4,7 +4,7 @@
 //! way before the reply to this one is looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, KEEP_CAPACITY};
 use crate::contents::{Came, Contents, Taken};
 use crate::group::{Group, lineage};
 use crate::names;
@@ -134,7 +134,13 @@ impl Fetch<'_> {
         };
         let next = self.empty.try_recv().unwrap_or_default();
         let batch = std::mem::replace(&mut self.batch, next);
-        self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)
+        let fills_memory = batch.data.len() > KEEP_CAPACITY;
+        self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)?;
+        if fills_memory {
+            // One of this size at a time: the disk gives its permit back when the bytes are durable.
+            let _done = self.disk.acquire().await.map_err(|_| SHUTDOWN)?;
+        }
+        Ok(())
     }
 
     fn wrong_type(&self) -> Failure {
@@ -243,9 +249,12 @@ impl<'s, 'a> Session<'s, 'a> {
                 }
                 self.take(batch.entries(), Came::New).await?;
             }
+            let came = batch.is_some();
+            // Its bytes are in our batch now.
+            drop(batch);
             self.fetch.hand_over(!self.consumer.is_ahead()).await?;
             self.claim_when_due().await?;
-            if batch.is_some() || self.consumer.is_ahead() {
+            if came || self.consumer.is_ahead() {
                 continue;
             }
             // Nothing came. What the stream's last ID says of the end counts when still nothing came after it was asked.
