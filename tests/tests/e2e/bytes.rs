@@ -68,3 +68,26 @@ fn hard_bytes_that_arrive_in_pieces_while_both_run() {
         rig.assert_identical();
     }
 }
+
+#[test]
+fn lines_of_64_mib_do_not_multiply_in_memory() {
+    const LINE: usize = 64 * MIB;
+    let rig = Rig::new();
+    let mut bytes = Vec::with_capacity(4 * LINE);
+    for letter in b'a'..=b'd' {
+        bytes.extend(std::iter::repeat_n(letter, LINE - 1));
+        bytes.push(b'\n');
+    }
+    rig.write_input(bytes);
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    // Read, and on its way; received, and on its way to the disk. Not the next ones too.
+    for service in [&reader, &writer] {
+        let peak = service.process().peak_memory().expect("it runs");
+        assert!(peak < 3 * LINE as u64, "{} had {peak} bytes in memory", service.process().name());
+    }
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
