@@ -122,3 +122,13 @@ async fn what_would_hold_up_others_is_refused_everywhere() {
     client.send(&cmd("CLIENT").arg("ID")).await.unwrap();
     client.send(&cmd("PING")).await.unwrap();
 }
+
+/// What the server says about a command that it will not read to its end is not lost.
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_a_command_reaches_its_caller() {
+    let server = Server::with(&["--proto-max-bulk-len", "1mb"]);
+    let client = Client::connect(&server.config()).await.unwrap();
+    let error = client.send(&cmd("SET").arg("a").arg(vec![b'x'; 16 << 20])).await.unwrap_err();
+    assert_eq!((error.code(), error.sent()), ("ERR", Sent::No), "{error}");
+    client.send(&cmd("PING")).await.unwrap();
+}

@@ -237,6 +237,14 @@ impl<'a> Session<'a> {
                         && self.wire.sent(self.begin + call.bytes as u64) == Sent::No
                         && call.replies == 1
                     {
+                        // It came before the command was sent as a whole: the server says why it will not read on.
+                        if let Err(error) = frame.into_result()
+                            && let Some(call) = self.calls.pop_front()
+                        {
+                            released += call.bytes;
+                            self.begin += call.bytes as u64;
+                            call.slot.fail(error.with_sent(Sent::No));
+                        }
                         break Err(ProtocolError::UnexpectedReply);
                     }
                     let (done, waker) = call.slot.reply(frame);
