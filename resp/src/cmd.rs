@@ -73,18 +73,29 @@ impl Command for Cmd {
 
     /// By its first word, or first two; and a read of streams must not block.
     fn is_shareable(&self) -> bool {
-        let mut words = self.name.split_ascii_whitespace();
-        let first = words.next().unwrap_or_default().to_ascii_uppercase();
+        let (first, rest) = first_word(&self.encoded);
         if first.starts_with("XREAD") {
             return !self.encoded.windows(9).any(|part| part.eq_ignore_ascii_case(b"\r\nBLOCK\r\n"));
         }
-        let first_two = format!("{first} {}", words.next().unwrap_or_default());
+        let first_two = format!("{first} {}", first_word(rest).0);
         command::is_shareable(&first) && command::is_shareable(&first_two)
     }
 
     fn decode(&self, frame: Frame) -> Result<Frame, Error> {
         Ok(frame)
     }
+}
+
+/// The first of some encoded arguments, in capitals, and those behind it.
+fn first_word(encoded: &[u8]) -> (String, &[u8]) {
+    let word = || {
+        let header = memchr::memchr(b'\r', encoded)?;
+        let len = usize::try_from(crate::number::parse_u64(encoded.get(1..header)?)?).ok()?;
+        let start = header + 2;
+        Some((encoded.get(start..start + len)?, encoded.get(start + len + 2..)?))
+    };
+    let (word, rest) = word().unwrap_or_default();
+    (String::from_utf8_lossy(word).to_ascii_uppercase(), rest)
 }
 
 /// What can be an argument of a [`Cmd`]: bytes, text, whole numbers and stream IDs.

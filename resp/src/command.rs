@@ -66,7 +66,7 @@ impl<C: Command + ?Sized> Command for &C {
 
 /// Whether a command of this name leaves the connection as it was, and lets others pass.
 pub(crate) fn is_shareable(name: &str) -> bool {
-    const NOT: [&str; 27] = [
+    const NOT: [&str; 29] = [
         "AUTH",
         "BLMOVE",
         "BLMPOP",
@@ -83,6 +83,7 @@ pub(crate) fn is_shareable(name: &str) -> bool {
         "MONITOR",
         "MULTI",
         "PSUBSCRIBE",
+        "PSYNC",
         "PUNSUBSCRIBE",
         "QUIT",
         "RESET",
@@ -90,6 +91,7 @@ pub(crate) fn is_shareable(name: &str) -> bool {
         "SSUBSCRIBE",
         "SUBSCRIBE",
         "SUNSUBSCRIBE",
+        "SYNC",
         "UNSUBSCRIBE",
         "WAIT",
         "WAITAOF",

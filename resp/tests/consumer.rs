@@ -6,8 +6,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use resp::streams::{GroupFrom, XAdd, XDel, XPending, XReadGroup};
-use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Origin, StreamId, cmd};
+use resp::streams::{AddId, GroupFrom, XAdd, XDel, XGroupCreate, XPending, XReadGroup};
+use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Origin, Pipeline, StreamId, cmd};
 use support::Server;
 
 fn options(server: &Server, name: &str) -> ConsumerOptions {
@@ -291,4 +291,70 @@ async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
         seen.extend(batch.ids().map(|id| id.seq - 1));
     }
     assert_eq!(seen, (0..60).collect::<Vec<_>>());
+}
+
+/// Batches larger than one XACK takes do not pile up acknowledgements.
+#[tokio::test]
+async fn all_acknowledgements_travel_with_the_next_read() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut pipeline = Pipeline::new();
+    for n in 1..=75_000 {
+        pipeline.add(XAdd::new("s", StreamId::new(1, n), &[("a", "b")]));
+    }
+    other.run(&pipeline).await.unwrap().check().unwrap();
+    let mut consumer = options(&server, "c").count(25_000).connect().await.unwrap();
+    for _ in 0..3 {
+        let batch = consumer.next().await.unwrap().unwrap();
+        assert_eq!((batch.entries().len(), consumer.unconfirmed()), (25_000, 0));
+        consumer.ack(batch.ids());
+    }
+    consumer.flush().await.unwrap();
+    assert_eq!(pending(&mut other).await, 0);
+}
+
+/// Whatever takes the key away while the server waits, the group is made again.
+#[tokio::test]
+async fn a_key_that_goes_away_under_a_waiting_read() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    for how in ["DEL s", "FLUSHALL", "RENAME s t", "XGROUP DESTROY s g"] {
+        let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
+        let reading = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().ids().next() });
+        until_one_waits(&mut other).await;
+        other.send(&cmd(how)).await.unwrap();
+        until_one_waits(&mut other).await;
+        let id = other.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap();
+        assert_eq!(reading.await.unwrap(), id, "{how}");
+        other.send(&cmd("FLUSHALL")).await.unwrap();
+    }
+}
+
+/// Until a read waits in the server.
+async fn until_one_waits(connection: &mut Connection) {
+    loop {
+        let clients = connection.send(&cmd("INFO clients")).await.unwrap();
+        if clients.value().as_str().unwrap().contains("blocked_clients:1") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Flushing after each batch makes no connection for it.
+#[tokio::test]
+async fn acknowledgements_are_flushed_over_its_own_connection() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    add(&mut other, 0..30).await;
+    // A consumer over a given connection may know no way to make another one.
+    let nowhere = resp::Config::new(resp::Endpoint::unix("/nowhere"));
+    server.connect().await.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
+    let mut consumer = ConsumerOptions::new(nowhere, "s", "g", "c").count(10).over(server.connect().await);
+    for left in [20, 10, 0] {
+        let batch = consumer.next().await.unwrap().unwrap();
+        consumer.ack(batch.ids());
+        consumer.flush().await.unwrap();
+        assert_eq!((pending(&mut other).await, consumer.unconfirmed()), (0, 0), "{left} left");
+    }
 }

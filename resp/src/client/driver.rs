@@ -22,6 +22,13 @@ pub(super) struct Driver {
     pub(super) events: broadcast::Sender<Event>,
 }
 
+/// The last client is gone, or the runtime that the driver was in: nobody must wait for it.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.queue.end();
+    }
+}
+
 /// How often calls that wait for a connection are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -181,13 +188,16 @@ impl<'a> Session<'a> {
             return Poll::Ready(Step::Closed);
         }
         self.served = 0;
-        let mut moved = false;
+        // What else is written is no sign that the first call will ever be answered.
+        let first = self.calls.front().map_or(0, |call| call.bytes);
+        let is_writing_first = self.wire.sent(self.begin + first as u64) == Sent::No;
+        let (mut wrote, mut read) = (false, false);
         let mut polled = Poll::Pending;
         // As much as is there, so that one wake-up serves many callers.
         for _ in 0..16 {
-            polled = self.wire.poll_fill(cx, &mut moved);
+            polled = self.wire.poll_fill(cx, &mut wrote);
             match polled {
-                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Ok(())) => read = true,
                 _ => break,
             }
             if let Err(error) = self.hand_out() {
@@ -197,7 +207,9 @@ impl<'a> Session<'a> {
         match polled {
             Poll::Ready(Err(error)) => Poll::Ready(Step::Failed(Error::io(error))),
             // The limits of time begin anew.
-            _ if moved || (began_idle && !self.calls.is_empty()) => Poll::Ready(Step::Moved),
+            _ if read || (wrote && is_writing_first) || (began_idle && !self.calls.is_empty()) => {
+                Poll::Ready(Step::Moved)
+            }
             _ => Poll::Pending,
         }
     }
@@ -225,6 +237,14 @@ impl<'a> Session<'a> {
                         && self.wire.sent(self.begin + call.bytes as u64) == Sent::No
                         && call.replies == 1
                     {
+                        // It came before the command was sent as a whole: the server says why it will not read on.
+                        if let Err(error) = frame.into_result()
+                            && let Some(call) = self.calls.pop_front()
+                        {
+                            released += call.bytes;
+                            self.begin += call.bytes as u64;
+                            call.slot.fail(error.with_sent(Sent::No));
+                        }
                         break Err(ProtocolError::UnexpectedReply);
                     }
                     let (done, waker) = call.slot.reply(frame);
@@ -257,8 +277,18 @@ impl<'a> Session<'a> {
         for call in self.calls.drain(..) {
             end += call.bytes as u64;
             released += call.bytes;
-            call.slot.fail(error.clone().with_sent(self.wire.sent(end)));
+            let first = end - (call.bytes - call.first) as u64;
+            call.slot.fail(error.clone().with_sent(self.wire.sent(first)));
         }
         self.driver.queue.release(released);
+    }
+}
+
+/// With the runtime that it was in.
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if !self.calls.is_empty() {
+            self.fail(&Error::closed());
+        }
     }
 }

@@ -163,12 +163,10 @@ impl Client {
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         let named = |error: Error| error.during(command.name(), command.key());
         if !command.is_shareable() {
-            return Err(named(
-                Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(crate::Sent::No),
-            ));
+            return Err(named(needs_its_own()));
         }
         self.0.queue.room().await;
-        let outcome = self.0.queue.add(1, |out| command::encode(command, out));
+        let outcome = self.0.queue.add(1, None, |out| command::encode(command, out));
         match outcome.await {
             Ok(mut frames) => command::decode(command, frames.next().ok_or_else(Error::closed)?),
             Err(error) => Err(named(error)),
@@ -184,6 +182,9 @@ impl Client {
         if pipeline.is_empty() {
             return Ok(Replies::new(std::iter::empty()));
         }
+        if !pipeline.is_shareable() {
+            return Err(needs_its_own().during("pipeline", None));
+        }
         let frames = self.exchange(pipeline).await.map_err(|error| error.during("pipeline", None))?;
         Ok(Replies::new(frames))
     }
@@ -194,6 +195,9 @@ impl Client {
     ///
     /// As [`Connection::exec`].
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
+        if !transaction.is_shareable() {
+            return Err(needs_its_own().during("MULTI", None));
+        }
         let (pipeline, exec) = transaction.to_pipeline();
         let frames = self.exchange(&pipeline).await.map_err(|error| error.during("MULTI", None))?;
         match Replies::new(frames).into_exec(exec, transaction.len())? {
@@ -204,7 +208,8 @@ impl Client {
 
     async fn exchange(&self, pipeline: &Pipeline) -> Result<impl Iterator<Item = Frame> + use<>, Error> {
         self.0.queue.room().await;
-        self.0.queue.add(pipeline.len(), |out| out.extend_from_slice(pipeline.encoded())).await
+        let first = Some(pipeline.first());
+        self.0.queue.add(pipeline.len(), first, |out| out.extend_from_slice(pipeline.encoded())).await
     }
 
     /// What happens on the connection: it breaks, it is there again, the server pushes something.
@@ -214,6 +219,11 @@ impl Client {
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.0.events.subscribe()
     }
+}
+
+/// For commands that would hold up others.
+fn needs_its_own() -> Error {
+    Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(crate::Sent::No)
 }
 
 impl fmt::Debug for Client {

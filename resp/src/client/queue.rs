@@ -28,6 +28,8 @@ struct State {
     waiting: usize,
     driver: Option<Waker>,
     closed: bool,
+    /// There is no driver any more.
+    ended: bool,
     connected: bool,
 }
 
@@ -36,6 +38,8 @@ struct State {
 pub(super) struct Call {
     pub(super) slot: Arc<Slot>,
     pub(super) bytes: usize,
+    /// When so many of them have been sent, something may have been done.
+    pub(super) first: usize,
     pub(super) replies: usize,
     /// When it was queued; only noted while there is no connection.
     queued: Option<Instant>,
@@ -69,16 +73,22 @@ impl Queue {
         }
     }
 
-    /// Queues commands with so many replies.
-    pub(super) fn add(&self, replies: usize, encode: impl FnOnce(&mut BytesMut)) -> Outcome {
+    /// Queues commands with so many replies. When `first` bytes of them have been sent (unless given: all), something may have been done.
+    pub(super) fn add(&self, replies: usize, first: Option<usize>, encode: impl FnOnce(&mut BytesMut)) -> Outcome {
         let slot = Arc::new(Slot::new(replies));
         let mut state = self.lock();
+        if state.ended {
+            drop(state);
+            slot.fail(Error::closed());
+            return Outcome(slot);
+        }
         let before = state.out.len();
         encode(&mut state.out);
         let bytes = state.out.len() - before;
         state.bytes += bytes;
         let queued = if state.connected { None } else { Some(Instant::now()) };
-        state.calls.push_back(Call { slot: Arc::clone(&slot), bytes, replies, queued });
+        let first = first.unwrap_or(bytes).min(bytes);
+        state.calls.push_back(Call { slot: Arc::clone(&slot), bytes, first, replies, queued });
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
@@ -121,6 +131,12 @@ impl Queue {
             drop(state);
             driver.wake();
         }
+    }
+
+    /// There is no driver any more: what is queued, and what is to be queued, fails.
+    pub(super) fn end(&self) {
+        self.lock().ended = true;
+        self.expire(None, Error::closed);
     }
 
     pub(super) fn is_closed(&self) -> bool {

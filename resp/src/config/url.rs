@@ -72,7 +72,8 @@ fn server(rest: &str, tls: bool) -> Result<Config, ConfigError> {
             _ => return Err(ConfigError::InvalidPort("…".to_owned())),
         },
     };
-    let host = host.to_owned();
+    // A zone, as in `[fe80::1%25eth0]`, begins with an encoded percent sign in URLs.
+    let host = host.replace("%25", "%");
     let mut config = Config::new(if tls { Endpoint::Tls { host, port } } else { Endpoint::Tcp { host, port } });
     if let Some(credentials) = credentials {
         let (user, password) = match credentials.split_once(':') {
@@ -156,6 +157,7 @@ mod tests {
             ("REDIS://127.0.0.1/5", "redis://127.0.0.1:6379/5"),
             ("redis://[::1]:7000/1", "redis://[::1]:7000/1"),
             ("redis://[fe80::1]", "redis://[fe80::1]:6379"),
+            ("redis://[fe80::1%25eth0]", "redis://[fe80::1%eth0]:6379"),
             ("redis://:secret@h", "redis://:***@h:6379"),
             ("redis://user:secret@h", "redis://user:***@h:6379"),
             ("redis://user@h", "redis://user@h:6379"),

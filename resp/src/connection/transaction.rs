@@ -109,9 +109,15 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// That the connection broke. Error replies are found in the [`Replies`].
+    /// That the connection broke: [`Error::sent`] says whether the server can have executed any of the commands. Error replies are found
+    /// in the [`Replies`].
     pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
-        let mark = self.queue_encoded(&pipeline.encoded, pipeline.commands);
+        if self.is_closed() {
+            return Err(Error::closed().during("pipeline", None));
+        }
+        let mark = self.wire.queued() + pipeline.first as u64;
+        self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
+        self.owed += pipeline.commands;
         let mut replies = Vec::with_capacity(pipeline.commands);
         // What comes first belongs to nobody, and until all are here, so do ours: this future may be dropped.
         self.stale = self.owed;
@@ -122,9 +128,6 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) => return Err(error.with_sent(self.wire.sent(mark)).during("pipeline", None)),
             }
-        }
-        if replies.len() < pipeline.commands {
-            return Err(Error::closed().with_sent(crate::Sent::No).during("pipeline", None));
         }
         Ok(Replies { replies })
     }
@@ -138,15 +141,6 @@ impl Connection {
     pub async fn exec(&mut self, transaction: &Transaction) -> Result<Option<Replies>, Error> {
         let (pipeline, exec) = transaction.to_pipeline();
         self.run(&pipeline).await?.into_exec(exec, transaction.len())
-    }
-
-    /// Queues commands that are encoded already, and says where they end.
-    fn queue_encoded(&mut self, encoded: &[u8], commands: usize) -> u64 {
-        if !self.wire.is_broken() {
-            self.wire.queue(|out| out.extend_from_slice(encoded));
-            self.owed += commands;
-        }
-        self.wire.queued()
     }
 }
 
@@ -169,6 +163,10 @@ impl Connection {
 pub struct Pipeline {
     encoded: BytesMut,
     commands: usize,
+    /// When so many bytes have been sent, something may have been done.
+    first: usize,
+    /// Some command must not go over a connection that many share.
+    not_shareable: bool,
 }
 
 impl Pipeline {
@@ -181,7 +179,11 @@ impl Pipeline {
     /// Adds a command. The slot is where its reply will be.
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C> {
         command::encode(&command, &mut self.encoded);
+        if self.commands == 0 {
+            self.first = self.encoded.len();
+        }
         self.commands += 1;
+        self.not_shareable |= !command.is_shareable();
         Slot { index: self.commands - 1, command }
     }
 
@@ -199,6 +201,16 @@ impl Pipeline {
 
     pub(crate) fn encoded(&self) -> &[u8] {
         &self.encoded
+    }
+
+    /// When so many bytes have been sent, something may have been done.
+    pub(crate) const fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Whether all commands may go over a connection that many share.
+    pub(crate) const fn is_shareable(&self) -> bool {
+        !self.not_shareable
     }
 }
 
@@ -247,6 +259,11 @@ impl Transaction {
         self.pipeline.is_empty()
     }
 
+    /// Whether all commands may go over a connection that many share.
+    pub(crate) const fn is_shareable(&self) -> bool {
+        self.pipeline.is_shareable()
+    }
+
     /// The commands between `MULTI` and `EXEC`.
     pub(crate) fn to_pipeline(&self) -> (Pipeline, Slot<Word>) {
         let mut pipeline = Pipeline::new();
@@ -254,6 +271,8 @@ impl Transaction {
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
         pipeline.commands += self.pipeline.commands;
         let exec = pipeline.add(EXEC);
+        // Without its EXEC nothing is done.
+        pipeline.first = pipeline.encoded.len();
         (pipeline, exec)
     }
 }

@@ -8,7 +8,7 @@ use crate::streams::{Entries, EntryIter, EntrySlice, StreamEntries};
 pub enum Origin {
     /// It had them before, and has not acknowledged them: before it was started, or before it had to connect again.
     Pending,
-    /// They were taken over from another consumer.
+    /// They had been pending for too long, mostly with another consumer, and were taken over.
     Claimed,
     /// Nobody in the group has had them.
     New,

@@ -78,8 +78,10 @@ enum Phase {
 /// What was asked in one go.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
-    /// So many acknowledgements, whose reply comes first; 0 when it is here.
+    /// So many acknowledgements, whose replies come first; 0 when they are here.
     acks: usize,
+    /// So many of the oldest acknowledgements were refused, and are kept.
+    refused: usize,
     what: What,
     /// How long the server waits for entries before it answers.
     block: Option<Duration>,
@@ -151,6 +153,8 @@ impl Consumer {
                     return Ok(batch);
                 }
                 Ok(None) => {}
+                // The key went away while the server waited; what there is now, the next read says.
+                Err(error) if error.code() == "UNBLOCKED" => {}
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
                     self.create().await?;
                 }
@@ -241,12 +245,11 @@ impl Consumer {
     fn request(&mut self, block: Option<Duration>) -> Result<(), Error> {
         let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
         let ConsumerOptions { stream, group, name, count, claim_idle, .. } = &self.options;
-        let acks = self.acks.len().min(MAX_ACKS);
-        if acks > 0 {
-            connection.queue(&XAck::new(stream, group, self.acks.iter().take(acks)));
+        for acks in self.acks.chunks(MAX_ACKS) {
+            connection.queue(&XAck::new(stream, group, acks));
         }
         let read = |from| XReadGroup::new(group, name, stream, from).count(*count);
-        let mut asked = Asked { acks, what: What::New, block: None };
+        let mut asked = Asked { acks: self.acks.len(), refused: 0, what: What::New, block: None };
         match (self.phase, *claim_idle) {
             (Phase::Pending(after), _) => {
                 connection.queue(&read(GroupFrom::Pending(after)));
@@ -333,17 +336,25 @@ impl Consumer {
         }
     }
 
-    /// Receives the reply to the acknowledgements that were sent, if it is still to come.
+    /// Receives the replies to the acknowledgements that were sent, as far as they are still to come.
     async fn receive_acks(
         connection: &mut Connection,
         asked: &mut Option<Asked>,
         acks: &mut Vec<StreamId>,
     ) -> Result<(), Error> {
-        let Some(asked) = asked.as_mut().filter(|asked| asked.acks > 0) else { return Ok(()) };
-        let reply = connection.receive().await?.into_result();
-        let sent = std::mem::take(&mut asked.acks);
-        reply.map_err(|error| error.during("XACK", None))?;
-        acks.drain(..sent.min(acks.len()));
+        let Some(asked) = asked else { return Ok(()) };
+        while asked.acks > 0 {
+            let reply = connection.receive().await?.into_result();
+            let sent = asked.acks.min(MAX_ACKS);
+            asked.acks -= sent;
+            match reply {
+                Ok(_) => drop(acks.drain(asked.refused..asked.refused + sent)),
+                Err(error) => {
+                    asked.refused += sent;
+                    return Err(error.during("XACK", None));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -358,7 +369,8 @@ impl Consumer {
         self.acks.len()
     }
 
-    /// Sends all acknowledgements now, over a connection for it, and waits until they are confirmed.
+    /// Sends all acknowledgements now, and waits until they are confirmed. While a read waits in the server on the consumer's own connection
+    /// (because a future of [`next`](Self::next) was dropped), or that connection is gone, they travel over one that is made for it.
     ///
     /// # Errors
     ///
@@ -372,13 +384,30 @@ impl Consumer {
         if self.acks.is_empty() {
             return Ok(());
         }
-        // A read may be waiting in the server on the consumer's own connection.
+        if self.asked.is_none()
+            && let Some(connection) = &mut self.connection
+            && !connection.is_closed()
+        {
+            match Self::send_acks(connection, &self.options, &mut self.acks).await {
+                Err(error) if error.closes_connection() => self.disconnect(),
+                done => return done,
+            }
+        }
         let mut connection = Connection::connect(&self.options.config).await?;
-        while !self.acks.is_empty() {
-            let acks = self.acks.len().min(MAX_ACKS);
-            let ids = self.acks.iter().take(acks);
-            connection.send(&XAck::new(&self.options.stream, &self.options.group, ids)).await?;
-            self.acks.drain(..acks);
+        Self::send_acks(&mut connection, &self.options, &mut self.acks).await
+    }
+
+    /// Sends all acknowledgements, and forgets those that are confirmed.
+    async fn send_acks(
+        connection: &mut Connection,
+        options: &ConsumerOptions,
+        acks: &mut Vec<StreamId>,
+    ) -> Result<(), Error> {
+        while !acks.is_empty() {
+            let count = acks.len().min(MAX_ACKS);
+            let ids = acks.iter().take(count);
+            connection.send(&XAck::new(&options.stream, &options.group, ids)).await?;
+            acks.drain(..count);
         }
         Ok(())
     }

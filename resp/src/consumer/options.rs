@@ -72,7 +72,10 @@ impl ConsumerOptions {
         self
     }
 
-    /// Takes over entries that another consumer has had pending for so long. Default: never. Redis 6.2.
+    /// Takes over entries that have been pending in the group for so long. Default: never. Redis 6.2.
+    ///
+    /// It must be longer than the work on a batch takes: what this consumer itself has not acknowledged for so long is given again too, as
+    /// [`Origin::Claimed`](super::Origin::Claimed).
     #[must_use]
     pub const fn claim_idle(mut self, idle: Option<Duration>) -> Self {
         self.claim_idle = idle;

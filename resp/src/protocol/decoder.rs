@@ -47,6 +47,8 @@ pub struct Decoder {
     outer: Vec<Open>,
     /// How long the last tape was: the next one starts with that capacity.
     last_tape: usize,
+    /// How long the buffer was when the frame's length was last estimated.
+    estimated: usize,
     failed: Option<ProtocolError>,
 }
 
@@ -102,6 +104,7 @@ impl Decoder {
             top: Open::FRAME,
             outer: Vec::new(),
             last_tape: 0,
+            estimated: 0,
             failed: None,
         }
     }
@@ -162,7 +165,12 @@ impl Decoder {
     }
 
     /// Makes room for the rest of the frame, so that a long one is not copied again and again while it comes in.
-    fn make_room(&self, buf: &mut BytesMut) {
+    fn make_room(&mut self, buf: &mut BytesMut) {
+        // The estimate costs a step a level, which must not be paid for each of many small pieces.
+        if buf.len() < buf.capacity() && buf.len() - self.estimated.min(buf.len()) <= self.estimated / 64 {
+            return;
+        }
+        self.estimated = buf.len();
         let most = buf.len().saturating_mul(MAX_GROWTH).min(self.limits.frame);
         buf.reserve(self.expected().min(most).saturating_sub(buf.len()));
     }
@@ -198,6 +206,7 @@ impl Decoder {
         self.pos = 0;
         self.scanned = 0;
         self.needed = 0;
+        self.estimated = 0;
         self.root = 0;
         self.top = Open::FRAME;
         self.outer.clear();

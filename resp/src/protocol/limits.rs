@@ -18,7 +18,8 @@ pub struct Limits {
     pub bulk: usize,
     /// Most elements in one aggregate; a map's keys and values count one each. Default 64 Mi.
     pub aggregate: usize,
-    /// Longest frame in bytes, everything that it contains included. Default 1 GiB; at most 4 GiB - 1.
+    /// Longest frame in bytes, everything that it contains included. Default 1 GiB; at most 4 GiB - 1. What a frame means takes 12 bytes a
+    /// value beside it, so a hostile peer, whose values have 3 or 4 bytes each, can make a decoder hold four to five times as much.
     pub frame: usize,
 }
 
