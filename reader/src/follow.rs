@@ -5,6 +5,7 @@ use crate::batch::{Expected, Keys};
 use crate::content::{Content, Inode};
 use crate::folder::Folder;
 use crate::interrupt::Interrupt;
+use crate::pace::Pace;
 use crate::session::Cursor;
 use crate::state::StateFile;
 use crate::wake::Wake;
@@ -53,6 +54,8 @@ pub(crate) struct Reader {
     changed: Option<Instant>,
     /// When the stream was last seen full.
     pub(crate) full_since: Option<Instant>,
+    /// What was added lately, for the log.
+    pub(crate) pace: Pace,
     /// When it was last looked at whether Redis holds what it should.
     pub(crate) checked: Instant,
     /// A generation, and the largest length its content was seen with.
@@ -132,6 +135,7 @@ impl Reader {
             missed: false,
             left: None,
             full_since: None,
+            pace: Pace::new(),
             checked: Instant::now(),
             seen: None,
             once: None,

@@ -13,6 +13,7 @@
 //! | `follow.rs` | the loop over sessions |
 //! | `interrupt.rs` | why a session ends before the work does |
 //! | `wake.rs` | file events |
+//! | `pace.rs` | a line in the log now and then, as long as data flows |
 //! | `telemetry.rs` | metrics |
 
 mod args;
@@ -21,6 +22,7 @@ mod content;
 mod folder;
 mod follow;
 mod interrupt;
+mod pace;
 mod resume;
 mod session;
 mod state;

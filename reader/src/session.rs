@@ -188,6 +188,7 @@ impl Reader {
         self.last_id = batch.end.id();
         self.backoff.reset();
         self.health.redis(Ok(()));
+        self.pace.add(&self.keys.stream, batch);
         counter!(telemetry::LINES).increment(batch.lines);
         counter!(telemetry::BYTES).increment(batch.bytes);
         counter!(telemetry::BATCHES).increment(1);

@@ -228,6 +228,8 @@ async fn measure(connection: &mut Connection, group: &Group, others: &Cell<bool>
         gauge!(names::LAG).set(lag as f64);
         gauge!(names::PENDING).set(ours.pending as f64);
         gauge!(names::BACKLOG).set((lag + ours.pending) as f64);
+        let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
+        gauge!(names::OLDEST_PENDING).set(oldest.first().map_or(0.0, |entry| entry.idle.as_secs_f64()));
     }
     Ok(())
 }

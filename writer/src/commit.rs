@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::names;
 use crate::output::{CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
+use crate::space;
 use delivery::ranges::RangeSet;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use service::{Failure, Health, Shutdown};
@@ -126,6 +127,7 @@ impl<'a> Commit<'a> {
             };
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
+                space::measure(output.path());
                 (output, batch, done)
             })
             .await;
@@ -154,6 +156,9 @@ impl<'a> Commit<'a> {
                     return Err(Ended::Again);
                 }
                 Err(error @ CommitError::Io { .. }) => {
+                    if error.is_of_sync() {
+                        counter!(names::FSYNC_ERRORS).increment(1);
+                    }
                     service::metrics::error("disk");
                     self.health.progress();
                     self.health.file(Err(format!("{}: {error}", self.path.display())));

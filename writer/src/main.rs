@@ -11,6 +11,7 @@
 //! | `gaps.rs` | noticing bytes that were never delivered |
 //! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
 //! | `output.rs`, `journal_file.rs` | the output and its journal |
+//! | `space.rs` | the room on its file system |
 //! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
 //! | `group.rs`, `trim.rs`, `backlog.rs` | what the group is asked, what is trimmed and measured |
 //! | `names.rs` | the metrics |
@@ -44,6 +45,7 @@ mod report;
 mod run;
 #[cfg(test)]
 mod sample;
+mod space;
 mod trim;
 mod verify;
 mod window;

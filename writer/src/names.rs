@@ -12,6 +12,8 @@ pub(crate) const BATCHES: &str = "writer_batches_total";
 pub(crate) const BATCH_DURATION: &str = "writer_batch_duration_seconds";
 /// How long a sync took.
 pub(crate) const FSYNC_DURATION: &str = "writer_fsync_duration_seconds";
+/// Syncs that failed.
+pub(crate) const FSYNC_ERRORS: &str = "writer_fsync_errors_total";
 /// Entries delivered again that were held already.
 pub(crate) const REDELIVERED: &str = "writer_redelivered_total";
 /// Bytes that were never delivered, or that are lost.
@@ -22,12 +24,18 @@ pub(crate) const FOREIGN: &str = "writer_foreign_entries_total";
 pub(crate) const DELETED: &str = "writer_deleted_entries_total";
 /// The output's length.
 pub(crate) const OUTPUT_SIZE: &str = "writer_output_size_bytes";
+/// Room on the output's file system.
+pub(crate) const OUTPUT_FREE: &str = "writer_output_free_bytes";
+/// Size of the output's file system.
+pub(crate) const OUTPUT_CAPACITY: &str = "writer_output_capacity_bytes";
 /// Lag and pending.
 pub(crate) const BACKLOG: &str = "stream_backlog_entries";
 /// Not yet delivered.
 pub(crate) const LAG: &str = "stream_lag_entries";
 /// Delivered and not acknowledged.
 pub(crate) const PENDING: &str = "stream_pending_entries";
+/// How long ago the oldest pending entry was delivered.
+pub(crate) const OLDEST_PENDING: &str = "stream_oldest_pending_seconds";
 /// In the stream.
 pub(crate) const LENGTH: &str = "stream_length_entries";
 
@@ -38,13 +46,20 @@ pub(crate) const ALL: &[Metric] = &[
     Metric::counter(BATCHES, "Batches committed"),
     Metric::histogram(BATCH_DURATION, "How long committing a batch took: append, journal, sync"),
     Metric::histogram(FSYNC_DURATION, "How long making output and journal durable took"),
+    Metric::counter(FSYNC_ERRORS, "Syncs of output or journal that failed"),
     Metric::counter(REDELIVERED, "Entries that were delivered again and are in the output already"),
     Metric::counter(GAP_BYTES, "Bytes of the source that were never delivered, or that somebody cut from the output"),
     Metric::counter(FOREIGN, "Entries that no reader wrote; acknowledged and not written"),
     Metric::counter(DELETED, "Entries that were deleted while they were pending"),
     Metric::gauge(OUTPUT_SIZE, "Length of the output up to the last commit"),
+    Metric::gauge(OUTPUT_FREE, "Bytes that the writer may still use on the output's file system"),
+    Metric::gauge(OUTPUT_CAPACITY, "Size of the output's file system"),
     Metric::gauge(BACKLOG, "Entries of the group that are not done: lag and pending"),
     Metric::gauge(LAG, "Entries that were not delivered to the group yet"),
     Metric::gauge(PENDING, "Entries that were delivered to the group and not acknowledged"),
+    Metric::gauge(
+        OLDEST_PENDING,
+        "Time since the pending entry with the smallest ID was last delivered; 0 when none is pending",
+    ),
     Metric::gauge(LENGTH, "Entries in the stream"),
 ];

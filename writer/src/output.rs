@@ -60,6 +60,13 @@ pub(crate) enum CommitError {
     Stale,
 }
 
+impl CommitError {
+    /// Whether the disk refused to make durable what it had taken.
+    pub(crate) fn is_of_sync(&self) -> bool {
+        matches!(self, Self::Io { what, .. } if what.starts_with("syncing"))
+    }
+}
+
 fn failed(what: &'static str) -> impl Fn(io::Error) -> CommitError {
     move |source| CommitError::Io { what, source }
 }

@@ -14,8 +14,10 @@ struct Manager {
     /// What to run first, so that the package is known.
     refresh: &'static [&'static str],
     install: &'static [&'static str],
-    /// Packages that bring a server, the preferred one first.
-    packages: &'static [&'static str],
+    /// Packages that bring a Redis server, the preferred one first.
+    redis: &'static [&'static str],
+    /// Packages that bring Prometheus and promtool.
+    prometheus: &'static [&'static str],
     /// Whether it must run as root.
     root: bool,
 }
@@ -33,33 +35,58 @@ const MANAGERS: [Manager; 7] = [
             "-o",
             "DPkg::Lock::Timeout=120",
         ],
-        packages: &["redis-server", "valkey-server"],
+        redis: &["redis-server", "valkey-server"],
+        prometheus: &["prometheus"],
         root: true,
     },
-    Manager { program: "dnf", refresh: &[], install: &["install", "-y"], packages: &["redis", "valkey"], root: true },
-    Manager { program: "yum", refresh: &[], install: &["install", "-y"], packages: &["redis", "valkey"], root: true },
+    Manager {
+        program: "dnf",
+        refresh: &[],
+        install: &["install", "-y"],
+        redis: &["redis", "valkey"],
+        prometheus: &["golang-github-prometheus"],
+        root: true,
+    },
+    Manager {
+        program: "yum",
+        refresh: &[],
+        install: &["install", "-y"],
+        redis: &["redis", "valkey"],
+        prometheus: &["golang-github-prometheus"],
+        root: true,
+    },
     Manager {
         program: "apk",
         refresh: &[],
         install: &["add", "--no-cache"],
-        packages: &["redis", "valkey"],
+        redis: &["redis", "valkey"],
+        prometheus: &["prometheus"],
         root: true,
     },
     Manager {
         program: "pacman",
         refresh: &["-Sy", "--noconfirm"],
         install: &["-S", "--noconfirm", "--needed"],
-        packages: &["valkey", "redis"],
+        redis: &["valkey", "redis"],
+        prometheus: &["prometheus"],
         root: true,
     },
     Manager {
         program: "zypper",
         refresh: &[],
         install: &["--non-interactive", "install"],
-        packages: &["redis", "valkey"],
+        redis: &["redis", "valkey"],
+        prometheus: &["golang-github-prometheus-prometheus"],
         root: true,
     },
-    Manager { program: "brew", refresh: &[], install: &["install"], packages: &["redis", "valkey"], root: false },
+    Manager {
+        program: "brew",
+        refresh: &[],
+        install: &["install"],
+        redis: &["redis", "valkey"],
+        prometheus: &["prometheus"],
+        root: false,
+    },
 ];
 
 /// Networks fail; a package manager gets this many tries.
@@ -80,17 +107,51 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// Installs a Redis server with the package manager of this system, and says so.
-pub(crate) fn install_server(interrupt: &Interrupt) -> Result<()> {
-    let advice = "install redis-server or valkey-server, or set REDIS_SERVER to the path of one";
+/// Something that packages bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A Redis server.
+    Redis,
+    /// Prometheus and promtool.
+    Prometheus,
+}
+
+impl Wanted {
+    /// Its name in messages.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis-server or valkey-server",
+            Self::Prometheus => "prometheus and promtool",
+        }
+    }
+
+    /// What the user can do.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Redis => "install redis-server or valkey-server, or set REDIS_SERVER to the path of one",
+            Self::Prometheus => "install prometheus and promtool",
+        }
+    }
+
+    const fn packages(self, manager: &Manager) -> &'static [&'static str] {
+        match self {
+            Self::Redis => manager.redis,
+            Self::Prometheus => manager.prometheus,
+        }
+    }
+}
+
+/// Installs it with the package manager of this system, and says so.
+pub(crate) fn install(wanted: Wanted, interrupt: &Interrupt) -> Result<()> {
+    let (name, advice) = (wanted.name(), wanted.advice());
     let Some((manager, program)) = MANAGERS.iter().find_map(|m| Some((m, on_path(m.program)?))) else {
-        return Err(Error::new(format!("no redis-server here, and no package manager that is known; {advice}")));
+        return Err(Error::new(format!("no {name} here, and no package manager that is known; {advice}")));
     };
     let as_root = !manager.root || rustix::process::geteuid().is_root();
     let sudo = if as_root { None } else { on_path("sudo") };
     if !as_root && sudo.is_none() {
         return Err(Error::new(format!(
-            "no redis-server here, and {} needs root (there is no sudo); {advice}",
+            "no {name} here, and {} needs root (there is no sudo); {advice}",
             manager.program
         )));
     }
@@ -113,7 +174,7 @@ pub(crate) fn install_server(interrupt: &Interrupt) -> Result<()> {
         };
         Child::spawn(manager.program, command.args(args))?.must_succeed(interrupt)
     };
-    eprintln!("xtask: no redis-server or valkey-server found: installing one with {}", manager.program);
+    eprintln!("xtask: no {name} found: installing with {}", manager.program);
     let mut last = None;
     for _ in 0..TRIES {
         interrupt.check()?;
@@ -125,7 +186,7 @@ pub(crate) fn install_server(interrupt: &Interrupt) -> Result<()> {
                 Ok(()) => {}
             }
         }
-        for package in manager.packages {
+        for package in wanted.packages(manager) {
             match run(&[manager.install, &[package]].concat()) {
                 Ok(()) => return Ok(()),
                 Err(Error::Interrupted) => return Err(Error::Interrupted),

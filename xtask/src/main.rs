@@ -9,6 +9,7 @@
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
 //! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
+//! | `image.rs` | the container image |
 //! | `install.rs` | the system's package manager |
 //! | `child.rs` | processes that do not outlive this one |
 //! | `interrupt.rs` | Ctrl-C and SIGTERM, noticed while waiting |
@@ -23,6 +24,7 @@ mod cargo;
 mod chaos;
 mod child;
 mod demo;
+mod image;
 mod install;
 mod interrupt;
 mod server;
@@ -46,6 +48,8 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Measure against other programs in paired rounds, and write benches/RESULTS.md
     Bench(bench::BenchArgs),
+    /// Build the container image of both services, with podman, buildah or docker
+    Image(image::ImageArgs),
     /// Run a command that ends when its parent does (internal)
     #[command(name = child::TIED, hide = true)]
     Tied(child::TiedArgs),
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Tied(args) => child::run_tied(&args),
     };
     match done {

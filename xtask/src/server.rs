@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::child::{Child, tied};
-use crate::install::{install_server, on_path};
+use crate::install::{Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result};
 
@@ -35,7 +35,7 @@ pub(crate) fn find_or_install(interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(program) = find() {
         return Ok(program);
     }
-    install_server(interrupt)?;
+    install(Wanted::Redis, interrupt)?;
     find().ok_or_else(|| Error::new("the package that was installed brought no redis-server or valkey-server"))
 }
 

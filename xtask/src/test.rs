@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::cargo;
 use crate::child::{Child, each_line};
+use crate::install::{Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{Error, Result};
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let begun = Instant::now();
     let server = server::find_or_install(&interrupt)?;
     println!("redis-server: {}", server.display());
+    get_prometheus(&interrupt)?;
     println!("building reader and writer");
     let binaries = cargo::build(false, &interrupt)?;
 
@@ -68,6 +70,18 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 
     print!("{}", summary(&steps, begun.elapsed()));
     if steps.iter().all(|step| step.succeeded) { Ok(()) } else { Err(Error::new("there are tests that failed")) }
+}
+
+/// Prometheus and promtool, for the tests of the manifests; where they cannot be had, those tests are left out and say so.
+fn get_prometheus(interrupt: &Interrupt) -> Result<()> {
+    if on_path("prometheus").is_some() && on_path("promtool").is_some() {
+        return Ok(());
+    }
+    match install(Wanted::Prometheus, interrupt) {
+        Err(Error::Failed(why)) => eprintln!("xtask: no tests of the rules with a real Prometheus: {why}"),
+        done => done?,
+    }
+    Ok(())
 }
 
 fn has_nextest() -> bool {

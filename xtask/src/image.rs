@@ -1,0 +1,46 @@
+//! The container image of both services.
+
+use clap::Args;
+
+use crate::cargo;
+use crate::child::Child;
+use crate::install::on_path;
+use crate::interrupt::Interrupt;
+use crate::{Error, Result};
+
+/// What can build an image, with the words that it wants for it.
+const ENGINES: [(&str, &str); 3] = [("podman", "build"), ("buildah", "build"), ("docker", "build")];
+
+#[derive(Args)]
+pub(crate) struct ImageArgs {
+    /// The image's name and tag; with a registry before it where it is to be pushed
+    #[arg(long, value_name = "NAME:TAG", default_value = concat!("docker.io/library/line-stream:", env!("CARGO_PKG_VERSION")))]
+    tag: String,
+
+    /// podman, buildah or docker; the first of them that is there unless named
+    #[arg(long, value_parser = ["podman", "buildah", "docker"])]
+    engine: Option<String>,
+}
+
+pub(crate) fn run(args: &ImageArgs) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
+    let wanted = |name: &str| args.engine.as_deref().is_none_or(|engine| engine == name);
+    let found = ENGINES
+        .into_iter()
+        .filter(|(name, _)| wanted(name))
+        .find_map(|(name, word)| Some((on_path(name)?, name, word)));
+    let Some((program, name, word)) = found else {
+        let names = args.engine.as_deref().unwrap_or("podman, buildah or docker");
+        return Err(Error::new(format!(
+            "{names}: not found here; install one that builds images from a Containerfile"
+        )));
+    };
+    println!("building {} with {name}", args.tag);
+    let mut command = crate::child::tied(program);
+    command.current_dir(cargo::workspace()?).args([word, "--file", "Containerfile", "--tag", &args.tag, "."]);
+    // Docker finds the stages and the cached layers by BuildKit, which older ones have to be asked for.
+    command.env("DOCKER_BUILDKIT", "1");
+    Child::spawn(name, &mut command)?.must_succeed(&interrupt)?;
+    println!("built: {}", args.tag);
+    Ok(())
+}
