@@ -64,6 +64,28 @@ fn the_recipe_names_what_there_is() {
     }
 }
 
+/// The layer with the dependencies: cargo finds every target that the manifests name, although the sources are not there.
+#[test]
+fn the_empty_sources_are_a_workspace() {
+    let folder = e2e::Folder::new();
+    for name in crates() {
+        std::fs::create_dir(folder.join(&name)).expect("a folder");
+        std::fs::write(folder.join(&name).join("Cargo.toml"), file(&format!("{name}/Cargo.toml"))).expect("a file");
+    }
+    std::fs::write(folder.join("Cargo.toml"), file("Cargo.toml")).expect("a file");
+    let mut make = Command::new("sh");
+    assert!(
+        make.arg(repository().join("image/skeleton.sh")).current_dir(folder.path()).status().expect("sh").success()
+    );
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut ask = Command::new(cargo);
+    ask.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(folder.path());
+    let output = ask.output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(list(&told["packages"]).len(), 5);
+}
+
 #[test]
 fn the_image_is_run_as_the_manifests_run_it() {
     let user: i64 = of("USER")[0].split(':').next().and_then(|user| user.parse().ok()).expect("a number");

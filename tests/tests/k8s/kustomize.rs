@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::manifests::{documents, list, objects, repository, title};
+use crate::manifests::{ORDER, documents, list, objects, repository, text, title};
 use crate::types;
 
 /// What `kubectl kustomize` makes of a folder; `None`, and a word about it, where there is no kubectl that can.
@@ -61,4 +61,15 @@ fn overlays_add_and_leave_out_what_they_say() {
         let containers = list(&reader["spec"]["template"]["spec"]["containers"]);
         assert_eq!(containers.iter().any(|one| one["name"] == "demo"), name != "no-demo", "{name}");
     }
+}
+
+#[test]
+fn the_readme_applies_every_file_in_this_order() {
+    let readme = text("README.md");
+    let at = |name: &&str| readme.find(&format!("`k8s/{name}`")).unwrap_or_else(|| panic!("{name}"));
+    let places: Vec<usize> = ORDER.iter().map(at).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    let kustomization = text("k8s/base/kustomization.yaml");
+    let listed: Vec<&str> = kustomization.lines().filter_map(|line| line.trim().strip_prefix("- ")).collect();
+    assert_eq!(listed, ORDER);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use e2e::{Folder, Port, Process, Rig, Service, rig, text, wait};
+use e2e::{Folder, Port, Process, Rig, Service, Tamper, rig, text, wait};
 use serde_json::Value;
 
 use crate::adapter::autoscaler_query;
@@ -173,5 +173,38 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
         wait::until(&format!("the dashboard's {query}"), || {
             !prometheus.query(&query).is_empty() || query.contains("errors_total{namespace") && query.contains("kind")
         });
+    }
+}
+
+/// Entries that were not delivered yet count too, also when Redis cannot tell how many they are.
+#[test]
+fn the_autoscaler_gets_the_true_backlog_when_redis_does_not_know_the_lag() {
+    const LINES: u64 = 50_000;
+    let Some(promtool) = tool("promtool") else { return };
+    if !Tamper::is_possible() {
+        return;
+    }
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..100, 1));
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    wait::until("all is acknowledged", || rig.pending() == 0);
+    // Nothing is finished any more.
+    let _tamper = Tamper::start(&writer, &rig.folder.join("logs"), "pwrite64,ftruncate", "EIO");
+    rig.append_input(text::numbered(100..LINES, 1));
+    reader.wait_for_metric("lines_read_total", |lines| lines == LINES as f64);
+    let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &[writer.http_addr()]) else { return };
+    let query = autoscaler_query();
+    let undone = (LINES - 100) as f64;
+    wait::until("the backlog", || prometheus.values(&query) == [undone]);
+    assert!(writer.metric("stream_lag_entries") > 0.0 && writer.metric("stream_pending_entries") > 0.0);
+
+    // An entry that is deleted between what was delivered and what comes: the lag is not known from here on.
+    let entries = rig.entries();
+    let inside = &entries[entries.len() - 10].0;
+    rig.redis.call(&["XDEL", rig::STREAM, inside]);
+    wait::until("the backlog without what was deleted", || prometheus.values(&query) == [undone - 1.0]);
+    if rig.redis.info("redis_version").is_some_and(|version| version.starts_with("7.")) {
+        assert!(matches!(rig.group_field("lag"), e2e::Value::Nil), "{:?}", rig.group_field("lag"));
     }
 }
