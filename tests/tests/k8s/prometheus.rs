@@ -145,9 +145,17 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
     let writers = [one.http_addr(), two.http_addr()];
     let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &writers) else { return };
     let query = autoscaler_query();
-    let told = |entries: usize| prometheus.values(&query) == [entries as f64];
-    wait::until("both writers are scraped", || prometheus.values("count(stream_backlog_entries)") == [2.0]);
-    wait::until("the backlog", || told(PENDING));
+    // Not for a moment, while one of the two is not scraped yet, but as long as both have been for a while.
+    let lasting = |entries: usize| {
+        let series = query.replace("max(", "").replace(')', "");
+        let held = |bound: &str| prometheus.values(&format!("{bound}_over_time({series}[2s])")) == [entries as f64];
+        prometheus.values("min_over_time(count(stream_backlog_entries and on (instance) redis_up == 1)[2s:250ms])")
+            == [2.0]
+            && prometheus.values(&query) == [entries as f64]
+            && held("min")
+            && held("max")
+    };
+    wait::until("the backlog", || lasting(PENDING));
     wait::until("its age", || prometheus.values("stream:oldest_pending_seconds:max").first() > Some(&0.0));
 
     // Redis does not know the lag any more after a deletion behind what was delivered.
@@ -164,7 +172,7 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
     for writer in &mut both {
         writer.wait_for_metric("stream_lag_entries", |entries| entries == 0.0);
     }
-    wait::until("the backlog", || told(PENDING));
+    wait::until("the backlog, still", || lasting(PENDING));
 
     let free = prometheus.values("writer_output_free_bytes / writer_output_capacity_bytes");
     assert!(free.len() == 2 && free.iter().all(|part| *part > 0.0 && *part <= 1.0), "{free:?}");
