@@ -6,9 +6,9 @@ sed -i -e 's/^members = .*/members = ["resp", "delivery", "service", "reader", "
 sed -i -e '/^\[\[/,/^$/d' resp/Cargo.toml writer/Cargo.toml
 for library in resp delivery service; do
     mkdir -p "$library/src"
-    : >"$library/src/lib.rs"
+    echo '//! Empty.' >"$library/src/lib.rs"
 done
 for service in reader writer; do
     mkdir -p "$service/src"
-    echo 'fn main() {}' >"$service/src/main.rs"
+    printf '//! Empty.\nfn main() {}\n' >"$service/src/main.rs"
 done

@@ -49,6 +49,7 @@ pub use client::Value;
 pub use folder::Folder;
 pub use growth::Growth;
 pub use mount::Mount;
+pub use port::Port;
 pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Persistence, RedisServer};

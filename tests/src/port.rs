@@ -10,14 +10,15 @@ const PORTS: std::ops::Range<u16> = 15_000..32_000;
 
 /// A port of 127.0.0.1 that belongs to this value until it is dropped, among all processes that use this module.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     _lock: File,
 }
 
 impl Port {
     /// A port that nobody listens on.
-    pub(crate) fn take() -> Self {
+    #[must_use]
+    pub fn take() -> Self {
         let dir = std::env::temp_dir().join("e2e-ports");
         std::fs::create_dir_all(&dir).expect("a folder for port locks");
         loop {
@@ -31,7 +32,9 @@ impl Port {
         }
     }
 
-    pub(crate) const fn number(&self) -> u16 {
+    /// Its number.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
         self.number
     }
 }

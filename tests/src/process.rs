@@ -26,7 +26,8 @@ pub struct Process {
 
 impl Process {
     /// Starts `program`. Standard output goes to `<log>.out`, standard error to `log`.
-    pub(crate) fn start(
+    #[must_use]
+    pub fn start(
         name: &str,
         program: &Path,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,

@@ -38,8 +38,6 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     println!("building {} with {name}", args.tag);
     let mut command = crate::child::tied(program);
     command.current_dir(cargo::workspace()?).args([word, "--file", "Containerfile", "--tag", &args.tag, "."]);
-    // Docker finds the stages and the cached layers by BuildKit, which older ones have to be asked for.
-    command.env("DOCKER_BUILDKIT", "1");
     Child::spawn(name, &mut command)?.must_succeed(&interrupt)?;
     println!("built: {}", args.tag);
     Ok(())

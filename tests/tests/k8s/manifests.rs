@@ -1,0 +1,78 @@
+//! Reading the manifests.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+/// The files in the order of the README.
+pub(crate) const ORDER: [&str; 10] = [
+    "namespace.yaml",
+    "network-policies.yaml",
+    "redis.yaml",
+    "reader.yaml",
+    "writer.yaml",
+    "writer-pdb.yaml",
+    "prometheus-configmap.yaml",
+    "prometheus-deployment.yaml",
+    "prometheus-adapter.yaml",
+    "writer-hpa.yaml",
+];
+
+/// The repository.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+/// A file of the repository.
+pub(crate) fn text(path: &str) -> String {
+    std::fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The documents of a YAML text.
+pub(crate) fn documents(name: &str, text: &str) -> Vec<Value> {
+    let read = |document| Value::deserialize(document).unwrap_or_else(|error| panic!("{name}: {error}"));
+    serde_yaml_ng::Deserializer::from_str(text).map(read).filter(|value: &Value| !value.is_null()).collect()
+}
+
+/// Every object of `k8s/`.
+pub(crate) fn objects() -> Vec<Value> {
+    ORDER.iter().flat_map(|name| documents(name, &text(&format!("k8s/{name}")))).collect()
+}
+
+/// The object of this kind and name.
+pub(crate) fn object(kind: &str, name: &str) -> Value {
+    let found = objects().into_iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("{kind}/{name}"))
+}
+
+/// Deployments and StatefulSets.
+pub(crate) fn workloads() -> Vec<Value> {
+    objects().into_iter().filter(|one| matches!(one["kind"].as_str(), Some("Deployment" | "StatefulSet"))).collect()
+}
+
+/// Kind and name.
+pub(crate) fn title(object: &Value) -> String {
+    format!("{}/{}", word(&object["kind"]), word(&object["metadata"]["name"]))
+}
+
+/// A string.
+#[track_caller]
+pub(crate) fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("a string: {value}"))
+}
+
+/// An array; empty when it is not there.
+pub(crate) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Whether `selector` selects an object with these labels.
+pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
+    selector.as_object().is_some_and(|wanted| wanted.iter().all(|(name, value)| labels[name] == *value))
+}
+
+/// A key of a ConfigMap.
+pub(crate) fn config(map: &str, key: &str) -> String {
+    word(&object("ConfigMap", map)["data"][key]).to_owned()
+}

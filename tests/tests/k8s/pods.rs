@@ -1,0 +1,96 @@
+//! What every pod keeps: the restricted Pod Security Standard, probes, resources, graceful ends.
+
+use serde_json::Value;
+
+use crate::manifests::{list, object, title, word, workloads};
+
+/// The rules of the restricted Pod Security Standard that a pod of ours can break.
+fn breaks_restricted(pod: &Value) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut must = |holds: bool, what: String| {
+        if !holds {
+            broken.push(what);
+        }
+    };
+    let context = &pod["securityContext"];
+    must(context["runAsNonRoot"] == true, "runAsNonRoot".into());
+    must(context["runAsUser"].as_i64().is_some_and(|user| user > 0), "runAsUser".into());
+    must(context["seccompProfile"]["type"] == "RuntimeDefault", "seccompProfile".into());
+    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        must(pod[field].is_null(), field.into());
+    }
+    for container in list(&pod["containers"]).iter().chain(list(&pod["initContainers"])) {
+        let (name, context) = (word(&container["name"]), &container["securityContext"]);
+        must(context["allowPrivilegeEscalation"] == false, format!("{name}: allowPrivilegeEscalation"));
+        must(context["capabilities"]["drop"] == serde_json::json!(["ALL"]), format!("{name}: capabilities"));
+        must(context["capabilities"]["add"].is_null(), format!("{name}: capabilities"));
+        must(context["privileged"].is_null(), format!("{name}: privileged"));
+        must(list(&container["ports"]).iter().all(|port| port["hostPort"].is_null()), format!("{name}: hostPort"));
+    }
+    let allowed = ["configMap", "emptyDir", "persistentVolumeClaim", "secret", "projected"];
+    for volume in list(&pod["volumes"]) {
+        must(allowed.iter().any(|kind| !volume[*kind].is_null()), format!("volume {}", volume["name"]));
+    }
+    broken
+}
+
+#[test]
+fn pods_keep_the_restricted_standard() {
+    let namespace = object("Namespace", "line-stream");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+    for workload in workloads() {
+        assert_eq!(breaks_restricted(&workload["spec"]["template"]["spec"]), [""; 0], "{}", title(&workload));
+    }
+    let mut pod = object("Deployment", "reader")["spec"]["template"]["spec"].clone();
+    pod["containers"][0]["securityContext"]["capabilities"]["drop"] = serde_json::json!([]);
+    pod["volumes"][0] = serde_json::json!({"name": "data", "hostPath": {"path": "/"}});
+    assert_eq!(breaks_restricted(&pod).len(), 2, "what breaks it is found");
+}
+
+#[test]
+fn pods_are_run_with_care() {
+    let workloads = workloads();
+    assert_eq!(workloads.len(), 5);
+    for workload in &workloads {
+        let (title, pod) = (title(workload), &workload["spec"]["template"]["spec"]);
+        let speaks_with_the_api = title == "Deployment/prometheus-adapter";
+        assert_eq!(pod["automountServiceAccountToken"], speaks_with_the_api, "{title}");
+        assert!(pod["terminationGracePeriodSeconds"].as_i64() >= Some(30), "{title}");
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        assert_eq!(
+            pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]["app.kubernetes.io/name"],
+            labels["app.kubernetes.io/name"]
+        );
+        for container in list(&pod["containers"]) {
+            let name = format!("{title}: {}", container["name"]);
+            assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{name}");
+            for kind in ["requests", "limits"] {
+                for resource in ["cpu", "memory"] {
+                    assert!(container["resources"][kind][resource].is_string(), "{name}: {kind} {resource}");
+                }
+            }
+            let (_, tag) = word(&container["image"]).rsplit_once(':').unwrap_or_else(|| panic!("{name}: no tag"));
+            assert!(tag != "latest" && !tag.contains('/'), "{name}: {tag}");
+            // An image that was loaded into the cluster is not asked for elsewhere.
+            assert_eq!(container["imagePullPolicy"], "IfNotPresent", "{name}");
+        }
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert!(pod["containers"][0][probe].is_object(), "{title}: {probe}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_writers_go() {
+    let writer = object("StatefulSet", "writer");
+    for policy in ["whenDeleted", "whenScaled"] {
+        assert_eq!(writer["spec"]["persistentVolumeClaimRetentionPolicy"][policy], "Retain");
+    }
+    // The autoscaler's number must not be taken back when the file is applied again.
+    assert!(writer["spec"]["replicas"].is_null());
+    let env = list(&writer["spec"]["template"]["spec"]["containers"][0]["env"]);
+    let of = |name: &str| env.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(of("CONSUMER")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+    assert_eq!(of("FSYNC")["value"], "always");
+    assert_ne!(of("CLAIM_IDLE")["value"], "off", "what a writer left that is gone must be taken over");
+}
