@@ -14,7 +14,10 @@
 //! | `interrupt.rs` | why a session ends before the work does |
 //! | `wake.rs` | file events |
 //! | `telemetry.rs` | metrics |
+//! | `allocations.rs` | tests: what is allocated |
 
+#[cfg(test)]
+mod allocations;
 mod args;
 mod batch;
 mod content;
