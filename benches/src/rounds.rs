@@ -56,6 +56,8 @@ pub struct Figure<'a> {
 #[derive(Debug)]
 pub struct Rounds {
     rounds: usize,
+    /// Everything once, to see that it works.
+    once: bool,
     filter: Option<String>,
     results: Option<File>,
 }
@@ -85,6 +87,7 @@ impl Rounds {
         });
         Self {
             rounds: if once { 1 } else { rounds },
+            once,
             filter: args.into_iter().find(|arg| !arg.starts_with('-')),
             results,
         }
@@ -93,7 +96,7 @@ impl Rounds {
     /// Whether everything is done but once, to see that it works.
     #[must_use]
     pub const fn is_test(&self) -> bool {
-        self.rounds == 1
+        self.once
     }
 
     /// Whether this case is wanted.
@@ -224,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_subject_works_once_a_round_and_once_before() {
-        let mut rounds = Rounds { rounds: 4, filter: None, results: None };
+        let mut rounds = Rounds { rounds: 4, once: false, filter: None, results: None };
         let (mut ours, mut theirs) = (0, 0);
         let mut subjects: Vec<(&str, Work<'_>)> = vec![
             (
@@ -252,7 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("results");
         let results = File::create(&path).expect("a file");
-        let mut rounds = Rounds { rounds: 1, filter: None, results: Some(results) };
+        let mut rounds = Rounds { rounds: 1, once: true, filter: None, results: Some(results) };
         let figures = [("time", Unit::Seconds), ("memory", Unit::Bytes)];
         let figures = figures.map(|(name, unit)| Figure { section: "a", name, unit });
         let mut subjects: Vec<(&str, Measured<'_>)> =
