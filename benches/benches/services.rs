@@ -1,258 +1,253 @@
-//! The reader and the writer, compared in paired rounds with the least that Redis needs for the same work: `redis-cli --pipe` on ready-made
-//! commands, and a socket that drains and acknowledges.
+//! The reader and the writer, compared in paired rounds with the least that Redis needs for the same work (`redis-cli --pipe` on ready-made
+//! commands, and a socket that drains and acknowledges), and with programs that do the same with other clients (`examples/`). Of the same runs: the time,
+//! the processor time of each process and of Redis, and the memory.
 //!
-//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name them (`cargo xtask bench` does). The text is made,
-//! 886,323 lines of 86 bytes on average; `BENCH_INPUT` names another one.
+//! The text is made, 886,323 lines of 86 bytes on average; `BENCH_INPUT` names another one.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use benches::rounds::Work;
+use benches::job::CHUNK;
+use benches::rounds::Unit::{Bytes, Seconds};
 use benches::server::on_path;
-use benches::{Case, Rounds, Server, drain, text};
+use benches::stage::{GROUP, Needed, PEERS, STREAM, scaled};
+use benches::usage::{Running, Usage};
+use benches::{Figure, Framing, Measured, Rounds, Stage, drain, text};
 
-const STREAM: &str = "line_stream";
-const GROUP: &str = "writers";
 const LINES: usize = 886_323;
-/// Bytes of lines in a ready-made entry of the framing `chunk`.
-const CHUNK: usize = 64 << 10;
 
 fn main() {
-    let (Some(reader), Some(writer)) = (program("READER_BIN"), program("WRITER_BIN")) else {
-        println!("skipped: READER_BIN and WRITER_BIN are not set; `cargo xtask bench services` sets them");
-        return;
-    };
-    let Some(server) = Server::start() else { return };
+    let Some(stage) = Stage::set() else { return };
     let Some(cli) = on_path("redis-cli").or_else(|| on_path("valkey-cli")) else {
         println!("skipped: there is no redis-cli on the PATH");
         return;
     };
     let mut rounds = Rounds::from_env();
-    let folder = tempfile::tempdir().unwrap();
     let input = match std::env::var_os("BENCH_INPUT") {
         Some(named) => PathBuf::from(named),
         None => {
-            let path = folder.path().join("input.txt");
-            text::write(&path, if rounds.is_test() { 2000 } else { LINES });
+            let path = stage.path("input.txt");
+            text::write(&path, scaled(&rounds, 2000, LINES));
             path
         }
     };
-    let bytes = fs::read(&input).unwrap();
-    let bench = Bench { reader, writer, cli, server, folder: folder.path().to_owned(), input, bytes };
-    bench.measure(&mut rounds);
+    let text = fs::read(&input).unwrap();
+    let protocols = [Framing::Line, Framing::Chunk].map(|framing| protocol(&stage, &text, framing));
+    let bytes = text.len() as u64;
+    let lines = text.iter().filter(|&&byte| byte == b'\n').count() as f64;
+    // From here on nothing large lies in this process.
+    drop(text);
+    let bench = Bench { stage, cli, input, bytes, lines, protocols };
+    for framing in [Framing::Line, Framing::Chunk] {
+        bench.readers(&mut rounds, framing);
+    }
+    for framing in [Framing::Line, Framing::Chunk] {
+        bench.writers(&mut rounds, framing);
+    }
+    bench.file_to_file(&mut rounds);
 }
 
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from)?;
-    assert!(path.is_file(), "{name}={}: there is no such file", path.display());
-    Some(path)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    Line,
-    Chunk,
-}
-
-impl Framing {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Line => "line",
-            Self::Chunk => "chunk",
+/// The commands that add the text, ready-made, in a file of their own.
+fn protocol(stage: &Stage, text: &[u8], framing: Framing) -> PathBuf {
+    let path = stage.path(&format!("protocol-{}", framing.name()));
+    let mut out = Vec::with_capacity(text.len() * 3);
+    let (mut end, mut begin) = (0, 0);
+    let mut add = |payload: &[u8], field: &str, end: usize| {
+        let id = format!("1700000000000-{end}");
+        let _ = write!(
+            out,
+            "*5\r\n$4\r\nXADD\r\n$11\r\n{STREAM}\r\n${}\r\n{id}\r\n${}\r\n{field}\r\n${}\r\n",
+            id.len(),
+            field.len(),
+            payload.len()
+        );
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
+    };
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        end += line.len();
+        match framing {
+            Framing::Line => add(line.strip_suffix(b"\n").unwrap_or(line), "line", end),
+            Framing::Chunk if end - begin >= CHUNK || end == text.len() => {
+                add(&text[begin..end], "lines", end);
+                begin = end;
+            }
+            Framing::Chunk => {}
         }
     }
+    fs::write(&path, out).unwrap();
+    path
 }
 
 struct Bench {
-    reader: PathBuf,
-    writer: PathBuf,
+    stage: Stage,
     cli: PathBuf,
-    server: Server,
-    folder: PathBuf,
     input: PathBuf,
-    bytes: Vec<u8>,
+    bytes: u64,
+    lines: f64,
+    protocols: [PathBuf; 2],
 }
 
 impl Bench {
-    fn measure(&self, rounds: &mut Rounds) {
-        let lines = self.bytes.iter().filter(|&&byte| byte == b'\n').count();
-        let operations = u32::try_from(lines).unwrap();
-        for framing in [Framing::Line, Framing::Chunk] {
-            let protocol = self.protocol(framing);
-            let mut subjects: Vec<(&str, Work<'_>)> = vec![
-                ("redis-cli --pipe", Box::new(|| self.pipe(&protocol))),
-                ("reader --once", Box::new(|| self.read(framing))),
-            ];
-            let name = format!("--framing {}, a line", framing.name());
-            rounds.run(Case { section: "reader", name: &name, operations }, &mut subjects);
-        }
-        for framing in [Framing::Line, Framing::Chunk] {
-            let mut subjects: Vec<(&str, Work<'_>)> = vec![
-                ("drain and acknowledge", Box::new(|| self.drain(framing))),
-                ("writer --once", Box::new(|| self.write(framing))),
-            ];
-            let name = format!("--framing {}, a line", framing.name());
-            rounds.run(Case { section: "writer", name: &name, operations }, &mut subjects);
-        }
-        let protocol = self.protocol(Framing::Line);
-        let mut subjects: Vec<(&str, Work<'_>)> = vec![
-            ("pipe, then drain", Box::new(|| self.pipe(&protocol) + self.drain_what_is_there())),
-            ("reader and writer, line", Box::new(|| self.file_to_file(Framing::Line))),
-            ("reader and writer, chunk", Box::new(|| self.file_to_file(Framing::Chunk))),
-        ];
-        rounds.run(Case { section: "file to file", name: "all at once, a line", operations }, &mut subjects);
+    /// The figures of one process and Redis, in the order of [`Self::one_process`].
+    fn of(&self, process: Option<Usage>, needed: Needed) -> Vec<Option<f64>> {
+        let million = self.lines / 1e6;
+        vec![
+            Some(needed.wall.as_secs_f64() / self.lines),
+            process.map(|usage| usage.processor.as_secs_f64() / million),
+            Some(needed.redis.as_secs_f64() / million),
+            process.map(|usage| usage.peak as f64),
+            Some(needed.redis_peak as f64),
+        ]
     }
 
-    /// The commands that add the file, ready-made, in a file of their own.
-    fn protocol(&self, framing: Framing) -> PathBuf {
-        let path = self.folder.join(format!("protocol-{}", framing.name()));
-        let mut out = Vec::with_capacity(self.bytes.len() * 3);
-        let (mut end, mut begin) = (0, 0);
-        let mut add = |payload: &[u8], field: &str, end: usize| {
-            let id = format!("1700000000000-{end}");
-            let _ = write!(
-                out,
-                "*5\r\n$4\r\nXADD\r\n$11\r\n{STREAM}\r\n${}\r\n{id}\r\n${}\r\n{field}\r\n${}\r\n",
-                id.len(),
-                field.len(),
-                payload.len()
-            );
-            out.extend_from_slice(payload);
-            out.extend_from_slice(b"\r\n");
+    fn one_process(&self, rounds: &mut Rounds, what: &str, framing: Framing, subjects: &mut [(&str, Measured<'_>)]) {
+        let framing = framing.name();
+        let case = format!("--framing {framing}, a line");
+        let names = [format!("{what}, {framing}"), format!("Redis meanwhile: {what}, {framing}")];
+        let figures = [
+            Figure { section: what, name: &case, unit: Seconds },
+            Figure { section: "processor time of a million lines", name: &names[0], unit: Seconds },
+            Figure { section: "processor time of a million lines", name: &names[1], unit: Seconds },
+            Figure { section: "memory", name: &names[0], unit: Bytes },
+            Figure { section: "memory", name: &names[1], unit: Bytes },
+        ];
+        rounds.run_measured(&figures, subjects);
+    }
+
+    /// File to stream.
+    fn readers(&self, rounds: &mut Rounds, framing: Framing) {
+        let run = |name: &'static str, command: &mut Command| {
+            self.stage.clear();
+            let (usage, needed) = self.stage.needed(|| Running::start(name, command).ends_well());
+            self.of(Some(usage), needed)
         };
-        for line in self.bytes.split_inclusive(|&byte| byte == b'\n') {
-            end += line.len();
-            match framing {
-                Framing::Line => add(line.strip_suffix(b"\n").unwrap_or(line), "line", end),
-                Framing::Chunk if end - begin >= CHUNK || end == self.bytes.len() => {
-                    add(&self.bytes[begin..end], "lines", end);
-                    begin = end;
-                }
-                Framing::Chunk => {}
+        let mut subjects: Vec<(&str, Measured<'_>)> = vec![
+            ("redis-cli --pipe", Box::new(|| run("redis-cli", &mut self.pipe(framing)))),
+            ("reader --once", Box::new(|| run("reader", self.stage.reader(&self.input, framing).arg("--once")))),
+        ];
+        for peer in PEERS {
+            if let Some(mut sender) = self.stage.sender(peer, &self.input, framing) {
+                subjects.push((peer, Box::new(move || run(peer, &mut sender))));
             }
         }
-        fs::write(&path, out).unwrap();
-        path
+        self.one_process(rounds, "reader", framing, &mut subjects);
     }
 
-    /// Nothing in Redis, no output, no state.
-    fn begin(&self) {
-        let mut redis = TcpStream::connect(("127.0.0.1", self.server.port())).unwrap();
-        redis.write_all(b"FLUSHALL\r\n").unwrap();
-        let mut reply = [0; 5];
-        redis.read_exact(&mut reply).unwrap();
-        assert_eq!(&reply, b"+OK\r\n");
-        for name in ["state", "out"] {
-            let _ = fs::remove_dir_all(self.folder.join(name));
-            fs::create_dir(self.folder.join(name)).unwrap();
+    /// Stream to file.
+    fn writers(&self, rounds: &mut Rounds, framing: Framing) {
+        let fill = || {
+            self.stage.clear();
+            let _ = Running::start("reader", self.stage.reader(&self.input, framing).arg("--once")).ends_well();
+        };
+        let run = |name: &'static str, command: &mut Command| {
+            fill();
+            let (usage, needed) = self.stage.needed(|| Running::start(name, command).ends_well());
+            self.stage.is_delivered(&self.input, 1);
+            self.of(Some(usage), needed)
+        };
+        let mut subjects: Vec<(&str, Measured<'_>)> = vec![
+            (
+                "drain and acknowledge",
+                Box::new(|| {
+                    fill();
+                    let ((), needed) = self.stage.needed(|| self.drain());
+                    self.of(None, needed)
+                }),
+            ),
+            ("writer --once", Box::new(|| run("writer", self.stage.writer(0).arg("--once")))),
+        ];
+        for peer in PEERS {
+            if let Some(mut receiver) = self.stage.receiver(peer, self.bytes) {
+                subjects.push((peer, Box::new(move || run(peer, &mut receiver))));
+            }
         }
+        self.one_process(rounds, "writer", framing, &mut subjects);
     }
 
-    fn pipe(&self, protocol: &Path) -> Duration {
-        self.begin();
-        let begun = Instant::now();
-        let run = Command::new(&self.cli)
-            .args(["-p", &self.server.port().to_string(), "--pipe"])
+    fn file_to_file(&self, rounds: &mut Rounds) {
+        let names = ["reader's part", "writer's part", "Redis meanwhile"].map(|part| format!("file to file, {part}"));
+        let times = names.iter().map(|name| (&name[..], "processor time of a million lines", Seconds));
+        let sizes = names.iter().map(|name| (&name[..], "memory", Bytes));
+        let wall = [("all at once, a line", "file to file", Seconds)];
+        let figures = wall.into_iter().chain(times).chain(sizes);
+        let figures: Vec<_> = figures.map(|(name, section, unit)| Figure { section, name, unit }).collect();
+        let of = |parts: Option<(Usage, Usage)>, needed: Needed| {
+            let million = self.lines / 1e6;
+            let part = |get: fn(&Usage) -> f64| [parts.map(|both| get(&both.0)), parts.map(|both| get(&both.1))];
+            let [reader, writer] = part(|usage| usage.processor.as_secs_f64());
+            let [reader_peak, writer_peak] = part(|usage| usage.peak as f64);
+            vec![
+                Some(needed.wall.as_secs_f64() / self.lines),
+                reader.map(|time| time / million),
+                writer.map(|time| time / million),
+                Some(needed.redis.as_secs_f64() / million),
+                reader_peak,
+                writer_peak,
+                Some(needed.redis_peak as f64),
+            ]
+        };
+        let ours = |framing| {
+            let done = self.stage.file_to_file(&self.input, framing, 1);
+            of(Some((done.reader, done.writer)), done.needed)
+        };
+        let floor = || {
+            self.stage.clear();
+            let ((), needed) = self.stage.needed(|| {
+                let _ = Running::start("redis-cli", &mut self.pipe(Framing::Line)).ends_well();
+                self.drain();
+            });
+            of(None, needed)
+        };
+        let mut subjects: Vec<(&str, Measured<'_>)> = vec![
+            ("pipe, then drain", Box::new(floor)),
+            ("reader and writer, line", Box::new(|| ours(Framing::Line))),
+            ("reader and writer, chunk", Box::new(|| ours(Framing::Chunk))),
+        ];
+        for (peer, framing, name) in [
+            ("redis", Framing::Line, "redis, line"),
+            ("redis", Framing::Chunk, "redis, chunk"),
+            ("fred", Framing::Line, "fred, line"),
+            ("fred", Framing::Chunk, "fred, chunk"),
+            ("rustis", Framing::Line, "rustis, line"),
+            ("rustis", Framing::Chunk, "rustis, chunk"),
+        ] {
+            let both = (self.stage.sender(peer, &self.input, framing), self.stage.receiver(peer, self.bytes));
+            if let (Some(mut sender), Some(mut receiver)) = both {
+                subjects.push((
+                    name,
+                    Box::new(move || {
+                        self.stage.clear();
+                        let (parts, needed) = self.stage.needed(|| {
+                            let receiving = Running::start(peer, &mut receiver);
+                            let sending = Running::start(peer, &mut sender);
+                            (sending.ends_well(), receiving.ends_well())
+                        });
+                        self.stage.is_delivered(&self.input, 1);
+                        of(Some(parts), needed)
+                    }),
+                ));
+            }
+        }
+        rounds.run_measured(&figures, &mut subjects);
+    }
+
+    fn pipe(&self, framing: Framing) -> Command {
+        let protocol: &Path = &self.protocols[usize::from(framing == Framing::Chunk)];
+        let mut pipe = Command::new(&self.cli);
+        // It fails when Redis refused a command.
+        pipe.args(["-p", &self.stage.server().port().to_string(), "--pipe"])
             .stdin(File::open(protocol).unwrap())
-            .output()
-            .unwrap();
-        let took = begun.elapsed();
-        let said = String::from_utf8_lossy(&run.stdout);
-        assert!(run.status.success() && said.contains("errors: 0"), "redis-cli --pipe: {said}");
-        took
+            .stdout(Stdio::null());
+        pipe
     }
 
-    fn service(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command
-            .args(["--redis-url", &self.server.url(), "--stream", STREAM, "--http-addr", "127.0.0.1:0"])
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null());
-        command
+    fn drain(&self) {
+        let drained = drain(self.stage.server().port(), STREAM, GROUP) as u64;
+        assert!(drained > 0 && drained <= self.bytes);
     }
-
-    fn reader(&self, framing: Framing) -> Command {
-        let mut reader = self.service(&self.reader);
-        reader.arg("--input").arg(&self.input).arg("--state-dir").arg(self.folder.join("state"));
-        reader.args(["--framing", framing.name(), "--once"]);
-        reader
-    }
-
-    fn output(&self) -> PathBuf {
-        self.folder.join("out/output.txt")
-    }
-
-    fn writer(&self) -> Command {
-        let mut writer = self.service(&self.writer);
-        writer.arg("--output").arg(self.output()).args(["--group", GROUP, "--consumer", "bench"]);
-        writer
-    }
-
-    fn read(&self, framing: Framing) -> Duration {
-        self.begin();
-        let begun = Instant::now();
-        ends_well(&mut self.reader(framing).spawn().unwrap(), "reader");
-        begun.elapsed()
-    }
-
-    fn drain(&self, framing: Framing) -> Duration {
-        self.read(framing);
-        self.drain_what_is_there()
-    }
-
-    fn drain_what_is_there(&self) -> Duration {
-        let begun = Instant::now();
-        let drained = drain(self.server.port(), STREAM, GROUP);
-        let took = begun.elapsed();
-        assert!(drained > 0 && drained <= self.bytes.len());
-        took
-    }
-
-    fn write(&self, framing: Framing) -> Duration {
-        self.read(framing);
-        let begun = Instant::now();
-        ends_well(self.writer().arg("--once").spawn().as_mut().unwrap(), "writer");
-        let took = begun.elapsed();
-        self.is_identical();
-        took
-    }
-
-    fn file_to_file(&self, framing: Framing) -> Duration {
-        self.begin();
-        let begun = Instant::now();
-        let mut writer = self.writer().spawn().unwrap();
-        let mut reader = self.reader(framing).spawn().unwrap();
-        let len = || fs::metadata(self.output()).map_or(0, |data| data.len());
-        while len() < self.bytes.len() as u64 {
-            assert!(writer.try_wait().unwrap().is_none(), "the writer ended");
-            assert!(begun.elapsed() < Duration::from_secs(600), "the writer stands still");
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        // What the output holds now is durable when the writer has ended in an orderly way.
-        terminate(&writer);
-        ends_well(&mut writer, "writer");
-        let took = begun.elapsed();
-        ends_well(&mut reader, "reader");
-        self.is_identical();
-        took
-    }
-
-    fn is_identical(&self) {
-        assert!(fs::read(self.output()).unwrap() == self.bytes, "the output is not the input");
-    }
-}
-
-fn ends_well(service: &mut Child, name: &str) {
-    let status = service.wait().unwrap();
-    assert!(status.success(), "{name}: {status}");
-}
-
-fn terminate(service: &Child) {
-    rustix::process::kill_process(rustix::process::Pid::from_child(service), rustix::process::Signal::TERM).unwrap();
 }

@@ -12,10 +12,52 @@ use std::time::Duration;
 /// A subject's work: does it once and says how long that took.
 pub type Work<'a> = Box<dyn FnMut() -> Duration + 'a>;
 
+/// A subject's work that is measured in several ways: does it once and gives a figure for each, or `None` where it has none.
+pub type Measured<'a> = Box<dyn FnMut() -> Vec<Option<f64>> + 'a>;
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Unit {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Bytes.
+    #[serde(rename = "B")]
+    Bytes,
+    /// Hundredths of one core.
+    #[serde(rename = "%")]
+    Percent,
+}
+
+impl Unit {
+    /// A figure with a unit that fits.
+    #[must_use]
+    pub fn shown(self, figure: f64) -> String {
+        match self {
+            Self::Seconds => shown(figure),
+            Self::Bytes => format!("{:.1} MiB", figure / f64::from(1 << 20)),
+            Self::Percent => format!("{figure:.2} %"),
+        }
+    }
+}
+
+/// One way in which subjects are measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure<'a> {
+    /// What kind of thing.
+    pub section: &'a str,
+    /// Its name in the section.
+    pub name: &'a str,
+    /// What is counted.
+    pub unit: Unit,
+}
+
 /// How many rounds, and where the results go.
 #[derive(Debug)]
 pub struct Rounds {
     rounds: usize,
+    /// Everything once, to see that it works.
+    once: bool,
     filter: Option<String>,
     results: Option<File>,
 }
@@ -45,6 +87,7 @@ impl Rounds {
         });
         Self {
             rounds: if once { 1 } else { rounds },
+            once,
             filter: args.into_iter().find(|arg| !arg.starts_with('-')),
             results,
         }
@@ -53,7 +96,7 @@ impl Rounds {
     /// Whether everything is done but once, to see that it works.
     #[must_use]
     pub const fn is_test(&self) -> bool {
-        self.rounds == 1
+        self.once
     }
 
     /// Whether this case is wanted.
@@ -65,7 +108,17 @@ impl Rounds {
     /// Measures the case and prints a line for every subject. The first subject is the one the others are compared with.
     pub fn run(&mut self, case: Case<'_>, subjects: &mut [(&str, Work<'_>)]) {
         let Case { section, name, operations } = case;
-        if !self.wants(section, name) {
+        let mut measured: Vec<(&str, Measured<'_>)> = Vec::with_capacity(subjects.len());
+        for (subject, work) in subjects {
+            measured.push((subject, Box::new(move || vec![Some(work().as_secs_f64() / f64::from(operations))])));
+        }
+        self.run_measured(&[Figure { section, name, unit: Unit::Seconds }], &mut measured);
+    }
+
+    /// Measures works in several ways at once, and prints a line for every figure and subject. The first subject that has a figure is the one that
+    /// the others are compared with. Nothing is done when the first figure is not wanted.
+    pub fn run_measured(&mut self, figures: &[Figure<'_>], subjects: &mut [(&str, Measured<'_>)]) {
+        if figures.first().is_none_or(|first| !self.wants(first.section, first.name)) {
             return;
         }
         let mut samples = vec![Vec::new(); subjects.len()];
@@ -78,23 +131,38 @@ impl Rounds {
         for round in 0..self.rounds {
             for turn in 0..subjects.len() {
                 let nth = (turn + round) % subjects.len();
-                samples[nth].push(subjects[nth].1().as_secs_f64() / f64::from(operations));
+                samples[nth].push(subjects[nth].1());
             }
         }
+        for (nth, figure) in figures.iter().enumerate() {
+            let of_figure = subjects.iter().zip(&samples).filter_map(|((subject, _), rounds)| {
+                Some((*subject, rounds.iter().map(|figures| figures[nth]).collect::<Option<Vec<f64>>>()?))
+            });
+            self.tell(*figure, &of_figure.collect::<Vec<_>>());
+        }
+    }
+
+    /// Prints what was measured, one figure a round for each subject, and appends it to the results.
+    ///
+    /// # Panics
+    ///
+    /// When the results cannot be written.
+    pub fn tell(&mut self, figure: Figure<'_>, samples: &[(&str, Vec<f64>)]) {
+        let Figure { section, name, unit } = figure;
         println!("{section}: {name}");
-        for ((subject, _), of_subject) in subjects.iter().zip(&samples) {
-            let ratios = of_subject.iter().zip(&samples[0]).map(|(theirs, ours)| theirs / ours).collect::<Vec<_>>();
+        for (subject, of_subject) in samples {
+            let ratios = of_subject.iter().zip(&samples[0].1).map(|(theirs, ours)| theirs / ours).collect::<Vec<_>>();
             let spread = Spread::of(&ratios);
             println!(
                 "  {subject:<28} {:>12}   × {:.2} ({:.2} to {:.2})",
-                shown(Spread::of(of_subject).median),
+                unit.shown(Spread::of(of_subject).median),
                 spread.median,
                 spread.least,
                 spread.most
             );
             if let Some(file) = &mut self.results {
                 let line = serde_json::json!({
-                    "section": section, "case": name, "subject": subject, "unit": "s", "less_is_better": true, "samples": of_subject,
+                    "section": section, "case": name, "subject": subject, "unit": unit, "less_is_better": true, "samples": of_subject,
                 });
                 writeln!(file, "{line}").expect("write the results");
             }
@@ -159,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_subject_works_once_a_round_and_once_before() {
-        let mut rounds = Rounds { rounds: 4, filter: None, results: None };
+        let mut rounds = Rounds { rounds: 4, once: false, filter: None, results: None };
         let (mut ours, mut theirs) = (0, 0);
         let mut subjects: Vec<(&str, Work<'_>)> = vec![
             (
@@ -180,5 +248,30 @@ mod tests {
         rounds.run(Case { section: "a", name: "b", operations: 1 }, &mut subjects);
         drop(subjects);
         assert_eq!((ours, theirs), (5, 5));
+    }
+
+    #[test]
+    fn a_work_is_measured_in_several_ways_and_a_figure_that_it_has_not_is_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("results");
+        let results = File::create(&path).expect("a file");
+        let mut rounds = Rounds { rounds: 1, once: true, filter: None, results: Some(results) };
+        let figures = [("time", Unit::Seconds), ("memory", Unit::Bytes)];
+        let figures = figures.map(|(name, unit)| Figure { section: "a", name, unit });
+        let mut subjects: Vec<(&str, Measured<'_>)> =
+            vec![("floor", Box::new(|| vec![Some(1.0), None])), ("ours", Box::new(|| vec![Some(2.0), Some(3.0)]))];
+        rounds.run_measured(&figures, &mut subjects);
+        let told = std::fs::read_to_string(&path).expect("results");
+        let told: Vec<serde_json::Value> =
+            told.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+        let told: Vec<_> = told.iter().map(|line| (&line["case"], &line["subject"], &line["unit"])).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(told[2], (&"memory".into(), &"ours".into(), &"B".into()));
+    }
+
+    #[test]
+    fn figures_are_shown_in_their_unit() {
+        assert_eq!(Unit::Bytes.shown(3_145_728.0), "3.0 MiB");
+        assert_eq!(Unit::Percent.shown(0.123), "0.12 %");
     }
 }

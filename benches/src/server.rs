@@ -46,6 +46,12 @@ impl Server {
         self.port
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {

@@ -15,7 +15,10 @@
 //! | `wake.rs` | file events |
 //! | `pace.rs` | a line in the log now and then, as long as data flows |
 //! | `telemetry.rs` | metrics |
+//! | `allocations.rs` | tests: what is allocated |
 
+#[cfg(test)]
+mod allocations;
 mod args;
 mod batch;
 mod content;

@@ -20,11 +20,14 @@
 //! | `progress.rs` | how far these two are |
 //! | `layout.rs`, `window.rs` | where the bytes lie in outputs, and reading them |
 //! | `failpoint.rs` | where tests end the process |
+//! | `allocations.rs` | tests: what is allocated |
 
 // In tests a list of one range is just that.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 mod acknowledge;
+#[cfg(test)]
+mod allocations;
 mod args;
 mod backlog;
 mod batch;

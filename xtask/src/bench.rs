@@ -20,7 +20,7 @@ use results::Results;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// What to measure; everything unless named
+    /// What to measure; everything but `growth` and `memory` unless named
     #[arg(value_enum)]
     parts: Vec<Part>,
 
@@ -42,10 +42,19 @@ enum Part {
     Clients,
     /// The reader, the writer, and both together, compared with the least that Redis needs
     Services,
+    /// From the append of a line until it is durable in the output, at several rates
+    Latency,
+    /// What the services need while nothing happens
+    Idle,
+    /// Cost as the work grows, up to 50 million lines: takes long, and 13 GB of disk
+    Growth,
+    /// Memory over 10 GB, and with lines of 64 MiB: takes long, and 22 GB of disk
+    Memory,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Decoders, Self::Clients, Self::Services];
+    /// What does not take too long.
+    const USUAL: [Self; 5] = [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle];
 
     /// The bench target in `benches/`.
     const fn target(self) -> &'static str {
@@ -53,6 +62,10 @@ impl Part {
             Self::Decoders => "decoders",
             Self::Clients => "clients",
             Self::Services => "services",
+            Self::Latency => "latency",
+            Self::Idle => "idle",
+            Self::Growth => "growth",
+            Self::Memory => "memory",
         }
     }
 }
@@ -64,9 +77,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     println!("building reader and writer (release)");
     let Binaries { reader, writer } = cargo::build(true, &interrupt)?;
 
+    println!("building the programs with other clients (release)");
+    let peers = cargo::build_examples("benches", &interrupt)?;
+
     let folder = tempfile::tempdir().during(|| "creating a temporary folder".to_owned())?;
     let measured = folder.path().join("results.jsonl");
-    let parts = if args.parts.is_empty() { &Part::ALL[..] } else { &args.parts };
+    let parts = if args.parts.is_empty() { &Part::USUAL[..] } else { &args.parts };
     for part in parts {
         let mut words = vec!["bench", "--quiet", "--package", "benches", "--bench", part.target()];
         if args.quick {
@@ -77,6 +93,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .env(REDIS_SERVER, &server)
             .env("READER_BIN", &reader)
             .env("WRITER_BIN", &writer)
+            .env("PEERS_DIR", &peers)
             .env("BENCH_ROUNDS", args.rounds.to_string())
             .env("BENCH_RESULTS", &measured);
         Child::spawn("cargo bench", &mut command)?.must_succeed(&interrupt)?;
@@ -94,7 +111,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .during(|| format!("writing {}", path.display()))?;
     }
     // What was not measured now keeps its page.
-    let about = machine::About::of(&server, args.rounds, today()?);
+    let about = machine::About::of(&server, today()?);
     let path = to.join("RESULTS.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
     fs::write(&path, page::page(&before, &results, &about)).during(|| format!("writing {}", path.display()))?;

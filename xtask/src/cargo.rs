@@ -53,3 +53,10 @@ pub(crate) fn build(release: bool, interrupt: &Interrupt) -> Result<Binaries> {
     let folder = target()?.join(if release { "release" } else { "debug" });
     Ok(Binaries { reader: folder.join("reader"), writer: folder.join("writer") })
 }
+
+/// Builds a package's examples (release); the folder where they are.
+pub(crate) fn build_examples(package: &str, interrupt: &Interrupt) -> Result<PathBuf> {
+    let mut build = command(&["build", "--package", package, "--examples", "--release"])?;
+    Child::spawn("cargo build", &mut build)?.must_succeed(interrupt)?;
+    Ok(target()?.join("release/examples"))
+}

@@ -7,7 +7,6 @@ use std::process::Command;
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) date: String,
-    pub(crate) rounds: u32,
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) memory: String,
@@ -17,7 +16,7 @@ pub(crate) struct About {
 }
 
 impl About {
-    pub(crate) fn of(server: &Path, rounds: u32, date: String) -> Self {
+    pub(crate) fn of(server: &Path, date: String) -> Self {
         let said = |program: &Path, arg: &str| {
             let output = Command::new(program).arg(arg).output().ok();
             output.map_or_else(|| "unknown".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
@@ -35,7 +34,6 @@ impl About {
         let gib = memory.split(' ').next().and_then(|kib| kib.parse::<f64>().ok()).map(|kib| kib / 1024.0 / 1024.0);
         Self {
             date,
-            rounds,
             processor: line_of("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: gib.map_or(memory, |gib| format!("{gib:.0} GiB")),

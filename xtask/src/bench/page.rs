@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use benches::rounds::shown;
-
 use super::machine::About;
 use super::plot;
 use super::results::{Results, Section};
@@ -12,9 +10,10 @@ const HEAD: &str = "# Results
 
 Made by `cargo xtask bench` (`cargo xtask bench --help` tells how to measure a part of it).
 
-In every round each subject does the same work once, in an order that changes from round to round. The ratio is a subject's time divided by the time of the
+In every round each subject does the same work once, in an order that changes from round to round. The ratio is a subject's figure divided by that of the
 first subject of its case in the same round: the median of all rounds, and the smallest and the largest as the spread. **Above 1 the first subject is
-faster.** The times are medians too, but those of two subjects were not measured at the same moment, so compare ratios.
+better**: it needs less time, or less memory. The figures are medians too, but those of two subjects were not measured at the same moment, so compare ratios.
+Memory is the largest resident size of a process.
 ";
 
 /// The page: what was there before, with the sections that were measured now in place of the old ones.
@@ -36,9 +35,9 @@ pub(crate) fn page(before: &str, results: &Results, about: &About) -> String {
 }
 
 fn section_text(section: &Section, about: &About) -> String {
-    let About { date, rounds, processor, cores, memory, kernel, server, rustc } = about;
+    let About { date, processor, cores, memory, kernel, server, rustc } = about;
     let mut text = format!("## {}\n\n![{0}](plots/{})\n\n", section.name, plot::file_name(&section.name));
-    text.push_str("| case | subject | time | ratio | spread |\n|---|---|--:|--:|--:|\n");
+    text.push_str("| case | subject | figure | ratio | spread |\n|---|---|--:|--:|--:|\n");
     for case in &section.cases {
         for (nth, subject) in case.subjects.iter().enumerate() {
             let name = if nth == 0 { &case.name[..] } else { "" };
@@ -47,15 +46,18 @@ fn section_text(section: &Section, about: &About) -> String {
                 text,
                 "| {name} | {} | {} | {:.2} | {:.2} to {:.2} |",
                 subject.name,
-                shown(subject.time.median),
+                case.unit.shown(subject.figure.median),
                 ratio.median,
                 ratio.least,
                 ratio.most
             );
         }
     }
-    let _ =
-        write!(text, "\n{date}, {rounds} rounds; {processor}, {cores} cores, {memory}, {kernel}; {server}; {rustc}");
+    let rounds = match section.cases.first().map_or(0, |case| case.rounds) {
+        1 => "1 round".to_owned(),
+        rounds => format!("{rounds} rounds"),
+    };
+    let _ = write!(text, "\n{date}, {rounds}; {processor}, {cores} cores, {memory}, {kernel}; {server}; {rustc}");
     text
 }
 
@@ -65,11 +67,11 @@ mod tests {
 
     fn about(date: &str) -> About {
         let [processor, memory, kernel, server, rustc] = ["p", "m", "k", "s", "r"].map(str::to_owned);
-        About { date: date.to_owned(), rounds: 9, processor, cores: 2, memory, kernel, server, rustc }
+        About { date: date.to_owned(), processor, cores: 2, memory, kernel, server, rustc }
     }
 
     fn results(section: &str) -> Results {
-        let line = format!(r#"{{"section":"{section}","case":"b","subject":"ours","samples":[1.0]}}"#);
+        let line = format!(r#"{{"section":"{section}","case":"b","subject":"ours","unit":"s","samples":[1.0]}}"#);
         Results::read(&line).unwrap()
     }
 

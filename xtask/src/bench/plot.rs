@@ -58,7 +58,7 @@ pub(crate) fn svg(section: &Section) -> String {
     let width = LABELS + BARS + FIGURES;
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}" role="img">
-<title>{}: time relative to the first subject of each case; shorter is faster</title>
+<title>{}: figures relative to the first subject of each case; shorter is better</title>
 <style>
 text {{ font: 12px sans-serif; fill: #24292f }}
 .case {{ font-weight: bold }}
@@ -89,8 +89,8 @@ mod tests {
 
     #[test]
     fn every_subject_has_a_bar_as_long_as_its_ratio() {
-        let text = r#"{"section":"a & b","case":"c","subject":"ours","samples":[1.0]}
-{"section":"a & b","case":"c","subject":"theirs","samples":[2.0]}"#;
+        let text = r#"{"section":"a & b","case":"c","subject":"ours","unit":"s","samples":[1.0]}
+{"section":"a & b","case":"c","subject":"theirs","unit":"s","samples":[2.0]}"#;
         let results = Results::read(text).unwrap();
         let svg = svg(&results.sections[0]);
         assert!(svg.contains(r#"class="first" x="230" y="37.0" width="260.0""#), "{svg}");

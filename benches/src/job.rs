@@ -1,0 +1,203 @@
+//! The parts of a service that have nothing to do with Redis: lines from a file in batches, lines to a file durably. Shared by the programs in
+//! `examples/` that do the services' work with other clients.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Entries in a batch of lines, and the COUNT of a read.
+pub const BATCH: usize = 1000;
+/// Bytes of lines in an entry of the framing `chunk`, at least, when there are as many.
+pub const CHUNK: usize = 64 << 10;
+/// Entries in a batch of chunks.
+const CHUNKS: usize = 8;
+
+/// What a program is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// The lines of a file to a stream.
+    Send {
+        /// Where Redis is.
+        url: String,
+        /// The stream.
+        stream: String,
+        /// The file.
+        input: PathBuf,
+        /// Whether many lines go in one entry.
+        chunked: bool,
+    },
+    /// The entries of a stream to a file.
+    Receive {
+        /// Where Redis is.
+        url: String,
+        /// The stream.
+        stream: String,
+        /// The consumer group, which is created.
+        group: String,
+        /// The file.
+        output: PathBuf,
+        /// How many bytes the file is to have at the end.
+        bytes: u64,
+    },
+}
+
+impl Job {
+    /// From the command line: `send URL STREAM INPUT line|chunk`, or `receive URL STREAM GROUP OUTPUT BYTES`.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither.
+    pub fn from_args() -> io::Result<Self> {
+        Self::parse(&std::env::args().skip(1).collect::<Vec<_>>())
+    }
+
+    fn parse(args: &[String]) -> io::Result<Self> {
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        let job = match words[..] {
+            ["send", url, stream, input, framing @ ("line" | "chunk")] => Some(Self::Send {
+                url: url.to_owned(),
+                stream: stream.to_owned(),
+                input: input.into(),
+                chunked: framing == "chunk",
+            }),
+            ["receive", url, stream, group, output, bytes] => bytes.parse().ok().map(|bytes| Self::Receive {
+                url: url.to_owned(),
+                stream: stream.to_owned(),
+                group: group.to_owned(),
+                output: output.into(),
+                bytes,
+            }),
+            _ => None,
+        };
+        job.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "usage: send URL STREAM INPUT line|chunk, or receive URL STREAM GROUP OUTPUT BYTES",
+            )
+        })
+    }
+}
+
+/// The lines of a file, in batches of payloads.
+#[derive(Debug)]
+pub struct Batches {
+    input: BufReader<File>,
+    chunked: bool,
+}
+
+impl Batches {
+    /// From the file's beginning.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened.
+    pub fn open(input: &Path, chunked: bool) -> io::Result<Self> {
+        Ok(Self { input: BufReader::with_capacity(256 << 10, File::open(input)?), chunked })
+    }
+
+    /// The field that a payload goes into.
+    #[must_use]
+    pub const fn field(&self) -> &'static str {
+        if self.chunked { "lines" } else { "line" }
+    }
+
+    /// The next payloads; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn next_batch(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let most = if self.chunked { CHUNKS } else { BATCH };
+        let mut payloads = Vec::with_capacity(most);
+        while payloads.len() < most {
+            let mut payload = Vec::with_capacity(if self.chunked { CHUNK + 1024 } else { 0 });
+            while self.input.read_until(b'\n', &mut payload)? > 0 && self.chunked && payload.len() < CHUNK {}
+            if payload.is_empty() {
+                break;
+            }
+            if !self.chunked {
+                payload.pop();
+            }
+            payloads.push(payload);
+        }
+        Ok(payloads)
+    }
+}
+
+/// A file that is appended to durably.
+#[derive(Debug)]
+pub struct Output {
+    file: File,
+    buffer: Vec<u8>,
+    len: u64,
+}
+
+impl Output {
+    /// A new file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::create(path)?, buffer: Vec::new(), len: 0 })
+    }
+
+    /// Takes an entry's payload.
+    pub fn take(&mut self, field: &[u8], payload: &[u8]) {
+        self.buffer.extend_from_slice(payload);
+        if field == b"line" {
+            self.buffer.push(b'\n');
+        }
+    }
+
+    /// Appends what was taken; it is durable when this returns. The file's length.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses.
+    pub fn commit(&mut self) -> io::Result<u64> {
+        self.file.write_all(&self.buffer)?;
+        self.file.sync_data()?;
+        self.len += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_is_what_is_received() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (input, output) = (folder.path().join("in"), folder.path().join("out"));
+        crate::text::write(&input, 5000);
+        for chunked in [false, true] {
+            let mut batches = Batches::open(&input, chunked).expect("open");
+            let mut out = Output::create(&output).expect("create");
+            let mut entries = 0;
+            loop {
+                let batch = batches.next_batch().expect("read");
+                if batch.is_empty() {
+                    break;
+                }
+                entries += batch.len();
+                batch.iter().for_each(|payload| out.take(batches.field().as_bytes(), payload));
+                out.commit().expect("write");
+            }
+            assert_eq!(entries, if chunked { 7 } else { 5000 });
+            assert!(std::fs::read(&input).expect("read") == std::fs::read(&output).expect("read"));
+        }
+    }
+
+    #[test]
+    fn jobs_are_read_from_words() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let job = Job::parse(&words("send redis://h s in chunk")).expect("a job");
+        assert!(matches!(job, Job::Send { chunked: true, .. }), "{job:?}");
+        let job = Job::parse(&words("receive redis://h s g out 12")).expect("a job");
+        assert!(matches!(job, Job::Receive { bytes: 12, .. }), "{job:?}");
+        assert!(Job::parse(&words("send redis://h s in words")).is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! Reader, writer, and what they are compared with, as processes on one private Redis, with one input and one output.
+//!
+//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name them, `PEERS_DIR` the folder of the programs built from
+//! `examples/` (`cargo xtask bench` sets all three).
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::rounds::Rounds;
+use crate::server::Server;
+use crate::usage::{self, Running, Usage};
+
+/// The stream's key.
+pub const STREAM: &str = "line_stream";
+/// The consumer group.
+pub const GROUP: &str = "writers";
+/// Clients that do the services' work in a program of `examples/` each.
+pub const PEERS: [&str; 3] = ["redis", "fred", "rustis"];
+/// Between two looks at whether the output is complete.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// How lines become entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One entry a line.
+    Line,
+    /// Many lines an entry.
+    Chunk,
+}
+
+impl Framing {
+    /// The value of `--framing`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Chunk => "chunk",
+        }
+    }
+}
+
+/// Where services run.
+#[derive(Debug)]
+pub struct Stage {
+    reader: PathBuf,
+    writer: PathBuf,
+    peers: Option<PathBuf>,
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+/// What processes needed together, Redis too.
+#[derive(Debug, Clone, Copy)]
+pub struct Needed {
+    /// From the first one's start to the last one's end.
+    pub wall: Duration,
+    /// Processor time of Redis meanwhile.
+    pub redis: Duration,
+    /// The largest resident size of Redis.
+    pub redis_peak: u64,
+}
+
+/// What was needed from file to file.
+#[derive(Debug, Clone, Copy)]
+pub struct FileToFile {
+    /// All together.
+    pub needed: Needed,
+    /// The reader.
+    pub reader: Usage,
+    /// The writer; of several, their processor time together and the largest of them.
+    pub writer: Usage,
+}
+
+impl Stage {
+    /// `None`, and says so, where something is missing.
+    ///
+    /// # Panics
+    ///
+    /// When a program that is named is not there.
+    #[must_use]
+    pub fn set() -> Option<Self> {
+        let named = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let (Some(reader), Some(writer)) = (named("READER_BIN"), named("WRITER_BIN")) else {
+            println!("skipped: READER_BIN and WRITER_BIN are not set; `cargo xtask bench` sets them");
+            return None;
+        };
+        for program in [&reader, &writer] {
+            assert!(program.is_file(), "{}: there is no such file", program.display());
+        }
+        let server = Server::start()?;
+        // BENCH_DIR: the services' files lie on the disk that is meant.
+        let folder = match named("BENCH_DIR") {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let folder = folder.expect("a temporary folder");
+        let stage = Self { reader, writer, peers: named("PEERS_DIR"), server, folder };
+        stage.clear();
+        Some(stage)
+    }
+
+    /// A file's path in the stage's folder, which is deleted at the end.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The private Redis.
+    #[must_use]
+    pub const fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Whether the disk has room for so many bytes; says so when it has not.
+    ///
+    /// # Panics
+    ///
+    /// When the system cannot say.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let disk = rustix::fs::statvfs(self.folder.path()).expect("look at the disk");
+        let free = disk.f_bavail * disk.f_frsize;
+        if free < bytes {
+            let (free, bytes) = (free >> 20, bytes >> 20);
+            println!("skipped: {bytes} MiB are needed in {}, {free} MiB are free", self.folder.path().display());
+        }
+        free >= bytes
+    }
+
+    /// Nothing in Redis, no output, no state.
+    ///
+    /// # Panics
+    ///
+    /// When that cannot be had.
+    pub fn clear(&self) {
+        let mut redis = TcpStream::connect(("127.0.0.1", self.server.port())).expect("connect");
+        redis.write_all(b"FLUSHALL\r\nMEMORY PURGE\r\n").expect("write");
+        let mut reply = [0; 10];
+        redis.read_exact(&mut reply).expect("read");
+        assert_eq!(&reply, b"+OK\r\n+OK\r\n");
+        for name in ["state", "out"] {
+            let _ = fs::remove_dir_all(self.path(name));
+            fs::create_dir(self.path(name)).expect("create a folder");
+        }
+    }
+
+    /// What is done in `work`, with what Redis needs meanwhile.
+    pub fn needed<T>(&self, work: impl FnOnce() -> T) -> (T, Needed) {
+        let redis = self.server.id();
+        usage::forget_peak(redis);
+        let (before, begun) = (usage::processor(redis), Instant::now());
+        let done = work();
+        let wall = begun.elapsed();
+        let needed =
+            Needed { wall, redis: usage::processor(redis).saturating_sub(before), redis_peak: usage::peak(redis) };
+        (done, needed)
+    }
+
+    /// The file that a writer appends to.
+    #[must_use]
+    pub fn output(&self, nth: usize) -> PathBuf {
+        self.path(&format!("out/output-{nth}.txt"))
+    }
+
+    fn service(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(["--redis-url", &self.server.url(), "--stream", STREAM, "--http-addr", "127.0.0.1:0"])
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A reader of this file, to be started.
+    #[must_use]
+    pub fn reader(&self, input: &Path, framing: Framing) -> Command {
+        let mut reader = self.service(&self.reader);
+        reader.arg("--input").arg(input).arg("--state-dir").arg(self.path("state")).args(["--framing", framing.name()]);
+        reader
+    }
+
+    /// A writer to [`Self::output`], to be started.
+    #[must_use]
+    pub fn writer(&self, nth: usize) -> Command {
+        let mut writer = self.service(&self.writer);
+        writer.arg("--output").arg(self.output(nth)).args(["--group", GROUP, "--consumer", &format!("bench-{nth}")]);
+        writer
+    }
+
+    /// The reader's work by another client's program, to be started; `None` where it was not built.
+    #[must_use]
+    pub fn sender(&self, peer: &str, input: &Path, framing: Framing) -> Option<Command> {
+        let mut sender = self.peer(peer)?;
+        sender.args(["send", &self.server.url(), STREAM]).arg(input).arg(framing.name());
+        Some(sender)
+    }
+
+    /// The writer's work by another client's program, to be started; `None` where it was not built.
+    #[must_use]
+    pub fn receiver(&self, peer: &str, bytes: u64) -> Option<Command> {
+        let mut receiver = self.peer(peer)?;
+        receiver.args(["receive", &self.server.url(), STREAM, GROUP]).arg(self.output(0)).arg(bytes.to_string());
+        Some(receiver)
+    }
+
+    fn peer(&self, name: &str) -> Option<Command> {
+        let program = self.peers.as_ref()?.join(format!("peer_{name}"));
+        program.is_file().then(|| Command::new(program))
+    }
+
+    /// The file goes through the reader and so many writers, all at once; the outputs are proved to hold it exactly once.
+    ///
+    /// # Panics
+    ///
+    /// When they do not, or a service fails.
+    #[must_use]
+    pub fn file_to_file(&self, input: &Path, framing: Framing, writers: usize) -> FileToFile {
+        self.clear();
+        let bytes = fs::metadata(input).expect("look at the input").len();
+        let ((reader, writers), needed) = self.needed(|| {
+            let running: Vec<Running> =
+                (0..writers).map(|nth| Running::start("writer", &mut self.writer(nth))).collect();
+            let reader = Running::start("reader", self.reader(input, framing).arg("--once"));
+            self.wait_for_outputs(&running, bytes);
+            // What the outputs hold now is durable when the writers have ended in an orderly way.
+            running.iter().for_each(Running::terminate);
+            let writers: Vec<Usage> = running.into_iter().map(Running::ends_well).collect();
+            (reader.ends_well(), writers)
+        });
+        self.is_delivered(input, writers.len());
+        let writer = Usage {
+            wall: needed.wall,
+            processor: writers.iter().map(|usage| usage.processor).sum(),
+            peak: writers.iter().map(|usage| usage.peak).max().unwrap_or(0),
+        };
+        FileToFile { needed, reader, writer }
+    }
+
+    /// Waits until the outputs hold so many bytes together.
+    ///
+    /// # Panics
+    ///
+    /// When nothing comes any more.
+    pub fn wait_for_outputs(&self, writers: &[Running], bytes: u64) {
+        let len = |nth| fs::metadata(self.output(nth)).map_or(0, |data| data.len());
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            let now: u64 = (0..writers.len()).map(len).sum();
+            if now >= bytes {
+                return;
+            }
+            if now > before {
+                (before, since) = (now, Instant::now());
+            }
+            assert!(writers.iter().all(Running::is_running), "a writer ended");
+            assert!(since.elapsed() < Duration::from_secs(60), "the writers stand still at {now} of {bytes} bytes");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Proves that the outputs hold the input exactly once: one by comparing, several with `writer verify`.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
+    pub fn is_delivered(&self, input: &Path, outputs: usize) {
+        if outputs == 1 {
+            assert!(are_equal(input, &self.output(0)), "the output is not the input");
+            return;
+        }
+        let mut verify = Command::new(&self.writer);
+        verify.arg("verify").arg("--input").arg(input);
+        for nth in 0..outputs {
+            verify.arg("--output").arg(self.output(nth));
+        }
+        let said = verify.output().expect("run writer verify");
+        assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
+    }
+}
+
+/// How many lines for a quick look, or for a measurement.
+#[must_use]
+pub const fn scaled(rounds: &Rounds, quick: usize, measured: usize) -> usize {
+    if rounds.is_test() { quick } else { measured }
+}
+
+fn are_equal(one: &Path, other: &Path) -> bool {
+    const PIECE: usize = 1 << 20;
+    let open = |path: &Path| File::open(path).expect("open");
+    let (mut one, mut other) = (open(one), open(other));
+    let (mut ours, mut theirs) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
+    loop {
+        for (file, piece) in [(&mut one, &mut ours), (&mut other, &mut theirs)] {
+            piece.clear();
+            file.take(PIECE as u64).read_to_end(piece).expect("read");
+        }
+        if ours != theirs {
+            return false;
+        }
+        if ours.is_empty() {
+            return true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_equal_to_the_last_byte() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let mut bytes = vec![7; (1 << 20) + 5];
+        fs::write(&one, &bytes).expect("write");
+        fs::write(&other, &bytes).expect("write");
+        assert!(are_equal(&one, &other));
+        bytes.push(7);
+        fs::write(&other, &bytes).expect("write");
+        assert!(!are_equal(&one, &other), "longer");
+        bytes.pop();
+        bytes[1 << 20] = 8;
+        fs::write(&other, &bytes).expect("write");
+        assert!(!are_equal(&one, &other), "another byte");
+    }
+}

@@ -1,0 +1,79 @@
+//! What the writer allocates: nothing a line, and little a batch.
+
+use crate::args::Args;
+use crate::batch::Batch;
+use crate::{args, names, output, run};
+use clap::Parser as _;
+use e2e::{Persistence, RedisServer};
+use resp::streams::XAdd;
+use resp::{Config, Connection, Pipeline, StreamId, cmd};
+use std::path::Path;
+use std::process::ExitCode;
+
+const LINES: u64 = 400_000;
+/// Much more than a start, an end and a few for each reply of a thousand need, and far from one for a line.
+const MOST: u64 = LINES / 50;
+const LINE: &[u8] = b"a line of no special length, of which there are many";
+const GENERATION: u64 = 1_700_000_000_000;
+
+/// A stream as a reader leaves it.
+async fn fill(url: &str) {
+    let mut connection = Connection::connect(&Config::from_url(url).unwrap()).await.unwrap();
+    let record = format!(
+        r#"{{"generation":{GENERATION},"root":{GENERATION},"start":0,"previous_end":null,"path":"/in","dev":1,"ino":1,"head_len":0,"head_hash":0}}"#
+    );
+    connection.send(&cmd("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
+    let len = LINE.len() as u64 + 1;
+    for first in (1..=LINES).step_by(10_000) {
+        let mut entries = Pipeline::new();
+        for number in first..first + 10_000 {
+            entries.add(XAdd::new("line_stream", StreamId::new(GENERATION, number * len), &[("line", LINE)]));
+        }
+        connection.run(&entries).await.unwrap().check().unwrap();
+    }
+}
+
+/// How often the whole writer allocates, as `main` runs it, against a real Redis: reading, taking and acknowledging, all of which run on the
+/// calling thread, which is the one that is counted.
+fn allocations(folder: &Path, url: &str) -> u64 {
+    let output = folder.join("output.txt").display().to_string();
+    let flags = ["--redis-url", url, "--output", &output, "--http-addr", "127.0.0.1:0", "--once"];
+    let args = Args::try_parse_from(std::iter::once("writer").chain(flags)).unwrap();
+    let about = service::About { name: "writer", version: "", flow: String::new(), metrics: names::ALL };
+    let counted = allocation_counter::measure(|| {
+        let code =
+            service::run(about, &args.service, async |context| run::run(&args.service, &args.writer, context).await);
+        assert_eq!(code, ExitCode::SUCCESS);
+    });
+    let written = std::fs::metadata(output).unwrap().len();
+    assert_eq!(written, LINES * (LINE.len() as u64 + 1));
+    counted.count_total
+}
+
+#[test]
+fn nothing_is_allocated_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = RedisServer::start(&folder.path().join("redis"), Persistence::None);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(fill(&redis.url()));
+    let count = allocations(folder.path(), &redis.url());
+    println!("{count} allocations for {LINES} lines");
+    assert!(count < MOST, "{count} allocations for {LINES} lines");
+}
+
+/// The stage that has a thread of its own.
+#[test]
+fn a_commit_allocates_nothing_for_a_line() {
+    const BATCH: u64 = 10_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut output = output::Output::open(&folder.path().join("output.txt"), args::Fsync::Never).unwrap().output;
+    let mut batch = Batch::default();
+    for number in 0..BATCH {
+        batch.data.extend_from_slice(LINE);
+        let (start, len) = (number * LINE.len() as u64, LINE.len() as u64);
+        batch.extend(GENERATION, start..start + len, 1);
+        batch.ids.push(StreamId::new(GENERATION, start + len));
+    }
+    let counted = allocation_counter::measure(|| output.commit(&batch).unwrap());
+    assert_eq!(output.len(), BATCH * LINE.len() as u64);
+    assert!(counted.count_total < 20, "{counted:?}");
+}
