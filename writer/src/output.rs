@@ -7,6 +7,7 @@ use crate::args::Fsync;
 use crate::batch::Batch;
 use crate::failpoint;
 use crate::journal_file::{self, JournalFile, is_at, lock, sync_folder_of};
+use crate::rotate;
 use delivery::entry::Span;
 use delivery::hash;
 use delivery::journal::{Parsed, Record};
@@ -52,6 +53,9 @@ pub(crate) enum CommitError {
         /// What the system says.
         source: io::Error,
     },
+    /// The output was renamed, and its journal went with it; a new one is to be opened.
+    #[error("renamed to {0}")]
+    Rotated(PathBuf),
     /// Somebody else changed the output; it must be opened anew.
     #[error("{0}")]
     Disturbed(&'static str),
@@ -106,6 +110,9 @@ impl Output {
             let path = path.to_owned();
             move |source: io::Error| OpenError::Io { what, path, source }
         };
+        if let Some(became) = rotate::adopt(path).map_err(at("looking for what became of", path))? {
+            log::info!("{}: was renamed to {}; its journal went with it", path.display(), became.display());
+        }
         let file = open_regular(path)?;
         let journal_path = journal_file::path_of(path);
         let journal = JournalFile::open(journal_path.clone()).map_err(at("opening", &journal_path))?;
@@ -119,7 +126,7 @@ impl Output {
             OpenError::Config(format!("--output {}: {}: {error}", path.display(), journal_path.display()))
         })?;
         let marked = parsed.as_ref().map_or(len, Parsed::durable);
-        let (held, lost, committed) = match parsed {
+        let (mut held, lost, committed) = match parsed {
             None => {
                 journal.begin(len).map_err(at("creating", &journal_path))?;
                 sync_folder_of(path).map_err(at("syncing the folder of", path))?;
@@ -143,6 +150,7 @@ impl Output {
                 (recovered.held(), recovered.lost, committed)
             }
         };
+        rotate::add_rotated(path, &mut held).map_err(at("reading the journals beside", path))?;
         let output = Self {
             path: path.to_owned(),
             file,
@@ -270,6 +278,9 @@ impl Output {
         }
         let len = self.file.metadata().map_err(failed("looking at the output"))?.len();
         if !is_at(&self.file, &self.path).map_err(failed("looking at the output"))? {
+            if let Some(became) = rotate::moved_to(&self.file, &self.path).map_err(failed("looking for the output"))? {
+                return Err(self.rotated(became)?);
+            }
             return Err(CommitError::Disturbed("it was removed or replaced by somebody else"));
         }
         if len < self.committed {
@@ -279,6 +290,14 @@ impl Output {
             return Err(CommitError::Disturbed("somebody else wrote to it"));
         }
         Ok(())
+    }
+
+    /// The output has another name now: what it holds is made durable, and the journal follows.
+    fn rotated(&mut self, became: PathBuf) -> Result<CommitError, CommitError> {
+        self.make_durable()?;
+        self.mark()?;
+        rotate::move_journal(&self.path, &became).map_err(failed("moving the journal"))?;
+        Ok(CommitError::Rotated(became))
     }
 
     /// After a failed sync the system may have dropped the bytes it could not write, and call them clean. So what is not known to be
