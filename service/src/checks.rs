@@ -153,7 +153,7 @@ async fn redis(checks: &mut Checks, args: &ServiceArgs, config: resp::Config) ->
             ),
         },
         Err(error) => {
-            checks.wrong(format!("--stream: looking at {}: {error}", args.stream), words::redis(error.kind()))
+            checks.wrong(format!("--stream: looking at {}: {error}", args.stream), words::redis(error.kind()));
         }
     }
     Some(connection)

@@ -24,7 +24,7 @@ pub(crate) fn json(pages: &ServicePages) -> String {
     let rates = |of: fn(&crate::history::Sample) -> f64| -> Vec<f64> {
         shown.samples.windows(2).filter_map(|pair| Some(rate(pair.first()?, pair.get(1)?, of).max(0.0))).collect()
     };
-    let consumers: Vec<Value> = pages.health.group().into_iter().map(consumer).collect();
+    let consumers: Vec<Value> = pages.health.group().iter().map(consumer).collect();
     let told: Vec<Value> = logs::latest()
         .into_iter()
         .map(|told| json!({"unix_ms": u64::try_from(told.at).ok(), "level": told.level.as_str(), "text": told.text}))
@@ -64,7 +64,7 @@ pub(crate) fn json(pages: &ServicePages) -> String {
     .to_string()
 }
 
-fn consumer(consumer: health::Member) -> Value {
+fn consumer(consumer: &health::Member) -> Value {
     json!({"name": consumer.name, "pending": consumer.pending, "idle_seconds": consumer.idle.as_secs_f64()})
 }
 
@@ -77,9 +77,9 @@ pub(crate) fn html(pages: &ServicePages) -> String {
         Ok(()) => ("ok", "working"),
         Err(reason) => ("bad", reason.as_str()),
     };
-    let _ = write!(
+    let _ = writeln!(
         body,
-        "<header><h1>{}</h1><p class=flow>{}<br><small>{}</small></p><p class=\"state {class}\" role=status>{}</p></header>\n",
+        "<header><h1>{}</h1><p class=flow>{}<br><small>{}</small></p><p class=\"state {class}\" role=status>{}</p></header>",
         escape(pages.name),
         escape(&pages.flow),
         escape(&pages.redis),
@@ -196,12 +196,12 @@ fn plot(body: &mut String, title: &str, values: &[f64]) {
     }
     let span = HumanDuration(INTERVAL * u32::try_from(values.len()).unwrap_or(0));
     let name = escape(title);
-    let _ = write!(
+    let _ = writeln!(
         body,
         "<figure><figcaption><b>{name}</b><span>at most {most}</span></figcaption>\
          <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=none role=img aria-label=\"{name}, the last {span}\">\
          <polygon points=\"0,{HEIGHT} {points}{WIDTH},{HEIGHT}\"/><polyline points=\"{points}\"/></svg>\
-         <p class=axis><span>{span} ago</span><span>now</span></p></figure>\n",
+         <p class=axis><span>{span} ago</span><span>now</span></p></figure>",
         most = HumanCount(whole(most)),
     );
 }
