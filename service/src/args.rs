@@ -350,7 +350,7 @@ mod tests {
             ("framing = \"word\"", &["--framing \"word\": allowed: line, chunk"]),
             ("stream = [1]", &["stream: a array is not allowed"]),
             ("once = \"maybe\"", &["once \"maybe\": allowed: true, false"]),
-            ("stream = \"x\"\nredis-url = \"redis://:hunter2@host\nx", &["line 2"]),
+            ("stream = \"x\"\nredis-url = \"redis://:hunter2@host", &["line 2"]),
         ] {
             let file = file(text);
             let line = wrong(&["--config", file.path().to_str().unwrap()]);

@@ -521,9 +521,13 @@ mod tests {
     #[test]
     fn an_output_that_somebody_changes_is_noticed_before_the_next_commit() {
         type Change = fn(&Path);
-        let changes: [(&str, Change); 4] = [
+        let changes: [(&str, Change); 5] = [
             ("removed or replaced", |path| std::fs::remove_file(path).unwrap()),
             ("removed or replaced", |path| {
+                std::fs::remove_file(path).unwrap();
+                std::fs::write(path, "a\n").unwrap();
+            }),
+            ("renamed to", |path| {
                 std::fs::rename(path, path.with_extension("1")).unwrap();
                 std::fs::write(path, "a\n").unwrap();
             }),

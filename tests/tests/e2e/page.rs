@@ -54,3 +54,41 @@ fn a_fault_is_told_in_words() {
         assert!(page.contains("class=\"state bad\"") && page.contains("nothing is lost"), "{page}");
     }
 }
+
+/// A browser's own arguments: nothing but the page is to be asked for.
+const CHROMIUM: [&str; 10] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=5000",
+    "--dump-dom",
+];
+
+#[test]
+fn a_browser_shows_the_page_and_its_script_runs() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..20_000, 1));
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        wait::until("the figures are there", || status(service)["lines"]["total"] == 20_000.0);
+        let profile = format!("--user-data-dir={}", rig.folder.join("browser").display());
+        let page = format!("http://{}/", service.http_addr());
+        let browser = std::process::Command::new("chromium").args(CHROMIUM).args([profile, page]).output();
+        let shown = match browser {
+            Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+            Err(error) => {
+                println!("skipped: there is no chromium here ({error}); Debian's package of this name brings it");
+                return;
+            }
+        };
+        for part in ["20,000 since the start", "<polyline points=\"0.0,", "id=\"late\" role=\"alert\" hidden"] {
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        }
+    }
+}
