@@ -1,6 +1,6 @@
 //! What the reader allocates: nothing a line, and little a batch.
 
-use crate::args::ReaderArgs;
+use crate::args::Cli;
 use crate::{follow, telemetry};
 use clap::Parser as _;
 use e2e::{Persistence, RedisServer};
@@ -19,8 +19,14 @@ fn allocations(framing: &str) -> u64 {
     let redis = RedisServer::start(&folder.path().join("redis"), Persistence::None);
     let (url, input) = (redis.url(), input.display().to_string());
     let flags = ["--redis-url", &url, "--input", &input, "--http-addr", "127.0.0.1:0", "--framing", framing, "--once"];
-    let args = ReaderArgs::try_parse_from(std::iter::once("reader").chain(flags)).unwrap();
-    let about = service::About { name: "reader", version: "", flow: String::new(), metrics: &telemetry::METRICS };
+    let args = Cli::try_parse_from(std::iter::once("reader").chain(flags)).unwrap().args;
+    let about = service::About {
+        name: "reader",
+        version: "",
+        flow: String::new(),
+        metrics: &telemetry::METRICS,
+        series: telemetry::SERIES,
+    };
     let service = args.service.clone();
     let counted = allocation_counter::measure(|| {
         let code = service::run(about, &service, async move |context| follow::run(args, context).await);

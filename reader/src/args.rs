@@ -1,35 +1,60 @@
 //! Flags.
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use delivery::split::Framing;
 use service::args::ServiceArgs;
 use std::path::PathBuf;
 
 /// Follows a text file and streams its lines into a Redis Stream, each exactly once.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "reader", version)]
+#[command(name = "reader", version = service::VERSION, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// The service.
+    #[command(flatten)]
+    pub(crate) args: ReaderArgs,
+    /// Instead of the service.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The end of the help.
+const EXAMPLES: &str = "Examples:
+  reader --redis-url redis://localhost --input app.log             follow app.log until stopped
+  reader --input app.log --once --http-addr 127.0.0.1:0            send what it holds now, then end
+  reader check --config reader.toml                                look whether all of this can work
+  REDIS_URL=rediss://redis:6380 reader --framing chunk             many lines in one entry, over TLS";
+
+/// Instead of the service.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Test the whole configuration without moving a line: exit 0, or 1 and what is wrong and what to do
+    Check(Box<ReaderArgs>),
+}
+
+/// The flags of the service.
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ReaderArgs {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
 
     /// The file to follow
-    #[arg(long, env, value_name = "FILE", default_value = "/data/input.txt")]
+    #[arg(long, env, help_heading = "Input", value_name = "FILE", default_value = "/data/input.txt")]
     pub(crate) input: PathBuf,
 
     /// Where the small file with the input's identity lies [default: the input's folder]
-    #[arg(long, env, value_name = "FOLDER")]
+    #[arg(long, env, help_heading = "Input", value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
 
     /// How lines become entries: one entry a line, or many whole lines in one entry
-    #[arg(long, env, value_name = "FRAMING", default_value = "line")]
+    #[arg(long, env, help_heading = "Input", value_name = "FRAMING", default_value = "line")]
     pub(crate) framing: FramingArg,
 
     /// Where a file never seen before starts
-    #[arg(long, env, value_name = "WHERE", default_value = "beginning")]
+    #[arg(long, env, help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
     pub(crate) from: From,
 
     /// Entries in the stream above which the reader waits; 0 = no bound
-    #[arg(long, env, value_name = "ENTRIES", default_value_t = 10_000_000)]
+    #[arg(long, env, help_heading = "Input", value_name = "ENTRIES", default_value_t = 10_000_000)]
     pub(crate) max_backlog: u64,
 }
 

@@ -158,7 +158,7 @@ impl Reader {
             }
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
-                self.health.redis(Err(error.to_string()));
+                self.health.redis(Err(service::in_words(&error)));
             }
             Interrupt::Refused => {
                 service::metrics::error("foreign_entry");

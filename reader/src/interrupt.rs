@@ -24,7 +24,8 @@ pub(crate) enum Interrupt {
 impl Interrupt {
     /// An error on a file.
     pub(crate) fn input(doing: &str, path: &Path, error: &io::Error) -> Self {
-        Self::Input(format!("cannot {doing} {}: {error}", path.display()))
+        let advice = service::words::io(error);
+        Self::Input(format!("cannot {doing} {}: {error}; trying again within 5 s; {advice}", path.display()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `args.rs` | flags |
+//! | `check.rs` | `reader check` |
 //! | `content.rs` | an open file, and whether it is a content that is known |
 //! | `window.rs` | the bytes at hand, read in large blocks |
 //! | `folder.rs` | finding contents: the input's path, and where rotation put the earlier ones |
@@ -21,6 +22,7 @@
 mod allocations;
 mod args;
 mod batch;
+mod check;
 mod content;
 mod folder;
 mod follow;
@@ -36,15 +38,20 @@ mod window;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: args::ReaderArgs = match service::args::parse() {
-        Ok(args) => args,
+    let cli: args::Cli = match service::args::parse() {
+        Ok(cli) => cli,
         Err(code) => return code,
     };
+    if let Some(args::Command::Check(args)) = &cli.command {
+        return check::run(args);
+    }
+    let args = cli.args;
     let about = service::About {
         name: "reader",
-        version: env!("CARGO_PKG_VERSION"),
+        version: service::VERSION,
         flow: format!("{} → {}", args.input.display(), args.service.stream),
         metrics: &telemetry::METRICS,
+        series: telemetry::SERIES,
     };
     let service = args.service.clone();
     service::run(about, &service, async move |context| follow::run(args, context).await)

@@ -1,5 +1,6 @@
 //! Metrics.
 
+use service::Series;
 use service::metrics::Metric;
 
 /// Lines added to the stream and confirmed by Redis.
@@ -32,3 +33,12 @@ pub(crate) const METRICS: [Metric; 12] = [
     Metric::gauge(STREAM_LENGTH, "Entries in the stream"),
     Metric::gauge(WAITING, "1 while the stream holds --max-backlog entries and the reader waits, else 0"),
 ];
+
+/// What the status page and the summary show.
+pub(crate) const SERIES: Series = Series {
+    lines: LINES,
+    bytes: BYTES,
+    batches: (BATCHES, BATCH_SECONDS),
+    backlog: STREAM_LENGTH,
+    position: Some((INPUT_POSITION, INPUT_SIZE)),
+};

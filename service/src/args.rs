@@ -3,35 +3,75 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, Parser};
 
-use crate::redact;
+use crate::{Failure, LogFormat, config_file, redact};
 
 /// The flags both binaries share. Each has an environment variable of the same name in upper snake case; one that is empty counts as
 /// not set.
 #[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct ServiceArgs {
+    /// A TOML file with flags by their names (redis-url = "…"); the command line and the environment go before it
+    #[arg(long, env, value_name = "FILE", help_heading = "Service")]
+    pub config: Option<PathBuf>,
+
     /// Where Redis is, and how to get in.
+    #[arg(help_heading = "Redis")]
     #[arg(help = "Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path")]
     #[arg(long, env, value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: RedisUrl,
 
+    /// A file that holds the password for Redis, in place of one in the URL
+    #[arg(long, env, value_name = "FILE", help_heading = "Redis")]
+    pub redis_password_file: Option<PathBuf>,
+
     /// The key of the stream
+    #[arg(help_heading = "Redis")]
     #[arg(long, env, value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
     /// Where to serve /metrics, /healthz, /readyz and a status page; port 0 picks a free port and logs it
+    #[arg(help_heading = "Service")]
     #[arg(long, env, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
     pub http_addr: SocketAddr,
 
+    /// How log lines look: text for people, json for machines (RUST_LOG says what is logged)
+    #[arg(long, env, value_name = "FORMAT", default_value = "text", help_heading = "Service")]
+    pub log_format: LogFormat,
+
     /// Finish the work there is, then exit
+    #[arg(help_heading = "Service")]
     #[arg(long, env, action = ArgAction::SetTrue, value_parser = boolean)]
     pub once: bool,
+}
+
+impl ServiceArgs {
+    /// How to connect: the URL, with the password of `--redis-password-file` when there is one.
+    ///
+    /// # Errors
+    ///
+    /// When that file cannot be read or holds no password; the text never shows what it holds.
+    pub fn redis(&self) -> Result<resp::Config, Failure> {
+        let config = self.redis_url.config().clone();
+        let Some(path) = &self.redis_password_file else { return Ok(config) };
+        let wrong = |why: &str| {
+            Failure::config(format!(
+                "--redis-password-file {}: {why}; allowed: a readable file that holds the password",
+                path.display()
+            ))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+        match text.trim_end_matches(['\n', '\r']) {
+            "" => Err(wrong("it is empty")),
+            password => Ok(config.password(password)),
+        }
+    }
 }
 
 /// Where Redis is, and how to get in. Shown without what is secret.
@@ -100,7 +140,17 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
 /// What would be printed.
 pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, NotRun> {
     let mut command = without_empty_env(T::command());
-    let matches = command.try_get_matches_from_mut(args).map_err(|error| NotRun::new(&command, &error))?;
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let mut matches = command.try_get_matches_from_mut(&args).map_err(|error| NotRun::new(&command, &error))?;
+    let found = config_file::add(&command, &matches, &args)
+        .map_err(|what| NotRun::Wrong(format!("{}: {}", command.get_name(), what.replace(['\n', '\r'], " "))))?;
+    if let Some(found) = found {
+        matches =
+            command.try_get_matches_from_mut(&found.args).map_err(|error| match NotRun::new(&command, &error) {
+                NotRun::Wrong(line) => NotRun::Wrong(format!("{line} (in {})", found.path.display())),
+                info => info,
+            })?;
+    }
     T::from_arg_matches(&matches).map_err(|error| NotRun::new(&command, &error))
 }
 
@@ -275,6 +325,54 @@ mod tests {
         ] {
             assert_eq!(wrong(args), line);
         }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_gives_what_the_command_line_does_not() {
+        let file = file("stream = \"from-file\"\nframing = \"chunk\"\nmax-backlog = 7\nonce = true\n");
+        let path = file.path().to_str().unwrap();
+        let flags = flags(&["--config", path, "--stream", "from-flag"]).unwrap();
+        assert_eq!((flags.service.stream.as_str(), flags.framing.as_str()), ("from-flag", "chunk"));
+        assert_eq!((flags.max_backlog, flags.service.once), (7, true));
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_what_is_allowed() {
+        for (text, parts) in [
+            ("streem = \"x\"", &["streem: no such key", "stream, "][..]),
+            ("config = \"x\"", &["config: no such key"]),
+            ("framing = \"word\"", &["--framing \"word\": allowed: line, chunk"]),
+            ("stream = [1]", &["stream: a array is not allowed"]),
+            ("once = \"maybe\"", &["once \"maybe\": allowed: true, false"]),
+            ("stream = \"x\"\nredis-url = \"redis://:hunter2@host", &["line 2"]),
+        ] {
+            let file = file(text);
+            let line = wrong(&["--config", file.path().to_str().unwrap()]);
+            for part in parts.iter().chain([&file.path().to_str().unwrap()]) {
+                assert!(line.contains(part), "{part:?} is not in {line}");
+            }
+            assert!(!line.contains("hunter2"), "{line}");
+        }
+        assert!(wrong(&["--config", "/nowhere/x.toml"]).starts_with("reader: --config /nowhere/x.toml: No such file"));
+    }
+
+    #[test]
+    fn a_password_comes_from_a_file_and_is_not_shown() {
+        let file = file("hunter2\n");
+        let path = file.path().to_str().unwrap();
+        let flags = flags(&["--redis-password-file", path]).unwrap();
+        assert!(!format!("{flags:?}").contains("hunter2"));
+        let config = flags.service.redis().unwrap();
+        assert_eq!(config.to_string(), "redis://:***@127.0.0.1:6379");
+        std::fs::write(file.path(), "\n").unwrap();
+        let failure = flags.service.redis().unwrap_err();
+        assert!(failure.code() == 2 && failure.to_string().contains("it is empty"), "{failure}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use metrics::counter;
 use resp::{Backoff, Config, Connection, Error, ErrorKind, cmd};
 
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
-use crate::{Failure, Health, Shutdown};
+use crate::{Failure, Health, Shutdown, words};
 
 /// How long nothing may move while a reply is awaited. With the time that connecting takes well below [`crate::HEARTBEAT_LIMIT`],
 /// so that a Redis that hangs does not make the service look as if it hung.
@@ -122,7 +122,7 @@ impl Connector {
     }
 
     fn down(&self, error: &Error) {
-        self.health.redis(Err(error.to_string()));
+        self.health.redis(Err(in_words(error)));
     }
 
     fn wrong(&self, error: &Error) -> Failure {
@@ -135,6 +135,12 @@ impl Connector {
         };
         Failure::Config(format!("--redis-url {}: {}; {allowed}", self.config, error.message()))
     }
+}
+
+/// What failed and why, what happens now, and what can be done.
+#[must_use]
+pub fn in_words(error: &Error) -> String {
+    format!("{error}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), words::redis(error.kind()))
 }
 
 /// A connection to a Redis that answers commands: one that still loads its data, or has lost its master, takes connections too.

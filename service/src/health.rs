@@ -43,6 +43,18 @@ struct Inner {
     heartbeat: AtomicU64,
     redis: Part,
     file: Part,
+    group: Mutex<Vec<Member>>,
+}
+
+/// A consumer of the group, for the status page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Entries it has and has not acknowledged.
+    pub pending: u64,
+    /// Since when it has not asked for anything.
+    pub idle: Duration,
 }
 
 /// One thing that must be well before the service is ready.
@@ -78,6 +90,7 @@ impl Health {
             heartbeat: AtomicU64::new(0),
             redis: Part::new("redis", Some(REDIS_UP)),
             file: Part::new("file", None),
+            group: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -96,6 +109,16 @@ impl Health {
     /// The file can be used, or why not. A change of state is logged, once.
     pub fn file(&self, well: Result<(), String>) {
         self.inner.file.set(well);
+    }
+
+    /// Who is in the consumer group now.
+    pub fn set_group(&self, members: Vec<Member>) {
+        *self.inner.group.lock().unwrap_or_else(PoisonError::into_inner) = members;
+    }
+
+    /// Who was in the consumer group when it was last told.
+    pub(crate) fn group(&self) -> Vec<Member> {
+        self.inner.group.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the work makes progress, whatever Redis does; else why it looks as if it hangs.

@@ -9,6 +9,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `args.rs` | the flags both binaries share, and errors of one line |
+//! | `config_file.rs` | the file of `--config`, below flags and environment |
 //! | `redact.rs` | passwords out of everything that is shown |
 //! | `run.rs` | from flags to exit code |
 //! | `failure.rs` | why a service ends, and with which exit code |
@@ -16,25 +17,42 @@
 //! | `signals.rs` | SIGTERM and SIGINT become that request |
 //! | `health.rs` | heartbeat, Redis, file: what `/healthz` and `/readyz` tell |
 //! | `connector.rs` | a connection to Redis, however long it takes |
+//! | `logs.rs` | text or JSON, and the latest warnings |
+//! | `checks.rs` | findings of `reader check` and `writer check`, and what both look at |
 //! | `metrics.rs` | names, descriptions, buckets |
 //! | `http.rs` | the bounded HTTP server |
+//! | `words.rs` | what a user can do about a fault |
 //! | `pages.rs` | what it answers |
+//! | `status.rs`, `status.html` | the status page and `/status.json` |
+//! | `history.rs` | the last minutes, and a summary a minute |
 
 pub mod args;
+pub mod checks;
+mod config_file;
 mod connector;
 mod failure;
 mod health;
+mod history;
 mod http;
+mod logs;
 pub mod metrics;
 mod pages;
 mod redact;
 mod run;
 mod shutdown;
 mod signals;
+mod status;
+pub mod words;
 
-pub use connector::{Connector, Stop};
+pub use connector::{Connector, Stop, in_words};
 pub use failure::Failure;
-pub use health::{HEARTBEAT_LIMIT, Health};
+pub use health::{HEARTBEAT_LIMIT, Health, Member};
+pub use history::Series;
+pub use logs::LogFormat;
 pub use redact::redact;
 pub use run::{About, Context, run};
 pub use shutdown::Shutdown;
+
+/// The version with the commit and the target that it was built from and for, as `--version` shows it.
+pub const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("BUILD_COMMIT"), ", ", env!("BUILD_TARGET"), ")");

@@ -134,6 +134,11 @@ impl Recorded {
         self.handle.render()
     }
 
+    /// As [`Self::render`], without looking at the process.
+    pub(crate) fn render_work(&self) -> String {
+        self.handle.render()
+    }
+
     /// Moves samples to where they take no room; from time to time, also when nobody asks for `/metrics`.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();

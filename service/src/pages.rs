@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use crate::Health;
+use crate::history::History;
 use crate::http::{Answer, Head, Pages};
 use crate::metrics::Recorded;
+use crate::{Health, status};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 /// The content type of Prometheus' text format.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -17,6 +19,9 @@ pub(crate) struct ServicePages {
     pub(crate) version: &'static str,
     /// From where to where.
     pub(crate) flow: String,
+    /// Where Redis is, without a password.
+    pub(crate) redis: String,
+    pub(crate) history: History,
     pub(crate) begun: Instant,
     pub(crate) health: Health,
     pub(crate) recorded: Recorded,
@@ -31,8 +36,9 @@ impl Pages for ServicePages {
             "/metrics" => Answer::new(200, PROMETHEUS, self.recorded.render()),
             "/healthz" => verdict(self.health.alive()),
             "/readyz" => verdict(self.health.ready()),
-            "/" => Answer::new(200, HTML, self.status()),
-            _ => Answer::new(404, TEXT, "here are /, /metrics, /healthz and /readyz\n".to_owned()),
+            "/" => Answer::new(200, HTML, status::html(self)),
+            "/status.json" => Answer::new(200, JSON, status::json(self)),
+            _ => Answer::new(404, TEXT, "here are /, /status.json, /metrics, /healthz and /readyz\n".to_owned()),
         }
     }
 }
@@ -42,29 +48,4 @@ fn verdict(state: Result<(), String>) -> Answer {
         Ok(()) => Answer::new(200, TEXT, "ok\n".to_owned()),
         Err(reason) => Answer::new(503, TEXT, format!("{reason}\n")),
     }
-}
-
-impl ServicePages {
-    fn status(&self) -> String {
-        let row = |name: &str, value: &str| format!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value));
-        let well = |state: Result<(), String>| state.err().unwrap_or_else(|| "ok".to_owned());
-        let mut rows = row("flow", &self.flow);
-        rows += &row("version", self.version);
-        rows += &row("running for", &format!("{} s", self.begun.elapsed().as_secs()));
-        rows += &row("work", &well(self.health.alive()));
-        for (name, state) in self.health.states() {
-            rows += &row(name, &state);
-        }
-        let name = escape(self.name);
-        format!(
-            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{name}</title>\n\
-             <style>body{{font:16px/1.5 system-ui,sans-serif;margin:2rem}}th{{text-align:left;padding-right:2rem}}</style>\n\
-             <h1>{name}</h1>\n<table>\n{rows}</table>\n\
-             <p><a href=\"/metrics\">/metrics</a> <a href=\"/healthz\">/healthz</a> <a href=\"/readyz\">/readyz</a></p>\n</html>\n"
-        )
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

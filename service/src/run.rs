@@ -1,21 +1,19 @@
 //! From flags to exit code.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{error, info};
+use tokio::sync::Notify;
 
 use crate::args::ServiceArgs;
+use crate::history::{History, INTERVAL, Series};
 use crate::http::Http;
 use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, Shutdown, Stop};
-
-/// How often histograms are tidied up when nobody asks for `/metrics`.
-const UPKEEP: Duration = Duration::from_secs(5);
+use crate::{Connector, Failure, Health, Shutdown, Stop, logs};
 
 /// What a binary says about itself.
 #[derive(Debug, Clone)]
@@ -28,6 +26,8 @@ pub struct About {
     pub flow: String,
     /// The metrics of the binary, beside those that every service has.
     pub metrics: &'static [Metric],
+    /// Which of them tell how the work goes.
+    pub series: Series,
 }
 
 /// What the work of a service gets.
@@ -39,6 +39,8 @@ pub struct Context {
     pub health: Health,
     /// How to reach Redis.
     pub connector: Connector,
+    /// SIGHUP: notified to look at the files at once.
+    pub hangup: Arc<Notify>,
 }
 
 /// Runs a service: logs, metrics, the HTTP endpoint and signals around the work, which runs on a single-threaded tokio runtime on the
@@ -54,26 +56,17 @@ pub fn run<E: Into<Stop>>(
     work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> ExitCode {
     let name = about.name;
-    init_logs();
+    logs::init(args.log_format);
     match serve(about, args, work) {
         Ok(()) => {
             info!("{name}: done");
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            // Not through the log: this line must come whatever RUST_LOG says. Nobody is left to tell when standard error is gone.
-            let _ = writeln!(std::io::stderr(), "{name}: {failure}");
+            logs::last_words(args.log_format, name, &failure.to_string());
             ExitCode::from(&failure)
         }
     }
-}
-
-fn init_logs() {
-    // A second call would mean that the embedding test has a logger already.
-    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format_timestamp_millis()
-        .target(env_logger::Target::Stderr)
-        .try_init();
 }
 
 fn serve<E: Into<Stop>>(
@@ -87,6 +80,7 @@ fn serve<E: Into<Stop>>(
         let _context = beside.enter();
         Signals::install()?
     };
+    let config = args.redis()?;
     let http = Http::bind(args.http_addr).map_err(|error| {
         Failure::Config(format!(
             "--http-addr {}: {error}; allowed: an address of this machine with a free port, or port 0 to pick one",
@@ -95,7 +89,7 @@ fn serve<E: Into<Stop>>(
     })?;
     let addr = http.addr()?;
     let recorded = Recorded::install(about.name, about.version, about.metrics)?;
-    info!("{} {}: {} at {}", about.name, about.version, about.flow, args.redis_url);
+    info!("{} {}: {} at {}", about.name, about.version, about.flow, config);
     info!("http: listening on http://{addr}");
 
     let shutdown = Shutdown::new();
@@ -106,15 +100,22 @@ fn serve<E: Into<Stop>>(
         flow: about.flow,
         begun: Instant::now(),
         health: health.clone(),
+        redis: config.to_string(),
+        history: History::new(recorded.clone(), about.series, Instant::now()),
         recorded: recorded.clone(),
     });
-    beside.spawn(signals.obey(shutdown.clone()));
+    let hangup = Arc::new(Notify::new());
+    beside.spawn(signals.obey(shutdown.clone(), Arc::clone(&hangup)));
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let sampled = Arc::clone(&pages);
         beside.spawn(async move {
-            let mut ticks = tokio::time::interval(UPKEEP);
+            let mut ticks = tokio::time::interval(INTERVAL);
             loop {
                 ticks.tick().await;
                 recorded.upkeep();
+                if let Some(summary) = sampled.history.tick() {
+                    info!("{summary}");
+                }
             }
         });
         if let Err(error) = beside.block_on(http.serve(pages)) {
@@ -122,10 +123,10 @@ fn serve<E: Into<Stop>>(
         }
     })?;
 
-    let config = args.redis_url.config().clone().client_name(about.name);
+    let config = config.client_name(about.name);
     let connector = Connector::new(config, health.clone(), shutdown.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(work(Context { shutdown, health, connector }));
+    let done = runtime.block_on(work(Context { shutdown, health, connector, hangup }));
     // What the work left running must not hold up the end.
     runtime.shutdown_background();
     match done.map_err(Into::into) {

@@ -1,7 +1,10 @@
-//! SIGTERM and SIGINT become the request to stop.
+//! SIGTERM and SIGINT become the request to stop, SIGHUP the request to look at the files.
+
+use std::sync::Arc;
 
 use log::{info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::Shutdown;
 
@@ -9,29 +12,37 @@ use crate::Shutdown;
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     /// Takes the signals over, from now on. Needs the context of a tokio runtime with I/O.
     pub(crate) fn install() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, hangup: signal(hangup)? })
     }
 
     /// The first signal asks for a clean end, the second one ends the process at once. Runs beside the work, on another thread, so that
     /// work that hangs in a system call cannot keep the process from ending.
-    pub(crate) async fn obey(mut self, shutdown: Shutdown) {
-        let name = self.next().await;
+    pub(crate) async fn obey(mut self, shutdown: Shutdown, hangup: Arc<Notify>) {
+        let name = self.next(&hangup).await;
         info!("{name}: stopping, after what is under way; a second signal stops at once");
         shutdown.request();
-        let name = self.next().await;
+        let name = self.next(&hangup).await;
         warn!("{name} again: stopping at once");
         std::process::exit(1);
     }
 
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    async fn next(&mut self, hangup: &Notify) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    info!("SIGHUP: looking whether the files are still those at their paths");
+                    hangup.notify_one();
+                }
+            }
         }
     }
 }

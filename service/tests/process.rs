@@ -43,7 +43,15 @@ fn service() {
 }
 
 fn start(work: &str, flags: &Flags) -> ExitCode {
-    let about = About { name: "tested", version: "1.2.3", flow: "here → <there>".to_owned(), metrics: &METRICS };
+    let series = service::Series {
+        lines: "lines_read_total",
+        bytes: "bytes_read_total",
+        batches: ("batches_total", "batch_duration_seconds"),
+        backlog: "backlog_entries",
+        position: None,
+    };
+    let flow = "here → <there>".to_owned();
+    let about = About { name: "tested", version: "1.2.3", flow, metrics: &METRICS, series };
     run(about, &flags.service, async |context: Context| match work {
         "fail" => Err(Stop::from(Failure::failed("the work\nfailed"))),
         "config" => Err(Stop::from(Failure::config("--input \"\": allowed: a path"))),

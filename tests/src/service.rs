@@ -137,6 +137,11 @@ impl Service {
         self.process.signal(Signal::TERM);
     }
 
+    /// SIGHUP.
+    pub fn sighup(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// SIGSTOP.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);

@@ -8,9 +8,9 @@ use crate::names;
 use crate::run::Ended;
 use crate::trim::needed_from;
 use metrics::gauge;
-use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
+use resp::streams::{ConsumerInfo, Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
-use service::{Connector, Context, Health, Shutdown};
+use service::{Connector, Context, Health, Member, Shutdown};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -114,6 +114,7 @@ impl<'a> Acknowledge<'a> {
 
     async fn look_after_group(&mut self, measure: bool) -> Result<(), Ended> {
         let (group, others, trim) = (self.group, self.others.clone(), self.trim_at.take().is_some());
+        let health = self.health;
         self.trimmed_at = Instant::now();
         let connection = self.connection().await?;
         let done = async {
@@ -121,7 +122,7 @@ impl<'a> Acknowledge<'a> {
                 trim_acknowledged(connection, group).await?;
             }
             if measure {
-                self::measure(connection, group, &others).await?;
+                self::measure(connection, group, &others, health).await?;
             }
             Ok::<(), Error>(())
         };
@@ -140,7 +141,7 @@ impl<'a> Acknowledge<'a> {
             Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => return Ok(()),
             trimmed => trimmed?,
         }
-        measure(connection, group, &self.others).await?;
+        measure(connection, group, &self.others, self.health).await?;
         // A consumer that is deleted takes what it has pending with it, so nothing may be delivered to it between the question and the
         // deletion: an entry that is added changes the stream.
         let mut leaving = Transaction::new();
@@ -210,14 +211,26 @@ async fn trim_acknowledged(connection: &mut Connection, group: &Group) -> Result
 }
 
 /// Measures the group's backlog, and looks who else is in it.
-async fn measure(connection: &mut Connection, group: &Group, others: &Cell<bool>) -> Result<(), Error> {
+async fn measure(
+    connection: &mut Connection,
+    group: &Group,
+    others: &Cell<bool>,
+    health: &Health,
+) -> Result<(), Error> {
     let mut questions = Pipeline::new();
     let groups = questions.add(group.ask_groups());
     let length = questions.add(XLen::new(&group.stream));
     let consumers = questions.add(group.ask_consumers());
     let mut replies = connection.run(&questions).await?;
     let (groups, length) = (replies.take(groups)?, replies.take(length)?);
-    others.set(!group.is_alone(&replies.take(consumers)?));
+    let consumers = replies.take(consumers)?;
+    others.set(!group.is_alone(&consumers));
+    let member = |one: &ConsumerInfo| Member {
+        name: String::from_utf8_lossy(&one.name).into_owned(),
+        pending: one.pending,
+        idle: one.idle,
+    };
+    health.set_group(consumers.iter().map(member).collect());
     gauge!(names::LENGTH).set(length as f64);
     if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
         let last = match ours.lag {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Appends the lines of a Redis Stream to a file, each exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "writer", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[command(name = "writer", version = service::VERSION, subcommand_negates_reqs = true, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// What the service needs.
     #[command(flatten)]
@@ -20,27 +20,34 @@ pub(crate) struct Args {
     pub(crate) command: Option<Command>,
 }
 
+/// The end of the help.
+const EXAMPLES: &str = "Examples:
+  writer --redis-url redis://localhost --output out.txt            append what comes until stopped
+  writer --output out.txt --once --http-addr 127.0.0.1:0           append what there is now, then end
+  writer check --config writer.toml                                look whether all of this can work
+  writer verify --input app.log --output out.txt                   prove that nothing is missing or doubled";
+
 /// The flags of the service.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct WriterArgs {
     /// The file to append to; its commit journal lies beside it, as FILE.journal
-    #[arg(long, env, value_name = "FILE", default_value = "/data/output.txt")]
+    #[arg(long, env, help_heading = "Output", value_name = "FILE", default_value = "/data/output.txt")]
     pub(crate) output: PathBuf,
 
     /// The consumer group; writers of one group share the stream
-    #[arg(long, env, value_name = "NAME", default_value = "writers", value_parser = name)]
+    #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
     pub(crate) group: String,
 
     /// This writer's name in the group; it must be the same after a restart [default: the host name]
-    #[arg(long, env, value_name = "NAME", default_value_t = host_name(), hide_default_value = true, value_parser = name)]
+    #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value_t = host_name(), hide_default_value = true, value_parser = name)]
     pub(crate) consumer: String,
 
     /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or 1h [default: off]
-    #[arg(long, env, value_name = "TIME", value_parser = claim_idle)]
+    #[arg(long, env, help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
     /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
-    #[arg(long, env, value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
+    #[arg(long, env, help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
 }
 
@@ -59,9 +66,22 @@ pub(crate) enum Fsync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClaimIdle(pub(crate) Option<Duration>);
 
+/// The flags of the service, to be checked.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct CheckArgs {
+    /// What the service needs.
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    /// What the writer needs.
+    #[command(flatten)]
+    pub(crate) writer: WriterArgs,
+}
+
 /// Instead of the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Test the whole configuration without moving a line: exit 0, or 1 and what is wrong and what to do
+    Check(Box<CheckArgs>),
     /// Prove that the outputs together hold every byte of the inputs exactly once
     ///
     /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The journals beside the outputs tell

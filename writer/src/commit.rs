@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::names;
-use crate::output::{CommitError, Output};
+use crate::output::{self, CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
 use crate::space;
 use delivery::ranges::RangeSet;
@@ -10,8 +10,9 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use service::{Failure, Health, Shutdown};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
 /// How often the output is looked after while nothing is written: syncs that are due, somebody else's changes.
@@ -26,6 +27,8 @@ pub(crate) struct Commit<'a> {
     output: Option<Output>,
     health: &'a Health,
     shutdown: &'a Shutdown,
+    /// SIGHUP: the output may have been renamed.
+    hangup: Arc<Notify>,
     path: PathBuf,
     /// A batch that came longer ago may have been taken over by another consumer.
     stale_after: Option<Duration>,
@@ -49,6 +52,7 @@ impl<'a> Commit<'a> {
         stale_after: Option<Duration>,
         health: &'a Health,
         shutdown: &'a Shutdown,
+        hangup: Arc<Notify>,
     ) -> Self {
         let measured = Measured {
             lines: counter!(names::LINES),
@@ -59,7 +63,7 @@ impl<'a> Commit<'a> {
             fsync: histogram!(names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
-        Self { output: Some(output), health, shutdown, path, stale_after, measured }
+        Self { output: Some(output), health, shutdown, hangup, path, stale_after, measured }
     }
 
     /// What the output holds now.
@@ -84,6 +88,10 @@ impl<'a> Commit<'a> {
                     Some(handed) => handed,
                     None => break,
                 },
+                () = self.hangup.notified() => {
+                    self.insist(Batch::default(), |output, _| output.tend()).await?;
+                    continue;
+                }
                 _ = ticks.tick() => {
                     self.insist(Batch::default(), |output, _| output.tend()).await?;
                     continue;
@@ -144,6 +152,14 @@ impl<'a> Commit<'a> {
                     self.health.file(Ok(()));
                     return Ok(Some(batch));
                 }
+                Err(CommitError::Rotated(became)) => {
+                    log::info!(
+                        "{}: renamed to {}; going on in a new file, the journal of the old one went with it",
+                        self.path.display(),
+                        became.display()
+                    );
+                    return Err(Ended::Again);
+                }
                 Err(CommitError::Disturbed(what)) => {
                     service::metrics::error("disturbed");
                     log::error!("{}: {what}; going on from what it holds now", self.path.display());
@@ -155,13 +171,17 @@ impl<'a> Commit<'a> {
                     );
                     return Err(Ended::Again);
                 }
-                Err(error @ CommitError::Io { .. }) => {
-                    if error.is_of_sync() {
+                Err(CommitError::Io { what, source }) => {
+                    if output::is_of_sync(what) {
                         counter!(names::FSYNC_ERRORS).increment(1);
                     }
                     service::metrics::error("disk");
                     self.health.progress();
-                    self.health.file(Err(format!("{}: {error}", self.path.display())));
+                    self.health.file(Err(format!(
+                        "{}: {what}: {source}; nothing of it is acknowledged, trying again within 2 s; {}",
+                        self.path.display(),
+                        service::words::io(&source)
+                    )));
                 }
             }
             tokio::select! {

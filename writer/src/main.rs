@@ -12,8 +12,10 @@
 //! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
 //! | `output.rs`, `journal_file.rs` | the output and its journal |
 //! | `space.rs` | the room on its file system |
+//! | `rotate.rs` | outputs that were renamed, and the journals that belong to them |
 //! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
 //! | `group.rs`, `trim.rs`, `backlog.rs` | what the group is asked, what is trimmed and measured |
+//! | `check.rs` | `writer check` |
 //! | `names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
 //! | `merge.rs` | `writer merge` |
@@ -31,6 +33,7 @@ mod allocations;
 mod args;
 mod backlog;
 mod batch;
+mod check;
 mod commit;
 mod compare;
 mod contents;
@@ -45,6 +48,7 @@ mod names;
 mod output;
 mod progress;
 mod report;
+mod rotate;
 mod run;
 #[cfg(test)]
 mod sample;
@@ -64,14 +68,16 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match args.command {
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
         Some(Command::Merge { output }) => finish(merge::run(&output)),
         None => {
             let about = About {
                 name: "writer",
-                version: env!("CARGO_PKG_VERSION"),
+                version: service::VERSION,
                 flow: format!("{} → {}", args.service.stream, args.writer.output.display()),
                 metrics: names::ALL,
+                series: names::SERIES,
             };
             let service = args.service.clone();
             service::run(about, &service, async |context| run::run(&args.service, &args.writer, context).await)

@@ -1,5 +1,6 @@
 //! The metrics of the writer.
 
+use service::Series;
 use service::metrics::Metric;
 
 /// Lines that begin in bytes newly written.
@@ -63,3 +64,7 @@ pub(crate) const ALL: &[Metric] = &[
     ),
     Metric::gauge(LENGTH, "Entries in the stream"),
 ];
+
+/// What the status page and the summary show.
+pub(crate) const SERIES: Series =
+    Series { lines: LINES, bytes: BYTES, batches: (BATCHES, BATCH_DURATION), backlog: BACKLOG, position: None };

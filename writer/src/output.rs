@@ -7,6 +7,7 @@ use crate::args::Fsync;
 use crate::batch::Batch;
 use crate::failpoint;
 use crate::journal_file::{self, JournalFile, is_at, lock, sync_folder_of};
+use crate::rotate;
 use delivery::entry::Span;
 use delivery::hash;
 use delivery::journal::{Parsed, Record};
@@ -52,6 +53,9 @@ pub(crate) enum CommitError {
         /// What the system says.
         source: io::Error,
     },
+    /// The output was renamed, and its journal went with it; a new one is to be opened.
+    #[error("renamed to {0}")]
+    Rotated(PathBuf),
     /// Somebody else changed the output; it must be opened anew.
     #[error("{0}")]
     Disturbed(&'static str),
@@ -60,11 +64,9 @@ pub(crate) enum CommitError {
     Stale,
 }
 
-impl CommitError {
-    /// Whether the disk refused to make durable what it had taken.
-    pub(crate) fn is_of_sync(&self) -> bool {
-        matches!(self, Self::Io { what, .. } if what.starts_with("syncing"))
-    }
+/// Whether a commit failed at making durable what the disk had taken.
+pub(crate) fn is_of_sync(what: &str) -> bool {
+    what.starts_with("syncing")
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> CommitError {
@@ -113,6 +115,9 @@ impl Output {
             let path = path.to_owned();
             move |source: io::Error| OpenError::Io { what, path, source }
         };
+        if let Some(became) = rotate::adopt(path).map_err(at("looking for what became of", path))? {
+            log::info!("{}: was renamed to {}; its journal went with it", path.display(), became.display());
+        }
         let file = open_regular(path)?;
         let journal_path = journal_file::path_of(path);
         let journal = JournalFile::open(journal_path.clone()).map_err(at("opening", &journal_path))?;
@@ -126,7 +131,7 @@ impl Output {
             OpenError::Config(format!("--output {}: {}: {error}", path.display(), journal_path.display()))
         })?;
         let marked = parsed.as_ref().map_or(len, Parsed::durable);
-        let (held, lost, committed) = match parsed {
+        let (mut held, lost, committed) = match parsed {
             None => {
                 journal.begin(len).map_err(at("creating", &journal_path))?;
                 sync_folder_of(path).map_err(at("syncing the folder of", path))?;
@@ -150,6 +155,7 @@ impl Output {
                 (recovered.held(), recovered.lost, committed)
             }
         };
+        rotate::add_rotated(path, &mut held).map_err(at("reading the journals beside", path))?;
         let output = Self {
             path: path.to_owned(),
             file,
@@ -277,6 +283,9 @@ impl Output {
         }
         let len = self.file.metadata().map_err(failed("looking at the output"))?.len();
         if !is_at(&self.file, &self.path).map_err(failed("looking at the output"))? {
+            if let Some(became) = rotate::moved_to(&self.file, &self.path).map_err(failed("looking for the output"))? {
+                return Err(self.rotated(became)?);
+            }
             return Err(CommitError::Disturbed("it was removed or replaced by somebody else"));
         }
         if len < self.committed {
@@ -286,6 +295,14 @@ impl Output {
             return Err(CommitError::Disturbed("somebody else wrote to it"));
         }
         Ok(())
+    }
+
+    /// The output has another name now: what it holds is made durable, and the journal follows.
+    fn rotated(&mut self, became: PathBuf) -> Result<CommitError, CommitError> {
+        self.make_durable()?;
+        self.mark()?;
+        rotate::move_journal(&self.path, &became).map_err(failed("moving the journal"))?;
+        Ok(CommitError::Rotated(became))
     }
 
     /// After a failed sync the system may have dropped the bytes it could not write, and call them clean. So what is not known to be
@@ -509,9 +526,13 @@ mod tests {
     #[test]
     fn an_output_that_somebody_changes_is_noticed_before_the_next_commit() {
         type Change = fn(&Path);
-        let changes: [(&str, Change); 4] = [
+        let changes: [(&str, Change); 5] = [
             ("removed or replaced", |path| std::fs::remove_file(path).unwrap()),
             ("removed or replaced", |path| {
+                std::fs::remove_file(path).unwrap();
+                std::fs::write(path, "a\n").unwrap();
+            }),
+            ("renamed to", |path| {
                 std::fs::rename(path, path.with_extension("1")).unwrap();
                 std::fs::write(path, "a\n").unwrap();
             }),

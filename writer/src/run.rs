@@ -105,7 +105,8 @@ async fn stages(
     };
     // Others are configured alike, so they take over what we have left pending as we do.
     let stale_after = fetch.claim_idle.map(|idle| idle / 2);
-    let mut commit = Commit::new(opened.output, stale_after, &context.health, &context.shutdown);
+    let mut commit =
+        Commit::new(opened.output, stale_after, &context.health, &context.shutdown, context.hangup.clone());
     let mut acknowledge = Acknowledge::new(group, context, others);
     let ended = {
         let fetching = async {
@@ -136,7 +137,11 @@ async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Ope
             Err(OpenError::Config(text)) => return Err(Failure::Config(text)),
             Err(error @ OpenError::Io { .. }) => {
                 service::metrics::error("disk");
-                context.health.file(Err(error.to_string()));
+                let advice = match &error {
+                    OpenError::Io { source, .. } => service::words::io(source),
+                    OpenError::Config(_) => "",
+                };
+                context.health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
             }
         }
         tokio::select! {

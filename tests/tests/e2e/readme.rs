@@ -14,3 +14,22 @@ fn the_tests_that_the_guarantees_name_exist() {
         assert!(source.contains(&format!("#[test]\nfn {function}() {{")), "README: there is no test {name}");
     }
 }
+
+#[test]
+fn the_messages_in_the_docs_are_those_of_the_services() {
+    let docs = include_str!("../../../docs/messages.md");
+    let words = include_str!("../../../service/src/words.rs");
+    let advice: Vec<&str> = words.split('"').skip(1).step_by(2).collect();
+    assert!(advice.len() > 8, "{advice:?}");
+    for text in advice {
+        assert!(docs.contains(&format!("| {text} |")), "docs/messages.md: {text:?} is missing");
+    }
+    let sources = ["writer/src/fetch.rs", "writer/src/run.rs", "writer/src/commit.rs", "reader/src/resume.rs"];
+    let sources =
+        sources.map(|path| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap());
+    for said in
+        ["gap: bytes", "somebody cut it", "cannot be read any more", "foreign entries", "going on in a new file"]
+    {
+        assert!(docs.contains(said) && sources.iter().any(|source| source.contains(said)), "{said}");
+    }
+}

@@ -1,0 +1,20 @@
+//! Tells the crate from which commit and for which target it is built.
+
+use std::process::Command;
+
+fn main() {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    // Without git, or outside a clone, the commit comes from the environment of the build.
+    let commit = std::env::var("BUILD_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = commit.or_else(|| git(&["rev-parse", "--short=10", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env=BUILD_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILD_TARGET={}", std::env::var("TARGET").unwrap_or_default());
+    println!("cargo::rerun-if-env-changed=BUILD_COMMIT");
+    println!("cargo::rerun-if-changed=build.rs");
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| std::path::Path::new(log).exists()) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+}

@@ -1,0 +1,204 @@
+//! What `reader check` and `writer check` find, and what both look at: Redis, the stream's key, folders, the port.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use resp::{Connection, ErrorKind, cmd};
+
+use crate::args::ServiceArgs;
+use crate::{Failure, logs, words};
+
+/// How long Redis may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// With less space left than this on a disk, the work stops soon.
+const LITTLE_SPACE: u64 = 256 << 20;
+/// The oldest Redis with all that is used.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// The findings, printed as they come.
+#[derive(Debug, Default)]
+pub struct Checks {
+    wrong: usize,
+}
+
+impl Checks {
+    fn print(kind: &str, what: impl Display, more: &str) {
+        let mut out = std::io::stdout().lock();
+        // Nobody is left to tell when standard output is gone.
+        let _ = writeln!(out, "{kind:<6} {what}");
+        if !more.is_empty() {
+            let _ = writeln!(out, "       → {more}");
+        }
+    }
+
+    /// This is as it should be.
+    pub fn ok(&mut self, what: impl Display) {
+        Self::print("ok", what, "");
+    }
+
+    /// This works, and there is something to know about it.
+    pub fn note(&mut self, what: impl Display, advice: &str) {
+        Self::print("note", what, advice);
+    }
+
+    /// This will not work; what to do about it.
+    pub fn wrong(&mut self, what: impl Display, advice: &str) {
+        self.wrong += 1;
+        Self::print("WRONG", what, advice);
+    }
+
+    /// A folder must be one that files can be made in, on a disk with space left.
+    pub fn folder(&mut self, flag: &str, folder: &Path) {
+        let shown = folder.display();
+        let probe = folder.join(format!(".check.{}", std::process::id()));
+        match std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)) {
+            Ok(()) => self.ok(format!("{flag}: files can be made in {shown}")),
+            Err(error) => return self.wrong(format!("{flag}: making a file in {shown}: {error}"), words::io(&error)),
+        }
+        match rustix::fs::statvfs(folder) {
+            Ok(disk) => {
+                let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+                let text = format!("disk: {} left in {shown}", HumanBytes(left));
+                if left < LITTLE_SPACE {
+                    self.wrong(text, "free some space, or use another disk");
+                } else {
+                    self.ok(text);
+                }
+            }
+            Err(error) => self.note(format!("disk: the space left in {shown} is not known: {error}"), ""),
+        }
+    }
+}
+
+/// Checks what both services need, then what `more` looks at; it gets a connection when Redis can be used. Moves nothing and changes nothing
+/// in Redis. Exit code 0, or 1 when something is wrong.
+pub fn run(name: &str, args: &ServiceArgs, more: impl AsyncFnOnce(&mut Checks, Option<Connection>)) -> ExitCode {
+    let mut checks = Checks::default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            logs::last_words(args.log_format, name, &format!("check: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        port(&mut checks, args);
+        let connection = match args.redis() {
+            Ok(config) => redis(&mut checks, args, config.command_timeout(Some(PATIENCE))).await,
+            Err(Failure::Config(text) | Failure::Failed(text)) => {
+                checks.wrong(text, "correct the flag or the file");
+                None
+            }
+        };
+        more(&mut checks, connection).await;
+    });
+    match checks.wrong {
+        0 => {
+            Checks::print("ok", format!("{name} can start"), "");
+            ExitCode::SUCCESS
+        }
+        wrong => {
+            Checks::print("WRONG", format!("{wrong} of these would stop {name}"), "");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn port(checks: &mut Checks, args: &ServiceArgs) {
+    let addr = args.http_addr;
+    match TcpListener::bind(addr) {
+        Ok(_) => checks.ok(format!("--http-addr: {addr} is free")),
+        Err(error) => checks.wrong(
+            format!("--http-addr: listening on {addr}: {error}"),
+            "is the service running already? Else choose another port, or port 0 for any that is free",
+        ),
+    }
+}
+
+async fn redis(checks: &mut Checks, args: &ServiceArgs, config: resp::Config) -> Option<Connection> {
+    let mut connection = match Connection::connect(&config).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            checks.wrong(format!("redis: {config}: {error}"), words::redis(error.kind()));
+            return None;
+        }
+    };
+    match connection.send(&cmd("INFO")).await {
+        Ok(reply) => {
+            let text = String::from_utf8_lossy(reply.value().as_bytes().unwrap_or_default()).into_owned();
+            let info: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
+            judge(checks, &config, &info);
+        }
+        Err(error) if error.kind() == ErrorKind::NoPerm => {
+            checks.note("redis: this user may not ask INFO: version, memory and persistence are not known", "");
+        }
+        Err(error) => {
+            checks.wrong(format!("redis: asking {config} for INFO: {error}"), words::redis(error.kind()));
+            return None;
+        }
+    }
+    match connection.send(&cmd("TYPE").arg(&args.stream)).await {
+        Ok(kind) => match String::from_utf8_lossy(kind.value().as_bytes().unwrap_or_default()).as_ref() {
+            "stream" => checks.ok(format!("--stream: {} is a stream", args.stream)),
+            "none" => checks.ok(format!("--stream: {} does not exist yet, and will be made", args.stream)),
+            other => checks.wrong(
+                format!("--stream: the key {} holds a {other}", args.stream),
+                "choose another --stream, or delete the key",
+            ),
+        },
+        Err(error) => {
+            checks.wrong(format!("--stream: looking at {}: {error}", args.stream), words::redis(error.kind()));
+        }
+    }
+    Some(connection)
+}
+
+/// What INFO says.
+fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>) {
+    let field = |name: &str| info.get(name).copied().unwrap_or_default();
+    let number = |name: &str| field(name).parse::<u64>().unwrap_or(0);
+    let version = field("redis_version");
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < OLDEST {
+        checks.wrong(format!("redis: {config} is version {version}"), "use Redis 6.2 or later, or Valkey");
+    } else {
+        checks.ok(format!("redis: {config} answers, version {version}"));
+    }
+    if field("role") == "slave" {
+        checks.wrong("redis: this is a replica, which cannot be written to", "use the address of its primary");
+    }
+    if number("loading") == 1 {
+        checks.note("redis: it still loads its data", "the services wait for it");
+    }
+    match (field("aof_enabled"), field("aof_last_write_status")) {
+        ("1", "ok" | "") => checks.ok("redis: the append-only file is on"),
+        ("1", _) => checks.wrong("redis: the append-only file cannot be written", "look at Redis' disk and log"),
+        _ => checks.note(
+            "redis: the append-only file is off: a restart loses what is in the stream",
+            "lines whose source bytes still exist are sent again; for the others: CONFIG SET appendonly yes",
+        ),
+    }
+    let (most, used, policy) = (number("maxmemory"), number("used_memory"), field("maxmemory_policy"));
+    match most {
+        0 => checks.ok(format!("redis: {} in use, without a limit", HumanBytes(used))),
+        _ if used >= most => checks.wrong(
+            format!("redis: {} of {} in use: nothing can be added", HumanBytes(used), HumanBytes(most)),
+            "raise maxmemory, or let writers take what waits",
+        ),
+        _ => checks.ok(format!("redis: {} of {} in use", HumanBytes(used), HumanBytes(most))),
+    }
+    if most > 0 && policy.starts_with("allkeys") {
+        checks.wrong(
+            format!("redis: maxmemory-policy {policy} may throw the whole stream away"),
+            "CONFIG SET maxmemory-policy noeviction",
+        );
+    } else if !policy.is_empty() {
+        checks.ok(format!("redis: maxmemory-policy {policy} keeps the stream"));
+    }
+}

@@ -1,0 +1,234 @@
+//! The last minutes, sampled from the metrics: for the status page, and a summary a minute for the log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+
+use crate::metrics::Recorded;
+
+/// Between two samples.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
+/// Ten minutes.
+const SAMPLES: usize = 300;
+/// Rates are those of the last ten seconds.
+const RATE: usize = 5;
+/// A summary is told after so many samples: a minute.
+const SUMMARY: u64 = 30;
+
+/// The metrics that tell how the work goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Series {
+    /// Counter of lines done.
+    pub lines: &'static str,
+    /// Counter of bytes done.
+    pub bytes: &'static str,
+    /// Counter of batches, and the histogram of how long they took.
+    pub batches: (&'static str, &'static str),
+    /// Gauge of entries that wait.
+    pub backlog: &'static str,
+    /// Gauges of the position in the file and of its size, where there is something left to read.
+    pub position: Option<(&'static str, &'static str)>,
+}
+
+/// What was measured at one time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// Seconds since the service began.
+    pub(crate) at: f64,
+    pub(crate) lines: f64,
+    pub(crate) bytes: f64,
+    pub(crate) batches: f64,
+    pub(crate) batch_seconds: f64,
+    pub(crate) backlog: f64,
+}
+
+/// Batches between two samples.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batches {
+    pub(crate) count: f64,
+    pub(crate) lines: f64,
+    pub(crate) seconds: f64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    samples: VecDeque<Sample>,
+    values: BTreeMap<String, f64>,
+    last_batches: Option<Batches>,
+    ticks: u64,
+}
+
+/// What was measured in the last minutes.
+pub(crate) struct History {
+    recorded: Recorded,
+    series: Series,
+    begun: Instant,
+    inner: Mutex<Inner>,
+}
+
+impl History {
+    pub(crate) fn new(recorded: Recorded, series: Series, begun: Instant) -> Self {
+        Self { recorded, series, begun, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the metrics say now.
+    pub(crate) fn values(&self) -> BTreeMap<String, f64> {
+        parse(&self.recorded.render_work())
+    }
+
+    /// What the metrics of these values say of the work.
+    pub(crate) fn sample_of(&self, values: &BTreeMap<String, f64>) -> Sample {
+        let value = |name: &str| values.get(name).copied().unwrap_or(0.0);
+        let (batches, duration) = self.series.batches;
+        Sample {
+            at: self.begun.elapsed().as_secs_f64(),
+            lines: value(self.series.lines),
+            bytes: value(self.series.bytes),
+            batches: value(batches),
+            batch_seconds: value(&format!("{duration}_sum")),
+            backlog: value(self.series.backlog),
+        }
+    }
+
+    /// Position and size of the file, where there is something left to read.
+    pub(crate) fn position_of(&self, values: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
+        let (position, size) = self.series.position?;
+        let (position, size) = (*values.get(position)?, *values.get(size)?);
+        Some((position, size.max(position)))
+    }
+
+    /// Takes a sample. The summary, when a minute is over.
+    pub(crate) fn tick(&self) -> Option<String> {
+        let values = self.values();
+        let sample = self.sample_of(&values);
+        let position = self.position_of(&values);
+        let mut inner = self.lock();
+        if let Some(last) = inner.samples.back().filter(|last| sample.batches > last.batches) {
+            inner.last_batches = Some(Batches {
+                count: sample.batches - last.batches,
+                lines: sample.lines - last.lines,
+                seconds: sample.batch_seconds - last.batch_seconds,
+            });
+        }
+        if inner.samples.len() == SAMPLES {
+            inner.samples.pop_front();
+        }
+        inner.samples.push_back(sample);
+        inner.values = values;
+        inner.ticks += 1;
+        if !inner.ticks.is_multiple_of(SUMMARY) {
+            return None;
+        }
+        let since = inner.samples.iter().rev().nth(usize::try_from(SUMMARY).unwrap_or(0)).copied().unwrap_or_default();
+        Some(summary(&since, &sample, position))
+    }
+
+    /// What the page shows.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        let samples: Vec<Sample> = inner.samples.iter().copied().collect();
+        let last = samples.last().copied().unwrap_or_default();
+        let earlier = samples.iter().rev().nth(RATE).or(samples.first()).copied().unwrap_or_default();
+        let rate = |of: fn(&Sample) -> f64| rate(&earlier, &last, of);
+        Snapshot {
+            position: self.position_of(&inner.values),
+            lines_per_second: rate(|s| s.lines),
+            bytes_per_second: rate(|s| s.bytes),
+            backlog_per_second: rate(|s| s.backlog),
+            last,
+            last_batches: inner.last_batches,
+            values: inner.values.clone(),
+            samples,
+        }
+    }
+}
+
+/// What the page shows of the work.
+pub(crate) struct Snapshot {
+    pub(crate) last: Sample,
+    pub(crate) position: Option<(f64, f64)>,
+    pub(crate) lines_per_second: f64,
+    pub(crate) bytes_per_second: f64,
+    /// How fast the backlog grows; it shrinks when this is negative.
+    pub(crate) backlog_per_second: f64,
+    pub(crate) last_batches: Option<Batches>,
+    pub(crate) values: BTreeMap<String, f64>,
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Snapshot {
+    /// How long it takes until nothing waits any more, at the present trend; `None` when it does not shrink.
+    pub(crate) fn seconds_to_drain(&self) -> Option<f64> {
+        match self.last.backlog {
+            0.0 => Some(0.0),
+            waiting if self.backlog_per_second < 0.0 => Some(waiting / -self.backlog_per_second),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn rate(earlier: &Sample, later: &Sample, of: fn(&Sample) -> f64) -> f64 {
+    let time = later.at - earlier.at;
+    if time > 0.0 { (of(later) - of(earlier)) / time } else { 0.0 }
+}
+
+/// A whole number for people.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown figures are whole, not negative")]
+pub(crate) fn whole(number: f64) -> u64 {
+    number.max(0.0).round() as u64
+}
+
+fn summary(since: &Sample, now: &Sample, position: Option<(f64, f64)>) -> String {
+    let lines = HumanCount(whole(now.lines - since.lines));
+    let bytes = HumanBytes(whole(now.bytes - since.bytes));
+    let took = HumanDuration(Duration::from_secs_f64((now.at - since.at).max(0.0)));
+    let per_second = HumanCount(whole(rate(since, now, |s| s.lines)));
+    let waiting = HumanCount(whole(now.backlog));
+    let mut text = format!("in the last {took}: {lines} lines ({bytes}), {per_second} lines/s; {waiting} entries wait");
+    if let Some((position, size)) = position {
+        text += &format!("; {} of the input left", HumanBytes(whole(size - position)));
+    }
+    text
+}
+
+/// The samples of Prometheus' text format, summed over labels; without buckets.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let mut values = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, value)) = line.rsplit_once(' ') else { continue };
+        let name = name.split('{').next().unwrap_or_default();
+        if let Ok(value) = value.parse::<f64>()
+            && !name.ends_with("_bucket")
+        {
+            *values.entry(name.to_owned()).or_insert(0.0) += value;
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_summed_over_labels() {
+        let values = parse("# HELP a b\na{kind=\"x\"} 1\na{kind=\"y z\"} 2\nb 3.5\nc_bucket{le=\"1\"} 9\n");
+        assert_eq!(values, BTreeMap::from([("a".to_owned(), 3.0), ("b".to_owned(), 3.5)]));
+    }
+
+    #[test]
+    fn a_summary_has_what_was_done_and_what_waits() {
+        let since = Sample { at: 60.0, lines: 1000.0, bytes: 2048.0, ..Sample::default() };
+        let now = Sample { at: 120.0, lines: 7000.0, bytes: 4096.0, backlog: 1234.0, ..Sample::default() };
+        assert_eq!(
+            summary(&since, &now, Some((10.0, 20.0))),
+            "in the last 60 seconds: 6,000 lines (2.00 KiB), 100 lines/s; 1,234 entries wait; 10 B of the input left"
+        );
+    }
+}

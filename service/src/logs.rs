@@ -1,0 +1,104 @@
+//! Logs: lines for people or JSON for machines, and the latest warnings for the status page.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line: `timestamp`, `level`, `target`, `message`.
+    Json,
+}
+
+/// How many warnings and errors are kept.
+const KEPT: usize = 10;
+
+/// A warning or an error that was logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// Milliseconds since the epoch.
+    pub(crate) at: u128,
+    pub(crate) level: Level,
+    pub(crate) text: String,
+}
+
+static LATEST: Mutex<VecDeque<Told>> = Mutex::new(VecDeque::new());
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// The latest warnings and errors, the newest first.
+pub(crate) fn latest() -> Vec<Told> {
+    LATEST.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+}
+
+/// Milliseconds since the epoch, now.
+pub(crate) fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis()
+}
+
+struct Logger(env_logger::Logger);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn || self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.level() <= Level::Warn {
+            let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+            if latest.len() == KEPT {
+                latest.pop_front();
+            }
+            latest.push_back(Told { at: now(), level: record.level(), text: record.args().to_string() });
+        }
+        // It filters by itself.
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn builder(format: LogFormat) -> env_logger::Builder {
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    builder.format_timestamp_millis().target(env_logger::Target::Stderr);
+    if format == LogFormat::Json {
+        builder.format(|out, record| {
+            let line = serde_json::json!({
+                "timestamp": out.timestamp_millis().to_string(),
+                "level": record.level().as_str().to_lowercase(),
+                "target": record.target(),
+                "message": record.args().to_string(),
+            });
+            writeln!(out, "{line}")
+        });
+    }
+    builder
+}
+
+/// Begins logging.
+pub(crate) fn init(format: LogFormat) {
+    let logger = LOGGER.get_or_init(|| Logger(builder(format).build()));
+    // A second call would mean that the embedding test has a logger already.
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(logger.0.filter().max(LevelFilter::Warn));
+    }
+}
+
+/// The last line of a process that failed: it comes whatever `RUST_LOG` says.
+pub(crate) fn last_words(format: LogFormat, name: &str, text: &str) {
+    // Nobody is left to tell when standard error is gone.
+    match format {
+        LogFormat::Text => drop(writeln!(std::io::stderr(), "{name}: {text}")),
+        LogFormat::Json => builder(format)
+            .filter(None, LevelFilter::Error)
+            .build()
+            .log(&Record::builder().level(Level::Error).target(name).args(format_args!("{text}")).build()),
+    }
+}

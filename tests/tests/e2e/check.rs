@@ -1,0 +1,107 @@
+//! `reader check` and `writer check`: what is wrong, and what to do, without moving a line.
+
+use std::fs;
+use std::net::TcpListener;
+
+use e2e::rig::STREAM;
+use e2e::{Launch, Persistence, Program, Rig, text};
+
+fn check(rig: &Rig, program: Program) -> Launch {
+    let launch = rig.service(program).word("check");
+    match program {
+        Program::Reader => launch.set("--input", &rig.input),
+        Program::Writer => launch.set("--output", &rig.output),
+    }
+}
+
+/// Exit code and findings.
+#[track_caller]
+fn findings(launch: &Launch) -> (Option<i32>, String) {
+    let mut run = launch.run();
+    (run.code(), String::from_utf8(run.process().stdout()).unwrap())
+}
+
+/// It must find this wrong, with something to do about it.
+#[track_caller]
+fn finds(launch: &Launch, parts: &[&str]) {
+    let (code, text) = findings(launch);
+    assert_eq!(code, Some(1), "{text}");
+    let mut lines = text.lines();
+    let found = lines.find(|line| line.starts_with("WRONG") && parts.iter().all(|part| line.contains(part)));
+    assert!(found.is_some(), "{parts:?} is not in {text}");
+    assert!(lines.next().is_some_and(|line| line.contains('→')), "nothing to do about it: {text}");
+}
+
+#[test]
+fn what_is_well_is_said_and_no_line_is_moved() {
+    let rig = Rig::with(Persistence::Everysec);
+    rig.write_input("one\n");
+    for program in [Program::Reader, Program::Writer] {
+        let (code, text) = findings(&check(&rig, program));
+        assert_eq!(code, Some(0), "{text}");
+        for part in ["redis: ", "append-only file is on", "maxmemory-policy", "--stream", "left in", "can start"] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+    }
+    assert_eq!(rig.redis.cli("DBSIZE").int(), 0, "nothing was made in Redis");
+    assert!(!rig.output.exists() && fs::read_dir(rig.folder.join("in")).unwrap().count() == 1);
+    rig.reader().once().run_ok();
+    let (code, text) = findings(&check(&rig, Program::Writer));
+    assert!(code == Some(0) && text.contains("1 entries wait"), "{text}");
+    assert_eq!(rig.stream_len(), 1);
+}
+
+#[test]
+fn a_redis_that_is_away_or_wants_a_password_is_found() {
+    let mut rig = Rig::with_redis(Persistence::None, &["--requirepass", "hunter2"]);
+    rig.write_input("one\n");
+    for program in [Program::Reader, Program::Writer] {
+        finds(&check(&rig, program), &["redis: "]);
+        let wrong = format!("redis://:wrong-secret@127.0.0.1:{}", rig.redis.port());
+        let (_, text) = findings(&check(&rig, program).set("--redis-url", &wrong));
+        assert!(!text.contains("wrong-secret"), "{text}");
+    }
+    rig.redis.kill9();
+    finds(&check(&rig, Program::Reader), &["redis: ", "refused"]);
+}
+
+#[test]
+fn a_redis_that_would_lose_the_stream_is_found() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.redis.config_set("maxmemory", "100mb");
+    rig.redis.config_set("maxmemory-policy", "allkeys-lru");
+    finds(&check(&rig, Program::Reader), &["allkeys-lru"]);
+    rig.redis.config_set("maxmemory-policy", "noeviction");
+    rig.redis.config_set("maxmemory", "1");
+    finds(&check(&rig, Program::Writer), &["nothing can be added"]);
+    rig.redis.config_set("maxmemory", "0");
+    rig.redis.call(&["SET", STREAM, "a string"]);
+    finds(&check(&rig, Program::Writer), &[STREAM, "string"]);
+}
+
+#[test]
+fn wrong_files_and_ports_are_found() {
+    let rig = Rig::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    finds(&check(&rig, Program::Writer).set("--http-addr", &addr), &["--http-addr", &addr]);
+    finds(&check(&rig, Program::Writer).set("--output", rig.folder.join("nowhere/out")), &["--output", "nowhere"]);
+    finds(&check(&rig, Program::Reader).set("--input", rig.folder.join("in")), &["--input", "not a regular file"]);
+    fs::write(format!("{}.journal", rig.output.display()), text::numbered(0..10, 1)).unwrap();
+    finds(&check(&rig, Program::Writer), &["journal"]);
+}
+
+#[test]
+fn another_source_and_another_writer_are_found() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.reader().once().run_ok();
+    let other = rig.folder.join("out/other.txt");
+    fs::write(&other, "another text\n").unwrap();
+    finds(&check(&rig, Program::Reader).set("--input", &other), &["another file", "input.txt"]);
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    finds(&check(&rig, Program::Writer), &["another writer"]);
+    writer.stop();
+}

@@ -1,0 +1,107 @@
+//! The writer's output is renamed, as log rotation does: the journal goes with it, nothing is lost, doubled, or told to be.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use e2e::{Growth, Program, Rig, rig, text, wait};
+
+fn renamed(rig: &Rig, suffix: &str) -> PathBuf {
+    let to = PathBuf::from(format!("{}.{suffix}", rig.output.display()));
+    fs::rename(&rig.output, &to).unwrap();
+    to
+}
+
+/// `writer verify` must find every byte of the input in these outputs together, once.
+fn assert_verified(rig: &Rig, outputs: &[&Path]) {
+    let mut verify = rig.command(Program::Writer).word("verify").word("--input").word(&rig.input);
+    for output in outputs {
+        verify = verify.word("--output").word(output);
+    }
+    verify.run_ok();
+}
+
+#[test]
+fn sighup_after_a_rename_goes_on_in_a_new_file() {
+    let rig = Rig::new();
+    let (one, two) = (text::numbered(0..15_000, 1), text::numbered(15_000..30_000, 2));
+    let all = [&one[..], &two].concat();
+    rig.write_input(&one);
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    let first = renamed(&rig, "1");
+    let before = rig::len(&first);
+    writer.sighup();
+    writer.wait_for_log(&["renamed to", "output.txt.1"]);
+    rig.append_input(&two);
+    rig.wait_output_len(all.len() as u64 - before);
+    let together = [fs::read(&first).unwrap(), rig.output_bytes()].concat();
+    assert!(together == all, "{} and {} bytes", before, rig.output_bytes().len());
+    assert_verified(&rig, &[&first, &rig.output]);
+    assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0);
+    assert!(writer.find_log(&["gone"]).is_none(), "{}", writer.log());
+    assert!(writer.find_log(&["SIGHUP"]).is_some());
+    reader.stop();
+    writer.stop();
+}
+
+#[test]
+fn what_a_rotated_output_holds_is_not_written_again() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..5_000, 1));
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    let first = renamed(&rig, "1");
+    // Without a signal it is noticed, too.
+    writer.wait_for_log(&["renamed to", "output.txt.1"]);
+    // All of it comes again.
+    rig.redis.flushall();
+    writer.wait_for_metric("writer_redelivered_total", |entries| entries >= 5_000.0);
+    rig.append_input("last\n");
+    rig.wait_output_len(5);
+    assert_eq!(rig.output_bytes(), b"last\n");
+    assert_verified(&rig, &[&first, &rig.output]);
+    reader.stop();
+    writer.stop();
+}
+
+#[test]
+fn a_rename_while_no_writer_runs_is_found_at_the_start() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1_000, 1));
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    let first = renamed(&rig, "2026-11-24");
+    rig.append_input("last\n");
+    rig.reader().once().run_ok();
+    let writer = rig.writer().once().run();
+    assert!(writer.find_log(&["was renamed to"]).is_some(), "{}", writer.log());
+    assert!(writer.find_log(&["gone"]).is_none(), "{}", writer.log());
+    assert_eq!(rig.output_bytes(), b"last\n");
+    assert_verified(&rig, &[&first, &rig.output]);
+}
+
+#[test]
+fn several_renames_under_load_lose_and_double_nothing() {
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..40_000, 1), Duration::from_secs(2), 1);
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    let mut outputs = Vec::new();
+    for round in 1..=4 {
+        wait::until("there is something in the output", || rig::len(&rig.output) > 0);
+        outputs.push(renamed(&rig, &round.to_string()));
+        writer.sighup();
+        writer.wait_for_log(&["renamed to", &format!("output.txt.{round};")]);
+    }
+    growth.wait();
+    let total = || outputs.iter().map(|path| rig::len(path)).sum::<u64>() + rig::len(&rig.output);
+    assert_eq!(wait::progress_to(rig::len(&rig.input), total), Ok(()));
+    reader.stop();
+    writer.stop();
+    let mut all: Vec<u8> = outputs.iter().flat_map(|path| fs::read(path).unwrap()).collect();
+    all.extend(rig.output_bytes());
+    assert!(all == fs::read(&rig.input).unwrap());
+}

@@ -1,0 +1,109 @@
+//! `writer check`: whether the configuration can work, without moving a line.
+
+use crate::args::{CheckArgs, WriterArgs};
+use crate::backlog;
+use crate::group::Group;
+use crate::journal_file::{lock, path_of};
+use delivery::journal::Parsed;
+use resp::streams::{XInfoStream, XLen};
+use resp::{Connection, Error, ErrorKind};
+use service::checks::{self, Checks};
+use service::words;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    checks::run("writer", &args.service, async |checks, connection| {
+        output(checks, &args.writer.output);
+        if let Some(mut connection) = connection {
+            let WriterArgs { group, consumer, .. } = &args.writer;
+            let group = Group::new(args.service.stream.clone(), group.clone(), consumer.clone());
+            match look_at_group(checks, &mut connection, &group).await {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
+                    checks.ok(format!("--group: {} does not exist yet, and will be made", group.name));
+                }
+                // That has been told.
+                Err(error) if error.kind() == ErrorKind::WrongType => {}
+                Err(error) => checks.wrong(
+                    format!("--group: looking at {} of {}: {error}", group.name, group.stream),
+                    words::redis(error.kind()),
+                ),
+            }
+        }
+    })
+}
+
+fn output(checks: &mut Checks, output: &Path) {
+    let shown = output.display();
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    checks.folder("--output", folder);
+    // Opened for writing, but nothing is made or written.
+    match OpenOptions::new().read(true).write(true).open(output) {
+        Ok(file) => match file.metadata() {
+            Ok(metadata) if !metadata.is_file() => {
+                return checks.wrong(format!("--output: {shown} is not a regular file"), "name a regular file");
+            }
+            Ok(metadata) => {
+                match lock(&file) {
+                    Ok(true) => checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len())),
+                    Ok(false) => checks.wrong(
+                        format!("--output: another writer is writing to {shown}"),
+                        "stop that one, or give this one an --output of its own",
+                    ),
+                    Err(error) => checks.wrong(format!("--output: locking {shown}: {error}"), words::io(&error)),
+                }
+                let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
+                if let Ok(false) = volumes {
+                    checks.wrong(
+                        format!(
+                            "--output: {shown} lies on another volume than its journal, which is in {}",
+                            folder.display()
+                        ),
+                        "name the file itself, not a link to it on another volume",
+                    );
+                }
+            }
+            Err(error) => checks.wrong(format!("--output: looking at {shown}: {error}"), words::io(&error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
+        }
+        Err(error) => checks.wrong(format!("--output: opening {shown}: {error}"), words::io(&error)),
+    }
+    let journal = path_of(output);
+    match std::fs::read(&journal).map(|bytes| Parsed::read(&bytes)) {
+        Ok(Ok(_)) => checks.ok(format!("journal: {} can be read", journal.display())),
+        Ok(Err(error)) => {
+            checks.wrong(
+                format!("journal: {}: {error}", journal.display()),
+                "move this file away, or choose another --output",
+            );
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
+    }
+}
+
+async fn look_at_group(checks: &mut Checks, connection: &mut Connection, group: &Group) -> Result<(), Error> {
+    let info = connection.send(&XInfoStream::new(&group.stream)).await?;
+    let length = connection.send(&XLen::new(&group.stream)).await?;
+    let groups = connection.send(&group.ask_groups()).await?;
+    let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
+        checks.ok(format!("--group: {} does not exist yet, and will be made; {length} entries wait", group.name));
+        return Ok(());
+    };
+    let waiting = backlog::lag(ours, length, Some(info.last_generated_id)) + ours.pending;
+    checks.ok(format!("--group: {} exists, {waiting} entries wait", group.name));
+    let consumers = connection.send(&group.ask_consumers()).await?;
+    if !group.is_alone(&consumers) {
+        checks.note(
+            format!("--group: other consumers are at work in {}", group.name),
+            "each needs an --output and a --consumer of its own",
+        );
+    }
+    Ok(())
+}
