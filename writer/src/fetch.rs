@@ -11,7 +11,7 @@ use crate::names;
 use crate::run::{Ended, Handed};
 use metrics::counter;
 use resp::streams::{EntrySlice, XAutoClaim, XInfoStream};
-use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId};
+use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId, cmd};
 use service::{Connector, Failure, Health, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -29,6 +29,8 @@ const FIRST_COUNT: u64 = 1;
 const MAX_COUNT: u64 = 1000;
 /// How long a read blocks at most.
 const BLOCK: Duration = Duration::from_secs(2);
+/// How long a writer that is to stop waits for the answer to its last read; longer than the read waits in Redis.
+const LAST_ANSWER: Duration = Duration::from_secs(4);
 /// Foreign entries are logged at most so often.
 const FOREIGN_LOG: Duration = Duration::from_secs(60);
 
@@ -155,6 +157,8 @@ impl Fetch<'_> {
 struct Session<'s, 'a> {
     fetch: &'s mut Fetch<'a>,
     consumer: Consumer,
+    /// By which the read that waits in Redis can be ended.
+    client_id: Option<i64>,
     count: u64,
     claimed_at: Instant,
     /// Redis answered to what it was asked.
@@ -170,6 +174,7 @@ impl<'s, 'a> Session<'s, 'a> {
         Self {
             fetch,
             consumer,
+            client_id: None,
             count,
             claimed_at: Instant::now(),
             got_on: false,
@@ -193,6 +198,12 @@ impl<'s, 'a> Session<'s, 'a> {
     /// The group, the source record, and up to where the group has read.
     async fn prepare(&mut self) -> Result<StreamId, Broken> {
         let group = self.fetch.group;
+        self.client_id = match self.consumer.ask(&cmd("CLIENT").arg("ID")).await {
+            Ok(id) => id.value().as_int(),
+            // A user without the right to ask.
+            Err(error) if error.is_server() => None,
+            Err(error) => return Err(error.into()),
+        };
         match self.consumer.ask(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => {}
@@ -231,6 +242,7 @@ impl<'s, 'a> Session<'s, 'a> {
         let mut judged = false;
         loop {
             if self.fetch.shutdown.is_requested() {
+                self.take_last_answer().await?;
                 self.fetch.hand_over(true).await?;
                 return Ok(());
             }
@@ -283,11 +295,36 @@ impl<'s, 'a> Session<'s, 'a> {
             return Ok(self.consumer.read(None).await?);
         }
         let block = self.fetch.claim_idle.map_or(BLOCK, |idle| (idle / 2).clamp(Duration::from_millis(100), BLOCK));
-        // What comes in the moment of a shutdown stays pending, and is read when this consumer returns.
         tokio::select! {
             biased;
-            () = self.fetch.shutdown.requested() => Err(SHUTDOWN),
+            () = self.fetch.shutdown.requested() => Ok(None),
             batch = self.consumer.read(Some(block)) => Ok(batch?),
+        }
+    }
+
+    /// What Redis has given to this consumer, or is about to: one that is scaled away comes back never, and would leave it pending.
+    async fn take_last_answer(&mut self) -> Result<(), Broken> {
+        if !self.consumer.is_ahead() {
+            return Ok(());
+        }
+        let config = self.fetch.connector.config();
+        let answer = async {
+            // Where this is not allowed, the read that waits in Redis ends by itself.
+            if let Some(id) = self.client_id
+                && let Ok(mut connection) = Connection::connect(config).await
+            {
+                let _ = connection.send(&cmd("CLIENT").arg("UNBLOCK").arg(id.to_string())).await;
+            }
+            self.consumer.read(None).await
+        };
+        match tokio::time::timeout(LAST_ANSWER, answer).await {
+            Ok(Ok(Some(batch))) => self.take(batch.entries(), Came::New).await,
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => {
+                log::warn!("Redis does not answer; what it may have given to this consumer is read when it returns");
+                Ok(())
+            }
         }
     }
 

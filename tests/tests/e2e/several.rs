@@ -65,6 +65,28 @@ fn writers_scaled_from_one_to_three_to_one_under_load() {
 }
 
 #[test]
+fn a_writer_stopped_under_load_leaves_nothing_pending() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..400_000, 1));
+    rig.reader().once().run_ok();
+    // Each is another consumer, which never comes back.
+    for number in 0..8 {
+        let name = format!("gone-{number}");
+        let mut writer = writer(&rig, &name).start();
+        wait::until("it works", || e2e::rig::len(&output(&rig, &name)) > 10_000);
+        writer.stop();
+        assert_eq!(rig.pending(), 0, "after {name}");
+    }
+    assert!(rig.group_field("lag").int() > 0, "all were stopped while there was work");
+    // One that waits for entries ends as soon.
+    let mut idle = writer(&rig, "idle").start();
+    wait::until("it has nothing to do", || rig.group_field("lag").int() == 0 && rig.pending() == 0);
+    idle.stop();
+    let names: Vec<String> = (0..8).map(|number| format!("gone-{number}")).chain(["idle".to_owned()]).collect();
+    merge_is_identical(&rig, &names.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_writer_killed_for_good_is_taken_over() {
     let seed = e2e::seed();
     let rig = Rig::new();
