@@ -307,8 +307,8 @@ pub fn replies(data: &[u8]) {
     }
 }
 
-fn typed<C: Command<Reply: std::fmt::Debug>>(command: &C, frame: &Frame, sound: impl FnOnce(&C::Reply)) {
-    match command.decode(frame.clone()) {
+fn typed<C: Command<Reply: std::fmt::Debug>>(_: &C, frame: &Frame, sound: impl FnOnce(&C::Reply)) {
+    match C::decode(frame.clone()) {
         Ok(reply) => {
             let _ = format!("{reply:?}");
             sound(&reply);
