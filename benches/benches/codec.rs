@@ -3,7 +3,7 @@
 use benches::read_group_reply;
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use resp::streams::{GroupFrom, XAdd, XReadGroup};
+use resp::streams::{XAdd, XReadGroup};
 use resp::{Command, Decoder, Limits, RespCodec, StreamId};
 use std::hint::black_box;
 use tokio_util::codec::Encoder;
@@ -14,13 +14,12 @@ fn decode(criterion: &mut Criterion) {
         let reply = read_group_reply(entries, size);
         group.throughput(Throughput::Bytes(reply.len() as u64));
         group.bench_function(format!("{entries} x {size} B"), |bencher| {
-            let command = XReadGroup::new("writers", "bench", "line_stream", GroupFrom::New);
             let mut decoder = Decoder::new(Limits::default());
             bencher.iter_batched(
                 || reply.clone(),
                 |mut bytes| {
                     let Ok(Some(frame)) = decoder.decode(&mut bytes) else { return 0 };
-                    let Ok(entries) = command.decode(frame) else { return 0 };
+                    let Ok(entries) = XReadGroup::decode(frame) else { return 0 };
                     entries.entries().iter().filter_map(|e| e.field(b"line")).map(<[u8]>::len).sum()
                 },
                 BatchSize::SmallInput,

@@ -17,7 +17,7 @@ use benches::{Case, Rounds, read_group_reply};
 use bytes::{Bytes, BytesMut};
 use redis::FromRedisValue;
 use redis_protocol::resp3::types::BytesFrame;
-use resp::streams::{GroupFrom, XReadGroup};
+use resp::streams::XReadGroup;
 use resp::{Command, Decoder, Limits, StreamId};
 
 /// As much as a read from a socket brings.
@@ -62,14 +62,13 @@ fn repeat<'a>(times: u32, expected: usize, mut decode: impl FnMut() -> usize + '
 }
 
 fn ours(reply: Bytes, chunk: usize) -> impl FnMut() -> usize {
-    let command = XReadGroup::new("writers", "bench", "line_stream", GroupFrom::New);
     let mut decoder = Decoder::new(Limits::default());
     let mut buffer = BytesMut::new();
     move || {
         for chunk in reply.chunks(chunk) {
             buffer.extend_from_slice(chunk);
             if let Some(frame) = decoder.decode(&mut buffer).unwrap() {
-                let entries = command.decode(frame).unwrap();
+                let entries = XReadGroup::decode(frame).unwrap();
                 return entries
                     .entries()
                     .iter()

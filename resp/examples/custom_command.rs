@@ -27,7 +27,7 @@ impl Command for ExpireOnce<'_> {
         out.arg("NX");
     }
 
-    fn decode(&self, frame: Frame) -> Result<bool, Error> {
+    fn decode(frame: Frame) -> Result<bool, Error> {
         frame.value().as_bool().ok_or_else(|| Error::unexpected_reply("0 or 1", frame.value()))
     }
 }

@@ -81,7 +81,7 @@ impl Command for Cmd {
         command::is_shareable(&first) && command::is_shareable(&first_two)
     }
 
-    fn decode(&self, frame: Frame) -> Result<Frame, Error> {
+    fn decode(frame: Frame) -> Result<Frame, Error> {
         Ok(frame)
     }
 }

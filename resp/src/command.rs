@@ -32,12 +32,13 @@ pub trait Command {
         is_shareable(self.name())
     }
 
-    /// Makes the typed reply from a frame that is no error.
+    /// Makes the typed reply from a frame that is no error. The command itself is not asked: it may be gone by then, and what a reply
+    /// means is seen from its shape.
     ///
     /// # Errors
     ///
     /// When the reply has a shape that the command does not know.
-    fn decode(&self, frame: Frame) -> Result<Self::Reply, Error>;
+    fn decode(frame: Frame) -> Result<Self::Reply, Error>;
 }
 
 impl<C: Command + ?Sized> Command for &C {
@@ -59,8 +60,8 @@ impl<C: Command + ?Sized> Command for &C {
         (**self).is_shareable()
     }
 
-    fn decode(&self, frame: Frame) -> Result<Self::Reply, Error> {
-        (**self).decode(frame)
+    fn decode(frame: Frame) -> Result<Self::Reply, Error> {
+        C::decode(frame)
     }
 }
 
@@ -111,10 +112,7 @@ pub(crate) fn encode<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) {
 
 /// The typed reply of a command, or the error that the server sent instead.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
-    frame
-        .into_result()
-        .and_then(|frame| command.decode(frame))
-        .map_err(|error| error.during(command.name(), command.key()))
+    frame.into_result().and_then(C::decode).map_err(|error| error.during(command.name(), command.key()))
 }
 
 /// How long a blocking command may wait in the server.

@@ -234,10 +234,7 @@ impl Error {
     /// Adds what was being done, unless an inner call said it already.
     pub(crate) fn during(mut self, command: &str, key: Option<&[u8]>) -> Self {
         if self.0.doing.is_empty() {
-            self.0.doing = match key {
-                Some(key) => format!("{command} {}", key.escape_ascii()),
-                None => command.to_owned(),
-            };
+            self.0.doing = doing(command, key);
         }
         self
     }
@@ -289,6 +286,14 @@ impl Error {
     #[must_use]
     pub fn is_server(&self) -> bool {
         !self.0.code.is_empty()
+    }
+}
+
+/// What a command does, as errors say it.
+pub(crate) fn doing(command: &str, key: Option<&[u8]>) -> String {
+    match key {
+        Some(key) => format!("{command} {}", key.escape_ascii()),
+        None => command.to_owned(),
     }
 }
 

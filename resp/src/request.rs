@@ -27,7 +27,7 @@ use crate::number::Backwards;
 ///         }
 ///     }
 ///
-///     fn decode(&self, frame: Frame) -> Result<i64, Error> {
+///     fn decode(frame: Frame) -> Result<i64, Error> {
 ///         frame.value().as_int().ok_or_else(|| Error::unexpected_reply("an integer", frame.value()))
 ///     }
 /// }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use bytes::BytesMut;
-use resp::streams::{GroupFrom, XAck, XAdd, XReadGroup};
+use resp::streams::{XAck, XAdd, XReadGroup};
 use resp::{Command, Decoder, RespCodec, StreamId};
 use tokio_util::codec::Encoder;
 
@@ -28,13 +28,12 @@ fn reply(entries: usize) -> String {
 
 #[test]
 fn no_allocation_an_entry() {
-    let read = XReadGroup::new("g", "c", "s", GroupFrom::New);
     let mut decoder = Decoder::default();
     let allocations = |decoder: &mut Decoder, entries: usize| {
         let mut buf = BytesMut::from(reply(entries).as_bytes());
         counted(|| {
             let frame = decoder.decode(&mut buf).unwrap().unwrap();
-            let reply = Command::decode(&read, frame).unwrap();
+            let reply = XReadGroup::decode(frame).unwrap();
             let bytes: usize = reply.entries().into_iter().map(|entry| entry.field(b"line").unwrap().len()).sum();
             assert_eq!(bytes, 5 * entries);
         })
@@ -101,7 +100,7 @@ fn a_header_allocates_next_to_nothing() {
         "$536870912\r\n",
         "*67108864\r\n",
         "%33554432\r\n",
-        "*67108864\r\n*67108864\r\n",
+        "*33554432\r\n*33554432\r\n",
         "=536870912\r\nt",
         "$?\r\n;536870912\r\n",
     ] {

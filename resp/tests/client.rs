@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen, XRange};
-use resp::{Backoff, Client, ClientOptions, ErrorKind, Event, Pipeline, Sent, Transaction, cmd};
+use resp::{Backoff, Client, ClientOptions, ErrorKind, Event, Pipeline, Sent, StreamId, Transaction, cmd};
 use support::Server;
 
 async fn echo(client: &Client, text: &str) -> String {
@@ -69,12 +69,27 @@ async fn errors_pipelines_and_transactions() {
     let error = client.send(&XLen::new("text")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongType);
 
+    // What a command borrows need not outlive its turn.
+    let (mut pipeline, mut slots) = (Pipeline::new(), Vec::new());
+    for n in 0..10 {
+        let (key, value) = (format!("loop{}", n % 2), n.to_string());
+        let fields = [("n", value.as_bytes())];
+        slots.push((n, pipeline.add(XAdd::new(&key, StreamId::new(1, n + 1), &fields))));
+    }
+    let mut replies = client.run(&pipeline).await.unwrap();
+    for (n, slot) in slots {
+        assert_eq!(replies.take(slot.clone()).unwrap(), Some(StreamId::new(1, n + 1)));
+        let error = replies.take(slot).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().starts_with("XADD loop")), (ErrorKind::Usage, true), "{error}");
+    }
+
     let mut pipeline = Pipeline::new();
     let wrong = pipeline.add(XLen::new("text"));
     let added = pipeline.add(XAdd::new("s", AddId::Auto, &[("a", "b")]));
     let mut replies = client.run(&pipeline).await.unwrap();
     assert!(replies.take(added).unwrap().is_some());
-    assert_eq!(replies.take(wrong).unwrap_err().kind(), ErrorKind::WrongType);
+    let error = replies.take(wrong).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().starts_with("XLEN text: ")), (ErrorKind::WrongType, true), "{error}");
     assert_eq!(client.run(&Pipeline::new()).await.unwrap().frames().count(), 0);
 
     // Many at once: nothing comes between MULTI and EXEC.

@@ -50,7 +50,7 @@ fn of_ours(value: Value<'_>) -> Meaning {
         Kind::SimpleError => Meaning::Error(bytes()),
         Kind::Integer => Meaning::Int(value.as_int().unwrap()),
         Kind::BulkString => Meaning::Bulk(bytes()),
-        Kind::StreamedString => Meaning::Bulk(value.to_bytes().unwrap().into_owned()),
+        Kind::StreamedString => Meaning::Bulk(value.as_bytes().unwrap().to_vec()),
         Kind::Array => Meaning::Array(parts()),
         Kind::BulkError => Meaning::BulkError(bytes()),
         Kind::Boolean => Meaning::Bool(value.as_bool().unwrap()),

@@ -1,10 +1,12 @@
 //! Many commands in one round trip.
 
+use std::fmt;
+
 use bytes::BytesMut;
 
 use super::Connection;
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request};
+use crate::{Error, ErrorKind, Frame, Kind, Request, error};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -20,7 +22,7 @@ impl Command for Word {
         out.command(self.0, 0);
     }
 
-    fn decode(&self, frame: Frame) -> Result<Frame, Error> {
+    fn decode(frame: Frame) -> Result<Frame, Error> {
         Ok(frame)
     }
 }
@@ -146,6 +148,8 @@ impl Connection {
 
 /// Commands that are sent together, in one round trip; others may come between them.
 ///
+/// A command is encoded when it is added, so what it borrows need not live any longer.
+///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use resp::streams::{XAck, XLen};
@@ -156,6 +160,19 @@ impl Connection {
 /// let length = pipeline.add(XLen::new("events"));
 /// let mut replies = connection.run(&pipeline).await?;
 /// println!("{} acknowledged of {}", replies.take(acknowledged)?, replies.take(length)?);
+///
+/// // Many at once: each made of what lives in its turn of the loop only.
+/// use resp::streams::{AddId, XAdd};
+/// let mut pipeline = Pipeline::new();
+/// let mut slots = Vec::new();
+/// for n in 0..100 {
+///     let number = n.to_string();
+///     slots.push(pipeline.add(XAdd::new("events", AddId::Auto, &[("number", &number)])));
+/// }
+/// let mut replies = connection.run(&pipeline).await?;
+/// for slot in slots {
+///     println!("added as {:?}", replies.take(slot)?);
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -176,15 +193,15 @@ impl Pipeline {
         Self::default()
     }
 
-    /// Adds a command. The slot is where its reply will be.
-    pub fn add<C: Command>(&mut self, command: C) -> Slot<C> {
+    /// Adds a command: by value or by reference. The slot is where its reply will be.
+    pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
         command::encode(&command, &mut self.encoded);
         if self.commands == 0 {
             self.first = self.encoded.len();
         }
         self.commands += 1;
         self.not_shareable |= !command.is_shareable();
-        Slot { index: self.commands - 1, command }
+        Slot { index: self.commands - 1, doing: error::doing(command.name(), command.key()), decode: C::decode }
     }
 
     /// How many commands there are.
@@ -242,8 +259,8 @@ impl Transaction {
         Self::default()
     }
 
-    /// Adds a command. The slot is where its reply will be.
-    pub fn add<C: Command>(&mut self, command: C) -> Slot<C> {
+    /// Adds a command: by value or by reference. The slot is where its reply will be.
+    pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
         self.pipeline.add(command)
     }
 
@@ -265,7 +282,7 @@ impl Transaction {
     }
 
     /// The commands between `MULTI` and `EXEC`.
-    pub(crate) fn to_pipeline(&self) -> (Pipeline, Slot<Word>) {
+    pub(crate) fn to_pipeline(&self) -> (Pipeline, Slot<Frame>) {
         let mut pipeline = Pipeline::new();
         pipeline.add(MULTI);
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
@@ -277,11 +294,24 @@ impl Transaction {
     }
 }
 
-/// The place of one command's reply in the [`Replies`] of its pipeline or transaction.
-#[derive(Clone, Debug)]
-pub struct Slot<C> {
+/// The place of one command's reply, of type `R`, in the [`Replies`] of its pipeline or transaction. It borrows nothing.
+pub struct Slot<R> {
     index: usize,
-    command: C,
+    /// The command and its key, for errors.
+    doing: String,
+    decode: fn(Frame) -> Result<R, Error>,
+}
+
+impl<R> Clone for Slot<R> {
+    fn clone(&self) -> Self {
+        Self { index: self.index, doing: self.doing.clone(), decode: self.decode }
+    }
+}
+
+impl<R> fmt::Debug for Slot<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slot({}, {:?})", self.index, self.doing)
+    }
 }
 
 /// The replies of a [`Pipeline`] or [`Transaction`].
@@ -296,7 +326,7 @@ impl Replies {
     }
 
     /// Of the replies to a transaction, those of the commands in it.
-    pub(crate) fn into_exec(mut self, exec: Slot<Word>, commands: usize) -> Result<Option<Self>, Error> {
+    pub(crate) fn into_exec(mut self, exec: Slot<Frame>, commands: usize) -> Result<Option<Self>, Error> {
         let result = self.take(exec);
         // Why EXEC was refused was said before.
         for reply in self.frames() {
@@ -321,13 +351,13 @@ impl Replies {
     ///
     /// An error reply, or ([`ErrorKind::Usage`]) the slot is of another pipeline.
     #[expect(clippy::needless_pass_by_value, reason = "a reply can be taken once")]
-    pub fn take<C: Command>(&mut self, slot: Slot<C>) -> Result<C::Reply, Error> {
-        match self.replies.get_mut(slot.index).and_then(Option::take) {
-            Some(frame) => command::decode(&slot.command, frame),
-            None => {
-                Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline").during(slot.command.name(), None))
-            }
-        }
+    pub fn take<R>(&mut self, slot: Slot<R>) -> Result<R, Error> {
+        let frame = self.replies.get_mut(slot.index).and_then(Option::take);
+        frame
+            .ok_or_else(|| Error::new(ErrorKind::Usage, "the slot is of another pipeline"))
+            .and_then(Frame::into_result)
+            .and_then(slot.decode)
+            .map_err(|error| error.during(&slot.doing, None))
     }
 
     /// Whether all commands were executed, as far as their replies were not taken.

@@ -1,6 +1,7 @@
 use bytes::BytesMut;
 use memchr::memchr2;
 
+use super::extra::Extra;
 use super::frame::Frame;
 use super::header::{self, Length};
 use super::node::{Kind, Node};
@@ -39,8 +40,10 @@ pub struct Decoder {
     needed: usize,
     /// The tape of the current frame.
     nodes: Vec<Node>,
-    /// Where on the tape the value begins that an attribute at the top describes.
-    root: usize,
+    /// Attributes and streamed strings of the current frame, if there are any.
+    extra: Option<Box<Extra>>,
+    /// How long the frame may become: what its tape will take is taken off.
+    budget: usize,
     /// The innermost aggregate that is not complete yet.
     top: Open,
     /// Those around it, innermost last; the frame itself comes first.
@@ -78,6 +81,9 @@ const MAX_GROWTH: usize = 64;
 /// A tape is not started with more nodes than this (384 KiB), however long the last one was.
 const MAX_TAPE_START: usize = 32 * 1024;
 
+/// What a value takes on the tape, in bytes.
+const NODE: usize = size_of::<Node>();
+
 /// What one step at the current position found.
 enum Step {
     /// A value without children, with its node and the position behind it.
@@ -94,13 +100,15 @@ impl Decoder {
     /// A decoder with limits of its own.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
+        let limits = limits.effective();
         Self {
-            limits: limits.effective(),
+            limits,
             pos: 0,
             scanned: 0,
             needed: 0,
             nodes: Vec::new(),
-            root: 0,
+            extra: None,
+            budget: limits.frame,
             top: Open::FRAME,
             outer: Vec::new(),
             last_tape: 0,
@@ -147,8 +155,13 @@ impl Decoder {
             Ok(None) if self.needed == 0 => {
                 let bytes = buf.split_to(self.pos).freeze();
                 self.last_tape = self.nodes.len();
-                let nodes = std::mem::take(&mut self.nodes);
-                let frame = Frame::tree(bytes, nodes, self.root);
+                let mut nodes = std::mem::take(&mut self.nodes);
+                let mut extra = self.extra.take();
+                let bytes = match &mut extra {
+                    Some(extra) => extra.attach(bytes, &mut nodes),
+                    None => bytes,
+                };
+                let frame = Frame::tree(bytes, nodes, extra);
                 self.restart();
                 Ok(Some(frame))
             }
@@ -159,6 +172,7 @@ impl Decoder {
             Err(error) => {
                 self.failed = Some(error);
                 self.nodes = Vec::new();
+                self.extra = None;
                 Err(error)
             }
         }
@@ -171,7 +185,7 @@ impl Decoder {
             return;
         }
         self.estimated = buf.len();
-        let most = buf.len().saturating_mul(MAX_GROWTH).min(self.limits.frame);
+        let most = buf.len().saturating_mul(MAX_GROWTH).min(self.budget);
         buf.reserve(self.expected().min(most).saturating_sub(buf.len()));
     }
 
@@ -207,7 +221,7 @@ impl Decoder {
         self.scanned = 0;
         self.needed = 0;
         self.estimated = 0;
-        self.root = 0;
+        self.budget = self.limits.frame;
         self.top = Open::FRAME;
         self.outer.clear();
     }
@@ -215,52 +229,71 @@ impl Decoder {
     /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that is one scalar is returned
     /// and needs no tape.
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
-        // What lies behind the longest frame is not looked at, so that it makes no difference how much of it has come.
-        let buf = buf.get(..self.limits.frame).unwrap_or(buf);
         loop {
             self.run(buf)?;
             if self.outer.is_empty() && self.top.missing == 0 {
                 self.needed = 0;
                 return Ok(None);
             }
-            match self.step(buf)? {
+            // What lies behind the longest frame is not looked at, so that it makes no difference how much of it has come.
+            match self.step(buf.get(..self.budget).unwrap_or(buf))? {
                 Step::Partial(needed) => {
                     self.needed = needed;
-                    if needed > self.limits.frame {
+                    if needed > self.budget {
                         return Err(ProtocolError::FrameTooLong);
                     }
                     return Ok(None);
                 }
                 Step::Scalar(node, end) => {
                     self.pos = end;
-                    if self.outer.is_empty() && self.nodes.is_empty() {
+                    if self.outer.is_empty() && self.extra.is_none() {
                         return Ok(Some(node));
                     }
                     self.nodes.push(node);
                     self.top.missing -= 1;
+                    if self.top.streamed {
+                        self.spend(NODE)?;
+                    }
                 }
                 Step::Header(kind, length, end) => {
+                    let own = match kind {
+                        // One that its parent did not count, and its place in the list of attributes.
+                        Kind::Attribute => 2,
+                        _ => usize::from(self.top.streamed),
+                    };
                     self.begin(kind, length)?;
                     self.pos = end;
+                    let children = if self.top.streamed { 0 } else { self.top.total as usize };
+                    self.spend(NODE.saturating_mul(own + children))?;
                 }
                 Step::End(end) => {
                     self.pos = end;
-                    self.end_streamed()?;
+                    self.end_streamed(buf)?;
                 }
             }
             self.close()?;
         }
     }
 
+    /// Takes memory off what the frame may still take.
+    fn spend(&mut self, bytes: usize) -> Result<(), ProtocolError> {
+        self.budget = self.budget.saturating_sub(bytes);
+        if self.pos > self.budget { Err(ProtocolError::FrameTooLong) } else { Ok(()) }
+    }
+
     /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers send. All else is left to
     /// [`step`](Self::step), which also knows what is wrong.
     #[inline]
     fn run(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
-        if self.outer.is_empty() || self.top.kind == Kind::StreamedString {
+        // What is streamed is counted child by child.
+        if self.outer.is_empty() || self.top.streamed {
             return Ok(());
         }
         let Self { nodes, outer, limits, .. } = self;
         let (mut pos, mut top) = (self.pos, self.top);
+        let buf = buf.get(..self.budget).unwrap_or(buf);
+        // What the tape may take as long as all bytes that are here belong to the frame.
+        let mut spare = self.budget - buf.len();
         loop {
             match buf.get(pos) {
                 Some(b'$') => {
@@ -278,6 +311,8 @@ impl Decoder {
                     if len == 0 || len > limits.aggregate || outer.len() >= limits.depth {
                         break;
                     }
+                    let Some(left) = spare.checked_sub(len.saturating_mul(NODE)) else { break };
+                    spare = left;
                     outer.push(top);
                     let node = nodes.len() as u32;
                     top = Open {
@@ -304,13 +339,14 @@ impl Decoder {
                     top = parent;
                     top.missing -= 1;
                 }
-                if outer.is_empty() || top.missing == 0 {
+                if outer.is_empty() || top.missing == 0 || top.streamed {
                     break;
                 }
             }
         }
         self.pos = pos;
         self.top = top;
+        self.budget = spare + buf.len();
         self.close()
     }
 
@@ -340,7 +376,7 @@ impl Decoder {
     }
 
     /// Ends a streamed aggregate or string.
-    fn end_streamed(&mut self) -> Result<(), ProtocolError> {
+    fn end_streamed(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         let top = self.top;
         if !top.streamed {
             return Err(ProtocolError::UnexpectedChunk);
@@ -354,7 +390,26 @@ impl Decoder {
         }
         self.top.missing = 0;
         self.top.streamed = false;
-        Ok(())
+        if top.kind == Kind::StreamedString { self.join(top.node as usize + 1, buf) } else { Ok(()) }
+    }
+
+    /// Adds the node that says where a streamed string lies in one piece, behind those of its chunks.
+    fn join(&mut self, first: usize, buf: &[u8]) -> Result<(), ProtocolError> {
+        let joined = match self.nodes.get(first..).unwrap_or_default() {
+            [] => Node { a: 0, b: 0, kind: Kind::BulkString },
+            [chunk] => *chunk,
+            chunks => {
+                let joined = &mut self.extra.get_or_insert_default().joined;
+                let start = joined.len();
+                for chunk in chunks {
+                    let at = chunk.a as usize;
+                    joined.extend_from_slice(buf.get(at..at + chunk.b as usize).unwrap_or_default());
+                }
+                Node { a: start as u32, b: (joined.len() - start) as u32, kind: Kind::BulkString }
+            }
+        };
+        self.nodes.push(joined);
+        self.spend(NODE + joined.b as usize)
     }
 
     /// Ends the aggregates that have all their children, from the innermost.
@@ -367,15 +422,13 @@ impl Decoder {
             let closed = std::mem::replace(&mut self.top, parent);
             let start = closed.node as usize;
             if closed.kind == Kind::Attribute {
-                // An attribute is no value of its own: its parent still misses as many. Only those of the whole frame are kept.
-                if !self.outer.is_empty() {
-                    self.nodes.truncate(start);
-                    continue;
-                }
-                self.root = self.nodes.len();
-            } else {
-                self.top.missing -= 1;
+                // An attribute is no value of its own: its parent still misses as many.
+                let attribute = self.nodes.get(start..).unwrap_or_default();
+                self.extra.get_or_insert_default().attributes.add(start, attribute);
+                self.nodes.truncate(start);
+                continue;
             }
+            self.top.missing -= 1;
             let span = self.nodes.len() - start;
             if let Some(node) = self.nodes.get_mut(start) {
                 node.b = span as u32;

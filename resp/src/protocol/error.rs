@@ -36,7 +36,7 @@ pub enum ProtocolError {
     BulkTooLong,
     /// An aggregate has more elements than [`Limits::aggregate`](crate::Limits::aggregate).
     AggregateTooLong,
-    /// A frame is longer than [`Limits::frame`](crate::Limits::frame).
+    /// A frame takes more memory than [`Limits::frame`](crate::Limits::frame).
     FrameTooLong,
     /// A reply came that no command asked for.
     UnexpectedReply,
@@ -62,7 +62,7 @@ impl fmt::Display for ProtocolError {
             Self::TooDeep => "aggregates nest deeper than the limit",
             Self::BulkTooLong => "a string is longer than the limit",
             Self::AggregateTooLong => "an aggregate has more elements than the limit",
-            Self::FrameTooLong => "a frame is longer than the limit",
+            Self::FrameTooLong => "a frame takes more memory than the limit",
             Self::UnexpectedReply => "a reply came that no command asked for",
         };
         f.write_str(text)

@@ -3,8 +3,9 @@ use std::slice;
 
 use bytes::Bytes;
 
+use super::extra::Extra;
 use super::node::{Kind, Node};
-use super::value::{Children, Pairs, Value};
+use super::value::{Pairs, Value};
 
 /// One complete RESP frame: its bytes, shared with the read buffer, and what they mean.
 ///
@@ -20,8 +21,8 @@ pub struct Frame {
 enum Tape {
     /// Most replies are one scalar: no memory of their own.
     Scalar(Node),
-    /// Everything else; the value begins at `root`, attributes before it.
-    Tree { nodes: Vec<Node>, root: usize },
+    /// Everything else.
+    Tree { nodes: Vec<Node>, extra: Option<Box<Extra>> },
 }
 
 /// Stands in for a value that is not there, which cannot happen in a frame that the decoder made.
@@ -32,8 +33,8 @@ impl Frame {
         Self { bytes, tape: Tape::Scalar(node) }
     }
 
-    pub(super) const fn tree(bytes: Bytes, nodes: Vec<Node>, root: usize) -> Self {
-        Self { bytes, tape: Tape::Tree { nodes, root } }
+    pub(super) const fn tree(bytes: Bytes, nodes: Vec<Node>, extra: Option<Box<Extra>>) -> Self {
+        Self { bytes, tape: Tape::Tree { nodes, extra } }
     }
 
     pub(super) fn into_tape(self) -> Vec<Node> {
@@ -46,7 +47,14 @@ impl Frame {
     fn nodes(&self) -> &[Node] {
         match &self.tape {
             Tape::Scalar(node) => slice::from_ref(node),
-            Tape::Tree { nodes, root } => nodes.get(*root..).unwrap_or_default(),
+            Tape::Tree { nodes, .. } => nodes,
+        }
+    }
+
+    fn extra(&self) -> Option<&Extra> {
+        match &self.tape {
+            Tape::Tree { extra, .. } => extra.as_deref(),
+            Tape::Scalar(_) => None,
         }
     }
 
@@ -78,11 +86,35 @@ impl Frame {
     /// The pairs of the attributes (`|`) that came before the value; usually none.
     #[must_use]
     pub fn attributes(&self) -> Pairs<'_> {
-        let nodes = match &self.tape {
-            Tape::Scalar(_) => &[],
-            Tape::Tree { nodes, root } => nodes.get(..*root).unwrap_or_default(),
+        self.attributes_of(self.value())
+    }
+
+    /// The pairs of the attributes (`|`) that came before a value in this frame; usually none. Attributes in attributes are not kept.
+    ///
+    /// ```
+    /// # use bytes::BytesMut;
+    /// # use resp::Decoder;
+    /// let wire = "*2\r\n:1\r\n|1\r\n+ttl\r\n:3600\r\n:2\r\n";
+    /// let frame = Decoder::default().decode(&mut BytesMut::from(wire))?.expect("complete");
+    /// for element in frame.value().children() {
+    ///     let ttl = frame.attributes_of(element).next().and_then(|(_, value)| value.as_int());
+    ///     assert_eq!(ttl, if element.as_int() == Some(2) { Some(3600) } else { None });
+    /// }
+    /// # Ok::<(), resp::ProtocolError>(())
+    /// ```
+    #[must_use]
+    pub fn attributes_of<'a>(&'a self, value: Value<'a>) -> Pairs<'a> {
+        let found = self.extra().filter(|_| self.contains(value));
+        let pairs = match found.and_then(|extra| extra.attributes.of(self.place_of(value))) {
+            Some((attribute, below)) => Value::new(&self.bytes, attribute, below),
+            None => Value::new(&[], &NOTHING, &[]),
         };
-        Pairs::new(Children::of_attributes(&self.bytes, nodes))
+        pairs.pairs()
+    }
+
+    /// Whether a value lies on this frame's tape.
+    fn contains(&self, value: Value<'_>) -> bool {
+        self.nodes().as_ptr_range().contains(&std::ptr::from_ref(value.node))
     }
 
     /// The type of the value.
@@ -94,8 +126,8 @@ impl Frame {
 
     /// The frame as it came over the wire.
     #[must_use]
-    pub const fn as_wire(&self) -> &Bytes {
-        &self.bytes
+    pub fn as_wire(&self) -> &Bytes {
+        self.extra().and_then(|extra| extra.wire.as_ref()).unwrap_or(&self.bytes)
     }
 
     /// A value's bytes as a [`Bytes`] that shares the frame's buffer. Copies only when the value is not of this frame; empty
@@ -130,9 +162,14 @@ impl Frame {
     pub fn extract(&self, value: Value<'_>) -> Self {
         if !std::ptr::eq(value.bytes, &raw const *self.bytes) {
             // A value of another frame has offsets that mean nothing here.
-            return Self { bytes: Bytes::copy_from_slice(value.bytes), tape: value.to_tape() };
+            return Self { bytes: Bytes::copy_from_slice(value.bytes), tape: value.to_tape(None) };
         }
-        Self { bytes: self.bytes.clone(), tape: value.to_tape() }
+        let extra = self.extra().filter(|_| self.contains(value)).and_then(|extra| {
+            let attributes = extra.attributes.within(self.place_of(value), value.node.span());
+            let extra = Extra { attributes, joined: Vec::new(), wire: extra.wire.clone() };
+            (extra.wire.is_some() || !extra.attributes.is_empty()).then(|| Box::new(extra))
+        });
+        Self { bytes: self.bytes.clone(), tape: value.to_tape(extra) }
     }
 
     /// Turns an error frame into an [`Error`](crate::Error).
@@ -146,15 +183,15 @@ impl Frame {
 }
 
 impl Value<'_> {
-    fn to_tape(self) -> Tape {
+    fn to_tape(self, extra: Option<Box<Extra>>) -> Tape {
         let span = self.node.span();
-        if span == 1 && !self.kind().is_aggregate() {
+        if span == 1 && !self.kind().is_aggregate() && extra.is_none() {
             return Tape::Scalar(*self.node);
         }
         let mut nodes = Vec::with_capacity(span);
         nodes.push(*self.node);
         nodes.extend_from_slice(self.below.get(..span - 1).unwrap_or_default());
-        Tape::Tree { nodes, root: 0 }
+        Tape::Tree { nodes, extra }
     }
 }
 

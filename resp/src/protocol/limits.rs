@@ -18,8 +18,8 @@ pub struct Limits {
     pub bulk: usize,
     /// Most elements in one aggregate; a map's keys and values count one each. Default 64 Mi.
     pub aggregate: usize,
-    /// Longest frame in bytes, everything that it contains included. Default 1 GiB; at most 4 GiB - 1. What a frame means takes 12 bytes a
-    /// value beside it, so a hostile peer, whose values have 3 or 4 bytes each, can make a decoder hold four to five times as much.
+    /// Most memory for a frame, in bytes: its own bytes, and 12 bytes for each value in it (and once more the content of
+    /// streamed strings). Default 1 GiB; at most 4 GiB - 1. Buffers that grow can for a while have twice the room.
     pub frame: usize,
 }
 
@@ -45,7 +45,7 @@ impl Limits {
         self
     }
 
-    /// Sets the longest frame, in bytes.
+    /// Sets the most memory for a frame, in bytes.
     #[must_use]
     pub const fn frame(mut self, bytes: usize) -> Self {
         self.frame = bytes;

@@ -3,6 +3,7 @@
 mod codec;
 mod decoder;
 mod error;
+mod extra;
 mod frame;
 mod header;
 mod limits;

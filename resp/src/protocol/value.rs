@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::fmt;
 
 use super::decoder::parse_double;
@@ -48,17 +47,33 @@ impl<'a> Value<'a> {
         matches!(self.node.kind, Kind::Null)
     }
 
-    /// The content of a string, number, boolean or error; `None` for null and for everything with children.
+    /// The content of a string (in one piece, also when it came in chunks), number, boolean or error; `None` for null and for
+    /// everything that has elements.
     #[must_use]
     #[inline]
     pub fn as_bytes(self) -> Option<&'a [u8]> {
-        if self.node.kind.is_aggregate() || self.is_null() { None } else { Some(self.text()) }
+        if self.node.kind.is_aggregate() || self.is_null() { self.joined() } else { Some(self.content(self.node)) }
+    }
+
+    /// A streamed string in one piece.
+    #[cold]
+    fn joined(self) -> Option<&'a [u8]> {
+        if self.kind() != Kind::StreamedString {
+            return None;
+        }
+        // Its last node, behind those of the chunks, says where.
+        self.below.get(self.node.span().checked_sub(2)?).map(|joined| self.content(joined))
     }
 
     #[inline]
     fn text(self) -> &'a [u8] {
-        let start = self.node.a as usize;
-        self.bytes.get(start..start + self.node.b as usize).unwrap_or_default()
+        if self.kind() == Kind::StreamedString { self.joined().unwrap_or_default() } else { self.content(self.node) }
+    }
+
+    #[inline]
+    fn content(self, node: &Node) -> &'a [u8] {
+        let start = node.a as usize;
+        self.bytes.get(start..start + node.b as usize).unwrap_or_default()
     }
 
     /// The content as text, when it is UTF-8.
@@ -67,23 +82,13 @@ impl<'a> Value<'a> {
         std::str::from_utf8(self.as_bytes()?).ok()
     }
 
-    /// The content of a string, joined when it came in chunks; `None` for anything that is no string.
-    #[must_use]
-    pub fn to_bytes(self) -> Option<Cow<'a, [u8]>> {
-        match self.kind() {
-            Kind::StreamedString => {
-                Some(Cow::Owned(self.children().filter_map(Value::as_bytes).collect::<Vec<_>>().concat()))
-            }
-            Kind::BulkString | Kind::SimpleString | Kind::VerbatimString => Some(Cow::Borrowed(self.text())),
-            _ => None,
-        }
-    }
-
     /// The number, of an integer or of a string or big number that says one.
     #[must_use]
     pub fn as_int(self) -> Option<i64> {
         match self.kind() {
-            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::BigNumber => number::parse_i64(self.text()),
+            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::StreamedString | Kind::BigNumber => {
+                number::parse_i64(self.text())
+            }
             _ => None,
         }
     }
@@ -92,7 +97,7 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_u64(self) -> Option<u64> {
         match self.kind() {
-            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::BigNumber => {
+            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::StreamedString | Kind::BigNumber => {
                 let text = self.text();
                 number::parse_u64(text.strip_prefix(b"+").unwrap_or(text))
             }
@@ -104,7 +109,9 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         match self.kind() {
-            Kind::Double | Kind::Integer | Kind::BulkString | Kind::SimpleString => parse_double(self.text()),
+            Kind::Double | Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::StreamedString => {
+                parse_double(self.text())
+            }
             _ => None,
         }
     }
@@ -178,20 +185,6 @@ pub struct Children<'a> {
     left: usize,
 }
 
-impl<'a> Children<'a> {
-    /// The children of several attributes one behind the other.
-    pub(super) fn of_attributes(bytes: &'a [u8], nodes: &'a [Node]) -> Self {
-        // One attribute before a value is the rule; further ones would begin with an attribute's node.
-        match nodes.split_first() {
-            Some((first, rest)) if first.kind == Kind::Attribute => {
-                let below = rest.get(..first.span() - 1).unwrap_or_default();
-                Self { bytes, nodes: below, left: first.a as usize }
-            }
-            _ => Self { bytes, nodes: &[], left: 0 },
-        }
-    }
-}
-
 impl<'a> Iterator for Children<'a> {
     type Item = Value<'a>;
 
@@ -225,7 +218,7 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    pub(super) const fn new(children: Children<'a>) -> Self {
+    const fn new(children: Children<'a>) -> Self {
         Self { children }
     }
 }

@@ -58,7 +58,7 @@ where
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+    fn decode(frame: Frame) -> Result<u64, Error> {
         reply::count(&frame)
     }
 }

@@ -153,7 +153,7 @@ impl<F: AsRef<[u8]>, V: AsRef<[u8]>> Command for XAdd<'_, F, V> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<Option<StreamId>, Error> {
+    fn decode(frame: Frame) -> Result<Option<StreamId>, Error> {
         if frame.value().is_null() { Ok(None) } else { reply::id(frame.value()).map(Some) }
     }
 }

@@ -126,7 +126,7 @@ impl Command for XAutoClaim<'_> {
         self.write(false, out);
     }
 
-    fn decode(&self, frame: Frame) -> Result<AutoClaimed, Error> {
+    fn decode(frame: Frame) -> Result<AutoClaimed, Error> {
         let (next, claimed, deleted) = parts(frame.value())?;
         let mut index = Vec::new();
         entry::index(&frame, reply::list(claimed)?, &mut index)?;
@@ -153,7 +153,7 @@ impl Command for XAutoClaimJustId<'_> {
         self.0.write(true, out);
     }
 
-    fn decode(&self, frame: Frame) -> Result<AutoClaimedIds, Error> {
+    fn decode(frame: Frame) -> Result<AutoClaimedIds, Error> {
         let (next, claimed, deleted) = parts(frame.value())?;
         Ok(AutoClaimedIds { next, ids: reply::ids(claimed)?, deleted })
     }

@@ -68,7 +68,7 @@ impl Command for XCfgSet<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<(), Error> {
+    fn decode(frame: Frame) -> Result<(), Error> {
         reply::ok(&frame)
     }
 }

@@ -168,7 +168,7 @@ where
         self.write(false, out);
     }
 
-    fn decode(&self, frame: Frame) -> Result<Entries, Error> {
+    fn decode(frame: Frame) -> Result<Entries, Error> {
         Entries::from_frame(frame)
     }
 }
@@ -195,7 +195,7 @@ where
         self.0.write(true, out);
     }
 
-    fn decode(&self, frame: Frame) -> Result<Vec<StreamId>, Error> {
+    fn decode(frame: Frame) -> Result<Vec<StreamId>, Error> {
         reply::ids(frame.value())
     }
 }

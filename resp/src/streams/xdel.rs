@@ -54,7 +54,7 @@ where
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+    fn decode(frame: Frame) -> Result<u64, Error> {
         reply::count(&frame)
     }
 }

@@ -65,7 +65,7 @@ where
         super::encode_ids(&self.ids, ids, out);
     }
 
-    fn decode(&self, frame: Frame) -> Result<Vec<Removed>, Error> {
+    fn decode(frame: Frame) -> Result<Vec<Removed>, Error> {
         Removed::list(&frame)
     }
 }

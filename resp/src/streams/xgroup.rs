@@ -103,7 +103,7 @@ impl Command for XGroupCreate<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<(), Error> {
+    fn decode(frame: Frame) -> Result<(), Error> {
         reply::ok(&frame)
     }
 }
@@ -168,7 +168,7 @@ impl Command for XGroupSetId<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<(), Error> {
+    fn decode(frame: Frame) -> Result<(), Error> {
         reply::ok(&frame)
     }
 }
@@ -214,7 +214,7 @@ impl Command for XGroupDestroy<'_> {
         out.arg(self.group);
     }
 
-    fn decode(&self, frame: Frame) -> Result<bool, Error> {
+    fn decode(frame: Frame) -> Result<bool, Error> {
         reply::flag(&frame)
     }
 }
@@ -266,7 +266,7 @@ impl Command for XGroupCreateConsumer<'_> {
         out.arg(self.consumer);
     }
 
-    fn decode(&self, frame: Frame) -> Result<bool, Error> {
+    fn decode(frame: Frame) -> Result<bool, Error> {
         reply::flag(&frame)
     }
 }
@@ -318,7 +318,7 @@ impl Command for XGroupDelConsumer<'_> {
         out.arg(self.consumer);
     }
 
-    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+    fn decode(frame: Frame) -> Result<u64, Error> {
         reply::count(&frame)
     }
 }

@@ -86,7 +86,7 @@ impl Command for XInfoStream<'_> {
         out.arg(self.key);
     }
 
-    fn decode(&self, frame: Frame) -> Result<StreamInfo, Error> {
+    fn decode(frame: Frame) -> Result<StreamInfo, Error> {
         let map = frame.value();
         let named = |name: &[u8]| map.get(name).filter(|entry| !entry.is_null());
         let (first, last) = (named(b"first-entry"), named(b"last-entry"));
@@ -168,7 +168,7 @@ impl Command for XInfoGroups<'_> {
         out.arg(self.key);
     }
 
-    fn decode(&self, frame: Frame) -> Result<Vec<GroupInfo>, Error> {
+    fn decode(frame: Frame) -> Result<Vec<GroupInfo>, Error> {
         maps(&frame)?
             .map(|map| {
                 Ok(GroupInfo {
@@ -240,7 +240,7 @@ impl Command for XInfoConsumers<'_> {
         out.arg(self.group);
     }
 
-    fn decode(&self, frame: Frame) -> Result<Vec<ConsumerInfo>, Error> {
+    fn decode(frame: Frame) -> Result<Vec<ConsumerInfo>, Error> {
         maps(&frame)?
             .map(|map| {
                 Ok(ConsumerInfo {

@@ -133,7 +133,7 @@ impl Command for XInfoStreamFull<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<FullStreamInfo, Error> {
+    fn decode(frame: Frame) -> Result<FullStreamInfo, Error> {
         let map = frame.value();
         let mut index = Vec::new();
         entry::index(&frame, list(map, b"entries")?, &mut index)?;

@@ -37,7 +37,7 @@ impl Command for XLen<'_> {
         out.arg(self.key);
     }
 
-    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+    fn decode(frame: Frame) -> Result<u64, Error> {
         reply::count(&frame)
     }
 }

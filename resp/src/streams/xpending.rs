@@ -72,7 +72,7 @@ impl Command for XPending<'_> {
         out.arg(self.group);
     }
 
-    fn decode(&self, frame: Frame) -> Result<PendingSummary, Error> {
+    fn decode(frame: Frame) -> Result<PendingSummary, Error> {
         let reply = frame.value();
         let wrong = || Error::unexpected_reply("count, first, last and consumers", reply);
         let mut parts = reply.children();
@@ -181,7 +181,7 @@ impl Command for XPendingEntries<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<Vec<PendingEntry>, Error> {
+    fn decode(frame: Frame) -> Result<Vec<PendingEntry>, Error> {
         let reply = frame.value();
         if !matches!(reply.kind(), Kind::Array | Kind::Null) {
             return Err(Error::unexpected_reply("pending entries", reply));

@@ -61,7 +61,7 @@ impl Command for XRange<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<Entries, Error> {
+    fn decode(frame: Frame) -> Result<Entries, Error> {
         Entries::from_frame(frame)
     }
 }

@@ -137,7 +137,7 @@ impl Command for XRead<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<StreamEntries, Error> {
+    fn decode(frame: Frame) -> Result<StreamEntries, Error> {
         StreamEntries::from_frame(frame)
     }
 }

@@ -156,7 +156,7 @@ impl Command for XReadGroup<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<StreamEntries, Error> {
+    fn decode(frame: Frame) -> Result<StreamEntries, Error> {
         StreamEntries::from_frame(frame)
     }
 }

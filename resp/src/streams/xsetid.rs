@@ -58,7 +58,7 @@ impl Command for XSetId<'_> {
         }
     }
 
-    fn decode(&self, frame: Frame) -> Result<(), Error> {
+    fn decode(frame: Frame) -> Result<(), Error> {
         reply::ok(&frame)
     }
 }

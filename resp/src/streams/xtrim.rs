@@ -46,7 +46,7 @@ impl Command for XTrim<'_> {
         self.trim.encode(out);
     }
 
-    fn decode(&self, frame: Frame) -> Result<u64, Error> {
+    fn decode(frame: Frame) -> Result<u64, Error> {
         reply::count(&frame)
     }
 }

@@ -1,0 +1,104 @@
+use bytes::{Bytes, BytesMut};
+
+use super::node::{Kind, Node};
+
+/// What few frames have: attributes, and streamed strings in one piece.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extra {
+    pub(super) attributes: Attributes,
+    /// Streamed strings of several chunks, one behind the other. In the end they lie behind the frame's bytes.
+    pub(super) joined: Vec<u8>,
+    /// The frame as it came, when it has joined strings behind it.
+    pub(super) wire: Option<Bytes>,
+}
+
+impl Extra {
+    /// Puts the joined strings behind the frame's bytes, where the tape can point to them.
+    pub(super) fn attach(&mut self, bytes: Bytes, nodes: &mut [Node]) -> Bytes {
+        if self.joined.is_empty() {
+            return bytes;
+        }
+        let mut both = BytesMut::with_capacity(bytes.len() + self.joined.len());
+        both.extend_from_slice(&bytes);
+        both.extend_from_slice(&self.joined);
+        self.joined = Vec::new();
+        move_joined(nodes, bytes.len());
+        move_joined(&mut self.attributes.nodes, bytes.len());
+        let both = both.freeze();
+        self.wire = Some(both.slice(..bytes.len()));
+        both
+    }
+}
+
+/// Says where joined strings lie: before, they were counted from the first one.
+fn move_joined(nodes: &mut [Node], by: usize) {
+    for place in 0..nodes.len() {
+        let Some(Node { a: 2.., b: span, kind: Kind::StreamedString }) = nodes.get(place).copied() else { continue };
+        if let Some(joined) = nodes.get_mut(place + span as usize - 1) {
+            joined.a += by as u32;
+        }
+    }
+}
+
+/// The attributes in a frame, beside the tape, so that values cost nothing who have none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attributes {
+    /// One attribute behind the other, each with its pairs.
+    pub(super) nodes: Vec<Node>,
+    /// The place on the tape of the value that is described, and where its attribute begins. In order.
+    index: Vec<(u32, u32)>,
+}
+
+impl Attributes {
+    /// Adds what a tape has from a place on: an attribute, which describes the value that comes to that place.
+    pub(super) fn add(&mut self, place: usize, attribute: &[Node]) {
+        // Attributes in attributes are not kept.
+        while self.index.last().is_some_and(|(last, _)| *last as usize > place) {
+            if let Some((_, start)) = self.index.pop() {
+                self.nodes.truncate(start as usize);
+            }
+        }
+        let Some((head, pairs)) = attribute.split_first() else { return };
+        match self.index.last() {
+            // A further one of the same value adds to the first.
+            Some((last, start)) if *last as usize == place => {
+                if let Some(first) = self.nodes.get_mut(*start as usize) {
+                    first.a += head.a;
+                    first.b += pairs.len() as u32;
+                }
+                self.nodes.extend_from_slice(pairs);
+            }
+            _ => {
+                self.index.push((place as u32, self.nodes.len() as u32));
+                self.nodes.push(Node { b: attribute.len() as u32, ..*head });
+                self.nodes.extend_from_slice(pairs);
+            }
+        }
+    }
+
+    /// The attribute of the value at a place, and the nodes behind it.
+    pub(super) fn of(&self, place: u32) -> Option<(&Node, &[Node])> {
+        let found = self.index.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+        let (_, start) = self.index.get(found)?;
+        self.nodes.get(*start as usize..)?.split_first()
+    }
+
+    /// Those of a part of the tape, as if it were a tape of its own.
+    pub(super) fn within(&self, place: u32, span: usize) -> Self {
+        let mut part = Self::default();
+        for (of, _) in
+            self.index.iter().filter(|(of, _)| (place as usize..place as usize + span).contains(&(*of as usize)))
+        {
+            if let Some((head, below)) = self.of(*of) {
+                part.index.push((of - place, part.nodes.len() as u32));
+                part.nodes.push(*head);
+                part.nodes.extend_from_slice(below.get(..head.span() - 1).unwrap_or_default());
+            }
+        }
+        part
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+}
