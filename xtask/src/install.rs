@@ -18,6 +18,8 @@ struct Manager {
     redis: &'static [&'static str],
     /// Packages that bring Prometheus and promtool.
     prometheus: &'static [&'static str],
+    /// Packages that bring Chromium.
+    chromium: &'static [&'static str],
     /// Whether it must run as root.
     root: bool,
 }
@@ -37,6 +39,7 @@ const MANAGERS: [Manager; 7] = [
         ],
         redis: &["redis-server", "valkey-server"],
         prometheus: &["prometheus"],
+        chromium: &["chromium"],
         root: true,
     },
     Manager {
@@ -45,6 +48,7 @@ const MANAGERS: [Manager; 7] = [
         install: &["install", "-y"],
         redis: &["redis", "valkey"],
         prometheus: &["golang-github-prometheus"],
+        chromium: &["chromium"],
         root: true,
     },
     Manager {
@@ -53,6 +57,7 @@ const MANAGERS: [Manager; 7] = [
         install: &["install", "-y"],
         redis: &["redis", "valkey"],
         prometheus: &["golang-github-prometheus"],
+        chromium: &["chromium"],
         root: true,
     },
     Manager {
@@ -61,6 +66,7 @@ const MANAGERS: [Manager; 7] = [
         install: &["add", "--no-cache"],
         redis: &["redis", "valkey"],
         prometheus: &["prometheus"],
+        chromium: &["chromium"],
         root: true,
     },
     Manager {
@@ -69,6 +75,7 @@ const MANAGERS: [Manager; 7] = [
         install: &["-S", "--noconfirm", "--needed"],
         redis: &["valkey", "redis"],
         prometheus: &["prometheus"],
+        chromium: &["chromium"],
         root: true,
     },
     Manager {
@@ -77,6 +84,7 @@ const MANAGERS: [Manager; 7] = [
         install: &["--non-interactive", "install"],
         redis: &["redis", "valkey"],
         prometheus: &["golang-github-prometheus-prometheus"],
+        chromium: &["chromium"],
         root: true,
     },
     Manager {
@@ -85,6 +93,7 @@ const MANAGERS: [Manager; 7] = [
         install: &["install"],
         redis: &["redis", "valkey"],
         prometheus: &["prometheus"],
+        chromium: &["chromium"],
         root: false,
     },
 ];
@@ -114,6 +123,8 @@ pub(crate) enum Wanted {
     Redis,
     /// Prometheus and promtool.
     Prometheus,
+    /// A browser, for the tests of the status page.
+    Chromium,
 }
 
 impl Wanted {
@@ -122,6 +133,7 @@ impl Wanted {
         match self {
             Self::Redis => "redis-server or valkey-server",
             Self::Prometheus => "prometheus and promtool",
+            Self::Chromium => "chromium",
         }
     }
 
@@ -130,6 +142,7 @@ impl Wanted {
         match self {
             Self::Redis => "install redis-server or valkey-server, or set REDIS_SERVER to the path of one",
             Self::Prometheus => "install prometheus and promtool",
+            Self::Chromium => "install chromium",
         }
     }
 
@@ -137,6 +150,7 @@ impl Wanted {
         match self {
             Self::Redis => manager.redis,
             Self::Prometheus => manager.prometheus,
+            Self::Chromium => manager.chromium,
         }
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let begun = Instant::now();
     let server = server::find_or_install(&interrupt)?;
     println!("redis-server: {}", server.display());
-    get_prometheus(&interrupt)?;
+    get(Wanted::Prometheus, &["prometheus", "promtool"], "the tests of the rules with a real Prometheus", &interrupt)?;
+    get(Wanted::Chromium, &["chromium"], "the test of the status page in a real browser", &interrupt)?;
     println!("building reader and writer");
     let binaries = cargo::build(false, &interrupt)?;
 
@@ -72,13 +73,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     if steps.iter().all(|step| step.succeeded) { Ok(()) } else { Err(Error::new("there are tests that failed")) }
 }
 
-/// Prometheus and promtool, for the tests of the manifests; where they cannot be had, those tests are left out and say so.
-fn get_prometheus(interrupt: &Interrupt) -> Result<()> {
-    if on_path("prometheus").is_some() && on_path("promtool").is_some() {
+/// What only some tests need; where it cannot be had, those tests are left out, and this says so.
+fn get(wanted: Wanted, programs: &[&str], left_out: &str, interrupt: &Interrupt) -> Result<()> {
+    if programs.iter().all(|program| on_path(program).is_some()) {
         return Ok(());
     }
-    match install(Wanted::Prometheus, interrupt) {
-        Err(Error::Failed(why)) => eprintln!("xtask: no tests of the rules with a real Prometheus: {why}"),
+    match install(wanted, interrupt) {
+        Err(Error::Failed(why)) => eprintln!("xtask: left out: {left_out}: {why}"),
         done => done?,
     }
     Ok(())
