@@ -110,6 +110,26 @@ impl Connector {
         }
     }
 
+    /// One attempt, for a service that is to stop and has something left to say to Redis: as [`Self::connect`], but it neither tries again
+    /// nor outlasts `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Shutdown`] when Redis is not to be had now.
+    pub async fn connect_to_end(&mut self, within: Duration) -> Result<Connection, Stop> {
+        match tokio::time::timeout(within, usable(&self.config)).await {
+            Ok(Ok(connection)) => {
+                self.up();
+                Ok(connection)
+            }
+            Ok(Err(error)) => {
+                debug!("redis: {error}; not trying again, the service stops");
+                Err(Stop::Shutdown)
+            }
+            Err(_) => Err(Stop::Shutdown),
+        }
+    }
+
     fn up(&mut self) {
         self.backoff.reset();
         self.proven.store(true, Ordering::Relaxed);

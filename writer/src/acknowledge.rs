@@ -10,7 +10,7 @@ use crate::trim::needed_from;
 use metrics::gauge;
 use resp::streams::{ConsumerInfo, Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
-use service::{Connector, Context, Health, Member, Shutdown};
+use service::{Connector, Context, Health, Member, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 const IDS: usize = 1000;
 /// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`) waits for this.
 const TRIM: Duration = Duration::from_millis(5);
+/// How long a writer that is to stop tries to connect, to acknowledge what it has committed.
+const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
 const MEASURE: Duration = Duration::from_secs(1);
 /// Leaving fails when the stream changes in that moment, as a busy one does.
@@ -38,6 +40,8 @@ pub(crate) struct Acknowledge<'a> {
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
     trimmed_at: Instant,
+    /// The service is to stop, and a connection was lost since: there is no third attempt.
+    is_last: bool,
 }
 
 impl<'a> Acknowledge<'a> {
@@ -53,6 +57,7 @@ impl<'a> Acknowledge<'a> {
             others,
             trim_at: None,
             trimmed_at: Instant::now(),
+            is_last: false,
         }
     }
 
@@ -165,7 +170,12 @@ impl<'a> Acknowledge<'a> {
     async fn connection(&mut self) -> Result<&mut Connection, Ended> {
         let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
-            None => self.connector.connect().await?,
+            None => match self.connector.connect().await {
+                Ok(connection) => connection,
+                // What is committed is still to be acknowledged: a consumer that is scaled away never comes back to do it.
+                Err(Stop::Shutdown) => self.connector.connect_to_end(LAST_CONNECT).await?,
+                Err(stop) => return Err(stop.into()),
+            },
         };
         Ok(self.connection.insert(connection))
     }
@@ -175,8 +185,11 @@ impl<'a> Acknowledge<'a> {
         self.connection = None;
         self.connector.lost(error);
         self.health.progress();
+        if self.shutdown.is_requested() && !std::mem::replace(&mut self.is_last, true) {
+            return Ok(());
+        }
         tokio::select! {
-            () = self.shutdown.requested() => Err(Ended::Stop(service::Stop::Shutdown)),
+            () = self.shutdown.requested() => Err(Ended::Stop(Stop::Shutdown)),
             () = tokio::time::sleep(self.backoff.next_delay()) => Ok(()),
         }
     }
@@ -245,4 +258,45 @@ async fn measure(
         gauge!(names::OLDEST_PENDING).set(oldest.first().map_or(0.0, |entry| entry.idle.as_secs_f64()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Args;
+    use clap::Parser as _;
+    use e2e::{Persistence, RedisServer};
+    use resp::Config;
+    use resp::streams::{GroupFrom, XAdd, XReadGroup};
+    use service::About;
+    use std::process::ExitCode;
+
+    /// A signal that comes while the stage has no connection yet: what was committed is acknowledged all the same, and the group left.
+    #[test]
+    fn who_is_to_stop_before_the_first_connection_acknowledges() {
+        let folder = tempfile::tempdir().unwrap();
+        let redis = RedisServer::start(&folder.path().join("redis"), Persistence::None);
+        let group = Group::new("s".to_owned(), "g".to_owned(), "c".to_owned());
+        let url = redis.url();
+        let args = Args::try_parse_from(["writer", "--redis-url", &url, "--http-addr", "127.0.0.1:0"]).unwrap();
+        let about =
+            About { name: "writer", version: "", flow: String::new(), metrics: names::ALL, series: names::SERIES };
+        let code = service::run(about, &args.service, async |context| {
+            let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
+            connection.send(&group.create()).await.unwrap();
+            let id = StreamId::new(1, 1);
+            connection.send(&XAdd::new("s", id, &[("line", "x")])).await.unwrap();
+            connection.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
+            context.shutdown.request();
+            let (to_acknowledge, committed) = mpsc::channel(1);
+            to_acknowledge.send(Batch { ids: vec![id], ..Batch::default() }).await.unwrap();
+            drop(to_acknowledge);
+            let mut stage = Acknowledge::new(&group, &context, Rc::default());
+            stage.run(committed, mpsc::unbounded_channel().0).await.unwrap();
+            Ok::<(), service::Failure>(())
+        });
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert_eq!(redis.call(&["XPENDING", "s", "g"]).list()[0].int(), 0);
+        assert_eq!(redis.call(&["XINFO", "CONSUMERS", "s", "g"]).list().len(), 0);
+    }
 }
