@@ -2,13 +2,14 @@
 //! commands, and a socket that drains and acknowledges), and with programs that do the same with other clients (`examples/`). Of the same runs: the time,
 //! the processor time of each process and of Redis, and the memory.
 //!
-//! The text is made, 886,323 lines of 86 bytes on average; `BENCH_INPUT` names another one.
+//! The texts are made: 886,323 lines of 86 bytes on average for `--framing line`, and four times as many for `--framing chunk`, of which so few would be
+//! done before the processes have started. `BENCH_INPUT` names another one for both.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use benches::job::CHUNK;
@@ -27,21 +28,9 @@ fn main() {
         return;
     };
     let mut rounds = Rounds::from_env();
-    let input = match std::env::var_os("BENCH_INPUT") {
-        Some(named) => PathBuf::from(named),
-        None => {
-            let path = stage.path("input.txt");
-            text::write(&path, scaled(&rounds, 2000, LINES));
-            path
-        }
-    };
-    let text = fs::read(&input).unwrap();
-    let protocols = [Framing::Line, Framing::Chunk].map(|framing| protocol(&stage, &text, framing));
-    let bytes = text.len() as u64;
-    let lines = text.iter().filter(|&&byte| byte == b'\n').count() as f64;
-    // From here on nothing large lies in this process.
-    drop(text);
-    let bench = Bench { stage, cli, input, bytes, lines, protocols };
+    let texts = [(Framing::Line, LINES), (Framing::Chunk, 4 * LINES)]
+        .map(|(framing, lines)| Text::made(&stage, framing, scaled(&rounds, 2000, lines)));
+    let bench = Bench { stage, cli, texts };
     for framing in [Framing::Line, Framing::Chunk] {
         bench.readers(&mut rounds, framing);
     }
@@ -83,21 +72,48 @@ fn protocol(stage: &Stage, text: &[u8], framing: Framing) -> PathBuf {
     path
 }
 
+/// What is streamed in one framing.
+struct Text {
+    path: PathBuf,
+    bytes: u64,
+    lines: f64,
+    /// The commands that add it.
+    protocol: PathBuf,
+}
+
+impl Text {
+    fn made(stage: &Stage, framing: Framing, lines: usize) -> Self {
+        let path = match std::env::var_os("BENCH_INPUT") {
+            Some(named) => PathBuf::from(named),
+            None => {
+                let path = stage.path(&format!("input-{}.txt", framing.name()));
+                text::write(&path, lines);
+                path
+            }
+        };
+        // Nothing large stays in this process.
+        let text = fs::read(&path).unwrap();
+        let lines = text.iter().filter(|&&byte| byte == b'\n').count() as f64;
+        Self { protocol: protocol(stage, &text, framing), path, bytes: text.len() as u64, lines }
+    }
+}
+
 struct Bench {
     stage: Stage,
     cli: PathBuf,
-    input: PathBuf,
-    bytes: u64,
-    lines: f64,
-    protocols: [PathBuf; 2],
+    texts: [Text; 2],
 }
 
 impl Bench {
+    fn text(&self, framing: Framing) -> &Text {
+        &self.texts[usize::from(framing == Framing::Chunk)]
+    }
+
     /// The figures of one process and Redis, in the order of [`Self::one_process`].
-    fn of(&self, process: Option<Usage>, needed: Needed) -> Vec<Option<f64>> {
-        let million = self.lines / 1e6;
+    fn of(text: &Text, process: Option<Usage>, needed: Needed) -> Vec<Option<f64>> {
+        let million = text.lines / 1e6;
         vec![
-            Some(needed.wall.as_secs_f64() / self.lines),
+            Some(needed.wall.as_secs_f64() / text.lines),
             process.map(|usage| usage.processor.as_secs_f64() / million),
             Some(needed.redis.as_secs_f64() / million),
             process.map(|usage| usage.peak as f64),
@@ -121,17 +137,18 @@ impl Bench {
 
     /// File to stream.
     fn readers(&self, rounds: &mut Rounds, framing: Framing) {
+        let text = self.text(framing);
         let run = |name: &'static str, command: &mut Command| {
             self.stage.clear();
             let (usage, needed) = self.stage.needed(|| Running::start(name, command).ends_well());
-            self.of(Some(usage), needed)
+            Self::of(text, Some(usage), needed)
         };
         let mut subjects: Vec<(&str, Measured<'_>)> = vec![
             ("redis-cli --pipe", Box::new(|| run("redis-cli", &mut self.pipe(framing)))),
-            ("reader --once", Box::new(|| run("reader", self.stage.reader(&self.input, framing).arg("--once")))),
+            ("reader --once", Box::new(|| run("reader", self.stage.reader(&text.path, framing).arg("--once")))),
         ];
         for peer in PEERS {
-            if let Some(mut sender) = self.stage.sender(peer, &self.input, framing) {
+            if let Some(mut sender) = self.stage.sender(peer, &text.path, framing) {
                 subjects.push((peer, Box::new(move || run(peer, &mut sender))));
             }
         }
@@ -140,29 +157,30 @@ impl Bench {
 
     /// Stream to file.
     fn writers(&self, rounds: &mut Rounds, framing: Framing) {
+        let text = self.text(framing);
         let fill = || {
             self.stage.clear();
-            let _ = Running::start("reader", self.stage.reader(&self.input, framing).arg("--once")).ends_well();
+            let _ = Running::start("reader", self.stage.reader(&text.path, framing).arg("--once")).ends_well();
         };
         let run = |name: &'static str, command: &mut Command| {
             fill();
             let (usage, needed) = self.stage.needed(|| Running::start(name, command).ends_well());
-            self.stage.is_delivered(&self.input, 1);
-            self.of(Some(usage), needed)
+            self.stage.is_delivered(&text.path, 1);
+            Self::of(text, Some(usage), needed)
         };
         let mut subjects: Vec<(&str, Measured<'_>)> = vec![
             (
                 "drain and acknowledge",
                 Box::new(|| {
                     fill();
-                    let ((), needed) = self.stage.needed(|| self.drain());
-                    self.of(None, needed)
+                    let ((), needed) = self.stage.needed(|| self.drain(text));
+                    Self::of(text, None, needed)
                 }),
             ),
             ("writer --once", Box::new(|| run("writer", self.stage.writer(0).arg("--once")))),
         ];
         for peer in PEERS {
-            if let Some(mut receiver) = self.stage.receiver(peer, self.bytes) {
+            if let Some(mut receiver) = self.stage.receiver(peer, text.bytes) {
                 subjects.push((peer, Box::new(move || run(peer, &mut receiver))));
             }
         }
@@ -176,13 +194,13 @@ impl Bench {
         let wall = [("all at once, a line", "file to file", Seconds)];
         let figures = wall.into_iter().chain(times).chain(sizes);
         let figures: Vec<_> = figures.map(|(name, section, unit)| Figure { section, name, unit }).collect();
-        let of = |parts: Option<(Usage, Usage)>, needed: Needed| {
-            let million = self.lines / 1e6;
+        let of = |text: &Text, parts: Option<(Usage, Usage)>, needed: Needed| {
+            let million = text.lines / 1e6;
             let part = |get: fn(&Usage) -> f64| [parts.map(|both| get(&both.0)), parts.map(|both| get(&both.1))];
             let [reader, writer] = part(|usage| usage.processor.as_secs_f64());
             let [reader_peak, writer_peak] = part(|usage| usage.peak as f64);
             vec![
-                Some(needed.wall.as_secs_f64() / self.lines),
+                Some(needed.wall.as_secs_f64() / text.lines),
                 reader.map(|time| time / million),
                 writer.map(|time| time / million),
                 Some(needed.redis.as_secs_f64() / million),
@@ -192,16 +210,18 @@ impl Bench {
             ]
         };
         let ours = |framing| {
-            let done = self.stage.file_to_file(&self.input, framing, 1);
-            of(Some((done.reader, done.writer)), done.needed)
+            let text = self.text(framing);
+            let done = self.stage.file_to_file(&text.path, framing, 1);
+            of(text, Some((done.reader, done.writer)), done.needed)
         };
         let floor = || {
+            let text = self.text(Framing::Line);
             self.stage.clear();
             let ((), needed) = self.stage.needed(|| {
                 let _ = Running::start("redis-cli", &mut self.pipe(Framing::Line)).ends_well();
-                self.drain();
+                self.drain(text);
             });
-            of(None, needed)
+            of(text, None, needed)
         };
         let mut subjects: Vec<(&str, Measured<'_>)> = vec![
             ("pipe, then drain", Box::new(floor)),
@@ -216,7 +236,8 @@ impl Bench {
             ("rustis", Framing::Line, "rustis, line"),
             ("rustis", Framing::Chunk, "rustis, chunk"),
         ] {
-            let both = (self.stage.sender(peer, &self.input, framing), self.stage.receiver(peer, self.bytes));
+            let text = self.text(framing);
+            let both = (self.stage.sender(peer, &text.path, framing), self.stage.receiver(peer, text.bytes));
             if let (Some(mut sender), Some(mut receiver)) = both {
                 subjects.push((
                     name,
@@ -227,8 +248,8 @@ impl Bench {
                             let sending = Running::start(peer, &mut sender);
                             (sending.ends_well(), receiving.ends_well())
                         });
-                        self.stage.is_delivered(&self.input, 1);
-                        of(Some(parts), needed)
+                        self.stage.is_delivered(&text.path, 1);
+                        of(text, Some(parts), needed)
                     }),
                 ));
             }
@@ -237,17 +258,16 @@ impl Bench {
     }
 
     fn pipe(&self, framing: Framing) -> Command {
-        let protocol: &Path = &self.protocols[usize::from(framing == Framing::Chunk)];
         let mut pipe = Command::new(&self.cli);
         // It fails when Redis refused a command.
         pipe.args(["-p", &self.stage.server().port().to_string(), "--pipe"])
-            .stdin(File::open(protocol).unwrap())
+            .stdin(File::open(&self.text(framing).protocol).unwrap())
             .stdout(Stdio::null());
         pipe
     }
 
-    fn drain(&self) {
+    fn drain(&self, text: &Text) {
         let drained = drain(self.stage.server().port(), STREAM, GROUP) as u64;
-        assert!(drained > 0 && drained <= self.bytes);
+        assert!(drained > 0 && drained <= text.bytes);
     }
 }
