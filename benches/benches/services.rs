@@ -180,7 +180,7 @@ impl Bench {
             ("writer --once", Box::new(|| run("writer", self.stage.writer(0).arg("--once")))),
         ];
         for peer in PEERS {
-            if let Some(mut receiver) = self.stage.receiver(peer, text.bytes) {
+            if let Some(mut receiver) = self.stage.receiver(peer, text.bytes, framing) {
                 subjects.push((peer, Box::new(move || run(peer, &mut receiver))));
             }
         }
@@ -237,7 +237,7 @@ impl Bench {
             ("rustis", Framing::Chunk, "rustis, chunk"),
         ] {
             let text = self.text(framing);
-            let both = (self.stage.sender(peer, &text.path, framing), self.stage.receiver(peer, text.bytes));
+            let both = (self.stage.sender(peer, &text.path, framing), self.stage.receiver(peer, text.bytes, framing));
             if let (Some(mut sender), Some(mut receiver)) = both {
                 subjects.push((
                     name,

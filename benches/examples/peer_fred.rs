@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use benches::job::{BATCH, Batches, Job, Output};
+use benches::job::{Batches, Job, Output};
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, StreamsInterface as _};
@@ -34,13 +34,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 batch = next?;
             }
         }
-        Job::Receive { url, stream, group, output, bytes } => {
+        Job::Receive { url, stream, group, output, bytes, count } => {
             let fred = connect(&url).await?;
             let () = fred.xgroup_create(&stream, &group, "0", true).await?;
             let mut output = Output::create(&output)?;
             loop {
                 let reply: XReadResponse<String, String, String, Bytes> =
-                    fred.xreadgroup_map(&group, "peer", Some(BATCH as u64), Some(100), false, &stream, ">").await?;
+                    fred.xreadgroup_map(&group, "peer", Some(count as u64), Some(100), false, &stream, ">").await?;
                 let Some(entries) = reply.into_values().next() else { continue };
                 for (_, fields) in &entries {
                     for (field, payload) in fields {

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use benches::job::{BATCH, Batches, Job, Output};
+use benches::job::{Batches, Job, Output};
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands as _, Value};
 
@@ -24,12 +24,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 batch = next?;
             }
         }
-        Job::Receive { url, stream, group, output, bytes } => {
+        Job::Receive { url, stream, group, output, bytes, count } => {
             let mut redis = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
             let () = redis.xgroup_create_mkstream(&stream, &group, "0").await?;
             let mut output = Output::create(&output)?;
             // A longer one would run into the client's own limit on the time of a reply.
-            let options = StreamReadOptions::default().group(&group, "peer").count(BATCH).block(100);
+            let options = StreamReadOptions::default().group(&group, "peer").count(count).block(100);
             loop {
                 let reply: Option<StreamReadReply> = redis.xread_options(&[&stream], &[">"], &options).await?;
                 let Some(entries) = reply.and_then(|reply| reply.keys.into_iter().next()) else { continue };

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use benches::job::{BATCH, Batches, Job, Output};
+use benches::job::{Batches, Job, Output};
 use rustis::client::{BatchPreparedCommand as _, Client};
 use rustis::commands::{StreamCommands as _, StreamEntry, XAddOptions, XGroupCreateOptions, XReadGroupOptions};
 use rustis::resp::BulkString;
@@ -27,12 +27,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 batch = next?;
             }
         }
-        Job::Receive { url, stream, group, output, bytes } => {
+        Job::Receive { url, stream, group, output, bytes, count } => {
             let rustis = Client::connect(url).await?;
             rustis.xgroup_create(&stream, &group, "0", XGroupCreateOptions::default().mk_stream()).await?;
             let mut output = Output::create(&output)?;
             loop {
-                let options = XReadGroupOptions::default().count(BATCH as u32).block(100);
+                let options = XReadGroupOptions::default().count(count as u32).block(100);
                 let reply: HashMap<String, Vec<StreamEntry<BulkString>>> =
                     rustis.xreadgroup(&group, "peer", options, &stream, ">").await?;
                 let Some(entries) = reply.into_values().next() else { continue };

@@ -201,9 +201,10 @@ impl Stage {
 
     /// The writer's work by another client's program, to be started; `None` where it was not built.
     #[must_use]
-    pub fn receiver(&self, peer: &str, bytes: u64) -> Option<Command> {
+    pub fn receiver(&self, peer: &str, bytes: u64, framing: Framing) -> Option<Command> {
         let mut receiver = self.peer(peer)?;
-        receiver.args(["receive", &self.server.url(), STREAM, GROUP]).arg(self.output(0)).arg(bytes.to_string());
+        receiver.args(["receive", &self.server.url(), STREAM, GROUP]).arg(self.output(0));
+        receiver.args([&bytes.to_string(), framing.name()]);
         Some(receiver)
     }
 
