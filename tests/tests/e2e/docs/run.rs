@@ -37,7 +37,11 @@ impl Desk {
         }
         let path = std::env::var("PATH").unwrap_or_default();
         if let Some(cli) = on_path("redis-cli", &path) {
-            let script = format!("#!/bin/sh\nexec {} -p {} \"$@\"\n", cli.display(), rig.redis.port());
+            // An error reply is a failure. Before Redis 7.0 it cannot tell.
+            let help = Command::new(&cli).arg("--help").output().unwrap();
+            let told = [help.stdout, help.stderr].concat();
+            let strict = if String::from_utf8_lossy(&told).contains("\n  -e ") { "-e" } else { "" };
+            let script = format!("#!/bin/sh\nexec {} -p {} {strict} \"$@\"\n", cli.display(), rig.redis.port());
             fs::write(bin.join("redis-cli"), script).unwrap();
             fs::set_permissions(bin.join("redis-cli"), fs::Permissions::from_mode(0o755)).unwrap();
         }
