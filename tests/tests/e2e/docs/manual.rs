@@ -203,7 +203,7 @@ fn flags_that_the_text_names_exist() {
 /// What stands between backticks, in words.
 fn inline(page: &Page) -> Vec<Vec<String>> {
     let prose = page.prose();
-    let spans = prose.split('\n').flat_map(|line| line.split('`').skip(1).step_by(2));
+    let spans = prose.split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
     let commands =
         spans.filter(|span| ["--", "reader ", "writer ", "cargo xtask "].iter().any(|start| span.starts_with(start)));
     commands.map(|span| span.split_whitespace().map(str::to_owned).collect()).collect()
