@@ -138,6 +138,11 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// So are those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../guide.md")]
+struct Guide;
+
 mod backoff;
 mod client;
 mod cmd;

@@ -8,6 +8,7 @@ mod chaos;
 mod check;
 mod configuration;
 mod disk;
+mod docs;
 mod follow;
 mod harness;
 mod health;

@@ -64,9 +64,9 @@ fn overlays_add_and_leave_out_what_they_say() {
 }
 
 #[test]
-fn the_readme_applies_every_file_in_this_order() {
-    let readme = text("README.md");
-    let at = |name: &&str| readme.find(&format!("`k8s/{name}`")).unwrap_or_else(|| panic!("{name}"));
+fn the_docs_apply_every_file_in_this_order() {
+    let docs = text("docs/kubernetes.md");
+    let at = |name: &&str| docs.find(&format!("`k8s/{name}`")).unwrap_or_else(|| panic!("{name}"));
     let places: Vec<usize> = ORDER.iter().map(at).collect();
     assert!(places.is_sorted(), "{places:?}");
     let kustomization = text("k8s/base/kustomization.yaml");

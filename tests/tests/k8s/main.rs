@@ -1,8 +1,10 @@
-//! The manifests, the image and the rules: held against the API's types, against each other, and against the real binaries.
+//! What deploys the services: the manifests, the image, the rules, compose.yaml and the systemd units. Held against the API's types,
+//! against each other, and against the real binaries.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod adapter;
+mod compose;
 mod crd;
 mod image;
 mod kustomize;
@@ -11,4 +13,6 @@ mod pods;
 mod prometheus;
 mod references;
 mod rules;
+mod runbook;
+mod systemd;
 mod types;

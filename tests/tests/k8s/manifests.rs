@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// The files in the order of the README.
+/// The files in the order of docs/kubernetes.md.
 pub(crate) const ORDER: [&str; 10] = [
     "namespace.yaml",
     "network-policies.yaml",

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::manifests::{list, object, objects, selects, title, word, workloads};
 
 /// The environment variables that a service knows: its help names one with each flag.
-fn variables(program: Program) -> BTreeSet<String> {
+pub(crate) fn variables(program: Program) -> BTreeSet<String> {
     let help = Command::new(program.path()).arg("--help").output().expect("--help");
     let help = String::from_utf8(help.stdout).expect("text");
     let names = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());

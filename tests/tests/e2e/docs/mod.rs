@@ -1,0 +1,51 @@
+//! What README and `docs/` tell to type can be typed, and what they name is there.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `page.rs` | the pages and their fenced blocks |
+//! | `run.rs` | running the blocks of a page |
+//! | `manual.rs` | blocks that cannot be run here: their flags, files and names |
+//! | `flags.rs` | the flags that the programs have |
+//! | `names.rs` | tables of flags and metrics |
+//! | `links.rs` | links between pages |
+
+mod flags;
+mod links;
+mod manual;
+mod names;
+mod page;
+mod run;
+
+/// A test for each page that has blocks to run, so that they run at the same time.
+macro_rules! pages {
+    ($($name:ident: $path:literal,)*) => {
+        /// The pages below.
+        const RUN: &[&str] = &[$($path),*];
+        $(
+            #[test]
+            fn $name() {
+                run::page($path);
+            }
+        )*
+    };
+}
+
+pages! {
+    the_commands_of_the_readme_work: "README.md",
+    the_commands_of_configuration_work: "docs/configuration.md",
+    the_commands_of_delivery_work: "docs/delivery.md",
+    the_commands_of_operations_work: "docs/operations.md",
+    the_commands_of_tuning_work: "docs/tuning.md",
+    the_commands_of_the_recipe_for_systemd_work: "docs/recipes/systemd.md",
+    the_commands_of_the_recipe_for_several_files_work: "docs/recipes/several-files.md",
+    the_commands_of_the_recipe_for_many_writers_work: "docs/recipes/many-writers.md",
+}
+
+#[test]
+fn every_page_with_blocks_to_run_is_run() {
+    let mut found: Vec<String> = page::all().into_iter().filter(page::Page::runs).map(|page| page.path).collect();
+    let mut listed: Vec<String> = RUN.iter().map(|&path| path.to_owned()).collect();
+    found.sort();
+    listed.sort();
+    assert_eq!(found, listed);
+}

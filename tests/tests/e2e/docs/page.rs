@@ -1,0 +1,116 @@
+//! The pages and their fenced blocks.
+
+use std::path::{Path, PathBuf};
+
+/// What is done with a block of shell commands: the word behind the language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is run, and must succeed.
+    Run,
+    /// It follows something that takes a moment: run again until it succeeds.
+    Eventually,
+    /// One command that runs until the page ends.
+    Service,
+    /// It needs what a test does not have; what it names is looked at.
+    Manual,
+}
+
+/// A fenced block of the language `sh`.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
+    /// Where it is: path and line.
+    pub(crate) place: String,
+}
+
+/// A page of Markdown.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// From the repository's root.
+    pub(crate) path: String,
+    pub(crate) text: String,
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl Page {
+    pub(crate) fn read(path: &str) -> Self {
+        let text = std::fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let blocks = blocks(path, &text);
+        Self { path: path.to_owned(), text, blocks }
+    }
+
+    /// Whether a block of it can be run.
+    pub(crate) fn runs(&self) -> bool {
+        self.blocks.iter().any(|block| block.kind != Kind::Manual)
+    }
+
+    /// The text outside of fences.
+    pub(crate) fn prose(&self) -> String {
+        let mut fenced = false;
+        let mut keep = |line: &&str| {
+            let is_fence = line.starts_with("```");
+            fenced ^= is_fence;
+            !fenced && !is_fence
+        };
+        self.text.lines().filter(|line| keep(line)).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The repository.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// README and everything under `docs/`.
+pub(crate) fn all() -> Vec<Page> {
+    let mut paths = vec!["README.md".to_owned()];
+    let mut folders = vec!["docs".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(repository().join(&folder)).unwrap() {
+            let path = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
+            if repository().join(&path).is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".md") {
+                paths.push(path);
+            }
+        }
+    }
+    assert!(paths.len() > 8, "{paths:?}");
+    paths.iter().map(|path| Page::read(path)).collect()
+}
+
+fn blocks(path: &str, text: &str) -> Vec<Block> {
+    /// Languages of what nobody types.
+    const OTHER: [&str; 5] = ["text", "toml", "ini", "rust", "rust,no_run"];
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().zip(1..).peekable();
+    let mut last = "";
+    while let Some((line, number)) = lines.next() {
+        let place = format!("{path}:{number}");
+        // An indented block says nothing of what it is.
+        assert!(!(line.starts_with("    ") && last.is_empty()), "{place}: a block without a fence");
+        last = line;
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let body: Vec<&str> = lines.by_ref().map(|(line, _)| line).take_while(|line| *line != "```").collect();
+        let kind = match info {
+            "sh" => Kind::Run,
+            "sh eventually" => Kind::Eventually,
+            "sh service" => Kind::Service,
+            "sh manual" => Kind::Manual,
+            other => {
+                assert!(OTHER.contains(&other), "{place}: a block of {other:?}");
+                continue;
+            }
+        };
+        blocks.push(Block { kind, text: body.join("\n"), place });
+    }
+    blocks
+}
+
+#[test]
+fn blocks_are_found_with_what_is_to_be_done_with_them() {
+    let found = blocks("x.md", "a\n```sh\none\n\ntwo\n```\n```text\nno\n```\n```sh manual\nthree\n```\n");
+    let found: Vec<_> = found.iter().map(|block| (block.kind, block.text.as_str(), block.place.as_str())).collect();
+    assert_eq!(found, [(Kind::Run, "one\n\ntwo", "x.md:2"), (Kind::Manual, "three", "x.md:10")]);
+}
