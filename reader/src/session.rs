@@ -153,7 +153,7 @@ impl Reader {
             }
             if let Some(batch) = executing.take() {
                 let done = batch.confirm(connection).await?;
-                self.confirmed(&batch, done.stream_len);
+                self.confirmed(&batch, done.stream_len, &cursor.content);
                 confirmed = batch.end;
                 // What was added since the start is for the next run, however fast it comes.
                 if self.once_done(&cursor, confirmed.offset, u64::MAX) == Some(true) {
@@ -181,7 +181,7 @@ impl Reader {
         }
     }
 
-    fn confirmed(&mut self, batch: &Batch, stream_len: u64) {
+    fn confirmed(&mut self, batch: &Batch, stream_len: u64, content: &Content) {
         self.expected = batch.leaves();
         self.lineage.guard = Some(batch.guard);
         self.stream_len = stream_len;
@@ -194,6 +194,9 @@ impl Reader {
         counter!(telemetry::BATCHES).increment(1);
         histogram!(telemetry::BATCH_SECONDS).record(batch.executed.elapsed());
         gauge!(telemetry::INPUT_POSITION).set(batch.end.offset as f64);
+        if let Ok(len) = content.len() {
+            gauge!(telemetry::INPUT_SIZE).set(len as f64);
+        }
         gauge!(telemetry::STREAM_LENGTH).set(stream_len as f64);
     }
 
