@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use delivery::split::Framing;
 use service::args::ServiceArgs;
+use service::manuals::Shell;
 use std::path::PathBuf;
 
 /// Follows a text file and streams its lines into a Redis Stream, each exactly once.
@@ -29,6 +30,17 @@ const EXAMPLES: &str = "Examples:
 pub(crate) enum Command {
     /// Test the whole configuration without moving a line: exit 0, or 1 and what is wrong and what to do
     Check(Box<ReaderArgs>),
+    /// Print what a shell needs to complete the flags
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 /// The flags of the service.

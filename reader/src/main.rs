@@ -35,6 +35,7 @@ mod telemetry;
 mod wake;
 mod window;
 
+use service::manuals;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -42,8 +43,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    if let Some(args::Command::Check(args)) = &cli.command {
-        return check::run(args);
+    match &cli.command {
+        Some(args::Command::Check(args)) => return check::run(args),
+        Some(args::Command::Completions { shell }) => return manuals::completions::<args::Cli>(*shell),
+        Some(args::Command::Man { folder }) => return manuals::man::<args::Cli>(folder),
+        None => {}
     }
     let args = cli.args;
     let about = service::About {

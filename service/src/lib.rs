@@ -24,6 +24,8 @@
 //! | `words.rs` | what a user can do about a fault |
 //! | `pages.rs` | what it answers |
 //! | `status.rs`, `status.html` | the status page and `/status.json` |
+//! | `progress.rs` | the bar of `--once` on a terminal |
+//! | `manuals.rs` | shell completions and man pages |
 //! | `history.rs` | the last minutes, and a summary a minute |
 
 pub mod args;
@@ -35,8 +37,10 @@ mod health;
 mod history;
 mod http;
 mod logs;
+pub mod manuals;
 pub mod metrics;
 mod pages;
+mod progress;
 mod redact;
 mod run;
 mod shutdown;

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::progress;
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -57,7 +59,7 @@ impl Log for Logger {
             latest.push_back(Told { at: now(), level: record.level(), text: record.args().to_string() });
         }
         // It filters by itself.
-        self.0.log(record);
+        progress::aside(|| self.0.log(record));
     }
 
     fn flush(&self) {

@@ -12,8 +12,9 @@ use crate::history::{History, INTERVAL, Series};
 use crate::http::Http;
 use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
+use crate::progress::{self, Progress};
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, Shutdown, Stop, logs};
+use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, logs};
 
 /// What a binary says about itself.
 #[derive(Debug, Clone)]
@@ -106,6 +107,8 @@ fn serve<E: Into<Stop>>(
     });
     let hangup = Arc::new(Notify::new());
     beside.spawn(signals.obey(shutdown.clone(), Arc::clone(&hangup)));
+    let bar = if args.once && args.log_format == LogFormat::Text { Progress::on_terminal() } else { None };
+    let (shows_progress, done_pages) = (bar.is_some(), Arc::clone(&pages));
     std::thread::Builder::new().name("http".to_owned()).spawn(move || {
         let sampled = Arc::clone(&pages);
         beside.spawn(async move {
@@ -118,6 +121,19 @@ fn serve<E: Into<Stop>>(
                 }
             }
         });
+        if shows_progress {
+            let looked_at = Arc::clone(&pages);
+            beside.spawn(async move {
+                let mut ticks = tokio::time::interval(progress::INTERVAL);
+                let mut look = progress::Look::default();
+                loop {
+                    ticks.tick().await;
+                    if !look.draw(&looked_at.history) {
+                        break;
+                    }
+                }
+            });
+        }
         if let Err(error) = beside.block_on(http.serve(pages)) {
             error!("http: {error}");
         }
@@ -129,6 +145,11 @@ fn serve<E: Into<Stop>>(
     let done = runtime.block_on(work(Context { shutdown, health, connector, hangup }));
     // What the work left running must not hold up the end.
     runtime.shutdown_background();
+    drop(bar);
+    if args.once {
+        let history = &done_pages.history;
+        info!("{}", progress::total(&history.sample_of(&history.values())));
+    }
     match done.map_err(Into::into) {
         Ok(()) => Ok(()),
         Err(Stop::Failure(failure)) => Err(failure),

@@ -2,6 +2,7 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use service::args::ServiceArgs;
+use service::manuals::Shell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -96,6 +97,17 @@ pub(crate) enum Command {
         /// Report as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print what a shell needs to complete the flags
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
     },
     /// Put the outputs of several writers back into the order of the source, on standard output
     Merge {

@@ -58,7 +58,7 @@ mod verify;
 mod window;
 
 use args::{Args, Command};
-use service::{About, Failure};
+use service::{About, Failure, manuals};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -71,6 +71,8 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
         Some(Command::Merge { output }) => finish(merge::run(&output)),
+        Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
+        Some(Command::Man { folder }) => manuals::man::<Args>(&folder),
         None => {
             let about = About {
                 name: "writer",

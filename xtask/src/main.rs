@@ -10,6 +10,7 @@
 //! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
 //! | `image.rs` | the container image |
+//! | `manuals.rs` | shell completions and man pages |
 //! | `install.rs` | the system's package manager |
 //! | `child.rs` | processes that do not outlive this one |
 //! | `interrupt.rs` | Ctrl-C and SIGTERM, noticed while waiting |
@@ -27,6 +28,7 @@ mod demo;
 mod image;
 mod install;
 mod interrupt;
+mod manuals;
 mod server;
 mod test;
 
@@ -50,6 +52,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
     Image(image::ImageArgs),
+    /// Write shell completions for both services
+    Completions(manuals::ManualArgs),
+    /// Write man pages for both services
+    Man(manuals::ManualArgs),
     /// Run a command that ends when its parent does (internal)
     #[command(name = child::TIED, hide = true)]
     Tied(child::TiedArgs),
@@ -100,6 +106,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Completions(args) => manuals::completions(&args),
+        Command::Man(args) => manuals::man(&args),
         Command::Tied(args) => child::run_tied(&args),
     };
     match done {

@@ -23,4 +23,5 @@ mod rotate;
 mod rotated_output;
 mod several;
 mod stream;
+mod terminal;
 mod wrong;

@@ -1,0 +1,138 @@
+//! `--once` on a terminal: a bar that shows how far the work is.
+
+use std::io::{IsTerminal as _, stderr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::history::{History, Sample, rate, whole};
+
+/// Between two looks.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
+
+/// The bar on the terminal. Log lines go above it.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
+    BAR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes to standard error without tearing the bar.
+pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
+    match &*bar() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// How far the work is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Done {
+    /// Bytes of the input, of so many.
+    Bytes { done: f64, of: f64 },
+    /// Entries, of so many as there were at most.
+    Entries { done: f64, of: f64 },
+}
+
+/// A bar for the life of this value.
+#[derive(Debug)]
+pub(crate) struct Progress;
+
+impl Progress {
+    /// A bar, where standard error is a terminal that can draw one.
+    pub(crate) fn on_terminal() -> Option<Self> {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        if dumb || !stderr().is_terminal() {
+            return None;
+        }
+        *bar() = Some(ProgressBar::new(0));
+        Some(Self)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // Without it nobody draws any more.
+        if let Some(bar) = bar().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What the bar needs from one look to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    first: Option<Sample>,
+    /// The most entries that were seen to wait.
+    most: f64,
+}
+
+impl Look {
+    /// Draws the bar anew. `false`: there is none any more.
+    pub(crate) fn draw(&mut self, history: &History) -> bool {
+        let values = history.values();
+        let sample = history.sample_of(&values);
+        let since = *self.first.get_or_insert(sample);
+        let done = self.done(&sample, history.position_of(&values));
+        let bar = bar();
+        let Some(bar) = &*bar else { return false };
+        let (at, of, template) = match done {
+            Done::Bytes { done, of } => (done, of, "{bar:32} {bytes} of {total_bytes}, {msg}, {eta} left"),
+            Done::Entries { done, of } => (done, of, "{bar:32} {human_pos} of {human_len} entries, {msg}, {eta} left"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_length(whole(of));
+        bar.set_position(whole(at));
+        bar.set_message(format!("{} lines/s", HumanCount(whole(rate(&since, &sample, |sample| sample.lines)))));
+        true
+    }
+
+    fn done(&mut self, sample: &Sample, position: Option<(f64, f64)>) -> Done {
+        self.most = self.most.max(sample.backlog);
+        match position {
+            Some((done, of)) => Done::Bytes { done, of },
+            None => Done::Entries { done: self.most - sample.backlog, of: self.most },
+        }
+    }
+}
+
+/// What was done, when it is done.
+pub(crate) fn total(sample: &Sample) -> String {
+    let per_second = HumanCount(whole(rate(&Sample::default(), sample, |sample| sample.lines)));
+    format!(
+        "{} lines ({}) in {}, {per_second} lines/s",
+        HumanCount(whole(sample.lines)),
+        HumanBytes(whole(sample.bytes)),
+        // Most runs are shorter than what people call a second.
+        if sample.at < 10.0 {
+            format!("{:.1} s", sample.at)
+        } else {
+            HumanDuration(Duration::from_secs_f64(sample.at)).to_string()
+        }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_an_end_and_a_stream_what_was_seen_to_wait() {
+        let mut look = Look::default();
+        let waiting = |backlog| Sample { backlog, ..Sample::default() };
+        assert_eq!(look.done(&waiting(7.0), Some((3.0, 10.0))), Done::Bytes { done: 3.0, of: 10.0 });
+        let mut look = Look::default();
+        assert_eq!(look.done(&waiting(0.0), None), Done::Entries { done: 0.0, of: 0.0 });
+        assert_eq!(look.done(&waiting(100.0), None), Done::Entries { done: 0.0, of: 100.0 });
+        assert_eq!(look.done(&waiting(30.0), None), Done::Entries { done: 70.0, of: 100.0 });
+    }
+
+    #[test]
+    fn the_total_has_lines_bytes_time_and_rate() {
+        let sample = Sample { at: 2.0, lines: 5000.0, bytes: 2048.0, ..Sample::default() };
+        assert_eq!(total(&sample), "5,000 lines (2.00 KiB) in 2.0 s, 2,500 lines/s");
+    }
+}
