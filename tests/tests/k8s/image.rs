@@ -107,6 +107,10 @@ fn the_image_is_run_as_the_manifests_run_it() {
         }
     }
     assert_eq!(found, 2, "{ours} in both workloads");
+    // Where users put their own tag.
+    let kustomization =
+        std::fs::read_to_string(repository().join("k8s/kustomization.yaml")).expect("k8s/kustomization.yaml");
+    assert!(kustomization.contains(&format!("newTag: {version}\n")), "k8s/kustomization.yaml: newTag is not {version}");
 }
 
 /// Runs a command as the image's user in `root`. `None`, and a word about it, where this process may not.
