@@ -19,6 +19,10 @@
 //! # Ok::<(), resp::ConfigError>(())
 //! ```
 //!
+//! Where several servers stand by for each other, Sentinels are asked which is the master, with every connection anew, so that a failover is
+//! followed: `redis-sentinel://a:26379,b:26379,c:26379/mymaster`. The server itself is asked too, and refused
+//! ([`ErrorKind::NotMaster`]) when it is none.
+//!
 //! RESP3 is proposed, and RESP2 spoken with servers that do not know it. Both give the same values.
 //!
 //! ## Which of the three
@@ -149,8 +153,10 @@ mod error;
 mod number;
 mod protocol;
 mod request;
+mod sentinel;
 mod stream_id;
 pub mod streams;
+mod turn;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientOptions, Event};

@@ -65,3 +65,24 @@ async fn a_server_without_tls() {
     let error = Connection::connect(&config).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Io | ErrorKind::Timeout), "{error}");
 }
+
+#[tokio::test]
+async fn sentinels_and_their_master() {
+    let files = tempfile::tempdir().unwrap();
+    make_files(files.path());
+    let Some((server, port)) = Server::with_tls(files.path(), "no") else { return };
+    let (_sentinel, at) = Server::sentinel_with_tls(files.path(), port);
+    let ca = files.path().join("ca.pem");
+    let ca = ca.to_str().unwrap();
+    let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=redis.test");
+    let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
+    connection.send(&cmd("SET").arg("key").arg("over TLS")).await.unwrap();
+    let reply = server.connect().await.send(&cmd("GET").arg("key")).await.unwrap();
+    assert_eq!(reply.value().as_str(), Some("over TLS"));
+
+    // The Sentinel's certificate counts, not only the master's.
+    let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=example.org");
+    let error = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(error.to_string().contains("Sentinel 127.0.0.1"), "{error}");
+}

@@ -23,7 +23,8 @@ pub struct ServiceArgs {
 
     /// Where Redis is, and how to get in.
     #[arg(help_heading = "Redis")]
-    #[arg(help = "Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path")]
+    #[arg(help = "Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, unix:///path, or \
+                  redis-sentinel://[user:password@]host[:port],…/master[/db] (the Sentinels' own: ?sentinel_user=…&sentinel_password=…)")]
     #[arg(long, env, value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: RedisUrl,
 

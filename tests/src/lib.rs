@@ -7,6 +7,7 @@
 //! | `rig.rs` | one test's folder, Redis, input and output; where a test begins |
 //! | `service.rs` | the `reader` and `writer` processes: flags, logs, metrics, signals |
 //! | `redis.rs` | a private redis-server: persistence, crashes, replicas |
+//! | `sentinel.rs` | a master with two replicas, and three Sentinels that watch them |
 //! | `client.rs` | RESP by hand, so that the harness does not judge the project with the project's own code |
 //! | `process.rs` | a child process that cannot outlive its test |
 //! | `binaries.rs` | where the built binaries are |
@@ -38,6 +39,7 @@ mod process;
 pub mod proxy;
 pub mod redis;
 pub mod rig;
+pub mod sentinel;
 pub mod service;
 mod tamper;
 pub mod text;
@@ -54,6 +56,7 @@ pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Persistence, RedisServer};
 pub use rig::Rig;
+pub use sentinel::{Sentinel, SentinelSet};
 pub use service::{Launch, Service};
 pub use tamper::Tamper;
 

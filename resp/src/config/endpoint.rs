@@ -24,6 +24,16 @@ pub enum Endpoint {
         /// The socket's path.
         path: PathBuf,
     },
+    /// The master that Sentinels watch under a name, whichever server that is at the moment. Every connection asks them anew, so a failover
+    /// is followed.
+    Sentinel {
+        /// Where the Sentinels are: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
+        sentinels: Vec<Endpoint>,
+        /// The name under which they watch the master.
+        master: String,
+        /// Whether the master itself speaks TLS.
+        tls: bool,
+    },
 }
 
 impl Endpoint {
@@ -45,17 +55,48 @@ impl Endpoint {
         Self::Unix { path: path.into() }
     }
 
+    /// The master of this name, by asking Sentinels, over plain TCP. [`Endpoint::Sentinel`] says more.
+    #[must_use]
+    pub fn sentinel(sentinels: impl IntoIterator<Item = (impl Into<String>, u16)>, master: impl Into<String>) -> Self {
+        let sentinels = sentinels.into_iter().map(|(host, port)| Self::tcp(host, port)).collect();
+        Self::Sentinel { sentinels, master: master.into(), tls: false }
+    }
+
+    /// A server over TCP, with or without TLS.
+    pub(crate) fn server(host: String, port: u16, tls: bool) -> Self {
+        if tls { Self::Tls { host, port } } else { Self::Tcp { host, port } }
+    }
+
+    /// Whether connections to the server are made with TLS.
+    pub(crate) const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls { .. } | Self::Sentinel { tls: true, .. })
+    }
+
     pub(super) fn authority(host: &str, port: u16) -> String {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
 
-/// `host:port` or the path.
+fn list(f: &mut fmt::Formatter<'_>, endpoints: &[Endpoint]) -> fmt::Result {
+    for (nth, endpoint) in endpoints.iter().enumerate() {
+        if nth > 0 {
+            f.write_str(",")?;
+        }
+        fmt::Display::fmt(endpoint, f)?;
+    }
+    Ok(())
+}
+
+/// `host:port`, the path, or the Sentinels and the master's name: `host:port,host:port/master`.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { host, port } | Self::Tls { host, port } => f.write_str(&Self::authority(host, *port)),
             Self::Unix { path } => path.display().fmt(f),
+            Self::Sentinel { sentinels, master, .. } => {
+                list(f, sentinels)?;
+                write!(f, "/{master}")
+            }
         }
     }
 }

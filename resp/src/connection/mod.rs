@@ -1,6 +1,7 @@
 //! One connection, used by one owner.
 
 mod handshake;
+mod misled;
 mod transaction;
 mod transport;
 mod wire;
@@ -10,13 +11,14 @@ pub use transaction::{Pipeline, Replies, Slot, Transaction};
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent};
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, sentinel};
+pub(crate) use misled::is_misled;
 use transport::Transport;
 pub(crate) use wire::Wire;
 
@@ -37,7 +39,9 @@ pub(crate) use wire::Wire;
 ///
 /// # Errors
 ///
-/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`].
+/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`]. So it is after
+/// [`ErrorKind::ReadOnly`] when Sentinels were asked for the master ([`Endpoint::Sentinel`]): the server has been demoted, and another connection
+/// leads to the one that took its place.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,6 +63,10 @@ pub struct Connection {
     command_timeout: Option<Duration>,
     block_grace: Duration,
     endpoint: Option<Endpoint>,
+    /// Whether the server was found by asking others, so that another one may have its place by now.
+    found: bool,
+    /// It has said that it is no longer the one that was looked for: no more commands go there.
+    misled: bool,
     pushes: VecDeque<Frame>,
 }
 
@@ -73,18 +81,26 @@ impl Connection {
     /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`] tells a wrong password
     /// ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that is away.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let connecting = async {
-            let transport = transport::connect(config).await?;
-            let mut connection = Self::new(transport, config);
-            connection.endpoint = Some(config.endpoint.clone());
-            handshake::run(&mut connection, config).await?;
-            Ok(connection)
-        };
-        let connected = match tokio::time::timeout(config.connect_timeout, connecting).await {
-            Ok(connected) => connected,
-            Err(_) => Err(Error::timeout(config.connect_timeout)),
+        let connected = match &config.endpoint {
+            Endpoint::Sentinel { sentinels, master, .. } => {
+                let deadline = Instant::now() + config.connect_timeout;
+                sentinel::connect(config, sentinels, master, deadline).await
+            }
+            server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(Error::timeout(config.connect_timeout)),
+            },
         };
         connected.map_err(|error: Error| error.connecting(config))
+    }
+
+    /// Connects to one server, without a timeout of its own. What else the configuration says holds for it.
+    pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
+        let transport = transport::connect(server, config).await?;
+        let mut connection = Self::new(transport, config);
+        connection.endpoint = Some(server.clone());
+        handshake::run(&mut connection, config).await?;
+        Ok(connection)
     }
 
     /// The same over a transport that is connected already: a tunnel, or a test's end of a pipe.
@@ -113,6 +129,8 @@ impl Connection {
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
             endpoint: None,
+            found: config.is_found(),
+            misled: false,
             pushes: VecDeque::new(),
         }
     }
@@ -128,10 +146,15 @@ impl Connection {
         self.protocol
     }
 
-    /// Whether an error has ended the connection.
+    /// Whether an error has ended the connection. Replies that are owed may still be received after the one that says that the server was demoted.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        self.wire.is_broken()
+        self.wire.is_broken() || self.misled
+    }
+
+    /// Whether the server has said that another one has its place.
+    pub(crate) const fn is_misled(&self) -> bool {
+        self.misled
     }
 
     /// Changes how long nothing may move while a reply is awaited: see [`Config::command_timeout`].
@@ -214,7 +237,7 @@ impl Connection {
     /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see [`buffered`](Self::buffered).
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        if !self.wire.is_broken() {
+        if !self.is_closed() {
             self.wire.queue(|out| command::encode(command, out));
             self.owed += 1;
         }
@@ -286,8 +309,11 @@ impl Connection {
 
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
     async fn next_reply(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
-        if self.owed == 0 && !self.wire.is_broken() {
-            return Err(Error::new(ErrorKind::Usage, "no command awaits a reply"));
+        if self.owed == 0 {
+            return Err(match self.is_closed() {
+                true => Error::closed(),
+                false => Error::new(ErrorKind::Usage, "no command awaits a reply"),
+            });
         }
         loop {
             match self.wire.next_frame() {
@@ -295,6 +321,7 @@ impl Connection {
                 Ok(Some(frame)) => {
                     self.owed -= 1;
                     self.stale = self.stale.saturating_sub(1);
+                    self.misled |= self.found && is_misled(&frame);
                     return Ok(frame);
                 }
                 Ok(None) => self.wire.fill(limit).await?,

@@ -158,7 +158,7 @@ impl Consumer {
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
                     self.create().await?;
                 }
-                Err(error) if error.is_transient() && self.reconnects => {
+                Err(error) if self.reconnects && (error.is_transient() || self.is_misled()) => {
                     self.disconnect();
                     tokio::time::sleep(self.options.backoff.next_delay()).await;
                 }
@@ -389,7 +389,7 @@ impl Consumer {
             && !connection.is_closed()
         {
             match Self::send_acks(connection, &self.options, &mut self.acks).await {
-                Err(error) if error.closes_connection() => self.disconnect(),
+                Err(error) if error.closes_connection() || connection.is_closed() => self.disconnect(),
                 done => return done,
             }
         }
@@ -422,6 +422,11 @@ impl Consumer {
     async fn finish(&mut self) -> Result<(), Error> {
         self.disconnect();
         self.flush().await
+    }
+
+    /// Whether the server has said that another one has its place.
+    fn is_misled(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_misled)
     }
 
     fn disconnect(&mut self) {

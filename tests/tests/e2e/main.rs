@@ -20,6 +20,8 @@ mod readme;
 mod restart;
 mod rotate;
 mod rotated_output;
+mod sentinel;
+mod sentinel_client;
 mod several;
 mod stream;
 mod wrong;

@@ -1,0 +1,152 @@
+//! Both services behind Sentinels: the master is lost in every way, and the output is the input.
+
+use std::time::Duration;
+
+use e2e::rig::STREAM;
+use e2e::{Growth, Rig, SentinelSet, Service, check, text, wait};
+
+/// Reader and writer at work on the master that Sentinels name.
+struct Stage {
+    // In the order in which they are to end.
+    reader: Service,
+    writer: Service,
+    growth: Growth,
+    lines: u64,
+    set: SentinelSet,
+    rig: Rig,
+}
+
+impl Stage {
+    fn new(lines: u64, seconds: u64, seed: u64) -> Self {
+        let rig = Rig::new();
+        let set = SentinelSet::start(&rig.folder.join("set"));
+        let growth = Growth::of(&rig.input, text::numbered(0..lines, seed), Duration::from_secs(seconds), seed);
+        let reader = rig.reader().set("--redis-url", set.url()).start();
+        let writer = rig.writer().set("--redis-url", set.url()).start();
+        Self { reader, writer, growth, lines, set, rig }
+    }
+
+    /// Waits until the work is done on this server, and looks at what came of it.
+    fn finish(mut self, master: usize) {
+        self.growth.wait();
+        self.rig.wait_delivered();
+        let server = &self.set.servers[master];
+        wait::until("nothing is pending on the master", || {
+            let Ok(Ok(pending)) = server.try_call(&["XPENDING", STREAM, "writers"]) else { return false };
+            pending.list()[0].int() == 0
+        });
+        assert_eq!(self.writer.metric("writer_gap_bytes_total"), 0.0);
+        assert_eq!(self.reader.metric("reader_generations_total"), 1.0, "sent again with the same IDs");
+        self.reader.stop();
+        self.writer.stop();
+        self.rig.assert_identical();
+        check::numbered(&self.rig.output_bytes(), self.lines).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_master_is_replaced() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut stage = Stage::new(40_000, 6, seed);
+    stage.rig.wait_output_len(200_000);
+    wait::random_moment(&mut rng, 0..500);
+    stage.set.servers[0].kill9();
+    let master = stage.set.wait_failover(0);
+    stage.finish(master);
+}
+
+#[test]
+fn each_master_is_killed_in_turn_and_comes_back() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut stage = Stage::new(60_000, 10, seed);
+    let mut master = 0;
+    for round in 1..=2 {
+        stage.rig.wait_output_len(200_000 * round);
+        wait::random_moment(&mut rng, 0..500);
+        stage.set.servers[master].kill9();
+        let next = stage.set.wait_failover(master);
+        stage.set.servers[master].start_again();
+        stage.set.wait_complete();
+        master = next;
+    }
+    stage.finish(master);
+}
+
+#[test]
+fn a_frozen_master_comes_back_when_another_has_its_place() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let stage = Stage::new(40_000, 8, seed);
+    stage.rig.wait_output_len(200_000);
+    stage.set.servers[0].freeze();
+    let master = stage.set.wait_failover(0);
+    wait::random_moment(&mut rng, 0..2000);
+    stage.set.servers[0].thaw();
+    stage.finish(master);
+}
+
+#[test]
+fn a_failover_that_loses_acknowledged_entries_is_healed_from_the_source() {
+    let seed = e2e::seed();
+    let mut stage = Stage::new(40_000, 8, seed);
+    stage.rig.wait_output_len(200_000);
+    let set = &mut stage.set;
+    // The replicas hear nothing from now on, and nobody may take their place meanwhile.
+    set.servers[1].freeze();
+    set.servers[2].freeze();
+    for sentinel in &set.sentinels {
+        sentinel.freeze();
+    }
+    let server = &set.servers[0];
+    wait::until("the master has lost its replicas", || {
+        server.call(&["CLIENT", "KILL", "TYPE", "replica"]);
+        server.info("connected_slaves").as_deref() == Some("0")
+    });
+    let written = stage.rig.output_bytes().len() as u64;
+    stage.rig.wait_output_len(written + 300_000);
+    let last = |server: &e2e::RedisServer| {
+        let info = server.call(&["XINFO", "STREAM", STREAM]);
+        let id = info.field("last-generated-id").text();
+        id.rsplit('-').next().unwrap().parse::<u64>().unwrap()
+    };
+    let acknowledged = last(&set.servers[0]);
+    set.servers[0].kill9();
+    set.servers[1].thaw();
+    set.servers[2].thaw();
+    for replica in &set.servers[1..] {
+        assert!(last(replica) + 200_000 < acknowledged, "the replica has what it must not have");
+    }
+    for sentinel in &set.sentinels {
+        sentinel.thaw();
+    }
+    let master = set.wait_failover(0);
+    stage.finish(master);
+}
+
+#[test]
+fn a_failover_on_demand_moves_both_services() {
+    let seed = e2e::seed();
+    let stage = Stage::new(30_000, 5, seed);
+    stage.rig.wait_output_len(200_000);
+    stage.set.sentinels[0].call(&["SENTINEL", "FAILOVER", e2e::sentinel::MASTER]);
+    let master = stage.set.wait_failover(0);
+    stage.finish(master);
+}
+
+#[test]
+fn check_finds_the_master_and_a_wrong_name_is_a_wrong_configuration() {
+    let rig = Rig::new();
+    let set = SentinelSet::start(&rig.folder.join("set"));
+    rig.write_input("a line\n");
+    let check = rig.reader().word("check").set("--redis-url", set.url()).run();
+    let said = String::from_utf8(check.process().stdout()).unwrap();
+    assert!(said.contains(&format!("ok     redis: {} answers", set.url())), "{said}");
+
+    let wrong = set.url().replace(e2e::sentinel::MASTER, "another");
+    let mut service = rig.reader().set("--redis-url", &wrong).run();
+    assert_eq!(service.code(), Some(2));
+    let line = service.find_log(&["--redis-url", "another", "knows no master", "allowed"]);
+    assert!(line.is_some(), "{}", service.log());
+}
