@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::{Error, Frame, Request};
+use crate::{Error, Frame, Request, Routing};
 
 /// A command: how it is written, and what its reply means.
 ///
@@ -21,6 +21,12 @@ pub trait Command {
     /// The key that the command is about, for errors.
     fn key(&self) -> Option<&[u8]> {
         None
+    }
+
+    /// Where in a cluster it goes: to the node that has its [`key`](Self::key). A command with several keys says
+    /// [`Routing::of_keys`] of all of them.
+    fn routing(&self) -> Routing {
+        self.key().map_or(Routing::Anywhere, Routing::of_key)
     }
 
     /// Writes the command's name and arguments.
@@ -50,6 +56,10 @@ impl<C: Command + ?Sized> Command for &C {
 
     fn key(&self) -> Option<&[u8]> {
         (**self).key()
+    }
+
+    fn routing(&self) -> Routing {
+        (**self).routing()
     }
 
     fn encode(&self, out: &mut Request<'_>) {

@@ -102,6 +102,7 @@ impl ErrorKind {
                 | Self::NoReplicas
                 | Self::MaxClients
                 | Self::ClusterDown
+                | Self::Ask
                 | Self::TryAgain
         )
     }

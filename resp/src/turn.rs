@@ -22,6 +22,18 @@ impl Known {
         known.clone()
     }
 
+    /// Others can answer too.
+    pub(crate) fn learn(&self, others: &[Endpoint]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nodes come and go; those that were given are added again when they are missing.
+        known.retain(|endpoint| others.contains(endpoint));
+        for other in others {
+            if !known.contains(other) {
+                known.push(other.clone());
+            }
+        }
+    }
+
     /// This one did not answer, or answered what is not so.
     pub(crate) fn to_the_end(&self, endpoint: &Endpoint) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

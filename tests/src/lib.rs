@@ -7,6 +7,7 @@
 //! | `rig.rs` | one test's folder, Redis, input and output; where a test begins |
 //! | `service.rs` | the `reader` and `writer` processes: flags, logs, metrics, signals |
 //! | `redis.rs` | a private redis-server: persistence, crashes, replicas |
+//! | `cluster.rs` | a Redis Cluster of three masters and three replicas |
 //! | `sentinel.rs` | a master with two replicas, and three Sentinels that watch them |
 //! | `client.rs` | RESP by hand, so that the harness does not judge the project with the project's own code |
 //! | `process.rs` | a child process that cannot outlive its test |
@@ -30,6 +31,7 @@ mod binaries;
 pub mod chaos;
 pub mod check;
 pub mod client;
+mod cluster;
 mod folder;
 pub mod growth;
 pub mod http;
@@ -48,6 +50,7 @@ pub mod wait;
 pub use binaries::Program;
 pub use check::assert_identical;
 pub use client::Value;
+pub use cluster::Cluster;
 pub use folder::Folder;
 pub use growth::Growth;
 pub use mount::Mount;

@@ -19,6 +19,8 @@ pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) backoff: Backoff,
     pub(super) ping_after: Option<Duration>,
+    /// Whether a lost connection is made again.
+    pub(super) reconnects: bool,
     pub(super) events: broadcast::Sender<Event>,
 }
 
@@ -41,6 +43,9 @@ impl Driver {
             };
             self.queue.set_connected(false);
             let _ = self.events.send(Event::Disconnected(error));
+            if !self.reconnects {
+                return;
+            }
             connection = match self.connect().await {
                 Some(connection) => connection,
                 None => return,

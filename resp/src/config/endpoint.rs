@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// Plain TCP.
@@ -34,6 +34,14 @@ pub enum Endpoint {
         /// Whether the master itself speaks TLS.
         tls: bool,
     },
+    /// A Redis Cluster: see [`ClusterClient`](crate::ClusterClient). A [`Connection`](crate::Connection) leads to the node that has the
+    /// [key](crate::Config::for_key) of the configuration.
+    Cluster {
+        /// Some of its nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`]; the others are learned from them.
+        seeds: Vec<Endpoint>,
+        /// Whether its nodes speak TLS.
+        tls: bool,
+    },
 }
 
 impl Endpoint {
@@ -62,6 +70,12 @@ impl Endpoint {
         Self::Sentinel { sentinels, master: master.into(), tls: false }
     }
 
+    /// A Redis Cluster, over plain TCP, by some of its nodes. [`Endpoint::Cluster`] says more.
+    #[must_use]
+    pub fn cluster(seeds: impl IntoIterator<Item = (impl Into<String>, u16)>) -> Self {
+        Self::Cluster { seeds: seeds.into_iter().map(|(host, port)| Self::tcp(host, port)).collect(), tls: false }
+    }
+
     /// A server over TCP, with or without TLS.
     pub(crate) fn server(host: String, port: u16, tls: bool) -> Self {
         if tls { Self::Tls { host, port } } else { Self::Tcp { host, port } }
@@ -69,7 +83,7 @@ impl Endpoint {
 
     /// Whether connections to the server are made with TLS.
     pub(crate) const fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls { .. } | Self::Sentinel { tls: true, .. })
+        matches!(self, Self::Tls { .. } | Self::Sentinel { tls: true, .. } | Self::Cluster { tls: true, .. })
     }
 
     pub(super) fn authority(host: &str, port: u16) -> String {
@@ -87,7 +101,7 @@ fn list(f: &mut fmt::Formatter<'_>, endpoints: &[Endpoint]) -> fmt::Result {
     Ok(())
 }
 
-/// `host:port`, the path, or the Sentinels and the master's name: `host:port,host:port/master`.
+/// `host:port`, the path, the Sentinels and the master's name (`host:port,host:port/master`), or the cluster's seeds (`host:port,host:port`).
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -97,6 +111,7 @@ impl fmt::Display for Endpoint {
                 list(f, sentinels)?;
                 write!(f, "/{master}")
             }
+            Self::Cluster { seeds, .. } => list(f, seeds),
         }
     }
 }

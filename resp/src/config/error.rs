@@ -34,7 +34,7 @@ pub enum ConfigError {
     Tls(String),
 }
 
-const SCHEMES: &str = "redis://, rediss://, redis-sentinel://, rediss-sentinel:// and unix://";
+const SCHEMES: &str = "redis://, redis-sentinel://, redis-cluster://, the same with rediss for TLS, and unix://";
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -44,6 +44,8 @@ pub struct Config {
     pub(crate) sentinel_password: Option<Secret>,
     /// In which order to ask those who can say where the server is; shared by all clones.
     pub(crate) known: Known,
+    /// In a cluster: the key that connections are for.
+    pub(crate) key: Option<Vec<u8>>,
     pub(crate) database: u32,
     pub(crate) client_name: Option<String>,
     pub(crate) resp2: bool,
@@ -67,6 +69,7 @@ impl Config {
             sentinel_user: None,
             sentinel_password: None,
             known: Known::default(),
+            key: None,
             database: 0,
             client_name: None,
             resp2: false,
@@ -88,6 +91,7 @@ impl Config {
     /// * `redis-sentinel://[[user]:password@]host[:port],host[:port],…/master[/database][?sentinel_user=U&sentinel_password=P]`: the master
     ///   that Sentinels watch under this name. The ports are those of the Sentinels, 26379 unless given. User and password before the `@` are
     ///   for Redis, the parameters for the Sentinels. `rediss-sentinel://` speaks TLS with both
+    /// * `redis-cluster://[[user]:password@]host[:port],host[:port],…`: a Redis Cluster, by some of its nodes; `rediss-cluster://` for TLS
     /// * `valkey://` and `valkeys://`, which mean the same as `redis://` and `rediss://`
     ///
     /// Each takes the parameters `protocol=2|3` (RESP2, or RESP3 where the server knows it, which is the default) and `client_name=NAME`, also.
@@ -108,7 +112,16 @@ impl Config {
 
     /// Whether others are asked where the server is.
     pub(crate) const fn is_found(&self) -> bool {
-        matches!(self.endpoint, Endpoint::Sentinel { .. })
+        matches!(self.endpoint, Endpoint::Sentinel { .. } | Endpoint::Cluster { .. })
+    }
+
+    /// In a cluster: a [`Connection`](crate::Connection), [`Client`](crate::Client) or [`Consumer`](crate::Consumer) is to lead to the node that has
+    /// this key; keys with the same hash tag lie on the same node. When the slot has moved, the answer is [`ErrorKind::Moved`](crate::ErrorKind), the
+    /// connection is closed, and the next one leads to where the slot is then. Without effect where there is no cluster.
+    #[must_use]
+    pub fn for_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(key.as_ref().to_vec());
+        self
     }
 
     /// The ACL user. Without one, Redis takes a password to be that of the user `default`; without a password, the user must be one that
@@ -230,6 +243,8 @@ impl fmt::Display for Config {
             Endpoint::Tls { .. } => "rediss",
             Endpoint::Sentinel { tls: false, .. } => "redis-sentinel",
             Endpoint::Sentinel { tls: true, .. } => "rediss-sentinel",
+            Endpoint::Cluster { tls: false, .. } => "redis-cluster",
+            Endpoint::Cluster { tls: true, .. } => "rediss-cluster",
             Endpoint::Unix { path } => {
                 write!(f, "unix://{}", path.display())?;
                 return if self.database == 0 { Ok(()) } else { write!(f, "?db={}", self.database) };

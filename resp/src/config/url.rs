@@ -20,17 +20,23 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
         "rediss" | "valkeys" => (true, "redis"),
         "redis-sentinel" => (false, "sentinel"),
         "rediss-sentinel" => (true, "sentinel"),
+        "redis-cluster" => (false, "cluster"),
+        "rediss-cluster" => (true, "cluster"),
         other => (false, other),
     };
     let config = match kind {
         _ if tls && cfg!(not(feature = "tls")) => return Err(ConfigError::NoTls),
-        "redis" | "sentinel" => {
+        "redis" | "sentinel" | "cluster" => {
             let path = rest.split_once('/').map_or("", |(_, path)| path);
             if path.contains('@') || query.contains('@') {
                 // It ends a password that is not encoded, of which a part would be taken for something that may be shown.
                 return Err(ConfigError::InvalidHost);
             }
-            if kind == "redis" { server(rest, tls)? } else { sentinels(rest, tls)? }
+            match kind {
+                "redis" => server(rest, tls)?,
+                "sentinel" => sentinels(rest, tls)?,
+                _ => cluster(rest, tls)?,
+            }
         }
         "unix" | "redis+unix" => socket(rest)?,
         // A scheme may be a password that was pasted in the wrong place; only what looks like a scheme is shown.
@@ -46,25 +52,36 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
 fn server(rest: &str, tls: bool) -> Result<Config, ConfigError> {
     let (credentials, address, path) = cut(rest);
     let (host, port) = host_and_port(address, PORT)?;
-    let config = authenticate(Config::new(Endpoint::server(host, port, tls)), credentials)?;
-    let path = path.trim_end_matches('/');
-    if path.is_empty() { Ok(config) } else { Ok(config.database(database(path)?)) }
+    select(authenticate(Config::new(Endpoint::server(host, port, tls)), credentials)?, path)
 }
 
 /// `[[user]:password@]host[:port],host[:port],…/master[/database]`
 fn sentinels(rest: &str, tls: bool) -> Result<Config, ConfigError> {
     let (credentials, addresses, path) = cut(rest);
-    let mut sentinels = Vec::new();
-    for address in addresses.split(',') {
-        let (host, port) = host_and_port(address, SENTINEL_PORT)?;
-        sentinels.push(Endpoint::server(host, port, tls));
-    }
+    let sentinels = servers(addresses, SENTINEL_PORT, tls)?;
     let (master, path) = path.split_once('/').unwrap_or((path, ""));
     if master.is_empty() {
         return Err(ConfigError::MissingMaster);
     }
     let endpoint = Endpoint::Sentinel { sentinels, master: decode(master)?, tls };
-    let config = authenticate(Config::new(endpoint), credentials)?;
+    select(authenticate(Config::new(endpoint), credentials)?, path)
+}
+
+/// `[[user]:password@]host[:port],host[:port],…[/database]`
+fn cluster(rest: &str, tls: bool) -> Result<Config, ConfigError> {
+    let (credentials, addresses, path) = cut(rest);
+    let endpoint = Endpoint::Cluster { seeds: servers(addresses, PORT, tls)?, tls };
+    select(authenticate(Config::new(endpoint), credentials)?, path)
+}
+
+/// `host[:port],host[:port],…`
+fn servers(addresses: &str, port: u16, tls: bool) -> Result<Vec<Endpoint>, ConfigError> {
+    let one = |address| host_and_port(address, port).map(|(host, port)| Endpoint::server(host, port, tls));
+    addresses.split(',').map(one).collect()
+}
+
+/// `database`, or nothing
+fn select(config: Config, path: &str) -> Result<Config, ConfigError> {
     let path = path.trim_end_matches('/');
     if path.is_empty() { Ok(config) } else { Ok(config.database(database(path)?)) }
 }
@@ -221,6 +238,7 @@ mod tests {
             ("redis://h?protocol=2&client_name=a%2Fb", "redis://h:6379"),
             ("redis-sentinel://a,b:7,[::1]/my%2Fmaster", "redis-sentinel://a:26379,b:7,[::1]:26379/my/master"),
             ("redis-sentinel://u:pw@a/m/3?sentinel_password=x", "redis-sentinel://u:***@a:26379/m/3"),
+            ("redis-cluster://:pw@a,b:7,[::1]", "redis-cluster://:***@a:6379,b:7,[::1]:6379"),
             ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
             ("redis+unix:///run/my%20redis.sock", "unix:///run/my redis.sock"),
         ];
@@ -232,7 +250,7 @@ mod tests {
     #[cfg(not(feature = "tls"))]
     #[test]
     fn no_tls_without_the_feature() {
-        for url in ["rediss://h", "valkeys://h", "rediss-sentinel://h/m"] {
+        for url in ["rediss://h", "valkeys://h", "rediss-sentinel://h/m", "rediss-cluster://h"] {
             assert_eq!(parse(url).map(|config| config.to_string()), Err(ConfigError::NoTls), "{url}");
         }
     }
@@ -251,6 +269,7 @@ mod tests {
         let config = parse("rediss-sentinel://a,b:7/m?ca=/ca.pem").unwrap();
         assert_eq!(config.to_string(), "rediss-sentinel://a:26379,b:7/m");
         assert_eq!(config.tls, super::super::TlsConfig::default().ca("/ca.pem"));
+        assert_eq!(parse("rediss-cluster://h?ca=/x").unwrap().to_string(), "rediss-cluster://h:6379");
         assert_eq!(parse("valkeys://h").unwrap().to_string(), "rediss://h:6379");
         // Nothing that is meant for TLS is passed over in silence.
         assert_eq!(parse("redis://h?ca=/x").unwrap_err(), ConfigError::UnknownParameter("ca".to_owned()));
@@ -304,6 +323,10 @@ mod tests {
             ("redis-sentinel://a,b//1", MissingMaster),
             ("redis-sentinel://a,,b/m", MissingHost),
             ("redis-sentinel://a,b:0/m", InvalidPort("0".to_owned())),
+            ("redis-cluster://", MissingHost),
+            ("redis-cluster://a,", MissingHost),
+            ("redis-cluster://a/m", InvalidDatabase("m".to_owned())),
+            ("redis-cluster://a?sentinel_user=x", UnknownParameter("sentinel_user".to_owned())),
             ("redis-sentinel://a/m/x", InvalidDatabase("x".to_owned())),
             ("unix://relative", MissingPath),
             ("unix://", MissingPath),
@@ -336,6 +359,8 @@ mod tests {
             "redis://u:1?db=s3cret&x@h",
             "redis://u:1/2?s3cret=@h",
             "redis-sentinel://a,b:s3cret/m",
+            "redis-cluster://a,b:s3cret",
+            "redis-cluster://u:1/s3cret@a,b",
             "redis-sentinel://u:1/s3cret@a,b/m",
             "redis-sentinel://a/m?sentinel_password=s3cret@x",
             "redis://h?protocol=s3cret",

@@ -2,8 +2,8 @@
 
 use crate::Frame;
 
-/// A replica takes no writes.
-const ANSWERS: [&[u8]; 2] = [b"READONLY ", b"MASTERDOWN "];
+/// A replica takes no writes; a node of a cluster does not have the slot, or has lost touch.
+const ANSWERS: [&[u8]; 5] = [b"READONLY ", b"MASTERDOWN ", b"MOVED ", b"ASK ", b"CLUSTERDOWN "];
 
 /// Whether the server says that another one has its place.
 ///
@@ -30,6 +30,10 @@ mod tests {
     #[test]
     fn a_demoted_server_is_known_by_its_answers() {
         assert!(misled("-READONLY You can't write against a read only replica.\r\n"));
+        assert!(
+            misled("-MOVED 1 h:1\r\n") && misled("-ASK 1 h:1\r\n") && misled("-CLUSTERDOWN Hash slot not served\r\n")
+        );
+        assert!(!misled("-TRYAGAIN Multiple keys\r\n"));
         assert!(misled("-MASTERDOWN Link with MASTER is down\r\n"));
         assert!(misled("-EXECABORT Transaction discarded because of: READONLY You can't write\r\n"));
         assert!(!misled("-EXECABORT Transaction discarded because of previous errors.\r\n"));

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, sentinel};
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, sentinel};
 pub(crate) use misled::is_misled;
 use transport::Transport;
 pub(crate) use wire::Wire;
@@ -41,7 +41,8 @@ pub(crate) use wire::Wire;
 ///
 /// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`]. So it is after
 /// [`ErrorKind::ReadOnly`] when Sentinels were asked for the master ([`Endpoint::Sentinel`]): the server has been demoted, and another connection
-/// leads to the one that took its place.
+/// leads to the one that took its place. In a cluster ([`Endpoint::Cluster`]) it is so after [`ErrorKind::Moved`], [`ErrorKind::Ask`] and
+/// [`ErrorKind::ClusterDown`].
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -85,6 +86,9 @@ impl Connection {
             Endpoint::Sentinel { sentinels, master, .. } => {
                 let deadline = Instant::now() + config.connect_timeout;
                 sentinel::connect(config, sentinels, master, deadline).await
+            }
+            Endpoint::Cluster { seeds, .. } => {
+                cluster::connect(config, seeds, Instant::now() + config.connect_timeout).await
             }
             server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
                 Ok(connected) => connected,
@@ -146,7 +150,8 @@ impl Connection {
         self.protocol
     }
 
-    /// Whether an error has ended the connection. Replies that are owed may still be received after the one that says that the server was demoted.
+    /// Whether an error has ended the connection. Replies that are owed may still be received after the one that says that
+    /// another server has its place.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.wire.is_broken() || self.misled

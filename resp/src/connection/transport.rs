@@ -37,7 +37,9 @@ pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Tran
         Endpoint::Unix { path } => Ok(Transport::Unix(UnixStream::connect(path).await.map_err(Error::io)?)),
         #[cfg(not(unix))]
         Endpoint::Unix { .. } => Err(Error::new(ErrorKind::Io, "this system has no Unix sockets")),
-        Endpoint::Sentinel { .. } => Err(Error::new(ErrorKind::Usage, "Sentinels name a server, they are none")),
+        Endpoint::Sentinel { .. } | Endpoint::Cluster { .. } => {
+            Err(Error::new(ErrorKind::Usage, "several servers are no one server"))
+        }
     }
 }
 

@@ -1,98 +1,66 @@
 //! Both services behind Sentinels: the master is lost in every way, and the output is the input.
 
-use std::time::Duration;
-
 use e2e::rig::STREAM;
-use e2e::{Growth, Rig, SentinelSet, Service, check, text, wait};
+use e2e::{Rig, SentinelSet, wait};
 
-/// Reader and writer at work on the master that Sentinels name.
-struct Stage {
-    // In the order in which they are to end.
-    reader: Service,
-    writer: Service,
-    growth: Growth,
-    lines: u64,
-    set: SentinelSet,
-    rig: Rig,
-}
-
-impl Stage {
-    fn new(lines: u64, seconds: u64, seed: u64) -> Self {
-        let rig = Rig::new();
-        let set = SentinelSet::start(&rig.folder.join("set"));
-        let growth = Growth::of(&rig.input, text::numbered(0..lines, seed), Duration::from_secs(seconds), seed);
-        let reader = rig.reader().set("--redis-url", set.url()).start();
-        let writer = rig.writer().set("--redis-url", set.url()).start();
-        Self { reader, writer, growth, lines, set, rig }
-    }
-
-    /// Waits until the work is done on this server, and looks at what came of it.
-    fn finish(mut self, master: usize) {
-        self.growth.wait();
-        self.rig.wait_delivered();
-        let server = &self.set.servers[master];
-        wait::until("nothing is pending on the master", || {
-            let Ok(Ok(pending)) = server.try_call(&["XPENDING", STREAM, "writers"]) else { return false };
-            pending.list()[0].int() == 0
-        });
-        assert_eq!(self.writer.metric("writer_gap_bytes_total"), 0.0);
-        assert_eq!(self.reader.metric("reader_generations_total"), 1.0, "sent again with the same IDs");
-        self.reader.stop();
-        self.writer.stop();
-        self.rig.assert_identical();
-        check::numbered(&self.rig.output_bytes(), self.lines).unwrap();
-    }
-}
+use crate::failover::Stage;
 
 #[test]
 fn a_killed_master_is_replaced() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut stage = Stage::new(40_000, 6, seed);
-    stage.rig.wait_output_len(200_000);
+    let rig = Rig::new();
+    let mut set = SentinelSet::start(&rig.folder.join("set"));
+    let stage = Stage::start(&rig, &set.url(), 40_000, 6, seed);
+    rig.wait_output_len(200_000);
     wait::random_moment(&mut rng, 0..500);
-    stage.set.servers[0].kill9();
-    let master = stage.set.wait_failover(0);
-    stage.finish(master);
+    set.servers[0].kill9();
+    let master = set.wait_failover(0);
+    stage.finish(&set.servers[master]);
 }
 
 #[test]
 fn each_master_is_killed_in_turn_and_comes_back() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut stage = Stage::new(60_000, 10, seed);
+    let rig = Rig::new();
+    let mut set = SentinelSet::start(&rig.folder.join("set"));
+    let stage = Stage::start(&rig, &set.url(), 60_000, 10, seed);
     let mut master = 0;
     for round in 1..=2 {
-        stage.rig.wait_output_len(200_000 * round);
+        rig.wait_output_len(200_000 * round);
         wait::random_moment(&mut rng, 0..500);
-        stage.set.servers[master].kill9();
-        let next = stage.set.wait_failover(master);
-        stage.set.servers[master].start_again();
-        stage.set.wait_complete();
+        set.servers[master].kill9();
+        let next = set.wait_failover(master);
+        set.servers[master].start_again();
+        set.wait_complete();
         master = next;
     }
-    stage.finish(master);
+    stage.finish(&set.servers[master]);
 }
 
 #[test]
 fn a_frozen_master_comes_back_when_another_has_its_place() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let stage = Stage::new(40_000, 8, seed);
-    stage.rig.wait_output_len(200_000);
-    stage.set.servers[0].freeze();
-    let master = stage.set.wait_failover(0);
+    let rig = Rig::new();
+    let set = SentinelSet::start(&rig.folder.join("set"));
+    let stage = Stage::start(&rig, &set.url(), 40_000, 8, seed);
+    rig.wait_output_len(200_000);
+    set.servers[0].freeze();
+    let master = set.wait_failover(0);
     wait::random_moment(&mut rng, 0..2000);
-    stage.set.servers[0].thaw();
-    stage.finish(master);
+    set.servers[0].thaw();
+    stage.finish(&set.servers[master]);
 }
 
 #[test]
 fn a_failover_that_loses_acknowledged_entries_is_healed_from_the_source() {
     let seed = e2e::seed();
-    let mut stage = Stage::new(40_000, 8, seed);
-    stage.rig.wait_output_len(200_000);
-    let set = &mut stage.set;
+    let rig = Rig::new();
+    let mut set = SentinelSet::start(&rig.folder.join("set"));
+    let stage = Stage::start(&rig, &set.url(), 40_000, 8, seed);
+    rig.wait_output_len(200_000);
     // The replicas hear nothing from now on, and nobody may take their place meanwhile.
     set.servers[1].freeze();
     set.servers[2].freeze();
@@ -104,8 +72,8 @@ fn a_failover_that_loses_acknowledged_entries_is_healed_from_the_source() {
         server.call(&["CLIENT", "KILL", "TYPE", "replica"]);
         server.info("connected_slaves").as_deref() == Some("0")
     });
-    let written = stage.rig.output_bytes().len() as u64;
-    stage.rig.wait_output_len(written + 300_000);
+    let written = rig.output_bytes().len() as u64;
+    rig.wait_output_len(written + 300_000);
     let last = |server: &e2e::RedisServer| {
         let info = server.call(&["XINFO", "STREAM", STREAM]);
         let id = info.field("last-generated-id").text();
@@ -122,17 +90,19 @@ fn a_failover_that_loses_acknowledged_entries_is_healed_from_the_source() {
         sentinel.thaw();
     }
     let master = set.wait_failover(0);
-    stage.finish(master);
+    stage.finish(&set.servers[master]);
 }
 
 #[test]
 fn a_failover_on_demand_moves_both_services() {
     let seed = e2e::seed();
-    let stage = Stage::new(30_000, 5, seed);
-    stage.rig.wait_output_len(200_000);
-    stage.set.sentinels[0].call(&["SENTINEL", "FAILOVER", e2e::sentinel::MASTER]);
-    let master = stage.set.wait_failover(0);
-    stage.finish(master);
+    let rig = Rig::new();
+    let set = SentinelSet::start(&rig.folder.join("set"));
+    let stage = Stage::start(&rig, &set.url(), 30_000, 5, seed);
+    rig.wait_output_len(200_000);
+    set.sentinels[0].call(&["SENTINEL", "FAILOVER", e2e::sentinel::MASTER]);
+    let master = set.wait_failover(0);
+    stage.finish(&set.servers[master]);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn passwords_of_both_layers_are_kept_apart() {
     };
     let user = "?sentinel_user=watcher&sentinel_password=of-watcher";
     for sentinels in [user, "?sentinel_password=of-sentinels"] {
-        block_on(async { connect(":of-redis@", sentinels).unwrap() });
+        connect(":of-redis@", sentinels).unwrap();
     }
     // Which of the two refuses is said.
     let of_sentinel = true;
