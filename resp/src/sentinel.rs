@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::config::{Config, Endpoint};
 use crate::turn::{self, Turns};
-use crate::{Connection, Error, ErrorKind, cmd};
+use crate::{Connection, Error, ErrorKind, Value, cmd};
 
 /// Connects to the master of this name, which says itself that it is one.
 pub(crate) async fn connect(
@@ -48,8 +48,8 @@ async fn ask(config: &Config, sentinel: &Endpoint, master: &str) -> Result<Endpo
         return Err(Error::new(ErrorKind::UnknownMaster, format!("it knows no master {master:?}")));
     }
     let mut parts = value.children();
-    let host = parts.next().and_then(|host| host.as_str()).filter(|host| !host.is_empty());
-    let port = parts.next().and_then(|port| port.as_u64()).and_then(|port| u16::try_from(port).ok());
+    let host = parts.next().and_then(Value::as_str).filter(|host| !host.is_empty());
+    let port = parts.next().and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
     match (host, port) {
         (Some(host), Some(port)) => Ok(Endpoint::server(host.to_owned(), port, config.endpoint.is_tls())),
         _ => Err(Error::unexpected_reply("a host and a port", value)),
@@ -73,7 +73,7 @@ fn of_sentinel(config: &Config, sentinel: &Endpoint) -> Config {
 async fn connect_to(config: &Config, server: &Endpoint) -> Result<Connection, Error> {
     let mut connection = Connection::connect_to(server, config).await?;
     let role = connection.send(&cmd("ROLE")).await?;
-    match role.value().children().next().and_then(|role| role.as_str()) {
+    match role.value().children().next().and_then(Value::as_str) {
         Some("master") => Ok(connection),
         Some(role) => Err(Error::new(ErrorKind::NotMaster, format!("its role is {role}"))),
         None => Err(Error::unexpected_reply("a role", role.value())),

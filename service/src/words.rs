@@ -14,6 +14,7 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::Protocol => "is this the address of a Redis?",
         ErrorKind::NotMaster => "wait for the end of the failover, or look at the Sentinels' log",
         ErrorKind::UnknownMaster => "correct the master's name in --redis-url, or let the Sentinels watch it",
+        ErrorKind::Moved => "wait for the end of the move; with a Redis Cluster, --redis-url is redis-cluster://",
         ErrorKind::WrongType => "choose another --stream, or delete the key",
         _ => "start Redis, look at its log, or correct --redis-url",
     }

@@ -102,8 +102,8 @@ pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, C
     let mut connection = Connection::connect_to(node, config).await?;
     let topology = match connection.send(&cmd("CLUSTER SHARDS")).await {
         Ok(reply) => Topology::from_shards(reply.value(), node)?,
-        // Before Redis 7.
-        Err(error) if matches!(error.kind(), ErrorKind::UnknownCommand | ErrorKind::Syntax) => {
+        // Before Redis 7, or a user who may not ask this way.
+        Err(error) if matches!(error.kind(), ErrorKind::UnknownCommand | ErrorKind::Syntax | ErrorKind::NoPerm) => {
             Topology::from_slots(connection.send(&cmd("CLUSTER SLOTS")).await?.value(), node)?
         }
         Err(error) => return Err(error),

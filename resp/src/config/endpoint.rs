@@ -25,10 +25,10 @@ pub enum Endpoint {
         path: PathBuf,
     },
     /// The master that Sentinels watch under a name, whichever server that is at the moment. Every connection asks them anew, so a failover
-    /// is followed.
+    /// is followed. The server itself is asked for its `ROLE`, which the user must be allowed to do.
     Sentinel {
         /// Where the Sentinels are: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
-        sentinels: Vec<Endpoint>,
+        sentinels: Vec<Self>,
         /// The name under which they watch the master.
         master: String,
         /// Whether the master itself speaks TLS.
@@ -38,7 +38,7 @@ pub enum Endpoint {
     /// [key](crate::Config::for_key) of the configuration.
     Cluster {
         /// Some of its nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`]; the others are learned from them.
-        seeds: Vec<Endpoint>,
+        seeds: Vec<Self>,
         /// Whether its nodes speak TLS.
         tls: bool,
     },

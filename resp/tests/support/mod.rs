@@ -46,17 +46,23 @@ impl Server {
             skipped("TLS: this server was built without it");
             return None;
         }
-        Some(Self::tls(&[], files, clients))
+        Some(Self::tls(&[], files, clients, &[]))
     }
 
     /// Starts a Sentinel that speaks TLS too, and names the server at this port of 127.0.0.1 as the master `m`.
     pub(crate) fn sentinel_with_tls(files: &std::path::Path, master: u16) -> (Self, u16) {
         let file = files.join("sentinel.conf");
         std::fs::write(&file, format!("sentinel monitor m 127.0.0.1 {master} 1\n")).unwrap();
-        Self::tls(&[file.to_str().unwrap(), "--sentinel"], files, "no")
+        Self::tls(&[file.to_str().unwrap(), "--sentinel"], files, "no", &[])
     }
 
-    fn tls(first: &[&str], files: &std::path::Path, clients: &str) -> (Self, u16) {
+    /// Starts a cluster of one node, without slots, that speaks TLS too.
+    pub(crate) fn cluster_with_tls(files: &std::path::Path) -> (Self, u16) {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        Self::tls(&[], files, "no", &["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus])
+    }
+
+    fn tls(first: &[&str], files: &std::path::Path, clients: &str, more: &[&str]) -> (Self, u16) {
         let file = |name: &str| files.join(name).to_str().unwrap().to_owned();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let options = [
@@ -71,7 +77,7 @@ impl Server {
             "--tls-auth-clients",
             clients,
         ];
-        (Self::with_file(first, &options), port)
+        (Self::with_file(first, &[&options[..], more].concat()), port)
     }
 
     fn try_start(file: &[&str], options: &[&str]) -> Option<Self> {

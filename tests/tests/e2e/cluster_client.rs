@@ -136,10 +136,7 @@ fn a_slot_that_moves_is_followed() {
         tokio::task::yield_now().await;
         nodes.finish_move(&slot, from, to);
         let values = waiting.await.unwrap().unwrap();
-        assert_eq!(
-            values.value().children().filter_map(|value| value.as_str()).collect::<Vec<_>>(),
-            ["{foo}1", "{foo}2"]
-        );
+        assert_eq!(values.value().children().filter_map(resp::Value::as_str).collect::<Vec<_>>(), ["{foo}1", "{foo}2"]);
         // MOVED.
         assert_eq!(get(&client, "{foo}3").await.as_deref(), Some("newer"));
         assert_eq!(get(&impatient, "{foo}3").await.as_deref(), Some("newer"));
