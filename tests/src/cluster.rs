@@ -1,6 +1,7 @@
 //! A Redis Cluster of three masters and three replicas.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::client::Value;
 use crate::port::Port;
@@ -123,6 +124,21 @@ impl Cluster {
         for server in [to, from] {
             self.servers[server].call(&["CLUSTER", "SETSLOT", slot, "NODE", &self.ids[to]]);
         }
+    }
+
+    /// Moves all slots of a master to another, as `redis-cli --cluster reshard` does it. Whether there is a `redis-cli`.
+    #[must_use]
+    pub fn reshard(&self, from: usize, to: usize) -> bool {
+        let entry = format!("127.0.0.1:{}", self.servers[from].port());
+        let mut cli = Command::new("redis-cli");
+        cli.args(["--cluster", "reshard", &entry, "--cluster-from", &self.ids[from], "--cluster-to", &self.ids[to]]);
+        cli.args(["--cluster-slots", &(SLOTS / MASTERS).to_string(), "--cluster-yes"]);
+        match cli.output() {
+            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
+            Err(error) => panic!("redis-cli: {error}"),
+        }
+        true
     }
 
     /// Moves a slot from the master that has it to another.
