@@ -75,6 +75,12 @@ impl<C: Command + ?Sized> Command for &C {
     }
 }
 
+/// Whether a command of this name has no reply of its own: what answers it are push messages.
+pub(crate) fn is_answered_by_pushes(name: &str) -> bool {
+    const SUCH: [&str; 6] = ["PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE", "UNSUBSCRIBE"];
+    SUCH.iter().any(|such| such.eq_ignore_ascii_case(name))
+}
+
 /// Whether a command of this name leaves the connection as it was, and lets others pass.
 pub(crate) fn is_shareable(name: &str) -> bool {
     const NOT: [&str; 29] = [

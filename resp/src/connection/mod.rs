@@ -208,6 +208,10 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }
+        if command::is_answered_by_pushes(command.name()) {
+            let error = Error::new(ErrorKind::Usage, "has no reply but push messages: Connection::subscribe sends it");
+            return Err(error.with_sent(Sent::No).during(command.name(), command.key()));
+        }
         self.queue(command);
         // Until it is here, the reply is nobody's: this future may be dropped.
         self.stale = self.owed;
@@ -307,9 +311,94 @@ impl Connection {
         self.wire.recycle(frame);
     }
 
+    // ---- push messages ----
+
     /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept.
     pub fn take_push(&mut self) -> Option<Frame> {
         self.pushes.pop_front()
+    }
+
+    /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are push messages, one for each channel, which
+    /// [`next_push`](Self::next_push) gives, as the messages themselves. Commands of other kinds still work on the connection.
+    ///
+    /// A subscription ends with the connection, and messages are not kept for who is away: what must not be lost is better in a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`] for other commands, and when the server does not speak RESP3; or the connection breaks.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+    /// use resp::cmd;
+    /// connection.subscribe(&cmd("SUBSCRIBE").arg("news")).await?;
+    /// loop {
+    ///     let push = connection.next_push().await?;
+    ///     let mut parts = push.value().children().filter_map(|part| part.as_bytes());
+    ///     if let (Some(b"message"), Some(_channel), Some(message)) = (parts.next(), parts.next(), parts.next()) {
+    ///         println!("{}", String::from_utf8_lossy(message));
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn subscribe<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
+        let named = |error: Error| error.during(command.name(), command.key());
+        let usage = |text| Err(named(Error::new(ErrorKind::Usage, text).with_sent(Sent::No)));
+        if self.is_closed() {
+            return Err(named(Error::closed()));
+        }
+        if !command::is_answered_by_pushes(command.name()) {
+            return usage("has a reply: Connection::send sends it");
+        }
+        if self.protocol != Protocol::Resp3 {
+            return usage("push messages need RESP3");
+        }
+        self.wire.queue(|out| command::encode(command, out));
+        self.flush().await.map_err(named)
+    }
+
+    /// The next push message, however long it takes: one that is kept already, or one that comes. Dropping the future loses nothing.
+    ///
+    /// That the server is gone without a word is noticed by TCP keepalive ([`Config::keepalive`]).
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks; the server's refusal of a subscription, after which the connection goes on; or
+    /// ([`ErrorKind::Usage`]) when replies are owed, which are to be received first.
+    pub async fn next_push(&mut self) -> Result<Frame, Error> {
+        loop {
+            if let Some(push) = self.pushes.pop_front() {
+                return Ok(push);
+            }
+            if self.is_closed() {
+                return Err(Error::closed());
+            }
+            if self.owed() > 0 {
+                return Err(Error::new(ErrorKind::Usage, "replies are awaited; they are to be received first"));
+            }
+            match self.wire.next_frame() {
+                Ok(Some(frame)) if frame.kind() == Kind::Push => return Ok(frame),
+                // The reply to a command whose caller did not wait for it.
+                Ok(Some(frame)) if self.owed > 0 => {
+                    self.owed -= 1;
+                    self.stale = self.stale.saturating_sub(1);
+                    self.misled |= self.found && is_misled(&frame);
+                }
+                Ok(Some(frame)) => {
+                    return Err(match frame.into_result() {
+                        Err(refused) => refused,
+                        Ok(_) => {
+                            self.wire.break_off();
+                            Error::protocol(ProtocolError::UnexpectedReply)
+                        }
+                    });
+                }
+                Ok(None) => self.wire.fill(None).await?,
+                Err(error) => {
+                    self.wire.break_off();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
     }
 
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
