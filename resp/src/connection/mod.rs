@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, sentinel};
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel};
 pub(crate) use misled::is_misled;
 use transport::Transport;
 pub(crate) use wire::Wire;
@@ -68,6 +68,8 @@ pub struct Connection {
     found: bool,
     /// It has said that it is no longer the one that was looked for: no more commands go there.
     misled: bool,
+    /// What the server calls the connection.
+    client_id: Option<i64>,
     pushes: VecDeque<Frame>,
 }
 
@@ -135,6 +137,7 @@ impl Connection {
             endpoint: None,
             found: config.is_found(),
             misled: false,
+            client_id: None,
             pushes: VecDeque::new(),
         }
     }
@@ -148,6 +151,26 @@ impl Connection {
     #[must_use]
     pub const fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// The number under which the server knows this connection, for `CLIENT UNBLOCK` and others; `None` with RESP2, where `CLIENT ID` tells it.
+    #[must_use]
+    pub const fn client_id(&self) -> Option<i64> {
+        self.client_id
+    }
+
+    /// Ends a command that waits in the server on this connection, by another connection to the same server: it answers as if its time were over.
+    /// Where that cannot be done, it ends by itself.
+    pub(crate) fn unblock(&self, config: &Config) -> impl Future<Output = ()> + use<> {
+        let (id, server, config) = (self.client_id, self.endpoint.clone(), config.clone());
+        async move {
+            let (Some(id), Some(server)) = (id, server) else { return };
+            let unblocking = async {
+                let mut connection = Self::connect_to(&server, &config).await?;
+                connection.send(&cmd("CLIENT UNBLOCK").arg(id)).await
+            };
+            let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
+        }
     }
 
     /// Whether an error has ended the connection. Replies that are owed may still be received after the one that says that
