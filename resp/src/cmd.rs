@@ -1,7 +1,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::command;
-use crate::{Command, Error, Frame, Request, StreamId};
+use crate::{Command, Error, Frame, Request, Routing, StreamId, cluster};
 
 /// A command in words, for everything that is not typed. The reply is the [`Frame`] itself.
 ///
@@ -18,7 +18,7 @@ use crate::{Command, Error, Frame, Request, StreamId};
 /// ```
 #[must_use]
 pub fn cmd(name: &str) -> Cmd {
-    let mut cmd = Cmd { name: name.to_owned(), args: 0, encoded: BytesMut::with_capacity(64) };
+    let mut cmd = Cmd { name: name.to_owned(), args: 0, encoded: BytesMut::with_capacity(64), keys: None };
     for word in name.split_ascii_whitespace() {
         cmd = cmd.arg(word);
     }
@@ -31,6 +31,8 @@ pub struct Cmd {
     name: String,
     args: usize,
     encoded: BytesMut,
+    /// Where the arguments that were said to be keys lie.
+    keys: Option<Routing>,
 }
 
 impl Cmd {
@@ -41,6 +43,25 @@ impl Cmd {
         arg.write(&mut request);
         self.args += 1;
         self
+    }
+
+    /// Adds an argument that is a key, by which a [`ClusterClient`](crate::ClusterClient) finds the node.
+    ///
+    /// Where no argument was said to be one, they are found by the command's name, as for all commands of Redis itself; of a command that is not
+    /// known, the first argument is the key.
+    ///
+    /// ```
+    /// use resp::{Command, Routing, cmd};
+    ///
+    /// assert_eq!(cmd("GET").arg("foo").routing(), Routing::of_key(b"foo"));
+    /// assert_eq!(cmd("MODULE.DO").arg("option").key_arg("foo").routing(), Routing::of_key(b"foo"));
+    /// assert_eq!(cmd("MGET").arg("foo").arg("bar").routing(), Routing::CrossSlot);
+    /// ```
+    #[must_use]
+    pub fn key_arg(mut self, key: impl AsRef<[u8]>) -> Self {
+        let key = key.as_ref();
+        self.keys = Some(self.keys.unwrap_or(Routing::Anywhere).and(Routing::of_key(key)));
+        self.arg(key)
     }
 
     /// Adds arguments.
@@ -71,6 +92,18 @@ impl Command for Cmd {
         out.encoded(self.args, &self.encoded);
     }
 
+    /// By the arguments that were said to be keys, else by the command's name.
+    fn routing(&self) -> Routing {
+        self.keys.unwrap_or_else(|| {
+            let mut rest = &self.encoded[..];
+            cluster::routing_of(std::iter::from_fn(|| {
+                let (word, behind) = split_arg(rest)?;
+                rest = behind;
+                Some(word)
+            }))
+        })
+    }
+
     /// By its first word, or first two; and a read of streams must not block.
     fn is_shareable(&self) -> bool {
         let (first, rest) = first_word(&self.encoded);
@@ -88,14 +121,16 @@ impl Command for Cmd {
 
 /// The first of some encoded arguments, in capitals, and those behind it.
 fn first_word(encoded: &[u8]) -> (String, &[u8]) {
-    let word = || {
-        let header = memchr::memchr(b'\r', encoded)?;
-        let len = usize::try_from(crate::number::parse_u64(encoded.get(1..header)?)?).ok()?;
-        let start = header + 2;
-        Some((encoded.get(start..start + len)?, encoded.get(start + len + 2..)?))
-    };
-    let (word, rest) = word().unwrap_or_default();
+    let (word, rest) = split_arg(encoded).unwrap_or_default();
     (String::from_utf8_lossy(word).to_ascii_uppercase(), rest)
+}
+
+/// The first of some encoded arguments, and those behind it.
+fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
+    let header = memchr::memchr(b'\r', encoded)?;
+    let len = usize::try_from(crate::number::parse_u64(encoded.get(1..header)?)?).ok()?;
+    let start = header + 2;
+    Some((encoded.get(start..start + len)?, encoded.get(start + len + 2..)?))
 }
 
 /// What can be an argument of a [`Cmd`]: bytes, text, whole numbers and stream IDs.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::{Error, Frame, Request};
+use crate::{Error, Frame, Request, Routing};
 
 /// A command: how it is written, and what its reply means.
 ///
@@ -21,6 +21,12 @@ pub trait Command {
     /// The key that the command is about, for errors.
     fn key(&self) -> Option<&[u8]> {
         None
+    }
+
+    /// Where in a cluster it goes: to the node that has its [`key`](Self::key). A command with several keys says
+    /// [`Routing::of_keys`] of all of them.
+    fn routing(&self) -> Routing {
+        self.key().map_or(Routing::Anywhere, Routing::of_key)
     }
 
     /// Writes the command's name and arguments.
@@ -52,6 +58,10 @@ impl<C: Command + ?Sized> Command for &C {
         (**self).key()
     }
 
+    fn routing(&self) -> Routing {
+        (**self).routing()
+    }
+
     fn encode(&self, out: &mut Request<'_>) {
         (**self).encode(out);
     }
@@ -63,6 +73,12 @@ impl<C: Command + ?Sized> Command for &C {
     fn decode(frame: Frame) -> Result<Self::Reply, Error> {
         C::decode(frame)
     }
+}
+
+/// Whether a command of this name has no reply of its own: what answers it are push messages.
+pub(crate) fn is_answered_by_pushes(name: &str) -> bool {
+    const SUCH: [&str; 6] = ["PSUBSCRIBE", "PUNSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE", "UNSUBSCRIBE"];
+    SUCH.iter().any(|such| such.eq_ignore_ascii_case(name))
 }
 
 /// Whether a command of this name leaves the connection as it was, and lets others pass.

@@ -47,6 +47,10 @@ pub enum ErrorKind {
     MasterDown,
     /// `MISCONF`: the server cannot persist, and refuses writes.
     MisConf,
+    /// The server is no master (any more), though Sentinels name it as one: a failover is under way, or they have not noticed yet.
+    NotMaster,
+    /// No Sentinel knows a master of this name.
+    UnknownMaster,
     /// `NOREPLICAS`: fewer good replicas than `min-replicas-to-write`.
     NoReplicas,
     /// The server has as many clients as it takes.
@@ -94,9 +98,11 @@ impl ErrorKind {
                 | Self::Busy
                 | Self::MasterDown
                 | Self::MisConf
+                | Self::NotMaster
                 | Self::NoReplicas
                 | Self::MaxClients
                 | Self::ClusterDown
+                | Self::Ask
                 | Self::TryAgain
         )
     }
@@ -204,6 +210,22 @@ impl Error {
             command => format!("connecting to {config}: {command}"),
         };
         self.0.sent = Sent::No;
+        self
+    }
+
+    /// Says which server it was, of several.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        self.0.doing = match self.0.doing.as_str() {
+            "" => place.to_owned(),
+            command => format!("{place}: {command}"),
+        };
+        self
+    }
+
+    /// The same with a text that says it all.
+    pub(crate) fn with_text(mut self, text: String) -> Self {
+        self.0.doing = String::new();
+        self.0.message = text.into();
         self
     }
 

@@ -19,13 +19,21 @@
 //! # Ok::<(), resp::ConfigError>(())
 //! ```
 //!
+//! Where several servers stand by for each other, Sentinels are asked which is the master, with every connection anew, so that a failover is
+//! followed: `redis-sentinel://a:26379,b:26379,c:26379/mymaster`. The server itself is asked too, and refused
+//! ([`ErrorKind::NotMaster`]) when it is none.
+//!
+//! A Redis Cluster is `redis-cluster://a:6379,b:6379`: a [`ClusterClient`] sends each command to the node that has its key, a [`Connection`] or
+//! [`Consumer`] leads to the node that has one key ([`Config::for_key`]).
+//!
 //! RESP3 is proposed, and RESP2 spoken with servers that do not know it. Both give the same values.
 //!
-//! ## Which of the three
+//! ## Which of the four
 //!
 //! | what | connection | for |
 //! |---|---|---|
 //! | [`Client`] | one, shared by all its clones; made again when it breaks | most commands of most programs |
+//! | [`ClusterClient`] | one for each node of a cluster, shared by all its clones | the same in a Redis Cluster |
 //! | [`Connection`] | one, of one owner | blocking reads, transactions with `WATCH`, pipelines by hand |
 //! | [`Consumer`] | one of its own; made again when it breaks | reading a stream in a consumer group |
 //!
@@ -145,6 +153,7 @@ struct Guide;
 
 mod backoff;
 mod client;
+pub mod cluster;
 mod cmd;
 mod command;
 mod config;
@@ -154,11 +163,14 @@ mod error;
 mod number;
 mod protocol;
 mod request;
+mod sentinel;
 mod stream_id;
 pub mod streams;
+mod turn;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientOptions, Event};
+pub use cluster::{ClusterClient, Routing};
 pub use cmd::{Arg, Cmd, cmd};
 pub use command::{Block, Blocking, Command};
 #[cfg(feature = "tls")]

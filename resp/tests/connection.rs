@@ -363,3 +363,56 @@ async fn large_payloads_arrive_whole() {
     assert_eq!(entry.id, id);
     assert!(entry.field(b"line") == Some(&line[..]));
 }
+
+fn words(push: &resp::Frame) -> Vec<String> {
+    push.value().children().filter_map(|part| part.as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn a_subscription_is_answered_by_pushes_and_commands_still_work() {
+    let server = Server::start();
+    let config = server.config().command_timeout(Some(Duration::from_millis(200)));
+    let mut connection = Connection::connect(&config).await.unwrap();
+    let mut other = Connection::connect(&config).await.unwrap();
+    connection.subscribe(&cmd("SUBSCRIBE").arg("news").arg("more")).await.unwrap();
+    for (channel, count) in [("news", "1"), ("more", "2")] {
+        assert_eq!(words(&connection.next_push().await.unwrap()), ["subscribe", channel, count]);
+    }
+    // Longer than the command timeout: who waits for a message waits as long as it takes.
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        other.send(&cmd("PUBLISH").arg("news").arg("one")).await.unwrap();
+    };
+    let (push, ()) = tokio::join!(connection.next_push(), late);
+    assert_eq!(words(&push.unwrap()), ["message", "news", "one"]);
+    other.send(&cmd("PUBLISH").arg("more").arg("two")).await.unwrap();
+    assert_eq!(connection.send(&cmd("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    assert_eq!(words(&connection.next_push().await.unwrap()), ["message", "more", "two"]);
+    // Dropping the future loses nothing.
+    assert!(tokio::time::timeout(Duration::from_millis(20), connection.next_push()).await.is_err());
+    connection.subscribe(&cmd("unsubscribe").arg("news")).await.unwrap();
+    assert_eq!(words(&connection.next_push().await.unwrap()), ["unsubscribe", "news", "1"]);
+    drop(server);
+    assert!(connection.next_push().await.unwrap_err().closes_connection());
+}
+
+#[tokio::test]
+async fn what_pushes_cannot_answer_is_refused_and_closes_nothing() {
+    let server = Server::start();
+    let mut connection = Connection::connect(&server.config()).await.unwrap();
+    let error = connection.send(&cmd("SUBSCRIBE").arg("news")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{error}");
+    let error = connection.subscribe(&cmd("GET").arg("key")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    // Redis refuses it: no channel is named.
+    connection.subscribe(&cmd("SUBSCRIBE")).await.unwrap();
+    let error = connection.next_push().await.unwrap_err();
+    assert!(error.is_server() && error.to_string().contains("wrong number of arguments"), "{error}");
+    connection.queue(&cmd("PING"));
+    assert_eq!(connection.next_push().await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("PONG"));
+    let mut old = Connection::connect(&server.config().resp2(true)).await.unwrap();
+    let error = old.subscribe(&cmd("SUBSCRIBE").arg("news")).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("RESP3"), "{error}");
+    assert_eq!(old.send(&cmd("PING")).await.unwrap().value().as_str(), Some("PONG"));
+}

@@ -187,6 +187,44 @@ async fn a_blocked_consumer_stops_at_once() {
     assert!(end.unwrap().is_none());
 }
 
+#[tokio::test]
+async fn a_consumer_that_is_stopped_gives_what_the_server_has_given_it() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
+    // It waits in the server, and nobody waits for it.
+    assert!(tokio::time::timeout(Duration::from_millis(50), consumer.next()).await.is_err());
+    add(&mut other, 0..1).await;
+    consumer.stopper().stop();
+    let last = tokio::time::timeout(Duration::from_secs(10), consumer.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((last.origin(), last.entries().len()), (Origin::New, 1));
+    consumer.ack(last.ids());
+    assert!(consumer.next().await.unwrap().is_none());
+    assert_eq!(pending(&mut other).await, 0);
+}
+
+#[tokio::test]
+async fn the_last_answer_is_taken_by_hand() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    for resp2 in [false, true] {
+        let block = if resp2 { Duration::from_millis(300) } else { Duration::from_secs(60) };
+        let options = ConsumerOptions::new(server.config().resp2(resp2), "s", "g", "c").block(block);
+        let mut consumer = options.connect().await.unwrap();
+        assert!(consumer.take_last().await.unwrap().is_none(), "nothing was asked for");
+        assert!(tokio::time::timeout(Duration::from_millis(50), consumer.next()).await.is_err());
+        let last = tokio::time::timeout(Duration::from_secs(10), consumer.take_last()).await.unwrap();
+        assert!(last.unwrap().is_none(), "nothing came");
+        add(&mut other, if resp2 { 1..2 } else { 0..1 }).await;
+        consumer.read_ahead().await.unwrap();
+        let last = consumer.take_last().await.unwrap().unwrap();
+        assert_eq!(last.entries().len(), 1);
+        consumer.ack(last.ids());
+        consumer.flush().await.unwrap();
+        assert_eq!(pending(&mut other).await, 0);
+    }
+}
+
 /// As [`take`], by single steps: nothing is waited for.
 async fn read_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<u64>) {
     let (mut pending, mut new) = (Vec::new(), Vec::new());

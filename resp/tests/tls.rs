@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use resp::{Config, Connection, ErrorKind, TlsConfig, cmd};
+use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, TlsConfig, cmd};
 use support::Server;
 use support::certificates::make_files;
 
@@ -64,4 +64,51 @@ async fn a_server_without_tls() {
     let config = config.connect_timeout(Duration::from_millis(200));
     let error = Connection::connect(&config).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Io | ErrorKind::Timeout), "{error}");
+}
+
+#[tokio::test]
+async fn sentinels_and_their_master() {
+    let files = tempfile::tempdir().unwrap();
+    make_files(files.path());
+    let Some((server, port)) = Server::with_tls(files.path(), "no") else { return };
+    let (_sentinel, at) = Server::sentinel_with_tls(files.path(), port);
+    let ca = files.path().join("ca.pem");
+    let ca = ca.to_str().unwrap();
+    let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=redis.test");
+    let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
+    connection.send(&cmd("SET").arg("key").arg("over TLS")).await.unwrap();
+    let reply = server.connect().await.send(&cmd("GET").arg("key")).await.unwrap();
+    assert_eq!(reply.value().as_str(), Some("over TLS"));
+
+    // The Sentinel's certificate counts, not only the master's.
+    let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=example.org");
+    let error = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    assert!(error.to_string().contains("Sentinel 127.0.0.1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cluster_whose_node_does_not_know_its_own_host() {
+    let files = tempfile::tempdir().unwrap();
+    make_files(files.path());
+    if Server::with_tls(files.path(), "no").is_none() {
+        return;
+    }
+    let (server, port) = Server::cluster_with_tls(files.path());
+    let mut by_hand = server.connect().await;
+    by_hand.send(&cmd("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
+    let ca = files.path().join("ca.pem");
+    let url = format!("rediss-cluster://127.0.0.1:{port}?ca={}&server_name=redis.test", ca.to_str().unwrap());
+    let config = Config::from_url(&url).unwrap();
+    // CLUSTER SHARDS, then CLUSTER SLOTS, in both versions of RESP.
+    for may in ["+cluster|shards", "-cluster|shards"] {
+        by_hand.send(&cmd("ACL SETUSER default").arg(may)).await.unwrap();
+        for config in [config.clone(), config.clone().resp2(true)] {
+            let client = ClusterClient::connect(&config).await.unwrap();
+            assert_eq!(client.nodes(), [Endpoint::tls("127.0.0.1", port)]);
+            client.send(&cmd("SET").arg("key").arg(may)).await.unwrap();
+            let mut connection = Connection::connect(&config.for_key("key")).await.unwrap();
+            assert_eq!(connection.send(&cmd("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
+        }
+    }
 }

@@ -23,7 +23,9 @@ pub struct ServiceArgs {
 
     /// Where Redis is, and how to get in.
     #[arg(help_heading = "Redis")]
-    #[arg(help = "Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, or unix:///path")]
+    #[arg(help = "Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, unix:///path, \
+                  redis-sentinel://[user:password@]host[:port],…/master[/db] (the Sentinels' own: ?sentinel_user=…&sentinel_password=…), \
+                  or redis-cluster://[user:password@]host[:port],…")]
     #[arg(long, env, value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: RedisUrl,
 
@@ -58,7 +60,8 @@ impl ServiceArgs {
     ///
     /// When that file cannot be read or holds no password; the text never shows what it holds.
     pub fn redis(&self) -> Result<resp::Config, Failure> {
-        let config = self.redis_url.config().clone();
+        // In a cluster, connections lead to the node that has the stream, and with it the source record.
+        let config = self.redis_url.config().clone().for_key(&self.stream);
         let Some(path) = &self.redis_password_file else { return Ok(config) };
         let wrong = |why: &str| {
             Failure::config(format!(

@@ -151,6 +151,7 @@ impl Connector {
             ErrorKind::NoAuth => "this Redis wants a password: redis://:password@host or redis://user:password@host",
             ErrorKind::NoPerm => "allowed: a user with the rights that streams need",
             ErrorKind::Protocol => "allowed: the address of a Redis",
+            ErrorKind::UnknownMaster => "allowed: the name of a master that these Sentinels watch",
             _ => "allowed: what this Redis accepts",
         };
         Failure::Config(format!("--redis-url {}: {}; {allowed}", self.config, error.message()))
@@ -175,5 +176,6 @@ async fn usable(config: &Config) -> Result<Connection, Error> {
 
 /// Whether trying again cannot help, as long as nobody changes the configuration.
 fn is_final(error: &Error) -> bool {
-    (error.is_server() || error.kind() == ErrorKind::Protocol) && !error.is_transient()
+    let answered = error.is_server() || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::UnknownMaster);
+    answered && !error.is_transient()
 }

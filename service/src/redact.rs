@@ -44,6 +44,10 @@ mod tests {
             ("u:secret@host", "***@host"),
             ("u:secret@x://y", "***@x://y"),
             ("unix:///run/r.sock?password=secret&db=1", "unix:///run/r.sock?password=***&db=1"),
+            (
+                "redis-sentinel://:secret@a:1,b/m?sentinel_user=s&sentinel_password=secret",
+                "redis-sentinel://***@a:1,b/m?sentinel_user=s&sentinel_password=***",
+            ),
             ("http://", "http://"),
             ("", ""),
             ("@", "***@"),

@@ -139,7 +139,7 @@ fn serve<E: Into<Stop>>(
         }
     })?;
 
-    let config = config.client_name(about.name);
+    let config = config.default_client_name(about.name);
     let connector = Connector::new(config, health.clone(), shutdown.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(work(Context { shutdown, health, connector, hangup }));

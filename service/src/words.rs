@@ -12,6 +12,9 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::NoAuth => "give a password: --redis-password-file, or in --redis-url",
         ErrorKind::NoPerm => "give the user the rights that streams need (ACL SETUSER)",
         ErrorKind::Protocol => "is this the address of a Redis?",
+        ErrorKind::NotMaster => "wait for the end of the failover, or look at the Sentinels' log",
+        ErrorKind::UnknownMaster => "correct the master's name in --redis-url, or let the Sentinels watch it",
+        ErrorKind::Moved => "wait for the end of the move; with a Redis Cluster, --redis-url is redis-cluster://",
         ErrorKind::WrongType => "choose another --stream, or delete the key",
         _ => "start Redis, look at its log, or correct --redis-url",
     }

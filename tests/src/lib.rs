@@ -7,6 +7,8 @@
 //! | `rig.rs` | one test's folder, Redis, input and output; where a test begins |
 //! | `service.rs` | the `reader` and `writer` processes: flags, logs, metrics, signals |
 //! | `redis.rs` | a private redis-server: persistence, crashes, replicas |
+//! | `cluster.rs` | a Redis Cluster of three masters and three replicas |
+//! | `sentinel.rs` | a master with two replicas, and three Sentinels that watch them |
 //! | `client.rs` | RESP by hand, so that the harness does not judge the project with the project's own code |
 //! | `process.rs` | a child process that cannot outlive its test |
 //! | `binaries.rs` | where the built binaries are |
@@ -29,6 +31,7 @@ mod binaries;
 pub mod chaos;
 pub mod check;
 pub mod client;
+mod cluster;
 mod folder;
 pub mod growth;
 pub mod http;
@@ -38,6 +41,7 @@ mod process;
 pub mod proxy;
 pub mod redis;
 pub mod rig;
+pub mod sentinel;
 pub mod service;
 mod tamper;
 pub mod text;
@@ -46,6 +50,7 @@ pub mod wait;
 pub use binaries::Program;
 pub use check::assert_identical;
 pub use client::Value;
+pub use cluster::Cluster;
 pub use folder::Folder;
 pub use growth::Growth;
 pub use mount::Mount;
@@ -54,6 +59,7 @@ pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Persistence, RedisServer};
 pub use rig::Rig;
+pub use sentinel::{Sentinel, SentinelSet};
 pub use service::{Launch, Service};
 pub use tamper::Tamper;
 

@@ -66,8 +66,20 @@ impl RedisServer {
             Persistence::None,
             &["--replicaof", "127.0.0.1", &of, "--repl-diskless-sync-delay", "0"],
         );
-        wait::until("the replica is in sync", || replica.info("master_link_status").as_deref() == Some("up"));
+        replica.wait_in_sync();
         replica
+    }
+
+    /// Waits until it is in sync with its master.
+    pub fn wait_in_sync(&self) {
+        wait::until("the replica is in sync", || self.info("master_link_status").as_deref() == Some("up"));
+    }
+
+    /// What it takes itself for: `master` or `slave`.
+    #[must_use]
+    pub fn role(&self) -> Option<String> {
+        let Ok(Ok(role)) = self.try_call(&["ROLE"]) else { return None };
+        role.list().first().map(Value::text)
     }
 
     /// Starts it after it was stopped or killed, on the same files and the same port, and waits until it answers.
@@ -228,7 +240,7 @@ impl RedisServer {
 }
 
 /// `REDIS_SERVER` of the environment, else the first one on the PATH.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("REDIS_SERVER") {
         return path.into();
     }

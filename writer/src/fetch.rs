@@ -11,7 +11,7 @@ use crate::names;
 use crate::run::{Ended, Handed};
 use metrics::counter;
 use resp::streams::{EntrySlice, XAutoClaim, XInfoStream};
-use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId, cmd};
+use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId};
 use service::{Connector, Failure, Health, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -157,8 +157,6 @@ impl Fetch<'_> {
 struct Session<'s, 'a> {
     fetch: &'s mut Fetch<'a>,
     consumer: Consumer,
-    /// By which the read that waits in Redis can be ended.
-    client_id: Option<i64>,
     count: u64,
     claimed_at: Instant,
     /// Redis answered to what it was asked.
@@ -174,7 +172,6 @@ impl<'s, 'a> Session<'s, 'a> {
         Self {
             fetch,
             consumer,
-            client_id: None,
             count,
             claimed_at: Instant::now(),
             got_on: false,
@@ -198,12 +195,6 @@ impl<'s, 'a> Session<'s, 'a> {
     /// The group, the source record, and up to where the group has read.
     async fn prepare(&mut self) -> Result<StreamId, Broken> {
         let group = self.fetch.group;
-        self.client_id = match self.consumer.ask(&cmd("CLIENT").arg("ID")).await {
-            Ok(id) => id.value().as_int(),
-            // A user without the right to ask.
-            Err(error) if error.is_server() => None,
-            Err(error) => return Err(error.into()),
-        };
         match self.consumer.ask(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => {}
@@ -304,20 +295,7 @@ impl<'s, 'a> Session<'s, 'a> {
 
     /// What Redis has given to this consumer, or is about to: one that is scaled away comes back never, and would leave it pending.
     async fn take_last_answer(&mut self) -> Result<(), Broken> {
-        if !self.consumer.is_ahead() {
-            return Ok(());
-        }
-        let config = self.fetch.connector.config();
-        let answer = async {
-            // Where this is not allowed, the read that waits in Redis ends by itself.
-            if let Some(id) = self.client_id
-                && let Ok(mut connection) = Connection::connect(config).await
-            {
-                let _ = connection.send(&cmd("CLIENT").arg("UNBLOCK").arg(id.to_string())).await;
-            }
-            self.consumer.read(None).await
-        };
-        match tokio::time::timeout(LAST_ANSWER, answer).await {
+        match tokio::time::timeout(LAST_ANSWER, self.consumer.take_last()).await {
             Ok(Ok(Some(batch))) => self.take(batch.entries(), Came::New).await,
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => Err(error.into()),

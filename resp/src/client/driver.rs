@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 
 use super::Event;
 use super::queue::{Call, Queue};
-use crate::connection::Wire;
+use crate::connection::{Wire, is_misled};
 use crate::{Backoff, Config, Connection, Error, Kind, ProtocolError, Sent, cmd};
 
 /// The task behind a client: writes what callers have queued, hands out replies, connects again.
@@ -19,6 +19,8 @@ pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) backoff: Backoff,
     pub(super) ping_after: Option<Duration>,
+    /// Whether a lost connection is made again.
+    pub(super) reconnects: bool,
     pub(super) events: broadcast::Sender<Event>,
 }
 
@@ -41,6 +43,9 @@ impl Driver {
             };
             self.queue.set_connected(false);
             let _ = self.events.send(Event::Disconnected(error));
+            if !self.reconnects {
+                return;
+            }
             connection = match self.connect().await {
                 Some(connection) => connection,
                 None => return,
@@ -108,6 +113,8 @@ struct Session<'a> {
     served: usize,
     /// The callers that were served last have had their turn.
     stood_back: bool,
+    /// The server has said that another one has its place.
+    misled: Option<Error>,
 }
 
 /// Why a session stopped to wait.
@@ -132,6 +139,7 @@ impl<'a> Session<'a> {
             wakers: Vec::new(),
             served: 0,
             stood_back: false,
+            misled: None,
         }
     }
 
@@ -180,6 +188,13 @@ impl<'a> Session<'a> {
         }
         self.stood_back = false;
         let began_idle = self.calls.is_empty();
+        if let Some(error) = &self.misled {
+            // What is under way is answered; what comes now waits for the next connection.
+            return match began_idle {
+                true => Poll::Ready(Step::Failed(error.clone())),
+                false => self.poll_wire(cx, began_idle),
+            };
+        }
         let open = self.driver.queue.take(&mut self.spare, &mut self.calls, cx.waker());
         if !self.spare.is_empty() {
             let Self { wire, spare, .. } = self;
@@ -187,6 +202,10 @@ impl<'a> Session<'a> {
         } else if !open && self.calls.is_empty() && self.wire.buffered() == 0 {
             return Poll::Ready(Step::Closed);
         }
+        self.poll_wire(cx, began_idle)
+    }
+
+    fn poll_wire(&mut self, cx: &mut Context<'_>, began_idle: bool) -> Poll<Step> {
         self.served = 0;
         // What else is written is no sign that the first call will ever be answered.
         let first = self.calls.front().map_or(0, |call| call.bytes);
@@ -246,6 +265,9 @@ impl<'a> Session<'a> {
                             call.slot.fail(error.with_sent(Sent::No));
                         }
                         break Err(ProtocolError::UnexpectedReply);
+                    }
+                    if self.driver.config.is_found() && is_misled(&frame) {
+                        self.misled = Some(Error::server(frame.value()));
                     }
                     let (done, waker) = call.slot.reply(frame);
                     self.wakers.extend(waker);

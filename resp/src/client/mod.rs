@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::command::{self, Command};
 use crate::connection::{Pipeline, Replies, Transaction};
-use crate::{Backoff, Config, Connection, Error, ErrorKind, Frame};
+use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Frame};
 use queue::Queue;
 
 /// How a [`Client`] behaves beyond its [`Config`].
@@ -39,13 +39,20 @@ pub struct ClientOptions {
     max_bytes: usize,
     backoff: Backoff,
     ping_after: Option<Duration>,
+    reconnects: bool,
 }
 
 impl ClientOptions {
     /// The default options.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, max_bytes: 16 << 20, backoff: Backoff::default(), ping_after: Some(Duration::from_secs(30)) }
+        Self {
+            config,
+            max_bytes: 16 << 20,
+            backoff: Backoff::default(),
+            ping_after: Some(Duration::from_secs(30)),
+            reconnects: true,
+        }
     }
 
     /// How many bytes of commands may be queued and in flight; callers wait when there are more. One command may exceed it.
@@ -71,12 +78,24 @@ impl ClientOptions {
         self
     }
 
+    /// Ends when its connection does.
+    pub(crate) const fn once(mut self) -> Self {
+        self.reconnects = false;
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made. Later ones are made again and again.
+    /// When the first connection cannot be made. Later ones are made again and again. [`ErrorKind::Usage`] for a cluster without
+    /// [a key](Config::for_key).
     pub async fn connect(self) -> Result<Client, Error> {
+        if matches!(self.config.endpoint, Endpoint::Cluster { .. }) && self.config.key.is_none() {
+            let error =
+                Error::new(ErrorKind::Usage, "a cluster takes a ClusterClient, or a key whose node this client is for");
+            return Err(error.connecting(&self.config));
+        }
         let connection = Connection::connect(&self.config).await?;
         let queue = Arc::new(Queue::new(self.max_bytes));
         let (events, _) = broadcast::channel(1024);
@@ -85,6 +104,7 @@ impl ClientOptions {
             config: self.config,
             backoff: self.backoff,
             ping_after: self.ping_after,
+            reconnects: self.reconnects,
             events: events.clone(),
         };
         tokio::spawn(driver.run(connection));
@@ -185,7 +205,8 @@ impl Client {
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
-        let frames = self.exchange(pipeline).await.map_err(|error| error.during("pipeline", None))?;
+        let frames = self.exchange(pipeline.encoded(), pipeline.len(), pipeline.first()).await;
+        let frames = frames.map_err(|error| error.during("pipeline", None))?;
         Ok(Replies::new(frames))
     }
 
@@ -199,17 +220,23 @@ impl Client {
             return Err(needs_its_own().during("MULTI", None));
         }
         let (pipeline, exec) = transaction.to_pipeline();
-        let frames = self.exchange(&pipeline).await.map_err(|error| error.during("MULTI", None))?;
+        let frames = self.exchange(pipeline.encoded(), pipeline.len(), pipeline.first()).await;
+        let frames = frames.map_err(|error| error.during("MULTI", None))?;
         match Replies::new(frames).into_exec(exec, transaction.len())? {
             Some(replies) => Ok(replies),
             None => Err(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection")),
         }
     }
 
-    async fn exchange(&self, pipeline: &Pipeline) -> Result<impl Iterator<Item = Frame> + use<>, Error> {
+    /// Sends encoded commands, and receives so many replies. When `first` bytes have been sent, something may have been done.
+    pub(crate) async fn exchange(
+        &self,
+        encoded: &[u8],
+        replies: usize,
+        first: usize,
+    ) -> Result<impl Iterator<Item = Frame> + use<>, Error> {
         self.0.queue.room().await;
-        let first = Some(pipeline.first());
-        self.0.queue.add(pipeline.len(), first, |out| out.extend_from_slice(pipeline.encoded())).await
+        self.0.queue.add(replies, Some(first), |out| out.extend_from_slice(encoded)).await
     }
 
     /// What happens on the connection: it breaks, it is there again, the server pushes something.

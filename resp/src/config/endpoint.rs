@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
     /// Plain TCP.
@@ -23,6 +23,24 @@ pub enum Endpoint {
     Unix {
         /// The socket's path.
         path: PathBuf,
+    },
+    /// The master that Sentinels watch under a name, whichever server that is at the moment. Every connection asks them anew, so a failover
+    /// is followed. The server itself is asked for its `ROLE`, which the user must be allowed to do.
+    Sentinel {
+        /// Where the Sentinels are: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
+        sentinels: Vec<Self>,
+        /// The name under which they watch the master.
+        master: String,
+        /// Whether the master itself speaks TLS.
+        tls: bool,
+    },
+    /// A Redis Cluster: see [`ClusterClient`](crate::ClusterClient). A [`Connection`](crate::Connection) leads to the node that has the
+    /// [key](crate::Config::for_key) of the configuration.
+    Cluster {
+        /// Some of its nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`]; the others are learned from them.
+        seeds: Vec<Self>,
+        /// Whether its nodes speak TLS.
+        tls: bool,
     },
 }
 
@@ -45,17 +63,55 @@ impl Endpoint {
         Self::Unix { path: path.into() }
     }
 
+    /// The master of this name, by asking Sentinels, over plain TCP. [`Endpoint::Sentinel`] says more.
+    #[must_use]
+    pub fn sentinel(sentinels: impl IntoIterator<Item = (impl Into<String>, u16)>, master: impl Into<String>) -> Self {
+        let sentinels = sentinels.into_iter().map(|(host, port)| Self::tcp(host, port)).collect();
+        Self::Sentinel { sentinels, master: master.into(), tls: false }
+    }
+
+    /// A Redis Cluster, over plain TCP, by some of its nodes. [`Endpoint::Cluster`] says more.
+    #[must_use]
+    pub fn cluster(seeds: impl IntoIterator<Item = (impl Into<String>, u16)>) -> Self {
+        Self::Cluster { seeds: seeds.into_iter().map(|(host, port)| Self::tcp(host, port)).collect(), tls: false }
+    }
+
+    /// A server over TCP, with or without TLS.
+    pub(crate) fn server(host: String, port: u16, tls: bool) -> Self {
+        if tls { Self::Tls { host, port } } else { Self::Tcp { host, port } }
+    }
+
+    /// Whether connections to the server are made with TLS.
+    pub(crate) const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls { .. } | Self::Sentinel { tls: true, .. } | Self::Cluster { tls: true, .. })
+    }
+
     pub(super) fn authority(host: &str, port: u16) -> String {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
 
-/// `host:port` or the path.
+fn list(f: &mut fmt::Formatter<'_>, endpoints: &[Endpoint]) -> fmt::Result {
+    for (nth, endpoint) in endpoints.iter().enumerate() {
+        if nth > 0 {
+            f.write_str(",")?;
+        }
+        fmt::Display::fmt(endpoint, f)?;
+    }
+    Ok(())
+}
+
+/// `host:port`, the path, the Sentinels and the master's name (`host:port,host:port/master`), or the cluster's seeds (`host:port,host:port`).
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { host, port } | Self::Tls { host, port } => f.write_str(&Self::authority(host, *port)),
             Self::Unix { path } => path.display().fmt(f),
+            Self::Sentinel { sentinels, master, .. } => {
+                list(f, sentinels)?;
+                write!(f, "/{master}")
+            }
+            Self::Cluster { seeds, .. } => list(f, seeds),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Limits;
+use crate::turn::Known;
 use secret::Secret;
 
 /// How to connect to a server.
@@ -38,6 +39,13 @@ pub struct Config {
     pub(crate) endpoint: Endpoint,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
+    /// How to get into the Sentinels.
+    pub(crate) sentinel_user: Option<String>,
+    pub(crate) sentinel_password: Option<Secret>,
+    /// In which order to ask those who can say where the server is; shared by all clones.
+    pub(crate) known: Known,
+    /// In a cluster: the key that connections are for.
+    pub(crate) key: Option<Vec<u8>>,
     pub(crate) database: u32,
     pub(crate) client_name: Option<String>,
     pub(crate) resp2: bool,
@@ -58,6 +66,10 @@ impl Config {
             endpoint,
             user: None,
             password: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            known: Known::default(),
+            key: None,
             database: 0,
             client_name: None,
             resp2: false,
@@ -76,8 +88,14 @@ impl Config {
     /// * `redis://[[user]:password@]host[:port][/database]`, the port 6379 unless given; an IPv6 host in brackets
     /// * `rediss://…[?ca=FILE&cert=FILE&key=FILE&server_name=NAME]`: the same over TLS (cargo feature `tls`); see `TlsConfig`
     /// * `unix:///path/to/socket[?db=N&user=U&pass=P]`, also `redis+unix://`
+    /// * `redis-sentinel://[[user]:password@]host[:port],host[:port],…/master[/database][?sentinel_user=U&sentinel_password=P]`: the master
+    ///   that Sentinels watch under this name. The ports are those of the Sentinels, 26379 unless given. User and password before the `@` are
+    ///   for Redis, the parameters for the Sentinels. `rediss-sentinel://` speaks TLS with both
+    /// * `redis-cluster://[[user]:password@]host[:port],host[:port],…`: a Redis Cluster, by some of its nodes; `rediss-cluster://` for TLS
+    /// * `valkey://` and `valkeys://`, which mean the same as `redis://` and `rediss://`
     ///
-    /// User, password and path may be percent-encoded.
+    /// Each takes the parameters `protocol=2|3` (RESP2, or RESP3 where the server knows it, which is the default) and `client_name=NAME`, also.
+    /// User, password, path, master's name and parameters may be percent-encoded.
     ///
     /// # Errors
     ///
@@ -90,6 +108,20 @@ impl Config {
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether others are asked where the server is.
+    pub(crate) const fn is_found(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Sentinel { .. } | Endpoint::Cluster { .. })
+    }
+
+    /// In a cluster: a [`Connection`](crate::Connection), [`Client`](crate::Client) or [`Consumer`](crate::Consumer) is to lead to the node that has
+    /// this key; keys with the same hash tag lie on the same node. When the slot has moved, the answer is [`ErrorKind::Moved`](crate::ErrorKind), the
+    /// connection is closed, and the next one leads to where the slot is then. Without effect where there is no cluster.
+    #[must_use]
+    pub fn for_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(key.as_ref().to_vec());
+        self
     }
 
     /// The ACL user. Without one, Redis takes a password to be that of the user `default`; without a password, the user must be one that
@@ -107,6 +139,20 @@ impl Config {
         self
     }
 
+    /// The ACL user of the Sentinels, which is none of Redis' own. See [`Endpoint::Sentinel`].
+    #[must_use]
+    pub fn sentinel_user(mut self, user: impl Into<String>) -> Self {
+        self.sentinel_user = Some(user.into());
+        self
+    }
+
+    /// The password of the Sentinels. Without one, nothing is said to them: Redis' own password is never sent to a Sentinel.
+    #[must_use]
+    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
+        self.sentinel_password = Some(Secret::new(password.into()));
+        self
+    }
+
     /// The database, 0 unless set.
     #[must_use]
     pub const fn database(mut self, database: u32) -> Self {
@@ -121,6 +167,12 @@ impl Config {
         self
     }
 
+    /// The name that `CLIENT LIST` shows, unless one was set already, as by the URL.
+    #[must_use]
+    pub fn default_client_name(self, name: impl Into<String>) -> Self {
+        if self.client_name.is_some() { self } else { self.client_name(name) }
+    }
+
     /// Speaks RESP2 even with a server that knows RESP3.
     #[must_use]
     pub const fn resp2(mut self, resp2: bool) -> Self {
@@ -128,7 +180,7 @@ impl Config {
         self
     }
 
-    /// How long connecting may take, TLS and authentication included. Default 5 s.
+    /// How long connecting may take, TLS and authentication included, and asking Sentinels. Default 5 s.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -186,9 +238,13 @@ impl FromStr for Config {
 /// The URL, with `***` for the password.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, place) = match &self.endpoint {
-            Endpoint::Tcp { host, port } => ("redis", Endpoint::authority(host, *port)),
-            Endpoint::Tls { host, port } => ("rediss", Endpoint::authority(host, *port)),
+        let scheme = match &self.endpoint {
+            Endpoint::Tcp { .. } => "redis",
+            Endpoint::Tls { .. } => "rediss",
+            Endpoint::Sentinel { tls: false, .. } => "redis-sentinel",
+            Endpoint::Sentinel { tls: true, .. } => "rediss-sentinel",
+            Endpoint::Cluster { tls: false, .. } => "redis-cluster",
+            Endpoint::Cluster { tls: true, .. } => "rediss-cluster",
             Endpoint::Unix { path } => {
                 write!(f, "unix://{}", path.display())?;
                 return if self.database == 0 { Ok(()) } else { write!(f, "?db={}", self.database) };
@@ -200,7 +256,7 @@ impl fmt::Display for Config {
             (user, None) => write!(f, "{}@", user.as_deref().unwrap_or_default())?,
             (user, Some(_)) => write!(f, "{}:***@", user.as_deref().unwrap_or_default())?,
         }
-        f.write_str(&place)?;
+        self.endpoint.fmt(f)?;
         if self.database == 0 { Ok(()) } else { write!(f, "/{}", self.database) }
     }
 }

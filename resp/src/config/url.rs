@@ -4,6 +4,8 @@ use super::{Config, ConfigError, Endpoint};
 
 /// Redis' port.
 const PORT: u16 = 6379;
+/// The port of Sentinels.
+const SENTINEL_PORT: u16 = 26379;
 
 pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
     let (scheme, rest) = url.trim().split_once("://").ok_or(ConfigError::MissingScheme)?;
@@ -12,15 +14,29 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
     }
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let scheme = scheme.to_ascii_lowercase();
-    let config = match scheme.as_str() {
-        "rediss" if cfg!(not(feature = "tls")) => return Err(ConfigError::NoTls),
-        "redis" | "rediss" => {
+    // What speaks TLS, and what kind of server it is.
+    let (tls, kind) = match scheme.as_str() {
+        "redis" | "valkey" => (false, "redis"),
+        "rediss" | "valkeys" => (true, "redis"),
+        "redis-sentinel" => (false, "sentinel"),
+        "rediss-sentinel" => (true, "sentinel"),
+        "redis-cluster" => (false, "cluster"),
+        "rediss-cluster" => (true, "cluster"),
+        other => (false, other),
+    };
+    let config = match kind {
+        _ if tls && cfg!(not(feature = "tls")) => return Err(ConfigError::NoTls),
+        "redis" | "sentinel" | "cluster" => {
             let path = rest.split_once('/').map_or("", |(_, path)| path);
             if path.contains('@') || query.contains('@') {
                 // It ends a password that is not encoded, of which a part would be taken for something that may be shown.
                 return Err(ConfigError::InvalidHost);
             }
-            server(rest, scheme == "rediss")?
+            match kind {
+                "redis" => server(rest, tls)?,
+                "sentinel" => sentinels(rest, tls)?,
+                _ => cluster(rest, tls)?,
+            }
         }
         "unix" | "redis+unix" => socket(rest)?,
         // A scheme may be a password that was pasted in the wrong place; only what looks like a scheme is shown.
@@ -34,11 +50,53 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
 
 /// `[[user]:password@]host[:port][/database]`
 fn server(rest: &str, tls: bool) -> Result<Config, ConfigError> {
+    let (credentials, address, path) = cut(rest);
+    let (host, port) = host_and_port(address, PORT)?;
+    select(authenticate(Config::new(Endpoint::server(host, port, tls)), credentials)?, path)
+}
+
+/// `[[user]:password@]host[:port],host[:port],…/master[/database]`
+fn sentinels(rest: &str, tls: bool) -> Result<Config, ConfigError> {
+    let (credentials, addresses, path) = cut(rest);
+    let sentinels = servers(addresses, SENTINEL_PORT, tls)?;
+    let (master, path) = path.split_once('/').unwrap_or((path, ""));
+    if master.is_empty() {
+        return Err(ConfigError::MissingMaster);
+    }
+    let endpoint = Endpoint::Sentinel { sentinels, master: decode(master)?, tls };
+    select(authenticate(Config::new(endpoint), credentials)?, path)
+}
+
+/// `[[user]:password@]host[:port],host[:port],…[/database]`
+fn cluster(rest: &str, tls: bool) -> Result<Config, ConfigError> {
+    let (credentials, addresses, path) = cut(rest);
+    let endpoint = Endpoint::Cluster { seeds: servers(addresses, PORT, tls)?, tls };
+    select(authenticate(Config::new(endpoint), credentials)?, path)
+}
+
+/// `host[:port],host[:port],…`
+fn servers(addresses: &str, port: u16, tls: bool) -> Result<Vec<Endpoint>, ConfigError> {
+    let one = |address| host_and_port(address, port).map(|(host, port)| Endpoint::server(host, port, tls));
+    addresses.split(',').map(one).collect()
+}
+
+/// `database`, or nothing
+fn select(config: Config, path: &str) -> Result<Config, ConfigError> {
+    let path = path.trim_end_matches('/');
+    if path.is_empty() { Ok(config) } else { Ok(config.database(database(path)?)) }
+}
+
+/// Credentials, addresses and path.
+fn cut(rest: &str) -> (Option<&str>, &str, &str) {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (credentials, address) = match authority.rsplit_once('@') {
-        Some((credentials, address)) => (Some(credentials), address),
-        None => (None, authority),
-    };
+    match authority.rsplit_once('@') {
+        Some((credentials, addresses)) => (Some(credentials), addresses, path),
+        None => (None, authority, path),
+    }
+}
+
+/// `host[:port]`
+fn host_and_port(address: &str, default: u16) -> Result<(String, u16), ConfigError> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(ConfigError::InvalidHost)?;
@@ -62,7 +120,7 @@ fn server(rest: &str, tls: bool) -> Result<Config, ConfigError> {
         return Err(ConfigError::InvalidHost);
     }
     let port = match port {
-        None | Some("") => PORT,
+        None | Some("") => default,
         Some(text) => match text.parse() {
             Ok(port) if port != 0 => port,
             // What stands there may be the rest of a password that is not encoded.
@@ -73,22 +131,23 @@ fn server(rest: &str, tls: bool) -> Result<Config, ConfigError> {
         },
     };
     // A zone, as in `[fe80::1%25eth0]`, begins with an encoded percent sign in URLs.
-    let host = host.replace("%25", "%");
-    let mut config = Config::new(if tls { Endpoint::Tls { host, port } } else { Endpoint::Tcp { host, port } });
-    if let Some(credentials) = credentials {
-        let (user, password) = match credentials.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (credentials, None),
-        };
-        if !user.is_empty() {
-            config = config.user(decode(user)?);
-        }
-        if let Some(password) = password {
-            config = config.password(decode(password)?);
-        }
+    Ok((host.replace("%25", "%"), port))
+}
+
+/// `[user]:password` or `user`
+fn authenticate(mut config: Config, credentials: Option<&str>) -> Result<Config, ConfigError> {
+    let Some(credentials) = credentials else { return Ok(config) };
+    let (user, password) = match credentials.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (credentials, None),
+    };
+    if !user.is_empty() {
+        config = config.user(decode(user)?);
     }
-    let path = path.trim_end_matches('/');
-    if path.is_empty() { Ok(config) } else { Ok(config.database(database(path)?)) }
+    match password {
+        Some(password) => Ok(config.password(decode(password)?)),
+        None => Ok(config),
+    }
 }
 
 /// `/path`
@@ -106,8 +165,21 @@ fn parameters(mut config: Config, query: &str) -> Result<Config, ConfigError> {
             "db" => config.database(database(value)?),
             "user" => config.user(decode(value)?),
             "pass" | "password" => config.password(decode(value)?),
+            "protocol" => match value {
+                "2" => config.resp2(true),
+                "3" => config.resp2(false),
+                _ if value.len() < 3 => return Err(ConfigError::InvalidProtocol(value.to_owned())),
+                _ => return Err(ConfigError::InvalidProtocol("…".to_owned())),
+            },
+            "client_name" => config.client_name(decode(value)?),
+            "sentinel_user" if matches!(config.endpoint, Endpoint::Sentinel { .. }) => {
+                config.sentinel_user(decode(value)?)
+            }
+            "sentinel_password" if matches!(config.endpoint, Endpoint::Sentinel { .. }) => {
+                config.sentinel_password(decode(value)?)
+            }
             #[cfg(feature = "tls")]
-            "ca" | "cert" | "key" | "server_name" if matches!(config.endpoint, Endpoint::Tls { .. }) => {
+            "ca" | "cert" | "key" | "server_name" if config.endpoint.is_tls() => {
                 let value = decode(value)?;
                 let tls = std::mem::take(&mut config.tls);
                 config.tls(match name {
@@ -162,6 +234,11 @@ mod tests {
             ("redis://user:secret@h", "redis://user:***@h:6379"),
             ("redis://user@h", "redis://user@h:6379"),
             ("redis://h?db=3", "redis://h:6379/3"),
+            ("valkey://h", "redis://h:6379"),
+            ("redis://h?protocol=2&client_name=a%2Fb", "redis://h:6379"),
+            ("redis-sentinel://a,b:7,[::1]/my%2Fmaster", "redis-sentinel://a:26379,b:7,[::1]:26379/my/master"),
+            ("redis-sentinel://u:pw@a/m/3?sentinel_password=x", "redis-sentinel://u:***@a:26379/m/3"),
+            ("redis-cluster://:pw@a,b:7,[::1]", "redis-cluster://:***@a:6379,b:7,[::1]:6379"),
             ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
             ("redis+unix:///run/my%20redis.sock", "unix:///run/my redis.sock"),
         ];
@@ -173,7 +250,9 @@ mod tests {
     #[cfg(not(feature = "tls"))]
     #[test]
     fn no_tls_without_the_feature() {
-        assert_eq!(parse("rediss://h").map(|config| config.to_string()), Err(ConfigError::NoTls));
+        for url in ["rediss://h", "valkeys://h", "rediss-sentinel://h/m", "rediss-cluster://h"] {
+            assert_eq!(parse(url).map(|config| config.to_string()), Err(ConfigError::NoTls), "{url}");
+        }
     }
 
     #[cfg(feature = "tls")]
@@ -187,6 +266,11 @@ mod tests {
             .key("/me.key")
             .server_name("redis.example");
         assert_eq!(config.tls, expected);
+        let config = parse("rediss-sentinel://a,b:7/m?ca=/ca.pem").unwrap();
+        assert_eq!(config.to_string(), "rediss-sentinel://a:26379,b:7/m");
+        assert_eq!(config.tls, super::super::TlsConfig::default().ca("/ca.pem"));
+        assert_eq!(parse("rediss-cluster://h?ca=/x").unwrap().to_string(), "rediss-cluster://h:6379");
+        assert_eq!(parse("valkeys://h").unwrap().to_string(), "rediss://h:6379");
         // Nothing that is meant for TLS is passed over in silence.
         assert_eq!(parse("redis://h?ca=/x").unwrap_err(), ConfigError::UnknownParameter("ca".to_owned()));
     }
@@ -196,6 +280,17 @@ mod tests {
         let config = parse("redis://us%40er:p%3Aa%2Fss%25w@rd@host").unwrap();
         assert_eq!(config.user.as_deref(), Some("us@er"));
         assert_eq!(config.password.unwrap().reveal(), "p:a/ss%w@rd");
+    }
+
+    #[test]
+    fn sentinels_have_credentials_of_their_own() {
+        let config =
+            parse("redis-sentinel://me:pw@a/m?sentinel_user=s&sentinel_password=p%40ss&protocol=2&client_name=n");
+        let config = config.unwrap();
+        assert_eq!((config.user.as_deref(), config.password.unwrap().reveal()), (Some("me"), "pw"));
+        assert_eq!((config.sentinel_user.as_deref(), config.sentinel_password.unwrap().reveal()), (Some("s"), "p@ss"));
+        assert_eq!((config.resp2, config.client_name.as_deref()), (true, Some("n")));
+        assert_eq!(config.endpoint, Endpoint::sentinel([("a", 26379)], "m"));
     }
 
     #[test]
@@ -221,6 +316,18 @@ mod tests {
             ("redis://u:%ff@h", InvalidEncoding),
             ("redis://u:a#b@h", Fragment),
             ("redis://h?proto=3", UnknownParameter("proto".to_owned())),
+            ("redis://h?sentinel_user=x", UnknownParameter("sentinel_user".to_owned())),
+            ("redis://h?protocol=4", InvalidProtocol("4".to_owned())),
+            ("redis://a,b", InvalidHost),
+            ("redis-sentinel://a,b", MissingMaster),
+            ("redis-sentinel://a,b//1", MissingMaster),
+            ("redis-sentinel://a,,b/m", MissingHost),
+            ("redis-sentinel://a,b:0/m", InvalidPort("0".to_owned())),
+            ("redis-cluster://", MissingHost),
+            ("redis-cluster://a,", MissingHost),
+            ("redis-cluster://a/m", InvalidDatabase("m".to_owned())),
+            ("redis-cluster://a?sentinel_user=x", UnknownParameter("sentinel_user".to_owned())),
+            ("redis-sentinel://a/m/x", InvalidDatabase("x".to_owned())),
             ("unix://relative", MissingPath),
             ("unix://", MissingPath),
         ];
@@ -231,7 +338,13 @@ mod tests {
 
     #[test]
     fn passwords_are_never_shown() {
-        for url in ["redis://user:s3cret@host", "unix:///s?pass=s3cret", "redis://:s3cret@host:1/2"] {
+        for url in [
+            "redis://user:s3cret@host",
+            "unix:///s?pass=s3cret",
+            "redis://:s3cret@host:1/2",
+            "redis-sentinel://:s3cret@a,b/m",
+            "redis-sentinel://a,b/m?sentinel_password=s3cret",
+        ] {
             let config = parse(url).unwrap();
             assert!(!format!("{config} {config:?} {config:#?}").contains("s3cret"), "{url}");
         }
@@ -245,6 +358,12 @@ mod tests {
             "redis://u:1/s3cret?@h",
             "redis://u:1?db=s3cret&x@h",
             "redis://u:1/2?s3cret=@h",
+            "redis-sentinel://a,b:s3cret/m",
+            "redis-cluster://a,b:s3cret",
+            "redis-cluster://u:1/s3cret@a,b",
+            "redis-sentinel://u:1/s3cret@a,b/m",
+            "redis-sentinel://a/m?sentinel_password=s3cret@x",
+            "redis://h?protocol=s3cret",
         ] {
             let error = parse(url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{url}: {error}");

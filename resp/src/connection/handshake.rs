@@ -56,10 +56,11 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Protocol,
         hello = hello.arg("SETNAME").arg(name);
     }
     match connection.send(&hello).await {
-        Ok(reply) => match reply.value().get(b"proto").and_then(crate::Value::as_int) {
-            Some(3) => Ok(Protocol::Resp3),
-            _ => Ok(Protocol::Resp2),
-        },
+        Ok(reply) => {
+            let number = |name: &[u8]| reply.value().get(name).and_then(crate::Value::as_int);
+            connection.client_id = number(b"id");
+            Ok(if number(b"proto") == Some(3) { Protocol::Resp3 } else { Protocol::Resp2 })
+        }
         // A server that does not know HELLO, or not RESP3, or a user who may not say it.
         Err(error)
             if matches!(

@@ -1,6 +1,7 @@
 //! One connection, used by one owner.
 
 mod handshake;
+mod misled;
 mod transaction;
 mod transport;
 mod wire;
@@ -10,13 +11,14 @@ pub use transaction::{Pipeline, Replies, Slot, Transaction};
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent};
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel};
+pub(crate) use misled::is_misled;
 use transport::Transport;
 pub(crate) use wire::Wire;
 
@@ -37,7 +39,10 @@ pub(crate) use wire::Wire;
 ///
 /// # Errors
 ///
-/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`].
+/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`]. So it is after
+/// [`ErrorKind::ReadOnly`] when Sentinels were asked for the master ([`Endpoint::Sentinel`]): the server has been demoted, and another connection
+/// leads to the one that took its place. In a cluster ([`Endpoint::Cluster`]) it is so after [`ErrorKind::Moved`], [`ErrorKind::Ask`] and
+/// [`ErrorKind::ClusterDown`].
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,6 +64,12 @@ pub struct Connection {
     command_timeout: Option<Duration>,
     block_grace: Duration,
     endpoint: Option<Endpoint>,
+    /// Whether the server was found by asking others, so that another one may have its place by now.
+    found: bool,
+    /// It has said that it is no longer the one that was looked for: no more commands go there.
+    misled: bool,
+    /// What the server calls the connection.
+    client_id: Option<i64>,
     pushes: VecDeque<Frame>,
 }
 
@@ -73,18 +84,29 @@ impl Connection {
     /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`] tells a wrong password
     /// ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that is away.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let connecting = async {
-            let transport = transport::connect(config).await?;
-            let mut connection = Self::new(transport, config);
-            connection.endpoint = Some(config.endpoint.clone());
-            handshake::run(&mut connection, config).await?;
-            Ok(connection)
-        };
-        let connected = match tokio::time::timeout(config.connect_timeout, connecting).await {
-            Ok(connected) => connected,
-            Err(_) => Err(Error::timeout(config.connect_timeout)),
+        let connected = match &config.endpoint {
+            Endpoint::Sentinel { sentinels, master, .. } => {
+                let deadline = Instant::now() + config.connect_timeout;
+                sentinel::connect(config, sentinels, master, deadline).await
+            }
+            Endpoint::Cluster { seeds, .. } => {
+                cluster::connect(config, seeds, Instant::now() + config.connect_timeout).await
+            }
+            server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(Error::timeout(config.connect_timeout)),
+            },
         };
         connected.map_err(|error: Error| error.connecting(config))
+    }
+
+    /// Connects to one server, without a timeout of its own. What else the configuration says holds for it.
+    pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
+        let transport = transport::connect(server, config).await?;
+        let mut connection = Self::new(transport, config);
+        connection.endpoint = Some(server.clone());
+        handshake::run(&mut connection, config).await?;
+        Ok(connection)
     }
 
     /// The same over a transport that is connected already: a tunnel, or a test's end of a pipe.
@@ -113,6 +135,9 @@ impl Connection {
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
             endpoint: None,
+            found: config.is_found(),
+            misled: false,
+            client_id: None,
             pushes: VecDeque::new(),
         }
     }
@@ -128,10 +153,36 @@ impl Connection {
         self.protocol
     }
 
-    /// Whether an error has ended the connection.
+    /// The number under which the server knows this connection, for `CLIENT UNBLOCK` and others; `None` with RESP2, where `CLIENT ID` tells it.
+    #[must_use]
+    pub const fn client_id(&self) -> Option<i64> {
+        self.client_id
+    }
+
+    /// Ends a command that waits in the server on this connection, by another connection to the same server: it answers as if its time were over.
+    /// Where that cannot be done, it ends by itself.
+    pub(crate) fn unblock(&self, config: &Config) -> impl Future<Output = ()> + use<> {
+        let (id, server, config) = (self.client_id, self.endpoint.clone(), config.clone());
+        async move {
+            let (Some(id), Some(server)) = (id, server) else { return };
+            let unblocking = async {
+                let mut connection = Self::connect_to(&server, &config).await?;
+                connection.send(&cmd("CLIENT UNBLOCK").arg(id)).await
+            };
+            let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
+        }
+    }
+
+    /// Whether an error has ended the connection. Replies that are owed may still be received after the one that says that
+    /// another server has its place.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        self.wire.is_broken()
+        self.wire.is_broken() || self.misled
+    }
+
+    /// Whether the server has said that another one has its place.
+    pub(crate) const fn is_misled(&self) -> bool {
+        self.misled
     }
 
     /// Changes how long nothing may move while a reply is awaited: see [`Config::command_timeout`].
@@ -180,6 +231,10 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }
+        if command::is_answered_by_pushes(command.name()) {
+            let error = Error::new(ErrorKind::Usage, "has no reply but push messages: Connection::subscribe sends it");
+            return Err(error.with_sent(Sent::No).during(command.name(), command.key()));
+        }
         self.queue(command);
         // Until it is here, the reply is nobody's: this future may be dropped.
         self.stale = self.owed;
@@ -214,7 +269,7 @@ impl Connection {
     /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see [`buffered`](Self::buffered).
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        if !self.wire.is_broken() {
+        if !self.is_closed() {
             self.wire.queue(|out| command::encode(command, out));
             self.owed += 1;
         }
@@ -279,15 +334,103 @@ impl Connection {
         self.wire.recycle(frame);
     }
 
+    // ---- push messages ----
+
     /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept.
     pub fn take_push(&mut self) -> Option<Frame> {
         self.pushes.pop_front()
     }
 
+    /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are push messages, one for each channel, which
+    /// [`next_push`](Self::next_push) gives, as the messages themselves. Commands of other kinds still work on the connection.
+    ///
+    /// A subscription ends with the connection, and messages are not kept for who is away: what must not be lost is better in a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`] for other commands, and when the server does not speak RESP3; or the connection breaks.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+    /// use resp::cmd;
+    /// connection.subscribe(&cmd("SUBSCRIBE").arg("news")).await?;
+    /// loop {
+    ///     let push = connection.next_push().await?;
+    ///     let mut parts = push.value().children().filter_map(|part| part.as_bytes());
+    ///     if let (Some(b"message"), Some(_channel), Some(message)) = (parts.next(), parts.next(), parts.next()) {
+    ///         println!("{}", String::from_utf8_lossy(message));
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn subscribe<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
+        let named = |error: Error| error.during(command.name(), command.key());
+        let usage = |text| Err(named(Error::new(ErrorKind::Usage, text).with_sent(Sent::No)));
+        if self.is_closed() {
+            return Err(named(Error::closed()));
+        }
+        if !command::is_answered_by_pushes(command.name()) {
+            return usage("has a reply: Connection::send sends it");
+        }
+        if self.protocol != Protocol::Resp3 {
+            return usage("push messages need RESP3");
+        }
+        self.wire.queue(|out| command::encode(command, out));
+        self.flush().await.map_err(named)
+    }
+
+    /// The next push message, however long it takes: one that is kept already, or one that comes. Dropping the future loses nothing.
+    ///
+    /// That the server is gone without a word is noticed by TCP keepalive ([`Config::keepalive`]).
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks; the server's refusal of a subscription, after which the connection goes on; or
+    /// ([`ErrorKind::Usage`]) when replies are owed, which are to be received first.
+    pub async fn next_push(&mut self) -> Result<Frame, Error> {
+        loop {
+            if let Some(push) = self.pushes.pop_front() {
+                return Ok(push);
+            }
+            if self.is_closed() {
+                return Err(Error::closed());
+            }
+            if self.owed() > 0 {
+                return Err(Error::new(ErrorKind::Usage, "replies are awaited; they are to be received first"));
+            }
+            match self.wire.next_frame() {
+                Ok(Some(frame)) if frame.kind() == Kind::Push => return Ok(frame),
+                // The reply to a command whose caller did not wait for it.
+                Ok(Some(frame)) if self.owed > 0 => {
+                    self.owed -= 1;
+                    self.stale = self.stale.saturating_sub(1);
+                    self.misled |= self.found && is_misled(&frame);
+                }
+                Ok(Some(frame)) => {
+                    return Err(match frame.into_result() {
+                        Err(refused) => refused,
+                        Ok(_) => {
+                            self.wire.break_off();
+                            Error::protocol(ProtocolError::UnexpectedReply)
+                        }
+                    });
+                }
+                Ok(None) => self.wire.fill(None).await?,
+                Err(error) => {
+                    self.wire.break_off();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
+    }
+
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
     async fn next_reply(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
-        if self.owed == 0 && !self.wire.is_broken() {
-            return Err(Error::new(ErrorKind::Usage, "no command awaits a reply"));
+        if self.owed == 0 {
+            return Err(match self.is_closed() {
+                true => Error::closed(),
+                false => Error::new(ErrorKind::Usage, "no command awaits a reply"),
+            });
         }
         loop {
             match self.wire.next_frame() {
@@ -295,6 +438,7 @@ impl Connection {
                 Ok(Some(frame)) => {
                     self.owed -= 1;
                     self.stale = self.stale.saturating_sub(1);
+                    self.misled |= self.found && is_misled(&frame);
                     return Ok(frame);
                 }
                 Ok(None) => self.wire.fill(limit).await?,

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::Connection;
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, error};
+use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, error};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -126,7 +126,7 @@ impl Connection {
         while self.owed > 0 {
             let is_ours = self.owed <= pipeline.commands;
             match self.next_reply(self.command_timeout).await {
-                Ok(frame) if is_ours => replies.push(Some(frame)),
+                Ok(frame) if is_ours => replies.push(Some(Ok(frame))),
                 Ok(_) => {}
                 Err(error) => return Err(error.with_sent(self.wire.sent(mark)).during("pipeline", None)),
             }
@@ -184,6 +184,8 @@ pub struct Pipeline {
     first: usize,
     /// Some command must not go over a connection that many share.
     not_shareable: bool,
+    /// Where each command ends, and where in a cluster it goes.
+    ends: Vec<(usize, Routing)>,
 }
 
 impl Pipeline {
@@ -201,6 +203,7 @@ impl Pipeline {
         }
         self.commands += 1;
         self.not_shareable |= !command.is_shareable();
+        self.ends.push((self.encoded.len(), command.routing()));
         Slot { index: self.commands - 1, doing: error::doing(command.name(), command.key()), decode: C::decode }
     }
 
@@ -218,6 +221,17 @@ impl Pipeline {
 
     pub(crate) fn encoded(&self) -> &[u8] {
         &self.encoded
+    }
+
+    /// One command, encoded.
+    pub(crate) fn command(&self, index: usize) -> Option<&[u8]> {
+        let begin = index.checked_sub(1).map_or(Some(0), |before| Some(self.ends.get(before)?.0))?;
+        self.encoded.get(begin..self.ends.get(index)?.0)
+    }
+
+    /// Where in a cluster each command goes.
+    pub(crate) fn routings(&self) -> impl Iterator<Item = Routing> {
+        self.ends.iter().map(|(_, routing)| *routing)
     }
 
     /// When so many bytes have been sent, something may have been done.
@@ -281,6 +295,11 @@ impl Transaction {
         self.pipeline.is_shareable()
     }
 
+    /// Where in a cluster all commands go.
+    pub(crate) fn routing(&self) -> Routing {
+        self.pipeline.routings().fold(Routing::Anywhere, Routing::and)
+    }
+
     /// The commands between `MULTI` and `EXEC`.
     pub(crate) fn to_pipeline(&self) -> (Pipeline, Slot<Frame>) {
         let mut pipeline = Pipeline::new();
@@ -317,12 +336,17 @@ impl<R> fmt::Debug for Slot<R> {
 /// The replies of a [`Pipeline`] or [`Transaction`].
 #[derive(Debug)]
 pub struct Replies {
-    replies: Vec<Option<Frame>>,
+    /// What came for each command, as far as it was not taken: in a cluster one node may be lost, and the others have answered.
+    replies: Vec<Option<Result<Frame, Error>>>,
 }
 
 impl Replies {
     pub(crate) fn new(frames: impl Iterator<Item = Frame>) -> Self {
-        Self { replies: frames.map(Some).collect() }
+        Self { replies: frames.map(|frame| Some(Ok(frame))).collect() }
+    }
+
+    pub(crate) const fn of_each(replies: Vec<Option<Result<Frame, Error>>>) -> Self {
+        Self { replies }
     }
 
     /// Of the replies to a transaction, those of the commands in it.
@@ -338,7 +362,7 @@ impl Replies {
         if result.value().is_null() {
             return Ok(None);
         }
-        let replies: Vec<_> = result.value().children().map(|reply| Some(result.extract(reply))).collect();
+        let replies: Vec<_> = result.value().children().map(|reply| Some(Ok(result.extract(reply)))).collect();
         if result.kind() != Kind::Array || replies.len() != commands {
             return Err(Error::unexpected_reply("a reply a command", result.value()).during("EXEC", None));
         }
@@ -354,7 +378,7 @@ impl Replies {
     pub fn take<R>(&mut self, slot: Slot<R>) -> Result<R, Error> {
         let frame = self.replies.get_mut(slot.index).and_then(Option::take);
         frame
-            .ok_or_else(|| Error::new(ErrorKind::Usage, "the slot is of another pipeline"))
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
             .and_then(Frame::into_result)
             .and_then(slot.decode)
             .map_err(|error| error.during(&slot.doing, None))
@@ -366,14 +390,15 @@ impl Replies {
     ///
     /// The first error reply.
     pub fn check(&self) -> Result<(), Error> {
-        match self.frames().find(|frame| frame.kind().is_error()) {
-            Some(error) => Err(Error::server(error.value())),
-            None => Ok(()),
-        }
+        self.replies.iter().flatten().try_for_each(|reply| match reply {
+            Ok(frame) if frame.kind().is_error() => Err(Error::server(frame.value())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.clone()),
+        })
     }
 
     /// The replies in order, those that were taken left out.
     pub fn frames(&self) -> impl Iterator<Item = &Frame> {
-        self.replies.iter().flatten()
+        self.replies.iter().flatten().flatten()
     }
 }

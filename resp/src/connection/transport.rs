@@ -7,10 +7,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::Error;
-#[cfg(any(not(unix), not(feature = "tls")))]
-use crate::ErrorKind;
 use crate::config::{Config, Endpoint};
+use crate::{Error, ErrorKind};
 
 /// Anything that bytes can be read from and written to.
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -27,9 +25,9 @@ pub(super) enum Transport {
     Other(Box<dyn Io>),
 }
 
-/// Connects, without a timeout of its own.
-pub(super) async fn connect(config: &Config) -> Result<Transport, Error> {
-    match config.endpoint() {
+/// Connects to one server, without a timeout of its own.
+pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Transport, Error> {
+    match endpoint {
         Endpoint::Tcp { host, port } => Ok(Transport::Tcp(tcp(host, *port, config).await?)),
         #[cfg(feature = "tls")]
         Endpoint::Tls { host, port } => tls(host, *port, config).await,
@@ -39,6 +37,9 @@ pub(super) async fn connect(config: &Config) -> Result<Transport, Error> {
         Endpoint::Unix { path } => Ok(Transport::Unix(UnixStream::connect(path).await.map_err(Error::io)?)),
         #[cfg(not(unix))]
         Endpoint::Unix { .. } => Err(Error::new(ErrorKind::Io, "this system has no Unix sockets")),
+        Endpoint::Sentinel { .. } | Endpoint::Cluster { .. } => {
+            Err(Error::new(ErrorKind::Usage, "several servers are no one server"))
+        }
     }
 }
 

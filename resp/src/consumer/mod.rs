@@ -27,7 +27,8 @@ use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId,
 /// Acknowledgements are collected by [`ack`](Self::ack) and travel with the next read. They are kept until the server has
 /// confirmed them, so a broken connection loses none.
 ///
-/// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it was.
+/// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it was. So that a consumer that ends leaves nothing
+/// pending, end its loop by a [`Stopper`], or take what the server has given it already with [`take_last`](Self::take_last).
 ///
 /// Whoever has rules of his own for connecting and waiting makes it [over](ConsumerOptions::over) a connection, and takes single steps with
 /// [`read`](Self::read), [`read_ahead`](Self::read_ahead) and [`ask`](Self::ask).
@@ -121,6 +122,9 @@ impl Consumer {
 
     /// The next entries; `None` when the consumer was stopped. Waits as long as there are none.
     ///
+    /// A consumer that is stopped ends the read that waits in the server, gives what that read has brought, if anything, and then `None`: nothing
+    /// is left pending that nobody has seen. After `None`, [`ack`](Self::ack) wants a [`flush`](Self::flush).
+    ///
     /// # Errors
     ///
     /// What waiting does not cure: the key holds something else, the password is wrong, or the group is missing and is not to be
@@ -129,8 +133,31 @@ impl Consumer {
         if let Some(batch) = self.next_unless_stopped().await {
             return batch.map(Some);
         }
+        // Where it fails, the entries are pending, as after every lost connection.
+        if let Ok(Some(batch)) = self.take_last().await {
+            return Ok(Some(batch));
+        }
         self.finish().await?;
         Ok(None)
+    }
+
+    /// What was asked for and not given yet: by [`read_ahead`](Self::read_ahead), or by a call that was dropped before it had its answer. `None` when
+    /// nothing was, or nothing came. A read that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    ///
+    /// A consumer that is not read any more and leaves the answer to its last read behind, leaves those entries pending.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn take_last(&mut self) -> Result<Option<Batch>, Error> {
+        let Some(asked) = self.asked else { return Ok(None) };
+        if asked.block.is_some()
+            && self.early.is_none()
+            && let Some(unblock) = self.connection.as_ref().map(|connection| connection.unblock(&self.options.config))
+        {
+            unblock.await;
+        }
+        self.step(None).await
     }
 
     /// The next entries, or `None` as soon as the consumer is stopped.
@@ -158,7 +185,7 @@ impl Consumer {
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
                     self.create().await?;
                 }
-                Err(error) if error.is_transient() && self.reconnects => {
+                Err(error) if self.reconnects && (error.is_transient() || self.is_misled()) => {
                     self.disconnect();
                     tokio::time::sleep(self.options.backoff.next_delay()).await;
                 }
@@ -389,7 +416,7 @@ impl Consumer {
             && !connection.is_closed()
         {
             match Self::send_acks(connection, &self.options, &mut self.acks).await {
-                Err(error) if error.closes_connection() => self.disconnect(),
+                Err(error) if error.closes_connection() || connection.is_closed() => self.disconnect(),
                 done => return done,
             }
         }
@@ -422,6 +449,11 @@ impl Consumer {
     async fn finish(&mut self) -> Result<(), Error> {
         self.disconnect();
         self.flush().await
+    }
+
+    /// Whether the server has said that another one has its place.
+    fn is_misled(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_misled)
     }
 
     fn disconnect(&mut self) {
@@ -466,7 +498,8 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Stops a [`Consumer`]: its [`next`](Consumer::next) confirms what was acknowledged, and gives `None`.
+/// Stops a [`Consumer`]: its [`next`](Consumer::next) gives what the server has given it already, confirms what was acknowledged, and gives
+/// `None`.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<watch::Sender<bool>>);
 

@@ -38,7 +38,8 @@ impl ConsumerOptions {
     #[must_use]
     pub fn new(config: Config, stream: impl AsRef<[u8]>, group: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Self {
         Self {
-            config,
+            // In a cluster, to the node that has the stream.
+            config: config.for_key(&stream),
             stream: stream.as_ref().to_vec(),
             group: group.as_ref().to_vec(),
             name: name.as_ref().to_vec(),

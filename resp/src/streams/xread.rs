@@ -1,5 +1,5 @@
 use super::StreamEntries;
-use crate::{Block, Blocking, Command, Error, Frame, Request, StreamId};
+use crate::{Block, Blocking, Command, Error, Frame, Request, Routing, StreamId};
 
 /// From where [`XRead`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl Command for XRead<'_> {
 
     fn key(&self) -> Option<&[u8]> {
         Some(self.first.0)
+    }
+
+    fn routing(&self) -> Routing {
+        Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
     }
 
     fn encode(&self, out: &mut Request<'_>) {

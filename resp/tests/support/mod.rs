@@ -24,9 +24,14 @@ impl Server {
     }
 
     pub(crate) fn with(options: &[&str]) -> Self {
+        Self::with_file(&[], options)
+    }
+
+    /// The same with a configuration file and what stands behind it.
+    fn with_file(file: &[&str], options: &[&str]) -> Self {
         // Another process can take the port between the look and the start.
         for _ in 0..10 {
-            if let Some(server) = Self::try_start(options) {
+            if let Some(server) = Self::try_start(file, options) {
                 return server;
             }
         }
@@ -41,9 +46,26 @@ impl Server {
             skipped("TLS: this server was built without it");
             return None;
         }
+        Some(Self::tls(&[], files, clients, &[]))
+    }
+
+    /// Starts a Sentinel that speaks TLS too, and names the server at this port of 127.0.0.1 as the master `m`.
+    pub(crate) fn sentinel_with_tls(files: &std::path::Path, master: u16) -> (Self, u16) {
+        let file = files.join("sentinel.conf");
+        std::fs::write(&file, format!("sentinel monitor m 127.0.0.1 {master} 1\n")).unwrap();
+        Self::tls(&[file.to_str().unwrap(), "--sentinel"], files, "no", &[])
+    }
+
+    /// Starts a cluster of one node, without slots, that speaks TLS too.
+    pub(crate) fn cluster_with_tls(files: &std::path::Path) -> (Self, u16) {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        Self::tls(&[], files, "no", &["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus])
+    }
+
+    fn tls(first: &[&str], files: &std::path::Path, clients: &str, more: &[&str]) -> (Self, u16) {
         let file = |name: &str| files.join(name).to_str().unwrap().to_owned();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self::with(&[
+        let options = [
             "--tls-port",
             &port.to_string(),
             "--tls-cert-file",
@@ -54,15 +76,16 @@ impl Server {
             &file("ca.pem"),
             "--tls-auth-clients",
             clients,
-        ]);
-        Some((server, port))
+        ];
+        (Self::with_file(first, &[&options[..], more].concat()), port)
     }
 
-    fn try_start(options: &[&str]) -> Option<Self> {
+    fn try_start(file: &[&str], options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let binary = binary();
         let mut child = Command::new(&binary)
+            .args(file)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--unixsocket", "redis.sock", "--dir", "."])
             .args(options)

@@ -1,0 +1,141 @@
+//! A pipeline over all nodes: each gets its part, and the replies come in the order of the whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::task::JoinSet;
+
+use super::attempts::Attempts;
+use super::nodes::Nodes;
+use super::redirect::Redirect;
+use super::{ASKING, Parcel, Routing, cross_slot, nobody};
+use crate::config::Endpoint;
+use crate::connection::{Pipeline, Replies};
+use crate::{Error, Frame, Sent};
+
+/// A command that has no reply yet, and where a node has sent it.
+struct Left {
+    index: usize,
+    elsewhere: Option<(Endpoint, bool)>,
+}
+
+/// What one node gets in one round.
+#[derive(Default)]
+struct Part {
+    indexes: Vec<usize>,
+    encoded: BytesMut,
+    /// When so many bytes have been sent, something may have been done.
+    first: usize,
+}
+
+pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Replies, Error> {
+    if pipeline.routings().any(|routing| routing == Routing::CrossSlot) {
+        return Err(cross_slot());
+    }
+    let routings: Vec<Routing> = pipeline.routings().collect();
+    let mut replies: Vec<Option<Result<Frame, Error>>> = routings.iter().map(|_| None).collect();
+    let mut left: Vec<Left> = (0..routings.len()).map(|index| Left { index, elsewhere: None }).collect();
+    let mut attempts = Attempts::new(nodes.config().command_timeout);
+    while !left.is_empty() {
+        let version = nodes.version();
+        let mut again = Vec::new();
+        // Why what is left must wait, and why it was sent elsewhere.
+        let (mut waits, mut redirected) = (None, None);
+        let mut parts: HashMap<(Endpoint, bool), Part> = HashMap::new();
+        for Left { index, elsewhere } in left {
+            let target = elsewhere.or_else(|| Some((nodes.owner(*routings.get(index)?)?, false)));
+            let (Some(target), Some(encoded)) = (target, pipeline.command(index)) else {
+                waits.get_or_insert_with(nobody);
+                again.push(Left { index, elsewhere: None });
+                continue;
+            };
+            let asking = target.1;
+            let part = parts.entry(target).or_default();
+            if asking {
+                part.encoded.extend_from_slice(ASKING);
+            }
+            part.encoded.extend_from_slice(encoded);
+            if part.indexes.is_empty() {
+                part.first = part.encoded.len();
+            }
+            part.indexes.push(index);
+        }
+        let mut sending = JoinSet::new();
+        for ((node, asking), part) in parts {
+            let nodes = Arc::clone(nodes);
+            sending.spawn(async move {
+                let count = part.indexes.len() * if asking { 2 } else { 1 };
+                let parcel = Parcel { encoded: &part.encoded, replies: count, first: part.first };
+                let sent = nodes.exchange(&node, &parcel).await;
+                (node, asking, part.indexes, sent)
+            });
+        }
+        while let Some(done) = sending.join_next().await {
+            let Ok((node, asking, indexes, sent)) = done else { return Err(Error::closed()) };
+            let frames = match sent {
+                Ok(frames) => frames,
+                Err(error) if error.sent() == Sent::No && error.is_transient() => {
+                    again.extend(indexes.into_iter().map(|index| Left { index, elsewhere: None }));
+                    waits = Some(error);
+                    continue;
+                }
+                Err(error) => {
+                    for index in indexes {
+                        set(&mut replies, index, Err(error.clone()));
+                    }
+                    nodes.refresh_behind(version);
+                    continue;
+                }
+            };
+            let step = if asking { 2 } else { 1 };
+            for (index, frame) in indexes.into_iter().zip(frames.into_iter().skip(step - 1).step_by(step)) {
+                let redirect = Redirect::of(&frame, &node);
+                let elsewhere = match &redirect {
+                    None => {
+                        set(&mut replies, index, Ok(frame));
+                        continue;
+                    }
+                    Some(Redirect::Moved { slot, to }) => {
+                        nodes.moved(*slot, to);
+                        Some((to.clone(), false))
+                    }
+                    Some(Redirect::Ask { to }) => Some((to.clone(), true)),
+                    Some(Redirect::TryAgain | Redirect::Down) => None,
+                };
+                let why = if elsewhere.is_some() { &mut redirected } else { &mut waits };
+                why.get_or_insert_with(|| Error::server(frame.value()));
+                again.push(Left { index, elsewhere });
+            }
+        }
+        // In the order of the pipeline, as far as that can be had.
+        again.sort_by_key(|left| left.index);
+        left = again;
+        let patience = match (waits, redirected) {
+            (Some(error), _) => {
+                let waited = attempts.wait(|| error).await;
+                if waited.is_ok() {
+                    nodes.refresh_quietly(version).await;
+                }
+                waited
+            }
+            (None, Some(error)) => {
+                nodes.refresh_behind(version);
+                attempts.redirect(|| error)
+            }
+            (None, None) => Ok(()),
+        };
+        if let Err(error) = patience {
+            for Left { index, .. } in std::mem::take(&mut left) {
+                set(&mut replies, index, Err(error.clone()));
+            }
+        }
+    }
+    Ok(Replies::of_each(replies))
+}
+
+fn set(replies: &mut [Option<Result<Frame, Error>>], index: usize, reply: Result<Frame, Error>) {
+    if let Some(place) = replies.get_mut(index) {
+        *place = Some(reply);
+    }
+}

@@ -1,0 +1,43 @@
+//! What answers say that the server is not (any more) the one that was looked for.
+
+use crate::Frame;
+
+/// A replica takes no writes; a node of a cluster does not have the slot, or has lost touch.
+const ANSWERS: [&[u8]; 5] = [b"READONLY ", b"MASTERDOWN ", b"MOVED ", b"ASK ", b"CLUSTERDOWN "];
+
+/// Whether the server says that another one has its place.
+///
+/// A transaction is refused with the same words, behind others.
+pub(crate) fn is_misled(reply: &Frame) -> bool {
+    let Some(error) = reply.value().as_error() else { return false };
+    let text = match error.strip_prefix(b"EXECABORT ") {
+        Some(text) => text.rsplit(|byte| *byte == b':').next().map(<[u8]>::trim_ascii_start).unwrap_or_default(),
+        None => error,
+    };
+    ANSWERS.iter().any(|answer| text.starts_with(answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Decoder, Limits};
+
+    fn misled(reply: &str) -> bool {
+        let mut input = bytes::BytesMut::from(reply);
+        is_misled(&Decoder::new(Limits::default()).decode(&mut input).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_demoted_server_is_known_by_its_answers() {
+        assert!(misled("-READONLY You can't write against a read only replica.\r\n"));
+        assert!(
+            misled("-MOVED 1 h:1\r\n") && misled("-ASK 1 h:1\r\n") && misled("-CLUSTERDOWN Hash slot not served\r\n")
+        );
+        assert!(!misled("-TRYAGAIN Multiple keys\r\n"));
+        assert!(misled("-MASTERDOWN Link with MASTER is down\r\n"));
+        assert!(misled("-EXECABORT Transaction discarded because of: READONLY You can't write\r\n"));
+        assert!(!misled("-EXECABORT Transaction discarded because of previous errors.\r\n"));
+        assert!(!misled("-ERR READONLY is not what this says\r\n"));
+        assert!(!misled("+READONLY \r\n"));
+    }
+}

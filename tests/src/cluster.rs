@@ -1,0 +1,153 @@
+//! A Redis Cluster of three masters and three replicas.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::client::Value;
+use crate::port::Port;
+use crate::redis::{Persistence, RedisServer};
+use crate::wait;
+
+/// How many masters there are, and as many replicas.
+const MASTERS: usize = 3;
+/// How many slots there are.
+const SLOTS: usize = 16384;
+
+/// Three masters, which share the slots, and a replica of each, which takes its place within seconds when it is gone.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The servers: the masters, then their replicas in the same order.
+    pub servers: Vec<RedisServer>,
+    ids: Vec<String>,
+    _buses: Vec<Port>,
+}
+
+impl Cluster {
+    /// Starts it, and waits until all slots are served and all replicas are in sync.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let buses: Vec<Port> = (0..2 * MASTERS).map(|_| Port::take()).collect();
+        let start = |(nth, bus): (usize, &Port)| {
+            let bus = bus.number().to_string();
+            let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+            let args = [&cluster[..], &["--repl-diskless-sync-delay", "0"]].concat();
+            RedisServer::start_with(&folder.join(format!("node-{nth}")), Persistence::None, &args)
+        };
+        let servers: Vec<RedisServer> = buses.iter().enumerate().map(start).collect();
+        for (nth, server) in servers.iter().enumerate() {
+            // Each an epoch of its own, so that they need not agree on them first.
+            server.cli(&format!("CLUSTER SET-CONFIG-EPOCH {}", nth + 1));
+        }
+        for (nth, server) in servers[..MASTERS].iter().enumerate() {
+            let (first, end) = (nth * SLOTS / MASTERS, (nth + 1) * SLOTS / MASTERS);
+            server.cli(&format!("CLUSTER ADDSLOTSRANGE {first} {}", end - 1));
+        }
+        for (server, bus) in servers.iter().zip(&buses).skip(1) {
+            servers[0].cli(&format!("CLUSTER MEET 127.0.0.1 {} {}", server.port(), bus.number()));
+        }
+        let ids: Vec<String> = servers.iter().map(|server| server.cli("CLUSTER MYID").text()).collect();
+        let cluster = Self { servers, ids, _buses: buses };
+        wait::until("the nodes know each other", || {
+            cluster.servers.iter().all(|server| says(server, "cluster_known_nodes:6"))
+        });
+        for (replica, master) in cluster.servers[MASTERS..].iter().zip(&cluster.ids) {
+            wait::until("a replica follows", || {
+                matches!(replica.try_call(&["CLUSTER", "REPLICATE", master]), Ok(Ok(_)))
+            });
+        }
+        cluster.wait_complete();
+        cluster
+    }
+
+    /// Waits until all nodes are there, all slots are served, and all replicas are in sync.
+    pub fn wait_complete(&self) {
+        wait::until("the cluster is complete", || {
+            self.servers.iter().all(|server| {
+                let is_linked = match server.role().as_deref() {
+                    Some("slave") => server.info("master_link_status").as_deref() == Some("up"),
+                    role => role == Some("master"),
+                };
+                let nodes = server.cli("CLUSTER NODES").text();
+                is_linked
+                    && says(server, "cluster_state:ok")
+                    && nodes.matches("slave").count() == MASTERS
+                    && !nodes.contains("fail")
+            })
+        });
+    }
+
+    /// Its URL, with all nodes as seeds.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let seeds: Vec<_> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+        format!("redis-cluster://{}", seeds.join(","))
+    }
+
+    /// Which of the servers that run has a key.
+    #[must_use]
+    pub fn owner(&self, key: &str) -> usize {
+        wait::within(wait::SOON, "a node has the key", || {
+            self.servers.iter().position(|server| matches!(server.try_call(&["EXISTS", key]), Ok(Ok(_))))
+        })
+    }
+
+    /// The slot of a key.
+    #[must_use]
+    pub fn slot(&self, key: &str) -> String {
+        self.servers[0].call(&["CLUSTER", "KEYSLOT", key]).int().to_string()
+    }
+
+    /// From now on the slot is on its way from one master to another; its keys are where they were.
+    pub fn begin_move(&self, slot: &str, from: usize, to: usize) {
+        self.servers[to].call(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &self.ids[from]]);
+        self.servers[from].call(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &self.ids[to]]);
+    }
+
+    /// Moves one key of a slot that is on its way.
+    pub fn move_key(&self, key: &[u8], from: usize, to: usize) {
+        let port = self.servers[to].port().to_string();
+        let migrate = [b"MIGRATE", &b"127.0.0.1"[..], port.as_bytes(), key, b"0", b"30000"];
+        self.servers[from].call(&migrate);
+    }
+
+    /// Moves the keys that are left, and the slot.
+    pub fn finish_move(&self, slot: &str, from: usize, to: usize) {
+        loop {
+            let keys = self.servers[from].call(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
+            if keys.list().is_empty() {
+                break;
+            }
+            for key in keys.list() {
+                self.move_key(Value::bytes(key), from, to);
+            }
+        }
+        for server in [to, from] {
+            self.servers[server].call(&["CLUSTER", "SETSLOT", slot, "NODE", &self.ids[to]]);
+        }
+    }
+
+    /// Moves all slots of a master to another, as `redis-cli --cluster reshard` does it. Whether there is a `redis-cli`.
+    #[must_use]
+    pub fn reshard(&self, from: usize, to: usize) -> bool {
+        let entry = format!("127.0.0.1:{}", self.servers[from].port());
+        let mut cli = Command::new("redis-cli");
+        cli.args(["--cluster", "reshard", &entry, "--cluster-from", &self.ids[from], "--cluster-to", &self.ids[to]]);
+        cli.args(["--cluster-slots", &(SLOTS / MASTERS).to_string(), "--cluster-yes"]);
+        match cli.output() {
+            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,
+            Err(error) => panic!("redis-cli: {error}"),
+        }
+        true
+    }
+
+    /// Moves a slot from the master that has it to another.
+    pub fn move_slot(&self, slot: &str, from: usize, to: usize) {
+        self.begin_move(slot, from, to);
+        self.finish_move(slot, from, to);
+    }
+}
+
+fn says(server: &RedisServer, line: &str) -> bool {
+    server.cli("CLUSTER INFO").text().lines().any(|one| one == line)
+}

@@ -1,0 +1,98 @@
+//! Both services in a Redis Cluster: the node that has the stream is lost, or the slot moves away, and the output is the input.
+
+use e2e::rig::STREAM;
+use e2e::{Cluster, Rig, wait};
+
+use crate::failover::Stage;
+
+#[test]
+fn the_master_that_has_the_stream_is_killed() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let mut cluster = Cluster::start(&rig.folder.join("cluster"));
+    let stage = Stage::start(&rig, &cluster.url(), 40_000, 6, seed);
+    rig.wait_output_len(200_000);
+    wait::random_moment(&mut rng, 0..500);
+    let owner = cluster.owner(STREAM);
+    cluster.servers[owner].kill9();
+    let next = cluster.owner(STREAM);
+    assert_ne!(next, owner);
+    stage.finish(&cluster.servers[next]);
+}
+
+#[test]
+fn the_slot_moves_while_lines_flow() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let cluster = Cluster::start(&rig.folder.join("cluster"));
+    let slot = cluster.slot(STREAM);
+    let mut owner = cluster.owner(STREAM);
+    let stage = Stage::start(&rig, &cluster.url(), 60_000, 8, seed);
+    for round in 1..=4 {
+        rig.wait_output_len(200_000 * round);
+        let to = (owner + 1) % 3;
+        cluster.begin_move(&slot, owner, to);
+        wait::random_moment(&mut rng, 0..300);
+        // One key first, so that transactions find theirs in two places for a while.
+        if rng.bool() {
+            cluster.move_key(STREAM.as_bytes(), owner, to);
+            wait::random_moment(&mut rng, 0..300);
+        }
+        cluster.finish_move(&slot, owner, to);
+        owner = to;
+    }
+    stage.finish(&cluster.servers[owner]);
+}
+
+#[test]
+fn all_slots_of_a_master_are_resharded_by_the_tool_for_it() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let cluster = Cluster::start(&rig.folder.join("cluster"));
+    let owner = cluster.owner(STREAM);
+    let stage = Stage::start(&rig, &cluster.url(), 40_000, 8, seed);
+    rig.wait_output_len(200_000);
+    let to = (owner + 1) % 3;
+    if !cluster.reshard(owner, to) {
+        eprintln!("SKIPPED redis-cli --cluster reshard: there is no redis-cli");
+        return;
+    }
+    // The last slots may stay, as the masters have not exactly a third each.
+    let owner = cluster.owner(STREAM);
+    assert_eq!(owner, to);
+    stage.finish(&cluster.servers[owner]);
+}
+
+#[test]
+fn a_frozen_master_comes_back_when_its_replica_has_its_place() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let cluster = Cluster::start(&rig.folder.join("cluster"));
+    let owner = cluster.owner(STREAM);
+    let stage = Stage::start(&rig, &cluster.url(), 40_000, 8, seed);
+    rig.wait_output_len(200_000);
+    cluster.servers[owner].freeze();
+    let replica = owner + 3;
+    wait::until("the replica takes its place", || cluster.servers[replica].role().as_deref() == Some("master"));
+    wait::random_moment(&mut rng, 0..2000);
+    cluster.servers[owner].thaw();
+    stage.finish(&cluster.servers[replica]);
+}
+
+#[test]
+fn check_finds_the_node_and_a_server_that_is_no_cluster_is_a_wrong_configuration() {
+    let rig = Rig::new();
+    let cluster = Cluster::start(&rig.folder.join("cluster"));
+    rig.write_input("a line\n");
+    let check = rig.reader().word("check").set("--redis-url", cluster.url()).run();
+    let said = String::from_utf8(check.process().stdout()).unwrap();
+    assert!(said.contains(&format!("--stream: {STREAM} does not exist yet")), "{said}");
+
+    let alone = rig.redis.url().replace("redis://", "redis-cluster://");
+    let mut service = rig.reader().set("--redis-url", alone).run();
+    assert_eq!(service.code(), Some(2));
+    assert!(service.find_log(&["--redis-url", "cluster support disabled"]).is_some(), "{}", service.log());
+}
