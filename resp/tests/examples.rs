@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use resp::streams::{XLen, XPending};
 use support::Server;
+#[cfg(feature = "tls")]
 use support::certificates::make_files;
 
 /// Builds the examples as they are built with the tests, and says where they are.
