@@ -128,7 +128,7 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
             }
             None => (None, format!("without a limit, {}", server.policy)),
         };
-        tile("Redis' memory", used, share, more);
+        tile("Redis memory", used, share, more);
     }
     *body += "</section>\n";
 }
