@@ -1,8 +1,13 @@
-//! Tells the crate from which commit and for which target it is built.
+//! Tells the crate from which commit and for which target it is built, and the hashes of the status page's style and script.
 
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest as _, Sha256};
+
 fn main() {
+    page_hashes();
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|text| !text.is_empty())
@@ -17,4 +22,15 @@ fn main() {
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| std::path::Path::new(log).exists()) {
         println!("cargo::rerun-if-changed={log}");
     }
+}
+
+/// A browser runs the style and the script with these hashes, and nothing else.
+fn page_hashes() {
+    let page = include_str!("src/status.html");
+    for (name, tag) in [("PAGE_STYLE", "style"), ("PAGE_SCRIPT", "script")] {
+        let text = page.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
+        let hash = Sha256::digest(text.map_or("", |(text, _)| text));
+        println!("cargo::rustc-env={name}={}", BASE64_STANDARD.encode(hash));
+    }
+    println!("cargo::rerun-if-changed=src/status.html");
 }

@@ -12,7 +12,7 @@ use crate::wake::Wake;
 use delivery::source::{Lineage, record_key};
 use log::{Level, info};
 use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
-use service::{Context, Failure, Health, Shutdown, Stop};
+use service::{Context, Failure, Health, ServerWatch, Shutdown, Stop};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub(crate) struct Reader {
     pub(crate) state: StateFile,
     pub(crate) wake: Wake,
     pub(crate) health: Health,
+    /// What Redis says of itself, for the status page.
+    pub(crate) server: ServerWatch,
     pub(crate) shutdown: Shutdown,
     pub(crate) backoff: Backoff,
     pub(crate) lineage: Lineage,
@@ -121,6 +123,7 @@ impl Reader {
             state: StateFile::new(&state_dir, &input, &stream),
             folder: Folder::new(input),
             wake: Wake::new(),
+            server: ServerWatch::new(health.clone()).with_groups_of(&stream),
             health,
             shutdown,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),

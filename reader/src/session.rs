@@ -103,6 +103,7 @@ enum Idle {
 impl Reader {
     /// Resumes, then streams until there is nothing left to do (`--once`).
     pub(crate) async fn session(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        self.server.begin();
         let mut cursor = self.resume(connection).await?;
         // On the wire without its EXEC; on the wire with it.
         let mut queued: Option<Batch> = None;
@@ -119,6 +120,8 @@ impl Reader {
                     if connection.buffered() > SEND_FIRST {
                         connection.flush().await?;
                     }
+                    // Ahead of the batch's own questions, outside of any transaction.
+                    self.server.ask(connection);
                     let ahead = executing.as_ref().map_or(0, |batch| batch.entries);
                     let room = self.room().saturating_sub(ahead);
                     let leaves = executing.as_ref().map(Batch::leaves);
@@ -128,6 +131,7 @@ impl Reader {
                 }
             }
             if executing.is_none() {
+                self.server.hear(connection).await?;
                 if let Some(mut batch) = queued.take() {
                     if std::mem::take(&mut cursor.fresh) {
                         self.still_begins_so(&cursor)?;
@@ -192,7 +196,9 @@ impl Reader {
         counter!(telemetry::LINES).increment(batch.lines);
         counter!(telemetry::BYTES).increment(batch.bytes);
         counter!(telemetry::BATCHES).increment(1);
-        histogram!(telemetry::BATCH_SECONDS).record(batch.executed.elapsed());
+        let took = batch.executed.elapsed();
+        histogram!(telemetry::BATCH_SECONDS).record(took);
+        self.health.batch(batch.lines, batch.bytes, took);
         gauge!(telemetry::INPUT_POSITION).set(batch.end.offset as f64);
         if let Ok(len) = content.len() {
             gauge!(telemetry::INPUT_SIZE).set(len as f64);
@@ -306,6 +312,8 @@ impl Reader {
             () = self.shutdown.requested() => {}
         }
         if self.checked.elapsed() >= IDLE_CHECK {
+            self.server.ask(connection);
+            self.server.hear(connection).await?;
             self.look_at_left();
             self.expected.ask(connection, &self.keys);
             self.expected.check(connection).await?;
@@ -348,6 +356,8 @@ impl Reader {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.shutdown.requested() => {}
             }
+            self.server.ask(connection);
+            self.server.hear(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
             gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
         }

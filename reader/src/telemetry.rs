@@ -38,7 +38,9 @@ pub(crate) const METRICS: [Metric; 12] = [
 pub(crate) const SERIES: Series = Series {
     lines: LINES,
     bytes: BYTES,
-    batches: (BATCHES, BATCH_SECONDS),
     backlog: STREAM_LENGTH,
+    backlog_title: "Entries in the stream",
     position: Some((INPUT_POSITION, INPUT_SIZE)),
+    output: None,
+    waiting: Some(WAITING),
 };

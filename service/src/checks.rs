@@ -12,6 +12,7 @@ use indicatif::HumanBytes;
 use resp::{Connection, ErrorKind, cmd};
 
 use crate::args::ServiceArgs;
+use crate::server::fields;
 use crate::{Failure, logs, words};
 
 /// How long Redis may take to answer.
@@ -132,8 +133,7 @@ async fn redis(checks: &mut Checks, args: &ServiceArgs, config: resp::Config) ->
     match connection.send(&cmd("INFO")).await {
         Ok(reply) => {
             let text = String::from_utf8_lossy(reply.value().as_bytes().unwrap_or_default()).into_owned();
-            let info: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
-            judge(checks, &config, &info);
+            judge(checks, &config, &fields(&text));
         }
         Err(error) if error.kind() == ErrorKind::NoPerm => {
             checks.note("redis: this user may not ask INFO: version, memory and persistence are not known", "");

@@ -8,6 +8,7 @@ use log::{info, warn};
 use metrics::gauge;
 
 use crate::metrics::REDIS_UP;
+use crate::server::ServerState;
 
 /// How old the last heartbeat may be before `/healthz` says that the work hangs.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
@@ -44,11 +45,24 @@ struct Inner {
     redis: Part,
     file: Part,
     group: Mutex<Vec<Member>>,
+    server: Mutex<Option<(ServerState, Instant)>>,
+    last_batch: Mutex<Option<LastBatch>>,
+}
+
+/// The batch that was done last, for the status page.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastBatch {
+    pub(crate) lines: u64,
+    pub(crate) bytes: u64,
+    pub(crate) took: Duration,
+    pub(crate) done: Instant,
 }
 
 /// A consumer of the group, for the status page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// Its group's name.
+    pub group: String,
     /// Its name.
     pub name: String,
     /// Entries it has and has not acknowledged.
@@ -91,6 +105,8 @@ impl Health {
             redis: Part::new("redis", Some(REDIS_UP)),
             file: Part::new("file", None),
             group: Mutex::default(),
+            server: Mutex::default(),
+            last_batch: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -119,6 +135,32 @@ impl Health {
     /// Who was in the consumer group when it was last told.
     pub(crate) fn group(&self) -> Vec<Member> {
         self.inner.group.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the server says of itself now; `None` when it says nothing.
+    pub fn set_server(&self, state: Option<ServerState>) {
+        *self.inner.server.lock().unwrap_or_else(PoisonError::into_inner) = state.map(|state| (state, Instant::now()));
+    }
+
+    /// What the server said of itself, and when.
+    pub(crate) fn server(&self) -> Option<(ServerState, Instant)> {
+        self.inner.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A batch is done.
+    pub fn batch(&self, lines: u64, bytes: u64, took: Duration) {
+        let last = LastBatch { lines, bytes, took, done: Instant::now() };
+        *self.inner.last_batch.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    /// The batch that was done last.
+    pub(crate) fn last_batch(&self) -> Option<LastBatch> {
+        *self.inner.last_batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether Redis could be used when it was last told.
+    pub(crate) fn redis_is_well(&self) -> bool {
+        self.inner.redis.reason().is_none()
     }
 
     /// Whether the work makes progress, whatever Redis does; else why it looks as if it hangs.

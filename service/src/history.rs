@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
 use crate::metrics::Recorded;
+use crate::trend::{Trend, trend};
 
 /// Between two samples.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
@@ -24,12 +25,16 @@ pub struct Series {
     pub lines: &'static str,
     /// Counter of bytes done.
     pub bytes: &'static str,
-    /// Counter of batches, and the histogram of how long they took.
-    pub batches: (&'static str, &'static str),
     /// Gauge of entries that wait.
     pub backlog: &'static str,
+    /// What they are called on the status page.
+    pub backlog_title: &'static str,
     /// Gauges of the position in the file and of its size, where there is something left to read.
     pub position: Option<(&'static str, &'static str)>,
+    /// Gauges of the output's size and of the room left on its disk, where something is written.
+    pub output: Option<(&'static str, &'static str)>,
+    /// Gauge that is 1 while the work waits for room in the stream.
+    pub waiting: Option<&'static str>,
 }
 
 /// What was measured at one time.
@@ -39,24 +44,13 @@ pub(crate) struct Sample {
     pub(crate) at: f64,
     pub(crate) lines: f64,
     pub(crate) bytes: f64,
-    pub(crate) batches: f64,
-    pub(crate) batch_seconds: f64,
     pub(crate) backlog: f64,
-}
-
-/// Batches between two samples.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Batches {
-    pub(crate) count: f64,
-    pub(crate) lines: f64,
-    pub(crate) seconds: f64,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     samples: VecDeque<Sample>,
     values: BTreeMap<String, f64>,
-    last_batches: Option<Batches>,
     ticks: u64,
 }
 
@@ -85,13 +79,10 @@ impl History {
     /// What the metrics of these values say of the work.
     pub(crate) fn sample_of(&self, values: &BTreeMap<String, f64>) -> Sample {
         let value = |name: &str| values.get(name).copied().unwrap_or(0.0);
-        let (batches, duration) = self.series.batches;
         Sample {
             at: self.begun.elapsed().as_secs_f64(),
             lines: value(self.series.lines),
             bytes: value(self.series.bytes),
-            batches: value(batches),
-            batch_seconds: value(&format!("{duration}_sum")),
             backlog: value(self.series.backlog),
         }
     }
@@ -103,19 +94,18 @@ impl History {
         Some((position, size.max(position)))
     }
 
+    /// Size of the output and the room left on its disk, where something is written.
+    fn output_of(&self, values: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
+        let (size, free) = self.series.output?;
+        Some((*values.get(size)?, *values.get(free)?))
+    }
+
     /// Takes a sample. The summary, when a minute is over.
     pub(crate) fn tick(&self) -> Option<String> {
         let values = self.values();
         let sample = self.sample_of(&values);
         let position = self.position_of(&values);
         let mut inner = self.lock();
-        if let Some(last) = inner.samples.back().filter(|last| sample.batches > last.batches) {
-            inner.last_batches = Some(Batches {
-                count: sample.batches - last.batches,
-                lines: sample.lines - last.lines,
-                seconds: sample.batch_seconds - last.batch_seconds,
-            });
-        }
         if inner.samples.len() == SAMPLES {
             inner.samples.pop_front();
         }
@@ -140,9 +130,10 @@ impl History {
             position: self.position_of(&inner.values),
             lines_per_second: rate(|s| s.lines),
             bytes_per_second: rate(|s| s.bytes),
-            backlog_per_second: rate(|s| s.backlog),
+            output: self.output_of(&inner.values),
+            backlog_title: self.series.backlog_title,
+            is_waiting: self.series.waiting.is_some_and(|name| inner.values.get(name) == Some(&1.0)),
             last,
-            last_batches: inner.last_batches,
             values: inner.values.clone(),
             samples,
         }
@@ -155,21 +146,35 @@ pub(crate) struct Snapshot {
     pub(crate) position: Option<(f64, f64)>,
     pub(crate) lines_per_second: f64,
     pub(crate) bytes_per_second: f64,
-    /// How fast the backlog grows; it shrinks when this is negative.
-    pub(crate) backlog_per_second: f64,
-    pub(crate) last_batches: Option<Batches>,
+    /// Size of the output, and the room left on its disk.
+    pub(crate) output: Option<(f64, f64)>,
+    pub(crate) backlog_title: &'static str,
+    /// Whether the work waits for room in the stream.
+    pub(crate) is_waiting: bool,
     pub(crate) values: BTreeMap<String, f64>,
     pub(crate) samples: Vec<Sample>,
 }
 
 impl Snapshot {
-    /// How long it takes until nothing waits any more, at the present trend; `None` when it does not shrink.
-    pub(crate) fn seconds_to_drain(&self) -> Option<f64> {
-        match self.last.backlog {
+    /// Where the backlog goes.
+    pub(crate) fn trend(&self) -> Trend {
+        trend(self.samples.iter().map(|sample| (sample.at, sample.backlog)), self.lines_per_second)
+    }
+
+    /// How long it takes to read what is left, at the present rate.
+    pub(crate) fn seconds_left(&self) -> Option<f64> {
+        let (position, size) = self.position?;
+        match size - position {
             0.0 => Some(0.0),
-            waiting if self.backlog_per_second < 0.0 => Some(waiting / -self.backlog_per_second),
+            left if self.bytes_per_second > 0.0 => Some(left / self.bytes_per_second),
             _ => None,
         }
+    }
+
+    /// How something changed from sample to sample, per second.
+    pub(crate) fn rates(&self, of: fn(&Sample) -> f64) -> Vec<f64> {
+        let pairs = self.samples.windows(2);
+        pairs.filter_map(|pair| Some(rate(pair.first()?, pair.get(1)?, of).max(0.0))).collect()
     }
 }
 
@@ -225,7 +230,7 @@ mod tests {
     #[test]
     fn a_summary_has_what_was_done_and_what_waits() {
         let since = Sample { at: 60.0, lines: 1000.0, bytes: 2048.0, ..Sample::default() };
-        let now = Sample { at: 120.0, lines: 7000.0, bytes: 4096.0, backlog: 1234.0, ..Sample::default() };
+        let now = Sample { at: 120.0, lines: 7000.0, bytes: 4096.0, backlog: 1234.0 };
         assert_eq!(
             summary(&since, &now, Some((10.0, 20.0))),
             "in the last 60 seconds: 6,000 lines (2.00 KiB), 100 lines/s; 1,234 entries wait; 10 B of the input left"

@@ -43,11 +43,22 @@ pub(crate) struct Answer {
     status: u16,
     content_type: &'static str,
     body: String,
+    /// What a browser may do with it.
+    policy: &'static str,
 }
+
+/// For what is no page: nothing.
+const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 
 impl Answer {
     pub(crate) const fn new(status: u16, content_type: &'static str, body: String) -> Self {
-        Self { status, content_type, body }
+        Self { status, content_type, body, policy: NO_PAGE }
+    }
+
+    /// With the `Content-Security-Policy` of a page.
+    pub(crate) const fn with_policy(mut self, policy: &'static str) -> Self {
+        self.policy = policy;
+        self
     }
 
     fn refused(status: u16, reason: &str) -> Self {
@@ -180,12 +191,18 @@ fn parse(head: &[u8]) -> Option<Head<'_>> {
 /// The bytes of the response. HTTP/1.0, because that says that the connection ends with it.
 fn encode(answer: Answer, with_body: bool) -> io::Result<Vec<u8>> {
     let header = |name: &str, value: &str| Header::from_bytes(name, value).map_err(|()| io::ErrorKind::InvalidData);
-    let mut headers = vec![header("Content-Type", answer.content_type)?, header("Cache-Control", "no-store")?];
+    let mut headers = vec![
+        header("Content-Type", answer.content_type)?,
+        header("Cache-Control", "no-store")?,
+        header("Content-Security-Policy", answer.policy)?,
+        header("X-Content-Type-Options", "nosniff")?,
+        header("Referrer-Policy", "no-referrer")?,
+    ];
     if answer.status == 405 {
         headers.push(header("Allow", "GET, HEAD")?);
     }
     let body = answer.body.into_bytes();
-    let mut bytes = Vec::with_capacity(body.len() + 256);
+    let mut bytes = Vec::with_capacity(body.len() + 1024);
     let length = body.len();
     Response::new(StatusCode(answer.status), headers, Cursor::new(body), Some(length), None).raw_print(
         &mut bytes,

@@ -23,10 +23,13 @@
 //! | `http.rs` | the bounded HTTP server |
 //! | `words.rs` | what a user can do about a fault |
 //! | `pages.rs` | what it answers |
-//! | `status.rs`, `status.html` | the status page and `/status.json` |
+//! | `status.rs` | `/status.json`, and what the status page shows, too |
+//! | `html.rs`, `status.html`, `plot.rs` | the status page |
 //! | `progress.rs` | the bar of `--once` on a terminal |
 //! | `manuals.rs` | shell completions and man pages |
 //! | `history.rs` | the last minutes, and a summary a minute |
+//! | `trend.rs` | where the backlog goes |
+//! | `server.rs` | what the Redis server says of itself |
 
 pub mod args;
 pub mod checks;
@@ -35,17 +38,21 @@ mod connector;
 mod failure;
 mod health;
 mod history;
+mod html;
 mod http;
 mod logs;
 pub mod manuals;
 pub mod metrics;
 mod pages;
+mod plot;
 mod progress;
 mod redact;
 mod run;
+mod server;
 mod shutdown;
 mod signals;
 mod status;
+mod trend;
 pub mod words;
 
 pub use connector::{Connector, Stop, in_words};
@@ -55,6 +62,7 @@ pub use history::Series;
 pub use logs::LogFormat;
 pub use redact::redact;
 pub use run::{About, Context, run};
+pub use server::{ServerState, ServerWatch};
 pub use shutdown::Shutdown;
 
 /// The version with the commit and the target that it was built from and for, as `--version` shows it.

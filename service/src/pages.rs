@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::history::History;
 use crate::http::{Answer, Head, Pages};
 use crate::metrics::Recorded;
-use crate::{Health, status};
+use crate::{Health, html, status};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -36,7 +36,7 @@ impl Pages for ServicePages {
             "/metrics" => Answer::new(200, PROMETHEUS, self.recorded.render()),
             "/healthz" => verdict(self.health.alive()),
             "/readyz" => verdict(self.health.ready()),
-            "/" => Answer::new(200, HTML, status::html(self)),
+            "/" => Answer::new(200, HTML, html::page(self)).with_policy(html::POLICY),
             "/status.json" => Answer::new(200, JSON, status::json(self)),
             _ => Answer::new(404, TEXT, "here are /, /status.json, /metrics, /healthz and /readyz\n".to_owned()),
         }

@@ -46,9 +46,11 @@ fn start(work: &str, flags: &Flags) -> ExitCode {
     let series = service::Series {
         lines: "lines_read_total",
         bytes: "bytes_read_total",
-        batches: ("batches_total", "batch_duration_seconds"),
         backlog: "backlog_entries",
+        backlog_title: "Entries",
         position: None,
+        output: None,
+        waiting: None,
     };
     let flow = "here → <there>".to_owned();
     let about = About { name: "tested", version: "1.2.3", flow, metrics: &METRICS, series };

@@ -52,6 +52,12 @@ impl Growth {
         }
     }
 
+    /// Ends it early: what is appended by now is all.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wait();
+    }
+
     /// Whether it still grows.
     #[must_use]
     pub fn runs(&self) -> bool {

@@ -12,6 +12,7 @@
 //! | `client.rs` | RESP by hand, so that the harness does not judge the project with the project's own code |
 //! | `process.rs` | a child process that cannot outlive its test |
 //! | `binaries.rs` | where the built binaries are |
+//! | `browser.rs` | Chromium without a window |
 //! | `port.rs` | TCP ports that no other test has |
 //! | `http.rs` | GET, and Prometheus' text format |
 //! | `proxy.rs` | a TCP proxy that misbehaves on demand |
@@ -28,6 +29,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod binaries;
+pub mod browser;
 pub mod chaos;
 pub mod check;
 pub mod client;
@@ -48,6 +50,7 @@ pub mod text;
 pub mod wait;
 
 pub use binaries::Program;
+pub use browser::Browser;
 pub use check::assert_identical;
 pub use client::Value;
 pub use cluster::Cluster;

@@ -8,9 +8,9 @@ use crate::names;
 use crate::run::Ended;
 use crate::trim::needed_from;
 use metrics::gauge;
-use resp::streams::{ConsumerInfo, Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
+use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
-use service::{Connector, Context, Health, Member, Shutdown, Stop};
+use service::{Connector, Context, Health, Member, ServerWatch, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(crate) struct Acknowledge<'a> {
     backoff: Backoff,
     health: &'a Health,
     shutdown: &'a Shutdown,
+    /// What Redis says of itself, for the status page.
+    server: ServerWatch,
     others: Rc<Cell<bool>>,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
@@ -53,6 +55,7 @@ impl<'a> Acknowledge<'a> {
             connection: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
             health: &context.health,
+            server: ServerWatch::new(context.health.clone()),
             shutdown: &context.shutdown,
             others,
             trim_at: None,
@@ -121,13 +124,16 @@ impl<'a> Acknowledge<'a> {
         let (group, others, trim) = (self.group, self.others.clone(), self.trim_at.take().is_some());
         let health = self.health;
         self.trimmed_at = Instant::now();
-        let connection = self.connection().await?;
+        self.connection().await?;
+        let (Some(connection), server) = (&mut self.connection, &mut self.server) else { return Ok(()) };
         let done = async {
             if trim {
                 trim_acknowledged(connection, group).await?;
             }
             if measure {
                 self::measure(connection, group, &others, health).await?;
+                server.ask(connection);
+                server.hear(connection).await?;
             }
             Ok::<(), Error>(())
         };
@@ -238,12 +244,7 @@ async fn measure(
     let (groups, length) = (replies.take(groups)?, replies.take(length)?);
     let consumers = replies.take(consumers)?;
     others.set(!group.is_alone(&consumers));
-    let member = |one: &ConsumerInfo| Member {
-        name: String::from_utf8_lossy(&one.name).into_owned(),
-        pending: one.pending,
-        idle: one.idle,
-    };
-    health.set_group(consumers.iter().map(member).collect());
+    health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
     gauge!(names::LENGTH).set(length as f64);
     if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
         let last = match ours.lag {

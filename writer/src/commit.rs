@@ -106,7 +106,9 @@ impl<'a> Commit<'a> {
             let Some(mut batch) = self.insist(batch, commit).await? else { return Ok(()) };
             is_proven = true;
             if !batch.runs.is_empty() {
-                self.measured.duration.record(begun.elapsed());
+                let took = begun.elapsed();
+                self.measured.duration.record(took);
+                self.health.batch(batch.lines(), batch.data.len() as u64, took);
                 self.measured.batches.increment(1);
                 self.measured.bytes.increment(batch.data.len() as u64);
                 self.measured.lines.increment(batch.lines());

@@ -66,5 +66,12 @@ pub(crate) const ALL: &[Metric] = &[
 ];
 
 /// What the status page and the summary show.
-pub(crate) const SERIES: Series =
-    Series { lines: LINES, bytes: BYTES, batches: (BATCHES, BATCH_DURATION), backlog: BACKLOG, position: None };
+pub(crate) const SERIES: Series = Series {
+    lines: LINES,
+    bytes: BYTES,
+    backlog: BACKLOG,
+    backlog_title: "Entries waiting",
+    position: None,
+    output: Some((OUTPUT_SIZE, OUTPUT_FREE)),
+    waiting: None,
+};

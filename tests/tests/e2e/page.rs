@@ -1,9 +1,9 @@
 //! The status page and `/status.json` tell the truth, without a script and without anything from elsewhere.
 
-use e2e::{Rig, Service, text, wait};
+use e2e::{Growth, Rig, Service, text, wait};
 use serde_json::Value;
 
-fn status(service: &mut Service) -> Value {
+pub(crate) fn status(service: &mut Service) -> Value {
     serde_json::from_str(&service.get("/status.json").1).unwrap()
 }
 
@@ -55,40 +55,116 @@ fn a_fault_is_told_in_words() {
     }
 }
 
-/// A browser's own arguments: nothing but the page is to be asked for.
-const CHROMIUM: [&str; 10] = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=5000",
-    "--dump-dom",
-];
-
 #[test]
-fn a_browser_shows_the_page_and_its_script_runs() {
+fn the_state_of_redis_is_shown() {
     let rig = Rig::new();
-    rig.write_input(text::numbered(0..20_000, 1));
+    rig.redis.config_set("maxmemory", "200mb");
+    rig.redis.config_set("maxmemory-policy", "volatile-ttl");
+    rig.write_input(text::numbered(0..1000, 1));
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     rig.wait_delivered();
+    let version = match (rig.redis.info("valkey_version"), rig.redis.info("redis_version")) {
+        (Some(valkey), _) => format!("Valkey {valkey}"),
+        (None, redis) => format!("Redis {}", redis.unwrap()),
+    };
     for service in [&mut reader, &mut writer] {
-        wait::until("the figures are there", || status(service)["lines"]["total"] == 20_000.0);
-        let profile = format!("--user-data-dir={}", rig.folder.join("browser").display());
-        let page = format!("http://{}/", service.http_addr());
-        let browser = std::process::Command::new("chromium").args(CHROMIUM).args([profile, page]).output();
-        let shown = match browser {
-            Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-            Err(error) => {
-                println!("skipped: there is no chromium here ({error}); Debian's package of this name brings it");
-                return;
-            }
-        };
-        for part in ["20,000 since the start", "<polyline points=\"0.0,", "id=\"late\" role=\"alert\" hidden"] {
-            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        wait::until("Redis was asked", || !status(service)["redis"].is_null());
+        let redis = &status(service)["redis"];
+        assert_eq!(redis["version"], version, "{redis}");
+        assert_eq!(redis["max_memory_bytes"], 200 << 20, "{redis}");
+        assert_eq!(redis["eviction_policy"], "volatile-ttl", "{redis}");
+        assert_eq!(redis["append_only_file"], false, "{redis}");
+        let page = service.get("/").1;
+        for part in [&version, "of 200.00 MiB, volatile-ttl", "append-only file off"] {
+            assert!(page.contains(part), "{part:?} is not in {page}");
         }
     }
+    // It is asked again, by a reader and a writer that have nothing to do.
+    rig.redis.config_set("maxmemory", "0");
+    for service in [&mut reader, &mut writer] {
+        wait::until("Redis was asked again", || {
+            let redis = &status(service)["redis"];
+            redis["max_memory_bytes"].is_null() && redis["used_memory_bytes"].as_u64().unwrap() > 100_000
+        });
+        assert!(service.get("/").1.contains("without a limit, volatile-ttl"));
+    }
+}
+
+#[test]
+fn redis_is_asked_while_lines_flow() {
+    let rig = Rig::new();
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    for service in [&mut reader, &mut writer] {
+        service.wait_for_log(&["ready"]);
+    }
+    // For longer than a test waits for anything.
+    let mut growth = Growth::of(&rig.input, text::numbered(0..600_000, 1), 3 * wait::SOON, 1);
+    for service in [&mut reader, &mut writer] {
+        wait::until("Redis was asked", || !status(service)["redis"].is_null());
+    }
+    rig.redis.config_set("maxmemory", "900mb");
+    for service in [&mut reader, &mut writer] {
+        wait::until("Redis was asked again", || status(service)["redis"]["max_memory_bytes"] == 900 << 20);
+    }
+    assert!(growth.runs(), "lines flow");
+    growth.stop();
+    // It may have ended inside a line.
+    rig.append_input("\n");
+    rig.wait_delivered();
+    rig.assert_identical();
+}
+
+#[test]
+fn who_may_not_ask_has_no_figures_and_works() {
+    let rig = Rig::new();
+    rig.redis.cli("ACL SETUSER worker on >secret ~* &* +@all -info -xinfo|groups -xinfo|consumers");
+    let url = rig.redis.url().replace("redis://", "redis://worker:secret@");
+    rig.write_input(text::numbered(0..20_000, 1));
+    let mut reader = rig.reader().set("--redis-url", &url).start();
+    rig.redis.cli("ACL SETUSER other on >secret ~* &* +@all -info");
+    let other = url.replace("worker", "other");
+    let mut writer = rig.writer().set("--redis-url", other).start();
+    rig.wait_delivered();
+    rig.assert_identical();
+    for service in [&mut reader, &mut writer] {
+        wait::until("the lines are counted", || status(service)["lines"]["total"] == 20_000.0);
+        let now = status(service);
+        assert_eq!((&now["redis"], &now["ready"]["ok"]), (&Value::Null, &Value::Bool(true)), "{now}");
+        assert_eq!(now["errors"], Value::Array(Vec::new()), "{now}");
+        assert!(service.get("/").1.contains("this user may not ask"));
+    }
+    // They were asked, and refused.
+    assert!(rig.redis.cli("ACL LOG").list().len() >= 2);
+}
+
+#[test]
+fn a_full_stream_shows_what_is_left_and_who_is_to_take_it() {
+    let rig = Rig::new();
+    let bytes = text::numbered(0..50_000, 1);
+    rig.write_input(&bytes);
+    let mut reader = rig.reader().set("--max-backlog", "1000").start();
+    wait::until("the stream is full", || status(&mut reader)["backlog"]["entries"] == 1000.0);
+    let now = status(&mut reader);
+    let position = &now["position"];
+    assert_eq!(position["size"], bytes.len() as f64, "{position}");
+    assert_eq!(position["bytes"].as_f64().unwrap() + position["left"].as_f64().unwrap(), bytes.len() as f64);
+    assert!(position["left"].as_f64().unwrap() > bytes.len() as f64 / 2.0, "{position}");
+    assert_eq!(now["consumers"], Value::Array(Vec::new()), "nobody reads yet");
+    wait::until("the trend is known", || status(&mut reader)["backlog"]["trend"] == "steady");
+    let page = reader.get("/").1;
+    for part in ["waiting: the stream is full", "<p class=more>steady</p>", "<progress max=1 value=0.0"] {
+        assert!(page.contains(part), "{part:?} is not in {page}");
+    }
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        wait::until("nothing waits", || status(service)["backlog"]["trend"] == "empty");
+        assert_eq!(status(service)["backlog"]["seconds_to_drain"], 0.0);
+        wait::until("the consumer is shown", || status(service)["consumers"][0]["name"] == "one");
+        assert_eq!(status(service)["consumers"][0]["group"], "writers");
+        let last = status(service)["last_batch"].clone();
+        assert!(last["lines"].as_u64().unwrap() > 0 && last["seconds"].as_f64().unwrap() > 0.0, "{last}");
+    }
+    wait::until("all of the output is shown", || status(&mut writer)["output"]["size"] == bytes.len() as f64);
+    assert!(status(&mut writer)["output"]["disk_free"].as_f64().unwrap() > 0.0);
 }

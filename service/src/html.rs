@@ -1,0 +1,209 @@
+//! The status page: made whole here, so that it needs no script.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+
+use crate::history::{Snapshot, whole};
+use crate::pages::ServicePages;
+use crate::plot::plot;
+use crate::trend::about;
+use crate::{logs, status};
+
+/// The page around the figures. It has all it needs in it: style, script and icon.
+const PAGE: &str = include_str!("status.html");
+
+/// What a browser may do with the page: run its own style and script, which are known by their hashes, and ask this service for news.
+/// A name that should ever get into the page as markup can do nothing.
+pub(crate) const POLICY: &str = concat!(
+    "default-src 'none'; style-src 'sha256-",
+    env!("PAGE_STYLE"),
+    "'; script-src 'sha256-",
+    env!("PAGE_SCRIPT"),
+    "'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+);
+
+/// Who has asked for nothing for less than this is active now.
+const ACTIVE: Duration = Duration::from_secs(2);
+
+/// Of what only Redis knows, while it is away.
+const LAST_SEEN: &str = "when Redis was last seen";
+
+/// The page.
+pub(crate) fn page(pages: &ServicePages) -> String {
+    let shown = pages.history.snapshot();
+    let mut body = String::new();
+    header(&mut body, pages, &shown);
+    tiles(&mut body, pages, &shown);
+    body += "<section class=plots>\n";
+    let count = |n| HumanCount(whole(n)).to_string();
+    plot(&mut body, "Lines per second", &shown.rates(|s| s.lines), count);
+    plot(&mut body, "Bytes per second", &shown.rates(|s| s.bytes), bytes);
+    plot(&mut body, shown.backlog_title, &shown.samples.iter().map(|s| s.backlog).collect::<Vec<_>>(), count);
+    body += "</section>\n";
+    errors(&mut body);
+    state(&mut body, pages);
+    consumers(&mut body, pages);
+    PAGE.replacen("{title}", &escape(pages.name), 1).replacen("{body}", &body, 1)
+}
+
+fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
+    let (class, words) = match pages.health.alive().and_then(|()| pages.health.ready()) {
+        Err(reason) => ("bad", reason),
+        Ok(()) if shown.is_waiting => ("slow", "waiting: the stream is full".to_owned()),
+        Ok(()) if shown.lines_per_second > 0.0 => ("ok", "working".to_owned()),
+        Ok(()) => ("ok", "ready, nothing new".to_owned()),
+    };
+    let _ = writeln!(
+        body,
+        "<header><h1>{}</h1><p class=flow>{}<br><small>{}</small></p><p class=\"state {class}\" role=status>{}</p></header>",
+        escape(pages.name),
+        escape(&pages.flow),
+        escape(&pages.redis),
+        escape(&words)
+    );
+}
+
+fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
+    *body += "<section class=tiles>\n";
+    let mut tile = |name: &str, figure: String, share: Option<f64>, more: String| {
+        let share =
+            share.map(|share| format!("<progress max=1 value={share:.4} aria-label=\"{}\"></progress>", escape(name)));
+        let _ = writeln!(
+            body,
+            "<div><h2>{}</h2><p class=figure>{}</p>{}<p class=more>{}</p></div>",
+            escape(name),
+            escape(&figure),
+            share.unwrap_or_default(),
+            escape(&more)
+        );
+    };
+    tile(
+        "Lines",
+        format!("{}/s", HumanCount(whole(shown.lines_per_second))),
+        None,
+        format!("{} since the start", HumanCount(whole(shown.last.lines))),
+    );
+    tile(
+        "Bytes",
+        format!("{}/s", bytes(shown.bytes_per_second)),
+        None,
+        format!("{} since the start", bytes(shown.last.bytes)),
+    );
+    if let Some((at, size)) = shown.position {
+        let share = if size > 0.0 { at / size } else { 1.0 };
+        let mut more = format!("{} of {}, {} left", bytes(at), bytes(size), bytes(size - at));
+        if let Some(seconds) = shown.seconds_left().filter(|seconds| *seconds >= 1.0) {
+            more += &format!(", about {}", about(seconds));
+        }
+        // What is not done is not 100 %.
+        let percent = if size > at { (share * 1000.0).floor() / 10.0 } else { 100.0 };
+        tile("Position in the file", format!("{percent:.1} %"), Some(share), more);
+    }
+    if let Some((size, free)) = shown.output {
+        tile("Output", bytes(size), None, format!("{} left on its disk", bytes(free)));
+    }
+    let trend = status::trend(pages, shown);
+    tile(
+        shown.backlog_title,
+        HumanCount(whole(shown.last.backlog)).to_string(),
+        None,
+        if pages.health.redis_is_well() { trend.words() } else { LAST_SEEN.to_owned() },
+    );
+    if let Some(last) = pages.health.last_batch() {
+        tile(
+            "Last batch",
+            format!("{:.1} ms", last.took.as_secs_f64() * 1000.0),
+            None,
+            format!("{} lines, {}, {}", HumanCount(last.lines), HumanBytes(last.bytes), ago(last.done.elapsed())),
+        );
+    }
+    if let Some((server, _)) = pages.health.server() {
+        let used = HumanBytes(server.used_memory).to_string();
+        let (share, more) = match server.max_memory {
+            Some(most) => {
+                let share = whole(server.used_memory as f64 / most as f64 * 100.0);
+                (Some(share as f64 / 100.0), format!("{share} % of {}, {}", HumanBytes(most), server.policy))
+            }
+            None => (None, format!("without a limit, {}", server.policy)),
+        };
+        tile("Redis memory", used, share, more);
+    }
+    *body += "</section>\n";
+}
+
+fn state(body: &mut String, pages: &ServicePages) {
+    *body += "<section><h2>State</h2><table>\n";
+    for (name, state) in pages.health.states() {
+        row(body, &[name, &state]);
+    }
+    let server = match pages.health.server() {
+        Some((server, at)) => {
+            let file = if server.append_only { "append-only file on" } else { "append-only file off" };
+            format!("{}, {file}, asked {}", server.version, ago(at.elapsed()))
+        }
+        None => "not known: it was not asked yet, or this user may not ask".to_owned(),
+    };
+    row(body, &["server", &server]);
+    row(body, &["running for", &HumanDuration(pages.begun.elapsed()).to_string()]);
+    row(body, &["version", pages.version]);
+    *body += "</table></section>\n";
+}
+
+fn consumers(body: &mut String, pages: &ServicePages) {
+    let members = pages.health.group();
+    *body += "<section><h2>Consumers of the group</h2>\n";
+    if !pages.health.redis_is_well() {
+        let _ = writeln!(body, "<p class=more>{LAST_SEEN}</p>");
+    }
+    if members.is_empty() {
+        *body += "<p class=more>none</p>\n";
+    } else {
+        *body += "<table>\n<tr><th scope=col>name</th><th scope=col>group</th><th scope=col>pending</th><th scope=col>active</th></tr>\n";
+        for member in &members {
+            let pending = HumanCount(member.pending).to_string();
+            row(body, &[&member.name, &member.group, &pending, &ago(member.idle)]);
+        }
+        *body += "</table>\n";
+    }
+    *body += "</section>\n";
+}
+
+fn errors(body: &mut String) {
+    *body += "<section><h2>Last warnings and errors</h2>\n";
+    let told = logs::latest();
+    if told.is_empty() {
+        *body += "<p class=more>none since the start</p>\n";
+    } else {
+        *body += "<table>\n";
+        for told in told {
+            let passed = Duration::from_millis(u64::try_from(logs::now().saturating_sub(told.at)).unwrap_or(0));
+            row(body, &[&ago(passed), &told.text]);
+        }
+        *body += "</table>\n";
+    }
+    *body += "</section>\n";
+}
+
+fn row(body: &mut String, cells: &[&str]) {
+    *body += "<tr>";
+    for (nth, cell) in cells.iter().enumerate() {
+        let (tag, scope) = if nth == 0 { ("th", " scope=row") } else { ("td", "") };
+        let _ = write!(body, "<{tag}{scope}>{}</{tag}>", escape(cell));
+    }
+    *body += "</tr>\n";
+}
+
+fn bytes(number: f64) -> String {
+    HumanBytes(whole(number)).to_string()
+}
+
+fn ago(time: Duration) -> String {
+    if time < ACTIVE { "just now".to_owned() } else { format!("{} ago", HumanDuration(time)) }
+}
+
+/// Text as it may stand between tags and in attributes.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}

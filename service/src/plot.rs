@@ -1,0 +1,36 @@
+//! A plot of the last minutes, drawn on the server so that it is there without a script.
+
+use std::fmt::Write as _;
+
+use indicatif::HumanDuration;
+
+use crate::history::INTERVAL;
+use crate::html::escape;
+
+/// The plot, in units of its own.
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 140.0;
+/// Left free at the top, for the line's width.
+const MARGIN: f64 = 4.0;
+
+/// Adds a figure with values that are an interval apart, from nothing to the largest; `unit` says a value for people.
+#[expect(clippy::cast_precision_loss, reason = "some hundred samples")]
+pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn(f64) -> String) {
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let top = most.max(1.0);
+    let step = WIDTH / (values.len().saturating_sub(1).max(1)) as f64;
+    let mut points = String::new();
+    for (nth, value) in values.iter().enumerate() {
+        let _ = write!(points, "{:.1},{:.1} ", nth as f64 * step, HEIGHT - value / top * (HEIGHT - MARGIN));
+    }
+    let span = HumanDuration(INTERVAL * u32::try_from(values.len()).unwrap_or(0));
+    let (name, peak) = (escape(title), escape(&unit(most)));
+    let _ = writeln!(
+        body,
+        "<figure><figcaption><h2>{name}</h2><span>peak {peak}</span></figcaption>\
+         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=none role=img \
+         aria-label=\"{name}, the last {span}, peak {peak}\">\
+         <polygon points=\"0,{HEIGHT} {points}{WIDTH},{HEIGHT}\"/><polyline points=\"{points}\"/></svg>\
+         <p class=axis><span>{span} ago</span><span>now</span></p></figure>",
+    );
+}
