@@ -23,9 +23,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, and waits until all slots are served and all replicas are in sync.
+    /// Starts it, and waits until all slots are served and all replicas are in sync. `None`, and says so, where the server is too old.
     #[must_use]
-    pub fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Option<Self> {
+        let version = RedisServer::start(&folder.join("probe"), Persistence::None).info("redis_version");
+        let major = version.as_deref().and_then(|version| version.split('.').next()?.parse().ok());
+        if major.is_none_or(|major: u32| major < 7) {
+            eprintln!("SKIPPED a cluster wants Redis 7.0: its nodes choose the port that they talk on");
+            return None;
+        }
         let buses: Vec<Port> = (0..2 * MASTERS).map(|_| Port::take()).collect();
         let start = |(nth, bus): (usize, &Port)| {
             let bus = bus.number().to_string();
@@ -56,7 +62,7 @@ impl Cluster {
             });
         }
         cluster.wait_complete();
-        cluster
+        Some(cluster)
     }
 
     /// Waits until all nodes are there, all slots are served, and all replicas are in sync.
