@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::content::{Content, Inode};
-use crate::follow::Reader;
+use crate::follow::{Reader, WORK};
 use crate::interrupt::Interrupt;
 use crate::resume::Next;
 use crate::telemetry;
@@ -191,7 +191,7 @@ impl Reader {
         self.stream_len = stream_len;
         self.last_id = batch.end.id();
         self.backoff.reset();
-        self.health.redis(Ok(()));
+        self.health.redis_works(WORK);
         self.pace.add(&self.keys.stream, batch);
         counter!(telemetry::LINES).increment(batch.lines);
         counter!(telemetry::BYTES).increment(batch.bytes);
@@ -319,7 +319,7 @@ impl Reader {
             self.expected.check(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
             gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
-            self.health.redis(Ok(()));
+            self.health.redis_works(WORK);
             self.checked = Instant::now();
         }
         Ok(())
@@ -359,6 +359,7 @@ impl Reader {
             self.server.ask(connection);
             self.server.hear(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
+            self.health.redis_works(WORK);
             gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
         }
         gauge!(telemetry::WAITING).set(0.0);

@@ -25,6 +25,9 @@ const TRIM: Duration = Duration::from_millis(5);
 const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
 const MEASURE: Duration = Duration::from_secs(1);
+/// The names of the two kinds of work, where health is concerned.
+const ACKNOWLEDGING: &str = "acknowledging";
+const LOOKING_AFTER: &str = "looking after the group";
 /// Leaving fails when the stream changes in that moment, as a busy one does.
 const LEAVE_ATTEMPTS: u32 = 50;
 
@@ -113,9 +116,10 @@ impl<'a> Acknowledge<'a> {
                     failpoint::reach("after-acknowledge");
                     self.trim_at.get_or_insert(self.trimmed_at + TRIM);
                     self.backoff.reset();
+                    self.health.redis_works(ACKNOWLEDGING);
                     return Ok(());
                 }
-                Err(error) => self.lost(&error).await?,
+                Err(error) => self.lost(ACKNOWLEDGING, &error).await?,
             }
         }
     }
@@ -138,10 +142,15 @@ impl<'a> Acknowledge<'a> {
             Ok::<(), Error>(())
         };
         match done.await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if measure {
+                    self.health.redis_works(LOOKING_AFTER);
+                }
+                Ok(())
+            }
             // The group is created again by the stage that reads.
             Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => Ok(()),
-            Err(error) => self.lost(&error).await,
+            Err(error) => self.lost(LOOKING_AFTER, &error).await,
         }
     }
 
@@ -187,9 +196,10 @@ impl<'a> Acknowledge<'a> {
     }
 
     /// After an error: a new connection, a little later.
-    async fn lost(&mut self, error: &Error) -> Result<(), Ended> {
+    async fn lost(&mut self, doing: &'static str, error: &Error) -> Result<(), Ended> {
         self.connection = None;
         self.connector.lost(error);
+        self.health.redis_fails(doing, service::in_words(error));
         self.health.progress();
         if self.shutdown.is_requested() && !std::mem::replace(&mut self.is_last, true) {
             return Ok(());

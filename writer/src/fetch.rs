@@ -31,6 +31,8 @@ const MAX_COUNT: u64 = 1000;
 const BLOCK: Duration = Duration::from_secs(2);
 /// How long a writer that is to stop waits for the answer to its last read; longer than the read waits in Redis.
 const LAST_ANSWER: Duration = Duration::from_secs(4);
+/// The name of this work, where health is concerned.
+const WORK: &str = "reading";
 /// Foreign entries are logged at most so often.
 const FOREIGN_LOG: Duration = Duration::from_secs(60);
 
@@ -113,6 +115,7 @@ impl Fetch<'_> {
                     // A reply that is too large for us: fewer entries at once.
                     count = if error.kind() == ErrorKind::Protocol { 1 } else { FIRST_COUNT };
                     self.connector.lost(&error);
+                    self.health.redis_fails(WORK, service::in_words(&error));
                 }
             }
             self.health.progress();
@@ -182,7 +185,6 @@ impl<'s, 'a> Session<'s, 'a> {
 
     async fn run(&mut self, is_first: bool) -> Result<(), Broken> {
         let last_delivered = self.prepare().await?;
-        self.got_on = true;
         let came = if self.fetch.contents.is_watching() { Came::New } else { Came::Again };
         self.read_pending(came).await?;
         if is_first || last_delivered > StreamId::ZERO && !self.fetch.contents.is_watching() {
@@ -214,7 +216,10 @@ impl<'s, 'a> Session<'s, 'a> {
     async fn read_pending(&mut self, came: Came) -> Result<(), Broken> {
         loop {
             self.consumer.set_count(self.count);
-            let Some(batch) = self.consumer.read(None).await? else { break };
+            let batch = self.consumer.read(None).await?;
+            self.got_on = true;
+            self.fetch.health.redis_works(WORK);
+            let Some(batch) = batch else { break };
             self.take(batch.entries(), came).await?;
             self.adapt(batch.entries());
             self.fetch.hand_over(false).await?;

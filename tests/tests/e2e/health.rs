@@ -91,6 +91,33 @@ fn a_hanging_redis_makes_not_ready_but_stays_healthy() {
 }
 
 #[test]
+fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    rig.redis.cli("ACL SETUSER default -xadd -xreadgroup");
+    rig.append_input("two\n");
+    reader.wait_for_log(&["NOPERM", "xadd"]);
+    writer.wait_for_log(&["NOPERM", "xreadgroup"]);
+    let refused = || rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum::<i64>();
+    let before = refused();
+    wait::until("both were refused again and again", || refused() > before + 6);
+    for service in [&mut reader, &mut writer] {
+        let (code, reason) = service.readyz();
+        assert!(code == 503 && reason.contains("NOPERM") && reason.contains("ACL SETUSER"), "{code} {reason}");
+        let log = service.log();
+        assert_eq!(log.matches("NOPERM").count(), 1, "told once: {log}");
+        assert_eq!(log.matches("redis: ready").count(), 1, "it was ready at the start only: {log}");
+    }
+    rig.redis.cli("ACL SETUSER default +@all");
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        wait::until("ready again", || service.readyz().0 == 200);
+    }
+}
+
+#[test]
 fn slow_and_hostile_clients_do_not_hold_up_health() {
     let rig = Rig::new();
     rig.write_input("one\n");
