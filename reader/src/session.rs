@@ -54,6 +54,8 @@ pub(crate) struct Cursor {
     pub(crate) flush: bool,
     /// Since when another file has been at the input's path and this one has not grown.
     replaced: Option<Instant>,
+    /// Why what follows cannot be read.
+    blocked: Option<String>,
     /// The content's length when it was last looked at.
     len: u64,
     /// Whether the generation has just begun, and nothing was sent in it.
@@ -83,6 +85,7 @@ impl Cursor {
             behind: Behind::More,
             flush: false,
             replaced: None,
+            blocked: None,
             len,
             fresh: false,
             truncated: false,
@@ -231,9 +234,12 @@ impl Reader {
         let grown = len > offset + pending;
         cursor.len = len;
         let at_path = Inode::at(self.folder.input()).map_err(|e| fault(self.folder.input(), &e))?;
-        self.health.file(match at_path {
-            Some(_) => Ok(()),
-            None => Err(format!("{} is gone; following the file that was there", self.folder.input().display())),
+        let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
+        cursor.blocked = cursor.blocked.take().filter(|_| replaced);
+        self.health.file(match (at_path, &cursor.blocked) {
+            (Some(_), Some(why)) => Err(why.clone()),
+            (Some(_), None) => Ok(()),
+            (None, _) => Err(format!("{} is gone; following the file that was there", self.folder.input().display())),
         });
 
         let once = self.once_done(cursor, offset, len);
@@ -249,13 +255,23 @@ impl Reader {
             cursor.flush_rest();
             return Ok(Idle::Again);
         }
-        let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
         if replaced && cursor.quiet_since_replaced(self.args.service.once) {
             let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g).cloned()) else {
                 // Nothing was ever sent of it, since it was empty: look at the path again.
                 return Err(Interrupt::Changed("the empty input was replaced"));
             };
-            let next = self.look_for_next(&generation, offset)?;
+            let next = match self.look_for_next(&generation, offset) {
+                // A folder at the input's path, or a file without the right to read it: what is read now may still grow.
+                Err(Interrupt::Input(why)) => {
+                    service::metrics::error("input");
+                    cursor.blocked = Some(why);
+                    None
+                }
+                next => {
+                    cursor.blocked = None;
+                    next?
+                }
+            };
             // Whoever writes may not have noticed yet, as long as there is nothing in the new one.
             let written = |next: Next| self.args.service.once || next.content.len().is_ok_and(|len| len > 0);
             if next.is_some_and(written) {

@@ -68,7 +68,9 @@ enum Broken {
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        if error.kind() == ErrorKind::NoGroup { Self::NoGroup } else { Self::Redis(error) }
+        // The key was deleted while a read waited on it.
+        let is_gone = error.kind() == ErrorKind::NoGroup || error.code() == "UNBLOCKED";
+        if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
 }
 
@@ -101,7 +103,7 @@ impl Fetch<'_> {
                 Err(Broken::Ended(ended)) => return Err(ended),
                 Err(Broken::NoGroup) => {
                     log::warn!(
-                        "group {} is gone from {}: Redis lost data; reading from the beginning",
+                        "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not written again",
                         self.group.name,
                         self.group.stream
                     );
