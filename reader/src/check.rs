@@ -34,6 +34,22 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
         }
         if let Some(mut connection) = connection {
             source(checks, &mut connection, args, &input, content.as_ref(), &known).await;
+            let stream = &args.service.stream;
+            let key = record_key(stream);
+            let commands = [
+                cmd("XINFO").arg("STREAM").arg(stream),
+                cmd("XRANGE").arg(stream).arg("-").arg("+"),
+                cmd("XLEN").arg(stream),
+                cmd("EXISTS").arg(stream),
+                cmd("XADD").arg(stream).arg("*").arg("line").arg(""),
+                cmd("HGETALL").arg(&key),
+                cmd("HMGET").arg(&key).arg("guard"),
+                cmd("HSET").arg(&key).arg("guard").arg(""),
+                cmd("HSETNX").arg(&key).arg("guard").arg(""),
+                cmd("HDEL").arg(&key).arg("guard"),
+                cmd("TIME"),
+            ];
+            checks.commands(&mut connection, &key, &commands).await;
         }
     })
 }

@@ -6,7 +6,7 @@ use crate::group::Group;
 use crate::journal_file::{lock, path_of};
 use delivery::journal::Parsed;
 use resp::streams::{XInfoStream, XLen};
-use resp::{Connection, Error, ErrorKind};
+use resp::{Cmd, Connection, Error, ErrorKind, cmd};
 use service::checks::{self, Checks};
 use service::words;
 use std::fs::OpenOptions;
@@ -26,13 +26,16 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
                 Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
                     checks.ok(format!("--group: {} does not exist yet, and will be made", group.name));
                 }
-                // That has been told.
-                Err(error) if error.kind() == ErrorKind::WrongType => {}
+                // That has been told, or will be.
+                Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
                 Err(error) => checks.wrong(
                     format!("--group: looking at {} of {}: {error}", group.name, group.stream),
                     words::redis(error.kind()),
                 ),
             }
+            record(checks, &mut connection, &group).await;
+            let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
+            checks.commands(&mut connection, &group.stream, &commands(&group, claims)).await;
         }
     })
 }
@@ -41,6 +44,9 @@ fn output(checks: &mut Checks, output: &Path) {
     let shown = output.display();
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     checks.folder("--output", folder);
+    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return checks.wrong(format!("--output: {shown} names a folder"), "name a file in it");
+    }
     // Opened for writing, but nothing is made or written.
     match OpenOptions::new().read(true).write(true).open(output) {
         Ok(file) => match file.metadata() {
@@ -86,6 +92,37 @@ fn output(checks: &mut Checks, output: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
     }
+}
+
+/// The source record, which tells what the entries' IDs mean.
+async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group) {
+    match connection.send(&group.ask_record()).await {
+        Ok(_) => checks.ok(format!("source: {} can be read", group.record)),
+        Err(error) if error.kind() == ErrorKind::NoPerm => {}
+        Err(error) => checks.wrong(format!("source: reading {}: {error}", group.record), words::redis(error.kind())),
+    }
+}
+
+/// What the writer asks of Redis.
+fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
+    let Group { stream, record, name, consumer } = group;
+    let mut commands = vec![
+        cmd("XINFO").arg("STREAM").arg(stream),
+        cmd("XINFO").arg("GROUPS").arg(stream),
+        cmd("XINFO").arg("CONSUMERS").arg(stream).arg(name),
+        cmd("XLEN").arg(stream),
+        cmd("XPENDING").arg(stream).arg(name),
+        cmd("XGROUP").arg("CREATE").arg(stream).arg(name).arg("0").arg("MKSTREAM"),
+        cmd("XREADGROUP").arg("GROUP").arg(name).arg(consumer).arg("STREAMS").arg(stream).arg(">"),
+        cmd("XACK").arg(stream).arg(name).arg("0-1"),
+        cmd("XTRIM").arg(stream).arg("MINID").arg("0-1"),
+        cmd("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
+        cmd("HGETALL").arg(record),
+    ];
+    if claims {
+        commands.push(cmd("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
+    }
+    commands
 }
 
 async fn look_at_group(checks: &mut Checks, connection: &mut Connection, group: &Group) -> Result<(), Error> {
