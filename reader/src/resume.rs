@@ -218,7 +218,9 @@ impl Reader {
             self.report_gone(present, offset);
         }
         for root in next.gone {
-            error!("the content of generation {root} is gone; what was not sent of it cannot be read any more");
+            error!(
+                "the content of generation {root} is gone; what was not sent of it cannot be read any more; restore it"
+            );
             counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
         }
         info!("{}: going on with the next content", next.content.path().display());
@@ -270,12 +272,14 @@ impl Reader {
             Some((seen, len)) if seen == number && len > offset => {
                 counter!(telemetry::UNREADABLE).increment(len - offset);
                 error!(
-                    "generation {number}: bytes {offset}..{len} ({} bytes) were in the input and cannot be read any more",
+                    "generation {number}: bytes {offset}..{len} ({} bytes) were in the input and cannot be read any more; \
+                     restore them from where they were written",
                     len - offset
                 );
             }
             _ => error!(
-                "generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more"
+                "generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more; \
+                 restore it from where it was written"
             ),
         }
     }

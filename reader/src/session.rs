@@ -360,7 +360,8 @@ impl Reader {
         // A stream that hovers at its bound is one state, told once.
         if self.full_since.is_none_or(|told| told.elapsed() >= FULL_AGAIN) {
             warn!(
-                "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them",
+                "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them; \
+                 is a writer running?",
                 self.keys.stream, self.stream_len, self.args.max_backlog
             );
         }

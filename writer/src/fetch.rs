@@ -6,6 +6,7 @@
 
 use crate::batch::{Batch, KEEP_CAPACITY};
 use crate::contents::{Came, Contents, Taken};
+use crate::gap_log::GapLog;
 use crate::group::{Group, lineage};
 use crate::names;
 use crate::run::{Ended, Handed};
@@ -68,8 +69,9 @@ enum Broken {
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        // The key was deleted while a read waited on it.
-        let is_gone = error.kind() == ErrorKind::NoGroup || error.code() == "UNBLOCKED";
+        // The key was deleted while a read waited on it; a primary that becomes a replica says UNBLOCKED, too.
+        let is_gone = error.kind() == ErrorKind::NoGroup
+            || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
 }
@@ -90,6 +92,7 @@ impl Fetch<'_> {
             };
             let mut session = Session::new(self, connection, count);
             let ended = session.run(is_first).await;
+            session.gap_log.tell_rest();
             let got_on = session.got_on;
             is_first = is_first && !session.is_watching;
             if got_on {
@@ -169,6 +172,7 @@ struct Session<'s, 'a> {
     /// The order of entries has been watched.
     is_watching: bool,
     foreign: Foreign,
+    gap_log: GapLog,
 }
 
 impl<'s, 'a> Session<'s, 'a> {
@@ -182,6 +186,7 @@ impl<'s, 'a> Session<'s, 'a> {
             got_on: false,
             is_watching: false,
             foreign: Foreign::default(),
+            gap_log: GapLog::default(),
         }
     }
 
@@ -277,6 +282,7 @@ impl<'s, 'a> Session<'s, 'a> {
                     judged = true;
                     self.fetch.contents.ended_at(last);
                     self.tell_gaps().await?;
+                    self.gap_log.tell_rest();
                     if self.fetch.once {
                         return Ok(());
                     }
@@ -348,7 +354,7 @@ impl<'s, 'a> Session<'s, 'a> {
         let Fetch { contents, batch, .. } = &mut *self.fetch;
         batch.came_at.get_or_insert_with(Instant::now);
         let mut redelivered = 0;
-        let mut deleted = 0;
+        let (mut deleted, mut deleted_last) = (0, StreamId::ZERO);
         let mut unknown = None;
         for entry in entries.iter().skip(*at) {
             let taken = match entry.fields {
@@ -358,7 +364,7 @@ impl<'s, 'a> Session<'s, 'a> {
                 },
                 None => {
                     deleted += 1;
-                    log::warn!("entry {} was deleted while it was pending", entry.id);
+                    deleted_last = entry.id;
                     contents.deleted(entry.id);
                     Taken::New
                 }
@@ -380,6 +386,7 @@ impl<'s, 'a> Session<'s, 'a> {
         }
         if deleted > 0 {
             counter!(names::DELETED).increment(deleted);
+            log::warn!("{deleted} entries were deleted while they were pending, the last one {deleted_last}");
         }
         unknown
     }
@@ -395,15 +402,7 @@ impl<'s, 'a> Session<'s, 'a> {
             return Ok(());
         }
         for gap in self.fetch.contents.take_gaps() {
-            let bytes = gap.span.end - gap.span.start;
-            counter!(names::GAP_BYTES).increment(bytes);
-            log::error!(
-                "gap: bytes {}..{} ({bytes} bytes) of content {} ({}) were taken from the stream before they were delivered",
-                gap.span.start,
-                gap.span.end,
-                gap.root,
-                self.fetch.contents.path_of(gap.root)
-            );
+            self.gap_log.saw(&gap, self.fetch.contents.path_of(gap.root));
         }
         Ok(())
     }
@@ -457,7 +456,7 @@ impl Foreign {
         self.unlogged += 1;
         if self.logged_at.is_none_or(|at| at.elapsed() >= FOREIGN_LOG) {
             log::warn!(
-                "{} foreign entries, the last one {id}: no reader wrote them; acknowledged, not written",
+                "{} foreign entries, the last one {id}: no reader wrote them; acknowledged, not written; give that program a stream of its own",
                 self.unlogged
             );
             self.logged_at = Some(Instant::now());

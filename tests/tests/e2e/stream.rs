@@ -111,6 +111,22 @@ fn entries_deleted_by_hand_are_reported_as_a_gap() {
 }
 
 #[test]
+fn many_gaps_are_few_lines_in_the_log() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..2000, 1));
+    rig.reader().once().run_ok();
+    let entries = rig.entries();
+    let victims = entries.iter().skip(1).step_by(2).map(|(id, ..)| id.as_str());
+    let deleted = rig.redis.call(&["XDEL", STREAM].into_iter().chain(victims).collect::<Vec<_>>()).int();
+    assert_eq!(deleted, 1000);
+    let mut writer = rig.writer().once().run();
+    assert_eq!(writer.code(), Some(0));
+    let log = writer.log();
+    assert!(log.matches("gap: bytes").count() <= 10, "{log}");
+    assert!(log.contains("990 more gaps") && log.contains("take them from the source"), "{log}");
+}
+
+#[test]
 fn entries_deleted_while_pending_are_reported_and_acknowledged() {
     let rig = Rig::new();
     let lines: Vec<Vec<u8>> = (0..100).map(|n| text::numbered(n..n + 1, 1)).collect();
@@ -130,6 +146,10 @@ fn entries_deleted_while_pending_are_reported_and_acknowledged() {
     wait::until("nothing is pending", || rig.pending() == 0);
     writer.stop();
     assert!(rig.output_bytes() == [lines[..3].concat(), lines[6..].concat()].concat());
+    let log = writer.log();
+    let lines = log.matches("pending, the last one").count();
+    assert!((1..3).contains(&lines), "a line a read, not one an entry: {log}");
+    assert!(!log.contains("while it was pending"), "{log}");
 }
 
 #[test]
