@@ -88,7 +88,10 @@ async fn source(
     let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
     let lineage = match Lineage::from_fields(pairs) {
         Ok(lineage) => lineage,
-        Err(error) => return checks.wrong(format!("source: {key}: {error}"), "choose another --stream"),
+        Err(error) => {
+            let advice = "remove what is not the reader's from this key, or choose another --stream";
+            return checks.wrong(format!("source: {key}: {error}"), advice);
+        }
     };
     let path = input.to_string_lossy();
     let is_ours = lineage.is_empty()

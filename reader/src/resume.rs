@@ -140,7 +140,10 @@ impl Reader {
     fn lineage_of(&self, frame: &Frame) -> Result<Lineage, Interrupt> {
         Lineage::from_fields(fields(frame)).map_err(|error| {
             let key = &self.keys.source;
-            Interrupt::Failure(Failure::config(format!("--stream {}: {error} (key {key})", self.keys.stream)))
+            Interrupt::Failure(Failure::config(format!(
+                "--stream {}: {error}; remove what is not the reader's from the key {key}, or choose another --stream",
+                self.keys.stream
+            )))
         })
     }
 

@@ -173,6 +173,8 @@ struct Session<'s, 'a> {
     is_watching: bool,
     foreign: Foreign,
     gap_log: GapLog,
+    /// What could last not be read in the source record.
+    complaint: Option<String>,
 }
 
 impl<'s, 'a> Session<'s, 'a> {
@@ -187,6 +189,7 @@ impl<'s, 'a> Session<'s, 'a> {
             is_watching: false,
             foreign: Foreign::default(),
             gap_log: GapLog::default(),
+            complaint: None,
         }
     }
 
@@ -321,7 +324,18 @@ impl<'s, 'a> Session<'s, 'a> {
 
     async fn learn(&mut self) -> Result<(), Broken> {
         let reply = self.consumer.ask(&self.fetch.group.ask_record()).await?;
-        self.fetch.contents.learn(&lineage(&reply));
+        let (lineage, complaint) = lineage(&reply);
+        self.fetch.contents.learn(&lineage);
+        // It is asked for again and again while there are entries of others.
+        if complaint != self.complaint {
+            if let Some(complaint) = &complaint {
+                let key = &self.fetch.group.record;
+                log::warn!(
+                    "{key}: {complaint}; left out, the others are used; somebody else changes this key, remove what is not the reader's"
+                );
+            }
+            self.complaint = complaint;
+        }
         Ok(())
     }
 

@@ -103,7 +103,15 @@ fn another_source_and_another_writer_are_found() {
     let mut writer = rig.writer().start();
     rig.wait_delivered();
     finds(&check(&rig, Program::Writer), &["another writer"]);
+    let beside = |name: &str| {
+        check(&rig, Program::Writer).set("--output", rig.folder.join("out/beside.txt")).set("--consumer", name)
+    };
+    finds(&beside("one"), &["--consumer", "another writer is at work as one"]);
+    let (code, text) = findings(&beside("two"));
+    assert!(code == Some(0) && text.contains("other consumers are at work"), "{text}");
     writer.stop();
+    let (code, text) = findings(&beside("one"));
+    assert_eq!(code, Some(0), "{text}");
 }
 
 #[test]

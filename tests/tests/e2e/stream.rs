@@ -248,3 +248,32 @@ fn a_stream_with_a_hash_tag_and_strange_bytes_in_its_name_works() {
         rig.assert_identical();
     }
 }
+
+#[test]
+fn a_foreign_field_in_the_source_record_is_told_once_by_the_writer_and_ends_the_reader() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    let key = format!("{{{STREAM}}}:source");
+    rig.redis.call(&["HSET", &key, "next:7", "junk"]);
+    for n in 1..=5 {
+        rig.redis.call(&["XADD", STREAM, "*", "field", "foreign"]);
+        writer.wait_for_metric("writer_foreign_entries_total", |seen| seen >= f64::from(n));
+    }
+    assert_eq!(writer.log().matches("next:7").count(), 1, "{}", writer.log());
+    assert!(writer.log().contains("remove what is not the reader's"), "{}", writer.log());
+    // Where it is cannot be told by a record that cannot be read: it looks again when it finds its ID taken.
+    rig.append_input("two\n");
+    wait::until("the reader has ended", || !reader.runs());
+    assert_eq!(reader.code(), Some(2), "{}", reader.log());
+    let log = reader.log();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("next:7") && last.contains("remove") && last.contains(&key), "{last}");
+    rig.redis.call(&["HDEL", &key, "next:7"]);
+    let mut reader = rig.reader().start();
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
