@@ -34,6 +34,22 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
         }
         if let Some(mut connection) = connection {
             source(checks, &mut connection, args, &input, content.as_ref(), &known).await;
+            let stream = &args.service.stream;
+            let key = record_key(stream);
+            let commands = [
+                cmd("XINFO").arg("STREAM").arg(stream),
+                cmd("XRANGE").arg(stream).arg("-").arg("+"),
+                cmd("XLEN").arg(stream),
+                cmd("EXISTS").arg(stream),
+                cmd("XADD").arg(stream).arg("*").arg("line").arg(""),
+                cmd("HGETALL").arg(&key),
+                cmd("HMGET").arg(&key).arg("guard"),
+                cmd("HSET").arg(&key).arg("guard").arg(""),
+                cmd("HSETNX").arg(&key).arg("guard").arg(""),
+                cmd("HDEL").arg(&key).arg("guard"),
+                cmd("TIME"),
+            ];
+            checks.commands(&mut connection, &key, &commands).await;
         }
     })
 }
@@ -72,7 +88,10 @@ async fn source(
     let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
     let lineage = match Lineage::from_fields(pairs) {
         Ok(lineage) => lineage,
-        Err(error) => return checks.wrong(format!("source: {key}: {error}"), "choose another --stream"),
+        Err(error) => {
+            let advice = "remove what is not the reader's from this key, or choose another --stream";
+            return checks.wrong(format!("source: {key}: {error}"), advice);
+        }
     };
     let path = input.to_string_lossy();
     let is_ours = lineage.is_empty()

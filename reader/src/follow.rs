@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// How long a stop waits for a batch on the wire.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The name of the reader's work, where health is concerned.
+pub(crate) const WORK: &str = "adding";
+
 /// How often it is told that something changed under the reader.
 const CHANGED_AGAIN: Duration = Duration::from_secs(10);
 
@@ -161,7 +164,7 @@ impl Reader {
             }
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
-                self.health.redis(Err(service::in_words(&error)));
+                self.health.redis_fails(WORK, service::in_words(&error));
             }
             Interrupt::Refused => {
                 service::metrics::error("foreign_entry");
@@ -206,7 +209,11 @@ impl Reader {
                     self.aim(&content);
                     return Ok(content);
                 }
-                None => self.health.file(Err(format!("{} does not exist; waiting for it", path.display()))),
+                None => {
+                    // Redis has answered, and there is nothing to ask it now.
+                    self.health.redis_works(WORK);
+                    self.health.file(Err(format!("{} does not exist; waiting for it", path.display())));
+                }
             }
             self.health.progress();
             tokio::select! {

@@ -140,7 +140,10 @@ impl Reader {
     fn lineage_of(&self, frame: &Frame) -> Result<Lineage, Interrupt> {
         Lineage::from_fields(fields(frame)).map_err(|error| {
             let key = &self.keys.source;
-            Interrupt::Failure(Failure::config(format!("--stream {}: {error} (key {key})", self.keys.stream)))
+            Interrupt::Failure(Failure::config(format!(
+                "--stream {}: {error}; remove what is not the reader's from the key {key}, or choose another --stream",
+                self.keys.stream
+            )))
         })
     }
 
@@ -218,7 +221,9 @@ impl Reader {
             self.report_gone(present, offset);
         }
         for root in next.gone {
-            error!("the content of generation {root} is gone; what was not sent of it cannot be read any more");
+            error!(
+                "the content of generation {root} is gone; what was not sent of it cannot be read any more; restore it"
+            );
             counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
         }
         info!("{}: going on with the next content", next.content.path().display());
@@ -270,12 +275,14 @@ impl Reader {
             Some((seen, len)) if seen == number && len > offset => {
                 counter!(telemetry::UNREADABLE).increment(len - offset);
                 error!(
-                    "generation {number}: bytes {offset}..{len} ({} bytes) were in the input and cannot be read any more",
+                    "generation {number}: bytes {offset}..{len} ({} bytes) were in the input and cannot be read any more; \
+                     restore them from where they were written",
                     len - offset
                 );
             }
             _ => error!(
-                "generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more"
+                "generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more; \
+                 restore it from where it was written"
             ),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::batch::Batch;
 use crate::content::{Content, Inode};
-use crate::follow::Reader;
+use crate::follow::{Reader, WORK};
 use crate::interrupt::Interrupt;
 use crate::resume::Next;
 use crate::telemetry;
@@ -54,6 +54,8 @@ pub(crate) struct Cursor {
     pub(crate) flush: bool,
     /// Since when another file has been at the input's path and this one has not grown.
     replaced: Option<Instant>,
+    /// Why what follows cannot be read.
+    blocked: Option<String>,
     /// The content's length when it was last looked at.
     len: u64,
     /// Whether the generation has just begun, and nothing was sent in it.
@@ -83,6 +85,7 @@ impl Cursor {
             behind: Behind::More,
             flush: false,
             replaced: None,
+            blocked: None,
             len,
             fresh: false,
             truncated: false,
@@ -191,7 +194,7 @@ impl Reader {
         self.stream_len = stream_len;
         self.last_id = batch.end.id();
         self.backoff.reset();
-        self.health.redis(Ok(()));
+        self.health.redis_works(WORK);
         self.pace.add(&self.keys.stream, batch);
         counter!(telemetry::LINES).increment(batch.lines);
         counter!(telemetry::BYTES).increment(batch.bytes);
@@ -231,9 +234,12 @@ impl Reader {
         let grown = len > offset + pending;
         cursor.len = len;
         let at_path = Inode::at(self.folder.input()).map_err(|e| fault(self.folder.input(), &e))?;
-        self.health.file(match at_path {
-            Some(_) => Ok(()),
-            None => Err(format!("{} is gone; following the file that was there", self.folder.input().display())),
+        let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
+        cursor.blocked = cursor.blocked.take().filter(|_| replaced);
+        self.health.file(match (at_path, &cursor.blocked) {
+            (Some(_), Some(why)) => Err(why.clone()),
+            (Some(_), None) => Ok(()),
+            (None, _) => Err(format!("{} is gone; following the file that was there", self.folder.input().display())),
         });
 
         let once = self.once_done(cursor, offset, len);
@@ -249,13 +255,23 @@ impl Reader {
             cursor.flush_rest();
             return Ok(Idle::Again);
         }
-        let replaced = at_path.is_some_and(|inode| inode != cursor.content.inode());
         if replaced && cursor.quiet_since_replaced(self.args.service.once) {
             let Some(generation) = cursor.generation.and_then(|g| self.lineage.get(g).cloned()) else {
                 // Nothing was ever sent of it, since it was empty: look at the path again.
                 return Err(Interrupt::Changed("the empty input was replaced"));
             };
-            let next = self.look_for_next(&generation, offset)?;
+            let next = match self.look_for_next(&generation, offset) {
+                // A folder at the input's path, or a file without the right to read it: what is read now may still grow.
+                Err(Interrupt::Input(why)) => {
+                    service::metrics::error("input");
+                    cursor.blocked = Some(why);
+                    None
+                }
+                next => {
+                    cursor.blocked = None;
+                    next?
+                }
+            };
             // Whoever writes may not have noticed yet, as long as there is nothing in the new one.
             let written = |next: Next| self.args.service.once || next.content.len().is_ok_and(|len| len > 0);
             if next.is_some_and(written) {
@@ -319,7 +335,7 @@ impl Reader {
             self.expected.check(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
             gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
-            self.health.redis(Ok(()));
+            self.health.redis_works(WORK);
             self.checked = Instant::now();
         }
         Ok(())
@@ -344,7 +360,8 @@ impl Reader {
         // A stream that hovers at its bound is one state, told once.
         if self.full_since.is_none_or(|told| told.elapsed() >= FULL_AGAIN) {
             warn!(
-                "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them",
+                "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them; \
+                 is a writer running?",
                 self.keys.stream, self.stream_len, self.args.max_backlog
             );
         }
@@ -359,6 +376,7 @@ impl Reader {
             self.server.ask(connection);
             self.server.hear(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
+            self.health.redis_works(WORK);
             gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
         }
         gauge!(telemetry::WAITING).set(0.0);

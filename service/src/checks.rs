@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
-use resp::{Connection, ErrorKind, cmd};
+use resp::{Cmd, Connection, ErrorKind, cmd};
 
 use crate::args::ServiceArgs;
 use crate::server::fields;
@@ -26,6 +26,8 @@ const OLDEST: (u32, u32) = (6, 2);
 #[derive(Debug, Default)]
 pub struct Checks {
     wrong: usize,
+    /// INFO has told whether there is memory left and whether this is a primary.
+    informed: bool,
 }
 
 impl Checks {
@@ -75,6 +77,55 @@ impl Checks {
             Err(error) => self.note(format!("disk: the space left in {shown} is not known: {error}"), ""),
         }
     }
+
+    /// Whether Redis would take these commands of this user now: they are queued in a transaction that is discarded, so none is executed.
+    /// The first one must be one that only reads. `WATCH` on `watched`, which no transaction takes, is tried by itself.
+    pub async fn commands(&mut self, connection: &mut Connection, watched: &str, commands: &[Cmd]) {
+        let (mut forbidden, mut refused) = (Vec::new(), None);
+        for command in [cmd("WATCH").arg(watched), cmd("UNWATCH")] {
+            match connection.send(&command).await {
+                Err(error) if error.kind() == ErrorKind::NoPerm => forbidden.push(error.message().to_owned()),
+                done => refused = refused.or(done.err()),
+            }
+        }
+        let mut begun = match connection.send(&cmd("MULTI")).await {
+            Ok(_) => true,
+            Err(error) => {
+                refused = Some(error);
+                false
+            }
+        };
+        // The first of them only reads: should what answers have no transactions, nothing has been done.
+        for command in commands {
+            if !begun {
+                break;
+            }
+            match connection.send(command).await {
+                Ok(reply) => begun = reply.value().as_bytes() == Some(b"QUEUED"),
+                Err(error) if error.kind() == ErrorKind::NoPerm => forbidden.push(error.message().to_owned()),
+                // That has been told.
+                Err(error) if self.informed && matches!(error.kind(), ErrorKind::Oom | ErrorKind::ReadOnly) => {}
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        // Without a transaction there is nothing to discard.
+        let _ = connection.send(&cmd("DISCARD")).await;
+        if !begun && refused.is_none() {
+            self.wrong("redis: what answers has no transactions (MULTI)", words::redis(ErrorKind::UnknownCommand));
+            return;
+        }
+        forbidden.dedup();
+        if !forbidden.is_empty() {
+            let what = format!("redis: the user lacks rights: {}", forbidden.join("; "));
+            self.wrong(what, words::redis(ErrorKind::NoPerm));
+        }
+        if let Some(error) = &refused {
+            self.wrong(format!("redis: {error}"), words::redis(error.kind()));
+        }
+        if forbidden.is_empty() && refused.is_none() {
+            self.ok("redis: the user may run all commands that are needed");
+        }
+    }
 }
 
 /// Checks what both services need, then what `more` looks at; it gets a connection when Redis can be used. Moves nothing and changes nothing
@@ -117,7 +168,13 @@ fn port(checks: &mut Checks, args: &ServiceArgs) {
         Ok(_) => checks.ok(format!("--http-addr: {addr} is free")),
         Err(error) => checks.wrong(
             format!("--http-addr: listening on {addr}: {error}"),
-            "is the service running already? Else choose another port, or port 0 for any that is free",
+            match error.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "choose a port above 1023, or give the service the right to this one"
+                }
+                std::io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+                _ => "is the service running already? Else choose another port, or port 0 for any that is free",
+            },
         ),
     }
 }
@@ -134,6 +191,7 @@ async fn redis(checks: &mut Checks, args: &ServiceArgs, config: resp::Config) ->
         Ok(reply) => {
             let text = String::from_utf8_lossy(reply.value().as_bytes().unwrap_or_default()).into_owned();
             judge(checks, &config, &fields(&text));
+            checks.informed = true;
         }
         Err(error) if error.kind() == ErrorKind::NoPerm => {
             checks.note("redis: this user may not ask INFO: version, memory and persistence are not known", "");
@@ -189,7 +247,11 @@ fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>
         0 => checks.ok(format!("redis: {} in use, without a limit", HumanBytes(used))),
         _ if used >= most => checks.wrong(
             format!("redis: {} of {} in use: nothing can be added", HumanBytes(used), HumanBytes(most)),
-            "raise maxmemory, or let writers take what waits",
+            words::redis(ErrorKind::Oom),
+        ),
+        _ if used >= most / 10 * 9 => checks.note(
+            format!("redis: {} of {} in use: little is left", HumanBytes(used), HumanBytes(most)),
+            words::redis(ErrorKind::Oom),
         ),
         _ => checks.ok(format!("redis: {} of {} in use", HumanBytes(used), HumanBytes(most))),
     }

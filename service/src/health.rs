@@ -86,6 +86,8 @@ struct State {
     well: Option<Result<(), String>>,
     /// Reasons logged since it was last well.
     logged: Vec<String>,
+    /// Whose work fails, and why.
+    failing: Vec<(&'static str, String)>,
 }
 
 impl Health {
@@ -118,8 +120,31 @@ impl Health {
     }
 
     /// Redis can be used, or why not. A change of state is logged, once.
+    ///
+    /// That it can be used again does not count while somebody's work fails: see [`Self::redis_fails`].
     pub fn redis(&self, well: Result<(), String>) {
         self.inner.redis.set(well);
+    }
+
+    /// Redis did not do what the work of `whose` asks for, and why. It may still take connections and answer others, so this stands until
+    /// [`Self::redis_works`]: else each new connection would look as if all were well.
+    ///
+    /// ```
+    /// let health = service::Health::new();
+    /// health.file(Ok(()));
+    /// health.redis_fails("acknowledging", "no right to XACK".into());
+    /// health.redis(Ok(()));
+    /// assert_eq!(health.ready().unwrap_err(), "redis: no right to XACK");
+    /// health.redis_works("acknowledging");
+    /// assert!(health.ready().is_ok());
+    /// ```
+    pub fn redis_fails(&self, whose: &'static str, reason: String) {
+        self.inner.redis.fails(whose, reason);
+    }
+
+    /// Redis did what the work of `whose` asks for.
+    pub fn redis_works(&self, whose: &'static str) {
+        self.inner.redis.works(whose);
     }
 
     /// The file can be used, or why not. A change of state is logged, once.
@@ -212,15 +237,35 @@ impl Default for Health {
 
 impl Part {
     const fn new(name: &'static str, gauge: Option<&'static str>) -> Self {
-        Self { name, gauge, state: Mutex::new(State { well: None, logged: Vec::new() }) }
+        Self { name, gauge, state: Mutex::new(State { well: None, logged: Vec::new(), failing: Vec::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, well: Result<(), String>) {
+    fn fails(&self, whose: &'static str, reason: String) {
         let mut state = self.lock();
+        state.failing.retain(|(other, _)| *other != whose);
+        state.failing.push((whose, reason.clone()));
+        self.change(&mut state, Err(reason));
+    }
+
+    fn works(&self, whose: &'static str) {
+        let mut state = self.lock();
+        let before = state.failing.len();
+        state.failing.retain(|(other, _)| *other != whose);
+        if state.failing.len() < before {
+            self.change(&mut state, Ok(()));
+        }
+    }
+
+    fn set(&self, well: Result<(), String>) {
+        self.change(&mut self.lock(), well);
+    }
+
+    fn change(&self, state: &mut State, well: Result<(), String>) {
+        let well = well.and_then(|()| state.failing.last().map_or(Ok(()), |(_, reason)| Err(reason.clone())));
         if state.well.as_ref() == Some(&well) {
             return;
         }

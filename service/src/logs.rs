@@ -69,6 +69,10 @@ impl Log for Logger {
 
 fn builder(format: LogFormat) -> env_logger::Builder {
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    // An empty variable counts as not set, as with the flags.
+    if std::env::var("RUST_LOG").is_ok_and(|spec| spec.trim().is_empty()) {
+        builder.parse_filters("info");
+    }
     builder.format_timestamp_millis().target(env_logger::Target::Stderr);
     if format == LogFormat::Json {
         builder.format(|out, record| {
@@ -84,16 +88,30 @@ fn builder(format: LogFormat) -> env_logger::Builder {
     builder
 }
 
+/// The parts that log; `RUST_LOG` may name them.
+const PARTS: [&str; 5] = ["reader", "writer", "service", "delivery", "resp"];
+
 /// Begins logging.
-pub(crate) fn init(format: LogFormat) {
+pub(crate) fn init(format: LogFormat, name: &str) {
     let logger = LOGGER.get_or_init(|| Logger(builder(format).build()));
+    let heard = |part: &str| logger.0.enabled(&Metadata::builder().level(Level::Error).target(part).build());
+    if let Ok(spec) = std::env::var("RUST_LOG")
+        && spec.trim() != "off"
+        && !PARTS.iter().any(|part| heard(part))
+    {
+        last_words(
+            format,
+            name,
+            &format!("RUST_LOG {spec:?}: nothing is logged with it; allowed: info, debug, off or reader=debug,info"),
+        );
+    }
     // A second call would mean that the embedding test has a logger already.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(logger.0.filter().max(LevelFilter::Warn));
     }
 }
 
-/// The last line of a process that failed: it comes whatever `RUST_LOG` says.
+/// The last line of a process that failed, or of one that will say nothing more: it comes whatever `RUST_LOG` says.
 pub(crate) fn last_words(format: LogFormat, name: &str, text: &str) {
     // Nobody is left to tell when standard error is gone.
     match format {

@@ -11,6 +11,11 @@
 /// ```
 #[must_use]
 pub fn redact(text: &str) -> String {
+    // What stands in help and errors for them.
+    const PLACEHOLDER: &str = "[user:password@]";
+    if let Some((before, behind)) = text.split_once(PLACEHOLDER) {
+        return format!("{}{PLACEHOLDER}{}", redact(before), redact(behind));
+    }
     let mut shown = match (text.find("://"), text.rfind('@')) {
         (Some(scheme), Some(at)) if scheme + 3 <= at => {
             format!("{}***{}", &text[..scheme + 3], &text[at..])
@@ -38,6 +43,7 @@ mod tests {
     #[test]
     fn no_form_of_a_url_shows_its_password() {
         for (text, shown) in [
+            ("it has the form redis://[user:password@]host", "it has the form redis://[user:password@]host"),
             ("redis://host", "redis://host"),
             ("redis://:secret@host:1", "redis://***@host:1"),
             ("redis://u:se@c/r#e?t@host:1/3", "redis://***@host:1/3"),

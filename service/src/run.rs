@@ -57,7 +57,7 @@ pub fn run<E: Into<Stop>>(
     work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> ExitCode {
     let name = about.name;
-    logs::init(args.log_format);
+    logs::init(args.log_format, name);
     match serve(about, args, work) {
         Ok(()) => {
             info!("{name}: done");

@@ -16,6 +16,17 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::UnknownMaster => "correct the master's name in --redis-url, or let the Sentinels watch it",
         ErrorKind::Moved => "wait for the end of the move; with a Redis Cluster, --redis-url is redis-cluster://",
         ErrorKind::WrongType => "choose another --stream, or delete the key",
+        ErrorKind::Oom => "raise maxmemory, or let writers take what waits",
+        ErrorKind::MisConf => "look at Redis' disk and log, it cannot save its data",
+        ErrorKind::ReadOnly => "use the address of the primary",
+        ErrorKind::NoReplicas => "start the replicas, or lower min-replicas-to-write",
+        ErrorKind::Loading => "wait until Redis has read its data",
+        ErrorKind::Busy => "end what runs in Redis (SCRIPT KILL)",
+        ErrorKind::MaxClients => "raise maxclients, or close connections of others",
+        ErrorKind::ClusterDown | ErrorKind::MasterDown => "start the nodes that are missing",
+        ErrorKind::UnknownCommand => "use Redis 6.2 or later, or Valkey",
+        ErrorKind::Tls => "correct ca=, cert= and key= in --redis-url, or the certificates",
+        ErrorKind::Timeout => "look at the network, and at what holds Redis up (its log, SLOWLOG)",
         _ => "start Redis, look at its log, or correct --redis-url",
     }
 }
@@ -25,6 +36,8 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
 pub fn io(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "create it, or correct the path",
+        io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => "a regular file must be there",
+        io::ErrorKind::NotADirectory => "correct the path, a part of it is not a folder",
         io::ErrorKind::PermissionDenied => "let the service's user read and write it",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => "free some space",
         io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",

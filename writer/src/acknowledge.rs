@@ -25,6 +25,12 @@ const TRIM: Duration = Duration::from_millis(5);
 const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
 const MEASURE: Duration = Duration::from_secs(1);
+/// How soon trimming is tried again after Redis refused it.
+const TRIM_AGAIN: Duration = Duration::from_secs(2);
+/// The names of the kinds of work, where health is concerned.
+const ACKNOWLEDGING: &str = "acknowledging";
+const TRIMMING: &str = "trimming";
+const MEASURING: &str = "measuring";
 /// Leaving fails when the stream changes in that moment, as a busy one does.
 const LEAVE_ATTEMPTS: u32 = 50;
 
@@ -113,36 +119,46 @@ impl<'a> Acknowledge<'a> {
                     failpoint::reach("after-acknowledge");
                     self.trim_at.get_or_insert(self.trimmed_at + TRIM);
                     self.backoff.reset();
+                    self.health.redis_works(ACKNOWLEDGING);
                     return Ok(());
                 }
-                Err(error) => self.lost(&error).await?,
+                Err(error) => self.lost(ACKNOWLEDGING, &error).await?,
             }
         }
     }
 
     async fn look_after_group(&mut self, measure: bool) -> Result<(), Ended> {
-        let (group, others, trim) = (self.group, self.others.clone(), self.trim_at.take().is_some());
-        let health = self.health;
+        let (group, others, health) = (self.group, self.others.clone(), self.health);
+        let trim = self.trim_at.take().is_some();
         self.trimmed_at = Instant::now();
-        self.connection().await?;
-        let (Some(connection), server) = (&mut self.connection, &mut self.server) else { return Ok(()) };
-        let done = async {
-            if trim {
-                trim_acknowledged(connection, group).await?;
+        // The group is created again by the stage that reads.
+        let is_gone = |error: &Error| matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey);
+        if trim {
+            match trim_acknowledged(self.connection().await?, group).await {
+                Ok(()) => health.redis_works(TRIMMING),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => {
+                    // Else it would be tried again, and found to work again, with the next acknowledgement only.
+                    self.trim_at = Some(Instant::now() + TRIM_AGAIN);
+                    self.lost(TRIMMING, &error).await?;
+                }
             }
-            if measure {
+        }
+        if measure {
+            self.connection().await?;
+            let (Some(connection), server) = (&mut self.connection, &mut self.server) else { return Ok(()) };
+            let done = async {
                 self::measure(connection, group, &others, health).await?;
                 server.ask(connection);
-                server.hear(connection).await?;
+                server.hear(connection).await
+            };
+            match done.await {
+                Ok(_) => health.redis_works(MEASURING),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return self.lost(MEASURING, &error).await,
             }
-            Ok::<(), Error>(())
-        };
-        match done.await {
-            Ok(()) => Ok(()),
-            // The group is created again by the stage that reads.
-            Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => Ok(()),
-            Err(error) => self.lost(&error).await,
         }
+        Ok(())
     }
 
     /// Trims a last time, and leaves the group when this consumer has nothing pending.
@@ -187,9 +203,10 @@ impl<'a> Acknowledge<'a> {
     }
 
     /// After an error: a new connection, a little later.
-    async fn lost(&mut self, error: &Error) -> Result<(), Ended> {
+    async fn lost(&mut self, doing: &'static str, error: &Error) -> Result<(), Ended> {
         self.connection = None;
         self.connector.lost(error);
+        self.health.redis_fails(doing, service::in_words(error));
         self.health.progress();
         if self.shutdown.is_requested() && !std::mem::replace(&mut self.is_last, true) {
             return Ok(());

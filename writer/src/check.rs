@@ -6,7 +6,7 @@ use crate::group::Group;
 use crate::journal_file::{lock, path_of};
 use delivery::journal::Parsed;
 use resp::streams::{XInfoStream, XLen};
-use resp::{Connection, Error, ErrorKind};
+use resp::{Cmd, Connection, Error, ErrorKind, cmd};
 use service::checks::{self, Checks};
 use service::words;
 use std::fs::OpenOptions;
@@ -14,46 +14,63 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// A writer that is at work asks for entries more often than this.
+const AT_WORK: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     checks::run("writer", &args.service, async |checks, connection| {
-        output(checks, &args.writer.output);
+        let is_running = output(checks, &args.writer.output);
         if let Some(mut connection) = connection {
             let WriterArgs { group, consumer, .. } = &args.writer;
             let group = Group::new(args.service.stream.clone(), group.clone(), consumer.clone());
-            match look_at_group(checks, &mut connection, &group).await {
+            match look_at_group(checks, &mut connection, &group, is_running).await {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
                     checks.ok(format!("--group: {} does not exist yet, and will be made", group.name));
                 }
-                // That has been told.
-                Err(error) if error.kind() == ErrorKind::WrongType => {}
+                // That has been told, or will be.
+                Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
                 Err(error) => checks.wrong(
                     format!("--group: looking at {} of {}: {error}", group.name, group.stream),
                     words::redis(error.kind()),
                 ),
             }
+            record(checks, &mut connection, &group).await;
+            let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
+            checks.commands(&mut connection, &group.stream, &commands(&group, claims)).await;
         }
     })
 }
 
-fn output(checks: &mut Checks, output: &Path) {
+/// Looks at the output. Whether a writer is at work on it.
+fn output(checks: &mut Checks, output: &Path) -> bool {
     let shown = output.display();
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     checks.folder("--output", folder);
+    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        checks.wrong(format!("--output: {shown} names a folder"), "name a file in it");
+        return false;
+    }
+    let mut is_running = false;
     // Opened for writing, but nothing is made or written.
     match OpenOptions::new().read(true).write(true).open(output) {
         Ok(file) => match file.metadata() {
             Ok(metadata) if !metadata.is_file() => {
-                return checks.wrong(format!("--output: {shown} is not a regular file"), "name a regular file");
+                checks.wrong(format!("--output: {shown} is not a regular file"), "name a regular file");
+                return false;
             }
             Ok(metadata) => {
                 match lock(&file) {
                     Ok(true) => checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len())),
-                    Ok(false) => checks.wrong(
-                        format!("--output: another writer is writing to {shown}"),
-                        "stop that one, or give this one an --output of its own",
-                    ),
+                    Ok(false) => {
+                        is_running = true;
+                        checks.wrong(
+                            format!("--output: another writer is writing to {shown}"),
+                            "stop that one, or give this one an --output of its own",
+                        );
+                    }
                     Err(error) => checks.wrong(format!("--output: locking {shown}: {error}"), words::io(&error)),
                 }
                 let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
@@ -86,9 +103,46 @@ fn output(checks: &mut Checks, output: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
     }
+    is_running
 }
 
-async fn look_at_group(checks: &mut Checks, connection: &mut Connection, group: &Group) -> Result<(), Error> {
+/// The source record, which tells what the entries' IDs mean.
+async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group) {
+    match connection.send(&group.ask_record()).await {
+        Ok(_) => checks.ok(format!("source: {} can be read", group.record)),
+        Err(error) if error.kind() == ErrorKind::NoPerm => {}
+        Err(error) => checks.wrong(format!("source: reading {}: {error}", group.record), words::redis(error.kind())),
+    }
+}
+
+/// What the writer asks of Redis.
+fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
+    let Group { stream, record, name, consumer } = group;
+    let mut commands = vec![
+        cmd("XINFO").arg("STREAM").arg(stream),
+        cmd("XINFO").arg("GROUPS").arg(stream),
+        cmd("XINFO").arg("CONSUMERS").arg(stream).arg(name),
+        cmd("XLEN").arg(stream),
+        cmd("XPENDING").arg(stream).arg(name),
+        cmd("XGROUP").arg("CREATE").arg(stream).arg(name).arg("0").arg("MKSTREAM"),
+        cmd("XREADGROUP").arg("GROUP").arg(name).arg(consumer).arg("STREAMS").arg(stream).arg(">"),
+        cmd("XACK").arg(stream).arg(name).arg("0-1"),
+        cmd("XTRIM").arg(stream).arg("MINID").arg("0-1"),
+        cmd("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
+        cmd("HGETALL").arg(record),
+    ];
+    if claims {
+        commands.push(cmd("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
+    }
+    commands
+}
+
+async fn look_at_group(
+    checks: &mut Checks,
+    connection: &mut Connection,
+    group: &Group,
+    is_running: bool,
+) -> Result<(), Error> {
     let info = connection.send(&XInfoStream::new(&group.stream)).await?;
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
@@ -99,6 +153,13 @@ async fn look_at_group(checks: &mut Checks, connection: &mut Connection, group: 
     let waiting = backlog::lag(ours, length, Some(info.last_generated_id)) + ours.pending;
     checks.ok(format!("--group: {} exists, {waiting} entries wait", group.name));
     let consumers = connection.send(&group.ask_consumers()).await?;
+    let namesake = consumers.iter().find(|one| one.name == group.consumer.as_bytes() && one.idle < AT_WORK);
+    if namesake.is_some() && !is_running {
+        checks.wrong(
+            format!("--consumer: another writer is at work as {} in {}", group.consumer, group.name),
+            "give each writer a --consumer of its own, else each takes what the other has not acknowledged yet",
+        );
+    }
     if !group.is_alone(&consumers) {
         checks.note(
             format!("--group: other consumers are at work in {}", group.name),

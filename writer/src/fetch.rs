@@ -6,6 +6,7 @@
 
 use crate::batch::{Batch, KEEP_CAPACITY};
 use crate::contents::{Came, Contents, Taken};
+use crate::gap_log::GapLog;
 use crate::group::{Group, lineage};
 use crate::names;
 use crate::run::{Ended, Handed};
@@ -31,6 +32,8 @@ const MAX_COUNT: u64 = 1000;
 const BLOCK: Duration = Duration::from_secs(2);
 /// How long a writer that is to stop waits for the answer to its last read; longer than the read waits in Redis.
 const LAST_ANSWER: Duration = Duration::from_secs(4);
+/// The name of this work, where health is concerned.
+const WORK: &str = "reading";
 /// Foreign entries are logged at most so often.
 const FOREIGN_LOG: Duration = Duration::from_secs(60);
 
@@ -66,7 +69,10 @@ enum Broken {
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        if error.kind() == ErrorKind::NoGroup { Self::NoGroup } else { Self::Redis(error) }
+        // The key was deleted while a read waited on it; a primary that becomes a replica says UNBLOCKED, too.
+        let is_gone = error.kind() == ErrorKind::NoGroup
+            || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
+        if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
 }
 
@@ -86,6 +92,7 @@ impl Fetch<'_> {
             };
             let mut session = Session::new(self, connection, count);
             let ended = session.run(is_first).await;
+            session.gap_log.tell_rest();
             let got_on = session.got_on;
             is_first = is_first && !session.is_watching;
             if got_on {
@@ -99,7 +106,7 @@ impl Fetch<'_> {
                 Err(Broken::Ended(ended)) => return Err(ended),
                 Err(Broken::NoGroup) => {
                     log::warn!(
-                        "group {} is gone from {}: Redis lost data; reading from the beginning",
+                        "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not written again",
                         self.group.name,
                         self.group.stream
                     );
@@ -113,6 +120,7 @@ impl Fetch<'_> {
                     // A reply that is too large for us: fewer entries at once.
                     count = if error.kind() == ErrorKind::Protocol { 1 } else { FIRST_COUNT };
                     self.connector.lost(&error);
+                    self.health.redis_fails(WORK, service::in_words(&error));
                 }
             }
             self.health.progress();
@@ -164,6 +172,9 @@ struct Session<'s, 'a> {
     /// The order of entries has been watched.
     is_watching: bool,
     foreign: Foreign,
+    gap_log: GapLog,
+    /// What could last not be read in the source record.
+    complaint: Option<String>,
 }
 
 impl<'s, 'a> Session<'s, 'a> {
@@ -177,12 +188,13 @@ impl<'s, 'a> Session<'s, 'a> {
             got_on: false,
             is_watching: false,
             foreign: Foreign::default(),
+            gap_log: GapLog::default(),
+            complaint: None,
         }
     }
 
     async fn run(&mut self, is_first: bool) -> Result<(), Broken> {
         let last_delivered = self.prepare().await?;
-        self.got_on = true;
         let came = if self.fetch.contents.is_watching() { Came::New } else { Came::Again };
         self.read_pending(came).await?;
         if is_first || last_delivered > StreamId::ZERO && !self.fetch.contents.is_watching() {
@@ -214,7 +226,10 @@ impl<'s, 'a> Session<'s, 'a> {
     async fn read_pending(&mut self, came: Came) -> Result<(), Broken> {
         loop {
             self.consumer.set_count(self.count);
-            let Some(batch) = self.consumer.read(None).await? else { break };
+            let batch = self.consumer.read(None).await?;
+            self.got_on = true;
+            self.fetch.health.redis_works(WORK);
+            let Some(batch) = batch else { break };
             self.take(batch.entries(), came).await?;
             self.adapt(batch.entries());
             self.fetch.hand_over(false).await?;
@@ -270,6 +285,7 @@ impl<'s, 'a> Session<'s, 'a> {
                     judged = true;
                     self.fetch.contents.ended_at(last);
                     self.tell_gaps().await?;
+                    self.gap_log.tell_rest();
                     if self.fetch.once {
                         return Ok(());
                     }
@@ -308,7 +324,18 @@ impl<'s, 'a> Session<'s, 'a> {
 
     async fn learn(&mut self) -> Result<(), Broken> {
         let reply = self.consumer.ask(&self.fetch.group.ask_record()).await?;
-        self.fetch.contents.learn(&lineage(&reply));
+        let (lineage, complaint) = lineage(&reply);
+        self.fetch.contents.learn(&lineage);
+        // It is asked for again and again while there are entries of others.
+        if complaint != self.complaint {
+            if let Some(complaint) = &complaint {
+                let key = &self.fetch.group.record;
+                log::warn!(
+                    "{key}: {complaint}; left out, the others are used; somebody else changes this key, remove what is not the reader's"
+                );
+            }
+            self.complaint = complaint;
+        }
         Ok(())
     }
 
@@ -341,7 +368,7 @@ impl<'s, 'a> Session<'s, 'a> {
         let Fetch { contents, batch, .. } = &mut *self.fetch;
         batch.came_at.get_or_insert_with(Instant::now);
         let mut redelivered = 0;
-        let mut deleted = 0;
+        let (mut deleted, mut deleted_last) = (0, StreamId::ZERO);
         let mut unknown = None;
         for entry in entries.iter().skip(*at) {
             let taken = match entry.fields {
@@ -351,7 +378,7 @@ impl<'s, 'a> Session<'s, 'a> {
                 },
                 None => {
                     deleted += 1;
-                    log::warn!("entry {} was deleted while it was pending", entry.id);
+                    deleted_last = entry.id;
                     contents.deleted(entry.id);
                     Taken::New
                 }
@@ -373,6 +400,7 @@ impl<'s, 'a> Session<'s, 'a> {
         }
         if deleted > 0 {
             counter!(names::DELETED).increment(deleted);
+            log::warn!("{deleted} entries were deleted while they were pending, the last one {deleted_last}");
         }
         unknown
     }
@@ -388,15 +416,7 @@ impl<'s, 'a> Session<'s, 'a> {
             return Ok(());
         }
         for gap in self.fetch.contents.take_gaps() {
-            let bytes = gap.span.end - gap.span.start;
-            counter!(names::GAP_BYTES).increment(bytes);
-            log::error!(
-                "gap: bytes {}..{} ({bytes} bytes) of content {} ({}) were taken from the stream before they were delivered",
-                gap.span.start,
-                gap.span.end,
-                gap.root,
-                self.fetch.contents.path_of(gap.root)
-            );
+            self.gap_log.saw(&gap, self.fetch.contents.path_of(gap.root));
         }
         Ok(())
     }
@@ -450,7 +470,7 @@ impl Foreign {
         self.unlogged += 1;
         if self.logged_at.is_none_or(|at| at.elapsed() >= FOREIGN_LOG) {
             log::warn!(
-                "{} foreign entries, the last one {id}: no reader wrote them; acknowledged, not written",
+                "{} foreign entries, the last one {id}: no reader wrote them; acknowledged, not written; give that program a stream of its own",
                 self.unlogged
             );
             self.logged_at = Some(Instant::now());

@@ -64,20 +64,19 @@ impl Group {
     }
 }
 
-/// The source record from the reply to [`Group::ask_record`]. What cannot be read in it is logged, and left out.
-pub(crate) fn lineage(reply: &Frame) -> Lineage {
+/// The source record from the reply to [`Group::ask_record`], without what cannot be read in it, and why that cannot be read.
+pub(crate) fn lineage(reply: &Frame) -> (Lineage, Option<String>) {
     let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
     match Lineage::from_fields(pairs.clone()) {
-        Ok(lineage) => lineage,
+        Ok(lineage) => (lineage, None),
         Err(error) => {
-            log::warn!("{error}");
             let mut lineage = Lineage::default();
             for pair in pairs {
                 if let Ok(one) = Lineage::from_fields([pair]) {
                     one.iter().for_each(|generation| lineage.insert(generation.clone()));
                 }
             }
-            lineage
+            (lineage, Some(error.to_string()))
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | `run.rs` | the service: three stages that overlap |
 //! | `fetch.rs` | stage 1: reads the stream, fills batches |
 //! | `contents.rs`, `batch.rs` | from entries to bytes of contents; what is held is skipped |
-//! | `gaps.rs` | noticing bytes that were never delivered |
+//! | `gaps.rs`, `gap_log.rs` | noticing bytes that were never delivered, and telling them |
 //! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
 //! | `output.rs`, `journal_file.rs` | the output and its journal |
 //! | `space.rs` | the room on its file system |
@@ -39,6 +39,7 @@ mod compare;
 mod contents;
 mod failpoint;
 mod fetch;
+mod gap_log;
 mod gaps;
 mod group;
 mod journal_file;

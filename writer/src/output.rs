@@ -277,9 +277,9 @@ impl Output {
             self.mend()?;
         }
         if !self.journal.is_untouched().map_err(failed("looking at the journal"))? {
-            log::warn!("{}: its journal was changed or removed by somebody else; written anew", self.path.display());
             self.make_durable()?;
             self.journal.compact().map_err(failed("writing the journal anew"))?;
+            log::warn!("{}: its journal was changed or removed by somebody else; written anew", self.path.display());
         }
         let len = self.file.metadata().map_err(failed("looking at the output"))?.len();
         if !is_at(&self.file, &self.path).map_err(failed("looking at the output"))? {

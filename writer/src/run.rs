@@ -176,7 +176,8 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, delivery::ranges::RangeSe
         let bytes = span.end - span.start;
         counter!(names::GAP_BYTES).increment(bytes);
         log::error!(
-            "{path}: bytes {}..{} ({bytes} bytes) of content {root} were in it and are gone; somebody cut it",
+            "{path}: bytes {}..{} ({bytes} bytes) of content {root} were in it and are gone; somebody cut it or took it away; \
+             take them from the source, or restore the output with its journal",
             span.start,
             span.end
         );

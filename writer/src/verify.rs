@@ -38,7 +38,11 @@ pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, 
     let bar = progress("compared", inputs.iter().map(|input| input.len).sum());
     let report = match (Layout::read(outputs)?, outputs) {
         (Some(layout), _) => by_journal(&inputs, &layout, &bar),
-        (None, [output]) => plainly(&inputs, output, &bar),
+        (None, [output]) => {
+            let file = File::open(output)
+                .map_err(|error| Failure::config(format!("--output {}: {error}", output.display())))?;
+            plainly(&inputs, output, &file, &bar)
+        }
         (None, _) => return Err(Failure::config("--output: several outputs need their journals beside them")),
     };
     bar.finish_and_clear();
@@ -199,12 +203,11 @@ fn check_content(
 }
 
 /// Without a journal: the output against the inputs one behind the other.
-fn plainly(inputs: &[Input<'_>], path: &Path, bar: &ProgressBar) -> io::Result<Report> {
-    let file = File::open(path)?;
+fn plainly(inputs: &[Input<'_>], path: &Path, file: &File, bar: &ProgressBar) -> io::Result<Report> {
     let len = file.metadata()?.len();
     let mut output =
         OutputReport { path: path.display().to_string(), bytes: len, in_order: true, ..OutputReport::default() };
-    let mut window = Window::new(&file);
+    let mut window = Window::new(file);
     let mut at = 0;
     let mut reports = Vec::new();
     for (index, input) in inputs.iter().enumerate() {

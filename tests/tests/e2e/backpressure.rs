@@ -68,6 +68,7 @@ fn a_read_only_redis_is_waited_for() {
     rig.wait_delivered();
     reader.stop();
     writer.stop();
+    assert!(!writer.log().contains("is gone from"), "nothing was lost: {}", writer.log());
     rig.assert_identical();
 }
 

@@ -103,5 +103,60 @@ fn another_source_and_another_writer_are_found() {
     let mut writer = rig.writer().start();
     rig.wait_delivered();
     finds(&check(&rig, Program::Writer), &["another writer"]);
+    let beside = |name: &str| {
+        check(&rig, Program::Writer).set("--output", rig.folder.join("out/beside.txt")).set("--consumer", name)
+    };
+    finds(&beside("one"), &["--consumer", "another writer is at work as one"]);
+    let (code, text) = findings(&beside("two"));
+    assert!(code == Some(0) && text.contains("other consumers are at work"), "{text}");
     writer.stop();
+    let (code, text) = findings(&beside("one"));
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn a_user_without_the_rights_is_found_and_nothing_is_moved() {
+    let rig = Rig::with(Persistence::Everysec);
+    rig.write_input("one\n");
+    let as_user = |name: &str| format!("redis://{name}:pw@127.0.0.1:{}", rig.redis.port());
+    rig.redis.cli("ACL SETUSER sees on >pw ~* +@read +@connection +@transaction");
+    rig.redis.cli("ACL SETUSER alone on >pw ~* +@all -multi");
+    rig.redis.cli("ACL SETUSER elsewhere on >pw ~other +@all");
+    rig.redis.cli("ACL SETUSER all on >pw ~* +@all -info -client");
+    for (program, writes) in [(Program::Reader, "xadd"), (Program::Writer, "xreadgroup")] {
+        let launch = |user: &str| check(&rig, program).set("--redis-url", as_user(user));
+        finds(&launch("sees"), &["redis: ", "lacks rights", writes]);
+        finds(&launch("alone"), &["redis: ", "multi"]);
+        finds(&launch("elsewhere"), &["redis: ", "lacks rights", "keys"]);
+        let (code, text) = findings(&launch("all"));
+        assert!(code == Some(0) && text.contains("may run all commands"), "{text}");
+    }
+    assert_eq!(rig.redis.cli("DBSIZE").int(), 0, "nothing was made in Redis");
+}
+
+#[test]
+fn a_redis_that_takes_no_writes_now_is_found() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.redis.config_set("min-replicas-to-write", "1");
+    for program in [Program::Reader, Program::Writer] {
+        finds(&check(&rig, program), &["redis: ", "NOREPLICAS"]);
+    }
+    rig.redis.config_set("min-replicas-to-write", "0");
+    let used: u64 = rig.redis.info("used_memory").unwrap().parse().unwrap();
+    rig.redis.config_set("maxmemory", &(used + used / 50).to_string());
+    let (code, text) = findings(&check(&rig, Program::Reader));
+    assert!(code == Some(0) && text.contains("little is left"), "{text}");
+}
+
+#[test]
+fn a_source_record_of_another_type_and_an_output_that_is_a_folder_are_found() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.redis.call(&["SET", &format!("{{{STREAM}}}:source"), "a string"]);
+    finds(&check(&rig, Program::Reader), &["source: ", "WRONGTYPE"]);
+    finds(&check(&rig, Program::Writer), &["source: ", "WRONGTYPE"]);
+    for name in ["out", "out/", "out/new/"] {
+        finds(&check(&rig, Program::Writer).set("--output", rig.folder.join(name)), &["--output", name]);
+    }
 }

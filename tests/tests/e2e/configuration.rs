@@ -79,3 +79,19 @@ fn the_version_names_commit_and_target() {
         assert!(text.contains("(commit ") && text.contains(std::env::consts::ARCH), "{text}");
     }
 }
+
+#[test]
+fn what_silences_the_log_by_mistake_is_told() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let log = |spec: &str| {
+        let mut reader = rig.reader().once().env("RUST_LOG", spec).run();
+        assert_eq!(reader.code(), Some(0), "{}", reader.log());
+        reader.log()
+    };
+    // A level that is misspelt is the name of a part that there is not.
+    assert!(log("inof").contains("RUST_LOG \"inof\": nothing is logged with it"), "{}", log("inof"));
+    assert_eq!(log("off"), "");
+    assert!(log("").contains("reader: done"), "an empty variable counts as not set");
+    assert!(!log("reader=warn").contains("RUST_LOG"));
+}

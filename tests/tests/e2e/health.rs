@@ -91,6 +91,60 @@ fn a_hanging_redis_makes_not_ready_but_stays_healthy() {
 }
 
 #[test]
+fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    rig.redis.cli("ACL SETUSER default -xadd -xreadgroup");
+    rig.append_input("two\n");
+    reader.wait_for_log(&["NOPERM", "xadd"]);
+    writer.wait_for_log(&["NOPERM", "xreadgroup"]);
+    let refused = || rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum::<i64>();
+    let before = refused();
+    wait::until("both were refused again and again", || refused() > before + 6);
+    for service in [&mut reader, &mut writer] {
+        let (code, reason) = service.readyz();
+        assert!(code == 503 && reason.contains("NOPERM") && reason.contains("ACL SETUSER"), "{code} {reason}");
+        let log = service.log();
+        assert_eq!(log.matches("NOPERM").count(), 1, "told once: {log}");
+        assert_eq!(log.matches("redis: ready").count(), 1, "it was ready at the start only: {log}");
+    }
+    rig.redis.cli("ACL SETUSER default +@all");
+    rig.wait_delivered();
+    for service in [&mut reader, &mut writer] {
+        wait::until("ready again", || service.readyz().0 == 200);
+    }
+}
+
+#[test]
+fn a_writer_that_may_not_trim_is_not_ready_until_it_may() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    wait::until("ready", || writer.readyz().0 == 200);
+    rig.redis.cli("ACL SETUSER default -xtrim");
+    let refused = || rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum::<i64>();
+    for n in 1..=4 {
+        rig.append_input("more\n");
+        rig.wait_delivered();
+        wait::until("trimming was refused", || refused() >= n);
+        // And the group was measured, which works.
+        let len = rig.stream_len() as f64;
+        writer.wait_for_metric("stream_length_entries", |measured| measured >= len);
+    }
+    let (code, reason) = writer.readyz();
+    assert!(code == 503 && reason.contains("xtrim"), "{code} {reason}");
+    assert_eq!(writer.log().matches("redis: ready").count(), 1, "{}", writer.log());
+    rig.redis.cli("ACL SETUSER default +@all");
+    // Nothing more comes that would have to be acknowledged.
+    wait::until("ready again", || writer.readyz().0 == 200);
+    reader.stop();
+    writer.stop();
+}
+
+#[test]
 fn slow_and_hostile_clients_do_not_hold_up_health() {
     let rig = Rig::new();
     rig.write_input("one\n");

@@ -39,6 +39,9 @@ fn an_emptied_redis_is_noticed_by_idle_services() {
     reader.stop();
     writer.stop();
     rig.assert_identical();
+    let log = writer.log();
+    assert_eq!(log.matches("group writers is gone from").count(), 3, "{log}");
+    assert!(!log.contains("start Redis"), "Redis was there all the time: {log}");
 }
 
 #[test]

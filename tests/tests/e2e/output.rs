@@ -178,7 +178,32 @@ fn an_output_that_was_removed_while_the_writer_runs_is_told() {
     fs::remove_file(&rig.output).unwrap();
     rig.append_input("two\n");
     writer.wait_for_log(&["output.txt", "removed"]);
+    writer.wait_for_log(&["are gone", "take them from the source"]);
     reader.stop();
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_anew_is_one_state() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    rig.wait_delivered();
+    let journal = format!("{}.journal", rig.output.display());
+    fs::remove_file(&journal).unwrap();
+    fs::create_dir(&journal).unwrap();
+    rig.append_input("two\n");
+    wait::until("the writer has tried again and again", || {
+        writer.readyz().0 == 503 && writer.metric("errors_total") >= 5.0
+    });
+    assert_eq!(writer.log().matches("written anew").count(), 0, "it was not: {}", writer.log());
+    assert_eq!(writer.log().matches("WARN").count(), 1, "{}", writer.log());
+    fs::remove_dir(&journal).unwrap();
+    rig.wait_delivered();
+    writer.wait_for_log(&["written anew"]);
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
 }
 
 #[test]

@@ -24,7 +24,13 @@ fn the_messages_in_the_docs_are_those_of_the_services() {
     for text in advice {
         assert!(docs.contains(&format!("| {text} |")), "docs/messages.md: {text:?} is missing");
     }
-    let sources = ["writer/src/fetch.rs", "writer/src/run.rs", "writer/src/commit.rs", "reader/src/resume.rs"];
+    let sources = [
+        "writer/src/gap_log.rs",
+        "writer/src/fetch.rs",
+        "writer/src/run.rs",
+        "writer/src/commit.rs",
+        "reader/src/resume.rs",
+    ];
     let sources =
         sources.map(|path| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap());
     for said in

@@ -513,3 +513,31 @@ fn many_rotations_do_not_pile_up() {
     assert!(fields <= 70, "{fields} fields in the source record");
     log.finish(&mut reader, &mut writer);
 }
+
+#[test]
+fn a_folder_at_the_inputs_path_is_one_state_until_a_file_is_there() {
+    let mut log = Log::new();
+    log.write(100);
+    let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
+    log.wait_delivered();
+    let old = log.rotated(".1");
+    fs::rename(&log.rig.input, &old).unwrap();
+    fs::create_dir(&log.rig.input).unwrap();
+    reader.wait_for_log(&["file: ", "not a regular file"]);
+    let told = std::time::Instant::now();
+    wait::until("several looks at the folder", || {
+        let (code, reason) = reader.readyz();
+        assert!(code == 503 && reason.contains("not a regular file"), "{code} {reason}");
+        assert!(reason.contains("a regular file must be there"), "nothing to do about it: {reason}");
+        told.elapsed().as_secs() >= 4
+    });
+    assert_eq!(reader.log().matches("not a regular file").count(), 1, "{}", reader.log());
+    // What is read meanwhile is the old file, which may still grow.
+    let late = b"late line\n";
+    std::io::Write::write_all(&mut fs::File::options().append(true).open(&old).unwrap(), late).unwrap();
+    log.all.extend_from_slice(late);
+    log.wait_delivered();
+    fs::remove_dir(&log.rig.input).unwrap();
+    log.write(100);
+    log.finish(&mut reader, &mut writer);
+}

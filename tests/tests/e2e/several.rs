@@ -199,6 +199,15 @@ fn verify_proves_an_output_and_finds_what_is_wrong() {
 }
 
 #[test]
+fn verify_names_an_output_that_is_not_there() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let mut proof = verify(&rig, &["nowhere"]);
+    assert_eq!(proof.code(), Some(2), "{}", proof.log());
+    assert!(proof.log().contains("--output") && proof.log().contains("nowhere"), "{}", proof.log());
+}
+
+#[test]
 fn verify_finds_what_is_doubled() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));

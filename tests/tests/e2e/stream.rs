@@ -111,6 +111,22 @@ fn entries_deleted_by_hand_are_reported_as_a_gap() {
 }
 
 #[test]
+fn many_gaps_are_few_lines_in_the_log() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..2000, 1));
+    rig.reader().once().run_ok();
+    let entries = rig.entries();
+    let victims = entries.iter().skip(1).step_by(2).map(|(id, ..)| id.as_str());
+    let deleted = rig.redis.call(&["XDEL", STREAM].into_iter().chain(victims).collect::<Vec<_>>()).int();
+    assert_eq!(deleted, 1000);
+    let mut writer = rig.writer().once().run();
+    assert_eq!(writer.code(), Some(0));
+    let log = writer.log();
+    assert!(log.matches("gap: bytes").count() <= 10, "{log}");
+    assert!(log.contains("990 more gaps") && log.contains("take them from the source"), "{log}");
+}
+
+#[test]
 fn entries_deleted_while_pending_are_reported_and_acknowledged() {
     let rig = Rig::new();
     let lines: Vec<Vec<u8>> = (0..100).map(|n| text::numbered(n..n + 1, 1)).collect();
@@ -130,6 +146,10 @@ fn entries_deleted_while_pending_are_reported_and_acknowledged() {
     wait::until("nothing is pending", || rig.pending() == 0);
     writer.stop();
     assert!(rig.output_bytes() == [lines[..3].concat(), lines[6..].concat()].concat());
+    let log = writer.log();
+    let lines = log.matches("pending, the last one").count();
+    assert!((1..3).contains(&lines), "a line a read, not one an entry: {log}");
+    assert!(!log.contains("while it was pending"), "{log}");
 }
 
 #[test]
@@ -227,4 +247,33 @@ fn a_stream_with_a_hash_tag_and_strange_bytes_in_its_name_works() {
         rig.writer().set("--stream", stream).once().run_ok();
         rig.assert_identical();
     }
+}
+
+#[test]
+fn a_foreign_field_in_the_source_record_is_told_once_by_the_writer_and_ends_the_reader() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    let key = format!("{{{STREAM}}}:source");
+    rig.redis.call(&["HSET", &key, "next:7", "junk"]);
+    for n in 1..=5 {
+        rig.redis.call(&["XADD", STREAM, "*", "field", "foreign"]);
+        writer.wait_for_metric("writer_foreign_entries_total", |seen| seen >= f64::from(n));
+    }
+    assert_eq!(writer.log().matches("next:7").count(), 1, "{}", writer.log());
+    assert!(writer.log().contains("remove what is not the reader's"), "{}", writer.log());
+    // Where it is cannot be told by a record that cannot be read: it looks again when it finds its ID taken.
+    rig.append_input("two\n");
+    wait::until("the reader has ended", || !reader.runs());
+    assert_eq!(reader.code(), Some(2), "{}", reader.log());
+    let log = reader.log();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains("next:7") && last.contains("remove") && last.contains(&key), "{last}");
+    rig.redis.call(&["HDEL", &key, "next:7"]);
+    let mut reader = rig.reader().start();
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
 }
