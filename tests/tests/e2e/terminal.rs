@@ -21,6 +21,8 @@ fn on_terminal(program: Program, args: &[&str], term: &str) -> String {
     let mut child = Command::new(program.path())
         .args(args)
         .env("TERM", term)
+        // Where it is set, log lines are coloured whatever the terminal can do.
+        .env_remove("CI")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(standard_error)
