@@ -146,7 +146,7 @@ fn serve<E: Into<Stop>>(
     // What the work left running must not hold up the end.
     runtime.shutdown_background();
     drop(bar);
-    if args.once {
+    if args.once && done.is_ok() {
         let history = &done_pages.history;
         info!("{}", progress::total(&history.sample_of(&history.values())));
     }

@@ -404,7 +404,7 @@ fn open_regular(path: &Path) -> Result<File, OpenError> {
     };
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(config("not a regular file")),
+        Ok(_) => Err(config("not a regular file; allowed: a regular file, or a path where nothing is yet")),
         Err(source) => Err(OpenError::Io { what: "looking at", path: path.to_owned(), source }),
     }
 }

@@ -53,7 +53,9 @@ fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
     match opened {
         Ok((file, metadata)) if metadata.is_file() => Ok(Input { path, file, len: metadata.len() }),
-        Ok(_) => Err(Failure::config(format!("--input {}: not a regular file", path.display()))),
+        Ok(_) => {
+            Err(Failure::config(format!("--input {}: not a regular file; allowed: a regular file", path.display())))
+        }
         Err(error) => Err(Failure::config(format!("--input {}: {error}", path.display()))),
     }
 }

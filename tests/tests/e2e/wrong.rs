@@ -156,6 +156,14 @@ fn a_secret_is_on_no_page_and_in_no_log() {
 }
 
 #[test]
+fn what_is_no_file_is_refused_without_a_word_of_lines() {
+    let rig = Rig::new();
+    let mut writer = rig.writer().set("--output", "/dev/full").once().run();
+    refused(&mut writer, &["--output", "/dev/full", "allowed: a regular file"]);
+    assert!(!writer.log().contains(" lines ("), "what was done is told of a run that was done: {}", writer.log());
+}
+
+#[test]
 fn a_key_of_another_type_is_refused() {
     let rig = Rig::new();
     rig.redis.call(&["SET", STREAM, "a string"]);
