@@ -90,6 +90,11 @@ fn a_hanging_redis_makes_not_ready_but_stays_healthy() {
     }
 }
 
+/// How often Redis refused a command for want of a right.
+fn refused(rig: &Rig) -> i64 {
+    rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum()
+}
+
 #[test]
 fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
     let rig = Rig::new();
@@ -100,9 +105,8 @@ fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
     rig.append_input("two\n");
     reader.wait_for_log(&["NOPERM", "xadd"]);
     writer.wait_for_log(&["NOPERM", "xreadgroup"]);
-    let refused = || rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum::<i64>();
-    let before = refused();
-    wait::until("both were refused again and again", || refused() > before + 6);
+    let before = refused(&rig);
+    wait::until("both were refused again and again", || refused(&rig) > before + 6);
     for service in [&mut reader, &mut writer] {
         let (code, reason) = service.readyz();
         assert!(code == 503 && reason.contains("NOPERM") && reason.contains("ACL SETUSER"), "{code} {reason}");
@@ -125,11 +129,10 @@ fn a_writer_that_may_not_trim_is_not_ready_until_it_may() {
     rig.wait_delivered();
     wait::until("ready", || writer.readyz().0 == 200);
     rig.redis.cli("ACL SETUSER default -xtrim");
-    let refused = || rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum::<i64>();
     for n in 1..=4 {
         rig.append_input("more\n");
         rig.wait_delivered();
-        wait::until("trimming was refused", || refused() >= n);
+        wait::until("trimming was refused", || refused(&rig) >= n);
         // And the group was measured, which works.
         let len = rig.stream_len() as f64;
         writer.wait_for_metric("stream_length_entries", |measured| measured >= len);
