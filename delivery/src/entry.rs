@@ -9,7 +9,17 @@ pub type Span = Range<u64>;
 /// The longest line that travels as one entry, in bytes, newline not counted: 64 MiB. Longer lines go in pieces.
 pub const MAX_LINE: usize = 64 << 20;
 
-/// What an entry's single field holds.
+/// The second field of an entry that does not begin where the one before it in its stream ended: the offset up to which this stream had its
+/// bytes, as a decimal number. What lies between belongs to other [partitions](crate::partition). Where entries adjoin, there is no such field.
+pub const AFTER: &[u8] = b"after";
+
+/// The offset that a field [`AFTER`] holds; `None` when it holds something else.
+#[must_use]
+pub fn after(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// What an entry's first field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Field {
     /// One whole line, without its newline.

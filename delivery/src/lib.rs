@@ -7,7 +7,8 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`entry`] | the four fields of an entry, and the byte range that an entry covers |
+//! | [`entry`] | the fields of an entry, and the byte range that an entry covers |
+//! | [`partition`] | which lines go to which of several streams |
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
 //! | [`journal`] | the writer's commit journal: its format and its recovery |
@@ -18,6 +19,7 @@
 
 pub mod entry;
 pub mod journal;
+pub mod partition;
 pub mod ranges;
 pub mod resume;
 pub mod source;

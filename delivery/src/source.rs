@@ -7,7 +7,7 @@
 use crate::hash;
 use resp::StreamId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many of a content's first bytes its fingerprint covers at most: 64 KiB.
 pub const HEAD_LEN: usize = 64 << 10;
@@ -38,6 +38,8 @@ pub fn next_field(predecessor: u64) -> String {
 pub const GUARD_FIELD: &str = "guard";
 /// The source record's field that holds a confirmed position.
 pub const CONFIRMED_FIELD: &str = "confirmed";
+/// The field of the record beside the base stream's key that holds how many partitions the source has; without it there is one.
+pub const PARTITIONS_FIELD: &str = "partitions";
 
 /// A place in the source: an offset within a generation's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,7 +69,7 @@ impl Position {
 pub struct Generation {
     /// Its number: milliseconds since the epoch, larger than every one before it.
     pub generation: u64,
-    /// The generation that first named this content: itself, unless this one had to be begun in the middle of a content.
+    /// The content's name, which all its generations and all partitions share: the number of the generation that first named it.
     pub root: u64,
     /// The offset at which it begins.
     pub start: u64,
@@ -206,11 +208,18 @@ impl Lineage {
         self.generations.range(..generation).next_back().map(|(_, g)| g)
     }
 
+    /// The generations that first named a content, oldest first.
+    pub fn contents(&self) -> impl Iterator<Item = &Generation> + '_ {
+        let mut known = BTreeSet::new();
+        self.generations.values().filter(move |generation| known.insert(generation.root))
+    }
+
     /// What is known of a content beside its head: how long it is at least, and a guard within it.
     #[must_use]
     pub fn seal(&self, root: u64) -> (u64, Option<Guard>) {
         let guard = self.guard.filter(|g| self.get(g.generation).is_some_and(|g| g.root == root));
-        let next = self.generations.values().find(|g| g.root > root && g.root == g.generation);
+        // The first one of the next content tells how this one ended.
+        let next = self.generations.values().find(|g| g.root > root);
         (next.and_then(|g| g.previous_end).unwrap_or(0), next.and_then(|g| g.previous_guard).or(guard))
     }
 

@@ -91,7 +91,7 @@ impl Folder {
     /// Whether a file is a known content, or a copy of its beginning.
     fn is_known(&self, content: &Content, lineage: &Lineage, offset: u64) -> io::Result<bool> {
         let len = content.len()?;
-        for generation in lineage.iter().filter(|g| g.root == g.generation) {
+        for generation in lineage.contents() {
             let (end, guard) = lineage.seal(generation.root);
             let end = if end == 0 { offset } else { end };
             if content.is(generation, end, guard.as_ref())? {

@@ -7,7 +7,7 @@ use crate::follow::Reader;
 use crate::interrupt::Interrupt;
 use crate::session::{Begin, Cursor};
 use crate::telemetry;
-use delivery::entry::Field;
+use delivery::entry::{AFTER, Field};
 use delivery::resume::{Plan, Resume, View, carried_by};
 use delivery::source::{GUARD_FIELD, Generation, Lineage, Position, next_field};
 use log::{error, info, warn};
@@ -54,7 +54,10 @@ impl Reader {
             Some(guard) => {
                 let first = StreamId { ms: guard.generation, seq: guard.first };
                 let entries = connection.send(&XRange::new(&self.keys.stream, first..=first)).await?;
-                entries.first().and_then(|e| e.fields).map(|mut f| f.all(|(name, _)| Field::from_name(name).is_some()))
+                entries
+                    .first()
+                    .and_then(|e| e.fields)
+                    .map(|mut f| f.all(|(name, _)| name == AFTER || Field::from_name(name).is_some()))
             }
             None => None,
         };

@@ -38,6 +38,11 @@ pub struct ServiceArgs {
     #[arg(long, env, value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
+    /// Over how many streams the source is spread: 1 is --stream itself, more are --stream:{0}, --stream:{1} …; the same for reader and writers
+    #[arg(help_heading = "Redis")]
+    #[arg(long, env, value_name = "N", default_value_t = 1, value_parser = partitions)]
+    pub partitions: u32,
+
     /// Where to serve /metrics, /healthz, /readyz and a status page; port 0 picks a free port and logs it
     #[arg(help_heading = "Service")]
     #[arg(long, env, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
@@ -120,6 +125,14 @@ fn boolean(text: &str) -> Result<bool, &'static str> {
 
 fn stream_key(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed: a key of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn partitions(text: &str) -> Result<u32, String> {
+    let most = delivery::partition::MAX;
+    text.parse()
+        .ok()
+        .filter(|count| (1..=most).contains(count))
+        .ok_or_else(|| format!("allowed: a whole number from 1 to {most}"))
 }
 
 fn http_addr(text: &str) -> Result<SocketAddr, String> {
@@ -322,6 +335,8 @@ mod tests {
                 "reader: more: neither a flag nor a flag's value (see reader --help)",
             ),
             (&["--max-backlog", "many"], "reader: --max-backlog \"many\": allowed: a whole number"),
+            (&["--partitions", "0"], "reader: --partitions \"0\": allowed: a whole number from 1 to 16384"),
+            (&["--partitions", "16385"], "reader: --partitions \"16385\": allowed: a whole number from 1 to 16384"),
             (&["--max-backlog", "-1"], "reader: --max-backlog \"-1\": allowed: a whole number"),
             (&["verify"], "reader: missing: --input <INPUT> (see reader --help)"),
             (&["varify"], "reader: varify: no such command (see reader --help)"),

@@ -56,6 +56,11 @@ impl Connector {
         Self { config, backoff, health, shutdown, proven: Arc::default(), connected: false }
     }
 
+    /// The same for another key, which in a cluster may lie on another node; `health` is told how that goes.
+    pub(crate) fn for_stream(&self, key: &str, health: Health) -> Self {
+        Self { config: self.config.clone().for_key(key), health, connected: false, ..self.clone() }
+    }
+
     /// Where Redis is, without the password.
     #[must_use]
     pub const fn config(&self) -> &Config {

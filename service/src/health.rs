@@ -1,5 +1,6 @@
 //! What `/healthz` and `/readyz` tell: the heartbeat of the work, the state of Redis, the state of the file.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +35,10 @@ const REASONS_LOGGED: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Health {
     inner: Arc<Inner>,
+    /// Which of several streams it is about.
+    nth: usize,
+    /// What reasons begin with, so that people know which one.
+    stream: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -44,7 +49,8 @@ struct Inner {
     heartbeat: AtomicU64,
     redis: Part,
     file: Part,
-    group: Mutex<Vec<Member>>,
+    /// By stream.
+    groups: Mutex<BTreeMap<usize, Vec<Member>>>,
     server: Mutex<Option<(ServerState, Instant)>>,
     last_batch: Mutex<Option<LastBatch>>,
 }
@@ -80,14 +86,19 @@ struct Part {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+/// Whose work: of which of several streams, and its name.
+type Work = (usize, &'static str);
+
+#[derive(Debug, Default)]
 struct State {
     /// `None` until first told.
     well: Option<Result<(), String>>,
     /// Reasons logged since it was last well.
     logged: Vec<String>,
     /// Whose work fails, and why.
-    failing: Vec<(&'static str, String)>,
+    failing: Vec<(Work, String)>,
+    /// What was last told, by stream; `None` when nothing has been told yet.
+    told: BTreeMap<usize, Option<Result<(), String>>>,
 }
 
 impl Health {
@@ -106,11 +117,37 @@ impl Health {
             heartbeat: AtomicU64::new(0),
             redis: Part::new("redis", Some(REDIS_UP)),
             file: Part::new("file", None),
-            group: Mutex::default(),
+            groups: Mutex::default(),
             server: Mutex::default(),
             last_batch: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), nth: 0, stream: Arc::default() }
+    }
+
+    /// The state of the work on one of several streams, number `nth` of them. The service is well when all of them are, and what is wrong is told
+    /// with the stream's name.
+    ///
+    /// ```
+    /// let health = service::Health::new();
+    /// let (one, two) = (health.for_stream(0, "s:{0}"), health.for_stream(1, "s:{1}"));
+    /// health.file(Ok(()));
+    /// one.redis(Ok(()));
+    /// assert!(health.ready().is_err(), "nothing is known of the other one");
+    /// two.redis(Err("away".into()));
+    /// one.redis(Ok(()));
+    /// assert_eq!(health.ready().unwrap_err(), "redis: stream s:{1}: away");
+    /// two.redis(Ok(()));
+    /// assert!(health.ready().is_ok());
+    /// ```
+    #[must_use]
+    pub fn for_stream(&self, nth: usize, stream: &str) -> Self {
+        self.inner.redis.lock().told.entry(nth).or_default();
+        Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
+    }
+
+    /// A reason, with the stream that it is about.
+    fn about(&self, reason: String) -> String {
+        if self.stream.is_empty() { reason } else { format!("{}{reason}", self.stream) }
     }
 
     /// The work goes on. To be called for every batch, and every few seconds while waiting.
@@ -123,7 +160,7 @@ impl Health {
     ///
     /// That it can be used again does not count while somebody's work fails: see [`Self::redis_fails`].
     pub fn redis(&self, well: Result<(), String>) {
-        self.inner.redis.set(well);
+        self.inner.redis.set(self.nth, well.map_err(|reason| self.about(reason)));
     }
 
     /// Redis did not do what the work of `whose` asks for, and why. It may still take connections and answer others, so this stands until
@@ -139,27 +176,38 @@ impl Health {
     /// assert!(health.ready().is_ok());
     /// ```
     pub fn redis_fails(&self, whose: &'static str, reason: String) {
-        self.inner.redis.fails(whose, reason);
+        self.inner.redis.fails((self.nth, whose), self.about(reason));
     }
 
     /// Redis did what the work of `whose` asks for.
     pub fn redis_works(&self, whose: &'static str) {
-        self.inner.redis.works(whose);
+        self.inner.redis.works((self.nth, whose));
     }
 
     /// The file can be used, or why not. A change of state is logged, once.
     pub fn file(&self, well: Result<(), String>) {
-        self.inner.file.set(well);
+        self.inner.file.set(self.nth, well.map_err(|reason| self.about(reason)));
     }
 
     /// Who is in the consumer group now.
     pub fn set_group(&self, members: Vec<Member>) {
-        *self.inner.group.lock().unwrap_or_else(PoisonError::into_inner) = members;
+        self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner).insert(self.nth, members);
     }
 
-    /// Who was in the consumer group when it was last told.
+    /// Who was in the consumer group when it was last told; of several streams, in any of them.
     pub(crate) fn group(&self) -> Vec<Member> {
-        self.inner.group.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Member> = Vec::new();
+        for member in groups.values().flatten() {
+            match all.iter_mut().find(|known| known.group == member.group && known.name == member.name) {
+                Some(known) => {
+                    known.pending += member.pending;
+                    known.idle = known.idle.min(member.idle);
+                }
+                None => all.push(member.clone()),
+            }
+        }
+        all
     }
 
     /// What the server says of itself now; `None` when it says nothing.
@@ -237,38 +285,41 @@ impl Default for Health {
 
 impl Part {
     const fn new(name: &'static str, gauge: Option<&'static str>) -> Self {
-        Self { name, gauge, state: Mutex::new(State { well: None, logged: Vec::new(), failing: Vec::new() }) }
+        let state = State { well: None, logged: Vec::new(), failing: Vec::new(), told: BTreeMap::new() };
+        Self { name, gauge, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fails(&self, whose: &'static str, reason: String) {
+    fn fails(&self, whose: Work, reason: String) {
         let mut state = self.lock();
         state.failing.retain(|(other, _)| *other != whose);
         state.failing.push((whose, reason.clone()));
-        self.change(&mut state, Err(reason));
+        self.change(&mut state, Some(Err(reason)));
     }
 
-    fn works(&self, whose: &'static str) {
+    fn works(&self, whose: Work) {
         let mut state = self.lock();
         let before = state.failing.len();
         state.failing.retain(|(other, _)| *other != whose);
         if state.failing.len() < before {
-            self.change(&mut state, Ok(()));
+            let whole = state.whole();
+            self.change(&mut state, whole);
         }
     }
 
-    fn set(&self, well: Result<(), String>) {
-        self.change(&mut self.lock(), well);
+    fn set(&self, nth: usize, well: Result<(), String>) {
+        let mut state = self.lock();
+        state.told.insert(nth, Some(well.clone()));
+        let whole = if well.is_ok() { state.whole() } else { Some(well) };
+        self.change(&mut state, whole);
     }
 
-    fn change(&self, state: &mut State, well: Result<(), String>) {
-        let well = well.and_then(|()| state.failing.last().map_or(Ok(()), |(_, reason)| Err(reason.clone())));
-        if state.well.as_ref() == Some(&well) {
-            return;
-        }
+    /// Enters what holds now, and tells of the change. `None`: not all is known yet.
+    fn change(&self, state: &mut State, well: Option<Result<(), String>>) {
+        let Some(well) = well.filter(|well| state.well.as_ref() != Some(well)) else { return };
         // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds it true.
         if let Some(name) = self.gauge {
             gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });
@@ -293,6 +344,24 @@ impl Part {
             Some(Ok(())) => None,
             Some(Err(reason)) => Some(format!("{}: {reason}", self.name)),
         }
+    }
+}
+
+impl State {
+    /// What all that was told comes to: well, or the first reason why not. `None` while something was not told yet.
+    fn whole(&self) -> Option<Result<(), String>> {
+        if let Some((_, reason)) = self.failing.last() {
+            return Some(Err(reason.clone()));
+        }
+        let mut known = true;
+        for told in self.told.values() {
+            match told {
+                Some(Err(reason)) => return Some(Err(reason.clone())),
+                Some(Ok(())) => {}
+                None => known = false,
+            }
+        }
+        known.then_some(Ok(()))
     }
 }
 

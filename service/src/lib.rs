@@ -30,6 +30,7 @@
 //! | `history.rs` | the last minutes, and a summary a minute |
 //! | `trend.rs` | where the backlog goes |
 //! | `server.rs` | what the Redis server says of itself |
+//! | `streams.rs` | the streams that a source is spread over |
 
 pub mod args;
 pub mod checks;
@@ -52,6 +53,7 @@ mod server;
 mod shutdown;
 mod signals;
 mod status;
+mod streams;
 mod trend;
 pub mod words;
 
@@ -64,6 +66,7 @@ pub use redact::redact;
 pub use run::{About, Context, run};
 pub use server::{ServerState, ServerWatch};
 pub use shutdown::Shutdown;
+pub use streams::Stream;
 
 /// The version with the commit and the target that it was built from and for, as `--version` shows it.
 pub const VERSION: &str =

@@ -1,0 +1,193 @@
+//! Partitions: one source, several streams.
+//!
+//! A content is cut into blocks by position alone: [`SMALL`] each below [`LARGE_FROM`], so that small files spread, too, and [`LARGE`] each from there on.
+//! A line belongs to the block of its first byte, whole, however far it reaches; block `b` belongs to partition `b mod N`. So everybody who
+//! knows `N` and the content knows whose a line is, and the bytes of a partition are a source of their own: in order, with its own last ID as
+//! the checkpoint.
+
+use crate::entry::Span;
+
+/// The size of the first blocks: 64 KiB.
+pub const SMALL: u64 = 64 << 10;
+/// The offset from which on blocks are larger: 16 MiB.
+pub const LARGE_FROM: u64 = 16 << 20;
+/// The size of the blocks from there on: 1 MiB.
+pub const LARGE: u64 = 1 << 20;
+/// The most partitions that a source can have: as many as a Redis Cluster has slots.
+pub const MAX: u32 = 16384;
+
+/// How many small blocks there are.
+const SMALL_BLOCKS: u64 = LARGE_FROM / SMALL;
+
+/// The number of the block that has this offset.
+const fn block_of(offset: u64) -> u64 {
+    if offset < LARGE_FROM { offset / SMALL } else { SMALL_BLOCKS + (offset - LARGE_FROM) / LARGE }
+}
+
+/// Where a block begins; `u64::MAX` when that is beyond all offsets.
+const fn start_of(block: u64) -> u64 {
+    if block <= SMALL_BLOCKS {
+        block * SMALL
+    } else {
+        (block - SMALL_BLOCKS).saturating_mul(LARGE).saturating_add(LARGE_FROM)
+    }
+}
+
+/// One of the parts of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Partition {
+    index: u32,
+    count: u32,
+}
+
+impl Partition {
+    /// The only one: all of the source.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// Number `index` of `count`. `None` unless `index < count` and `count` is at most [`MAX`].
+    #[must_use]
+    pub const fn new(index: u32, count: u32) -> Option<Self> {
+        if index < count && count <= MAX { Some(Self { index, count }) } else { None }
+    }
+
+    /// All `count` of them.
+    pub fn all(count: u32) -> impl Iterator<Item = Self> {
+        (0..count).filter_map(move |index| Self::new(index, count))
+    }
+
+    /// Which one it is, from 0.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// Whether it is the only one.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.count == 1
+    }
+
+    /// The key of its stream, where `stream` is the source's: the same for the only one, else `<stream>:{<index>}`, whose hash tag lets a
+    /// Redis Cluster spread them.
+    ///
+    /// ```
+    /// use delivery::partition::Partition;
+    /// assert_eq!(Partition::WHOLE.stream("line_stream"), "line_stream");
+    /// assert_eq!(Partition::new(2, 3).unwrap().stream("line_stream"), "line_stream:{2}");
+    /// ```
+    #[must_use]
+    pub fn stream(self, stream: &str) -> String {
+        if self.is_whole() { stream.to_owned() } else { format!("{stream}:{{{}}}", self.index) }
+    }
+
+    /// Whether a line that begins at this offset belongs to it.
+    #[must_use]
+    pub const fn owns(self, offset: u64) -> bool {
+        self.is_whole() || block_of(offset) % self.count as u64 == self.index as u64
+    }
+
+    /// Lines that begin at `offset`, or behind it and before what this answers, belong to it; `offset` when none does.
+    #[must_use]
+    pub const fn run_end(self, offset: u64) -> u64 {
+        if self.is_whole() {
+            u64::MAX
+        } else if self.owns(offset) {
+            start_of(block_of(offset) + 1)
+        } else {
+            offset
+        }
+    }
+
+    /// The first offset from `offset` on at which a line would belong to it.
+    #[must_use]
+    pub const fn next(self, offset: u64) -> u64 {
+        if self.owns(offset) {
+            return offset;
+        }
+        let (block, count, index) = (block_of(offset), self.count as u64, self.index as u64);
+        start_of(block + (index + count - block % count) % count)
+    }
+
+    /// The parts of `span` that lie in its blocks. A line that reaches from one block into another one's counts where its bytes lie, not where it
+    /// begins, so this is exact but for the length of a line.
+    pub fn within(self, span: Span) -> impl Iterator<Item = Span> {
+        let mut at = span.start;
+        std::iter::from_fn(move || {
+            at = self.next(at);
+            let part = at..self.run_end(at).min(span.end);
+            at = part.end;
+            (part.start < part.end).then_some(part)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn offsets() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0..4 * SMALL,
+            LARGE_FROM - 2 * SMALL..LARGE_FROM + 2 * LARGE,
+            0u64..1 << 45,
+            (0u64..1 << 20, -1i64..=1).prop_map(|(block, by)| start_of(block).saturating_add_signed(by)),
+        ]
+    }
+
+    #[test]
+    fn the_whole_owns_everything() {
+        assert!(Partition::WHOLE.owns(0) && Partition::WHOLE.owns(u64::MAX));
+        assert_eq!(Partition::WHOLE.next(77), 77);
+        assert_eq!(Partition::WHOLE.run_end(77), u64::MAX);
+        assert_eq!(Partition::new(3, 3), None);
+        assert_eq!(Partition::new(0, MAX + 1), None);
+    }
+
+    #[test]
+    fn blocks_grow_where_they_should() {
+        let third = Partition::new(2, 3).unwrap();
+        assert_eq!(third.next(0), 2 * SMALL);
+        assert_eq!(third.run_end(2 * SMALL), 3 * SMALL);
+        // 256 small blocks: the 257th is the first large one, and 256 mod 3 is 1.
+        let second = Partition::new(1, 3).unwrap();
+        assert!(second.owns(LARGE_FROM));
+        assert_eq!(second.run_end(LARGE_FROM), LARGE_FROM + LARGE);
+        assert_eq!(second.next(LARGE_FROM + LARGE), LARGE_FROM + 3 * LARGE);
+    }
+
+    proptest! {
+        #[test]
+        fn every_offset_belongs_to_one_and_all_questions_agree(offset in offsets(), count in 1u32..50) {
+            let owners: Vec<_> = Partition::all(count).filter(|p| p.owns(offset)).collect();
+            prop_assert_eq!(owners.len(), 1);
+            for partition in Partition::all(count) {
+                let next = partition.next(offset);
+                prop_assert!(next >= offset && partition.owns(next));
+                prop_assert!(next == offset || !partition.owns(next - 1));
+                let end = partition.run_end(next);
+                prop_assert!(end > next && partition.owns(end - 1));
+                prop_assert!(count == 1 || !partition.owns(end));
+            }
+        }
+
+        #[test]
+        fn the_parts_of_a_span_add_up(start in 0..3 * LARGE_FROM, len in 0..5 * LARGE, count in 1u32..9) {
+            let span = start..start + len;
+            let mut parts: Vec<Span> = Partition::all(count).flat_map(|p| p.within(span.clone())).collect();
+            parts.sort_by_key(|part| part.start);
+            let mut at = span.start;
+            for part in parts {
+                prop_assert_eq!(part.start, at);
+                at = part.end;
+            }
+            prop_assert_eq!(at, span.end);
+        }
+    }
+}
