@@ -4,7 +4,7 @@
 //! number under which a content's bytes travel. The list of generations is the source's *lineage*; it lies in Redis (the source
 //! record) and in a small file beside the input.
 
-use crate::hash;
+use crate::{hash, partition};
 use resp::StreamId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,6 +139,31 @@ pub struct RecordError {
     pub field: String,
     /// What is wrong with it.
     pub why: String,
+}
+
+/// How many partitions a source was begun with, as the fields of the record beside the base stream's key tell (those of `HGETALL`). `None`
+/// when they do not: there is no record yet, or it holds only what somebody else wrote.
+///
+/// # Errors
+/// When [`PARTITIONS_FIELD`] holds no number that a source can have.
+pub fn begun_with<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Option<u32>, RecordError> {
+    let mut begun = None;
+    for (name, value) in fields {
+        if name == PARTITIONS_FIELD.as_bytes() {
+            let count = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            return match count.filter(|count| (1..=partition::MAX).contains(count)) {
+                Some(count) => Ok(Some(count)),
+                None => Err(RecordError {
+                    field: PARTITIONS_FIELD.to_owned(),
+                    why: "not a number of partitions".to_owned(),
+                }),
+            };
+        }
+        if name.starts_with(b"next:") || name == GUARD_FIELD.as_bytes() || name == CONFIRMED_FIELD.as_bytes() {
+            begun = Some(1);
+        }
+    }
+    Ok(begun)
 }
 
 impl Lineage {
@@ -313,6 +338,23 @@ mod tests {
     fn a_broken_field_is_named() {
         let error = Lineage::from_fields([(&b"next:0"[..], &b"{}"[..])]).unwrap_err();
         assert!(error.to_string().contains("next:0"), "{error}");
+    }
+
+    #[test]
+    fn the_record_tells_how_many_partitions_the_source_was_begun_with() {
+        let begun = |fields: &[(&'static str, &'static str)]| {
+            begun_with(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(begun(&[]), Ok(None), "no record yet");
+        assert_eq!(begun(&[("owner", "somebody else's field")]), Ok(None));
+        assert_eq!(begun(&[("guard", "{}")]), Ok(Some(1)));
+        assert_eq!(begun(&[("next:0", "{}"), ("confirmed", "7-12")]), Ok(Some(1)));
+        assert_eq!(begun(&[("next:0", "{}"), ("partitions", "3")]), Ok(Some(3)));
+        assert_eq!(begun(&[("partitions", "16384"), ("next:0", "{}")]), Ok(Some(16384)));
+        for broken in ["", "0", "16385", "-1", "three"] {
+            assert!(begun(&[("partitions", broken)]).unwrap_err().contains("`partitions`"), "{broken}");
+        }
     }
 
     #[test]
