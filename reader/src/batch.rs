@@ -9,11 +9,10 @@
 //! The `EXEC` follows when the batch before is confirmed and the source record is what that batch left. So a batch can neither overtake one
 //! that failed, nor land behind a hole when Redis lost data in between, nor mix with another reader's.
 
+use crate::cursor::Cursor;
 use crate::interrupt::Interrupt;
-use crate::session::Cursor;
-use delivery::entry::Piece;
+use delivery::entry::{AFTER, Piece};
 use delivery::source::{CONFIRMED_FIELD, GUARD_FIELD, Guard, Position};
-use delivery::split::Behind;
 use resp::streams::{XAdd, XLen};
 use resp::{Connection, ErrorKind, Frame, StreamId, cmd};
 use std::io;
@@ -23,6 +22,11 @@ use std::time::Instant;
 const ENTRIES: u64 = 4096;
 /// How many bytes of the source a batch is filled up to: 512 KiB. A single longer line makes a larger batch.
 const BYTES: u64 = 512 << 10;
+
+/// The fields of a source record, from the reply to `HGETALL`.
+pub(crate) fn fields(frame: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
+    frame.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
+}
 
 /// The keys of a source.
 #[derive(Debug, Clone)]
@@ -83,6 +87,8 @@ pub(crate) struct Batch {
     pub(crate) bytes: u64,
     /// Where it ends.
     pub(crate) end: Position,
+    /// With it, everything of this partition is on its way that begins before this offset.
+    pub(crate) read_to: u64,
     /// What must be there before it may land.
     expected: Expected,
     /// The bytes at its end.
@@ -115,13 +121,10 @@ impl Batch {
     ) -> io::Result<Option<Self>> {
         let (mut entries, mut lines, mut bytes, mut first) = (0, 0, 0, 0);
         while entries < ENTRIES.min(room) && bytes < BYTES {
-            let Some(piece) = cursor.splitter.next(cursor.window.bytes(), cursor.behind) else {
-                // More bytes are needed to name the next piece.
-                if cursor.behind != Behind::More {
+            let (len, behind) = cursor.at_hand()?;
+            let Some(piece) = cursor.splitter.next(&cursor.window.bytes()[..len], behind) else {
+                if !cursor.read_on()? {
                     break;
-                }
-                if cursor.window.fill(&cursor.content)? == 0 {
-                    cursor.behind = if cursor.flush { Behind::End } else { Behind::NoneYet };
                 }
                 continue;
             };
@@ -133,17 +136,24 @@ impl Batch {
             }
             let Piece { field, payload, span } = piece;
             let id = StreamId { ms: generation, seq: span.end };
-            connection.queue(&XAdd::new(keys.stream.as_bytes(), id, &[(field.name(), payload)]));
+            let before = cursor.frontier();
+            if span.start == before {
+                connection.queue(&XAdd::new(keys.stream.as_bytes(), id, &[(field.name(), payload)]));
+            } else {
+                let before = before.to_string();
+                let fields = [(field.name(), payload), (AFTER, before.as_bytes())];
+                connection.queue(&XAdd::new(keys.stream.as_bytes(), id, &fields));
+            }
             entries += 1;
             lines += field.lines(payload);
             bytes += span.end - span.start;
-            cursor.window.take(span.end - span.start);
+            cursor.take(span);
         }
         if entries == 0 {
             return Ok(None);
         }
-        let end = Position { generation, offset: cursor.window.offset() };
-        let guard = Guard::new(generation, first, end.offset, cursor.window.history());
+        let end = Position { generation, offset: cursor.frontier() };
+        let guard = Guard::new(generation, first, end.offset, cursor.before());
         let guard_field = serde_json::to_vec(&guard).map_err(io::Error::other)?;
         connection.queue(
             &cmd("HSET")
@@ -156,7 +166,9 @@ impl Batch {
         connection.queue(&XLen::new(&keys.stream));
         let commands = usize::try_from(entries).map_err(io::Error::other)? + 2;
         let expected = expected.clone();
-        Ok(Some(Self { commands, entries, lines, bytes, end, expected, guard, guard_field, executed: Instant::now() }))
+        let read_to = cursor.window.offset();
+        let executed = Instant::now();
+        Ok(Some(Self { commands, entries, lines, bytes, end, read_to, expected, guard, guard_field, executed }))
     }
 
     /// What must be there after this batch.

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
         let content = open(checks, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
         checks.folder("--state-dir", folder);
-        let state = StateFile::new(folder, &input, &args.service.stream);
+        let state = StateFile::new(folder, &input, &args.service.stream, delivery::partition::Partition::WHOLE);
         let mut known = Lineage::default();
         match state.load() {
             Ok((lineage, None)) => known = lineage,

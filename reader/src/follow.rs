@@ -3,17 +3,22 @@
 use crate::args::ReaderArgs;
 use crate::batch::{Expected, Keys};
 use crate::content::{Content, Inode};
+use crate::cursor::Cursor;
 use crate::folder::Folder;
 use crate::interrupt::Interrupt;
 use crate::pace::Pace;
-use crate::session::Cursor;
+use crate::roots::{Roots, other_number};
 use crate::state::StateFile;
-use crate::wake::Wake;
+use crate::totals::Totals;
+use crate::wake::{Events, Wake};
+use delivery::partition::Partition;
 use delivery::source::{Lineage, record_key};
 use log::{Level, info};
 use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
-use service::{Context, Failure, Health, ServerWatch, Shutdown, Stop};
+use service::args::ServiceArgs;
+use service::{Connector, Context, Failure, Health, ServerWatch, Shutdown, Stop, Stream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a stop waits for a batch on the wire.
@@ -25,10 +30,16 @@ pub(crate) const WORK: &str = "adding";
 /// How often it is told that something changed under the reader.
 const CHANGED_AGAIN: Duration = Duration::from_secs(10);
 
-/// What outlives a connection.
+/// What outlives a connection: all that one partition needs.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) args: ReaderArgs,
+    pub(crate) partition: Partition,
+    /// Names its stream at the beginning of what is logged; empty for the only one.
+    pub(crate) name: String,
+    /// The names of contents, when there are other partitions.
+    pub(crate) roots: Option<Rc<Roots>>,
+    pub(crate) totals: Totals,
     pub(crate) keys: Keys,
     pub(crate) folder: Folder,
     pub(crate) state: StateFile,
@@ -71,29 +82,17 @@ pub(crate) struct Reader {
 
 /// Follows the input until there is nothing left to do (`--once`) or the service stops.
 pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> {
-    let Context { shutdown, health, mut connector, .. } = context;
-    let mut reader = Reader::new(args, health, shutdown.clone()).map_err(Stop::Failure)?;
-    let work = async {
-        loop {
-            let mut connection = connector.connect().await?;
-            loop {
-                match reader.session(&mut connection).await {
-                    Ok(()) => return Ok::<(), Stop>(()),
-                    Err(interrupt) => {
-                        if reader.recover(interrupt, &mut connection).await? == Then::Reconnect {
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-    };
+    let shared = Shared::new(args, &context)?;
+    let partitions = Partition::all(shared.args.service.partitions);
+    let readers: Vec<_> = partitions.map(|p| shared.reader(context.stream(&shared.args.service.stream, p))).collect();
+    let shutdown = context.shutdown;
+    let work = futures_util::future::try_join_all(readers.into_iter().map(|(reader, connector)| reader.run(connector)));
     let stop = async {
         shutdown.requested().await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
-        done = work => done,
+        done = work => done.map(|_| ()),
         () = stop => {
             info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
             Err(Stop::Shutdown)
@@ -101,17 +100,19 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
     }
 }
 
-/// What the next session runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// The same connection.
-    Resume,
-    /// A new one.
-    Reconnect,
+/// What the partitions of a source have in common.
+struct Shared {
+    args: ReaderArgs,
+    input: PathBuf,
+    state_dir: PathBuf,
+    shutdown: Shutdown,
+    roots: Option<Rc<Roots>>,
+    events: Events,
+    totals: Totals,
 }
 
-impl Reader {
-    fn new(args: ReaderArgs, health: Health, shutdown: Shutdown) -> Result<Self, Failure> {
+impl Shared {
+    fn new(args: ReaderArgs, context: &Context) -> Result<Self, Failure> {
         let input = std::path::absolute(&args.input).map_err(|error| {
             Failure::config(format!("--input {}: {error}; allowed: a file's path", args.input.display()))
         })?;
@@ -120,15 +121,39 @@ impl Reader {
         }
         let state_dir = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/")).to_owned();
         writable(&state_dir, args.state_dir.is_some())?;
-        let stream = args.service.stream.clone();
-        let mut reader = Self {
-            keys: Keys { source: record_key(&stream), stream: stream.clone() },
-            state: StateFile::new(&state_dir, &input, &stream),
-            folder: Folder::new(input),
-            wake: Wake::new(),
-            server: ServerWatch::new(health.clone()).with_groups_of(&stream),
+        let ServiceArgs { stream, partitions, .. } = &args.service;
+        if let Some(first) = Partition::new(0, *partitions)
+            && let Ok(Some((begun, file))) = StateFile::new(&state_dir, &input, stream, first).other_number()
+        {
+            return Err(Failure::config(format!(
+                "{}; {} says so",
+                other_number(stream, *partitions, begun),
+                file.display()
+            )));
+        }
+        let config = context.connector.config().clone();
+        let roots = (*partitions > 1).then(|| Rc::new(Roots::new(config, stream.clone(), *partitions)));
+        let totals = Totals::new();
+        Ok(Self { input, state_dir, shutdown: context.shutdown.clone(), roots, events: Events::new(), totals, args })
+    }
+
+    /// The reader of one partition, and what connects it.
+    fn reader(&self, stream: Stream) -> (Reader, Connector) {
+        let Stream { partition, key, connector, health } = stream;
+        // The page has room for one server.
+        let server = ServerWatch::new(health.clone()).with_groups_of(&key);
+        let mut reader = Reader {
+            partition,
+            name: if partition.is_whole() { String::new() } else { format!("stream {key}: ") },
+            roots: self.roots.clone(),
+            totals: self.totals.of(partition),
+            state: StateFile::new(&self.state_dir, &self.input, &self.args.service.stream, partition),
+            folder: Folder::new(self.input.clone()),
+            wake: self.events.wake(),
+            server: if partition.index() == 0 { server } else { server.without_server() },
+            keys: Keys { source: record_key(&key), stream: key },
             health,
-            shutdown,
+            shutdown: self.shutdown.clone(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             lineage: Lineage::default(),
             expected: Expected { guard: None, link: None, stream: false },
@@ -145,12 +170,40 @@ impl Reader {
             checked: Instant::now(),
             seen: None,
             once: None,
-            args,
+            args: self.args.clone(),
         };
         if let Ok(Some(content)) = reader.folder.current() {
             reader.aim(&content);
         }
-        Ok(reader)
+        (reader, connector)
+    }
+}
+
+/// What the next session runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The same connection.
+    Resume,
+    /// A new one.
+    Reconnect,
+}
+
+impl Reader {
+    /// Follows the input until there is nothing left to do (`--once`) or the service stops.
+    async fn run(mut self, mut connector: Connector) -> Result<(), Stop> {
+        loop {
+            let mut connection = connector.connect().await?;
+            loop {
+                match self.session(&mut connection).await {
+                    Ok(()) => return Ok(()),
+                    Err(interrupt) => {
+                        if self.recover(interrupt, &mut connection).await? == Then::Reconnect {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// After an interrupt: says what happened, waits as long as it makes sense, and clears the connection.
@@ -175,7 +228,8 @@ impl Reader {
                 let quiet = self.changed.is_some_and(|told| told.elapsed() < CHANGED_AGAIN);
                 log::log!(
                     if quiet { Level::Debug } else { Level::Info },
-                    "{what}; looking at what Redis and the folder hold"
+                    "{}{what}; looking at what Redis and the folder hold",
+                    self.name
                 );
                 self.changed = if quiet { self.changed } else { Some(Instant::now()) };
             }

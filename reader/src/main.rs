@@ -6,16 +6,18 @@
 //! | `check.rs` | `reader check` |
 //! | `content.rs` | an open file, and whether it is a content that is known |
 //! | `window.rs` | the bytes at hand, read in large blocks |
+//! | `cursor.rs` | how far a content was read, and what of it is a partition's |
 //! | `folder.rs` | finding contents: the input's path, and where rotation put the earlier ones |
 //! | `state.rs` | the small file with the input's identity |
 //! | `session.rs` | what is done with one connection: resume, then stream |
 //! | `resume.rs` | where to go on, from what Redis and the folder hold |
+//! | `roots.rs` | the names of contents, which all partitions share |
 //! | `batch.rs` | one transaction on the wire |
-//! | `follow.rs` | the loop over sessions |
+//! | `follow.rs` | what the partitions have in common; the loop over sessions of each |
 //! | `interrupt.rs` | why a session ends before the work does |
 //! | `wake.rs` | file events |
 //! | `pace.rs` | a line in the log now and then, as long as data flows |
-//! | `telemetry.rs` | metrics |
+//! | `telemetry.rs`, `totals.rs` | metrics |
 //! | `allocations.rs` | tests: what is allocated |
 
 #[cfg(test)]
@@ -24,14 +26,17 @@ mod args;
 mod batch;
 mod check;
 mod content;
+mod cursor;
 mod folder;
 mod follow;
 mod interrupt;
 mod pace;
 mod resume;
+mod roots;
 mod session;
 mod state;
 mod telemetry;
+mod totals;
 mod wake;
 mod window;
 

@@ -1,15 +1,16 @@
 //! Where to go on, from what Redis and the folder hold. Starting up and recovering are the same.
 
 use crate::args::From;
-use crate::batch::Expected;
+use crate::batch::{Expected, fields};
 use crate::content::Content;
+use crate::cursor::Cursor;
 use crate::follow::Reader;
 use crate::interrupt::Interrupt;
-use crate::session::{Begin, Cursor};
+use crate::roots::other_number;
 use crate::telemetry;
 use delivery::entry::{AFTER, Field};
 use delivery::resume::{Plan, Resume, View, carried_by};
-use delivery::source::{GUARD_FIELD, Generation, Lineage, Position, next_field};
+use delivery::source::{GUARD_FIELD, Generation, Guard, Lineage, Position, begun_with, next_field};
 use log::{error, info, warn};
 use metrics::counter;
 use resp::streams::{XInfoStream, XRange};
@@ -20,6 +21,32 @@ use std::time::Duration;
 
 /// How many generations are kept before the oldest are forgotten.
 const GENERATIONS: usize = 64;
+
+/// How a content's generation is to begin, once there are bytes to send.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Begin {
+    /// The content's root, when it has one already.
+    pub(crate) root: Option<u64>,
+    pub(crate) start: u64,
+    pub(crate) previous_end: Option<u64>,
+    pub(crate) previous_guard: Option<Guard>,
+    /// Whether it begins without waiting for the first bytes.
+    pub(crate) at_once: bool,
+}
+
+/// What comes before the first content.
+const NOTHING: Generation = Generation {
+    generation: 0,
+    root: 0,
+    start: 0,
+    previous_end: None,
+    previous_guard: None,
+    path: String::new(),
+    dev: 0,
+    ino: 0,
+    head_len: 0,
+    head_hash: 0,
+};
 
 /// A content that comes next.
 #[derive(Debug)]
@@ -32,14 +59,12 @@ pub(crate) struct Next {
     gone: Vec<u64>,
 }
 
-/// The fields of the source record.
-fn fields(frame: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
-    frame.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
-}
-
 impl Reader {
     /// Asks Redis what it holds, and opens the content at the position to go on from. Waits while there is no file.
     pub(crate) async fn resume(&mut self, connection: &mut Connection) -> Result<Cursor, Interrupt> {
+        if let Some(roots) = &self.roots {
+            roots.agree().await?;
+        }
         connection.send(&cmd("WATCH").arg(&self.keys.source)).await?;
         let (last_id, length) = match connection.send(&XInfoStream::new(&self.keys.stream)).await {
             Ok(info) => (info.last_generated_id, Some(info.length)),
@@ -47,6 +72,7 @@ impl Reader {
             Err(error) => return Err(error.into()),
         };
         let frame = connection.send(&cmd("HGETALL").arg(&self.keys.source)).await?;
+        self.refuse_other_number(&frame)?;
         let redis = self.lineage_of(&frame)?;
         let guard = fields(&frame).find(|(name, _)| *name == GUARD_FIELD.as_bytes()).map(|(_, value)| value.to_vec());
         let first_is_ours = match redis.guard {
@@ -78,6 +104,9 @@ impl Reader {
         if !self.lineage.same_generations(&local) {
             self.store_state()?;
         }
+        if let Some(roots) = &self.roots {
+            roots.learn(&self.lineage);
+        }
         counter!(telemetry::RESUMES).increment(1);
         let resumed = match plan.resume {
             Resume::Fresh => self.first_content().await,
@@ -98,7 +127,8 @@ impl Reader {
         let told = Some((cursor.content.path().to_owned(), cursor.generation));
         if self.told != told {
             info!(
-                "reading {} from byte {} ({})",
+                "{}reading {} from byte {} ({})",
+                self.name,
                 cursor.content.path().display(),
                 cursor.window.offset(),
                 cursor.generation.map_or_else(|| "not begun".to_owned(), |g| format!("generation {g}")),
@@ -111,8 +141,8 @@ impl Reader {
     async fn restore(&self, connection: &mut Connection, plan: &Plan) -> Result<(), Interrupt> {
         if let Some(first) = plan.restore.first() {
             warn!(
-                "Redis lost generation {} of the source and what follows it; sending what is missing again",
-                first.generation
+                "{}Redis lost generation {} of the source and what follows it; sending what is missing again",
+                self.name, first.generation
             );
         }
         let mut transaction = Transaction::new();
@@ -150,8 +180,29 @@ impl Reader {
         })
     }
 
+    /// The only partition has no record of its own beside its source record: that one says when there are more.
+    fn refuse_other_number(&self, frame: &Frame) -> Result<(), Interrupt> {
+        match begun_with(fields(frame)) {
+            Ok(Some(begun)) if self.partition.is_whole() && begun != 1 => {
+                Err(Interrupt::Failure(Failure::config(other_number(&self.keys.stream, 1, begun))))
+            }
+            // What cannot be read in it is told by whoever reads the rest.
+            _ => Ok(()),
+        }
+    }
+
     /// The input, of which nothing was ever sent.
     async fn first_content(&mut self) -> Result<Cursor, Interrupt> {
+        // Others may have begun long ago: what they have sent of contents before this one is missing here.
+        while self.roots.as_ref().is_some_and(|roots| !roots.is_empty()) {
+            if let Some(cursor) = self.next_content(&NOTHING, 0, None)? {
+                if cursor.begin.root.is_none() {
+                    self.refuse_other_input(false)?;
+                }
+                return Ok(cursor);
+            }
+            self.wait_for_input().await?;
+        }
         let there = self.folder.current().map_err(|e| Interrupt::input("read", self.folder.input(), &e))?.is_some();
         self.missed |= !there;
         let content = self.wait_for_input().await?;
@@ -196,8 +247,9 @@ impl Reader {
     /// Another file at another path is not the next content of this source.
     fn refuse_other_input(&self, same_source: bool) -> Result<(), Interrupt> {
         let path = self.folder.input().to_string_lossy();
-        let known = self.lineage.last().map(|g| g.path.as_str()).unwrap_or_default();
-        if same_source || self.lineage.iter().any(|g| g.path == path) {
+        let lineage = self.all_contents();
+        let known = lineage.last().map(|g| g.path.as_str()).unwrap_or_default();
+        if same_source || lineage.iter().any(|g| g.path == path) {
             return Ok(());
         }
         Err(Interrupt::Failure(Failure::config(format!(
@@ -220,7 +272,7 @@ impl Reader {
             self.finished = Some((present.root, end));
         }
         let Some(next) = self.look_for_next(present, offset)? else { return Ok(None) };
-        if next.begin.previous_end.is_none_or(|end| offset < end) {
+        if present.generation > 0 && next.begin.previous_end.is_none_or(|end| offset < end) {
             self.report_gone(present, offset);
         }
         for root in next.gone {
@@ -229,7 +281,7 @@ impl Reader {
             );
             counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
         }
-        info!("{}: going on with the next content", next.content.path().display());
+        info!("{}{}: going on with the next content", self.name, next.content.path().display());
         self.open(next.content, next.generation, next.begin, next.begin.start).map(Some)
     }
 
@@ -247,23 +299,26 @@ impl Reader {
         let begin = Begin { previous_end, previous_guard, ..Begin::default() };
 
         // Contents that are known come first, in their order.
+        let lineage = self.all_contents();
         let mut later: BTreeMap<u64, Vec<&Generation>> = BTreeMap::new();
-        for generation in self.lineage.iter().filter(|g| g.root > present.root) {
+        for generation in lineage.iter().filter(|g| g.root > present.root) {
             later.entry(generation.root).or_default().push(generation);
         }
         let mut gone = Vec::new();
         for (root, generations) in later {
             let Some(first) = generations.first() else { continue };
-            let Some(content) = self.folder.find(&self.lineage, first, first.start).map_err(fault)? else {
+            let Some(content) = self.folder.find(&lineage, first, first.start).map_err(fault)? else {
                 gone.push(root);
                 continue;
             };
             let above = present.generation.max(self.last_id.ms);
-            let generation = carried_by(generations.iter().map(|g| g.generation), above);
+            // One that only other partitions know is yet to be begun here.
+            let ours = generations.iter().map(|g| g.generation).filter(|&number| self.lineage.get(number).is_some());
+            let generation = carried_by(ours, above);
             let start = generation.and_then(|n| self.lineage.get(n)).map_or(first.start, |g| g.start);
             return Ok(Some(Next { content, generation, begin: Begin { root: Some(root), start, ..begin }, gone }));
         }
-        let unknown = self.folder.unknown_rotated(&self.lineage, offset).map_err(fault)?.into_iter().next();
+        let unknown = self.folder.unknown_rotated(&lineage, offset).map_err(fault)?.into_iter().next();
         let content = match unknown {
             Some(content) => Some(content),
             None => self.folder.current().map_err(fault)?,
@@ -271,21 +326,33 @@ impl Reader {
         Ok(content.map(|content| Next { content, generation: None, begin, gone }))
     }
 
+    /// The lineage, with the contents that only other partitions know.
+    fn all_contents(&self) -> Lineage {
+        self.roots.as_ref().map_or_else(|| self.lineage.clone(), |roots| roots.with_others(&self.lineage))
+    }
+
     fn report_gone(&self, generation: &Generation, offset: u64) {
-        counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
         let number = generation.generation;
-        match self.seen {
-            Some((seen, len)) if seen == number && len > offset => {
-                counter!(telemetry::UNREADABLE).increment(len - offset);
+        let seen = self.seen.filter(|&(seen, len)| seen == number && len > offset);
+        let bytes =
+            seen.map(|(_, len)| self.partition.within(offset..len).map(|part| part.end - part.start).sum::<u64>());
+        if bytes == Some(0) {
+            return;
+        }
+        counter!(telemetry::UNREADABLE_CONTENTS).increment(1);
+        match seen.zip(bytes) {
+            Some(((_, len), bytes)) => {
+                counter!(telemetry::UNREADABLE).increment(bytes);
                 error!(
-                    "generation {number}: bytes {offset}..{len} ({} bytes) were in the input and cannot be read any more; \
+                    "{}generation {number}: bytes {offset}..{len} ({bytes} bytes) were in the input and cannot be read any more; \
                      restore them from where they were written",
-                    len - offset
+                    self.name
                 );
             }
             _ => error!(
-                "generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more; \
-                 restore it from where it was written"
+                "{name}generation {number}: its content is gone; sent up to byte {offset}, what may have followed cannot be read any more; \
+                 restore it from where it was written",
+                name = self.name
             ),
         }
     }
@@ -293,13 +360,12 @@ impl Reader {
     /// Gives a content its generation: one of its own, or the one that another reader was faster to give it.
     pub(crate) async fn begin(&mut self, connection: &mut Connection, cursor: &mut Cursor) -> Result<(), Interrupt> {
         let fault = |error: std::io::Error| Interrupt::input("read", self.folder.input(), &error);
-        let number = self.next_number(connection).await?;
         let (head_len, head_hash) = cursor.content.head().map_err(fault)?;
         let inode = cursor.content.inode();
         let Begin { root, start, previous_end, previous_guard, .. } = cursor.begin;
-        let ours = Generation {
-            generation: number,
-            root: root.unwrap_or(number),
+        let mut ours = Generation {
+            generation: 0,
+            root: root.unwrap_or(0),
             start,
             previous_end,
             previous_guard,
@@ -309,10 +375,26 @@ impl Reader {
             head_len,
             head_hash,
         };
+        if let (Some(roots), None) = (&self.roots, root) {
+            let present = self.lineage.iter().map(|known| known.root).max().unwrap_or(0);
+            let named = roots.name(present, &cursor.content, &ours).await?;
+            if named.start != start {
+                cursor.begin_at(named.start).map_err(fault)?;
+            }
+            ours = Generation { previous_end, previous_guard, ..named };
+        }
+        // A content's name is its number, too, where no other number has come above it.
+        let above = self.last_id.ms.max(self.lineage.last().map_or(0, |last| last.generation));
+        ours.generation = if ours.root > above { ours.root } else { self.next_number(connection).await? };
+        if ours.root == 0 {
+            ours.root = ours.generation;
+        }
+        let number = ours.generation;
         let before = self.lineage.last().map_or(0, |g| g.generation);
         // Only when the record is still what was resumed from: another reader may have been faster, Redis may have lost it.
         connection.send(&cmd("WATCH").arg(&self.keys.source)).await?;
         let frame = connection.send(&cmd("HGETALL").arg(&self.keys.source)).await?;
+        self.refuse_other_number(&frame)?;
         let known = self.lineage_of(&frame)?.same_generations(&self.lineage);
         if !known || !self.load_state()?.missing_in(&self.lineage).is_empty() {
             return Err(Interrupt::Changed("the source record is another one now"));
@@ -322,7 +404,7 @@ impl Reader {
         if connection.exec(&transaction).await?.is_none() {
             return Err(Interrupt::Changed("another reader began the generation"));
         }
-        info!("{}: generation {number} begins at byte {start}", cursor.content.path().display());
+        info!("{}{}: generation {number} begins at byte {}", self.name, cursor.content.path().display(), ours.start);
         counter!(telemetry::GENERATIONS).increment(1);
         self.lineage.insert(ours);
         self.expected.link = self.link();
@@ -389,7 +471,8 @@ impl Reader {
         offset: u64,
     ) -> Result<Cursor, Interrupt> {
         self.wake.watch(content.path());
-        let cursor = Cursor::open(content, self.args.framing.framing(), generation, begin, offset)
+        let framing = self.args.framing.framing();
+        let cursor = Cursor::open(content, framing, self.partition, generation, begin, offset)
             .map_err(|error| Interrupt::input("read", self.folder.input(), &error))?;
         self.health.file(Ok(()));
         Ok(cursor)

@@ -2,13 +2,12 @@
 
 use crate::batch::Batch;
 use crate::content::{Content, Inode};
+use crate::cursor::Cursor;
 use crate::follow::{Reader, WORK};
 use crate::interrupt::Interrupt;
 use crate::resume::Next;
 use crate::telemetry;
-use crate::window::Window;
-use delivery::source::{Guard, Position};
-use delivery::split::{Behind, Framing, Splitter};
+use delivery::split::Behind;
 use log::{error, info, warn};
 use metrics::{counter, gauge, histogram};
 use resp::Connection;
@@ -16,9 +15,6 @@ use resp::streams::XLen;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a content that was rotated away must be quiet before it counts as finished: whoever writes to it may not have
-/// noticed yet.
-const ROTATION_GRACE: Duration = Duration::from_secs(1);
 /// How long the stream must have had room before it is told again that it is full.
 const FULL_AGAIN: Duration = Duration::from_secs(60);
 /// With more than this on its way to the socket, it goes out before the next batch is made: long lines, which would pile up. 4 MiB, far more than
@@ -26,72 +22,6 @@ const FULL_AGAIN: Duration = Duration::from_secs(60);
 const SEND_FIRST: usize = 4 << 20;
 /// How often an idle reader looks whether Redis still holds what it believes.
 const IDLE_CHECK: Duration = Duration::from_secs(2);
-
-/// How a content's generation is to begin, once there are bytes to send.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Begin {
-    /// The content's root, when it has one already.
-    pub(crate) root: Option<u64>,
-    pub(crate) start: u64,
-    pub(crate) previous_end: Option<u64>,
-    pub(crate) previous_guard: Option<Guard>,
-    /// Whether it begins without waiting for the first bytes.
-    pub(crate) at_once: bool,
-}
-
-/// A content that is being read, and how far.
-#[derive(Debug)]
-pub(crate) struct Cursor {
-    pub(crate) content: Content,
-    pub(crate) window: Window,
-    pub(crate) splitter: Splitter,
-    /// `None`: not begun, for want of bytes.
-    pub(crate) generation: Option<u64>,
-    pub(crate) begin: Begin,
-    /// What is known of the bytes behind the window.
-    pub(crate) behind: Behind,
-    /// Whether a last line without newline is to be sent.
-    pub(crate) flush: bool,
-    /// Since when another file has been at the input's path and this one has not grown.
-    replaced: Option<Instant>,
-    /// Why what follows cannot be read.
-    blocked: Option<String>,
-    /// The content's length when it was last looked at.
-    len: u64,
-    /// Whether the generation has just begun, and nothing was sent in it.
-    pub(crate) fresh: bool,
-    /// Whether it was told that the file was truncated.
-    truncated: bool,
-}
-
-impl Cursor {
-    pub(crate) fn open(
-        content: Content,
-        framing: Framing,
-        generation: Option<u64>,
-        begin: Begin,
-        offset: u64,
-    ) -> io::Result<Self> {
-        let window = Window::open(&content, offset)?;
-        let inside_line = window.history().last().is_some_and(|&b| b != b'\n');
-        let splitter = Splitter::new(framing, offset, inside_line);
-        let len = content.len()?;
-        Ok(Self {
-            content,
-            window,
-            splitter,
-            generation,
-            begin,
-            behind: Behind::More,
-            flush: false,
-            replaced: None,
-            blocked: None,
-            len,
-            fresh: false,
-            truncated: false,
-        })
-    }
-}
 
 /// What there is to do when everything that was read is confirmed.
 enum Idle {
@@ -163,7 +93,7 @@ impl Reader {
                 self.confirmed(&batch, done.stream_len, &cursor.content);
                 confirmed = batch.end;
                 // What was added since the start is for the next run, however fast it comes.
-                if self.once_done(&cursor, confirmed.offset, u64::MAX) == Some(true) {
+                if self.once_done(&cursor, batch.read_to, u64::MAX) == Some(true) {
                     return Ok(());
                 }
             }
@@ -184,7 +114,8 @@ impl Reader {
     fn room(&self) -> u64 {
         match self.args.max_backlog {
             0 => u64::MAX,
-            bound => bound.saturating_sub(self.stream_len),
+            // Each partition has its share, so that one that stands still holds up no other.
+            bound => (bound / u64::from(self.partition.count())).max(1).saturating_sub(self.stream_len),
         }
     }
 
@@ -202,11 +133,11 @@ impl Reader {
         let took = batch.executed.elapsed();
         histogram!(telemetry::BATCH_SECONDS).record(took);
         self.health.batch(batch.lines, batch.bytes, took);
-        gauge!(telemetry::INPUT_POSITION).set(batch.end.offset as f64);
+        self.totals.position(batch.read_to);
         if let Ok(len) = content.len() {
             gauge!(telemetry::INPUT_SIZE).set(len as f64);
         }
-        gauge!(telemetry::STREAM_LENGTH).set(stream_len as f64);
+        self.totals.stream_len(stream_len);
     }
 
     /// Everything that was read is confirmed, or the stream is full.
@@ -219,7 +150,7 @@ impl Reader {
         let offset = cursor.window.offset();
         let len = cursor.content.len().map_err(|e| fault(cursor.content.path(), &e))?;
         gauge!(telemetry::INPUT_SIZE).set(len as f64);
-        gauge!(telemetry::INPUT_POSITION).set(offset as f64);
+        self.totals.position(offset);
         if let Some(generation) = cursor.generation {
             self.seen = Some((generation, cursor.len.max(len)));
         }
@@ -260,7 +191,7 @@ impl Reader {
                 // Nothing was ever sent of it, since it was empty: look at the path again.
                 return Err(Interrupt::Changed("the empty input was replaced"));
             };
-            let next = match self.look_for_next(&generation, offset) {
+            let next = match self.look_for_next(&generation, cursor.frontier()) {
                 // A folder at the input's path, or a file without the right to read it: what is read now may still grow.
                 Err(Interrupt::Input(why)) => {
                     service::metrics::error("input");
@@ -279,7 +210,8 @@ impl Reader {
                     cursor.flush_rest();
                     return Ok(Idle::Again);
                 }
-                let next = self.next_content(&generation, offset, Some(offset))?;
+                let end = cursor.frontier();
+                let next = self.next_content(&generation, end, Some(end))?;
                 return Ok(next.map_or(Idle::Again, |next| Idle::Next(Box::new(next))));
             }
             cursor.replaced = None;
@@ -304,15 +236,16 @@ impl Reader {
             return Err(Interrupt::Changed("the input was truncated before anything was sent of it"));
         };
         let fault = |error: io::Error| Interrupt::input("read", self.folder.input(), &error);
-        let copy = self.folder.find(&self.lineage, &generation, offset).map_err(fault)?;
+        let end = cursor.frontier();
+        let copy = self.folder.find(&self.lineage, &generation, end).map_err(fault)?;
         if let Some(copy) = copy
             && copy.len().map_err(fault)? > offset
         {
             info!("generation {}: going on in {}, a copy of it", generation.generation, copy.path().display());
             return Err(Interrupt::Changed("the input was truncated, a copy of it is left"));
         }
-        let finished = (cursor.len <= offset).then_some(offset);
-        match self.next_content(&generation, offset, finished)? {
+        let finished = (cursor.len <= offset).then_some(end);
+        match self.next_content(&generation, end, finished)? {
             Some(next) => Ok(Idle::Next(Box::new(next))),
             None => {
                 self.wake.wait().await;
@@ -334,7 +267,7 @@ impl Reader {
             self.expected.ask(connection, &self.keys);
             self.expected.check(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
-            gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
+            self.totals.stream_len(self.stream_len);
             self.health.redis_works(WORK);
             self.checked = Instant::now();
         }
@@ -347,9 +280,14 @@ impl Reader {
             && let Ok(len) = content.len()
             && len > *left_at
         {
-            let (path, more) = (content.path().display(), len - *left_at);
-            error!("{path}: {more} bytes were written to it after it had been replaced and left; they are not sent");
-            counter!(telemetry::UNREADABLE).increment(more);
+            let more = self.partition.within(*left_at..len).map(|part| part.end - part.start).sum::<u64>();
+            if more > 0 {
+                let path = content.path().display();
+                error!(
+                    "{path}: {more} bytes were written to it after it had been replaced and left; they are not sent"
+                );
+                counter!(telemetry::UNREADABLE).increment(more);
+            }
             *left_at = len;
         }
     }
@@ -360,12 +298,15 @@ impl Reader {
         // A stream that hovers at its bound is one state, told once.
         if self.full_since.is_none_or(|told| told.elapsed() >= FULL_AGAIN) {
             warn!(
-                "stream {}: {} entries, as many as --max-backlog {} allows; waiting for writers to take them; \
+                "stream {}: {} entries, as many as --max-backlog {} allows{}; waiting for writers to take them; \
                  is a writer running?",
-                self.keys.stream, self.stream_len, self.args.max_backlog
+                self.keys.stream,
+                self.stream_len,
+                self.args.max_backlog,
+                if self.partition.is_whole() { "" } else { " each partition" }
             );
         }
-        gauge!(telemetry::WAITING).set(1.0);
+        self.totals.waiting(true);
         while self.room() == 0 && !self.shutdown.is_requested() {
             self.full_since = Some(Instant::now());
             self.health.progress();
@@ -377,34 +318,9 @@ impl Reader {
             self.server.hear(connection).await?;
             self.stream_len = connection.send(&XLen::new(&self.keys.stream)).await?;
             self.health.redis_works(WORK);
-            gauge!(telemetry::STREAM_LENGTH).set(self.stream_len as f64);
+            self.totals.stream_len(self.stream_len);
         }
-        gauge!(telemetry::WAITING).set(0.0);
+        self.totals.waiting(false);
         Ok(())
-    }
-}
-
-impl Cursor {
-    /// The confirmed position when nothing is on the wire.
-    fn position(&self, lineage: &delivery::source::Lineage) -> Position {
-        let generation = self.generation.or_else(|| lineage.last().map(|g| g.generation)).unwrap_or(0);
-        Position { generation, offset: self.window.offset() }
-    }
-
-    fn has_bytes(&self) -> Result<bool, Interrupt> {
-        let len = self.content.len().map_err(|e| Interrupt::input("read", self.content.path(), &e))?;
-        Ok(len > self.window.offset())
-    }
-
-    /// Sends what is left, a line without newline included.
-    fn flush_rest(&mut self) {
-        self.flush = true;
-        self.behind = Behind::End;
-    }
-
-    /// Whether the content has not grown for long enough since another one took its place.
-    fn quiet_since_replaced(&mut self, once: bool) -> bool {
-        let since = *self.replaced.get_or_insert_with(Instant::now);
-        once || since.elapsed() >= ROTATION_GRACE
     }
 }

@@ -1,5 +1,6 @@
 //! The small file with the input's identity: the source's lineage, for a Redis that lost it.
 
+use delivery::partition::Partition;
 use delivery::source::{Generation, Lineage};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -11,17 +12,31 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
+    partitions: u32,
+    /// The file of a source with one partition.
+    alone: PathBuf,
+    /// The folder of one with several.
+    shared: PathBuf,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
     stream: String,
+    #[serde(default = "one")]
+    partitions: u32,
     generations: Vec<Generation>,
+}
+
+/// A source that says nothing of partitions.
+const fn one() -> u32 {
+    1
 }
 
 impl StateFile {
     /// The state file of an input that goes to a stream.
-    pub(crate) fn new(folder: &Path, input: &Path, stream: &str) -> Self {
+    ///
+    /// Several partitions have theirs in a folder.
+    pub(crate) fn new(folder: &Path, input: &Path, stream: &str, partition: Partition) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         // Every other byte as %XX, so that two streams never share a file.
         let mut escaped = String::new();
@@ -32,11 +47,33 @@ impl StateFile {
                 let _ = write!(escaped, "%{byte:02X}");
             }
         }
-        Self { path: folder.join(format!(".{name}.{escaped}.source.json")) }
+        let alone = folder.join(format!(".{name}.{escaped}.source.json"));
+        let shared = folder.join(format!(".{name}.{escaped}.partitions"));
+        let path = match partition.is_whole() {
+            true => alone.clone(),
+            false => shared.join(format!("{}.json", partition.index())),
+        };
+        Self { path, partitions: partition.count(), alone, shared }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// With how many partitions the source was begun, when that is another number, and what says so. `None`: not with another one, as far as is known here.
+    pub(crate) fn other_number(&self) -> io::Result<Option<(u32, &Path)>> {
+        let number = |path: &Path| match fs::read(path) {
+            Ok(bytes) => Ok(serde_json::from_slice::<State>(&bytes).ok().map(|state| state.partitions)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let mut begun = number(&self.alone)?.map(|begun| (begun, self.alone.as_path()));
+        if begun.is_none() && self.shared.is_dir() {
+            for entry in fs::read_dir(&self.shared)? {
+                begun = begun.or(number(&entry?.path())?.map(|begun| (begun, self.shared.as_path())));
+            }
+        }
+        Ok(begun.filter(|(begun, _)| *begun != self.partitions))
     }
 
     /// What the file holds; an empty lineage when it does not exist. A file that cannot be understood (cut by a power loss) counts as
@@ -59,9 +96,20 @@ impl StateFile {
 
     /// Replaces what the file holds, so that a crash leaves the old or the new.
     pub(crate) fn store(&self, stream: &str, lineage: &Lineage) -> io::Result<()> {
-        let state = State { stream: stream.to_owned(), generations: lineage.iter().cloned().collect() };
+        let state = State {
+            stream: stream.to_owned(),
+            partitions: self.partitions,
+            generations: lineage.iter().cloned().collect(),
+        };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
+        if self.partitions > 1
+            && let Some(folder) = self.path.parent()
+            && let Err(error) = fs::create_dir(folder)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error);
+        }
         // Two readers on one file may write at once: each has a file of its own until the rename.
         let temporary = self.path.with_extension(format!("json.{}", std::process::id()));
         let mut file = File::create(&temporary)?;
@@ -79,7 +127,7 @@ mod tests {
     #[test]
     fn what_was_stored_is_loaded_and_garbage_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::new(folder.path(), Path::new("/data/input.txt"), "line_stream:{0}");
+        let file = StateFile::new(folder.path(), Path::new("/data/input.txt"), "line_stream:{0}", Partition::WHOLE);
         assert_eq!(file.load().unwrap().0, Lineage::default());
         let mut lineage = Lineage::default();
         lineage.insert(Generation {
@@ -96,7 +144,18 @@ mod tests {
         });
         file.store("line_stream:{0}", &lineage).unwrap();
         assert_eq!(file.load().unwrap(), (lineage, None));
+        let of = |index, count| {
+            let partition = Partition::new(index, count).unwrap();
+            StateFile::new(folder.path(), Path::new("/data/input.txt"), "line_stream:{0}", partition)
+        };
+        assert_eq!(file.other_number().unwrap().map(|(begun, _)| begun), None);
+        assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), Some(1));
         fs::write(file.path(), [0; 40]).unwrap();
+        assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None, "nothing is known");
+        of(2, 3).store("line_stream:{0}", &Lineage::default()).unwrap();
+        assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None);
+        assert_eq!(of(0, 4).other_number().unwrap().map(|(begun, _)| begun), Some(3));
+        assert_eq!(file.other_number().unwrap().map(|(begun, _)| begun), Some(3));
         let (lineage, complaint) = file.load().unwrap();
         assert!(lineage.is_empty() && complaint.is_some());
     }

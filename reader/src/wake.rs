@@ -1,41 +1,69 @@
 //! File events: they make the reader look at once; without them it looks every [`TICK`].
 
+use log::debug;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How long a look waits at most, with or without events: network file systems send none.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// Wakes the reader when the file changes.
+/// File events for all partitions: one watch for all that follow the same path.
+#[derive(Debug, Clone)]
+pub(crate) struct Events {
+    listeners: Arc<Mutex<Vec<Weak<Notify>>>>,
+    /// `None`: there are none to be had.
+    watcher: Rc<RefCell<Option<RecommendedWatcher>>>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        let listeners: Arc<Mutex<Vec<Weak<Notify>>>> = Arc::default();
+        let told = Arc::clone(&listeners);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reads are no news.
+            if !event.is_ok_and(|e| e.kind.is_access()) {
+                let listeners = told.lock().unwrap_or_else(PoisonError::into_inner);
+                listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.notify_one());
+            }
+        });
+        let watcher = watcher.inspect_err(|error| debug!("no file events: {error}; looking every {TICK:?}")).ok();
+        Self { listeners, watcher: Rc::new(RefCell::new(watcher)) }
+    }
+
+    /// Wakes one reader.
+    pub(crate) fn wake(&self) -> Wake {
+        let notify = Arc::new(Notify::new());
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&notify));
+        Wake { notify, events: self.clone() }
+    }
+
+    fn watch(&self, path: &Path) {
+        let mut watcher = self.watcher.borrow_mut();
+        let Some(watcher) = watcher.as_mut() else { return };
+        // Another file may lie there since it was watched for somebody else. That it was not watched is no error.
+        let _ = watcher.unwatch(path);
+        if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
+            debug!("no file events for {}: {error}; looking every {TICK:?}", path.display());
+        }
+    }
+}
+
+/// Wakes a reader when a file changes.
 #[derive(Debug)]
 pub(crate) struct Wake {
     notify: Arc<Notify>,
-    watcher: Option<(PathBuf, RecommendedWatcher)>,
+    events: Events,
 }
 
 impl Wake {
-    pub(crate) fn new() -> Self {
-        Self { notify: Arc::new(Notify::new()), watcher: None }
-    }
-
     /// Watches the file that this path leads to now.
-    pub(crate) fn watch(&mut self, path: &Path) {
-        self.watcher = None;
-        let notify = Arc::clone(&self.notify);
-        let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reads are no news.
-            if !event.is_ok_and(|e| e.kind.is_access()) {
-                notify.notify_one();
-            }
-        })
-        .and_then(|mut watcher| watcher.watch(path, RecursiveMode::NonRecursive).map(|()| watcher));
-        match watched {
-            Ok(watcher) => self.watcher = Some((path.to_owned(), watcher)),
-            Err(error) => log::debug!("no file events for {}: {error}; looking every {TICK:?}", path.display()),
-        }
+    pub(crate) fn watch(&self, path: &Path) {
+        self.events.watch(path);
         // What happened before the watch began was not seen.
         self.notify.notify_one();
     }

@@ -74,6 +74,8 @@ pub(crate) fn fields(info: &str) -> BTreeMap<&str, &str> {
 pub struct ServerWatch {
     health: Health,
     due: Instant,
+    /// What of `INFO` is asked for.
+    sections: &'static [&'static str],
     /// Whether answers are on their way.
     asked: bool,
     /// The stream whose groups are asked for.
@@ -86,7 +88,14 @@ impl ServerWatch {
     /// Tells `health` what it hears. Asks at once.
     #[must_use]
     pub fn new(health: Health) -> Self {
-        Self { health, due: Instant::now(), asked: false, stream: None, groups: Vec::new() }
+        Self { health, due: Instant::now(), sections: &SECTIONS, asked: false, stream: None, groups: Vec::new() }
+    }
+
+    /// Asks nothing of the server itself: of several, one is asked.
+    #[must_use]
+    pub fn without_server(mut self) -> Self {
+        self.sections = &[];
+        self
     }
 
     /// Asks for the stream's consumer groups, too.
@@ -108,7 +117,7 @@ impl ServerWatch {
         }
         self.asked = true;
         self.due = Instant::now() + EVERY;
-        for section in SECTIONS {
+        for section in self.sections {
             connection.queue(&cmd("INFO").arg(section));
         }
         if let Some(stream) = &self.stream {
@@ -129,12 +138,14 @@ impl ServerWatch {
             return Ok(());
         }
         let mut info = String::new();
-        for _ in SECTIONS {
+        for _ in self.sections {
             let frame = connection.receive().await?;
             info += &String::from_utf8_lossy(frame.value().as_bytes().unwrap_or_default());
             info += "\n";
         }
-        self.health.set_server(ServerState::parse(&info));
+        if !self.sections.is_empty() {
+            self.health.set_server(ServerState::parse(&info));
+        }
         let Some(stream) = &self.stream else { return Ok(()) };
         let groups = told(connection.receive_reply(&XInfoGroups::new(stream)).await)?.unwrap_or_default();
         let mut members = Vec::new();
