@@ -101,12 +101,17 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
         rig.redis.call(&["XINFO", "GROUPS", &stream(partition)]).list()[0].field(name).int()
     };
     let url = format!("redis://some:pw@127.0.0.1:{}", rig.redis.port());
-    let mut writer = rig.writer().set("--redis-url", &url).set("--partitions", "2").start();
+    let launch = rig.writer().set("--redis-url", &url).set("--partitions", "2");
+    let mut writer = launch.start();
     writer.wait_for_log(&["XACK", &stream(1)]);
     let is_done = || field(0, "pending") == 0 && field(0, "lag") == 0;
     wait::until("the first partition is done", || rig.redis.call(&["EXISTS", &stream(0)]).int() == 1 && is_done());
     assert!(field(1, "pending") > 0 && field(1, "lag") > 0, "the other one does not read on for ever");
+    writer.stop();
+    let consumers = |partition| rig.redis.call(&["XINFO", "CONSUMERS", &stream(partition), "writers"]).list().len();
+    assert_eq!((consumers(0), consumers(1)), (0, 1), "who has nothing pending left");
     rig.redis.call(&["ACL", "SETUSER", "some", "+xack"]);
+    let mut writer = launch.start();
     rig.wait_output_len(goal);
     wait::until("both are done", || field(1, "pending") == 0);
     writer.stop();
@@ -138,6 +143,36 @@ fn what_is_missing_in_a_partition_is_a_gap_and_the_others_bytes_are_none() {
         report.log().contains("missing")
             || fs::read_to_string(report.process().stdout_path()).unwrap().contains("missing")
     );
+}
+
+#[test]
+fn contents_of_all_sizes_end_without_a_gap() {
+    let rig = Rig::new();
+    let long = [vec![b'x'; 300_000], vec![b'\n']].concat();
+    let contents = [
+        b"one\n".to_vec(),
+        [text::numbered(0..3000, 1), long.clone()].concat(),
+        [&long[..], b"short\n"].concat(),
+        text::numbered(0..20_000, 2),
+    ];
+    let mut reader = rig.reader().set("--partitions", "3").start();
+    let mut writer = rig.writer().set("--partitions", "3").start();
+    let mut total = 0;
+    let mut inputs = Vec::new();
+    for (nth, content) in contents.iter().enumerate() {
+        rig.write_input(content);
+        total += content.len() as u64;
+        rig.wait_output_len(total);
+        inputs.push(rig.folder.join(&format!("in/input.txt.{nth}")));
+        fs::rename(&rig.input, &inputs[nth]).unwrap();
+    }
+    writer.wait_for_metric("stream_backlog_entries", |entries| entries == 0.0);
+    assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
+    reader.stop();
+    writer.stop();
+    let launch = rig.command(Program::Writer).word("verify").word("--output").word(&rig.output);
+    let mut proof = inputs.iter().fold(launch, |launch, input| launch.word("--input").word(input)).run();
+    assert_eq!(proof.code(), Some(0), "{}", proof.log());
 }
 
 #[track_caller]
