@@ -3,7 +3,6 @@
 use crate::args::ReaderArgs;
 use crate::content::Content;
 use crate::state::StateFile;
-use delivery::partition::Partition;
 use delivery::source::{Lineage, record_key};
 use resp::{Connection, cmd};
 use service::args::ServiceArgs;
@@ -14,8 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
-    let partitions = Partition::all(args.service.partitions);
-    checks::run("reader", &args.service, partitions, async |checks, mut streams, mut base| {
+    checks::run("reader", &args.service, async |checks, mut streams, mut base| {
         let input = match std::path::absolute(&args.input) {
             Ok(input) => input,
             Err(error) => return checks.wrong(format!("--input {}: {error}", args.input.display()), "name a file"),

@@ -83,8 +83,9 @@ pub(crate) struct Reader {
 /// Follows the input until there is nothing left to do (`--once`) or the service stops.
 pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> {
     let shared = Shared::new(args, &context)?;
-    let partitions = Partition::all(shared.args.service.partitions);
-    let readers: Vec<_> = partitions.map(|p| shared.reader(context.stream(&shared.args.service.stream, p))).collect();
+    let partitions = shared.args.service.taken()?;
+    let readers: Vec<_> =
+        partitions.into_iter().map(|p| shared.reader(context.stream(&shared.args.service.stream, p))).collect();
     let shutdown = context.shutdown;
     let work = futures_util::future::try_join_all(readers.into_iter().map(|(reader, connector)| reader.run(connector)));
     let stop = async {
@@ -142,6 +143,7 @@ impl Shared {
         let Stream { partition, key, connector, health } = stream;
         // The page has room for one server.
         let server = ServerWatch::new(health.clone()).with_groups_of(&key);
+        let is_first = self.totals.is_empty();
         let mut reader = Reader {
             partition,
             name: if partition.is_whole() { String::new() } else { format!("stream {key}: ") },
@@ -150,7 +152,7 @@ impl Shared {
             state: StateFile::new(&self.state_dir, &self.input, &self.args.service.stream, partition),
             folder: Folder::new(self.input.clone()),
             wake: self.events.wake(),
-            server: if partition.index() == 0 { server } else { server.without_server() },
+            server: if is_first { server } else { server.without_server() },
             keys: Keys { source: record_key(&key), stream: key },
             health,
             shutdown: self.shutdown.clone(),

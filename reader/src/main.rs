@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let about = service::About {
         name: "reader",
         version: service::VERSION,
-        flow: format!("{} → {}", args.input.display(), args.service.stream),
+        flow: format!("{} → {}", args.input.display(), args.service.streams()),
         metrics: &telemetry::METRICS,
         series: telemetry::SERIES,
     };

@@ -28,6 +28,11 @@ impl Totals {
         Self { all: Rc::default(), index: 0 }
     }
 
+    /// Whether there is no partition yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.borrow().is_empty()
+    }
+
     /// For this partition.
     pub(crate) fn of(&self, partition: Partition) -> Self {
         let index = partition.index();

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, Parser};
+use delivery::partition::Partition;
 
 use crate::{Failure, LogFormat, config_file, redact};
 
@@ -43,6 +45,11 @@ pub struct ServiceArgs {
     #[arg(long, env, value_name = "N", default_value_t = 1, value_parser = partitions)]
     pub partitions: u32,
 
+    /// Which partitions this process takes: numbers from 0 (0,2 or 0-9), or the name of a StatefulSet's pod, which ends in one (writer-2) [default: all of them]
+    #[arg(help_heading = "Redis")]
+    #[arg(long, env, value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
+    pub partition: Vec<RangeInclusive<u32>>,
+
     /// Where to serve /metrics, /healthz, /readyz and a status page; port 0 picks a free port and logs it
     #[arg(help_heading = "Service")]
     #[arg(long, env, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
@@ -59,6 +66,35 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// The partitions that this process takes, in order, each once: all of them unless `--partition` names some.
+    ///
+    /// # Errors
+    ///
+    /// When it names one that there is not.
+    pub fn taken(&self) -> Result<Vec<Partition>, Failure> {
+        let count = self.partitions;
+        if let Some(asked) = self.partition.iter().find(|asked| *asked.end() >= count) {
+            let (index, last) = (asked.end(), count - 1);
+            let allowed = if last == 0 { "0".to_owned() } else { format!("0 to {last}") };
+            return Err(Failure::config(format!("--partition {index}: --partitions is {count}; allowed: {allowed}")));
+        }
+        let is_taken = |partition: &Partition| {
+            self.partition.is_empty() || self.partition.iter().any(|asked| asked.contains(&partition.index()))
+        };
+        Ok(Partition::all(count).filter(is_taken).collect())
+    }
+
+    /// The streams of these partitions, for people.
+    #[must_use]
+    pub fn streams(&self) -> String {
+        match self.taken().as_deref() {
+            Ok([partition]) => partition.stream(&self.stream),
+            Ok(many) => format!("{} ({} of {} partitions)", self.stream, many.len(), self.partitions),
+            // Will be told.
+            Err(_) => self.stream.clone(),
+        }
+    }
+
     /// How to connect: the URL, with the password of `--redis-password-file` when there is one.
     ///
     /// # Errors
@@ -133,6 +169,20 @@ fn partitions(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|count| (1..=most).contains(count))
         .ok_or_else(|| format!("allowed: a whole number from 1 to {most}"))
+}
+
+/// A number, two with a dash between them for all from one to the other, or a name that ends in a dash and a number, as the pods of a StatefulSet
+/// have it.
+fn some_partitions(text: &str) -> Result<RangeInclusive<u32>, &'static str> {
+    let number = |text: &str| text.parse().ok().filter(|_: &u32| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let named = match text.rsplit_once('-') {
+        Some((first, last)) => number(last).map(|last| number(first).unwrap_or(last)..=last),
+        None => number(text).map(|one| one..=one),
+    };
+    // `-1` is no name, and `9-0` no range.
+    named
+        .filter(|range| !range.is_empty() && !text.starts_with('-'))
+        .ok_or("allowed: whole numbers from 0, such as 0, 0,2 or 0-9, or a name that ends in one, such as writer-2")
 }
 
 fn http_addr(text: &str) -> Result<SocketAddr, String> {
@@ -342,6 +392,40 @@ mod tests {
             (&["varify"], "reader: varify: no such command (see reader --help)"),
         ] {
             assert_eq!(wrong(args), line);
+        }
+    }
+
+    fn taken(args: &[&str]) -> Result<Vec<u32>, String> {
+        let flags = flags(args).map_err(|error| format!("{error:?}"))?;
+        let partitions = flags.service.taken().map_err(|failure| {
+            assert_eq!(failure.code(), 2);
+            failure.to_string()
+        })?;
+        assert!(partitions.iter().all(|partition| partition.count() == flags.service.partitions));
+        Ok(partitions.into_iter().map(Partition::index).collect())
+    }
+
+    #[test]
+    fn all_partitions_are_taken_unless_some_are_named() {
+        assert_eq!(taken(&[]), Ok(vec![0]));
+        assert_eq!(taken(&["--partition", "0"]), Ok(vec![0]));
+        assert_eq!(taken(&["--partitions", "3"]), Ok(vec![0, 1, 2]));
+        assert_eq!(taken(&["--partitions", "3", "--partition", "2,0"]), Ok(vec![0, 2]));
+        assert_eq!(taken(&["--partitions", "3", "--partition", "1", "--partition", "0,1"]), Ok(vec![0, 1]));
+        assert_eq!(taken(&["--partitions", "3", "--partition", "line-writer-2"]), Ok(vec![2]));
+        assert_eq!(taken(&["--partitions", "9", "--partition", "1-3,6"]), Ok(vec![1, 2, 3, 6]));
+    }
+
+    #[test]
+    fn a_partition_that_there_is_not_is_refused() {
+        let allowed = |partition, count| taken(&["--partitions", count, "--partition", partition]).unwrap_err();
+        assert_eq!(allowed("3", "3"), "--partition 3: --partitions is 3; allowed: 0 to 2");
+        assert_eq!(allowed("0,writer-7", "2"), "--partition 7: --partitions is 2; allowed: 0 to 1");
+        assert_eq!(allowed("0-3", "3"), "--partition 3: --partitions is 3; allowed: 0 to 2");
+        assert_eq!(allowed("1", "1"), "--partition 1: --partitions is 1; allowed: 0");
+        for wrong in ["-1", "2-0", "+1", "writer", "writer-", "writer-+1", "0,", "1.5", "99999999999"] {
+            let error = taken(&["--partitions", "3", &format!("--partition={wrong}")]).unwrap_err();
+            assert!(error.contains("allowed: whole numbers from 0"), "{wrong}: {error}");
         }
     }
 

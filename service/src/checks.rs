@@ -213,9 +213,15 @@ impl Checks {
 pub fn run(
     name: &str,
     args: &ServiceArgs,
-    partitions: impl IntoIterator<Item = Partition>,
     more: impl AsyncFnOnce(&mut Checks, Vec<Found>, Option<Connection>),
 ) -> ExitCode {
+    let partitions = match args.taken() {
+        Ok(partitions) => partitions,
+        Err(failure) => {
+            logs::last_words(args.log_format, name, &failure.to_string());
+            return ExitCode::from(&failure);
+        }
+    };
     let mut checks = Checks::default();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use delivery::partition::Partition;
 use log::{error, info};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
@@ -41,6 +42,8 @@ pub struct Context {
     pub health: Health,
     /// How to reach Redis.
     pub connector: Connector,
+    /// Which partitions of the source to work on.
+    pub partitions: Vec<Partition>,
     /// SIGHUP: notified to look at the files at once.
     pub hangup: Arc<Notify>,
 }
@@ -91,6 +94,7 @@ fn serve<E: Into<Stop>>(
         let _context = beside.enter();
         Signals::install()?
     };
+    let partitions = args.taken()?;
     let config = args.redis()?;
     let http = Http::bind(args.http_addr).map_err(|error| {
         Failure::Config(format!(
@@ -152,7 +156,7 @@ fn serve<E: Into<Stop>>(
     let config = config.default_client_name(about.name);
     let connector = Connector::new(config, health.clone(), shutdown.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(work(Context { shutdown, health, connector, hangup }));
+    let done = runtime.block_on(work(Context { shutdown, health, connector, partitions, hangup }));
     // What the work left running must not hold up the end.
     runtime.shutdown_background();
     drop(bar);

@@ -5,7 +5,6 @@ use crate::backlog;
 use crate::group::Group;
 use crate::journal_file::{lock, path_of};
 use delivery::journal::Parsed;
-use delivery::partition::Partition;
 use delivery::source::record_key;
 use resp::streams::{XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, cmd};
@@ -21,8 +20,8 @@ use std::time::Duration;
 /// A writer that is at work asks for entries more often than this.
 const AT_WORK: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(args: &CheckArgs, partitions: Vec<Partition>) -> ExitCode {
-    checks::run("writer", &args.service, partitions, async |checks, mut streams, mut base| {
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    checks::run("writer", &args.service, async |checks, mut streams, mut base| {
         let is_running = output(checks, &args.writer.output);
         let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
         let mut needed = Vec::new();

@@ -63,7 +63,6 @@ mod verify;
 mod window;
 
 use args::{Args, Command};
-use delivery::partition::Partition;
 use service::{About, Failure, manuals};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -74,41 +73,21 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match args.command {
-        Some(Command::Check(args)) => match args.writer.partitions(&args.service) {
-            Ok(partitions) => check::run(&args, partitions),
-            Err(failure) => finish(Err(failure)),
-        },
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
         Some(Command::Merge { output }) => finish(merge::run(&output)),
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
         Some(Command::Man { folder }) => manuals::man::<Args>(&folder),
         None => {
-            let partitions = match args.writer.partitions(&args.service) {
-                Ok(partitions) => partitions,
-                Err(failure) => return finish(Err(failure)),
-            };
             let about = About {
                 name: "writer",
                 version: service::VERSION,
-                flow: format!("{} → {}", streams(&args.service.stream, &partitions), args.writer.output.display()),
+                flow: format!("{} → {}", args.service.streams(), args.writer.output.display()),
                 metrics: names::ALL,
                 series: names::SERIES,
             };
             let service = args.service.clone();
-            service::run(about, &service, async |context| {
-                run::run(&args.service, &args.writer, &partitions, context).await
-            })
-        }
-    }
-}
-
-/// What is read, for people.
-fn streams(stream: &str, partitions: &[Partition]) -> String {
-    match partitions {
-        [partition] => partition.stream(stream),
-        many => {
-            let count = many.first().map_or(0, |partition| partition.count());
-            format!("{stream} ({} of {count} partitions)", many.len())
+            service::run(about, &service, async |context| run::run(&args.service, &args.writer, context).await)
         }
     }
 }

@@ -24,7 +24,6 @@ use crate::group::Group;
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
 use crate::totals::Totals;
-use delivery::partition::Partition;
 use delivery::ranges::RangeSet;
 use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
@@ -82,18 +81,14 @@ pub(crate) struct Lane {
 }
 
 /// Does the work until it is done, or until the service is asked to stop.
-pub(crate) async fn run(
-    service: &ServiceArgs,
-    args: &WriterArgs,
-    partitions: &[Partition],
-    context: Context,
-) -> Result<(), Failure> {
+pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
     let agreement = Agreement::new(service);
     let work = Work {
         service,
         args,
         context: &context,
-        lanes: partitions
+        lanes: context
+            .partitions
             .iter()
             .enumerate()
             .map(|(nth, &partition)| {
@@ -102,7 +97,7 @@ pub(crate) async fn run(
                 Lane { nth, stream, group }
             })
             .collect(),
-        totals: Totals::new(partitions),
+        totals: Totals::new(&context.partitions),
         agreement: Some(&agreement).filter(|agreement| agreement.is_beside_the_only_stream()),
     };
     if work.agreement.is_some() {
