@@ -109,6 +109,8 @@ fn rules_and_dashboard_ask_for_metrics_that_the_services_have() {
     rig.write_input(text::numbered(0..100, 1));
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     rig.wait_delivered();
+    // It appears when Redis has been asked.
+    wait::until("the backlog", || writer.metrics().get("writer_partition_backlog_entries").is_some());
     let rules = documents("rules", &config("prometheus", "rules.yml")).remove(0);
     let rules: Vec<Value> = list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"]).to_vec()).collect();
     let mut known = names(&mut reader);
@@ -183,6 +185,40 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
             !prometheus.query(&query).is_empty() || query.contains("errors_total{namespace") && query.contains("kind")
         });
     }
+}
+
+/// Three partitions: one writer has the first, one the others, and one all of them.
+#[test]
+fn the_autoscaler_gets_the_sum_over_partitions_each_of_them_once() {
+    const PENDING: [usize; 3] = [5, 70, 900];
+    let Some(promtool) = tool("promtool") else { return };
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..40_000, 1));
+    rig.reader().set("--partitions", "3").once().run_ok();
+    for (partition, count) in PENDING.iter().enumerate() {
+        let (stream, count) = (format!("{}:{{{partition}}}", rig::STREAM), count.to_string());
+        rig.redis.call(&["XGROUP", "CREATE", &stream, "writers", "0"]);
+        rig.redis.call(&["XREADGROUP", "GROUP", "writers", "gone", "COUNT", &count, "STREAMS", &stream, ">"]);
+    }
+    let mut reader = rig.reader().set("--partitions", "3").start();
+    let writer = |name: &str| {
+        let output = rig.folder.join(&format!("out/{name}.txt"));
+        rig.writer().set("--partitions", "3").set("--output", output).set("--consumer", name)
+    };
+    let mut writers = [writer("one").set("--partition", "0"), writer("two").set("--partition", "1,2"), writer("all")]
+        .map(|w| w.start());
+    let undone = [PENDING[0], PENDING[1] + PENDING[2], PENDING.iter().sum()];
+    for (writer, undone) in writers.iter_mut().zip(undone) {
+        for name in ["writer_partition_backlog_entries", "stream_backlog_entries"] {
+            wait::until(name, || writer.metrics().get(name) == Some(undone as f64));
+        }
+    }
+    let targets: Vec<SocketAddr> = writers.iter_mut().map(Service::http_addr).collect();
+    let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &targets) else { return };
+    let scraped = "count(writer_partition_backlog_entries and on (instance) redis_up == 1)";
+    wait::until("all writers tell", || prometheus.values(scraped) == [6.0]);
+    // The rule is evaluated at intervals.
+    wait::until("the sum", || prometheus.values(&autoscaler_query()) == [undone[2] as f64]);
 }
 
 /// Entries that were not delivered yet count too, also when Redis cannot tell how many they are.
