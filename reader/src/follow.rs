@@ -7,7 +7,7 @@ use crate::cursor::Cursor;
 use crate::folder::Folder;
 use crate::interrupt::Interrupt;
 use crate::pace::Pace;
-use crate::roots::{Roots, other_number};
+use crate::roots::Roots;
 use crate::state::StateFile;
 use crate::totals::Totals;
 use crate::wake::{Events, Wake};
@@ -16,6 +16,7 @@ use delivery::source::{Lineage, record_key};
 use log::{Level, info};
 use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
 use service::args::ServiceArgs;
+use service::words::other_partitions;
 use service::{Connector, Context, Failure, Health, ServerWatch, Shutdown, Stop, Stream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -128,7 +129,7 @@ impl Shared {
         {
             return Err(Failure::config(format!(
                 "{}; {} says so",
-                other_number(stream, *partitions, begun),
+                other_partitions(stream, *partitions, begun),
                 file.display()
             )));
         }

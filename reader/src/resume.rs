@@ -6,7 +6,6 @@ use crate::content::Content;
 use crate::cursor::Cursor;
 use crate::follow::Reader;
 use crate::interrupt::Interrupt;
-use crate::roots::other_number;
 use crate::telemetry;
 use delivery::entry::{AFTER, Field};
 use delivery::resume::{Plan, Resume, View, carried_by};
@@ -16,6 +15,7 @@ use metrics::counter;
 use resp::streams::{XInfoStream, XRange};
 use resp::{Connection, ErrorKind, Frame, StreamId, Transaction, cmd};
 use service::Failure;
+use service::words::other_partitions;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ impl Reader {
     fn refuse_other_number(&self, frame: &Frame) -> Result<(), Interrupt> {
         match begun_with(fields(frame)) {
             Ok(Some(begun)) if self.partition.is_whole() && begun != 1 => {
-                Err(Interrupt::Failure(Failure::config(other_number(&self.keys.stream, 1, begun))))
+                Err(Interrupt::Failure(Failure::config(other_partitions(&self.keys.stream, 1, begun))))
             }
             // What cannot be read in it is told by whoever reads the rest.
             _ => Ok(()),

@@ -9,6 +9,7 @@ use crate::interrupt::Interrupt;
 use delivery::source::{Generation, Lineage, PARTITIONS_FIELD, begun_with, next_field, record_key};
 use resp::{Config, Connection, StreamId, Transaction, cmd};
 use service::Failure;
+use service::words::other_partitions;
 use std::cell::{Cell, RefCell};
 use tokio::sync::Mutex;
 
@@ -127,7 +128,7 @@ impl Roots {
         if let Some(begun) = begun_with(fields(&frame)).map_err(unreadable)?
             && begun != self.partitions
         {
-            return Err(Interrupt::Failure(Failure::config(other_number(source, self.partitions, begun))));
+            return Err(Interrupt::Failure(Failure::config(other_partitions(source, self.partitions, begun))));
         }
         let mut transaction = Transaction::new();
         transaction.add(cmd("HSETNX").arg(record).arg(PARTITIONS_FIELD).arg(self.partitions.to_string()));
@@ -176,13 +177,6 @@ impl Roots {
         };
         Ok(held.insert(connection))
     }
-}
-
-/// The source has another number of partitions than `--partitions` says.
-pub(crate) fn other_number(source: &str, asked: u32, begun: u32) -> String {
-    format!(
-        "--partitions {asked}: stream {source} was begun with --partitions {begun}; allowed: {begun}, or another --stream"
-    )
 }
 
 /// What is said of a content here: nothing that is one partition's.

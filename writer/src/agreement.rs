@@ -9,6 +9,7 @@ use delivery::source::{begun_with, record_key};
 use resp::{Config, Connection, Error, Frame, cmd};
 use service::Failure;
 use service::args::ServiceArgs;
+use service::words::other_partitions;
 use std::cell::Cell;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -52,9 +53,7 @@ impl Agreement {
         match begun_with(pairs(reply)) {
             Ok(Some(begun)) if begun != self.partitions => {
                 let Self { stream, partitions, .. } = self;
-                Err(Failure::config(format!(
-                    "--partitions {partitions}: stream {stream} was begun with --partitions {begun}; allowed: {begun}, or another --stream"
-                )))
+                Err(Failure::config(other_partitions(stream, *partitions, begun)))
             }
             Ok(begun) => {
                 self.open.set(begun.is_none());

@@ -39,6 +39,7 @@ pages! {
     the_commands_of_the_recipe_for_systemd_work: "docs/recipes/systemd.md",
     the_commands_of_the_recipe_for_several_files_work: "docs/recipes/several-files.md",
     the_commands_of_the_recipe_for_many_writers_work: "docs/recipes/many-writers.md",
+    the_commands_of_the_recipe_for_partitions_work: "docs/recipes/partitions.md",
 }
 
 #[test]
