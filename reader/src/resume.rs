@@ -15,7 +15,7 @@ use metrics::counter;
 use resp::streams::{XInfoStream, XRange};
 use resp::{Connection, ErrorKind, Frame, StreamId, Transaction, cmd};
 use service::Failure;
-use service::words::other_partitions;
+use service::args::other_partitions;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::interrupt::Interrupt;
 use delivery::source::{Generation, Lineage, PARTITIONS_FIELD, begun_with, next_field, record_key};
 use resp::{Config, Connection, StreamId, Transaction, cmd};
 use service::Failure;
-use service::words::other_partitions;
+use service::args::other_partitions;
 use std::cell::{Cell, RefCell};
 use tokio::sync::Mutex;
 

@@ -163,6 +163,14 @@ fn stream_key(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed: a key of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// The source of `stream` has another number of partitions than was asked for.
+#[must_use]
+pub fn other_partitions(stream: &str, asked: u32, begun: u32) -> String {
+    format!(
+        "--partitions {asked}: stream {stream} was begun with --partitions {begun}; allowed: {begun}, or another --stream"
+    )
+}
+
 fn partitions(text: &str) -> Result<u32, String> {
     let most = delivery::partition::MAX;
     text.parse()

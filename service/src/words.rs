@@ -4,14 +4,6 @@ use std::io;
 
 use resp::ErrorKind;
 
-/// The source of `stream` has another number of partitions than was asked for.
-#[must_use]
-pub fn other_partitions(stream: &str, asked: u32, begun: u32) -> String {
-    format!(
-        "--partitions {asked}: stream {stream} was begun with --partitions {begun}; allowed: {begun}, or another --stream"
-    )
-}
-
 /// What can be done about an error of Redis or of the connection to it.
 #[must_use]
 pub const fn redis(kind: ErrorKind) -> &'static str {
