@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::rig::{STREAM, len};
-use e2e::{Cluster, Growth, Program, Rig, Service, check, text, wait};
+use e2e::{Cluster, Growth, Program, RedisServer, Rig, Service, check, text, wait};
+use redis::TypedCommands;
+use redis::cluster::{ClusterClient, ClusterConnection};
+use redis::streams::StreamReadOptions;
 
 /// So many that every master has some.
 const PARTITIONS: usize = 6;
@@ -60,7 +63,6 @@ impl<'a> Stage<'a> {
         let owners: Vec<usize> = (0..PARTITIONS).map(|partition| cluster.owner(&stream(partition))).collect();
         assert!((0..3).all(|master| owners.contains(&master)), "every master has a partition: {owners:?}");
         let bytes = text::numbered(0..LINES, seed);
-        let growth = Growth::of(&rig.input, bytes.clone(), TIME, seed);
         let (url, count) = (cluster.url(), PARTITIONS.to_string());
         let reader = rig.reader().set("--redis-url", &url).set("--partitions", &count).start();
         let writer = rig.writer().set("--redis-url", &url).set("--partitions", &count);
@@ -74,6 +76,7 @@ impl<'a> Stage<'a> {
             writer.start()
         };
         let writers = outputs.iter().enumerate().map(start).collect();
+        let growth = Growth::of(&rig.input, bytes.clone(), TIME, seed);
         Self { reader, writers, outputs, growth, bytes, rig }
     }
 
@@ -91,11 +94,14 @@ impl<'a> Stage<'a> {
     /// Ends the growth of the input, at the end of a line.
     fn end_growth(&mut self) {
         self.growth.stop();
-        let rest = &self.bytes[usize::try_from(self.growth.written()).unwrap()..];
-        let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |newline| newline + 1);
-        let cut = self.growth.written() > 0 && self.bytes[self.bytes.len() - rest.len() - 1] != b'\n';
-        if cut {
-            self.rig.append_input(&rest[..end]);
+        let written = usize::try_from(self.growth.written()).unwrap();
+        // Once: later, whole lines may have been added.
+        if len(&self.rig.input) != written as u64 {
+            return;
+        }
+        if written > 0 && self.bytes[written - 1] != b'\n' {
+            let newline = self.bytes[written..].iter().position(|&byte| byte == b'\n').unwrap();
+            self.rig.append_input(&self.bytes[written..=written + newline]);
         }
         self.bytes.truncate(usize::try_from(len(&self.rig.input)).unwrap());
     }
@@ -298,10 +304,10 @@ fn what_a_master_acknowledged_and_its_replica_never_got_is_sent_again() {
     cluster.servers[replica].thaw();
     cluster.wait_replaced(master);
     cluster.servers[master].start_again();
-    let again = stage.writers[lost].wait_for_metric("writer_redelivered_entries_total", |again| again > 0.0);
+    let again = stage.writers[lost].wait_for_metric("writer_redelivered_total", |again| again > 0.0);
     println!("{acknowledged} lines were lost, {again} entries came again so far");
     stage.wait_flow();
-    stage.writers[lost].wait_for_metric("writer_redelivered_entries_total", |again| again >= acknowledged as f64);
+    stage.writers[lost].wait_for_metric("writer_redelivered_total", |again| again >= acknowledged as f64);
     stage.finish(&cluster);
 }
 
@@ -331,7 +337,7 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
         }
     }
     // More than one round of all partitions.
-    let goal = len(&rig.input) + 3_000_000;
+    let goal = len(&rig.input) + 2_000_000;
     wait::progress_to(goal, || len(&rig.input)).unwrap();
     stage.end_growth();
     for &partition in &alive {
@@ -380,4 +386,96 @@ fn a_dead_node_holds_up_no_writer_of_another_partition() {
 #[test]
 fn a_frozen_node_holds_up_no_other_partition_of_one_writer() {
     a_dead_node_holds_up_no_other_partition(Writers::One, Away::Frozen);
+}
+
+/// A consumer of another library, which knows the fields `line` and nothing else of us.
+struct Stock {
+    connection: ClusterConnection,
+    stream: String,
+    /// What it has got, each as a line.
+    bytes: Vec<u8>,
+    /// What it has got and not acknowledged.
+    ids: Vec<String>,
+}
+
+impl Stock {
+    const GROUP: &str = "stock";
+
+    /// In a group of its own, from the first entry on.
+    fn join(cluster: &Cluster, stream: &str) -> Self {
+        let seeds = cluster.servers.iter().map(RedisServer::url);
+        let mut connection = ClusterClient::new(seeds).unwrap().get_connection().unwrap();
+        connection.xgroup_create_mkstream(stream, Self::GROUP, "0").unwrap();
+        Self { connection, stream: stream.to_owned(), bytes: Vec::new(), ids: Vec::new() }
+    }
+
+    /// Reads so many lines.
+    fn read(&mut self, lines: usize) {
+        let goal = text::lines_in(&self.bytes) + lines;
+        while text::lines_in(&self.bytes) < goal {
+            let left = goal - text::lines_in(&self.bytes);
+            let options = StreamReadOptions::default().group(Self::GROUP, "one").count(left.min(500)).block(1000);
+            let reply = self.connection.xread_options(&[&self.stream], &[">"], &options).unwrap();
+            for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+                self.bytes.extend(entry.get::<Vec<u8>>("line").unwrap());
+                self.bytes.push(b'\n');
+                self.ids.push(entry.id);
+            }
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let acknowledged = self.connection.xack(&self.stream, Self::GROUP, &self.ids).unwrap();
+        assert_eq!(acknowledged, self.ids.len());
+        self.ids.clear();
+    }
+
+    /// The ID of the oldest entry in the stream.
+    fn oldest(&mut self) -> Option<String> {
+        let reply = self.connection.xrange_count(&self.stream, "-", "+", 1).unwrap();
+        reply.ids.into_iter().next().map(|entry| entry.id)
+    }
+}
+
+#[test]
+fn a_consumer_of_another_library_gets_every_line_of_a_partition() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
+    let nth = fastrand::Rng::with_seed(seed).usize(..PARTITIONS);
+    let stream = stream(nth);
+    let mut stock = Stock::join(&cluster, &stream);
+    let mut stage = Stage::start(&rig, &cluster, Writers::Each, seed);
+    stage.wait_flow();
+    wait::progress_to(1_000_000, || stage.written()).unwrap();
+    stage.end_growth();
+    wait::until("all is written", || (0..PARTITIONS).all(|nth| stage.has_all_of(nth)));
+
+    // Nothing is taken away from who is slow.
+    let lines = text::lines_in(&part(&stage.bytes, nth));
+    let length = || {
+        let server = &cluster.servers[cluster.owner(&stream)];
+        usize::try_from(server.call(&["XLEN", &stream]).int()).unwrap()
+    };
+    assert_eq!(length(), lines);
+    stock.read(lines / 2);
+    stock.acknowledge();
+
+    // It follows when the stream moves, as any client of a cluster does.
+    let owner = cluster.owner(&stream);
+    cluster.move_slot(&cluster.slot(&stream), owner, (owner + 1) % 3);
+    let more = text::numbered(LINES..LINES + 20_000, seed);
+    rig.append_input(&more);
+    stage.bytes.extend_from_slice(&more);
+    wait::until("all is written", || (0..PARTITIONS).all(|nth| stage.has_all_of(nth)));
+    stock.read(1);
+    let first_left = stock.ids[0].clone();
+    wait::until("what both have acknowledged is trimmed", || stock.oldest().as_ref() == Some(&first_left));
+
+    let goal = part(&stage.bytes, nth);
+    stock.read(text::lines_in(&goal) - lines / 2 - 1);
+    assert!(stock.bytes == goal, "every line, in order");
+    assert_eq!(length(), stock.ids.len(), "what it has not acknowledged is all still there");
+    stock.acknowledge();
+    stage.finish(&cluster);
 }
