@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::rig::{STREAM, len};
-use e2e::{Cluster, Growth, Program, RedisServer, Rig, Service, check, text, wait};
+use e2e::{Cluster, Growth, Launch, Program, RedisServer, Rig, Service, Value, check, text, wait};
 use redis::TypedCommands;
 use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::streams::StreamReadOptions;
@@ -51,6 +51,10 @@ fn part(bytes: &[u8], partition: usize) -> Vec<u8> {
 struct Stage<'a> {
     reader: Service,
     writers: Vec<Service>,
+    /// What starts the reader, and the writers.
+    launches: (Launch, Vec<Launch>),
+    /// How many generations the reader has to begin.
+    generations: usize,
     outputs: Vec<PathBuf>,
     growth: Growth,
     /// What the input grows by.
@@ -64,25 +68,36 @@ impl<'a> Stage<'a> {
         assert!((0..3).all(|master| owners.contains(&master)), "every master has a partition: {owners:?}");
         let bytes = text::numbered(0..LINES, seed);
         let (url, count) = (cluster.url(), PARTITIONS.to_string());
-        let reader = rig.reader().set("--redis-url", &url).set("--partitions", &count).start();
+        let reader = rig.reader().set("--redis-url", &url).set("--partitions", &count);
         let writer = rig.writer().set("--redis-url", &url).set("--partitions", &count);
         let outputs = match writers {
             Writers::One => vec![rig.output.clone()],
             Writers::Each => (0..PARTITIONS).map(|nth| rig.folder.join(&format!("out/output-{nth}.txt"))).collect(),
         };
-        let start = |(nth, output): (usize, &PathBuf)| {
+        let launch = |(nth, output): (usize, &PathBuf)| {
             let writer = writer.clone().set("--output", output).set("--consumer", format!("writer-{nth}"));
-            let writer = if writers == Writers::Each { writer.set("--partition", nth.to_string()) } else { writer };
-            writer.start()
+            if writers == Writers::Each { writer.set("--partition", nth.to_string()) } else { writer }
         };
-        let writers = outputs.iter().enumerate().map(start).collect();
+        let launches = (reader, outputs.iter().enumerate().map(launch).collect::<Vec<_>>());
+        let reader = launches.0.start();
+        let writers = launches.1.iter().map(Launch::start).collect();
         let growth = Growth::of(&rig.input, bytes.clone(), TIME, seed);
-        Self { reader, writers, outputs, growth, bytes, rig }
+        Self { reader, writers, launches, generations: PARTITIONS, outputs, growth, bytes, rig }
     }
 
     /// Bytes in all outputs.
     fn written(&self) -> u64 {
         self.outputs.iter().map(|output| len(output)).sum()
+    }
+
+    /// All of them are killed, and started again.
+    fn restart_services(&mut self) {
+        self.reader.kill9();
+        self.writers.iter_mut().for_each(Service::kill9);
+        self.reader = self.launches.0.start();
+        self.writers = self.launches.1.iter().map(Launch::start).collect();
+        // All have begun, and the new reader counts anew.
+        self.generations = 0;
     }
 
     /// Waits until lines arrive that were not there before.
@@ -141,13 +156,12 @@ impl<'a> Stage<'a> {
             assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
         }
         let generations = self.reader.metric("reader_generations_total");
-        assert_eq!(generations, PARTITIONS as f64, "sent again with the same IDs");
+        assert_eq!(generations, self.generations as f64, "sent again with the same IDs");
         self.reader.stop();
         self.writers.iter_mut().for_each(Service::stop);
 
-        let with_outputs = |launch| {
-            self.outputs.iter().fold(launch, |launch: e2e::Launch, output| launch.word("--output").word(output))
-        };
+        let with_outputs =
+            |launch| self.outputs.iter().fold(launch, |launch: Launch, output| launch.word("--output").word(output));
         let mut merge = with_outputs(self.rig.command(Program::Writer).word("merge")).run();
         assert_eq!(merge.code(), Some(0), "{}", merge.log());
         check::assert_identical(&self.rig.input, &merge.process().stdout_path());
@@ -320,11 +334,14 @@ enum Away {
 
 fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
     let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
     let Some(mut cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
     cluster.serve_in_part();
     let mut stage = Stage::start(&rig, &cluster, writers, seed);
     stage.wait_flow();
+    let begun = |count| count == PARTITIONS as f64;
+    stage.reader.wait_for_metric("reader_generations_total", begun);
     // The master that has the record with the names of contents, too.
     let master = cluster.owner(STREAM);
     let (dead, alive): (Vec<usize>, Vec<usize>) =
@@ -336,9 +353,15 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
             Away::Frozen => cluster.servers[server].freeze(),
         }
     }
-    // More than one round of all partitions.
-    let goal = len(&rig.input) + 2_000_000;
-    wait::progress_to(goal, || len(&rig.input)).unwrap();
+    let grow = || {
+        let goal = len(&rig.input) + 1_000_000;
+        wait::progress_to(goal, || len(&rig.input)).unwrap();
+    };
+    grow();
+    if away == Away::Killed || rng.bool() {
+        stage.restart_services();
+    }
+    grow();
     stage.end_growth();
     for &partition in &alive {
         wait::until("a partition that has its node is delivered to its end", || stage.has_all_of(partition));
@@ -370,6 +393,12 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
     }
     cluster.wait_complete();
     wait::until("the reader is ready again", || stage.reader.readyz().0 == 200);
+    let record = format!("{{{STREAM}}}:source");
+    let count = PARTITIONS.to_string();
+    wait::until("the record tells again how many partitions there are", || {
+        let told = cluster.servers[cluster.owner(STREAM)].call(&["HGET", &record, "partitions"]);
+        told != Value::Nil && told.text() == count
+    });
     stage.finish(&cluster);
 }
 
