@@ -87,7 +87,14 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
     let readers: Vec<_> =
         partitions.into_iter().map(|p| shared.reader(context.stream(&shared.args.service.stream, p))).collect();
     let shutdown = context.shutdown;
-    let work = futures_util::future::try_join_all(readers.into_iter().map(|(reader, connector)| reader.run(connector)));
+    let readers =
+        futures_util::future::try_join_all(readers.into_iter().map(|(reader, connector)| reader.run(connector)));
+    let work = async {
+        match &shared.roots {
+            Some(roots) => roots.beside(readers).await,
+            None => readers.await,
+        }
+    };
     let stop = async {
         shutdown.requested().await;
         tokio::time::sleep(DRAIN).await;

@@ -62,8 +62,9 @@ pub(crate) struct Next {
 impl Reader {
     /// Asks Redis what it holds, and opens the content at the position to go on from. Waits while there is no file.
     pub(crate) async fn resume(&mut self, connection: &mut Connection) -> Result<Cursor, Interrupt> {
-        if let Some(roots) = &self.roots {
-            roots.agree().await?;
+        let local = self.load_state()?;
+        if local.is_empty() {
+            self.agree().await?;
         }
         connection.send(&cmd("WATCH").arg(&self.keys.source)).await?;
         let (last_id, length) = match connection.send(&XInfoStream::new(&self.keys.stream)).await {
@@ -91,7 +92,6 @@ impl Reader {
         self.stream_len = length.unwrap_or(0);
         self.last_id = last_id;
 
-        let local = self.load_state()?;
         let redis_empty = redis.is_empty();
         let same_source = redis_empty || redis.shares(&local);
         let plan = View { redis, local: local.clone(), last_id, first_is_ours }.plan();
@@ -120,6 +120,15 @@ impl Reader {
             }
         };
         resumed.inspect(|cursor| self.tell(cursor))
+    }
+
+    /// Learns which contents other partitions know, before one is looked for. Who has begun one of this source can read that without them, so that a
+    /// node that is away holds up only who needs it.
+    pub(crate) async fn agree(&self) -> Result<(), Interrupt> {
+        match &self.roots {
+            Some(roots) => roots.agree().await,
+            None => Ok(()),
+        }
     }
 
     /// Says what is read; once, however often it is resumed.
@@ -237,6 +246,7 @@ impl Reader {
                 }
                 None => self.refuse_other_input(same_source)?,
             }
+            self.agree().await?;
             if let Some(cursor) = self.next_content(&generation, at.offset, None)? {
                 return Ok(cursor);
             }

@@ -8,11 +8,16 @@ use crate::content::Content;
 use crate::interrupt::Interrupt;
 use delivery::source::{Generation, Lineage, PARTITIONS_FIELD, begun_with, next_field, record_key};
 use resp::{Config, Connection, StreamId, Transaction, cmd};
-use service::Failure;
 use service::args::other_partitions;
+use service::{Failure, Stop};
 use std::cell::{Cell, RefCell};
-use tokio::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
 
+/// How often it is looked whether Redis still holds the record.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long the work waits for the first look, before it makes anything in Redis. The record's node may be away, and others not.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// How many contents are known here before the oldest are forgotten.
 const CONTENTS: usize = 1024;
 
@@ -31,6 +36,8 @@ pub(crate) struct Roots {
     contents: RefCell<Lineage>,
     /// Who has it asks.
     connection: Mutex<Option<Connection>>,
+    /// It was looked at once, whatever came of it.
+    looked: Notify,
 }
 
 impl Roots {
@@ -45,6 +52,39 @@ impl Roots {
             agreed: Cell::new(false),
             contents: RefCell::default(),
             connection: Mutex::new(None),
+            looked: Notify::new(),
+        }
+    }
+
+    /// Does `work` beside looking after the record: another number of partitions is refused, and what Redis has lost is put back.
+    pub(crate) async fn beside<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        let refused = self.look_after();
+        tokio::pin!(refused);
+        tokio::select! {
+            failure = &mut refused => return Err(failure.into()),
+            () = self.looked.notified() => {}
+            () = tokio::time::sleep(AT_ONCE) => {}
+        }
+        tokio::select! {
+            biased;
+            done = work => done,
+            failure = &mut refused => Err(failure.into()),
+        }
+    }
+
+    /// Ends only when the source was begun otherwise.
+    async fn look_after(&self) -> Failure {
+        loop {
+            let looked = async {
+                let mut held = self.connection.lock().await;
+                self.refresh(self.connect(&mut held).await?).await
+            };
+            // Whoever needs the record tells of everything else.
+            if let Err(Interrupt::Failure(failure)) = looked.await {
+                return failure;
+            }
+            self.looked.notify_one();
+            tokio::time::sleep(EVERY).await;
         }
     }
 
@@ -131,7 +171,9 @@ impl Roots {
             return Err(Interrupt::Failure(Failure::config(other_partitions(source, self.partitions, begun))));
         }
         let mut transaction = Transaction::new();
-        transaction.add(cmd("HSETNX").arg(record).arg(PARTITIONS_FIELD).arg(self.partitions.to_string()));
+        if !fields(&frame).any(|(name, _)| name == PARTITIONS_FIELD.as_bytes()) {
+            transaction.add(cmd("HSETNX").arg(record).arg(PARTITIONS_FIELD).arg(self.partitions.to_string()));
+        }
         {
             let mut contents = self.contents.borrow_mut();
             redis.iter().for_each(|content| contents.insert(content.clone()));
@@ -140,7 +182,9 @@ impl Roots {
                 transaction.add(self.set_next(before, content)?);
             }
         }
-        if connection.exec(&transaction).await?.is_none() {
+        if transaction.is_empty() {
+            connection.send(&cmd("UNWATCH")).await?;
+        } else if connection.exec(&transaction).await?.is_none() {
             return Err(Interrupt::Changed("another reader named a content"));
         }
         self.agreed.set(true);

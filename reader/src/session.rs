@@ -191,6 +191,7 @@ impl Reader {
                 // Nothing was ever sent of it, since it was empty: look at the path again.
                 return Err(Interrupt::Changed("the empty input was replaced"));
             };
+            self.agree().await?;
             let next = match self.look_for_next(&generation, cursor.frontier()) {
                 // A folder at the input's path, or a file without the right to read it: what is read now may still grow.
                 Err(Interrupt::Input(why)) => {
@@ -245,6 +246,7 @@ impl Reader {
             return Err(Interrupt::Changed("the input was truncated, a copy of it is left"));
         }
         let finished = (cursor.len <= offset).then_some(end);
+        self.agree().await?;
         match self.next_content(&generation, end, finished)? {
             Some(next) => Ok(Idle::Next(Box::new(next))),
             None => {

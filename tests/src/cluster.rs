@@ -97,6 +97,35 @@ impl Cluster {
         })
     }
 
+    /// The other server of a pair, of which one is the master and one its replica.
+    #[must_use]
+    pub const fn partner(&self, server: usize) -> usize {
+        (server + MASTERS) % (2 * MASTERS)
+    }
+
+    /// The masters, of each pair the one that is it now.
+    #[must_use]
+    pub fn masters(&self) -> [usize; MASTERS] {
+        std::array::from_fn(|pair| {
+            let is_master = |server: &usize| self.servers[*server].role().as_deref() == Some("master");
+            wait::within(wait::SOON, "a pair has a master", || [pair, self.partner(pair)].into_iter().find(is_master))
+        })
+    }
+
+    /// Waits until the replica of a master that is gone has taken its place; which one that is.
+    pub fn wait_replaced(&self, master: usize) -> usize {
+        let replica = self.partner(master);
+        wait::until("the replica takes its place", || self.servers[replica].role().as_deref() == Some("master"));
+        replica
+    }
+
+    /// From now on slots are served while others have nobody.
+    pub fn serve_in_part(&self) {
+        for server in &self.servers {
+            server.config_set("cluster-require-full-coverage", "no");
+        }
+    }
+
     /// The slot of a key.
     #[must_use]
     pub fn slot(&self, key: &str) -> String {
@@ -135,10 +164,16 @@ impl Cluster {
     /// Moves all slots of a master to another, as `redis-cli --cluster reshard` does it. Whether there is a `redis-cli`.
     #[must_use]
     pub fn reshard(&self, from: usize, to: usize) -> bool {
+        self.reshard_some(from, to, SLOTS / MASTERS)
+    }
+
+    /// As [`Self::reshard`], for the first `slots` of them.
+    #[must_use]
+    pub fn reshard_some(&self, from: usize, to: usize, slots: usize) -> bool {
         let entry = format!("127.0.0.1:{}", self.servers[from].port());
         let mut cli = Command::new("redis-cli");
         cli.args(["--cluster", "reshard", &entry, "--cluster-from", &self.ids[from], "--cluster-to", &self.ids[to]]);
-        cli.args(["--cluster-slots", &(SLOTS / MASTERS).to_string(), "--cluster-yes"]);
+        cli.args(["--cluster-slots", &slots.to_string(), "--cluster-yes"]);
         match cli.output() {
             Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return false,

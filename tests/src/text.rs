@@ -89,6 +89,12 @@ pub fn numbered(numbers: Range<u64>, seed: u64) -> Vec<u8> {
     out
 }
 
+/// How many whole lines these are.
+#[must_use]
+pub fn lines_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
+}
+
 /// The number of a line that [`numbered`] made.
 #[must_use]
 pub fn number_of(line: &[u8]) -> Option<u64> {

@@ -20,6 +20,10 @@ pub(crate) struct ChaosArgs {
     /// Length of a round in seconds; each round begins with new files
     #[arg(long, default_value_t = 30.0, value_parser = positive)]
     round: f64,
+
+    /// Partitions in a Redis Cluster, whose masters fail
+    #[arg(long)]
+    cluster: bool,
 }
 
 fn positive(text: &str) -> std::result::Result<f64, String> {
@@ -36,6 +40,9 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<()> {
     let mut command = cargo::command(&["run", "--quiet", "--release", "--package", "e2e", "--bin", "chaos", "--"])?;
     command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
     command.arg("--minutes").arg(args.minutes.to_string()).arg("--round").arg(args.round.to_string());
+    if args.cluster {
+        command.arg("--cluster");
+    }
     match args.seed {
         Some(seed) => command.arg("--seed").arg(seed.to_string()),
         None => command.env_remove("SEED"),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use e2e::chaos::{self, Plan};
+use e2e::chaos::{self, ClusterPlan, Plan};
 
 /// Random faults of reader, writers, Redis and the network while a file grows; then the output must be the input
 #[derive(Debug, Parser)]
@@ -20,6 +20,10 @@ struct Args {
     /// Length of a round in seconds; each round begins with new files
     #[arg(long, default_value_t = 30.0)]
     round: f64,
+
+    /// Partitions in a Redis Cluster, whose masters fail
+    #[arg(long)]
+    cluster: bool,
 }
 
 fn main() -> ExitCode {
@@ -29,16 +33,26 @@ fn main() -> ExitCode {
     let mut seed = first;
     while Instant::now() < end || seed == first {
         let time = Duration::from_secs_f64(args.round).min(end.saturating_duration_since(Instant::now()));
-        let plan = Plan::of_seed(seed, time);
-        println!("{plan}");
-        match chaos::run(plan) {
+        match round(args.cluster, seed, time) {
             Ok(report) => println!("{report}"),
             Err(wrong) => {
-                println!("{wrong}\nagain: SEED={seed} cargo xtask chaos");
+                let cluster = if args.cluster { " --cluster" } else { "" };
+                println!("{wrong}\nagain: SEED={seed} cargo xtask chaos{cluster}");
                 return ExitCode::FAILURE;
             }
         }
         seed += 1;
     }
     ExitCode::SUCCESS
+}
+
+fn round(cluster: bool, seed: u64, time: Duration) -> Result<String, String> {
+    if cluster {
+        let plan = ClusterPlan::of_seed(seed, time);
+        println!("{plan}");
+        return chaos::run_in_cluster(plan)?.ok_or_else(|| "the server is too old".to_owned());
+    }
+    let plan = Plan::of_seed(seed, time);
+    println!("{plan}");
+    chaos::run(plan)
 }

@@ -1,5 +1,6 @@
 //! Random faults of everything at once, then the check.
 
+mod cluster;
 mod fault;
 mod source;
 mod stage;
@@ -7,6 +8,8 @@ mod stage;
 use std::fmt;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
+
+pub use cluster::{ClusterPlan, run_in_cluster};
 
 use crate::redis::Persistence;
 use crate::{check, wait};

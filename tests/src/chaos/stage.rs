@@ -13,7 +13,7 @@ use crate::service::{Launch, Service};
 use crate::wait;
 
 /// Bytes a second by which the input grows.
-const RATE: f64 = 2_000_000.0;
+pub(super) const RATE: f64 = 2_000_000.0;
 
 pub(super) struct Stage {
     // In the order in which they are to end.
@@ -170,12 +170,7 @@ impl Stage {
 
     /// All outputs in the order of the source.
     pub(super) fn merge(&self) -> Result<PathBuf, String> {
-        let merge = self.rig.command(Program::Writer).word("merge");
-        let mut merge = self.outputs().iter().fold(merge, |merge, path| merge.word("--output").word(path)).run();
-        match merge.code() {
-            Some(0) => Ok(merge.process().stdout_path()),
-            code => Err(format!("writer merge ended with {code:?}: {}", merge.log())),
-        }
+        merge(&self.rig, &self.outputs())
     }
 
     pub(super) fn keep(&mut self) -> PathBuf {
@@ -183,13 +178,28 @@ impl Stage {
     }
 
     pub(super) fn logs(&self) -> String {
-        let tail = |(name, service): (&str, &Service)| {
-            let log = service.log();
-            let lines: Vec<&str> = log.lines().collect();
-            format!("--- {name}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
-        };
         let writers = self.writers.iter().map(|writer| ("writer", &writer.service));
-        [("reader", &self.reader.service)].into_iter().chain(writers).map(tail).collect::<Vec<_>>().join("\n")
+        logs([("reader", &self.reader.service)].into_iter().chain(writers))
+    }
+}
+
+/// The last lines of what services said.
+pub(super) fn logs<'a>(services: impl Iterator<Item = (&'a str, &'a Service)>) -> String {
+    let tail = |(name, service): (&str, &Service)| {
+        let log = service.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("--- {name}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
+    };
+    services.map(tail).collect::<Vec<_>>().join("\n")
+}
+
+/// These outputs in the order of the source.
+pub(super) fn merge(rig: &Rig, outputs: &[PathBuf]) -> Result<PathBuf, String> {
+    let merge = rig.command(Program::Writer).word("merge");
+    let mut merge = outputs.iter().fold(merge, |merge, path| merge.word("--output").word(path)).run();
+    match merge.code() {
+        Some(0) => Ok(merge.process().stdout_path()),
+        code => Err(format!("writer merge ended with {code:?}: {}", merge.log())),
     }
 }
 
@@ -197,7 +207,7 @@ fn output(rig: &Rig, nth: usize) -> PathBuf {
     rig.folder.join(&format!("out/output-{nth}.txt"))
 }
 
-fn none(service: &mut Service, name: &str) -> Result<(), String> {
+pub(super) fn none(service: &mut Service, name: &str) -> Result<(), String> {
     match service.metric(name) {
         0.0 => Ok(()),
         bytes => Err(format!("{name} is {bytes}, although nothing was lost")),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::Persistence;
-use e2e::chaos::{Plan, run};
+use e2e::chaos::{ClusterPlan, Plan, run, run_in_cluster};
 
 fn survives(change: impl FnOnce(Plan) -> Plan) {
     let plan = Plan::of_seed(e2e::seed() & !7, Duration::from_secs(15));
@@ -31,4 +31,12 @@ fn everything_fails_at_random_moments_while_the_input_is_rotated() {
 #[test]
 fn everything_fails_at_random_moments_with_three_writers() {
     survives(|plan| Plan { writers: 3, ..plan });
+}
+
+#[test]
+fn a_cluster_fails_at_random_moments_under_partitions() {
+    match run_in_cluster(ClusterPlan::of_seed(e2e::seed(), Duration::from_secs(15))) {
+        Ok(report) => println!("{}", report.unwrap_or_default()),
+        Err(wrong) => panic!("{wrong}"),
+    }
 }

@@ -22,6 +22,7 @@ mod once;
 mod output;
 mod page;
 mod partitioned_writer;
+mod partitions_cluster;
 mod readme;
 mod restart;
 mod rotate;
