@@ -4,13 +4,12 @@ use crate::backlog;
 use crate::batch::Batch;
 use crate::failpoint;
 use crate::group::Group;
-use crate::names;
-use crate::run::Ended;
+use crate::run::{Ended, Lane};
+use crate::totals::Totals;
 use crate::trim::needed_from;
-use metrics::gauge;
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
-use service::{Connector, Context, Health, Member, ServerWatch, Shutdown, Stop};
+use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,8 +41,11 @@ pub(crate) struct Acknowledge<'a> {
     backoff: Backoff,
     health: &'a Health,
     shutdown: &'a Shutdown,
-    /// What Redis says of itself, for the status page.
-    server: ServerWatch,
+    /// What Redis says of itself, for the status page, which shows one server.
+    server: Option<ServerWatch>,
+    totals: &'a Totals,
+    /// Which of the partitions in `totals` it is.
+    lane: usize,
     others: Rc<Cell<bool>>,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
@@ -53,16 +55,19 @@ pub(crate) struct Acknowledge<'a> {
 }
 
 impl<'a> Acknowledge<'a> {
-    /// The stage for this group. `others` is told whether others get entries too.
-    pub(crate) fn new(group: &'a Group, context: &'a Context, others: Rc<Cell<bool>>) -> Self {
+    /// The stage for this partition, the first of which tells about its server. `others` is told whether others get entries too.
+    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, others: Rc<Cell<bool>>) -> Self {
+        let health = &lane.stream.health;
         Self {
-            group,
-            connector: context.connector.clone(),
+            group: &lane.group,
+            connector: lane.stream.connector.clone(),
             connection: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
-            health: &context.health,
-            server: ServerWatch::new(context.health.clone()),
-            shutdown: &context.shutdown,
+            health,
+            server: (lane.nth == 0).then(|| ServerWatch::new(health.clone())),
+            shutdown,
+            totals,
+            lane: lane.nth,
             others,
             trim_at: None,
             trimmed_at: Instant::now(),
@@ -73,7 +78,7 @@ impl<'a> Acknowledge<'a> {
     /// Acknowledges what was committed, until nothing more comes.
     pub(crate) async fn run(
         &mut self,
-        mut committed: mpsc::Receiver<Batch>,
+        mut committed: mpsc::UnboundedReceiver<Batch>,
         give_back: mpsc::UnboundedSender<Batch>,
     ) -> Result<(), Ended> {
         let mut ticks = tokio::time::interval(MEASURE);
@@ -128,7 +133,7 @@ impl<'a> Acknowledge<'a> {
     }
 
     async fn look_after_group(&mut self, measure: bool) -> Result<(), Ended> {
-        let (group, others, health) = (self.group, self.others.clone(), self.health);
+        let (group, health) = (self.group, self.health);
         let trim = self.trim_at.take().is_some();
         self.trimmed_at = Instant::now();
         // The group is created again by the stage that reads.
@@ -146,17 +151,50 @@ impl<'a> Acknowledge<'a> {
         }
         if measure {
             self.connection().await?;
-            let (Some(connection), server) = (&mut self.connection, &mut self.server) else { return Ok(()) };
-            let done = async {
-                self::measure(connection, group, &others, health).await?;
-                server.ask(connection);
-                server.hear(connection).await
-            };
-            match done.await {
-                Ok(_) => health.redis_works(MEASURING),
+            match self.measure().await {
+                Ok(()) => health.redis_works(MEASURING),
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return self.lost(MEASURING, &error).await,
             }
+        }
+        Ok(())
+    }
+
+    /// On the connection that there is: measures the group's backlog, and asks the server about itself.
+    async fn measure(&mut self) -> Result<(), Error> {
+        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        let mut measured = self.measure_on(&mut connection).await;
+        if let Some(server) = self.server.as_mut().filter(|_| measured.is_ok()) {
+            server.ask(&mut connection);
+            measured = server.hear(&mut connection).await;
+        }
+        self.connection = Some(connection);
+        measured
+    }
+
+    /// Measures the group's backlog, and looks who else is in it.
+    async fn measure_on(&self, connection: &mut Connection) -> Result<(), Error> {
+        let group = self.group;
+        let mut questions = Pipeline::new();
+        let groups = questions.add(group.ask_groups());
+        let length = questions.add(XLen::new(&group.stream));
+        let consumers = questions.add(group.ask_consumers());
+        let mut replies = connection.run(&questions).await?;
+        let (groups, length) = (replies.take(groups)?, replies.take(length)?);
+        let consumers = replies.take(consumers)?;
+        self.others.set(!group.is_alone(&consumers));
+        self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
+        self.totals.update(self.lane, |one| one.length = length);
+        if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
+            let last = match ours.lag {
+                Some(_) => None,
+                None => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
+            };
+            let lag = backlog::lag(ours, length, last);
+            self.totals.update(self.lane, |one| (one.lag, one.pending) = (lag, ours.pending));
+            let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
+            let oldest = oldest.first().map_or(Duration::ZERO, |entry| entry.idle);
+            self.totals.update(self.lane, |one| one.oldest = oldest);
         }
         Ok(())
     }
@@ -168,7 +206,7 @@ impl<'a> Acknowledge<'a> {
             Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => return Ok(()),
             trimmed => trimmed?,
         }
-        measure(connection, group, &self.others, self.health).await?;
+        self.measure_on(connection).await?;
         // A consumer that is deleted takes what it has pending with it, so nothing may be delivered to it between the question and the
         // deletion: an entry that is added changes the stream.
         let mut leaving = Transaction::new();
@@ -246,43 +284,13 @@ async fn trim_acknowledged(connection: &mut Connection, group: &Group) -> Result
     Ok(())
 }
 
-/// Measures the group's backlog, and looks who else is in it.
-async fn measure(
-    connection: &mut Connection,
-    group: &Group,
-    others: &Cell<bool>,
-    health: &Health,
-) -> Result<(), Error> {
-    let mut questions = Pipeline::new();
-    let groups = questions.add(group.ask_groups());
-    let length = questions.add(XLen::new(&group.stream));
-    let consumers = questions.add(group.ask_consumers());
-    let mut replies = connection.run(&questions).await?;
-    let (groups, length) = (replies.take(groups)?, replies.take(length)?);
-    let consumers = replies.take(consumers)?;
-    others.set(!group.is_alone(&consumers));
-    health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
-    gauge!(names::LENGTH).set(length as f64);
-    if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
-        let last = match ours.lag {
-            Some(_) => None,
-            None => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
-        };
-        let lag = backlog::lag(ours, length, last);
-        gauge!(names::LAG).set(lag as f64);
-        gauge!(names::PENDING).set(ours.pending as f64);
-        gauge!(names::BACKLOG).set((lag + ours.pending) as f64);
-        let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
-        gauge!(names::OLDEST_PENDING).set(oldest.first().map_or(0.0, |entry| entry.idle.as_secs_f64()));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::args::Args;
+    use crate::names;
     use clap::Parser as _;
+    use delivery::partition::Partition;
     use e2e::{Persistence, RedisServer};
     use resp::Config;
     use resp::streams::{GroupFrom, XAdd, XReadGroup};
@@ -306,10 +314,12 @@ mod tests {
             connection.send(&XAdd::new("s", id, &[("line", "x")])).await.unwrap();
             connection.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
             context.shutdown.request();
-            let (to_acknowledge, committed) = mpsc::channel(1);
-            to_acknowledge.send(Batch { ids: vec![id], ..Batch::default() }).await.unwrap();
+            let (to_acknowledge, committed) = mpsc::unbounded_channel();
+            to_acknowledge.send(Batch { ids: vec![id], ..Batch::default() }).unwrap();
             drop(to_acknowledge);
-            let mut stage = Acknowledge::new(&group, &context, Rc::default());
+            let lane = Lane { nth: 0, stream: context.stream("s", Partition::WHOLE), group: group.clone() };
+            let totals = Totals::new(&[Partition::WHOLE]);
+            let mut stage = Acknowledge::new(&lane, &context.shutdown, &totals, Rc::default());
             stage.run(committed, mpsc::unbounded_channel().0).await.unwrap();
             Ok::<(), service::Failure>(())
         });

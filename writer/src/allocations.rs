@@ -4,6 +4,7 @@ use crate::args::Args;
 use crate::batch::Batch;
 use crate::{args, names, output, run};
 use clap::Parser as _;
+use delivery::partition::Partition;
 use e2e::{Persistence, RedisServer};
 use resp::streams::XAdd;
 use resp::{Config, Connection, Pipeline, StreamId, cmd};
@@ -42,8 +43,9 @@ fn allocations(folder: &Path, url: &str) -> u64 {
     let about =
         service::About { name: "writer", version: "", flow: String::new(), metrics: names::ALL, series: names::SERIES };
     let counted = allocation_counter::measure(|| {
-        let code =
-            service::run(about, &args.service, async |context| run::run(&args.service, &args.writer, context).await);
+        let code = service::run(about, &args.service, async |context| {
+            run::run(&args.service, &args.writer, &[Partition::WHOLE], context).await
+        });
         assert_eq!(code, ExitCode::SUCCESS);
     });
     let written = std::fs::metadata(output).unwrap().len();

@@ -1,6 +1,8 @@
 //! Flags and environment.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use delivery::partition::Partition;
+use service::Failure;
 use service::args::ServiceArgs;
 use service::manuals::Shell;
 use std::path::PathBuf;
@@ -35,6 +37,10 @@ pub(crate) struct WriterArgs {
     #[arg(long, env, help_heading = "Output", value_name = "FILE", default_value = "/data/output.txt")]
     pub(crate) output: PathBuf,
 
+    /// Which partitions this writer takes: numbers from 0 (0,2), or the name of a StatefulSet's pod, which ends in one (writer-2) [default: all of them]
+    #[arg(long, env, help_heading = "Output", value_name = "NUMBER", value_delimiter = ',', value_parser = partition)]
+    pub(crate) partition: Vec<u32>,
+
     /// The consumer group; writers of one group share the stream
     #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
     pub(crate) group: String,
@@ -50,6 +56,26 @@ pub(crate) struct WriterArgs {
     /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
     #[arg(long, env, help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
+}
+
+impl WriterArgs {
+    /// The partitions that this writer takes, in order, each once.
+    pub(crate) fn partitions(&self, service: &ServiceArgs) -> Result<Vec<Partition>, Failure> {
+        let count = service.partitions;
+        if self.partition.is_empty() {
+            return Ok(Partition::all(count).collect());
+        }
+        let mut asked = self.partition.clone();
+        asked.sort_unstable();
+        asked.dedup();
+        let allowed = if count == 1 { "0".to_owned() } else { format!("0 to {}", count - 1) };
+        let taken = asked.into_iter().map(|index| {
+            Partition::new(index, count).ok_or_else(|| {
+                Failure::config(format!("--partition {index}: --partitions is {count}; allowed: {allowed}"))
+            })
+        });
+        taken.collect()
+    }
 }
 
 /// When written lines are made durable.
@@ -127,6 +153,18 @@ fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed: a name of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// A number, or a name that ends in one, as the pods of a StatefulSet have it.
+fn partition(text: &str) -> Result<u32, String> {
+    let number = match text.rsplit_once('-') {
+        // `0-2` and `-1` are no such names.
+        Some((name, number)) if !name.bytes().all(|byte| byte.is_ascii_digit()) => number,
+        _ => text,
+    };
+    number.parse().ok().filter(|_| number.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(|| {
+        "allowed: whole numbers from 0, such as 0 or 0,2, or a name that ends in one, such as writer-2".to_owned()
+    })
+}
+
 fn claim_idle(text: &str) -> Result<ClaimIdle, String> {
     if text == "off" {
         return Ok(ClaimIdle(None));
@@ -159,6 +197,39 @@ mod tests {
         assert_eq!(idle("off"), Ok(None));
         for wrong in ["", "5", "s", "0s", "-1s", "5 s", "99999999999999999999h", "1.5h"] {
             assert!(idle(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn taken(flags: &[&str]) -> Result<Vec<u32>, String> {
+        let args: Args = service::args::parse_from(std::iter::once("writer").chain(flags.iter().copied()))
+            .map_err(|error| format!("{error:?}"))?;
+        let partitions = args.writer.partitions(&args.service).map_err(|failure| {
+            assert_eq!(failure.code(), 2);
+            failure.to_string()
+        })?;
+        assert!(partitions.iter().all(|partition| partition.count() == args.service.partitions));
+        Ok(partitions.into_iter().map(Partition::index).collect())
+    }
+
+    #[test]
+    fn all_partitions_are_taken_unless_some_are_named() {
+        assert_eq!(taken(&[]), Ok(vec![0]));
+        assert_eq!(taken(&["--partition", "0"]), Ok(vec![0]));
+        assert_eq!(taken(&["--partitions", "3"]), Ok(vec![0, 1, 2]));
+        assert_eq!(taken(&["--partitions", "3", "--partition", "2,0"]), Ok(vec![0, 2]));
+        assert_eq!(taken(&["--partitions", "3", "--partition", "1", "--partition", "0,1"]), Ok(vec![0, 1]));
+        assert_eq!(taken(&["--partitions", "3", "--partition", "line-writer-2"]), Ok(vec![2]));
+    }
+
+    #[test]
+    fn a_partition_that_there_is_not_is_refused() {
+        let allowed = |partition, count| taken(&["--partitions", count, "--partition", partition]).unwrap_err();
+        assert_eq!(allowed("3", "3"), "--partition 3: --partitions is 3; allowed: 0 to 2");
+        assert_eq!(allowed("0,writer-7", "2"), "--partition 7: --partitions is 2; allowed: 0 to 1");
+        assert_eq!(allowed("1", "1"), "--partition 1: --partitions is 1; allowed: 0");
+        for wrong in ["-1", "0-2", "+1", "writer", "writer-", "writer-+1", "0,", "1.5", "99999999999"] {
+            let error = taken(&["--partitions", "3", &format!("--partition={wrong}")]).unwrap_err();
+            assert!(error.contains("allowed: whole numbers from 0"), "{wrong}: {error}");
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Run {
 /// What is written and acknowledged together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
+    /// Which of this process's partitions it is of, counted from 0.
+    pub(crate) lane: usize,
     /// The bytes of all runs, one behind the other.
     pub(crate) data: Vec<u8>,
     /// What the bytes are.
@@ -32,6 +34,11 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// An empty one for this partition.
+    pub(crate) fn of(lane: usize) -> Self {
+        Self { lane, ..Self::default() }
+    }
+
     /// Appends a run's first or further bytes: the bytes themselves are in `data` already.
     pub(crate) fn extend(&mut self, root: u64, span: Span, lines: u64) {
         match self.runs.last_mut() {

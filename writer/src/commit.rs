@@ -71,11 +71,12 @@ impl<'a> Commit<'a> {
         self.output.map(|output| output.held())
     }
 
-    /// Commits what is handed over, until nobody hands over any more.
+    /// Commits what is handed over, until nobody hands over any more. What is committed goes to the stage that acknowledges it, of which each
+    /// partition has one.
     pub(crate) async fn run(
         &mut self,
         mut handed: mpsc::Receiver<Handed>,
-        to_acknowledge: mpsc::Sender<Batch>,
+        to_acknowledge: Vec<mpsc::UnboundedSender<Batch>>,
     ) -> Result<(), Ended> {
         let mut ticks = tokio::time::interval(TEND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -116,8 +117,10 @@ impl<'a> Commit<'a> {
             batch.release_data();
             drop(busy);
             self.health.progress();
-            if to_acknowledge.send(batch).await.is_err() {
-                return Ok(());
+            // Never waits, so that no partition waits for another one's Redis; there are only so many batches of each. When nobody takes it, that
+            // partition's part of the work has ended, and it comes again.
+            if let Some(to_acknowledge) = to_acknowledge.get(batch.lane) {
+                let _ = to_acknowledge.send(batch);
             }
         }
         self.insist(Batch::default(), |output, _| output.finish()).await?;

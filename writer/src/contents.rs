@@ -1,8 +1,9 @@
 //! From entries to bytes of contents: what is new is taken into the batch, what is held is not.
 
 use crate::batch::Batch;
-use crate::gaps::{Gap, GapWatch};
-use delivery::entry::{Field, Piece, Span};
+use crate::gaps::{Gap, GapWatch, missing_of};
+use delivery::entry::{self, Field, Piece, Span};
+use delivery::partition::Partition;
 use delivery::ranges::RangeSet;
 use delivery::source::{Lineage, Position};
 use memchr::memchr_iter;
@@ -16,7 +17,7 @@ pub(crate) enum Taken {
     New,
     /// All of its bytes are held already.
     Held,
-    /// None of ours: no field of ours, or more bytes than there are before its end.
+    /// None of ours: no fields of ours, or more bytes than there are before its end.
     Foreign,
     /// Its generation is not known.
     Unknown,
@@ -42,10 +43,12 @@ struct Open {
     came: Came,
 }
 
-/// What this writer holds of which contents.
+/// What this writer holds of which contents, as far as the entries of one partition are concerned.
 #[derive(Debug)]
 pub(crate) struct Contents {
+    partition: Partition,
     lineage: Lineage,
+    /// Bytes of other partitions that were stepped over count as held, too: that is one range a content, and not one a block.
     held: BTreeMap<u64, RangeSet>,
     open: Option<Open>,
     watch: GapWatch,
@@ -55,13 +58,14 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Those of an output that holds these ranges.
-    pub(crate) fn new(held: BTreeMap<u64, RangeSet>) -> Self {
+    /// Those of an output that holds these ranges, of the entries of this partition.
+    pub(crate) fn new(partition: Partition, held: BTreeMap<u64, RangeSet>) -> Self {
         Self {
+            partition,
             lineage: Lineage::default(),
             held,
             open: None,
-            watch: GapWatch::new(),
+            watch: GapWatch::new(partition),
             gaps: Vec::new(),
             noticed: BTreeMap::new(),
         }
@@ -114,16 +118,34 @@ impl Contents {
             batch.extend(open.root, piece.span, piece.field.lines(payload));
             return Taken::New;
         }
-        self.take_elsewhere(id, &piece, came, batch)
+        self.take_elsewhere(id, &piece, piece.span.start, came, batch)
     }
 
-    fn take_elsewhere(&mut self, id: StreamId, piece: &Piece<'_>, came: Came, batch: &mut Batch) -> Taken {
+    /// As [`take`](Self::take), for an entry whose second field holds where the one before it ended.
+    pub(crate) fn take_after(
+        &mut self,
+        id: StreamId,
+        (field, payload): (&[u8], &[u8]),
+        after: &[u8],
+        came: Came,
+        batch: &mut Batch,
+    ) -> Taken {
+        let after = entry::after(after);
+        match Piece::new(field, payload, id.seq).zip(after).filter(|(piece, after)| *after <= piece.span.start) {
+            Some((piece, after)) => self.take_elsewhere(id, &piece, after, came, batch),
+            None if self.root_of(id.ms).is_some() => Taken::Foreign,
+            None => Taken::Unknown,
+        }
+    }
+
+    fn take_elsewhere(&mut self, id: StreamId, piece: &Piece<'_>, after: u64, came: Came, batch: &mut Batch) -> Taken {
         let Some(root) = self.root_of(id.ms) else { return Taken::Unknown };
         self.close();
         if came == Came::New {
-            self.watch.step(&self.lineage, &self.held, id.ms, &piece.span, &mut self.gaps);
+            self.watch.step(&self.lineage, &self.held, id.ms, &(after..piece.span.end), &mut self.gaps);
         }
         let held = self.held.entry(root).or_default();
+        held.insert(after..piece.span.start);
         let holes: Vec<Span> = held.missing(piece.span.clone()).collect();
         for hole in &holes {
             let before = batch.data.len();
@@ -155,7 +177,8 @@ impl Contents {
         let before = self.held.get(&root).and_then(|held| held.iter().take_while(|range| range.start < end).last());
         let from = before.map_or_else(|| self.lineage.get(id.ms).map_or(0, |g| g.start), |range| range.end);
         if from < end {
-            self.gaps.push(Gap { root, span: from..end });
+            let missing = missing_of(self.partition, None, from..end);
+            self.gaps.extend(missing.map(|span| Gap { root, span }));
         }
     }
 
@@ -245,9 +268,23 @@ mod tests {
     fn contents(held: &[(u64, Span)]) -> Contents {
         let mut map: BTreeMap<u64, RangeSet> = BTreeMap::new();
         held.iter().for_each(|(root, span)| map.entry(*root).or_default().insert(span.clone()));
-        let mut contents = Contents::new(map);
+        let mut contents = Contents::new(Partition::WHOLE, map);
         contents.learn(&lineage(&[(5, 5), (6, 5)]));
         contents
+    }
+
+    const BLOCK: u64 = delivery::partition::SMALL;
+
+    /// Of a new group's second partition of three.
+    fn second_of_three() -> Contents {
+        let mut contents = Contents::new(Partition::new(1, 3).unwrap(), BTreeMap::new());
+        contents.learn(&lineage(&[(5, 5)]));
+        contents.watch_from(StreamId::ZERO);
+        contents
+    }
+
+    fn take_after(contents: &mut Contents, batch: &mut Batch, seq: u64, payload: &[u8], after: &str) -> Taken {
+        contents.take_after(StreamId { ms: 5, seq }, (b"lines", payload), after.as_bytes(), Came::New, batch)
     }
 
     fn take(contents: &mut Contents, batch: &mut Batch, ms: u64, seq: u64, field: &str, payload: &str) -> Taken {
@@ -332,5 +369,55 @@ mod tests {
         contents.take(StreamId { ms: 5, seq: 26 }, b"line", b"abc", Came::Again, &mut batch);
         contents.deleted(StreamId { ms: 5, seq: 30 });
         assert_eq!(contents.take_gaps(), [Gap { root: 5, span: 26..30 }]);
+    }
+
+    #[test]
+    fn a_step_is_no_gap_and_costs_no_memory() {
+        let (mut contents, mut batch) = (second_of_three(), Batch::default());
+        let block = vec![b'\n'; BLOCK as usize];
+        for nth in 0..50 {
+            let start = (1 + 3 * nth) * BLOCK;
+            let after = if nth == 0 { 0 } else { start - 2 * BLOCK };
+            assert_eq!(take_after(&mut contents, &mut batch, start + 1, &block[..1], &after.to_string()), Taken::New);
+            assert_eq!(take(&mut contents, &mut batch, 5, start + BLOCK, "lines", str(&block[1..])), Taken::New);
+        }
+        contents.close();
+        let end = 149 * BLOCK;
+        contents.ended_at(StreamId { ms: 5, seq: end });
+        assert_eq!(contents.take_gaps(), []);
+        assert_eq!(batch.runs.len(), 50, "what is written is exact");
+        assert!(batch.runs.iter().all(|run| run.span.start % (3 * BLOCK) == BLOCK && run.lines == BLOCK));
+        assert_eq!(contents.held[&5].iter().collect::<Vec<_>>(), [0..end]);
+        assert_eq!(take_after(&mut contents, &mut batch, BLOCK + 1, &block[..1], "0"), Taken::Held, "delivered again");
+    }
+
+    fn str(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_missing_entry_before_a_step_is_a_gap() {
+        let (mut contents, mut batch) = (second_of_three(), Batch::default());
+        assert_eq!(take_after(&mut contents, &mut batch, BLOCK + 4, b"abc\n", "0"), Taken::New);
+        let (start, after) = (4 * BLOCK + 20, 2 * BLOCK + 5);
+        assert_eq!(take_after(&mut contents, &mut batch, start + 4, b"def\n", &after.to_string()), Taken::New);
+        assert_eq!(contents.take_gaps(), [Gap { root: 5, span: BLOCK + 4..2 * BLOCK }]);
+        assert_eq!(contents.held[&5].iter().collect::<Vec<_>>(), [0..BLOCK + 4, after..start + 4]);
+        contents.deleted(StreamId { ms: 5, seq: 7 * BLOCK + 9 });
+        let spans: Vec<_> = contents.take_gaps().into_iter().map(|gap| gap.span).collect();
+        assert_eq!(spans, [start + 4..5 * BLOCK, 7 * BLOCK..7 * BLOCK + 9], "not what others have between them");
+    }
+
+    #[test]
+    fn who_says_the_impossible_of_the_entry_before_is_foreign() {
+        let (mut contents, mut batch) = (second_of_three(), Batch::default());
+        for after in ["", "x", "-1", "1.5", "65537", "99999999999999999999"] {
+            let taken = take_after(&mut contents, &mut batch, BLOCK + 4, b"abc\n", after);
+            assert_eq!(taken, Taken::Foreign, "{after}");
+        }
+        let unknown = StreamId { ms: 9, seq: BLOCK + 4 };
+        let taken = contents.take_after(unknown, (b"lines", b"abc\n"), b"0", Came::New, &mut batch);
+        assert_eq!(taken, Taken::Unknown);
+        assert!(batch.is_empty() && contents.take_gaps().is_empty());
     }
 }

@@ -4,12 +4,14 @@
 //! way before the reply to this one is looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
 
+use crate::agreement::Agreement;
 use crate::batch::{Batch, KEEP_CAPACITY};
 use crate::contents::{Came, Contents, Taken};
 use crate::gap_log::GapLog;
 use crate::group::{Group, lineage};
 use crate::names;
 use crate::run::{Ended, Handed};
+use delivery::entry::AFTER;
 use metrics::counter;
 use resp::streams::{EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId};
@@ -43,6 +45,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) connector: Connector,
     pub(crate) health: &'a Health,
     pub(crate) shutdown: &'a Shutdown,
+    /// With how many partitions the source was begun, when its record beside this stream is to say that.
+    pub(crate) agreement: Option<&'a Agreement>,
     /// What is held, batches that are under way included.
     pub(crate) contents: Contents,
     /// What was taken and not handed over yet. It counts as held, so it outlives the connection that it came from.
@@ -51,10 +55,13 @@ pub(crate) struct Fetch<'a> {
     pub(crate) others: Rc<Cell<bool>>,
     pub(crate) once: bool,
     pub(crate) claim_idle: Option<Duration>,
-    /// One permit: the disk has nothing to do.
+    /// One permit: the disk has nothing to do. All partitions share it.
     pub(crate) disk: Arc<Semaphore>,
     pub(crate) to_commit: mpsc::Sender<Handed>,
+    /// The batches that may be filled next. There are only so many, so that who cannot acknowledge does not go on for ever.
     pub(crate) empty: mpsc::UnboundedReceiver<Batch>,
+    /// One that was taken from there and not filled yet.
+    pub(crate) spare: Option<Batch>,
 }
 
 /// Why a session with Redis ended.
@@ -73,6 +80,12 @@ impl From<Error> for Broken {
         let is_gone = error.kind() == ErrorKind::NoGroup
             || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
+    }
+}
+
+impl From<Failure> for Broken {
+    fn from(failure: Failure) -> Self {
+        Self::Ended(failure.into())
     }
 }
 
@@ -137,17 +150,27 @@ impl Fetch<'_> {
             return Ok(());
         }
         let is_large = self.batch.data.len() >= BATCH_BYTES || self.batch.ids.len() >= BATCH_ENTRIES;
+        let can_wait = !now && !is_large;
+        // First what only this partition waits for, then what others wait for, too.
+        let next = match self.spare.take().or_else(|| self.empty.try_recv().ok()) {
+            Some(next) => next,
+            None if can_wait => return Ok(()),
+            None => self.empty.recv().await.ok_or(SHUTDOWN)?,
+        };
         let idle = match self.disk.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) if !now && !is_large => return Ok(()),
+            Err(_) if can_wait => {
+                self.spare = Some(next);
+                return Ok(());
+            }
             Err(_) => self.disk.clone().acquire_owned().await.map_err(|_| SHUTDOWN)?,
         };
-        let next = self.empty.try_recv().unwrap_or_default();
         let batch = std::mem::replace(&mut self.batch, next);
         let fills_memory = batch.data.len() > KEEP_CAPACITY;
+        // Who has the permit finds room here.
         self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)?;
         if fills_memory {
-            // One of this size at a time: the disk gives its permit back when the bytes are durable.
+            // One of this size at a time: the disk gives its permit back when the bytes are durable. Other partitions that wait for it go first.
             let _done = self.disk.acquire().await.map_err(|_| SHUTDOWN)?;
         }
         Ok(())
@@ -207,12 +230,13 @@ impl<'s, 'a> Session<'s, 'a> {
     /// The group, the source record, and up to where the group has read.
     async fn prepare(&mut self) -> Result<StreamId, Broken> {
         let group = self.fetch.group;
+        // First, so that nothing is made where it is not wanted.
+        self.learn().await?;
         match self.consumer.ask(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => {}
             Err(error) => return Err(error.into()),
         }
-        self.learn().await?;
         let groups = self.consumer.ask(&group.ask_groups()).await?;
         let ours = groups.iter().find(|one| one.name == group.name.as_bytes());
         let consumers = self.consumer.ask(&group.ask_consumers()).await?;
@@ -275,6 +299,9 @@ impl<'s, 'a> Session<'s, 'a> {
             if came || self.consumer.is_ahead() {
                 continue;
             }
+            if self.fetch.agreement.is_some_and(Agreement::is_open) {
+                self.learn().await?;
+            }
             // Nothing came. What the stream's last ID says of the end counts when still nothing came after it was asked.
             match idle_at {
                 None => {
@@ -324,7 +351,10 @@ impl<'s, 'a> Session<'s, 'a> {
 
     async fn learn(&mut self) -> Result<(), Broken> {
         let reply = self.consumer.ask(&self.fetch.group.ask_record()).await?;
-        let (lineage, complaint) = lineage(&reply);
+        let (lineage, mut complaint) = lineage(&reply);
+        if let Some(agreement) = self.fetch.agreement {
+            complaint = agreement.hear(&reply)?.or(complaint);
+        }
         self.fetch.contents.learn(&lineage);
         // It is asked for again and again while there are entries of others.
         if complaint != self.complaint {
@@ -374,6 +404,9 @@ impl<'s, 'a> Session<'s, 'a> {
             let taken = match entry.fields {
                 Some(mut fields) => match (fields.next(), fields.next()) {
                     (Some((field, payload)), None) => contents.take(entry.id, field, payload, came, batch),
+                    (Some(first), Some((AFTER, after))) if fields.next().is_none() => {
+                        contents.take_after(entry.id, first, after, came, batch)
+                    }
                     _ => Taken::Foreign,
                 },
                 None => {

@@ -2,9 +2,11 @@
 //!
 //! Entries of a source come in order, so the next one must begin where the one before ended. When it begins later, what lies between
 //! was taken from the stream before it was delivered (deleted or trimmed by hand), and nobody will ever send it again. That holds only
-//! as long as nobody else in the group gets a part of the entries.
+//! as long as nobody else in the group gets a part of the entries. Where the source has several partitions, an entry says where the one before
+//! ended, so that bytes of other partitions are no gap.
 
 use delivery::entry::Span;
+use delivery::partition::Partition;
 use delivery::ranges::RangeSet;
 use delivery::source::{Lineage, Position};
 use std::collections::BTreeMap;
@@ -32,13 +34,14 @@ enum Cursor {
 /// Watches the order of the entries delivered.
 #[derive(Debug)]
 pub(crate) struct GapWatch {
+    partition: Partition,
     cursor: Cursor,
 }
 
 impl GapWatch {
     /// Nothing is known: the next entry tells.
-    pub(crate) const fn new() -> Self {
-        Self { cursor: Cursor::Unknown }
+    pub(crate) const fn new(partition: Partition) -> Self {
+        Self { partition, cursor: Cursor::Unknown }
     }
 
     /// The group is new: the source's first entry comes first.
@@ -69,8 +72,8 @@ impl GapWatch {
         self.resume(Position { generation, offset: end });
     }
 
-    /// An entry came that begins at `start`: adds what was stepped over to `gaps`, without what is held anyway. An empty span at the
-    /// stream's last ID asks what is missing at the end.
+    /// An entry came, and `span` reaches from where it says that the one before it ended to its own end: adds what was stepped over to `gaps`,
+    /// without what is held anyway. An empty span at the stream's last ID asks what is missing at the end.
     pub(crate) fn step(
         &mut self,
         lineage: &Lineage,
@@ -91,15 +94,12 @@ impl GapWatch {
         let Some(mut at) = at.filter(|&at| at < came) else { return };
         let mut missing = |generation: u64, span: Span| {
             let root = lineage.get(generation).map_or(generation, |g| g.root);
-            match held.get(&root) {
-                Some(held) => gaps.extend(held.missing(span).map(|span| Gap { root, span })),
-                None if span.is_empty() => {}
-                None => gaps.push(Gap { root, span }),
-            }
+            gaps.extend(missing_of(self.partition, held.get(&root), span).map(|span| Gap { root, span }));
         };
         while at.generation < generation {
             let Some(next) = lineage.after(at.generation) else { break };
-            if let Some(end) = next.previous_end {
+            // Where the content ends another one's line may end. Only a line that must begin right here is ours for sure.
+            if let Some(end) = next.previous_end.filter(|_| self.partition.owns(at.offset)) {
                 missing(at.generation, at.offset..end.max(at.offset));
             }
             at = Position { generation: next.generation, offset: next.start };
@@ -108,6 +108,18 @@ impl GapWatch {
             missing(generation, at.offset..span.start.max(at.offset));
         }
     }
+}
+
+/// What of `span` is this partition's, and not held. Nobody knows where exactly the entries lay that are missing: what counts are the
+/// partition's own blocks, and when there are none in it, all of it: it is then of a line that went on into other ones.
+pub(crate) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
+    let none = RangeSet::new();
+    let not_held: Vec<Span> = held.unwrap_or(&none).missing(span).collect();
+    let mut ours: Vec<Span> = not_held.iter().flat_map(|span| partition.within(span.clone())).collect();
+    if ours.is_empty() {
+        ours = not_held;
+    }
+    ours.into_iter()
 }
 
 #[cfg(test)]
@@ -151,7 +163,7 @@ mod tests {
     #[test]
     fn what_is_stepped_over_is_a_gap() {
         let lineage = lineage(&[(5, 5, 0, None)]);
-        let mut watch = GapWatch::new();
+        let mut watch = GapWatch::new(Partition::WHOLE);
         assert_eq!(step(&mut watch, &lineage, &[], 5, 100..110), [], "nothing is known of what came before");
         assert_eq!(step(&mut watch, &lineage, &[], 5, 110..120), []);
         assert_eq!(step(&mut watch, &lineage, &[], 5, 150..160), [(5, 120..150)]);
@@ -162,10 +174,10 @@ mod tests {
     #[test]
     fn a_new_group_expects_the_first_byte() {
         let lineage = lineage(&[(5, 5, 10, None)]);
-        let mut watch = GapWatch::new();
+        let mut watch = GapWatch::new(Partition::WHOLE);
         watch.begin();
         assert_eq!(step(&mut watch, &lineage, &[], 5, 30..40), [(5, 10..30)]);
-        let mut watch = GapWatch::new();
+        let mut watch = GapWatch::new(Partition::WHOLE);
         watch.begin();
         assert_eq!(step(&mut watch, &lineage, &[(5, 0..25)], 5, 30..40), [(5, 25..30)], "what is held is no gap");
     }
@@ -173,7 +185,7 @@ mod tests {
     #[test]
     fn a_new_generation_tells_where_the_one_before_ended() {
         let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(100)), (7, 7, 0, Some(50)), (8, 8, 0, None)]);
-        let mut watch = GapWatch::new();
+        let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 90 });
         assert_eq!(step(&mut watch, &lineage, &[], 7, 20..30), [(5, 90..100), (6, 0..50), (7, 0..20)]);
         assert_eq!(step(&mut watch, &lineage, &[], 8, 0..30), [], "where the one before ended is not known");
@@ -182,7 +194,7 @@ mod tests {
     #[test]
     fn a_content_that_goes_on_under_another_number_has_no_gap() {
         let lineage = lineage(&[(5, 5, 0, None), (6, 5, 80, None)]);
-        let mut watch = GapWatch::new();
+        let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 90 });
         assert_eq!(step(&mut watch, &lineage, &[(5, 0..90)], 6, 85..95), []);
     }
@@ -190,10 +202,53 @@ mod tests {
     #[test]
     fn with_others_in_the_group_nothing_is_expected() {
         let lineage = lineage(&[(5, 5, 0, None)]);
-        let mut watch = GapWatch::new();
+        let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 10 });
         watch.forget();
         assert_eq!(step(&mut watch, &lineage, &[], 5, 50..60), []);
         assert!(watch.is_watching(), "alone again: from here on, it is");
+    }
+
+    const BLOCK: u64 = delivery::partition::SMALL;
+
+    fn second_of_three() -> GapWatch {
+        let mut watch = GapWatch::new(Partition::new(1, 3).unwrap());
+        watch.begin();
+        watch
+    }
+
+    #[test]
+    fn a_step_over_other_partitions_is_no_gap() {
+        let lineage = lineage(&[(5, 5, 0, None)]);
+        let mut watch = second_of_three();
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 0..2 * BLOCK + 9), [], "it was the first");
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 2 * BLOCK + 9..4 * BLOCK + 50), []);
+        assert_eq!(step(&mut watch, &lineage, &[], 5, 4 * BLOCK + 50..4 * BLOCK + 60), [], "it adjoined");
+    }
+
+    #[test]
+    fn what_is_missing_before_a_step_is_a_gap_in_the_partitions_own_blocks() {
+        let lineage = lineage(&[(5, 5, 0, None)]);
+        let mut watch = second_of_three();
+        let first = step(&mut watch, &lineage, &[], 5, 2 * BLOCK - 10..4 * BLOCK + 50);
+        assert_eq!(first, [(5, BLOCK..2 * BLOCK - 10)]);
+        let end = 8 * BLOCK + 7;
+        let later = step(&mut watch, &lineage, &[(5, 0..4 * BLOCK + 80)], 5, end..10 * BLOCK + 5);
+        assert_eq!(later, [(5, 4 * BLOCK + 80..5 * BLOCK), (5, 7 * BLOCK..8 * BLOCK)]);
+        let line = step(&mut watch, &lineage, &[], 5, 11 * BLOCK + 70..11 * BLOCK + 80);
+        assert_eq!(line, [(5, 10 * BLOCK + 5..11 * BLOCK)], "its end lies in the next block");
+        let rest = step(&mut watch, &lineage, &[], 5, 12 * BLOCK + 90..13 * BLOCK + 10);
+        assert_eq!(rest, [(5, 11 * BLOCK + 80..12 * BLOCK + 90)], "a piece of a line, in blocks of others");
+    }
+
+    #[test]
+    fn where_a_content_ends_the_end_of_a_line_of_others_is_no_gap() {
+        let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(4 * BLOCK + 9))]);
+        let mut watch = second_of_three();
+        watch.resume(Position { generation: 5, offset: 2 * BLOCK + 1 });
+        assert_eq!(step(&mut watch, &lineage, &[], 6, 0..BLOCK + 9), [], "the line of the block before may reach in");
+        let mut watch = second_of_three();
+        watch.resume(Position { generation: 5, offset: 4 * BLOCK + 1 });
+        assert_eq!(step(&mut watch, &lineage, &[], 6, 0..BLOCK + 9), [(5, 4 * BLOCK + 1..4 * BLOCK + 9)]);
     }
 }

@@ -66,12 +66,11 @@ impl Group {
 
 /// The source record from the reply to [`Group::ask_record`], without what cannot be read in it, and why that cannot be read.
 pub(crate) fn lineage(reply: &Frame) -> (Lineage, Option<String>) {
-    let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
-    match Lineage::from_fields(pairs.clone()) {
+    match Lineage::from_fields(pairs(reply)) {
         Ok(lineage) => (lineage, None),
         Err(error) => {
             let mut lineage = Lineage::default();
-            for pair in pairs {
+            for pair in pairs(reply) {
                 if let Ok(one) = Lineage::from_fields([pair]) {
                     one.iter().for_each(|generation| lineage.insert(generation.clone()));
                 }
@@ -79,4 +78,9 @@ pub(crate) fn lineage(reply: &Frame) -> (Lineage, Option<String>) {
             (lineage, Some(error.to_string()))
         }
     }
+}
+
+/// Names and values of a record, from the reply to `HGETALL`.
+pub(crate) fn pairs(reply: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
+    reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
 }

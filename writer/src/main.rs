@@ -5,7 +5,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `args.rs` | flags and environment |
-//! | `run.rs` | the service: three stages that overlap |
+//! | `run.rs` | the service: three stages that overlap, the first and the last once for each partition |
+//! | `agreement.rs` | with how many partitions the source was begun |
 //! | `fetch.rs` | stage 1: reads the stream, fills batches |
 //! | `contents.rs`, `batch.rs` | from entries to bytes of contents; what is held is skipped |
 //! | `gaps.rs`, `gap_log.rs` | noticing bytes that were never delivered, and telling them |
@@ -15,6 +16,7 @@
 //! | `rotate.rs` | outputs that were renamed, and the journals that belong to them |
 //! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
 //! | `group.rs`, `trim.rs`, `backlog.rs` | what the group is asked, what is trimmed and measured |
+//! | `totals.rs` | the backlog of all partitions together |
 //! | `check.rs` | `writer check` |
 //! | `names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
@@ -28,6 +30,7 @@
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 mod acknowledge;
+mod agreement;
 #[cfg(test)]
 mod allocations;
 mod args;
@@ -54,11 +57,13 @@ mod run;
 #[cfg(test)]
 mod sample;
 mod space;
+mod totals;
 mod trim;
 mod verify;
 mod window;
 
 use args::{Args, Command};
+use delivery::partition::Partition;
 use service::{About, Failure, manuals};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -75,15 +80,32 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
         Some(Command::Man { folder }) => manuals::man::<Args>(&folder),
         None => {
+            let partitions = match args.writer.partitions(&args.service) {
+                Ok(partitions) => partitions,
+                Err(failure) => return finish(Err(failure)),
+            };
             let about = About {
                 name: "writer",
                 version: service::VERSION,
-                flow: format!("{} → {}", args.service.stream, args.writer.output.display()),
+                flow: format!("{} → {}", streams(&args.service.stream, &partitions), args.writer.output.display()),
                 metrics: names::ALL,
                 series: names::SERIES,
             };
             let service = args.service.clone();
-            service::run(about, &service, async |context| run::run(&args.service, &args.writer, context).await)
+            service::run(about, &service, async |context| {
+                run::run(&args.service, &args.writer, &partitions, context).await
+            })
+        }
+    }
+}
+
+/// What is read, for people.
+fn streams(stream: &str, partitions: &[Partition]) -> String {
+    match partitions {
+        [partition] => partition.stream(stream),
+        many => {
+            let count = many.first().map_or(0, |partition| partition.count());
+            format!("{stream} ({} of {count} partitions)", many.len())
         }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) const OUTPUT_FREE: &str = "writer_output_free_bytes";
 pub(crate) const OUTPUT_CAPACITY: &str = "writer_output_capacity_bytes";
 /// Lag and pending.
 pub(crate) const BACKLOG: &str = "stream_backlog_entries";
+/// Lag and pending of each partition.
+pub(crate) const PARTITION_BACKLOG: &str = "writer_partition_backlog_entries";
 /// Not yet delivered.
 pub(crate) const LAG: &str = "stream_lag_entries";
 /// Delivered and not acknowledged.
@@ -56,6 +58,7 @@ pub(crate) const ALL: &[Metric] = &[
     Metric::gauge(OUTPUT_FREE, "Bytes that the writer may still use on the output's file system"),
     Metric::gauge(OUTPUT_CAPACITY, "Size of the output's file system"),
     Metric::gauge(BACKLOG, "Entries of the group that are not done: lag and pending"),
+    Metric::gauge(PARTITION_BACKLOG, "Lag and pending of each partition that this writer takes").labelled(),
     Metric::gauge(LAG, "Entries that were not delivered to the group yet"),
     Metric::gauge(PENDING, "Entries that were delivered to the group and not acknowledged"),
     Metric::gauge(

@@ -6,10 +6,14 @@
 //!   └────────── the empty batch ─────────┘
 //! ```
 //!
+//! Each partition has stages of its own that fetch and acknowledge, and a few batches that go round; all share the stage that commits. Should the Redis
+//! of one be away, its batches stop there, and the others go on.
+//!
 //! When somebody else changes the output, or may have taken over what is under way, all of that is dropped, and the service begins again
 //! with what the output holds then; nothing of it was acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
+use crate::agreement::Agreement;
 use crate::args::{Fsync, WriterArgs};
 use crate::batch::Batch;
 use crate::commit::{Commit, Committed};
@@ -19,10 +23,14 @@ use crate::gaps::Gap;
 use crate::group::Group;
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
+use crate::totals::Totals;
+use delivery::partition::Partition;
+use delivery::ranges::RangeSet;
+use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
-use service::{Context, Failure, Stop};
+use service::{Context, Failure, Stop, Stream};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,66 +68,152 @@ impl From<Failure> for Ended {
     }
 }
 
+/// How many batches of a partition are under way at most: one on its way to the disk, one that is acknowledged, and one between them. Another one
+/// is being filled.
+const BATCHES: usize = 3;
+
+/// One of the partitions that this writer takes.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// Which of them, counted from 0.
+    pub(crate) nth: usize,
+    pub(crate) stream: Stream,
+    pub(crate) group: Group,
+}
+
 /// Does the work until it is done, or until the service is asked to stop.
-pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
-    let group = Group::new(service.stream.clone(), args.group.clone(), args.consumer.clone());
-    // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
-    let mut committed = None;
-    loop {
-        let Some(opened) = open(&args.output, args.fsync, &context).await? else { return Ok(()) };
-        tell(&opened, committed.as_ref(), &args.output);
-        let (disturbed, state) = stages(service, args, &context, &group, opened).await;
-        committed = state;
-        match disturbed {
-            Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
-            Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
-            Err(Ended::Again) => {}
-        }
+pub(crate) async fn run(
+    service: &ServiceArgs,
+    args: &WriterArgs,
+    partitions: &[Partition],
+    context: Context,
+) -> Result<(), Failure> {
+    let agreement = Agreement::new(service);
+    let work = Work {
+        service,
+        args,
+        context: &context,
+        lanes: partitions
+            .iter()
+            .enumerate()
+            .map(|(nth, &partition)| {
+                let stream = context.stream(&service.stream, partition);
+                let group = Group::new(stream.key.clone(), args.group.clone(), args.consumer.clone());
+                Lane { nth, stream, group }
+            })
+            .collect(),
+        totals: Totals::new(partitions),
+        agreement: Some(&agreement).filter(|agreement| agreement.is_beside_the_only_stream()),
+    };
+    if work.agreement.is_some() {
+        work.run().await
+    } else {
+        agreement.beside(context.connector.config(), work.run()).await
     }
 }
 
-async fn stages(
-    service: &ServiceArgs,
-    args: &WriterArgs,
-    context: &Context,
-    group: &Group,
-    opened: Opened,
-) -> (Result<(), Ended>, Committed) {
-    let (to_commit, handed) = mpsc::channel::<Handed>(1);
-    let (to_acknowledge, committed) = mpsc::channel::<Batch>(1);
-    let (give_back, empty) = mpsc::unbounded_channel::<Batch>();
-    let others = Rc::new(Cell::new(false));
-    let mut fetch = Fetch {
-        group,
-        connector: context.connector.clone(),
-        health: &context.health,
-        shutdown: &context.shutdown,
-        contents: Contents::new(opened.held),
-        batch: Batch::default(),
-        others: others.clone(),
-        once: service.once,
-        claim_idle: args.claim_idle.and_then(|idle| idle.0),
-        disk: Arc::new(Semaphore::new(1)),
-        to_commit,
-        empty,
-    };
-    // Others are configured alike, so they take over what we have left pending as we do.
-    let stale_after = fetch.claim_idle.map(|idle| idle / 2);
-    let mut commit =
-        Commit::new(opened.output, stale_after, &context.health, &context.shutdown, context.hangup.clone());
-    let mut acknowledge = Acknowledge::new(group, context, others);
-    let ended = {
+/// What there is to do.
+struct Work<'a> {
+    service: &'a ServiceArgs,
+    args: &'a WriterArgs,
+    context: &'a Context,
+    lanes: Vec<Lane>,
+    totals: Totals,
+    agreement: Option<&'a Agreement>,
+}
+
+impl Work<'_> {
+    async fn run(&self) -> Result<(), Failure> {
+        let Self { args, context, .. } = self;
+        // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
+        let mut committed = None;
+        loop {
+            let Some(opened) = open(&args.output, args.fsync, context).await? else { return Ok(()) };
+            tell(&opened, committed.as_ref(), &args.output);
+            let (disturbed, state) = self.stages(opened).await;
+            committed = state;
+            match disturbed {
+                Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
+                Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
+                Err(Ended::Again) => {}
+            }
+        }
+    }
+
+    async fn stages(&self, opened: Opened) -> (Result<(), Ended>, Committed) {
+        let Self { context, lanes, .. } = self;
+        let (to_commit, handed) = mpsc::channel::<Handed>(1);
+        let disk = Arc::new(Semaphore::new(1));
+        let (mut to_acknowledge, mut working) = (Vec::with_capacity(lanes.len()), Vec::with_capacity(lanes.len()));
+        for lane in lanes {
+            let (to_lane, committed) = mpsc::unbounded_channel();
+            to_acknowledge.push(to_lane);
+            let ends = Ends { to_commit: to_commit.clone(), disk: disk.clone(), committed };
+            working.push(self.fetch_and_acknowledge(lane, opened.held.clone(), ends));
+        }
+        drop(to_commit);
+        // Others are configured alike, so they take over what we have left pending as we do.
+        let stale_after = self.claim_idle().map(|idle| idle / 2);
+        let mut commit =
+            Commit::new(opened.output, stale_after, &context.health, &context.shutdown, context.hangup.clone());
+        let committing = commit.run(handed, to_acknowledge);
+        let ended = tokio::try_join!(committing, try_join_all(working)).map(|_| ());
+        (ended, commit.into_committed())
+    }
+
+    /// The stages that a partition has for itself. A stop in one of them is no reason for other partitions to stop where they are.
+    async fn fetch_and_acknowledge(
+        &self,
+        lane: &Lane,
+        held: BTreeMap<u64, RangeSet>,
+        Ends { to_commit, disk, committed }: Ends,
+    ) -> Result<(), Ended> {
+        let (give_back, empty) = mpsc::unbounded_channel();
+        for _ in 0..BATCHES {
+            // Whoever takes it is there.
+            let _ = give_back.send(Batch::of(lane.nth));
+        }
+        let others = Rc::new(Cell::new(false));
+        let mut fetch = Fetch {
+            group: &lane.group,
+            connector: lane.stream.connector.clone(),
+            health: &lane.stream.health,
+            shutdown: &self.context.shutdown,
+            agreement: self.agreement,
+            contents: Contents::new(lane.stream.partition, held),
+            batch: Batch::of(lane.nth),
+            others: others.clone(),
+            once: self.service.once,
+            claim_idle: self.claim_idle(),
+            disk,
+            to_commit,
+            empty,
+            spare: None,
+        };
+        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, others);
         let fetching = async {
             let ended = fetch.run().await;
             // Without the sender, the next stage ends when it is done with what it has.
             drop(fetch);
             ended
         };
-        let committing = commit.run(handed, to_acknowledge);
         let acknowledging = acknowledge.run(committed, give_back);
-        tokio::try_join!(fetching, committing, acknowledging).map(|_| ())
-    };
-    (ended, commit.into_committed())
+        match tokio::try_join!(fetching, acknowledging) {
+            Ok(_) | Err(Ended::Stop(Stop::Shutdown)) => Ok(()),
+            Err(ended) => Err(ended),
+        }
+    }
+
+    fn claim_idle(&self) -> Option<Duration> {
+        self.args.claim_idle.and_then(|idle| idle.0)
+    }
+}
+
+/// Where a partition's own stages meet the one that all share.
+struct Ends {
+    to_commit: mpsc::Sender<Handed>,
+    disk: Arc<Semaphore>,
+    committed: mpsc::UnboundedReceiver<Batch>,
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
@@ -152,12 +246,12 @@ async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Ope
 }
 
 /// Says what is known of an output that was just opened.
-fn tell(opened: &Opened, before: Option<&BTreeMap<u64, delivery::ranges::RangeSet>>, path: &Path) {
+fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) {
     let path = path.display();
     let len = opened.output.len();
     gauge!(names::OUTPUT_SIZE).set(len as f64);
     let contents = opened.held.len();
-    let bytes: u64 = opened.held.values().map(delivery::ranges::RangeSet::bytes).sum();
+    let bytes: u64 = opened.held.values().map(RangeSet::bytes).sum();
     log::info!("{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
     if opened.torn > 0 {
         log::warn!("{path}: {} bytes behind the last commit cut off", opened.torn);
