@@ -2,7 +2,7 @@
 //!
 //! Whose a line is, is worked out here once more, so that the project is not judged with its own code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -98,12 +98,6 @@ pub fn entries(redis: &RedisServer, index: u32) -> Vec<Entry> {
     redis.call(&["XRANGE", &stream(index), "-", "+"]).list().iter().map(Entry::of).collect()
 }
 
-/// The bytes of the source that the streams hold, doubled ones counted twice.
-#[must_use]
-pub fn bytes_in_streams(redis: &RedisServer, count: u32) -> u64 {
-    (0..count).flat_map(|index| entries(redis, index)).map(|entry| entry.bytes.len() as u64).sum()
-}
-
 /// The streams must hold all of `content` from `from` on, in one generation: every line in one of them only, that whose it is, whole, in order; and an
 /// entry says where the one before it ended exactly where it does not adjoin.
 #[track_caller]
@@ -136,6 +130,22 @@ pub fn assert_complete(redis: &RedisServer, content: &[u8], from: u64, count: u3
         at = span.end;
     }
     assert_eq!(at, content.len() as u64, "missing at the end");
+}
+
+/// An output must hold all of `content` from `from` on, in the order of the source within each partition. Every line must be another one.
+#[track_caller]
+pub fn assert_order(content: &[u8], from: u64, output: &[u8], count: u32) {
+    let owners: HashMap<&[u8], u32> = lines(content).map(|(start, line)| (line, owner(start, count))).collect();
+    let mut found = vec![Vec::new(); count as usize];
+    for (at, line) in lines(output) {
+        let owner = owners.get(line).unwrap_or_else(|| panic!("the output's line at {at} is none of the input's"));
+        found[*owner as usize].extend_from_slice(line);
+    }
+    for (index, found) in (0..count).zip(&found) {
+        let wanted = lines(content).filter(|(start, _)| *start >= from && owner(*start, count) == index);
+        let wanted: Vec<u8> = wanted.flat_map(|(_, line)| line.to_vec()).collect();
+        assert!(*found == wanted, "partition {index}: {} bytes in another order than {}", found.len(), wanted.len());
+    }
 }
 
 /// The output of a writer of this name.
