@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `drain.rs` | a socket that drains a stream |
 //! | `job.rs` | the parts of a service that have nothing to do with Redis, for the programs in `examples/` that other clients are measured with |
+//! | `masters.rs` | the masters of a Redis Cluster |
 //! | `replies.rs` | replies to decode |
 //! | `rounds.rs` | paired rounds: several subjects do the same work in turn |
 //! | `server.rs` | a private redis-server |
@@ -17,6 +18,7 @@
 
 mod drain;
 pub mod job;
+pub mod masters;
 mod replies;
 pub mod rounds;
 pub mod server;

@@ -27,6 +27,9 @@ pub enum Unit {
     /// Hundredths of one core.
     #[serde(rename = "%")]
     Percent,
+    /// Lines a second: more is better.
+    #[serde(rename = "1/s")]
+    PerSecond,
 }
 
 impl Unit {
@@ -37,6 +40,7 @@ impl Unit {
             Self::Seconds => shown(figure),
             Self::Bytes => format!("{:.1} MiB", figure / f64::from(1 << 20)),
             Self::Percent => format!("{figure:.2} %"),
+            Self::PerSecond => format!("{:.2} M/s", figure / 1e6),
         }
     }
 }
@@ -117,9 +121,15 @@ impl Rounds {
 
     /// Measures works in several ways at once, and prints a line for every figure and subject. The first subject that has a figure is the one that
     /// the others are compared with. Nothing is done when the first figure is not wanted.
-    pub fn run_measured(&mut self, figures: &[Figure<'_>], subjects: &mut [(&str, Measured<'_>)]) {
+    ///
+    /// Answers with what was measured: of each subject, in each round, each figure.
+    pub fn run_measured(
+        &mut self,
+        figures: &[Figure<'_>],
+        subjects: &mut [(&str, Measured<'_>)],
+    ) -> Vec<Vec<Vec<Option<f64>>>> {
         if figures.first().is_none_or(|first| !self.wants(first.section, first.name)) {
-            return;
+            return Vec::new();
         }
         let mut samples = vec![Vec::new(); subjects.len()];
         if !self.is_test() {
@@ -140,6 +150,7 @@ impl Rounds {
             });
             self.tell(*figure, &of_figure.collect::<Vec<_>>());
         }
+        samples
     }
 
     /// Prints what was measured, one figure a round for each subject, and appends it to the results.
@@ -162,7 +173,7 @@ impl Rounds {
             );
             if let Some(file) = &mut self.results {
                 let line = serde_json::json!({
-                    "section": section, "case": name, "subject": subject, "unit": unit, "less_is_better": true, "samples": of_subject,
+                    "section": section, "case": name, "subject": subject, "unit": unit, "less_is_better": unit != Unit::PerSecond, "samples": of_subject,
                 });
                 writeln!(file, "{line}").expect("write the results");
             }

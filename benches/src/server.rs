@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub struct Server {
     process: Child,
     port: u16,
+    bus: u16,
     _folder: tempfile::TempDir,
 }
 
@@ -17,18 +18,30 @@ impl Server {
     /// Starts the server that `REDIS_SERVER` names, else `redis-server` or `valkey-server` on the PATH. `None`, and says so, when there is none.
     #[must_use]
     pub fn start() -> Option<Self> {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// The same, as a node of a cluster that it is yet to join.
+    #[must_use]
+    pub fn start_in_cluster() -> Option<Self> {
+        Self::start_with(|bus| {
+            ["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()].map(str::to_owned).into()
+        })
+    }
+
+    fn start_with(more: impl FnOnce(u16) -> Vec<String>) -> Option<Self> {
         let Some(program) = program() else {
             println!("skipped: no redis-server on the PATH, and REDIS_SERVER is not set");
             return None;
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|socket| socket.local_addr())
-            .expect("a free port")
-            .port();
+        let sockets = [0, 0].map(|any| TcpListener::bind((Ipv4Addr::LOCALHOST, any)).expect("a free port"));
+        let [port, bus] = sockets.each_ref().map(|socket| socket.local_addr().expect("a free port").port());
+        drop(sockets);
         let process = Command::new(&program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(folder.path())
+            .args(more(bus))
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
@@ -37,13 +50,19 @@ impl Server {
             assert!(begun.elapsed() < Duration::from_secs(20), "{} does not answer", program.display());
             std::thread::sleep(Duration::from_millis(5));
         }
-        Some(Self { process, port, _folder: folder })
+        Some(Self { process, port, bus, _folder: folder })
     }
 
     /// Its port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port on which a node of a cluster talks to others.
+    #[must_use]
+    pub const fn bus(&self) -> u16 {
+        self.bus
     }
 
     /// Its process id.

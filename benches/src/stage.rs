@@ -166,10 +166,10 @@ impl Stage {
         self.path(&format!("out/output-{nth}.txt"))
     }
 
-    fn service(&self, program: &Path) -> Command {
+    fn service(program: &Path, url: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .args(["--redis-url", &self.server.url(), "--stream", STREAM, "--http-addr", "127.0.0.1:0"])
+            .args(["--redis-url", url, "--stream", STREAM, "--http-addr", "127.0.0.1:0"])
             .env("RUST_LOG", "error")
             .stdin(Stdio::null());
         command
@@ -178,7 +178,13 @@ impl Stage {
     /// A reader of this file, to be started.
     #[must_use]
     pub fn reader(&self, input: &Path, framing: Framing) -> Command {
-        let mut reader = self.service(&self.reader);
+        self.reader_at(&self.server.url(), input, framing)
+    }
+
+    /// The same to another Redis.
+    #[must_use]
+    pub fn reader_at(&self, url: &str, input: &Path, framing: Framing) -> Command {
+        let mut reader = Self::service(&self.reader, url);
         reader.arg("--input").arg(input).arg("--state-dir").arg(self.path("state")).args(["--framing", framing.name()]);
         reader
     }
@@ -186,7 +192,13 @@ impl Stage {
     /// A writer to [`Self::output`], to be started.
     #[must_use]
     pub fn writer(&self, nth: usize) -> Command {
-        let mut writer = self.service(&self.writer);
+        self.writer_at(&self.server.url(), nth)
+    }
+
+    /// The same from another Redis.
+    #[must_use]
+    pub fn writer_at(&self, url: &str, nth: usize) -> Command {
+        let mut writer = Self::service(&self.writer, url);
         writer.arg("--output").arg(self.output(nth)).args(["--group", GROUP, "--consumer", &format!("bench-{nth}")]);
         writer
     }
@@ -263,6 +275,21 @@ impl Stage {
         }
     }
 
+    /// Proves that outputs whose lines are not in order hold the input exactly once: with `writer verify`.
+    ///
+    /// # Panics
+    ///
+    /// When they do not.
+    pub fn is_merged(&self, input: &Path, outputs: usize) {
+        let mut verify = Command::new(&self.writer);
+        verify.arg("verify").arg("--input").arg(input);
+        for nth in 0..outputs {
+            verify.arg("--output").arg(self.output(nth));
+        }
+        let said = verify.output().expect("run writer verify");
+        assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
+    }
+
     /// Proves that the outputs hold the input exactly once: one by comparing, several with `writer verify`.
     ///
     /// # Panics
@@ -273,13 +300,7 @@ impl Stage {
             assert!(are_equal(input, &self.output(0)), "the output is not the input");
             return;
         }
-        let mut verify = Command::new(&self.writer);
-        verify.arg("verify").arg("--input").arg(input);
-        for nth in 0..outputs {
-            verify.arg("--output").arg(self.output(nth));
-        }
-        let said = verify.output().expect("run writer verify");
-        assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
+        self.is_merged(input, outputs);
     }
 }
 

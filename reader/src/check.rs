@@ -3,16 +3,19 @@
 use crate::args::ReaderArgs;
 use crate::content::Content;
 use crate::state::StateFile;
+use delivery::partition::Partition;
 use delivery::source::{Lineage, record_key};
 use resp::{Connection, cmd};
-use service::checks::{self, Checks};
+use service::args::ServiceArgs;
+use service::checks::{self, Checks, Commands, Found};
 use service::words;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
-    checks::run("reader", &args.service, async |checks, connection| {
+    let partitions = Partition::all(args.service.partitions);
+    checks::run("reader", &args.service, partitions, async |checks, mut streams, mut base| {
         let input = match std::path::absolute(&args.input) {
             Ok(input) => input,
             Err(error) => return checks.wrong(format!("--input {}: {error}", args.input.display()), "name a file"),
@@ -20,38 +23,72 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
         let content = open(checks, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
         checks.folder("--state-dir", folder);
-        let state = StateFile::new(folder, &input, &args.service.stream, delivery::partition::Partition::WHOLE);
-        let mut known = Lineage::default();
-        match state.load() {
-            Ok((lineage, None)) => known = lineage,
-            Ok((_, Some(complaint))) => checks.note(
-                format!("--state-dir: {} cannot be understood: {complaint}", state.path().display()),
-                "Redis' record is used; the file is written anew when the next content begins",
-            ),
-            Err(error) => {
-                checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), words::io(&error));
-            }
+        let mut needed = Vec::new();
+        for Found { partition, key, connection } in &mut streams {
+            let state = StateFile::new(folder, &input, &args.service.stream, *partition);
+            let known = known(checks, &state, args);
+            let Some(connection) = connection else { continue };
+            source(checks, connection, key, &input, content.as_ref(), &known).await;
+            needed.push(commands(connection, key));
         }
-        if let Some(mut connection) = connection {
-            source(checks, &mut connection, args, &input, content.as_ref(), &known).await;
-            let stream = &args.service.stream;
-            let key = record_key(stream);
-            let commands = [
-                cmd("XINFO").arg("STREAM").arg(stream),
-                cmd("XRANGE").arg(stream).arg("-").arg("+"),
-                cmd("XLEN").arg(stream),
-                cmd("EXISTS").arg(stream),
-                cmd("XADD").arg(stream).arg("*").arg("line").arg(""),
-                cmd("HGETALL").arg(&key),
-                cmd("HMGET").arg(&key).arg("guard"),
-                cmd("HSET").arg(&key).arg("guard").arg(""),
-                cmd("HSETNX").arg(&key).arg("guard").arg(""),
-                cmd("HDEL").arg(&key).arg("guard"),
+        if let Some(connection) = &mut base {
+            let record = record_key(&args.service.stream);
+            let commands = vec![
+                cmd("HGETALL").arg(&record),
+                cmd("HSETNX").arg(&record).arg("partitions").arg(""),
+                cmd("HDEL").arg(&record).arg("partitions"),
                 cmd("TIME"),
             ];
-            checks.commands(&mut connection, &key, &commands).await;
+            needed.push(Commands { connection, watched: record, commands });
+        }
+        if !needed.is_empty() {
+            checks.commands(needed).await;
         }
     })
+}
+
+/// What the state file holds.
+fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) -> Lineage {
+    if let Ok(Some((begun, file))) = state.other_number() {
+        let ServiceArgs { stream, partitions, .. } = &args.service;
+        checks.wrong(
+            format!(
+                "--partitions {partitions}: stream {stream} was begun with --partitions {begun}, says {}",
+                file.display()
+            ),
+            &format!("give --partitions {begun}, or choose another --stream"),
+        );
+    }
+    match state.load() {
+        Ok((lineage, None)) => return lineage,
+        Ok((_, Some(complaint))) => checks.note(
+            format!("--state-dir: {} cannot be understood: {complaint}", state.path().display()),
+            "Redis' record is used; the file is written anew when the next content begins",
+        ),
+        Err(error) => {
+            checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), words::io(&error));
+        }
+    }
+    Lineage::default()
+}
+
+/// What the reader asks of Redis where a stream is.
+fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
+    let key = record_key(stream);
+    let commands = vec![
+        cmd("XINFO").arg("STREAM").arg(stream),
+        cmd("XRANGE").arg(stream).arg("-").arg("+"),
+        cmd("XLEN").arg(stream),
+        cmd("EXISTS").arg(stream),
+        cmd("XADD").arg(stream).arg("*").arg("line").arg(""),
+        cmd("HGETALL").arg(&key),
+        cmd("HMGET").arg(&key).arg("guard"),
+        cmd("HSET").arg(&key).arg("guard").arg(""),
+        cmd("HSETNX").arg(&key).arg("guard").arg(""),
+        cmd("HDEL").arg(&key).arg("guard"),
+        cmd("TIME"),
+    ];
+    Commands { connection, watched: key, commands }
 }
 
 fn open(checks: &mut Checks, input: &Path) -> Option<Content> {
@@ -75,12 +112,12 @@ fn open(checks: &mut Checks, input: &Path) -> Option<Content> {
 async fn source(
     checks: &mut Checks,
     connection: &mut Connection,
-    args: &ReaderArgs,
+    stream: &str,
     input: &Path,
     content: Option<&Content>,
     known: &Lineage,
 ) {
-    let key = record_key(&args.service.stream);
+    let key = record_key(stream);
     let reply = match connection.send(&cmd("HGETALL").arg(&key)).await {
         Ok(reply) => reply,
         Err(error) => return checks.wrong(format!("source: reading {key}: {error}"), words::redis(error.kind())),
@@ -99,11 +136,11 @@ async fn source(
         || lineage.iter().any(|generation| generation.path == path)
         || content.is_some_and(|content| lineage.iter().any(|known| content.has_head_of(known).unwrap_or(false)));
     if is_ours {
-        checks.ok(format!("source: stream {} carries this file, or nothing yet", args.service.stream));
+        checks.ok(format!("source: stream {stream} carries this file, or nothing yet"));
     } else {
         let other = lineage.last().map(|generation| generation.path.clone()).unwrap_or_default();
         checks.wrong(
-            format!("source: stream {} already carries another file, {other}", args.service.stream),
+            format!("source: stream {stream} already carries another file, {other}"),
             "choose another --stream, or that --input",
         );
     }

@@ -38,7 +38,7 @@ pub struct ServiceArgs {
     #[arg(long, env, value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
-    /// Over how many streams the source is spread: 1 is --stream itself, more are --stream:{0}, --stream:{1} …; the same for reader and writers
+    /// Over how many streams the source is spread: 1 is the key of --stream itself, more are KEY:{0}, KEY:{1} …; the same for reader and writers
     #[arg(help_heading = "Redis")]
     #[arg(long, env, value_name = "N", default_value_t = 1, value_parser = partitions)]
     pub partitions: u32,

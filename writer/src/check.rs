@@ -5,9 +5,11 @@ use crate::backlog;
 use crate::group::Group;
 use crate::journal_file::{lock, path_of};
 use delivery::journal::Parsed;
+use delivery::partition::Partition;
+use delivery::source::record_key;
 use resp::streams::{XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, cmd};
-use service::checks::{self, Checks};
+use service::checks::{self, Checks, Commands};
 use service::words;
 use std::fs::OpenOptions;
 use std::io;
@@ -19,27 +21,28 @@ use std::time::Duration;
 /// A writer that is at work asks for entries more often than this.
 const AT_WORK: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    checks::run("writer", &args.service, async |checks, connection| {
+pub(crate) fn run(args: &CheckArgs, partitions: Vec<Partition>) -> ExitCode {
+    checks::run("writer", &args.service, partitions, async |checks, mut streams, mut base| {
         let is_running = output(checks, &args.writer.output);
-        if let Some(mut connection) = connection {
+        let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
+        let mut needed = Vec::new();
+        for found in &mut streams {
+            let of_stream = found.of_stream();
+            let Some(connection) = &mut found.connection else { continue };
             let WriterArgs { group, consumer, .. } = &args.writer;
-            let group = Group::new(args.service.stream.clone(), group.clone(), consumer.clone());
-            match look_at_group(checks, &mut connection, &group, is_running).await {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
-                    checks.ok(format!("--group: {} does not exist yet, and will be made", group.name));
-                }
-                // That has been told, or will be.
-                Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
-                Err(error) => checks.wrong(
-                    format!("--group: looking at {} of {}: {error}", group.name, group.stream),
-                    words::redis(error.kind()),
-                ),
-            }
-            record(checks, &mut connection, &group).await;
-            let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
-            checks.commands(&mut connection, &group.stream, &commands(&group, claims)).await;
+            let group = Group::new(found.key.clone(), group.clone(), consumer.clone());
+            look_at(checks, connection, &group, &of_stream, is_running).await;
+            record(checks, connection, &group).await;
+            let commands = commands(&group, claims);
+            needed.push(Commands { connection, watched: group.stream, commands });
+        }
+        if let Some(connection) = &mut base {
+            let record = record_key(&args.service.stream);
+            let commands = vec![cmd("HGETALL").arg(&record)];
+            needed.push(Commands { connection, watched: record, commands });
+        }
+        if !needed.is_empty() {
+            checks.commands(needed).await;
         }
     })
 }
@@ -137,32 +140,52 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     commands
 }
 
+/// The group on a stream. `of_stream`: which stream, when there are several.
+async fn look_at(checks: &mut Checks, connection: &mut Connection, group: &Group, of_stream: &str, is_running: bool) {
+    match look_at_group(checks, connection, group, of_stream, is_running).await {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
+            checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made", group.name));
+        }
+        // That has been told, or will be.
+        Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
+        Err(error) => checks.wrong(
+            format!("--group: looking at {} of {}: {error}", group.name, group.stream),
+            words::redis(error.kind()),
+        ),
+    }
+}
+
 async fn look_at_group(
     checks: &mut Checks,
     connection: &mut Connection,
     group: &Group,
+    of_stream: &str,
     is_running: bool,
 ) -> Result<(), Error> {
     let info = connection.send(&XInfoStream::new(&group.stream)).await?;
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
     let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
-        checks.ok(format!("--group: {} does not exist yet, and will be made; {length} entries wait", group.name));
+        checks.ok(format!(
+            "--group: {}{of_stream} does not exist yet, and will be made; {length} entries wait",
+            group.name
+        ));
         return Ok(());
     };
     let waiting = backlog::lag(ours, length, Some(info.last_generated_id)) + ours.pending;
-    checks.ok(format!("--group: {} exists, {waiting} entries wait", group.name));
+    checks.ok(format!("--group: {}{of_stream} exists, {waiting} entries wait", group.name));
     let consumers = connection.send(&group.ask_consumers()).await?;
     let namesake = consumers.iter().find(|one| one.name == group.consumer.as_bytes() && one.idle < AT_WORK);
     if namesake.is_some() && !is_running {
         checks.wrong(
-            format!("--consumer: another writer is at work as {} in {}", group.consumer, group.name),
+            format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),
             "give each writer a --consumer of its own, else each takes what the other has not acknowledged yet",
         );
     }
     if !group.is_alone(&consumers) {
         checks.note(
-            format!("--group: other consumers are at work in {}", group.name),
+            format!("--group: other consumers are at work in {}{of_stream}", group.name),
             "each needs an --output and a --consumer of its own",
         );
     }

@@ -74,7 +74,10 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match args.command {
-        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Check(args)) => match args.writer.partitions(&args.service) {
+            Ok(partitions) => check::run(&args, partitions),
+            Err(failure) => finish(Err(failure)),
+        },
         Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
         Some(Command::Merge { output }) => finish(merge::run(&output)),
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),

@@ -46,6 +46,8 @@ enum Part {
     Latency,
     /// What the services need while nothing happens
     Idle,
+    /// One file over the masters of a Redis Cluster: 1 to 3 masters, 1 to 1,000 partitions
+    Masters,
     /// Cost as the work grows, up to 50 million lines: takes long, and 13 GB of disk
     Growth,
     /// Memory over 10 GB, and with lines of 64 MiB: takes long, and 22 GB of disk
@@ -54,7 +56,7 @@ enum Part {
 
 impl Part {
     /// What does not take too long.
-    const USUAL: [Self; 5] = [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle];
+    const USUAL: [Self; 6] = [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Masters];
 
     /// The bench target in `benches/`.
     const fn target(self) -> &'static str {
@@ -64,6 +66,7 @@ impl Part {
             Self::Services => "services",
             Self::Latency => "latency",
             Self::Idle => "idle",
+            Self::Masters => "masters",
             Self::Growth => "growth",
             Self::Memory => "memory",
         }

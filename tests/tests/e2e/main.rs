@@ -21,6 +21,7 @@ mod network;
 mod once;
 mod output;
 mod page;
+mod partitioned_writer;
 mod partitions;
 mod partitions_rotate;
 mod partitions_writer;
