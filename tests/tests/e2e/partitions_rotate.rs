@@ -39,8 +39,12 @@ impl Log {
     fn write(&mut self, lines: u64) {
         let bytes = text::numbered(self.next..self.next + lines, 9);
         self.next += lines;
-        self.rig.append_input(&bytes);
-        rig::append(self.contents.last().unwrap(), &bytes);
+        self.append(&bytes);
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        self.rig.append_input(bytes);
+        rig::append(self.contents.last().unwrap(), bytes);
     }
 
     /// The input gets another name.
@@ -189,6 +193,31 @@ fn copied_and_truncated_while_the_reader_is_down() {
         log.wait_delivered();
     }
     log.finish(&mut reader);
+}
+
+#[test]
+fn contents_that_begin_alike_are_told_apart_by_all_partitions() {
+    for rotate in [Log::rename, Log::copy_and_truncate] {
+        let mut log = Log::new();
+        let header = b"id,name,value\n";
+        log.append(header);
+        let mut reader = log.reader();
+        // When it began, there was no more to know of it; and most partitions have nothing to send of it.
+        log.wait_delivered();
+        for lines in [100, 3000, 10] {
+            log.write(lines);
+            log.wait_delivered();
+            reader.kill9();
+            rotate(&mut log);
+            log.append(header);
+            log.write(50);
+            rotate(&mut log);
+            log.append(header);
+            reader = log.reader();
+            log.wait_delivered();
+        }
+        log.finish(&mut reader);
+    }
 }
 
 #[test]
