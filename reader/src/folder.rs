@@ -43,7 +43,7 @@ impl Folder {
         frontier: u64,
     ) -> io::Result<Option<Content>> {
         let (end, guard) = lineage.seal(generation.root);
-        let (frontier, guard) = (frontier.max(end), guard.as_ref());
+        let (frontier, guard) = (frontier.max(end.unwrap_or(0)), guard.as_ref());
         let inode = Inode { dev: generation.dev, ino: generation.ino };
         let mut rest = Vec::new();
         for path in std::iter::once(self.input.clone()).chain(self.siblings()?) {
@@ -93,7 +93,8 @@ impl Folder {
         let len = content.len()?;
         for generation in lineage.contents() {
             let (end, guard) = lineage.seal(generation.root);
-            let end = if end == 0 { offset } else { end };
+            // A partition may have finished one at its very beginning.
+            let end = end.unwrap_or(offset);
             if content.is(generation, end, guard.as_ref())? {
                 return Ok(true);
             }
@@ -249,6 +250,26 @@ mod tests {
         assert!(folder.unknown_rotated(&lineage, 0).unwrap().is_empty());
         fs::write(temp.path().join("input.txt.2"), "header\non").unwrap();
         assert!(folder.unknown_rotated(&lineage, 0).unwrap().is_empty(), "a copy of the beginning");
+    }
+
+    #[test]
+    fn a_content_of_which_a_partition_had_nothing_to_send_stays_known() {
+        let temp = tempfile::tempdir().unwrap();
+        let input = temp.path().join("input.txt");
+        let folder = Folder::new(input.clone());
+        fs::write(temp.path().join("input.txt.1"), "one\n").unwrap();
+        fs::write(&input, "two\n").unwrap();
+        let first = generation(&Content::open(&temp.path().join("input.txt.1")).unwrap());
+        let second = Generation {
+            generation: 2,
+            root: 2,
+            previous_end: Some(0),
+            ..generation(&folder.current().unwrap().unwrap())
+        };
+        let mut lineage = Lineage::default();
+        lineage.insert(first);
+        lineage.insert(second);
+        assert!(folder.unknown_rotated(&lineage, 1000).unwrap().is_empty());
     }
 
     #[test]

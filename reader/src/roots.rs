@@ -98,9 +98,17 @@ impl Roots {
     pub(crate) fn with_others(&self, lineage: &Lineage) -> Lineage {
         let mut all = lineage.clone();
         for content in self.contents.borrow().iter() {
-            if all.get(content.generation).is_none() && !lineage.iter().any(|known| known.root == content.root) {
-                all.insert(content.clone());
+            if all.get(content.generation).is_some() || lineage.iter().any(|known| known.root == content.root) {
+                continue;
             }
+            let mut content = content.clone();
+            // What the next one says of the one before it is not said of this one.
+            let next = all.iter().find(|known| known.root > content.root).cloned();
+            if let Some(mut next) = next {
+                (content.previous_end, content.previous_guard) = (next.previous_end.take(), next.previous_guard.take());
+                all.insert(next);
+            }
+            all.insert(content);
         }
         all
     }
@@ -139,6 +147,10 @@ impl Roots {
             {
                 return Ok(known.clone());
             }
+        }
+        // What was looked at is not there any more: it has the name that others have given it, or none.
+        if !content.has_head_of(ours).map_err(|error| Interrupt::input("read", content.path(), &error))? {
+            return Err(Interrupt::Changed("the input was written anew"));
         }
         let frame = connection.send(&cmd("TIME")).await?;
         let mut time = frame.value().children().map(|value| value.as_u64().unwrap_or(0));
@@ -226,4 +238,43 @@ impl Roots {
 /// What is said of a content here: nothing that is one partition's.
 fn nameable(generation: &Generation) -> Generation {
     Generation { previous_end: None, previous_guard: None, ..generation.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delivery::source::Guard;
+
+    fn content(number: u64) -> Generation {
+        Generation {
+            generation: number,
+            root: number,
+            start: 0,
+            previous_end: None,
+            previous_guard: None,
+            path: String::new(),
+            dev: 0,
+            ino: number,
+            head_len: 0,
+            head_hash: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_an_end_stays_with_its_content() {
+        let config = Config::from_url("redis://localhost").unwrap();
+        let roots = Roots::new(config, "line_stream".to_owned(), 3);
+        let mut others = Lineage::default();
+        (5..9).for_each(|number| others.insert(content(number)));
+        roots.learn(&others);
+        let sealed = Guard::new(5, 9, 9, b"abc");
+        let mut ours = Lineage::default();
+        ours.insert(content(5));
+        ours.insert(Generation { previous_end: Some(9), previous_guard: Some(sealed), ..content(7) });
+        let all = roots.with_others(&ours);
+        assert_eq!(all.contents().map(|content| content.root).collect::<Vec<_>>(), [5, 6, 7, 8]);
+        assert_eq!(all.seal(5), (Some(9), Some(sealed)));
+        assert_eq!(all.seal(6), (None, None), "it was not this partition that finished it");
+        assert_eq!(all.seal(7), (None, None));
+    }
 }

@@ -14,6 +14,7 @@
 //! | `binaries.rs` | where the built binaries are |
 //! | `browser.rs` | Chromium without a window |
 //! | `port.rs` | TCP ports that no other test has |
+//! | `partitions.rs` | a source with several partitions: streams, outputs, and the proof that they are the source |
 //! | `http.rs` | GET, and Prometheus' text format |
 //! | `proxy.rs` | a TCP proxy that misbehaves on demand |
 //! | `mount.rs` | file systems that are mounted for a test |
@@ -38,6 +39,7 @@ mod folder;
 pub mod growth;
 pub mod http;
 mod mount;
+pub mod partitions;
 mod port;
 mod process;
 pub mod proxy;

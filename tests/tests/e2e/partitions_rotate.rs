@@ -1,0 +1,276 @@
+//! Rotation of a source with several partitions: all of them go through the contents in the same order and call them by the same names.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use e2e::partitions::{self, BASE_RECORD, THREE, record};
+use e2e::{Launch, Rig, Service, rig, text, wait};
+
+/// The contents so far, and a writer for each partition.
+struct Log {
+    rig: Rig,
+    /// Each content in a file of its own, the present one last.
+    contents: Vec<PathBuf>,
+    next: u64,
+    writers: Vec<Service>,
+}
+
+impl Log {
+    fn new() -> Self {
+        let rig = Rig::new();
+        fs::create_dir(rig.folder.join("contents")).unwrap();
+        let writers = partitions::writers(&rig.writer(), &rig.folder, THREE).iter().map(Launch::start).collect();
+        let mut log = Self { rig, contents: Vec::new(), next: 0, writers };
+        log.begin();
+        log
+    }
+
+    fn reader(&self) -> Service {
+        self.rig.reader().set("--partitions", "3").start()
+    }
+
+    /// What is written from now on is another content.
+    fn begin(&mut self) {
+        self.contents.push(self.rig.folder.join(&format!("contents/{}", self.contents.len())));
+    }
+
+    /// Appends some lines to the input, which is created when it is not there.
+    fn write(&mut self, lines: u64) {
+        let bytes = text::numbered(self.next..self.next + lines, 9);
+        self.next += lines;
+        self.append(&bytes);
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        self.rig.append_input(bytes);
+        rig::append(self.contents.last().unwrap(), bytes);
+    }
+
+    /// The input gets another name.
+    fn rename(&mut self) {
+        let written = std::time::Instant::now();
+        let name = format!("{}.{:03}", self.rig.input.display(), self.contents.len());
+        fs::rename(&self.rig.input, name).unwrap();
+        self.begin();
+        // Several that nobody has seen are told apart by the time.
+        wait::until("the file system's clock has ticked", || written.elapsed().as_millis() > 20);
+    }
+
+    /// The input is copied and emptied.
+    fn copy_and_truncate(&mut self) {
+        fs::copy(&self.rig.input, format!("{}.{:03}", self.rig.input.display(), self.contents.len())).unwrap();
+        fs::File::options().write(true).open(&self.rig.input).unwrap().set_len(0).unwrap();
+        self.begin();
+    }
+
+    fn outputs(&self) -> Vec<PathBuf> {
+        partitions::names(THREE).iter().map(|name| partitions::output(&self.rig.folder, name)).collect()
+    }
+
+    #[track_caller]
+    fn wait_delivered(&self) {
+        partitions::wait_total(&self.outputs(), self.contents.iter().map(|content| rig::len(content)).sum());
+    }
+
+    /// The names of the contents in a source record.
+    fn names(&self, record: &str) -> BTreeSet<u64> {
+        let fields = self.rig.redis.call(&["HGETALL", record]);
+        let named = fields.list().chunks_exact(2).filter(|pair| pair[0].text().starts_with("next:"));
+        let root = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).unwrap()["root"].as_u64().unwrap();
+        named.map(|pair| root(pair[1].bytes())).collect()
+    }
+
+    #[track_caller]
+    fn finish(mut self, reader: &mut Service) {
+        self.wait_delivered();
+        // Those that have nothing of the last one to send get there, too.
+        let names = self.names(BASE_RECORD);
+        wait::until("all partitions have begun every content", || {
+            (0..THREE).all(|index| self.names(&record(index)).len() >= self.contents.len())
+        });
+        reader.stop();
+        for writer in &mut self.writers {
+            assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
+            writer.stop();
+        }
+        let contents: Vec<Vec<u8>> = self.contents.iter().map(|content| fs::read(content).unwrap()).collect();
+        for (index, output) in (0..).zip(self.outputs()) {
+            let lines = contents.iter().flat_map(|content| partitions::lines_of(content, index, THREE));
+            let wanted: Vec<u8> = lines.collect();
+            assert!(
+                fs::read(output).unwrap() == wanted,
+                "partition {index}: other than its lines of the contents in order"
+            );
+        }
+        let contents: Vec<&Path> = self.contents.iter().map(PathBuf::as_path).collect();
+        partitions::assert_proven(&self.rig.folder, &contents, &self.outputs());
+        assert_eq!(names.len(), self.contents.len(), "a name for each content");
+        for index in 0..THREE {
+            assert_eq!(self.names(&record(index)), names, "partition {index} has the names that all have");
+        }
+    }
+}
+
+#[test]
+fn renamed_and_created_again() {
+    let mut log = Log::new();
+    log.write(3000);
+    let mut reader = log.reader();
+    // A content that nobody ever saw under the input's name is none of the input's.
+    log.wait_delivered();
+    for lines in [3000, 100, 5000] {
+        log.write(lines);
+        // Without waiting: what is left of the old one must come first.
+        log.rename();
+        log.write(lines);
+        log.wait_delivered();
+    }
+    log.finish(&mut reader);
+}
+
+#[test]
+fn renamed_twice_in_a_row() {
+    let mut log = Log::new();
+    log.write(3000);
+    let mut reader = log.reader();
+    log.wait_delivered();
+    for lines in [100, 3000, 1000] {
+        log.rename();
+        log.write(lines);
+        log.rename();
+        log.write(3000);
+        log.wait_delivered();
+    }
+    log.finish(&mut reader);
+}
+
+#[test]
+fn renamed_several_times_while_the_reader_is_down() {
+    let mut log = Log::new();
+    log.write(3000);
+    let mut reader = log.reader();
+    log.wait_delivered();
+    for times in 1..4 {
+        reader.kill9();
+        for _ in 0..times {
+            log.write(1500);
+            log.rename();
+        }
+        log.write(100);
+        reader = log.reader();
+        log.wait_delivered();
+    }
+    log.finish(&mut reader);
+}
+
+#[test]
+fn copied_and_truncated() {
+    let mut log = Log::new();
+    log.write(3000);
+    let mut reader = log.reader();
+    for lines in [3000, 100, 5000, 10] {
+        // copytruncate loses by its nature what was not read; so it must have been read.
+        log.wait_delivered();
+        log.copy_and_truncate();
+        log.write(lines);
+    }
+    log.finish(&mut reader);
+}
+
+#[test]
+fn copied_and_truncated_while_the_reader_is_down() {
+    let mut log = Log::new();
+    log.write(3000);
+    let mut reader = log.reader();
+    log.wait_delivered();
+    for lines in [3000, 100, 5000] {
+        reader.stop();
+        log.write(lines);
+        log.copy_and_truncate();
+        log.write(lines);
+        reader = log.reader();
+        log.wait_delivered();
+    }
+    log.finish(&mut reader);
+}
+
+#[test]
+fn contents_that_begin_alike_are_told_apart_by_all_partitions() {
+    for rotate in [Log::rename, Log::copy_and_truncate] {
+        let mut log = Log::new();
+        let header = b"id,name,value\n";
+        log.append(header);
+        let mut reader = log.reader();
+        // When it began, there was no more to know of it; and most partitions have nothing to send of it.
+        log.wait_delivered();
+        for lines in [100, 3000, 10] {
+            log.write(lines);
+            log.wait_delivered();
+            reader.kill9();
+            rotate(&mut log);
+            log.append(header);
+            log.write(50);
+            rotate(&mut log);
+            log.append(header);
+            reader = log.reader();
+            log.wait_delivered();
+        }
+        log.finish(&mut reader);
+    }
+}
+
+#[test]
+fn ten_rotations_with_losses_and_kills_between_them() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut log = Log::new();
+    log.write(1000);
+    let mut reader = log.reader();
+    log.wait_delivered();
+    for _ in 0..10 {
+        log.write(rng.u64(1..4000));
+        let is_down = rng.bool();
+        let is_renamed = rng.bool();
+        // A rename loses nothing, however little was read.
+        if !is_renamed {
+            log.wait_delivered();
+        }
+        if is_down {
+            reader.kill9();
+        }
+        match rng.u32(0..4) {
+            0 => log.rig.redis.flushall(),
+            1 => drop(log.rig.redis.call(&["DEL", &partitions::stream(rng.u32(0..THREE))])),
+            2 => drop(log.rig.redis.call(&["DEL", BASE_RECORD])),
+            _ => {}
+        }
+        if is_renamed {
+            log.rename()
+        } else {
+            log.copy_and_truncate()
+        }
+        log.write(rng.u64(1..4000));
+        if is_down {
+            reader = log.reader();
+        }
+        log.wait_delivered();
+    }
+    log.finish(&mut reader);
+}
+
+#[test]
+fn a_rotation_with_foreign_entries_on_one_partition() {
+    let mut log = Log::new();
+    log.write(3000);
+    let mut reader = log.reader();
+    log.wait_delivered();
+    for lines in [3000, 100, 3000] {
+        log.rig.redis.call(&["XADD", &partitions::stream(1), "*", "foreign", "entry"]);
+        log.rename();
+        log.write(lines);
+        log.wait_delivered();
+    }
+    // Numbers above the names, but under the same names.
+    log.finish(&mut reader);
+}

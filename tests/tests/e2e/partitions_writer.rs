@@ -1,0 +1,315 @@
+//! The streams of one source into outputs: one for all partitions, or one for each; whatever happens, they are the input.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use e2e::partitions::{self, BASE_RECORD, THREE, record, stream};
+use e2e::{Growth, Launch, Rig, Service, text, wait};
+
+/// Which writers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    /// One for all partitions.
+    One,
+    /// One for each.
+    Each,
+}
+
+impl Writers {
+    fn launches(self, rig: &Rig) -> Vec<Launch> {
+        match self {
+            Self::One => vec![partitions::named(rig.writer().set("--partitions", "3"), &rig.folder, "writer-0")],
+            Self::Each => partitions::writers(&rig.writer(), &rig.folder, THREE),
+        }
+    }
+
+    fn outputs(self, rig: &Rig) -> Vec<PathBuf> {
+        let count = if self == Self::One { 1 } else { THREE };
+        partitions::names(count).iter().map(|name| partitions::output(&rig.folder, name)).collect()
+    }
+
+    /// The outputs must be the input, and in order within each partition.
+    #[track_caller]
+    fn assert_right(self, rig: &Rig) {
+        let (content, outputs) = (std::fs::read(&rig.input).unwrap(), self.outputs(rig));
+        match self {
+            Self::One => partitions::assert_order(&content, 0, &std::fs::read(&outputs[0]).unwrap(), THREE),
+            Self::Each => {
+                for (index, output) in (0..).zip(&outputs) {
+                    let wanted = partitions::lines_of(&content, index, THREE);
+                    assert!(std::fs::read(output).unwrap() == wanted, "partition {index}: other than its lines");
+                }
+            }
+        }
+        partitions::assert_proven(&rig.folder, &[&rig.input], &outputs);
+    }
+}
+
+fn reader_of(rig: &Rig) -> Launch {
+    rig.reader().set("--partitions", "3")
+}
+
+/// Whether the group has acknowledged everything in all streams. Not while there is no group, as after a loss.
+fn nothing_pending(rig: &Rig) -> bool {
+    let pending = |index| match rig.redis.try_call(&["XPENDING", &stream(index), "writers"]) {
+        Ok(Ok(pending)) => pending.list()[0].int(),
+        _ => i64::MAX,
+    };
+    (0..THREE).all(|index| pending(index) == 0)
+}
+
+/// Lets a file grow while `strike` does harm; then the outputs must be the input.
+fn survives(writers: Writers, mut strike: impl FnMut(&Rig, &mut Service, &mut [Service], &mut fastrand::Rng)) {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..40_000, seed), Duration::from_secs(4), seed);
+    let mut reader = reader_of(&rig).start();
+    let launches = writers.launches(&rig);
+    let mut running: Vec<Service> = launches.iter().map(Launch::start).collect();
+    while growth.runs() {
+        wait::random_moment(&mut rng, 10..400);
+        strike(&rig, &mut reader, &mut running, &mut rng);
+        if !reader.runs() {
+            reader = reader_of(&rig).start();
+        }
+        for (launch, writer) in launches.iter().zip(&mut running) {
+            if !writer.runs() {
+                *writer = launch.start();
+            }
+        }
+    }
+    growth.wait();
+    partitions::wait_total(&writers.outputs(&rig), e2e::rig::len(&rig.input));
+    wait::until("nothing is pending", || nothing_pending(&rig));
+    for writer in &mut running {
+        assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
+        writer.stop();
+    }
+    reader.stop();
+    writers.assert_right(&rig);
+}
+
+#[test]
+fn one_writer_takes_all_partitions() {
+    for framing in ["line", "chunk"] {
+        let rig = Rig::new();
+        rig.write_input(text::numbered(0..170_000, 1));
+        reader_of(&rig).set("--framing", framing).once().run_ok();
+        Writers::One.launches(&rig)[0].clone().once().run_ok();
+        assert!(nothing_pending(&rig));
+        Writers::One.assert_right(&rig);
+    }
+}
+
+#[test]
+fn a_writer_for_each_partition_as_a_stateful_set_has_them() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..50_000, 1));
+    reader_of(&rig).once().run_ok();
+    // By number, by a pod's name, and by a pod's name in the environment.
+    let mut launches = Writers::Each.launches(&rig);
+    launches[0] = launches[0].clone().set("--partition", "0");
+    launches[2] = launches[2].clone().unset("--partition").env("PARTITION", "line-writer-2");
+    let mut running: Vec<Service> = launches.iter().map(Launch::start).collect();
+    partitions::wait_total(&Writers::Each.outputs(&rig), e2e::rig::len(&rig.input));
+    wait::until("nothing is pending", || nothing_pending(&rig));
+    for writer in &mut running {
+        assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
+        writer.stop();
+    }
+    Writers::Each.assert_right(&rig);
+}
+
+#[test]
+fn writers_of_partitions_killed_in_turn() {
+    let mut nth = 0;
+    survives(Writers::Each, |_, reader, writers, _| {
+        match writers.get_mut(nth % 4) {
+            Some(writer) => writer.kill9(),
+            None => reader.kill9(),
+        }
+        nth += 1;
+    });
+}
+
+#[test]
+fn a_writer_of_all_partitions_killed_at_random_moments() {
+    survives(Writers::One, |_, reader, writers, rng| if rng.bool() { reader.kill9() } else { writers[0].kill9() });
+}
+
+#[test]
+fn an_emptied_redis_is_filled_again_in_all_partitions() {
+    survives(Writers::Each, |rig, _, _, _| rig.redis.flushall());
+}
+
+#[test]
+fn one_deleted_stream_is_filled_again() {
+    survives(Writers::Each, |rig, _, _, _| drop(rig.redis.call(&["DEL", &stream(1)])));
+}
+
+#[test]
+fn one_deleted_source_record_is_written_again() {
+    survives(Writers::One, |rig, _, _, _| drop(rig.redis.call(&["DEL", &record(1)])));
+}
+
+#[test]
+fn a_deleted_record_of_what_all_agree_on_is_written_again() {
+    let mut nth = 0;
+    survives(Writers::One, |rig, reader, writers, _| {
+        rig.redis.call(&["DEL", BASE_RECORD]);
+        // It is asked for at a start only, and when a content begins.
+        if nth % 2 == 0 {
+            reader.kill9()
+        } else {
+            writers[0].kill9()
+        }
+        nth += 1;
+    });
+}
+
+#[test]
+fn losses_of_every_kind_in_any_order() {
+    survives(Writers::One, |rig, reader, writers, rng| {
+        let index = rng.u32(0..THREE);
+        match rng.u32(0..7) {
+            0 => rig.redis.flushall(),
+            1 => drop(rig.redis.call(&["DEL", &stream(index)])),
+            2 => drop(rig.redis.call(&["DEL", &record(index)])),
+            3 => drop(rig.redis.call(&["DEL", BASE_RECORD])),
+            4 => drop(rig.redis.try_call(&["XGROUP", "DESTROY", &stream(index), "writers"])),
+            5 => reader.kill9(),
+            _ => writers[0].kill9(),
+        }
+    });
+}
+
+#[test]
+fn a_foreign_producer_on_one_partition_costs_no_line() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let foreign = |rig: &Rig| rig.redis.call(&["XADD", &stream(1), "*", "foreign", "entry"]);
+    // Before the content has a name, too: here its number is another one than elsewhere.
+    foreign(&rig);
+    let mut count = 1;
+    let mut growth = Growth::of(&rig.input, text::numbered(0..40_000, seed), Duration::from_secs(4), seed);
+    let mut reader = reader_of(&rig).start();
+    let mut running: Vec<Service> = Writers::Each.launches(&rig).iter().map(Launch::start).collect();
+    while growth.runs() {
+        wait::random_moment(&mut rng, 50..400);
+        foreign(&rig);
+        count += 1;
+    }
+    growth.wait();
+    partitions::wait_total(&Writers::Each.outputs(&rig), e2e::rig::len(&rig.input));
+    running[1].wait_for_metric("writer_foreign_entries_total", |seen| seen == f64::from(count));
+    wait::until("nothing is pending", || nothing_pending(&rig));
+    for writer in &mut running {
+        assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
+        writer.stop();
+    }
+    reader.stop();
+    Writers::Each.assert_right(&rig);
+}
+
+#[test]
+fn a_foreign_entry_before_the_content_has_a_name_costs_no_line() {
+    for index in 0..THREE {
+        let rig = Rig::new();
+        rig.redis.call(&["XADD", &stream(index), "*", "foreign", "entry"]);
+        rig.write_input(text::numbered(0..5000, 1));
+        reader_of(&rig).once().run_ok();
+        rig.redis.call(&["XADD", &stream(index), "*", "line", "a foreign line in our field"]);
+        rig.append_input(text::numbered(5000..10_000, 1));
+        reader_of(&rig).once().run_ok();
+        Writers::One.launches(&rig)[0].clone().once().run_ok();
+        Writers::One.assert_right(&rig);
+    }
+}
+
+#[test]
+fn entries_deleted_by_hand_in_one_partition_are_a_gap_of_exactly_their_bytes() {
+    const LINE: u64 = 64;
+    const BLOCK: u64 = 64 << 10;
+    const LINES: u64 = BLOCK / LINE;
+    let rig = Rig::new();
+    // Lines that fill blocks exactly, so that it is known where a partition's bytes begin and end: 14 blocks.
+    let text = |blocks: std::ops::Range<u64>| -> Vec<u8> {
+        let line = |n: u64| format!("line {n:058}\n").into_bytes();
+        (blocks.start * LINES..blocks.end * LINES).flat_map(line).collect()
+    };
+    rig.write_input(text(0..14));
+    reader_of(&rig).once().run_ok();
+    let mut gone: Vec<u64> = Vec::new();
+    let delete = |index: u32, lines: std::ops::Range<u64>, gone: &mut Vec<u64>| {
+        for line in lines {
+            let generation = partitions::entries(&rig.redis, index)[0].generation;
+            let id = format!("{generation}-{}", (line + 1) * LINE);
+            assert_eq!(rig.redis.call(&["XDEL", &stream(index), &id]).int(), 1, "line {line} is partition {index}'s");
+            gone.push(line);
+        }
+    };
+    // Of the second partition's blocks: some within one, all of the next, the last one of a block, the first ones of a block.
+    delete(1, LINES + 7..LINES + 10, &mut gone);
+    delete(1, 4 * LINES..5 * LINES, &mut gone);
+    delete(1, 8 * LINES - 1..8 * LINES, &mut gone);
+    delete(1, 10 * LINES..10 * LINES + 2, &mut gone);
+    // The first ones of the third partition are trimmed.
+    let held = rig.redis.call(&["XLEN", &stream(2)]).int();
+    let trimmed = rig.redis.call(&["XTRIM", &stream(2), "MAXLEN", &(held - 10).to_string()]).int();
+    assert_eq!(trimmed, 10);
+    gone.extend(2 * LINES..2 * LINES + 10);
+    let launch = &Writers::One.launches(&rig)[0];
+    let mut writer = launch.start();
+    let bytes = |gone: &[u64]| (gone.len() as u64 * LINE) as f64;
+    writer.wait_for_metric("writer_gap_bytes_total", |told| told == bytes(&gone));
+    wait::until("nothing is pending", || nothing_pending(&rig));
+    writer.wait_for_log(&["gap: bytes", &(4 * BLOCK).to_string(), &(5 * BLOCK).to_string()]);
+    writer.stop();
+    // What comes later is missing for a writer that has been started again.
+    let before = gone.len();
+    rig.append_input(text(14..20));
+    reader_of(&rig).once().run_ok();
+    delete(1, 16 * LINES..16 * LINES + 5, &mut gone);
+    delete(1, 20 * LINES - 1..20 * LINES, &mut gone);
+    let mut writer = launch.start();
+    writer.wait_for_metric("writer_gap_bytes_total", |told| told == bytes(&gone[before..]));
+    wait::until("nothing is pending", || nothing_pending(&rig));
+    assert_eq!(writer.metric("writer_gap_bytes_total"), bytes(&gone[before..]), "and nothing else");
+    writer.stop();
+    let content = text(0..20);
+    let is_there = |start: u64| !gone.contains(&(start / LINE));
+    let output = std::fs::read(&Writers::One.outputs(&rig)[0]).unwrap();
+    let mut wanted: Vec<&[u8]> =
+        partitions::lines(&content).filter(|(at, _)| is_there(*at)).map(|(_, line)| line).collect();
+    let mut found: Vec<&[u8]> = partitions::lines(&output).map(|(_, line)| line).collect();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    assert!(found == wanted, "{} lines instead of {}", found.len(), wanted.len());
+}
+
+#[test]
+fn writers_without_a_partition_scaled_from_one_to_three_to_one_under_load() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..60_000, seed), Duration::from_secs(6), seed);
+    let mut reader = reader_of(&rig).start();
+    let names = partitions::names(3);
+    let outputs: Vec<PathBuf> = names.iter().map(|name| partitions::output(&rig.folder, name)).collect();
+    let launch = |name: &str| partitions::named(rig.writer().set("--partitions", "3"), &rig.folder, name);
+    let mut first = launch(&names[0]).start();
+    partitions::wait_total(&outputs, 500_000);
+    let mut others = [launch(&names[1]).start(), launch(&names[2]).start()];
+    wait::until("all three work", || outputs.iter().all(|output| e2e::rig::len(output) > 100_000));
+    for other in &mut others {
+        other.stop();
+    }
+    growth.wait();
+    partitions::wait_total(&outputs, e2e::rig::len(&rig.input));
+    wait::until("nothing is pending", || nothing_pending(&rig));
+    reader.stop();
+    assert_eq!(first.metric("writer_gap_bytes_total"), 0.0, "what others got is no gap");
+    first.stop();
+    partitions::assert_proven(&rig.folder, &[&rig.input], &outputs);
+}
