@@ -80,9 +80,11 @@ plan() {
         else if (!knows(node[j], node[i])) meet(node[j], node[i])
       }
       if (done) exit
-      # Slots that no node has ever heard of an owner of: the cluster is new.
-      if (n == expected) for (r = 1; r <= ranges; r++) {
-        if (!taken[r] && is_master[node[r]]) act(node[r], "CLUSTER ADDSLOTSRANGE " first[r] " " last[r])
+      # No node has heard of an owner of these slots: the cluster is new, or the owner has been forgotten below.
+      if (n == expected) for (r = i = 1; r <= ranges; r++) {
+        if (taken[r]) continue
+        while (i <= n && (!is_master[node[i]] || own[node[i]])) i++
+        if (i <= n) act(node[i++], "CLUSTER ADDSLOTSRANGE " first[r] " " last[r])
       }
       if (done) exit
       # A node without slots: a new one, or one that has lost its volume. It follows the master with the fewest replicas.
@@ -98,13 +100,16 @@ plan() {
       if (done || n < expected) exit
       for (l = 1; l <= lines; l++) {
         x = line[l]; y = of[l]
-        # It was a node, and its volume is lost.
-        if (flags[x, y] ~ /(^|,)(fail|noaddr)(,|$)/ && !is_node[y] && !is_owner[y]) act(x, "CLUSTER FORGET " y)
+        # It was a node, and its volume is lost. As long as it has slots and a replica, that one is about to take them.
+        is_lost = flags[x, y] ~ /(^|,)(fail|noaddr)(,|$)/ && !is_node[y] && !(is_owner[y] && replicas[y])
+        if (is_lost) act(x, "CLUSTER FORGET " y)
         else if (flags[x, y] ~ /fail|noaddr/) wait(x ": " address[x, y] " has failed")
         else if (flags[x, y] !~ /myself/ && link[x, y] != "connected") wait(x ": no connection to " address[x, y])
       }
       for (i = 1; i <= n; i++) {
         if (served[node[i]] != 16384) wait(node[i] ": it knows of " served[node[i]] + 0 " slots")
+        # Redis gives it one of a master that has two.
+        if (own[node[i]] && !replicas[id[node[i]]] && n - count >= count) wait(node[i] ": it has no replica yet")
         if (!is_master[node[i]] && master_link[node[i]] != "connected") wait(node[i] ": it has not all of its master yet")
       }
       if (n == expected && count > masters) wait("there are " count " masters")

@@ -234,9 +234,9 @@ impl Nodes {
         };
         let state = folder.join("state");
         std::fs::create_dir_all(&state).expect("a folder");
-        // That of the image, and that of this machine.
+        // That of this machine, and that of the image where it is here, too.
         let mut shells = vec![vec!["sh"]];
-        shells.extend(tool("busybox").map(|_| vec!["busybox", "sh"]));
+        shells.extend(Command::new("busybox").arg("true").output().is_ok().then(|| vec!["busybox", "sh"]));
         let pods = (0..set["spec"]["replicas"].as_u64().expect("a number")).map(pod).collect();
         let mut nodes = Self { pods, container: containers(&set)[0].clone(), shells, state, rounds: 0 };
         nodes.start_all(1);
@@ -276,7 +276,7 @@ impl Nodes {
         assert_eq!(said, "the cluster is complete\n");
     }
 
-    /// What a node tells of all of them: its name, and its role, master, epoch and slots, or whatever of these `fields` names.
+    /// What a node tells of all of them, by their pods' names: these fields of CLUSTER NODES, the last one (8) with all slots.
     fn table(&self, of: usize, fields: &[usize]) -> BTreeMap<String, Vec<String>> {
         let said = self.pods[of].ask(&["CLUSTER", "NODES"]).expect("CLUSTER NODES");
         let rows = said.lines().map(|line| {
@@ -292,9 +292,22 @@ impl Nodes {
         rows.collect()
     }
 
-    /// Role, master, epoch and slots of all nodes.
+    /// ID, role, master and slots of all nodes.
     fn roles(&self) -> BTreeMap<String, Vec<String>> {
-        self.table(0, &[0, 2, 3, 6, 8])
+        self.table(0, &[0, 2, 3, 8])
+    }
+
+    /// Which node has these slots.
+    fn owner(&self, slots: &str) -> usize {
+        let roles = self.roles();
+        let found = roles.iter().find(|(_, row)| row[1] == "master" && row[3] == slots);
+        ordinal(found.unwrap_or_else(|| panic!("nobody has {slots}: {roles:?}")).0)
+    }
+
+    /// A pod is gone, and its volume, too.
+    fn lose(&mut self, ordinal: usize) {
+        self.pods[ordinal].kill9();
+        std::fs::remove_dir_all(&self.pods[ordinal].folder).expect("a volume");
     }
 
     fn kill_all(&mut self) {
@@ -314,6 +327,16 @@ fn address(network: u8, ordinal: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, network, 10 + u8::try_from(ordinal).expect("few nodes"))
 }
 
+/// The number in a pod's name.
+fn ordinal(pod: &str) -> usize {
+    pod.rsplit('-').next().and_then(|ordinal| ordinal.parse().ok()).unwrap_or_else(|| panic!("{pod}"))
+}
+
+/// One column of a table.
+fn column(table: &BTreeMap<String, Vec<String>>, column: usize) -> Vec<&str> {
+    table.values().map(|row| row[column].as_str()).collect()
+}
+
 #[test]
 fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses() {
     let folder = Folder::new();
@@ -323,12 +346,11 @@ fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses(
     assert_eq!(roles.len(), 6, "{roles:?}");
     for (ordinal, (first, last)) in ranges().into_iter().enumerate() {
         let master = &roles[&format!("redis-cluster-{ordinal}")];
-        assert_eq!((master[1].as_str(), master[4].as_str()), ("master", format!("{first}-{last}").as_str()));
-        let replicas = roles.values().filter(|row| row[1] == "slave" && row[2] == master[0]).count();
-        assert_eq!(replicas, 1, "{roles:?}");
+        assert_eq!(master[1..], ["master", "-", &format!("{first}-{last}")]);
+        assert_eq!(column(&roles, 2).iter().filter(|of| **of == master[0]).count(), 1, "its replica: {roles:?}");
     }
     // A key of the second master.
-    let key = "line_stream:{1}";
+    let (key, slots) = ("line_stream:{1}", &roles["redis-cluster-1"][3]);
     assert_eq!(nodes.pods[0].ask(&["-c", "SET", key, "kept"]).as_deref(), Some("OK"));
 
     // What is complete stays as it is.
@@ -339,27 +361,47 @@ fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses(
     nodes.kill_all();
     nodes.start_all(2);
     nodes.reconcile();
-    assert_eq!(nodes.roles(), roles);
+    assert_eq!(column(&nodes.roles(), 0), column(&roles, 0), "the nodes are those that they were");
     for (pod, row) in nodes.table(0, &[1]) {
-        let ordinal: usize = pod.rsplit('-').next().and_then(|ordinal| ordinal.parse().ok()).expect("an ordinal");
-        assert!(row[0].starts_with(&format!("{}@", nodes.pods[ordinal].seed())), "{row:?}");
+        assert!(row[0].starts_with(&format!("{}@", nodes.pods[ordinal(&pod)].seed())), "{row:?}");
     }
     assert_eq!(nodes.pods[0].ask(&["-c", "GET", key]).as_deref(), Some("kept"));
 
     // A master comes back without its volume: its replica has the slots and the keys, and it is a replica now.
-    nodes.pods[1].kill9();
-    std::fs::remove_dir_all(&nodes.pods[1].folder).expect("a volume");
+    let lost = nodes.owner(slots);
+    nodes.lose(lost);
     nodes.start_all(3);
     nodes.reconcile();
-    let before = &roles["redis-cluster-1"];
+    let lost = format!("redis-cluster-{lost}");
     for of in 0..nodes.pods.len() {
         let now = nodes.table(of, &[0, 2, 8]);
         assert_eq!(now.len(), 6, "the node that is lost is forgotten: {now:?}");
-        assert_ne!(now["redis-cluster-1"][0], before[0]);
-        assert_eq!(now["redis-cluster-1"][1], "slave", "{now:?}");
-        assert!(now.values().any(|row| row[1] == "master" && row[2] == before[4]), "{now:?}");
+        assert_ne!(now[&lost][0], roles[&lost][0]);
+        assert_eq!(now[&lost][1], "slave", "{now:?}");
+        assert!(now.values().any(|row| row[1] == "master" && row[2] == *slots), "{now:?}");
     }
     assert_eq!(nodes.pods[0].ask(&["-c", "GET", key]).as_deref(), Some("kept"));
+
+    // A master and its replica lose theirs. The slots have an owner again; the keys are gone.
+    let (now, master) = (nodes.roles(), nodes.owner(slots));
+    let id = &now[&format!("redis-cluster-{master}")][0];
+    let replicas = now.iter().filter(|(_, row)| row[2] == *id).map(|(pod, _)| ordinal(pod));
+    for lost in replicas.chain([master]) {
+        nodes.lose(lost);
+    }
+    nodes.start_all(4);
+    nodes.reconcile();
+    let now = nodes.roles();
+    let sorted = |roles| {
+        let mut slots = column(roles, 3).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        slots.sort();
+        slots
+    };
+    assert_eq!((now.len(), sorted(&now)), (6, sorted(&roles)), "{now:?}");
+    for master in now.values().filter(|row| row[1] == "master") {
+        assert_eq!(column(&now, 2).iter().filter(|of| **of == master[0]).count(), 1, "its replica: {now:?}");
+    }
+    assert_eq!(nodes.pods[0].ask(&["-c", "GET", key]).as_deref(), Some(""));
 }
 
 #[test]
