@@ -32,7 +32,7 @@ pub(crate) const OUTPUT_CAPACITY: &str = "writer_output_capacity_bytes";
 /// Lag and pending.
 pub(crate) const BACKLOG: &str = "stream_backlog_entries";
 /// Lag and pending of each partition.
-pub(crate) const PARTITION_BACKLOG: &str = "writer_partition_backlog_entries";
+pub(crate) const PARTITION_BACKLOG: &str = "stream_partition_backlog_entries";
 /// Not yet delivered.
 pub(crate) const LAG: &str = "stream_lag_entries";
 /// Delivered and not acknowledged.

@@ -52,7 +52,7 @@ fn one_writer_takes_all_partitions_into_one_output() {
     writer.wait_for_metric("stream_backlog_entries", |entries| entries == 0.0);
     let (_, page) = writer.get("/metrics");
     for partition in 0..3 {
-        let line = format!("writer_partition_backlog_entries{{partition=\"{partition}\"}} 0");
+        let line = format!("stream_partition_backlog_entries{{partition=\"{partition}\"}} 0");
         assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
         let groups = rig.redis.call(&["XINFO", "GROUPS", &stream(partition)]);
         assert_eq!(groups.list()[0].field("pending").int(), 0);

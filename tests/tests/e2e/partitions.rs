@@ -278,7 +278,7 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
         let metrics = writer.metrics();
         let of_partition = |(name, value): (&str, f64)| {
             Some((
-                name.strip_prefix("writer_partition_backlog_entries{partition=\"")?.trim_end_matches("\"}").to_owned(),
+                name.strip_prefix("stream_partition_backlog_entries{partition=\"")?.trim_end_matches("\"}").to_owned(),
                 value,
             ))
         };

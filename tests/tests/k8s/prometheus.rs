@@ -110,7 +110,7 @@ fn rules_and_dashboard_ask_for_metrics_that_the_services_have() {
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     rig.wait_delivered();
     // It appears when Redis has been asked.
-    wait::until("the backlog", || writer.metrics().get("writer_partition_backlog_entries").is_some());
+    wait::until("the backlog", || writer.metrics().get("stream_partition_backlog_entries").is_some());
     let rules = documents("rules", &config("prometheus", "rules.yml")).remove(0);
     let rules: Vec<Value> = list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"]).to_vec()).collect();
     let mut known = names(&mut reader);
@@ -152,7 +152,7 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
         let series = query.replace("max(", "").replace(')', "");
         let held = |bound: &str| prometheus.values(&format!("{bound}_over_time({series}[2s])")) == [entries as f64];
         prometheus
-            .values("min_over_time(count(writer_partition_backlog_entries and on (instance) redis_up == 1)[2s:250ms])")
+            .values("min_over_time(count(stream_partition_backlog_entries and on (instance) redis_up == 1)[2s:250ms])")
             == [2.0]
             && prometheus.values(&query) == [entries as f64]
             && held("min")
@@ -209,13 +209,13 @@ fn the_autoscaler_gets_the_sum_over_partitions_each_of_them_once() {
         .map(|w| w.start());
     let undone = [PENDING[0], PENDING[1] + PENDING[2], PENDING.iter().sum()];
     for (writer, undone) in writers.iter_mut().zip(undone) {
-        for name in ["writer_partition_backlog_entries", "stream_backlog_entries"] {
+        for name in ["stream_partition_backlog_entries", "stream_backlog_entries"] {
             wait::until(name, || writer.metrics().get(name) == Some(undone as f64));
         }
     }
     let targets: Vec<SocketAddr> = writers.iter_mut().map(Service::http_addr).collect();
     let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &targets) else { return };
-    let scraped = "count(writer_partition_backlog_entries and on (instance) redis_up == 1)";
+    let scraped = "count(stream_partition_backlog_entries and on (instance) redis_up == 1)";
     wait::until("all writers tell", || prometheus.values(scraped) == [6.0]);
     // The rule is evaluated at intervals.
     wait::until("the sum", || prometheus.values(&autoscaler_query()) == [undone[2] as f64]);
