@@ -239,13 +239,14 @@ impl Lineage {
         self.generations.values().filter(move |generation| known.insert(generation.root))
     }
 
-    /// What is known of a content beside its head: how long it is at least, and a guard within it.
+    /// What is known of a content beside its head: where it ended, when another one follows, and a guard within it. A partition that had nothing of it
+    /// knows that it ended at 0.
     #[must_use]
-    pub fn seal(&self, root: u64) -> (u64, Option<Guard>) {
+    pub fn seal(&self, root: u64) -> (Option<u64>, Option<Guard>) {
         let guard = self.guard.filter(|g| self.get(g.generation).is_some_and(|g| g.root == root));
         // The first one of the next content tells how this one ended.
         let next = self.generations.values().find(|g| g.root > root);
-        (next.and_then(|g| g.previous_end).unwrap_or(0), next.and_then(|g| g.previous_guard).or(guard))
+        (next.and_then(|g| g.previous_end), next.and_then(|g| g.previous_guard).or(guard))
     }
 
     /// Whether no generation is known.
@@ -326,12 +327,12 @@ mod tests {
         lineage.insert(generation(5));
         let guard = Guard::new(5, 3, 3, b"abc");
         lineage.guard = Some(guard);
-        assert_eq!(lineage.seal(5), (0, Some(guard)));
+        assert_eq!(lineage.seal(5), (None, Some(guard)));
         let sealed = Guard::new(5, 9, 9, b"def");
         lineage.insert(Generation { previous_end: Some(9), previous_guard: Some(sealed), ..generation(8) });
         lineage.guard = Some(Guard::new(8, 1, 1, b"x"));
-        assert_eq!(lineage.seal(5), (9, Some(sealed)));
-        assert_eq!(lineage.seal(8), (0, lineage.guard));
+        assert_eq!(lineage.seal(5), (Some(9), Some(sealed)));
+        assert_eq!(lineage.seal(8), (None, lineage.guard));
     }
 
     #[test]

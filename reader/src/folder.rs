@@ -43,7 +43,7 @@ impl Folder {
         frontier: u64,
     ) -> io::Result<Option<Content>> {
         let (end, guard) = lineage.seal(generation.root);
-        let (frontier, guard) = (frontier.max(end), guard.as_ref());
+        let (frontier, guard) = (frontier.max(end.unwrap_or(0)), guard.as_ref());
         let inode = Inode { dev: generation.dev, ino: generation.ino };
         let mut rest = Vec::new();
         for path in std::iter::once(self.input.clone()).chain(self.siblings()?) {
@@ -93,7 +93,7 @@ impl Folder {
         let len = content.len()?;
         for generation in lineage.contents() {
             let (end, guard) = lineage.seal(generation.root);
-            let end = if end == 0 { offset } else { end };
+            let end = end.unwrap_or(offset);
             if content.is(generation, end, guard.as_ref())? {
                 return Ok(true);
             }
@@ -249,6 +249,21 @@ mod tests {
         assert!(folder.unknown_rotated(&lineage, 0).unwrap().is_empty());
         fs::write(temp.path().join("input.txt.2"), "header\non").unwrap();
         assert!(folder.unknown_rotated(&lineage, 0).unwrap().is_empty(), "a copy of the beginning");
+    }
+
+    #[test]
+    fn a_content_of_which_a_partition_had_nothing_is_known_to_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let input = temp.path().join("input.txt");
+        let folder = Folder::new(input.clone());
+        let small = temp.path().join("input.txt.1");
+        fs::write(&small, "a small one\n").unwrap();
+        fs::write(&input, "the next\n").unwrap();
+        let mut lineage = Lineage::default();
+        lineage.insert(generation(&Content::open(&small).unwrap()));
+        let next = generation(&folder.current().unwrap().unwrap());
+        lineage.insert(Generation { generation: 2, root: 2, previous_end: Some(0), ..next });
+        assert!(folder.unknown_rotated(&lineage, 1000).unwrap().is_empty(), "however far the next one was sent");
     }
 
     #[test]

@@ -300,7 +300,7 @@ impl Reader {
         let fault = |error: std::io::Error| Interrupt::input("read", self.folder.input(), &error);
         let finished = self.finished.filter(|&(root, _)| root == present.root).map(|(_, end)| end);
         let (sealed, _) = self.lineage.seal(present.root);
-        let previous_end = finished.or((sealed > 0).then_some(sealed));
+        let previous_end = finished.or(sealed);
         let root_of = |generation: u64| self.lineage.get(generation).map(|g| g.root);
         let previous_guard = self
             .lineage
