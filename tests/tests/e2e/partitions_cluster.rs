@@ -425,6 +425,42 @@ fn a_frozen_node_holds_up_no_other_partition_of_one_writer() {
     a_dead_node_holds_up_no_other_partition(Writers::One, Away::Frozen);
 }
 
+/// A node that answers, and refuses one command: as nothing is lost with it, what was read piles up before what is not acknowledged.
+fn a_node_that_refuses_holds_up_no_other_partition(command: &str) {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
+    let mut stage = Stage::start(&rig, &cluster, Writers::One, seed);
+    stage.wait_flow();
+    let node = fastrand::Rng::with_seed(seed).usize(..3);
+    let (refused, others): (Vec<usize>, Vec<usize>) =
+        (0..PARTITIONS).partition(|&partition| cluster.owner(&stream(partition)) == node);
+    cluster.servers[node].call(&["ACL", "SETUSER", "default", &format!("-{command}")]);
+    let goal = len(&rig.input) + 2_000_000;
+    wait::progress_to(goal, || len(&rig.input)).unwrap();
+    stage.end_growth();
+    for &partition in &others {
+        wait::until("a partition that is not refused is delivered to its end", || stage.has_all_of(partition));
+    }
+    let service = if command == "xack" { &mut stage.writers[0] } else { &mut stage.reader };
+    wait::until("readyz names a stream that is refused", || {
+        let (code, said) = service.readyz();
+        code == 503 && refused.iter().any(|&nth| said.contains(&format!("stream {}:", stream(nth))))
+    });
+    cluster.servers[node].call(&["ACL", "SETUSER", "default", &format!("+{command}")]);
+    stage.finish(&cluster);
+}
+
+#[test]
+fn a_node_that_takes_no_lines_holds_up_no_other_partition() {
+    a_node_that_refuses_holds_up_no_other_partition("xadd");
+}
+
+#[test]
+fn a_node_that_takes_no_acknowledgement_holds_up_no_other_partition() {
+    a_node_that_refuses_holds_up_no_other_partition("xack");
+}
+
 #[test]
 fn a_name_that_redis_lost_is_known_while_the_partition_that_used_it_is_away() {
     let seed = e2e::seed();
