@@ -90,10 +90,10 @@ impl<'a> Stage<'a> {
         self.outputs.iter().map(|output| len(output)).sum()
     }
 
-    /// All of them are killed, and started again.
-    fn restart_services(&mut self) {
-        self.reader.kill9();
-        self.writers.iter_mut().for_each(Service::kill9);
+    /// All of them are stopped, or killed, and started again.
+    fn restart_services(&mut self, end: fn(&mut Service)) {
+        end(&mut self.reader);
+        self.writers.iter_mut().for_each(end);
         self.reader = self.launches.0.start();
         self.writers = self.launches.1.iter().map(Launch::start).collect();
         // All have begun, and the new reader counts anew.
@@ -366,8 +366,10 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
         wait::progress_to(goal, || len(&rig.input)).unwrap();
     };
     grow();
-    if away == Away::Killed || rng.bool() {
-        stage.restart_services();
+    match away {
+        Away::Killed => stage.restart_services(Service::kill9),
+        Away::Frozen if rng.bool() => stage.restart_services(Service::stop),
+        Away::Frozen => {}
     }
     grow();
     stage.end_growth();
