@@ -184,6 +184,10 @@ impl Shared {
         if let Ok(Some(content)) = reader.folder.current() {
             reader.aim(&content);
         }
+        // Before any of them names a content: Redis may have lost a name, and where it was used may be away. What cannot be read is told on resuming.
+        if let (Some(roots), Ok((known, _))) = (&self.roots, reader.state.load()) {
+            roots.learn(&known);
+        }
         (reader, connector)
     }
 }

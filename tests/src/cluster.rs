@@ -69,16 +69,40 @@ impl Cluster {
     pub fn wait_complete(&self) {
         wait::until("the cluster is complete", || {
             self.servers.iter().all(|server| {
+                // One that gets its master's data refuses all this.
+                let ask = |command: &str| match server.try_call(&command.split(' ').collect::<Vec<_>>()) {
+                    Ok(Ok(told)) => told.text(),
+                    _ => String::new(),
+                };
                 let is_linked = match server.role().as_deref() {
-                    Some("slave") => server.info("master_link_status").as_deref() == Some("up"),
+                    Some("slave") => ask("INFO replication").lines().any(|line| line == "master_link_status:up"),
                     role => role == Some("master"),
                 };
-                let nodes = server.cli("CLUSTER NODES").text();
+                let nodes = ask("CLUSTER NODES");
                 is_linked
-                    && says(server, "cluster_state:ok")
+                    && ask("CLUSTER INFO").lines().any(|line| line == "cluster_state:ok")
                     && nodes.matches("slave").count() == MASTERS
                     && !nodes.contains("fail")
             })
+        });
+    }
+
+    /// Waits until all nodes say the same of who has which slot.
+    pub fn wait_agreed(&self) {
+        wait::until("the nodes agree on the slots", || {
+            let told = |server: &RedisServer| {
+                let nodes = server.cli("CLUSTER NODES").text();
+                // A node's ID comes first, its slots come ninth.
+                let slots = |line: &str| {
+                    let words: Vec<&str> = line.split(' ').collect();
+                    (words.first().map(|&id| id.to_owned()), words.get(8..).unwrap_or_default().join(" "))
+                };
+                let mut slots: Vec<_> = nodes.lines().map(slots).collect();
+                slots.sort();
+                slots
+            };
+            let first = told(&self.servers[0]);
+            self.servers[1..].iter().all(|server| told(server) == first)
         });
     }
 

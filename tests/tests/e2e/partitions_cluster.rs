@@ -90,10 +90,10 @@ impl<'a> Stage<'a> {
         self.outputs.iter().map(|output| len(output)).sum()
     }
 
-    /// All of them are killed, and started again.
-    fn restart_services(&mut self) {
-        self.reader.kill9();
-        self.writers.iter_mut().for_each(Service::kill9);
+    /// All of them are stopped, or killed, and started again.
+    fn restart_services(&mut self, end: fn(&mut Service)) {
+        end(&mut self.reader);
+        self.writers.iter_mut().for_each(end);
         self.reader = self.launches.0.start();
         self.writers = self.launches.1.iter().map(Launch::start).collect();
         // All have begun, and the new reader counts anew.
@@ -138,6 +138,17 @@ impl<'a> Stage<'a> {
         }
     }
 
+    fn with_outputs(&self, launch: Launch) -> Launch {
+        self.outputs.iter().fold(launch, |launch, output| launch.word("--output").word(output))
+    }
+
+    /// All outputs in the order of the source.
+    fn merge(&self) -> PathBuf {
+        let mut merge = self.with_outputs(self.rig.command(Program::Writer).word("merge")).run();
+        assert_eq!(merge.code(), Some(0), "{}", merge.log());
+        merge.process().stdout_path()
+    }
+
     /// Waits until the work is done, and looks at what came of it.
     fn finish(mut self, cluster: &Cluster) {
         self.end_growth();
@@ -160,12 +171,9 @@ impl<'a> Stage<'a> {
         self.reader.stop();
         self.writers.iter_mut().for_each(Service::stop);
 
-        let with_outputs =
-            |launch| self.outputs.iter().fold(launch, |launch: Launch, output| launch.word("--output").word(output));
-        let mut merge = with_outputs(self.rig.command(Program::Writer).word("merge")).run();
-        assert_eq!(merge.code(), Some(0), "{}", merge.log());
-        check::assert_identical(&self.rig.input, &merge.process().stdout_path());
-        with_outputs(self.rig.command(Program::Writer).word("verify").word("--input").word(&self.rig.input)).run_ok();
+        check::assert_identical(&self.rig.input, &self.merge());
+        let verify = self.rig.command(Program::Writer).word("verify").word("--input").word(&self.rig.input);
+        self.with_outputs(verify).run_ok();
         if let [_, _, ..] = &self.outputs[..] {
             for (partition, output) in self.outputs.iter().enumerate() {
                 assert!(std::fs::read(output).unwrap() == part(&self.bytes, partition), "{}", output.display());
@@ -358,8 +366,10 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
         wait::progress_to(goal, || len(&rig.input)).unwrap();
     };
     grow();
-    if away == Away::Killed || rng.bool() {
-        stage.restart_services();
+    match away {
+        Away::Killed => stage.restart_services(Service::kill9),
+        Away::Frozen if rng.bool() => stage.restart_services(Service::stop),
+        Away::Frozen => {}
     }
     grow();
     stage.end_growth();
@@ -415,6 +425,94 @@ fn a_dead_node_holds_up_no_writer_of_another_partition() {
 #[test]
 fn a_frozen_node_holds_up_no_other_partition_of_one_writer() {
     a_dead_node_holds_up_no_other_partition(Writers::One, Away::Frozen);
+}
+
+/// A node that answers, and refuses one command: as nothing is lost with it, what was read piles up before what is not acknowledged.
+fn a_node_that_refuses_holds_up_no_other_partition(command: &str) {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
+    let mut stage = Stage::start(&rig, &cluster, Writers::One, seed);
+    stage.wait_flow();
+    let node = fastrand::Rng::with_seed(seed).usize(..3);
+    let (refused, others): (Vec<usize>, Vec<usize>) =
+        (0..PARTITIONS).partition(|&partition| cluster.owner(&stream(partition)) == node);
+    cluster.servers[node].call(&["ACL", "SETUSER", "default", &format!("-{command}")]);
+    let goal = len(&rig.input) + 2_000_000;
+    wait::progress_to(goal, || len(&rig.input)).unwrap();
+    stage.end_growth();
+    for &partition in &others {
+        wait::until("a partition that is not refused is delivered to its end", || stage.has_all_of(partition));
+    }
+    let service = if command == "xack" { &mut stage.writers[0] } else { &mut stage.reader };
+    wait::until("readyz names a stream that is refused", || {
+        let (code, said) = service.readyz();
+        code == 503 && refused.iter().any(|&nth| said.contains(&format!("stream {}:", stream(nth))))
+    });
+    cluster.servers[node].call(&["ACL", "SETUSER", "default", &format!("+{command}")]);
+    stage.finish(&cluster);
+}
+
+#[test]
+fn a_node_that_takes_no_lines_holds_up_no_other_partition() {
+    a_node_that_refuses_holds_up_no_other_partition("xadd");
+}
+
+#[test]
+fn a_node_that_takes_no_acknowledgement_holds_up_no_other_partition() {
+    a_node_that_refuses_holds_up_no_other_partition("xack");
+}
+
+#[test]
+fn a_name_that_redis_lost_is_known_while_the_partition_that_used_it_is_away() {
+    let seed = e2e::seed();
+    let rig = Rig::new();
+    let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
+    cluster.serve_in_part();
+    let mut stage = Stage::start(&rig, &cluster, Writers::Each, seed);
+    // The record with the names, the partitions that know one, and those that do not, each on a master of their own.
+    let [base, unaware, aware] = [0, 1, 2];
+    let keys = [(STREAM.to_owned(), base)].into_iter().chain((0..PARTITIONS).map(|nth| (stream(nth), 1 + nth % 2)));
+    for (key, to) in keys {
+        let from = cluster.owner(&key);
+        if from != to {
+            cluster.move_slot(&cluster.slot(&key), from, to);
+            cluster.wait_agreed();
+        }
+    }
+    let pair = |master| [cluster.partner(master), master];
+    let freeze = |master| pair(master).iter().for_each(|&server| cluster.servers[server].freeze());
+    let thaw = |master| pair(master).iter().for_each(|&server| cluster.servers[server].thaw());
+    stage.wait_flow();
+    let begun = |count| count == PARTITIONS as f64;
+    stage.reader.wait_for_metric("reader_generations_total", begun);
+    stage.end_growth();
+    let first = stage.bytes.clone();
+    wait::until("all is written", || (0..PARTITIONS).all(|nth| stage.has_all_of(nth)));
+
+    freeze(unaware);
+    let second = text::numbered(LINES..LINES + 20_000, seed);
+    let (little, rest) = second.split_at(300_000);
+    std::fs::rename(&rig.input, rig.folder.join("in/input.txt.1")).unwrap();
+    rig.write_input(little);
+    let before = part(&first, 1).len() as u64;
+    wait::until("the next content has begun", || len(&stage.outputs[1]) > before);
+    stage.reader.kill9();
+    cluster.servers[base].call(&["DEL", &format!("{{{STREAM}}}:source")]);
+    freeze(aware);
+    thaw(unaware);
+    rig.append_input(rest);
+    stage.reader = stage.launches.0.start();
+    let all = |nth| (part(&first, nth).len() + part(&second, nth).len()) as u64;
+    rig.wait_len_of(&stage.outputs[0], all(0));
+    thaw(aware);
+    for (nth, output) in stage.outputs.iter().enumerate() {
+        rig.wait_len_of(output, all(nth));
+    }
+    stage.reader.stop();
+    stage.writers.iter_mut().for_each(Service::stop);
+    let merged = stage.merge();
+    assert!(std::fs::read(merged).unwrap() == [first, second].concat(), "both contents, one after the other");
 }
 
 /// A consumer of another library, which knows the fields `line` and nothing else of us.
