@@ -191,7 +191,7 @@ impl Reader {
                 // Nothing was ever sent of it, since it was empty: look at the path again.
                 return Err(Interrupt::Changed("the empty input was replaced"));
             };
-            let next = match self.look_for_next(&generation, cursor.frontier()) {
+            let next = match self.look_for_next(&generation, cursor.frontier(), cursor.seen()) {
                 // A folder at the input's path, or a file without the right to read it: what is read now may still grow.
                 Err(Interrupt::Input(why)) => {
                     service::metrics::error("input");
@@ -211,7 +211,7 @@ impl Reader {
                     return Ok(Idle::Again);
                 }
                 let end = cursor.frontier();
-                let next = self.next_content(&generation, end, Some(end))?;
+                let next = self.next_content(&generation, end, Some(end), cursor.seen())?;
                 return Ok(next.map_or(Idle::Again, |next| Idle::Next(Box::new(next))));
             }
             cursor.replaced = None;
@@ -245,7 +245,7 @@ impl Reader {
             return Err(Interrupt::Changed("the input was truncated, a copy of it is left"));
         }
         let finished = (cursor.len <= offset).then_some(end);
-        match self.next_content(&generation, end, finished)? {
+        match self.next_content(&generation, end, finished, cursor.seen())? {
             Some(next) => Ok(Idle::Next(Box::new(next))),
             None => {
                 self.wake.wait().await;
