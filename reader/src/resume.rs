@@ -150,10 +150,14 @@ impl Reader {
             let before = plan.lineage.before(generation.generation).map_or(0, |g| g.generation);
             transaction.add(self.set_next(before, generation)?);
         }
+        // Entries that another reader added between the questions look like somebody else's.
+        if transaction.is_empty() && matches!(plan.resume, Resume::Renumber(_)) {
+            transaction.add(cmd("EXISTS").arg(&self.keys.source));
+        }
         if transaction.is_empty() {
             connection.send(&cmd("UNWATCH")).await?;
         } else if connection.exec(&transaction).await?.is_none() {
-            return Err(Interrupt::Changed("another reader restored the source record"));
+            return Err(Interrupt::Changed("another reader is at work"));
         }
         Ok(())
     }
