@@ -73,7 +73,7 @@ pub struct Generation {
     pub root: u64,
     /// The offset at which it begins.
     pub start: u64,
-    /// Where the generation before it ended; `None` when that is not known.
+    /// Where the generation before it ended: of a partition, where its last entry did. `None` when that is not known.
     pub previous_end: Option<u64>,
     /// What the bytes before `previous_end` looked like, in the content before. It tells that content from another one with the same head.
     #[serde(default)]

@@ -186,7 +186,8 @@ impl Health {
 
     /// The file can be used, or why not. A change of state is logged, once.
     pub fn file(&self, well: Result<(), String>) {
-        self.inner.file.set(self.nth, well.map_err(|reason| self.about(reason)));
+        // The same file for all streams.
+        self.inner.file.set(self.nth, well);
     }
 
     /// Who is in the consumer group now.

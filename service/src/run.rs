@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use log::{error, info};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
 use crate::args::ServiceArgs;
@@ -58,6 +59,7 @@ pub fn run<E: Into<Stop>>(
 ) -> ExitCode {
     let name = about.name;
     logs::init(args.log_format, name);
+    allow_connections();
     match serve(about, args, work) {
         Ok(()) => {
             info!("{name}: done");
@@ -67,6 +69,14 @@ pub fn run<E: Into<Stop>>(
             logs::last_words(args.log_format, name, &failure.to_string());
             ExitCode::from(&failure)
         }
+    }
+}
+
+/// Each partition needs connections, and systems allow a process 1024 files unless it asks for what they allow at most.
+fn allow_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::debug!("asking for {:?} files: {error}", limit.maximum);
     }
 }
 

@@ -240,7 +240,8 @@ impl RedisServer {
 }
 
 /// `REDIS_SERVER` of the environment, else the first one on the PATH.
-pub(crate) fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("REDIS_SERVER") {
         return path.into();
     }

@@ -98,8 +98,8 @@ impl GapWatch {
         };
         while at.generation < generation {
             let Some(next) = lineage.after(at.generation) else { break };
-            // Where the content ends another one's line may end. Only a line that must begin right here is ours for sure.
-            if let Some(end) = next.previous_end.filter(|_| self.partition.owns(at.offset)) {
+            // Of a partition, that is where its last entry ended, so that the end of a line of another one is no gap.
+            if let Some(end) = next.previous_end {
                 missing(at.generation, at.offset..end.max(at.offset));
             }
             at = Position { generation: next.generation, offset: next.start };
@@ -242,13 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn where_a_content_ends_the_end_of_a_line_of_others_is_no_gap() {
-        let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(4 * BLOCK + 9))]);
+    fn where_a_partition_ended_in_a_content_tells_the_gap_there() {
+        // Its last entry began in its block and reached over the next two of others; then came lines of others only.
+        let end = 4 * BLOCK + 9;
+        let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(end)), (7, 7, 0, Some(0))]);
+        let mut watch = second_of_three();
+        watch.resume(Position { generation: 5, offset: end });
+        assert_eq!(step(&mut watch, &lineage, &[], 7, 0..BLOCK + 9), [], "nothing of it was in the second content");
         let mut watch = second_of_three();
         watch.resume(Position { generation: 5, offset: 2 * BLOCK + 1 });
-        assert_eq!(step(&mut watch, &lineage, &[], 6, 0..BLOCK + 9), [], "the line of the block before may reach in");
-        let mut watch = second_of_three();
-        watch.resume(Position { generation: 5, offset: 4 * BLOCK + 1 });
-        assert_eq!(step(&mut watch, &lineage, &[], 6, 0..BLOCK + 9), [(5, 4 * BLOCK + 1..4 * BLOCK + 9)]);
+        let missing = step(&mut watch, &lineage, &[], 7, 0..BLOCK + 9);
+        assert_eq!(missing, [(5, 4 * BLOCK..end)]);
     }
 }

@@ -61,7 +61,7 @@ fn one_writer_takes_all_partitions_into_one_output() {
     assert_eq!(writer.metric("writer_foreign_entries_total"), 0.0);
     reader.stop();
     writer.stop();
-    assert_complete(&rig, &[rig.output.clone()]);
+    assert_complete(&rig, std::slice::from_ref(&rig.output));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
     rig.wait_output_len(goal);
     wait::until("both are done", || field(1, "pending") == 0);
     writer.stop();
-    assert_complete(&rig, &[rig.output.clone()]);
+    assert_complete(&rig, std::slice::from_ref(&rig.output));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn what_is_missing_in_a_partition_is_a_gap_and_the_others_bytes_are_none() {
     assert!(told > 0.0 && told <= missing as f64, "{told} of {missing}");
     writer.wait_for_log(&["gap: bytes"]);
     writer.stop();
-    let report = tool(&rig, "verify", &[rig.output.clone()]);
+    let report = tool(&rig, "verify", std::slice::from_ref(&rig.output));
     assert!(
         report.log().contains("missing")
             || fs::read_to_string(report.process().stdout_path()).unwrap().contains("missing")

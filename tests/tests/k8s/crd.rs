@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::adapter::autoscaler_query;
 use crate::manifests::{config, documents, list, object, text, title, word};
 
 /// What is wrong with `value`, by a structural schema.
@@ -104,16 +105,15 @@ fn overlays_say_the_same_as_what_they_replace() {
     assert_eq!(scaled["minReplicaCount"], hpa["minReplicas"]);
     assert_eq!(scaled["maxReplicaCount"], hpa["maxReplicas"]);
     assert_eq!(scaled["scaleTargetRef"]["name"], hpa["scaleTargetRef"]["name"]);
-    let modifiers = &scaled["advanced"]["scalingModifiers"];
-    assert_eq!(modifiers["target"], hpa["metrics"][0]["external"]["target"]["averageValue"]);
     assert_eq!(scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"], hpa["behavior"]);
-    let names: Vec<&str> = list(&scaled["triggers"]).iter().map(|trigger| word(&trigger["name"])).collect();
-    assert_eq!(word(&modifiers["formula"]), names.join(" + "), "lag alone does not see what is pending");
-    let labels = &hpa["metrics"][0]["external"]["metric"]["selector"]["matchLabels"];
-    for trigger in list(&scaled["triggers"]) {
-        assert_eq!(trigger["metadata"]["stream"], labels["stream"]);
-        assert_eq!(trigger["metadata"]["consumerGroup"], labels["group"]);
-    }
+    let [trigger] = list(&scaled["triggers"]) else { panic!("one trigger: {scaled}") };
+    let (goal, asked) = (&hpa["metrics"][0]["external"]["target"], &trigger["metadata"]);
+    assert_eq!(trigger["metricType"], goal["type"]);
+    assert_eq!(asked["threshold"], goal["averageValue"]);
+    assert_eq!(word(&asked["query"]), autoscaler_query());
+    let prometheus = object("Service", "prometheus");
+    let port = &list(&prometheus["spec"]["ports"])[0]["port"];
+    assert_eq!(word(&asked["serverAddress"]), format!("http://prometheus.line-stream.svc:{port}"));
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::manifests::{ORDER, documents, list, objects, repository, text, title};
+use crate::manifests::{ORDER, documents, list, objects, overlays, repository, text, title};
 use crate::types;
 
 /// What `kubectl kustomize` makes of a folder; `None`, and a word about it, where there is no kubectl that can.
-fn render(folder: &str) -> Option<Vec<Value>> {
+pub(crate) fn render(folder: &str) -> Option<Vec<Value>> {
     let output = match Command::new("kubectl").arg("kustomize").arg(repository().join(folder)).output() {
         Ok(output) => output,
         Err(error) => {
@@ -18,6 +18,13 @@ fn render(folder: &str) -> Option<Vec<Value>> {
     };
     assert!(output.status.success(), "{folder}: {}", String::from_utf8_lossy(&output.stderr));
     Some(documents(folder, &String::from_utf8(output.stdout).expect("text")))
+}
+
+/// `k8s/` and every overlay; no overlay where there is no kubectl that can render it.
+pub(crate) fn variants() -> Vec<(String, Vec<Value>)> {
+    let overlays = overlays().into_iter().map(|name| format!("k8s/overlays/{name}"));
+    let rendered = overlays.map_while(|folder| render(&folder).map(|objects| (folder, objects)));
+    std::iter::once(("k8s".to_owned(), objects())).chain(rendered).collect()
 }
 
 fn titles(objects: &[Value]) -> Vec<String> {
@@ -34,7 +41,7 @@ fn together_is_the_same_as_one_by_one() {
 
 #[test]
 fn overlays_add_and_leave_out_what_they_say() {
-    for (name, without, with) in [
+    let expected = [
         ("no-demo", &[][..], &[][..]),
         ("keda", &["HorizontalPodAutoscaler/writer", "prometheus-adapter"], &["ScaledObject/writer"]),
         (
@@ -42,12 +49,21 @@ fn overlays_add_and_leave_out_what_they_say() {
             &[],
             &["ServiceMonitor/writer", "PrometheusRule/line-stream", "ConfigMap/line-stream-dashboard"],
         ),
-        ("own-redis", &["/redis"], &["Deployment/reader"]),
-    ] {
+        ("own-redis", &["/redis", "/redis-from-services"], &["Deployment/reader"]),
+        (
+            "cluster",
+            &["/redis", "HorizontalPodAutoscaler/writer", "prometheus-adapter"],
+            &["StatefulSet/redis-cluster", "Deployment/redis-cluster-reconciler", "ConfigMap/redis-cluster"],
+        ),
+    ];
+    let mut names: Vec<&str> = expected.iter().map(|(name, ..)| *name).collect();
+    names.sort_unstable();
+    assert_eq!(names, overlays());
+    for (name, without, with) in expected {
         let Some(rendered) = render(&format!("k8s/overlays/{name}")) else { return };
         let titles = titles(&rendered);
         for part in without {
-            assert!(!titles.iter().any(|title| title.contains(part)), "{name}: {part} in {titles:?}");
+            assert!(!titles.iter().any(|title| title.ends_with(part)), "{name}: {part} in {titles:?}");
         }
         for title in with {
             assert!(titles.contains(&(*title).to_owned()), "{name}: no {title} in {titles:?}");

@@ -40,15 +40,45 @@ pub(crate) fn objects() -> Vec<Value> {
     ORDER.iter().flat_map(|name| documents(name, &text(&format!("k8s/{name}")))).collect()
 }
 
-/// The object of this kind and name.
+/// The names of the overlays.
+pub(crate) fn overlays() -> Vec<String> {
+    let folder = std::fs::read_dir(repository().join("k8s/overlays")).expect("overlays");
+    let mut names: Vec<String> =
+        folder.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The objects that an overlay's own files hold.
+pub(crate) fn own_objects(overlay: &str) -> Vec<Value> {
+    let folder = format!("k8s/overlays/{overlay}");
+    let entries = std::fs::read_dir(repository().join(&folder)).expect("an overlay");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    let files = names.filter(|name| name.ends_with(".yaml") && name != "kustomization.yaml");
+    files.map(|name| format!("{folder}/{name}")).flat_map(|path| documents(&path, &text(&path))).collect()
+}
+
+/// The object of this kind and name in `k8s/`.
 pub(crate) fn object(kind: &str, name: &str) -> Value {
-    let found = objects().into_iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
-    found.unwrap_or_else(|| panic!("{kind}/{name}"))
+    find(&objects(), kind, name)
+}
+
+/// The object of this kind and name.
+#[track_caller]
+pub(crate) fn find(objects: &[Value], kind: &str, name: &str) -> Value {
+    let found = objects.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+    found.cloned().unwrap_or_else(|| panic!("{kind}/{name}"))
+}
+
+/// Deployments and StatefulSets of `k8s/`.
+pub(crate) fn workloads() -> Vec<Value> {
+    workloads_of(&objects())
 }
 
 /// Deployments and StatefulSets.
-pub(crate) fn workloads() -> Vec<Value> {
-    objects().into_iter().filter(|one| matches!(one["kind"].as_str(), Some("Deployment" | "StatefulSet"))).collect()
+pub(crate) fn workloads_of(objects: &[Value]) -> Vec<Value> {
+    let is_workload = |one: &&Value| matches!(one["kind"].as_str(), Some("Deployment" | "StatefulSet"));
+    objects.iter().filter(is_workload).cloned().collect()
 }
 
 /// Kind and name.

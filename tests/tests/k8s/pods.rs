@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::manifests::{list, object, title, word, workloads};
+use crate::kustomize::variants;
+use crate::manifests::{list, object, title, word, workloads, workloads_of};
 
 /// The rules of the restricted Pod Security Standard that a pod of ours can break.
 fn breaks_restricted(pod: &Value) -> Vec<String> {
@@ -38,8 +39,11 @@ fn breaks_restricted(pod: &Value) -> Vec<String> {
 fn pods_keep_the_restricted_standard() {
     let namespace = object("Namespace", "line-stream");
     assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
-    for workload in workloads() {
-        assert_eq!(breaks_restricted(&workload["spec"]["template"]["spec"]), [""; 0], "{}", title(&workload));
+    for (variant, objects) in variants() {
+        for workload in workloads_of(&objects) {
+            let broken = breaks_restricted(&workload["spec"]["template"]["spec"]);
+            assert_eq!(broken, [""; 0], "{variant}: {}", title(&workload));
+        }
     }
     let mut pod = object("Deployment", "reader")["spec"]["template"]["spec"].clone();
     pod["containers"][0]["securityContext"]["capabilities"]["drop"] = serde_json::json!([]);
@@ -49,11 +53,14 @@ fn pods_keep_the_restricted_standard() {
 
 #[test]
 fn pods_are_run_with_care() {
-    let workloads = workloads();
-    assert_eq!(workloads.len(), 5);
-    for workload in &workloads {
-        let (title, pod) = (title(workload), &workload["spec"]["template"]["spec"]);
-        let speaks_with_the_api = title == "Deployment/prometheus-adapter";
+    assert_eq!(workloads().len(), 5);
+    for (variant, workload) in variants()
+        .iter()
+        .flat_map(|(variant, objects)| workloads_of(objects).into_iter().map(move |workload| (variant, workload)))
+    {
+        let pod = &workload["spec"]["template"]["spec"];
+        let speaks_with_the_api = workload["metadata"]["name"] == "prometheus-adapter";
+        let title = format!("{variant}: {}", title(&workload));
         assert_eq!(pod["automountServiceAccountToken"], speaks_with_the_api, "{title}");
         assert!(pod["terminationGracePeriodSeconds"].as_i64() >= Some(30), "{title}");
         let labels = &workload["spec"]["template"]["metadata"]["labels"];

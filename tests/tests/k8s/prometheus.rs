@@ -149,7 +149,8 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
     let lasting = |entries: usize| {
         let series = query.replace("max(", "").replace(')', "");
         let held = |bound: &str| prometheus.values(&format!("{bound}_over_time({series}[2s])")) == [entries as f64];
-        prometheus.values("min_over_time(count(stream_backlog_entries and on (instance) redis_up == 1)[2s:250ms])")
+        prometheus
+            .values("min_over_time(count(writer_partition_backlog_entries and on (instance) redis_up == 1)[2s:250ms])")
             == [2.0]
             && prometheus.values(&query) == [entries as f64]
             && held("min")

@@ -6,7 +6,8 @@ use std::process::Command;
 use e2e::{Program, Rig, text};
 use serde_json::Value;
 
-use crate::manifests::{list, object, objects, selects, title, word, workloads};
+use crate::kustomize::variants;
+use crate::manifests::{find, list, object, selects, title, word, workloads_of};
 
 /// The environment variables that a service knows: its help names one with each flag.
 pub(crate) fn variables(program: Program) -> BTreeSet<String> {
@@ -16,11 +17,11 @@ pub(crate) fn variables(program: Program) -> BTreeSet<String> {
     names.map(|name| name.trim().to_owned()).collect()
 }
 
-fn labels(workload: &Value) -> &Value {
+pub(crate) fn labels(workload: &Value) -> &Value {
     &workload["spec"]["template"]["metadata"]["labels"]
 }
 
-fn containers(workload: &Value) -> &[Value] {
+pub(crate) fn containers(workload: &Value) -> &[Value] {
     list(&workload["spec"]["template"]["spec"]["containers"])
 }
 
@@ -32,8 +33,15 @@ fn ports(workload: &Value) -> BTreeMap<&str, i64> {
 
 #[test]
 fn services_find_pods_and_their_ports() {
-    let workloads = workloads();
-    let services: Vec<_> = objects().into_iter().filter(|one| one["kind"] == "Service").collect();
+    for (variant, objects) in variants() {
+        println!("{variant}");
+        check_services(&objects);
+    }
+}
+
+fn check_services(objects: &[Value]) {
+    let workloads = workloads_of(objects);
+    let services: Vec<_> = objects.iter().filter(|one| one["kind"] == "Service").collect();
     for service in &services {
         let spec = &service["spec"];
         let found: Vec<_> = workloads.iter().filter(|one| selects(&spec["selector"], labels(one))).collect();
@@ -51,15 +59,23 @@ fn services_find_pods_and_their_ports() {
 }
 
 #[test]
-fn network_policies_name_pods_and_ports_that_exist() {
-    let workloads = workloads();
+fn network_policies_and_budgets_name_pods_and_ports_that_exist() {
+    for (variant, objects) in variants() {
+        println!("{variant}");
+        check_policies(&objects);
+        check_budgets(&objects);
+    }
+}
+
+fn check_policies(objects: &[Value]) {
+    let workloads = workloads_of(objects);
     let matches = |selector: &Value, workload: &Value| {
         let expressions = list(&selector["matchExpressions"])
             .iter()
             .all(|one| list(&one["values"]).contains(&labels(workload)[word(&one["key"])]));
         expressions && (selector["matchLabels"].is_null() || selects(&selector["matchLabels"], labels(workload)))
     };
-    for policy in objects().iter().filter(|one| one["kind"] == "NetworkPolicy") {
+    for policy in objects.iter().filter(|one| one["kind"] == "NetworkPolicy") {
         let spec = &policy["spec"];
         let of: Vec<_> = workloads.iter().filter(|one| matches(&spec["podSelector"], one)).collect();
         assert!(!of.is_empty(), "{}", title(policy));
@@ -74,17 +90,31 @@ fn network_policies_name_pods_and_ports_that_exist() {
             }
         }
     }
-    let writer = object("StatefulSet", "writer");
-    let budget = object("PodDisruptionBudget", "writer");
-    assert!(selects(&budget["spec"]["selector"]["matchLabels"], labels(&writer)));
+}
+
+fn check_budgets(objects: &[Value]) {
+    let budgets: Vec<_> = objects.iter().filter(|one| one["kind"] == "PodDisruptionBudget").collect();
+    assert!(!budgets.is_empty());
+    for budget in budgets {
+        let workload = find(objects, "StatefulSet", word(&budget["metadata"]["name"]));
+        assert!(selects(&budget["spec"]["selector"]["matchLabels"], labels(&workload)), "{}", title(budget));
+        // More would never let a node be drained, less is no bound.
+        assert_eq!(budget["spec"]["maxUnavailable"], 1, "{}", title(budget));
+    }
 }
 
 #[test]
 fn volumes_maps_accounts_and_roles_exist() {
-    let objects = objects();
+    for (variant, objects) in variants() {
+        println!("{variant}");
+        check_volumes(&objects);
+    }
+}
+
+fn check_volumes(objects: &[Value]) {
     let exists =
         |kind: &str, name: &Value| objects.iter().any(|one| one["kind"] == kind && one["metadata"]["name"] == *name);
-    for workload in workloads() {
+    for workload in workloads_of(objects) {
         let (title, pod) = (title(&workload), &workload["spec"]["template"]["spec"]);
         let claims = list(&workload["spec"]["volumeClaimTemplates"]).iter().map(|claim| &claim["metadata"]["name"]);
         let names: Vec<_> = list(&pod["volumes"]).iter().map(|volume| &volume["name"]).chain(claims).collect();
@@ -114,13 +144,20 @@ fn volumes_maps_accounts_and_roles_exist() {
 
 #[test]
 fn variables_are_flags_and_commands_are_binaries_of_the_image() {
+    for (variant, objects) in variants() {
+        println!("{variant}");
+        check_variables(&objects);
+    }
+}
+
+fn check_variables(objects: &[Value]) {
     for (kind, program) in [("Deployment", Program::Reader), ("StatefulSet", Program::Writer)] {
         let (name, known) = (program.name(), variables(program));
         assert!(known.contains("REDIS_URL") && known.len() > 5, "{known:?}");
-        let workload = object(kind, name);
+        let workload = find(objects, kind, name);
         let container = &containers(&workload)[0];
         assert_eq!(container["command"], serde_json::json!([format!("/usr/local/bin/{name}")]));
-        let shared = object("ConfigMap", "line-stream")["data"].clone();
+        let shared = find(objects, "ConfigMap", "line-stream")["data"].clone();
         let own = list(&container["env"]).iter().map(|one| word(&one["name"]).to_owned());
         for variable in own.chain(shared.as_object().expect("data").keys().cloned()) {
             assert!(known.contains(&variable), "{name}: {variable} is none of {known:?}");
