@@ -243,7 +243,7 @@ fn rotations_with_losses_and_kills_between_them() {
         }
         match rng.u32(0..4) {
             0 => log.rig.redis.flushall(),
-            1 => drop(log.rig.redis.call(&["DEL", &partitions::stream(rng.u32(0..THREE))])),
+            1 => drop(log.rig.redis.call(&["DEL", &record(rng.u32(0..THREE))])),
             2 => drop(log.rig.redis.call(&["DEL", BASE_RECORD])),
             _ => {}
         }
