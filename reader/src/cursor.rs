@@ -6,7 +6,7 @@ use crate::resume::Begin;
 use crate::window::Window;
 use delivery::entry::Span;
 use delivery::partition::Partition;
-use delivery::source::{Lineage, Position};
+use delivery::source::{Guard, Lineage, Position};
 use delivery::split::{Behind, Framing, Splitter};
 use memchr::memchr;
 use std::io;
@@ -227,6 +227,12 @@ impl Cursor {
     /// The last bytes before the frontier.
     pub(crate) fn before(&self) -> &[u8] {
         if self.window.offset() == self.frontier { self.window.history() } else { &self.before }
+    }
+
+    /// What the last bytes that were looked at are, whosever they are: they tell the content from another one that begins alike.
+    pub(crate) fn seen(&self) -> Option<Guard> {
+        let end = self.window.offset();
+        self.generation.map(|generation| Guard::new(generation, end, end, self.window.history()))
     }
 
     /// The confirmed position when nothing is on the wire.

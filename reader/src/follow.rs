@@ -12,7 +12,7 @@ use crate::state::StateFile;
 use crate::totals::Totals;
 use crate::wake::{Events, Wake};
 use delivery::partition::Partition;
-use delivery::source::{Lineage, record_key};
+use delivery::source::{Guard, Lineage, record_key};
 use log::{Level, info};
 use resp::{Backoff, Connection, ErrorKind, StreamId, cmd};
 use service::args::{ServiceArgs, other_partitions};
@@ -58,8 +58,8 @@ pub(crate) struct Reader {
     pub(crate) last_id: StreamId,
     /// Whether the last batch was refused for a foreign entry in its way.
     pub(crate) refused: bool,
-    /// The content (its root) that was finished last, and where.
-    pub(crate) finished: Option<(u64, u64)>,
+    /// The content (its root) that was finished last, and where, and its last bytes.
+    pub(crate) finished: Option<(u64, u64, Option<Guard>)>,
     /// Whether there was no input when nothing was known of it yet.
     pub(crate) missed: bool,
     /// A file that was left for its successor, and its length then.

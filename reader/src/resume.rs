@@ -159,10 +159,14 @@ impl Reader {
             let before = plan.lineage.before(generation.generation).map_or(0, |g| g.generation);
             transaction.add(self.set_next(before, generation)?);
         }
+        // Entries that another reader added between the questions look like somebody else's.
+        if transaction.is_empty() && matches!(plan.resume, Resume::Renumber(_)) {
+            transaction.add(cmd("EXISTS").arg(&self.keys.source));
+        }
         if transaction.is_empty() {
             connection.send(&cmd("UNWATCH")).await?;
         } else if connection.exec(&transaction).await?.is_none() {
-            return Err(Interrupt::Changed("another reader restored the source record"));
+            return Err(Interrupt::Changed("another reader is at work"));
         }
         Ok(())
     }
@@ -204,7 +208,7 @@ impl Reader {
     async fn first_content(&mut self) -> Result<Cursor, Interrupt> {
         // Others may have begun long ago: what they have sent of contents before this one is missing here.
         while self.roots.as_ref().is_some_and(|roots| !roots.is_empty()) {
-            if let Some(cursor) = self.next_content(&NOTHING, 0, None)? {
+            if let Some(cursor) = self.next_content(&NOTHING, 0, None, None)? {
                 if cursor.begin.root.is_none() {
                     self.refuse_other_input(false)?;
                 }
@@ -247,7 +251,7 @@ impl Reader {
                 None => self.refuse_other_input(same_source)?,
             }
             self.agree().await?;
-            if let Some(cursor) = self.next_content(&generation, at.offset, None)? {
+            if let Some(cursor) = self.next_content(&generation, at.offset, None, None)? {
                 return Ok(cursor);
             }
             self.wait_for_input().await?;
@@ -271,17 +275,19 @@ impl Reader {
     /// The content that comes after a generation's: a known one, one that was rotated away unseen, or what lies at the input's path. `None`:
     /// there is none yet.
     ///
-    /// `finished`: where the present content was finished; `None` when it is gone, and `offset` is how far it was sent.
+    /// `finished`: where the present content was finished; `None` when it is gone, and `offset` is how far it was sent. `seen`: the last bytes that were
+    /// looked at.
     pub(crate) fn next_content(
         &mut self,
         present: &Generation,
         offset: u64,
         finished: Option<u64>,
+        seen: Option<Guard>,
     ) -> Result<Option<Cursor>, Interrupt> {
         if let Some(end) = finished {
-            self.finished = Some((present.root, end));
+            self.finished = Some((present.root, end, seen));
         }
-        let Some(next) = self.look_for_next(present, offset)? else { return Ok(None) };
+        let Some(next) = self.look_for_next(present, offset, seen)? else { return Ok(None) };
         if present.generation > 0 && next.begin.previous_end.is_none_or(|end| offset < end) {
             self.report_gone(present, offset);
         }
@@ -296,19 +302,25 @@ impl Reader {
     }
 
     /// Looks for the content after a generation's, and changes nothing.
-    pub(crate) fn look_for_next(&self, present: &Generation, offset: u64) -> Result<Option<Next>, Interrupt> {
+    pub(crate) fn look_for_next(
+        &self,
+        present: &Generation,
+        offset: u64,
+        seen: Option<Guard>,
+    ) -> Result<Option<Next>, Interrupt> {
         let fault = |error: std::io::Error| Interrupt::input("read", self.folder.input(), &error);
-        let finished = self.finished.filter(|&(root, _)| root == present.root).map(|(_, end)| end);
-        let previous_end = finished.or(self.lineage.seal(present.root).0);
+        let finished = self.finished.filter(|&(root, ..)| root == present.root);
+        let previous_end = finished.map(|(_, end, _)| end).or(self.lineage.seal(present.root).0);
         let root_of = |generation: u64| self.lineage.get(generation).map(|g| g.root);
-        let previous_guard = self
-            .lineage
-            .guard
-            .filter(|guard| root_of(guard.generation) == Some(present.root) && previous_end == Some(guard.end));
+        let sent = self.lineage.guard.filter(|guard| root_of(guard.generation) == Some(present.root));
+        // A partition may have sent little or nothing of what it has seen to the end.
+        let seen = seen.or(finished.and_then(|(.., seen)| seen)).or(sent);
+        let previous_guard = seen.filter(|guard| finished.is_some() || previous_end == Some(guard.end));
         let begin = Begin { previous_end, previous_guard, ..Begin::default() };
 
         // Contents that are known come first, in their order.
-        let lineage = self.all_contents();
+        let mut lineage = self.all_contents();
+        lineage.guard = seen.or(lineage.guard);
         let mut later: BTreeMap<u64, Vec<&Generation>> = BTreeMap::new();
         for generation in lineage.iter().filter(|g| g.root > present.root) {
             later.entry(generation.root).or_default().push(generation);

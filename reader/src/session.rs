@@ -192,7 +192,7 @@ impl Reader {
                 return Err(Interrupt::Changed("the empty input was replaced"));
             };
             self.agree().await?;
-            let next = match self.look_for_next(&generation, cursor.frontier()) {
+            let next = match self.look_for_next(&generation, cursor.frontier(), cursor.seen()) {
                 // A folder at the input's path, or a file without the right to read it: what is read now may still grow.
                 Err(Interrupt::Input(why)) => {
                     service::metrics::error("input");
@@ -212,7 +212,7 @@ impl Reader {
                     return Ok(Idle::Again);
                 }
                 let end = cursor.frontier();
-                let next = self.next_content(&generation, end, Some(end))?;
+                let next = self.next_content(&generation, end, Some(end), cursor.seen())?;
                 return Ok(next.map_or(Idle::Again, |next| Idle::Next(Box::new(next))));
             }
             cursor.replaced = None;
@@ -247,7 +247,7 @@ impl Reader {
         }
         let finished = (cursor.len <= offset).then_some(end);
         self.agree().await?;
-        match self.next_content(&generation, end, finished)? {
+        match self.next_content(&generation, end, finished, cursor.seen())? {
             Some(next) => Ok(Idle::Next(Box::new(next))),
             None => {
                 self.wake.wait().await;

@@ -3,14 +3,13 @@
 use crate::backlog;
 use crate::batch::Batch;
 use crate::failpoint;
-use crate::group::Group;
+use crate::group::{Group, Others};
 use crate::run::{Ended, Lane};
 use crate::totals::Totals;
 use crate::trim::needed_from;
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -46,7 +45,7 @@ pub(crate) struct Acknowledge<'a> {
     totals: &'a Totals,
     /// Which of the partitions in `totals` it is.
     lane: usize,
-    others: Rc<Cell<bool>>,
+    others: Rc<Others>,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
     trimmed_at: Instant,
@@ -56,7 +55,7 @@ pub(crate) struct Acknowledge<'a> {
 
 impl<'a> Acknowledge<'a> {
     /// The stage for this partition, the first of which tells about its server. `others` is told whether others get entries too.
-    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, others: Rc<Cell<bool>>) -> Self {
+    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, others: Rc<Others>) -> Self {
         let health = &lane.stream.health;
         Self {
             group: &lane.group,
@@ -182,7 +181,7 @@ impl<'a> Acknowledge<'a> {
         let mut replies = connection.run(&questions).await?;
         let (groups, length) = (replies.take(groups)?, replies.take(length)?);
         let consumers = replies.take(consumers)?;
-        self.others.set(!group.is_alone(&consumers));
+        self.others.look(group, &consumers);
         self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
         self.totals.update(self.lane, |one| one.length = length);
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {

@@ -8,7 +8,7 @@ use crate::agreement::Agreement;
 use crate::batch::{Batch, KEEP_CAPACITY};
 use crate::contents::{Came, Contents, Taken};
 use crate::gap_log::GapLog;
-use crate::group::{Group, lineage};
+use crate::group::{Group, Others, lineage};
 use crate::names;
 use crate::run::{Ended, Handed};
 use delivery::entry::AFTER;
@@ -16,7 +16,6 @@ use metrics::counter;
 use resp::streams::{EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId};
 use service::{Connector, Failure, Health, Shutdown, Stop};
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,8 +50,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) contents: Contents,
     /// What was taken and not handed over yet. It counts as held, so it outlives the connection that it came from.
     pub(crate) batch: Batch,
-    /// Whether others in the group get entries too, as the stage that acknowledges has last seen it.
-    pub(crate) others: Rc<Cell<bool>>,
+    /// Whether others in the group get entries too; the stage that acknowledges looks as well.
+    pub(crate) others: Rc<Others>,
     pub(crate) once: bool,
     pub(crate) claim_idle: Option<Duration>,
     /// One permit: the disk has nothing to do. All partitions share it.
@@ -240,7 +239,7 @@ impl<'s, 'a> Session<'s, 'a> {
         let groups = self.consumer.ask(&group.ask_groups()).await?;
         let ours = groups.iter().find(|one| one.name == group.name.as_bytes());
         let consumers = self.consumer.ask(&group.ask_consumers()).await?;
-        if !group.is_alone(&consumers) {
+        if self.fetch.others.look(group, &consumers) {
             self.fetch.contents.forget_order();
         }
         ours.map(|ours| ours.last_delivered_id).ok_or(Broken::NoGroup)
@@ -278,7 +277,7 @@ impl<'s, 'a> Session<'s, 'a> {
             }
             let batch = self.next().await?;
             self.fetch.health.progress();
-            if self.fetch.others.get() {
+            if self.fetch.others.are_there() {
                 self.fetch.contents.forget_order();
             }
             if let Some(batch) = &batch {
@@ -444,7 +443,7 @@ impl<'s, 'a> Session<'s, 'a> {
             return Ok(());
         }
         let consumers = self.consumer.ask(&self.fetch.group.ask_consumers()).await?;
-        if !self.fetch.group.is_alone(&consumers) {
+        if self.fetch.others.look(self.fetch.group, &consumers) {
             self.fetch.contents.forget_order();
             return Ok(());
         }

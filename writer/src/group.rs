@@ -3,7 +3,8 @@
 use delivery::source::{Lineage, record_key};
 use resp::streams::{ConsumerInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups};
 use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 /// A consumer that has nothing and did nothing for this long takes no part.
 const GONE: Duration = Duration::from_secs(10);
@@ -61,6 +62,27 @@ impl Group {
     pub(crate) fn is_alone(&self, consumers: &[ConsumerInfo]) -> bool {
         let others = consumers.iter().filter(|consumer| consumer.name != self.consumer.as_bytes());
         others.into_iter().all(|other| other.pending == 0 && other.idle >= GONE)
+    }
+}
+
+/// Whether others in the group get entries. What somebody got who has left since is no gap, so it counts for a while longer.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    seen: Cell<Option<Instant>>,
+}
+
+impl Others {
+    /// Looks at the group's consumers. Whether there are others, or were lately.
+    pub(crate) fn look(&self, group: &Group, consumers: &[ConsumerInfo]) -> bool {
+        if !group.is_alone(consumers) {
+            self.seen.set(Some(Instant::now()));
+        }
+        self.are_there()
+    }
+
+    /// Whether there were others when it was last looked, or a little before.
+    pub(crate) fn are_there(&self) -> bool {
+        self.seen.get().is_some_and(|seen| seen.elapsed() < GONE)
     }
 }
 

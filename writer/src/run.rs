@@ -20,7 +20,7 @@ use crate::commit::{Commit, Committed};
 use crate::contents::Contents;
 use crate::fetch::Fetch;
 use crate::gaps::Gap;
-use crate::group::Group;
+use crate::group::{Group, Others};
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
 use crate::totals::Totals;
@@ -30,7 +30,6 @@ use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Stop, Stream};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
@@ -168,7 +167,7 @@ impl Work<'_> {
             // Whoever takes it is there.
             let _ = give_back.send(Batch::of(lane.nth));
         }
-        let others = Rc::new(Cell::new(false));
+        let others = Rc::<Others>::default();
         let mut fetch = Fetch {
             group: &lane.group,
             connector: lane.stream.connector.clone(),
