@@ -54,6 +54,8 @@ pub(crate) struct Cursor {
 /// Where the window is, as partitions go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// In lines that are all ours.
+    Whole,
     /// In lines of ours: all that begin before `limit`. None of the bytes at hand from there to `searched` is a newline.
     Ours { limit: u64, searched: u64 },
     /// The same, and the last one of them ends here.
@@ -89,7 +91,7 @@ impl Cursor {
             partition,
             frontier: offset,
             before: Vec::new(),
-            place: Place::Ours { limit, searched: offset },
+            place: if partition.is_whole() { Place::Whole } else { Place::Ours { limit, searched: offset } },
             replaced: None,
             blocked: None,
             len,
@@ -116,7 +118,9 @@ impl Cursor {
     /// The window is where a line begins: whose is it?
     fn begin_line(&mut self) {
         let at = self.window.offset();
-        self.place = if self.partition.owns(at) {
+        self.place = if self.partition.is_whole() {
+            Place::Whole
+        } else if self.partition.owns(at) {
             Place::Ours { limit: self.partition.run_end(at), searched: at }
         } else {
             if at == self.frontier {
@@ -128,14 +132,24 @@ impl Cursor {
     }
 
     /// How many of the bytes at hand are ours, and what is known of those behind them. Steps over what is others', as far as it is there.
+    #[inline]
     pub(crate) fn at_hand(&mut self) -> io::Result<(usize, Behind)> {
-        if self.partition.is_whole() {
-            return Ok((self.window.bytes().len(), self.behind));
+        match self.place {
+            // Nearly every time.
+            Place::Whole => Ok((self.window.bytes().len(), self.behind)),
+            Place::OursUntil(end) if self.window.offset() < end => {
+                Ok(((end - self.window.offset()) as usize, Behind::End))
+            }
+            _ => self.look(),
         }
+    }
+
+    fn look(&mut self) -> io::Result<(usize, Behind)> {
         loop {
             let at = self.window.offset();
             let bytes = self.window.bytes();
             match self.place {
+                Place::Whole => return Ok((bytes.len(), self.behind)),
                 // It ends with a newline, so nothing is cut there.
                 Place::OursUntil(end) if at < end => return Ok(((end - at) as usize, Behind::End)),
                 Place::OursUntil(_) => self.begin_line(),
@@ -214,6 +228,7 @@ impl Cursor {
     }
 
     /// The bytes of a piece were taken.
+    #[inline]
     pub(crate) fn take(&mut self, span: Span) {
         self.window.take(span.end - span.start);
         self.frontier = span.end;
