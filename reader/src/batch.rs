@@ -137,13 +137,12 @@ impl Batch {
             let Piece { field, payload, span } = piece;
             let id = StreamId { ms: generation, seq: span.end };
             let before = cursor.frontier();
-            if span.start == before {
-                connection.queue(&XAdd::new(keys.stream.as_bytes(), id, &[(field.name(), payload)]));
-            } else {
-                let before = before.to_string();
-                let fields = [(field.name(), payload), (AFTER, before.as_bytes())];
-                connection.queue(&XAdd::new(keys.stream.as_bytes(), id, &fields));
-            }
+            let before = (span.start != before).then(|| before.to_string());
+            let fields = [(field.name(), payload), (AFTER, before.as_deref().unwrap_or_default().as_bytes())];
+            let fields = if before.is_some() { &fields[..] } else { &fields[..1] };
+            let add = XAdd::new(keys.stream.as_bytes(), id, fields);
+            // A stream that is deleted after it was asked for must not begin anew behind a hole.
+            connection.queue(&if expected.stream { add.no_create() } else { add });
             entries += 1;
             lines += field.lines(payload);
             bytes += span.end - span.start;
@@ -203,6 +202,9 @@ impl Batch {
                     ErrorKind::IdTooSmall => Interrupt::Refused,
                     _ => Interrupt::Redis(error),
                 });
+            }
+            if (index as u64) < self.entries && value.is_null() {
+                return Err(Interrupt::Changed("the stream is gone"));
             }
             if index + 1 == self.commands {
                 stream_len = value.as_u64().unwrap_or(0);
