@@ -248,9 +248,9 @@ fn rotations_with_losses_and_kills_between_them() {
             _ => {}
         }
         if is_renamed {
-            log.rename()
+            log.rename();
         } else {
-            log.copy_and_truncate()
+            log.copy_and_truncate();
         }
         log.write(rng.u64(1..4000));
         if is_down {

@@ -176,9 +176,9 @@ fn a_deleted_record_of_what_all_agree_on_is_written_again() {
         }
         rig.redis.call(&["DEL", BASE_RECORD]);
         if nth % 2 == 0 {
-            reader.kill9()
+            reader.kill9();
         } else {
-            writers[0].kill9()
+            writers[0].kill9();
         }
         nth += 1;
     });
