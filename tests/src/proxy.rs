@@ -33,6 +33,8 @@ struct State {
     flow: [Flow; 2],
     delay: Duration,
     refuse: bool,
+    /// Where requests are to be held: before these bytes.
+    hold_before: Option<Vec<u8>>,
     /// Bytes until the next cut.
     budget: [Option<u64>; 2],
     /// Connections older than this are dead, and nobody tells them.
@@ -67,6 +69,7 @@ impl Proxy {
             flow: [Flow::Forward; 2],
             delay: Duration::ZERO,
             refuse: false,
+            hold_before: None,
             budget: [None; 2],
             dead_before: 0,
             open: Vec::new(),
@@ -127,6 +130,17 @@ impl Proxy {
         self.lock().flow[Way::Replies as usize] = Flow::Hold;
     }
 
+    /// Requests wait from the next that begins with these bytes on.
+    pub fn hold_requests_before(&self, bytes: &[u8]) {
+        self.lock().hold_before = Some(bytes.to_vec());
+    }
+
+    /// Whether requests wait.
+    #[must_use]
+    pub fn holds_requests(&self) -> bool {
+        self.lock().flow[Way::Requests as usize] == Flow::Hold
+    }
+
     /// Every piece of data is late by this much.
     pub fn delay(&self, by: Duration) {
         self.lock().delay = by;
@@ -159,6 +173,7 @@ impl Proxy {
         state.delay = Duration::ZERO;
         state.budget = [None; 2];
         state.refuse = false;
+        state.hold_before = None;
     }
 
     /// How many connections were accepted.
@@ -216,6 +231,15 @@ fn pump(shared: &Mutex<State>, id: u64, way: Way, mut from: TcpStream, mut to: T
             }
         };
         std::thread::sleep(lock(shared).delay);
+        let mut done = 0;
+        if way == Way::Requests
+            && let Some(at) = found_before(shared, &buffer[..count])
+        {
+            if to.write_all(&buffer[..at]).is_err() {
+                return;
+            }
+            done = at;
+        }
         // What was told to wait or vanish meanwhile does so.
         let flow = loop {
             match self::flow(shared, id, way) {
@@ -227,8 +251,8 @@ fn pump(shared: &Mutex<State>, id: u64, way: Way, mut from: TcpStream, mut to: T
         if flow == Flow::Swallow {
             continue;
         }
-        let (count, last) = spend(shared, way, count);
-        let sent = to.write_all(&buffer[..count]);
+        let (count, last) = spend(shared, way, count - done);
+        let sent = to.write_all(&buffer[done..done + count]);
         if last {
             cut(&mut lock(shared));
         }
@@ -248,6 +272,16 @@ fn flow(shared: &Mutex<State>, id: u64, way: Way) -> Option<Flow> {
     } else {
         Some(state.flow[way as usize])
     }
+}
+
+/// Where the bytes are before which requests are to be held, which they are from now on.
+fn found_before(shared: &Mutex<State>, bytes: &[u8]) -> Option<usize> {
+    let mut state = lock(shared);
+    let wanted = state.hold_before.as_deref()?;
+    let at = bytes.windows(wanted.len()).position(|window| window == wanted)?;
+    state.hold_before = None;
+    state.flow[Way::Requests as usize] = Flow::Hold;
+    Some(at)
 }
 
 /// How many of the bytes may go, and whether the connections are cut then.

@@ -308,7 +308,7 @@ mod tests {
             About { name: "writer", version: "", flow: String::new(), metrics: names::ALL, series: names::SERIES };
         let code = service::run(about, &args.service, async |context| {
             let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
-            connection.send(&group.create()).await.unwrap();
+            connection.send(&group.create().make_stream()).await.unwrap();
             let id = StreamId::new(1, 1);
             connection.send(&XAdd::new("s", id, &[("line", "x")])).await.unwrap();
             connection.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();

@@ -132,6 +132,7 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
         cmd("XTRIM").arg(stream).arg("MINID").arg("0-1"),
         cmd("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
         cmd("HGETALL").arg(record),
+        cmd("HDEL").arg(record).arg("guard"),
     ];
     if claims {
         commands.push(cmd("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));

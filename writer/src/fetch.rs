@@ -234,6 +234,12 @@ impl<'s, 'a> Session<'s, 'a> {
         match self.consumer.ask(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => {}
+            Err(error) if error.kind() == ErrorKind::NoSuchKey => {
+                for command in group.create_with_stream() {
+                    self.consumer.ask(&command).await?;
+                }
+                log::info!("stream {} and group {} created", group.stream, group.name);
+            }
             Err(error) => return Err(error.into()),
         }
         let groups = self.consumer.ask(&group.ask_groups()).await?;

@@ -1,6 +1,6 @@
 //! The consumer group: its names, and what it is asked.
 
-use delivery::source::{Lineage, record_key};
+use delivery::source::{GUARD_FIELD, Lineage, record_key};
 use resp::streams::{ConsumerInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups};
 use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
 use std::cell::Cell;
@@ -28,9 +28,20 @@ impl Group {
         Self { record: record_key(&stream), stream, name, consumer }
     }
 
-    /// Creates the group at the stream's beginning, and the stream when there is none.
+    /// Creates the group at the stream's beginning.
     pub(crate) fn create(&self) -> XGroupCreate<'_> {
-        XGroupCreate::new(&self.stream, &self.name, StreamId::ZERO).make_stream()
+        XGroupCreate::new(&self.stream, &self.name, StreamId::ZERO)
+    }
+
+    /// Creates the group, and the stream when there is none. Who looks only whether there is a stream does not see then that it was deleted, so the
+    /// source record says no more where its latest batch ends, and the reader looks at what there is.
+    pub(crate) fn create_with_stream(&self) -> [Cmd; 4] {
+        [
+            cmd("MULTI"),
+            cmd("HDEL").arg(&self.record).arg(GUARD_FIELD),
+            cmd("XGROUP").arg("CREATE").arg(&self.stream).arg(&self.name).arg("0").arg("MKSTREAM"),
+            cmd("EXEC"),
+        ]
     }
 
     /// Reads as this consumer, on a connection.

@@ -200,3 +200,52 @@ fn an_emptied_redis_and_a_lost_state_file_are_a_new_source_for_an_old_output() {
     let output = rig.output_bytes();
     assert!(output == bytes || output == [&bytes[..], &bytes[..]].concat(), "all of it, once or twice");
 }
+
+/// The stream is deleted when Redis has said that it is there, and before the batch lands.
+fn deleted_before_a_batch_of(lines: u64) {
+    let rig = Rig::new();
+    let proxy = Proxy::start(rig.redis.port());
+    rig.write_input("first\nsecond\n");
+    let mut reader = rig.reader().set("--redis-url", proxy.url()).start();
+    wait::until("the first lines are there", || rig.stream_len() == 2);
+    proxy.hold_requests_before(b"*1\r\n$4\r\nEXEC\r\n");
+    let more: Vec<String> = (0..lines).map(|line| format!("more {line}\n")).collect();
+    rig.append_input(more.concat());
+    wait::until("the batch is about to land", || proxy.holds_requests());
+    rig.redis.call(&["DEL", STREAM]);
+    proxy.heal();
+    wait::until("all lines are there", || rig.stream_len() as u64 == 2 + lines);
+    let there: Vec<u8> = rig.entries().into_iter().flat_map(|(_, _, line)| [line, b"\n".to_vec()].concat()).collect();
+    assert_eq!(there, std::fs::read(&rig.input).unwrap());
+    assert_eq!(reader.metric("reader_generations_total"), 1.0, "sent again with the same IDs");
+}
+
+#[test]
+fn a_stream_deleted_in_the_moment_before_an_entry_is_filled_again() {
+    deleted_before_a_batch_of(1);
+}
+
+#[test]
+fn a_stream_deleted_in_the_moment_before_a_batch_is_filled_again() {
+    deleted_before_a_batch_of(50);
+}
+
+#[test]
+fn a_stream_deleted_again_and_again_under_load_is_filled_again() {
+    let seed = e2e::seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let rig = Rig::new();
+    let mut growth = Growth::of(&rig.input, text::numbered(0..60_000, seed), Duration::from_secs(4), seed);
+    let mut reader = rig.reader().start();
+    let mut writer = rig.writer().start();
+    for round in 1..=8 {
+        rig.wait_output_len(100_000 * round);
+        wait::random_moment(&mut rng, 0..200);
+        rig.redis.call(&["DEL", STREAM]);
+    }
+    growth.wait();
+    rig.wait_delivered();
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}

@@ -226,7 +226,7 @@ fn refused(mut service: Service, asked: u32, begun: u32) {
 
 #[test]
 fn another_number_of_partitions_is_refused_and_changes_nothing() {
-    for (begun, asked) in [(1, 3), (3, 1), (3, 2), (2, 3)] {
+    for (begun, asked) in [(1, 3), (3, 1), (3, 2)] {
         let rig = Rig::new();
         rig.write_input(text::numbered(0..3000, 1));
         reader_of(&rig, begun).once().run_ok();

@@ -248,9 +248,9 @@ fn rotations_with_losses_and_kills_between_them() {
             _ => {}
         }
         if is_renamed {
-            log.rename()
+            log.rename();
         } else {
-            log.copy_and_truncate()
+            log.copy_and_truncate();
         }
         log.write(rng.u64(1..4000));
         if is_down {
@@ -267,12 +267,14 @@ fn a_rotation_with_foreign_entries_on_one_partition() {
     log.write(3000);
     let mut reader = log.reader();
     log.wait_delivered();
-    for lines in [3000, 100, 3000] {
-        log.rig.redis.call(&["XADD", &partitions::stream(1), "*", "foreign", "entry"]);
+    // IDs of the future: whatever the contents are called, the numbers that carry them here must be larger.
+    let now = log.rig.redis.call(&["TIME"]).list()[0].int();
+    for (nth, lines) in [(1, 3000), (2, 100), (3, 3000)] {
+        let id = format!("{}-0", (now + nth * 1_000_000) * 1000);
+        log.rig.redis.call(&["XADD", &partitions::stream(1), &id, "foreign", "entry"]);
         log.rename();
         log.write(lines);
         log.wait_delivered();
     }
-    // Numbers above the names, but under the same names.
     log.finish(&mut reader);
 }
