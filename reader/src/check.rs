@@ -79,7 +79,6 @@ fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
         cmd("XLEN").arg(stream),
         cmd("EXISTS").arg(stream),
         cmd("XADD").arg(stream).arg("*").arg("line").arg(""),
-        cmd("DEL").arg(stream),
         cmd("HGETALL").arg(&key),
         cmd("HMGET").arg(&key).arg("guard"),
         cmd("HSET").arg(&key).arg("guard").arg(""),

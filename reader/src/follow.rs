@@ -56,8 +56,6 @@ pub(crate) struct Reader {
     pub(crate) stream_len: u64,
     /// The stream's last-generated ID, as last told.
     pub(crate) last_id: StreamId,
-    /// Whether the stream begins behind a hole, as it was deleted in the moment before the last batch.
-    pub(crate) hole: bool,
     /// Whether the last batch was refused for a foreign entry in its way.
     pub(crate) refused: bool,
     /// The content (its root) that was finished last, and where, and its last bytes.
@@ -170,7 +168,6 @@ impl Shared {
             expected: Expected { guard: None, link: None, stream: false },
             stream_len: 0,
             last_id: StreamId::ZERO,
-            hole: false,
             refused: false,
             told: None,
             changed: None,
@@ -234,11 +231,6 @@ impl Reader {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_fails(WORK, service::in_words(&error));
-            }
-            Interrupt::Hole => {
-                service::metrics::error("redis_lost");
-                info!("{}the stream was deleted; adding what it held again", self.name);
-                self.hole = true;
             }
             Interrupt::Refused => {
                 service::metrics::error("foreign_entry");

@@ -11,8 +11,6 @@ pub(crate) enum Interrupt {
     Redis(resp::Error),
     /// Redis holds something else than was believed: another reader was faster, or data was lost.
     Changed(&'static str),
-    /// The stream was deleted in the moment before a batch: it began anew with the batch's second entry, behind a hole.
-    Hole,
     /// Redis refused an ID that nobody but a foreign producer can have taken.
     Refused,
     /// The input cannot be read.

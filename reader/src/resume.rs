@@ -66,11 +66,6 @@ impl Reader {
         if local.is_empty() {
             self.agree().await?;
         }
-        if self.hole {
-            // As if the deletion had come a moment later.
-            connection.send(&cmd("DEL").arg(&self.keys.stream)).await?;
-            self.hole = false;
-        }
         connection.send(&cmd("WATCH").arg(&self.keys.source)).await?;
         let (last_id, length) = match connection.send(&XInfoStream::new(&self.keys.stream)).await {
             Ok(info) => (info.last_generated_id, Some(info.length)),
