@@ -90,6 +90,7 @@ impl Reader {
         };
         self.expected = Expected { guard, link: None, stream: length.is_some() };
         self.stream_len = length.unwrap_or(0);
+        self.totals.stream_len(self.stream_len);
         self.last_id = last_id;
 
         let redis_empty = redis.is_empty();

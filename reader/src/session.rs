@@ -110,12 +110,16 @@ impl Reader {
         }
     }
 
-    /// How many entries the stream may still take.
+    /// How many entries the stream may still take: its share of the bound, so that no partition that stands still holds up another, or its share of what
+    /// all of them together have left.
     fn room(&self) -> u64 {
+        let count = u64::from(self.partition.count());
         match self.args.max_backlog {
             0 => u64::MAX,
-            // Each partition has its share, so that one that stands still holds up no other.
-            bound => (bound / u64::from(self.partition.count())).max(1).saturating_sub(self.stream_len),
+            bound => {
+                let own = (bound / count).max(1).saturating_sub(self.stream_len);
+                own.max(self.totals.left_of(bound) / count)
+            }
         }
     }
 
@@ -305,7 +309,7 @@ impl Reader {
                 self.keys.stream,
                 self.stream_len,
                 self.args.max_backlog,
-                if self.partition.is_whole() { "" } else { " each partition" }
+                if self.partition.is_whole() { "" } else { " for its share" }
             );
         }
         self.totals.waiting(true);

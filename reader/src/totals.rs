@@ -56,6 +56,12 @@ impl Totals {
         gauge!(STREAM_LENGTH).set(sum as f64);
     }
 
+    /// What these streams have left of a bound on all of them.
+    pub(crate) fn left_of(&self, bound: u64) -> u64 {
+        let sum: u64 = self.all.borrow().values().map(|told| told.stream_len).sum();
+        bound.saturating_sub(sum)
+    }
+
     /// The reader waits for room in the stream, or does not. Any partition counts.
     pub(crate) fn waiting(&self, waiting: bool) {
         self.tell(|told| told.waiting = waiting);
