@@ -14,7 +14,7 @@ use crate::run::{Ended, Handed};
 use delivery::entry::AFTER;
 use metrics::counter;
 use resp::streams::{EntrySlice, XAutoClaim, XInfoStream};
-use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId};
+use resp::{Backoff, Connection, Consumer, Error, ErrorKind, StreamId, cmd};
 use service::{Connector, Failure, Health, Shutdown, Stop};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -231,17 +231,7 @@ impl<'s, 'a> Session<'s, 'a> {
         let group = self.fetch.group;
         // First, so that nothing is made where it is not wanted.
         self.learn().await?;
-        match self.consumer.ask(&group.create()).await {
-            Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
-            Err(error) if error.kind() == ErrorKind::BusyGroup => {}
-            Err(error) if error.kind() == ErrorKind::NoSuchKey => {
-                for command in group.create_with_stream() {
-                    self.consumer.ask(&command).await?;
-                }
-                log::info!("stream {} and group {} created", group.stream, group.name);
-            }
-            Err(error) => return Err(error.into()),
-        }
+        self.make_group().await?;
         let groups = self.consumer.ask(&group.ask_groups()).await?;
         let ours = groups.iter().find(|one| one.name == group.name.as_bytes());
         let consumers = self.consumer.ask(&group.ask_consumers()).await?;
@@ -249,6 +239,40 @@ impl<'s, 'a> Session<'s, 'a> {
             self.fetch.contents.forget_order();
         }
         ours.map(|ours| ours.last_delivered_id).ok_or(Broken::NoGroup)
+    }
+
+    /// Makes the group, and the stream when there is none.
+    async fn make_group(&mut self) -> Result<(), Broken> {
+        let group = self.fetch.group;
+        // Whether it is watched that there is no stream: the reader may make it meanwhile.
+        let mut is_watched = false;
+        loop {
+            match self.consumer.ask(&group.create()).await {
+                Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
+                Err(error) if error.kind() == ErrorKind::BusyGroup => {}
+                Err(error) if error.kind() == ErrorKind::NoSuchKey && !is_watched => {
+                    self.consumer.ask(&cmd("WATCH").arg(&group.stream)).await?;
+                    is_watched = true;
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::NoSuchKey => {
+                    let mut done = false;
+                    for command in group.create_with_stream() {
+                        done = !self.consumer.ask(&command).await?.value().is_null();
+                    }
+                    is_watched = false;
+                    if !done {
+                        continue;
+                    }
+                    log::info!("stream {} and group {} created", group.stream, group.name);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if is_watched {
+                self.consumer.ask(&cmd("UNWATCH")).await?;
+            }
+            return Ok(());
+        }
     }
 
     /// Reads what this consumer has had and not acknowledged.

@@ -1,7 +1,7 @@
 //! What lies in the stream, and what others do to it.
 
 use e2e::rig::STREAM;
-use e2e::{Growth, Rig, text, wait};
+use e2e::{Growth, Proxy, Rig, text, wait};
 use std::time::Duration;
 
 #[test]
@@ -274,6 +274,22 @@ fn a_foreign_field_in_the_source_record_is_told_once_by_the_writer_and_ends_the_
     let mut reader = rig.reader().start();
     rig.wait_delivered();
     reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_writer_that_makes_the_stream_leaves_the_readers_record_alone() {
+    let rig = Rig::new();
+    let proxy = Proxy::start(rig.redis.port());
+    proxy.hold_requests_before(b"*1\r\n$5\r\nMULTI\r\n");
+    let mut writer = rig.writer().set("--redis-url", proxy.url()).start();
+    wait::until("the writer is about to make the stream", || proxy.holds_requests());
+    rig.write_input(text::numbered(0..100, 1));
+    rig.reader().once().run_ok();
+    proxy.heal();
+    rig.wait_delivered();
+    assert_eq!(rig.redis.call(&["HEXISTS", "{line_stream}:source", "guard"]).int(), 1);
     writer.stop();
     rig.assert_identical();
 }
