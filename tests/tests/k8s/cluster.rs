@@ -460,7 +460,7 @@ fn a_writer_for_each_partition_has_its_lines_and_together_they_have_all() {
         wait::until("its backlog", || writer.metrics().get("stream_partition_backlog_entries") == Some(0.0));
         let metrics = writer.metrics();
         let told: Vec<&str> =
-            metrics.iter().map(|(name, _)| name).filter(|name| name.starts_with("writer_partition_")).collect();
+            metrics.iter().map(|(name, _)| name).filter(|name| name.starts_with("stream_partition_")).collect();
         assert_eq!(told, [format!("stream_partition_backlog_entries{{partition=\"{partition}\"}}")]);
     }
     assert!(outputs.iter().all(|output| e2e::rig::len(output) > 0), "every partition has lines");
