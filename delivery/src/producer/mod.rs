@@ -406,6 +406,27 @@ impl<D: Directory> Producer<D> {
         &self.stream
     }
 
+    /// What Redis must hold before the next batch may be executed.
+    #[must_use]
+    pub fn next_expected(&self) -> Expected {
+        match &self.phase {
+            Phase::Streaming(streaming) => streaming.leaves().unwrap_or_else(|| self.expected.clone()),
+            _ => self.expected.clone(),
+        }
+    }
+
+    /// How many entries the batch has whose confirmation is awaited.
+    #[must_use]
+    pub fn executing(&self) -> u64 {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.executing_entries() } else { 0 }
+    }
+
+    /// Everything of this partition that begins before this offset of the present content is confirmed.
+    #[must_use]
+    pub fn position(&self) -> Option<(u64, u64)> {
+        if let Phase::Streaming(streaming) = &self.phase { Some(streaming.progress()) } else { None }
+    }
+
     /// Whether the input can be read; else why not.
     pub const fn input_state(&self) -> &Result<(), String> {
         &self.input_state
@@ -419,6 +440,11 @@ impl<D: Directory> Producer<D> {
     /// How many entries the streams of all partitions hold together.
     pub const fn set_total_len(&mut self, entries: u64) {
         self.total_len = entries;
+    }
+
+    /// How many entries the stream holds, as asked for beside the steps.
+    pub const fn set_len(&mut self, entries: u64) {
+        self.stream.len = entries;
     }
 
     /// Finishes what is on the wire, and sends nothing more.

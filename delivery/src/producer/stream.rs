@@ -75,6 +75,20 @@ impl<F: SourceFile> Streaming<F> {
         }
     }
 
+    /// What Redis holds when the batch that is executing is confirmed.
+    pub(super) fn leaves(&self) -> Option<super::Expected> {
+        self.executing.as_ref().map(Batch::leaves)
+    }
+
+    pub(super) fn executing_entries(&self) -> u64 {
+        self.executing.as_ref().map_or(0, |batch| batch.entries)
+    }
+
+    /// How far the content is read, and how long it was when it was last looked at.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.reader.offset(), self.len)
+    }
+
     fn present(&self) -> Present {
         let offset = self.reader.offset();
         Present { root: self.root, offset, tail: TailChecksum::new(offset, self.reader.history()) }
