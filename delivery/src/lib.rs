@@ -8,6 +8,8 @@
 //! | module | subject |
 //! |---|---|
 //! | [`entry`] | the fields of an entry, and the byte range that an entry covers |
+//! | [`fingerprint`] | hashes that tell a content in a file of any length |
+//! | [`files`] | which file in a folder holds which content |
 //! | [`partition`] | which lines go to which of several streams |
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
@@ -18,6 +20,8 @@
 //! Both services and the tests use these rules, so that neither side can have a rule of its own.
 
 pub mod entry;
+pub mod files;
+pub mod fingerprint;
 pub mod journal;
 pub mod partition;
 pub mod ranges;
