@@ -1,16 +1,17 @@
 //! The file side: which file holds which content, what comes next, and what is left.
 //!
-//! [`identify`] is a pure function of a [`Snapshot`] of the folder and of what is [`Known`]. The
-//! reader takes the snapshot, answers the [`Question`]s that `identify` returns with further reads,
-//! and calls it again. The producing side acts on the result, [`Identified`].
+//! [`look`] is a pure function of a [`Snapshot`] of the folder and of what is [`Known`]. The reader
+//! takes the snapshot, and answers the [`Question`]s that `look` asks with further reads. The
+//! producing side acts on the result, [`Identified`].
 //!
 //! A file is a known content when their common prefix is the same, whatever its name, device, inode
 //! and length. When two readings are possible, the one that cannot lose bytes wins, and a [`Notice`]
 //! reports it.
 
 use crate::fingerprint::{Fingerprint, Span, TailChecksum};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 /// How many neighbours are remembered at most.
 pub const NEIGHBOURS: usize = 64;
@@ -146,8 +147,62 @@ pub struct Content {
     pub seen_len: u64,
     /// Whether a later content has begun.
     pub finished: bool,
-    /// Whether the file that held it was seen truncated.
-    pub truncated: bool,
+}
+
+/// How long a file must have kept its length to count as rolled back: a copy that is under way is
+/// a beginning, too.
+const STANDS: Duration = Duration::from_secs(1);
+
+/// What was seen at the input's path before, in the life of a process. It is lost with the process,
+/// which then decides with less.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    /// Contents whose file was seen truncated.
+    truncated: BTreeSet<u64>,
+    /// The input was a beginning of a content.
+    beginning: Option<Beginning>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Beginning {
+    file_id: u64,
+    len: u64,
+    /// When it was first and last seen like this.
+    since: Duration,
+    until: Duration,
+}
+
+impl Watch {
+    /// The length to which a content was rolled back: what is behind it now was appended.
+    fn rolled_back(&self, file_id: u64) -> Option<u64> {
+        let stood = |b: &Beginning| b.file_id == file_id && b.until.saturating_sub(b.since) >= STANDS;
+        self.beginning.filter(stood).map(|b| b.len)
+    }
+
+    fn see(&mut self, snapshot: &Snapshot, known: &Known, current: &Current, now: Duration) {
+        let Some(found) = current.found() else { return };
+        let inode = snapshot.sightings.iter().find(|file| file.key == found.key).map(|file| file.inode);
+        let last = known.contents.last();
+        match found.relation {
+            Relation::Whole(id) | Relation::Edited(id) => {
+                self.beginning = None;
+                self.truncated.remove(&id);
+            }
+            Relation::Shorter(file_id) => {
+                let len = found.len;
+                let since = self.beginning.filter(|b| (b.file_id, b.len) == (file_id, len)).map_or(now, |b| b.since);
+                self.beginning = Some(Beginning { file_id, len, since, until: now });
+            }
+            Relation::Derived { .. } => {}
+            Relation::New => self.beginning = None,
+        }
+        if let (Relation::Shorter(_) | Relation::New, Some(last)) = (found.relation, last)
+            && inode == last.inode
+        {
+            self.truncated.insert(last.file_id);
+        }
+        self.truncated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
+    }
 }
 
 /// A file that was found for something.
@@ -267,10 +322,9 @@ pub enum Question {
 /// The answer to [`Question::Compare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
-    /// Up to where the bytes are the same: exactly, when the old bytes could still be read, else
-    /// the `from` of the question.
-    pub same_until: u64,
-    /// Where the line begins that has the byte at `same_until`.
+    /// Up to where the bytes are the same, when the old bytes could still be read.
+    pub same_until: Option<u64>,
+    /// Where the line begins that has the byte at `same_until`, or else at the question's `from`.
     pub line_start: u64,
     /// Where the last bytes that were sent end in this file, if they are in it.
     pub tail_at: Option<u64>,
@@ -393,10 +447,37 @@ const LATE: i128 = 60_000_000_000;
 /// How many contents a file is compared with in detail at most.
 const COMPARISONS: usize = 4;
 
-/// Tells which file is which content.
+/// How often [`look`] asks at most; a file that changes all the time changes the answers.
+const ROUNDS: usize = 16;
+
+/// Tells which file is which content. `answer` does what a [`Question`] asks for, and puts the result
+/// into the snapshot. `now` is the time since any moment, on a clock that never goes back.
+pub fn look(
+    snapshot: &mut Snapshot,
+    known: &Known,
+    watch: &mut Watch,
+    now: Duration,
+    mut answer: impl FnMut(&Question, &mut Snapshot),
+) -> Identified {
+    let mut identified = identify(snapshot, known, watch);
+    for _ in 0..ROUNDS {
+        if identified.questions.is_empty() {
+            break;
+        }
+        for question in std::mem::take(&mut identified.questions) {
+            answer(&question, snapshot);
+        }
+        identified = identify(snapshot, known, watch);
+    }
+    watch.see(snapshot, known, &identified.current, now);
+    identified
+}
+
+/// Tells which file is which content, as far as that can be said without the answers to its
+/// questions. Most callers want [`look`].
 #[must_use]
-pub fn identify(snapshot: &Snapshot, known: &Known) -> Identified {
-    Look::new(snapshot, known).identify()
+pub fn identify(snapshot: &Snapshot, known: &Known, watch: &Watch) -> Identified {
+    Look::new(snapshot, known, watch).identify()
 }
 
 /// How the bytes of a file compare with what is known of a content.
@@ -406,8 +487,8 @@ enum Bytes {
     Unknown,
     /// They are all there.
     Whole,
-    /// The file is a beginning of it.
-    Shorter,
+    /// The file is a beginning of it; certainly up to `common`.
+    Shorter { common: u64 },
     /// They differ in places, and neither before nor at the end.
     Edited,
     /// They differ: the same up to `common` at least, and different before `differs`.
@@ -467,7 +548,7 @@ impl Content {
             None if partial => Bytes::Unknown,
             None if whole_tail && file.len >= self.end() && self.end() > 0 => Bytes::Whole,
             None if reaches > same_until => Bytes::Apart { common, differs: reaches.unwrap_or(0) },
-            None if common > 0 => Bytes::Shorter,
+            None if common > 0 => Bytes::Shorter { common },
             None => Bytes::Unknown,
         }
     }
@@ -476,6 +557,7 @@ impl Content {
 /// One decision over one snapshot.
 struct Look<'a> {
     known: &'a Known,
+    watch: &'a Watch,
     files: &'a [Sighting],
     /// For each file that is not at the input's path: its content, and what it is to it.
     roles: Vec<Option<(&'a Content, Role)>>,
@@ -483,10 +565,10 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(snapshot: &'a Snapshot, known: &'a Known) -> Self {
+    fn new(snapshot: &'a Snapshot, known: &'a Known, watch: &'a Watch) -> Self {
         let unlisted = snapshot.unlisted.iter().cloned().map(|(path, why)| Notice::Unlisted { path, why });
         let out = Identified { notices: unlisted.collect(), ..Identified::default() };
-        let mut look = Self { known, files: &snapshot.sightings, roles: Vec::new(), out };
+        let mut look = Self { known, watch, files: &snapshot.sightings, roles: Vec::new(), out };
         look.roles = look.files.iter().map(|file| look.role(file)).collect();
         look
     }
@@ -538,7 +620,7 @@ impl<'a> Look<'a> {
                 // the same header.
                 Bytes::Whole if by_name && (!content.finished || file.len == end) => Role::Whole,
                 Bytes::Edited => Role::Edited,
-                Bytes::Shorter if is_file || by_name => Role::Shorter,
+                Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && (is_file || made_of(file, content)) => Role::Changed,
                 Bytes::Unknown if is_file && end == 0 => Role::Whole,
                 _ => return None,
@@ -578,7 +660,7 @@ impl<'a> Look<'a> {
             let accepted = match bytes {
                 Bytes::Whole if self.is_whole(file, content) => (end, content, Role::Whole),
                 Bytes::Edited if self.is_whole(file, content) => (end, content, Role::Edited),
-                Bytes::Shorter if self.is_beginning(file, content) => (0, content, Role::Shorter),
+                Bytes::Shorter { .. } if self.is_beginning(file, content) => (0, content, Role::Shorter),
                 Bytes::Unknown if end == 0 && self.is_file_of(file, content) => (end, content, Role::Whole),
                 Bytes::Whole | Bytes::Edited => {
                     rejected = end.max(rejected);
@@ -597,7 +679,10 @@ impl<'a> Look<'a> {
                 self.out.notices.push(Notice::Edited { path: path() });
                 Relation::Edited(content.file_id)
             }
-            Some((_, content, _)) => Relation::Shorter(content.file_id),
+            Some((_, content, _)) => match self.made_from(file, content) {
+                Some(start) => Relation::Derived { from: content.file_id, start },
+                None => Relation::Shorter(content.file_id),
+            },
             None => self.own(file),
         };
         match relation {
@@ -616,7 +701,8 @@ impl<'a> Look<'a> {
         let distinct = content.end() >= DISTINCT;
         let mut elsewhere = self.elsewhere(content).peekable();
         if self.is_file_of(file, content) {
-            return !content.truncated || distinct && elsewhere.peek().is_none();
+            let truncated = self.watch.truncated.contains(&content.file_id);
+            return !truncated || distinct && elsewhere.peek().is_none();
         }
         if elsewhere.peek().is_none() {
             return distinct || !content.finished;
@@ -635,27 +721,49 @@ impl<'a> Look<'a> {
     fn own(&mut self, file: &'a Sighting) -> Relation {
         let input = file.place == Place::Input;
         let apart = self.known.contents.iter().filter_map(|content| {
-            let Bytes::Apart { common, differs } = content.compare(file) else { return None };
+            let Bytes::Apart { common, .. } = content.compare(file) else { return None };
             let likely = common >= DISTINCT || !content.finished || !input;
             let here = self.elsewhere(content).all(|other| other.key == file.key);
-            (likely && here).then_some((common, differs, content))
+            (likely && here).then_some((common, content))
         });
         let mut apart: Vec<_> = apart.collect();
-        apart.sort_unstable_by_key(|(common, _, content)| (*common, content.file_id));
-        for (common, differs, content) in apart.into_iter().rev().take(COMPARISONS) {
-            let Some(compared) = file.compared.get(&content.file_id) else {
-                self.compare(file, content, common, differs);
-                continue;
-            };
-            let half = content.end() / 2;
-            let Compared { same_until, line_start, tail_at } = *compared;
-            let line = if same_until.saturating_sub(line_start) > LONG_LINE { same_until } else { line_start };
-            let same = (same_until >= DISTINCT && same_until >= half).then_some(line.min(content.frontier));
-            if let Some(start) = same.max(tail_at.filter(|&at| at >= half)) {
+        apart.sort_unstable_by_key(|(common, content)| (*common, content.file_id));
+        for (_, content) in apart.into_iter().rev().take(COMPARISONS) {
+            if let Some(start) = self.made_from(file, content) {
                 return Relation::Derived { from: content.file_id, start };
             }
         }
         Relation::New
+    }
+
+    /// Where the new bytes begin in a file that was made from a content by cutting, rolling back or
+    /// editing. `None`: it was not, or must be compared first.
+    fn made_from(&mut self, file: &'a Sighting, content: &'a Content) -> Option<u64> {
+        let (common, differs, beginning) = match content.compare(file) {
+            Bytes::Apart { common, differs } => (common, differs, false),
+            Bytes::Shorter { common } => (common, file.len, true),
+            _ => return None,
+        };
+        // It was seen when nothing was appended yet.
+        let rolled_back = self.watch.rolled_back(content.file_id);
+        let rolled_back = rolled_back.filter(|len| file.place == Place::Input && (common..differs).contains(len));
+        let Some(compared) = file.compared.get(&content.file_id) else {
+            let from = rolled_back.unwrap_or(common);
+            self.compare(file, content, from, differs);
+            return None;
+        };
+        let Compared { same_until, line_start, tail_at } = *compared;
+        let same = match (same_until, rolled_back, beginning) {
+            // Nothing else is in it.
+            (Some(same), _, true) if same >= file.len => return None,
+            (None, None, true) => return None,
+            (same, rolled_back, _) => same.or(rolled_back).unwrap_or(common),
+        };
+        let line = if same.saturating_sub(line_start) > LONG_LINE { same } else { line_start };
+        let half = content.end() / 2;
+        let much = same >= DISTINCT && (same >= half || rolled_back.is_some());
+        let start = much.then_some(line.min(content.frontier));
+        start.max(tail_at.filter(|&at| at >= half))
     }
 
     /// Asks how a file compares with a content.
@@ -704,7 +812,7 @@ impl<'a> Look<'a> {
                 Place::Backup | Place::Other => 0,
             };
             let found = Found { key: file.key, relation, len: file.len };
-            holders.push((id, (best, is_file, place), found));
+            holders.push((id, (best, place == 3, is_file, place), found));
         }
         holders.sort_by_key(|(id, rank, _)| (*id, std::cmp::Reverse(*rank)));
         for (id, _, found) in holders {

@@ -1,12 +1,15 @@
 //! The file side with a folder in memory: a reader that does what `identify` says must send every
 //! byte that belongs to the input once, and nothing else.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use delivery::files::{
     Compared, Content, Current, Found, Identified, Inode, Known, Notice, Place, Prints, Question, Relation, Sighting,
-    Snapshot, identify, place, probes,
+    Snapshot, Watch, look, place, probes,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A file: its names lead to it.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +40,7 @@ struct World {
     /// The bytes of contents that the reader holds open, by file ID.
     open: BTreeMap<u64, u64>,
     seen: BTreeMap<u64, (usize, i128)>,
+    watch: Watch,
     notices: BTreeSet<Notice>,
     questions: usize,
     live: Option<u64>,
@@ -162,51 +166,53 @@ impl World {
     /// What the reader's I/O does: takes a snapshot, and answers questions until there are none.
     fn identify(&mut self) -> Identified {
         let mut snapshot = self.snapshot();
-        for _ in 0..10 {
-            let identified = identify(&snapshot, &self.known);
-            if identified.questions.is_empty() {
-                self.notices.extend(identified.notices.iter().cloned());
-                return identified;
-            }
-            self.questions += identified.questions.len();
-            for question in identified.questions {
-                match question {
-                    Question::Unpack { key, up_to } => {
-                        let bytes = self.files[&(key as u64)].packed.clone().unwrap();
-                        let sighting = snapshot.sightings.iter_mut().find(|s| s.key == key).unwrap();
-                        if up_to < bytes.len() as u64 {
-                            sighting.prints = Prints::Partial(Fingerprint::of(&bytes[..up_to as usize]));
-                        } else {
-                            sighting.prints = Prints::Whole(Fingerprint::of(&bytes));
-                            sighting.hashes = hashes(&self.known, &bytes);
-                            sighting.len = bytes.len() as u64;
-                        }
-                    }
-                    Question::Compare { key, file_id, from, to, with, tail } => {
-                        let new = &self.files[&(key as u64)].bytes;
-                        let old = self.open.get(&file_id).copied().or(with.map(|key| key as u64));
-                        let old = old.filter(|ino| *ino != key as u64).map(|ino| &self.files[&ino].bytes);
-                        let range = from as usize..(to as usize).min(new.len());
-                        let same_until = old.map_or(from as usize, |old| {
-                            range.clone().find(|&at| old.get(at) != new.get(at)).unwrap_or(range.end)
-                        });
-                        let line_start = new[..same_until].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-                        let tail_at = tail.and_then(|tail| {
-                            let ends = (0..=new.len()).filter(|&at| at == new.len() || at > 0 && new[at - 1] == b'\n');
-                            ends.rev().find(|&at| tail.ends(&new[..at]))
-                        });
-                        let compared = Compared {
-                            same_until: same_until as u64,
-                            line_start: line_start as u64,
-                            tail_at: tail_at.map(|at| at as u64),
-                        };
-                        let sighting = snapshot.sightings.iter_mut().find(|s| s.key == key).unwrap();
-                        sighting.compared.insert(file_id, compared);
-                    }
+        let mut watch = std::mem::take(&mut self.watch);
+        let now = Duration::from_nanos(self.now as u64);
+        let mut questions = 0;
+        let identified = look(&mut snapshot, &self.known, &mut watch, now, |question, snapshot| {
+            questions += 1;
+            self.answer(question, snapshot);
+        });
+        assert_eq!(identified.questions, [], "it asks again and again");
+        self.watch = watch;
+        self.questions += questions;
+        self.notices.extend(identified.notices.iter().cloned());
+        identified
+    }
+
+    fn answer(&self, question: &Question, snapshot: &mut Snapshot) {
+        match question {
+            Question::Unpack { key, up_to } => {
+                let bytes = self.files[&(*key as u64)].packed.clone().unwrap();
+                let sighting = snapshot.sightings.iter_mut().find(|s| s.key == *key).unwrap();
+                if *up_to < bytes.len() as u64 {
+                    sighting.prints = Prints::Partial(Fingerprint::of(&bytes[..*up_to as usize]));
+                } else {
+                    sighting.prints = Prints::Whole(Fingerprint::of(&bytes));
+                    sighting.hashes = hashes(&self.known, &bytes);
+                    sighting.len = bytes.len() as u64;
                 }
             }
+            Question::Compare { key, file_id, from, to, with, tail } => {
+                let new = &self.files[&(*key as u64)].bytes;
+                let old = self.open.get(file_id).copied().or(with.map(|key| key as u64));
+                let old = old.filter(|ino| *ino != *key as u64).map(|ino| &self.files[&ino].bytes);
+                let range = *from as usize..(*to as usize).min(new.len());
+                let same = old.map(|old| range.clone().find(|&at| old.get(at) != new.get(at)).unwrap_or(range.end));
+                let line_start = new[..same.unwrap_or(range.start)].iter().rposition(|&b| b == b'\n');
+                let tail_at = tail.as_ref().and_then(|tail| {
+                    let ends = (0..=new.len()).filter(|&at| at == new.len() || at > 0 && new[at - 1] == b'\n');
+                    ends.rev().find(|&at| tail.ends(&new[..at]))
+                });
+                let compared = Compared {
+                    same_until: same.map(|at| at as u64),
+                    line_start: line_start.map_or(0, |at| at as u64 + 1),
+                    tail_at: tail_at.map(|at| at as u64),
+                };
+                let sighting = snapshot.sightings.iter_mut().find(|s| s.key == *key).unwrap();
+                sighting.compared.insert(*file_id, compared);
+            }
         }
-        panic!("it asks again and again");
     }
 
     fn content(&self, found: &Found) -> Vec<u8> {
@@ -226,7 +232,6 @@ impl World {
         content.tail = Some(TailChecksum::new(content.frontier, &bytes));
         content.inode = Some(Inode { dev: 1, ino });
         content.created = (!self.without_created).then_some(self.files[&ino].created);
-        content.truncated = false;
         self.open.insert(id, ino);
     }
 
@@ -258,22 +263,14 @@ impl World {
         }
         if let Current::Found(found) = &identified.current {
             match found.relation {
-                Relation::Shorter(id) => {
-                    let content = self.known.contents.iter_mut().find(|content| content.file_id == id).unwrap();
-                    content.truncated |= content.inode == Some(Inode { dev: 1, ino: found.key as u64 });
-                }
-                Relation::New if found.len == 0 => {
-                    for content in &mut self.known.contents {
-                        content.truncated |= content.inode == Some(Inode { dev: 1, ino: found.key as u64 });
-                    }
-                }
+                Relation::New if found.len == 0 => {}
                 Relation::New | Relation::Derived { .. } => {
                     self.begin(found, start(found.relation));
                     self.known.neighbours = Some(identified.neighbours.clone());
                 }
                 // What is read before its frontier now counts.
                 Relation::Edited(id) => self.send(found, id, found.len),
-                Relation::Whole(_) => {}
+                Relation::Whole(_) | Relation::Shorter(_) => {}
             }
         }
         let live = identified.current.found().and_then(|found| found.relation.file_id());
@@ -285,6 +282,7 @@ impl World {
 
     fn forget_open_files(&mut self) {
         self.open.clear();
+        self.watch = Watch::default();
         self.seen.clear();
     }
 
@@ -395,31 +393,67 @@ fn a_replaced_file_continues_behind_what_was_sent() {
 
 #[test]
 fn an_older_version_is_a_beginning_of_what_was_sent() {
-    for (in_place, gone) in [(false, false), (true, false), (false, true)] {
+    for in_place in [false, true] {
+        for kept in [100, 700] {
+            let first = lines("first", MANY);
+            let mut world = sent(&first);
+            let older = lines("first", 0..kept);
+            if in_place {
+                world.write(INPUT, &older)
+            } else {
+                world.replace(INPUT, &older)
+            }
+            for _ in 0..3 {
+                let found = world.look();
+                assert_eq!(found.current.found().unwrap().relation, Relation::Shorter(1));
+                world.tick();
+            }
+            world.append(INPUT, b"new\n");
+            world.look();
+            world.append(INPUT, &lines("new", 0..1000));
+            world.look();
+            world.assert_sent(&[&first[..], b"new\n", &lines("new", 0..1000)].concat());
+        }
+    }
+}
+
+#[test]
+fn an_older_version_and_lines_after_it_at_once() {
+    for (in_place, down) in [(false, false), (true, false), (false, true)] {
         let first = lines("first", MANY);
         let mut world = sent(&first);
-        let older = &first[..lines("first", 0..700).len()];
+        let (older, new) = (lines("first", 0..700), lines("new", 0..100));
+        let longer = [&older[..], &new].concat();
         if in_place {
-            world.write(INPUT, older)
+            world.write(INPUT, &longer)
         } else {
-            world.replace(INPUT, older)
+            world.replace(INPUT, &longer)
         }
-        if gone {
+        if down {
             world.forget_open_files();
         }
-        let found = world.look();
-        assert_eq!(found.current.found().unwrap().relation, Relation::Shorter(1));
-        world.assert_sent(&first);
-        world.append(INPUT, &lines("new", 0..10));
         world.look();
-        let again = world.sent.len() - first.len() - lines("new", 0..10).len();
-        assert!(world.sent.ends_with(&lines("new", 0..10)));
-        if in_place || gone {
+        let again = world.sent.len() - first.len() - new.len();
+        assert!(world.sent.ends_with(&new));
+        if in_place || down {
             assert!(again <= older.len() / 8 + 20, "{again}");
         } else {
             assert_eq!(again, 0, "the open file tells exactly");
         }
     }
+}
+
+#[test]
+fn a_copy_in_place_is_waited_for() {
+    let first = lines("first", MANY);
+    let mut world = sent(&first);
+    for len in [0, 1000, 2000, 5000] {
+        world.write(INPUT, &first[..len]);
+        world.look();
+    }
+    world.write(INPUT, &[&first[..], b"more\n"].concat());
+    world.look();
+    world.assert_sent(&[&first[..], b"more\n"].concat());
 }
 
 #[test]
