@@ -139,6 +139,8 @@ pub struct Content {
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
+    /// The path of that file, links resolved; empty when not known. The driver looks in its folder, too.
+    pub path: String,
     /// Up to where it was sent.
     pub frontier: u64,
     /// A checksum of the bytes before the frontier, or before a position that was sent once.
@@ -149,14 +151,41 @@ pub struct Content {
     pub finished: bool,
 }
 
-/// How long a file must have kept its length to count as rolled back: a copy that is under way is
-/// a beginning, too.
-const STANDS: Duration = Duration::from_secs(1);
+/// Bounds of the file side, smaller in simulations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From this many equal bytes on, two files are taken for the same content by their bytes alone.
+    /// Fewer may be a header that many files begin with.
+    pub distinct: u64,
+    /// How long a file must have kept its length to count as rolled back: a copy that is under way
+    /// is a beginning, too.
+    pub stands: Duration,
+    /// A rotated file that was written to this much later than its successor was created is
+    /// somebody else's.
+    pub late: Duration,
+    /// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
+    pub first_look: u64,
+    /// A longer unfinished line is not sent a second time to begin at its beginning.
+    pub long_line: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            distinct: 256,
+            stands: Duration::from_secs(1),
+            late: Duration::from_secs(60),
+            first_look: 64 << 10,
+            long_line: 64 << 10,
+        }
+    }
+}
 
 /// What was seen at the input's path before, in the life of a process. It is lost with the process,
 /// which then decides with less.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
+    limits: Limits,
     /// Contents whose file was seen truncated.
     truncated: BTreeSet<u64>,
     /// The input was a beginning of a content.
@@ -173,9 +202,15 @@ struct Beginning {
 }
 
 impl Watch {
+    /// A watch that has seen nothing.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// The length to which a content was rolled back: what is behind it now was appended.
     fn rolled_back(&self, file_id: u64) -> Option<u64> {
-        let stood = |b: &Beginning| b.file_id == file_id && b.until.saturating_sub(b.since) >= STANDS;
+        let stood = |b: &Beginning| b.file_id == file_id && b.until.saturating_sub(b.since) >= self.limits.stands;
         self.beginning.filter(stood).map(|b| b.len)
     }
 
@@ -434,16 +469,6 @@ pub fn probes(known: &Known) -> Vec<Span> {
     spans
 }
 
-/// From this many equal bytes on, two files are taken for the same content by their bytes alone.
-/// Fewer may be a header that many files begin with.
-const DISTINCT: u64 = 256;
-/// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
-const FIRST_LOOK: u64 = 64 << 10;
-/// A longer unfinished line is not sent a second time to begin at its beginning.
-const LONG_LINE: u64 = 64 << 10;
-/// A rotated file that was written to this much later than its successor was created, in
-/// nanoseconds, is somebody else's: one minute.
-const LATE: i128 = 60_000_000_000;
 /// How many contents a file is compared with in detail at most.
 const COMPARISONS: usize = 4;
 
@@ -615,7 +640,7 @@ impl<'a> Look<'a> {
             let is_file = self.is_file_of(file, content);
             let end = content.end();
             let role = match content.compare(file) {
-                Bytes::Whole if is_file || end >= DISTINCT => Role::Whole,
+                Bytes::Whole if is_file || end >= self.watch.limits.distinct => Role::Whole,
                 // A copy, perhaps with more. Of a finished one that is short, another one may have
                 // the same header.
                 Bytes::Whole if by_name && (!content.finished || file.len == end) => Role::Whole,
@@ -698,7 +723,7 @@ impl<'a> Look<'a> {
     /// Whether the input, which has all known bytes of a content, is that content. It is not when it
     /// is a new file that begins with the same bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
-        let distinct = content.end() >= DISTINCT;
+        let distinct = content.end() >= self.watch.limits.distinct;
         let mut elsewhere = self.elsewhere(content).peekable();
         if self.is_file_of(file, content) {
             let truncated = self.watch.truncated.contains(&content.file_id);
@@ -713,7 +738,7 @@ impl<'a> Look<'a> {
 
     /// Whether the input, which is a beginning of a content, has nothing else to send.
     fn is_beginning(&self, file: &Sighting, content: &Content) -> bool {
-        let enough = file.len >= DISTINCT || !content.finished && file.len >= content.end() / 2;
+        let enough = file.len >= self.watch.limits.distinct || !content.finished && file.len >= content.end() / 2;
         enough && self.elsewhere(content).next().is_none()
     }
 
@@ -722,7 +747,7 @@ impl<'a> Look<'a> {
         let input = file.place == Place::Input;
         let apart = self.known.contents.iter().filter_map(|content| {
             let Bytes::Apart { common, .. } = content.compare(file) else { return None };
-            let likely = common >= DISTINCT || !content.finished || !input;
+            let likely = common >= self.watch.limits.distinct || !content.finished || !input;
             let here = self.elsewhere(content).all(|other| other.key == file.key);
             (likely && here).then_some((common, content))
         });
@@ -759,9 +784,9 @@ impl<'a> Look<'a> {
             (None, None, true) => return None,
             (same, rolled_back, _) => same.or(rolled_back).unwrap_or(common),
         };
-        let line = if same.saturating_sub(line_start) > LONG_LINE { same } else { line_start };
+        let line = if same.saturating_sub(line_start) > self.watch.limits.long_line { same } else { line_start };
         let half = content.end() / 2;
-        let much = same >= DISTINCT && (same >= half || rolled_back.is_some());
+        let much = same >= self.watch.limits.distinct && (same >= half || rolled_back.is_some());
         let start = much.then_some(line.min(content.frontier));
         start.max(tail_at.filter(|&at| at >= half))
     }
@@ -840,10 +865,11 @@ impl<'a> Look<'a> {
         let mut strangers: Vec<&'a Sighting> = strangers.map(|(file, _)| file).collect();
         sort(&mut strangers);
         let successor = current.and_then(|current| current.created);
+        let late = i128::try_from(self.watch.limits.late.as_nanos()).unwrap_or(i128::MAX);
         let mut neighbours = Vec::new();
         for file in &strangers {
             let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
-            let late = successor.is_some_and(|created| file.modified > created.saturating_add(LATE));
+            let late = successor.is_some_and(|created| file.modified > created.saturating_add(late));
             let written = readable && (file.changing || late);
             if !moved || written || self.is_neighbour(file) {
                 if moved && written {
@@ -893,7 +919,7 @@ impl<'a> Look<'a> {
             let Prints::Partial(prints) = &file.prints else { continue };
             let may_be = |content: &&Content| content.compare(file) == Bytes::Unknown;
             if missing.iter().any(may_be) || moved && !self.is_neighbour(file) {
-                let up_to = if prints.covered() == 0 { FIRST_LOOK } else { u64::MAX };
+                let up_to = if prints.covered() == 0 { self.watch.limits.first_look } else { u64::MAX };
                 self.out.questions.push(Question::Unpack { key: file.key, up_to });
             }
         }
