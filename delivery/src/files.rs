@@ -1,16 +1,17 @@
 //! The file side: which file holds which content, what comes next, and what is left.
 //!
-//! [`identify`] is a pure function of a [`Snapshot`] of the folder and of what is [`Known`]. The
-//! reader takes the snapshot, answers the [`Question`]s that `identify` returns with further reads,
-//! and calls it again. The producing side acts on the result, [`Identified`].
+//! [`look`] is a pure function of a [`Snapshot`] of the folder and of what is [`Known`]. The reader
+//! takes the snapshot, and answers the [`Question`]s that `look` asks with further reads. The
+//! producing side acts on the result, [`Identified`].
 //!
 //! A file is a known content when their common prefix is the same, whatever its name, device, inode
 //! and length. When two readings are possible, the one that cannot lose bytes wins, and a [`Notice`]
 //! reports it.
 
 use crate::fingerprint::{Fingerprint, Span, TailChecksum};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 /// How many neighbours are remembered at most.
 pub const NEIGHBOURS: usize = 64;
@@ -50,6 +51,8 @@ pub struct Sighting {
     pub modified: i128,
     /// When it was created, on the same clock; `None` when the file system does not tell.
     pub created: Option<i128>,
+    /// Whether it changed between this look and the one before.
+    pub changing: bool,
     /// Its fingerprint.
     pub prints: Prints,
     /// The hashes of the ranges that [`probes`] names, as far as the file reaches.
@@ -78,8 +81,17 @@ pub enum Place {
     Rotated(Order),
     /// A compressed copy of the input (`None`) or of a rotated file, by its name.
     Compressed(Option<Order>),
+    /// A name that editors give to the version before an edit.
+    Backup,
     /// Any other name.
     Other,
+}
+
+impl Place {
+    /// Whether the name alone says that the file may have been the input.
+    const fn is_rotated(&self) -> bool {
+        matches!(self, Self::Rotated(_) | Self::Compressed(_))
+    }
 }
 
 /// Where a rotated name is in the order of rotations.
@@ -127,6 +139,8 @@ pub struct Content {
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
+    /// The path of that file, links resolved; empty when not known. The driver looks in its folder, too.
+    pub path: String,
     /// Up to where it was sent.
     pub frontier: u64,
     /// A checksum of the bytes before the frontier, or before a position that was sent once.
@@ -135,8 +149,95 @@ pub struct Content {
     pub seen_len: u64,
     /// Whether a later content has begun.
     pub finished: bool,
-    /// Whether the file that held it was seen truncated.
-    pub truncated: bool,
+}
+
+/// Bounds of the file side, smaller in simulations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From this many equal bytes on, two files are taken for the same content by their bytes alone.
+    /// Fewer may be a header that many files begin with.
+    pub distinct: u64,
+    /// How long a file must have kept its length to count as rolled back: a copy that is under way
+    /// is a beginning, too.
+    pub stands: Duration,
+    /// A rotated file that was written to this much later than its successor was created is
+    /// somebody else's.
+    pub late: Duration,
+    /// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
+    pub first_look: u64,
+    /// A longer unfinished line is not sent a second time to begin at its beginning.
+    pub long_line: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            distinct: 256,
+            stands: Duration::from_secs(1),
+            late: Duration::from_secs(60),
+            first_look: 64 << 10,
+            long_line: 64 << 10,
+        }
+    }
+}
+
+/// What was seen at the input's path before, in the life of a process. It is lost with the process,
+/// which then decides with less.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    limits: Limits,
+    /// Contents whose file was seen truncated.
+    truncated: BTreeSet<u64>,
+    /// The input was a beginning of a content.
+    beginning: Option<Beginning>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Beginning {
+    file_id: u64,
+    len: u64,
+    /// When it was first and last seen like this.
+    since: Duration,
+    until: Duration,
+}
+
+impl Watch {
+    /// A watch that has seen nothing.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The length to which a content was rolled back: what is behind it now was appended.
+    fn rolled_back(&self, file_id: u64) -> Option<u64> {
+        let stood = |b: &Beginning| b.file_id == file_id && b.until.saturating_sub(b.since) >= self.limits.stands;
+        self.beginning.filter(stood).map(|b| b.len)
+    }
+
+    fn see(&mut self, snapshot: &Snapshot, known: &Known, current: &Current, now: Duration) {
+        let Some(found) = current.found() else { return };
+        let inode = snapshot.sightings.iter().find(|file| file.key == found.key).map(|file| file.inode);
+        let last = known.contents.last();
+        match found.relation {
+            Relation::Whole(id) | Relation::Edited(id) => {
+                self.beginning = None;
+                self.truncated.remove(&id);
+            }
+            Relation::Shorter(file_id) => {
+                let len = found.len;
+                let since = self.beginning.filter(|b| (b.file_id, b.len) == (file_id, len)).map_or(now, |b| b.since);
+                self.beginning = Some(Beginning { file_id, len, since, until: now });
+            }
+            Relation::Derived { .. } => {}
+            Relation::New => self.beginning = None,
+        }
+        if let (Relation::Shorter(_) | Relation::New, Some(last)) = (found.relation, last)
+            && inode == last.inode
+        {
+            self.truncated.insert(last.file_id);
+        }
+        self.truncated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
+    }
 }
 
 /// A file that was found for something.
@@ -182,14 +283,39 @@ impl Relation {
     }
 }
 
+/// What is at the input's path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Current {
+    /// Nothing.
+    #[default]
+    Missing,
+    /// Something that cannot be read, for this reason.
+    Unreadable(String),
+    /// This file.
+    Found(Found),
+}
+
+impl Current {
+    /// The file, if there is one that can be read.
+    #[must_use]
+    pub const fn found(&self) -> Option<&Found> {
+        match self {
+            Self::Found(found) => Some(found),
+            Self::Missing | Self::Unreadable(_) => None,
+        }
+    }
+}
+
 /// Which file is which content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identified {
-    /// What is at the input's path; `None` when nothing is, or it cannot be read.
-    pub current: Option<Found>,
+    /// What is at the input's path.
+    pub current: Current,
     /// The files that hold a known content, the best first: those with everything that was sent
     /// before shorter ones, the original before copies.
     pub holders: BTreeMap<u64, Vec<Found>>,
+    /// Contents whose file is there and cannot be read, with the reason: wait, they are not gone.
+    pub blocked: BTreeMap<u64, String>,
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
     pub unseen: Vec<Found>,
     /// All siblings that are not ours now. Store them with the present content when they changed.
@@ -231,10 +357,9 @@ pub enum Question {
 /// The answer to [`Question::Compare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
-    /// Up to where the bytes are the same: exactly, when the old bytes could still be read, else
-    /// the `from` of the question.
-    pub same_until: u64,
-    /// Where the line begins that has the byte at `same_until`.
+    /// Up to where the bytes are the same, when the old bytes could still be read.
+    pub same_until: Option<u64>,
+    /// Where the line begins that has the byte at `same_until`, or else at the question's `from`.
     pub line_start: u64,
     /// Where the last bytes that were sent end in this file, if they are in it.
     pub tail_at: Option<u64>,
@@ -337,17 +462,557 @@ impl fmt::Display for Notice {
 #[must_use]
 pub fn probes(known: &Known) -> Vec<Span> {
     let heads = known.contents.iter().filter_map(|c| c.head).map(|(end, _)| Span { start: 0, end });
-    let mut spans: Vec<Span> =
-        known.contents.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes).collect();
-    spans.extend(heads);
+    let tails = known.contents.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes);
+    let mut spans: Vec<Span> = tails.chain(heads).collect();
     spans.sort_unstable();
     spans.dedup();
     spans
 }
 
-/// Tells which file is which content.
+/// How many contents a file is compared with in detail at most.
+const COMPARISONS: usize = 4;
+
+/// How often [`look`] asks at most; a file that changes all the time changes the answers.
+const ROUNDS: usize = 16;
+
+/// Tells which file is which content. `answer` does what a [`Question`] asks for, and puts the result
+/// into the snapshot. `now` is the time since any moment, on a clock that never goes back.
+pub fn look(
+    snapshot: &mut Snapshot,
+    known: &Known,
+    watch: &mut Watch,
+    now: Duration,
+    mut answer: impl FnMut(&Question, &mut Snapshot),
+) -> Identified {
+    let mut identified = identify(snapshot, known, watch);
+    for _ in 0..ROUNDS {
+        if identified.questions.is_empty() {
+            break;
+        }
+        for question in std::mem::take(&mut identified.questions) {
+            answer(&question, snapshot);
+        }
+        identified = identify(snapshot, known, watch);
+    }
+    watch.see(snapshot, known, &identified.current, now);
+    identified
+}
+
+/// Tells which file is which content, as far as that can be said without the answers to its
+/// questions. Most callers want [`look`].
 #[must_use]
-pub fn identify(_snapshot: &Snapshot, _known: &Known) -> Identified {
-    // Filled in by the next commits.
-    Identified::default()
+pub fn identify(snapshot: &Snapshot, known: &Known, watch: &Watch) -> Identified {
+    Look::new(snapshot, known, watch).identify()
+}
+
+/// How the bytes of a file compare with what is known of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bytes {
+    /// Nothing can be said.
+    Unknown,
+    /// They are all there.
+    Whole,
+    /// The file is a beginning of it; certainly up to `common`.
+    Shorter { common: u64 },
+    /// They differ in places, and neither before nor at the end.
+    Edited,
+    /// They differ: the same up to `common` at least, and different before `differs`.
+    Apart { common: u64, differs: u64 },
+}
+
+/// What a file beside the input is to a known content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    /// It was changed after it was sent.
+    Changed,
+    Shorter,
+    Edited,
+    Whole,
+}
+
+impl Content {
+    /// Up to where its bytes are known.
+    fn end(&self) -> u64 {
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.end);
+        let head = self.head.map_or(0, |(len, _)| len);
+        self.frontier.max(tail).max(head).max(self.fingerprint.covered())
+    }
+
+    /// Whether there may be bytes of it that were not sent.
+    fn has_more(&self) -> bool {
+        !self.finished || self.frontier < self.seen_len
+    }
+
+    fn compare(&self, file: &Sighting) -> Bytes {
+        let (prints, partial) = match &file.prints {
+            Prints::Whole(prints) => (prints, false),
+            Prints::Partial(prints) => (prints, true),
+            Prints::Unreadable(_) => return Bytes::Unknown,
+        };
+        let found = |span: Span| file.hashes.get(&span).copied();
+        let mut agreement = self.fingerprint.agreement(prints);
+        if let Some((len, hash)) = self.head
+            && agreement.compared == 0
+        {
+            match found(Span { start: 0, end: len }) {
+                Some(found) if found == hash => agreement.common = len,
+                Some(_) => agreement.differs = Some(len),
+                None => {}
+            }
+        }
+        let tail = self.tail.as_ref();
+        let same_until = tail.and_then(|tail| tail.same_until(found));
+        let reaches = tail.and_then(|tail| tail.probes().find(|span| found(*span).is_some())).map(|span| span.end);
+        let common = agreement.common.max(same_until.unwrap_or(0));
+        let whole_tail = tail.is_none_or(|tail| same_until == Some(tail.end));
+        match agreement.differs {
+            Some(_) if whole_tail && tail.is_some() && !partial && agreement.weight >= agreement.compared / 4 => {
+                Bytes::Edited
+            }
+            Some(differs) => Bytes::Apart { common: agreement.common, differs },
+            None if partial => Bytes::Unknown,
+            None if whole_tail && file.len >= self.end() && self.end() > 0 => Bytes::Whole,
+            None if reaches > same_until => Bytes::Apart { common, differs: reaches.unwrap_or(0) },
+            None if common > 0 => Bytes::Shorter { common },
+            None => Bytes::Unknown,
+        }
+    }
+}
+
+/// One decision over one snapshot.
+struct Look<'a> {
+    known: &'a Known,
+    watch: &'a Watch,
+    files: &'a [Sighting],
+    /// For each file that is not at the input's path: its content, and what it is to it.
+    roles: Vec<Option<(&'a Content, Role)>>,
+    out: Identified,
+}
+
+impl<'a> Look<'a> {
+    fn new(snapshot: &'a Snapshot, known: &'a Known, watch: &'a Watch) -> Self {
+        let unlisted = snapshot.unlisted.iter().cloned().map(|(path, why)| Notice::Unlisted { path, why });
+        let out = Identified { notices: unlisted.collect(), ..Identified::default() };
+        let mut look = Self { known, watch, files: &snapshot.sightings, roles: Vec::new(), out };
+        look.roles = look.files.iter().map(|file| look.role(file)).collect();
+        look
+    }
+
+    fn identify(mut self) -> Identified {
+        let current = self.files.iter().find(|file| file.place == Place::Input);
+        self.out.current = match current {
+            None => Current::Missing,
+            Some(Sighting { prints: Prints::Unreadable(why), .. }) => Current::Unreadable(why.clone()),
+            Some(file) => {
+                let relation = self.current(file);
+                Current::Found(Found { key: file.key, relation, len: file.len })
+            }
+        };
+        self.hold();
+        // As long as the live content is where it was, nothing can have come and gone.
+        let live = self.known.contents.last();
+        let moved = live.is_some_and(|live| match self.out.current.found().map(|found| found.relation) {
+            Some(Relation::Whole(id) | Relation::Edited(id)) => live.file_id != id,
+            _ => true,
+        });
+        self.unseen(current, moved);
+        self.unpack(moved);
+        self.out.notices.sort_unstable();
+        self.out.notices.dedup();
+        self.out
+    }
+
+    /// Whether a file is, by its inode, the one that held a content.
+    fn is_file_of(&self, file: &Sighting, content: &Content) -> bool {
+        content.inode == Some(file.inode)
+            && content.created.zip(file.created).is_none_or(|(a, b)| a == b)
+            // A file that was truncated holds the later content.
+            && !self.known.contents.iter().any(|c| c.file_id > content.file_id && c.inode == content.inode)
+    }
+
+    /// What a file beside the input is.
+    fn role(&self, file: &'a Sighting) -> Option<(&'a Content, Role)> {
+        if file.place == Place::Input {
+            return None;
+        }
+        let by_name = file.place.is_rotated();
+        let roles = self.known.contents.iter().filter_map(|content| {
+            let is_file = self.is_file_of(file, content);
+            let end = content.end();
+            let role = match content.compare(file) {
+                Bytes::Whole if is_file || end >= self.watch.limits.distinct => Role::Whole,
+                // A copy, perhaps with more. Of a finished one that is short, another one may have
+                // the same header.
+                Bytes::Whole if by_name && (!content.finished || file.len == end) => Role::Whole,
+                Bytes::Edited => Role::Edited,
+                Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
+                Bytes::Apart { .. } if content.finished && (is_file || made_of(file, content)) => Role::Changed,
+                Bytes::Unknown if is_file && end == 0 => Role::Whole,
+                _ => return None,
+            };
+            Some((content, role, is_file))
+        });
+        let best = roles.max_by_key(|(content, role, is_file)| (*is_file, *role, content.end(), content.file_id));
+        best.map(|(content, role, _)| (content, role))
+    }
+
+    /// The files beside the input that show that a content was rotated away: its own file under
+    /// another name, or a copy under a name that rotation gives.
+    fn elsewhere(&self, content: &Content) -> impl Iterator<Item = &'a Sighting> {
+        let shows = |file: &Sighting, role: Option<(&Content, Role)>| {
+            let copy = match role.filter(|(of, _)| of.file_id == content.file_id).map(|(_, role)| role) {
+                Some(Role::Whole | Role::Edited) => true,
+                Some(Role::Shorter) => file.len >= content.end() / 2,
+                Some(Role::Changed) | None => false,
+            };
+            match file.place {
+                Place::Input | Place::Backup => false,
+                Place::Rotated(_) | Place::Compressed(_) => copy || self.is_file_of(file, content),
+                Place::Other => self.is_file_of(file, content),
+            }
+        };
+        let found = self.files.iter().zip(&self.roles).filter(move |(file, role)| shows(file, **role));
+        found.map(|(file, _)| file)
+    }
+
+    /// What the file at the input's path is.
+    fn current(&mut self, file: &'a Sighting) -> Relation {
+        let mut best: Option<(u64, &Content, Role)> = None;
+        let mut rejected = 0;
+        for content in &self.known.contents {
+            let end = content.end();
+            let bytes = content.compare(file);
+            let accepted = match bytes {
+                Bytes::Whole if self.is_whole(file, content) => (end, content, Role::Whole),
+                Bytes::Edited if self.is_whole(file, content) => (end, content, Role::Edited),
+                Bytes::Shorter { .. } if self.is_beginning(file, content) => (0, content, Role::Shorter),
+                Bytes::Unknown if end == 0 && self.is_file_of(file, content) => (end, content, Role::Whole),
+                Bytes::Whole | Bytes::Edited => {
+                    rejected = end.max(rejected);
+                    continue;
+                }
+                _ => continue,
+            };
+            if best.is_none_or(|best| (best.0, best.2) <= (accepted.0, accepted.2)) {
+                best = Some(accepted);
+            }
+        }
+        let path = || file.path.clone();
+        let relation = match best {
+            Some((_, content, Role::Whole)) => Relation::Whole(content.file_id),
+            Some((_, content, Role::Edited)) => {
+                self.out.notices.push(Notice::Edited { path: path() });
+                Relation::Edited(content.file_id)
+            }
+            Some((_, content, _)) => match self.made_from(file, content) {
+                Some(start) => Relation::Derived { from: content.file_id, start },
+                None => Relation::Shorter(content.file_id),
+            },
+            None => self.own(file),
+        };
+        match relation {
+            Relation::Derived { start, .. } => self.out.notices.push(Notice::Changed { path: path(), start }),
+            Relation::New if rejected > 0 => {
+                self.out.notices.push(Notice::SameBeginning { path: path(), bytes: rejected });
+            }
+            _ => {}
+        }
+        relation
+    }
+
+    /// Whether the input, which has all known bytes of a content, is that content. It is not when it
+    /// is a new file that begins with the same bytes.
+    fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
+        let distinct = content.end() >= self.watch.limits.distinct;
+        let mut elsewhere = self.elsewhere(content).peekable();
+        if self.is_file_of(file, content) {
+            let truncated = self.watch.truncated.contains(&content.file_id);
+            return !truncated || distinct && elsewhere.peek().is_none();
+        }
+        if elsewhere.peek().is_none() {
+            return distinct || !content.finished;
+        }
+        // A copy with the same times was made on purpose.
+        distinct && elsewhere.any(|other| other.len == file.len && other.modified == file.modified)
+    }
+
+    /// Whether the input, which is a beginning of a content, has nothing else to send.
+    fn is_beginning(&self, file: &Sighting, content: &Content) -> bool {
+        let enough = file.len >= self.watch.limits.distinct || !content.finished && file.len >= content.end() / 2;
+        enough && self.elsewhere(content).next().is_none()
+    }
+
+    /// What a file is that is no known content: one that was made of a known one, or a new one.
+    fn own(&mut self, file: &'a Sighting) -> Relation {
+        let input = file.place == Place::Input;
+        let apart = self.known.contents.iter().filter_map(|content| {
+            let Bytes::Apart { common, .. } = content.compare(file) else { return None };
+            let likely = common >= self.watch.limits.distinct || !content.finished || !input;
+            let here = self.elsewhere(content).all(|other| other.key == file.key);
+            (likely && here).then_some((common, content))
+        });
+        let mut apart: Vec<_> = apart.collect();
+        apart.sort_unstable_by_key(|(common, content)| (*common, content.file_id));
+        for (_, content) in apart.into_iter().rev().take(COMPARISONS) {
+            if let Some(start) = self.made_from(file, content) {
+                return Relation::Derived { from: content.file_id, start };
+            }
+        }
+        Relation::New
+    }
+
+    /// Where the new bytes begin in a file that was made from a content by cutting, rolling back or
+    /// editing. `None`: it was not, or must be compared first.
+    fn made_from(&mut self, file: &'a Sighting, content: &'a Content) -> Option<u64> {
+        let (common, differs, beginning) = match content.compare(file) {
+            Bytes::Apart { common, differs } => (common, differs, false),
+            Bytes::Shorter { common } => (common, file.len, true),
+            _ => return None,
+        };
+        // It was seen when nothing was appended yet.
+        let rolled_back = self.watch.rolled_back(content.file_id);
+        let rolled_back = rolled_back.filter(|len| file.place == Place::Input && (common..differs).contains(len));
+        let Some(compared) = file.compared.get(&content.file_id) else {
+            let from = rolled_back.unwrap_or(common);
+            self.compare(file, content, from, differs);
+            return None;
+        };
+        let Compared { same_until, line_start, tail_at } = *compared;
+        let same = match (same_until, rolled_back, beginning) {
+            // Nothing else is in it.
+            (Some(same), _, true) if same >= file.len => return None,
+            (None, None, true) => return None,
+            (same, rolled_back, _) => same.or(rolled_back).unwrap_or(common),
+        };
+        let line = if same.saturating_sub(line_start) > self.watch.limits.long_line { same } else { line_start };
+        let half = content.end() / 2;
+        let much = same >= self.watch.limits.distinct && (same >= half || rolled_back.is_some());
+        let start = much.then_some(line.min(content.frontier));
+        start.max(tail_at.filter(|&at| at >= half))
+    }
+
+    /// Asks how a file compares with a content.
+    fn compare(&mut self, file: &Sighting, content: &Content, from: u64, to: u64) {
+        let holds = |role: Option<(&Content, Role)>| {
+            role.is_some_and(|(of, role)| of.file_id == content.file_id && role == Role::Whole)
+        };
+        let with = self.files.iter().zip(&self.roles).find(|(_, role)| holds(**role)).map(|(file, _)| file.key);
+        let Content { file_id, tail, .. } = content;
+        let question = Question::Compare { key: file.key, file_id: *file_id, from, to, with, tail: tail.clone() };
+        self.out.questions.push(question);
+    }
+
+    /// Fills in who holds what.
+    fn hold(&mut self) {
+        let mut holders = Vec::new();
+        let current = self.out.current.found().map(|found| found.relation);
+        for (file, role) in self.files.iter().zip(&self.roles) {
+            let relation = match (current, role) {
+                (Some(relation), _) if file.place == Place::Input && relation.file_id().is_some() => relation,
+                (_, Some((content, Role::Whole))) => Relation::Whole(content.file_id),
+                (_, Some((content, Role::Edited))) => Relation::Edited(content.file_id),
+                (_, Some((content, Role::Shorter))) => Relation::Shorter(content.file_id),
+                (_, Some((_, Role::Changed))) => {
+                    self.out.notices.push(Notice::RotatedChanged { path: file.path.clone() });
+                    continue;
+                }
+                (_, None) => {
+                    let (blocks, notice) = self.not_readable(file);
+                    self.out.blocked.extend(blocks);
+                    self.out.notices.extend(notice);
+                    continue;
+                }
+            };
+            let Some(id) = relation.file_id() else { continue };
+            let best = match relation {
+                Relation::Whole(_) => 2,
+                Relation::Edited(_) => 1,
+                _ => 0,
+            };
+            let is_file = self.known.contents.iter().any(|c| c.file_id == id && self.is_file_of(file, c));
+            let place = match file.place {
+                Place::Input => 3,
+                Place::Rotated(_) => 2,
+                Place::Compressed(_) => 1,
+                Place::Backup | Place::Other => 0,
+            };
+            let found = Found { key: file.key, relation, len: file.len };
+            holders.push((id, (best, place == 3, is_file, place), found));
+        }
+        holders.sort_by_key(|(id, rank, _)| (*id, std::cmp::Reverse(*rank)));
+        for (id, _, found) in holders {
+            self.out.holders.entry(id).or_default().push(found);
+        }
+        let Identified { holders, blocked, .. } = &mut self.out;
+        blocked.retain(|id, _| !holders.contains_key(id));
+    }
+
+    /// A file that cannot be read may be one that is needed: which contents it holds, and what to report.
+    fn not_readable(&self, file: &Sighting) -> (Vec<(u64, String)>, Option<Notice>) {
+        let Prints::Unreadable(why) = &file.prints else { return (Vec::new(), None) };
+        let blocks = self.known.contents.iter().filter(|content| self.is_file_of(file, content));
+        let blocks: Vec<_> = blocks.map(|content| (content.file_id, why.clone())).collect();
+        let stranger = file.place.is_rotated() && !self.known.contents.is_empty() && !self.is_neighbour(file);
+        let reported = file.place != Place::Input && (stranger || !blocks.is_empty());
+        let notice = reported.then(|| Notice::Unreadable { path: file.path.clone(), why: why.clone() });
+        (blocks, notice)
+    }
+
+    /// Fills in the contents that came and went unseen, and the neighbours.
+    fn unseen(&mut self, current: Option<&Sighting>, moved: bool) {
+        let files = self.files.iter().zip(&self.roles);
+        let strangers = files.filter(|(file, role)| role.is_none() && file.place.is_rotated());
+        let mut strangers: Vec<&'a Sighting> = strangers.map(|(file, _)| file).collect();
+        sort(&mut strangers);
+        let successor = current.and_then(|current| current.created);
+        let late = i128::try_from(self.watch.limits.late.as_nanos()).unwrap_or(i128::MAX);
+        let mut neighbours = Vec::new();
+        for file in &strangers {
+            let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
+            let late = successor.is_some_and(|created| file.modified > created.saturating_add(late));
+            let written = readable && (file.changing || late);
+            if !moved || written || self.is_neighbour(file) {
+                if moved && written {
+                    self.out.notices.push(Notice::StillWritten { path: file.path.clone() });
+                }
+                neighbours.push(Neighbour { dev: file.inode.dev, ino: file.inode.ino, created: file.created });
+            } else if readable {
+                let relation = self.own(file);
+                self.out.unseen.push(Found { key: file.key, relation, len: file.len });
+            }
+        }
+        if let (true, Some(newest)) = (self.known.contents.is_empty(), strangers.last()) {
+            let (path, more) = (newest.path.clone(), strangers.len() - 1);
+            self.out.notices.push(Notice::LooksRotated { path, more });
+        }
+        let many = neighbours.len().saturating_sub(NEIGHBOURS);
+        self.out.neighbours = neighbours.split_off(many);
+        self.out.neighbours.sort_unstable();
+    }
+
+    /// Whether a sibling that is no known content is none of a source that has begun.
+    fn is_neighbour(&self, file: &Sighting) -> bool {
+        let same = |n: &Neighbour| {
+            (n.dev, n.ino) == (file.inode.dev, file.inode.ino)
+                && n.created.zip(file.created).is_none_or(|(a, b)| a == b)
+        };
+        match &self.known.neighbours {
+            Some(known) if known.iter().any(same) => return true,
+            Some(known) if known.len() < NEIGHBOURS => return false,
+            _ => {}
+        }
+        // Not all were recorded: a file that is older than the source, or than its present content.
+        let born = file.created.unwrap_or(file.modified).min(file.modified);
+        let present = self.known.contents.last().and_then(|content| content.created);
+        self.known.began.is_some_and(|began| born < began)
+            || present.zip(file.created).is_some_and(|(present, created)| created < present)
+    }
+
+    /// Asks for what compressed files hold, when a content is missing that they may be a copy of.
+    fn unpack(&mut self, moved: bool) {
+        let is_missing = |content: &&Content| {
+            let mut holders = self.out.holders.get(&content.file_id).into_iter().flatten();
+            content.has_more() && holders.all(|found| matches!(found.relation, Relation::Shorter(_)))
+        };
+        let missing: Vec<&Content> = self.known.contents.iter().filter(is_missing).collect();
+        for file in self.files {
+            let Prints::Partial(prints) = &file.prints else { continue };
+            let may_be = |content: &&Content| content.compare(file) == Bytes::Unknown;
+            if missing.iter().any(may_be) || moved && !self.is_neighbour(file) {
+                let up_to = if prints.covered() == 0 { self.watch.limits.first_look } else { u64::MAX };
+                self.out.questions.push(Question::Unpack { key: file.key, up_to });
+            }
+        }
+    }
+}
+
+/// Whether a file that differs from a content was made of it by an edit: it has what was sent last.
+fn made_of(file: &Sighting, content: &Content) -> bool {
+    let tail_at = file.compared.get(&content.file_id).and_then(|compared| compared.tail_at);
+    tail_at.is_some_and(|at| at >= content.end() / 2)
+}
+
+/// Sorts rotated files, the oldest first: by the order of their names when all have one of a kind,
+/// else by when they were last written to.
+fn sort(files: &mut [&Sighting]) {
+    files.sort_by_key(|file| file.modified);
+    let order = |file: &Sighting| match &file.place {
+        Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order.clone()),
+        _ => None,
+    };
+    let index = |file: &Sighting| match order(file) {
+        Some(Order::Index(index)) => Some(index),
+        _ => None,
+    };
+    let date = |file: &Sighting| match order(file) {
+        Some(Order::Date(date)) => Some(date),
+        _ => None,
+    };
+    if files.iter().all(|file| index(file).is_some()) {
+        files.sort_by_key(|file| std::cmp::Reverse(index(file)));
+    } else if files.iter().all(|file| date(file).is_some()) {
+        files.sort_by_key(|file| date(file));
+    }
+}
+
+/// The endings of compressed files that can be unpacked.
+pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
+
+/// What the name of a file says, beside an input of this name.
+///
+/// Rotation gives a file the full name of the input and a separator and a number of at most three
+/// digits or a date (`input.txt.1`, `input.txt-20261123`), or puts them before its extension
+/// (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot).
+///
+/// ```
+/// use delivery::files::{Order, Place, place};
+/// assert_eq!(place("app.log.2", "app.log"), Place::Rotated(Order::Index(2)));
+/// assert_eq!(place("app-2026-11-23.log", "app.log"), Place::Rotated(Order::Date("20261123".into())));
+/// assert_eq!(place("app.log.1.gz", "app.log"), Place::Compressed(Some(Order::Index(1))));
+/// assert_eq!(place("app-2.log", "app.log"), Place::Other);
+/// ```
+#[must_use]
+pub fn place(name: &str, input: &str) -> Place {
+    if let Some(rest) = name.strip_prefix(input)
+        && ["~", ".bak", ".orig", ".save"].contains(&rest)
+    {
+        return Place::Backup;
+    }
+    let unpacked = COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending));
+    match unpacked {
+        Some(name) if name == input => Place::Compressed(None),
+        Some(name) if order(name, input).is_some() => Place::Compressed(order(name, input)),
+        _ => order(name, input).map_or(Place::Other, Place::Rotated),
+    }
+}
+
+fn order(name: &str, input: &str) -> Option<Order> {
+    let behind = || {
+        let tag = name.strip_prefix(input)?.strip_prefix(['.', '-', '_'])?;
+        index(tag).or_else(|| date(tag))
+    };
+    let inside = || {
+        let (stem, extension) = input.rfind('.').filter(|&dot| dot > 0).map(|dot| input.split_at(dot))?;
+        let tag = name.strip_prefix(stem)?.strip_suffix(extension)?;
+        tag.strip_prefix('.').and_then(index).or_else(|| tag.strip_prefix(['.', '-', '_']).and_then(date))
+    };
+    behind().or_else(inside)
+}
+
+fn index(tag: &str) -> Option<Order> {
+    let digits = (1..=3).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| tag.parse().ok()).flatten().map(Order::Index)
+}
+
+/// A date with perhaps a time and a number behind it, or seconds since the epoch.
+fn date(tag: &str) -> Option<Order> {
+    if !tag.bytes().all(|b| b.is_ascii_digit() || b"-_.:TZ+".contains(&b)) {
+        return None;
+    }
+    let digits: String = tag.chars().filter(char::is_ascii_digit).collect();
+    let number = |range: std::ops::Range<usize>| digits.get(range).and_then(|d| d.parse::<u32>().ok());
+    let is_date = matches!((number(0..4), number(4..6), number(6..8)), (Some(1970..=2199), Some(1..=12), Some(1..=31)))
+        && digits.len() <= 23;
+    let is_epoch = digits == tag && digits.len() == 10 && digits.starts_with('1');
+    (is_date || is_epoch).then_some(Order::Date(digits))
 }

@@ -323,9 +323,8 @@ mod tests {
     fn a_tail_tells_where_a_shorter_file_ends() {
         let whole = text(5000);
         let tail = TailChecksum::new(5000, &whole);
-        let until = |bytes: &[u8]| {
-            tail.same_until(|span| (span.end <= bytes.len() as u64).then(|| hash(slice(bytes, span))))
-        };
+        let until =
+            |bytes: &[u8]| tail.same_until(|span| (span.end <= bytes.len() as u64).then(|| hash(slice(bytes, span))));
         assert!(tail.matches(5000, &whole) && !tail.matches(4999, &whole[..4999]));
         assert_eq!(until(&whole), Some(5000));
         for shrunk in [1, 2, 5, 10, 100, 600] {

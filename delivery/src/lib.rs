@@ -8,6 +8,8 @@
 //! | module | subject |
 //! |---|---|
 //! | [`entry`] | the fields of an entry, and the byte range that an entry covers |
+//! | [`fingerprint`] | hashes that tell a content in a file of any length |
+//! | [`files`] | which file in a folder holds which content |
 //! | [`partition`] | which lines go to which of several streams |
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |

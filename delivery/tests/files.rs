@@ -1,0 +1,823 @@
+//! The file side with a folder in memory: a reader that does what `identify` says must send every
+//! byte that belongs to the input once, and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use delivery::files::{
+    Compared, Content, Current, Found, Identified, Inode, Known, Notice, Place, Prints, Question, Relation, Sighting,
+    Snapshot, Watch, look, place, probes,
+};
+use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A file: its names lead to it.
+#[derive(Debug, Clone, Default)]
+struct File {
+    bytes: Vec<u8>,
+    /// What a compressed file unpacks to.
+    packed: Option<Vec<u8>>,
+    modified: i128,
+    created: i128,
+    unreadable: bool,
+}
+
+/// A folder, and a reader of `input.txt` in it.
+#[derive(Debug, Default)]
+struct World {
+    names: BTreeMap<String, u64>,
+    files: BTreeMap<u64, File>,
+    now: i128,
+    next: u64,
+    unlisted: bool,
+    /// Whether the file system tells when a file was created.
+    without_created: bool,
+    // The reader.
+    known: Known,
+    next_id: u64,
+    /// What the reader sent, in order.
+    sent: Vec<u8>,
+    /// The bytes of contents that the reader holds open, by file ID.
+    open: BTreeMap<u64, u64>,
+    seen: BTreeMap<u64, (usize, i128)>,
+    watch: Watch,
+    notices: BTreeSet<Notice>,
+    questions: usize,
+    live: Option<u64>,
+}
+
+const INPUT: &str = "input.txt";
+
+fn lines(prefix: &str, range: std::ops::Range<usize>) -> Vec<u8> {
+    range.flat_map(|n| format!("{prefix} {n}\n").into_bytes()).collect()
+}
+
+impl World {
+    fn new() -> Self {
+        Self { now: 1000, next: 1, next_id: 1, ..Self::default() }
+    }
+
+    fn tick(&mut self) -> i128 {
+        self.now += 1_000_000_000;
+        self.now
+    }
+
+    fn create(&mut self, name: &str, bytes: &[u8]) {
+        let now = self.tick();
+        let file = File { bytes: bytes.to_vec(), modified: now, created: now, ..File::default() };
+        self.files.insert(self.next, file);
+        self.names.insert(name.to_owned(), self.next);
+        self.next += 1;
+    }
+
+    fn file(&mut self, name: &str) -> &mut File {
+        let now = self.tick();
+        let file = self.files.get_mut(&self.names[name]).unwrap();
+        file.modified = now;
+        file
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        self.files[&self.names[name]].bytes.clone()
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) {
+        self.file(name).bytes.extend(bytes);
+    }
+
+    /// Writes a file in place.
+    fn write(&mut self, name: &str, bytes: &[u8]) {
+        self.file(name).bytes = bytes.to_vec();
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        let ino = self.names.remove(from).unwrap();
+        self.names.insert(to.to_owned(), ino);
+    }
+
+    fn copy(&mut self, from: &str, to: &str) {
+        let bytes = self.bytes(from);
+        self.create(to, &bytes);
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
+    /// A new file takes the place of a name, as `rsync`, `sed -i` and editors do.
+    fn replace(&mut self, name: &str, bytes: &[u8]) {
+        self.create(".temporary", bytes);
+        self.rename(".temporary", name);
+    }
+
+    fn compress(&mut self, name: &str) {
+        let file = self.files[&self.names[name]].clone();
+        self.remove(name);
+        self.create(&format!("{name}.gz"), b"compressed");
+        self.file(&format!("{name}.gz")).packed = Some(file.bytes);
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        if self.unlisted {
+            let mut only = self.listing();
+            only.retain(|sighting| sighting.place == Place::Input);
+            return Snapshot { sightings: only, unlisted: vec![("/logs".to_owned(), "permission denied".to_owned())] };
+        }
+        Snapshot { sightings: self.listing(), unlisted: Vec::new() }
+    }
+
+    fn listing(&mut self) -> Vec<Sighting> {
+        let mut sightings: Vec<Sighting> = Vec::new();
+        let names = self.names.clone();
+        let input = names.get(INPUT).copied();
+        let order = names.iter().filter(|(name, _)| *name == INPUT).chain(names.iter().filter(|(name, ino)| {
+            *name != INPUT && Some(**ino) != input && !names.contains_key(&format!("{name}.journal"))
+        }));
+        for (name, &ino) in order {
+            let file = &self.files[&ino];
+            let place = if name == INPUT { Place::Input } else { place(name, INPUT) };
+            let packed = matches!(place, Place::Compressed(_));
+            let now = (file.bytes.len(), file.modified);
+            let before = self.seen.insert(ino, now);
+            let changing = before.is_some_and(|before| before != now);
+            let prints = match file {
+                File { unreadable: true, .. } => Prints::Unreadable("permission denied".to_owned()),
+                _ if packed => Prints::Partial(Fingerprint::default()),
+                file => Prints::Whole(Fingerprint::of(&file.bytes)),
+            };
+            let hashes = if packed { BTreeMap::new() } else { hashes(&self.known, &file.bytes) };
+            sightings.push(Sighting {
+                key: ino as usize,
+                path: name.clone(),
+                inode: Inode { dev: 1, ino },
+                place,
+                len: file.bytes.len() as u64,
+                modified: file.modified,
+                created: (!self.without_created).then_some(file.created),
+                changing,
+                prints,
+                hashes,
+                compared: BTreeMap::new(),
+            });
+        }
+        sightings
+    }
+
+    /// What the reader's I/O does: takes a snapshot, and answers questions until there are none.
+    fn identify(&mut self) -> Identified {
+        let mut snapshot = self.snapshot();
+        let mut watch = std::mem::take(&mut self.watch);
+        let now = Duration::from_nanos(self.now as u64);
+        let mut questions = 0;
+        let identified = look(&mut snapshot, &self.known, &mut watch, now, |question, snapshot| {
+            questions += 1;
+            self.answer(question, snapshot);
+        });
+        assert_eq!(identified.questions, [], "it asks again and again");
+        self.watch = watch;
+        self.questions += questions;
+        self.notices.extend(identified.notices.iter().cloned());
+        identified
+    }
+
+    fn answer(&self, question: &Question, snapshot: &mut Snapshot) {
+        match question {
+            Question::Unpack { key, up_to } => {
+                let bytes = self.files[&(*key as u64)].packed.clone().unwrap();
+                let sighting = snapshot.sightings.iter_mut().find(|s| s.key == *key).unwrap();
+                if *up_to < bytes.len() as u64 {
+                    sighting.prints = Prints::Partial(Fingerprint::of(&bytes[..*up_to as usize]));
+                } else {
+                    sighting.prints = Prints::Whole(Fingerprint::of(&bytes));
+                    sighting.hashes = hashes(&self.known, &bytes);
+                    sighting.len = bytes.len() as u64;
+                }
+            }
+            Question::Compare { key, file_id, from, to, with, tail } => {
+                let new = &self.files[&(*key as u64)].bytes;
+                let old = self.open.get(file_id).copied().or(with.map(|key| key as u64));
+                let old = old.filter(|ino| *ino != *key as u64).map(|ino| &self.files[&ino].bytes);
+                let range = *from as usize..(*to as usize).min(new.len());
+                let same = old.map(|old| range.clone().find(|&at| old.get(at) != new.get(at)).unwrap_or(range.end));
+                let line_start = new[..same.unwrap_or(range.start)].iter().rposition(|&b| b == b'\n');
+                let tail_at = tail.as_ref().and_then(|tail| {
+                    let ends = (0..=new.len()).filter(|&at| at == new.len() || at > 0 && new[at - 1] == b'\n');
+                    ends.rev().find(|&at| tail.ends(&new[..at]))
+                });
+                let compared = Compared {
+                    same_until: same.map(|at| at as u64),
+                    line_start: line_start.map_or(0, |at| at as u64 + 1),
+                    tail_at: tail_at.map(|at| at as u64),
+                };
+                let sighting = snapshot.sightings.iter_mut().find(|s| s.key == *key).unwrap();
+                sighting.compared.insert(*file_id, compared);
+            }
+        }
+    }
+
+    fn content(&self, found: &Found) -> Vec<u8> {
+        let file = &self.files[&(found.key as u64)];
+        file.packed.as_ref().unwrap_or(&file.bytes).clone()
+    }
+
+    /// Sends what a file has behind an offset, as a content.
+    fn send(&mut self, found: &Found, id: u64, from: u64) {
+        let bytes = self.content(found);
+        let ino = found.key as u64;
+        self.sent.extend(&bytes[from as usize..]);
+        let content = self.known.contents.iter_mut().find(|content| content.file_id == id).unwrap();
+        content.frontier = bytes.len() as u64;
+        content.seen_len = content.frontier.max(content.seen_len);
+        content.fingerprint = Fingerprint::of(&bytes);
+        content.tail = Some(TailChecksum::new(content.frontier, &bytes));
+        content.inode = Some(Inode { dev: 1, ino });
+        content.created = (!self.without_created).then_some(self.files[&ino].created);
+        self.open.insert(id, ino);
+    }
+
+    fn begin(&mut self, found: &Found, start: u64) {
+        for content in &mut self.known.contents {
+            content.finished = true;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.known.contents.push(Content { file_id: id, frontier: start, ..Content::default() });
+        self.live = Some(id);
+        self.send(found, id, start);
+    }
+
+    /// What the producing side does with the answer.
+    fn look(&mut self) -> Identified {
+        let identified = self.identify();
+        let first = self.known.contents.is_empty();
+        // What is left of known contents, oldest first.
+        for (id, holders) in &identified.holders {
+            let content = self.known.contents.iter().find(|content| content.file_id == *id).unwrap();
+            let (frontier, best) = (content.frontier, &holders[0]);
+            if !matches!(best.relation, Relation::Shorter(_)) && best.len > frontier {
+                self.send(best, *id, frontier);
+            }
+        }
+        for found in &identified.unseen {
+            self.begin(found, start(found.relation));
+        }
+        if let Current::Found(found) = &identified.current {
+            match found.relation {
+                Relation::New if found.len == 0 => {}
+                Relation::New | Relation::Derived { .. } => {
+                    self.begin(found, start(found.relation));
+                    self.known.neighbours = Some(identified.neighbours.clone());
+                }
+                // What is read before its frontier now counts.
+                Relation::Edited(id) => self.send(found, id, found.len),
+                Relation::Whole(_) | Relation::Shorter(_) => {}
+            }
+        }
+        let live = identified.current.found().and_then(|found| found.relation.file_id());
+        if first || live.is_some() && live == self.live {
+            self.known.neighbours = Some(identified.neighbours.clone());
+        }
+        identified
+    }
+
+    fn forget_open_files(&mut self) {
+        self.open.clear();
+        self.watch = Watch::default();
+        self.seen.clear();
+    }
+
+    fn assert_sent(&self, expected: &[u8]) {
+        assert_eq!(String::from_utf8_lossy(&self.sent), String::from_utf8_lossy(expected), "{:?}", self.notices);
+    }
+}
+
+fn start(relation: Relation) -> u64 {
+    match relation {
+        Relation::Derived { start, .. } => start,
+        _ => 0,
+    }
+}
+
+fn hashes(known: &Known, bytes: &[u8]) -> BTreeMap<Span, u64> {
+    let within = probes(known).into_iter().filter(|span| span.end <= bytes.len() as u64);
+    within.map(|span| (span, delivery::hash(&bytes[span.start as usize..span.end as usize]))).collect()
+}
+
+/// A world in which `input.txt` was sent.
+fn sent(bytes: &[u8]) -> World {
+    let mut world = World::new();
+    world.create(INPUT, bytes);
+    world.look();
+    world.assert_sent(bytes);
+    world.tick();
+    world
+}
+
+const MANY: std::ops::Range<usize> = 0..1000;
+
+#[test]
+fn appended_lines_and_renamed_files() {
+    for count in [1, 3, 1000] {
+        let mut world = sent(&lines("first", 0..count));
+        world.append(INPUT, b"more\n");
+        world.look();
+        world.rename(INPUT, "input.txt.1");
+        world.append("input.txt.1", b"late\n");
+        world.create(INPUT, b"second\n");
+        world.look();
+        world.append("input.txt.1", b"very late\n");
+        world.look();
+        world.assert_sent(&[&lines("first", 0..count)[..], b"more\nlate\nsecond\nvery late\n"].concat());
+        assert!(world.notices.is_empty(), "{:?}", world.notices);
+    }
+}
+
+#[test]
+fn a_copy_that_is_shorter_than_what_was_sent_is_not_sent_again() {
+    for (down, count) in [(false, 3), (true, 3), (false, 1000), (true, 1000)] {
+        let mut world = sent(&lines("first", 0..count));
+        world.copy(INPUT, "input.txt.1");
+        world.append(INPUT, &lines("late", 0..10));
+        world.look();
+        let all = world.bytes(INPUT);
+        world.write(INPUT, b"");
+        if down {
+            world.forget_open_files();
+        } else {
+            world.look();
+        }
+        world.append(INPUT, b"second\n");
+        world.look();
+        world.look();
+        world.assert_sent(&[&all[..], b"second\n"].concat());
+    }
+}
+
+#[test]
+fn a_copy_that_is_longer_than_what_was_sent_has_the_rest() {
+    for count in [3, 1000] {
+        let mut world = sent(&lines("first", 0..count));
+        world.append(INPUT, b"unsent\n");
+        let all = world.bytes(INPUT);
+        world.copy(INPUT, "input.txt.1");
+        world.write(INPUT, b"second\n");
+        world.look();
+        world.assert_sent(&[&all[..], b"second\n"].concat());
+    }
+}
+
+#[test]
+fn a_replaced_file_continues_behind_what_was_sent() {
+    // A temporary file and a rename; in place; restored with its old times.
+    for count in [2, 30, 1000] {
+        for how in 0..3 {
+            let first = lines("first", 0..count);
+            let longer = [&first[..], b"more\n"].concat();
+            let mut world = sent(&first);
+            match how {
+                0 => world.replace(INPUT, &longer),
+                1 => world.write(INPUT, &longer),
+                _ => {
+                    world.remove(INPUT);
+                    world.create(INPUT, &longer);
+                    world.file(INPUT).modified = 500;
+                }
+            }
+            world.look();
+            world.append(INPUT, b"again\n");
+            world.look();
+            world.assert_sent(&[&longer[..], b"again\n"].concat());
+        }
+    }
+}
+
+#[test]
+fn an_older_version_is_a_beginning_of_what_was_sent() {
+    for in_place in [false, true] {
+        for kept in [100, 700] {
+            let first = lines("first", MANY);
+            let mut world = sent(&first);
+            let older = lines("first", 0..kept);
+            if in_place {
+                world.write(INPUT, &older)
+            } else {
+                world.replace(INPUT, &older)
+            }
+            for _ in 0..3 {
+                let found = world.look();
+                assert_eq!(found.current.found().unwrap().relation, Relation::Shorter(1));
+                world.tick();
+            }
+            world.append(INPUT, b"new\n");
+            world.look();
+            world.append(INPUT, &lines("new", 0..1000));
+            world.look();
+            world.assert_sent(&[&first[..], b"new\n", &lines("new", 0..1000)].concat());
+        }
+    }
+}
+
+#[test]
+fn an_older_version_and_lines_after_it_at_once() {
+    for (in_place, down) in [(false, false), (true, false), (false, true)] {
+        let first = lines("first", MANY);
+        let mut world = sent(&first);
+        let (older, new) = (lines("first", 0..700), lines("new", 0..100));
+        let longer = [&older[..], &new].concat();
+        if in_place {
+            world.write(INPUT, &longer)
+        } else {
+            world.replace(INPUT, &longer)
+        }
+        if down {
+            world.forget_open_files();
+        }
+        world.look();
+        let again = world.sent.len() - first.len() - new.len();
+        assert!(world.sent.ends_with(&new));
+        if in_place || down {
+            assert!(again <= older.len() / 8 + 20, "{again}");
+        } else {
+            assert_eq!(again, 0, "the open file tells exactly");
+        }
+    }
+}
+
+#[test]
+fn a_copy_in_place_is_waited_for() {
+    let first = lines("first", MANY);
+    let mut world = sent(&first);
+    for len in [0, 1000, 2000, 5000] {
+        world.write(INPUT, &first[..len]);
+        world.look();
+    }
+    world.write(INPUT, &[&first[..], b"more\n"].concat());
+    world.look();
+    world.assert_sent(&[&first[..], b"more\n"].concat());
+}
+
+#[test]
+fn a_file_that_shrank_by_a_few_bytes() {
+    for shrink in [1, 5, 10, 11, 40] {
+        let first = lines("first", MANY);
+        let mut world = sent(&first);
+        world.write(INPUT, &first[..first.len() - shrink]);
+        assert_eq!(world.look().current.found().unwrap().relation, Relation::Shorter(1));
+        world.append(INPUT, b"\nnew line\n");
+        world.look();
+        assert!(world.sent.ends_with(b"new line\n"));
+        let again = world.sent.len() - first.len();
+        assert!(again < 60, "{shrink}: {again} bytes again");
+    }
+}
+
+#[test]
+fn an_edit_does_not_send_everything_again() {
+    let first = lines("first", MANY);
+    for edit in ["same length", "longer", "shorter", "first line", "hole"] {
+        for in_place in [true, false] {
+            let mut world = sent(&first);
+            let text = String::from_utf8(first.clone()).unwrap();
+            let edited = match edit {
+                "same length" => text.replace("first 500\n", "FIRST 500\n"),
+                "longer" => text.replace("first 500\n", "the line first 500\n"),
+                "shorter" => text.replace("first 500\n", ""),
+                "first line" => text.replacen("first 0\n", "", 1),
+                _ => format!("{}{}", "\0".repeat(4096), &text[4096..]),
+            };
+            if in_place {
+                world.write(INPUT, edited.as_bytes())
+            } else {
+                world.replace(INPUT, edited.as_bytes())
+            }
+            world.look();
+            world.append(INPUT, b"appended\n");
+            world.look();
+            world.assert_sent(&[&first[..], b"appended\n"].concat());
+            assert_eq!(world.notices.len(), 1, "{:?}", world.notices);
+        }
+    }
+}
+
+#[test]
+fn an_edit_and_lines_after_it_at_once() {
+    let first = lines("first", MANY);
+    for down in [true, false] {
+        let mut world = sent(&first);
+        let edited = String::from_utf8(first.clone()).unwrap().replace("first 500\n", "");
+        world.replace(INPUT, &[edited.as_bytes(), b"appended\n"].concat());
+        if down {
+            world.forget_open_files();
+        }
+        world.look();
+        world.assert_sent(&[&first[..], b"appended\n"].concat());
+    }
+}
+
+#[test]
+fn the_same_header_is_sent_with_every_content() {
+    let header = b"id,name,a header of some length,and more columns\n".to_vec();
+    for (name, count) in [("rename", 1), ("rename", 500), ("truncate", 1), ("truncate", 500), ("recreate", 500)] {
+        let first = [&header[..], &lines("first", 0..count)].concat();
+        let second = [&header[..], &lines("second", 0..3)].concat();
+        let mut world = sent(&first);
+        match name {
+            "rename" => {
+                world.rename(INPUT, "input.txt.1");
+                world.create(INPUT, &second);
+            }
+            "truncate" => {
+                world.write(INPUT, b"");
+                world.look();
+                world.append(INPUT, &second);
+            }
+            _ => {
+                world.remove(INPUT);
+                world.create(INPUT, &second);
+            }
+        }
+        world.look();
+        world.assert_sent(&[&first[..], &second].concat());
+    }
+}
+
+#[test]
+fn a_header_alone_that_was_rotated_does_not_cost_the_next_one_its_head() {
+    for count in [1, 100] {
+        let header = lines("header", 0..count);
+        let second = [&header[..], b"second\n"].concat();
+        let mut world = sent(&header);
+        world.rename(INPUT, "input.txt.1");
+        world.create(INPUT, &second);
+        world.look();
+        world.assert_sent(&[&header[..], &second].concat());
+        assert!(matches!(world.notices.first(), Some(Notice::SameBeginning { .. })));
+    }
+    // Rotated and deleted, so that only its record is left.
+    let mut world = sent(b"header\n");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"other\n");
+    world.look();
+    world.remove("input.txt.1");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"header\nthird\n");
+    world.look();
+    world.assert_sent(b"header\nother\nheader\nthird\n");
+}
+
+#[test]
+fn a_header_that_is_written_alone_at_first_is_sent() {
+    let header = b"a header\n";
+    let first = [&header[..], &lines("first", MANY)].concat();
+    let mut world = sent(&first);
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, header);
+    world.look();
+    world.assert_sent(&[&first[..], header].concat());
+}
+
+#[test]
+fn a_rotated_file_that_was_changed_is_not_sent_again() {
+    for how in ["sed -i", "in place", "cut", "cut and more"] {
+        for down in [true, false] {
+            let first = lines("first", MANY);
+            let mut world = sent(&first);
+            world.rename(INPUT, "input.txt.1");
+            world.create(INPUT, b"second\n");
+            world.look();
+            if down {
+                world.forget_open_files();
+            }
+            let edited = String::from_utf8(first.clone()).unwrap().replacen("first 0\n", "", 1).into_bytes();
+            match how {
+                "sed -i" => world.replace("input.txt.1", &edited),
+                "in place" => world.write("input.txt.1", &edited),
+                "cut" => world.write("input.txt.1", &first[..1000]),
+                _ => world.write("input.txt.1", &[&first[..1000], b"else"].concat()),
+            }
+            if !down {
+                world.look();
+            }
+            world.rename("input.txt.1", "input.txt.2");
+            world.rename(INPUT, "input.txt.1");
+            world.create(INPUT, b"third\n");
+            world.look();
+            world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
+        }
+    }
+}
+
+#[test]
+fn contents_that_came_and_went_unseen_are_sent_in_order() {
+    for compressed in [false, true] {
+        for without_created in [false, true] {
+            let mut world = World::new();
+            world.without_created = without_created;
+            world.create("input.txt.7", b"older than the source\n");
+            world.create(INPUT, &lines("first", 0..100));
+            world.look();
+            assert!(matches!(world.notices.pop_first(), Some(Notice::LooksRotated { more: 0, .. })));
+            world.forget_open_files();
+            world.append(INPUT, b"rest\n");
+            world.rename(INPUT, "input.txt.4");
+            world.create("input.txt.3", b"second\n");
+            world.create("input.txt.2", b"third\n");
+            if compressed {
+                world.compress("input.txt.4");
+                world.compress("input.txt.3");
+            }
+            world.create(INPUT, b"fourth\n");
+            world.look();
+            world.assert_sent(&[&lines("first", 0..100)[..], b"rest\nsecond\nthird\nfourth\n"].concat());
+            assert!(world.notices.is_empty(), "{:?}", world.notices);
+            world.look();
+            world.append(INPUT, b"more\n");
+            world.look();
+            assert!(world.sent.ends_with(b"fourth\nmore\n"));
+        }
+    }
+}
+
+#[test]
+fn neighbours_are_never_sent() {
+    let mut world = World::new();
+    let rotated = ["input.txt.5", "input.txt-20261101", "input-2026-11-01.txt"];
+    for name in rotated.iter().chain(&["input-2.txt", "input2.txt", "input.txt2", "input.txt.2024", "input.txt~"]) {
+        world.create(name, &lines("not ours", 0..20));
+    }
+    world.create(INPUT, &lines("first", 0..20));
+    world.look();
+    // While the reader runs: somebody makes and writes a file with a rotated name.
+    world.create("input.txt.9", b"not ours\n");
+    world.look();
+    for step in 0..3 {
+        world.append("input-2.txt", b"not ours\n");
+        world.append("input.txt.9", b"not ours\n");
+        world.append("input.txt.2024", b"not ours\n");
+        world.append("input.txt.5", b"not ours\n");
+        world.rename(INPUT, &format!("input.txt.{}", 3 - step));
+        world.create(INPUT, b"next\n");
+        world.look();
+        world.look();
+    }
+    world.assert_sent(&[&lines("first", 0..20)[..], b"next\nnext\nnext\n"].concat());
+}
+
+#[test]
+fn an_output_in_the_same_folder_is_not_ours() {
+    let mut world = sent(&lines("first", 0..100));
+    world.forget_open_files();
+    world.create("input.txt.2", &lines("copied", 0..100));
+    world.create("input.txt.2.journal", b"");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"new\n");
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
+}
+
+#[test]
+fn a_file_that_is_still_written_is_not_ours() {
+    let mut world = sent(&lines("first", 0..100));
+    world.forget_open_files();
+    world.create("input.txt.3", b"another program\n");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"new\n");
+    world.now += 100_000_000_000;
+    world.append("input.txt.3", b"another program\n");
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
+    assert!(matches!(world.notices.first(), Some(Notice::StillWritten { path }) if path == "input.txt.3"));
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_stops_nothing() {
+    let mut world = sent(&lines("first", 0..100));
+    world.forget_open_files();
+    world.create("input.txt.20240101", b"secret\n");
+    world.file("input.txt.20240101").unreadable = true;
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"new\n");
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
+    let notice = world.notices.pop_first().unwrap();
+    assert!(matches!(&notice, Notice::Unreadable { path, .. } if path == "input.txt.20240101"), "{notice}");
+    world.unlisted = true;
+    world.append(INPUT, b"more\n");
+    world.look();
+    assert!(world.sent.ends_with(b"more\n"));
+    assert!(matches!(world.notices.first(), Some(Notice::Unlisted { .. })));
+}
+
+#[test]
+fn a_known_content_that_cannot_be_read_is_not_gone() {
+    let mut world = sent(&lines("first", 0..100));
+    world.append(INPUT, b"rest\n");
+    world.rename(INPUT, "input.txt.1");
+    world.file("input.txt.1").unreadable = true;
+    world.create(INPUT, b"new\n");
+    let identified = world.identify();
+    assert_eq!(identified.blocked.get(&1).map(String::as_str), Some("permission denied"));
+    assert!(matches!(identified.notices.first(), Some(Notice::Unreadable { path, .. }) if path == "input.txt.1"));
+}
+
+#[test]
+fn a_link_that_flips_back() {
+    for count in [2, 1000] {
+        let mut world = World::new();
+        world.create("a.log", &lines("first", 0..count));
+        world.create("b.log", b"second\n");
+        let link = |world: &mut World, to: &str| {
+            let ino = world.names[to];
+            world.names.insert(INPUT.to_owned(), ino);
+        };
+        link(&mut world, "a.log");
+        world.look();
+        link(&mut world, "b.log");
+        world.look();
+        world.append("a.log", b"late\n");
+        link(&mut world, "a.log");
+        world.look();
+        world.assert_sent(&[&lines("first", 0..count)[..], b"second\nlate\n"].concat());
+        link(&mut world, "b.log");
+        world.append("b.log", b"late, too\n");
+        world.look();
+        world.look();
+        assert!(world.sent.ends_with(b"second\nlate\nlate, too\n"));
+    }
+}
+
+#[test]
+fn another_target_of_the_link_while_the_reader_was_down() {
+    let mut world = World::new();
+    world.create("a.log", &lines("first", 0..100));
+    world.names.insert(INPUT.to_owned(), world.names["a.log"]);
+    world.look();
+    world.forget_open_files();
+    world.append("a.log", b"rest\n");
+    world.create("b.log", b"second\n");
+    world.names.insert(INPUT.to_owned(), world.names["b.log"]);
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"rest\nsecond\n"].concat());
+}
+
+#[test]
+fn an_editor_that_keeps_the_version_before() {
+    for count in [10, 1000] {
+        let first = lines("first", 0..count);
+        let mut world = sent(&first);
+        world.rename(INPUT, "input.txt~");
+        world.create(INPUT, &[&first[..], b"more\n"].concat());
+        world.look();
+        world.append(INPUT, b"and more\n");
+        world.look();
+        world.assert_sent(&[&first[..], b"more\nand more\n"].concat());
+    }
+}
+
+#[test]
+fn an_inode_that_is_used_again() {
+    let mut world = sent(&lines("first", 0..100));
+    let ino = world.names[INPUT];
+    world.remove(INPUT);
+    let now = world.tick();
+    let file = File { bytes: b"another\n".to_vec(), modified: now, created: now, ..File::default() };
+    world.files.insert(ino, file);
+    world.names.insert(INPUT.to_owned(), ino);
+    world.forget_open_files();
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"another\n"].concat());
+}
+
+#[test]
+fn a_known_content_is_read_from_its_compressed_copy() {
+    let first = lines("first", 0..20_000);
+    let mut world = sent(&first);
+    world.forget_open_files();
+    world.append(INPUT, b"rest\n");
+    world.rename(INPUT, "input.txt.1");
+    world.compress("input.txt.1");
+    world.create("input.txt.2.gz", b"");
+    world.file("input.txt.2.gz").packed = Some(lines("older", 0..20_000));
+    world.file("input.txt.2.gz").created = 1;
+    world.known.neighbours = None;
+    world.create(INPUT, b"second\n");
+    world.look();
+    world.assert_sent(&[&first[..], b"rest\nsecond\n"].concat());
+    // Nothing is left to look for.
+    world.questions = 0;
+    world.look();
+    assert_eq!(world.questions, 0);
+}
+
+#[test]
+fn a_replica_in_the_folder_is_not_needed_while_the_input_is_there() {
+    let mut world = World::new();
+    world.create("input.txt.1.gz", b"");
+    world.file("input.txt.1.gz").packed = Some(lines("older", 0..20));
+    world.create(INPUT, b"first\n");
+    world.look();
+    world.append(INPUT, b"second\n");
+    world.look();
+    assert_eq!(world.questions, 0);
+    world.assert_sent(b"first\nsecond\n");
+}
