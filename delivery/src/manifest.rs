@@ -103,6 +103,9 @@ pub struct Generation {
     /// When the file was created, if the file system tells: nanoseconds since the epoch on its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
+    /// The file's path with links resolved, if that is not `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_path: Option<String>,
     /// How many first bytes `head_hash` covers.
     pub head_len: u64,
     /// xxh3 of the content's first `head_len` bytes.
@@ -459,6 +462,7 @@ mod tests {
             dev: 1,
             ino: 2,
             created: None,
+            real_path: None,
             head_len: 3,
             head_hash: u64::MAX,
         }

@@ -9,6 +9,7 @@ use delivery::manifest::Manifest;
 use delivery::producer::{Directory, Stored};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
 
 /// The folder around the input, and the state file.
 #[derive(Debug)]
@@ -20,8 +21,8 @@ pub(crate) struct InputDirectory {
 impl Directory for InputDirectory {
     type File = OpenFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &OpenFile)]) -> Identified {
-        self.folder.look(known, open)
+    fn look(&mut self, known: &Known, open: &[(u64, &OpenFile)], now: Duration) -> Identified {
+        self.folder.look(known, open, now)
     }
 
     fn open(&mut self, key: usize) -> io::Result<OpenFile> {

@@ -108,19 +108,8 @@ impl Shared {
         let watch = ServerWatch::new(health.clone()).with_groups_of(&key);
         let watch = if self.totals.is_empty() { watch } else { watch.without_server() };
         let watch = watch.over(connector.config().clone());
-        let state = StateFile::new(&self.state_dir, &self.input, &args.service.stream, partition);
-        let options = Options {
-            input: self.input.to_string_lossy().into_owned(),
-            state: state.path().display().to_string(),
-            stream: key.clone(),
-            read: ReadOptions::new(args.framing.framing(), partition),
-            from_end: args.from == From::End,
-            once: args.service.once,
-            max_backlog: args.max_backlog,
-            limits: Limits::default(),
-        };
-        let folder = Folder::new(self.input.clone());
-        let mut producer = Producer::new(options, InputDirectory { folder, state });
+        let (options, directory) = producer_parts(args, &self.input, &self.state_dir, partition, &key);
+        let mut producer = Producer::new(options, directory);
         if let Ok(metadata) = std::fs::metadata(&self.input)
             && let Ok(Some(inode)) = producer.directory().input()
         {
@@ -147,6 +136,28 @@ impl Shared {
         };
         (driver, connector, watch)
     }
+}
+
+/// What a producer is made of.
+pub(crate) fn producer_parts(
+    args: &ReaderArgs,
+    input: &Path,
+    state_dir: &Path,
+    partition: Partition,
+    stream: &str,
+) -> (Options, InputDirectory) {
+    let state = StateFile::new(state_dir, input, &args.service.stream, partition);
+    let options = Options {
+        input: input.to_string_lossy().into_owned(),
+        state: state.path().display().to_string(),
+        stream: stream.to_owned(),
+        read: ReadOptions::new(args.framing.framing(), partition),
+        from_end: args.from == From::End,
+        once: args.service.once,
+        max_backlog: args.max_backlog,
+        limits: Limits::default(),
+    };
+    (options, InputDirectory { folder: Folder::new(input.to_owned()), state })
 }
 
 /// Performs the steps of one partition's producer.

@@ -123,22 +123,23 @@ impl Report {
     /// Says that the stream is full, and which group holds it up. Returns the reason for `/readyz`.
     pub(crate) fn full(&self, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> String {
         let share = if self.partition.is_whole() { "" } else { " for its share" };
-        let held_up = match slowest(groups, stream) {
-            Some((name, waiting, consumers)) => format!(
-                "group {name} holds it up ({waiting} entries not acknowledged, {consumers} consumers); start a writer for that group, \
-                 or remove it with XGROUP DESTROY {} {name} if nobody needs it",
-                self.stream
-            ),
-            None => "no group reads it; start a writer".to_owned(),
-        };
-        let why = format!(
-            "stream {}: {} entries, as many as --max-backlog {max_backlog} allows{share}; waiting until entries are acknowledged by \
-             all groups; {held_up}",
-            self.stream, stream.len
-        );
+        let why = full(&self.stream, share, stream, max_backlog, groups);
         warn!("{why}");
         why
     }
+}
+
+/// That a stream is full, which group holds it up, and what to do.
+pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> String {
+    let held_up = match slowest(groups, stream) {
+        Some((name, waiting, consumers)) => format!(
+            "group {name} holds it up ({waiting} entries not acknowledged, {consumers} consumers); start its writer, or remove the \
+             group with XGROUP DESTROY if nobody needs it"
+        ),
+        None => "no group reads it; start a writer".to_owned(),
+    };
+    let len = stream.len;
+    format!("stream {key}: {len} entries, as many as --max-backlog {max_backlog} allows{share}; waiting; {held_up}")
 }
 
 /// The group that has read or acknowledged least: its name, how many entries wait for it, and how many consumers it has.

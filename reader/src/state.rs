@@ -233,6 +233,7 @@ mod tests {
             dev: 1,
             ino: 2,
             created: None,
+            real_path: None,
             head_len: 3,
             head_hash: u64::MAX,
         });

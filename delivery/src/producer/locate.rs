@@ -5,7 +5,7 @@ use super::stream::Streaming;
 use super::{
     Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait,
 };
-use crate::files::{Content, Found, Identified, Known, Relation};
+use crate::files::{Content, Current, Found, Identified, Known, Relation};
 use crate::fingerprint::TailChecksum;
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -46,12 +46,19 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.root, streaming.reader.file()));
         }
-        let identified = self.directory.look(&known, &open);
+        let identified = self.directory.look(&known, &open, self.now);
         for notice in &identified.notices {
             self.report(Notice::File(notice.clone()));
         }
         self.manifest.neighbours = Some(identified.neighbours.clone());
-        self.found = identified.holders.keys().copied().collect();
+        self.found = identified.holders.keys().chain(identified.blocked.keys()).copied().collect();
+        self.input_state = match &identified.current {
+            Current::Found(_) => Ok(()),
+            Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
+            Current::Unreadable(why) => {
+                Err(format!("cannot read {}: {why}; waiting until it can be read", self.options.input))
+            }
+        };
         identified
     }
 
@@ -72,9 +79,9 @@ impl<D: Directory> Producer<D> {
                 created: generation.created.map(i128::from),
                 frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
                 tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
+                path: generation.real_path.clone().unwrap_or_default(),
                 seen_len: self.seen.get(&root).copied().unwrap_or(0),
                 finished: Some(root) != newest,
-                truncated: self.truncated == Some(root),
             }
         };
         Known {
@@ -92,7 +99,7 @@ impl<D: Directory> Producer<D> {
         self.manifest.neighbours = before;
         self.notices.clear();
         self.reported.clear();
-        let Some(current) = identified.current else { return false };
+        let Some(current) = identified.current.found() else { return false };
         let Ok(Some(inode)) = self.directory.input() else { return false };
         let is_file_of = |root: u64| record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino));
         current.relation.file_id().is_some_and(is_file_of)
@@ -148,7 +155,7 @@ impl<D: Directory> Producer<D> {
                 self.go(target, Some(after), None)?;
                 self.step(now)
             }
-            None => self.wait_for_input(),
+            None => Ok(self.wait_for_input()),
         }
     }
 
@@ -174,22 +181,15 @@ impl<D: Directory> Producer<D> {
             return self.step(now);
         }
         self.missed = true;
-        self.wait_for_input()
+        Ok(self.wait_for_input())
     }
 
     fn needs_others(&self) -> bool {
         !self.options.read.partition.is_whole() && !self.has_agreed
     }
 
-    fn wait_for_input(&mut self) -> Result<Step, Trouble> {
-        let input = self.directory.input();
-        self.input_state = match input {
-            Ok(None) => Err(format!("{} does not exist; waiting for it", self.options.input)),
-            Ok(Some(_)) => Ok(()),
-            Err(error) => return Err(self.trouble("open", &error)),
-        };
-        // Opening it tells why it cannot be read.
-        Ok(if self.stopping { Step::Stopped } else { Step::Wait(Wait::Input) })
+    const fn wait_for_input(&self) -> Step {
+        if self.stopping { Step::Stopped } else { Step::Wait(Wait::Input) }
     }
 
     /// What comes after `position`, and up to where the source is delivered then: a generation whose
@@ -236,7 +236,7 @@ impl<D: Directory> Producer<D> {
         if let Some(found) = identified.unseen.first() {
             return Some(Target::New { key: found.key, start: 0 });
         }
-        let current = identified.current.as_ref()?;
+        let current = identified.current.found()?;
         let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
         let key = current.key;
         match current.relation {
@@ -259,7 +259,7 @@ impl<D: Directory> Producer<D> {
         present: Option<u64>,
     ) -> Option<Target> {
         let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
-        let current = identified.current.as_ref().map(|current| current.key);
+        let current = identified.current.found().map(|current| current.key);
         identified.holders.iter().filter(|(root, _)| Some(**root) != present).find_map(|(&root, holders)| {
             let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
             let looked_at = self.nothing_up_to.get(&root).copied().unwrap_or(0);
@@ -301,7 +301,7 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, Some(position), Some(present));
         let (target, after) = self.next_target(&manifest, &identified, position, Some(present.root))?;
         let is_empty = |key: usize, start: u64| {
-            let mut found = identified.current.iter().chain(&identified.unseen).filter(|found| found.key == key);
+            let mut found = identified.current.found().into_iter().chain(&identified.unseen).filter(|found| found.key == key);
             found.all(|found| found.len <= start)
         };
         match target {
@@ -332,7 +332,7 @@ impl<D: Directory> Producer<D> {
         let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len > present.offset) else {
             return Ok(false);
         };
-        let is_current = identified.current.as_ref().is_some_and(|current| current.key == found.key);
+        let is_current = identified.current.found().is_some_and(|current| current.key == found.key);
         let (root, start) = (present.root, position.offset);
         let until = manifest.end(position.generation);
         let target = Target::Known { root, key: found.key, start, generation: Some(position.generation), until };
@@ -377,7 +377,6 @@ impl<D: Directory> Producer<D> {
         let reader = LineReader::open(file, self.options.read, start, until)
             .map_err(|error| Trouble::File { doing: "read", path, error })?;
         self.input_state = Ok(());
-        self.truncated = None;
         if let Target::Known { root, .. } = target
             && let Some(prints) = self.directory.prints(key)
             && self.manifest.prints.get(&root).is_none_or(|known| known.covered() < start || known.agreement(&prints).differs.is_some())
@@ -551,6 +550,7 @@ impl<D: Directory> Producer<D> {
             dev: inode.dev,
             ino: inode.ino,
             created: file.created().and_then(|created| i64::try_from(created).ok()),
+            real_path: file.real_path().filter(|path| *path != self.options.input),
             head_len: head.len() as u64,
             head_hash: hash(&head),
         })

@@ -38,8 +38,8 @@ pub trait Directory {
     type File: SourceFile;
 
     /// Tells which file holds which content. `open`: files that are open already, by file ID; they
-    /// may have lost their names.
-    fn look(&mut self, known: &Known, open: &[(u64, &Self::File)]) -> Identified;
+    /// may have lost their names. `now` is a clock that never goes back.
+    fn look(&mut self, known: &Known, open: &[(u64, &Self::File)], now: Duration) -> Identified;
 
     /// Opens a file of the latest look.
     ///
@@ -292,6 +292,7 @@ pub struct Producer<D: Directory> {
     input_state: Result<(), String>,
     notices: Vec<Notice>,
     reported: BTreeSet<Notice>,
+    now: Duration,
     next_check: Duration,
     next_late: Duration,
     late_pause: Duration,
@@ -385,6 +386,7 @@ impl<D: Directory> Producer<D> {
             input_state: Ok(()),
             notices: Vec::new(),
             reported: BTreeSet::new(),
+            now: Duration::ZERO,
             next_check: Duration::ZERO,
             next_late: Duration::ZERO,
             late_pause: LATE,
@@ -478,6 +480,7 @@ impl<D: Directory> Producer<D> {
     /// # Errors
     /// Why there is nothing to do now; [`restart`](Self::restart) follows.
     pub fn step(&mut self, now: Duration) -> Result<Step, Trouble> {
+        self.now = now;
         match &mut self.phase {
             Phase::Observing => Ok(Step::Observe { below: self.in_doubt.map(Position::id) }),
             Phase::Restoring(change, _) => Ok(Step::Record(change.clone())),

@@ -137,6 +137,7 @@ mod tests {
             dev: 1,
             ino: number,
             created: None,
+            real_path: None,
             head_len: 1,
             head_hash: number,
         }
