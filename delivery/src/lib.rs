@@ -40,3 +40,10 @@ pub mod split;
 pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
+
+/// The former name of [`manifest`].
+pub mod source {
+    pub use crate::manifest::*;
+    /// The former name of [`Manifest`].
+    pub type Lineage = Manifest;
+}

@@ -3,7 +3,7 @@
 use crate::args::ReaderArgs;
 use crate::directory::InputDirectory;
 use crate::driver;
-use crate::source_file::OpenFile;
+use crate::source_file::DiskFile;
 use crate::state::StateFile;
 use delivery::files::{Identified, Inode, Known};
 use delivery::fingerprint::Fingerprint;
@@ -85,13 +85,13 @@ fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) {
 struct DryRun(InputDirectory);
 
 impl Directory for DryRun {
-    type File = OpenFile;
+    type File = DiskFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &OpenFile)], now: Duration) -> Identified {
+    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         self.0.look(known, open, now)
     }
 
-    fn open(&mut self, key: usize) -> io::Result<OpenFile> {
+    fn open(&mut self, key: usize) -> io::Result<DiskFile> {
         self.0.open(key)
     }
 
@@ -169,7 +169,7 @@ fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
 }
 
 fn open(checks: &mut Checks, input: &Path) {
-    match OpenFile::open(input).and_then(|file| file.bytes(0, 1).map(|_| file)) {
+    match DiskFile::open(input).and_then(|file| file.bytes(0, 1).map(|_| file)) {
         Ok(file) => {
             let len = file.len().unwrap_or(0);
             checks.ok(format!("--input: {} can be read, {len} bytes", input.display()));

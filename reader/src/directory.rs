@@ -1,7 +1,7 @@
 //! The producer's view of the disk: the folder around the input, and the state file.
 
-use crate::folder::Folder;
-use crate::source_file::OpenFile;
+use crate::scanner::Scanner;
+use crate::source_file::DiskFile;
 use crate::state::StateFile;
 use delivery::files::{Identified, Inode, Known};
 use delivery::fingerprint::Fingerprint;
@@ -14,27 +14,27 @@ use std::time::Duration;
 /// The folder around the input, and the state file.
 #[derive(Debug)]
 pub(crate) struct InputDirectory {
-    pub(crate) folder: Folder,
+    pub(crate) scanner: Scanner,
     pub(crate) state: StateFile,
 }
 
 impl Directory for InputDirectory {
-    type File = OpenFile;
+    type File = DiskFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &OpenFile)], now: Duration) -> Identified {
-        self.folder.look(known, open, now)
+    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        self.scanner.look(known, open, now)
     }
 
-    fn open(&mut self, key: usize) -> io::Result<OpenFile> {
-        self.folder.open(key)
+    fn open(&mut self, key: usize) -> io::Result<DiskFile> {
+        self.scanner.open(key)
     }
 
     fn prints(&self, key: usize) -> Option<Fingerprint> {
-        self.folder.prints(key).cloned()
+        self.scanner.prints(key).cloned()
     }
 
     fn input(&mut self) -> io::Result<Option<Inode>> {
-        match std::fs::metadata(self.folder.input()) {
+        match std::fs::metadata(self.scanner.input()) {
             Ok(metadata) => Ok(Some(Inode { dev: metadata.dev(), ino: metadata.ino() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -3,7 +3,7 @@
 use crate::args::{From, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
-use crate::folder::Folder;
+use crate::scanner::Scanner;
 use crate::redis;
 use crate::registry::Registry;
 use crate::state::StateFile;
@@ -157,7 +157,7 @@ pub(crate) fn producer_parts(
         max_backlog: args.max_backlog,
         limits: Limits::default(),
     };
-    (options, InputDirectory { folder: Folder::new(input.to_owned()), state })
+    (options, InputDirectory { scanner: Scanner::new(input.to_owned()), state })
 }
 
 /// Performs the steps of one partition's producer.

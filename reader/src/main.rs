@@ -8,7 +8,7 @@
 //! | `redis.rs` | what those steps are on the wire |
 //! | `registry.rs` | the file IDs of contents, which all partitions share |
 //! | `directory.rs` | the producer's view of the disk: the two files below |
-//! | `folder.rs`, `source_file.rs` | the files around the input, and an open one |
+//! | `scanner.rs`, `source_file.rs` | the files around the input, and an open one |
 //! | `state.rs` | the state file |
 //! | `watch.rs` | file events |
 //! | `error.rs` | why the work with a connection ends |
@@ -22,10 +22,10 @@ mod check;
 mod directory;
 mod driver;
 mod error;
-mod folder;
 mod redis;
 mod registry;
 mod report;
+mod scanner;
 mod source_file;
 mod state;
 mod telemetry;

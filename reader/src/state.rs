@@ -121,7 +121,8 @@ impl StateFile {
             Ok(state) => state,
             Err(error) => return Ok(Stored::Unreadable(error.to_string())),
         };
-        let mut manifest = Manifest { prints, guard, began, neighbours, ..Manifest::default() };
+        let mut manifest = Manifest::default();
+        (manifest.prints, manifest.guard, manifest.began, manifest.neighbours) = (prints, guard, began, neighbours);
         generations.into_iter().for_each(|generation| manifest.insert(generation));
         Ok(Stored::Manifest(Box::new(manifest)))
     }
