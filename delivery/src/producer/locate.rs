@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+/// A file that has at least so many bytes of a content, and all that was sent of it, is that content
+/// although it is at another path: 4 KiB.
+const DISTINCT: u64 = 4 << 10;
 /// How often Redis's clock is waited for, so that the new number is in its past.
 const TRIES: u32 = 5;
 
@@ -56,7 +59,8 @@ impl<D: Directory> Producer<D> {
             Current::Found(_) => Ok(()),
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
             Current::Unreadable(why) => {
-                Err(format!("cannot read {}: {why}; waiting until it can be read", self.options.input))
+                let input = &self.options.input;
+                Err(format!("cannot read {input}: {why}; waiting; a regular file must be there that the reader may read"))
             }
         };
         identified
@@ -101,8 +105,13 @@ impl<D: Directory> Producer<D> {
         self.reported.clear();
         let Some(current) = identified.current.found() else { return false };
         let Ok(Some(inode)) = self.directory.input() else { return false };
-        let is_file_of = |root: u64| record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino));
-        current.relation.file_id().is_some_and(is_file_of)
+        let is_file_of = |root: u64| {
+            record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino))
+        };
+        // Another file can begin with the same few lines; it does not begin with this much of it.
+        let is_moved = position.is_some_and(|position| position.offset >= DISTINCT);
+        let is_whole = matches!(current.relation, Relation::Whole(_));
+        current.relation.file_id().is_some_and(|root| is_file_of(root) || is_moved && is_whole)
     }
 
     /// Whether the stream's last entry is what the content has there.
@@ -149,7 +158,9 @@ impl<D: Directory> Producer<D> {
         let target = self.next_target(&manifest, &identified, position, Some(root).filter(|_| is_complete));
         match target {
             Some((target, after)) => {
-                if !is_complete {
+                let current = identified.current.found().map(|current| current.relation);
+                let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == root);
+                if !is_complete && !is_derived {
                     self.report_unreadable(root, position);
                 }
                 self.go(target, Some(after), None)?;
@@ -436,7 +447,10 @@ impl<D: Directory> Producer<D> {
             }
             Stage::Agreeing => Ok(Step::Agree),
             Stage::Naming(None) => self.name(now),
-            Stage::Naming(Some(named)) => Ok(Step::Name(named.clone())),
+            Stage::Naming(Some(named)) => {
+                let after = self.others.last().map_or(0, |last| last.generation);
+                Ok(Step::Name { named: named.clone(), after })
+            }
             Stage::Numbering { pause: Some(pause), tries } => {
                 let (pause, tries) = (*pause, *tries);
                 begin.stage = Stage::Numbering { tries, pause: None };

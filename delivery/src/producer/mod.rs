@@ -138,8 +138,13 @@ pub enum Step {
     },
     /// Ask which contents other partitions know: [`Producer::agreed`].
     Agree,
-    /// Name a content for all partitions, behind the last known one: [`Producer::named`].
-    Name(Box<Generation>),
+    /// Name a content for all partitions, if the last one that is known has this file ID: [`Producer::named`].
+    Name {
+        /// The content.
+        named: Box<Generation>,
+        /// The file ID of the last known content; 0 when there is none.
+        after: u64,
+    },
     /// Ask Redis for its time: [`Producer::clock`].
     Clock,
     /// Change the source record, if it is what is expected: [`Producer::recorded`].
@@ -529,7 +534,7 @@ impl<D: Directory> Producer<D> {
             resume = self.verified(&observed, &manifest, resume);
         }
         if let Resume::Renumber(from) = resume {
-            self.notices.push(Notice::Foreign { last_id: observed.last_id(), offset: from.offset });
+            self.report(Notice::Foreign { last_id: observed.last_id(), offset: from.offset });
         }
         let link = manifest.last().map(|last| next_field(manifest.before(last.generation).map_or(0, |g| g.generation)));
         self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
@@ -571,20 +576,17 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Answers [`Step::Name`]: whether the content got this name.
-    ///
-    /// # Errors
-    /// When another reader named a content in the same moment.
-    pub fn named(&mut self, done: bool) -> Result<(), Trouble> {
-        let Phase::Beginning(begin) = &mut self.phase else { return Ok(()) };
-        let Stage::Naming(Some(named)) = &begin.stage else { return Ok(()) };
-        if !done {
-            return Err(Changed::OtherReader.into());
+    /// Answers [`Step::Name`]: whether the content got this name. Otherwise another partition named one.
+    pub fn named(&mut self, done: bool) {
+        let Phase::Beginning(begin) = &mut self.phase else { return };
+        let Stage::Naming(Some(named)) = &begin.stage else { return };
+        if done {
+            self.others.insert((**named).clone());
+            begin.root = Some(named.root);
+            begin.stage = Stage::NUMBERING;
+        } else {
+            begin.stage = Stage::Agreeing;
         }
-        self.others.insert((**named).clone());
-        begin.root = Some(named.root);
-        begin.stage = Stage::NUMBERING;
-        Ok(())
     }
 
     /// Answers [`Step::Record`]: whether the record was what was expected, and is changed.

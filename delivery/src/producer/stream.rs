@@ -287,32 +287,33 @@ impl<D: Directory> Producer<D> {
 
     /// Everything that was taken is confirmed: what now?
     fn look_around(&mut self, now: Duration) -> Result<Step, Trouble> {
-        if self.room() == 0 {
-            if let Some(streaming) = self.streaming() {
-                (streaming.is_drained, streaming.looked_at) = (false, now);
-            }
-            self.next_check = now;
-            return Ok(Step::Wait(Wait::Room));
-        }
+        let (has_room, once) = (self.room() > 0, self.options.once);
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
-        let options_once = self.options.once;
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         let path = streaming.reader.file().path();
         let fault = |error: &io::Error| trouble(&path, "read", error);
         let was_paused = std::mem::take(&mut streaming.is_paused);
         streaming.looked_at = now;
         let (root, confirmed) = (streaming.root, streaming.confirmed);
+        let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
+        let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
+        let is_changed = len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))?;
+        if !is_changed {
+            let seen = self.seen.entry(root).or_insert(0);
+            *seen = len.max(*seen);
+        }
+        if !has_room {
+            streaming.is_drained = false;
+            self.next_check = now;
+            return Ok(Step::Wait(Wait::Room));
+        }
         let present = streaming.present();
         if streaming.reader.is_at_limit() {
             // Of late lines, and of a generation that is sent again, nothing more is to be sent.
             return self.after(&present, confirmed, now);
         }
-        let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
-        let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
-        let seen = self.seen.entry(root).or_insert(0);
-        *seen = len.max(*seen);
-        if len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))? {
+        if is_changed {
             return self.truncated(&present, confirmed, now);
         }
         let has_grown = len > streaming.len;
@@ -326,14 +327,14 @@ impl<D: Directory> Producer<D> {
         let may_leave = streaming.replaced.is_some_and(|replaced| {
             let is_quiet = now.saturating_sub(replaced.quiet_since) >= GRACE;
             let is_late = now.saturating_sub(replaced.since) >= LEAVE && offset >= replaced.len;
-            is_quiet || options_once || is_late
+            is_quiet || once || is_late
         });
         self.input_state = match input {
             Some(_) => Ok(()),
             None => Err(format!("{} is gone; following the file that was there", self.options.input)),
         };
-        let once = self.once_done(offset, len);
-        if once == Some(true) && !self.has_late(&present, confirmed, now) {
+        let once_done = self.once_done(offset, len);
+        if once_done == Some(true) && !self.has_late(&present, confirmed, now) {
             self.phase = Phase::Done;
             return Ok(Step::Done);
         }
@@ -348,19 +349,19 @@ impl<D: Directory> Producer<D> {
             return Ok(Step::Fill);
         }
         // At the end of the file, perhaps with an unfinished line at hand.
-        if once == Some(false) && pending > 0 && is_at_end {
+        if once_done == Some(false) && pending > 0 && is_at_end {
             streaming.reader.flush_rest();
             streaming.is_drained = false;
             return Ok(Step::Fill);
         }
         if may_leave {
-            if pending > 0 && self.find_next(&present, confirmed, !options_once).is_some() {
+            if pending > 0 && self.find_next(&present, confirmed, !once).is_some() {
                 let Some(streaming) = self.streaming() else { return self.step(now) };
                 streaming.reader.flush_rest();
                 streaming.is_drained = false;
                 return Ok(Step::Fill);
             }
-            if pending == 0 && self.move_on(&present, confirmed, !options_once)? {
+            if pending == 0 && self.move_on(&present, confirmed, !once)? {
                 return self.step(now);
             }
         } else if self.has_late(&present, confirmed, now) {
@@ -391,19 +392,15 @@ impl<D: Directory> Producer<D> {
         let is_first = self.truncated != Some(root);
         self.truncated = Some(root);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
+        if is_first {
+            let path = streaming.reader.file().path();
+            self.notices.push(Notice::Truncated { path, len: streaming.len, sent: present.offset });
+        }
         if streaming.reader.pending() > 0 {
             // The beginning of a line that was read in time.
             streaming.reader.flush_rest();
             streaming.is_drained = false;
             return Ok(Step::Fill);
-        }
-        if is_first {
-            let notice = Notice::Truncated {
-                path: streaming.reader.file().path(),
-                len: streaming.len,
-                sent: present.offset,
-            };
-            self.notices.push(notice);
         }
         if self.continue_in_copy(present, confirmed)? {
             return self.step(now);
