@@ -83,6 +83,8 @@ pub enum Place {
     Compressed(Option<Order>),
     /// A name that editors give to the version before an edit.
     Backup,
+    /// It has no name any more, and is still open.
+    Unlinked,
     /// Any other name.
     Other,
 }
@@ -666,7 +668,7 @@ impl<'a> Look<'a> {
                 Some(Role::Changed) | None => false,
             };
             match file.place {
-                Place::Input | Place::Backup => false,
+                Place::Input | Place::Backup | Place::Unlinked => false,
                 Place::Rotated(_) | Place::Compressed(_) => copy || self.is_file_of(file, content),
                 Place::Other => self.is_file_of(file, content),
             }
@@ -834,7 +836,7 @@ impl<'a> Look<'a> {
                 Place::Input => 3,
                 Place::Rotated(_) => 2,
                 Place::Compressed(_) => 1,
-                Place::Backup | Place::Other => 0,
+                Place::Backup | Place::Unlinked | Place::Other => 0,
             };
             let found = Found { key: file.key, relation, len: file.len };
             holders.push((id, (best, place == 3, is_file, place), found));

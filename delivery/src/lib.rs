@@ -27,6 +27,7 @@ pub mod partition;
 pub mod ranges;
 pub mod resume;
 pub mod source;
+pub mod source_file;
 pub mod split;
 
 /// The hash used for fingerprints, guards and journal records: xxh3, 64 bits.

@@ -7,6 +7,8 @@
 //! | `content.rs` | an open file, and whether it is a content that is known |
 //! | `window.rs` | the bytes at hand, read in large blocks |
 //! | `cursor.rs` | how far a content was read, and what of it is a partition's |
+//! | `source_file.rs` | an open file, compressed or not |
+//! | `scanner.rs` | what is in the input's folder, for the decision which file is which content |
 //! | `folder.rs` | finding contents: the input's path, and where rotation put the earlier ones |
 //! | `state.rs` | the small file with the input's identity |
 //! | `session.rs` | what is done with one connection: resume, then stream |
@@ -33,7 +35,11 @@ mod interrupt;
 mod pace;
 mod resume;
 mod roots;
+#[allow(dead_code, reason = "the producer is about to use it")]
+mod scanner;
 mod session;
+#[allow(dead_code, reason = "the producer is about to use it")]
+mod source_file;
 mod state;
 mod telemetry;
 mod totals;

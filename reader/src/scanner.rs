@@ -1,0 +1,690 @@
+//! Scanning the input's folder: what `delivery::files` decides with.
+//!
+//! A scan lists the folder of the input, that of the file that a link at its path leads to, and those
+//! where known contents were. It hashes what the decision asks for. Hashes are kept as long as a file
+//! keeps its length and times, so that a scan of an unchanged folder reads nothing.
+
+use crate::source_file::{DiskFile, Format, inode, nanoseconds};
+use delivery::files::{self, Compared, Identified, Inode, Known, Place, Prints, Question, Sighting, Snapshot, Watch};
+use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
+use delivery::hash;
+use delivery::source_file::SourceFile;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How many folders are listed at most.
+const FOLDERS: usize = 8;
+/// How many siblings whose names say nothing are compared at most.
+const OTHERS: usize = 256;
+/// How much of an edited file's end is searched for what was sent last: 4 MiB.
+const SEARCHED: u64 = 4 << 20;
+/// A file that was written to this recently may change again without another time.
+const COARSE: Duration = Duration::from_millis(100);
+
+/// Scans the folder of an input.
+#[derive(Debug)]
+pub(crate) struct Scanner {
+    input: PathBuf,
+    /// The files of the latest scan, by key.
+    files: Vec<Seen>,
+    measured: HashMap<Inode, Measured>,
+    watch: Watch,
+    started: Instant,
+}
+
+/// A file of the latest scan.
+#[derive(Debug)]
+struct Seen {
+    path: PathBuf,
+    inode: Inode,
+    format: Option<Format>,
+    /// It has no name any more.
+    unlinked: Option<DiskFile>,
+}
+
+/// What identifies a file's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    len: u64,
+    modified: i128,
+    changed: (i64, i64),
+}
+
+impl State {
+    fn of(metadata: &Metadata) -> Self {
+        let modified = metadata.modified().map_or(0, nanoseconds);
+        Self { len: metadata.len(), modified, changed: (metadata.ctime(), metadata.ctime_nsec()) }
+    }
+}
+
+/// The hashes of a file in one state.
+#[derive(Debug)]
+struct Measured {
+    state: State,
+    /// Whether it was measured so soon after a change that the next one may have the same times.
+    unsure: bool,
+    prints: Prints,
+    hashes: BTreeMap<Span, u64>,
+    /// Of a compressed file: the length of what it unpacks to, when that is known.
+    unpacked: Option<u64>,
+    compared: Vec<(Question, Compared)>,
+}
+
+/// A name in one of the folders.
+struct Candidate {
+    path: PathBuf,
+    place: Place,
+}
+
+impl Scanner {
+    /// `input` is absolute; its last part may be a symbolic link.
+    pub(crate) fn new(input: PathBuf) -> Self {
+        let (watch, started) = (Watch::default(), Instant::now());
+        Self { input, files: Vec::new(), measured: HashMap::new(), watch, started }
+    }
+
+    pub(crate) fn input(&self) -> &Path {
+        &self.input
+    }
+
+    /// Tells which file holds which content. `open`: files that are open already, by file ID.
+    pub(crate) fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)]) -> Identified {
+        let mut snapshot = self.scan(known, open);
+        let mut watch = std::mem::take(&mut self.watch);
+        let now = self.started.elapsed();
+        let identified = files::look(&mut snapshot, known, &mut watch, now, |question, snapshot| {
+            self.answer(question, snapshot, known, open);
+        });
+        self.watch = watch;
+        identified
+    }
+
+    /// Opens a file of the latest scan.
+    pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
+        let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
+        let file = match (&seen.unlinked, seen.format) {
+            (Some(file), _) => file.try_clone()?,
+            (None, Some(format)) => DiskFile::open_compressed(&seen.path, format)?,
+            (None, None) => DiskFile::open(&seen.path)?,
+        };
+        // Another file may have its name since.
+        if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// The fingerprint of a file of the latest scan.
+    pub(crate) fn prints(&self, key: usize) -> Option<&Fingerprint> {
+        match &self.measured.get(&self.files.get(key)?.inode)?.prints {
+            Prints::Whole(prints) | Prints::Partial(prints) => Some(prints),
+            Prints::Unreadable(_) => None,
+        }
+    }
+
+    fn scan(&mut self, known: &Known, open: &[(u64, &DiskFile)]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let candidates = self.candidates(known, &mut snapshot.unlisted);
+        self.files.clear();
+        let mut before = std::mem::take(&mut self.measured);
+        for Candidate { path, place } in candidates {
+            let metadata = if place == Place::Input { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+            match metadata {
+                Ok(metadata) if metadata.is_file() => {
+                    let format = Format::of(&path).filter(|_| matches!(place, Place::Compressed(_)));
+                    let seen = Seen { inode: inode(&metadata), path, format, unlinked: None };
+                    self.add(&mut snapshot, &mut before, seen, place, &metadata, known);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                faulty if place == Place::Input => {
+                    let why = faulty.map_or_else(|error| error.to_string(), |_| "not a regular file".to_owned());
+                    self.add_unreadable(&mut snapshot, path, why);
+                }
+                _ => {}
+            }
+        }
+        for (_, file) in open {
+            let listed = self.files.iter().any(|seen| seen.inode == file.inode());
+            if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
+                let path = PathBuf::from(file.path());
+                let seen = Seen { inode: file.inode(), path, format: None, unlinked: Some(file) };
+                self.add(&mut snapshot, &mut before, seen, Place::Unlinked, &metadata, known);
+            }
+        }
+        snapshot
+    }
+
+    /// The names that may matter, the input first; the best name of a file before its others.
+    fn candidates(&self, known: &Known, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
+        // What can be rotated: the input, the file that a link there leads to, and those it led to before.
+        let mut bases = vec![self.input.clone()];
+        bases.extend(fs::canonicalize(&self.input).ok());
+        let paths = known.contents.iter().rev().map(|content| &content.path);
+        bases.extend(paths.filter(|path| !path.is_empty()).map(PathBuf::from));
+        let mut folders: Vec<PathBuf> = Vec::new();
+        for folder in bases.iter().filter_map(|base| base.parent()) {
+            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+            if !folders.contains(&folder) && folders.len() < FOLDERS {
+                folders.push(folder);
+            }
+        }
+        let names: BTreeSet<String> = bases.iter().filter_map(|base| name_of(base)).collect();
+        let known: HashSet<u64> = known.contents.iter().filter_map(|content| content.inode).map(|i| i.ino).collect();
+        let mut found = Vec::new();
+        let mut others = 0;
+        for folder in folders {
+            let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    unlisted.push((folder.to_string_lossy().into_owned(), error.to_string()));
+                    continue;
+                }
+            };
+            let journals = entries.iter().map(fs::DirEntry::file_name);
+            let journals: HashSet<OsString> =
+                journals.filter(|name| name.to_string_lossy().ends_with(".journal")).collect();
+            for entry in &entries {
+                let file_name = entry.file_name();
+                let name = file_name.to_string_lossy();
+                let places = names.iter().map(|base| files::place(&name, base));
+                let place = places.max_by_key(rank).unwrap_or(Place::Other);
+                let is_output = || {
+                    let mut journal = file_name.clone();
+                    journal.push(".journal");
+                    journals.contains(&journal)
+                };
+                let alike = || names.iter().any(|base| name.starts_with(stem(base)));
+                let matters = match place {
+                    _ if known.contains(&entry.ino()) => true,
+                    Place::Other if alike() && others < OTHERS => {
+                        others += 1;
+                        true
+                    }
+                    Place::Other => false,
+                    _ => true,
+                };
+                if matters && !is_output() {
+                    found.push(Candidate { path: folder.join(&file_name), place });
+                }
+            }
+        }
+        found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.place)));
+        let mut candidates = vec![Candidate { path: self.input.clone(), place: Place::Input }];
+        candidates.extend(found);
+        candidates
+    }
+
+    fn add(
+        &mut self,
+        snapshot: &mut Snapshot,
+        before: &mut HashMap<Inode, Measured>,
+        seen: Seen,
+        place: Place,
+        metadata: &Metadata,
+        known: &Known,
+    ) {
+        // A file with several names is one file.
+        if self.files.iter().any(|other| other.inode == seen.inode) {
+            return;
+        }
+        let state = State::of(metadata);
+        let earlier = before.remove(&seen.inode);
+        let changing = earlier.as_ref().is_some_and(|earlier| earlier.state != state);
+        let mut measured = earlier.filter(|earlier| earlier.state == state && !earlier.unsure).unwrap_or_else(|| {
+            let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            Measured {
+                state,
+                unsure: age.is_none_or(|age| age < COARSE),
+                prints: match seen.format {
+                    Some(_) => Prints::Partial(Fingerprint::default()),
+                    None => Prints::Whole(Fingerprint::default()),
+                },
+                hashes: BTreeMap::new(),
+                unpacked: None,
+                compared: Vec::new(),
+            }
+        });
+        let needed = match &measured.prints {
+            Prints::Partial(_) => Ok(()),
+            _ => self.measure(&seen, &mut measured, known),
+        };
+        let (inode, path) = (seen.inode, seen.path.to_string_lossy().into_owned());
+        match needed {
+            Ok(()) => {}
+            // Gone since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            // A name that says nothing is not worth a word, unless the file was ours.
+            Err(_) if place == Place::Other && !known.contents.iter().any(|c| c.inode == Some(inode)) => return,
+            Err(error) => measured.prints = Prints::Unreadable(error.to_string()),
+        }
+        snapshot.sightings.push(Sighting {
+            key: self.files.len(),
+            path,
+            inode,
+            place,
+            len: measured.unpacked.unwrap_or(state.len),
+            modified: state.modified,
+            created: metadata.created().ok().map(nanoseconds),
+            changing,
+            prints: measured.prints.clone(),
+            hashes: measured.hashes.clone(),
+            compared: BTreeMap::new(),
+        });
+        self.measured.insert(inode, measured);
+        self.files.push(seen);
+    }
+
+    /// What is at the input's path cannot be read.
+    fn add_unreadable(&mut self, snapshot: &mut Snapshot, path: PathBuf, why: String) {
+        let inode = Inode { dev: 0, ino: 0 };
+        snapshot.sightings.push(Sighting {
+            key: self.files.len(),
+            path: path.to_string_lossy().into_owned(),
+            inode,
+            place: Place::Input,
+            len: 0,
+            modified: 0,
+            created: None,
+            changing: false,
+            prints: Prints::Unreadable(why),
+            hashes: BTreeMap::new(),
+            compared: BTreeMap::new(),
+        });
+        self.files.push(Seen { path, inode, format: None, unlinked: None });
+    }
+
+    /// Hashes what is not hashed yet of what a decision needs.
+    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &Known) -> io::Result<()> {
+        let prints = match std::mem::replace(&mut measured.prints, Prints::Unreadable(String::new())) {
+            Prints::Whole(prints) | Prints::Partial(prints) => prints,
+            Prints::Unreadable(_) => Fingerprint::default(),
+        };
+        let len = measured.unpacked.unwrap_or(measured.state.len);
+        let wanted = known.contents.iter().map(|content| content.fingerprint.covered()).max().unwrap_or(0).min(len);
+        let probes: Vec<Span> = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
+        measured.hashes.retain(|span, _| probes.binary_search(span).is_ok());
+        let missing: Vec<Span> = probes.into_iter().filter(|probe| !measured.hashes.contains_key(probe)).collect();
+        let mut prints = prints;
+        // Opened even when nothing is missing: whether it can be read must be known.
+        if prints.missing(wanted).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
+            let file = self.reopen(seen)?;
+            extend(&mut prints, &file, wanted)?;
+            hashes(&file, missing, &mut measured.hashes)?;
+        }
+        measured.prints = Prints::Whole(prints);
+        Ok(())
+    }
+
+    fn reopen(&self, seen: &Seen) -> io::Result<DiskFile> {
+        match (&seen.unlinked, seen.format) {
+            (Some(file), _) => file.try_clone(),
+            (None, Some(format)) => DiskFile::open_compressed(&seen.path, format),
+            (None, None) => DiskFile::open(&seen.path),
+        }
+    }
+
+    fn answer(&mut self, question: &Question, snapshot: &mut Snapshot, known: &Known, open: &[(u64, &DiskFile)]) {
+        let (Question::Unpack { key, .. } | Question::Compare { key, .. }) = question;
+        let Some(inode) = self.files.get(*key).map(|seen| seen.inode) else { return };
+        let Some(mut measured) = self.measured.remove(&inode) else { return };
+        let sighting = snapshot.sightings.iter_mut().find(|sighting| sighting.key == *key);
+        if let Some(sighting) = sighting {
+            match question {
+                Question::Unpack { up_to, .. } => {
+                    if let Err(error) = self.unpack(*key, *up_to, &mut measured, known) {
+                        measured.prints = Prints::Unreadable(error.to_string());
+                    }
+                    sighting.prints = measured.prints.clone();
+                    sighting.hashes = measured.hashes.clone();
+                    sighting.len = measured.unpacked.unwrap_or(sighting.len);
+                }
+                Question::Compare { file_id, .. } => {
+                    let before =
+                        measured.compared.iter().find(|(asked, _)| asked == question).map(|(_, answer)| *answer);
+                    let answer = before.map_or_else(|| self.compare(question, open), Ok);
+                    // A file that cannot be read any more has nothing in common with another.
+                    let nothing = Compared { same_until: None, line_start: 0, tail_at: None };
+                    let answer = answer.unwrap_or(nothing);
+                    sighting.compared.insert(*file_id, answer);
+                    measured.compared.retain(|(asked, _)| asked != question);
+                    measured.compared.push((question.clone(), answer));
+                }
+            }
+        }
+        self.measured.insert(inode, measured);
+    }
+
+    fn unpack(&self, key: usize, up_to: u64, measured: &mut Measured, known: &Known) -> io::Result<()> {
+        let file = self.open(key)?;
+        if up_to < u64::MAX && file.bytes(up_to, up_to.saturating_add(1))?.len() == 1 {
+            let mut prints = Fingerprint::default();
+            extend(&mut prints, &file, up_to)?;
+            measured.prints = Prints::Partial(prints);
+            return Ok(());
+        }
+        let len = file.len()?;
+        let mut prints = Fingerprint::default();
+        extend(&mut prints, &file, len)?;
+        let probes = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
+        hashes(&file, probes, &mut measured.hashes)?;
+        measured.unpacked = Some(len);
+        measured.prints = Prints::Whole(prints);
+        Ok(())
+    }
+
+    fn compare(&self, question: &Question, open: &[(u64, &DiskFile)]) -> io::Result<Compared> {
+        let Question::Compare { key, file_id, from, to, with, tail } = question else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let new = self.open(*key)?;
+        let held = open.iter().find(|(id, file)| id == file_id && file.inode() != new.inode()).map(|(_, file)| *file);
+        let opened = with.and_then(|key| self.open(key).ok());
+        let same_until = match held.or(opened.as_ref()) {
+            Some(old) => Some(first_difference(old, &new, *from, *to)?),
+            None => None,
+        };
+        let tail_at = match tail {
+            Some(tail) => find_tail(&new, tail, *from)?,
+            None => None,
+        };
+        Ok(Compared { same_until, line_start: new.line_start(same_until.unwrap_or(*from))?, tail_at })
+    }
+}
+
+fn name_of(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
+}
+
+/// A name without its extension.
+fn stem(name: &str) -> &str {
+    name.rfind('.').filter(|&dot| dot > 0).and_then(|dot| name.get(..dot)).unwrap_or(name)
+}
+
+/// Which name of a file says most.
+const fn rank(place: &Place) -> u8 {
+    match place {
+        Place::Input => 5,
+        Place::Rotated(_) => 4,
+        Place::Compressed(_) => 3,
+        Place::Backup => 2,
+        Place::Unlinked => 1,
+        Place::Other => 0,
+    }
+}
+
+/// Adds what a fingerprint lacks of a file's first `len` bytes.
+pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64) -> io::Result<()> {
+    let mut first = Vec::new();
+    for Span { start, end } in prints.missing(len) {
+        // Many checkpoints lie in the first block.
+        let bytes = if start == 0 {
+            if (first.len() as u64) < end {
+                first = file.bytes(0, len.min(delivery::fingerprint::BLOCK))?;
+            }
+            usize::try_from(end).ok().and_then(|end| first.get(..end)).map(<[u8]>::to_vec)
+        } else {
+            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end - start)
+        };
+        // It shrank meanwhile.
+        let Some(bytes) = bytes else { break };
+        prints.push(hash(&bytes));
+    }
+    Ok(())
+}
+
+/// Hashes ranges of a file; those that it does not have (any more) are left out.
+fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64>) -> io::Result<()> {
+    spans.sort_unstable();
+    for ranges in spans.chunk_by(|a, b| a.start == b.start) {
+        let Some(Span { start, end }) = ranges.last().copied() else { continue };
+        let bytes = file.bytes(start, end)?;
+        for span in ranges {
+            if let Some(bytes) = usize::try_from(span.end - start).ok().and_then(|len| bytes.get(..len)) {
+                hashes.insert(*span, hash(bytes));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Up to where two files have the same bytes, from `from` on, at most `up_to`.
+fn first_difference(old: &impl SourceFile, new: &impl SourceFile, from: u64, up_to: u64) -> io::Result<u64> {
+    const STEP: u64 = 64 << 10;
+    let mut at = from;
+    while at < up_to {
+        let end = up_to.min(at.saturating_add(STEP));
+        let (a, b) = (old.bytes(at, end)?, new.bytes(at, end)?);
+        let same = a.iter().zip(&b).take_while(|(a, b)| a == b).count() as u64;
+        at = at.saturating_add(same);
+        if at < end {
+            break;
+        }
+    }
+    Ok(at)
+}
+
+/// Where the bytes of a tail checksum end in a file, behind `from`: at a line's end, near the file's end.
+fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Result<Option<u64>> {
+    let len = file.len()?;
+    let start = from.max(tail.end / 2).max(len.saturating_sub(SEARCHED));
+    // The bytes before the first place, too.
+    let begin = start.saturating_sub(delivery::fingerprint::TAIL_LEN);
+    let bytes = file.bytes(begin, len)?;
+    let offset = |at: usize| begin.saturating_add(at as u64);
+    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at + 1).chain([bytes.len()]);
+    let mut found = None;
+    for at in ends.filter(|at| offset(*at) > start) {
+        let before = bytes.get(..at).unwrap_or_default();
+        if !tail.ends(before) {
+            continue;
+        }
+        // The whole block is better than its end alone.
+        if TailChecksum::new(tail.end, before).hash == tail.hash {
+            return Ok(Some(offset(at)));
+        }
+        found = found.or(Some(offset(at)));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delivery::files::{Content, Notice, Relation};
+
+    /// A folder with an input, and what a reader knows of it.
+    struct Fixture {
+        folder: tempfile::TempDir,
+        scanner: Scanner,
+        known: Known,
+    }
+
+    impl Fixture {
+        fn new(bytes: &[u8]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let scanner = Scanner::new(folder.path().join("input.txt"));
+            let fixture = Self { folder, scanner, known: Known::default() };
+            fixture.write("input.txt", bytes);
+            fixture
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, bytes: &[u8]) {
+            fs::write(self.path(name), bytes).unwrap();
+        }
+
+        fn rename(&self, from: &str, to: &str) {
+            fs::rename(self.path(from), self.path(to)).unwrap();
+        }
+
+        fn look(&mut self) -> Identified {
+            let identified = self.scanner.look(&self.known, &[]);
+            assert_eq!(identified.questions, []);
+            identified
+        }
+
+        fn current(&mut self) -> Option<Relation> {
+            self.look().current.found().map(|found| found.relation)
+        }
+
+        /// As if everything of a file were sent.
+        fn send(&mut self, name: &str) {
+            let file = DiskFile::open(&self.path(name)).unwrap();
+            let bytes = fs::read(self.path(name)).unwrap();
+            let path = fs::canonicalize(self.path(name)).unwrap().to_string_lossy().into_owned();
+            for content in &mut self.known.contents {
+                content.finished = true;
+            }
+            self.known.contents.push(Content {
+                file_id: self.known.contents.len() as u64 + 1,
+                fingerprint: Fingerprint::of(&bytes),
+                inode: Some(file.inode()),
+                created: file.created(),
+                path,
+                frontier: bytes.len() as u64,
+                tail: Some(TailChecksum::new(bytes.len() as u64, &bytes)),
+                seen_len: bytes.len() as u64,
+                ..Content::default()
+            });
+            self.known.neighbours = Some(self.look().neighbours);
+        }
+    }
+
+    fn lines(prefix: &str, count: usize) -> Vec<u8> {
+        (0..count).flat_map(|n| format!("{prefix} {n}\n").into_bytes()).collect()
+    }
+
+    #[test]
+    fn a_renamed_file_and_its_successor() {
+        let mut fixture = Fixture::new(&lines("first", 1000));
+        assert_eq!(fixture.current(), Some(Relation::New));
+        fixture.send("input.txt");
+        assert_eq!(fixture.current(), Some(Relation::Whole(1)));
+        fixture.rename("input.txt", "input.txt.1");
+        assert_eq!(fixture.current(), None);
+        fixture.write("input.txt", b"second\n");
+        let identified = fixture.look();
+        assert_eq!(identified.current.found().unwrap().relation, Relation::New);
+        let holder = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
+        assert!(holder.path().ends_with("input.txt.1"));
+        assert_eq!(identified.unseen, []);
+    }
+
+    #[test]
+    fn an_edit_that_keeps_length_and_times_is_seen() {
+        let mut fixture = Fixture::new(&lines("first", 1000));
+        fixture.send("input.txt");
+        assert_eq!(fixture.current(), Some(Relation::Whole(1)));
+        let mut bytes = lines("first", 1000);
+        bytes[3000..3010].fill(b'!');
+        fixture.write("input.txt", &bytes);
+        assert_eq!(fixture.current(), Some(Relation::Edited(1)));
+    }
+
+    #[test]
+    fn an_edited_file_continues_where_what_was_sent_ends() {
+        let mut fixture = Fixture::new(&lines("first", 1000));
+        fixture.send("input.txt");
+        let text = String::from_utf8(lines("first", 1000)).unwrap().replace("first 500\n", "");
+        fixture.write(".edited", format!("{text}more\n").as_bytes());
+        fixture.rename(".edited", "input.txt");
+        assert_eq!(fixture.current(), Some(Relation::Derived { from: 1, start: text.len() as u64 }));
+    }
+
+    #[test]
+    fn an_open_file_tells_where_another_one_differs() {
+        let first = lines("first", 1000);
+        let mut fixture = Fixture::new(&first);
+        fixture.send("input.txt");
+        let old = DiskFile::open(&fixture.path("input.txt")).unwrap();
+        let kept = lines("first", 700).len();
+        fixture.write(".older", &[&first[..kept], b"another line\n"].concat());
+        fixture.rename(".older", "input.txt");
+        let identified = fixture.scanner.look(&fixture.known, &[(1, &old)]);
+        let relation = identified.current.found().unwrap().relation;
+        assert_eq!(relation, Relation::Derived { from: 1, start: kept as u64 });
+        // It has no name any more, and can be read all the same.
+        let unlinked = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
+        assert_eq!(unlinked.bytes(0, 8).unwrap(), b"first 0\n");
+    }
+
+    #[test]
+    fn a_compressed_copy_of_a_missing_content_is_read() {
+        let first = lines("first", 20_000);
+        let mut fixture = Fixture::new(&first);
+        fixture.send("input.txt");
+        let all = [&first[..], b"rest\n"].concat();
+        fs::remove_file(fixture.path("input.txt")).unwrap();
+        fixture.write("input.txt.1.zst", &zstd::encode_all(&all[..], 1).unwrap());
+        fixture.write("input.txt.2.gz", b"not gzip");
+        fixture.write("input.txt", b"second\n");
+        let identified = fixture.look();
+        let holder = &identified.holders[&1][0];
+        assert_eq!((holder.relation, holder.len), (Relation::Whole(1), all.len() as u64));
+        let file = fixture.scanner.open(holder.key).unwrap();
+        assert_eq!(file.bytes(first.len() as u64, u64::from(u32::MAX)).unwrap(), b"rest\n");
+    }
+
+    #[test]
+    fn neighbours_and_outputs_are_left_alone() {
+        let mut fixture = Fixture::new(&lines("first", 100));
+        fixture.write("input.txt.5", b"older\n");
+        fixture.write("input-2.txt", b"another program\n");
+        assert!(
+            matches!(&fixture.look().notices[..], [Notice::LooksRotated { path, .. }] if path.ends_with("input.txt.5"))
+        );
+        fixture.send("input.txt");
+        fixture.write("input.txt.2", b"an output\n");
+        fixture.write("input.txt.2.journal", b"");
+        fixture.rename("input.txt", "input.txt.1");
+        fixture.write("input.txt", b"second\n");
+        let identified = fixture.look();
+        assert_eq!(identified.unseen, []);
+        fixture.write("input.txt.6", b"unseen\n");
+        assert_eq!(fixture.look().unseen.len(), 1);
+    }
+
+    #[test]
+    fn links_and_the_folders_they_lead_to() {
+        use std::os::unix::fs::symlink;
+        let mut fixture = Fixture::new(b"");
+        fs::remove_file(fixture.path("input.txt")).unwrap();
+        for (folder, bytes) in [("a", "first\n"), ("b", "second\n")] {
+            fs::create_dir(fixture.path(folder)).unwrap();
+            fixture.write(&format!("{folder}/app.log"), bytes.as_bytes());
+        }
+        symlink(fixture.path("a/app.log"), fixture.path("input.txt")).unwrap();
+        fixture.send("input.txt");
+        assert_eq!(fixture.current(), Some(Relation::Whole(1)));
+        fixture.rename("a/app.log", "a/app.log.1");
+        fixture.write("a/app.log.1", b"first\nrest\n");
+        symlink(fixture.path("b/app.log"), fixture.path("link")).unwrap();
+        fixture.rename("link", "input.txt");
+        let identified = fixture.look();
+        assert_eq!(identified.current.found().unwrap().relation, Relation::New);
+        assert!(identified.holders[&1][0].len == 11, "the old target is found where it was");
+        // A hard link is another name of the same file.
+        fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
+        assert_eq!(fixture.look().unseen, []);
+    }
+
+    #[test]
+    fn what_is_no_file_or_is_gone_stops_nothing() {
+        let mut fixture = Fixture::new(&lines("first", 100));
+        fixture.send("input.txt");
+        fs::create_dir(fixture.path("input.txt.3")).unwrap();
+        std::os::unix::fs::symlink("nowhere", fixture.path("input.txt.4")).unwrap();
+        assert_eq!(fixture.current(), Some(Relation::Whole(1)));
+        fs::remove_file(fixture.path("input.txt")).unwrap();
+        fs::create_dir(fixture.path("input.txt")).unwrap();
+        assert_eq!(fixture.look().current, delivery::files::Current::Unreadable("not a regular file".to_owned()));
+        fs::remove_dir_all(fixture.folder.path()).unwrap();
+        assert_eq!(fixture.look().current, delivery::files::Current::Missing);
+    }
+}

@@ -1,0 +1,273 @@
+//! Open files: plain ones, and compressed ones, which are unpacked while they are read.
+
+use delivery::files::Inode;
+use delivery::source_file::SourceFile;
+use flate2::bufread::MultiGzDecoder;
+use std::cell::RefCell;
+use std::fs::{File, Metadata};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many unpacked bytes are kept to read back a little: 512 KiB.
+const KEEP: usize = 512 << 10;
+/// How many bytes are unpacked at once.
+const BLOCK: usize = 64 << 10;
+/// A compressed file that unpacks to more than this is not read: 4 GiB.
+const MOST: u64 = 4 << 30;
+/// The largest window of a zstd file, as a power of two: 32 MiB.
+const ZSTD_WINDOW: u32 = 25;
+
+/// An open file. It stays the same file when its name goes to another one.
+#[derive(Debug)]
+pub(crate) struct DiskFile {
+    file: File,
+    path: PathBuf,
+    inode: Inode,
+    created: Option<i128>,
+    unpacked: Option<RefCell<Unpacked>>,
+}
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Gzip,
+    Zstd,
+}
+
+impl Format {
+    /// The format that a name tells.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "gz" => Some(Self::Gzip),
+            "zst" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) fn inode(metadata: &Metadata) -> Inode {
+    Inode { dev: metadata.dev(), ino: metadata.ino() }
+}
+
+/// Nanoseconds since the epoch.
+pub(crate) fn nanoseconds(time: SystemTime) -> i128 {
+    let nanoseconds = |d: std::time::Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
+    time.duration_since(UNIX_EPOCH).map_or_else(|before| -nanoseconds(before.duration()), nanoseconds)
+}
+
+impl DiskFile {
+    /// Opens a regular file.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        // A pipe would block in open, and has no positions.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let created = metadata.created().ok().map(nanoseconds);
+        Ok(Self { inode: inode(&metadata), created, path: path.to_owned(), file, unpacked: None })
+    }
+
+    /// Opens a compressed file, to read what it unpacks to.
+    pub(crate) fn open_compressed(path: &Path, format: Format) -> io::Result<Self> {
+        let mut opened = Self::open(path)?;
+        let file = opened.file.try_clone()?;
+        opened.unpacked =
+            Some(RefCell::new(Unpacked { file, format, decoder: None, at: 0, kept: Vec::new(), len: None }));
+        Ok(opened)
+    }
+
+    /// The same file, opened again.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let Self { path, inode, created, .. } = self;
+        let unpacked = match &self.unpacked {
+            Some(unpacked) => {
+                let format = unpacked.borrow().format;
+                let file = self.file.try_clone()?;
+                Some(RefCell::new(Unpacked { file, format, decoder: None, at: 0, kept: Vec::new(), len: None }))
+            }
+            None => None,
+        };
+        Ok(Self { file: self.file.try_clone()?, path: path.clone(), inode: *inode, created: *created, unpacked })
+    }
+
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+}
+
+impl SourceFile for DiskFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            let read = match &self.unpacked {
+                Some(unpacked) => unpacked.borrow_mut().read_at(buffer, offset),
+                None => self.file.read_at(buffer, offset),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        match &self.unpacked {
+            Some(unpacked) => unpacked.borrow_mut().len(),
+            None => Ok(self.file.metadata()?.len()),
+        }
+    }
+
+    fn inode(&self) -> Inode {
+        self.inode
+    }
+
+    fn path(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    fn created(&self) -> Option<i128> {
+        self.created
+    }
+
+    fn modified(&self) -> Option<i128> {
+        self.file.metadata().ok()?.modified().ok().map(nanoseconds)
+    }
+}
+
+/// What a compressed file unpacks to. It is read from the beginning to the end; reading back further
+/// than [`KEEP`] begins again.
+struct Unpacked {
+    file: File,
+    format: Format,
+    decoder: Option<Box<dyn Read>>,
+    /// Up to where it was unpacked.
+    at: u64,
+    /// The last bytes before that.
+    kept: Vec<u8>,
+    /// How long it is, once its end was seen.
+    len: Option<u64>,
+}
+
+impl std::fmt::Debug for Unpacked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unpacked").field("format", &self.format).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl Unpacked {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset < self.at.saturating_sub(self.kept.len() as u64) {
+            self.decoder = None;
+        }
+        while self.decoder.is_none() || offset >= self.at {
+            if self.advance()? == 0 {
+                return Ok(0);
+            }
+        }
+        let back = usize::try_from(self.at - offset).map_err(io::Error::other)?;
+        let bytes = self.kept.get(self.kept.len().saturating_sub(back)..).unwrap_or_default();
+        let n = bytes.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn len(&mut self) -> io::Result<u64> {
+        while self.len.is_none() {
+            self.advance()?;
+        }
+        Ok(self.len.unwrap_or(self.at))
+    }
+
+    /// Unpacks a further block; 0 at the end.
+    fn advance(&mut self) -> io::Result<usize> {
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => {
+                (self.at, self.kept) = (0, Vec::new());
+                let packed = BufReader::new(FromStart { file: self.file.try_clone()?, at: 0 });
+                none.insert(match self.format {
+                    Format::Gzip => Box::new(MultiGzDecoder::new(packed)),
+                    Format::Zstd => {
+                        let mut decoder = zstd::Decoder::with_buffer(packed)?;
+                        decoder.window_log_max(ZSTD_WINDOW)?;
+                        Box::new(decoder)
+                    }
+                })
+            }
+        };
+        if self.at > MOST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "unpacks to more than 4 GiB"));
+        }
+        if self.kept.len() >= 2 * KEEP {
+            self.kept.drain(..KEEP);
+        }
+        let before = self.kept.len();
+        self.kept.resize(before + BLOCK, 0);
+        let read = decoder.read(self.kept.get_mut(before..).unwrap_or_default());
+        let n = *read.as_ref().unwrap_or(&0);
+        self.kept.truncate(before + n);
+        self.at += n as u64;
+        if read.is_ok() && n == 0 {
+            self.len = Some(self.at);
+        }
+        read
+    }
+}
+
+/// A file from its beginning on, with a position of its own.
+struct FromStart {
+    file: File,
+    at: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn compressed_files_are_read_at_any_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let text: Vec<u8> = (0..150_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        let (first, second) = text.split_at(text.len() / 3);
+        let gzip = folder.path().join("input.txt.1.gz");
+        let mut bytes = Vec::new();
+        // Two members, as `cat a.gz b.gz` makes.
+        for part in [first, second] {
+            let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
+            encoder.write_all(part).unwrap();
+            encoder.finish().unwrap();
+        }
+        std::fs::write(&gzip, &bytes).unwrap();
+        let zstd = folder.path().join("input.txt.1.zst");
+        std::fs::write(&zstd, zstd::encode_all(&text[..], 1).unwrap()).unwrap();
+        for path in [&gzip, &zstd] {
+            let file = DiskFile::open_compressed(path, Format::of(path).unwrap()).unwrap();
+            for at in [0, 100, 1_500_000, 1_499_000, 5, text.len() - 10] {
+                let end = (at + 1000).min(text.len());
+                assert_eq!(file.bytes(at as u64, at as u64 + 1000).unwrap(), &text[at..end], "{at}");
+            }
+            assert_eq!(file.len().unwrap(), text.len() as u64);
+            assert_eq!(file.try_clone().unwrap().bytes(0, 5).unwrap(), b"line ");
+        }
+        std::fs::write(&gzip, &bytes[..bytes.len() / 2]).unwrap();
+        let torn = DiskFile::open_compressed(&gzip, Format::Gzip).unwrap();
+        assert!(torn.len().is_err());
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(DiskFile::open(folder.path()).unwrap_err().to_string(), "not a regular file");
+    }
+}
