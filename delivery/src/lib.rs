@@ -14,8 +14,9 @@
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
 //! | [`journal`] | the writer's commit journal: its format and its recovery |
-//! | [`source`] | generations, identity of a content, the source record |
-//! | [`resume`] | where a reader goes on |
+//! | [`manifest`] | the contents of a source and their generations; the source record |
+//! | [`source_file`], [`read_buffer`], [`line_reader`] | an open input file, its bytes at hand, the pieces that one partition sends |
+//! | [`producer`] | the producing side: locating, beginning, streaming, waiting, rotating, resuming |
 //!
 //! Both services and the tests use these rules, so that neither side can have a rule of its own.
 
@@ -23,10 +24,12 @@ pub mod entry;
 pub mod files;
 pub mod fingerprint;
 pub mod journal;
+pub mod line_reader;
+pub mod manifest;
 pub mod partition;
+pub mod producer;
 pub mod ranges;
-pub mod resume;
-pub mod source;
+pub mod read_buffer;
 pub mod source_file;
 pub mod split;
 
@@ -36,4 +39,11 @@ pub mod split;
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// The former name of [`manifest`].
+pub mod source {
+    pub use crate::manifest::*;
+    /// The former name of [`Manifest`].
+    pub type Lineage = Manifest;
 }

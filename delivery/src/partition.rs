@@ -38,16 +38,32 @@ const fn start_of(block: u64) -> u64 {
 pub struct Partition {
     index: u32,
     count: u32,
+    /// How many times smaller its blocks are than in production: 1, except in simulations.
+    scale: u64,
 }
 
 impl Partition {
     /// The only one: all of the source.
-    pub const WHOLE: Self = Self { index: 0, count: 1 };
+    pub const WHOLE: Self = Self { index: 0, count: 1, scale: 1 };
 
     /// Number `index` of `count`. `None` unless `index < count` and `count` is at most [`MAX`].
     #[must_use]
     pub const fn new(index: u32, count: u32) -> Option<Self> {
-        if index < count && count <= MAX { Some(Self { index, count }) } else { None }
+        if index < count && count <= MAX { Some(Self { index, count, scale: 1 }) } else { None }
+    }
+
+    /// The same with blocks that are so many times smaller, for simulations of small files. At least 1.
+    #[must_use]
+    pub const fn with_scale(self, scale: u64) -> Self {
+        Self { scale: if scale == 0 { 1 } else { scale }, ..self }
+    }
+
+    const fn block_of(self, offset: u64) -> u64 {
+        block_of(offset.saturating_mul(self.scale))
+    }
+
+    const fn start_of(self, block: u64) -> u64 {
+        start_of(block) / self.scale
     }
 
     /// All `count` of them.
@@ -89,7 +105,7 @@ impl Partition {
     /// Whether a line that begins at this offset belongs to it.
     #[must_use]
     pub const fn owns(self, offset: u64) -> bool {
-        self.is_whole() || block_of(offset) % self.count as u64 == self.index as u64
+        self.is_whole() || self.block_of(offset) % self.count as u64 == self.index as u64
     }
 
     /// Lines that begin at `offset`, or behind it and before what this answers, belong to it; `offset` when none does.
@@ -98,7 +114,7 @@ impl Partition {
         if self.is_whole() {
             u64::MAX
         } else if self.owns(offset) {
-            start_of(block_of(offset) + 1)
+            self.start_of(self.block_of(offset) + 1)
         } else {
             offset
         }
@@ -110,8 +126,8 @@ impl Partition {
         if self.owns(offset) {
             return offset;
         }
-        let (block, count, index) = (block_of(offset), self.count as u64, self.index as u64);
-        start_of(block + (index + count - block % count) % count)
+        let (block, count, index) = (self.block_of(offset), self.count as u64, self.index as u64);
+        self.start_of(block + (index + count - block % count) % count)
     }
 
     /// The parts of `span` that lie in its blocks. A line that reaches from one block into another one's counts where its bytes lie, not where it

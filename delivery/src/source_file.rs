@@ -26,6 +26,11 @@ pub trait SourceFile {
     /// The path that it was opened at, for messages.
     fn path(&self) -> String;
 
+    /// The path with links resolved, when it was opened.
+    fn real_path(&self) -> Option<String> {
+        None
+    }
+
     /// When it was created: nanoseconds since the epoch on the file system's clock, if that tells.
     fn created(&self) -> Option<i128> {
         None

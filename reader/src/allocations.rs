@@ -1,7 +1,7 @@
 //! What the reader allocates: nothing a line, and little a batch.
 
 use crate::args::Cli;
-use crate::{follow, telemetry};
+use crate::{driver, telemetry};
 use clap::Parser as _;
 use e2e::{Persistence, RedisServer};
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ fn allocations(framing: &str) -> u64 {
     };
     let service = args.service.clone();
     let counted = allocation_counter::measure(|| {
-        let code = service::run(about, &service, async move |context| follow::run(args, context).await);
+        let code = service::run(about, &service, async move |context| driver::run(args, context).await);
         assert_eq!(code, ExitCode::SUCCESS);
     });
     assert!(redis.call(&["XLEN", "line_stream"]).int() > 0);

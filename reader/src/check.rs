@@ -1,16 +1,26 @@
 //! `reader check`: whether the configuration can work, without moving a line.
 
 use crate::args::ReaderArgs;
-use crate::content::Content;
+use crate::directory::InputDirectory;
+use crate::driver;
+use crate::source_file::DiskFile;
 use crate::state::StateFile;
-use delivery::source::{Lineage, record_key};
+use delivery::files::{Identified, Inode, Known};
+use delivery::fingerprint::Fingerprint;
+use delivery::manifest::{Manifest, record_key};
+use delivery::partition::Partition;
+use delivery::producer::{Directory, Producer, Stored, Trouble};
+use delivery::source_file::SourceFile as _;
+use resp::streams::XInfoGroups;
 use resp::{Connection, cmd};
 use service::args::ServiceArgs;
 use service::checks::{self, Checks, Commands, Found};
-use service::words;
+use service::source_record::RecordFault;
+use service::{SourceRecord, words};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
     checks::run("reader", &args.service, async |checks, mut streams, mut base| {
@@ -18,22 +28,23 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
             Ok(input) => input,
             Err(error) => return checks.wrong(format!("--input {}: {error}", args.input.display()), "name a file"),
         };
-        let content = open(checks, &input);
+        open(checks, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
         checks.folder("--state-dir", folder);
         let mut needed = Vec::new();
         for Found { partition, key, connection } in &mut streams {
             let state = StateFile::new(folder, &input, &args.service.stream, *partition);
-            let known = known(checks, &state, args);
+            known(checks, &state, args);
             let Some(connection) = connection else { continue };
-            source(checks, connection, key, &input, content.as_ref(), &known).await;
+            source(checks, connection, args, &input, folder, (*partition, key)).await;
+            backlog(checks, connection, key, args.max_backlog).await;
             needed.push(commands(connection, key));
         }
         if let Some(connection) = &mut base {
             let record = record_key(&args.service.stream);
             let commands = vec![
                 cmd("HGETALL").arg(&record),
-                cmd("HSETNX").arg(&record).arg("partitions").arg(""),
+                cmd("HSET").arg(&record).arg("partitions").arg(""),
                 cmd("HDEL").arg(&record).arg("partitions"),
                 cmd("TIME"),
             ];
@@ -46,7 +57,7 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
 }
 
 /// What the state file holds.
-fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) -> Lineage {
+fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) {
     if let Ok(Some((begun, file))) = state.other_number() {
         let ServiceArgs { stream, partitions, .. } = &args.service;
         checks.wrong(
@@ -58,16 +69,85 @@ fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) -> Lineage {
         );
     }
     match state.load() {
-        Ok((lineage, None)) => return lineage,
-        Ok((_, Some(complaint))) => checks.note(
-            format!("--state-dir: {} cannot be understood: {complaint}", state.path().display()),
-            "Redis' record is used; the file is written anew when the next content begins",
+        Ok(Stored::Missing | Stored::Manifest(_)) => {}
+        Ok(Stored::Unreadable(why)) => checks.note(
+            format!("--state-dir: cannot read {}: {why}", state.path().display()),
+            "the source record in Redis is used if there is one, and the file is written again",
         ),
         Err(error) => {
             checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), words::io(&error));
         }
     }
-    Lineage::default()
+}
+
+/// Decides as the reader does at its start, and changes nothing.
+#[derive(Debug)]
+struct DryRun(InputDirectory);
+
+impl Directory for DryRun {
+    type File = DiskFile;
+
+    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        self.0.look(known, open, now)
+    }
+
+    fn open(&mut self, key: usize) -> io::Result<DiskFile> {
+        self.0.open(key)
+    }
+
+    fn prints(&self, key: usize) -> Option<Fingerprint> {
+        self.0.prints(key)
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        self.0.input()
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        self.0.load()
+    }
+
+    fn store(&mut self, _: &Manifest) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether the stream carries this file, and whether the reader could go on with it.
+async fn source(
+    checks: &mut Checks,
+    connection: &mut Connection,
+    args: &ReaderArgs,
+    input: &Path,
+    state_dir: &Path,
+    (partition, key): (Partition, &str),
+) {
+    let record = SourceRecord::of(key);
+    let (options, directory) = driver::producer_parts(args, input, state_dir, partition, key);
+    let observed = match record.observe(connection, None).await {
+        Ok((observed, ..)) => observed,
+        Err(RecordFault::Redis(error)) => {
+            return checks.wrong(format!("source: reading {}: {error}", record.key), words::redis(error.kind()));
+        }
+        Err(RecordFault::Unreadable(error)) => {
+            let advice = "remove what is not the reader's from this key, or choose another --stream";
+            return checks.wrong(format!("source: {}: {error}", record.key), advice);
+        }
+    };
+    match Producer::new(options, DryRun(directory)).observed(observed, None) {
+        Err(Trouble::Refused(why)) => checks.wrong(format!("source: {why}"), "the reader would end with exit code 2"),
+        _ => checks.ok(format!("source: stream {key} carries this file, or nothing yet")),
+    }
+}
+
+/// Whether a group holds up the stream.
+async fn backlog(checks: &mut Checks, connection: &mut Connection, key: &str, bound: u64) {
+    let Ok(info) = connection.send(&resp::streams::XInfoStream::new(key)).await else { return };
+    let groups = connection.send(&XInfoGroups::new(key)).await.unwrap_or_default();
+    if bound > 0 && info.length >= bound {
+        let stream = service::source_record::state(&info);
+        let why = crate::report::full(key, "", &stream, bound, &groups);
+        checks.wrong(format!("--max-backlog: {why}"), "the reader waits until the stream has room");
+    }
 }
 
 /// What the reader asks of Redis where a stream is.
@@ -82,64 +162,21 @@ fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
         cmd("HGETALL").arg(&key),
         cmd("HMGET").arg(&key).arg("guard"),
         cmd("HSET").arg(&key).arg("guard").arg(""),
-        cmd("HSETNX").arg(&key).arg("guard").arg(""),
         cmd("HDEL").arg(&key).arg("guard"),
         cmd("TIME"),
     ];
     Commands { connection, watched: key, commands }
 }
 
-fn open(checks: &mut Checks, input: &Path) -> Option<Content> {
-    match Content::open(input).and_then(|content| content.bytes(0, 1).map(|_| content)) {
-        Ok(content) => {
-            checks.ok(format!("--input: {} can be read, {} bytes", input.display(), content.len().unwrap_or(0)));
-            Some(content)
+fn open(checks: &mut Checks, input: &Path) {
+    match DiskFile::open(input).and_then(|file| file.bytes(0, 1).map(|_| file)) {
+        Ok(file) => {
+            let len = file.len().unwrap_or(0);
+            checks.ok(format!("--input: {} can be read, {len} bytes", input.display()));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && input.parent().is_some_and(Path::is_dir) => {
             checks.note(format!("--input: {} does not exist yet", input.display()), "the reader waits for it");
-            None
         }
-        Err(error) => {
-            checks.wrong(format!("--input: reading {}: {error}", input.display()), words::io(&error));
-            None
-        }
-    }
-}
-
-/// Whether what the stream carries is this file.
-async fn source(
-    checks: &mut Checks,
-    connection: &mut Connection,
-    stream: &str,
-    input: &Path,
-    content: Option<&Content>,
-    known: &Lineage,
-) {
-    let key = record_key(stream);
-    let reply = match connection.send(&cmd("HGETALL").arg(&key)).await {
-        Ok(reply) => reply,
-        Err(error) => return checks.wrong(format!("source: reading {key}: {error}"), words::redis(error.kind())),
-    };
-    let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
-    let lineage = match Lineage::from_fields(pairs) {
-        Ok(lineage) => lineage,
-        Err(error) => {
-            let advice = "remove what is not the reader's from this key, or choose another --stream";
-            return checks.wrong(format!("source: {key}: {error}"), advice);
-        }
-    };
-    let path = input.to_string_lossy();
-    let is_ours = lineage.is_empty()
-        || lineage.shares(known)
-        || lineage.iter().any(|generation| generation.path == path)
-        || content.is_some_and(|content| lineage.iter().any(|known| content.has_head_of(known).unwrap_or(false)));
-    if is_ours {
-        checks.ok(format!("source: stream {stream} carries this file, or nothing yet"));
-    } else {
-        let other = lineage.last().map(|generation| generation.path.clone()).unwrap_or_default();
-        checks.wrong(
-            format!("source: stream {stream} already carries another file, {other}"),
-            "choose another --stream, or that --input",
-        );
+        Err(error) => checks.wrong(format!("--input: reading {}: {error}", input.display()), words::io(&error)),
     }
 }

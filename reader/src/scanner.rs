@@ -15,7 +15,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// How many folders are listed at most.
 const FOLDERS: usize = 8;
@@ -34,7 +34,6 @@ pub(crate) struct Scanner {
     files: Vec<Seen>,
     measured: HashMap<Inode, Measured>,
     watch: Watch,
-    started: Instant,
 }
 
 /// A file of the latest scan.
@@ -84,8 +83,8 @@ struct Candidate {
 impl Scanner {
     /// `input` is absolute; its last part may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
-        let (watch, started) = (Watch::default(), Instant::now());
-        Self { input, files: Vec::new(), measured: HashMap::new(), watch, started }
+        let watch = Watch::default();
+        Self { input, files: Vec::new(), measured: HashMap::new(), watch }
     }
 
     pub(crate) fn input(&self) -> &Path {
@@ -93,10 +92,9 @@ impl Scanner {
     }
 
     /// Tells which file holds which content. `open`: files that are open already, by file ID.
-    pub(crate) fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)]) -> Identified {
+    pub(crate) fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         let mut snapshot = self.scan(known, open);
         let mut watch = std::mem::take(&mut self.watch);
-        let now = self.started.elapsed();
         let identified = files::look(&mut snapshot, known, &mut watch, now, |question, snapshot| {
             self.answer(question, snapshot, known, open);
         });
@@ -524,7 +522,7 @@ mod tests {
         }
 
         fn look(&mut self) -> Identified {
-            let identified = self.scanner.look(&self.known, &[]);
+            let identified = self.scanner.look(&self.known, &[], Duration::from_secs(1));
             assert_eq!(identified.questions, []);
             identified
         }
@@ -606,7 +604,7 @@ mod tests {
         let kept = lines("first", 700).len();
         fixture.write(".older", &[&first[..kept], b"another line\n"].concat());
         fixture.rename(".older", "input.txt");
-        let identified = fixture.scanner.look(&fixture.known, &[(1, &old)]);
+        let identified = fixture.scanner.look(&fixture.known, &[(1, &old)], Duration::from_secs(1));
         let relation = identified.current.found().unwrap().relation;
         assert_eq!(relation, Relation::Derived { from: 1, start: kept as u64 });
         // It has no name any more, and can be read all the same.

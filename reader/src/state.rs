@@ -1,17 +1,29 @@
-//! The small file with the input's identity: the source's lineage, for a Redis that lost it.
+//! The state file: the manifest of the source, for a Redis that lost it.
 
 use delivery::partition::Partition;
-use delivery::source::{Generation, Lineage};
+use delivery::files::Neighbour;
+use delivery::fingerprint::Fingerprint;
+use delivery::manifest::{Generation, Guard, Manifest};
+use delivery::producer::Stored;
 use serde::{Deserialize, Serialize};
+use service::Failure;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The version of the format. Older ones have no version, and are read.
+const VERSION: u32 = 1;
+/// A temporary file that is older was left by a reader that was killed.
+const LEFT: Duration = Duration::from_secs(600);
 
 /// The state file. It is rewritten only when a generation begins or ends.
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
+    stream: String,
     partitions: u32,
     /// The file of a source with one partition.
     alone: PathBuf,
@@ -21,13 +33,30 @@ pub(crate) struct StateFile {
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
+    #[serde(default = "one")]
+    version: u32,
     stream: String,
     #[serde(default = "one")]
     partitions: u32,
     generations: Vec<Generation>,
+    #[serde(default)]
+    prints: BTreeMap<u64, Fingerprint>,
+    #[serde(default)]
+    guard: Option<Guard>,
+    #[serde(default)]
+    began: Option<i64>,
+    #[serde(default)]
+    neighbours: Option<Vec<Neighbour>>,
 }
 
-/// A source that says nothing of partitions.
+/// Only the version, which is read first: a newer format may have anything else.
+#[derive(Debug, Deserialize)]
+struct Version {
+    #[serde(default = "one")]
+    version: u32,
+}
+
+/// What a file says that says nothing of it.
 const fn one() -> u32 {
     1
 }
@@ -53,7 +82,7 @@ impl StateFile {
             true => alone.clone(),
             false => shared.join(format!("{}.json", partition.index())),
         };
-        Self { path, partitions: partition.count(), alone, shared }
+        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -76,30 +105,39 @@ impl StateFile {
         Ok(begun.filter(|(begun, _)| *begun != self.partitions))
     }
 
-    /// What the file holds; an empty lineage when it does not exist. A file that cannot be understood (cut by a power loss) counts as
-    /// empty too, and the answer says so: Redis has the same records.
-    pub(crate) fn load(&self) -> io::Result<(Lineage, Option<String>)> {
+    /// What the file holds.
+    pub(crate) fn load(&self) -> io::Result<Stored> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Lineage::default(), None)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::Missing),
             Err(error) => return Err(error),
         };
-        let mut lineage = Lineage::default();
-        match serde_json::from_slice::<State>(&bytes) {
-            Ok(state) => {
-                state.generations.into_iter().for_each(|g| lineage.insert(g));
-                Ok((lineage, None))
-            }
-            Err(error) => Ok((lineage, Some(error.to_string()))),
+        if let Ok(Version { version }) = serde_json::from_slice(&bytes)
+            && version > VERSION
+        {
+            return Ok(Stored::Unreadable(format!("its format {version} is newer than {VERSION}, the newest known one")));
         }
+        let State { generations, prints, guard, began, neighbours, .. } = match serde_json::from_slice(&bytes) {
+            Ok(state) => state,
+            Err(error) => return Ok(Stored::Unreadable(error.to_string())),
+        };
+        let mut manifest = Manifest::default();
+        (manifest.prints, manifest.guard, manifest.began, manifest.neighbours) = (prints, guard, began, neighbours);
+        generations.into_iter().for_each(|generation| manifest.insert(generation));
+        Ok(Stored::Manifest(Box::new(manifest)))
     }
 
     /// Replaces what the file holds, so that a crash leaves the old or the new.
-    pub(crate) fn store(&self, stream: &str, lineage: &Lineage) -> io::Result<()> {
+    pub(crate) fn store(&self, manifest: &Manifest) -> io::Result<()> {
         let state = State {
-            stream: stream.to_owned(),
+            version: VERSION,
+            stream: self.stream.clone(),
             partitions: self.partitions,
-            generations: lineage.iter().cloned().collect(),
+            generations: manifest.iter().cloned().collect(),
+            prints: manifest.prints.clone(),
+            guard: manifest.guard.clone(),
+            began: manifest.began,
+            neighbours: manifest.neighbours.clone(),
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
@@ -110,14 +148,69 @@ impl StateFile {
         {
             return Err(error);
         }
-        // Two readers on one file may write at once: each has a file of its own until the rename.
-        let temporary = self.path.with_extension(format!("json.{}", std::process::id()));
-        let mut file = File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
+        let (temporary, mut file) = create_unique(&self.path)?;
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| fs::rename(&temporary, &self.path)) {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
+
+    /// Refuses a state folder that cannot be written to, and removes what killed readers left in it.
+    pub(crate) fn check_folder(folder: &Path, is_named: bool) -> Result<(), Failure> {
+        let probe = create_unique(&folder.join(".reader-probe"));
+        let tried = probe.and_then(|(path, _)| {
+            let now = fs::metadata(&path)?.modified()?;
+            fs::remove_file(&path)?;
+            remove_left(folder, now)
+        });
+        match tried {
+            // The input's folder may come with the input.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => Ok(()),
+            Err(error) => Err(Failure::config(format!(
+                "--state-dir {}: {error}; allowed: a folder that can be written to",
+                folder.display()
+            ))),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// The end of the name of every temporary file.
+const TEMPORARY: &str = ".reader-tmp";
+
+/// Creates a file that no other reader uses: process IDs are the same in every container.
+fn create_unique(beside: &Path) -> io::Result<(PathBuf, File)> {
+    let nanos = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    for _ in 0..100 {
+        let mut name = beside.as_os_str().to_owned();
+        name.push(format!(".{}-{}{TEMPORARY}", std::process::id(), nanos()));
+        let path = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            Ok(file) => return Ok((path, file)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Removes old temporary files. `now` is the time on the folder's file system.
+fn remove_left(folder: &Path, now: SystemTime) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
+        let is_old = || {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age >= LEFT))
+        };
+        if is_temporary && is_old() {
+            // Another reader may have removed it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -128,22 +221,25 @@ mod tests {
     fn what_was_stored_is_loaded_and_garbage_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::new(folder.path(), Path::new("/data/input.txt"), "line_stream:{0}", Partition::WHOLE);
-        assert_eq!(file.load().unwrap().0, Lineage::default());
-        let mut lineage = Lineage::default();
-        lineage.insert(Generation {
+        assert_eq!(file.load().unwrap(), Stored::Missing);
+        let mut manifest = Manifest::default();
+        manifest.insert(Generation {
             generation: 5,
             root: 5,
             start: 0,
             previous_end: Some(9),
             previous_guard: None,
+            resumes: None,
             path: "/data/input.txt".into(),
             dev: 1,
             ino: 2,
+            created: None,
+            real_path: None,
             head_len: 3,
             head_hash: u64::MAX,
         });
-        file.store("line_stream:{0}", &lineage).unwrap();
-        assert_eq!(file.load().unwrap(), (lineage, None));
+        file.store(&manifest).unwrap();
+        assert_eq!(file.load().unwrap(), Stored::Manifest(Box::new(manifest)));
         let of = |index, count| {
             let partition = Partition::new(index, count).unwrap();
             StateFile::new(folder.path(), Path::new("/data/input.txt"), "line_stream:{0}", partition)
@@ -152,11 +248,16 @@ mod tests {
         assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), Some(1));
         fs::write(file.path(), [0; 40]).unwrap();
         assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None, "nothing is known");
-        of(2, 3).store("line_stream:{0}", &Lineage::default()).unwrap();
+        of(2, 3).store(&Manifest::default()).unwrap();
         assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None);
         assert_eq!(of(0, 4).other_number().unwrap().map(|(begun, _)| begun), Some(3));
         assert_eq!(file.other_number().unwrap().map(|(begun, _)| begun), Some(3));
-        let (lineage, complaint) = file.load().unwrap();
-        assert!(lineage.is_empty() && complaint.is_some());
+        assert!(matches!(file.load().unwrap(), Stored::Unreadable(_)));
+        fs::write(file.path(), r#"{"version": 2, "anything": 7}"#).unwrap();
+        assert!(matches!(file.load().unwrap(), Stored::Unreadable(why) if why.contains("newer")));
+        // As readers before the version was written had it.
+        let old = r#"{"stream":"S","generations":[{"generation":5,"root":5,"start":0,"previous_end":null,"path":"/in","dev":1,"ino":2,"head_len":3,"head_hash":4}]}"#;
+        fs::write(file.path(), old).unwrap();
+        assert!(matches!(file.load().unwrap(), Stored::Manifest(manifest) if manifest.len() == 1));
     }
 }

@@ -52,14 +52,12 @@ impl Totals {
     /// The stream holds so many entries. All count.
     pub(crate) fn stream_len(&self, entries: u64) {
         self.tell(|told| told.stream_len = entries);
-        let sum: u64 = self.all.borrow().values().map(|told| told.stream_len).sum();
-        gauge!(STREAM_LENGTH).set(sum as f64);
+        gauge!(STREAM_LENGTH).set(self.sum() as f64);
     }
 
-    /// What these streams have left of a bound on all of them.
-    pub(crate) fn left_of(&self, bound: u64) -> u64 {
-        let sum: u64 = self.all.borrow().values().map(|told| told.stream_len).sum();
-        bound.saturating_sub(sum)
+    /// The entries of all streams together.
+    pub(crate) fn sum(&self) -> u64 {
+        self.all.borrow().values().map(|told| told.stream_len).sum()
     }
 
     /// The reader waits for room in the stream, or does not. Any partition counts.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use delivery::partition::Partition;
-use delivery::source::{begun_with, record_key};
+use delivery::manifest::{begun_with, record_key};
 use indicatif::HumanBytes;
 use resp::{Cmd, Connection, ErrorKind, cmd};
 

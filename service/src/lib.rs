@@ -30,6 +30,7 @@
 //! | `history.rs` | the last minutes, and a summary a minute |
 //! | `trend.rs` | where the backlog goes |
 //! | `server.rs` | what the Redis server says of itself |
+//! | `source_record.rs` | the source record in Redis |
 //! | `streams.rs` | the streams that a source is spread over |
 
 pub mod args;
@@ -52,6 +53,7 @@ mod run;
 mod server;
 mod shutdown;
 mod signals;
+pub mod source_record;
 mod status;
 mod streams;
 mod trend;
@@ -64,8 +66,9 @@ pub use history::Series;
 pub use logs::LogFormat;
 pub use redact::redact;
 pub use run::{About, Context, run};
-pub use server::{ServerState, ServerWatch};
+pub use server::{OwnConnection, ServerState, ServerWatch};
 pub use shutdown::Shutdown;
+pub use source_record::SourceRecord;
 pub use streams::Stream;
 
 /// The version with the commit and the target that it was built from and for, as `--version` shows it.

@@ -1,10 +1,11 @@
 //! What the Redis server says of itself, and who reads the stream: asked now and then, on a connection that is there already.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use resp::streams::{ConsumerInfo, XInfoConsumers, XInfoGroups};
-use resp::{Connection, Error, cmd};
+use resp::{Config, Connection, Error, cmd};
 
 use crate::health::{Health, Member};
 
@@ -105,9 +106,10 @@ impl ServerWatch {
         self
     }
 
-    /// A connection begins, on which nothing was asked.
-    pub fn begin(&mut self) {
-        self.asked = false;
+    /// Asks on a connection of its own.
+    #[must_use]
+    pub fn over(self, config: Config) -> OwnConnection {
+        OwnConnection { watch: self, config }
     }
 
     /// Puts the questions on the wire when it is time. Not between `MULTI` and `EXEC`.
@@ -162,6 +164,32 @@ impl ServerWatch {
             self.due = Instant::now();
         }
         Ok(())
+    }
+}
+
+/// A [`ServerWatch`] with a connection of its own, so that the work's connections carry nothing but work.
+#[derive(Debug)]
+pub struct OwnConnection {
+    watch: ServerWatch,
+    config: Config,
+}
+
+impl OwnConnection {
+    /// Asks until it is dropped. A server that is away is asked again; whoever works with it reports that.
+    pub async fn run(mut self) -> Infallible {
+        loop {
+            if let Ok(mut connection) = Connection::connect(&self.config).await {
+                self.watch.asked = false;
+                while self.ask_once(&mut connection).await.is_ok() {}
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn ask_once(&mut self, connection: &mut Connection) -> Result<(), Error> {
+        tokio::time::sleep_until(self.watch.due.into()).await;
+        self.watch.ask(connection);
+        self.watch.hear(connection).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! File events: they make the reader look at once; without them it looks every [`TICK`].
+//! File events make the reader look at once; without them it looks every [`TICK`].
 
 use log::debug;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -35,14 +35,14 @@ impl Events {
         Self { listeners, watcher: Rc::new(RefCell::new(watcher)) }
     }
 
-    /// Wakes one reader.
-    pub(crate) fn wake(&self) -> Wake {
+    /// Wakes one partition.
+    pub(crate) fn watch(&self) -> Watch {
         let notify = Arc::new(Notify::new());
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&notify));
-        Wake { notify, events: self.clone() }
+        Watch { notify, events: self.clone() }
     }
 
-    fn watch(&self, path: &Path) {
+    fn follow(&self, path: &Path) {
         let mut watcher = self.watcher.borrow_mut();
         let Some(watcher) = watcher.as_mut() else { return };
         // Another file may lie there since it was watched for somebody else. That it was not watched is no error.
@@ -55,15 +55,15 @@ impl Events {
 
 /// Wakes a reader when a file changes.
 #[derive(Debug)]
-pub(crate) struct Wake {
+pub(crate) struct Watch {
     notify: Arc<Notify>,
     events: Events,
 }
 
-impl Wake {
+impl Watch {
     /// Watches the file that this path leads to now.
-    pub(crate) fn watch(&self, path: &Path) {
-        self.events.watch(path);
+    pub(crate) fn follow(&self, path: &Path) {
+        self.events.follow(path);
         // What happened before the watch began was not seen.
         self.notify.notify_one();
     }

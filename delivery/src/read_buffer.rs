@@ -1,20 +1,19 @@
-//! The bytes at hand, read in large blocks.
+//! The read buffer: the bytes of a file that were read and not yet taken, read in large blocks.
 
-use crate::content::Content;
-use delivery::source::GUARD_LEN;
+use crate::manifest::GUARD_LEN;
+use crate::source_file::SourceFile;
 use std::io;
 
 /// How many bytes are read at once: 256 KiB.
-const BLOCK: usize = 256 << 10;
-/// A buffer that a long line made larger than this is given back when the line is gone: 1 MiB.
-const KEEP: usize = 1 << 20;
-
+pub const BLOCK: usize = 256 << 10;
 /// How many bytes are read again with the next block.
 const OVERLAP: usize = 64;
 
-/// A window on a content: the bytes that were read and not yet taken, and the last few that were taken.
+/// The bytes of a file that were read and not yet taken, and the last few that were taken.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub struct ReadBuffer {
+    /// How many bytes are read at once.
+    block: usize,
     /// History, then bytes to take, then room.
     buffer: Vec<u8>,
     /// Where the bytes to take begin.
@@ -25,66 +24,79 @@ pub(crate) struct Window {
     offset: u64,
 }
 
-impl Window {
-    /// A window that begins at an offset.
-    pub(crate) fn open(content: &Content, offset: u64) -> io::Result<Self> {
-        let mut buffer = content.bytes(offset.saturating_sub(GUARD_LEN as u64), offset)?;
+impl ReadBuffer {
+    /// A buffer that begins at an offset.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn open(file: &impl SourceFile, block: usize, offset: u64) -> io::Result<Self> {
+        let mut buffer = file.bytes(offset.saturating_sub(GUARD_LEN as u64), offset)?;
         let taken = buffer.len();
-        buffer.resize(BLOCK, 0);
-        Ok(Self { buffer, taken, filled: taken, offset })
+        buffer.resize(taken + block, 0);
+        Ok(Self { block, buffer, taken, filled: taken, offset })
     }
 
     /// The bytes to take.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.taken..self.filled]
     }
 
     /// The last bytes before the offset, at most [`GUARD_LEN`].
-    pub(crate) fn history(&self) -> &[u8] {
+    #[must_use]
+    pub fn history(&self) -> &[u8] {
         &self.buffer[self.taken.saturating_sub(GUARD_LEN)..self.taken]
     }
 
     /// The offset in the content of the first byte to take.
-    pub(crate) const fn offset(&self) -> u64 {
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
         self.offset
     }
 
     /// Takes bytes.
-    pub(crate) fn take(&mut self, bytes: u64) {
+    pub fn take(&mut self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.filled - self.taken);
         self.taken += bytes;
         self.offset += bytes as u64;
     }
 
     /// Whether the bytes around the offset, and the last that were read, are still those of the file.
-    pub(crate) fn unchanged(&self, content: &Content) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn unchanged(&self, file: &impl SourceFile) -> io::Result<bool> {
         let around = self.taken - self.history().len()..self.filled.min(self.taken + GUARD_LEN);
         let last = self.filled.saturating_sub(OVERLAP)..self.filled;
         for range in [around, last] {
             let start = self.offset + range.start as u64 - self.taken as u64;
             let read = &self.buffer[range];
-            if content.bytes(start, start + read.len() as u64)? != read {
+            if file.bytes(start, start + read.len() as u64)? != read {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Reads more; 0 at the end of the file, and when the file is not the one any more of which the bytes before were read.
-    pub(crate) fn fill(&mut self, content: &Content) -> io::Result<usize> {
+    /// Reads more; 0 at the end of the file, and when the bytes before are not those any more that were read.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn fill(&mut self, file: &impl SourceFile) -> io::Result<usize> {
         let history = self.taken.min(GUARD_LEN);
         let pending = self.filled - self.taken;
-        if self.buffer.len() - self.filled < BLOCK {
+        if self.buffer.len() - self.filled < self.block {
             // Only what is pending moves: less than a line, as a rule.
             self.buffer.copy_within(self.taken - history..self.filled, 0);
             self.taken = history;
             self.filled = history + pending;
-            if self.buffer.len() > KEEP && self.filled + BLOCK < KEEP / 2 {
+            // A buffer that a long line made larger is given back when the line is gone.
+            if self.buffer.len() > 4 * self.block && self.filled < self.block {
                 self.buffer = self.buffer[..self.filled].to_vec();
             }
             // A line longer than the buffer: grow by an eighth, so that the work stays linear and the memory near the line's size.
-            let wanted = (self.filled + BLOCK).max(self.filled + self.filled / 8);
-            if self.buffer.len() < self.filled + BLOCK {
+            let wanted = (self.filled + self.block).max(self.filled + self.filled / 8);
+            if self.buffer.len() < self.filled + self.block {
                 self.buffer.reserve_exact(wanted - self.buffer.len());
                 self.buffer.resize(wanted, 0);
             }
@@ -93,9 +105,9 @@ impl Window {
         let overlap = self.filled.min(OVERLAP);
         let mut before = [0; OVERLAP];
         before[..overlap].copy_from_slice(&self.buffer[self.filled - overlap..self.filled]);
-        let room = self.filled - overlap..self.buffer.len().min(self.filled + BLOCK.max(self.filled / 8));
+        let room = self.filled - overlap..self.buffer.len().min(self.filled + self.block.max(self.filled / 8));
         let from = self.offset + pending as u64 - overlap as u64;
-        let read = content.read_at(&mut self.buffer[room.clone()], from)?;
+        let read = file.read_at(&mut self.buffer[room.clone()], from)?;
         let same = read >= overlap && self.buffer[room.start..self.filled] == before[..overlap];
         if !same {
             self.buffer[room.start..self.filled].copy_from_slice(&before[..overlap]);
@@ -109,16 +121,14 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source_file::memory::MemoryFile;
 
     #[test]
     fn a_file_written_anew_between_two_blocks_is_not_mixed_in() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("input.txt");
-        std::fs::write(&path, b"old content\n").unwrap();
-        let content = Content::open(&path).unwrap();
-        let mut window = Window::open(&content, 0).unwrap();
+        let content = MemoryFile::new(b"old content\n");
+        let mut window = ReadBuffer::open(&content, BLOCK, 0).unwrap();
         assert_eq!(window.fill(&content).unwrap(), 12);
-        std::fs::write(&path, b"new content\nthat is longer\n").unwrap();
+        content.set(b"new content\nthat is longer\n");
         assert_eq!(window.fill(&content).unwrap(), 0);
         assert_eq!(window.bytes(), b"old content\n");
         assert!(!window.unchanged(&content).unwrap());
@@ -127,27 +137,21 @@ mod tests {
     #[test]
     fn what_stops_a_fill_is_a_change() {
         // The same first bytes, far more than the history; others behind them.
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("input.txt");
-        std::fs::write(&path, [b'a'; 5000]).unwrap();
-        let content = Content::open(&path).unwrap();
-        let mut window = Window::open(&content, 0).unwrap();
+        let content = MemoryFile::new(&[b'a'; 5000]);
+        let mut window = ReadBuffer::open(&content, BLOCK, 0).unwrap();
         window.fill(&content).unwrap();
         assert!(window.unchanged(&content).unwrap());
-        std::fs::write(&path, [[b'a'; 4000], [b'b'; 4000]].concat()).unwrap();
+        content.set(&[[b'a'; 4000], [b'b'; 4000]].concat());
         assert_eq!(window.fill(&content).unwrap(), 0);
         assert!(!window.unchanged(&content).unwrap());
     }
 
     #[test]
     fn every_byte_comes_once_and_history_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("input.txt");
         let text: Vec<u8> = (0..3 * BLOCK as u32 + 77).map(|i| (i % 251) as u8).collect();
-        std::fs::write(&path, &text).unwrap();
-        let content = Content::open(&path).unwrap();
+        let content = MemoryFile::new(&text);
         for step in [1000, 100_000, text.len()] {
-            let mut window = Window::open(&content, 5).unwrap();
+            let mut window = ReadBuffer::open(&content, BLOCK, 5).unwrap();
             assert_eq!(window.history(), &text[..5]);
             let mut seen = text[..5].to_vec();
             loop {

@@ -1,0 +1,575 @@
+//! The manifest of a source: which contents it has had, and under which generations their bytes travel.
+//!
+//! A *content* is one physical state of the input file: created, rotated in, or truncated and
+//! rewritten. Its *file ID* (`root`) names it for good. A *generation* is a number under which a
+//! range of a content's bytes travels. The manifest lists the generations, oldest first, and what is
+//! needed to recognise the contents. It is stored in Redis (the source record) and in the state file.
+
+use crate::files::Neighbour;
+use crate::fingerprint::{Fingerprint, TAIL_LEN, TailChecksum};
+use crate::partition;
+use resp::StreamId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How many of a content's first bytes its fingerprint covers at most: 64 KiB.
+pub const HEAD_LEN: usize = 64 << 10;
+/// How many bytes before a position its tail checksum covers at most: 1 KiB.
+pub const GUARD_LEN: usize = TAIL_LEN as usize;
+
+/// The key of the source record of a stream; it has the stream's hash slot.
+///
+/// ```
+/// use delivery::manifest::record_key;
+/// assert_eq!(record_key("line_stream"), "{line_stream}:source");
+/// assert_eq!(record_key("line_stream:{0}"), "line_stream:{0}:source");
+/// ```
+#[must_use]
+pub fn record_key(stream: &str) -> String {
+    let tagged = stream.find('{').is_some_and(|open| stream[open + 1..].find('}').is_some_and(|close| close > 0));
+    // A brace that is no tag would end ours too early; such a stream gives up the common slot, which only a cluster asks for.
+    if tagged || stream.contains('}') { format!("{stream}:source") } else { format!("{{{stream}}}:source") }
+}
+
+/// The source record's field that names the generation after `predecessor`.
+#[must_use]
+pub fn next_field(predecessor: u64) -> String {
+    format!("next:{predecessor}")
+}
+
+/// The source record's field that holds the fingerprint of a content.
+#[must_use]
+pub fn prints_field(root: u64) -> String {
+    format!("prints:{root}")
+}
+
+/// The source record's field that holds the latest [`Guard`].
+pub const GUARD_FIELD: &str = "guard";
+/// The source record's field that holds a confirmed position.
+pub const CONFIRMED_FIELD: &str = "confirmed";
+/// The source record's field that holds the size of the largest payload so far, as a power of two.
+pub const LONGEST_FIELD: &str = "longest";
+/// The field of the record beside the base stream's key that holds how many partitions the source has; without it there is one.
+pub const PARTITIONS_FIELD: &str = "partitions";
+
+/// A place in the source: an offset within a generation's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The generation.
+    pub generation: u64,
+    /// The byte offset in its content.
+    pub offset: u64,
+}
+
+impl Position {
+    /// The ID of an entry that ends here.
+    #[must_use]
+    pub const fn id(self) -> StreamId {
+        StreamId { ms: self.generation, seq: self.offset }
+    }
+
+    /// The position that an entry's ID is.
+    #[must_use]
+    pub const fn of(id: StreamId) -> Self {
+        Self { generation: id.ms, offset: id.seq }
+    }
+}
+
+/// One generation: a range of a content that travels under one number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Its number: milliseconds since the epoch, larger than every earlier one.
+    pub generation: u64,
+    /// The content's file ID, which all its generations and all partitions share: the number of the generation that first named it.
+    pub root: u64,
+    /// The offset at which it begins.
+    pub start: u64,
+    /// Where the previous generation ended: of a partition, where its last entry did. `None` when that is not known.
+    pub previous_end: Option<u64>,
+    /// The last bytes that were looked at in the previous generation's content.
+    #[serde(default)]
+    pub previous_guard: Option<Guard>,
+    /// The position up to which everything is delivered when this generation begins, if that is not
+    /// the end of the previous one: the generations in between are void, because Redis lost their
+    /// entries and holds foreign ones above their numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<Position>,
+    /// The absolute path of the input when this was written.
+    pub path: String,
+    /// The file's device.
+    pub dev: u64,
+    /// The file's inode.
+    pub ino: u64,
+    /// When the file was created, if the file system tells: nanoseconds since the epoch on its clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
+    /// The file's path with links resolved, if that is not `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_path: Option<String>,
+    /// How many first bytes `head_hash` covers.
+    pub head_len: u64,
+    /// xxh3 of the content's first `head_len` bytes.
+    pub head_hash: u64,
+}
+
+/// The tail checksum before a position of a generation, and the batch that it was written with. The
+/// checksum describes the content, not what was delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// The generation of the content.
+    pub generation: u64,
+    /// The bytes before the position.
+    #[serde(flatten)]
+    pub tail: TailChecksum,
+    /// The position of the first entry that went with it. When a foreign entry is found there, ours was refused, though later ones may
+    /// have landed.
+    pub first: u64,
+    /// What came before the batch that it was written with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+/// The state before a batch: what Redis holds when every command of the batch failed singly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// The first half of the stream's last ID.
+    pub ms: u64,
+    /// The second half of it.
+    pub seq: u64,
+    /// The offset from which the batch goes on in its content.
+    pub offset: u64,
+}
+
+impl Guard {
+    /// The guard of `bytes`, which end at `end`. `first`: the end of the first entry that goes with it.
+    #[must_use]
+    pub fn new(generation: u64, first: u64, end: u64, bytes: &[u8]) -> Self {
+        Self { generation, tail: TailChecksum::new(end, bytes), first, before: None }
+    }
+
+    /// Whether it was written with the entry that has this ID.
+    #[must_use]
+    pub const fn stands_at(&self, id: StreamId) -> bool {
+        self.generation == id.ms && self.tail.end == id.seq
+    }
+}
+
+/// The generations of a source, oldest first, and what is known beside them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manifest {
+    generations: BTreeMap<u64, Generation>,
+    /// The fingerprints of the contents, by file ID.
+    pub prints: BTreeMap<u64, Fingerprint>,
+    /// The latest guard.
+    pub guard: Option<Guard>,
+    /// A position of which it is certain that everything before it was added to the stream.
+    pub confirmed: Option<Position>,
+    /// The size of the largest payload so far, as a power of two; 0 when it is not known.
+    pub longest: u64,
+    /// When the source began, on the file system's clock. Only the state file has it.
+    pub began: Option<i64>,
+    /// Siblings of the input that are not ours. Only the state file has them.
+    pub neighbours: Option<Vec<Neighbour>>,
+}
+
+/// The source record holds something that no reader wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the source record's field `{field}` is not readable: {why}")]
+pub struct RecordError {
+    /// The field.
+    pub field: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// How many partitions a source was begun with, as the fields of the record beside the base stream's key tell (those of `HGETALL`). `None`
+/// when they do not: there is no record yet, or it holds only what somebody else wrote.
+///
+/// # Errors
+/// When [`PARTITIONS_FIELD`] holds no number that a source can have.
+pub fn begun_with<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Option<u32>, RecordError> {
+    let mut begun = None;
+    for (name, value) in fields {
+        if name == PARTITIONS_FIELD.as_bytes() {
+            let count = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            return match count.filter(|count| (1..=partition::MAX).contains(count)) {
+                Some(count) => Ok(Some(count)),
+                None => Err(RecordError {
+                    field: PARTITIONS_FIELD.to_owned(),
+                    why: "not a number of partitions".to_owned(),
+                }),
+            };
+        }
+        if name.starts_with(b"next:") || name == GUARD_FIELD.as_bytes() || name == CONFIRMED_FIELD.as_bytes() {
+            begun = Some(1);
+        }
+    }
+    Ok(begun)
+}
+
+impl Manifest {
+    /// Reads the source record from its fields (those of `HGETALL`). Fields that are not known are left alone.
+    ///
+    /// # Errors
+    /// When a field that we know cannot be read.
+    pub fn from_fields<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self, RecordError> {
+        let mut manifest = Self::default();
+        for (name, value) in fields {
+            let field = String::from_utf8_lossy(name);
+            let error = |why: String| RecordError { field: field.to_string(), why };
+            if field.starts_with("next:") {
+                manifest.insert(serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
+            } else if let Some(root) = field.strip_prefix("prints:") {
+                let root = root.parse().map_err(|_| error("not a file ID".to_owned()))?;
+                manifest.prints.insert(root, serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
+            } else if field == GUARD_FIELD {
+                manifest.guard = Some(serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
+            } else if field == CONFIRMED_FIELD {
+                let id = StreamId::parse(value).ok_or_else(|| error("not a position".to_owned()))?;
+                manifest.confirmed = Some(Position::of(id));
+            } else if field == LONGEST_FIELD {
+                let longest = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+                manifest.longest = longest.ok_or_else(|| error("not a number of bytes".to_owned()))?;
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Adds a generation.
+    pub fn insert(&mut self, generation: Generation) {
+        self.generations.insert(generation.generation, generation);
+    }
+
+    /// Forgets a generation, and the fingerprint of a content that has no other one.
+    pub fn remove(&mut self, generation: u64) -> Option<Generation> {
+        let removed = self.generations.remove(&generation)?;
+        if !self.iter().any(|known| known.root == removed.root) {
+            self.prints.remove(&removed.root);
+        }
+        Some(removed)
+    }
+
+    /// The generations, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Generation> + '_ {
+        self.generations.values()
+    }
+
+    /// How many generations are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// A generation by its number.
+    #[must_use]
+    pub fn get(&self, generation: u64) -> Option<&Generation> {
+        self.generations.get(&generation)
+    }
+
+    /// The oldest generation.
+    #[must_use]
+    pub fn first(&self) -> Option<&Generation> {
+        self.generations.first_key_value().map(|(_, g)| g)
+    }
+
+    /// The newest generation.
+    #[must_use]
+    pub fn last(&self) -> Option<&Generation> {
+        self.generations.last_key_value().map(|(_, g)| g)
+    }
+
+    /// The generation after this one.
+    #[must_use]
+    pub fn after(&self, generation: u64) -> Option<&Generation> {
+        self.generations.range(generation.checked_add(1)?..).next().map(|(_, g)| g)
+    }
+
+    /// The generation before this one.
+    #[must_use]
+    pub fn before(&self, generation: u64) -> Option<&Generation> {
+        self.generations.range(..generation).next_back().map(|(_, g)| g)
+    }
+
+    /// The generations that count, newest first: without those that a later one made void.
+    fn chain(&self) -> impl Iterator<Item = &Generation> + '_ {
+        let before = |generation: &&Generation| match generation.resumes {
+            Some(from) => self.get(from.generation),
+            None => self.before(generation.generation),
+        };
+        std::iter::successors(self.last(), before)
+    }
+
+    /// Whether a later generation made this one void.
+    #[must_use]
+    pub fn is_void(&self, generation: u64) -> bool {
+        self.chain().take_while(|known| known.generation >= generation).all(|known| known.generation != generation)
+    }
+
+    /// The generation that goes on where this one ends; after a void one, the next that counts.
+    #[must_use]
+    pub fn successor(&self, generation: u64) -> Option<&Generation> {
+        self.chain().take_while(|known| known.generation > generation).last()
+    }
+
+    /// Where a generation ends; `None` when nothing follows it, or when its end was never known.
+    #[must_use]
+    pub fn end(&self, generation: u64) -> Option<u64> {
+        let next = self.successor(generation)?;
+        match next.resumes {
+            Some(from) if from.generation == generation => Some(from.offset),
+            Some(_) => None,
+            None => next.previous_end,
+        }
+    }
+
+    /// How far each content is delivered when everything up to `position` is: file ID to offset.
+    #[must_use]
+    pub fn delivered(&self, position: Position) -> BTreeMap<u64, u64> {
+        let mut delivered = BTreeMap::new();
+        let mut end = Some(position.offset);
+        let mut at = position.generation;
+        while let Some(generation) = self.get(at) {
+            let offset = end.unwrap_or(generation.start).max(generation.start);
+            let known = delivered.entry(generation.root).or_insert(offset);
+            *known = offset.max(*known);
+            let Some(before) = (match generation.resumes {
+                Some(from) => Some((from.generation, Some(from.offset))),
+                None => self.before(at).map(|before| (before.generation, generation.previous_end)),
+            }) else {
+                break;
+            };
+            (at, end) = before;
+        }
+        delivered
+    }
+
+    /// The last bytes of a content that are known, and where they end.
+    #[must_use]
+    pub fn tail(&self, root: u64) -> Option<&TailChecksum> {
+        let of_root = |guard: &&Guard| self.get(guard.generation).is_some_and(|known| known.root == root);
+        let guards = self.iter().filter_map(|generation| generation.previous_guard.as_ref()).chain(&self.guard);
+        guards.filter(of_root).map(|guard| &guard.tail).max_by_key(|tail| tail.end)
+    }
+
+    /// The file IDs, oldest first, each with a generation that describes its content.
+    pub fn contents(&self) -> impl Iterator<Item = &Generation> + '_ {
+        let mut newest: BTreeMap<u64, &Generation> = BTreeMap::new();
+        for generation in self.generations.values() {
+            newest.insert(generation.root, generation);
+        }
+        newest.into_values()
+    }
+
+    /// Whether no generation is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.generations.is_empty()
+    }
+
+    /// Whether both know the same generations.
+    #[must_use]
+    pub fn same_generations(&self, other: &Self) -> bool {
+        self.generations == other.generations
+    }
+
+    /// Whether the two describe the same source: they share a generation that says the same.
+    #[must_use]
+    pub fn shares(&self, other: &Self) -> bool {
+        self.generations.iter().any(|(number, g)| other.generations.get(number) == Some(g))
+    }
+
+    /// The generations here that `redis` lacks and that can be added to it: those after the last one of `redis`. A generation that
+    /// `redis` has in another form wins over ours.
+    #[must_use]
+    pub fn missing_in(&self, redis: &Self) -> Vec<Generation> {
+        let last = redis.last().map_or(Some(0), |last| last.generation.checked_add(1));
+        last.map_or_else(Vec::new, |from| self.generations.range(from..).map(|(_, g)| g.clone()).collect())
+    }
+
+    /// The commands' view of the generations: each with the field that names it in the source record.
+    pub fn links(&self) -> impl Iterator<Item = (String, &Generation)> + '_ {
+        let before = std::iter::once(0).chain(self.generations.keys().copied());
+        before.zip(self.generations.values()).map(|(before, generation)| (next_field(before), generation))
+    }
+
+    /// A number for the next generation: the millisecond before `now_ms` (Redis's clock, so that an entry that somebody else adds now or
+    /// later gets another one), but larger than every generation known and than `last_id`. `None`: the IDs are exhausted.
+    #[must_use]
+    pub fn next_number(&self, now_ms: u64, last_id: StreamId) -> Option<u64> {
+        let least = last_id.ms.max(self.last().map_or(0, |g| g.generation)).checked_add(1)?;
+        Some(least.max(now_ms.saturating_sub(1)))
+    }
+
+    /// The generations that can be dropped so that at most `keep` are left: the oldest ones whose
+    /// entries are all gone from the stream (`oldest` is the smallest generation that still has
+    /// some), and that say nothing that a later one does not: a later one of the same content
+    /// follows, or `is_gone` says that the content cannot be read any more.
+    #[must_use]
+    pub fn droppable(&self, keep: usize, oldest: u64, is_gone: impl Fn(u64) -> bool) -> Vec<u64> {
+        let many = self.len().saturating_sub(keep);
+        let newest = self.last().map_or(0, |last| last.generation);
+        let acknowledged = |generation: &&Generation| generation.generation < oldest.min(newest);
+        let superfluous = |generation: &&Generation| {
+            // Replayed as one range, a content's adjoining generations give the same bytes.
+            let joins = self.after(generation.generation).is_some_and(|next| {
+                next.root == generation.root && next.previous_end == Some(next.start) && next.resumes.is_none()
+            });
+            joins || is_gone(generation.root)
+        };
+        let kept_by_resume = |generation: &&Generation| {
+            self.iter().any(|later| later.resumes.is_some_and(|from| from.generation == generation.generation))
+        };
+        self.iter()
+            .filter(acknowledged)
+            .filter(superfluous)
+            .filter(|generation| !kept_by_resume(generation))
+            .take(many)
+            .map(|generation| generation.generation)
+            .collect()
+    }
+
+    /// Drops generations, and joins the remaining ones: a later one of the same content takes over where the dropped one began.
+    pub fn drop_all(&mut self, dropped: &[u64]) {
+        for &number in dropped {
+            let next = self.after(number).map(|next| next.generation);
+            let Some(gone) = self.generations.remove(&number) else { continue };
+            if let Some(next) = next.and_then(|next| self.generations.get_mut(&next)) {
+                if next.root == gone.root && next.previous_end == Some(next.start) {
+                    next.start = gone.start;
+                }
+                (next.previous_end, next.previous_guard) = (gone.previous_end, gone.previous_guard);
+                next.resumes = next.resumes.or(gone.resumes);
+            }
+        }
+        let known: Vec<u64> = self.contents().map(|content| content.root).collect();
+        self.prints.retain(|root, _| known.binary_search(root).is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generation(number: u64) -> Generation {
+        Generation {
+            generation: number,
+            root: number,
+            start: 0,
+            previous_end: None,
+            previous_guard: None,
+            resumes: None,
+            path: "/data/input.txt".to_owned(),
+            dev: 1,
+            ino: 2,
+            created: None,
+            real_path: None,
+            head_len: 3,
+            head_hash: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn the_record_is_read_back() {
+        let json = serde_json::to_vec(&generation(7)).unwrap();
+        let guard = Guard::new(7, 2000, 2000, &[b'x'; 2000]);
+        assert_eq!(guard.tail.len, GUARD_LEN as u64);
+        let guard_json = serde_json::to_vec(&guard).unwrap();
+        let fields = [
+            (&b"next:0"[..], &json[..]),
+            (b"guard", &guard_json),
+            (b"confirmed", b"7-12"),
+            (b"owner", b"somebody else's field"),
+        ];
+        let manifest = Manifest::from_fields(fields).unwrap();
+        assert_eq!(manifest.last(), Some(&generation(7)));
+        assert_eq!(manifest.guard, Some(guard));
+        assert_eq!(manifest.confirmed, Some(Position { generation: 7, offset: 12 }));
+    }
+
+    fn chain(numbers: &[(u64, u64, u64, Option<u64>)]) -> Manifest {
+        let mut manifest = Manifest::default();
+        for &(number, root, start, previous_end) in numbers {
+            manifest.insert(Generation { root, start, previous_end, ..generation(number) });
+        }
+        manifest
+    }
+
+    #[test]
+    fn a_content_is_delivered_as_far_as_its_generations_reach() {
+        // A rotated file, its successor, late lines of the first one, and the second one again.
+        let manifest = chain(&[(1, 1, 0, None), (2, 2, 0, Some(50)), (3, 1, 50, Some(30)), (4, 2, 30, Some(60))]);
+        let at = |generation, offset| Position { generation, offset };
+        assert_eq!(manifest.delivered(at(4, 90)), BTreeMap::from([(1, 60), (2, 90)]));
+        assert_eq!(manifest.delivered(at(3, 55)), BTreeMap::from([(1, 55), (2, 30)]));
+        assert_eq!(manifest.delivered(at(1, 7)), BTreeMap::from([(1, 7)]), "what Redis lost is not delivered");
+        assert_eq!((manifest.end(1), manifest.end(3), manifest.end(4)), (Some(50), Some(60), None));
+    }
+
+    #[test]
+    fn generations_that_redis_lost_below_foreign_entries_are_void() {
+        let mut manifest = chain(&[(1, 1, 0, None), (2, 2, 0, Some(50)), (3, 3, 0, Some(40))]);
+        let resumes = Some(Position { generation: 1, offset: 20 });
+        manifest.insert(Generation { root: 1, start: 20, resumes, ..generation(9) });
+        assert!(manifest.is_void(2) && manifest.is_void(3) && !manifest.is_void(1) && !manifest.is_void(9));
+        assert_eq!(manifest.successor(1).map(|next| next.generation), Some(9));
+        assert_eq!(manifest.successor(2).map(|next| next.generation), Some(9));
+        assert_eq!((manifest.end(1), manifest.end(2)), (Some(20), None));
+        let delivered = manifest.delivered(Position { generation: 9, offset: 25 });
+        assert_eq!(delivered, BTreeMap::from([(1, 25)]), "of 2 and 3 nothing is there any more");
+    }
+
+    #[test]
+    fn dropped_generations_leave_an_unbroken_chain() {
+        let mut manifest = chain(&[(1, 1, 0, None), (2, 1, 10, Some(10)), (3, 1, 30, Some(30)), (4, 4, 0, Some(50))]);
+        assert_eq!(manifest.droppable(2, 2, |_| false), [1], "the entries of 2 are still in the stream");
+        assert_eq!(manifest.droppable(2, 9, |_| false), [1, 2]);
+        assert_eq!(manifest.droppable(1, 9, |root| root == 1), [1, 2, 3]);
+        manifest.drop_all(&[1, 2]);
+        assert_eq!(manifest.get(3).map(|g| (g.start, g.previous_end)), Some((0, None)));
+        let links: Vec<_> = manifest.links().map(|(field, g)| (field, g.generation)).collect();
+        assert_eq!(links, [("next:0".to_owned(), 3), ("next:3".to_owned(), 4)]);
+        assert_eq!(manifest.delivered(Position { generation: 4, offset: 5 }), BTreeMap::from([(1, 50), (4, 5)]));
+    }
+
+    #[test]
+    fn records_of_older_readers_are_read() {
+        let next = br#"{"generation":7,"root":7,"start":0,"previous_end":null,"previous_guard":{"generation":5,"end":9,"len":9,"hash":1,"first":9},"path":"/data/input.txt","dev":1,"ino":2,"head_len":3,"head_hash":4}"#;
+        let guard = br#"{"generation":7,"end":12,"len":12,"hash":99,"first":4}"#;
+        let manifest = Manifest::from_fields([(&b"next:0"[..], &next[..]), (b"guard", guard)]).unwrap();
+        assert_eq!(manifest.tail(7).map(|tail| (tail.end, tail.hash)), Some((12, 99)));
+        assert_eq!(manifest.get(7).and_then(|g| g.previous_guard.as_ref()).map(|g| g.tail.end), Some(9));
+    }
+
+    #[test]
+    fn a_broken_field_is_named() {
+        let error = Manifest::from_fields([(&b"next:0"[..], &b"{}"[..])]).unwrap_err();
+        assert!(error.to_string().contains("next:0"), "{error}");
+    }
+
+    #[test]
+    fn the_record_tells_how_many_partitions_the_source_was_begun_with() {
+        let begun = |fields: &[(&'static str, &'static str)]| {
+            begun_with(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(begun(&[]), Ok(None), "no record yet");
+        assert_eq!(begun(&[("owner", "somebody else's field")]), Ok(None));
+        assert_eq!(begun(&[("guard", "{}")]), Ok(Some(1)));
+        assert_eq!(begun(&[("next:0", "{}"), ("confirmed", "7-12")]), Ok(Some(1)));
+        assert_eq!(begun(&[("next:0", "{}"), ("partitions", "3")]), Ok(Some(3)));
+        assert_eq!(begun(&[("partitions", "16384"), ("next:0", "{}")]), Ok(Some(16384)));
+        for broken in ["", "0", "16385", "-1", "three"] {
+            assert!(begun(&[("partitions", broken)]).unwrap_err().contains("`partitions`"), "{broken}");
+        }
+    }
+
+    #[test]
+    fn numbers_only_grow() {
+        let mut manifest = Manifest::default();
+        assert_eq!(manifest.next_number(100, StreamId::ZERO), Some(99));
+        manifest.insert(generation(500));
+        assert_eq!(manifest.next_number(100, StreamId::ZERO), Some(501), "a clock that went back");
+        assert_eq!(manifest.next_number(100, StreamId { ms: 900, seq: 3 }), Some(901), "a foreign entry");
+        assert_eq!(manifest.next_number(100, StreamId { ms: u64::MAX, seq: 0 }), None, "exhausted");
+    }
+}

@@ -1,0 +1,124 @@
+//! A batch: what one transaction adds to the stream, and what must be there before it may.
+
+use crate::entry::Field;
+use crate::manifest::{Guard, Position};
+use resp::StreamId;
+use std::fmt;
+
+/// What the source record and the stream must look like before a batch may be executed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The bytes of the record's guard field.
+    pub guard: Option<Vec<u8>>,
+    /// The record's field that names the newest generation; it must be there. `None` while there is none.
+    pub link: Option<String>,
+    /// Whether there is a stream.
+    pub stream: bool,
+}
+
+/// Why Redis does not hold what it should: somebody else was faster, or data was lost. The next
+/// step is to look at what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// Another reader wrote the source record.
+    OtherReader,
+    /// The source record is gone, or an older one.
+    RecordLost,
+    /// The stream is gone.
+    StreamGone,
+    /// The stream has lost entries.
+    EntriesLost,
+    /// The input is not the content any more that was begun.
+    InputChanged,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherReader => "another reader is at work",
+            Self::RecordLost => "Redis lost the source record",
+            Self::StreamGone => "the stream is gone",
+            Self::EntriesLost => "the stream lost entries",
+            Self::InputChanged => "the input changed while it was looked at",
+        })
+    }
+}
+
+impl Expected {
+    /// Compares with what Redis answered: the guard field, whether the link is there, and whether the stream exists.
+    ///
+    /// # Errors
+    /// What has changed.
+    pub fn check(&self, guard: Option<&[u8]>, link: bool, stream: bool) -> Result<(), Changed> {
+        if guard != self.guard.as_deref() || link != self.link.is_some() {
+            return Err(match (&self.guard, guard) {
+                (_, Some(_)) if link == self.link.is_some() => Changed::OtherReader,
+                _ => Changed::RecordLost,
+            });
+        }
+        // A writer may have created the stream meanwhile; that it is gone means that Redis lost what it held.
+        if self.stream && !stream { Err(Changed::StreamGone) } else { Ok(()) }
+    }
+}
+
+/// One entry to add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its ID.
+    pub id: StreamId,
+    /// The name of its first field.
+    pub field: Field,
+    /// The value of its first field.
+    pub payload: &'a [u8],
+    /// The value of its second field, if it has one: where this partition's previous entry ended.
+    pub after: Option<u64>,
+    /// Whether the stream must exist: it must not be recreated behind a gap.
+    pub no_create: bool,
+}
+
+/// A batch that is on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// How many entries it has.
+    pub entries: u64,
+    /// How many lines begin in them.
+    pub lines: u64,
+    /// How many bytes of the source they cover.
+    pub bytes: u64,
+    /// Where it ends.
+    pub end: Position,
+    /// With it, everything of this partition is on its way that begins before this offset.
+    pub read_to: u64,
+    /// What must be there before it may be executed.
+    pub expected: Expected,
+    /// The last bytes before its end, and what was there before it.
+    pub guard: Guard,
+    /// The source record's fields that it sets, with their values.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// The largest payload, as a power of two.
+    pub longest: u64,
+}
+
+impl Batch {
+    /// What must be there after this batch.
+    #[must_use]
+    pub fn leaves(&self) -> Expected {
+        Expected { guard: self.fields.first().map(|(_, value)| value.clone()), stream: true, ..self.expected.clone() }
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was executed. How many entries the stream holds now.
+    Added {
+        /// Entries in the stream.
+        len: u64,
+    },
+    /// Nothing of it was executed: the source record changed.
+    Aborted,
+    /// An ID was refused: only a foreign producer can have taken it.
+    Refused,
+    /// There was no stream to add to.
+    NoStream,
+}

@@ -1,0 +1,635 @@
+//! Which content is sent next, and from which file: locating, moving on, and beginning a generation.
+
+use super::resume::{Observed, Resume};
+use super::stream::Streaming;
+use super::{
+    Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait,
+};
+use crate::files::{Content, Current, Found, Identified, Known, Relation};
+use crate::fingerprint::TailChecksum;
+use crate::hash;
+use crate::line_reader::LineReader;
+use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
+use crate::source_file::SourceFile;
+use resp::StreamId;
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+/// How often Redis's clock is waited for, so that the new number is in its past.
+const TRIES: u32 = 5;
+
+/// What is known of the content that is being sent, beyond the manifest.
+#[derive(Debug, Clone)]
+pub(super) struct Present {
+    pub(super) root: u64,
+    /// Up to where it was looked at.
+    pub(super) offset: u64,
+    /// The bytes before that.
+    pub(super) tail: TailChecksum,
+}
+
+/// What to send next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A content that is known, from an offset on; in a generation that is known, when Redis lost its entries.
+    Known { root: u64, key: usize, start: u64, generation: Option<u64>, until: Option<u64> },
+    /// A new content.
+    New { key: usize, start: u64 },
+}
+
+impl<D: Directory> Producer<D> {
+    /// Tells which file holds which content, `position` being delivered.
+    fn look(&mut self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Identified {
+        let known = self.known(manifest, position, present);
+        let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.root, &open.file)).collect();
+        if let Phase::Streaming(streaming) = &self.phase {
+            open.push((streaming.root, streaming.reader.file()));
+        }
+        let identified = self.directory.look(&known, &open, self.now);
+        for notice in &identified.notices {
+            self.report(Notice::File(notice.clone()));
+        }
+        self.manifest.neighbours = Some(identified.neighbours.clone());
+        self.found = identified.holders.keys().chain(identified.blocked.keys()).copied().collect();
+        self.input_state = match &identified.current {
+            Current::Found(_) => Ok(()),
+            Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
+            Current::Unreadable(why) => {
+                Err(format!("cannot read {}: {why}; waiting until it can be read", self.options.input))
+            }
+        };
+        identified
+    }
+
+    fn known(&self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Known {
+        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
+        all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
+        let newest = all.keys().next_back().copied();
+        let content = |(&root, generation): (&u64, &&Generation)| {
+            let fingerprint = manifest.prints.get(&root).cloned();
+            let head = fingerprint.is_none().then_some((generation.head_len, generation.head_hash));
+            let present = present.filter(|present| present.root == root);
+            Content {
+                file_id: root,
+                fingerprint: fingerprint.unwrap_or_default(),
+                head,
+                inode: Some(crate::files::Inode { dev: generation.dev, ino: generation.ino }),
+                created: generation.created.map(i128::from),
+                frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
+                tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
+                path: generation.real_path.clone().unwrap_or_default(),
+                seen_len: self.seen.get(&root).copied().unwrap_or(0),
+                finished: Some(root) != newest,
+            }
+        };
+        Known {
+            contents: all.iter().map(content).collect(),
+            began: manifest.began.map(i128::from),
+            neighbours: self.manifest.neighbours.clone(),
+        }
+    }
+
+    /// Whether the file at the input's path is a content of this record, and not only one that begins alike.
+    pub(super) fn is_known_file(&mut self, record: &Manifest) -> bool {
+        let position = record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
+        let before = self.manifest.neighbours.take();
+        let identified = self.look(record, position, None);
+        self.manifest.neighbours = before;
+        self.notices.clear();
+        self.reported.clear();
+        let Some(current) = identified.current.found() else { return false };
+        let Ok(Some(inode)) = self.directory.input() else { return false };
+        let is_file_of = |root: u64| record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino));
+        current.relation.file_id().is_some_and(is_file_of)
+    }
+
+    /// Whether the stream's last entry is what the content has there.
+    pub(super) fn verified(&mut self, observed: &Observed, manifest: &Manifest, resume: Resume) -> Resume {
+        let Resume::Verify(position, otherwise) = resume else { return resume };
+        let root = manifest.get(position.generation).map(|generation| generation.root);
+        let (Some(root), Some(span)) = (root, observed.last_span()) else { return Resume::Renumber(otherwise) };
+        let identified = self.look(manifest, Some(otherwise), None);
+        let holder = identified.holders.get(&root).and_then(|found| found.iter().find(|found| found.len >= span.end));
+        let bytes = holder.and_then(|found| self.directory.open(found.key).ok()).map(|file| file.bytes(span.start, span.end));
+        match bytes {
+            Some(Ok(bytes)) if bytes == observed.last_bytes() => Resume::At(position),
+            _ => Resume::Renumber(otherwise),
+        }
+    }
+
+    /// Finds the file to go on with.
+    pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
+        let (position, renumber) = match resume {
+            Resume::Fresh => return self.locate_first(now),
+            Resume::At(position) => (position, false),
+            Resume::Renumber(position) | Resume::Verify(_, position) => (position, true),
+        };
+        let manifest = self.manifest.clone();
+        let Some(generation) = manifest.get(position.generation) else { return Err(Changed::RecordLost.into()) };
+        let root = generation.root;
+        let end = manifest.end(position.generation);
+        let is_complete = manifest.is_void(position.generation) || end.is_some_and(|end| position.offset >= end);
+        let identified = self.look(&manifest, Some(position), None);
+        if renumber || !is_complete {
+            let holders = identified.holders.get(&root).map(Vec::as_slice).unwrap_or_default();
+            if let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len >= position.offset) {
+                let number = (!renumber).then_some(position.generation);
+                let start = position.offset;
+                let target = Target::Known { root, key: found.key, start, generation: number, until: end };
+                self.go(target, Some(position), None)?;
+                return self.step(now);
+            }
+        }
+        // Another partition's node may be away: it is needed only when another content is to be found.
+        if self.needs_others() {
+            return Ok(Step::Agree);
+        }
+        let target = self.next_target(&manifest, &identified, position, Some(root).filter(|_| is_complete));
+        match target {
+            Some((target, after)) => {
+                if !is_complete {
+                    self.report_unreadable(root, position);
+                }
+                self.go(target, Some(after), None)?;
+                self.step(now)
+            }
+            None => Ok(self.wait_for_input()),
+        }
+    }
+
+    fn locate_first(&mut self, now: Duration) -> Result<Step, Trouble> {
+        if self.needs_others() {
+            return Ok(Step::Agree);
+        }
+        let manifest = Manifest::default();
+        let identified = self.look(&manifest, None, None);
+        // Other partitions may have begun long ago: what they have sent of earlier contents is missing here.
+        if let Some(target) = self.choose(&manifest, &identified, None, None) {
+            if let Target::New { key, .. } = target {
+                let file = self.open_file(key)?;
+                // A file that appears while it is waited for is new from its first byte on.
+                let start = match self.options.from_end && !self.missed {
+                    true => file.end_of_last_line().map_err(|error| self.trouble("read", &error))?,
+                    false => 0,
+                };
+                self.go(Target::New { key, start }, None, None)?;
+            } else {
+                self.go(target, None, None)?;
+            }
+            return self.step(now);
+        }
+        self.missed = true;
+        Ok(self.wait_for_input())
+    }
+
+    fn needs_others(&self) -> bool {
+        !self.options.read.partition.is_whole() && !self.has_agreed
+    }
+
+    const fn wait_for_input(&self) -> Step {
+        if self.stopping { Step::Stopped } else { Step::Wait(Wait::Input) }
+    }
+
+    /// What comes after `position`, and up to where the source is delivered then: a generation whose
+    /// entries Redis lost, or what [`choose`](Self::choose) finds. `present`: the content that is complete.
+    fn next_target(
+        &mut self,
+        manifest: &Manifest,
+        identified: &Identified,
+        position: Position,
+        present: Option<u64>,
+    ) -> Option<(Target, Position)> {
+        let mut after = position;
+        while let Some(next) = manifest.successor(after.generation) {
+            let holders = identified.holders.get(&next.root).map(Vec::as_slice).unwrap_or_default();
+            if let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len >= next.start) {
+                let number = Some(next.generation).filter(|number| *number > self.stream.last_id.ms);
+                let until = manifest.end(next.generation);
+                return Some((
+                    Target::Known { root: next.root, key: found.key, start: next.start, generation: number, until },
+                    after,
+                ));
+            }
+            let end = manifest.end(next.generation);
+            if end.is_none_or(|end| end > next.start) {
+                self.report(Notice::Gone { root: next.root, start: next.start, end });
+            }
+            after = Position { generation: next.generation, offset: next.start };
+        }
+        self.choose(manifest, identified, Some(after), present).map(|target| (target, after))
+    }
+
+    /// What is sent next when no known generation follows: the rest of an earlier content, then contents
+    /// that came and went unseen, then what is at the input's path.
+    fn choose(
+        &self,
+        manifest: &Manifest,
+        identified: &Identified,
+        position: Option<Position>,
+        present: Option<u64>,
+    ) -> Option<Target> {
+        if let Some(target) = self.earlier(manifest, identified, position, present) {
+            return Some(target);
+        }
+        if let Some(found) = identified.unseen.first() {
+            return Some(Target::New { key: found.key, start: 0 });
+        }
+        let current = identified.current.found()?;
+        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let key = current.key;
+        match current.relation {
+            Relation::Whole(root) | Relation::Edited(root) if Some(root) != present => {
+                let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
+                Some(Target::Known { root, key, start, generation: None, until: None })
+            }
+            Relation::Whole(_) | Relation::Edited(_) | Relation::Shorter(_) => None,
+            Relation::Derived { start, .. } => Some(Target::New { key, start }),
+            Relation::New => Some(Target::New { key, start: 0 }),
+        }
+    }
+
+    /// An earlier content that has bytes which were not sent.
+    fn earlier(
+        &self,
+        manifest: &Manifest,
+        identified: &Identified,
+        position: Option<Position>,
+        present: Option<u64>,
+    ) -> Option<Target> {
+        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let current = identified.current.found().map(|current| current.key);
+        identified.holders.iter().filter(|(root, _)| Some(**root) != present).find_map(|(&root, holders)| {
+            let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
+            let looked_at = self.nothing_up_to.get(&root).copied().unwrap_or(0);
+            let found = holders.iter().find(|found| has_unsent(found) && found.len > start.max(looked_at))?;
+            let is_ours = self.options.read.partition.within(start..found.len).next().is_some();
+            (Some(found.key) != current && is_ours).then_some(Target::Known {
+                root,
+                key: found.key,
+                start,
+                generation: None,
+                until: Some(found.len),
+            })
+        })
+    }
+
+    /// Where a content begins that only other partitions have sent.
+    fn start_of(&self, root: u64) -> u64 {
+        self.others.get(root).map_or(0, |generation| generation.start)
+    }
+
+    /// Goes on with late lines in a file that was left. `false`: there are none.
+    pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
+        let manifest = self.manifest.clone();
+        let identified = self.look(&manifest, Some(position), Some(present));
+        let Some(target) = self.earlier(&manifest, &identified, Some(position), Some(present.root)) else { return false };
+        let guard = self.guard_of(position, present);
+        self.leave_present();
+        self.go(target, Some(position), Some(guard)).is_ok()
+    }
+
+    /// What comes next when the present content is done with. With `only_if_written` an empty file does not count.
+    pub(super) fn find_next(
+        &mut self,
+        present: &Present,
+        position: Position,
+        only_if_written: bool,
+    ) -> Option<(Target, Position)> {
+        let manifest = self.manifest.clone();
+        let identified = self.look(&manifest, Some(position), Some(present));
+        let (target, after) = self.next_target(&manifest, &identified, position, Some(present.root))?;
+        let is_empty = |key: usize, start: u64| {
+            let mut found = identified.current.found().into_iter().chain(&identified.unseen).filter(|found| found.key == key);
+            found.all(|found| found.len <= start)
+        };
+        match target {
+            Target::New { key, start } if only_if_written && is_empty(key, start) => None,
+            _ => Some((target, after)),
+        }
+    }
+
+    /// Goes on with what comes next. `false`: there is nothing yet.
+    pub(super) fn move_on(
+        &mut self,
+        present: &Present,
+        position: Position,
+        only_if_written: bool,
+    ) -> Result<bool, Trouble> {
+        let Some((target, after)) = self.find_next(present, position, only_if_written) else { return Ok(false) };
+        let guard = self.guard_of(position, present);
+        self.leave_present();
+        self.go(target, Some(after), Some(guard))?;
+        Ok(true)
+    }
+
+    /// The present file is not the content any more: goes on in a copy of it, if there is one with more bytes.
+    pub(super) fn continue_in_copy(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+        let manifest = self.manifest.clone();
+        let identified = self.look(&manifest, Some(position), Some(present));
+        let holders = identified.holders.get(&present.root).map(Vec::as_slice).unwrap_or_default();
+        let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len > present.offset) else {
+            return Ok(false);
+        };
+        let is_current = identified.current.found().is_some_and(|current| current.key == found.key);
+        let (root, start) = (present.root, position.offset);
+        let until = manifest.end(position.generation);
+        let target = Target::Known { root, key: found.key, start, generation: Some(position.generation), until };
+        self.go(target, Some(position), None)?;
+        if !is_current && let Phase::Streaming(streaming) = &self.phase {
+            self.notices.push(Notice::Copy { path: streaming.reader.file().path(), root });
+        }
+        Ok(true)
+    }
+
+    fn guard_of(&self, position: Position, present: &Present) -> Guard {
+        let first = present.offset;
+        Guard { generation: position.generation, tail: present.tail.clone(), first, before: None }
+    }
+
+    /// Keeps the present file open: somebody may still write to it.
+    fn leave_present(&mut self) {
+        if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
+            let Streaming { reader, root, .. } = *streaming;
+            if reader.offset() >= self.seen.get(&root).copied().unwrap_or(0) {
+                self.nothing_up_to.insert(root, reader.offset());
+            }
+            self.keep_open(root, reader.into_file());
+        }
+    }
+
+    fn open_file(&mut self, key: usize) -> Result<D::File, Trouble> {
+        let opened = self.directory.open(key);
+        opened.map_err(|error| self.trouble("open", &error))
+    }
+
+    pub(super) fn trouble(&self, doing: &'static str, error: &io::Error) -> Trouble {
+        trouble(&self.options.input, doing, error)
+    }
+
+    /// Opens a target.
+    fn go(&mut self, target: Target, after: Option<Position>, guard: Option<Guard>) -> Result<(), Trouble> {
+        let (Target::Known { key, start, .. } | Target::New { key, start }) = target;
+        let until = if let Target::Known { until, .. } = target { until } else { None };
+        let file = self.open_file(key)?;
+        let path = file.path();
+        let reader = LineReader::open(file, self.options.read, start, until)
+            .map_err(|error| Trouble::File { doing: "read", path, error })?;
+        self.input_state = Ok(());
+        if let Target::Known { root, .. } = target
+            && let Some(prints) = self.directory.prints(key)
+            && self.manifest.prints.get(&root).is_none_or(|known| known.covered() < start || known.agreement(&prints).differs.is_some())
+        {
+            self.manifest.prints.insert(root, prints.up_to(start));
+        }
+        match target {
+            Target::Known { root, generation: Some(generation), .. } => {
+                self.tell_reading(&reader, Some(generation));
+                let position = Position { generation, offset: start };
+                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position)));
+            }
+            Target::Known { root, .. } => {
+                let stage = Stage::NUMBERING;
+                self.phase =
+                    Phase::Beginning(Box::new(Begin { reader, root: Some(root), after, guard, until, stage }));
+            }
+            Target::New { .. } => {
+                self.tell_reading(&reader, None);
+                let stage = Stage::NoBytes;
+                self.phase = Phase::Beginning(Box::new(Begin { reader, root: None, after, guard, until: None, stage }));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_reading(&mut self, reader: &LineReader<D::File>, generation: Option<u64>) {
+        self.report(Notice::Reading { path: reader.file().path(), offset: reader.offset(), generation });
+    }
+
+    /// The next step towards a generation.
+    pub(super) fn begin(&mut self, now: Duration) -> Result<Step, Trouble> {
+        let is_whole = self.options.read.partition.is_whole();
+        let input = self.directory.input();
+        let input = input.map_err(|error| self.trouble("open", &error))?;
+        let at_once = self.options.from_end && self.manifest.is_empty();
+        let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
+        match &begin.stage {
+            Stage::NoBytes => {
+                let start = begin.reader.offset();
+                let len = begin.reader.file().len().map_err(|error| self.trouble("read", &error))?;
+                let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
+                if len > start || (at_once && len == start) {
+                    begin.stage = if is_whole { Stage::NUMBERING } else { Stage::Agreeing };
+                    return self.begin(now);
+                }
+                let is_done = self.stopping || self.options.once && input.is_none_or(|input| input == begin.reader.file().inode());
+                if is_done && len == start {
+                    return Ok(if self.stopping { Step::Stopped } else { Step::Done });
+                }
+                if len < start || input != Some(begin.reader.file().inode()) {
+                    // Nothing was ever sent of it: look at the path again.
+                    let after = begin.after;
+                    self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
+                }
+                Ok(Step::Wait(Wait::Input))
+            }
+            Stage::Agreeing => Ok(Step::Agree),
+            Stage::Naming(None) => self.name(now),
+            Stage::Naming(Some(named)) => Ok(Step::Name(named.clone())),
+            Stage::Numbering { pause: Some(pause), tries } => {
+                let (pause, tries) = (*pause, *tries);
+                begin.stage = Stage::Numbering { tries, pause: None };
+                Ok(Step::Wait(Wait::Pause(pause)))
+            }
+            Stage::Numbering { .. } => {
+                let above = self.stream.last_id.ms.max(self.manifest.last().map_or(0, |last| last.generation));
+                match begin.root {
+                    // A content's file ID is its first number, too, where no other number has come above it.
+                    Some(root) if root > above => {
+                        self.record(root)?;
+                        self.begin(now)
+                    }
+                    _ => Ok(Step::Clock),
+                }
+            }
+            Stage::Recording(_) => self.change().map(|change| Step::Record(Box::new(change))),
+        }
+    }
+
+    /// A name for all partitions: the one that another partition gave it, or a new one.
+    fn name(&mut self, now: Duration) -> Result<Step, Trouble> {
+        let present = self.manifest.iter().map(|known| known.root).max().unwrap_or(0);
+        let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
+        let inode = begin.reader.file().inode();
+        let fault = |error: &io::Error| trouble(&self.options.input, "read", error);
+        let mut named = None;
+        for known in self.others.iter().filter(|known| known.root > present) {
+            let is_same_file = (known.dev, known.ino) == (inode.dev, inode.ino);
+            if is_same_file && has_head_of(begin.reader.file(), known).map_err(|e| fault(&e))? {
+                named = Some((known.root, known.start));
+                break;
+            }
+        }
+        let Some((root, start)) = named else { return Ok(Step::Clock) };
+        if start != begin.reader.offset() {
+            begin.reader.begin_at(start).map_err(|e| fault(&e))?;
+        }
+        (begin.root, begin.stage) = (Some(root), Stage::NUMBERING);
+        self.begin(now)
+    }
+
+    /// Answers [`Step::Clock`]: milliseconds since the epoch, as Redis has them.
+    ///
+    /// # Errors
+    /// When the IDs of the stream are exhausted, or the file cannot be read.
+    pub fn clock(&mut self, now_ms: u64) -> Result<(), Trouble> {
+        let Phase::Beginning(begin) = &self.phase else { return Ok(()) };
+        let naming = matches!(begin.stage, Stage::Naming(_));
+        let number = match naming {
+            true => self.others.next_number(now_ms, StreamId::ZERO),
+            false => self.manifest.next_number(now_ms, self.stream.last_id),
+        };
+        let Some(number) = number else {
+            return Err(Trouble::Blocked(format!(
+                "cannot add to stream {}: its last ID {} leaves no larger one, so Redis takes no more entries; nothing is lost; \
+                 read what the stream holds, then delete it, and the reader sends the rest",
+                self.options.stream, self.stream.last_id
+            )));
+        };
+        if naming {
+            let mut named = self.describe(number, number)?;
+            (named.previous_end, named.previous_guard, named.resumes) = (None, None, None);
+            if let Phase::Beginning(begin) = &mut self.phase {
+                begin.stage = Stage::Naming(Some(Box::new(named)));
+            }
+            return Ok(());
+        }
+        if let Phase::Beginning(begin) = &mut self.phase
+            && let Stage::Numbering { tries, pause } = &mut begin.stage
+            && number >= now_ms
+            && *tries < TRIES
+        {
+            // A number of the past cannot be taken by an entry that somebody else adds.
+            *tries += 1;
+            *pause = Some(Duration::from_millis((number - now_ms).saturating_add(1).min(20)));
+            return Ok(());
+        }
+        self.record(number)
+    }
+
+    /// The generation with this number is to be written to the source record.
+    fn record(&mut self, number: u64) -> Result<(), Trouble> {
+        let root = match &self.phase {
+            Phase::Beginning(begin) => begin.root.unwrap_or(number),
+            _ => return Ok(()),
+        };
+        let generation = self.describe(number, root)?;
+        if let Phase::Beginning(begin) = &mut self.phase {
+            begin.stage = Stage::Recording(Box::new(generation));
+        }
+        Ok(())
+    }
+
+    /// What a generation of the file that is to be begun is.
+    fn describe(&self, number: u64, root: u64) -> Result<Generation, Trouble> {
+        let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
+        let file = begin.reader.file();
+        let head = file.bytes(0, HEAD_LEN as u64).map_err(|error| trouble(&self.options.input, "read", &error))?;
+        let inode = file.inode();
+        let last = self.manifest.last().map(|last| last.generation);
+        let follows = begin.after.is_none_or(|after| Some(after.generation) == last);
+        Ok(Generation {
+            generation: number,
+            root,
+            start: begin.reader.frontier(),
+            previous_end: begin.after.filter(|_| follows).map(|after| after.offset),
+            previous_guard: begin.guard.clone().filter(|_| follows),
+            resumes: begin.after.filter(|_| !follows),
+            path: self.options.input.clone(),
+            dev: inode.dev,
+            ino: inode.ino,
+            created: file.created().and_then(|created| i64::try_from(created).ok()),
+            real_path: file.real_path().filter(|path| *path != self.options.input),
+            head_len: head.len() as u64,
+            head_hash: hash(&head),
+        })
+    }
+
+    /// The source record with the generation that is to be begun.
+    fn change(&self) -> Result<Change, Trouble> {
+        let mut after = self.manifest.clone();
+        let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
+        let Stage::Recording(generation) = &begin.stage else { return Err(Changed::InputChanged.into()) };
+        after.insert((**generation).clone());
+        let limits = &self.options.limits;
+        if after.len() > limits.generations {
+            let oldest = self.stream.oldest.unwrap_or(self.stream.last_id.ms).min(self.stream.last_id.ms);
+            let is_kept = |root: u64| root == generation.root || self.open.iter().any(|open| open.root == root);
+            let dropped = after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains(&root));
+            after.drop_all(&dropped);
+        }
+        if after.len() > limits.most_generations {
+            return Err(Trouble::Blocked(format!(
+                "stream {}: entries of {} generations wait to be read, because other programs add entries between them; \
+                 waiting for a writer; give the other programs a stream of their own",
+                self.options.stream,
+                after.len()
+            )));
+        }
+        Ok(Change { before: self.manifest.clone(), guard: self.expected.guard.clone(), after })
+    }
+
+    /// The generation is in the source record.
+    pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
+        let Stage::Recording(generation) = begin.stage else { return Ok(()) };
+        let (number, root, start) = (generation.generation, generation.root, generation.start);
+        let before = after.before(number).map_or(0, |before| before.generation);
+        self.expected.link = Some(next_field(before));
+        let neighbours = self.manifest.neighbours.take();
+        self.manifest = after;
+        self.manifest.neighbours = neighbours;
+        if self.manifest.began.is_none() {
+            self.manifest.began = begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
+        }
+        self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, root, start });
+        let mut streaming = Streaming::new(begin.reader, root, Position { generation: number, offset: start });
+        streaming.is_fresh = true;
+        streaming.late = begin.until.is_some();
+        self.phase = Phase::Streaming(Box::new(streaming));
+        self.store()
+    }
+
+    /// Reports bytes of a content that were seen and cannot be read any more.
+    pub(super) fn report_unreadable(&mut self, root: u64, position: Position) {
+        let seen = self.seen.get(&root).copied();
+        if seen.is_some_and(|seen| seen <= position.offset) {
+            return;
+        }
+        let partition = self.options.read.partition;
+        let bytes = seen.map(|seen| partition.within(position.offset..seen).map(|part| part.end - part.start).sum::<u64>());
+        if bytes != Some(0) {
+            self.report(Notice::Unreadable { root, start: position.offset, end: seen, bytes });
+        }
+    }
+}
+
+/// Whether a file can have bytes of its content that were not sent.
+const fn has_unsent(found: &Found) -> bool {
+    matches!(found.relation, Relation::Whole(_) | Relation::Edited(_))
+}
+
+/// Whether a file begins with the bytes that a generation was begun with.
+pub(super) fn has_head_of(file: &impl SourceFile, generation: &Generation) -> io::Result<bool> {
+    let head = file.bytes(0, generation.head_len.min(HEAD_LEN as u64))?;
+    Ok(head.len() as u64 == generation.head_len && hash(&head) == generation.head_hash)
+}
+
+/// A file cannot be used.
+pub(super) fn trouble(path: &str, doing: &'static str, error: &io::Error) -> Trouble {
+    let error = match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    };
+    Trouble::File { doing, path: path.to_owned(), error }
+}

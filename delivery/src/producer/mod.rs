@@ -1,0 +1,694 @@
+//! The producing side: what one partition of a source sends next, and what it does instead.
+//!
+//! [`Producer`] is a state machine. Its driver asks it for the next [`Step`], performs it, and
+//! reports the result by the method that the step names. It reads files through the [`Directory`]
+//! that the driver provides; Redis, the clock and waiting are steps. So the reader and the
+//! simulation run the same decisions.
+//!
+//! ```text
+//! Observing ─► Restoring ─► Locating ─► Beginning ─► Streaming
+//!     ▲                        ▲ └──────────────────────┘ │
+//!     └── connection lost ──┐  └──── next content ────────┤
+//!         Redis changed  ───┴─────────────────────────────┘
+//! ```
+
+mod batch;
+mod locate;
+mod notice;
+pub mod resume;
+mod stream;
+
+pub use batch::{Batch, Changed, Entry, Expected, Outcome};
+pub use notice::Notice;
+
+use crate::files::{Identified, Inode, Known};
+use crate::fingerprint::Fingerprint;
+use crate::line_reader::{LineReader, ReadOptions};
+use crate::manifest::{Generation, Guard, Manifest, Position, next_field};
+use crate::source_file::SourceFile;
+use resp::StreamId;
+use resume::{Observed, Resume, StreamState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+/// The input's folder and the state file, as far as the producer needs them.
+pub trait Directory {
+    /// An open file.
+    type File: SourceFile;
+
+    /// Tells which file holds which content. `open`: files that are open already, by file ID; they
+    /// may have lost their names. `now` is a clock that never goes back.
+    fn look(&mut self, known: &Known, open: &[(u64, &Self::File)], now: Duration) -> Identified;
+
+    /// Opens a file of the latest look.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn open(&mut self, key: usize) -> io::Result<Self::File>;
+
+    /// The fingerprint of a file of the latest look.
+    fn prints(&self, key: usize) -> Option<Fingerprint>;
+
+    /// Which file the input's path leads to now; `None` when there is none.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn input(&mut self) -> io::Result<Option<Inode>>;
+
+    /// Reads the state file.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn load(&mut self) -> io::Result<Stored>;
+
+    /// Replaces the state file, durably.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn store(&mut self, manifest: &Manifest) -> io::Result<()>;
+}
+
+/// What the state file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// There is none.
+    Missing,
+    /// A manifest.
+    Manifest(Box<Manifest>),
+    /// Something that cannot be understood, and why.
+    Unreadable(String),
+}
+
+/// What a producer is told at its start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The input's absolute path.
+    pub input: String,
+    /// The state file's path, for messages.
+    pub state: String,
+    /// The stream's key, for messages.
+    pub stream: String,
+    /// How files are cut into entries.
+    pub read: ReadOptions,
+    /// Whether a file that was never seen before starts at its end.
+    pub from_end: bool,
+    /// Whether the work ends when everything is sent that the input held at the start.
+    pub once: bool,
+    /// Entries in all streams above which the reader waits; 0: no bound.
+    pub max_backlog: u64,
+    /// Bounds, smaller in simulations.
+    pub limits: Limits,
+}
+
+/// Bounds of a producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many entries a batch has at most. Larger batches are no faster; smaller ones keep memory and latency low.
+    pub batch_entries: u64,
+    /// How many bytes of the source a batch is filled up to. A single longer line makes a larger batch.
+    pub batch_bytes: u64,
+    /// How many generations are kept before the oldest are dropped.
+    pub generations: usize,
+    /// How many generations there may be when none can be dropped; then the reader waits.
+    pub most_generations: usize,
+    /// How many files of earlier contents are kept open.
+    pub open_files: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_entries: 4096,
+            batch_bytes: 512 << 10,
+            generations: 64,
+            most_generations: 1024,
+            open_files: 8,
+        }
+    }
+}
+
+/// What the driver does next, and the method that takes the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Ask Redis what it holds: [`Producer::observed`]. `below`: also the last entry up to this ID.
+    Observe {
+        /// Whether the entries up to this position are in doubt.
+        below: Option<StreamId>,
+    },
+    /// Ask which contents other partitions know: [`Producer::agreed`].
+    Agree,
+    /// Name a content for all partitions, behind the last known one: [`Producer::named`].
+    Name(Box<Generation>),
+    /// Ask Redis for its time: [`Producer::clock`].
+    Clock,
+    /// Change the source record, if it is what is expected: [`Producer::recorded`].
+    Record(Box<Change>),
+    /// Put the next batch on the wire, all but its `EXEC`: [`Producer::fill`].
+    Fill,
+    /// Ask what the batch on the wire expects, and compare: [`Producer::may_execute`]; then send its `EXEC`.
+    Execute,
+    /// Wait for Redis to say what became of the batch that was executed: [`Producer::confirmed`].
+    Confirm,
+    /// Ask whether Redis still holds what it should: [`Producer::checked`]. `stream`: the stream's state, too.
+    Check {
+        /// Whether to ask for the stream's state.
+        stream: bool,
+    },
+    /// Wait, and ask for the next step.
+    Wait(Wait),
+    /// All is sent that was to be sent.
+    Done,
+    /// Nothing is on the wire any more, as was asked for.
+    Stopped,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The input appears, grows, or is replaced.
+    Input,
+    /// The stream has room.
+    Room,
+    /// Time passes.
+    Pause(Duration),
+}
+
+/// A change of the source record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The record as it must be, where generations are concerned.
+    pub before: Manifest,
+    /// The bytes of its guard field.
+    pub guard: Option<Vec<u8>>,
+    /// The record as it is to become.
+    pub after: Manifest,
+}
+
+impl Change {
+    /// The fields to delete and the fields to set.
+    ///
+    /// # Errors
+    /// When a generation cannot be written as JSON, which does not happen.
+    pub fn commands(&self) -> Result<(Vec<String>, Vec<(String, Vec<u8>)>), serde_json::Error> {
+        let before: BTreeMap<_, _> = self.before.links().collect();
+        let after: BTreeMap<_, _> = self.after.links().collect();
+        let mut gone: Vec<String> = before.keys().filter(|field| !after.contains_key(*field)).cloned().collect();
+        gone.extend(
+            self.before
+                .prints
+                .keys()
+                .filter(|root| !self.after.prints.contains_key(root))
+                .map(|root| crate::manifest::prints_field(*root)),
+        );
+        let changed = after.iter().filter(|(field, generation)| before.get(*field) != Some(generation));
+        let set = changed.map(|(field, generation)| Ok((field.clone(), serde_json::to_vec(generation)?)));
+        Ok((gone, set.collect::<Result<_, serde_json::Error>>()?))
+    }
+}
+
+/// Why there is no next step.
+#[derive(Debug)]
+pub enum Trouble {
+    /// A file cannot be used. Trying again may help.
+    File {
+        /// What was being done: a verb.
+        doing: &'static str,
+        /// With which file.
+        path: String,
+        /// What the file system reports.
+        error: io::Error,
+    },
+    /// Redis does not hold what it should. Restart at once.
+    Changed(Changed),
+    /// Somebody has to do something first. Trying again later may help.
+    Blocked(String),
+    /// The configuration is wrong; trying again cannot help.
+    Refused(String),
+}
+
+impl From<Changed> for Trouble {
+    fn from(changed: Changed) -> Self {
+        Self::Changed(changed)
+    }
+}
+
+/// How often an idle producer asks whether Redis still holds what it should.
+const CHECK: Duration = Duration::from_secs(2);
+/// How long a file must be quiet after another one took its name: whoever writes to it may not have
+/// noticed yet.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long such a file holds up the next one at most.
+const LEAVE: Duration = Duration::from_secs(3);
+/// How soon earlier files are looked at for late lines, at first; while some come, ever later.
+const LATE: Duration = Duration::from_secs(2);
+/// How late that look may become.
+const LATEST: Duration = Duration::from_secs(60);
+/// A file that was left is kept open for this long after it was last written to.
+const KEEP_OPEN: Duration = Duration::from_secs(60);
+
+/// The machine of one partition.
+#[derive(Debug)]
+pub struct Producer<D: Directory> {
+    options: Options,
+    directory: D,
+    /// What is known of the source: the source record, with what the state file knows.
+    manifest: Manifest,
+    /// Contents that other partitions know.
+    others: Manifest,
+    /// Whether Redis was asked for them.
+    has_agreed: bool,
+    /// The contents that some file held at the latest look.
+    found: BTreeSet<u64>,
+    /// What Redis must hold before the next batch may be executed.
+    expected: Expected,
+    stream: StreamState,
+    /// Entries that were added since the stream's state was asked for.
+    added_since: u64,
+    /// The entries of all partitions together.
+    total_len: u64,
+    /// Whether the last batch was refused for a foreign entry in its way.
+    refused: bool,
+    /// The position up to which the stream was known to be whole, when it lost entries behind that.
+    in_doubt: Option<Position>,
+    /// The position when the stream was last found whole.
+    whole_at: Option<Position>,
+    phase: Phase<D::File>,
+    /// Files that are kept open, by file ID: of contents that were left, or whose connection was lost.
+    open: Vec<Open<D::File>>,
+    /// The largest length that contents were seen with, by file ID.
+    seen: BTreeMap<u64, u64>,
+    /// The lengths up to which files of earlier contents were looked at and had nothing to send.
+    nothing_up_to: BTreeMap<u64, u64>,
+    /// The content whose file was seen truncated.
+    truncated: Option<u64>,
+    /// `--once`: the file at the start, and how much of it there was.
+    aim: Option<(Inode, u64)>,
+    /// Whether there was no input when the source had not begun.
+    missed: bool,
+    /// Whether this process has sent something.
+    has_sent: bool,
+    stopping: bool,
+    input_state: Result<(), String>,
+    notices: Vec<Notice>,
+    reported: BTreeSet<Notice>,
+    now: Duration,
+    next_check: Duration,
+    next_late: Duration,
+    late_pause: Duration,
+}
+
+/// A file that is kept open.
+#[derive(Debug)]
+struct Open<F> {
+    root: u64,
+    file: F,
+    len: u64,
+    /// Since when it has had that length.
+    since: Duration,
+}
+
+#[derive(Debug)]
+enum Phase<F> {
+    /// Redis is to be asked what it holds.
+    Observing,
+    /// Redis lost generations, which are to be written again before going on.
+    Restoring(Box<Change>, Resume),
+    /// The file to go on with is to be found.
+    Locating(Resume),
+    /// A file was found whose content, or whose rest, has no generation yet.
+    Beginning(Box<Begin<F>>),
+    /// Entries are added.
+    Streaming(Box<stream::Streaming<F>>),
+    /// All is sent.
+    Done,
+}
+
+/// A generation that is to be begun.
+#[derive(Debug)]
+struct Begin<F> {
+    reader: LineReader<F>,
+    /// The content's file ID, if it has one.
+    root: Option<u64>,
+    /// Up to where the source is delivered; `None`: nothing of it was ever sent.
+    after: Option<Position>,
+    /// The last bytes that were looked at in the content before.
+    guard: Option<Guard>,
+    /// It ends here: late lines of an earlier content.
+    until: Option<u64>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// There is nothing to send yet.
+    NoBytes,
+    /// Other partitions may have named it.
+    Agreeing,
+    /// It is to be named for all partitions, like this once there is a number.
+    Naming(Option<Box<Generation>>),
+    /// It needs a number. A pause comes before the next try.
+    Numbering { tries: u32, pause: Option<Duration> },
+    /// It is to be written to the source record.
+    Recording(Box<Generation>),
+}
+
+impl Stage {
+    const NUMBERING: Self = Self::Numbering { tries: 0, pause: None };
+}
+
+impl<D: Directory> Producer<D> {
+    /// A producer that knows nothing yet.
+    pub fn new(options: Options, directory: D) -> Self {
+        Self {
+            options,
+            directory,
+            manifest: Manifest::default(),
+            others: Manifest::default(),
+            has_agreed: false,
+            found: BTreeSet::new(),
+            expected: Expected::default(),
+            stream: StreamState::default(),
+            added_since: 0,
+            total_len: 0,
+            refused: false,
+            in_doubt: None,
+            whole_at: None,
+            phase: Phase::Observing,
+            open: Vec::new(),
+            seen: BTreeMap::new(),
+            nothing_up_to: BTreeMap::new(),
+            truncated: None,
+            aim: None,
+            missed: false,
+            has_sent: false,
+            stopping: false,
+            input_state: Ok(()),
+            notices: Vec::new(),
+            reported: BTreeSet::new(),
+            now: Duration::ZERO,
+            next_check: Duration::ZERO,
+            next_late: Duration::ZERO,
+            late_pause: LATE,
+        }
+    }
+
+    /// The folder and the state file.
+    pub const fn directory(&mut self) -> &mut D {
+        &mut self.directory
+    }
+
+    /// What is known of the source.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The stream's state, as last reported.
+    pub const fn stream(&self) -> &StreamState {
+        &self.stream
+    }
+
+    /// What Redis must hold before the next batch may be executed.
+    #[must_use]
+    pub fn next_expected(&self) -> Expected {
+        match &self.phase {
+            Phase::Streaming(streaming) => streaming.leaves().unwrap_or_else(|| self.expected.clone()),
+            _ => self.expected.clone(),
+        }
+    }
+
+    /// How many entries the batch has whose confirmation is awaited.
+    #[must_use]
+    pub fn executing(&self) -> u64 {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.executing_entries() } else { 0 }
+    }
+
+    /// Everything of this partition that begins before this offset of the present content is confirmed.
+    #[must_use]
+    pub fn position(&self) -> Option<(u64, u64)> {
+        if let Phase::Streaming(streaming) = &self.phase { Some(streaming.progress()) } else { None }
+    }
+
+    /// Whether the input can be read; else why not.
+    pub const fn input_state(&self) -> &Result<(), String> {
+        &self.input_state
+    }
+
+    /// What there is to report since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// How many entries the streams of all partitions hold together.
+    pub const fn set_total_len(&mut self, entries: u64) {
+        self.total_len = entries;
+    }
+
+    /// How many entries the stream holds, as asked for beside the steps.
+    pub const fn set_len(&mut self, entries: u64) {
+        self.stream.len = entries;
+    }
+
+    /// Finishes what is on the wire, and sends nothing more.
+    pub const fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// `--once`: what the input holds now is what there is to do.
+    pub fn aim(&mut self, inode: Inode, len: u64) {
+        self.aim.get_or_insert((inode, len));
+    }
+
+    /// Looks at what Redis holds: after a lost connection, and after every [`Trouble`]. Files stay open.
+    pub fn restart(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Observing) {
+            Phase::Streaming(streaming) => {
+                let stream::Streaming { reader, root, .. } = *streaming;
+                self.keep_open(root, reader.into_file());
+            }
+            Phase::Beginning(begin) => {
+                if let Some(root) = begin.root {
+                    self.keep_open(root, begin.reader.into_file());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What to do next. `now` is a clock that never goes back.
+    ///
+    /// # Errors
+    /// Why there is nothing to do now; [`restart`](Self::restart) follows.
+    pub fn step(&mut self, now: Duration) -> Result<Step, Trouble> {
+        self.now = now;
+        match &mut self.phase {
+            Phase::Observing => Ok(Step::Observe { below: self.in_doubt.map(Position::id) }),
+            Phase::Restoring(change, _) => Ok(Step::Record(change.clone())),
+            Phase::Locating(resume) => {
+                let resume = *resume;
+                self.locate(resume, now)
+            }
+            Phase::Beginning(_) => self.begin(now),
+            Phase::Streaming(_) => self.stream_step(now),
+            Phase::Done => Ok(Step::Done),
+        }
+    }
+
+    /// Answers [`Step::Observe`].
+    ///
+    /// # Errors
+    /// When the stream carries another file, or the state file cannot be used.
+    pub fn observed(&mut self, mut observed: Observed, below: Option<StreamId>) -> Result<(), Trouble> {
+        if std::mem::take(&mut self.refused) {
+            observed.first_is_ours = Some(false);
+        }
+        let local = self.load(&observed.record)?;
+        self.refuse_other_source(&observed.record, &local)?;
+        let lost = resume::lost(&observed.record, &local);
+        let mut manifest = observed.record.clone();
+        lost.iter().for_each(|generation| manifest.insert(generation.clone()));
+        for known in [&self.manifest, &local] {
+            for (root, prints) in &known.prints {
+                manifest.prints.entry(*root).or_insert_with(|| prints.clone());
+            }
+        }
+        // A tail checksum describes a content, not what Redis holds: one that Redis lost is still true.
+        let guards = [manifest.guard.take(), self.manifest.guard.take(), local.guard.clone()];
+        manifest.guard = guards.into_iter().flatten().find(|guard| manifest.get(guard.generation).is_some());
+        (manifest.began, manifest.neighbours) = (local.began, local.neighbours.clone());
+        let mut resume = observed.resume(&manifest);
+        if let Some(doubtful) = self.in_doubt.take() {
+            // The stream is an older one, with a gap below what was added since.
+            let whole = below.map_or(Resume::Renumber(doubtful), |id| {
+                let position = Position::of(id);
+                Resume::Renumber(if manifest.get(id.ms).is_some() { position } else { doubtful })
+            });
+            resume = if matches!(resume, Resume::At(at) if at <= doubtful) { resume } else { whole };
+        }
+        if let Resume::Verify(..) = resume {
+            resume = self.verified(&observed, &manifest, resume);
+        }
+        if let Resume::Renumber(from) = resume {
+            self.notices.push(Notice::Foreign { last_id: observed.last_id(), offset: from.offset });
+        }
+        let link = manifest.last().map(|last| next_field(manifest.before(last.generation).map_or(0, |g| g.generation)));
+        self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
+        self.stream = observed.stream.unwrap_or_default();
+        self.added_since = 0;
+        self.whole_at = None;
+        self.notices.push(Notice::Resumed);
+        if lost.is_empty() {
+            let is_stored = manifest.same_generations(&local);
+            self.manifest = manifest;
+            if !is_stored && !self.manifest.is_empty() {
+                self.store()?;
+            }
+            self.phase = Phase::Locating(resume);
+        } else {
+            if let Some(first) = lost.first() {
+                self.notices.push(Notice::Restoring { generation: first.generation });
+            }
+            let (before, guard) = (observed.record, observed.guard_field);
+            self.manifest = manifest.clone();
+            self.phase = Phase::Restoring(Box::new(Change { before, guard, after: manifest }), resume);
+        }
+        Ok(())
+    }
+
+    /// Contents that other partitions know, as far as that can be told without Redis.
+    pub fn learn(&mut self, others: &Manifest) {
+        others.iter().for_each(|content| self.others.insert(content.clone()));
+    }
+
+    /// Answers [`Step::Agree`]: the contents that other partitions know.
+    pub fn agreed(&mut self, others: Manifest) {
+        self.others = others;
+        self.has_agreed = true;
+        if let Phase::Beginning(begin) = &mut self.phase
+            && matches!(begin.stage, Stage::Agreeing)
+        {
+            begin.stage = Stage::Naming(None);
+        }
+    }
+
+    /// Answers [`Step::Name`]: whether the content got this name.
+    ///
+    /// # Errors
+    /// When another reader named a content in the same moment.
+    pub fn named(&mut self, done: bool) -> Result<(), Trouble> {
+        let Phase::Beginning(begin) = &mut self.phase else { return Ok(()) };
+        let Stage::Naming(Some(named)) = &begin.stage else { return Ok(()) };
+        if !done {
+            return Err(Changed::OtherReader.into());
+        }
+        self.others.insert((**named).clone());
+        begin.root = Some(named.root);
+        begin.stage = Stage::NUMBERING;
+        Ok(())
+    }
+
+    /// Answers [`Step::Record`]: whether the record was what was expected, and is changed.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn recorded(&mut self, change: Change, done: bool) -> Result<(), Trouble> {
+        if !done {
+            return Err(Changed::OtherReader.into());
+        }
+        match std::mem::replace(&mut self.phase, Phase::Observing) {
+            Phase::Restoring(_, resume) => {
+                self.store()?;
+                self.phase = Phase::Locating(resume);
+                Ok(())
+            }
+            Phase::Beginning(begin) => self.begun(*begin, change.after),
+            other => {
+                self.phase = other;
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&mut self, record: &Manifest) -> Result<Manifest, Trouble> {
+        let path = self.options.state.clone();
+        let stored = self.directory.load().map_err(|error| Trouble::File { doing: "read", path, error })?;
+        match stored {
+            Stored::Missing => Ok(Manifest::default()),
+            Stored::Manifest(manifest) => Ok(*manifest),
+            Stored::Unreadable(why) if record.is_empty() => Err(Trouble::Refused(format!(
+                "cannot read the state file {}: {why}; Redis has no record of the source either, so everything would be sent \
+                 again as new; restore the file, or remove it to begin a new source",
+                self.options.state
+            ))),
+            Stored::Unreadable(why) => {
+                let notice = Notice::StateUnreadable { path: self.options.state.clone(), why };
+                self.report(notice);
+                Ok(Manifest::default())
+            }
+        }
+    }
+
+    fn store(&mut self) -> Result<(), Trouble> {
+        self.directory.store(&self.manifest).map_err(|error| Trouble::File {
+            doing: "write",
+            path: self.options.state.clone(),
+            error,
+        })
+    }
+
+    /// Reports something once.
+    fn report(&mut self, notice: Notice) {
+        if self.reported.len() < 1024 && self.reported.insert(notice.clone()) {
+            self.notices.push(notice);
+        }
+    }
+
+    /// The stream carries one file. Another one at another path is refused, and nothing is written.
+    fn refuse_other_source(&mut self, record: &Manifest, local: &Manifest) -> Result<(), Trouble> {
+        let Some(newest) = record.last() else { return Ok(()) };
+        let is_ours = newest.path == self.options.input
+            || local.get(newest.generation) == Some(newest)
+            || self.manifest.get(newest.generation) == Some(newest);
+        if is_ours || self.is_known_file(record) {
+            return Ok(());
+        }
+        let Options { input, stream, .. } = &self.options;
+        Err(Trouble::Refused(format!(
+            "--input {input}: stream {stream} already carries another file, {}; allowed: that file, or another --stream",
+            newest.path
+        )))
+    }
+
+    /// How many entries the stream may still take: its share of the bound, so that no partition that stands still holds up
+    /// another one, or its share of what all of them together have left.
+    fn room(&self) -> u64 {
+        let count = u64::from(self.options.read.partition.count());
+        match self.options.max_backlog {
+            0 => u64::MAX,
+            bound => {
+                let own = (bound / count).max(1).saturating_sub(self.stream.len);
+                own.max(bound.saturating_sub(self.total_len) / count)
+            }
+        }
+    }
+
+    fn keep_open(&mut self, root: u64, file: D::File) {
+        let len = file.len().unwrap_or(0);
+        self.open.retain(|open| open.root != root || open.file.inode() != file.inode());
+        self.open.push(Open { root, file, len, since: Duration::ZERO });
+        if self.open.len() > self.options.limits.open_files {
+            self.open.remove(0);
+        }
+    }
+
+    /// Closes files that were left long ago.
+    fn close_quiet_files(&mut self, now: Duration) {
+        self.open.retain_mut(|open| {
+            let len = open.file.len().unwrap_or(open.len);
+            if len != open.len || open.since == Duration::ZERO {
+                (open.len, open.since) = (len, now);
+            }
+            now.saturating_sub(open.since) < KEEP_OPEN
+        });
+    }
+}

@@ -1,0 +1,462 @@
+//! Streaming: batches, one after the other, and what to do when there is nothing to send.
+
+use super::batch::{Batch, Changed, Entry, Outcome};
+use super::locate::{Present, has_head_of, trouble};
+use super::resume::StreamState;
+use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
+use crate::fingerprint::TailChecksum;
+use crate::line_reader::LineReader;
+use crate::manifest::{
+    Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field,
+};
+use crate::source_file::SourceFile;
+use crate::hash;
+use resp::StreamId;
+use std::io;
+use std::time::Duration;
+
+/// The smallest size of the largest payload that is written to the record: 64 KiB.
+const LONG: u64 = 64 << 10;
+/// With payloads above this size, Redis is not asked for the stream's state beside the work: the
+/// answer has the first and the last entry in it.
+const SHORT_ENTRIES: u64 = 1 << 20;
+
+/// A content that is being sent.
+#[derive(Debug)]
+pub(super) struct Streaming<F> {
+    pub(super) reader: LineReader<F>,
+    pub(super) root: u64,
+    /// The generation, and where its confirmed entries end.
+    pub(super) confirmed: Position,
+    /// On the wire without its `EXEC`.
+    queued: Option<Batch>,
+    /// On the wire with it.
+    executing: Option<Batch>,
+    /// Whether there was nothing to send when it was last looked.
+    is_drained: bool,
+    /// Whether nothing was sent since the generation began.
+    pub(super) is_fresh: bool,
+    /// Whether these are late lines of a content that was left.
+    pub(super) late: bool,
+    /// Since when another file has been at the input's path, and since when this one has not grown.
+    replaced: Option<Replaced>,
+    /// The content's length when it was last looked at.
+    len: u64,
+    /// When the path was last looked at beside the work.
+    looked_at: Duration,
+    /// Whether nothing more is put on the wire before it was looked around.
+    is_paused: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Replaced {
+    since: Duration,
+    quiet_since: Duration,
+    /// The content's length then. All of that comes before the next content.
+    len: u64,
+}
+
+impl<F: SourceFile> Streaming<F> {
+    pub(super) fn new(reader: LineReader<F>, root: u64, confirmed: Position) -> Self {
+        let len = reader.file().len().unwrap_or(0);
+        Self {
+            reader,
+            root,
+            confirmed,
+            queued: None,
+            executing: None,
+            is_drained: false,
+            is_fresh: false,
+            late: false,
+            replaced: None,
+            len,
+            looked_at: Duration::ZERO,
+            is_paused: false,
+        }
+    }
+
+    /// What Redis holds when the batch that is executing is confirmed.
+    pub(super) fn leaves(&self) -> Option<super::Expected> {
+        self.executing.as_ref().map(Batch::leaves)
+    }
+
+    pub(super) fn executing_entries(&self) -> u64 {
+        self.executing.as_ref().map_or(0, |batch| batch.entries)
+    }
+
+    /// How far the content is read, and how long it was when it was last looked at.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.reader.offset(), self.len)
+    }
+
+    fn present(&self) -> Present {
+        let offset = self.reader.offset();
+        Present { root: self.root, offset, tail: TailChecksum::new(offset, self.reader.history()) }
+    }
+}
+
+impl<D: Directory> Producer<D> {
+    fn offset(&self) -> u64 {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.reader.offset() } else { 0 }
+    }
+
+    fn streaming(&mut self) -> Option<&mut Streaming<D::File>> {
+        if let Phase::Streaming(streaming) = &mut self.phase { Some(streaming) } else { None }
+    }
+
+    pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
+        let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
+        let has_earlier = self.manifest.iter().any(|known| Some(known.root) != self.manifest.last().map(|last| last.root));
+        let is_aim_reached = self.options.once && self.once_done(self.offset(), u64::MAX) == Some(true);
+        let Some(streaming) = self.streaming() else { return self.step(now) };
+        let is_due = is_aim_reached || now >= next_check || has_earlier && now >= next_late || now.saturating_sub(streaming.looked_at) >= GRACE;
+        // Beside the work, too, but never between two batches that are on the wire.
+        streaming.is_paused |= is_due && !streaming.is_fresh;
+        if streaming.queued.is_none() && !stopping && !streaming.is_drained && !streaming.is_paused {
+            return Ok(Step::Fill);
+        }
+        if streaming.executing.is_some() {
+            return Ok(Step::Confirm);
+        }
+        if streaming.queued.is_some() {
+            if streaming.is_fresh {
+                self.still_begins_so()?;
+            }
+            return Ok(Step::Execute);
+        }
+        if stopping {
+            return Ok(Step::Stopped);
+        }
+        if now >= next_check {
+            return Ok(Step::Check { stream: self.manifest.longest <= SHORT_ENTRIES });
+        }
+        self.look_around(now)
+    }
+
+    /// Between the look at its first bytes and the reading of them, a file can be truncated and rewritten.
+    fn still_begins_so(&mut self) -> Result<(), Trouble> {
+        let input = self.options.input.clone();
+        let Phase::Streaming(streaming) = &mut self.phase else { return Ok(()) };
+        streaming.is_fresh = false;
+        let Some(generation) = self.manifest.get(streaming.confirmed.generation) else { return Ok(()) };
+        match has_head_of(streaming.reader.file(), generation) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Changed::InputChanged.into()),
+            Err(error) => Err(trouble(&input, "read", &error)),
+        }
+    }
+
+    /// Answers [`Step::Fill`]: takes the next pieces and gives each to `add` as an entry. `None`: there is nothing to send.
+    /// Otherwise the batch's fields are to be set, too, and its `EXEC` is to be withheld.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn fill(&mut self, mut add: impl FnMut(&Entry<'_>)) -> Result<Option<&Batch>, Trouble> {
+        let limits = self.options.limits;
+        let room = self.room();
+        let last_id = self.stream.last_id;
+        let expected = self.expected.clone();
+        let Phase::Streaming(streaming) = &mut self.phase else { return Ok(None) };
+        let ahead = streaming.executing.as_ref();
+        let room = room.saturating_sub(ahead.map_or(0, |batch| batch.entries)).min(limits.batch_entries);
+        let expected = ahead.map_or(expected, Batch::leaves);
+        let from = ahead.map_or(streaming.confirmed, |batch| batch.end);
+        let before = ahead.map_or(last_id, |batch| batch.end.id());
+        let generation = streaming.confirmed.generation;
+        let (mut entries, mut lines, mut bytes, mut first, mut largest) = (0, 0, 0, 0, 0);
+        if room > 0 {
+            let wanted = |piece: &crate::entry::Piece<'_>, frontier: u64| {
+                let end = piece.span.end;
+                let id = StreamId { ms: generation, seq: end };
+                let after = (piece.span.start != frontier).then_some(frontier);
+                let entry = Entry { id, field: piece.field, payload: piece.payload, after, no_create: expected.stream };
+                if entries == 0 {
+                    first = end;
+                }
+                add(&entry);
+                entries += 1;
+                lines += piece.field.lines(piece.payload);
+                bytes += end - piece.span.start;
+                largest = piece.payload.len().max(largest);
+                entries < room && bytes < limits.batch_bytes
+            };
+            let taken = streaming.reader.take_pieces(wanted);
+            taken.map_err(|error| trouble(&streaming.reader.file().path(), "read", &error))?;
+        }
+        if entries == 0 {
+            streaming.is_drained = true;
+            return Ok(None);
+        }
+        let end = Position { generation, offset: streaming.reader.frontier() };
+        let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset });
+        let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
+        let confirmed = streaming.confirmed.id().to_string().into_bytes();
+        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
+        let mut fields = vec![
+            (GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?),
+            (CONFIRMED_FIELD.to_owned(), confirmed),
+        ];
+        let longest = (largest as u64).next_power_of_two();
+        if longest > self.manifest.longest.max(LONG - 1) {
+            fields.push((LONGEST_FIELD.to_owned(), longest.to_string().into_bytes()));
+        }
+        let read_to = streaming.reader.offset();
+        let prints = self.manifest.prints.entry(streaming.root).or_default();
+        let covered = prints.covered();
+        let grown = extend(prints, streaming.reader.file(), read_to);
+        grown.map_err(|error| trouble(&streaming.reader.file().path(), "read", &error))?;
+        if prints.covered() != covered {
+            fields.push((prints_field(streaming.root), json(serde_json::to_vec(prints))?));
+        }
+        let batch = Batch { entries, lines, bytes, end, read_to, expected, guard, fields, longest };
+        Ok(Some(&*streaming.queued.insert(batch)))
+    }
+
+    /// Answers [`Step::Execute`]: compares what Redis answered with what the batch expects. The batch's `EXEC` follows.
+    ///
+    /// # Errors
+    /// What has changed; the `EXEC` must not be sent.
+    pub fn may_execute(&mut self, guard: Option<&[u8]>, link: bool, stream: bool) -> Result<(), Trouble> {
+        let Some(streaming) = self.streaming() else { return Ok(()) };
+        let Some(batch) = streaming.queued.take() else { return Ok(()) };
+        batch.expected.check(guard, link, stream)?;
+        streaming.executing = Some(batch);
+        Ok(())
+    }
+
+    /// Answers [`Step::Confirm`]. Returns the batch that was added.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub fn confirmed(&mut self, outcome: Outcome) -> Result<Option<Batch>, Trouble> {
+        let Some(streaming) = self.streaming() else { return Ok(None) };
+        let Some(batch) = streaming.executing.take() else { return Ok(None) };
+        let len = match outcome {
+            Outcome::Added { len } => len,
+            Outcome::Aborted => return Err(Changed::OtherReader.into()),
+            Outcome::NoStream => return Err(Changed::StreamGone.into()),
+            Outcome::Refused => {
+                self.refused = true;
+                return Err(Changed::EntriesLost.into());
+            }
+        };
+        streaming.confirmed = batch.end;
+        streaming.is_drained = false;
+        self.expected = batch.leaves();
+        self.manifest.guard = Some(batch.guard.clone());
+        self.manifest.longest = self.manifest.longest.max(batch.longest);
+        (self.stream.len, self.stream.last_id) = (len, batch.end.id());
+        self.added_since += batch.entries;
+        self.has_sent = true;
+        Ok(Some(batch))
+    }
+
+    /// Answers [`Step::Check`]: what the record holds, whether the stream exists and how many entries it has, and its state
+    /// when that was asked for.
+    ///
+    /// # Errors
+    /// What has changed.
+    pub fn checked(
+        &mut self,
+        guard: Option<&[u8]>,
+        link: bool,
+        stream: Option<u64>,
+        state: Option<StreamState>,
+        now: Duration,
+    ) -> Result<(), Trouble> {
+        self.next_check = now + CHECK;
+        self.expected.check(guard, link, stream.is_some())?;
+        if let Some(state) = state {
+            let known = self.stream;
+            let expected = known.added.map(|added| added.saturating_add(self.added_since));
+            let lost = state.added.zip(expected).is_some_and(|(added, expected)| added < expected);
+            if lost || state.last_id < known.last_id {
+                // What was added since stands above a gap; it began where the stream was last whole, or before.
+                self.in_doubt = self.whole_at.filter(|_| state.last_id >= known.last_id);
+                return Err(Changed::EntriesLost.into());
+            }
+            (self.stream.added, self.stream.oldest, self.added_since) = (state.added, state.oldest, 0);
+            self.whole_at = match &self.phase {
+                Phase::Streaming(streaming) => Some(streaming.confirmed),
+                _ => None,
+            };
+        }
+        self.stream.len = stream.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Everything that was taken is confirmed: what now?
+    fn look_around(&mut self, now: Duration) -> Result<Step, Trouble> {
+        if self.room() == 0 {
+            if let Some(streaming) = self.streaming() {
+                (streaming.is_drained, streaming.looked_at) = (false, now);
+            }
+            self.next_check = now;
+            return Ok(Step::Wait(Wait::Room));
+        }
+        let input = self.directory.input();
+        let input = input.map_err(|error| self.trouble("open", &error))?;
+        let options_once = self.options.once;
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
+        let path = streaming.reader.file().path();
+        let fault = |error: &io::Error| trouble(&path, "read", error);
+        let was_paused = std::mem::take(&mut streaming.is_paused);
+        streaming.looked_at = now;
+        let (root, confirmed) = (streaming.root, streaming.confirmed);
+        let present = streaming.present();
+        if streaming.reader.is_at_limit() {
+            // Of late lines, and of a generation that is sent again, nothing more is to be sent.
+            return self.after(&present, confirmed, now);
+        }
+        let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
+        let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
+        let seen = self.seen.entry(root).or_insert(0);
+        *seen = len.max(*seen);
+        if len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))? {
+            return self.truncated(&present, confirmed, now);
+        }
+        let has_grown = len > streaming.len;
+        streaming.len = len;
+        let is_replaced = input.is_some_and(|input| input != streaming.reader.file().inode());
+        streaming.replaced = match streaming.replaced.filter(|_| is_replaced) {
+            Some(replaced) if has_grown => Some(Replaced { quiet_since: now, ..replaced }),
+            None if is_replaced => Some(Replaced { since: now, quiet_since: now, len }),
+            replaced => replaced,
+        };
+        let may_leave = streaming.replaced.is_some_and(|replaced| {
+            let is_quiet = now.saturating_sub(replaced.quiet_since) >= GRACE;
+            let is_late = now.saturating_sub(replaced.since) >= LEAVE && offset >= replaced.len;
+            is_quiet || options_once || is_late
+        });
+        self.input_state = match input {
+            Some(_) => Ok(()),
+            None => Err(format!("{} is gone; following the file that was there", self.options.input)),
+        };
+        let once = self.once_done(offset, len);
+        if once == Some(true) && !self.has_late(&present, confirmed, now) {
+            self.phase = Phase::Done;
+            return Ok(Step::Done);
+        }
+        let Some(streaming) = self.streaming() else { return self.step(now) };
+        let is_at_end = len <= offset + pending;
+        if !is_at_end && !(may_leave && was_paused && has_grown) {
+            streaming.reader.look_again();
+            streaming.is_drained = false;
+            if was_paused && self.has_late(&present, confirmed, now) {
+                return self.step(now);
+            }
+            return Ok(Step::Fill);
+        }
+        // At the end of the file, perhaps with an unfinished line at hand.
+        if once == Some(false) && pending > 0 && is_at_end {
+            streaming.reader.flush_rest();
+            streaming.is_drained = false;
+            return Ok(Step::Fill);
+        }
+        if may_leave {
+            if pending > 0 && self.find_next(&present, confirmed, !options_once).is_some() {
+                let Some(streaming) = self.streaming() else { return self.step(now) };
+                streaming.reader.flush_rest();
+                streaming.is_drained = false;
+                return Ok(Step::Fill);
+            }
+            if pending == 0 && self.move_on(&present, confirmed, !options_once)? {
+                return self.step(now);
+            }
+        } else if self.has_late(&present, confirmed, now) {
+            return self.step(now);
+        }
+        Ok(Step::Wait(Wait::Input))
+    }
+
+    /// Everything up to the limit is confirmed.
+    fn after(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
+        if self.move_on(present, confirmed, false)? {
+            return self.step(now);
+        }
+        let input = self.directory.input().ok().flatten();
+        if let Some(streaming) = self.streaming()
+            && input == Some(streaming.reader.file().inode())
+        {
+            // It is the present content again.
+            streaming.reader.lift_limit();
+            streaming.late = false;
+        }
+        Ok(Step::Wait(Wait::Input))
+    }
+
+    /// The file was truncated or rewritten. What was not read may be in a copy.
+    fn truncated(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
+        let root = present.root;
+        let is_first = self.truncated != Some(root);
+        self.truncated = Some(root);
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
+        if streaming.reader.pending() > 0 {
+            // The beginning of a line that was read in time.
+            streaming.reader.flush_rest();
+            streaming.is_drained = false;
+            return Ok(Step::Fill);
+        }
+        if is_first {
+            let notice = Notice::Truncated {
+                path: streaming.reader.file().path(),
+                len: streaming.len,
+                sent: present.offset,
+            };
+            self.notices.push(notice);
+        }
+        if self.continue_in_copy(present, confirmed)? {
+            return self.step(now);
+        }
+        let unread = Position { offset: present.offset, ..confirmed };
+        let seen = self.seen.get(&root).copied().unwrap_or(0);
+        if self.move_on(present, confirmed, false)? {
+            if seen > present.offset {
+                self.report_unreadable(root, unread);
+            }
+            return self.step(now);
+        }
+        Ok(Step::Wait(Wait::Input))
+    }
+
+    /// Goes on with late lines of an earlier content, if there are any and it is time to look.
+    fn has_late(&mut self, present: &Present, confirmed: Position, now: Duration) -> bool {
+        let is_last = self.manifest.last().is_some_and(|last| last.generation == confirmed.generation);
+        if now < self.next_late && !self.options.once {
+            return false;
+        }
+        self.close_quiet_files(now);
+        let is_late = is_last && self.late_target(present, confirmed);
+        self.late_pause = if is_late { (self.late_pause * 2).min(LATEST) } else { LATE };
+        self.next_late = now + self.late_pause;
+        is_late
+    }
+
+    /// `--once`: whether all that the input held at the start is confirmed, `offset` bytes being confirmed and the file `len`
+    /// bytes long. `None`: the service runs on.
+    fn once_done(&mut self, offset: u64, len: u64) -> Option<bool> {
+        if !self.options.once {
+            return None;
+        }
+        let Phase::Streaming(streaming) = &self.phase else { return Some(false) };
+        let here = streaming.reader.file().inode();
+        let late = streaming.late;
+        Some(match self.aim {
+            Some((inode, aim)) if inode == here => offset >= aim.min(len),
+            // Another one has taken its place.
+            _ => !late && self.directory.input().ok().flatten() == Some(here) && (len == u64::MAX || offset >= len),
+        })
+    }
+}
+
+/// Adds the checkpoints that a content has up to an offset.
+fn extend(prints: &mut crate::fingerprint::Fingerprint, file: &impl SourceFile, up_to: u64) -> io::Result<()> {
+    for span in prints.missing(up_to) {
+        let bytes = file.bytes(span.start, span.end)?;
+        if bytes.len() as u64 != span.end - span.start {
+            break;
+        }
+        prints.push(hash(&bytes));
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! The producer's view of the disk: the folder around the input, and the state file.
+
+use crate::scanner::Scanner;
+use crate::source_file::DiskFile;
+use crate::state::StateFile;
+use delivery::files::{Identified, Inode, Known};
+use delivery::fingerprint::Fingerprint;
+use delivery::manifest::Manifest;
+use delivery::producer::{Directory, Stored};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+/// The folder around the input, and the state file.
+#[derive(Debug)]
+pub(crate) struct InputDirectory {
+    pub(crate) scanner: Scanner,
+    pub(crate) state: StateFile,
+}
+
+impl Directory for InputDirectory {
+    type File = DiskFile;
+
+    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        self.scanner.look(known, open, now)
+    }
+
+    fn open(&mut self, key: usize) -> io::Result<DiskFile> {
+        self.scanner.open(key)
+    }
+
+    fn prints(&self, key: usize) -> Option<Fingerprint> {
+        self.scanner.prints(key).cloned()
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        match std::fs::metadata(self.scanner.input()) {
+            Ok(metadata) => Ok(Some(Inode { dev: metadata.dev(), ino: metadata.ino() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        self.state.load()
+    }
+
+    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
+        self.state.store(manifest)
+    }
+}

@@ -1,0 +1,384 @@
+//! The driver: performs the steps that the producers ask for, one producer for each partition.
+
+use crate::args::{From, ReaderArgs};
+use crate::directory::InputDirectory;
+use crate::error::Interrupt;
+use crate::scanner::Scanner;
+use crate::redis;
+use crate::registry::Registry;
+use crate::state::StateFile;
+use crate::report::Report;
+use crate::totals::Totals;
+use crate::watch::{Events, Watch};
+use delivery::line_reader::ReadOptions;
+use delivery::partition::Partition;
+use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Wait};
+use log::info;
+use resp::streams::{XInfoGroups, XLen};
+use resp::{Backoff, Connection, ErrorKind, cmd};
+use service::args::{ServiceArgs, other_partitions};
+use service::source_record::time;
+use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long a stop waits for a batch on the wire.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often the stream is looked at while it is full.
+const FULL: Duration = Duration::from_millis(100);
+/// The name of the reader's work, where health is concerned.
+const WORK: &str = "adding";
+
+/// Follows the input until there is nothing left to do (`--once`) or the service stops.
+pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> {
+    let shared = Shared::new(args, &context)?;
+    let partitions = shared.args.service.taken()?;
+    let drivers: Vec<_> =
+        partitions.into_iter().map(|p| shared.driver(context.stream(&shared.args.service.stream, p))).collect();
+    let shutdown = context.shutdown;
+    let drivers = drivers.into_iter().map(|(driver, connector, watch)| async {
+        tokio::select! {
+            done = driver.run(connector) => done,
+            never = watch.run() => match never {},
+        }
+    });
+    let drivers = futures_util::future::try_join_all(drivers);
+    let work = async {
+        match &shared.registry {
+            Some(registry) => registry.beside(drivers).await,
+            None => drivers.await,
+        }
+    };
+    let stop = async {
+        shutdown.requested().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        done = work => done.map(|_| ()),
+        () = stop => {
+            info!("stopping with a batch unconfirmed; the next start asks Redis what became of it");
+            Err(Stop::Shutdown)
+        }
+    }
+}
+
+/// What the partitions of a source have in common.
+struct Shared {
+    args: ReaderArgs,
+    input: PathBuf,
+    state_dir: PathBuf,
+    shutdown: Shutdown,
+    registry: Option<Rc<Registry>>,
+    events: Events,
+    totals: Totals,
+}
+
+impl Shared {
+    fn new(args: ReaderArgs, context: &Context) -> Result<Self, Failure> {
+        let input = std::path::absolute(&args.input).map_err(|error| {
+            Failure::config(format!("--input {}: {error}; allowed: a file's path", args.input.display()))
+        })?;
+        if input.file_name().is_none() || input.is_dir() {
+            return Err(Failure::config(format!("--input {}: a folder; allowed: a file's path", args.input.display())));
+        }
+        let state_dir = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/")).to_owned();
+        StateFile::check_folder(&state_dir, args.state_dir.is_some())?;
+        let ServiceArgs { stream, partitions, .. } = &args.service;
+        if let Some(first) = Partition::new(0, *partitions)
+            && let Ok(Some((begun, file))) = StateFile::new(&state_dir, &input, stream, first).other_number()
+        {
+            return Err(Failure::config(format!(
+                "{}; {} says so",
+                other_partitions(stream, *partitions, begun),
+                file.display()
+            )));
+        }
+        let config = context.connector.config().clone();
+        let registry = (*partitions > 1).then(|| Rc::new(Registry::new(config, stream, *partitions)));
+        let (totals, shutdown) = (Totals::new(), context.shutdown.clone());
+        Ok(Self { input, state_dir, shutdown, registry, events: Events::new(), totals, args })
+    }
+
+    /// The driver of one partition, what connects it, and what asks its server about itself.
+    fn driver(&self, stream: Stream) -> (Driver, Connector, OwnConnection) {
+        let Stream { partition, key, connector, health } = stream;
+        let args = &self.args;
+        // The page has room for one server.
+        let watch = ServerWatch::new(health.clone()).with_groups_of(&key);
+        let watch = if self.totals.is_empty() { watch } else { watch.without_server() };
+        let watch = watch.over(connector.config().clone());
+        let (options, directory) = producer_parts(args, &self.input, &self.state_dir, partition, &key);
+        let mut producer = Producer::new(options, directory);
+        if let Ok(metadata) = std::fs::metadata(&self.input)
+            && let Ok(Some(inode)) = producer.directory().input()
+        {
+            producer.aim(inode, metadata.len());
+        }
+        // Before any partition names a content: Redis may have lost a name, and where it was used may be away.
+        if let (Some(registry), Ok(Stored::Manifest(known))) = (&self.registry, producer.directory().load()) {
+            registry.learn(&known);
+        }
+        let driver = Driver {
+            producer,
+            record: SourceRecord::of(&key),
+            registry: self.registry.clone(),
+            totals: self.totals.of(partition),
+            watch: self.events.watch(),
+            report: Report::new(partition, &key),
+            max_backlog: args.max_backlog,
+            partition,
+            health,
+            shutdown: self.shutdown.clone(),
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+            begun: Instant::now(),
+            executed: Instant::now(),
+        };
+        (driver, connector, watch)
+    }
+}
+
+/// What a producer is made of.
+pub(crate) fn producer_parts(
+    args: &ReaderArgs,
+    input: &Path,
+    state_dir: &Path,
+    partition: Partition,
+    stream: &str,
+) -> (Options, InputDirectory) {
+    let state = StateFile::new(state_dir, input, &args.service.stream, partition);
+    let options = Options {
+        input: input.to_string_lossy().into_owned(),
+        state: state.path().display().to_string(),
+        stream: stream.to_owned(),
+        read: ReadOptions::new(args.framing.framing(), partition),
+        from_end: args.from == From::End,
+        once: args.service.once,
+        max_backlog: args.max_backlog,
+        limits: Limits::default(),
+    };
+    (options, InputDirectory { scanner: Scanner::new(input.to_owned()), state })
+}
+
+/// Performs the steps of one partition's producer.
+struct Driver {
+    producer: Producer<InputDirectory>,
+    record: SourceRecord,
+    registry: Option<Rc<Registry>>,
+    totals: Totals,
+    watch: Watch,
+    report: Report,
+    max_backlog: u64,
+    partition: Partition,
+    health: Health,
+    shutdown: Shutdown,
+    backoff: Backoff,
+    begun: Instant,
+    /// When the latest `EXEC` was sent.
+    executed: Instant,
+}
+
+/// What the next attempt runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The same connection.
+    Resume,
+    /// A new one.
+    Reconnect,
+}
+
+impl Driver {
+    async fn run(mut self, mut connector: Connector) -> Result<(), Stop> {
+        if let Some(registry) = &self.registry {
+            self.producer.learn(&registry.contents());
+        }
+        loop {
+            let mut connection = connector.connect().await?;
+            loop {
+                match self.perform(&mut connection).await {
+                    Ok(()) => return Ok(()),
+                    Err(interrupt) => {
+                        if self.recover(interrupt, &mut connection).await? == Then::Reconnect {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Performs steps until all is sent (`--once`).
+    async fn perform(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        loop {
+            self.health.progress();
+            if self.shutdown.is_requested() {
+                self.producer.stop();
+            }
+            self.producer.set_total_len(self.totals.sum());
+            let step = self.producer.step(self.begun.elapsed());
+            self.report_notices();
+            match step? {
+                Step::Observe { below } => self.observe(connection, below).await?,
+                Step::Agree => {
+                    let Some(registry) = &self.registry else { return Err(Interrupt::Changed(Changed::RecordLost)) };
+                    self.producer.agreed(registry.refresh().await?);
+                }
+                Step::Name(named) => {
+                    let Some(registry) = &self.registry else { return Err(Interrupt::Changed(Changed::RecordLost)) };
+                    let done = registry.append(&named).await?;
+                    self.producer.named(done)?;
+                }
+                Step::Clock => {
+                    let now = time(connection).await?;
+                    self.producer.clock(now)?;
+                }
+                Step::Record(change) => {
+                    let changed = self.record.change(connection, &change, &[]).await;
+                    let done = changed.map_err(|fault| Interrupt::of_record(&self.record, fault))?;
+                    self.producer.recorded(*change, done)?;
+                }
+                Step::Fill => redis::fill(connection, &self.record, &mut self.producer).await??,
+                Step::Execute => {
+                    let answers = redis::expectations(connection).await?;
+                    let (guard, link) = answers.fields();
+                    self.producer.may_execute(guard, link, answers.stream)?;
+                    connection.queue_exec();
+                    self.executed = Instant::now();
+                }
+                Step::Confirm => self.confirm(connection).await?,
+                Step::Check { stream } => self.check(connection, stream).await?,
+                Step::Wait(wait) => self.wait(connection, wait).await?,
+                Step::Done => return Ok(()),
+                Step::Stopped => return Err(Interrupt::Shutdown),
+            }
+        }
+    }
+
+    fn report_notices(&mut self) {
+        let notices = self.producer.take_notices();
+        self.report.notices(&notices);
+        for notice in &notices {
+            if let Notice::Reading { path, .. } | Notice::Begun { path, .. } = notice {
+                self.watch.follow(Path::new(path));
+            }
+        }
+    }
+
+    async fn observe(&mut self, connection: &mut Connection, below: Option<resp::StreamId>) -> Result<(), Interrupt> {
+        let observed = self.record.observe(connection, below).await;
+        let (observed, partitions, found) = observed.map_err(|fault| Interrupt::of_record(&self.record, fault))?;
+        if let Some(begun) = partitions.filter(|begun| self.partition.is_whole() && *begun != 1) {
+            return Err(Interrupt::Failure(Failure::config(other_partitions(&self.record.stream, 1, begun))));
+        }
+        self.producer.observed(observed, found)?;
+        self.totals.stream_len(self.producer.stream().len);
+        if let Some(registry) = &self.registry {
+            registry.learn(self.producer.manifest());
+        }
+        Ok(())
+    }
+
+    async fn confirm(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        let outcome = redis::outcome(connection, self.producer.executing()).await?;
+        let Some(batch) = self.producer.confirmed(outcome)? else { return Ok(()) };
+        self.backoff.reset();
+        self.health.redis_works(WORK);
+        let took = self.executed.elapsed();
+        self.health.batch(batch.lines, batch.bytes, took);
+        self.report.added(&batch, took);
+        self.totals.stream_len(self.producer.stream().len);
+        self.totals.position(batch.read_to);
+        Ok(())
+    }
+
+    async fn check(&mut self, connection: &mut Connection, stream: bool) -> Result<(), Interrupt> {
+        let expected = self.producer.next_expected();
+        let (answers, len, state) = redis::check(connection, &self.record, &expected, stream).await?;
+        let (guard, link) = answers.fields();
+        self.producer.checked(guard, link, len, state, self.begun.elapsed())?;
+        self.health.redis_works(WORK);
+        self.totals.stream_len(self.producer.stream().len);
+        Ok(())
+    }
+
+    async fn wait(&mut self, connection: &mut Connection, wait: Wait) -> Result<(), Interrupt> {
+        self.health.file(self.producer.input_state().clone());
+        if let Some((position, size)) = self.producer.position() {
+            self.totals.position(position);
+            self.report.input_size(size);
+        }
+        match wait {
+            Wait::Room => return self.wait_for_room(connection).await,
+            Wait::Input => {
+                // Redis has answered, and there is nothing to ask it now.
+                self.health.redis_works(WORK);
+                tokio::select! {
+                    () = self.watch.wait() => {}
+                    () = self.shutdown.requested() => {}
+                }
+            }
+            Wait::Pause(pause) => tokio::time::sleep(pause).await,
+        }
+        Ok(())
+    }
+
+    /// Waits until the stream holds fewer entries.
+    async fn wait_for_room(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+        if self.report.is_newly_full() {
+            let groups = connection.send(&XInfoGroups::new(&self.record.stream)).await.unwrap_or_default();
+            let why = self.report.full(self.producer.stream(), self.max_backlog, &groups);
+            self.health.file(Err(why));
+        }
+        self.totals.waiting(true);
+        tokio::select! {
+            () = tokio::time::sleep(FULL) => {}
+            () = self.shutdown.requested() => {}
+        }
+        let len = connection.send(&XLen::new(&self.record.stream)).await?;
+        self.producer.set_len(len);
+        self.health.redis_works(WORK);
+        self.totals.stream_len(len);
+        self.totals.waiting(false);
+        Ok(())
+    }
+
+    /// After an interrupt: reports it, waits as long as it makes sense, and clears the connection.
+    async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
+        match interrupt {
+            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
+                return Err(Stop::Failure(Failure::config(format!(
+                    "--stream {}: the key holds another type ({error}); allowed: a stream, or a key that does not exist",
+                    self.record.stream
+                ))));
+            }
+            Interrupt::Redis(error) => {
+                service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
+                self.health.redis_fails(WORK, service::in_words(&error));
+            }
+            Interrupt::Changed(changed) => self.report.changed(changed),
+            Interrupt::Input(what) => {
+                service::metrics::error("input");
+                self.health.file(Err(what));
+            }
+            Interrupt::Blocked(what) => {
+                service::metrics::error("blocked");
+                self.health.redis_fails(WORK, what);
+            }
+            Interrupt::Failure(failure) => return Err(Stop::Failure(failure)),
+            Interrupt::Shutdown => return Err(Stop::Shutdown),
+        }
+        self.report_notices();
+        self.producer.restart();
+        let delay = self.backoff.next_delay();
+        self.health.progress();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.shutdown.requested() => return Err(Stop::Shutdown),
+        }
+        // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
+        match connection.send(&cmd("DISCARD")).await {
+            Err(error) if error.closes_connection() => Ok(Then::Reconnect),
+            _ => Ok(Then::Resume),
+        }
+    }
+}

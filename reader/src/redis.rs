@@ -1,0 +1,138 @@
+//! What a producer's steps are on the wire.
+//!
+//! A batch goes out in two steps. [`fill`] puts everything but the `EXEC` on the wire:
+//!
+//! ```text
+//! WATCH <record>   HMGET <record> guard next:…   EXISTS <stream>   MULTI   XADD …   HSET <record> …   XLEN <stream>
+//! ```
+//!
+//! The `EXEC` follows when the previous batch is confirmed and the record is what that batch left.
+//! So a batch can neither overtake one that failed, nor land behind a gap when Redis lost data in
+//! between, nor mix with another reader's.
+
+use delivery::entry::AFTER;
+use delivery::manifest::GUARD_FIELD;
+use delivery::producer::resume::StreamState;
+use delivery::producer::{Directory, Expected, Outcome, Producer, Trouble};
+use resp::streams::{XAdd, XInfoStream, XLen};
+use resp::{Connection, Error, ErrorKind, Frame, cmd};
+use service::SourceRecord;
+use service::source_record::state;
+
+/// With more than this on its way to the socket, it goes out before the next batch is made: long
+/// lines, which would pile up. 4 MiB, far more than a batch of short ones.
+const SEND_FIRST: usize = 4 << 20;
+
+/// What Redis answers to the questions of an [`Expected`].
+#[derive(Debug)]
+pub(crate) struct Answers {
+    fields: Frame,
+    /// Whether the stream exists.
+    pub(crate) stream: bool,
+}
+
+impl Answers {
+    /// The bytes of the guard field, and whether the link is there.
+    pub(crate) fn fields(&self) -> (Option<&[u8]>, bool) {
+        let mut fields = self.fields.value().children().map(resp::Value::as_bytes);
+        (fields.next().flatten(), fields.next().flatten().is_some())
+    }
+}
+
+/// Puts the questions on the wire.
+fn ask(connection: &mut Connection, record: &SourceRecord, expected: &Expected) {
+    let link = expected.link.as_deref().unwrap_or_default();
+    connection.queue(&cmd("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
+    connection.queue(&cmd("EXISTS").arg(&record.stream));
+}
+
+async fn answers(connection: &mut Connection) -> Result<Answers, Error> {
+    let fields = connection.receive().await?.into_result()?;
+    let exists = connection.receive().await?.into_result()?;
+    Ok(Answers { fields, stream: exists.value().as_u64() == Some(1) })
+}
+
+/// Puts the next batch on the wire, all but its `EXEC`.
+pub(crate) async fn fill<D: Directory>(
+    connection: &mut Connection,
+    record: &SourceRecord,
+    producer: &mut Producer<D>,
+) -> Result<Result<(), Trouble>, Error> {
+    if connection.buffered() > SEND_FIRST {
+        connection.flush().await?;
+    }
+    let expected = producer.next_expected();
+    let mut is_first = true;
+    let filled = producer.fill(|entry| {
+        if std::mem::take(&mut is_first) {
+            connection.queue(&cmd("WATCH").arg(&record.key));
+            ask(connection, record, &expected);
+            connection.queue_multi();
+        }
+        // Nothing is allocated for entries that adjoin: nearly all.
+        let after = entry.after.map_or_else(String::new, |after| after.to_string());
+        let fields = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
+        let fields = &fields[..1 + usize::from(entry.after.is_some())];
+        let add = XAdd::new(record.stream.as_bytes(), entry.id, fields);
+        connection.queue(&if entry.no_create { add.no_create() } else { add });
+    });
+    match filled {
+        Ok(Some(batch)) => {
+            let set = cmd("HSET").arg(&record.key);
+            connection.queue(&batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
+            connection.queue(&XLen::new(&record.stream));
+            Ok(Ok(()))
+        }
+        Ok(None) => Ok(Ok(())),
+        Err(trouble) => Ok(Err(trouble)),
+    }
+}
+
+/// Receives what a batch expects.
+pub(crate) async fn expectations(connection: &mut Connection) -> Result<Answers, Error> {
+    // The reply to WATCH.
+    connection.receive().await?.into_result()?;
+    answers(connection).await
+}
+
+/// Waits for what became of a batch that has `entries` entries.
+pub(crate) async fn outcome(connection: &mut Connection, entries: u64) -> Result<Outcome, Error> {
+    let commands = usize::try_from(entries).unwrap_or(usize::MAX).saturating_add(2);
+    connection.receive_queued(commands).await?;
+    let Some(frame) = connection.receive_exec().await? else { return Ok(Outcome::Aborted) };
+    let mut len = 0;
+    for (index, value) in frame.value().children().enumerate() {
+        if value.as_error().is_some() {
+            let Err(error) = frame.extract(value).into_result() else { continue };
+            return if error.kind() == ErrorKind::IdTooSmall { Ok(Outcome::Refused) } else { Err(error) };
+        }
+        if (index as u64) < entries && value.is_null() {
+            return Ok(Outcome::NoStream);
+        }
+        if index + 1 == commands {
+            len = value.as_u64().unwrap_or(0);
+        }
+    }
+    Ok(Outcome::Added { len })
+}
+
+/// Asks whether Redis holds what is expected. Also the stream's length (`None`: there is no stream), and its state when that is asked for.
+pub(crate) async fn check(
+    connection: &mut Connection,
+    record: &SourceRecord,
+    expected: &Expected,
+    with_state: bool,
+) -> Result<(Answers, Option<u64>, Option<StreamState>), Error> {
+    ask(connection, record, expected);
+    let answers = answers(connection).await?;
+    if !with_state {
+        let len = connection.send(&XLen::new(&record.stream)).await?;
+        let len = Some(len).filter(|_| answers.stream);
+        return Ok((answers, len, None));
+    }
+    match connection.send(&XInfoStream::new(&record.stream)).await {
+        Ok(info) => Ok((answers, Some(info.length), Some(state(&info)))),
+        Err(error) if error.kind() == ErrorKind::NoSuchKey => Ok((answers, None, None)),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,171 @@
+//! The file registry: the file IDs of contents, which all partitions of a source share, so that
+//! their outputs can be merged.
+//!
+//! It is the source record beside the key of the stream that would be the only one, and also holds
+//! the number of partitions. Each partition has a source record of its own with everything else, so
+//! only the beginning of a content needs the registry.
+
+use crate::error::Interrupt;
+use delivery::manifest::{Generation, Manifest, PARTITIONS_FIELD};
+use delivery::producer::{Change, Changed};
+use resp::{Config, Connection};
+use service::args::other_partitions;
+use service::source_record::{Loaded, RecordFault};
+use service::{Failure, SourceRecord, Stop};
+use std::cell::RefCell;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
+
+/// How often Redis is asked whether it still holds the record.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long the work waits for the first answer, before it makes anything in Redis. The record's node may be away, and others not.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How many contents are kept before the oldest are dropped.
+const CONTENTS: usize = 1024;
+
+/// The contents of a source with several partitions.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// Leads to the record.
+    config: Config,
+    record: SourceRecord,
+    partitions: u32,
+    /// Each content with its file ID as its number.
+    contents: RefCell<Manifest>,
+    /// One partition at a time uses the connection.
+    connection: Mutex<Option<Connection>>,
+    /// Redis was asked once, whatever came of it.
+    asked: Notify,
+}
+
+impl Registry {
+    /// The registry of this source. `config` leads to its key.
+    pub(crate) fn new(config: Config, source: &str, partitions: u32) -> Self {
+        Self {
+            config,
+            record: SourceRecord::of(source),
+            partitions,
+            contents: RefCell::default(),
+            connection: Mutex::new(None),
+            asked: Notify::new(),
+        }
+    }
+
+    /// Does `work`, and beside it refuses another number of partitions and restores what Redis lost.
+    pub(crate) async fn beside<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        let refused = self.maintain();
+        tokio::pin!(refused);
+        tokio::select! {
+            failure = &mut refused => return Err(failure.into()),
+            () = self.asked.notified() => {}
+            () = tokio::time::sleep(AT_ONCE) => {}
+        }
+        tokio::select! {
+            biased;
+            done = work => done,
+            failure = &mut refused => Err(failure.into()),
+        }
+    }
+
+    /// Ends only when the source was begun otherwise.
+    async fn maintain(&self) -> Failure {
+        loop {
+            // Whoever needs the record reports everything else.
+            if let Err(Interrupt::Failure(failure)) = self.refresh().await {
+                return failure;
+            }
+            self.asked.notify_one();
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// The contents that are known here.
+    pub(crate) fn contents(&self) -> Manifest {
+        self.contents.borrow().clone()
+    }
+
+    /// Adds what a partition knows, should Redis have lost it.
+    pub(crate) fn learn(&self, manifest: &Manifest) {
+        let mut contents = self.contents.borrow_mut();
+        for generation in manifest.iter().filter(|known| known.generation == known.root) {
+            if contents.get(generation.root).is_none() {
+                contents.insert(shared(generation));
+            }
+        }
+    }
+
+    /// Loads the record, and adds what it lacks. A source with another number of partitions is refused.
+    pub(crate) async fn refresh(&self) -> Result<Manifest, Interrupt> {
+        let mut held = self.connection.lock().await;
+        let connection = self.connect(&mut held).await?;
+        let Loaded { manifest, guard, partitions } = self.load(connection).await?;
+        let (change, extra) = {
+            let mut contents = self.contents.borrow_mut();
+            manifest.iter().for_each(|content| contents.insert(content.clone()));
+            let names_partitions = partitions.is_some();
+            let extra = (!names_partitions).then(|| (PARTITIONS_FIELD, self.partitions.to_string()));
+            (Change { before: manifest, guard, after: contents.clone() }, extra)
+        };
+        let is_complete = change.before.same_generations(&change.after) && extra.is_none();
+        if !is_complete && !self.change(connection, &change, extra.as_slice()).await? {
+            return Err(Interrupt::Changed(Changed::OtherReader));
+        }
+        Ok(change.after)
+    }
+
+    /// Names a content, behind all that are known. Whether no other reader was faster.
+    pub(crate) async fn append(&self, named: &Generation) -> Result<bool, Interrupt> {
+        let mut held = self.connection.lock().await;
+        let connection = self.connect(&mut held).await?;
+        let before = self.contents();
+        let guard = self.load(connection).await?.guard;
+        let mut after = before.clone();
+        after.insert(shared(named));
+        let many = after.len().saturating_sub(CONTENTS);
+        let oldest: Vec<u64> = after.iter().take(many).map(|content| content.generation).collect();
+        after.drop_all(&oldest);
+        let done = self.change(connection, &Change { before, guard, after: after.clone() }, &[]).await?;
+        if done {
+            *self.contents.borrow_mut() = after;
+        }
+        Ok(done)
+    }
+
+    async fn load(&self, connection: &mut Connection) -> Result<Loaded, Interrupt> {
+        let loaded = self.record.load(connection).await.map_err(|fault| self.interrupt(fault))?;
+        match loaded.partitions {
+            Some(begun) if begun != self.partitions => Err(Interrupt::Failure(Failure::config(other_partitions(
+                &self.record.stream,
+                self.partitions,
+                begun,
+            )))),
+            _ => Ok(loaded),
+        }
+    }
+
+    async fn change(
+        &self,
+        connection: &mut Connection,
+        change: &Change,
+        extra: &[(&str, String)],
+    ) -> Result<bool, Interrupt> {
+        self.record.change(connection, change, extra).await.map_err(|fault| self.interrupt(fault))
+    }
+
+    fn interrupt(&self, fault: RecordFault) -> Interrupt {
+        Interrupt::of_record(&self.record, fault)
+    }
+
+    async fn connect<'c>(&self, held: &'c mut Option<Connection>) -> Result<&'c mut Connection, resp::Error> {
+        let connection = match held.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => Connection::connect(&self.config).await?,
+        };
+        Ok(held.insert(connection))
+    }
+}
+
+/// What all partitions share of a content: nothing that is one partition's.
+fn shared(generation: &Generation) -> Generation {
+    Generation { previous_end: None, previous_guard: None, resumes: None, ..generation.clone() }
+}
