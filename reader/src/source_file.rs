@@ -127,6 +127,13 @@ impl SourceFile for DiskFile {
         self.path.to_string_lossy().into_owned()
     }
 
+    fn real_path(&self) -> Option<String> {
+        let path = std::fs::canonicalize(&self.path).ok()?;
+        // The link may lead to another file since.
+        let is_same = std::fs::metadata(&path).is_ok_and(|metadata| inode(&metadata) == self.inode);
+        is_same.then(|| path.to_string_lossy().into_owned())
+    }
+
     fn created(&self) -> Option<i128> {
         self.created
     }

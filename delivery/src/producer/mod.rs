@@ -118,13 +118,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            batch_entries: 4096,
-            batch_bytes: 512 << 10,
-            generations: 64,
-            most_generations: 1024,
-            open_files: 8,
-        }
+        Self { batch_entries: 4096, batch_bytes: 512 << 10, generations: 64, most_generations: 1024, open_files: 8 }
     }
 }
 
@@ -341,8 +335,8 @@ struct Begin<F> {
 
 #[derive(Debug)]
 enum Stage {
-    /// There is nothing to send yet.
-    NoBytes,
+    /// There is nothing to send yet. `was_empty`: nor was there anything that tells which content it is.
+    NoBytes { was_empty: bool },
     /// Other partitions may have named it.
     Agreeing,
     /// It is to be named for all partitions, like this once there is a number.

@@ -5,12 +5,10 @@ use super::locate::{Present, has_head_of, trouble};
 use super::resume::StreamState;
 use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
 use crate::fingerprint::TailChecksum;
-use crate::line_reader::LineReader;
-use crate::manifest::{
-    Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field,
-};
-use crate::source_file::SourceFile;
 use crate::hash;
+use crate::line_reader::LineReader;
+use crate::manifest::{Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field};
+use crate::source_file::SourceFile;
 use resp::StreamId;
 use std::io;
 use std::time::Duration;
@@ -106,10 +104,14 @@ impl<D: Directory> Producer<D> {
 
     pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
-        let has_earlier = self.manifest.iter().any(|known| Some(known.root) != self.manifest.last().map(|last| last.root));
+        let has_earlier =
+            self.manifest.iter().any(|known| Some(known.root) != self.manifest.last().map(|last| last.root));
         let is_aim_reached = self.options.once && self.once_done(self.offset(), u64::MAX) == Some(true);
         let Some(streaming) = self.streaming() else { return self.step(now) };
-        let is_due = is_aim_reached || now >= next_check || has_earlier && now >= next_late || now.saturating_sub(streaming.looked_at) >= GRACE;
+        let is_due = is_aim_reached
+            || now >= next_check
+            || has_earlier && now >= next_late
+            || now.saturating_sub(streaming.looked_at) >= GRACE;
         // Beside the work, too, but never between two batches that are on the wire.
         streaming.is_paused |= is_due && !streaming.is_fresh;
         if streaming.queued.is_none() && !stopping && !streaming.is_drained && !streaming.is_paused {
@@ -192,10 +194,8 @@ impl<D: Directory> Producer<D> {
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
         let confirmed = streaming.confirmed.id().to_string().into_bytes();
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
-        let mut fields = vec![
-            (GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?),
-            (CONFIRMED_FIELD.to_owned(), confirmed),
-        ];
+        let mut fields =
+            vec![(GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?), (CONFIRMED_FIELD.to_owned(), confirmed)];
         let longest = (largest as u64).next_power_of_two();
         if longest > self.manifest.longest.max(LONG - 1) {
             fields.push((LONGEST_FIELD.to_owned(), longest.to_string().into_bytes()));
@@ -347,6 +347,10 @@ impl<D: Directory> Producer<D> {
             }
             return Ok(Step::Fill);
         }
+        if is_replaced && is_at_end && self.continue_at_input(&present, confirmed)? {
+            return self.step(now);
+        }
+        let Some(streaming) = self.streaming() else { return self.step(now) };
         // At the end of the file, perhaps with an unfinished line at hand.
         if once == Some(false) && pending > 0 && is_at_end {
             streaming.reader.flush_rest();
@@ -398,11 +402,8 @@ impl<D: Directory> Producer<D> {
             return Ok(Step::Fill);
         }
         if is_first {
-            let notice = Notice::Truncated {
-                path: streaming.reader.file().path(),
-                len: streaming.len,
-                sent: present.offset,
-            };
+            let notice =
+                Notice::Truncated { path: streaming.reader.file().path(), len: streaming.len, sent: present.offset };
             self.notices.push(notice);
         }
         if self.continue_in_copy(present, confirmed)? {

@@ -594,8 +594,8 @@ fn an_output_beside_the_input_is_not_read() {
         log.wait();
     }
     log.rig.wait_len_of(&output, log.expected.len() as u64);
-    log.finish("an output named like a rotated input");
     writer.stop();
+    log.finish("an output named like a rotated input");
 }
 
 #[test]
