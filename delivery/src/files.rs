@@ -626,8 +626,7 @@ impl<'a> Look<'a> {
 
     /// Whether a file is, by its inode, the one that held a content.
     fn is_file_of(&self, file: &Sighting, content: &Content) -> bool {
-        content.inode == Some(file.inode)
-            && content.created.zip(file.created).is_none_or(|(a, b)| a == b)
+        was_in(content, file)
             // A file that was truncated holds the later content.
             && !self.known.contents.iter().any(|c| c.file_id > content.file_id && c.inode == content.inode)
     }
@@ -642,10 +641,7 @@ impl<'a> Look<'a> {
             let is_file = self.is_file_of(file, content);
             let end = content.end();
             let role = match content.compare(file) {
-                Bytes::Whole if is_file || end >= self.watch.limits.distinct => Role::Whole,
-                // A copy, perhaps with more. Of a finished one that is short, another one may have
-                // the same header.
-                Bytes::Whole if by_name && (!content.finished || file.len == end) => Role::Whole,
+                Bytes::Whole if is_file || self.is_copy(file, content) => Role::Whole,
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && (is_file || made_of(file, content)) => Role::Changed,
@@ -656,6 +652,20 @@ impl<'a> Look<'a> {
         });
         let best = roles.max_by_key(|(content, role, is_file)| (*is_file, *role, content.end(), content.file_id));
         best.map(|(content, role, _)| (content, role))
+    }
+
+    /// Whether a file beside the input, which has all known bytes of a content, is a copy of it. It
+    /// is not when it is a content of its own that begins alike.
+    fn is_copy(&self, file: &Sighting, content: &Content) -> bool {
+        let is_original = |other: &&Sighting| {
+            self.is_file_of(other, content) && matches!(content.compare(other), Bytes::Whole | Bytes::Edited)
+        };
+        match self.files.iter().find(is_original) {
+            // A copy has no more than its original.
+            Some(original) => file.len <= original.len,
+            None if content.end() >= self.watch.limits.distinct => true,
+            None => file.place.is_rotated() && (!content.finished || file.len == content.end()),
+        }
     }
 
     /// The files beside the input that show that a content was rotated away: its own file under
@@ -787,8 +797,11 @@ impl<'a> Look<'a> {
             (same, rolled_back, _) => same.or(rolled_back).unwrap_or(common),
         };
         let line = if same.saturating_sub(line_start) > self.watch.limits.long_line { same } else { line_start };
-        let half = content.end() / 2;
-        let much = same >= self.watch.limits.distinct && (same >= half || rolled_back.is_some());
+        let (end, half) = (content.end(), content.end() / 2);
+        // A file that was written again in place may begin with the same header, however long.
+        let few = end.saturating_sub(same) <= self.watch.limits.distinct.min(end / 16);
+        let alike = if was_in(content, file) { few } else { same >= half };
+        let much = same >= self.watch.limits.distinct && (alike || rolled_back.is_some());
         let start = much.then_some(line.min(content.frontier));
         start.max(tail_at.filter(|&at| at >= half))
     }
@@ -926,6 +939,11 @@ impl<'a> Look<'a> {
             }
         }
     }
+}
+
+/// Whether a content was once in this file, whatever it holds now.
+fn was_in(content: &Content, file: &Sighting) -> bool {
+    content.inode == Some(file.inode) && content.created.zip(file.created).is_none_or(|(a, b)| a == b)
 }
 
 /// Whether a file that differs from a content was made of it by an edit: it has what was sent last.

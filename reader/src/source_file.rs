@@ -127,6 +127,13 @@ impl SourceFile for DiskFile {
         self.path.to_string_lossy().into_owned()
     }
 
+    fn real_path(&self) -> Option<String> {
+        let path = std::fs::canonicalize(&self.path).ok()?;
+        // The link may lead to another file since.
+        let is_same = std::fs::metadata(&path).is_ok_and(|metadata| inode(&metadata) == self.inode);
+        is_same.then(|| path.to_string_lossy().into_owned())
+    }
+
     fn created(&self) -> Option<i128> {
         self.created
     }
@@ -238,7 +245,7 @@ mod tests {
     #[test]
     fn compressed_files_are_read_at_any_offset() {
         let folder = tempfile::tempdir().unwrap();
-        let text: Vec<u8> = (0..400_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        let text: Vec<u8> = (0..150_000).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
         let (first, second) = text.split_at(text.len() / 3);
         let gzip = folder.path().join("input.txt.1.gz");
         let mut bytes = Vec::new();
@@ -253,7 +260,7 @@ mod tests {
         std::fs::write(&zstd, zstd::encode_all(&text[..], 1).unwrap()).unwrap();
         for path in [&gzip, &zstd] {
             let file = DiskFile::open_compressed(path, Format::of(path).unwrap()).unwrap();
-            for at in [0, 100, 3_000_000, 2_999_000, 5, text.len() - 10, 64] {
+            for at in [0, 100, 1_500_000, 1_499_000, 5, text.len() - 10] {
                 let end = (at + 1000).min(text.len());
                 assert_eq!(file.bytes(at as u64, at as u64 + 1000).unwrap(), &text[at..end], "{at}");
             }

@@ -21,6 +21,8 @@ const RUN: Duration = Duration::from_secs(240);
 #[must_use = "nothing runs before start() or run()"]
 pub struct Launch {
     program: Program,
+    /// A command that runs it.
+    under: Vec<String>,
     words: Vec<String>,
     flags: BTreeMap<String, Option<String>>,
     env: BTreeMap<String, String>,
@@ -30,7 +32,14 @@ pub struct Launch {
 impl Launch {
     /// `program` without any flag; its logs go to the folder `logs`.
     pub fn new(program: Program, logs: &Path) -> Self {
-        Self { program, words: Vec::new(), flags: BTreeMap::new(), env: BTreeMap::new(), logs: logs.to_owned() }
+        Self {
+            program,
+            under: Vec::new(),
+            words: Vec::new(),
+            flags: BTreeMap::new(),
+            env: BTreeMap::new(),
+            logs: logs.to_owned(),
+        }
     }
 
     /// Sets a flag's value, in place of the one it had.
@@ -62,6 +71,12 @@ impl Launch {
         self
     }
 
+    /// Runs it under another command, which must replace itself by it, as `setpriv` and `nice` do.
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// A variable of the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
@@ -79,7 +94,13 @@ impl Launch {
         let name = self.program.name();
         let log = (1..).map(|n| self.logs.join(format!("{name}-{n}.log"))).find(|log| !log.exists());
         let log = log.expect("there is always a larger number");
-        Service { process: Process::start(name, &self.program.path(), args, &self.env, log) }
+        let mut path = self.program.path();
+        if let [command, rest @ ..] = &self.under[..] {
+            args.insert(0, path.to_string_lossy().into_owned());
+            args.splice(0..0, rest.iter().cloned());
+            path = PathBuf::from(command);
+        }
+        Service { process: Process::start(name, &path, args, &self.env, log) }
     }
 
     /// Starts it and waits until it ends by itself.

@@ -1,10 +1,8 @@
 //! Which content is sent next, and from which file: locating, moving on, and beginning a generation.
 
 use super::resume::{Observed, Resume};
-use super::stream::Streaming;
-use super::{
-    Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait,
-};
+use super::stream::{Streaming, extend};
+use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait};
 use crate::files::{Content, Current, Found, Identified, Known, Relation};
 use crate::fingerprint::TailChecksum;
 use crate::hash;
@@ -37,8 +35,8 @@ pub(super) struct Present {
 pub(super) enum Target {
     /// A content that is known, from an offset on; in a generation that is known, when Redis lost its entries.
     Known { root: u64, key: usize, start: u64, generation: Option<u64>, until: Option<u64> },
-    /// A new content.
-    New { key: usize, start: u64 },
+    /// A new content. `is_empty`: it had no bytes that could tell that it is none.
+    New { key: usize, start: u64, is_empty: bool },
 }
 
 impl<D: Directory> Producer<D> {
@@ -72,12 +70,13 @@ impl<D: Directory> Producer<D> {
         all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
         let newest = all.keys().next_back().copied();
         let content = |(&root, generation): (&u64, &&Generation)| {
-            let fingerprint = manifest.prints.get(&root).cloned();
-            let head = fingerprint.is_none().then_some((generation.head_len, generation.head_hash));
+            let fingerprint = manifest.prints.get(&root).cloned().unwrap_or_default();
+            let is_short = fingerprint.covered() < generation.head_len;
+            let head = is_short.then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.root == root);
             Content {
                 file_id: root,
-                fingerprint: fingerprint.unwrap_or_default(),
+                fingerprint,
                 head,
                 inode: Some(crate::files::Inode { dev: generation.dev, ino: generation.ino }),
                 created: generation.created.map(i128::from),
@@ -97,7 +96,8 @@ impl<D: Directory> Producer<D> {
 
     /// Whether the file at the input's path is a content of this record, and not only one that begins alike.
     pub(super) fn is_known_file(&mut self, record: &Manifest) -> bool {
-        let position = record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
+        let position =
+            record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
         let before = self.manifest.neighbours.take();
         let identified = self.look(record, position, None);
         self.manifest.neighbours = before;
@@ -121,7 +121,8 @@ impl<D: Directory> Producer<D> {
         let (Some(root), Some(span)) = (root, observed.last_span()) else { return Resume::Renumber(otherwise) };
         let identified = self.look(manifest, Some(otherwise), None);
         let holder = identified.holders.get(&root).and_then(|found| found.iter().find(|found| found.len >= span.end));
-        let bytes = holder.and_then(|found| self.directory.open(found.key).ok()).map(|file| file.bytes(span.start, span.end));
+        let bytes =
+            holder.and_then(|found| self.directory.open(found.key).ok()).map(|file| file.bytes(span.start, span.end));
         match bytes {
             Some(Ok(bytes)) if bytes == observed.last_bytes() => Resume::At(position),
             _ => Resume::Renumber(otherwise),
@@ -178,14 +179,14 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, None, None);
         // Other partitions may have begun long ago: what they have sent of earlier contents is missing here.
         if let Some(target) = self.choose(&manifest, &identified, None, None) {
-            if let Target::New { key, .. } = target {
+            if let Target::New { key, is_empty, .. } = target {
                 let file = self.open_file(key)?;
                 // A file that appears while it is waited for is new from its first byte on.
                 let start = match self.options.from_end && !self.missed {
                     true => file.end_of_last_line().map_err(|error| self.trouble("read", &error))?,
                     false => 0,
                 };
-                self.go(Target::New { key, start }, None, None)?;
+                self.go(Target::New { key, start, is_empty }, None, None)?;
             } else {
                 self.go(target, None, None)?;
             }
@@ -245,7 +246,7 @@ impl<D: Directory> Producer<D> {
             return Some(target);
         }
         if let Some(found) = identified.unseen.first() {
-            return Some(Target::New { key: found.key, start: 0 });
+            return Some(Target::New { key: found.key, start: 0, is_empty: false });
         }
         let current = identified.current.found()?;
         let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
@@ -256,8 +257,8 @@ impl<D: Directory> Producer<D> {
                 Some(Target::Known { root, key, start, generation: None, until: None })
             }
             Relation::Whole(_) | Relation::Edited(_) | Relation::Shorter(_) => None,
-            Relation::Derived { start, .. } => Some(Target::New { key, start }),
-            Relation::New => Some(Target::New { key, start: 0 }),
+            Relation::Derived { start, .. } => Some(Target::New { key, start, is_empty: false }),
+            Relation::New => Some(Target::New { key, start: 0, is_empty: current.len == 0 }),
         }
     }
 
@@ -295,7 +296,9 @@ impl<D: Directory> Producer<D> {
     pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let Some(target) = self.earlier(&manifest, &identified, Some(position), Some(present.root)) else { return false };
+        let Some(target) = self.earlier(&manifest, &identified, Some(position), Some(present.root)) else {
+            return false;
+        };
         let guard = self.guard_of(position, present);
         self.leave_present();
         self.go(target, Some(position), Some(guard)).is_ok()
@@ -312,11 +315,12 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, Some(position), Some(present));
         let (target, after) = self.next_target(&manifest, &identified, position, Some(present.root))?;
         let is_empty = |key: usize, start: u64| {
-            let mut found = identified.current.found().into_iter().chain(&identified.unseen).filter(|found| found.key == key);
+            let mut found =
+                identified.current.found().into_iter().chain(&identified.unseen).filter(|found| found.key == key);
             found.all(|found| found.len <= start)
         };
         match target {
-            Target::New { key, start } if only_if_written && is_empty(key, start) => None,
+            Target::New { key, start, .. } if only_if_written && is_empty(key, start) => None,
             _ => Some((target, after)),
         }
     }
@@ -354,6 +358,21 @@ impl<D: Directory> Producer<D> {
         Ok(true)
     }
 
+    /// Another file has taken the name of the present one. Goes on in it when it holds the same content.
+    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+        let manifest = self.manifest.clone();
+        let identified = self.look(&manifest, Some(position), Some(present));
+        let Some(current) = identified.current.found() else { return Ok(false) };
+        if !has_unsent(current) || current.relation.file_id() != Some(present.root) {
+            return Ok(false);
+        }
+        let (root, start) = (present.root, position.offset);
+        let until = manifest.end(position.generation);
+        let target = Target::Known { root, key: current.key, start, generation: Some(position.generation), until };
+        self.go(target, Some(position), None)?;
+        Ok(true)
+    }
+
     fn guard_of(&self, position: Position, present: &Present) -> Guard {
         let first = present.offset;
         Guard { generation: position.generation, tail: present.tail.clone(), first, before: None }
@@ -381,16 +400,23 @@ impl<D: Directory> Producer<D> {
 
     /// Opens a target.
     fn go(&mut self, target: Target, after: Option<Position>, guard: Option<Guard>) -> Result<(), Trouble> {
-        let (Target::Known { key, start, .. } | Target::New { key, start }) = target;
+        let (Target::Known { key, start, .. } | Target::New { key, start, .. }) = target;
         let until = if let Target::Known { until, .. } = target { until } else { None };
         let file = self.open_file(key)?;
         let path = file.path();
-        let reader = LineReader::open(file, self.options.read, start, until)
-            .map_err(|error| Trouble::File { doing: "read", path, error })?;
+        let reader = LineReader::open(file, self.options.read, start, until).map_err(|error| Trouble::File {
+            doing: "read",
+            path,
+            error,
+        })?;
         self.input_state = Ok(());
         if let Target::Known { root, .. } = target
             && let Some(prints) = self.directory.prints(key)
-            && self.manifest.prints.get(&root).is_none_or(|known| known.covered() < start || known.agreement(&prints).differs.is_some())
+            && self
+                .manifest
+                .prints
+                .get(&root)
+                .is_none_or(|known| known.covered() < start || known.agreement(&prints).differs.is_some())
         {
             self.manifest.prints.insert(root, prints.up_to(start));
         }
@@ -402,12 +428,11 @@ impl<D: Directory> Producer<D> {
             }
             Target::Known { root, .. } => {
                 let stage = Stage::NUMBERING;
-                self.phase =
-                    Phase::Beginning(Box::new(Begin { reader, root: Some(root), after, guard, until, stage }));
+                self.phase = Phase::Beginning(Box::new(Begin { reader, root: Some(root), after, guard, until, stage }));
             }
-            Target::New { .. } => {
+            Target::New { is_empty, .. } => {
                 self.tell_reading(&reader, None);
-                let stage = Stage::NoBytes;
+                let stage = Stage::NoBytes { was_empty: is_empty };
                 self.phase = Phase::Beginning(Box::new(Begin { reader, root: None, after, guard, until: None, stage }));
             }
         }
@@ -426,15 +451,19 @@ impl<D: Directory> Producer<D> {
         let at_once = self.options.from_end && self.manifest.is_empty();
         let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
         match &begin.stage {
-            Stage::NoBytes => {
+            &Stage::NoBytes { was_empty } => {
                 let start = begin.reader.offset();
                 let len = begin.reader.file().len().map_err(|error| self.trouble("read", &error))?;
+                if len > start && was_empty && !self.is_new_now() {
+                    return self.step(now);
+                }
                 let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
                 if len > start || (at_once && len == start) {
                     begin.stage = if is_whole { Stage::NUMBERING } else { Stage::Agreeing };
                     return self.begin(now);
                 }
-                let is_done = self.stopping || self.options.once && input.is_none_or(|input| input == begin.reader.file().inode());
+                let is_done = self.stopping
+                    || self.options.once && input.is_none_or(|input| input == begin.reader.file().inode());
                 if is_done && len == start {
                     return Ok(if self.stopping { Step::Stopped } else { Step::Done });
                 }
@@ -467,8 +496,31 @@ impl<D: Directory> Producer<D> {
                     _ => Ok(Step::Clock),
                 }
             }
-            Stage::Recording(_) => self.change().map(|change| Step::Record(Box::new(change))),
+            Stage::Recording(_) => {
+                if self.manifest.is_empty() && self.manifest.began.is_none() {
+                    // Which siblings are older than the source must be known whatever happens next.
+                    self.manifest.began = begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
+                    self.store()?;
+                }
+                self.change().map(|change| Step::Record(Box::new(change)))
+            }
         }
+    }
+
+    /// Whether a file that was empty when it was taken for a new content still is one, now that it
+    /// has bytes: a known content may have been copied to the input. Locates again when it is not.
+    fn is_new_now(&mut self) -> bool {
+        let Phase::Beginning(begin) = &self.phase else { return false };
+        let (after, inode) = (begin.after, begin.reader.file().inode());
+        let manifest = self.manifest.clone();
+        let identified = self.look(&manifest, after, None);
+        let is_current = self.directory.input().is_ok_and(|input| input == Some(inode));
+        let relation = identified.current.found().map(|current| current.relation);
+        if !is_current || relation == Some(Relation::New) {
+            return true;
+        }
+        self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
+        false
     }
 
     /// A name for all partitions: the one that another partition gave it, or a new one.
@@ -576,11 +628,15 @@ impl<D: Directory> Producer<D> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let Stage::Recording(generation) = &begin.stage else { return Err(Changed::InputChanged.into()) };
         after.insert((**generation).clone());
+        let file = begin.reader.file();
+        let prints = after.prints.entry(generation.root).or_default();
+        extend(prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
         let limits = &self.options.limits;
         if after.len() > limits.generations {
             let oldest = self.stream.oldest.unwrap_or(self.stream.last_id.ms).min(self.stream.last_id.ms);
             let is_kept = |root: u64| root == generation.root || self.open.iter().any(|open| open.root == root);
-            let dropped = after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains(&root));
+            let dropped =
+                after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains(&root));
             after.drop_all(&dropped);
         }
         if after.len() > limits.most_generations {
@@ -603,9 +659,7 @@ impl<D: Directory> Producer<D> {
         let neighbours = self.manifest.neighbours.take();
         self.manifest = after;
         self.manifest.neighbours = neighbours;
-        if self.manifest.began.is_none() {
-            self.manifest.began = begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
-        }
+        self.whole_at.get_or_insert(Position { generation: number, offset: start });
         self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, root, start });
         let mut streaming = Streaming::new(begin.reader, root, Position { generation: number, offset: start });
         streaming.is_fresh = true;
@@ -621,7 +675,8 @@ impl<D: Directory> Producer<D> {
             return;
         }
         let partition = self.options.read.partition;
-        let bytes = seen.map(|seen| partition.within(position.offset..seen).map(|part| part.end - part.start).sum::<u64>());
+        let bytes =
+            seen.map(|seen| partition.within(position.offset..seen).map(|part| part.end - part.start).sum::<u64>());
         if bytes != Some(0) {
             self.report(Notice::Unreadable { root, start: position.offset, end: seen, bytes });
         }

@@ -114,7 +114,9 @@ impl fmt::Display for Notice {
                 "the stream's last ID {last_id} was not written by this reader (foreign XADD); continuing at byte {offset} in a \
                  new generation; give the other program a stream of its own"
             ),
-            Self::Truncated { path, len, sent } => write!(f, "{path}: truncated; it held {len} bytes, of which {sent} were sent"),
+            Self::Truncated { path, len, sent } => {
+                write!(f, "{path}: truncated; it held {len} bytes, of which {sent} were sent")
+            }
             Self::Copy { path, root } => write!(f, "continuing in {path}, a copy of content {root}"),
             Self::Unreadable { root, start, end: Some(end), bytes } => write!(
                 f,
@@ -136,7 +138,10 @@ impl fmt::Display for Notice {
                 "content {root}: what was sent from byte {start} on is lost in Redis, and its file is gone; restore it from a backup"
             ),
             Self::StateUnreadable { path, why } => {
-                write!(f, "cannot read the state file {path}: {why}; continuing with the source record in Redis, and writing it again")
+                write!(
+                    f,
+                    "cannot read the state file {path}: {why}; continuing with the source record in Redis, and writing it again"
+                )
             }
             Self::File(notice) => notice.fmt(f),
             Self::Changed(changed) => write!(f, "{changed}; looking at what Redis and the folder hold"),

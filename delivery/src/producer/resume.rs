@@ -247,8 +247,7 @@ mod tests {
         redis.confirmed = Some(Position { generation: 10, offset: 30 });
         redis.guard = Some(Guard::new(10, 31, 44, b""));
         let seen = Observed { last_entry: Some((Field::Line, b"abc".to_vec())), ..observed(&redis, 10, 48) };
-        let expected =
-            Resume::Verify(Position { generation: 10, offset: 48 }, Position { generation: 10, offset: 30 });
+        let expected = Resume::Verify(Position { generation: 10, offset: 48 }, Position { generation: 10, offset: 30 });
         assert_eq!((seen.resume(&redis), seen.last_bytes()), (expected, b"abc\n".to_vec()));
     }
 }

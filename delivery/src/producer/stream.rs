@@ -4,19 +4,20 @@ use super::batch::{Batch, Changed, Entry, Outcome};
 use super::locate::{Present, has_head_of, trouble};
 use super::resume::StreamState;
 use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
-use crate::fingerprint::TailChecksum;
-use crate::line_reader::LineReader;
-use crate::manifest::{
-    Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field,
-};
-use crate::source_file::SourceFile;
+use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
+use crate::line_reader::LineReader;
+use crate::manifest::{Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field};
+use crate::source_file::SourceFile;
 use resp::StreamId;
 use std::io;
 use std::time::Duration;
 
 /// The smallest size of the largest payload that is written to the record: 64 KiB.
 const LONG: u64 = 64 << 10;
+/// With a fingerprint that covers less than this, the state file is not written again: 64 KiB, what
+/// it knows from the beginning of the content.
+const MUCH: u64 = 64 << 10;
 /// With payloads above this size, Redis is not asked for the stream's state beside the work: the
 /// answer has the first and the last entry in it.
 const SHORT_ENTRIES: u64 = 1 << 20;
@@ -106,10 +107,14 @@ impl<D: Directory> Producer<D> {
 
     pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
-        let has_earlier = self.manifest.iter().any(|known| Some(known.root) != self.manifest.last().map(|last| last.root));
+        let has_earlier =
+            self.manifest.iter().any(|known| Some(known.root) != self.manifest.last().map(|last| last.root));
         let is_aim_reached = self.options.once && self.once_done(self.offset(), u64::MAX) == Some(true);
         let Some(streaming) = self.streaming() else { return self.step(now) };
-        let is_due = is_aim_reached || now >= next_check || has_earlier && now >= next_late || now.saturating_sub(streaming.looked_at) >= GRACE;
+        let is_due = is_aim_reached
+            || now >= next_check
+            || has_earlier && now >= next_late
+            || now.saturating_sub(streaming.looked_at) >= GRACE;
         // Beside the work, too, but never between two batches that are on the wire.
         streaming.is_paused |= is_due && !streaming.is_fresh;
         if streaming.queued.is_none() && !stopping && !streaming.is_drained && !streaming.is_paused {
@@ -192,10 +197,8 @@ impl<D: Directory> Producer<D> {
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
         let confirmed = streaming.confirmed.id().to_string().into_bytes();
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
-        let mut fields = vec![
-            (GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?),
-            (CONFIRMED_FIELD.to_owned(), confirmed),
-        ];
+        let mut fields =
+            vec![(GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?), (CONFIRMED_FIELD.to_owned(), confirmed)];
         let longest = (largest as u64).next_power_of_two();
         if longest > self.manifest.longest.max(LONG - 1) {
             fields.push((LONGEST_FIELD.to_owned(), longest.to_string().into_bytes()));
@@ -242,12 +245,19 @@ impl<D: Directory> Producer<D> {
         };
         streaming.confirmed = batch.end;
         streaming.is_drained = false;
+        let root = streaming.root;
         self.expected = batch.leaves();
         self.manifest.guard = Some(batch.guard.clone());
         self.manifest.longest = self.manifest.longest.max(batch.longest);
         (self.stream.len, self.stream.last_id) = (len, batch.end.id());
         self.added_since += batch.entries;
         self.has_sent = true;
+        // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
+        let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
+        if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1) {
+            self.store()?;
+            self.stored = Some((root, covered));
+        }
         Ok(Some(batch))
     }
 
@@ -348,6 +358,10 @@ impl<D: Directory> Producer<D> {
             }
             return Ok(Step::Fill);
         }
+        if is_replaced && is_at_end && self.continue_at_input(&present, confirmed)? {
+            return self.step(now);
+        }
+        let Some(streaming) = self.streaming() else { return self.step(now) };
         // At the end of the file, perhaps with an unfinished line at hand.
         if once_done == Some(false) && pending > 0 && is_at_end {
             streaming.reader.flush_rest();
@@ -447,7 +461,7 @@ impl<D: Directory> Producer<D> {
 }
 
 /// Adds the checkpoints that a content has up to an offset.
-fn extend(prints: &mut crate::fingerprint::Fingerprint, file: &impl SourceFile, up_to: u64) -> io::Result<()> {
+pub(super) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, up_to: u64) -> io::Result<()> {
     for span in prints.missing(up_to) {
         let bytes = file.bytes(span.start, span.end)?;
         if bytes.len() as u64 != span.end - span.start {

@@ -13,6 +13,7 @@ mod configuration;
 mod disk;
 mod docs;
 mod failover;
+mod files;
 mod follow;
 mod harness;
 mod health;

@@ -192,25 +192,30 @@ fn written_anew_with_the_same_first_line() {
 }
 
 #[test]
-fn rolled_back_to_its_first_lines_and_written_on() {
+fn written_anew_with_the_same_first_lines() {
+    // The old bytes are gone, so only checkpoints tell up to where they are the same: an eighth may come twice, and nothing is lost.
     let mut log = Log::new();
     let head = text::numbered(0..2000, 77);
     let mut reader = log.rig.reader().start();
     let mut writer = log.rig.writer().start();
-    log.rig.append_input(&head);
-    log.all.extend_from_slice(&head);
+    let mut written = 0;
     for n in 0..3 {
-        // The lines that it shares with what was sent are not sent again, whether the reader runs or not.
         fs::write(&log.rig.input, &head).unwrap();
         log.write(100 + 400 * n);
         if n > 0 {
             reader = log.rig.reader().start();
         }
-        log.wait_delivered();
+        let input = fs::read(&log.rig.input).unwrap();
+        let last = &input[head.len()..];
+        wait::until("all of the new lines are there", || log.rig.output_bytes().ends_with(last));
+        let output = log.rig.output_bytes();
+        let doubled = output.len() - written - last.len() - if n == 0 { head.len() } else { 0 };
+        assert!(doubled <= head.len() / 8 + 4096, "{doubled} bytes of {} came twice", head.len());
+        assert!(output.starts_with(&head));
+        written = output.len();
         reader.stop();
     }
-    let mut reader = log.rig.reader().start();
-    log.finish(&mut reader, &mut writer);
+    writer.stop();
 }
 
 #[test]
