@@ -952,8 +952,9 @@ fn made_of(file: &Sighting, content: &Content) -> bool {
     tail_at.is_some_and(|at| at >= content.end() / 2)
 }
 
-/// Sorts rotated files, the oldest first: by the order of their names when all have one of a kind,
-/// else by when they were last written to.
+/// Sorts rotated files, the oldest first: by when they were last written to, if that agrees with the
+/// order of their names. Some rotations give the newest file the smallest index, some the largest.
+/// When the names disagree, a clock was set: then the largest index is the oldest, as logrotate has it.
 fn sort(files: &mut [&Sighting]) {
     files.sort_by_key(|file| file.modified);
     let order = |file: &Sighting| match &file.place {
@@ -968,7 +969,12 @@ fn sort(files: &mut [&Sighting]) {
         Some(Order::Date(date)) => Some(date),
         _ => None,
     };
-    if files.iter().all(|file| index(file).is_some()) {
+    let indices: Vec<_> = files.iter().filter_map(|file| index(file)).collect();
+    let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
+    if indices.len() == files.len() {
+        if agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified) {
+            return;
+        }
         files.sort_by_key(|file| std::cmp::Reverse(index(file)));
     } else if files.iter().all(|file| date(file).is_some()) {
         files.sort_by_key(|file| date(file));

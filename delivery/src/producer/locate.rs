@@ -71,8 +71,8 @@ impl<D: Directory> Producer<D> {
         let newest = all.keys().next_back().copied();
         let content = |(&root, generation): (&u64, &&Generation)| {
             let fingerprint = manifest.prints.get(&root).cloned().unwrap_or_default();
-            let is_short = fingerprint.covered() < generation.head_len;
-            let head = is_short.then_some((generation.head_len, generation.head_hash));
+            let has_none = fingerprint.covered() == 0;
+            let head = has_none.then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.root == root);
             Content {
                 file_id: root,
