@@ -3,7 +3,7 @@
 use super::resume::{Observed, Resume};
 use super::stream::Streaming;
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait};
-use crate::files::{Content, Current, Found, Identified, Known, Relation};
+use crate::files::{Content, Current, Found, Identified, Inode, Known, Relation};
 use crate::fingerprint::TailChecksum;
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -65,7 +65,13 @@ impl<D: Directory> Producer<D> {
         let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
         all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
         let newest = all.keys().next_back().copied();
+        // Another file may have taken the place of the one that it was begun in.
+        let open = match &self.phase {
+            Phase::Streaming(streaming) => Some((streaming.root, streaming.reader.file())),
+            _ => None,
+        };
         let content = |(&root, generation): (&u64, &&Generation)| {
+            let open = open.filter(|(of, _)| *of == root).map(|(_, file)| file);
             let fingerprint = manifest.prints.get(&root).cloned();
             let head = fingerprint.is_none().then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.root == root);
@@ -73,8 +79,8 @@ impl<D: Directory> Producer<D> {
                 file_id: root,
                 fingerprint: fingerprint.unwrap_or_default(),
                 head,
-                inode: Some(crate::files::Inode { dev: generation.dev, ino: generation.ino }),
-                created: generation.created.map(i128::from),
+                inode: Some(open.map_or(Inode { dev: generation.dev, ino: generation.ino }, SourceFile::inode)),
+                created: open.map_or(generation.created.map(i128::from), SourceFile::created),
                 frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
                 tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
                 path: generation.real_path.clone().unwrap_or_default(),
