@@ -135,7 +135,7 @@ pub struct Content {
     pub file_id: u64,
     /// The hashes of its first bytes, as far as it was read.
     pub fingerprint: Fingerprint,
-    /// Length and hash of its head, in manifests that have no fingerprint.
+    /// Length and hash of its head, when the fingerprint does not cover it (older manifests).
     pub head: Option<(u64, u64)>,
     /// The file that held it when it was last seen.
     pub inode: Option<Inode>,
@@ -554,7 +554,8 @@ impl Content {
         let found = |span: Span| file.hashes.get(&span).copied();
         let mut agreement = self.fingerprint.agreement(prints);
         if let Some((len, hash)) = self.head
-            && agreement.compared == 0
+            && agreement.differs.is_none()
+            && agreement.compared < len
         {
             match found(Span { start: 0, end: len }) {
                 Some(found) if found == hash => agreement.common = len,

@@ -223,10 +223,10 @@ impl Driver {
                     let Some(registry) = &self.registry else { return Err(Interrupt::Changed(Changed::RecordLost)) };
                     self.producer.agreed(registry.refresh().await?);
                 }
-                Step::Name(named) => {
+                Step::Name { named, after } => {
                     let Some(registry) = &self.registry else { return Err(Interrupt::Changed(Changed::RecordLost)) };
-                    let done = registry.append(&named).await?;
-                    self.producer.named(done)?;
+                    let done = registry.append(&named, after).await?;
+                    self.producer.named(done);
                 }
                 Step::Clock => {
                     let now = time(connection).await?;
@@ -302,7 +302,9 @@ impl Driver {
     }
 
     async fn wait(&mut self, connection: &mut Connection, wait: Wait) -> Result<(), Interrupt> {
-        self.health.file(self.producer.input_state().clone());
+        if wait != Wait::Room {
+            self.health.file(self.producer.input_state().clone());
+        }
         if let Some((position, size)) = self.producer.position() {
             self.totals.position(position);
             self.report.input_size(size);
@@ -324,10 +326,10 @@ impl Driver {
 
     /// Waits until the stream holds fewer entries.
     async fn wait_for_room(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
-        if self.report.is_newly_full() {
+        if self.report.is_full() {
             let groups = connection.send(&XInfoGroups::new(&self.record.stream)).await.unwrap_or_default();
             let why = self.report.full(self.producer.stream(), self.max_backlog, &groups);
-            self.health.file(Err(why));
+            self.health.file(why.map_or(Ok(()), Err));
         }
         self.totals.waiting(true);
         tokio::select! {

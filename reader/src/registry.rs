@@ -113,11 +113,14 @@ impl Registry {
         Ok(change.after)
     }
 
-    /// Names a content, behind all that are known. Whether no other reader was faster.
-    pub(crate) async fn append(&self, named: &Generation) -> Result<bool, Interrupt> {
+    /// Names a content, if `last` is the last one that is known. Whether nobody else was faster.
+    pub(crate) async fn append(&self, named: &Generation, last: u64) -> Result<bool, Interrupt> {
         let mut held = self.connection.lock().await;
         let connection = self.connect(&mut held).await?;
         let before = self.contents();
+        if before.last().map_or(0, |known| known.generation) != last {
+            return Ok(false);
+        }
         let guard = self.load(connection).await?.guard;
         let mut after = before.clone();
         after.insert(shared(named));

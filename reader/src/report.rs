@@ -18,6 +18,8 @@ const CHANGED: Duration = Duration::from_secs(10);
 /// How long the stream must have had room before it is logged again that it is full: one that
 /// hovers at its bound is in one state.
 const FULL: Duration = Duration::from_secs(60);
+/// A group that has not moved for this long does not get on.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// What is reported of one partition.
 #[derive(Debug)]
@@ -31,7 +33,15 @@ pub(crate) struct Report {
     bytes: u64,
     changed_at: Option<Instant>,
     full_at: Option<Instant>,
+    /// When the groups were asked for.
+    asked_at: Instant,
+    is_told: bool,
+    /// The group that held up the stream when it was last looked at.
+    stuck: Option<Option<Slowest>>,
 }
+
+/// A group's name, how many entries wait for it, and how many consumers it has.
+type Slowest = (String, u64, u64);
 
 impl Report {
     pub(crate) fn new(partition: Partition, stream: &str) -> Self {
@@ -44,6 +54,9 @@ impl Report {
             bytes: 0,
             changed_at: None,
             full_at: None,
+            asked_at: Instant::now(),
+            is_told: false,
+            stuck: None,
         }
     }
 
@@ -113,19 +126,36 @@ impl Report {
         }
     }
 
-    /// The stream is full. Whether that is a new state.
-    pub(crate) fn is_newly_full(&mut self) -> bool {
+    /// The stream is full: whether it is time to find out which group holds it up.
+    pub(crate) fn is_full(&mut self) -> bool {
         let is_new = self.full_at.is_none_or(|at| at.elapsed() >= FULL);
+        let is_due = is_new || self.asked_at.elapsed() >= STUCK;
         self.full_at = Some(Instant::now());
-        is_new
+        if is_new {
+            (self.is_told, self.stuck) = (false, None);
+        }
+        if is_due {
+            self.asked_at = Instant::now();
+        }
+        is_due
     }
 
-    /// Says that the stream is full, and which group holds it up. Returns the reason for `/readyz`.
-    pub(crate) fn full(&self, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> String {
+    /// Says once that the stream is full, and which group holds it up. Returns a reason not to be ready: nobody reads that group, or
+    /// it does not get on.
+    pub(crate) fn full(&mut self, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> Option<String> {
         let share = if self.partition.is_whole() { "" } else { " for its share" };
         let why = full(&self.stream, share, stream, max_backlog, groups);
-        warn!("{why}");
-        why
+        let slowest = slowest(groups, stream);
+        let is_dead = slowest.as_ref().is_none_or(|(_, _, consumers)| *consumers == 0) || self.stuck == Some(slowest.clone());
+        self.stuck = Some(slowest);
+        if is_dead {
+            self.is_told = true;
+            return Some(why);
+        }
+        if !std::mem::replace(&mut self.is_told, true) {
+            warn!("{why}");
+        }
+        None
     }
 }
 
@@ -142,8 +172,8 @@ pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u6
     format!("stream {key}: {len} entries, as many as --max-backlog {max_backlog} allows{share}; waiting; {held_up}")
 }
 
-/// The group that has read or acknowledged least: its name, how many entries wait for it, and how many consumers it has.
-fn slowest(groups: &[GroupInfo], stream: &StreamState) -> Option<(String, u64, u64)> {
+/// The group that has read or acknowledged least.
+fn slowest(groups: &[GroupInfo], stream: &StreamState) -> Option<Slowest> {
     let waiting = |group: &GroupInfo| {
         let lag = group.lag.unwrap_or(if group.last_delivered_id >= stream.last_id { 0 } else { stream.len });
         lag.saturating_add(group.pending)

@@ -1,7 +1,7 @@
 //! Which content is sent next, and from which file: locating, moving on, and beginning a generation.
 
 use super::resume::{Observed, Resume};
-use super::stream::Streaming;
+use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait};
 use crate::files::{Content, Current, Found, Identified, Inode, Known, Relation};
 use crate::fingerprint::TailChecksum;
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+/// A file that has at least so many bytes of a content, and all that was sent of it, is that content
+/// although it is at another path: 4 KiB.
+const DISTINCT: u64 = 4 << 10;
 /// How often Redis's clock is waited for, so that the new number is in its past.
 const TRIES: u32 = 5;
 
@@ -54,7 +57,10 @@ impl<D: Directory> Producer<D> {
             Current::Found(_) => Ok(()),
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
             Current::Unreadable(why) => {
-                Err(format!("cannot read {}: {why}; waiting until it can be read", self.options.input))
+                let input = &self.options.input;
+                Err(format!(
+                    "cannot read {input}: {why}; waiting; a regular file must be there that the reader may read"
+                ))
             }
         };
         identified
@@ -72,12 +78,13 @@ impl<D: Directory> Producer<D> {
         };
         let content = |(&root, generation): (&u64, &&Generation)| {
             let open = open.filter(|(of, _)| *of == root).map(|(_, file)| file);
-            let fingerprint = manifest.prints.get(&root).cloned();
-            let head = fingerprint.is_none().then_some((generation.head_len, generation.head_hash));
+            let fingerprint = manifest.prints.get(&root).cloned().unwrap_or_default();
+            let is_short = fingerprint.covered() < generation.head_len;
+            let head = is_short.then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.root == root);
             Content {
                 file_id: root,
-                fingerprint: fingerprint.unwrap_or_default(),
+                fingerprint,
                 head,
                 inode: Some(open.map_or(Inode { dev: generation.dev, ino: generation.ino }, SourceFile::inode)),
                 created: open.map_or(generation.created.map(i128::from), SourceFile::created),
@@ -108,7 +115,10 @@ impl<D: Directory> Producer<D> {
         let Ok(Some(inode)) = self.directory.input() else { return false };
         let is_file_of =
             |root: u64| record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino));
-        current.relation.file_id().is_some_and(is_file_of)
+        // Another file can begin with the same few lines; it does not begin with this much of it.
+        let is_moved = position.is_some_and(|position| position.offset >= DISTINCT);
+        let is_whole = matches!(current.relation, Relation::Whole(_));
+        current.relation.file_id().is_some_and(|root| is_file_of(root) || is_moved && is_whole)
     }
 
     /// Whether the stream's last entry is what the content has there.
@@ -156,7 +166,9 @@ impl<D: Directory> Producer<D> {
         let target = self.next_target(&manifest, &identified, position, Some(root).filter(|_| is_complete));
         match target {
             Some((target, after)) => {
-                if !is_complete {
+                let current = identified.current.found().map(|current| current.relation);
+                let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == root);
+                if !is_complete && !is_derived {
                     self.report_unreadable(root, position);
                 }
                 self.go(target, Some(after), None)?;
@@ -471,7 +483,10 @@ impl<D: Directory> Producer<D> {
             }
             Stage::Agreeing => Ok(Step::Agree),
             Stage::Naming(None) => self.name(now),
-            Stage::Naming(Some(named)) => Ok(Step::Name(named.clone())),
+            Stage::Naming(Some(named)) => {
+                let after = self.others.last().map_or(0, |last| last.generation);
+                Ok(Step::Name { named: named.clone(), after })
+            }
             Stage::Numbering { pause: Some(pause), tries } => {
                 let (pause, tries) = (*pause, *tries);
                 begin.stage = Stage::Numbering { tries, pause: None };
@@ -488,7 +503,15 @@ impl<D: Directory> Producer<D> {
                     _ => Ok(Step::Clock),
                 }
             }
-            Stage::Recording(_) => self.change().map(|change| Step::Record(Box::new(change))),
+            Stage::Recording(_) => {
+                if self.manifest.is_empty() && self.manifest.began.is_none() {
+                    // Which siblings are older than the source must be known whatever happens next.
+                    self.manifest.began =
+                        begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
+                    self.store()?;
+                }
+                self.change().map(|change| Step::Record(Box::new(change)))
+            }
         }
     }
 
@@ -613,6 +636,9 @@ impl<D: Directory> Producer<D> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let Stage::Recording(generation) = &begin.stage else { return Err(Changed::InputChanged.into()) };
         after.insert((**generation).clone());
+        let file = begin.reader.file();
+        let prints = after.prints.entry(generation.root).or_default();
+        extend(prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
         let limits = &self.options.limits;
         if after.len() > limits.generations {
             let oldest = self.stream.oldest.unwrap_or(self.stream.last_id.ms).min(self.stream.last_id.ms);
@@ -641,9 +667,7 @@ impl<D: Directory> Producer<D> {
         let neighbours = self.manifest.neighbours.take();
         self.manifest = after;
         self.manifest.neighbours = neighbours;
-        if self.manifest.began.is_none() {
-            self.manifest.began = begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
-        }
+        self.whole_at.get_or_insert(Position { generation: number, offset: start });
         self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, root, start });
         let mut streaming = Streaming::new(begin.reader, root, Position { generation: number, offset: start });
         streaming.is_fresh = true;

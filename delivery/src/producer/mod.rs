@@ -132,8 +132,13 @@ pub enum Step {
     },
     /// Ask which contents other partitions know: [`Producer::agreed`].
     Agree,
-    /// Name a content for all partitions, behind the last known one: [`Producer::named`].
-    Name(Box<Generation>),
+    /// Name a content for all partitions, if the last one that is known has this file ID: [`Producer::named`].
+    Name {
+        /// The content.
+        named: Box<Generation>,
+        /// The file ID of the last known content; 0 when there is none.
+        after: u64,
+    },
     /// Ask Redis for its time: [`Producer::clock`].
     Clock,
     /// Change the source record, if it is what is expected: [`Producer::recorded`].
@@ -196,8 +201,15 @@ impl Change {
                 .map(|root| crate::manifest::prints_field(*root)),
         );
         let changed = after.iter().filter(|(field, generation)| before.get(*field) != Some(generation));
-        let set = changed.map(|(field, generation)| Ok((field.clone(), serde_json::to_vec(generation)?)));
-        Ok((gone, set.collect::<Result<_, serde_json::Error>>()?))
+        let mut set = Vec::new();
+        for (field, generation) in changed {
+            set.push((field.clone(), serde_json::to_vec(generation)?));
+        }
+        let prints = self.after.prints.iter().filter(|(root, prints)| self.before.prints.get(*root) != Some(*prints));
+        for (root, prints) in prints {
+            set.push((crate::manifest::prints_field(*root), serde_json::to_vec(prints)?));
+        }
+        Ok((gone, set))
     }
 }
 
@@ -282,6 +294,8 @@ pub struct Producer<D: Directory> {
     missed: bool,
     /// Whether this process has sent something.
     has_sent: bool,
+    /// The content, and how much of it the state file's fingerprint covers.
+    stored: Option<(u64, u64)>,
     stopping: bool,
     input_state: Result<(), String>,
     notices: Vec<Notice>,
@@ -376,6 +390,7 @@ impl<D: Directory> Producer<D> {
             aim: None,
             missed: false,
             has_sent: false,
+            stored: None,
             stopping: false,
             input_state: Ok(()),
             notices: Vec::new(),
@@ -511,25 +526,30 @@ impl<D: Directory> Producer<D> {
         manifest.guard = guards.into_iter().flatten().find(|guard| manifest.get(guard.generation).is_some());
         (manifest.began, manifest.neighbours) = (local.began, local.neighbours.clone());
         let mut resume = observed.resume(&manifest);
+        if self.has_sent && observed.stream.is_some_and(|stream| stream.last_id == self.stream.last_id) {
+            // What this process had confirmed last is the last entry, whatever the record has lost.
+            let last = Position::of(self.stream.last_id);
+            resume = if manifest.get(last.generation).is_some() { Resume::At(last) } else { resume };
+        }
         if let Some(doubtful) = self.in_doubt.take() {
-            // The stream is an older one, with a gap below what was added since.
-            let whole = below.map_or(Resume::Renumber(doubtful), |id| {
-                let position = Position::of(id);
-                Resume::Renumber(if manifest.get(id.ms).is_some() { position } else { doubtful })
-            });
-            resume = if matches!(resume, Resume::At(at) if at <= doubtful) { resume } else { whole };
+            // The stream is an older one, with a gap below what was added since: it begins behind the last entry before that. When
+            // that is trimmed, nobody knows where; the writer drops what it holds.
+            let start = manifest.get(doubtful.generation).map_or(0, |generation| generation.start);
+            let last = below.filter(|id| manifest.get(id.ms).is_some()).map(Position::of);
+            let from = last.unwrap_or(Position { offset: start, ..doubtful });
+            resume = if matches!(resume, Resume::At(at) if at <= from) { resume } else { Resume::Renumber(from) };
         }
         if let Resume::Verify(..) = resume {
             resume = self.verified(&observed, &manifest, resume);
         }
         if let Resume::Renumber(from) = resume {
-            self.notices.push(Notice::Foreign { last_id: observed.last_id(), offset: from.offset });
+            self.report(Notice::Foreign { last_id: observed.last_id(), offset: from.offset });
         }
         let link = manifest.last().map(|last| next_field(manifest.before(last.generation).map_or(0, |g| g.generation)));
         self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
         self.stream = observed.stream.unwrap_or_default();
         self.added_since = 0;
-        self.whole_at = None;
+        self.whole_at = if let Resume::At(position) = resume { Some(position) } else { None };
         self.notices.push(Notice::Resumed);
         if lost.is_empty() {
             let is_stored = manifest.same_generations(&local);
@@ -565,20 +585,17 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Answers [`Step::Name`]: whether the content got this name.
-    ///
-    /// # Errors
-    /// When another reader named a content in the same moment.
-    pub fn named(&mut self, done: bool) -> Result<(), Trouble> {
-        let Phase::Beginning(begin) = &mut self.phase else { return Ok(()) };
-        let Stage::Naming(Some(named)) = &begin.stage else { return Ok(()) };
-        if !done {
-            return Err(Changed::OtherReader.into());
+    /// Answers [`Step::Name`]: whether the content got this name. Otherwise another partition named one.
+    pub fn named(&mut self, done: bool) {
+        let Phase::Beginning(begin) = &mut self.phase else { return };
+        let Stage::Naming(Some(named)) = &begin.stage else { return };
+        if done {
+            self.others.insert((**named).clone());
+            begin.root = Some(named.root);
+            begin.stage = Stage::NUMBERING;
+        } else {
+            begin.stage = Stage::Agreeing;
         }
-        self.others.insert((**named).clone());
-        begin.root = Some(named.root);
-        begin.stage = Stage::NUMBERING;
-        Ok(())
     }
 
     /// Answers [`Step::Record`]: whether the record was what was expected, and is changed.
@@ -668,6 +685,8 @@ impl<D: Directory> Producer<D> {
 
     fn keep_open(&mut self, root: u64, file: D::File) {
         let len = file.len().unwrap_or(0);
+        let seen = self.seen.entry(root).or_insert(0);
+        *seen = len.max(*seen);
         self.open.retain(|open| open.root != root || open.file.inode() != file.inode());
         self.open.push(Open { root, file, len, since: Duration::ZERO });
         if self.open.len() > self.options.limits.open_files {

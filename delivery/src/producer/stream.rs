@@ -4,7 +4,7 @@ use super::batch::{Batch, Changed, Entry, Outcome};
 use super::locate::{Present, has_head_of, trouble};
 use super::resume::StreamState;
 use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
-use crate::fingerprint::TailChecksum;
+use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
 use crate::manifest::{Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field};
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// The smallest size of the largest payload that is written to the record: 64 KiB.
 const LONG: u64 = 64 << 10;
+/// With a fingerprint that covers less than this, the state file is not written again: 64 KiB, what
+/// it knows from the beginning of the content.
+const MUCH: u64 = 64 << 10;
 /// With payloads above this size, Redis is not asked for the stream's state beside the work: the
 /// answer has the first and the last entry in it.
 const SHORT_ENTRIES: u64 = 1 << 20;
@@ -242,12 +245,20 @@ impl<D: Directory> Producer<D> {
         };
         streaming.confirmed = batch.end;
         streaming.is_drained = false;
+        let root = streaming.root;
         self.expected = batch.leaves();
         self.manifest.guard = Some(batch.guard.clone());
         self.manifest.longest = self.manifest.longest.max(batch.longest);
         (self.stream.len, self.stream.last_id) = (len, batch.end.id());
         self.added_since += batch.entries;
         self.has_sent = true;
+        // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
+        let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
+        if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1)
+        {
+            self.store()?;
+            self.stored = Some((root, covered));
+        }
         Ok(Some(batch))
     }
 
@@ -287,32 +298,33 @@ impl<D: Directory> Producer<D> {
 
     /// Everything that was taken is confirmed: what now?
     fn look_around(&mut self, now: Duration) -> Result<Step, Trouble> {
-        if self.room() == 0 {
-            if let Some(streaming) = self.streaming() {
-                (streaming.is_drained, streaming.looked_at) = (false, now);
-            }
-            self.next_check = now;
-            return Ok(Step::Wait(Wait::Room));
-        }
+        let (has_room, once) = (self.room() > 0, self.options.once);
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
-        let options_once = self.options.once;
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         let path = streaming.reader.file().path();
         let fault = |error: &io::Error| trouble(&path, "read", error);
         let was_paused = std::mem::take(&mut streaming.is_paused);
         streaming.looked_at = now;
         let (root, confirmed) = (streaming.root, streaming.confirmed);
+        let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
+        let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
+        let is_changed = len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))?;
+        if !is_changed {
+            let seen = self.seen.entry(root).or_insert(0);
+            *seen = len.max(*seen);
+        }
+        if !has_room {
+            streaming.is_drained = false;
+            self.next_check = now;
+            return Ok(Step::Wait(Wait::Room));
+        }
         let present = streaming.present();
         if streaming.reader.is_at_limit() {
             // Of late lines, and of a generation that is sent again, nothing more is to be sent.
             return self.after(&present, confirmed, now);
         }
-        let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
-        let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
-        let seen = self.seen.entry(root).or_insert(0);
-        *seen = len.max(*seen);
-        if len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))? {
+        if is_changed {
             return self.truncated(&present, confirmed, now);
         }
         let has_grown = len > streaming.len;
@@ -326,14 +338,14 @@ impl<D: Directory> Producer<D> {
         let may_leave = streaming.replaced.is_some_and(|replaced| {
             let is_quiet = now.saturating_sub(replaced.quiet_since) >= GRACE;
             let is_late = now.saturating_sub(replaced.since) >= LEAVE && offset >= replaced.len;
-            is_quiet || options_once || is_late
+            is_quiet || once || is_late
         });
         self.input_state = match input {
             Some(_) => Ok(()),
             None => Err(format!("{} is gone; following the file that was there", self.options.input)),
         };
-        let once = self.once_done(offset, len);
-        if once == Some(true) && !self.has_late(&present, confirmed, now) {
+        let once_done = self.once_done(offset, len);
+        if once_done == Some(true) && !self.has_late(&present, confirmed, now) {
             self.phase = Phase::Done;
             return Ok(Step::Done);
         }
@@ -352,19 +364,19 @@ impl<D: Directory> Producer<D> {
         }
         let Some(streaming) = self.streaming() else { return self.step(now) };
         // At the end of the file, perhaps with an unfinished line at hand.
-        if once == Some(false) && pending > 0 && is_at_end {
+        if once_done == Some(false) && pending > 0 && is_at_end {
             streaming.reader.flush_rest();
             streaming.is_drained = false;
             return Ok(Step::Fill);
         }
         if may_leave {
-            if pending > 0 && self.find_next(&present, confirmed, !options_once).is_some() {
+            if pending > 0 && self.find_next(&present, confirmed, !once).is_some() {
                 let Some(streaming) = self.streaming() else { return self.step(now) };
                 streaming.reader.flush_rest();
                 streaming.is_drained = false;
                 return Ok(Step::Fill);
             }
-            if pending == 0 && self.move_on(&present, confirmed, !options_once)? {
+            if pending == 0 && self.move_on(&present, confirmed, !once)? {
                 return self.step(now);
             }
         } else if self.has_late(&present, confirmed, now) {
@@ -395,16 +407,15 @@ impl<D: Directory> Producer<D> {
         let is_first = self.truncated != Some(root);
         self.truncated = Some(root);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
+        if is_first {
+            let path = streaming.reader.file().path();
+            self.notices.push(Notice::Truncated { path, len: streaming.len, sent: present.offset });
+        }
         if streaming.reader.pending() > 0 {
             // The beginning of a line that was read in time.
             streaming.reader.flush_rest();
             streaming.is_drained = false;
             return Ok(Step::Fill);
-        }
-        if is_first {
-            let notice =
-                Notice::Truncated { path: streaming.reader.file().path(), len: streaming.len, sent: present.offset };
-            self.notices.push(notice);
         }
         if self.continue_in_copy(present, confirmed)? {
             return self.step(now);
@@ -451,7 +462,7 @@ impl<D: Directory> Producer<D> {
 }
 
 /// Adds the checkpoints that a content has up to an offset.
-fn extend(prints: &mut crate::fingerprint::Fingerprint, file: &impl SourceFile, up_to: u64) -> io::Result<()> {
+pub(super) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, up_to: u64) -> io::Result<()> {
     for span in prints.missing(up_to) {
         let bytes = file.bytes(span.start, span.end)?;
         if bytes.len() as u64 != span.end - span.start {
