@@ -64,7 +64,7 @@ pub struct Sighting {
 /// What is known of a file's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prints {
-    /// The fingerprint of all that it holds (or of as much as any known content has).
+    /// The fingerprint of all that it holds.
     Whole(Fingerprint),
     /// A compressed file: only so much of its content was unpacked. At first nothing.
     Partial(Fingerprint),
@@ -135,7 +135,7 @@ pub struct Content {
     pub file_id: u64,
     /// The hashes of its first bytes, as far as it was read.
     pub fingerprint: Fingerprint,
-    /// Length and hash of its head, in manifests that have no fingerprint.
+    /// Length and hash of its head, when the fingerprint does not cover it (older manifests).
     pub head: Option<(u64, u64)>,
     /// The file that held it when it was last seen.
     pub inode: Option<Inode>,
@@ -554,7 +554,8 @@ impl Content {
         let found = |span: Span| file.hashes.get(&span).copied();
         let mut agreement = self.fingerprint.agreement(prints);
         if let Some((len, hash)) = self.head
-            && agreement.compared == 0
+            && agreement.differs.is_none()
+            && agreement.compared < len
         {
             match found(Span { start: 0, end: len }) {
                 Some(found) if found == hash => agreement.common = len,
@@ -885,13 +886,15 @@ impl<'a> Look<'a> {
         for file in &strangers {
             let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
             let late = successor.is_some_and(|created| file.modified > created.saturating_add(late));
-            let written = readable && (file.changing || late);
+            // A file that was the input changed while it was that.
+            let was_ours = self.known.contents.iter().any(|content| was_in(content, file));
+            let written = readable && !was_ours && (file.changing || late);
             if !moved || written || self.is_neighbour(file) {
                 if moved && written {
                     self.out.notices.push(Notice::StillWritten { path: file.path.clone() });
                 }
                 neighbours.push(Neighbour { dev: file.inode.dev, ino: file.inode.ino, created: file.created });
-            } else if readable {
+            } else if readable && !self.is_copied(file, current, &strangers) {
                 let relation = self.own(file);
                 self.out.unseen.push(Found { key: file.key, relation, len: file.len });
             }
@@ -903,6 +906,19 @@ impl<'a> Look<'a> {
         let many = neighbours.len().saturating_sub(NEIGHBOURS);
         self.out.neighbours = neighbours.split_off(many);
         self.out.neighbours.sort_unstable();
+    }
+
+    /// Whether a file that is no known content is a beginning of another such file: its copy.
+    fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, strangers: &[&Sighting]) -> bool {
+        let Prints::Whole(prints) = &file.prints else { return false };
+        let current = current.filter(|_| self.out.current.found().is_some_and(|found| found.relation == Relation::New));
+        let longer = |other: &&&Sighting| (other.len, other.key) > (file.len, file.key);
+        let is_beginning = |other: &Sighting| match &other.prints {
+            Prints::Whole(others) => prints.agreement(others).differs.is_none(),
+            Prints::Partial(_) | Prints::Unreadable(_) => false,
+        };
+        file.len >= self.watch.limits.distinct
+            && strangers.iter().copied().chain(current).filter(|other| longer(&other)).any(is_beginning)
     }
 
     /// Whether a sibling that is no known content is none of a source that has begun.

@@ -8,6 +8,7 @@ use delivery::files::{
     Snapshot, Watch, look, place, probes,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
+use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -194,9 +195,10 @@ impl World {
                 }
             }
             Question::Compare { key, file_id, from, to, with, tail } => {
-                let new = &self.files[&(*key as u64)].bytes;
+                let unpacked = |ino: u64| self.files[&ino].packed.as_ref().unwrap_or(&self.files[&ino].bytes);
+                let new = unpacked(*key as u64);
                 let old = self.open.get(file_id).copied().or(with.map(|key| key as u64));
-                let old = old.filter(|ino| *ino != *key as u64).map(|ino| &self.files[&ino].bytes);
+                let old = old.filter(|ino| *ino != *key as u64).map(unpacked);
                 let range = *from as usize..(*to as usize).min(new.len());
                 let same = old.map(|old| range.clone().find(|&at| old.get(at) != new.get(at)).unwrap_or(range.end));
                 let line_start = new[..same.unwrap_or(range.start)].iter().rposition(|&b| b == b'\n');
@@ -223,13 +225,19 @@ impl World {
     /// Sends what a file has behind an offset, as a content.
     fn send(&mut self, found: &Found, id: u64, from: u64) {
         let bytes = self.content(found);
-        let ino = found.key as u64;
         self.sent.extend(&bytes[from as usize..]);
         let content = self.known.contents.iter_mut().find(|content| content.file_id == id).unwrap();
         content.frontier = bytes.len() as u64;
         content.seen_len = content.frontier.max(content.seen_len);
         content.fingerprint = Fingerprint::of(&bytes);
         content.tail = Some(TailChecksum::new(content.frontier, &bytes));
+        self.is_in(found, id);
+    }
+
+    /// This file holds this content.
+    fn is_in(&mut self, found: &Found, id: u64) {
+        let ino = found.key as u64;
+        let content = self.known.contents.iter_mut().find(|content| content.file_id == id).unwrap();
         content.inode = Some(Inode { dev: 1, ino });
         content.created = (!self.without_created).then_some(self.files[&ino].created);
         self.open.insert(id, ino);
@@ -270,7 +278,8 @@ impl World {
                 }
                 // What is read before its frontier now counts.
                 Relation::Edited(id) => self.send(found, id, found.len),
-                Relation::Whole(_) | Relation::Shorter(_) => {}
+                Relation::Whole(id) => self.is_in(found, id),
+                Relation::Shorter(_) => {}
             }
         }
         let live = identified.current.found().and_then(|found| found.relation.file_id());
@@ -869,4 +878,222 @@ fn a_replica_in_the_folder_is_not_needed_while_the_input_is_there() {
     world.look();
     assert_eq!(world.questions, 0);
     world.assert_sent(b"first\nsecond\n");
+}
+
+/// What programs and administrators do in the folder.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    /// The application appends lines.
+    Append(u8),
+    /// `create`: renames, and a new file.
+    Rename(u8),
+    /// `copytruncate`; `true`: lines are appended and sent between the copy and the truncation.
+    CopyTruncate(u8, bool),
+    /// A file with the same bytes and more takes the place of the input.
+    Replace(u8),
+    /// The input is written in place, with the same bytes and more.
+    Rewrite(u8),
+    /// An editor keeps the version before.
+    Editor(u8),
+    /// A rotated file gets late lines.
+    Late(u8),
+    Compress(u8),
+    /// A rotated file that was sent is deleted.
+    Delete(u8),
+    /// Another program writes to a file of its own.
+    Neighbour(u8),
+    /// The reader stops for a while.
+    Down,
+    Look,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    use Operation::*;
+    prop_oneof![
+        4 => (8..40u8).prop_map(Append),
+        2 => (8..40u8).prop_map(Rename),
+        2 => (8..40u8, any::<bool>()).prop_map(|(n, late)| CopyTruncate(n, late)),
+        1 => (0..40u8).prop_map(Replace),
+        1 => (0..40u8).prop_map(Rewrite),
+        1 => (0..40u8).prop_map(Editor),
+        1 => any::<u8>().prop_map(Late),
+        1 => any::<u8>().prop_map(Compress),
+        1 => any::<u8>().prop_map(Delete),
+        2 => any::<u8>().prop_map(Neighbour),
+        2 => Just(Down),
+        4 => Just(Look),
+    ]
+}
+
+/// A folder in which operations happen, and what must be sent of it.
+struct Story {
+    world: World,
+    header: Vec<u8>,
+    expected: Vec<u8>,
+    line: usize,
+    neighbours: Vec<String>,
+    /// Whether lines that are only in the input were not sent.
+    unsent: bool,
+}
+
+impl Story {
+    fn lines(&mut self, count: u8) -> Vec<u8> {
+        let lines = lines("a line of the application that writes", self.line..self.line + usize::from(count));
+        self.line += usize::from(count);
+        self.expected.extend(&lines);
+        self.unsent = true;
+        lines
+    }
+
+    /// What a new file of the application begins with.
+    fn first(&mut self, count: u8) -> Vec<u8> {
+        self.expected.extend(&self.header);
+        [self.header.clone(), self.lines(count)].concat()
+    }
+
+    fn look(&mut self) {
+        // Contents that are sent one after the other may be found one after the other.
+        for _ in 0..3 {
+            self.world.look();
+        }
+        self.unsent = false;
+    }
+
+    fn rotated(&self) -> Vec<String> {
+        let names = self.world.names.keys();
+        names.filter(|name| name.starts_with("input.txt.") && !self.neighbours.contains(name)).cloned().collect()
+    }
+
+    /// Makes room for `input.txt.1`, as logrotate does.
+    fn shift(&mut self) {
+        for index in (1..200).rev() {
+            for ending in ["", ".gz"] {
+                let (from, to) = (format!("input.txt.{index}{ending}"), format!("input.txt.{}{ending}", index + 1));
+                if self.world.names.contains_key(&from) && !self.neighbours.contains(&from) {
+                    self.world.rename(&from, &to);
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, operation: Operation) {
+        let pick = |names: &[String], n: u8| names.get(usize::from(n) % names.len().max(1)).cloned();
+        match operation {
+            Operation::Append(count) => {
+                let lines = self.lines(count);
+                self.world.append(INPUT, &lines);
+            }
+            Operation::Rename(count) => {
+                self.shift();
+                self.world.rename(INPUT, "input.txt.1");
+                let first = self.first(count);
+                self.world.create(INPUT, &first);
+            }
+            Operation::CopyTruncate(count, late) => {
+                self.shift();
+                self.world.copy(INPUT, "input.txt.1");
+                if late {
+                    let lines = self.lines(count);
+                    self.world.append(INPUT, &lines);
+                    self.look();
+                }
+                self.world.write(INPUT, b"");
+                let first = self.first(count);
+                self.world.append(INPUT, &first);
+            }
+            Operation::Replace(count) => {
+                let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
+                self.world.replace(INPUT, &longer);
+                // Copied or renamed before that, it may as well be another content that begins alike.
+                self.look();
+            }
+            Operation::Rewrite(count) => {
+                let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
+                self.world.write(INPUT, &longer);
+            }
+            Operation::Editor(count) => {
+                let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
+                self.world.rename(INPUT, "input.txt~");
+                self.world.create(INPUT, &longer);
+                self.look();
+                self.world.remove("input.txt~");
+            }
+            Operation::Late(n) => {
+                let names: Vec<_> = self.rotated().into_iter().filter(|name| !name.ends_with(".gz")).collect();
+                self.look();
+                if let Some(name) = pick(&names, n) {
+                    let is_whole = self.world.look().holders.values().flatten().any(|found| {
+                        found.key as u64 == self.world.names[&name] && matches!(found.relation, Relation::Whole(_))
+                    });
+                    if is_whole {
+                        let lines = self.lines(1);
+                        self.world.append(&name, &lines);
+                        self.look();
+                    }
+                }
+            }
+            Operation::Compress(n) => {
+                let names: Vec<_> = self.rotated().into_iter().filter(|name| !name.ends_with(".gz")).collect();
+                if let Some(name) = pick(&names, n) {
+                    self.world.compress(&name);
+                }
+            }
+            Operation::Delete(n) => {
+                self.look();
+                if let Some(name) = pick(&self.rotated(), n) {
+                    self.world.remove(&name);
+                }
+            }
+            Operation::Neighbour(n) => {
+                let name = self.neighbours[usize::from(n) % self.neighbours.len()].clone();
+                self.world.append(&name, b"not ours\n");
+            }
+            Operation::Down => self.world.forget_open_files(),
+            Operation::Look => self.look(),
+        }
+    }
+}
+
+/// A few stories; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 64 };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn whatever_happens_every_line_is_sent_once_and_nothing_foreign(
+        header in 0..4usize,
+        operations in proptest::collection::vec(operation(), 1..40),
+    ) {
+        let mut world = World::new();
+        let neighbours = ["input.txt.201", "input-2.txt", "input2.txt", "input.txt-20250101", "other.txt"];
+        let neighbours: Vec<String> = neighbours.iter().map(|name| (*name).to_owned()).collect();
+        for name in &neighbours {
+            world.create(name, b"not ours\n");
+        }
+        let header = lines("# header", 0..header);
+        let mut story = Story { world, header, expected: Vec::new(), line: 0, neighbours, unsent: false };
+        let first = story.first(10);
+        story.world.create(INPUT, &first);
+        story.look();
+        for operation in operations {
+            story.perform(operation);
+        }
+        story.look();
+        let sorted = |bytes: &[u8]| {
+            let mut lines: Vec<_> = bytes.split_inclusive(|&b| b == b'\n').map(<[u8]>::to_vec).collect();
+            lines.sort();
+            lines
+        };
+        let (sent, expected) = (sorted(&story.world.sent), sorted(&story.expected));
+        let text = |line: &Vec<u8>| String::from_utf8_lossy(line).into_owned();
+        let differs = sent.iter().zip(&expected).find(|(a, b)| a != b).map(|(a, b)| (text(a), text(b)));
+        prop_assert!(
+            sent == expected,
+            "{} of {} lines: {:?}; {:?}", sent.len(), expected.len(), differs, story.world.notices
+        );
+    }
 }

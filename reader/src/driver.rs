@@ -3,11 +3,11 @@
 use crate::args::{From, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
-use crate::scanner::Scanner;
 use crate::redis;
 use crate::registry::Registry;
-use crate::state::StateFile;
 use crate::report::Report;
+use crate::scanner::Scanner;
+use crate::state::StateFile;
 use crate::totals::Totals;
 use crate::watch::{Events, Watch};
 use delivery::line_reader::ReadOptions;

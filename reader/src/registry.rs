@@ -137,11 +137,9 @@ impl Registry {
     async fn load(&self, connection: &mut Connection) -> Result<Loaded, Interrupt> {
         let loaded = self.record.load(connection).await.map_err(|fault| self.interrupt(fault))?;
         match loaded.partitions {
-            Some(begun) if begun != self.partitions => Err(Interrupt::Failure(Failure::config(other_partitions(
-                &self.record.stream,
-                self.partitions,
-                begun,
-            )))),
+            Some(begun) if begun != self.partitions => {
+                Err(Interrupt::Failure(Failure::config(other_partitions(&self.record.stream, self.partitions, begun))))
+            }
             _ => Ok(loaded),
         }
     }

@@ -301,15 +301,14 @@ impl Scanner {
             Prints::Unreadable(_) => Fingerprint::default(),
         };
         let len = measured.unpacked.unwrap_or(measured.state.len);
-        let wanted = known.contents.iter().map(|content| content.fingerprint.covered()).max().unwrap_or(0).min(len);
         let probes: Vec<Span> = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
         measured.hashes.retain(|span, _| probes.binary_search(span).is_ok());
         let missing: Vec<Span> = probes.into_iter().filter(|probe| !measured.hashes.contains_key(probe)).collect();
         let mut prints = prints;
         // Opened even when nothing is missing: whether it can be read must be known.
-        if prints.missing(wanted).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
+        if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
             let file = self.reopen(seen)?;
-            extend(&mut prints, &file, wanted)?;
+            extend(&mut prints, &file, len)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }
         measured.prints = Prints::Whole(prints);

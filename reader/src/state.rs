@@ -1,9 +1,9 @@
 //! The state file: the manifest of the source, for a Redis that lost it.
 
-use delivery::partition::Partition;
 use delivery::files::Neighbour;
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Generation, Guard, Manifest};
+use delivery::partition::Partition;
 use delivery::producer::Stored;
 use serde::{Deserialize, Serialize};
 use service::Failure;
@@ -115,7 +115,9 @@ impl StateFile {
         if let Ok(Version { version }) = serde_json::from_slice(&bytes)
             && version > VERSION
         {
-            return Ok(Stored::Unreadable(format!("its format {version} is newer than {VERSION}, the newest known one")));
+            return Ok(Stored::Unreadable(format!(
+                "its format {version} is newer than {VERSION}, the newest known one"
+            )));
         }
         let State { generations, prints, guard, began, neighbours, .. } = match serde_json::from_slice(&bytes) {
             Ok(state) => state,
@@ -200,7 +202,8 @@ fn create_unique(beside: &Path) -> io::Result<(PathBuf, File)> {
 fn remove_left(folder: &Path, now: SystemTime) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let is_temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
+        let is_temporary =
+            entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
         let is_old = || {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age >= LEFT))

@@ -3,7 +3,7 @@
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait};
-use crate::files::{Content, Current, Found, Identified, Known, Relation};
+use crate::files::{Content, Current, Found, Identified, Inode, Known, Relation};
 use crate::fingerprint::TailChecksum;
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -58,7 +58,9 @@ impl<D: Directory> Producer<D> {
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
             Current::Unreadable(why) => {
                 let input = &self.options.input;
-                Err(format!("cannot read {input}: {why}; waiting; a regular file must be there that the reader may read"))
+                Err(format!(
+                    "cannot read {input}: {why}; waiting; a regular file must be there that the reader may read"
+                ))
             }
         };
         identified
@@ -69,7 +71,13 @@ impl<D: Directory> Producer<D> {
         let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
         all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
         let newest = all.keys().next_back().copied();
+        // Another file may have taken the place of the one that it was begun in.
+        let open = match &self.phase {
+            Phase::Streaming(streaming) => Some((streaming.root, streaming.reader.file())),
+            _ => None,
+        };
         let content = |(&root, generation): (&u64, &&Generation)| {
+            let open = open.filter(|(of, _)| *of == root).map(|(_, file)| file);
             let fingerprint = manifest.prints.get(&root).cloned().unwrap_or_default();
             let has_none = fingerprint.covered() == 0;
             let head = has_none.then_some((generation.head_len, generation.head_hash));
@@ -78,8 +86,8 @@ impl<D: Directory> Producer<D> {
                 file_id: root,
                 fingerprint,
                 head,
-                inode: Some(crate::files::Inode { dev: generation.dev, ino: generation.ino }),
-                created: generation.created.map(i128::from),
+                inode: Some(open.map_or(Inode { dev: generation.dev, ino: generation.ino }, SourceFile::inode)),
+                created: open.map_or(generation.created.map(i128::from), SourceFile::created),
                 frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
                 tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
                 path: generation.real_path.clone().unwrap_or_default(),
@@ -105,9 +113,8 @@ impl<D: Directory> Producer<D> {
         self.reported.clear();
         let Some(current) = identified.current.found() else { return false };
         let Ok(Some(inode)) = self.directory.input() else { return false };
-        let is_file_of = |root: u64| {
-            record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino))
-        };
+        let is_file_of =
+            |root: u64| record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino));
         // Another file can begin with the same few lines; it does not begin with this much of it.
         let is_moved = position.is_some_and(|position| position.offset >= DISTINCT);
         let is_whole = matches!(current.relation, Relation::Whole(_));
@@ -499,7 +506,8 @@ impl<D: Directory> Producer<D> {
             Stage::Recording(_) => {
                 if self.manifest.is_empty() && self.manifest.began.is_none() {
                     // Which siblings are older than the source must be known whatever happens next.
-                    self.manifest.began = begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
+                    self.manifest.began =
+                        begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
                     self.store()?;
                 }
                 self.change().map(|change| Step::Record(Box::new(change)))

@@ -254,7 +254,8 @@ impl<D: Directory> Producer<D> {
         self.has_sent = true;
         // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
         let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
-        if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1) {
+        if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1)
+        {
             self.store()?;
             self.stored = Some((root, covered));
         }
