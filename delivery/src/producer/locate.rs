@@ -138,6 +138,15 @@ impl<D: Directory> Producer<D> {
 
     /// Finds the file to go on with.
     pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
+        if let Some(mut begin) = self.interrupted.take()
+            && begin.after.map_or(Resume::Fresh, Resume::At) == resume
+        {
+            if !matches!(begin.stage, Stage::NoBytes { .. }) {
+                begin.stage = Stage::NoBytes { was_empty: false };
+            }
+            self.phase = Phase::Beginning(begin);
+            return self.step(now);
+        }
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
             Resume::At(position) => (position, false),
