@@ -407,6 +407,8 @@ impl<D: Directory> Producer<D> {
         let is_first = self.truncated != Some(root);
         self.truncated = Some(root);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
+        let seen = self.seen.entry(root).or_insert(0);
+        *seen = streaming.len.max(*seen);
         if is_first {
             let path = streaming.reader.file().path();
             self.notices.push(Notice::Truncated { path, len: streaming.len, sent: present.offset });
