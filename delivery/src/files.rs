@@ -968,27 +968,18 @@ fn made_of(file: &Sighting, content: &Content) -> bool {
     tail_at.is_some_and(|at| at >= content.end() / 2)
 }
 
-/// Sorts rotated files, the oldest first: by the order of their names when all have one of a kind,
-/// else by when they were last written to.
+/// Sorts rotated files, the oldest first: by when they were last written to, else by their names.
 fn sort(files: &mut [&Sighting]) {
-    files.sort_by_key(|file| file.modified);
     let order = |file: &Sighting| match &file.place {
         Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order.clone()),
         _ => None,
     };
-    let index = |file: &Sighting| match order(file) {
-        Some(Order::Index(index)) => Some(index),
-        _ => None,
-    };
-    let date = |file: &Sighting| match order(file) {
-        Some(Order::Date(date)) => Some(date),
-        _ => None,
-    };
-    if files.iter().all(|file| index(file).is_some()) {
-        files.sort_by_key(|file| std::cmp::Reverse(index(file)));
-    } else if files.iter().all(|file| date(file).is_some()) {
-        files.sort_by_key(|file| date(file));
-    }
+    files.sort_by_key(|file| match order(file) {
+        Some(Order::Index(index)) => (None, std::cmp::Reverse(Some(index))),
+        Some(Order::Date(date)) => (Some(date), std::cmp::Reverse(None)),
+        None => (None, std::cmp::Reverse(None)),
+    });
+    files.sort_by_key(|file| file.modified);
 }
 
 /// The endings of compressed files that can be unpacked.
