@@ -968,18 +968,33 @@ fn made_of(file: &Sighting, content: &Content) -> bool {
     tail_at.is_some_and(|at| at >= content.end() / 2)
 }
 
-/// Sorts rotated files, the oldest first: by when they were last written to, else by their names.
+/// Sorts rotated files, the oldest first: by when they were last written to, if that agrees with the
+/// order of their names. Some rotations give the newest file the smallest index, some the largest.
+/// When the names disagree, a clock was set: then the largest index is the oldest, as logrotate has it.
 fn sort(files: &mut [&Sighting]) {
+    files.sort_by_key(|file| file.modified);
     let order = |file: &Sighting| match &file.place {
         Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order.clone()),
         _ => None,
     };
-    files.sort_by_key(|file| match order(file) {
-        Some(Order::Index(index)) => (None, std::cmp::Reverse(Some(index))),
-        Some(Order::Date(date)) => (Some(date), std::cmp::Reverse(None)),
-        None => (None, std::cmp::Reverse(None)),
-    });
-    files.sort_by_key(|file| file.modified);
+    let index = |file: &Sighting| match order(file) {
+        Some(Order::Index(index)) => Some(index),
+        _ => None,
+    };
+    let date = |file: &Sighting| match order(file) {
+        Some(Order::Date(date)) => Some(date),
+        _ => None,
+    };
+    let indices: Vec<_> = files.iter().filter_map(|file| index(file)).collect();
+    let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
+    if indices.len() == files.len() {
+        if agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified) {
+            return;
+        }
+        files.sort_by_key(|file| std::cmp::Reverse(index(file)));
+    } else if files.iter().all(|file| date(file).is_some()) {
+        files.sort_by_key(|file| date(file));
+    }
 }
 
 /// The endings of compressed files that can be unpacked.

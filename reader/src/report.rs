@@ -146,7 +146,8 @@ impl Report {
         let share = if self.partition.is_whole() { "" } else { " for its share" };
         let why = full(&self.stream, share, stream, max_backlog, groups);
         let slowest = slowest(groups, stream);
-        let is_dead = slowest.as_ref().is_none_or(|(_, _, consumers)| *consumers == 0) || self.stuck == Some(slowest.clone());
+        let is_dead =
+            slowest.as_ref().is_none_or(|(_, _, consumers)| *consumers == 0) || self.stuck == Some(slowest.clone());
         self.stuck = Some(slowest);
         if is_dead {
             self.is_told = true;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use delivery::partition::Partition;
 use delivery::manifest::{begun_with, record_key};
+use delivery::partition::Partition;
 use indicatif::HumanBytes;
 use resp::{Cmd, Connection, ErrorKind, cmd};
 

@@ -79,7 +79,9 @@ impl SourceRecord {
         let mut transaction = Transaction::new();
         let info = transaction.add(XInfoStream::new(&self.stream));
         let fields = transaction.add(cmd("HGETALL").arg(&self.key));
-        let Some(mut replies) = connection.exec(&transaction).await? else { return Ok((Observed::default(), None, None)) };
+        let Some(mut replies) = connection.exec(&transaction).await? else {
+            return Ok((Observed::default(), None, None));
+        };
         let (stream, last_entry) = match replies.take(info) {
             Ok(info) => {
                 let last = info.last_entry().filter(|entry| entry.id == info.last_generated_id).and_then(ours);
@@ -120,7 +122,8 @@ impl SourceRecord {
     ) -> Result<bool, RecordFault> {
         connection.send(&cmd("WATCH").arg(&self.key)).await?;
         let present = self.load(connection).await?;
-        let (gone, set) = change.commands().map_err(|error| RecordError { field: "next".to_owned(), why: error.to_string() })?;
+        let (gone, set) =
+            change.commands().map_err(|error| RecordError { field: "next".to_owned(), why: error.to_string() })?;
         if !present.manifest.same_generations(&change.before) || present.guard != change.guard {
             connection.send(&cmd("UNWATCH")).await?;
             return Ok(false);
@@ -133,7 +136,8 @@ impl SourceRecord {
         let extra = extra.iter().map(|(field, value)| (*field, value.as_bytes()));
         let mut all = set.chain(extra).peekable();
         if all.peek().is_some() {
-            transaction.add(all.fold(cmd("HSET").arg(&self.key), |command, (field, value)| command.arg(field).arg(value)));
+            transaction
+                .add(all.fold(cmd("HSET").arg(&self.key), |command, (field, value)| command.arg(field).arg(value)));
         }
         if transaction.is_empty() {
             connection.send(&cmd("UNWATCH")).await?;

@@ -79,8 +79,8 @@ impl<D: Directory> Producer<D> {
         let content = |(&root, generation): (&u64, &&Generation)| {
             let open = open.filter(|(of, _)| *of == root).map(|(_, file)| file);
             let fingerprint = manifest.prints.get(&root).cloned().unwrap_or_default();
-            let is_short = fingerprint.covered() < generation.head_len;
-            let head = is_short.then_some((generation.head_len, generation.head_hash));
+            let has_none = fingerprint.covered() == 0;
+            let head = has_none.then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.root == root);
             Content {
                 file_id: root,
@@ -138,6 +138,15 @@ impl<D: Directory> Producer<D> {
 
     /// Finds the file to go on with.
     pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
+        if let Some(mut begin) = self.interrupted.take()
+            && begin.after.map_or(Resume::Fresh, Resume::At) == resume
+        {
+            if !matches!(begin.stage, Stage::NoBytes { .. }) {
+                begin.stage = Stage::NoBytes { was_empty: false };
+            }
+            self.phase = Phase::Beginning(begin);
+            return self.step(now);
+        }
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
             Resume::At(position) => (position, false),

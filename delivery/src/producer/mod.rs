@@ -292,8 +292,10 @@ pub struct Producer<D: Directory> {
     aim: Option<(Inode, u64)>,
     /// Whether there was no input when the source had not begun.
     missed: bool,
-    /// Whether this process has sent something.
-    has_sent: bool,
+    /// The ID of the last entry that this process had confirmed.
+    last_sent: Option<StreamId>,
+    /// A content without a name whose beginning was interrupted. Its file may have no other name any more.
+    interrupted: Option<Box<Begin<D::File>>>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
     stopping: bool,
@@ -389,7 +391,8 @@ impl<D: Directory> Producer<D> {
             truncated: None,
             aim: None,
             missed: false,
-            has_sent: false,
+            last_sent: None,
+            interrupted: None,
             stored: None,
             stopping: false,
             input_state: Ok(()),
@@ -475,11 +478,10 @@ impl<D: Directory> Producer<D> {
                 let stream::Streaming { reader, root, .. } = *streaming;
                 self.keep_open(root, reader.into_file());
             }
-            Phase::Beginning(begin) => {
-                if let Some(root) = begin.root {
-                    self.keep_open(root, begin.reader.into_file());
-                }
-            }
+            Phase::Beginning(begin) => match begin.root {
+                Some(root) => self.keep_open(root, begin.reader.into_file()),
+                None => self.interrupted = Some(begin),
+            },
             _ => {}
         }
     }
@@ -526,11 +528,9 @@ impl<D: Directory> Producer<D> {
         manifest.guard = guards.into_iter().flatten().find(|guard| manifest.get(guard.generation).is_some());
         (manifest.began, manifest.neighbours) = (local.began, local.neighbours.clone());
         let mut resume = observed.resume(&manifest);
-        if self.has_sent && observed.stream.is_some_and(|stream| stream.last_id == self.stream.last_id) {
-            // What this process had confirmed last is the last entry, whatever the record has lost.
-            let last = Position::of(self.stream.last_id);
-            resume = if manifest.get(last.generation).is_some() { Resume::At(last) } else { resume };
-        }
+        // The last entry is what this process had confirmed last, whatever the record has lost.
+        let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
+        resume = confirmed.map_or(resume, |id| Resume::At(Position::of(id)));
         if let Some(doubtful) = self.in_doubt.take() {
             // The stream is an older one, with a gap below what was added since: it begins behind the last entry before that. When
             // that is trimmed, nobody knows where; the writer drops what it holds.

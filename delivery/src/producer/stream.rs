@@ -251,7 +251,7 @@ impl<D: Directory> Producer<D> {
         self.manifest.longest = self.manifest.longest.max(batch.longest);
         (self.stream.len, self.stream.last_id) = (len, batch.end.id());
         self.added_since += batch.entries;
-        self.has_sent = true;
+        self.last_sent = Some(batch.end.id());
         // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
         let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
         if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1)
