@@ -115,7 +115,9 @@ impl World {
         let file = self.files[&self.names[name]].clone();
         self.remove(name);
         self.create(&format!("{name}.gz"), b"compressed");
-        self.file(&format!("{name}.gz")).packed = Some(file.bytes);
+        // It keeps the time of the file, as gzip does.
+        let packed = self.file(&format!("{name}.gz"));
+        (packed.packed, packed.modified) = (Some(file.bytes), file.modified);
     }
 
     fn snapshot(&mut self) -> Snapshot {
