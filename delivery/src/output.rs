@@ -285,7 +285,8 @@ fn evidence(parsed: &Parsed, end: u64) -> Option<(Span, u64)> {
     parsed.records.iter().rev().filter(|record| record.output_end() <= end).find_map(Record::evidence)
 }
 
-/// The name that the output has now, when it was renamed: of a file without a journal that holds the bytes that are described last.
+/// The name that the output has now, when it was renamed as rotation does: of a file without a journal that holds the bytes that are described
+/// last. Under any other name it is not looked for: the source's file has these bytes, too.
 fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<Option<Vec<u8>>, F::Error> {
     let recorded = parsed.output_len();
     let mut looked_for: Vec<(Span, u64)> = Vec::new();
@@ -294,32 +295,35 @@ fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<
     }
     let mut names = folder.names()?;
     names.sort();
-    let is_journal = |name: &[u8]| name.ends_with(b".journal");
-    // What still has our name before it is looked at first.
-    let candidates: Vec<&Vec<u8>> = names
-        .iter()
-        .filter(|name| *name != output && !is_journal(name) && names.binary_search(&journal_of(name)).is_err())
-        .collect();
-    let (ours, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|name| name.starts_with(output));
-    for &name in ours.iter().chain(&others) {
-        let Some(len) = folder.len(name)? else { continue };
-        // A short text is found in many files.
-        let is_likely = |span: &Span| name.starts_with(output) || len == recorded && span.end - span.start >= 1024;
-        for (span, hash) in looked_for.iter().filter(|(span, _)| span.end <= len && is_likely(span)) {
+    for name in names.iter().filter(|name| is_rotated(name, output) && !name.ends_with(b".journal")) {
+        let Some(len) = folder.len(name)?.filter(|_| names.binary_search(&journal_of(name)).is_err()) else { continue };
+        for (span, hash) in looked_for.iter().filter(|(span, _)| span.end <= len) {
             if folder.hash(name, span.clone())? == Some(*hash) {
                 return Ok(Some(name.clone()));
             }
         }
-    }
-    if looked_for.is_empty() {
         // A journal of version 1 that was written anew knows no hash, only the length.
-        for name in ours {
-            if folder.len(name)? == Some(recorded) {
-                return Ok(Some(name.clone()));
-            }
+        if looked_for.is_empty() && len == recorded {
+            return Ok(Some(name.clone()));
         }
     }
     Ok(None)
+}
+
+/// Whether an output can have this name after a rotation: `output.txt.1`, `output.txt-20261124`, `output-20261124.txt`.
+fn is_rotated(name: &[u8], output: &[u8]) -> bool {
+    let behind = name.strip_prefix(output).is_some_and(|suffix| suffix.starts_with(b".") || suffix.starts_with(b"-"));
+    let dot = output.iter().rposition(|&byte| byte == b'.').unwrap_or(output.len());
+    let (stem, extension) = output.split_at(dot);
+    let inside = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(extension));
+    behind || inside.is_some_and(is_number)
+}
+
+/// Whether this is what rotation adds to a name: a number, a date or a time.
+fn is_number(suffix: &[u8]) -> bool {
+    let [b'.' | b'-', number @ ..] = suffix else { return false };
+    number.first().is_some_and(u8::is_ascii_digit)
+        && number.iter().all(|byte| byte.is_ascii_digit() || b"-_.:TZ".contains(byte))
 }
 
 /// The journals of files that the output was before it was rotated.
@@ -350,9 +354,7 @@ impl Rotated {
             let Some(bytes) = folder.read(&name, journal::MAX_HEADER_LEN as u64)? else { continue };
             match Header::read(&bytes) {
                 Some((Header { owner: Some(of), .. }, ..)) if of.identity == *identity => others.push((name, of)),
-                Some((Header { owner: None, .. }, ..))
-                    if has_rotated_name(&name, output) && !folder.is_locked(&name)? =>
-                {
+                Some((Header { owner: None, .. }, ..)) if is_numbered(&name, output) && !folder.is_locked(&name)? => {
                     found.unnamed.push(name);
                 }
                 _ => {}
@@ -400,12 +402,9 @@ impl Rotated {
     }
 }
 
-/// Whether this can be the journal of a rotated output by its name alone: a number, a date or a time follows the output's name.
-fn has_rotated_name(journal: &[u8], output: &[u8]) -> bool {
-    let suffix = journal.strip_prefix(output).and_then(|rest| rest.strip_suffix(b".journal"));
-    let Some([b'.' | b'-', suffix @ ..]) = suffix else { return false };
-    suffix.first().is_some_and(u8::is_ascii_digit)
-        && suffix.iter().all(|byte| byte.is_ascii_digit() || b"-_.:TZ".contains(byte))
+/// Whether this can be the journal of a rotated output by its name alone.
+fn is_numbered(journal: &[u8], output: &[u8]) -> bool {
+    journal.strip_prefix(output).and_then(|rest| rest.strip_suffix(b".journal")).is_some_and(is_number)
 }
 
 /// What an output holds for certain.
@@ -1170,9 +1169,12 @@ mod tests {
 
     #[test]
     fn an_output_renamed_while_no_writer_ran_is_recognised() {
-        for (finished, replaced, name) in
-            [(false, false, &b"out.1"[..]), (true, false, b"out-2026"), (true, true, b"out.1"), (true, true, b"x")]
-        {
+        for (finished, replaced, name) in [
+            (false, false, &b"out.1"[..]),
+            (true, false, b"out-2026"),
+            (true, true, b"out.old"),
+            (true, true, b"out.1"),
+        ] {
             let (mut disk, mut ledger) = committed(&[1000, 2000]);
             if finished {
                 finish(&mut disk, &mut ledger);
@@ -1189,6 +1191,26 @@ mod tests {
             assert_eq!(disk.startup("writers"), Verdict::Adopt(name.to_vec()));
             disk.file(OUT).bytes = vec![2; 4000];
             assert_eq!(disk.startup("writers"), Verdict::Adopt(name.to_vec()));
+        }
+    }
+
+    #[test]
+    fn a_file_that_only_has_the_same_bytes_is_not_the_output() {
+        let (mut disk, _) = committed(&[1000, 2000]);
+        disk.rename(OUT, b"input");
+        assert_eq!(disk.open().lost[&5].iter().collect::<Vec<_>>(), [0..1000]);
+        for (name, expected) in [
+            ("o.txt.1", true),
+            ("o.txt-20261124", true),
+            ("o-20261124.txt", true),
+            ("o.txt.bak", true),
+            ("o-2.txt", true),
+            ("o2.txt", false),
+            ("o-old.txt", false),
+            ("o.txt2", false),
+            ("i.txt", false),
+        ] {
+            assert_eq!(is_rotated(name.as_bytes(), b"o.txt"), expected, "{name}");
         }
     }
 
