@@ -29,6 +29,8 @@ const MAGIC_1: [u8; 8] = *b"LSJRNL01";
 const HEADER_LEN_1: usize = 32;
 /// Where the names begin in one copy of a header.
 const NAMES_AT: usize = 48;
+/// A copy of a header is as long as a multiple of this and one half, so that records begin at odd multiples of 32 in both versions.
+const COPY_STEP: usize = 32;
 
 /// One run of contiguous source bytes in the output; or, without bytes, a mark that everything before it is durable.
 ///
@@ -164,6 +166,31 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Whether a writer of `other` may go on with an output of this: it is of the same stream and group, and takes at least one of the
+    /// partitions of this.
+    #[must_use]
+    pub fn admits(&self, other: &Self) -> bool {
+        let in_common = || {
+            let ((ours, count), (theirs, of)) = (self.parse()?, other.parse()?);
+            Some(count == of && theirs.iter().any(|range| !ours.missing(range.clone()).eq([range])))
+        };
+        (&self.stream, &self.group) == (&other.stream, &other.group)
+            && (self.partitions == other.partitions || in_common() == Some(true))
+    }
+
+    /// Which partitions, and of how many.
+    fn parse(&self) -> Option<(RangeSet, u64)> {
+        let (ranges, count) = self.partitions.split_once(" of ")?;
+        let mut set = RangeSet::new();
+        for range in ranges.split(',') {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            set.insert(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?);
+        }
+        Some((set, count.parse().ok()?))
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "--stream {} --group {}", self.stream, self.group)?;
@@ -203,7 +230,7 @@ impl Header {
     #[must_use]
     pub fn len(owner: &Owner) -> usize {
         let names = owner.names().map(<[u8]>::len).iter().sum::<usize>();
-        2 * (NAMES_AT + names + 8).next_multiple_of(RECORD_LEN)
+        2 * ((NAMES_AT + names + 8).next_multiple_of(COPY_STEP) + COPY_STEP / 2)
     }
 
     /// The header's bytes: two copies, so that one can be damaged.
@@ -235,7 +262,7 @@ impl Header {
         }
         // The first copy is damaged, so the second one says how long both are.
         let most = bytes.len().min(MAX_HEADER_LEN / 2);
-        let second = (RECORD_LEN..most).step_by(RECORD_LEN).find_map(|at| {
+        let second = (COPY_STEP / 2..most).step_by(COPY_STEP).find_map(|at| {
             let (header, len) = Self::decode_copy(bytes.get(at..)?)?;
             (len == at).then_some((header, 2 * len, true))
         });
@@ -247,8 +274,7 @@ impl Header {
     }
 
     fn decode_copy(bytes: &[u8]) -> Option<(Self, usize)> {
-        let len =
-            usize::try_from(word(bytes, 1)?).ok().filter(|len| (RECORD_LEN..=MAX_HEADER_LEN / 2).contains(len))?;
+        let len = usize::try_from(word(bytes, 1)?).ok().filter(|len| (NAMES_AT..=MAX_HEADER_LEN / 2).contains(len))?;
         let (body, sealed) = bytes.get(..len)?.split_at_checked(len - 8)?;
         if !body.starts_with(&MAGIC) || word(sealed, 0)? != seal(body, u64::MAX) {
             return None;
@@ -670,9 +696,34 @@ mod tests {
     }
 
     #[test]
+    fn an_output_may_get_other_partitions_when_it_keeps_one() {
+        let of = |stream: &str, count, some: &[u32]| {
+            let partitions: Vec<_> = some.iter().filter_map(|&index| Partition::new(index, count)).collect();
+            Identity::new(stream, "writers", &partitions)
+        };
+        let output = of("s", 6, &[0, 1, 2, 5]);
+        for (other, admitted) in [
+            (of("s", 6, &[0, 1, 2, 5]), true),
+            (of("s", 6, &[5]), true),
+            (of("s", 6, &[1, 3, 4]), true),
+            (of("s", 6, &[3, 4]), false),
+            (of("s", 7, &[0, 1, 2, 5]), false),
+            (of("other", 6, &[0, 1, 2, 5]), false),
+            (Identity { group: "others".to_owned(), ..output.clone() }, false),
+        ] {
+            assert_eq!(output.admits(&other), admitted, "{other}");
+        }
+    }
+
+    #[test]
     fn two_damaged_copies_of_the_header_are_refused() {
         let (mut journal, _) = written(0, &[4]);
         let half = Header::len(&owner()) / 2;
+        assert_eq!(
+            Header::len(&owner()) % RECORD_LEN,
+            HEADER_LEN_1,
+            "records are where readers of version 1 look for them"
+        );
         journal[50] ^= 3;
         assert!(Parsed::read(&journal).unwrap().unwrap().restored > 0);
         journal[half + 50] ^= 3;

@@ -191,7 +191,7 @@ pub fn startup<F: Folder>(
         Err(error) => return Ok(Verdict::Refuse(error.into())),
     };
     let owner = match parsed.as_ref().and_then(|parsed| parsed.header.owner.clone()) {
-        Some(owner) if owner.identity != *identity => {
+        Some(owner) if !owner.identity.admits(identity) => {
             return Ok(Verdict::Refuse(Refusal::Owner {
                 found: Box::new(owner.identity),
                 ours: Box::new(identity.clone()),
@@ -353,7 +353,7 @@ impl Rotated {
         for name in names {
             let Some(bytes) = folder.read(&name, journal::MAX_HEADER_LEN as u64)? else { continue };
             match Header::read(&bytes) {
-                Some((Header { owner: Some(of), .. }, ..)) if of.identity == *identity => others.push((name, of)),
+                Some((Header { owner: Some(of), .. }, ..)) if of.identity.admits(identity) => others.push((name, of)),
                 Some((Header { owner: None, .. }, ..)) if is_numbered(&name, output) && !folder.is_locked(&name)? => {
                     found.unnamed.push(name);
                 }

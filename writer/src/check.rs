@@ -142,7 +142,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
     let cut = opening.cut.end - opening.cut.start;
     if cut > 0 {
         let advice = if opening.keep {
-            "the writer would cut them off, and keep them in a file beside it"
+            "the writer would cut them off, and add them to a file beside it, which ends in .cut"
         } else {
             "the writer would cut them off"
         };

@@ -165,28 +165,20 @@ impl Output {
         Ok(Opened { output: self, journal: opening.journal, held: opening.held, lost: opening.lost, cut })
     }
 
-    /// Keeps bytes that are about to be cut off in a file beside the output, durably. Where it is.
+    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably. Where it is.
     fn keep(&self, cut: &Span) -> Result<PathBuf, OpenError> {
+        let path = with_suffix(&self.path, ".cut");
+        let failed = |what| at(what, &path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let kept = opened.map_err(failed("opening"))?;
+        let len = kept.metadata().map_err(failed("looking at"))?.len();
         let ours = hash_of(&self.file, cut.clone()).map_err(at("reading", &self.path))?;
-        let whole = with_suffix(&self.path, &format!(".cut-{}-{}", cut.start, cut.end));
-        let mut path = whole.clone();
-        for nth in 2_u32.. {
-            let failed = |what| at(what, &path);
-            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-            let to = opened.map_err(failed("creating"))?;
-            let len = to.metadata().map_err(failed("looking at"))?.len();
-            // It was kept already when the start that cut it off failed; or it was not kept completely then.
-            let is_whole = len == cut.end - cut.start && hash_of(&to, 0..len).map_err(failed("reading"))? == ours;
-            if len > 0 && !is_whole {
-                path = with_suffix(&whole, &format!("-{nth}"));
-                continue;
-            }
-            if !is_whole {
-                copy(&self.file, cut.clone(), &to, 0).map_err(failed("writing"))?;
-            }
-            to.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing"))?;
-            break;
+        let last = len.saturating_sub(cut.end - cut.start)..len;
+        // They are there already when the start that was to cut them off failed.
+        if hash_of(&kept, last).map_err(failed("reading"))? != ours {
+            copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing"))?;
         }
+        kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing"))?;
         Ok(path)
     }
 
@@ -497,7 +489,7 @@ mod tests {
             OpenOptions::new().append(true).open(file).unwrap().write_all(b"garbage").unwrap();
         }
         let mut opened = open(&path);
-        let kept = folder.path().join("out.cut-4-11");
+        let kept = folder.path().join("out.cut");
         assert_eq!((opened.cut.clone(), held(&opened, 7)), ((7, Some(kept.clone())), vec![0..4]));
         assert_eq!(std::fs::read(kept).unwrap(), b"garbage", "nobody knows whose it is");
         opened.output.commit(&batch(&[(7, 4, b"c\n")])).unwrap();
@@ -627,13 +619,12 @@ mod tests {
     fn bytes_that_are_kept_already_are_not_kept_twice() {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);
-        let names = ["out.cut-2-5", "out.cut-2-5-2"].map(|name| folder.path().join(name));
-        for (bytes, kept) in [("one", 0), ("one", 0), ("two", 1), ("two", 1)] {
+        let kept = folder.path().join("out.cut");
+        for (bytes, all) in [("one", "one"), ("one", "one"), ("second", "onesecond"), ("one", "onesecondone")] {
             OpenOptions::new().append(true).open(&path).unwrap().write_all(bytes.as_bytes()).unwrap();
-            assert_eq!(open(&path).cut, (3, Some(names[kept].clone())));
-            assert_eq!(std::fs::read_to_string(&names[kept]).unwrap(), bytes);
+            assert_eq!(open(&path).cut, (bytes.len() as u64, Some(kept.clone())));
+            assert_eq!(std::fs::read_to_string(&kept).unwrap(), all);
         }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 
     #[test]

@@ -279,7 +279,7 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
         (0, _) => {}
         (bytes, None) => log::warn!("{path}: {bytes} bytes of an unfinished commit behind the last one cut off"),
         (bytes, Some(kept)) => log::warn!(
-            "{path}: {bytes} bytes behind the last commit cut off, and kept in {}; if a writer wrote them, the journal is older \
+            "{path}: {bytes} bytes behind the last commit cut off, and added to {}; if a writer wrote them, the journal is older \
              than the output: stop this one and restore both from one backup",
             kept.display()
         ),
