@@ -522,6 +522,15 @@ pub fn encode(base: u64, owner: &Owner, joined: &[Record], mark: &Record) -> Vec
     bytes
 }
 
+/// A header of version 1.
+#[cfg(test)]
+pub(crate) fn header_1(base: u64) -> Vec<u8> {
+    let mut out = [&MAGIC_1[..], &base.to_le_bytes(), &[0; 8]].concat();
+    let seal = seal(&out, u64::MAX);
+    out.extend_from_slice(&seal.to_le_bytes());
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -532,13 +541,6 @@ mod tests {
     fn owner() -> Owner {
         let identity = Identity::new("line_stream", "writers", &[Partition::WHOLE]);
         Owner { id: 77, name: b"out".to_vec(), identity }
-    }
-
-    fn header_1(base: u64) -> Vec<u8> {
-        let mut out = [&MAGIC_1[..], &base.to_le_bytes(), &[0; 8]].concat();
-        let seal = seal(&out, u64::MAX);
-        out.extend_from_slice(&seal.to_le_bytes());
-        out
     }
 
     /// A journal and its output, as a writer leaves them: `durable` trails by one commit.
@@ -791,7 +793,9 @@ mod tests {
                         prop_assert_eq!(record.offset, base + record.span.start);
                     }
                     prop_assert_eq!(recovered.cut.start, base + held.first().map_or(0, |held| held.end));
-                    prop_assert!(!is_marked || recovered.cut.is_empty(), "it was known to be durable");
+                    // With two flipped bits each, the last record and its mark say nothing any more.
+                    let is_known = is_marked && bits.len() < 4;
+                    prop_assert!(!is_known || recovered.cut.is_empty(), "it was known to be durable");
                 }
                 Err(refusal) => prop_assert!(bits.len() > 1, "one bit can always be restored: {refusal:?}"),
             }

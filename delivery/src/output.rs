@@ -20,6 +20,8 @@ use std::fmt;
 
 /// A commit of more bytes than this makes its records durable before it appends to the output: 4 MiB.
 pub const COMMIT_LIMIT: u64 = 4 << 20;
+/// At startup, at most so many bytes that no record knows to be durable are written once more: 256 MiB. Only with `--fsync never` there are more.
+const MOST_WRITTEN_AGAIN: u64 = 256 << 20;
 /// A journal shorter than this is never written anew only to make it smaller: 1 MiB, 16,384 commits.
 const COMPACT_ABOVE: u64 = 1 << 20;
 /// A journal is written anew when it holds this many times more records than it needs.
@@ -445,8 +447,8 @@ impl Parsed {
             return Ok(Err(Refusal::Damaged(damage)));
         }
         let (durable, recorded) = (self.durable(), self.output_len());
-        // Nothing that a commit leaves behind is as long.
-        if len.saturating_sub(recorded) > COMMIT_LIMIT {
+        // Nothing that a commit leaves behind is as long. (With a journal of version 1, it can be.)
+        if self.header.owner.is_some() && len.saturating_sub(recorded) > COMMIT_LIMIT {
             return Ok(Err(Refusal::Longer { recorded, len }));
         }
         let mut keep = 0;
@@ -473,13 +475,18 @@ impl Parsed {
         }
         let base = self.header.base.min(len);
         let committed = self.records.last().map_or(base, Record::output_end).min(len);
+        let unproven = committed.saturating_sub(durable);
         // One record is of one commit, and when not all of its bytes are there, that commit was never complete.
         let is_unfinished = dropped.len() == 1 && len < recorded;
         Ok(Ok(Recovered {
             lost: ranges(&lost),
             cut: committed..len,
             keep: committed < len && !is_unfinished,
-            unproven: durable.min(committed)..committed,
+            unproven: if unproven <= MOST_WRITTEN_AGAIN {
+                durable.min(committed)..committed
+            } else {
+                committed..committed
+            },
             changed: !dropped.is_empty()
                 || base != self.header.base
                 || self.torn > 0
@@ -792,15 +799,14 @@ impl Ledger {
                 self.marked = self.committed;
             }
             (Phase::Moving, Answer::Done) => return self.end(Outcome::Rotated),
+            // When it was the sync that failed, the system may have dropped what it could not write.
+            (Phase::AppendingJournal, _) if self.bytes > COMMIT_LIMIT => return self.fail(),
             (Phase::AppendingJournal | Phase::AppendingOutput | Phase::Marking, _) => {
                 let back = Effect::CutBack { output: self.committed, journal: Some(self.journal_len) };
                 return self.go(Phase::TakingBack, back);
             }
             (Phase::TakingBack, Answer::Done) => return self.end(Outcome::Failed),
-            (Phase::TakingBack | Phase::Syncing | Phase::Committing, _) => {
-                self.trust = Trust::Neither { attempt: self.bytes };
-                return self.end(Outcome::Failed);
-            }
+            (Phase::TakingBack | Phase::Syncing | Phase::Committing, _) => return self.fail(),
             _ => return self.end(Outcome::Failed),
         }
         self.next()
@@ -922,6 +928,12 @@ impl Ledger {
         self.journal_len > COMPACT_ABOVE && self.journal_len > COMPACT_RATIO * (self.joined.len() * RECORD_LEN) as u64
     }
 
+    /// Nothing behind what is known to be durable can be trusted any more.
+    fn fail(&mut self) -> Effect {
+        self.trust = Trust::Neither { attempt: self.bytes };
+        self.end(Outcome::Failed)
+    }
+
     fn end(&mut self, outcome: Outcome) -> Effect {
         if outcome != Outcome::Done {
             self.records.clear();
@@ -951,6 +963,29 @@ mod tests {
     struct File {
         bytes: Vec<u8>,
         synced: Vec<u8>,
+        /// The offsets that the next sync writes.
+        dirty: Vec<std::ops::Range<usize>>,
+    }
+
+    impl File {
+        fn write(&mut self, bytes: &[u8], at: u64) {
+            let at = at as usize;
+            self.bytes.resize(self.bytes.len().max(at + bytes.len()), 0);
+            self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+            self.dirty.push(at..at + bytes.len());
+        }
+
+        /// What a failed sync could not write is clean from then on.
+        fn sync(&mut self, fails: bool) {
+            let dirty = std::mem::take(&mut self.dirty);
+            if !fails {
+                self.synced.resize(self.bytes.len(), 0);
+                for dirty in dirty {
+                    let dirty = dirty.start.min(self.bytes.len())..dirty.end.min(self.bytes.len());
+                    self.synced[dirty.clone()].copy_from_slice(&self.bytes[dirty]);
+                }
+            }
+        }
     }
 
     /// A folder in memory.
@@ -1058,23 +1093,26 @@ mod tests {
                         self.journal().truncate(len as usize);
                     }
                 }
-                Effect::WriteAgain(_) => self.file(OUT).synced = self.out().clone(),
+                Effect::WriteAgain(span) => {
+                    let again = self.out()[span.start as usize..span.end as usize].to_vec();
+                    self.file(OUT).write(&again, span.start);
+                    self.file(OUT).sync(false);
+                }
                 Effect::HashTail(span) => {
                     return Answer::Hash(hash(&self.out()[span.start as usize..span.end as usize]));
                 }
                 Effect::ReplaceJournal { .. } => {
-                    *self.file(b"out.journal") = File { bytes: bytes.to_vec(), synced: bytes.to_vec() };
+                    let (bytes, synced) = (bytes.to_vec(), bytes.to_vec());
+                    *self.file(b"out.journal") = File { bytes, synced, dirty: Vec::new() };
                 }
                 Effect::AppendJournal { at, sync } => {
-                    write(self.journal(), bytes, at);
+                    self.file(b"out.journal").write(bytes, at);
                     if sync {
-                        self.file(b"out.journal").synced = self.journal().clone();
+                        self.file(b"out.journal").sync(false);
                     }
                 }
-                Effect::AppendOutput { at } => write(self.out(), data, at),
-                Effect::Sync => {
-                    self.0.values_mut().for_each(|file| file.synced.clone_from(&file.bytes));
-                }
+                Effect::AppendOutput { at } => self.file(OUT).write(data, at),
+                Effect::Sync => self.0.values_mut().for_each(|file| file.sync(false)),
                 Effect::MoveJournal | Effect::End(_) => unreachable!(),
             }
             Answer::Done
@@ -1085,12 +1123,6 @@ mod tests {
             ledger.prepare([(5, start..start + data.len() as u64, 1)], data);
             assert_eq!(self.finish(ledger, Job::Commit { sync: true }, data), Outcome::Done);
         }
-    }
-
-    fn write(file: &mut Vec<u8>, bytes: &[u8], at: u64) {
-        let at = at as usize;
-        file.resize(file.len().max(at + bytes.len()), 0);
-        file[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// An output of these commits of a content, whose bytes are the same at the same offset.
@@ -1242,6 +1274,23 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_of_version_1_is_written_anew_and_its_rotated_ones_count() {
+        let record = |span: Span, offset| Record { file: 5, span, offset, durable: offset, data_hash: 0, lines: 1 };
+        let mark = |len| Record::mark(len, 0..0, 0).encode(1);
+        let one = |record: Record| [&journal::header_1(0)[..], &record.encode(0), &mark(record.output_end())].concat();
+        let mut disk = Disk::default();
+        *disk.out() = content(10..30);
+        *disk.journal() = one(record(10..30, 0));
+        for (name, span) in [("out.1", 0..10), ("out.2026-11-24", 30..40), ("out.b", 40..50), ("out.3", 20..60)] {
+            disk.file(&journal_of(name.as_bytes())).bytes = one(record(span, 0));
+        }
+        let opening = disk.open();
+        assert_eq!(spans(&opening.held), [0..40], "one has another name, and one of them the same bytes");
+        assert!(disk.journal().starts_with(&journal::MAGIC));
+        assert_eq!(spans(&disk.open().held), [0..40]);
+    }
+
+    #[test]
     fn an_older_journal_beside_a_longer_output_cuts_nothing_without_keeping_it() {
         let (mut disk, mut ledger) = committed(&[1000]);
         finish(&mut disk, &mut ledger);
@@ -1350,6 +1399,53 @@ mod tests {
             prop_assert_eq!(spans(&disk.open().held), [0..end + 10]);
         }
 
+        /// Effects fail, in whole or in part, and syncs drop what they could not write; then the power fails.
+        #[test]
+        fn what_was_acknowledged_survives_failing_effects(
+            sizes in prop::collection::vec((1u64..50, any::<bool>()), 1..8),
+            fails in prop::collection::vec(prop::option::weighted(0.25, any::<bool>()), 0..80),
+        ) {
+            let mut disk = Disk::default();
+            let mut ledger = disk.open().ledger;
+            let mut fails = fails.into_iter();
+            let mut at = 0;
+            // Some are only durable when a later job is done, the last one at the latest.
+            let jobs = sizes.into_iter().map(|(size, sync)| (size, Job::Commit { sync })).chain([(0, Job::Finish)]);
+            for (size, job) in jobs {
+                let data = content(at..at + size);
+                let mut outcome = Outcome::Failed;
+                while outcome == Outcome::Failed {
+                    ledger.prepare([(5, at..at + size, 1)].into_iter().filter(|_| size > 0), &data);
+                    let mut effect = ledger.begin(job);
+                    outcome = loop {
+                        if let Effect::End(outcome) = effect {
+                            break outcome;
+                        }
+                        let answer = match fails.next().flatten() {
+                            None => disk.perform(&ledger, effect, &data),
+                            Some(is_done) => {
+                                if effect == Effect::Sync {
+                                    disk.0.values_mut().for_each(|file| file.sync(!is_done));
+                                } else if is_done && effect != Effect::Look {
+                                    disk.perform(&ledger, effect, &data);
+                                }
+                                Answer::Failed
+                            }
+                        };
+                        effect = ledger.on(answer);
+                    };
+                }
+                prop_assert_eq!(outcome, Outcome::Done);
+                at += size;
+            }
+            for file in disk.0.values_mut() {
+                file.bytes.clone_from(&file.synced);
+                file.dirty.clear();
+            }
+            prop_assert_eq!(spans(&disk.open().held), [0..at]);
+            prop_assert_eq!(disk.out().clone(), content(0..at));
+        }
+
         /// Any bits of the journal are flipped, or of the output's last bytes: what is held is true, or it is refused.
         #[test]
         fn flipped_bits_are_repaired_or_refused(
@@ -1364,6 +1460,7 @@ mod tests {
             }
             let whole: u64 = sizes.iter().sum();
             let file = if of_output { disk.out() } else { disk.journal() };
+            let is_known = is_idle && flips.len() < 4;
             for flip in flips {
                 let bit = flip.index(file.len() * 8);
                 file[bit / 8] ^= 1 << (bit % 8);
@@ -1373,8 +1470,8 @@ mod tests {
                 Verdict::Refuse(_) => {}
                 Verdict::Open(opening) => {
                     prop_assert!(opening.cut.is_empty() || opening.keep);
-                    prop_assert!(!is_idle || opening.cut.is_empty(), "all was known to be durable");
-                    prop_assert!(!is_idle || !is_changed, "the tail checksum tells");
+                    prop_assert!(!is_known || opening.cut.is_empty(), "all was known to be durable");
+                    prop_assert!(!is_known || !is_changed, "the tail checksum tells");
                     prop_assert_eq!(spans(&opening.held).first().map_or(0, |held| held.end), opening.cut.start);
                 }
                 Verdict::Adopt(name) => prop_assert!(false, "{name:?}"),
