@@ -155,10 +155,10 @@ impl fmt::Display for Refusal {
                 f,
                 "it belongs to an output of {found}, not of {ours}; allowed: {found}, or an --output of its own"
             ),
-            Self::Damaged(Damage { records, output }) => write!(
+            Self::Damaged(Damage { output, .. }) => write!(
                 f,
-                "{records} damaged records in its middle, of bytes {}..{} of the output; nothing was changed; restore \
-                 both files from one backup, or move both away",
+                "damaged records, for bytes {}..{} of the output, cannot be restored; nothing was changed; restore both \
+                 files from one backup, or move both away",
                 output.start, output.end
             ),
             Self::Differs(span) => write!(

@@ -108,10 +108,11 @@ impl Output {
     /// Opens or creates the output and its journal, and brings both to the last commit.
     pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
         loop {
-            is_possible(path)?;
+            let journal_path = journal_file::path_of(path);
+            is_possible(path, path)?;
+            is_possible(path, &journal_path)?;
             // Nothing is created before it is clear that nothing is refused.
             let file = locked(path, path, false)?;
-            let journal_path = journal_file::path_of(path);
             let journal = locked(path, &journal_path, false)?;
             match verdict(path, identity).map_err(at("looking at", path))? {
                 Verdict::Refuse(refusal) => {
@@ -379,11 +380,12 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
     }
 }
 
-/// Whether an output can be at this path: a regular file, or nothing yet. Opens nothing: to open a pipe or a device has effects.
-fn is_possible(path: &Path) -> Result<(), OpenError> {
+/// Whether a file of this output can be at this path: a regular file, or nothing yet. Opens nothing: to open a pipe or a device has effects.
+fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
+    let which = if path == output { String::new() } else { format!("{}: ", path.display()) };
     match impossible(path) {
         Ok(None) => Ok(()),
-        Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {why}", path.display()))),
+        Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {which}{why}", output.display()))),
         Err(error) => Err(at("looking at", path)(error)),
     }
 }
