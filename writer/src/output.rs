@@ -1,7 +1,8 @@
 //! The output and its journal as files: performs what [`delivery::output`] decides.
 //!
-//! A commit appends a batch's records to the journal and its bytes to the output, and makes both durable at the same time.
-//! Whatever fails, the output goes back to the last commit; so a batch is in it as a whole or not at all, and can be tried again.
+//! A commit appends a batch's records to the journal and its bytes to the output, and makes both
+//! durable at the same time. Whatever fails, the output goes back to the last commit; so a batch is
+//! in it as a whole or not at all, and can be tried again.
 
 use crate::args::Fsync;
 use crate::batch::Batch;
@@ -166,7 +167,8 @@ impl Output {
         Ok(Opened { output: self, journal: opening.journal, held: opening.held, lost: opening.lost, cut })
     }
 
-    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably. Where it is.
+    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.
+    /// Where it is.
     fn keep(&self, cut: &Span) -> Result<PathBuf, OpenError> {
         let path = with_suffix(&self.path, ".cut");
         let failed = |what| at(what, &path);
@@ -209,14 +211,15 @@ impl Output {
         self.sync_took.take()
     }
 
-    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error nothing of it is in the output.
+    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error
+    /// nothing of it is in the output.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         self.ledger.prepare(batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines)), &batch.data);
         self.run(Job::Commit { sync: self.fsync == Fsync::Always }, &batch.data)
     }
 
-    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal small, looks whether somebody
-    /// else changed the files.
+    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
+    /// small, looks whether somebody else changed the files.
     pub(crate) fn tend(&mut self) -> Result<(), CommitError> {
         let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
         self.run(Job::Tend { sync }, &[])
@@ -363,7 +366,8 @@ fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens one of the files of `output` and takes its lock. `None`: there is none, and it is not to be created.
+/// Opens one of the files of `output` and takes its lock. `None`: there is none, and it is not to
+/// be created.
 fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, OpenError> {
     match open_locked(path, create) {
         Ok(Locked::Ours(file)) => Ok(Some(file)),
@@ -380,7 +384,8 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
     }
 }
 
-/// Whether a file of this output can be at this path: a regular file, or nothing yet. Opens nothing: to open a pipe or a device has effects.
+/// Whether a file of this output can be at this path: a regular file, or nothing yet. Opens
+/// nothing: to open a pipe or a device has effects.
 fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
     let which = if path == output { String::new() } else { format!("{}: ", path.display()) };
     match impossible(path) {
@@ -411,7 +416,8 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
             };
         }
     };
-    // What a process has open has a name there, too: its standard output is never a file of ours alone.
+    // What a process has open has a name there, too: its standard output is never a file of ours
+    // alone.
     let folder = folder_of(path).canonicalize()?;
     Ok(Some(if kind.is_dir() {
         "it is a folder; allowed: a regular file"
@@ -428,8 +434,8 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
     }))
 }
 
-/// Which of the source's generations were read from the file that the output is, by the path that the input had. The writer must not
-/// write to it: the source would feed itself.
+/// Which of the source's generations were read from the file that the output is, by the path that
+/// the input had. The writer must not write to it: the source would feed itself.
 pub(crate) fn input_of<'a>(output: &Path, lineage: &'a Lineage) -> Option<&'a Path> {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
     let ours = std::fs::metadata(output).map(identity).ok()?;

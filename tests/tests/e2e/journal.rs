@@ -1,4 +1,5 @@
-//! What belongs to an output: journals that are damaged, missing, older than the output, or of another one.
+//! What belongs to an output: journals that are damaged, missing, older than the output, or of
+//! another one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +24,8 @@ fn files(rig: &Rig) -> BTreeMap<PathBuf, Vec<u8>> {
     entries.map(|path| (read(&path), path)).map(|(bytes, path)| (path, bytes)).collect()
 }
 
-/// Starts a writer that must refuse: exit code 2, one line that holds all of `parts`, and nothing is changed.
+/// Starts a writer that must refuse: exit code 2, one line that holds all of `parts`, and nothing
+/// is changed.
 #[track_caller]
 fn is_refused(rig: &Rig, writer: &Launch, parts: &[&str]) {
     let before = files(rig);
@@ -41,7 +43,8 @@ fn check(rig: &Rig) -> (Option<i32>, String) {
     (run.code(), String::from_utf8(run.process().stdout()).unwrap())
 }
 
-/// Reader and writer deliver `lines` lines in many commits; the writer ends, and everything is acknowledged. The reader runs on.
+/// Reader and writer deliver `lines` lines in many commits; the writer ends, and everything is
+/// acknowledged. The reader runs on.
 fn delivered_in_many_commits(rig: &Rig, framing: &str, lines: u64) -> Service {
     let reader = rig.reader().set("--framing", framing).start();
     let mut writer = rig.writer().start();
