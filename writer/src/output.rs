@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 /// With `--fsync interval`, how often the files are made durable.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long an output without a journal is left as it is when nothing is committed: until then, the consuming side knows
+/// whether it must be refused, and a refused start changes nothing.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -99,6 +103,8 @@ pub(crate) struct Output {
     fsync: Fsync,
     ledger: Ledger,
     synced_at: Instant,
+    /// When it was opened without a journal; nothing was changed since.
+    left_alone: Option<Instant>,
     /// How long the latest sync took, until it was asked for.
     sync_took: Option<Duration>,
     /// What the output was renamed to.
@@ -141,6 +147,7 @@ impl Output {
                         fsync,
                         ledger: opening.ledger.clone(),
                         synced_at: Instant::now(),
+                        left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
                         sync_took: None,
                         became: None,
                     };
@@ -152,10 +159,12 @@ impl Output {
 
     fn settle(mut self, opening: Opening) -> Result<Opened, OpenError> {
         let kept = if opening.keep { Some(self.keep(&opening.cut)?) } else { None };
-        self.run(Job::Settle, &[]).map_err(|error| match error {
-            CommitError::Io { what, source } => OpenError::Io { what, path: self.path.clone(), source },
-            other => OpenError::Io { what: "opening", path: self.path.clone(), source: io::Error::other(other) },
-        })?;
+        if self.left_alone.is_none() {
+            self.run(Job::Settle, &[]).map_err(|error| match error {
+                CommitError::Io { what, source } => OpenError::Io { what, path: self.path.clone(), source },
+                other => OpenError::Io { what: "opening", path: self.path.clone(), source: io::Error::other(other) },
+            })?;
+        }
         for name in &opening.unusable {
             let path = Beside::new(&self.path).path(name);
             log::warn!(
@@ -221,6 +230,9 @@ impl Output {
     /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
     /// small, looks whether somebody else changed the files.
     pub(crate) fn tend(&mut self) -> Result<(), CommitError> {
+        if self.left_alone.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
+            return Ok(());
+        }
         let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
         self.run(Job::Tend { sync }, &[])
     }
@@ -232,6 +244,7 @@ impl Output {
 
     /// Performs a job's effects, one after the other.
     fn run(&mut self, job: Job, data: &[u8]) -> Result<(), CommitError> {
+        self.left_alone = None;
         let mut effect = self.ledger.begin(job);
         let mut failed = None;
         loop {
@@ -537,6 +550,25 @@ mod tests {
         write_output(&path, &[(7, 0, b"a\n")]);
         drop(open(&path));
         assert_eq!(std::fs::read(&path).unwrap(), b"before\na\n");
+    }
+
+    #[test]
+    fn an_output_without_a_journal_gets_one_with_the_first_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "before\n").unwrap();
+        for _ in 0..2 {
+            let mut opened = open(&path);
+            opened.output.tend().unwrap();
+            assert_eq!((opened.journal, opened.output.len()), (JournalWas::Missing, 7));
+            assert_eq!(
+                std::fs::read(journal_file::path_of(&path)).unwrap(),
+                b"",
+                "a start that is refused changes nothing"
+            );
+        }
+        open(&path).output.commit(&batch(&[(7, 0, b"a\n")])).unwrap();
+        assert_eq!(open(&path).journal, JournalWas::Read { restored: 0 });
     }
 
     #[test]
