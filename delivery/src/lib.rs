@@ -14,9 +14,14 @@
 //! | [`journal`] | the writer's commit journal: its format and its recovery |
 //! | [`source`] | generations, identity of a content, the source record |
 //! | [`resume`] | where a reader goes on |
+//! | [`consumer`] | the consuming side: what to read, what is a duplicate, a gap or foreign, what may be trimmed |
 //!
 //! Both services and the tests use these rules, so that neither side can have a rule of its own.
 
+// In tests a list of one range is just that.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
+
+pub mod consumer;
 pub mod entry;
 pub mod journal;
 pub mod partition;
