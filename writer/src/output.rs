@@ -4,10 +4,10 @@
 //! Whatever fails, the output goes back to the last commit; so a batch is in it as a whole or not at all, and can be tried again.
 
 use crate::args::Fsync;
-use crate::batch::Batch;
 use crate::failpoint;
 use crate::journal_file::{self, JournalFile, is_at, lock, sync_folder_of};
 use crate::rotate;
+use delivery::consumer::Batch;
 use delivery::entry::Span;
 use delivery::hash;
 use delivery::journal::{Parsed, Record};

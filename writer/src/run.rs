@@ -13,24 +13,29 @@
 //! with what the output holds then; nothing of it was acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::agreement::Agreement;
 use crate::args::{Fsync, WriterArgs};
-use crate::batch::Batch;
 use crate::commit::{Commit, Committed};
-use crate::contents::Contents;
 use crate::fetch::Fetch;
-use crate::gaps::Gap;
-use crate::group::{Group, Others};
+use crate::fetch_log::FetchLog;
+use crate::group::Group;
+use crate::journal_file::path_of;
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
+use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
+use delivery::consumer::{self, Batch, Consumer, FileIdentity, Gap, Settings};
+use delivery::entry::Span;
 use delivery::ranges::RangeSet;
+use delivery::source::HEAD_LEN;
 use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Stop, Stream};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,7 +86,6 @@ pub(crate) struct Lane {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
-    let agreement = Agreement::new(service);
     let work = Work {
         service,
         args,
@@ -97,12 +101,12 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
             })
             .collect(),
         totals: Totals::new(&context.partitions),
-        agreement: Some(&agreement).filter(|agreement| agreement.is_beside_the_only_stream()),
     };
-    if work.agreement.is_some() {
+    if service.partitions == 1 {
+        // The record beside the only stream tells, and is read anyway.
         work.run().await
     } else {
-        agreement.beside(context.connector.config(), work.run()).await
+        PartitionCheck::new(service).beside(context.connector.config(), work.run()).await
     }
 }
 
@@ -113,7 +117,6 @@ struct Work<'a> {
     context: &'a Context,
     lanes: Vec<Lane>,
     totals: Totals,
-    agreement: Option<&'a Agreement>,
 }
 
 impl Work<'_> {
@@ -121,11 +124,24 @@ impl Work<'_> {
         let Self { args, context, .. } = self;
         // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
         let mut committed = None;
+        let mut former = Vec::new();
         loop {
+            let journal_is_missing = has_no_journal(&args.output);
             let Some(opened) = open(&args.output, args.fsync, context).await? else { return Ok(()) };
-            tell(&opened, committed.as_ref(), &args.output);
-            let (disturbed, state) = self.stages(opened).await;
+            let lost = tell(&opened, committed.as_ref(), &args.output);
+            let file = identity(&args.output);
+            let id = format!("{:x}-{:x}", file.dev, file.ino);
+            let output = consumer::Output {
+                id: id.clone(),
+                former: former.clone(),
+                file,
+                journal_is_missing,
+                held: opened.held.clone(),
+                lost,
+            };
+            let (disturbed, state) = self.stages(opened, output).await;
             committed = state;
+            former = vec![id];
             match disturbed {
                 Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
                 Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
@@ -134,7 +150,7 @@ impl Work<'_> {
         }
     }
 
-    async fn stages(&self, opened: Opened) -> (Result<(), Ended>, Committed) {
+    async fn stages(&self, opened: Opened, output: consumer::Output) -> (Result<(), Ended>, Committed) {
         let Self { context, lanes, .. } = self;
         let (to_commit, handed) = mpsc::channel::<Handed>(1);
         let disk = Arc::new(Semaphore::new(1));
@@ -143,7 +159,7 @@ impl Work<'_> {
             let (to_lane, committed) = mpsc::unbounded_channel();
             to_acknowledge.push(to_lane);
             let ends = Ends { to_commit: to_commit.clone(), disk: disk.clone(), committed };
-            working.push(self.fetch_and_acknowledge(lane, opened.held.clone(), ends));
+            working.push(self.fetch_and_acknowledge(lane, output.clone(), ends));
         }
         drop(to_commit);
         // Others are configured alike, so they take over what we have left pending as we do.
@@ -159,7 +175,7 @@ impl Work<'_> {
     async fn fetch_and_acknowledge(
         &self,
         lane: &Lane,
-        held: BTreeMap<u64, RangeSet>,
+        output: consumer::Output,
         Ends { to_commit, disk, committed }: Ends,
     ) -> Result<(), Ended> {
         let (give_back, empty) = mpsc::unbounded_channel();
@@ -167,24 +183,30 @@ impl Work<'_> {
             // Whoever takes it is there.
             let _ = give_back.send(Batch::of(lane.nth));
         }
-        let others = Rc::<Others>::default();
+        let seen = Rc::default();
+        let settings = Settings {
+            group: lane.group.name.clone(),
+            consumer: lane.group.consumer.clone(),
+            partitions: lane.stream.partition.is_whole().then_some(1),
+            once: self.service.once,
+            claim_idle: self.claim_idle(),
+            output,
+        };
         let mut fetch = Fetch {
             group: &lane.group,
             connector: lane.stream.connector.clone(),
             health: &lane.stream.health,
             shutdown: &self.context.shutdown,
-            agreement: self.agreement,
-            contents: Contents::new(lane.stream.partition, held),
+            consumer: Consumer::new(lane.stream.partition, settings),
             batch: Batch::of(lane.nth),
-            others: others.clone(),
-            once: self.service.once,
-            claim_idle: self.claim_idle(),
+            seen: Rc::clone(&seen),
+            log: FetchLog::default(),
             disk,
             to_commit,
             empty,
             spare: None,
         };
-        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, others);
+        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, seen);
         let fetching = async {
             let ended = fetch.run().await;
             // Without the sender, the next stage ends when it is done with what it has.
@@ -239,8 +261,24 @@ async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Ope
     }
 }
 
-/// Says what is known of an output that was just opened.
-fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) {
+/// Whether there are bytes in the output and no journal beside it.
+fn has_no_journal(output: &Path) -> bool {
+    let len = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    len(output) > 0 && len(&path_of(output)) == 0
+}
+
+/// Which file the output is.
+pub(crate) fn identity(output: &Path) -> FileIdentity {
+    let Ok(file) = File::open(output) else { return FileIdentity::default() };
+    let (dev, ino) = file.metadata().map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
+    let mut head = Vec::new();
+    // What cannot be read now is not compared.
+    let _ = file.take(HEAD_LEN as u64).read_to_end(&mut head);
+    FileIdentity { dev, ino, head }
+}
+
+/// Says what is known of an output that was just opened. The ranges that it held and holds no more.
+fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
     gauge!(names::OUTPUT_SIZE).set(len as f64);
@@ -260,7 +298,7 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
         Some(gone) => gone.collect(),
         None => opened.lost.iter().map(|(root, span)| Gap { root: *root, span: span.clone() }).collect(),
     };
-    for Gap { root, span } in lost {
+    for Gap { root, span } in &lost {
         let bytes = span.end - span.start;
         counter!(names::GAP_BYTES).increment(bytes);
         log::error!(
@@ -270,4 +308,5 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
             span.end
         );
     }
+    lost.into_iter().map(|Gap { root, span }| (root, span)).collect()
 }

@@ -35,7 +35,7 @@ pub enum Effect {
     },
     /// End the read that waits in Redis, and take what it or the one ahead brings.
     TakeLast,
-    /// Give the entries of the reply that were not taken yet to [`Consumer::take`].
+    /// Give the entries of the reply that were not taken yet to [`take`](super::Consumer::take).
     Take,
     /// Hand the batch over when the disk is idle or the batch is large; with `now`, wait for the disk.
     HandOver {

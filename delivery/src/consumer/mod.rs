@@ -212,6 +212,8 @@ pub struct Consumer {
     is_ahead: bool,
     /// The latest reply was full, so the next read goes out before it is taken.
     wants_ahead: bool,
+    /// A read succeeded on this connection.
+    has_read: bool,
     /// The latest read brought something.
     came: bool,
     idle: Idle,
@@ -255,6 +257,7 @@ impl Consumer {
             origin: Origin::Pending,
             is_ahead: false,
             wants_ahead: false,
+            has_read: false,
             came: false,
             idle: Idle::No,
             is_begun: false,
@@ -346,7 +349,7 @@ impl Consumer {
     pub fn connected(&mut self, now: Instant) {
         self.phase = Phase::Load(Why::Connected);
         (self.origin, self.idle) = (Origin::Pending, Idle::No);
-        (self.is_ahead, self.wants_ahead, self.came) = (false, false, false);
+        (self.is_ahead, self.wants_ahead, self.has_read, self.came) = (false, false, false, false);
         self.changes.clear();
         self.claimed_at = Some(now);
         self.pace.restart();
@@ -362,9 +365,13 @@ impl Consumer {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether it has got on: it reads entries.
+    /// Whether a read succeeded on this connection.
     #[must_use]
-    pub const fn is_reading(&self) -> bool {
+    pub const fn has_read(&self) -> bool {
+        self.has_read
+    }
+
+    const fn is_reading(&self) -> bool {
         matches!(self.phase, Phase::Read | Phase::Take { .. } | Phase::HandOver { .. })
     }
 
@@ -413,31 +420,14 @@ impl Consumer {
         self.phase = Phase::Look(Look::First(None));
     }
 
-    /// The group was looked at: because that was the next effect, or beside the work, at any time after the first.
+    /// The group was looked at, as [`Effect::LookAtGroup`] asks.
     pub fn group_seen(&mut self, view: &GroupView, now: Instant) {
-        let is_asked = matches!(self.phase, Phase::Look(_));
-        if !view.is_alone(&self.settings.consumer) {
-            self.others_at = Some(now);
-        }
-        self.pace.noted(&view.notes, view.lag, now);
-        if let Phase::Look(Look::First(namesake)) = self.phase {
+        let Phase::Look(look) = self.phase else { return };
+        if let Look::First(namesake) = look {
             return self.first_seen(view, namesake, now);
         }
-        let is_current = self.written_at.is_none_or(|written| view.asked_at > written);
-        if is_current {
-            match &view.notes.output {
-                Some(output) if !self.is_ours(output) => self.refusal = Some(Refusal::NameLost),
-                None if !self.record.manifest.is_empty() => self.claim_name(),
-                _ => {}
-            }
-            self.share(view, now);
-        }
-        self.wake(view.last_delivered, view.notes.end);
-        self.last_delivered = view.last_delivered;
-        if !is_asked {
-            return;
-        }
-        if let Phase::Look(Look::Claims) = self.phase {
+        self.look_over(view, now);
+        if look == Look::Claims {
             let mut others = view.members.iter().filter(|one| one.name != self.settings.consumer.as_bytes());
             let is_left = others.any(|other| other.pending > 0);
             self.phase = if is_left { Phase::Claim(StreamId::ZERO) } else { self.follow() };
@@ -453,11 +443,44 @@ impl Consumer {
             let path = self.dedup.path_of(gap.root).to_owned();
             Report::Gap(gap, path)
         }));
+        if matches!(self.idle, Idle::Judged(..)) {
+            self.reports.push(Report::Judged);
+        }
         self.phase = self.taken();
+    }
+
+    /// The group was looked at beside the work.
+    pub fn group_seen_beside(&mut self, view: &GroupView, now: Instant) {
+        if self.is_reading() {
+            self.look_over(view, now);
+        }
+    }
+
+    fn look_over(&mut self, view: &GroupView, now: Instant) {
+        self.see_others(view, now);
+        // What was asked before the notes were written is out of date.
+        if self.written_at.is_none_or(|written| view.asked_at > written) {
+            match &view.notes.output {
+                Some(output) if !self.is_ours(output) => self.refusal = Some(Refusal::NameLost),
+                None if !self.record.manifest.is_empty() => self.claim_name(),
+                _ => {}
+            }
+            self.share(view, now);
+        }
+        self.wake(view.last_delivered, view.notes.end);
+        self.last_delivered = view.last_delivered;
+    }
+
+    fn see_others(&mut self, view: &GroupView, now: Instant) {
+        if !view.is_alone(&self.settings.consumer) {
+            self.others_at = Some(now);
+        }
+        self.pace.noted(&view.notes, view.lag, now);
     }
 
     /// The group before the first read: whether this consumer's name is free, and what the notes say.
     fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
+        self.see_others(view, now);
         self.last_delivered = view.last_delivered;
         let Settings { consumer, output, group, .. } = &self.settings;
         let member = view.member(consumer);
@@ -579,6 +602,7 @@ impl Consumer {
         if self.origin != Origin::Pending {
             self.is_ahead = false;
         }
+        self.has_read = true;
         self.came = reply.entries > 0;
         if self.has_others(now) {
             self.dedup.forget_order();
@@ -642,7 +666,8 @@ impl Consumer {
             match outcome {
                 Outcome::New => {}
                 Outcome::Held => taken.redelivered += 1,
-                Outcome::Unknown if !is_fresh => {
+                // Whether a reader wrote it, a fresh record knows; and what in that cannot be read is reported.
+                Outcome::Unknown | Outcome::Foreign if !is_fresh && !self.dedup.knows(id.ms) => {
                     stopped = Some(Phase::Load(Why::Unknown));
                     break;
                 }
@@ -739,8 +764,11 @@ impl Consumer {
             Idle::Asked(last) => {
                 self.idle = Idle::Judged(self.last_delivered, self.pace.end());
                 self.dedup.ended_at(last);
+                if self.dedup.has_gaps() {
+                    return Phase::Look(Look::Gaps);
+                }
                 self.reports.push(Report::Judged);
-                if self.dedup.has_gaps() { Phase::Look(Look::Gaps) } else { self.follow() }
+                self.follow()
             }
             Idle::Judged(..) if self.settings.once => end,
             Idle::Judged(..) => Phase::Read,
