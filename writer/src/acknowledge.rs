@@ -1,14 +1,13 @@
 //! Stage 3: XACK, and the housekeeping of the group: trimming, measuring, leaving.
 
 use crate::failpoint;
-use crate::group::{Group, state};
+use crate::group::{Group, Seen, state};
 use crate::run::{Ended, Lane};
 use crate::totals::Totals;
-use delivery::consumer::{Batch, GroupState, GroupView, HeldUp, TrimWatch, trim_below};
+use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, trim_below};
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -44,8 +43,7 @@ pub(crate) struct Acknowledge<'a> {
     totals: &'a Totals,
     /// Which of the partitions in `totals` it is.
     lane: usize,
-    /// How the group was seen last, for the stage that reads.
-    seen: Rc<RefCell<Option<GroupView>>>,
+    seen: Rc<Seen>,
     trim_watch: TrimWatch,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
@@ -56,12 +54,7 @@ pub(crate) struct Acknowledge<'a> {
 
 impl<'a> Acknowledge<'a> {
     /// The stage for this partition, the first of which tells about its server. What is seen of the group goes to `seen`.
-    pub(crate) fn new(
-        lane: &'a Lane,
-        shutdown: &'a Shutdown,
-        totals: &'a Totals,
-        seen: Rc<RefCell<Option<GroupView>>>,
-    ) -> Self {
+    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, seen: Rc<Seen>) -> Self {
         let health = &lane.stream.health;
         Self {
             group: &lane.group,
@@ -187,6 +180,9 @@ impl<'a> Acknowledge<'a> {
         let length = questions.add(XLen::new(&group.stream));
         let consumers = questions.add(group.ask_consumers());
         let notes = questions.add(group.ask_notes());
+        if self.seen.has_name.get() {
+            questions.add(group.show_life());
+        }
         let mut replies = connection.run(&questions).await?;
         let (groups, length) = (replies.take(groups)?, replies.take(length)?);
         let (consumers, notes) = (replies.take(consumers)?, replies.take(notes)?);
@@ -197,7 +193,7 @@ impl<'a> Acknowledge<'a> {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
-            self.seen.replace(Some(group.view(asked_at, ours, &consumers, &notes)));
+            self.seen.view.replace(Some(group.view(asked_at, ours, &consumers, &notes)));
             let last = match ours.lag {
                 Some(_) => None,
                 None => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),

@@ -5,14 +5,13 @@
 //! nothing, a read blocks in Redis.
 
 use crate::fetch_log::FetchLog;
-use crate::group::{Group, read_notes, state};
+use crate::group::{Group, Seen, read_notes, state};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
-use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, GroupView, Reply, Report};
+use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Reply, Report};
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, cmd};
 use service::{Connector, Failure, Health, Shutdown, Stop};
-use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,8 +36,7 @@ pub(crate) struct Fetch<'a> {
     pub(crate) consumer: Consumer,
     /// What was taken and not handed over yet. It counts as held, so it outlives the connection that it came from.
     pub(crate) batch: Batch,
-    /// How the stage that acknowledges last saw the group.
-    pub(crate) seen: Rc<RefCell<Option<GroupView>>>,
+    pub(crate) seen: Rc<Seen>,
     pub(crate) log: FetchLog,
     /// One permit: the disk has nothing to do. All partitions share it.
     pub(crate) disk: Arc<Semaphore>,
@@ -149,9 +147,10 @@ impl Fetch<'_> {
             if self.shutdown.is_requested() {
                 self.consumer.stop();
             }
-            if let Some(view) = self.seen.take() {
+            if let Some(view) = self.seen.view.take() {
                 self.consumer.group_seen_beside(&view, Instant::now());
             }
+            self.seen.has_name.set(self.consumer.has_name());
             self.report();
             match self.consumer.next(Instant::now()) {
                 Effect::LoadRecord => {

@@ -2,11 +2,21 @@
 
 use delivery::consumer::{Change, GroupState, GroupView, Member, Notes, Record, Refusal};
 use delivery::source::{GUARD_FIELD, record_key};
-use resp::streams::{ConsumerInfo, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups};
+use resp::streams::{ConsumerInfo, GroupFrom, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
 use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
 use service::Failure;
 use service::args::other_partitions;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
+
+/// What the two stages of a partition tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// How the stage that acknowledges last saw the group.
+    pub(crate) view: RefCell<Option<GroupView>>,
+    /// The consumer's name is ours.
+    pub(crate) has_name: Cell<bool>,
+}
 
 /// The stream, the group and this consumer.
 #[derive(Debug, Clone)]
@@ -61,6 +71,13 @@ impl Group {
     /// The source record, from the reply to [`ask_record`](Self::ask_record).
     pub(crate) fn read_record(&self, reply: &Frame) -> Record {
         Record::read(pairs(reply), &self.name, &self.consumer)
+    }
+
+    /// Asks for nothing that there can be, so that Redis sees that this consumer is alive.
+    pub(crate) fn show_life(&self) -> XReadGroup<'_> {
+        // To Redis, the very largest ID is the same as `>`.
+        let behind_all = StreamId::new(u64::MAX, u64::MAX - 1);
+        XReadGroup::new(&self.name, &self.consumer, &self.stream, GroupFrom::Pending(behind_all)).count(1)
     }
 
     /// Asks for the notes in the source record.

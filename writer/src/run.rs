@@ -17,7 +17,7 @@ use crate::args::{Fsync, WriterArgs};
 use crate::commit::{Commit, Committed};
 use crate::fetch::Fetch;
 use crate::fetch_log::FetchLog;
-use crate::group::Group;
+use crate::group::{Group, Seen};
 use crate::journal_file::path_of;
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
@@ -183,7 +183,7 @@ impl Work<'_> {
             // Whoever takes it is there.
             let _ = give_back.send(Batch::of(lane.nth));
         }
-        let seen = Rc::default();
+        let seen = Rc::<Seen>::default();
         let settings = Settings {
             group: lane.group.name.clone(),
             consumer: lane.group.consumer.clone(),

@@ -235,6 +235,8 @@ pub struct Consumer {
     others_at: Option<Instant>,
     /// Up to where entries were shared with others, as far as this consumer knows.
     shared: Option<StreamId>,
+    /// The notes say that this consumer's name is ours.
+    has_name: bool,
     /// When the notes were last written: older views do not count.
     written_at: Option<Instant>,
     /// The first entry that waits for the record, and how long to wait before it is loaded again.
@@ -271,6 +273,7 @@ impl Consumer {
             is_own_restart: false,
             others_at: None,
             shared: None,
+            has_name: false,
             written_at: None,
             waiting: None,
             record_pause: RECORD_FIRST,
@@ -363,6 +366,13 @@ impl Consumer {
     /// What happened since the last call.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
+    }
+
+    /// Whether this consumer's name is ours. From then on the driver shows that it is alive, by asking for entries at least once a second in some
+    /// way: Redis 7.0 counts no read that brings nothing.
+    #[must_use]
+    pub const fn has_name(&self) -> bool {
+        self.has_name
     }
 
     /// Whether a read succeeded on this connection.
@@ -497,7 +507,7 @@ impl Consumer {
         match &view.notes.output {
             None => self.claim_name(),
             Some(id) if self.is_ours(id) => {
-                self.is_own_restart = true;
+                (self.is_own_restart, self.has_name) = (true, true);
                 if *id != self.settings.output.id {
                     self.take_name();
                 }
@@ -584,6 +594,7 @@ impl Consumer {
         self.changes.clear();
         self.written_at = Some(now);
         if matches!(self.phase, Phase::Introduce) {
+            self.has_name = is_claimed;
             self.phase = if is_claimed { Phase::Read } else { Phase::Load(Why::Connected) };
         }
     }
@@ -673,7 +684,9 @@ impl Consumer {
                 }
                 Outcome::Unknown if self.record.judge(id.ms) == Verdict::Missing => {
                     self.waiting = Some(id);
-                    self.reports.push(Report::WaitsForRecord(id));
+                    if !self.settings.once {
+                        self.reports.push(Report::WaitsForRecord(id));
+                    }
                     stopped = Some(Phase::HandOver { now: true, then: Then::Wait });
                     break;
                 }
