@@ -11,7 +11,8 @@
 //! | [`partition`] | which lines go to which of several streams |
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
-//! | [`journal`] | the writer's commit journal: its format and its recovery |
+//! | [`journal`] | the writer's commit journal: its format |
+//! | [`output`] | what a journal and an output mean at startup, and how a commit proceeds |
 //! | [`source`] | generations, identity of a content, the source record |
 //! | [`resume`] | where a reader goes on |
 //! | [`consumer`] | the consuming side: what to read, what is a duplicate, a gap or foreign, what may be trimmed |
@@ -24,6 +25,7 @@
 pub mod consumer;
 pub mod entry;
 pub mod journal;
+pub mod output;
 pub mod partition;
 pub mod ranges;
 pub mod resume;
@@ -36,4 +38,28 @@ pub mod split;
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// [`hash`] of bytes that come in pieces.
+///
+/// ```
+/// let mut hasher = delivery::Hasher::default();
+/// hasher.update(b"in ");
+/// hasher.update(b"pieces");
+/// assert_eq!(hasher.finish(), delivery::hash(b"in pieces"));
+/// ```
+#[derive(Default)]
+pub struct Hasher(xxhash_rust::xxh3::Xxh3);
+
+impl Hasher {
+    /// Adds the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all pieces.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
 }

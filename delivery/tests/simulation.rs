@@ -8,7 +8,7 @@
 
 use delivery::entry::{Field, Piece};
 use delivery::hash;
-use delivery::journal::{self, HEADER_LEN, Parsed, RECORD_LEN, Record};
+use delivery::journal::{self, Header, Identity, Owner, Parsed, RECORD_LEN, Record};
 use delivery::ranges::RangeSet;
 use delivery::resume::{Resume, View, carried_by};
 use delivery::source::{Generation, Guard, Lineage, Position};
@@ -303,6 +303,11 @@ impl Disk {
     }
 }
 
+fn owner() -> Owner {
+    let identity = Identity::new("line_stream", "writers", &[delivery::partition::Partition::WHOLE]);
+    Owner { id: 1, name: b"output.txt".to_vec(), identity }
+}
+
 /// A writer that runs.
 struct Writer {
     held: BTreeMap<u64, RangeSet>,
@@ -317,18 +322,19 @@ impl Writer {
         let parsed = match Parsed::read(&disk.journal).unwrap() {
             Some(parsed) => parsed,
             None => {
-                disk.journal = journal::encode_header(disk.output.len() as u64).to_vec();
+                disk.journal = Header::encode(disk.output.len() as u64, &owner());
                 Parsed::read(&disk.journal).unwrap().unwrap()
             }
         };
         let output = &disk.output;
-        let hash_of =
-            |span: std::ops::Range<u64>| Ok::<_, Infallible>(hash(&output[span.start as usize..span.end as usize]));
-        let recovered = parsed.recover(output.len() as u64, hash_of).unwrap();
+        let hash_of = |span: std::ops::Range<u64>| {
+            Ok::<_, Infallible>(output.get(span.start as usize..span.end as usize).map(hash))
+        };
+        let recovered = parsed.recover(output.len() as u64, hash_of).unwrap().unwrap();
         assert!(recovered.lost.is_empty(), "nothing durable is ever missing");
-        let held = recovered.held();
-        disk.output.truncate(recovered.output_len() as usize);
-        disk.journal.truncate(HEADER_LEN + recovered.records.len() * RECORD_LEN);
+        let held = journal::ranges(&recovered.records);
+        disk.output.truncate(recovered.cut.start as usize);
+        disk.journal.truncate(Header::len(&owner()) + recovered.records.len() * RECORD_LEN);
         disk.durable = (disk.output.len(), disk.journal.len());
         let durable = disk.output.len() as u64;
         Self { held, records: recovered.records.len() as u64, durable, pending: Some(StreamId::ZERO) }
@@ -357,7 +363,7 @@ impl Writer {
                 piece.append_from(span.start, &mut data);
                 data.truncate((span.end - span.start) as usize);
                 let record = Record {
-                    root: generation.root,
+                    file: generation.root,
                     span: span.clone(),
                     offset: disk.output.len() as u64,
                     durable: self.durable,
@@ -412,7 +418,7 @@ fn run(seed: u64) {
     let mut foreign = BTreeSet::new();
     let collided = |foreign: &BTreeSet<u64>, disk: &Disk, state: &Lineage| {
         let written = Parsed::read(&disk.journal).ok().flatten().map(|p| p.records).unwrap_or_default();
-        state.iter().any(|g| foreign.contains(&g.generation)) || written.iter().any(|r| foreign.contains(&r.root))
+        state.iter().any(|g| foreign.contains(&g.generation)) || written.iter().any(|r| foreign.contains(&r.file))
     };
     for step in 0.. {
         let faults = step < steps;
@@ -482,7 +488,7 @@ fn run(seed: u64) {
 /// The output in source order.
 fn merged(disk: &Disk) -> Vec<u8> {
     let mut records = Parsed::read(&disk.journal).unwrap().unwrap().records;
-    records.sort_by_key(|r| (r.root, r.span.start));
+    records.sort_by_key(|r| (r.file, r.span.start));
     records.iter().flat_map(|r| &disk.output[r.offset as usize..r.output_end() as usize]).copied().collect()
 }
 

@@ -2,19 +2,21 @@
 
 use crate::args::{CheckArgs, WriterArgs};
 use crate::group::{Group, state};
-use crate::journal_file::{lock, path_of};
-use crate::run::identity;
+use crate::journal_file::{Locked, folder_of, open_locked, path_of};
+use crate::output::{impossible, verdict};
+use crate::rotate::Beside;
+use crate::run::file_of;
 use delivery::consumer::group::holder;
-use delivery::consumer::{AT_WORK, GroupState, Record, Verdict};
+use delivery::consumer::{self, AT_WORK, GroupState, Record};
 use delivery::entry::Piece;
-use delivery::journal::Parsed;
+use delivery::journal::Identity;
+use delivery::output::{JournalWas, Verdict};
+use delivery::ranges::RangeSet;
 use delivery::source::record_key;
 use resp::streams::{Entry, StreamInfo, XInfoConsumers, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, cmd};
 use service::checks::{self, Checks, Commands};
 use service::words;
-use std::fs::OpenOptions;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,7 +24,9 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     checks::run("writer", &args.service, async |checks, mut streams, mut base| {
-        let is_running = output(checks, &args.writer.output);
+        let partitions = args.service.taken().unwrap_or_default();
+        let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
+        let is_running = output(checks, &args.writer.output, &identity);
         let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
         let mut needed = Vec::new();
         for found in &mut streams {
@@ -46,35 +50,29 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     })
 }
 
-/// Looks at the output. Whether a writer is at work on it.
-fn output(checks: &mut Checks, output: &Path) -> bool {
+/// Looks at the output, and says what a start would do. Whether a writer is at work on it.
+fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(output);
     checks.folder("--output", folder);
-    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        checks.wrong(format!("--output: {shown} names a folder"), "name a file in it");
-        return false;
+    match impossible(output) {
+        Ok(None) => {}
+        Ok(Some(why)) => {
+            checks.wrong(format!("--output: {shown}: {why}"), "name a regular file, or a path where nothing is yet");
+            return false;
+        }
+        Err(error) => {
+            checks.wrong(format!("--output: looking at {shown}: {error}"), words::io(&error));
+            return false;
+        }
     }
-    let mut is_running = false;
+    let journal = path_of(output);
     // Opened for writing, but nothing is made or written.
-    match OpenOptions::new().read(true).write(true).open(output) {
-        Ok(file) => match file.metadata() {
-            Ok(metadata) if !metadata.is_file() => {
-                checks.wrong(format!("--output: {shown} is not a regular file"), "name a regular file");
-                return false;
-            }
-            Ok(metadata) => {
-                match lock(&file) {
-                    Ok(true) => checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len())),
-                    Ok(false) => {
-                        is_running = true;
-                        checks.wrong(
-                            format!("--output: another writer is writing to {shown}"),
-                            "stop that one, or give this one an --output of its own",
-                        );
-                    }
-                    Err(error) => checks.wrong(format!("--output: locking {shown}: {error}"), words::io(&error)),
-                }
+    for path in [output, &journal] {
+        match open_locked(path, false) {
+            Ok(Locked::Ours(file)) if path == output => {
+                let Ok(metadata) = file.metadata() else { continue };
+                checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len()));
                 let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
                 if let Ok(false) = volumes {
                     checks.wrong(
@@ -86,26 +84,77 @@ fn output(checks: &mut Checks, output: &Path) -> bool {
                     );
                 }
             }
-            Err(error) => checks.wrong(format!("--output: looking at {shown}: {error}"), words::io(&error)),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
+            Ok(Locked::Ours(_)) => {}
+            Ok(Locked::Missing) if path == output => {
+                checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
+            }
+            Ok(Locked::Missing) => {}
+            Ok(Locked::ByAnother) => {
+                checks.wrong(
+                    format!("--output: another writer is writing to {shown}"),
+                    "stop that one, or give this one an --output of its own",
+                );
+                return true;
+            }
+            Err(error) => {
+                checks.wrong(format!("--output: opening {}: {error}", path.display()), words::io(&error));
+                return false;
+            }
         }
-        Err(error) => checks.wrong(format!("--output: opening {shown}: {error}"), words::io(&error)),
     }
-    let journal = path_of(output);
-    match std::fs::read(&journal).map(|bytes| Parsed::read(&bytes)) {
-        Ok(Ok(_)) => checks.ok(format!("journal: {} can be read", journal.display())),
-        Ok(Err(error)) => {
-            checks.wrong(
-                format!("journal: {}: {error}", journal.display()),
-                "move this file away, or choose another --output",
-            );
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    match verdict(output, identity) {
+        Ok(verdict) => start(checks, output, &journal, verdict),
         Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
     }
-    is_running
+    false
+}
+
+/// Says what a start would do with the output.
+fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
+    let (shown, journal) = (output.display(), journal.display());
+    let opening = match verdict {
+        Verdict::Refuse(refusal) => {
+            checks.wrong(format!("journal: {journal}: {refusal}"), "the writer would not start");
+            return;
+        }
+        Verdict::Adopt(name) => {
+            let became = Beside::new(output).path(&name);
+            checks.note(
+                format!("journal: {shown} was renamed to {}", became.display()),
+                "the writer would rename its journal after it, and begin a new output",
+            );
+            return;
+        }
+        Verdict::Open(opening) => opening,
+    };
+    match opening.journal {
+        JournalWas::New => {}
+        JournalWas::Missing => checks.note(
+            format!("journal: {journal} is missing beside an output that is not empty"),
+            "a writer refuses that when its group has delivered entries before; restore the journal, or move the output away",
+        ),
+        JournalWas::Read { restored: 0 } => checks.ok(format!("journal: {journal} can be read")),
+        JournalWas::Read { restored } => checks.note(
+            format!("journal: {journal} has {restored} damaged records"),
+            "the writer would restore them from the others; check the disk",
+        ),
+    }
+    let cut = opening.cut.end - opening.cut.start;
+    if cut > 0 {
+        let advice = if opening.keep {
+            "the writer would cut them off, and add them to a file beside it, which ends in .cut"
+        } else {
+            "the writer would cut them off"
+        };
+        checks.note(format!("--output: {cut} bytes of {shown} are behind the last commit"), advice);
+    }
+    let lost: u64 = opening.lost.values().map(RangeSet::bytes).sum();
+    if lost > 0 {
+        checks.note(
+            format!("--output: {lost} bytes were in {shown} and are gone"),
+            "the writer would report them and go on; restore output and journal from one backup if you have one",
+        );
+    }
 }
 
 /// The source record, which tells what the entries' IDs mean, and which file the reader sends.
@@ -115,10 +164,10 @@ async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group,
             checks.ok(format!("source: {} can be read", group.record));
             let record = group.read_record(&reply);
             let here = record.input_path().and_then(|path| std::fs::metadata(path).ok());
-            if let Some(own) = record.is_read_from(&identity(output), here.map(|file| (file.dev(), file.ino()))) {
+            if let Some(own) = record.is_read_from(&file_of(output), here.map(|file| (file.dev(), file.ino()))) {
                 checks.wrong(
-                    format!("--output: {} is the file that the reader sends ({})", output.display(), own.path),
-                    "name another file, else it grows without end",
+                    format!("--output: {} is the source's input, {}", output.display(), own.path),
+                    "give the writer a file of its own: this one would feed itself and grow until the disk is full",
                 );
             }
             return record;
@@ -134,7 +183,7 @@ fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Recor
     let lacks = |entry: &Entry<'_>| {
         let (field, payload) = entry.fields.and_then(|mut fields| fields.next())?;
         let is_of_our_form = Piece::new(field, payload, entry.id.seq).is_some();
-        (is_of_our_form && record.judge(entry.id.ms) == Verdict::Missing).then_some(entry.id)
+        (is_of_our_form && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
     };
     if let Some(id) = [info.first_entry(), info.last_entry()].iter().flatten().find_map(lacks) {
         checks.wrong(

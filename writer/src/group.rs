@@ -101,7 +101,7 @@ impl Group {
         match refusal {
             Refusal::OtherPartitions(begun) => Failure::config(other_partitions(stream, 1, *begun)),
             Refusal::OutputIsInput(path) => Failure::config(format!(
-                "--output: it is the file that the reader sends ({path}), so it would grow without end; allowed: another file"
+                "--output: it is the source's input, {path}: it would feed itself and grow until the disk is full; allowed: another file"
             )),
             Refusal::JournalMissing => Failure::config(format!(
                 "--output: it holds bytes and its journal is missing, and group {name} has delivered entries before, so lines could be doubled or \

@@ -18,13 +18,14 @@ use crate::commit::{Commit, Committed};
 use crate::fetch::Fetch;
 use crate::fetch_log::FetchLog;
 use crate::group::{Group, Seen};
-use crate::journal_file::path_of;
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
 use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
-use delivery::consumer::{self, Batch, Consumer, FileIdentity, Gap, Settings};
+use delivery::consumer::{self, Batch, Consumer, FileIdentity, Settings};
 use delivery::entry::Span;
+use delivery::journal::Identity;
+use delivery::output::JournalWas;
 use delivery::ranges::RangeSet;
 use delivery::source::HEAD_LEN;
 use futures_util::future::try_join_all;
@@ -39,13 +40,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The pauses between attempts to use a disk that refuses.
 pub(crate) fn disk_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
 }
+
+/// An output that nobody disturbs for this long is opened again at once when somebody does.
+const CALM: Duration = Duration::from_secs(10);
 
 /// A batch on its way to the disk; the permit says that the disk is busy.
 pub(crate) type Handed = (Batch, OwnedSemaphorePermit);
@@ -121,31 +125,40 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn run(&self) -> Result<(), Failure> {
-        let Self { args, context, .. } = self;
+        let Self { service, args, context, .. } = self;
+        let identity = Identity::new(&service.stream, &args.group, &context.partitions);
         // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
         let mut committed = None;
         let mut former = Vec::new();
+        let mut backoff = disk_backoff();
         loop {
-            let journal_is_missing = has_no_journal(&args.output);
-            let Some(opened) = open(&args.output, args.fsync, context).await? else { return Ok(()) };
+            let Some(opened) = open(&args.output, &identity, args.fsync, context).await? else { return Ok(()) };
             let lost = tell(&opened, committed.as_ref(), &args.output);
-            let file = identity(&args.output);
-            let id = format!("{:x}-{:x}", file.dev, file.ino);
+            let opened_at = Instant::now();
+            let id = format!("{:016x}", opened.output.id());
             let output = consumer::Output {
                 id: id.clone(),
-                former: former.clone(),
-                file,
-                journal_is_missing,
+                former: std::mem::replace(&mut former, vec![id]),
+                file: file_of(&args.output),
+                // Also when a start that was refused has begun one.
+                journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
                 held: opened.held.clone(),
                 lost,
             };
             let (disturbed, state) = self.stages(opened, output).await;
             committed = state;
-            former = vec![id];
             match disturbed {
                 Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
                 Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
                 Err(Ended::Again) => {}
+            }
+            // An output that somebody else writes to all the time never stays as it is.
+            if opened_at.elapsed() >= CALM {
+                backoff.reset();
+            }
+            tokio::select! {
+                () = context.shutdown.requested() => return Ok(()),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
             }
         }
     }
@@ -233,12 +246,12 @@ struct Ends {
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
-async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Opened>, Failure> {
+async fn open(path: &Path, identity: &Identity, fsync: Fsync, context: &Context) -> Result<Option<Opened>, Failure> {
     let mut backoff = disk_backoff();
     loop {
         context.health.progress();
-        let owned = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, fsync)).await;
+        let (owned, of) = (path.to_owned(), identity.clone());
+        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync)).await;
         match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
             Ok(opened) => {
                 context.health.file(Ok(()));
@@ -261,14 +274,8 @@ async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Ope
     }
 }
 
-/// Whether there are bytes in the output and no journal beside it.
-fn has_no_journal(output: &Path) -> bool {
-    let len = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    len(output) > 0 && len(&path_of(output)) == 0
-}
-
 /// Which file the output is.
-pub(crate) fn identity(output: &Path) -> FileIdentity {
+pub(crate) fn file_of(output: &Path) -> FileIdentity {
     let Ok(file) = File::open(output) else { return FileIdentity::default() };
     let (dev, ino) = file.metadata().map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
     let mut head = Vec::new();
@@ -277,7 +284,10 @@ pub(crate) fn identity(output: &Path) -> FileIdentity {
     FileIdentity { dev, ino, head }
 }
 
-/// Says what is known of an output that was just opened. The ranges that it held and holds no more.
+/// At most so many lost ranges have a line each.
+const LOST_LINES: usize = 10;
+
+/// Logs what is known of an output that was just opened. The ranges that it held and holds no more.
 fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
@@ -285,28 +295,52 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
     let contents = opened.held.len();
     let bytes: u64 = opened.held.values().map(RangeSet::bytes).sum();
     log::info!("{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
-    if opened.torn > 0 {
-        log::warn!("{path}: {} bytes behind the last commit cut off", opened.torn);
+    match opened.journal {
+        JournalWas::Missing => log::warn!(
+            "{path}: its journal is missing, so nothing is known of these {len} bytes, and lines that come again are written again; \
+             if a writer wrote them, stop this one and restore the journal from the same backup as the output"
+        ),
+        JournalWas::Read { restored } if restored > 0 => {
+            log::warn!("{path}: {restored} records of its journal were damaged, and could be restored; check the disk");
+        }
+        JournalWas::New | JournalWas::Read { .. } => {}
+    }
+    match &opened.cut {
+        (0, _) => {}
+        (bytes, None) => log::warn!("{path}: {bytes} bytes of an unfinished commit behind the last one cut off"),
+        (bytes, Some(kept)) => log::warn!(
+            "{path}: {bytes} bytes behind the last commit cut off, and added to {}; if a writer wrote them, the journal is older \
+             than the output: stop this one and restore both from one backup",
+            kept.display()
+        ),
     }
     let gone = before.map(|before| {
-        before.iter().flat_map(|(&root, held)| {
-            let now = opened.held.get(&root).cloned().unwrap_or_default();
-            held.iter().flat_map(move |span| now.missing(span).map(|span| Gap { root, span }).collect::<Vec<_>>())
-        })
+        let mut gone: BTreeMap<u64, RangeSet> = BTreeMap::new();
+        for (&file, held) in before {
+            let now = opened.held.get(&file).cloned().unwrap_or_default();
+            for span in held.iter().flat_map(|span| now.missing(span).collect::<Vec<_>>()) {
+                gone.entry(file).or_default().insert(span);
+            }
+        }
+        gone
     });
-    let lost: Vec<Gap> = match gone {
-        Some(gone) => gone.collect(),
-        None => opened.lost.iter().map(|(root, span)| Gap { root: *root, span: span.clone() }).collect(),
-    };
-    for Gap { root, span } in &lost {
-        let bytes = span.end - span.start;
-        counter!(names::GAP_BYTES).increment(bytes);
+    let lost = gone.as_ref().unwrap_or(&opened.lost);
+    let bytes: u64 = lost.values().map(RangeSet::bytes).sum();
+    counter!(names::GAP_BYTES).increment(bytes);
+    let ranges: Vec<_> = lost.iter().flat_map(|(file, lost)| lost.iter().map(move |span| (file, span))).collect();
+    let (told, rest) = ranges.split_at(ranges.len().min(LOST_LINES));
+    for (file, span) in told {
         log::error!(
-            "{path}: bytes {}..{} ({bytes} bytes) of content {root} were in it and are gone; somebody cut it or took it away; \
-             take them from the source, or restore the output with its journal",
+            "{path}: bytes {}..{} ({} bytes) of content {file} were in it and are gone; somebody cut it or took it away; \
+             take them from the source; or stop this writer, and restore output and journal from one backup",
             span.start,
-            span.end
+            span.end,
+            span.end - span.start
         );
     }
-    lost.into_iter().map(|Gap { root, span }| (root, span)).collect()
+    if !rest.is_empty() {
+        let bytes: u64 = rest.iter().map(|(_, span)| span.end - span.start).sum();
+        log::error!("{path}: {} more ranges ({bytes} bytes) are gone; `writer verify` names them all", rest.len());
+    }
+    ranges.into_iter().map(|(&file, span)| (file, span)).collect()
 }

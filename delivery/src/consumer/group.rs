@@ -154,12 +154,12 @@ impl TrimWatch {
     }
 }
 
-/// The group that needs the oldest entries, when it is behind ours.
+/// Another group that needs entries which ours has done: of several, the one that is furthest behind.
 #[must_use]
 pub fn holder<'a>(ours: &str, groups: &'a [GroupState]) -> Option<&'a GroupState> {
     let own = groups.iter().find(|group| group.name == ours.as_bytes())?;
     let others = groups.iter().filter(|group| group.name != ours.as_bytes());
-    let behind = others.filter(|group| group.last_delivered < own.last_delivered);
+    let behind = others.filter(|group| group.last_delivered < own.last_delivered || group.pending > 0);
     behind.min_by_key(|group| group.last_delivered)
 }
 
@@ -218,6 +218,10 @@ mod tests {
         }
         let groups = [group("ours", 5000, None, Some(0), 0), group("even", 5000, None, Some(0), 0)];
         assert_eq!(watch.look("ours", &groups, 5000, begun + Duration::from_secs(999)), None);
+        let groups = [group("ours", 5000, None, Some(0), 0), group("dead", 5000, None, Some(0), 3)];
+        let held =
+            [0, 61].map(|seconds| watch.look("ours", &groups, 5000, begun + Duration::from_secs(1200 + seconds)));
+        assert_eq!(held[1].as_ref().map(|held| held.entries), Some(3), "it holds what it has not acknowledged");
         let groups = [group("ours", 5000, None, Some(0), 0), group("ahead", 6000, None, Some(0), 0)];
         assert_eq!(watch.look("ours", &groups, 5000, begun + Duration::from_secs(1999)), None);
     }

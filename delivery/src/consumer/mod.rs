@@ -102,7 +102,7 @@ pub struct Output {
     pub former: Vec<String>,
     /// The file.
     pub file: FileIdentity,
-    /// There are bytes in it, and no journal says what they are.
+    /// There are bytes in it, and its journal says of none of them what they are.
     pub journal_is_missing: bool,
     /// The ranges that it holds, by content.
     pub held: BTreeMap<u64, RangeSet>,
@@ -494,8 +494,10 @@ impl Consumer {
         self.last_delivered = view.last_delivered;
         let Settings { consumer, output, group, .. } = &self.settings;
         let member = view.member(consumer);
-        let was_here = member.is_some() || view.notes.output.is_some();
-        if output.journal_is_missing && view.last_delivered > StreamId::ZERO && (was_here || !self.has_others(now)) {
+        let noted = view.notes.output.as_ref();
+        let is_unknown = output.journal_is_missing && !noted.is_some_and(|noted| self.is_ours(noted));
+        let was_here = member.is_some() || noted.is_some() || !self.has_others(now);
+        if is_unknown && view.last_delivered > StreamId::ZERO && was_here {
             self.refusal = Some(Refusal::JournalMissing);
             return;
         }

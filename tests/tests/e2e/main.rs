@@ -17,6 +17,7 @@ mod failover;
 mod follow;
 mod harness;
 mod health;
+mod journal;
 mod loss;
 mod network;
 mod once;
