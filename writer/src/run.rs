@@ -276,8 +276,11 @@ async fn open(path: &Path, identity: &Identity, fsync: Fsync, context: &Context)
 
 /// Which file the output is.
 pub(crate) fn file_of(output: &Path) -> FileIdentity {
-    let Ok(file) = File::open(output) else { return FileIdentity::default() };
-    let (dev, ino) = file.metadata().map_or((0, 0), |metadata| (metadata.dev(), metadata.ino()));
+    // To open a pipe would wait for its other end.
+    let regular = std::fs::metadata(output).ok().filter(std::fs::Metadata::is_file);
+    let opened = regular.and_then(|metadata| Some((metadata, File::open(output).ok()?)));
+    let Some((metadata, file)) = opened else { return FileIdentity::default() };
+    let (dev, ino) = (metadata.dev(), metadata.ino());
     let mut head = Vec::new();
     // What cannot be read now is not compared.
     let _ = file.take(HEAD_LEN as u64).read_to_end(&mut head);
