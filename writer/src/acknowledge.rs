@@ -193,11 +193,14 @@ impl<'a> Acknowledge<'a> {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
-            self.seen.view.replace(Some(group.view(asked_at, ours, &consumers, &notes)));
-            let last = match ours.lag {
-                Some(_) => None,
-                None => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
+            let view = group.view(asked_at, ours, &consumers, &notes);
+            let last = match (ours.lag, view.notes.end) {
+                (Some(_), _) => None,
+                (None, Some(end)) => Some(end),
+                // Its answer holds two entries, however long they are.
+                (None, None) => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
             };
+            self.seen.view.replace(Some(view));
             let lag = ours.lag(length, last);
             self.totals.update(self.lane, |one| (one.lag, one.pending) = (lag, ours.pending));
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
