@@ -18,12 +18,14 @@
 //! | [`producer`] | the producing side: locating, beginning, streaming, waiting, rotating, resuming |
 //! | [`journal`] | the writer's commit journal: its format |
 //! | [`output`] | what a journal and an output mean at startup, and how a commit proceeds |
+//! | [`consumer`] | the consuming side: what to read, what is a duplicate, a gap or foreign, what may be trimmed |
 //!
 //! Both services and the tests use these rules, so that neither side can have a rule of its own.
 
 // In tests a list of one range is just that.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
+pub mod consumer;
 pub mod entry;
 pub mod files;
 pub mod fingerprint;
@@ -68,11 +70,4 @@ impl Hasher {
     pub fn finish(&self) -> u64 {
         self.0.digest()
     }
-}
-
-/// The former name of [`manifest`].
-pub mod source {
-    pub use crate::manifest::*;
-    /// The former name of [`Manifest`].
-    pub type Lineage = Manifest;
 }

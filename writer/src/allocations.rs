@@ -1,9 +1,9 @@
 //! What the writer allocates: nothing a line, and little a batch.
 
 use crate::args::Args;
-use crate::batch::Batch;
 use crate::{args, names, output, run};
 use clap::Parser as _;
+use delivery::consumer::Batch;
 use e2e::{Persistence, RedisServer};
 use resp::streams::XAdd;
 use resp::{Config, Connection, Pipeline, StreamId, cmd};

@@ -1,26 +1,26 @@
 //! `writer check`: whether the configuration can work, without moving a line.
 
 use crate::args::{CheckArgs, WriterArgs};
-use crate::backlog;
-use crate::group::{Group, lineage};
+use crate::group::{Group, state};
 use crate::journal_file::{Locked, folder_of, open_locked, path_of};
-use crate::output::{impossible, input_of, verdict};
+use crate::output::{impossible, verdict};
 use crate::rotate::Beside;
+use crate::run::file_of;
+use delivery::consumer::group::holder;
+use delivery::consumer::{self, AT_WORK, GroupState, Record};
+use delivery::entry::Piece;
 use delivery::journal::Identity;
 use delivery::output::{JournalWas, Verdict};
 use delivery::ranges::RangeSet;
-use delivery::source::record_key;
-use resp::streams::{XInfoStream, XLen};
+use delivery::manifest::record_key;
+use resp::streams::{Entry, StreamInfo, XInfoConsumers, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, cmd};
 use service::checks::{self, Checks, Commands};
 use service::words;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// A writer that is at work asks for entries more often than this.
-const AT_WORK: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     checks::run("writer", &args.service, async |checks, mut streams, mut base| {
@@ -34,8 +34,8 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
             let Some(connection) = &mut found.connection else { continue };
             let WriterArgs { group, consumer, .. } = &args.writer;
             let group = Group::new(found.key.clone(), group.clone(), consumer.clone());
-            look_at(checks, connection, &group, &of_stream, is_running).await;
-            record(checks, connection, &group, &args.writer.output).await;
+            let record = record(checks, connection, &group, &args.writer.output).await;
+            look_at(checks, connection, &group, &of_stream, is_running, &record).await;
             let commands = commands(&group, claims);
             needed.push(Commands { connection, watched: group.stream, commands });
         }
@@ -132,7 +132,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
         JournalWas::New => {}
         JournalWas::Missing => checks.note(
             format!("journal: {journal} is missing beside an output that is not empty"),
-            "the writer would append, and write again what comes again; restore the journal if a writer wrote this output",
+            "a writer refuses that when its group has delivered entries before; restore the journal, or move the output away",
         ),
         JournalWas::Read { restored: 0 } => checks.ok(format!("journal: {journal} can be read")),
         JournalWas::Read { restored } => checks.note(
@@ -158,22 +158,64 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
     }
 }
 
-/// The source record, which tells what the entries' IDs mean.
-async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group, output: &Path) {
+/// The source record, which tells what the entries' IDs mean, and which file the reader sends.
+async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group, output: &Path) -> Record {
     match connection.send(&group.ask_record()).await {
         Ok(reply) => {
             checks.ok(format!("source: {} can be read", group.record));
-            if let Some(input) = input_of(output, &lineage(&reply).0) {
-                let (output, input) = (output.display(), input.display());
+            let record = group.read_record(&reply);
+            let here = record.input_path().and_then(|path| std::fs::metadata(path).ok());
+            if let Some(own) = record.is_read_from(&file_of(output), here.map(|file| (file.dev(), file.ino()))) {
                 checks.wrong(
-                    format!("--output: {output} is the source's input, {input}"),
+                    format!("--output: {} is the source's input, {}", output.display(), own.path),
                     "give the writer a file of its own: this one would feed itself and grow until the disk is full",
                 );
             }
+            return record;
         }
         Err(error) if error.kind() == ErrorKind::NoPerm => {}
         Err(error) => checks.wrong(format!("source: reading {}: {error}", group.record), words::redis(error.kind())),
     }
+    Record::default()
+}
+
+/// Entries whose place in the source nobody can tell.
+fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Record) {
+    let lacks = |entry: &Entry<'_>| {
+        let (field, payload) = entry.fields.and_then(|mut fields| fields.next())?;
+        let is_of_our_form = Piece::new(field, payload, entry.id.seq).is_some();
+        (is_of_our_form && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
+    };
+    if let Some(id) = [info.first_entry(), info.last_entry()].iter().flatten().find_map(lacks) {
+        checks.wrong(
+            format!("source: {} lacks generation {} of entry {id}, so a writer would wait", group.record, id.ms),
+            "start the reader with its state file, which restores the record",
+        );
+    }
+}
+
+/// Groups that keep entries in the stream which ours has done.
+async fn holders(
+    checks: &mut Checks,
+    connection: &mut Connection,
+    group: &Group,
+    states: &[GroupState],
+    length: u64,
+) -> Result<(), Error> {
+    let Some(holder) = holder(&group.name, states) else { return Ok(()) };
+    let consumers = connection.send(&XInfoConsumers::new(&group.stream, &holder.name)).await?;
+    let read = match consumers.iter().map(|one| one.idle).min() {
+        Some(idle) if idle < AT_WORK => return Ok(()),
+        Some(idle) => format!("nobody has read it for {} s", idle.as_secs()),
+        None => "it has no consumer".to_owned(),
+    };
+    let (stream, name) = (&group.stream, String::from_utf8_lossy(&holder.name));
+    let entries = holder.lag(length, None).saturating_add(holder.pending);
+    checks.note(
+        format!("--stream {stream}: group {name} holds up trimming: {entries} entries wait for it, and {read}"),
+        &format!("start its writer, or remove it: XGROUP DESTROY {stream} {name}"),
+    );
+    Ok(())
 }
 
 /// What the writer asks of Redis.
@@ -191,7 +233,10 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
         cmd("XTRIM").arg(stream).arg("MINID").arg("0-1"),
         cmd("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
         cmd("HGETALL").arg(record),
+        cmd("HMGET").arg(record).arg("guard"),
         cmd("HDEL").arg(record).arg("guard"),
+        cmd("HSET").arg(record).arg("shared").arg("0-0"),
+        cmd("HSETNX").arg(record).arg("output").arg("0"),
     ];
     if claims {
         commands.push(cmd("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
@@ -200,8 +245,15 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
 }
 
 /// The group on a stream. `of_stream`: which stream, when there are several.
-async fn look_at(checks: &mut Checks, connection: &mut Connection, group: &Group, of_stream: &str, is_running: bool) {
-    match look_at_group(checks, connection, group, of_stream, is_running).await {
+async fn look_at(
+    checks: &mut Checks,
+    connection: &mut Connection,
+    group: &Group,
+    of_stream: &str,
+    is_running: bool,
+    record: &Record,
+) {
+    match look_at_group(checks, connection, group, of_stream, is_running, record).await {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
             checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made", group.name));
@@ -221,8 +273,11 @@ async fn look_at_group(
     group: &Group,
     of_stream: &str,
     is_running: bool,
+    record: &Record,
 ) -> Result<(), Error> {
+    let asked_at = Instant::now();
     let info = connection.send(&XInfoStream::new(&group.stream)).await?;
+    orphans(checks, group, &info, record);
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
     let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
@@ -232,17 +287,20 @@ async fn look_at_group(
         ));
         return Ok(());
     };
-    let waiting = backlog::lag(ours, length, Some(info.last_generated_id)) + ours.pending;
+    let states: Vec<_> = groups.iter().map(state).collect();
+    let waiting = state(ours).lag(length, Some(info.last_generated_id)) + ours.pending;
     checks.ok(format!("--group: {}{of_stream} exists, {waiting} entries wait", group.name));
+    holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
-    let namesake = consumers.iter().find(|one| one.name == group.consumer.as_bytes() && one.idle < AT_WORK);
-    if namesake.is_some() && !is_running {
+    let notes = connection.send(&group.ask_notes()).await?;
+    let view = group.view(asked_at, &state(ours), &consumers, &notes);
+    if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),
-            "give each writer a --consumer of its own, else each takes what the other has not acknowledged yet",
+            "give each writer a --consumer of its own, else it is refused",
         );
     }
-    if !group.is_alone(&consumers) {
+    if !view.is_alone(&group.consumer) {
         checks.note(
             format!("--group: other consumers are at work in {}{of_stream}", group.name),
             "each needs an --output and a --consumer of its own",

@@ -5,25 +5,24 @@
 //! in it as a whole or not at all, and can be tried again.
 
 use crate::args::Fsync;
-use crate::batch::Batch;
 use crate::failpoint;
 use crate::journal_file::{
     self, JournalFile, Locked, cut_back, folder_of, is_at, open_locked, sync_folder_of, with_suffix,
 };
 use crate::rotate::{self, Beside};
 use crate::window::{WINDOW, hash_of};
+use delivery::consumer::Batch;
 use delivery::entry::Span;
 use delivery::journal::Identity;
 use delivery::output::{
     self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
 };
 use delivery::ranges::RangeSet;
-use delivery::source::Lineage;
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -200,7 +199,6 @@ impl Output {
     }
 
     /// The output's ID, which it keeps when it is rotated.
-    #[allow(dead_code, reason = "the consuming side records it with its consumer name")]
     pub(crate) const fn id(&self) -> u64 {
         self.ledger.owner().id
     }
@@ -445,17 +443,6 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
     } else {
         return Ok(None);
     }))
-}
-
-/// Which of the source's generations were read from the file that the output is, by the path that
-/// the input had. The writer must not write to it: the source would feed itself.
-pub(crate) fn input_of<'a>(output: &Path, lineage: &'a Lineage) -> Option<&'a Path> {
-    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    let ours = std::fs::metadata(output).map(identity).ok()?;
-    // On another machine another file can have the same numbers, but not under this path.
-    let is_it = |path: &&Path| std::fs::metadata(path).map(identity).is_ok_and(|theirs| theirs == ours);
-    let same = lineage.iter().filter(|generation| (generation.dev, generation.ino) == ours);
-    same.map(|generation| Path::new(generation.path.as_str())).find(is_it)
 }
 
 #[cfg(test)]

@@ -13,25 +13,30 @@
 //! with what the output holds then; nothing of it was acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::agreement::Agreement;
 use crate::args::{Fsync, WriterArgs};
-use crate::batch::Batch;
 use crate::commit::{Commit, Committed};
-use crate::contents::Contents;
 use crate::fetch::Fetch;
-use crate::group::{Group, Others};
+use crate::fetch_log::FetchLog;
+use crate::group::{Group, Seen};
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
+use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
+use delivery::consumer::{self, Batch, Consumer, FileIdentity, Settings};
+use delivery::entry::Span;
 use delivery::journal::Identity;
 use delivery::output::JournalWas;
 use delivery::ranges::RangeSet;
+use delivery::manifest::HEAD_LEN;
 use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Stop, Stream};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -85,7 +90,6 @@ pub(crate) struct Lane {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
-    let agreement = Agreement::new(service);
     let work = Work {
         service,
         args,
@@ -101,12 +105,12 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
             })
             .collect(),
         totals: Totals::new(&context.partitions),
-        agreement: Some(&agreement).filter(|agreement| agreement.is_beside_the_only_stream()),
     };
-    if work.agreement.is_some() {
+    if service.partitions == 1 {
+        // The record beside the only stream tells, and is read anyway.
         work.run().await
     } else {
-        agreement.beside(context.connector.config(), work.run()).await
+        PartitionCheck::new(service).beside(context.connector.config(), work.run()).await
     }
 }
 
@@ -117,7 +121,6 @@ struct Work<'a> {
     context: &'a Context,
     lanes: Vec<Lane>,
     totals: Totals,
-    agreement: Option<&'a Agreement>,
 }
 
 impl Work<'_> {
@@ -126,12 +129,23 @@ impl Work<'_> {
         let identity = Identity::new(&service.stream, &args.group, &context.partitions);
         // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
         let mut committed = None;
+        let mut former = Vec::new();
         let mut backoff = disk_backoff();
         loop {
             let Some(opened) = open(&args.output, &identity, args.fsync, context).await? else { return Ok(()) };
-            tell(&opened, committed.as_ref(), &args.output);
+            let lost = tell(&opened, committed.as_ref(), &args.output);
             let opened_at = Instant::now();
-            let (disturbed, state) = self.stages(opened).await;
+            let id = format!("{:016x}", opened.output.id());
+            let output = consumer::Output {
+                id: id.clone(),
+                former: std::mem::replace(&mut former, vec![id]),
+                file: file_of(&args.output),
+                // Also when a start that was refused has begun one.
+                journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
+                held: opened.held.clone(),
+                lost,
+            };
+            let (disturbed, state) = self.stages(opened, output).await;
             committed = state;
             match disturbed {
                 Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
@@ -149,7 +163,7 @@ impl Work<'_> {
         }
     }
 
-    async fn stages(&self, opened: Opened) -> (Result<(), Ended>, Committed) {
+    async fn stages(&self, opened: Opened, output: consumer::Output) -> (Result<(), Ended>, Committed) {
         let Self { context, lanes, .. } = self;
         let (to_commit, handed) = mpsc::channel::<Handed>(1);
         let disk = Arc::new(Semaphore::new(1));
@@ -158,7 +172,7 @@ impl Work<'_> {
             let (to_lane, committed) = mpsc::unbounded_channel();
             to_acknowledge.push(to_lane);
             let ends = Ends { to_commit: to_commit.clone(), disk: disk.clone(), committed };
-            working.push(self.fetch_and_acknowledge(lane, opened.held.clone(), ends));
+            working.push(self.fetch_and_acknowledge(lane, output.clone(), ends));
         }
         drop(to_commit);
         // Others are configured alike, so they take over what we have left pending as we do.
@@ -174,7 +188,7 @@ impl Work<'_> {
     async fn fetch_and_acknowledge(
         &self,
         lane: &Lane,
-        held: BTreeMap<u64, RangeSet>,
+        output: consumer::Output,
         Ends { to_commit, disk, committed }: Ends,
     ) -> Result<(), Ended> {
         let (give_back, empty) = mpsc::unbounded_channel();
@@ -182,24 +196,30 @@ impl Work<'_> {
             // Whoever takes it is there.
             let _ = give_back.send(Batch::of(lane.nth));
         }
-        let others = Rc::<Others>::default();
+        let seen = Rc::<Seen>::default();
+        let settings = Settings {
+            group: lane.group.name.clone(),
+            consumer: lane.group.consumer.clone(),
+            partitions: lane.stream.partition.is_whole().then_some(1),
+            once: self.service.once,
+            claim_idle: self.claim_idle(),
+            output,
+        };
         let mut fetch = Fetch {
             group: &lane.group,
             connector: lane.stream.connector.clone(),
             health: &lane.stream.health,
             shutdown: &self.context.shutdown,
-            agreement: self.agreement,
-            contents: Contents::new(lane.stream.partition, held),
+            consumer: Consumer::new(lane.stream.partition, settings),
             batch: Batch::of(lane.nth),
-            others: others.clone(),
-            once: self.service.once,
-            claim_idle: self.claim_idle(),
+            seen: Rc::clone(&seen),
+            log: FetchLog::default(),
             disk,
             to_commit,
             empty,
             spare: None,
         };
-        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, others);
+        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, seen);
         let fetching = async {
             let ended = fetch.run().await;
             // Without the sender, the next stage ends when it is done with what it has.
@@ -254,11 +274,24 @@ async fn open(path: &Path, identity: &Identity, fsync: Fsync, context: &Context)
     }
 }
 
+/// Which file the output is.
+pub(crate) fn file_of(output: &Path) -> FileIdentity {
+    // To open a pipe would wait for its other end.
+    let regular = std::fs::metadata(output).ok().filter(std::fs::Metadata::is_file);
+    let opened = regular.and_then(|metadata| Some((metadata, File::open(output).ok()?)));
+    let Some((metadata, file)) = opened else { return FileIdentity::default() };
+    let (dev, ino) = (metadata.dev(), metadata.ino());
+    let mut head = Vec::new();
+    // What cannot be read now is not compared.
+    let _ = file.take(HEAD_LEN as u64).read_to_end(&mut head);
+    FileIdentity { dev, ino, head }
+}
+
 /// At most so many lost ranges have a line each.
 const LOST_LINES: usize = 10;
 
-/// Logs what is known of an output that was just opened.
-fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) {
+/// Logs what is known of an output that was just opened. The ranges that it held and holds no more.
+fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
     gauge!(names::OUTPUT_SIZE).set(len as f64);
@@ -312,4 +345,5 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
         let bytes: u64 = rest.iter().map(|(_, span)| span.end - span.start).sum();
         log::error!("{path}: {} more ranges ({bytes} bytes) are gone; `writer verify` names them all", rest.len());
     }
+    ranges.into_iter().map(|(&file, span)| (file, span)).collect()
 }

@@ -1,8 +1,8 @@
 //! Outputs for tests.
 
 use crate::args::Fsync;
-use crate::batch::Batch;
 use crate::output::Output;
+use delivery::consumer::Batch;
 use delivery::journal::Identity;
 use delivery::partition::Partition;
 use std::path::{Path, PathBuf};

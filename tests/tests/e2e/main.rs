@@ -10,6 +10,7 @@ mod check;
 mod cluster;
 mod cluster_client;
 mod configuration;
+mod consumer;
 mod disk;
 mod docs;
 mod failover;
