@@ -1,13 +1,14 @@
 //! The writer's commit journal: its format.
 //!
-//! The journal is stored beside the output and says which bytes of which content are where in it. It is a header
-//! and records of fixed size; a record describes one run of contiguous source bytes that was appended to the output.
-//! What a journal means for its output is decided in [`output`](crate::output).
+//! The journal is stored beside the output and says which bytes of which content are where in it.
+//! It is a header and records of fixed size; a record describes one run of contiguous source bytes
+//! that was appended to the output. What a journal means for its output is decided in
+//! [`output`](crate::output).
 //!
-//! Reading trusts nothing. A record counts when its own hash is right, which includes its place in the journal, and
-//! when it continues the output exactly where the previous record ended. A damaged record is restored when only one
-//! value of it is possible; one that cannot be restored is told apart from a torn tail by what later records know to
-//! be durable.
+//! Reading trusts nothing. A record counts when its own hash is right, which includes its place in
+//! the journal, and when it continues the output exactly where the previous record ended. A damaged
+//! record is restored when only one value of it is possible; one that cannot be restored is told
+//! apart from a torn tail by what later records know to be durable.
 
 use crate::entry::Span;
 use crate::partition::Partition;
@@ -29,14 +30,16 @@ const MAGIC_1: [u8; 8] = *b"LSJRNL01";
 const HEADER_LEN_1: usize = 32;
 /// Where the names begin in one copy of a header.
 const NAMES_AT: usize = 48;
-/// A copy of a header is as long as a multiple of this and one half, so that records begin at odd multiples of 32 in both versions.
+/// A copy of a header is as long as a multiple of this and one half, so that records begin at odd
+/// multiples of 32 in both versions.
 const COPY_STEP: usize = 32;
 
-/// One run of contiguous source bytes in the output; or, without bytes, a mark that everything before it is durable.
+/// One run of contiguous source bytes in the output; or, without bytes, a mark that everything
+/// before it is durable.
 ///
-/// A record cannot say of its own bytes that they are durable, so the last commit of a writer that becomes idle is
-/// followed by a mark. Without it, recovery could not tell a last commit that somebody cut off from one that never
-/// reached the disk.
+/// A record cannot say of its own bytes that they are durable, so the last commit of a writer that
+/// becomes idle is followed by a mark. Without it, recovery could not tell a last commit that
+/// somebody cut off from one that never reached the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The content's file ID.
@@ -54,7 +57,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// A mark that the output is durable up to `len`, its length. `tail`: the hash of the bytes that [`tail`] names.
+    /// A mark that the output is durable up to `len`, its length. `tail`: the hash of the bytes
+    /// that [`tail`] names.
     #[must_use]
     pub const fn mark(len: u64, tail: Span, hash: u64) -> Self {
         let lines = tail.end.saturating_sub(tail.start);
@@ -87,8 +91,8 @@ impl Record {
         (!span.is_empty() && self.data_hash != 0).then_some((span, self.data_hash))
     }
 
-    /// The record's bytes. `index` is its place in the journal, counted from 0: a record that was copied elsewhere is
-    /// not valid.
+    /// The record's bytes. `index` is its place in the journal, counted from 0: a record that was
+    /// copied elsewhere is not valid.
     #[must_use]
     pub fn encode(&self, index: u64) -> [u8; RECORD_LEN] {
         let mut out = [0; RECORD_LEN];
@@ -123,7 +127,8 @@ impl Record {
     }
 }
 
-/// The last bytes of an output of this length that a tail checksum covers. Bytes below `base` are not ours.
+/// The last bytes of an output of this length that a tail checksum covers. Bytes below `base` are
+/// not ours.
 #[must_use]
 pub fn tail(base: u64, len: u64) -> Span {
     len.saturating_sub(TAIL_LEN).max(base).min(len)..len
@@ -167,8 +172,8 @@ impl Identity {
 }
 
 impl Identity {
-    /// Whether a writer of `other` may go on with an output of this: it is of the same stream and group, and takes at least one of the
-    /// partitions of this.
+    /// Whether a writer of `other` may go on with an output of this: it is of the same stream and
+    /// group, and takes at least one of the partitions of this.
     #[must_use]
     pub fn admits(&self, other: &Self) -> bool {
         let in_common = || {
@@ -251,7 +256,8 @@ impl Header {
         copy
     }
 
-    /// Reads the header at the beginning of a journal. With it: how long it is, and whether it had to be restored.
+    /// Reads the header at the beginning of a journal. With it: how long it is, and whether it had
+    /// to be restored.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<(Self, usize, bool)> {
         if let Some(base) = decode_1(bytes) {
@@ -301,8 +307,8 @@ fn decode_1(bytes: &[u8]) -> Option<u64> {
     if right { word(header, 1) } else { None }
 }
 
-/// The value that `decode` finds after exactly one bit of `bytes` was changed. Each value carries a hash of 64 bits, so a wrong one
-/// passes with a probability of about 2⁻⁵⁵.
+/// The value that `decode` finds after exactly one bit of `bytes` was changed. Each value carries a
+/// hash of 64 bits, so a wrong one passes with a probability of about 2⁻⁵⁵.
 fn restore<T>(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut bytes = bytes.to_vec();
     (0..bytes.len() * 8).find_map(|bit| {
@@ -357,15 +363,15 @@ pub struct Parsed {
 const MOST_RESTORED: usize = 4096;
 
 impl Parsed {
-    /// Reads a journal. `None`: the header was never completed, so nothing was ever committed, and the journal is to
-    /// be begun again.
+    /// Reads a journal. `None`: the header was never completed, so nothing was ever committed, and
+    /// the journal is to be begun again.
     ///
     /// # Errors
     /// When there are more bytes than a torn header has, and they are not a journal's.
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, NotAJournal> {
         if bytes.len() <= HEADER_LEN_1 && decode_1(bytes).is_none() {
-            // A header of version 1 torn by a crash begins like one (or is zeros, on some file systems). One of
-            // version 2 appears as a whole or not at all.
+            // A header of version 1 torn by a crash begins like one (or is zeros, on some file
+            // systems). One of version 2 appears as a whole or not at all.
             let known = bytes.len().min(MAGIC_1.len());
             if bytes[..known] == MAGIC_1[..known] && bytes.len() < HEADER_LEN_1 || bytes.iter().all(|&b| b == 0) {
                 return Ok(None);
@@ -430,8 +436,9 @@ impl Parsed {
         used
     }
 
-    /// The record that must have been between the last one and `next`, when only one is possible: both are of the same
-    /// content, as far from each other in the source as in the output, and no other record has those bytes.
+    /// The record that must have been between the last one and `next`, when only one is possible:
+    /// both are of the same content, as far from each other in the source as in the output, and no
+    /// other record has those bytes.
     fn between(&self, next: &Record, end: u64, held: &BTreeMap<u64, RangeSet>) -> Option<Record> {
         let previous = self.records.iter().rev().find(|record| !record.is_mark())?;
         let span = previous.span.end..next.span.start;
@@ -494,7 +501,8 @@ pub fn ranges<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeMap<u64
     held
 }
 
-/// Adds a record to joined ones: it extends the last one when it continues it in the source and in the output.
+/// Adds a record to joined ones: it extends the last one when it continues it in the source and in
+/// the output.
 pub fn join(joined: &mut Vec<Record>, record: &Record) {
     if record.is_mark() {
         return;
@@ -522,6 +530,15 @@ pub fn encode(base: u64, owner: &Owner, joined: &[Record], mark: &Record) -> Vec
     bytes
 }
 
+/// A header of version 1.
+#[cfg(test)]
+pub(crate) fn header_1(base: u64) -> Vec<u8> {
+    let mut out = [&MAGIC_1[..], &base.to_le_bytes(), &[0; 8]].concat();
+    let seal = seal(&out, u64::MAX);
+    out.extend_from_slice(&seal.to_le_bytes());
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -532,13 +549,6 @@ mod tests {
     fn owner() -> Owner {
         let identity = Identity::new("line_stream", "writers", &[Partition::WHOLE]);
         Owner { id: 77, name: b"out".to_vec(), identity }
-    }
-
-    fn header_1(base: u64) -> Vec<u8> {
-        let mut out = [&MAGIC_1[..], &base.to_le_bytes(), &[0; 8]].concat();
-        let seal = seal(&out, u64::MAX);
-        out.extend_from_slice(&seal.to_le_bytes());
-        out
     }
 
     /// A journal and its output, as a writer leaves them: `durable` trails by one commit.
@@ -731,7 +741,8 @@ mod tests {
     }
 
     proptest! {
-        /// Power loss: the journal and the output each keep any prefix that includes what was durable, garbage behind it.
+        /// Power loss: the journal and the output each keep any prefix that includes what was
+        /// durable, garbage behind it.
         #[test]
         fn what_survives_a_crash_is_a_prefix_of_the_commits(
             base in 0u64..5,
@@ -760,7 +771,8 @@ mod tests {
             prop_assert!(recovered.lost.is_empty());
         }
 
-        /// Bits are flipped anywhere in the journal: what it says to be held is true, and nothing is cut off without being kept.
+        /// Bits are flipped anywhere in the journal: what it says to be held is true, and nothing
+        /// is cut off without being kept.
         #[test]
         fn flipped_bits_never_cut_what_was_committed(
             base in 0u64..5,
@@ -791,7 +803,10 @@ mod tests {
                         prop_assert_eq!(record.offset, base + record.span.start);
                     }
                     prop_assert_eq!(recovered.cut.start, base + held.first().map_or(0, |held| held.end));
-                    prop_assert!(!is_marked || recovered.cut.is_empty(), "it was known to be durable");
+                    // With two flipped bits each, the last record and its mark say nothing any
+                    // more.
+                    let is_known = is_marked && bits.len() < 4;
+                    prop_assert!(!is_known || recovered.cut.is_empty(), "it was known to be durable");
                 }
                 Err(refusal) => prop_assert!(bits.len() > 1, "one bit can always be restored: {refusal:?}"),
             }

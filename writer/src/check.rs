@@ -55,18 +55,19 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
     let folder = folder_of(output);
     checks.folder("--output", folder);
-    match impossible(output) {
-        Ok(None) => {}
-        Ok(Some(why)) => {
-            checks.wrong(format!("--output: {shown}: {why}"), "name a regular file, or a path where nothing is yet");
-            return false;
-        }
-        Err(error) => {
-            checks.wrong(format!("--output: looking at {shown}: {error}"), words::io(&error));
-            return false;
-        }
-    }
     let journal = path_of(output);
+    for path in [output, &journal] {
+        let path_shown = path.display();
+        match impossible(path) {
+            Ok(None) => continue,
+            Ok(Some(why)) => {
+                checks
+                    .wrong(format!("--output: {path_shown}: {why}"), "name a path of regular files, or of nothing yet");
+            }
+            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), words::io(&error)),
+        }
+        return false;
+    }
     // Opened for writing, but nothing is made or written.
     for path in [output, &journal] {
         match open_locked(path, false) {
@@ -135,7 +136,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
         ),
         JournalWas::Read { restored: 0 } => checks.ok(format!("journal: {journal} can be read")),
         JournalWas::Read { restored } => checks.note(
-            format!("journal: {journal} has {restored} damaged records"),
+            format!("journal: {journal} has damaged records: {restored}"),
             "the writer would restore them from the others; check the disk",
         ),
     }
@@ -292,7 +293,7 @@ async fn look_at_group(
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
     let notes = connection.send(&group.ask_notes()).await?;
-    let view = group.view(asked_at, &state(ours), &consumers, &notes);
+    let view = group.view(asked_at, ours, &consumers, &notes);
     if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),

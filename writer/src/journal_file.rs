@@ -51,7 +51,8 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Shortens a file. One that is shorter already stays as it is: bytes that somebody cut off must not become zeros.
+/// Shortens a file. One that is shorter already stays as it is: bytes that somebody cut off must
+/// not become zeros.
 pub(crate) fn cut_back(file: &File, len: u64) -> io::Result<()> {
     if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
 }
@@ -67,7 +68,8 @@ pub(crate) fn open_locked(path: &Path, create: bool) -> io::Result<Locked> {
         if !lock(&file)? {
             return Ok(Locked::ByAnother);
         }
-        // Another process may have replaced it between opening and locking: then this is the old file, which nobody reads.
+        // Another process may have replaced it between opening and locking: then this is the old
+        // file, which nobody reads.
         if is_at(&file, path)? {
             return Ok(Locked::Ours(file));
         }
@@ -99,7 +101,8 @@ impl JournalFile {
         Self { path, file }
     }
 
-    /// Puts a journal with these bytes in the place of this one, and locks the new file before it takes the old one's place.
+    /// Puts a journal with these bytes in the place of this one, and locks the new file before it
+    /// takes the old one's place.
     pub(crate) fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
         let fresh_path = with_suffix(&self.path, ".new");
         let fresh = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&fresh_path)?;
@@ -109,7 +112,8 @@ impl JournalFile {
         fresh.write_all_at(bytes, 0)?;
         fresh.sync_all()?;
         std::fs::rename(&fresh_path, &self.path)?;
-        // The lock of the old file goes with it; who waits for that one finds that its name is gone.
+        // The lock of the old file goes with it; who waits for that one finds that its name is
+        // gone.
         self.file = fresh;
         sync_folder_of(&self.path)
     }

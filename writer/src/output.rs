@@ -1,7 +1,8 @@
 //! The output and its journal as files: performs what [`delivery::output`] decides.
 //!
-//! A commit appends a batch's records to the journal and its bytes to the output, and makes both durable at the same time.
-//! Whatever fails, the output goes back to the last commit; so a batch is in it as a whole or not at all, and can be tried again.
+//! A commit appends a batch's records to the journal and its bytes to the output, and makes both
+//! durable at the same time. Whatever fails, the output goes back to the last commit; so a batch is
+//! in it as a whole or not at all, and can be tried again.
 
 use crate::args::Fsync;
 use crate::failpoint;
@@ -27,6 +28,10 @@ use std::time::{Duration, Instant};
 
 /// With `--fsync interval`, how often the files are made durable.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an output without a journal is left as it is when nothing is committed: until then, the consuming side knows
+/// whether it must be refused, and a refused start changes nothing.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +102,8 @@ pub(crate) struct Output {
     fsync: Fsync,
     ledger: Ledger,
     synced_at: Instant,
+    /// When it was opened without a journal; nothing was changed since.
+    left_alone: Option<Instant>,
     /// How long the latest sync took, until it was asked for.
     sync_took: Option<Duration>,
     /// What the output was renamed to.
@@ -107,10 +114,11 @@ impl Output {
     /// Opens or creates the output and its journal, and brings both to the last commit.
     pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
         loop {
-            is_possible(path)?;
+            let journal_path = journal_file::path_of(path);
+            is_possible(path, path)?;
+            is_possible(path, &journal_path)?;
             // Nothing is created before it is clear that nothing is refused.
             let file = locked(path, path, false)?;
-            let journal_path = journal_file::path_of(path);
             let journal = locked(path, &journal_path, false)?;
             match verdict(path, identity).map_err(at("looking at", path))? {
                 Verdict::Refuse(refusal) => {
@@ -138,6 +146,7 @@ impl Output {
                         fsync,
                         ledger: opening.ledger.clone(),
                         synced_at: Instant::now(),
+                        left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
                         sync_took: None,
                         became: None,
                     };
@@ -149,10 +158,12 @@ impl Output {
 
     fn settle(mut self, opening: Opening) -> Result<Opened, OpenError> {
         let kept = if opening.keep { Some(self.keep(&opening.cut)?) } else { None };
-        self.run(Job::Settle, &[]).map_err(|error| match error {
-            CommitError::Io { what, source } => OpenError::Io { what, path: self.path.clone(), source },
-            other => OpenError::Io { what: "opening", path: self.path.clone(), source: io::Error::other(other) },
-        })?;
+        if self.left_alone.is_none() {
+            self.run(Job::Settle, &[]).map_err(|error| match error {
+                CommitError::Io { what, source } => OpenError::Io { what, path: self.path.clone(), source },
+                other => OpenError::Io { what: "opening", path: self.path.clone(), source: io::Error::other(other) },
+            })?;
+        }
         for name in &opening.unusable {
             let path = Beside::new(&self.path).path(name);
             log::warn!(
@@ -164,7 +175,8 @@ impl Output {
         Ok(Opened { output: self, journal: opening.journal, held: opening.held, lost: opening.lost, cut })
     }
 
-    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably. Where it is.
+    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.
+    /// Where it is.
     fn keep(&self, cut: &Span) -> Result<PathBuf, OpenError> {
         let path = with_suffix(&self.path, ".cut");
         let failed = |what| at(what, &path);
@@ -206,15 +218,19 @@ impl Output {
         self.sync_took.take()
     }
 
-    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error nothing of it is in the output.
+    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error
+    /// nothing of it is in the output.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         self.ledger.prepare(batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines)), &batch.data);
         self.run(Job::Commit { sync: self.fsync == Fsync::Always }, &batch.data)
     }
 
-    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal small, looks whether somebody
-    /// else changed the files.
+    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
+    /// small, looks whether somebody else changed the files.
     pub(crate) fn tend(&mut self) -> Result<(), CommitError> {
+        if self.left_alone.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
+            return Ok(());
+        }
         let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
         self.run(Job::Tend { sync }, &[])
     }
@@ -226,6 +242,7 @@ impl Output {
 
     /// Performs a job's effects, one after the other.
     fn run(&mut self, job: Job, data: &[u8]) -> Result<(), CommitError> {
+        self.left_alone = None;
         let mut effect = self.ledger.begin(job);
         let mut failed = None;
         loop {
@@ -360,7 +377,8 @@ fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens one of the files of `output` and takes its lock. `None`: there is none, and it is not to be created.
+/// Opens one of the files of `output` and takes its lock. `None`: there is none, and it is not to
+/// be created.
 fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, OpenError> {
     match open_locked(path, create) {
         Ok(Locked::Ours(file)) => Ok(Some(file)),
@@ -377,11 +395,13 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
     }
 }
 
-/// Whether an output can be at this path: a regular file, or nothing yet. Opens nothing: to open a pipe or a device has effects.
-fn is_possible(path: &Path) -> Result<(), OpenError> {
+/// Whether a file of this output can be at this path: a regular file, or nothing yet. Opens
+/// nothing: to open a pipe or a device has effects.
+fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
+    let which = if path == output { String::new() } else { format!("{}: ", path.display()) };
     match impossible(path) {
         Ok(None) => Ok(()),
-        Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {why}", path.display()))),
+        Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {which}{why}", output.display()))),
         Err(error) => Err(at("looking at", path)(error)),
     }
 }
@@ -407,7 +427,8 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
             };
         }
     };
-    // What a process has open has a name there, too: its standard output is never a file of ours alone.
+    // What a process has open has a name there, too: its standard output is never a file of ours
+    // alone.
     let folder = folder_of(path).canonicalize()?;
     Ok(Some(if kind.is_dir() {
         "it is a folder; allowed: a regular file"
@@ -516,6 +537,25 @@ mod tests {
         write_output(&path, &[(7, 0, b"a\n")]);
         drop(open(&path));
         assert_eq!(std::fs::read(&path).unwrap(), b"before\na\n");
+    }
+
+    #[test]
+    fn an_output_without_a_journal_gets_one_with_the_first_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "before\n").unwrap();
+        for _ in 0..2 {
+            let mut opened = open(&path);
+            opened.output.tend().unwrap();
+            assert_eq!((opened.journal, opened.output.len()), (JournalWas::Missing, 7));
+            assert_eq!(
+                std::fs::read(journal_file::path_of(&path)).unwrap(),
+                b"",
+                "a start that is refused changes nothing"
+            );
+        }
+        open(&path).output.commit(&batch(&[(7, 0, b"a\n")])).unwrap();
+        assert_eq!(open(&path).journal, JournalWas::Read { restored: 0 });
     }
 
     #[test]

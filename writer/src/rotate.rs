@@ -1,7 +1,8 @@
 //! The folder of an output: what `delivery` asks of it, and outputs that were renamed (rotated).
 //!
-//! A journal goes where its output goes: `output.txt` that became `output.txt.1` has `output.txt.1.journal`. What rotated journals say is
-//! held still counts as held, so that nothing is written a second time.
+//! A journal goes where its output goes: `output.txt` that became `output.txt.1` has
+//! `output.txt.1.journal`. What rotated journals say is held still counts as held, so that nothing
+//! is written a second time.
 
 use crate::journal_file::{folder_of, path_of, sync_folder_of, with_suffix};
 use crate::window::hash_of;
@@ -114,8 +115,9 @@ pub(crate) fn moved_to(file: &File, output: &Path) -> io::Result<Option<PathBuf>
     Ok(names.iter().map(|name| beside.path(name)).find(is_it))
 }
 
-/// Moves the journal of `output` beside the file that the output became. Where there is a journal already, it gets a name of its own, under which
-/// it still counts, and `writer verify` does not find it.
+/// Moves the journal of `output` beside the file that the output became. Where there is a journal
+/// already, it gets a name of its own, under which it still counts, and `writer verify` does not
+/// find it.
 pub(crate) fn move_journal(output: &Path, became: &Path) -> io::Result<()> {
     let mut to = path_of(became);
     if to.exists() {

@@ -304,7 +304,7 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
              if a writer wrote them, stop this one and restore the journal from the same backup as the output"
         ),
         JournalWas::Read { restored } if restored > 0 => {
-            log::warn!("{path}: {restored} records of its journal were damaged, and could be restored; check the disk");
+            log::warn!("{path}: damaged records of its journal were restored: {restored}; check the disk");
         }
         JournalWas::New | JournalWas::Read { .. } => {}
     }

@@ -1,4 +1,5 @@
-//! What belongs to an output: journals that are damaged, missing, older than the output, or of another one.
+//! What belongs to an output: journals that are damaged, missing, older than the output, or of
+//! another one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +24,8 @@ fn files(rig: &Rig) -> BTreeMap<PathBuf, Vec<u8>> {
     entries.map(|path| (read(&path), path)).map(|(bytes, path)| (path, bytes)).collect()
 }
 
-/// Starts a writer that must refuse: exit code 2, one line that holds all of `parts`, and nothing is changed.
+/// Starts a writer that must refuse: exit code 2, one line that holds all of `parts`, and nothing
+/// is changed.
 #[track_caller]
 fn is_refused(rig: &Rig, writer: &Launch, parts: &[&str]) {
     let before = files(rig);
@@ -41,7 +43,8 @@ fn check(rig: &Rig) -> (Option<i32>, String) {
     (run.code(), String::from_utf8(run.process().stdout()).unwrap())
 }
 
-/// Reader and writer deliver `lines` lines in many commits; the writer ends, and everything is acknowledged. The reader runs on.
+/// Reader and writer deliver `lines` lines in many commits; the writer ends, and everything is
+/// acknowledged. The reader runs on.
 fn delivered_in_many_commits(rig: &Rig, framing: &str, lines: u64) -> Service {
     let reader = rig.reader().set("--framing", framing).start();
     let mut writer = rig.writer().start();
@@ -93,6 +96,32 @@ fn flipped_bits_anywhere_in_the_journal_are_restored() {
 }
 
 #[test]
+fn the_journal_of_many_ranges_is_restored_and_their_loss_is_a_few_lines() {
+    // Of one of three partitions, each block is a range of its own.
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..50_000, 1));
+    rig.reader().set("--partitions", "3").set("--framing", "chunk").once().run_ok();
+    let writer = || rig.writer().set("--partitions", "3").set("--partition", "1").once();
+    writer().run_ok();
+    let lines = partitions::lines_of(&fs::read(&rig.input).unwrap(), 1, 3);
+    let journal = journal_of(&rig.output);
+    let mut bytes = fs::read(&journal).unwrap();
+    let (at, len) = (header_len(&bytes), bytes.len());
+    for (nth, record) in bytes[at..].chunks_mut(64).enumerate() {
+        record[nth % 64] ^= 1 << (nth % 8);
+    }
+    assert!((len - at) / 64 > 12, "{len} bytes");
+    fs::write(&journal, bytes).unwrap();
+    let mut restored = writer().run();
+    assert!(restored.code() == Some(0) && restored.find_log(&["restored"]).is_some(), "{}", restored.log());
+    assert!(rig.output_bytes() == lines);
+    fs::remove_file(&rig.output).unwrap();
+    let gone = writer().run();
+    assert_eq!(gone.log().matches("ERROR").count(), 11, "{}", gone.log());
+    assert!(gone.find_log(&["ERROR", "more ranges", "are gone"]).is_some(), "{}", gone.log());
+}
+
+#[test]
 fn records_that_are_lost_between_others_are_inferred() {
     let rig = Rig::new();
     let _reader = delivered_in_many_commits(&rig, "line", 10_000);
@@ -105,7 +134,7 @@ fn records_that_are_lost_between_others_are_inferred() {
     rig.append_input("more\n");
     let mut writer = rig.writer().start();
     rig.wait_delivered();
-    writer.wait_for_log(&["3 records", "restored"]);
+    writer.wait_for_log(&["damaged records", "restored: 3;"]);
     writer.stop();
     rig.assert_identical();
 }
@@ -331,6 +360,10 @@ fn what_cannot_be_an_output_is_refused_without_side_effects() {
         assert_eq!(run.code(), Some(1), "{}", run.log());
         assert!(!journal_of(&path).exists(), "{name}");
     }
+    assert!(text::can("mkfifo", &[&journal_of(&rig.output).to_string_lossy()]));
+    is_refused(&rig, &rig.writer(), &["--output", "output.txt.journal: it is a pipe", "allowed"]);
+    let mut run = rig.service(Program::Writer).word("check").set("--output", &rig.output).run();
+    assert_eq!(run.code(), Some(1), "{}", run.log());
 }
 
 #[test]
