@@ -188,8 +188,8 @@ impl<'a> Acknowledge<'a> {
         let (consumers, notes) = (replies.take(consumers)?, replies.take(notes)?);
         self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
         self.totals.update(self.lane, |one| one.length = length);
-        let groups: Vec<_> = groups.iter().map(state).collect();
-        if let Some(held_up) = self.trim_watch.look(&group.name, &groups, length, asked_at) {
+        let states: Vec<_> = groups.iter().map(state).collect();
+        if let Some(held_up) = self.trim_watch.look(&group.name, &states, length, asked_at) {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
@@ -201,7 +201,7 @@ impl<'a> Acknowledge<'a> {
                 (None, None) => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
             };
             self.seen.view.replace(Some(view));
-            let lag = ours.lag(length, last);
+            let lag = state(ours).lag(length, last);
             self.totals.update(self.lane, |one| (one.lag, one.pending) = (lag, ours.pending));
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
             let oldest = oldest.first().map_or(Duration::ZERO, |entry| entry.idle);

@@ -293,7 +293,7 @@ async fn look_at_group(
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
     let notes = connection.send(&group.ask_notes()).await?;
-    let view = group.view(asked_at, &state(ours), &consumers, &notes);
+    let view = group.view(asked_at, ours, &consumers, &notes);
     if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),

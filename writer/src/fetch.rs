@@ -5,7 +5,7 @@
 //! nothing, a read blocks in Redis.
 
 use crate::fetch_log::FetchLog;
-use crate::group::{Group, Seen, read_notes, state};
+use crate::group::{Group, Seen, read_notes};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
 use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Reply, Report};
@@ -167,8 +167,8 @@ impl Fetch<'_> {
                     let groups = redis.ask(&group.ask_groups()).await?;
                     let consumers = redis.ask(&group.ask_consumers()).await?;
                     let notes = redis.ask(&group.ask_notes()).await?;
-                    let ours = groups.iter().map(state).find(|one| one.name == group.name.as_bytes());
-                    let view = group.view(asked_at, &ours.ok_or(Broken::NoGroup)?, &consumers, &notes);
+                    let ours = groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
+                    let view = group.view(asked_at, ours, &consumers, &notes);
                     self.consumer.group_seen(&view, Instant::now());
                 }
                 Effect::ReadNotes => {

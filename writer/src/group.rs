@@ -138,15 +138,16 @@ impl Group {
     pub(crate) fn view(
         &self,
         asked_at: Instant,
-        ours: &GroupState,
+        ours: &GroupInfo,
         consumers: &[ConsumerInfo],
         notes: &Frame,
     ) -> GroupView {
         let member = |one: &ConsumerInfo| Member { name: one.name.to_vec(), pending: one.pending, idle: one.idle };
         GroupView {
             asked_at,
-            last_delivered: ours.last_delivered,
+            last_delivered: ours.last_delivered_id,
             lag: ours.lag,
+            entries_read: ours.entries_read,
             members: consumers.iter().map(member).collect(),
             notes: read_notes(notes),
         }

@@ -44,6 +44,8 @@ pub struct GroupView {
     pub last_delivered: StreamId,
     /// Entries that were not delivered yet, when Redis knows.
     pub lag: Option<u64>,
+    /// Entries that were delivered to it in all, when Redis knows.
+    pub entries_read: Option<u64>,
     /// Its consumers.
     pub members: Vec<Member>,
     /// The notes in the source record.
@@ -55,6 +57,12 @@ impl GroupView {
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.name == name.as_bytes())
+    }
+
+    /// Whether an entry may have been acknowledged.
+    pub(super) fn has_acknowledged(&self) -> bool {
+        let pending = self.members.iter().map(|member| member.pending).fold(0, u64::saturating_add);
+        self.last_delivered > StreamId::ZERO && self.entries_read.is_none_or(|read| read > pending)
     }
 
     /// Whether no other consumer than this one gets entries.

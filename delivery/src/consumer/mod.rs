@@ -497,7 +497,7 @@ impl Consumer {
         let noted = view.notes.output.as_ref();
         let is_unknown = output.journal_is_missing && !noted.is_some_and(|noted| self.is_ours(noted));
         let was_here = member.is_some() || noted.is_some() || !self.has_others(now);
-        if is_unknown && view.last_delivered > StreamId::ZERO && was_here {
+        if is_unknown && view.has_acknowledged() && was_here {
             self.refusal = Some(Refusal::JournalMissing);
             return;
         }

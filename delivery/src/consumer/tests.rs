@@ -33,6 +33,7 @@ struct World {
     last_delivered: StreamId,
     pending: Vec<StreamId>,
     others: Vec<Member>,
+    entries_read: Option<u64>,
     /// How idle our consumer was, and since when.
     namesake: Option<(Duration, Instant)>,
     /// Whether somebody reads under our name.
@@ -59,6 +60,7 @@ impl World {
             last_delivered: StreamId::ZERO,
             pending: Vec::new(),
             others: Vec::new(),
+            entries_read: None,
             namesake: None,
             namesake_is_awake: false,
             here: None,
@@ -105,7 +107,14 @@ impl World {
             let idle = if self.namesake_is_awake { Duration::ZERO } else { idle + (self.now - since) };
             members.push(Member { name: NAME.into(), pending: self.pending.len() as u64, idle });
         }
-        GroupView { asked_at: self.now, last_delivered: self.last_delivered, lag: None, members, notes: self.notes() }
+        GroupView {
+            asked_at: self.now,
+            last_delivered: self.last_delivered,
+            lag: None,
+            entries_read: self.entries_read,
+            members,
+            notes: self.notes(),
+        }
     }
 
     /// What a read brings: places in `entries`.
@@ -499,9 +508,12 @@ fn an_output_that_is_the_input_is_refused_before_anything_is_read() {
 
 #[test]
 fn a_missing_journal_is_refused_when_entries_were_delivered() {
-    let refusal = |last: u64, has_others: bool| {
+    let refusal = |last: u64, has_others: bool, pending: u64| {
         let mut world = World::new();
         world.add(10);
+        world.entries_read = Some(last / 4);
+        world.pending = (1..=pending).map(|line| StreamId::new(5, 4 * line)).collect();
+        world.namesake = Some((Duration::ZERO, world.now)).filter(|_| pending > 0);
         world.last_delivered = StreamId::new(if last > 0 { 5 } else { 0 }, last);
         if has_others {
             world.others.push(Member { name: b"two".to_vec(), pending: 1, idle: Duration::ZERO });
@@ -510,9 +522,11 @@ fn a_missing_journal_is_refused_when_entries_were_delivered() {
         settings.output.journal_is_missing = true;
         world.drive(&mut Consumer::new(Partition::WHOLE, settings))
     };
-    assert_eq!(refusal(20, false), Some(Refusal::JournalMissing));
-    assert_eq!(refusal(20, true), None, "the others had them");
-    assert_eq!(refusal(0, false), None, "a new group");
+    assert_eq!(refusal(20, false, 0), Some(Refusal::JournalMissing));
+    assert_eq!(refusal(20, true, 0), None, "the others had them");
+    assert_eq!(refusal(0, false, 0), None, "a new group");
+    assert_eq!(refusal(20, false, 5), None, "nothing was acknowledged: all of it comes again");
+    assert_eq!(refusal(20, false, 4), Some(Refusal::JournalMissing));
 }
 
 #[test]
