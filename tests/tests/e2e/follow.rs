@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Growth, Mount, Rig, Tamper, rig, text};
+use e2e::{Growth, Mount, Rig, Tamper, text};
 
 #[test]
 fn a_real_text_arrives_while_the_file_grows() {

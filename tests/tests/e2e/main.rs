@@ -36,6 +36,7 @@ mod rotated_output;
 mod sentinel;
 mod sentinel_client;
 mod several;
+mod source;
 mod stream;
 mod terminal;
 mod wrong;
