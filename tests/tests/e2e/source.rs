@@ -56,6 +56,10 @@ fn a_second_file_on_a_stream_is_refused_every_time() {
     }
 }
 
+fn generations(state: &[u8]) -> serde_json::Value {
+    serde_json::from_slice::<serde_json::Value>(state).unwrap()["generations"].take()
+}
+
 #[test]
 fn an_unreadable_state_file_beside_an_empty_redis_is_refused() {
     let rig = Rig::new();
@@ -77,7 +81,7 @@ fn an_unreadable_state_file_beside_an_empty_redis_is_refused() {
         // While Redis has the record, the file is not needed, and is written again.
         std::fs::write(&state, &bad).unwrap();
         rig.reader().once().run_ok();
-        assert_eq!(std::fs::read(&state).unwrap(), good);
+        assert_eq!(generations(&std::fs::read(&state).unwrap()), generations(&good));
     }
     rig.writer().once().run_ok();
     rig.assert_identical();
@@ -124,8 +128,7 @@ fn a_permanent_foreign_producer_does_not_grow_the_record() {
     let fields = rig.redis.call(&["HLEN", RECORD]).int();
     assert!(fields <= 64 + 10, "{fields} fields in the record");
     let state = rig.input.with_file_name(".input.txt.line_stream.source.json");
-    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
-    assert!(state["generations"].as_array().unwrap().len() <= 65);
+    assert!(generations(&std::fs::read(state).unwrap()).as_array().unwrap().len() <= 65);
     reader.stop();
     writer.stop();
     rig.assert_identical();
@@ -180,13 +183,12 @@ fn entries_that_landed_without_the_rest_of_their_transaction_are_ours() {
     reader.stop();
     rig.writer().once().run_ok();
     rig.assert_identical();
-    // With other bytes than the input has there, it is somebody else's.
+    // An entry of another form in the same place is somebody else's.
     rig.append_input("fifth\nsixth\n");
-    rig.redis.call(&["XADD", STREAM, &format!("{generation}-32"), "line", "fifty"]);
+    rig.redis.call(&["XADD", STREAM, &format!("{generation}-30"), "other", "fifth"]);
     rig.reader().once().run_ok();
     rig.writer().once().run_ok();
-    let output = rig.output_bytes();
-    assert!(output.ends_with(b"sixth\n") && output.windows(6).any(|bytes| bytes == b"fifth\n"), "nothing is lost");
+    rig.assert_identical();
 }
 
 #[test]
@@ -232,7 +234,8 @@ fn a_group_that_nobody_reads_is_named() {
     });
     let mut check = rig.reader().word("check").set("--max-backlog", "1000").run();
     assert_eq!(check.code(), Some(1));
-    assert!(check.log().contains("group abandoned holds it up"), "{}", check.log());
+    let found = String::from_utf8(check.process().stdout()).unwrap();
+    assert!(found.contains("group abandoned holds it up"), "{found}");
     rig.redis.call(&["XGROUP", "DESTROY", STREAM, "abandoned"]);
     rig.wait_delivered();
     wait::until("the reader is ready", || reader.readyz().0 == 200);
