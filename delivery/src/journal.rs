@@ -1,48 +1,68 @@
-//! The writer's commit journal: its format and its recovery.
+//! The writer's commit journal: its format.
 //!
-//! The journal lies beside the output and says which bytes of which content lie where in it. It is a header and records of
-//! fixed size; a record stands for one run of contiguous source bytes that was appended to the output.
+//! The journal is stored beside the output and says which bytes of which content are where in it.
+//! It is a header and records of fixed size; a record describes one run of contiguous source bytes
+//! that was appended to the output. What a journal means for its output is decided in
+//! [`output`](crate::output).
 //!
-//! Recovery trusts nothing: a record counts when its own hash is right, when it continues the output exactly where the one
-//! before ended, and when the bytes it covers are those that it was written for. The last is checked only behind the length
-//! that a later record knew to be durable, so that starting costs no more than the last batch.
+//! Reading trusts nothing. A record counts when its own hash is right, which includes its place in
+//! the journal, and when it continues the output exactly where the previous record ended. A damaged
+//! record is restored when only one value of it is possible; one that cannot be restored is told
+//! apart from a torn tail by what later records know to be durable.
 
 use crate::entry::Span;
+use crate::partition::Partition;
 use crate::ranges::RangeSet;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The first bytes of every journal, its version in them.
-pub const MAGIC: [u8; 8] = *b"LSJRNL01";
-/// Size of the header in bytes.
-pub const HEADER_LEN: usize = 32;
+pub const MAGIC: [u8; 8] = *b"LSJRNL02";
 /// Size of a record in bytes.
 pub const RECORD_LEN: usize = 64;
+/// How many bytes a tail checksum covers at most: 64 KiB.
+pub const TAIL_LEN: u64 = 64 << 10;
+/// A header is at most this large: 2 MiB.
+pub const MAX_HEADER_LEN: usize = 2 << 20;
 
-/// One run of contiguous source bytes in the output; or, without bytes, a mark that everything before it is durable.
+/// The first bytes of a journal of version 1, whose header is 32 bytes and names no owner.
+const MAGIC_1: [u8; 8] = *b"LSJRNL01";
+const HEADER_LEN_1: usize = 32;
+/// Where the names begin in one copy of a header.
+const NAMES_AT: usize = 48;
+/// A copy of a header is as long as a multiple of this and one half, so that records begin at odd
+/// multiples of 32 in both versions.
+const COPY_STEP: usize = 32;
+
+/// One run of contiguous source bytes in the output; or, without bytes, a mark that everything
+/// before it is durable.
 ///
-/// A record cannot say of its own bytes that they are durable, so the last commit of a writer that becomes idle is followed by a mark.
-/// Without it, recovery could not tell a last commit that somebody cut off from one that never reached the disk.
+/// A record cannot say of its own bytes that they are durable, so the last commit of a writer that
+/// becomes idle is followed by a mark. Without it, recovery could not tell a last commit that
+/// somebody cut off from one that never reached the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The content, named by the generation that first named it.
-    pub root: u64,
+    /// The content's file ID.
+    pub file: u64,
     /// The bytes of that content.
     pub span: Span,
-    /// Where they lie in the output.
+    /// Where they begin in the output.
     pub offset: u64,
     /// The length of the output that was known to be durable when this was written.
     pub durable: u64,
-    /// xxh3 of the bytes; 0 with `durable` at or behind the record's end: not to be checked any more (joined records).
+    /// xxh3 of the bytes; 0 when it is not known (joined records). Of a mark: the tail checksum.
     pub data_hash: u64,
-    /// How many lines the run counts for.
+    /// How many lines the run counts for. Of a mark: how many bytes its tail checksum covers.
     pub lines: u64,
 }
 
 impl Record {
-    /// A mark that the output is durable up to `len`, its length.
+    /// A mark that the output is durable up to `len`, its length. `tail`: the hash of the bytes
+    /// that [`tail`] names.
     #[must_use]
-    pub const fn mark(len: u64) -> Self {
-        Self { root: 0, span: 0..0, offset: len, durable: len, data_hash: 0, lines: 0 }
+    pub const fn mark(len: u64, tail: Span, hash: u64) -> Self {
+        let lines = tail.end.saturating_sub(tail.start);
+        Self { file: 0, span: 0..0, offset: len, durable: len, data_hash: if lines > 0 { hash } else { 0 }, lines }
     }
 
     /// Whether this is a mark, and no run of bytes.
@@ -57,17 +77,26 @@ impl Record {
         self.offset + (self.span.end - self.span.start)
     }
 
-    /// Whether `next` goes on where this one ends, both in the source and in the output.
+    /// Whether `next` continues where this one ends, both in the source and in the output.
     #[must_use]
     pub fn precedes(&self, next: &Self) -> bool {
-        self.root == next.root && self.span.end == next.span.start && self.output_end() == next.offset
+        self.file == next.file && self.span.end == next.span.start && self.output_end() == next.offset
     }
 
-    /// The record's bytes. `index` is its place in the journal, counted from 0: a record that was copied elsewhere is not valid.
+    /// The part of the output whose hash this record knows, and the hash.
+    #[must_use]
+    pub fn evidence(&self) -> Option<(Span, u64)> {
+        let start = if self.is_mark() { self.offset.checked_sub(self.lines)? } else { self.offset };
+        let span = start..self.output_end();
+        (!span.is_empty() && self.data_hash != 0).then_some((span, self.data_hash))
+    }
+
+    /// The record's bytes. `index` is its place in the journal, counted from 0: a record that was
+    /// copied elsewhere is not valid.
     #[must_use]
     pub fn encode(&self, index: u64) -> [u8; RECORD_LEN] {
         let mut out = [0; RECORD_LEN];
-        let words = [self.root, self.span.start, self.span.end, self.offset, self.durable, self.data_hash, self.lines];
+        let words = [self.file, self.span.start, self.span.end, self.offset, self.durable, self.data_hash, self.lines];
         for (chunk, word) in out.chunks_exact_mut(8).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
@@ -83,35 +112,211 @@ impl Record {
         }
         let span = word(body, 1)?..word(body, 2)?;
         let record = Self {
-            root: word(body, 0)?,
+            file: word(body, 0)?,
             offset: word(body, 3)?,
             durable: word(body, 4)?,
             data_hash: word(body, 5)?,
             lines: word(body, 6)?,
             span,
         };
-        let sane = record.span.start < record.span.end
-            && record.offset.checked_add(record.span.end - record.span.start).is_some()
-            || record == Self::mark(record.offset);
-        sane.then_some(record)
+        let is_run = record.span.start < record.span.end
+            && record.offset.checked_add(record.span.end - record.span.start).is_some();
+        let is_mark = (record.file, record.span.clone(), record.durable) == (0, 0..0, record.offset)
+            && record.lines <= TAIL_LEN.min(record.offset);
+        (is_run || is_mark).then_some(record)
     }
 }
 
-/// The header's bytes. `base` is the length of the output before the first record: bytes that are not ours.
+/// The last bytes of an output of this length that a tail checksum covers. Bytes below `base` are
+/// not ours.
 #[must_use]
-pub fn encode_header(base: u64) -> [u8; HEADER_LEN] {
-    let mut out = [0; HEADER_LEN];
-    out[..8].copy_from_slice(&MAGIC);
-    out[8..16].copy_from_slice(&base.to_le_bytes());
-    let seal = seal(&out[..24], u64::MAX);
-    out[24..].copy_from_slice(&seal.to_le_bytes());
-    out
+pub fn tail(base: u64, len: u64) -> Span {
+    len.saturating_sub(TAIL_LEN).max(base).min(len)..len
 }
 
-fn decode_header(bytes: &[u8]) -> Option<u64> {
-    let header = bytes.get(..HEADER_LEN)?;
-    let right = header.starts_with(&MAGIC) && word(header, 3)? == seal(header.get(..24)?, u64::MAX);
+/// What an output is for: bytes of one source, of these partitions of it, delivered to one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The key of the source's stream.
+    pub stream: String,
+    /// The consumer group.
+    pub group: String,
+    /// Which partitions: `0-2,5 of 6`.
+    pub partitions: String,
+}
+
+impl Identity {
+    /// The identity of an output of `group` that takes these partitions, in order, of `stream`.
+    ///
+    /// ```
+    /// use delivery::journal::Identity;
+    /// use delivery::partition::Partition;
+    /// let some: Vec<_> = Partition::all(6).filter(|one| one.index() < 3 || one.index() == 5).collect();
+    /// assert_eq!(Identity::new("line_stream", "writers", &some).partitions, "0-2,5 of 6");
+    /// ```
+    #[must_use]
+    pub fn new(stream: &str, group: &str, partitions: &[Partition]) -> Self {
+        let mut ranges = RangeSet::new();
+        partitions.iter().map(|one| u64::from(one.index())).for_each(|index| ranges.insert(index..index + 1));
+        let ranges: Vec<String> = ranges
+            .iter()
+            .map(|range| match range.end - 1 {
+                last if last == range.start => last.to_string(),
+                last => format!("{}-{last}", range.start),
+            })
+            .collect();
+        let count = partitions.first().map_or(1, |one| one.count());
+        let partitions = format!("{} of {count}", ranges.join(","));
+        Self { stream: stream.to_owned(), group: group.to_owned(), partitions }
+    }
+}
+
+impl Identity {
+    /// Whether a writer of `other` may go on with an output of this: it is of the same stream and
+    /// group, and takes at least one of the partitions of this.
+    #[must_use]
+    pub fn admits(&self, other: &Self) -> bool {
+        let in_common = || {
+            let ((ours, count), (theirs, of)) = (self.parse()?, other.parse()?);
+            Some(count == of && theirs.iter().any(|range| !ours.missing(range.clone()).eq([range])))
+        };
+        (&self.stream, &self.group) == (&other.stream, &other.group)
+            && (self.partitions == other.partitions || in_common() == Some(true))
+    }
+
+    /// Which partitions, and of how many.
+    fn parse(&self) -> Option<(RangeSet, u64)> {
+        let (ranges, count) = self.partitions.split_once(" of ")?;
+        let mut set = RangeSet::new();
+        for range in ranges.split(',') {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            set.insert(first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?);
+        }
+        Some((set, count.parse().ok()?))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--stream {} --group {}", self.stream, self.group)?;
+        if self.partitions == "0 of 1" { Ok(()) } else { write!(f, " (partitions {})", self.partitions) }
+    }
+}
+
+/// Whose journal it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The output's ID: the same in the journals of all files that one output became by rotation.
+    pub id: u64,
+    /// The output's file name when the journal was written.
+    pub name: Vec<u8>,
+    /// What the output is for.
+    pub identity: Identity,
+}
+
+impl Owner {
+    fn names(&self) -> [&[u8]; 4] {
+        let Identity { stream, group, partitions } = &self.identity;
+        [&self.name, stream.as_bytes(), group.as_bytes(), partitions.as_bytes()]
+    }
+}
+
+/// The head of a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The length of the output before the first record: bytes that are not ours.
+    pub base: u64,
+    /// Whose it is. `None` in version 1.
+    pub owner: Option<Owner>,
+}
+
+impl Header {
+    /// How long the header of this owner is.
+    #[must_use]
+    pub fn len(owner: &Owner) -> usize {
+        let names = owner.names().map(<[u8]>::len).iter().sum::<usize>();
+        2 * ((NAMES_AT + names + 8).next_multiple_of(COPY_STEP) + COPY_STEP / 2)
+    }
+
+    /// The header's bytes: two copies, so that one can be damaged.
+    #[must_use]
+    pub fn encode(base: u64, owner: &Owner) -> Vec<u8> {
+        let (names, len) = (owner.names(), Self::len(owner) / 2);
+        let mut copy = Vec::with_capacity(2 * len);
+        copy.extend_from_slice(&MAGIC);
+        copy.extend_from_slice(&(len as u64).to_le_bytes());
+        copy.extend_from_slice(&base.to_le_bytes());
+        copy.extend_from_slice(&owner.id.to_le_bytes());
+        names.iter().for_each(|name| copy.extend_from_slice(&(name.len() as u32).to_le_bytes()));
+        names.iter().for_each(|name| copy.extend_from_slice(name));
+        copy.resize(len - 8, 0);
+        let seal = seal(&copy, u64::MAX);
+        copy.extend_from_slice(&seal.to_le_bytes());
+        copy.extend_from_within(..);
+        copy
+    }
+
+    /// Reads the header at the beginning of a journal. With it: how long it is, and whether it had
+    /// to be restored.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<(Self, usize, bool)> {
+        if let Some(base) = decode_1(bytes) {
+            return Some((Self { base, owner: None }, HEADER_LEN_1, false));
+        }
+        if let Some((header, len)) = Self::decode_copy(bytes) {
+            return Some((header, 2 * len, bytes.get(..len) != bytes.get(len..2 * len)));
+        }
+        // The first copy is damaged, so the second one says how long both are.
+        let most = bytes.len().min(MAX_HEADER_LEN / 2);
+        let second = (COPY_STEP / 2..most).step_by(COPY_STEP).find_map(|at| {
+            let (header, len) = Self::decode_copy(bytes.get(at..)?)?;
+            (len == at).then_some((header, 2 * len, true))
+        });
+        let of_1 = || {
+            let base = restore(bytes.get(..HEADER_LEN_1)?, decode_1)?;
+            Some((Self { base, owner: None }, HEADER_LEN_1, true))
+        };
+        second.or_else(of_1)
+    }
+
+    fn decode_copy(bytes: &[u8]) -> Option<(Self, usize)> {
+        let len = usize::try_from(word(bytes, 1)?).ok().filter(|len| (NAMES_AT..=MAX_HEADER_LEN / 2).contains(len))?;
+        let (body, sealed) = bytes.get(..len)?.split_at_checked(len - 8)?;
+        if !body.starts_with(&MAGIC) || word(sealed, 0)? != seal(body, u64::MAX) {
+            return None;
+        }
+        let mut at = NAMES_AT;
+        let mut name = |nth: usize| {
+            let len = body.get(32 + 4 * nth..36 + 4 * nth)?;
+            let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
+            let name = body.get(at..at.checked_add(len)?)?;
+            at += len;
+            Some(name.to_vec())
+        };
+        let output = name(0)?;
+        let mut text = |nth| String::from_utf8(name(nth)?).ok();
+        let identity = Identity { stream: text(1)?, group: text(2)?, partitions: text(3)? };
+        let owner = Owner { id: word(body, 3)?, name: output, identity };
+        Some((Self { base: word(body, 2)?, owner: Some(owner) }, len))
+    }
+}
+
+fn decode_1(bytes: &[u8]) -> Option<u64> {
+    let header = bytes.get(..HEADER_LEN_1)?;
+    let right = header.starts_with(&MAGIC_1) && word(header, 3)? == seal(header.get(..24)?, u64::MAX);
     if right { word(header, 1) } else { None }
+}
+
+/// The value that `decode` finds after exactly one bit of `bytes` was changed. Each value carries a
+/// hash of 64 bits, so a wrong one passes with a probability of about 2⁻⁵⁵.
+fn restore<T>(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let mut bytes = bytes.to_vec();
+    (0..bytes.len() * 8).find_map(|bit| {
+        *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
+        let found = decode(&bytes);
+        *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
+        found
+    })
 }
 
 fn seal(bytes: &[u8], index: u64) -> u64 {
@@ -123,256 +328,421 @@ fn word(bytes: &[u8], index: usize) -> Option<u64> {
     chunk.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// Why a journal cannot be used at all. (A torn or garbage *tail* is no error: it is cut off.)
+/// A file that is not a journal, or whose beginning is damaged beyond repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum JournalError {
-    /// The file begins with something else.
-    #[error("its first bytes are not those of a commit journal")]
-    NotAJournal,
+#[error("its first bytes are not those of a commit journal")]
+pub struct NotAJournal;
+
+/// Records that cannot be read, though later ones prove that what they describe was durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// How many.
+    pub records: u64,
+    /// The part of the output that they describe.
+    pub output: Span,
 }
 
 /// What the journal's bytes say, before the output was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
-    /// The length of the output before the first record.
-    pub base: u64,
-    /// The records whose hashes and offsets are right, in order.
+    /// Its header.
+    pub header: Header,
+    /// How long the header is.
+    pub header_len: u64,
+    /// The records, in order, restored ones included.
     pub records: Vec<Record>,
     /// Bytes behind the last of them: torn or garbage.
     pub torn: u64,
+    /// How many records, or copies of the header, were damaged and could be restored.
+    pub restored: u64,
+    /// What is damaged in the middle and cannot be restored. The records end before it.
+    pub damage: Option<Damage>,
 }
 
+/// At most so many damaged records of a journal are restored bit by bit; a torn tail can be long.
+const MOST_RESTORED: usize = 4096;
+
 impl Parsed {
-    /// Reads a journal. `None`: the header was never completed, so nothing was ever committed, and the journal is to be begun
-    /// again.
+    /// Reads a journal. `None`: the header was never completed, so nothing was ever committed, and
+    /// the journal is to be begun again.
     ///
     /// # Errors
-    /// When a full header is there and it is not a journal's.
-    pub fn read(bytes: &[u8]) -> Result<Option<Self>, JournalError> {
-        if bytes.len() < HEADER_LEN {
-            // A header torn by a crash begins like one (or is zeros, on some file systems); anything else is somebody's file.
-            let known = bytes.len().min(MAGIC.len());
-            let torn = bytes[..known] == MAGIC[..known] || bytes.iter().all(|&b| b == 0);
-            return if torn { Ok(None) } else { Err(JournalError::NotAJournal) };
-        }
-        let Some(base) = decode_header(bytes) else {
-            return if bytes.iter().all(|&b| b == 0) { Ok(None) } else { Err(JournalError::NotAJournal) };
-        };
-        let body = &bytes[HEADER_LEN..];
-        let mut records: Vec<Record> = Vec::with_capacity(body.len() / RECORD_LEN);
-        let mut end = base;
-        for chunk in body.chunks_exact(RECORD_LEN) {
-            match Record::decode(chunk, records.len() as u64) {
-                Some(record) if record.offset == end => {
-                    end = record.output_end();
-                    records.push(record);
-                }
-                _ => break,
+    /// When there are more bytes than a torn header has, and they are not a journal's.
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>, NotAJournal> {
+        if bytes.len() <= HEADER_LEN_1 && decode_1(bytes).is_none() {
+            // A header of version 1 torn by a crash begins like one (or is zeros, on some file
+            // systems). One of version 2 appears as a whole or not at all.
+            let known = bytes.len().min(MAGIC_1.len());
+            if bytes[..known] == MAGIC_1[..known] && bytes.len() < HEADER_LEN_1 || bytes.iter().all(|&b| b == 0) {
+                return Ok(None);
             }
         }
-        let torn = (body.len() - records.len() * RECORD_LEN) as u64;
-        Ok(Some(Self { base, records, torn }))
+        let (header, header_len, is_restored) = Header::read(bytes).ok_or(NotAJournal)?;
+        let body = bytes.get(header_len..).unwrap_or_default();
+        let mut restorable = MOST_RESTORED;
+        let slots: Vec<Slot> = body
+            .chunks_exact(RECORD_LEN)
+            .zip(0..)
+            .map(|(chunk, index)| match Record::decode(chunk, index) {
+                Some(record) => Slot::Intact(record),
+                None if restorable > 0 && chunk.iter().any(|&b| b != 0) => {
+                    restorable -= 1;
+                    restore(chunk, |chunk| Record::decode(chunk, index)).map_or(Slot::Damaged, Slot::Restored)
+                }
+                None => Slot::Damaged,
+            })
+            .collect();
+        let base = header.base;
+        let mut parsed = Self {
+            header,
+            header_len: header_len as u64,
+            records: Vec::with_capacity(slots.len()),
+            torn: 0,
+            restored: u64::from(is_restored),
+            damage: None,
+        };
+        let used = parsed.take(base, slots);
+        parsed.torn = (body.len() - used * RECORD_LEN) as u64;
+        Ok(Some(parsed))
+    }
+
+    /// Takes the records that are certain. How many places they had in the journal.
+    fn take(&mut self, base: u64, slots: Vec<Slot>) -> usize {
+        let durable = slots.iter().filter_map(Slot::record).map(|record| record.durable).max().unwrap_or(0);
+        let is_damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
+        let held = if is_damaged { ranges(slots.iter().filter_map(Slot::record)) } else { BTreeMap::new() };
+        let (mut end, mut used, mut damaged) = (base, 0, 0);
+        for (slot, place) in slots.into_iter().zip(1..) {
+            let is_restored = matches!(slot, Slot::Restored(_));
+            let Some(record) = slot.into_record().filter(|record| record.offset >= end) else {
+                damaged += 1;
+                continue;
+            };
+            if record.offset > end {
+                match self.between(&record, end, &held).filter(|_| damaged > 0 && record.offset <= durable) {
+                    Some(missing) => self.records.push(missing),
+                    None => break,
+                }
+            }
+            // A damaged place without bytes of the output was a mark.
+            self.restored += damaged + u64::from(is_restored);
+            (end, used, damaged) = (record.output_end(), place, 0);
+            self.records.push(record);
+        }
+        // Not torn: what was durable behind the last certain record had records, too.
+        if durable > end {
+            self.damage = Some(Damage { records: damaged.max(1), output: end..durable });
+        }
+        used
+    }
+
+    /// The record that must have been between the last one and `next`, when only one is possible:
+    /// both are of the same content, as far from each other in the source as in the output, and no
+    /// other record has those bytes.
+    fn between(&self, next: &Record, end: u64, held: &BTreeMap<u64, RangeSet>) -> Option<Record> {
+        let previous = self.records.iter().rev().find(|record| !record.is_mark())?;
+        let span = previous.span.end..next.span.start;
+        let fits = previous.file == next.file
+            && !next.is_mark()
+            && next.span.start.checked_sub(previous.span.end) == next.offset.checked_sub(end);
+        let is_free = || held.get(&next.file).is_some_and(|held| held.missing(span.clone()).eq([span.clone()]));
+        (fits && is_free()).then(|| Record {
+            file: next.file,
+            span: span.clone(),
+            offset: end,
+            durable: 0,
+            data_hash: 0,
+            lines: 0,
+        })
     }
 
     /// The length of the output that some record knew to be durable.
     #[must_use]
     pub fn durable(&self) -> u64 {
-        self.records.iter().map(|r| r.durable).max().unwrap_or(0).max(self.base)
+        self.records.iter().map(|r| r.durable).max().unwrap_or(0).max(self.header.base)
     }
 
     /// The output's length according to the last record.
     #[must_use]
     pub fn output_len(&self) -> u64 {
-        self.records.last().map_or(self.base, Record::output_end)
-    }
-
-    /// Drops the records whose bytes are not in the output.
-    ///
-    /// `output_len` is the file's real length. `hash_of` gives the xxh3 of a range of the output; it is asked only for records
-    /// behind the durable length. An error of `hash_of` is handed through.
-    ///
-    /// # Errors
-    /// Those of `hash_of`.
-    pub fn recover<E>(
-        mut self,
-        output_len: u64,
-        mut hash_of: impl FnMut(Span) -> Result<u64, E>,
-    ) -> Result<Recovered, E> {
-        let durable = self.durable();
-        let mut keep = 0;
-        for record in &self.records {
-            let end = record.output_end();
-            if end > output_len || end > durable && hash_of(record.offset..end)? != record.data_hash {
-                break;
-            }
-            keep += 1;
-        }
-        let mut lost = Vec::new();
-        let dropped = self.records.split_off(keep);
-        let changed = !dropped.is_empty();
-        // What was durable once and is not there now was taken away by somebody; the rest is the usual torn tail.
-        for mut record in dropped.into_iter().filter(|r| !r.is_mark() && r.output_end() <= durable) {
-            // Of a run that was cut in the middle, the first bytes are still there.
-            let kept = output_len.saturating_sub(record.offset).min(record.span.end - record.span.start);
-            let cut = record.span.start + kept;
-            lost.push((record.root, cut..record.span.end));
-            if kept > 0 {
-                record.span.end = cut;
-                self.records.push(record);
-            }
-        }
-        Ok(Recovered { base: self.base, records: self.records, lost, changed })
+        self.records.last().map_or(self.header.base, Record::output_end)
     }
 }
 
-/// What the output holds for certain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovered {
-    /// The length of the output before the first record.
-    pub base: u64,
-    /// The valid records.
-    pub records: Vec<Record>,
-    /// Ranges (content, bytes) that were durable and are no longer in the output: somebody cut it.
-    pub lost: Vec<(u64, Span)>,
-    /// Whether the records are not those of the journal any more, so that it must be written anew.
-    pub changed: bool,
+/// One place for a record in a journal.
+enum Slot {
+    Intact(Record),
+    Restored(Record),
+    Damaged,
 }
 
-impl Recovered {
-    /// The length to cut the output back to.
-    #[must_use]
-    pub fn output_len(&self) -> u64 {
-        self.records.last().map_or(self.base, Record::output_end)
-    }
-
-    /// The ranges held, by content.
-    #[must_use]
-    pub fn held(&self) -> BTreeMap<u64, RangeSet> {
-        let mut held: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        for record in self.records.iter().filter(|r| !r.is_mark()) {
-            held.entry(record.root).or_default().insert(record.span.clone());
+impl Slot {
+    const fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Intact(record) | Self::Restored(record) => Some(record),
+            Self::Damaged => None,
         }
-        held
+    }
+
+    fn into_record(self) -> Option<Record> {
+        match self {
+            Self::Intact(record) | Self::Restored(record) => Some(record),
+            Self::Damaged => None,
+        }
     }
 }
 
-/// Joins records that are adjacent in the source and in the output. All of them must be durable: joined records carry
-/// no hash.
+/// The ranges of these records, by content.
+pub fn ranges<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeMap<u64, RangeSet> {
+    let mut held: BTreeMap<u64, RangeSet> = BTreeMap::new();
+    for record in records.into_iter().filter(|record| !record.is_mark()) {
+        held.entry(record.file).or_default().insert(record.span.clone());
+    }
+    held
+}
+
+/// Adds a record to joined ones: it extends the last one when it continues it in the source and in
+/// the output.
+pub fn join(joined: &mut Vec<Record>, record: &Record) {
+    if record.is_mark() {
+        return;
+    }
+    match joined.last_mut() {
+        Some(last) if last.precedes(record) => {
+            last.span.end = record.span.end;
+            last.lines = last.lines.saturating_add(record.lines);
+        }
+        // The hash of a part says nothing of the whole.
+        _ => joined.push(Record { durable: 0, data_hash: 0, ..record.clone() }),
+    }
+}
+
+/// A journal with these joined records and a mark, which all are durable in the output.
 #[must_use]
-pub fn join(records: &[Record]) -> Vec<Record> {
-    let mut joined: Vec<Record> = Vec::new();
-    let durable = records.last().map_or(0, Record::output_end);
-    for record in records.iter().filter(|r| !r.is_mark()) {
-        match joined.last_mut() {
-            Some(last) if last.precedes(record) => {
-                last.span.end = record.span.end;
-                last.lines += record.lines;
-            }
-            _ => joined.push(Record { durable, data_hash: 0, ..record.clone() }),
-        }
+pub fn encode(base: u64, owner: &Owner, joined: &[Record], mark: &Record) -> Vec<u8> {
+    let mut bytes = Header::encode(base, owner);
+    bytes.reserve((joined.len() + 1) * RECORD_LEN);
+    // Each of them says how much is durable, so that a journal that somebody shortens is noticed.
+    let all = joined.iter().chain([mark]).map(|record| Record { durable: mark.durable, ..record.clone() });
+    for (index, record) in (0..).zip(all) {
+        bytes.extend_from_slice(&record.encode(index));
     }
-    joined
+    bytes
+}
+
+/// A header of version 1.
+#[cfg(test)]
+pub(crate) fn header_1(base: u64) -> Vec<u8> {
+    let mut out = [&MAGIC_1[..], &base.to_le_bytes(), &[0; 8]].concat();
+    let seal = seal(&out, u64::MAX);
+    out.extend_from_slice(&seal.to_le_bytes());
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::{Recovered, Refusal};
     use proptest::prelude::*;
     use std::convert::Infallible;
+
+    fn owner() -> Owner {
+        let identity = Identity::new("line_stream", "writers", &[Partition::WHOLE]);
+        Owner { id: 77, name: b"out".to_vec(), identity }
+    }
 
     /// A journal and its output, as a writer leaves them: `durable` trails by one commit.
     fn written(base: u64, sizes: &[u64]) -> (Vec<u8>, Vec<u8>) {
         let mut output: Vec<u8> = (0..base).map(|i| i as u8).collect();
-        let mut journal = encode_header(base).to_vec();
+        let mut journal = Header::encode(base, &owner());
         let mut at = 0;
         for (index, &size) in sizes.iter().enumerate() {
             let data: Vec<u8> = (0..size).map(|i| (i * 7 + index as u64) as u8).collect();
             let offset = output.len() as u64;
             output.extend_from_slice(&data);
-            let record = Record {
-                root: 5,
-                span: at..at + size,
-                offset,
-                durable: offset,
-                data_hash: crate::hash(&data),
-                lines: 1,
-            };
+            let span = at..at + size;
+            let record = Record { file: 5, span, offset, durable: offset, data_hash: crate::hash(&data), lines: 1 };
             journal.extend_from_slice(&record.encode(index as u64));
             at += size;
         }
         (journal, output)
     }
 
-    fn recover(journal: &[u8], output: &[u8]) -> Recovered {
-        let parsed = Parsed::read(journal).unwrap().unwrap();
-        let hash_of = |span: Span| Ok::<_, Infallible>(crate::hash(&output[span.start as usize..span.end as usize]));
+    fn try_recover(journal: &[u8], output: &[u8]) -> Result<Recovered, Refusal> {
+        let parsed = Parsed::read(journal)?.unwrap();
+        let hash_of =
+            |span: Span| Ok::<_, Infallible>(output.get(span.start as usize..span.end as usize).map(crate::hash));
         parsed.recover(output.len() as u64, hash_of).unwrap()
+    }
+
+    fn recover(journal: &[u8], output: &[u8]) -> Recovered {
+        try_recover(journal, output).unwrap()
+    }
+
+    fn held(recovered: &Recovered) -> Vec<Span> {
+        ranges(&recovered.records).get(&5).map(|held| held.iter().collect()).unwrap_or_default()
+    }
+
+    /// The place of a record in the bytes of a journal with the header of [`owner`].
+    fn place(index: usize) -> std::ops::Range<usize> {
+        let at = Header::len(&owner()) + index * RECORD_LEN;
+        at..at + RECORD_LEN
     }
 
     #[test]
     fn a_whole_journal_is_read_back() {
         let (journal, output) = written(3, &[4, 5, 6]);
         let recovered = recover(&journal, &output);
-        assert_eq!(recovered.output_len(), output.len() as u64);
-        assert_eq!(recovered.held()[&5].iter().next(), Some(0..15));
+        assert_eq!((recovered.base, recovered.cut.clone(), held(&recovered)), (3, 18..18, vec![0..15]));
         assert!(recovered.lost.is_empty());
+        assert_eq!(Header::read(&journal).unwrap().0.owner, Some(owner()));
     }
 
     #[test]
     fn another_file_is_refused_and_a_torn_header_is_not() {
-        assert_eq!(Parsed::read(b"my notes"), Err(JournalError::NotAJournal));
-        assert_eq!(Parsed::read(&[b'x'; 100]), Err(JournalError::NotAJournal));
+        assert_eq!(Parsed::read(b"my notes"), Err(NotAJournal));
+        assert_eq!(Parsed::read(&[b'x'; 100]), Err(NotAJournal));
+        assert_eq!(Parsed::read(&[0; 64]), Err(NotAJournal), "a header is never that long without a record");
         assert_eq!(Parsed::read(b""), Ok(None));
-        assert_eq!(Parsed::read(&encode_header(9)[..20]), Ok(None));
-        assert_eq!(Parsed::read(&[0; 64]), Ok(None));
+        assert_eq!(Parsed::read(&header_1(9)[..20]), Ok(None));
+        assert_eq!(Parsed::read(&[0; 32]), Ok(None));
+    }
+
+    #[test]
+    fn a_journal_of_version_1_is_read() {
+        let (journal, output) = written(3, &[4, 5, 6]);
+        let journal = [&header_1(3), &journal[place(0).start..]].concat();
+        let recovered = recover(&journal, &output);
+        assert_eq!((recovered.cut.clone(), held(&recovered)), (18..18, vec![0..15]));
+        for bit in 0..journal.len() * 8 {
+            let mut flipped = journal.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(held(&recover(&flipped, &output)), [0..15], "bit {bit}");
+        }
     }
 
     #[test]
     fn a_record_at_another_place_is_not_valid() {
-        let (journal, _) = written(0, &[4, 4]);
-        let mut swapped = journal[..HEADER_LEN].to_vec();
-        swapped.extend_from_slice(&journal[HEADER_LEN + RECORD_LEN..]);
-        assert!(Parsed::read(&swapped).unwrap().unwrap().records.is_empty());
+        let (journal, output) = written(0, &[4, 4]);
+        let swapped = [&journal[..place(0).start], &journal[place(1)], &journal[place(0)]].concat();
+        assert_eq!(held(&recover(&swapped, &output)), []);
     }
 
     #[test]
     fn durable_bytes_that_are_gone_are_named() {
         let (journal, output) = written(0, &[10, 10, 10]);
         let recovered = recover(&journal, &output[..5]);
-        assert_eq!(recovered.output_len(), 5);
-        assert_eq!(recovered.lost, [(5, 5..10), (5, 10..20)], "the last record was never known to be durable");
-        assert!(recovered.changed);
+        assert_eq!((recovered.cut.clone(), held(&recovered)), (5..5, vec![0..5]));
+        let lost: Vec<_> = recovered.lost[&5].iter().collect();
+        assert_eq!(lost, [5..20], "one range; the last record was never known to be durable");
     }
 
     #[test]
     fn behind_a_mark_the_last_record_is_known_to_be_durable_too() {
         let (mut journal, output) = written(3, &[10, 10]);
-        journal.extend_from_slice(&Record::mark(23).encode(2));
+        journal.extend_from_slice(&Record::mark(23, 3..23, crate::hash(&output[3..])).encode(2));
         let recovered = recover(&journal, &output);
-        assert_eq!((recovered.changed, recovered.output_len()), (false, 23));
-        assert_eq!(recovered.held().into_keys().collect::<Vec<_>>(), [5]);
-        assert_eq!(join(&recovered.records).len(), 1);
+        assert_eq!((recovered.cut.clone(), held(&recovered)), (23..23, vec![0..20]));
         let cut = recover(&journal, &output[..20]);
-        assert_eq!(cut.lost, [(5, 17..20)]);
-        assert_eq!((cut.changed, cut.output_len()), (true, 20));
+        assert_eq!((cut.cut.clone(), cut.lost[&5].iter().collect::<Vec<_>>()), (20..20, vec![17..20]));
         // A commit after the mark is torn: what is before it stays.
-        let torn = Record { root: 5, span: 20..30, offset: 23, durable: 23, data_hash: 1, lines: 1 };
+        let torn = Record { file: 5, span: 20..30, offset: 23, durable: 23, data_hash: 1, lines: 1 };
         journal.extend_from_slice(&torn.encode(3));
         let recovered = recover(&journal, &[output, vec![0; 10]].concat());
-        assert_eq!((recovered.output_len(), recovered.lost.len()), (23, 0));
+        assert_eq!((recovered.cut.clone(), recovered.lost.len()), (23..33, 0));
     }
 
     #[test]
     fn joining_keeps_the_ranges() {
         let (journal, output) = written(0, &[10, 10, 10]);
-        let recovered = recover(&journal, &output);
-        let joined = join(&recovered.records);
+        let mut joined = Vec::new();
+        recover(&journal, &output).records.iter().for_each(|record| join(&mut joined, record));
         assert_eq!(joined.len(), 1);
         assert_eq!((joined[0].span.clone(), joined[0].lines), (0..30, 3));
+        let whole = encode(0, &owner(), &joined, &Record::mark(30, 0..30, crate::hash(&output)));
+        assert_eq!(held(&recover(&whole, &output)), [0..30]);
+        let without_mark = recover(&whole[..whole.len() - RECORD_LEN], &output);
+        assert_eq!(held(&without_mark), [0..30]);
+        joined.push(Record { file: 6, span: 0..5, offset: 30, durable: 0, data_hash: 0, lines: 1 });
+        let whole = encode(0, &owner(), &joined, &Record::mark(35, 0..0, 0));
+        let shortened = try_recover(&whole[..place(1).start], &[&output[..], b"12345"].concat());
+        assert_eq!(shortened, Err(Refusal::Damaged(Damage { records: 1, output: 30..35 })));
+    }
+
+    #[test]
+    fn a_damaged_record_is_inferred_from_its_neighbours() {
+        let (journal, output) = written(3, &[10, 10, 10, 10, 10]);
+        let damaged = |records: &[usize]| {
+            let mut journal = journal.clone();
+            records.iter().for_each(|&index| journal[place(index)].fill(0x5a));
+            try_recover(&journal, &output)
+        };
+        for some in [&[1][..], &[2], &[1, 2], &[1, 3]] {
+            let recovered = damaged(some).unwrap();
+            assert_eq!((held(&recovered), recovered.cut), (vec![0..50], 53..53), "{some:?}");
+        }
+        // Of what content the first bytes are, nobody knows.
+        assert_eq!(damaged(&[0]), Err(Refusal::Damaged(Damage { records: 1, output: 3..43 })));
+        // The last one may be torn: of it, everything is kept.
+        let torn = damaged(&[4]).unwrap();
+        assert_eq!((held(&torn), torn.cut, torn.keep), (vec![0..40], 43..53, true));
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_inferred_when_its_bytes_are_elsewhere() {
+        // 10..20 of the content follows later; between 0..10 and 20..30 there is something else.
+        let runs = [(0..10, 5), (0..10, 6), (20..30, 5), (10..20, 5)];
+        let mut journal = Header::encode(0, &owner());
+        for (index, (span, file)) in (0..).zip(runs) {
+            let offset = 10 * index;
+            let record = Record { file, span, offset, durable: offset, data_hash: 1, lines: 1 };
+            journal.extend_from_slice(&record.encode(index));
+        }
+        journal.extend_from_slice(&Record::mark(40, 0..0, 0).encode(4));
+        assert_eq!(held(&recover(&journal, &[0; 40])), [0..30]);
+        journal[place(1)].fill(0x5a);
+        let refused = try_recover(&journal, &[0; 40]);
+        assert_eq!(refused, Err(Refusal::Damaged(Damage { records: 1, output: 10..40 })));
+    }
+
+    #[test]
+    fn an_output_may_get_other_partitions_when_it_keeps_one() {
+        let of = |stream: &str, count, some: &[u32]| {
+            let partitions: Vec<_> = some.iter().filter_map(|&index| Partition::new(index, count)).collect();
+            Identity::new(stream, "writers", &partitions)
+        };
+        let output = of("s", 6, &[0, 1, 2, 5]);
+        for (other, admitted) in [
+            (of("s", 6, &[0, 1, 2, 5]), true),
+            (of("s", 6, &[5]), true),
+            (of("s", 6, &[1, 3, 4]), true),
+            (of("s", 6, &[3, 4]), false),
+            (of("s", 7, &[0, 1, 2, 5]), false),
+            (of("other", 6, &[0, 1, 2, 5]), false),
+            (Identity { group: "others".to_owned(), ..output.clone() }, false),
+        ] {
+            assert_eq!(output.admits(&other), admitted, "{other}");
+        }
+    }
+
+    #[test]
+    fn two_damaged_copies_of_the_header_are_refused() {
+        let (mut journal, _) = written(0, &[4]);
+        let half = Header::len(&owner()) / 2;
+        assert_eq!(
+            Header::len(&owner()) % RECORD_LEN,
+            HEADER_LEN_1,
+            "records are where readers of version 1 look for them"
+        );
+        journal[50] ^= 3;
+        assert!(Parsed::read(&journal).unwrap().unwrap().restored > 0);
+        journal[half + 50] ^= 3;
+        assert_eq!(Parsed::read(&journal), Err(NotAJournal));
     }
 
     proptest! {
-        /// Power loss: the journal and the output each keep any prefix that includes what was durable, garbage behind it.
+        /// Power loss: the journal and the output each keep any prefix that includes what was
+        /// durable, garbage behind it.
         #[test]
         fn what_survives_a_crash_is_a_prefix_of_the_commits(
             base in 0u64..5,
@@ -395,10 +765,51 @@ mod tests {
             torn_output.extend_from_slice(&garbage);
             torn_journal.extend_from_slice(&garbage);
             let recovered = recover(&torn_journal, &torn_output);
-            let len = recovered.output_len() as usize;
+            let len = recovered.cut.start as usize;
             prop_assert_eq!(&torn_output[..len], &output[..len], "only committed bytes stay");
             prop_assert!(recovered.records.len() + 1 >= sizes.len(), "at most the commit in flight is dropped");
             prop_assert!(recovered.lost.is_empty());
+        }
+
+        /// Bits are flipped anywhere in the journal: what it says to be held is true, and nothing
+        /// is cut off without being kept.
+        #[test]
+        fn flipped_bits_never_cut_what_was_committed(
+            base in 0u64..5,
+            sizes in prop::collection::vec(1u64..20, 1..12),
+            is_marked in any::<bool>(),
+            flips in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+        ) {
+            let (mut journal, output) = written(base, &sizes);
+            if is_marked {
+                let len = output.len() as u64;
+                let tail = tail(base, len);
+                let mark = Record::mark(len, tail.clone(), crate::hash(&output[tail.start as usize..]));
+                journal.extend_from_slice(&mark.encode(sizes.len() as u64));
+            }
+            let whole: u64 = sizes.iter().sum();
+            let bits: Vec<usize> = flips.iter().map(|flip| flip.index(journal.len() * 8)).collect();
+            for bit in &bits {
+                journal[bit / 8] ^= 1 << (bit % 8);
+            }
+            match try_recover(&journal, &output) {
+                Ok(recovered) => {
+                    prop_assert!(recovered.lost.is_empty());
+                    prop_assert!(recovered.cut.is_empty() || recovered.keep);
+                    // Source and output run together in these journals.
+                    let held = held(&recovered);
+                    prop_assert!(held.len() <= 1 && held.iter().all(|held| held.start == 0 && held.end <= whole));
+                    for record in recovered.records.iter().filter(|record| !record.is_mark()) {
+                        prop_assert_eq!(record.offset, base + record.span.start);
+                    }
+                    prop_assert_eq!(recovered.cut.start, base + held.first().map_or(0, |held| held.end));
+                    // With two flipped bits each, the last record and its mark say nothing any
+                    // more.
+                    let is_known = is_marked && bits.len() < 4;
+                    prop_assert!(!is_known || recovered.cut.is_empty(), "it was known to be durable");
+                }
+                Err(refusal) => prop_assert!(bits.len() > 1, "one bit can always be restored: {refusal:?}"),
+            }
         }
     }
 }

@@ -13,19 +13,26 @@
 //! | [`partition`] | which lines go to which of several streams |
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
-//! | [`journal`] | the writer's commit journal: its format and its recovery |
 //! | [`manifest`] | the contents of a source and their generations; the source record |
 //! | [`source_file`], [`read_buffer`], [`line_reader`] | an open input file, its bytes at hand, the pieces that one partition sends |
 //! | [`producer`] | the producing side: locating, beginning, streaming, waiting, rotating, resuming |
+//! | [`journal`] | the writer's commit journal: its format |
+//! | [`output`] | what a journal and an output mean at startup, and how a commit proceeds |
+//! | [`consumer`] | the consuming side: what to read, what is a duplicate, a gap or foreign, what may be trimmed |
 //!
 //! Both services and the tests use these rules, so that neither side can have a rule of its own.
 
+// In tests a list of one range is just that.
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
+
+pub mod consumer;
 pub mod entry;
 pub mod files;
 pub mod fingerprint;
 pub mod journal;
 pub mod line_reader;
 pub mod manifest;
+pub mod output;
 pub mod partition;
 pub mod producer;
 pub mod ranges;
@@ -41,9 +48,26 @@ pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
-/// The former name of [`manifest`].
-pub mod source {
-    pub use crate::manifest::*;
-    /// The former name of [`Manifest`].
-    pub type Lineage = Manifest;
+/// [`hash`] of bytes that come in pieces.
+///
+/// ```
+/// let mut hasher = delivery::Hasher::default();
+/// hasher.update(b"in ");
+/// hasher.update(b"pieces");
+/// assert_eq!(hasher.finish(), delivery::hash(b"in pieces"));
+/// ```
+#[derive(Default)]
+pub struct Hasher(xxhash_rust::xxh3::Xxh3);
+
+impl Hasher {
+    /// Adds the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all pieces.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
 }

@@ -47,8 +47,12 @@ pub fn prints_field(root: u64) -> String {
 pub const GUARD_FIELD: &str = "guard";
 /// The source record's field that holds a confirmed position.
 pub const CONFIRMED_FIELD: &str = "confirmed";
-/// The source record's field that holds the size of the largest payload so far, as a power of two.
+/// The source record's field that holds the size of the largest payload so far, as a power of two of at least [`SHORT`] bytes.
 pub const LONGEST_FIELD: &str = "longest";
+/// The source record's field that holds the ID of the last entry with a payload above [`SHORT`].
+pub const LONG_FIELD: &str = "long";
+/// A payload of at most this size is short: 64 KiB. A thousand of them fit into memory.
+pub const SHORT: u64 = 64 << 10;
 /// The field of the record beside the base stream's key that holds how many partitions the source has; without it there is one.
 pub const PARTITIONS_FIELD: &str = "partitions";
 

@@ -104,7 +104,7 @@ impl RangeSet {
     }
 
     /// The ranges, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Span> + '_ {
         self.ranges.iter().map(|(&s, &e)| s..e)
     }
 }

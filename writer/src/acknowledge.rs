@@ -1,12 +1,10 @@
 //! Stage 3: XACK, and the housekeeping of the group: trimming, measuring, leaving.
 
-use crate::backlog;
-use crate::batch::Batch;
 use crate::failpoint;
-use crate::group::{Group, Others};
+use crate::group::{Group, Seen, state};
 use crate::run::{Ended, Lane};
 use crate::totals::Totals;
-use crate::trim::needed_from;
+use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, trim_below};
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
@@ -45,7 +43,8 @@ pub(crate) struct Acknowledge<'a> {
     totals: &'a Totals,
     /// Which of the partitions in `totals` it is.
     lane: usize,
-    others: Rc<Others>,
+    seen: Rc<Seen>,
+    trim_watch: TrimWatch,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
     trimmed_at: Instant,
@@ -54,8 +53,8 @@ pub(crate) struct Acknowledge<'a> {
 }
 
 impl<'a> Acknowledge<'a> {
-    /// The stage for this partition, the first of which tells about its server. `others` is told whether others get entries too.
-    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, others: Rc<Others>) -> Self {
+    /// The stage for this partition, the first of which tells about its server. What is seen of the group goes to `seen`.
+    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, seen: Rc<Seen>) -> Self {
         let health = &lane.stream.health;
         Self {
             group: &lane.group,
@@ -67,7 +66,8 @@ impl<'a> Acknowledge<'a> {
             shutdown,
             totals,
             lane: lane.nth,
-            others,
+            seen,
+            trim_watch: TrimWatch::default(),
             trim_at: None,
             trimmed_at: Instant::now(),
             is_last: false,
@@ -172,24 +172,36 @@ impl<'a> Acknowledge<'a> {
     }
 
     /// Measures the group's backlog, and looks who else is in it.
-    async fn measure_on(&self, connection: &mut Connection) -> Result<(), Error> {
+    async fn measure_on(&mut self, connection: &mut Connection) -> Result<(), Error> {
         let group = self.group;
+        let asked_at = std::time::Instant::now();
         let mut questions = Pipeline::new();
         let groups = questions.add(group.ask_groups());
         let length = questions.add(XLen::new(&group.stream));
         let consumers = questions.add(group.ask_consumers());
+        let notes = questions.add(group.ask_notes());
+        if self.seen.has_name.get() {
+            questions.add(group.show_life());
+        }
         let mut replies = connection.run(&questions).await?;
         let (groups, length) = (replies.take(groups)?, replies.take(length)?);
-        let consumers = replies.take(consumers)?;
-        self.others.look(group, &consumers);
+        let (consumers, notes) = (replies.take(consumers)?, replies.take(notes)?);
         self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
         self.totals.update(self.lane, |one| one.length = length);
+        let states: Vec<_> = groups.iter().map(state).collect();
+        if let Some(held_up) = self.trim_watch.look(&group.name, &states, length, asked_at) {
+            log::warn!("{}", held_up_by(&group.stream, &held_up));
+        }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
-            let last = match ours.lag {
-                Some(_) => None,
-                None => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
+            let view = group.view(asked_at, ours, &consumers, &notes);
+            let last = match (ours.lag, view.notes.end) {
+                (Some(_), _) => None,
+                (None, Some(end)) => Some(end),
+                // Its answer holds two entries, however long they are.
+                (None, None) => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
             };
-            let lag = backlog::lag(ours, length, last);
+            self.seen.view.replace(Some(view));
+            let lag = state(ours).lag(length, last);
             self.totals.update(self.lane, |one| (one.lag, one.pending) = (lag, ours.pending));
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
             let oldest = oldest.first().map_or(Duration::ZERO, |entry| entry.idle);
@@ -199,7 +211,7 @@ impl<'a> Acknowledge<'a> {
     }
 
     /// Trims a last time, and leaves the group when this consumer has nothing pending.
-    async fn leave(&self, connection: &mut Connection) -> Result<(), Error> {
+    async fn leave(&mut self, connection: &mut Connection) -> Result<(), Error> {
         let group = self.group;
         match trim_acknowledged(connection, group).await {
             Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => return Ok(()),
@@ -273,14 +285,23 @@ async fn trim_acknowledged(connection: &mut Connection, group: &Group) -> Result
     let mut questions = Pipeline::new();
     let slots: Vec<_> = groups.iter().map(|one| questions.add(XPending::new(&group.stream, &one.name))).collect();
     let mut replies = connection.run(&questions).await?;
-    let mut pending = Vec::with_capacity(groups.len());
-    for slot in slots {
-        pending.push(replies.take(slot)?);
+    let mut states = Vec::with_capacity(groups.len());
+    for (group, slot) in groups.iter().zip(slots) {
+        states.push(GroupState { first_pending: replies.take(slot)?.first, ..state(group) });
     }
-    if let Some(needed) = needed_from(groups.iter().zip(&pending)) {
+    if let Some(needed) = trim_below(&states) {
         connection.send(&XTrim::new(&group.stream, Trim::min_id(needed))).await?;
     }
     Ok(())
+}
+
+/// That another group keeps entries in the stream, for people.
+pub(crate) fn held_up_by(stream: &str, HeldUp { group, entries, since }: &HeldUp) -> String {
+    format!(
+        "group {group} of stream {stream} holds up trimming: {entries} entries wait for it, and it has made no progress for {} s; start its writer, \
+         or remove it with XGROUP DESTROY {stream} {group}",
+        since.as_secs()
+    )
 }
 
 #[cfg(test)]

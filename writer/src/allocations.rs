@@ -1,9 +1,9 @@
 //! What the writer allocates: nothing a line, and little a batch.
 
 use crate::args::Args;
-use crate::batch::Batch;
 use crate::{args, names, output, run};
 use clap::Parser as _;
+use delivery::consumer::Batch;
 use e2e::{Persistence, RedisServer};
 use resp::streams::XAdd;
 use resp::{Config, Connection, Pipeline, StreamId, cmd};
@@ -66,7 +66,10 @@ fn nothing_is_allocated_a_line() {
 fn a_commit_allocates_nothing_for_a_line() {
     const BATCH: u64 = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let mut output = output::Output::open(&folder.path().join("output.txt"), args::Fsync::Never).unwrap().output;
+    let mut output =
+        output::Output::open(&folder.path().join("output.txt"), &crate::sample::identity(), args::Fsync::Never)
+            .unwrap()
+            .output;
     let mut batch = Batch::default();
     for number in 0..BATCH {
         batch.data.extend_from_slice(LINE);

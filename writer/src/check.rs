@@ -1,28 +1,32 @@
 //! `writer check`: whether the configuration can work, without moving a line.
 
 use crate::args::{CheckArgs, WriterArgs};
-use crate::backlog;
-use crate::group::Group;
-use crate::journal_file::{lock, path_of};
-use delivery::journal::Parsed;
-use delivery::source::record_key;
-use resp::streams::{XInfoStream, XLen};
+use crate::group::{Group, state};
+use crate::journal_file::{Locked, folder_of, open_locked, path_of};
+use crate::output::{impossible, verdict};
+use crate::rotate::Beside;
+use crate::run::file_of;
+use delivery::consumer::group::holder;
+use delivery::consumer::{self, AT_WORK, GroupState, Record};
+use delivery::entry::Piece;
+use delivery::journal::Identity;
+use delivery::output::{JournalWas, Verdict};
+use delivery::ranges::RangeSet;
+use delivery::manifest::record_key;
+use resp::streams::{Entry, StreamInfo, XInfoConsumers, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, cmd};
 use service::checks::{self, Checks, Commands};
 use service::words;
-use std::fs::OpenOptions;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// A writer that is at work asks for entries more often than this.
-const AT_WORK: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     checks::run("writer", &args.service, async |checks, mut streams, mut base| {
-        let is_running = output(checks, &args.writer.output);
+        let partitions = args.service.taken().unwrap_or_default();
+        let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
+        let is_running = output(checks, &args.writer.output, &identity);
         let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
         let mut needed = Vec::new();
         for found in &mut streams {
@@ -30,8 +34,8 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
             let Some(connection) = &mut found.connection else { continue };
             let WriterArgs { group, consumer, .. } = &args.writer;
             let group = Group::new(found.key.clone(), group.clone(), consumer.clone());
-            look_at(checks, connection, &group, &of_stream, is_running).await;
-            record(checks, connection, &group).await;
+            let record = record(checks, connection, &group, &args.writer.output).await;
+            look_at(checks, connection, &group, &of_stream, is_running, &record).await;
             let commands = commands(&group, claims);
             needed.push(Commands { connection, watched: group.stream, commands });
         }
@@ -46,35 +50,30 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     })
 }
 
-/// Looks at the output. Whether a writer is at work on it.
-fn output(checks: &mut Checks, output: &Path) -> bool {
+/// Looks at the output, and says what a start would do. Whether a writer is at work on it.
+fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(output);
     checks.folder("--output", folder);
-    if output.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        checks.wrong(format!("--output: {shown} names a folder"), "name a file in it");
+    let journal = path_of(output);
+    for path in [output, &journal] {
+        let path_shown = path.display();
+        match impossible(path) {
+            Ok(None) => continue,
+            Ok(Some(why)) => {
+                checks
+                    .wrong(format!("--output: {path_shown}: {why}"), "name a path of regular files, or of nothing yet");
+            }
+            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), words::io(&error)),
+        }
         return false;
     }
-    let mut is_running = false;
     // Opened for writing, but nothing is made or written.
-    match OpenOptions::new().read(true).write(true).open(output) {
-        Ok(file) => match file.metadata() {
-            Ok(metadata) if !metadata.is_file() => {
-                checks.wrong(format!("--output: {shown} is not a regular file"), "name a regular file");
-                return false;
-            }
-            Ok(metadata) => {
-                match lock(&file) {
-                    Ok(true) => checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len())),
-                    Ok(false) => {
-                        is_running = true;
-                        checks.wrong(
-                            format!("--output: another writer is writing to {shown}"),
-                            "stop that one, or give this one an --output of its own",
-                        );
-                    }
-                    Err(error) => checks.wrong(format!("--output: locking {shown}: {error}"), words::io(&error)),
-                }
+    for path in [output, &journal] {
+        match open_locked(path, false) {
+            Ok(Locked::Ours(file)) if path == output => {
+                let Ok(metadata) = file.metadata() else { continue };
+                checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len()));
                 let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
                 if let Ok(false) = volumes {
                     checks.wrong(
@@ -86,35 +85,137 @@ fn output(checks: &mut Checks, output: &Path) -> bool {
                     );
                 }
             }
-            Err(error) => checks.wrong(format!("--output: looking at {shown}: {error}"), words::io(&error)),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
+            Ok(Locked::Ours(_)) => {}
+            Ok(Locked::Missing) if path == output => {
+                checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
+            }
+            Ok(Locked::Missing) => {}
+            Ok(Locked::ByAnother) => {
+                checks.wrong(
+                    format!("--output: another writer is writing to {shown}"),
+                    "stop that one, or give this one an --output of its own",
+                );
+                return true;
+            }
+            Err(error) => {
+                checks.wrong(format!("--output: opening {}: {error}", path.display()), words::io(&error));
+                return false;
+            }
         }
-        Err(error) => checks.wrong(format!("--output: opening {shown}: {error}"), words::io(&error)),
     }
-    let journal = path_of(output);
-    match std::fs::read(&journal).map(|bytes| Parsed::read(&bytes)) {
-        Ok(Ok(_)) => checks.ok(format!("journal: {} can be read", journal.display())),
-        Ok(Err(error)) => {
-            checks.wrong(
-                format!("journal: {}: {error}", journal.display()),
-                "move this file away, or choose another --output",
-            );
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    match verdict(output, identity) {
+        Ok(verdict) => start(checks, output, &journal, verdict),
         Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
     }
-    is_running
+    false
 }
 
-/// The source record, which tells what the entries' IDs mean.
-async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group) {
+/// Says what a start would do with the output.
+fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
+    let (shown, journal) = (output.display(), journal.display());
+    let opening = match verdict {
+        Verdict::Refuse(refusal) => {
+            checks.wrong(format!("journal: {journal}: {refusal}"), "the writer would not start");
+            return;
+        }
+        Verdict::Adopt(name) => {
+            let became = Beside::new(output).path(&name);
+            checks.note(
+                format!("journal: {shown} was renamed to {}", became.display()),
+                "the writer would rename its journal after it, and begin a new output",
+            );
+            return;
+        }
+        Verdict::Open(opening) => opening,
+    };
+    match opening.journal {
+        JournalWas::New => {}
+        JournalWas::Missing => checks.note(
+            format!("journal: {journal} is missing beside an output that is not empty"),
+            "a writer refuses that when its group has delivered entries before; restore the journal, or move the output away",
+        ),
+        JournalWas::Read { restored: 0 } => checks.ok(format!("journal: {journal} can be read")),
+        JournalWas::Read { restored } => checks.note(
+            format!("journal: {journal} has damaged records: {restored}"),
+            "the writer would restore them from the others; check the disk",
+        ),
+    }
+    let cut = opening.cut.end - opening.cut.start;
+    if cut > 0 {
+        let advice = if opening.keep {
+            "the writer would cut them off, and add them to a file beside it, which ends in .cut"
+        } else {
+            "the writer would cut them off"
+        };
+        checks.note(format!("--output: {cut} bytes of {shown} are behind the last commit"), advice);
+    }
+    let lost: u64 = opening.lost.values().map(RangeSet::bytes).sum();
+    if lost > 0 {
+        checks.note(
+            format!("--output: {lost} bytes were in {shown} and are gone"),
+            "the writer would report them and go on; restore output and journal from one backup if you have one",
+        );
+    }
+}
+
+/// The source record, which tells what the entries' IDs mean, and which file the reader sends.
+async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group, output: &Path) -> Record {
     match connection.send(&group.ask_record()).await {
-        Ok(_) => checks.ok(format!("source: {} can be read", group.record)),
+        Ok(reply) => {
+            checks.ok(format!("source: {} can be read", group.record));
+            let record = group.read_record(&reply);
+            let here = record.input_path().and_then(|path| std::fs::metadata(path).ok());
+            if let Some(own) = record.is_read_from(&file_of(output), here.map(|file| (file.dev(), file.ino()))) {
+                checks.wrong(
+                    format!("--output: {} is the source's input, {}", output.display(), own.path),
+                    "give the writer a file of its own: this one would feed itself and grow until the disk is full",
+                );
+            }
+            return record;
+        }
         Err(error) if error.kind() == ErrorKind::NoPerm => {}
         Err(error) => checks.wrong(format!("source: reading {}: {error}", group.record), words::redis(error.kind())),
     }
+    Record::default()
+}
+
+/// Entries whose place in the source nobody can tell.
+fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Record) {
+    let lacks = |entry: &Entry<'_>| {
+        let (field, payload) = entry.fields.and_then(|mut fields| fields.next())?;
+        let is_of_our_form = Piece::new(field, payload, entry.id.seq).is_some();
+        (is_of_our_form && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
+    };
+    if let Some(id) = [info.first_entry(), info.last_entry()].iter().flatten().find_map(lacks) {
+        checks.wrong(
+            format!("source: {} lacks generation {} of entry {id}, so a writer would wait", group.record, id.ms),
+            "start the reader with its state file, which restores the record",
+        );
+    }
+}
+
+/// Groups that keep entries in the stream which ours has done.
+async fn holders(
+    checks: &mut Checks,
+    connection: &mut Connection,
+    group: &Group,
+    states: &[GroupState],
+    length: u64,
+) -> Result<(), Error> {
+    let Some(holder) = holder(&group.name, states) else { return Ok(()) };
+    let consumers = connection.send(&XInfoConsumers::new(&group.stream, &holder.name)).await?;
+    let read = match consumers.iter().map(|one| one.idle).min() {
+        Some(idle) if idle < AT_WORK => return Ok(()),
+        Some(idle) => format!("nobody has read it for {} s", idle.as_secs()),
+        None => "it has no consumer".to_owned(),
+    };
+    let (stream, name) = (&group.stream, String::from_utf8_lossy(&holder.name));
+    let entries = holder.lag(length, None).saturating_add(holder.pending);
+    checks.note(
+        format!("--stream {stream}: group {name} holds up trimming: {entries} entries wait for it, and {read}"),
+        &format!("start its writer, or remove it: XGROUP DESTROY {stream} {name}"),
+    );
+    Ok(())
 }
 
 /// What the writer asks of Redis.
@@ -132,7 +233,10 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
         cmd("XTRIM").arg(stream).arg("MINID").arg("0-1"),
         cmd("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
         cmd("HGETALL").arg(record),
+        cmd("HMGET").arg(record).arg("guard"),
         cmd("HDEL").arg(record).arg("guard"),
+        cmd("HSET").arg(record).arg("shared").arg("0-0"),
+        cmd("HSETNX").arg(record).arg("output").arg("0"),
     ];
     if claims {
         commands.push(cmd("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
@@ -141,8 +245,15 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
 }
 
 /// The group on a stream. `of_stream`: which stream, when there are several.
-async fn look_at(checks: &mut Checks, connection: &mut Connection, group: &Group, of_stream: &str, is_running: bool) {
-    match look_at_group(checks, connection, group, of_stream, is_running).await {
+async fn look_at(
+    checks: &mut Checks,
+    connection: &mut Connection,
+    group: &Group,
+    of_stream: &str,
+    is_running: bool,
+    record: &Record,
+) {
+    match look_at_group(checks, connection, group, of_stream, is_running, record).await {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
             checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made", group.name));
@@ -162,8 +273,11 @@ async fn look_at_group(
     group: &Group,
     of_stream: &str,
     is_running: bool,
+    record: &Record,
 ) -> Result<(), Error> {
+    let asked_at = Instant::now();
     let info = connection.send(&XInfoStream::new(&group.stream)).await?;
+    orphans(checks, group, &info, record);
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
     let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
@@ -173,17 +287,20 @@ async fn look_at_group(
         ));
         return Ok(());
     };
-    let waiting = backlog::lag(ours, length, Some(info.last_generated_id)) + ours.pending;
+    let states: Vec<_> = groups.iter().map(state).collect();
+    let waiting = state(ours).lag(length, Some(info.last_generated_id)) + ours.pending;
     checks.ok(format!("--group: {}{of_stream} exists, {waiting} entries wait", group.name));
+    holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
-    let namesake = consumers.iter().find(|one| one.name == group.consumer.as_bytes() && one.idle < AT_WORK);
-    if namesake.is_some() && !is_running {
+    let notes = connection.send(&group.ask_notes()).await?;
+    let view = group.view(asked_at, ours, &consumers, &notes);
+    if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),
-            "give each writer a --consumer of its own, else each takes what the other has not acknowledged yet",
+            "give each writer a --consumer of its own, else it is refused",
         );
     }
-    if !group.is_alone(&consumers) {
+    if !view.is_alone(&group.consumer) {
         checks.note(
             format!("--group: other consumers are at work in {}{of_stream}", group.name),
             "each needs an --output and a --consumer of its own",

@@ -1,10 +1,10 @@
 //! Stage 2: batches to the disk, in order, whatever the disk says.
 
-use crate::batch::Batch;
 use crate::names;
 use crate::output::{self, CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
 use crate::space;
+use delivery::consumer::Batch;
 use delivery::ranges::RangeSet;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use service::{Failure, Health, Shutdown};
@@ -119,7 +119,7 @@ impl<'a> Commit<'a> {
             self.health.progress();
             // Never waits, so that no partition waits for another one's Redis; there are only so many batches of each. When nobody takes it, that
             // partition's part of the work has ended, and it comes again.
-            if let Some(to_acknowledge) = to_acknowledge.get(batch.lane) {
+            if let Some(to_acknowledge) = to_acknowledge.get(batch.partition) {
                 let _ = to_acknowledge.send(batch);
             }
         }

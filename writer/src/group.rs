@@ -1,13 +1,22 @@
 //! The consumer group: its names, and what it is asked.
 
-use delivery::source::{GUARD_FIELD, Lineage, record_key};
-use resp::streams::{ConsumerInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups};
+use delivery::consumer::{Change, GroupState, GroupView, Member, Notes, Record, Refusal};
+use delivery::manifest::{GUARD_FIELD, record_key};
+use resp::streams::{ConsumerInfo, GroupFrom, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
 use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use service::Failure;
+use service::args::other_partitions;
+use std::cell::{Cell, RefCell};
+use std::time::Instant;
 
-/// A consumer that has nothing and did nothing for this long takes no part.
-const GONE: Duration = Duration::from_secs(10);
+/// What the two stages of a partition tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// How the stage that acknowledges last saw the group.
+    pub(crate) view: RefCell<Option<GroupView>>,
+    /// The consumer's name is ours.
+    pub(crate) has_name: Cell<bool>,
+}
 
 /// The stream, the group and this consumer.
 #[derive(Debug, Clone)]
@@ -59,6 +68,62 @@ impl Group {
         cmd("HGETALL").arg(&self.record)
     }
 
+    /// The source record, from the reply to [`ask_record`](Self::ask_record).
+    pub(crate) fn read_record(&self, reply: &Frame) -> Record {
+        Record::read(pairs(reply), &self.name, &self.consumer)
+    }
+
+    /// Asks for nothing that there can be, so that Redis sees that this consumer is alive.
+    pub(crate) fn show_life(&self) -> XReadGroup<'_> {
+        // To Redis, the very largest ID is the same as `>`.
+        let behind_all = StreamId::new(u64::MAX, u64::MAX - 1);
+        XReadGroup::new(&self.name, &self.consumer, &self.stream, GroupFrom::Pending(behind_all)).count(1)
+    }
+
+    /// Asks for the notes in the source record.
+    pub(crate) fn ask_notes(&self) -> Cmd {
+        let fields = Notes::fields(&self.name, &self.consumer);
+        fields.iter().fold(cmd("HMGET").arg(&self.record), Cmd::arg)
+    }
+
+    /// What changes a note.
+    pub(crate) fn write_note(&self, change: &Change) -> Cmd {
+        match change {
+            Change::Claim(field, value) => cmd("HSETNX").arg(&self.record).arg(field).arg(value),
+            Change::Set(field, value) => cmd("HSET").arg(&self.record).arg(field).arg(value),
+            Change::Remove(field) => cmd("HDEL").arg(&self.record).arg(field),
+        }
+    }
+
+    /// Why the consumer ends, for people.
+    pub(crate) fn failure(&self, refusal: &Refusal) -> Failure {
+        let Self { stream, record, name, consumer } = self;
+        match refusal {
+            Refusal::OtherPartitions(begun) => Failure::config(other_partitions(stream, 1, *begun)),
+            Refusal::OutputIsInput(path) => Failure::config(format!(
+                "--output: it is the source's input, {path}: it would feed itself and grow until the disk is full; allowed: another file"
+            )),
+            Refusal::JournalMissing => Failure::config(format!(
+                "--output: it holds bytes and its journal is missing, and group {name} has delivered entries before, so lines could be doubled or \
+                 lost; put the journal back, or move the output away, or use another --group"
+            )),
+            Refusal::NameTaken => Failure::config(format!(
+                "--consumer {consumer}: another writer with another output is at work as {consumer} in group {name} of {stream}; allowed: a name \
+                 of its own for each writer"
+            )),
+            Refusal::NameLost => Failure::config(format!(
+                "--consumer {consumer}: another writer with another output took this name over in group {name} of {stream}; give each writer a \
+                 name of its own, then start this one again"
+            )),
+            Refusal::RecordIncomplete(id) => Failure::failed(format!("{record}: {}", waits(*id))),
+        }
+    }
+
+    /// Why nothing is written, for people.
+    pub(crate) fn waits_for_record(&self, id: StreamId) -> String {
+        format!("{}: {}", self.record, waits(id))
+    }
+
     /// Asks for all groups of the stream.
     pub(crate) fn ask_groups(&self) -> XInfoGroups<'_> {
         XInfoGroups::new(&self.stream)
@@ -69,51 +134,51 @@ impl Group {
         XInfoConsumers::new(&self.stream, &self.name)
     }
 
-    /// Whether nobody else in the group gets entries.
-    pub(crate) fn is_alone(&self, consumers: &[ConsumerInfo]) -> bool {
-        let others = consumers.iter().filter(|consumer| consumer.name != self.consumer.as_bytes());
-        others.into_iter().all(|other| other.pending == 0 && other.idle >= GONE)
-    }
-}
-
-/// Whether others in the group get entries. What somebody got who has left since is no gap, so it counts for a while longer.
-#[derive(Debug, Default)]
-pub(crate) struct Others {
-    seen: Cell<Option<Instant>>,
-}
-
-impl Others {
-    /// Looks at the group's consumers. Whether there are others, or were lately.
-    pub(crate) fn look(&self, group: &Group, consumers: &[ConsumerInfo]) -> bool {
-        if !group.is_alone(consumers) {
-            self.seen.set(Some(Instant::now()));
-        }
-        self.are_there()
-    }
-
-    /// Whether there were others when it was last looked, or a little before.
-    pub(crate) fn are_there(&self) -> bool {
-        self.seen.get().is_some_and(|seen| seen.elapsed() < GONE)
-    }
-}
-
-/// The source record from the reply to [`Group::ask_record`], without what cannot be read in it, and why that cannot be read.
-pub(crate) fn lineage(reply: &Frame) -> (Lineage, Option<String>) {
-    match Lineage::from_fields(pairs(reply)) {
-        Ok(lineage) => (lineage, None),
-        Err(error) => {
-            let mut lineage = Lineage::default();
-            for pair in pairs(reply) {
-                if let Ok(one) = Lineage::from_fields([pair]) {
-                    one.iter().for_each(|generation| lineage.insert(generation.clone()));
-                }
-            }
-            (lineage, Some(error.to_string()))
+    /// How the group is, from the replies to these questions.
+    pub(crate) fn view(
+        &self,
+        asked_at: Instant,
+        ours: &GroupInfo,
+        consumers: &[ConsumerInfo],
+        notes: &Frame,
+    ) -> GroupView {
+        let member = |one: &ConsumerInfo| Member { name: one.name.to_vec(), pending: one.pending, idle: one.idle };
+        GroupView {
+            asked_at,
+            last_delivered: ours.last_delivered_id,
+            lag: ours.lag,
+            entries_read: ours.entries_read,
+            members: consumers.iter().map(member).collect(),
+            notes: read_notes(notes),
         }
     }
+}
+
+fn waits(id: StreamId) -> String {
+    format!(
+        "the source record lacks generation {} of entry {id}, so nobody knows which bytes it holds; it is kept and not written until the record is \
+         complete; start the reader with its state file, which restores the record",
+        id.ms
+    )
+}
+
+/// A group as `XINFO GROUPS` describes it.
+pub(crate) fn state(info: &GroupInfo) -> GroupState {
+    GroupState {
+        name: info.name.to_vec(),
+        last_delivered: info.last_delivered_id,
+        pending: info.pending,
+        first_pending: None,
+        lag: info.lag,
+    }
+}
+
+/// The notes, from the reply to [`Group::ask_notes`].
+pub(crate) fn read_notes(reply: &Frame) -> Notes {
+    Notes::read(reply.value().children().map(resp::Value::as_bytes))
 }
 
 /// Names and values of a record, from the reply to `HGETALL`.
-pub(crate) fn pairs(reply: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn pairs(reply: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
     reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
 }

@@ -1,32 +1,35 @@
-//! The commit journal as a file: locked, appended to, written anew.
+//! The commit journal as a file: locked, appended to, replaced.
 
-use delivery::journal::{HEADER_LEN, RECORD_LEN, Record, encode_header, join};
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// A journal shorter than this is never written anew: 1 MiB, 16,384 commits.
-const COMPACT_ABOVE: u64 = 1 << 20;
-/// A journal is written anew when it holds this many times more records than it needs.
-const COMPACT_RATIO: u64 = 4;
+/// How often a journal that is replaced while it is opened is opened again.
+const ATTEMPTS: usize = 100;
 
 /// The journal that belongs to an output: the same name, `.journal` behind it.
 pub(crate) fn path_of(output: &Path) -> PathBuf {
-    let mut name = OsString::from(output);
-    name.push(".journal");
+    with_suffix(output, ".journal")
+}
+
+/// A path with something behind its name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
     PathBuf::from(name)
 }
 
 /// Makes a folder's entries durable: files created or renamed in it.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder in which a file is.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Takes the exclusive lock of a file. `Ok(false)`: another process has it.
@@ -48,135 +51,81 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Shortens a file. One that is shorter already stays as it is: bytes that somebody cut off must
+/// not become zeros.
+pub(crate) fn cut_back(file: &File, len: u64) -> io::Result<()> {
+    if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
+}
+
+/// Opens a file for reading and writing and takes its lock. `create`: makes it when there is none.
+pub(crate) fn open_locked(path: &Path, create: bool) -> io::Result<Locked> {
+    for _ in 0..ATTEMPTS {
+        let file = match OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !create => return Ok(Locked::Missing),
+            Err(error) => return Err(error),
+        };
+        if !lock(&file)? {
+            return Ok(Locked::ByAnother);
+        }
+        // Another process may have replaced it between opening and locking: then this is the old
+        // file, which nobody reads.
+        if is_at(&file, path)? {
+            return Ok(Locked::Ours(file));
+        }
+    }
+    Err(io::Error::other("another program replaces it all the time"))
+}
+
+/// What came of locking a file.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    /// It is open, and ours until it is closed.
+    Ours(File),
+    /// Another process has the lock.
+    ByAnother,
+    /// There is none.
+    Missing,
+}
+
 /// An open journal, locked as long as this lives.
 #[derive(Debug)]
 pub(crate) struct JournalFile {
     path: PathBuf,
     file: File,
-    base: u64,
-    /// The bytes that are committed; whatever lies behind them in the file is not ours.
-    len: u64,
-    /// The committed records, neighbours joined.
-    joined: Vec<Record>,
 }
 
 impl JournalFile {
-    /// Opens and locks the journal, creating an empty file when there is none. `None`: another process has the lock.
-    pub(crate) fn open(path: PathBuf) -> io::Result<Option<Self>> {
-        loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-            if !lock(&file)? {
-                return Ok(None);
-            }
-            // Written anew by another process between opening and locking: then this is the old file, which nobody reads.
-            if is_at(&file, &path)? {
-                return Ok(Some(Self { path, file, base: 0, len: 0, joined: Vec::new() }));
-            }
-        }
+    /// The journal at this path, which is open and locked.
+    pub(crate) const fn new(path: PathBuf, file: File) -> Self {
+        Self { path, file }
     }
 
-    /// All bytes of the file.
-    pub(crate) fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Begins an empty journal in this file, durably: from here on, the output's first `base` bytes are somebody else's.
-    pub(crate) fn begin(&mut self, base: u64) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all_at(&encode_header(base), 0)?;
-        self.file.sync_all()?;
-        sync_folder_of(&self.path)?;
-        (self.base, self.len) = (base, HEADER_LEN as u64);
-        self.joined.clear();
-        Ok(())
-    }
-
-    /// Goes on behind these records, which the file holds and the output too; cuts off what lies behind them.
-    pub(crate) fn resume(&mut self, base: u64, records: &[Record]) -> io::Result<()> {
-        self.base = base;
-        self.len = (HEADER_LEN + records.len() * RECORD_LEN) as u64;
-        self.joined = join(records);
-        if self.file.metadata()?.len() != self.len {
-            self.file.set_len(self.len)?;
-        }
-        self.file.sync_all()
-    }
-
-    /// Writes the journal anew with these records, which all are durable in the output, and locks the new file before it takes
-    /// the old one's place.
-    pub(crate) fn rewrite(&mut self, base: u64, records: &[Record]) -> io::Result<()> {
-        let joined = join(records);
-        let mut bytes = Vec::with_capacity(HEADER_LEN + joined.len() * RECORD_LEN);
-        bytes.extend_from_slice(&encode_header(base));
-        for (index, record) in (0..).zip(&joined) {
-            bytes.extend_from_slice(&record.encode(index));
-        }
-        let mut fresh_path = self.path.clone().into_os_string();
-        fresh_path.push(".new");
-        let fresh_path = PathBuf::from(fresh_path);
+    /// Puts a journal with these bytes in the place of this one, and locks the new file before it
+    /// takes the old one's place.
+    pub(crate) fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let fresh_path = with_suffix(&self.path, ".new");
         let fresh = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&fresh_path)?;
         if !lock(&fresh)? {
             return Err(io::Error::other(format!("{} is locked by another process", fresh_path.display())));
         }
-        fresh.write_all_at(&bytes, 0)?;
+        fresh.write_all_at(bytes, 0)?;
         fresh.sync_all()?;
         std::fs::rename(&fresh_path, &self.path)?;
-        // The lock of the old file goes with it; who waits for that one finds that its name is gone.
+        // The lock of the old file goes with it; who waits for that one finds that its name is
+        // gone.
         self.file = fresh;
-        (self.base, self.len, self.joined) = (base, bytes.len() as u64, joined);
         sync_folder_of(&self.path)
     }
 
-    /// The committed records, neighbours joined.
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.joined
+    /// Writes bytes at an offset.
+    pub(crate) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
     }
 
-    /// Whether writing it anew would make it much smaller.
-    pub(crate) fn is_bloated(&self) -> bool {
-        self.len > COMPACT_ABOVE && self.len > COMPACT_RATIO * (self.joined.len() * RECORD_LEN) as u64
-    }
-
-    /// Writes the journal anew with what it holds, which all is durable.
-    pub(crate) fn compact(&mut self) -> io::Result<()> {
-        let records = std::mem::take(&mut self.joined);
-        let done = self.rewrite(self.base, &records);
-        if done.is_err() {
-            self.joined = records;
-        }
-        done
-    }
-
-    /// Writes records behind the committed ones, without committing them. `buffer` is working space.
-    pub(crate) fn append(&mut self, records: &[Record], buffer: &mut Vec<u8>) -> io::Result<()> {
-        let first = (self.len - HEADER_LEN as u64) / RECORD_LEN as u64;
-        buffer.clear();
-        for (index, record) in (first..).zip(records) {
-            buffer.extend_from_slice(&record.encode(index));
-        }
-        self.file.write_all_at(buffer, self.len)
-    }
-
-    /// The records that were appended last are in the file for good.
-    pub(crate) fn commit(&mut self, records: &[Record]) {
-        self.len += (records.len() * RECORD_LEN) as u64;
-        for record in records.iter().filter(|record| !record.is_mark()) {
-            match self.joined.last_mut() {
-                Some(last) if last.precedes(record) => {
-                    last.span.end = record.span.end;
-                    last.lines += record.lines;
-                }
-                _ => self.joined.push(record.clone()),
-            }
-        }
-    }
-
-    /// Takes back what was appended without being committed.
-    pub(crate) fn roll_back(&self) -> io::Result<()> {
-        self.file.set_len(self.len)
+    /// Shortens it.
+    pub(crate) fn cut_back(&self, len: u64) -> io::Result<()> {
+        cut_back(&self.file, len)
     }
 
     /// Makes what was written durable.
@@ -184,70 +133,50 @@ impl JournalFile {
         self.file.sync_data()
     }
 
-    /// Whether the file is still the one at its path, with everything that was written.
-    pub(crate) fn is_untouched(&self) -> io::Result<bool> {
-        Ok(self.file.metadata()?.len() == self.len && is_at(&self.file, &self.path)?)
+    /// Its length. `None`: it is not at its path any more.
+    pub(crate) fn len(&self) -> io::Result<Option<u64>> {
+        Ok(if is_at(&self.file, &self.path)? { Some(self.file.metadata()?.len()) } else { None })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delivery::journal::Parsed;
 
-    fn record(start: u64, end: u64, offset: u64) -> Record {
-        Record { root: 1, span: start..end, offset, durable: 0, data_hash: 9, lines: 1 }
-    }
-
-    fn begun(folder: &Path) -> JournalFile {
-        let mut journal = JournalFile::open(folder.join("out.journal")).unwrap().unwrap();
-        journal.begin(0).unwrap();
-        journal
+    fn opened(path: &Path) -> Locked {
+        open_locked(path, true).unwrap()
     }
 
     #[test]
     fn a_second_process_does_not_get_the_lock() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = begun(folder.path());
-        assert!(JournalFile::open(folder.path().join("out.journal")).unwrap().is_none());
-        drop(journal);
-        assert!(JournalFile::open(folder.path().join("out.journal")).unwrap().is_some());
+        let path = folder.path().join("out.journal");
+        let Locked::Ours(first) = opened(&path) else { panic!("nobody else has it") };
+        assert!(matches!(opened(&path), Locked::ByAnother));
+        drop(first);
+        assert!(matches!(opened(&path), Locked::Ours(_)));
     }
 
     #[test]
-    fn the_lock_survives_writing_it_anew() {
+    fn the_lock_survives_replacing_it() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = begun(folder.path());
-        journal.compact().unwrap();
-        assert!(JournalFile::open(folder.path().join("out.journal")).unwrap().is_none());
+        let path = folder.path().join("out.journal");
+        let Locked::Ours(file) = opened(&path) else { panic!("nobody else has it") };
+        let mut journal = JournalFile::new(path.clone(), file);
+        journal.replace(b"new").unwrap();
+        assert!(matches!(opened(&path), Locked::ByAnother));
+        assert_eq!((journal.len().unwrap(), std::fs::read(&path).unwrap()), (Some(3), b"new".to_vec()));
     }
 
     #[test]
-    fn commits_that_adjoin_become_one_record() {
+    fn a_file_that_somebody_cut_is_not_filled_with_zeros() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = begun(folder.path());
-        for at in 0..10 {
-            let records = [record(at * 10, at * 10 + 10, at * 10)];
-            journal.append(&records, &mut Vec::new()).unwrap();
-            journal.commit(&records);
+        let path = folder.path().join("out");
+        std::fs::write(&path, "12345").unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        for (len, left) in [(9, "12345"), (3, "123"), (5, "123")] {
+            cut_back(&file, len).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), left);
         }
-        assert_eq!(Parsed::read(&journal.bytes().unwrap()).unwrap().unwrap().records.len(), 10);
-        journal.compact().unwrap();
-        let parsed = Parsed::read(&journal.bytes().unwrap()).unwrap().unwrap();
-        assert_eq!((parsed.records.len(), parsed.output_len(), parsed.torn), (1, 100, 0));
-        // And it goes on behind them.
-        let records = [record(100, 110, 100)];
-        journal.append(&records, &mut Vec::new()).unwrap();
-        journal.commit(&records);
-        assert_eq!(Parsed::read(&journal.bytes().unwrap()).unwrap().unwrap().output_len(), 110);
-    }
-
-    #[test]
-    fn what_was_not_committed_can_be_taken_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut journal = begun(folder.path());
-        journal.append(&[record(0, 10, 0)], &mut Vec::new()).unwrap();
-        journal.roll_back().unwrap();
-        assert_eq!(journal.bytes().unwrap().len(), HEADER_LEN);
     }
 }

@@ -1,9 +1,10 @@
 //! Where the source's bytes lie in the outputs, according to their journals. Read-only.
 
 use crate::journal_file::path_of;
-use crate::output::hash_of;
+use crate::window::hash_of;
 use delivery::entry::Span;
 use delivery::journal::{Parsed, join};
+use delivery::output::Refusal;
 use service::Failure;
 use std::fs::File;
 use std::io;
@@ -49,30 +50,34 @@ impl Layout {
     pub(crate) fn read(outputs: &[PathBuf]) -> Result<Option<Self>, Failure> {
         let mut layout = Self { parts: Vec::new(), segments: Vec::new() };
         for path in outputs {
-            // The journal first: a writer that is at work appends to the output before it appends to the journal.
+            // The output's length first: a writer that is at work appends to the journal before it appends to the output.
+            let (file, len) = open(path)?;
             let journal = path_of(path);
             let bytes = match std::fs::read(&journal) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && outputs.len() == 1 => return Ok(None),
                 Err(error) => return Err(unreadable(path, &journal, &error)),
             };
-            let (file, len) = open(path)?;
-            let parsed = Parsed::read(&bytes).map_err(|error| {
-                Failure::config(format!("--output {}: {}: {error}", path.display(), journal.display()))
-            })?;
+            let refused = |refusal: Refusal| {
+                Failure::config(format!("--output {}: {}: {refusal}", path.display(), journal.display()))
+            };
             let part = layout.parts.len();
-            let (base, committed) = match parsed {
+            let (base, committed) = match Parsed::read(&bytes).map_err(|error| refused(error.into()))? {
                 None => (len, len),
                 Some(parsed) => {
-                    let recovered =
-                        parsed.recover(len, hash_of(&file)).map_err(|error| unreadable(path, path, &error))?;
-                    layout.segments.extend(join(&recovered.records).into_iter().map(|record| Segment {
-                        root: record.root,
+                    let recovered = parsed
+                        .recover(len, |span| hash_of(&file, span))
+                        .map_err(|error| unreadable(path, path, &error))?
+                        .map_err(refused)?;
+                    let mut joined = Vec::new();
+                    recovered.records.iter().for_each(|record| join(&mut joined, record));
+                    layout.segments.extend(joined.into_iter().map(|record| Segment {
+                        root: record.file,
                         span: record.span,
                         part,
                         offset: record.offset,
                     }));
-                    (recovered.base, recovered.output_len())
+                    (recovered.base, recovered.cut.start)
                 }
             };
             let torn = len.saturating_sub(committed);

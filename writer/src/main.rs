@@ -6,16 +6,14 @@
 //! |---|---|
 //! | `args.rs` | flags and environment |
 //! | `run.rs` | the service: three stages that overlap, the first and the last once for each partition |
-//! | `agreement.rs` | with how many partitions the source was begun |
-//! | `fetch.rs` | stage 1: reads the stream, fills batches |
-//! | `contents.rs`, `batch.rs` | from entries to bytes of contents; what is held is skipped |
-//! | `gaps.rs`, `gap_log.rs` | noticing bytes that were never delivered, and telling them |
+//! | `partition_check.rs` | with how many partitions the source was begun |
+//! | `fetch.rs`, `fetch_log.rs` | stage 1: reads the stream, fills batches; what `delivery::consumer` decides |
 //! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
 //! | `output.rs`, `journal_file.rs` | the output and its journal |
 //! | `space.rs` | the room on its file system |
 //! | `rotate.rs` | outputs that were renamed, and the journals that belong to them |
 //! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
-//! | `group.rs`, `trim.rs`, `backlog.rs` | what the group is asked, what is trimmed and measured |
+//! | `group.rs` | what is asked of the group and of the source record |
 //! | `totals.rs` | the backlog of all partitions together |
 //! | `check.rs` | `writer check` |
 //! | `names.rs` | the metrics |
@@ -30,26 +28,22 @@
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 mod acknowledge;
-mod agreement;
 #[cfg(test)]
 mod allocations;
 mod args;
-mod backlog;
-mod batch;
 mod check;
 mod commit;
 mod compare;
-mod contents;
 mod failpoint;
 mod fetch;
-mod gap_log;
-mod gaps;
+mod fetch_log;
 mod group;
 mod journal_file;
 mod layout;
 mod merge;
 mod names;
 mod output;
+mod partition_check;
 mod progress;
 mod report;
 mod rotate;
@@ -58,7 +52,6 @@ mod run;
 mod sample;
 mod space;
 mod totals;
-mod trim;
 mod verify;
 mod window;
 

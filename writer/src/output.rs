@@ -1,28 +1,37 @@
-//! The output and its journal as one thing that is committed to.
+//! The output and its journal as files: performs what [`delivery::output`] decides.
 //!
-//! A commit appends a batch's bytes to the output and its records to the journal, and makes both durable at the same time.
-//! Whatever fails, the output goes back to the last commit; so a batch is in it as a whole or not at all, and can be tried again.
+//! A commit appends a batch's records to the journal and its bytes to the output, and makes both
+//! durable at the same time. Whatever fails, the output goes back to the last commit; so a batch is
+//! in it as a whole or not at all, and can be tried again.
 
 use crate::args::Fsync;
-use crate::batch::Batch;
 use crate::failpoint;
-use crate::journal_file::{self, JournalFile, is_at, lock, sync_folder_of};
-use crate::rotate;
+use crate::journal_file::{
+    self, JournalFile, Locked, cut_back, folder_of, is_at, open_locked, sync_folder_of, with_suffix,
+};
+use crate::rotate::{self, Beside};
+use crate::window::{WINDOW, hash_of};
+use delivery::consumer::Batch;
 use delivery::entry::Span;
-use delivery::hash;
-use delivery::journal::{Parsed, Record};
+use delivery::journal::Identity;
+use delivery::output::{
+    self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
+};
 use delivery::ranges::RangeSet;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// With `--fsync interval`, how often the files are made durable.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes that are written a second time are moved in pieces of this size: 1 MiB.
-const PIECE: usize = 1 << 20;
+
+/// How long an output without a journal is left as it is when nothing is committed: until then, the consuming side knows
+/// whether it must be refused, and a refused start changes nothing.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +65,9 @@ pub(crate) enum CommitError {
     /// The output was renamed, and its journal went with it; a new one is to be opened.
     #[error("renamed to {0}")]
     Rotated(PathBuf),
-    /// Somebody else changed the output; it must be opened anew.
+    /// Somebody else changed the output; it must be opened again.
     #[error("{0}")]
-    Disturbed(&'static str),
+    Disturbed(Disturbance),
     /// The batch waited so long that another consumer may have taken it over.
     #[error("a batch waited for too long")]
     Stale,
@@ -69,21 +78,19 @@ pub(crate) fn is_of_sync(what: &str) -> bool {
     what.starts_with("syncing")
 }
 
-fn failed(what: &'static str) -> impl Fn(io::Error) -> CommitError {
-    move |source| CommitError::Io { what, source }
-}
-
 /// An output that was just opened, and what is known of it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// The output.
     pub(crate) output: Output,
+    /// What its journal was.
+    pub(crate) journal: JournalWas,
     /// The ranges it holds, by content.
     pub(crate) held: BTreeMap<u64, RangeSet>,
-    /// Ranges (content, bytes) that it held once, durably, and holds no more.
-    pub(crate) lost: Vec<(u64, Span)>,
-    /// Bytes behind the last commit that were cut off.
-    pub(crate) torn: u64,
+    /// Ranges that it held once, durably, and holds no more, by content.
+    pub(crate) lost: BTreeMap<u64, RangeSet>,
+    /// Bytes behind the last commit that were cut off, and where they are kept.
+    pub(crate) cut: (u64, Option<PathBuf>),
 }
 
 /// The output and its journal, both locked as long as this lives.
@@ -93,84 +100,97 @@ pub(crate) struct Output {
     file: File,
     journal: JournalFile,
     fsync: Fsync,
-    /// The length up to the last commit.
-    committed: u64,
-    /// The length that is durable for certain.
-    durable: u64,
+    ledger: Ledger,
     synced_at: Instant,
-    /// The length up to which the journal says that the output is durable.
-    marked: u64,
+    /// When it was opened without a journal; nothing was changed since.
+    left_alone: Option<Instant>,
     /// How long the latest sync took, until it was asked for.
     sync_took: Option<Duration>,
-    /// A sync failed, or a commit could not be taken back: nothing behind `durable` can be trusted to reach the disk.
-    suspect: bool,
-    records: Vec<Record>,
-    buffer: Vec<u8>,
+    /// What the output was renamed to.
+    became: Option<PathBuf>,
 }
 
 impl Output {
-    /// Opens or creates the output and its journal, and cuts both back to the last commit.
-    pub(crate) fn open(path: &Path, fsync: Fsync) -> Result<Opened, OpenError> {
-        let at = |what: &'static str, path: &Path| {
-            let path = path.to_owned();
-            move |source: io::Error| OpenError::Io { what, path, source }
-        };
-        if let Some(became) = rotate::adopt(path).map_err(at("looking for what became of", path))? {
-            log::info!("{}: was renamed to {}; its journal went with it", path.display(), became.display());
-        }
-        let file = open_regular(path)?;
-        let journal_path = journal_file::path_of(path);
-        let journal = JournalFile::open(journal_path.clone()).map_err(at("opening", &journal_path))?;
-        let locked = lock(&file).map_err(at("locking", path))?;
-        let Some(mut journal) = journal.filter(|_| locked) else {
-            return Err(OpenError::Config(format!("--output {}: another writer is writing to it", path.display())));
-        };
-        let len = file.metadata().map_err(at("looking at", path))?.len();
-        let bytes = journal.bytes().map_err(at("reading", &journal_path))?;
-        let parsed = Parsed::read(&bytes).map_err(|error| {
-            OpenError::Config(format!("--output {}: {}: {error}", path.display(), journal_path.display()))
-        })?;
-        let marked = parsed.as_ref().map_or(len, Parsed::durable);
-        let (mut held, lost, committed) = match parsed {
-            None => {
-                journal.begin(len).map_err(at("creating", &journal_path))?;
-                sync_folder_of(path).map_err(at("syncing the folder of", path))?;
-                (BTreeMap::new(), Vec::new(), len)
-            }
-            Some(parsed) => {
-                let recovered = parsed.recover(len, hash_of(&file)).map_err(at("reading", path))?;
-                // An output cut back into the bytes that are not ours: from now on, fewer of them are not ours.
-                let base = recovered.base.min(len);
-                let committed = recovered.output_len().min(len);
-                if committed != len {
-                    file.set_len(committed).map_err(at("truncating", path))?;
+    /// Opens or creates the output and its journal, and brings both to the last commit.
+    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
+        loop {
+            let journal_path = journal_file::path_of(path);
+            is_possible(path, path)?;
+            is_possible(path, &journal_path)?;
+            // Nothing is created before it is clear that nothing is refused.
+            let file = locked(path, path, false)?;
+            let journal = locked(path, &journal_path, false)?;
+            match verdict(path, identity).map_err(at("looking at", path))? {
+                Verdict::Refuse(refusal) => {
+                    let (path, journal) = (path.display(), journal_path.display());
+                    return Err(OpenError::Config(format!("--output {path}: {journal}: {refusal}")));
                 }
-                file.sync_all().map_err(at("syncing", path))?;
-                let settled = if recovered.changed || base != recovered.base {
-                    journal.rewrite(base, &recovered.records)
-                } else {
-                    journal.resume(base, &recovered.records)
-                };
-                settled.map_err(at("writing", &journal_path))?;
-                (recovered.held(), recovered.lost, committed)
+                Verdict::Adopt(name) => {
+                    let became = Beside::new(path).path(&name);
+                    rotate::move_journal(path, &became).map_err(at("moving", &journal_path))?;
+                    let (path, became) = (path.display(), became.display());
+                    log::info!("{path}: was renamed to {became}; its journal went with it");
+                }
+                Verdict::Open(opening) => {
+                    let created = |file, path: &Path, of| match file {
+                        Some(file) => Ok(Some(file)),
+                        None => locked(of, path, true),
+                    };
+                    let file = created(file, path, path)?;
+                    let journal = created(journal, &journal_path, path)?;
+                    let (Some(file), Some(journal)) = (file, journal) else { continue };
+                    let output = Self {
+                        path: path.to_owned(),
+                        file,
+                        journal: JournalFile::new(journal_path, journal),
+                        fsync,
+                        ledger: opening.ledger.clone(),
+                        synced_at: Instant::now(),
+                        left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
+                        sync_took: None,
+                        became: None,
+                    };
+                    return output.settle(*opening);
+                }
             }
-        };
-        rotate::add_rotated(path, &mut held).map_err(at("reading the journals beside", path))?;
-        let output = Self {
-            path: path.to_owned(),
-            file,
-            journal,
-            fsync,
-            committed,
-            durable: committed,
-            synced_at: Instant::now(),
-            marked,
-            sync_took: None,
-            suspect: false,
-            records: Vec::new(),
-            buffer: Vec::new(),
-        };
-        Ok(Opened { output, held, lost, torn: len.saturating_sub(committed) })
+        }
+    }
+
+    fn settle(mut self, opening: Opening) -> Result<Opened, OpenError> {
+        let kept = if opening.keep { Some(self.keep(&opening.cut)?) } else { None };
+        if self.left_alone.is_none() {
+            self.run(Job::Settle, &[]).map_err(|error| match error {
+                CommitError::Io { what, source } => OpenError::Io { what, path: self.path.clone(), source },
+                other => OpenError::Io { what: "opening", path: self.path.clone(), source: io::Error::other(other) },
+            })?;
+        }
+        for name in &opening.unusable {
+            let path = Beside::new(&self.path).path(name);
+            log::warn!(
+                "{}: the journal of a rotated output is damaged; what only it tells may be written again",
+                path.display()
+            );
+        }
+        let cut = (opening.cut.end - opening.cut.start, kept);
+        Ok(Opened { output: self, journal: opening.journal, held: opening.held, lost: opening.lost, cut })
+    }
+
+    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.
+    /// Where it is.
+    fn keep(&self, cut: &Span) -> Result<PathBuf, OpenError> {
+        let path = with_suffix(&self.path, ".cut");
+        let failed = |what| at(what, &path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let kept = opened.map_err(failed("opening"))?;
+        let len = kept.metadata().map_err(failed("looking at"))?.len();
+        let ours = hash_of(&self.file, cut.clone()).map_err(at("reading", &self.path))?;
+        let last = len.saturating_sub(cut.end - cut.start)..len;
+        // They are there already when the start that was to cut them off failed.
+        if hash_of(&kept, last).map_err(failed("reading"))? != ours {
+            copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing"))?;
+        }
+        kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing"))?;
+        Ok(path)
     }
 
     /// Where it is.
@@ -178,18 +198,19 @@ impl Output {
         &self.path
     }
 
+    /// The output's ID, which it keeps when it is rotated.
+    pub(crate) const fn id(&self) -> u64 {
+        self.ledger.owner().id
+    }
+
     /// The length up to the last commit.
     pub(crate) const fn len(&self) -> u64 {
-        self.committed
+        self.ledger.committed()
     }
 
     /// What was committed, by content.
     pub(crate) fn held(&self) -> BTreeMap<u64, RangeSet> {
-        let mut held: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        for record in self.journal.records() {
-            held.entry(record.root).or_default().insert(record.span.clone());
-        }
-        held
+        self.ledger.held()
     }
 
     /// How long the sync took that was done since the last question.
@@ -197,165 +218,122 @@ impl Output {
         self.sync_took.take()
     }
 
-    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error nothing of it is in the output.
+    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error
+    /// nothing of it is in the output.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        self.settle()?;
-        if batch.runs.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = self.append(batch) {
-            self.roll_back();
-            return Err(error);
-        }
-        let len = self.committed + batch.data.len() as u64;
-        if self.fsync == Fsync::Always {
-            if let Err(error) = self.sync_files() {
-                self.suspect = true;
-                return Err(error);
-            }
-            self.durable = len;
-        }
-        self.committed = len;
-        self.journal.commit(&self.records);
-        Ok(())
+        self.ledger.prepare(batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines)), &batch.data);
+        self.run(Job::Commit { sync: self.fsync == Fsync::Always }, &batch.data)
     }
 
-    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal small, looks whether somebody
-    /// else changed the files.
+    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
+    /// small, looks whether somebody else changed the files.
     pub(crate) fn tend(&mut self) -> Result<(), CommitError> {
-        self.settle()?;
-        let due = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
-        let bloated = self.journal.is_bloated();
-        if due || bloated {
-            self.make_durable()?;
+        if self.left_alone.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
+            return Ok(());
         }
-        if bloated {
-            self.journal.compact().map_err(failed("writing the journal anew"))?;
-            self.marked = self.durable;
-        }
-        self.mark()
+        let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
+        self.run(Job::Tend { sync }, &[])
     }
 
     /// Makes everything that was committed durable, and says so in the journal.
     pub(crate) fn finish(&mut self) -> Result<(), CommitError> {
-        self.settle()?;
-        self.make_durable()?;
-        self.mark()
+        self.run(Job::Finish, &[])
     }
 
-    /// Makes everything that was committed durable.
-    fn make_durable(&mut self) -> Result<(), CommitError> {
-        if self.durable == self.committed {
-            return Ok(());
-        }
-        if let Err(error) = self.sync_files() {
-            self.suspect = true;
-            return Err(error);
-        }
-        self.durable = self.committed;
-        Ok(())
-    }
-
-    /// Says in the journal that the last commit is durable, too. It is no loss when this does not reach the disk.
-    fn mark(&mut self) -> Result<(), CommitError> {
-        if self.durable < self.committed || self.marked == self.committed {
-            return Ok(());
-        }
-        let mark = [Record::mark(self.committed)];
-        if let Err(error) = self.journal.append(&mark, &mut self.buffer) {
-            self.roll_back();
-            return Err(failed("writing the journal")(error));
-        }
-        self.journal.commit(&mark);
-        self.marked = self.committed;
-        Ok(())
-    }
-
-    /// Brings the files back to the last commit when something went wrong with them.
-    fn settle(&mut self) -> Result<(), CommitError> {
-        if self.suspect {
-            self.mend()?;
-        }
-        if !self.journal.is_untouched().map_err(failed("looking at the journal"))? {
-            self.make_durable()?;
-            self.journal.compact().map_err(failed("writing the journal anew"))?;
-            log::warn!("{}: its journal was changed or removed by somebody else; written anew", self.path.display());
-        }
-        let len = self.file.metadata().map_err(failed("looking at the output"))?.len();
-        if !is_at(&self.file, &self.path).map_err(failed("looking at the output"))? {
-            if let Some(became) = rotate::moved_to(&self.file, &self.path).map_err(failed("looking for the output"))? {
-                return Err(self.rotated(became)?);
-            }
-            return Err(CommitError::Disturbed("it was removed or replaced by somebody else"));
-        }
-        if len < self.committed {
-            return Err(CommitError::Disturbed("it was truncated by somebody else"));
-        }
-        if len > self.committed {
-            return Err(CommitError::Disturbed("somebody else wrote to it"));
-        }
-        Ok(())
-    }
-
-    /// The output has another name now: what it holds is made durable, and the journal follows.
-    fn rotated(&mut self, became: PathBuf) -> Result<CommitError, CommitError> {
-        self.make_durable()?;
-        self.mark()?;
-        rotate::move_journal(&self.path, &became).map_err(failed("moving the journal"))?;
-        Ok(CommitError::Rotated(became))
-    }
-
-    /// After a failed sync the system may have dropped the bytes it could not write, and call them clean. So what is not known to be
-    /// durable is written once more, into files that are then synced again.
-    fn mend(&mut self) -> Result<(), CommitError> {
-        self.file.set_len(self.committed).map_err(failed("truncating the output"))?;
-        let mut piece = vec![0; PIECE.min(usize::try_from(self.committed - self.durable).unwrap_or(PIECE))];
-        let mut at = self.durable;
-        while at < self.committed {
-            let len = piece.len().min(usize::try_from(self.committed - at).unwrap_or(piece.len()));
-            self.file.read_exact_at(&mut piece[..len], at).map_err(failed("reading the output"))?;
-            self.file.write_all_at(&piece[..len], at).map_err(failed("writing the output"))?;
-            at += len as u64;
-        }
-        self.file.sync_all().map_err(failed("syncing the output"))?;
-        self.journal.compact().map_err(failed("writing the journal anew"))?;
-        self.durable = self.committed;
-        self.suspect = false;
-        Ok(())
-    }
-
-    fn append(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        self.records.clear();
-        let mut at = 0_usize;
-        for run in &batch.runs {
-            let len = usize::try_from(run.span.end - run.span.start).unwrap_or(usize::MAX);
-            let bytes = batch.data.get(at..at.saturating_add(len)).unwrap_or_default();
-            self.records.push(Record {
-                root: run.root,
-                span: run.span.clone(),
-                offset: self.committed + at as u64,
-                durable: self.durable,
-                data_hash: hash(bytes),
-                lines: run.lines,
+    /// Performs a job's effects, one after the other.
+    fn run(&mut self, job: Job, data: &[u8]) -> Result<(), CommitError> {
+        self.left_alone = None;
+        let mut effect = self.ledger.begin(job);
+        let mut failed = None;
+        loop {
+            let answer = match effect {
+                Effect::End(outcome) => return self.ended(outcome, failed),
+                effect => self.perform(effect, data),
+            };
+            let answer = answer.unwrap_or_else(|error| {
+                failed.get_or_insert(error);
+                Answer::Failed
             });
-            at += len;
+            effect = self.ledger.on(answer);
         }
-        failpoint::reach("before-append");
-        self.file.write_all_at(&batch.data, self.committed).map_err(failed("writing the output"))?;
-        failpoint::reach("after-append");
-        self.journal.append(&self.records, &mut self.buffer).map_err(failed("writing the journal"))?;
-        failpoint::reach("after-journal");
-        Ok(())
     }
 
-    /// Takes back what was appended without being committed.
-    fn roll_back(&mut self) {
-        let taken_back = self.file.set_len(self.committed).and_then(|()| self.journal.roll_back());
-        self.suspect |= taken_back.is_err();
+    fn ended(&mut self, outcome: Outcome, failed: Option<CommitError>) -> Result<(), CommitError> {
+        match outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Failed => Err(failed.unwrap_or(CommitError::Disturbed(Disturbance::Replaced))),
+            Outcome::Disturbed(how) => Err(CommitError::Disturbed(how)),
+            Outcome::Rotated => Err(CommitError::Rotated(self.became.take().unwrap_or_default())),
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, data: &[u8]) -> Result<Answer, CommitError> {
+        let failed = |what| move |source| CommitError::Io { what, source };
+        let Self { file, journal, ledger, .. } = self;
+        match effect {
+            Effect::Look => return self.look().map(Answer::Seen).map_err(failed("looking at the output")),
+            Effect::CutBack { output, journal: to } => {
+                cut_back(file, output)
+                    .and_then(|()| to.map_or(Ok(()), |len| journal.cut_back(len)))
+                    .map_err(failed("truncating the output"))?;
+            }
+            Effect::WriteAgain(span) => {
+                copy(file, span.clone(), file, span.start).map_err(failed("writing the output"))?;
+                file.sync_all().map_err(failed("syncing the output"))?;
+            }
+            Effect::HashTail(span) => {
+                let hash = hash_of(file, span).map_err(failed("reading the output"))?;
+                return hash.map(Answer::Hash).ok_or(CommitError::Disturbed(Disturbance::Truncated));
+            }
+            Effect::ReplaceJournal { touched } => {
+                journal.replace(ledger.journal_bytes()).map_err(failed("writing the journal anew"))?;
+                if touched {
+                    log::warn!(
+                        "{}: its journal was changed or removed by somebody else; written anew",
+                        self.path.display()
+                    );
+                }
+            }
+            Effect::AppendJournal { at, sync } => {
+                if !data.is_empty() {
+                    failpoint::reach("before-append");
+                }
+                journal.write_at(ledger.journal_bytes(), at).map_err(failed("writing the journal"))?;
+                if sync {
+                    journal.sync().map_err(failed("syncing the journal"))?;
+                }
+                if !data.is_empty() {
+                    failpoint::reach("after-journal");
+                }
+            }
+            Effect::AppendOutput { at } => {
+                file.write_all_at(data, at).map_err(failed("writing the output"))?;
+                failpoint::reach("after-append");
+            }
+            Effect::Sync => self.sync_files()?,
+            Effect::MoveJournal => {
+                let became = self.became.as_deref().unwrap_or(&self.path);
+                rotate::move_journal(&self.path, became).map_err(failed("moving the journal"))?;
+            }
+            Effect::End(_) => {}
+        }
+        Ok(Answer::Done)
+    }
+
+    /// What both files are now.
+    fn look(&mut self) -> io::Result<Seen> {
+        let place = if is_at(&self.file, &self.path)? {
+            Place::Here
+        } else {
+            self.became = rotate::moved_to(&self.file, &self.path)?;
+            if self.became.is_some() { Place::Renamed } else { Place::Gone }
+        };
+        Ok(Seen { len: self.file.metadata()?.len(), place, journal_len: self.journal.len()? })
     }
 
     /// Both at once: two files, one wait.
     fn sync_files(&mut self) -> Result<(), CommitError> {
+        let failed = |what| move |source| CommitError::Io { what, source };
         let begun = Instant::now();
         let (file, journal) = (&self.file, &self.journal);
         let (of_file, of_journal) = std::thread::scope(|scope| {
@@ -372,60 +350,129 @@ impl Output {
     }
 }
 
-/// The hash of a range of an output, for the recovery of its journal.
-pub(crate) fn hash_of(file: &File) -> impl FnMut(Span) -> io::Result<u64> {
-    let mut bytes = Vec::new();
-    move |span| {
-        // As long as a batch: it lies within the file, and its record is sealed.
-        bytes.resize(usize::try_from(span.end - span.start).unwrap_or(usize::MAX), 0);
-        file.read_exact_at(&mut bytes, span.start)?;
-        Ok(hash(&bytes))
+fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { what, path, source }
+}
+
+/// What an output and its journal mean at the start. Changes nothing.
+pub(crate) fn verdict(path: &Path, identity: &Identity) -> io::Result<Verdict> {
+    let mut beside = Beside::new(path);
+    let name = beside.name().to_vec();
+    output::startup(&mut beside, &name, identity, RandomState::new().build_hasher().finish())
+}
+
+/// Copies a range of a file in pieces.
+fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
+    let most = usize::try_from(span.end - span.start).unwrap_or(WINDOW).min(WINDOW);
+    let (mut piece, mut read_at) = (vec![0; most], span.start);
+    while read_at < span.end {
+        let len = most.min(usize::try_from(span.end - read_at).unwrap_or(most));
+        let piece = &mut piece[..len];
+        from.read_exact_at(piece, read_at)?;
+        to.write_all_at(piece, at)?;
+        read_at += len as u64;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// Opens one of the files of `output` and takes its lock. `None`: there is none, and it is not to
+/// be created.
+fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, OpenError> {
+    match open_locked(path, create) {
+        Ok(Locked::Ours(file)) => Ok(Some(file)),
+        Ok(Locked::Missing) => Ok(None),
+        Ok(Locked::ByAnother) => {
+            Err(OpenError::Config(format!("--output {}: another writer is writing to it", output.display())))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(OpenError::Config(format!(
+            "--output {}: {}: permission denied; the writer must be able to write it and its folder",
+            output.display(),
+            path.display()
+        ))),
+        Err(error) => Err(at("opening", path)(error)),
     }
 }
 
-fn open_regular(path: &Path) -> Result<File, OpenError> {
-    let config = |why: &str| OpenError::Config(format!("--output {}: {why}", path.display()));
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let file = match opened {
-        Ok(file) => file,
+/// Whether a file of this output can be at this path: a regular file, or nothing yet. Opens
+/// nothing: to open a pipe or a device has effects.
+fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
+    let which = if path == output { String::new() } else { format!("{}: ", path.display()) };
+    match impossible(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {which}{why}", output.display()))),
+        Err(error) => Err(at("looking at", path)(error)),
+    }
+}
+
+/// Why no output can be at this path, and what is allowed.
+pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
+    let kind = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.file_type(),
         Err(error) => {
-            return Err(match error.kind() {
-                io::ErrorKind::NotFound => {
-                    config("its folder does not exist; allowed: a file in a folder that is there")
+            return match error.kind() {
+                io::ErrorKind::NotFound if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+                    Ok(Some("it names a folder; allowed: a regular file"))
                 }
-                io::ErrorKind::NotADirectory => config("a part of its path is not a folder"),
-                io::ErrorKind::IsADirectory => config("it is a folder; allowed: a regular file"),
+                io::ErrorKind::NotFound if !folder_of(path).exists() => {
+                    Ok(Some("its folder does not exist; allowed: a file in a folder that is there"))
+                }
+                io::ErrorKind::NotFound => Ok(None),
+                io::ErrorKind::NotADirectory => Ok(Some("a part of its path is not a folder")),
                 io::ErrorKind::PermissionDenied => {
-                    config("permission denied; the writer must be able to write it and its folder")
+                    Ok(Some("permission denied; the writer must be able to write it and its folder"))
                 }
-                _ => OpenError::Io { what: "opening", path: path.to_owned(), source: error },
-            });
+                _ => Err(error),
+            };
         }
     };
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(config("not a regular file; allowed: a regular file, or a path where nothing is yet")),
-        Err(source) => Err(OpenError::Io { what: "looking at", path: path.to_owned(), source }),
-    }
+    // What a process has open has a name there, too: its standard output is never a file of ours
+    // alone.
+    let folder = folder_of(path).canonicalize()?;
+    Ok(Some(if kind.is_dir() {
+        "it is a folder; allowed: a regular file"
+    } else if kind.is_fifo() {
+        "it is a pipe; allowed: a regular file, since what was written must be there after a restart"
+    } else if kind.is_socket() {
+        "it is a socket; allowed: a regular file, since what was written must be there after a restart"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "it is a device; allowed: a regular file, since what was written must be there after a restart"
+    } else if folder == Path::new("/dev") || folder.starts_with("/proc") {
+        "it is a stream of this process; allowed: the path of a regular file"
+    } else {
+        return Ok(None);
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{batch, write_output};
-    use delivery::journal::{HEADER_LEN, RECORD_LEN};
+    use crate::sample::{batch, identity, write_output};
+    use delivery::journal::{Parsed, RECORD_LEN};
     use std::io::Write as _;
 
     fn open(path: &Path) -> Opened {
-        Output::open(path, Fsync::Always).unwrap()
+        Output::open(path, &identity(), Fsync::Always).unwrap()
     }
 
     fn held(opened: &Opened, root: u64) -> Vec<Span> {
         opened.held.get(&root).map(|held| held.iter().collect()).unwrap_or_default()
     }
 
+    fn lost(opened: &Opened, root: u64) -> Vec<Span> {
+        opened.lost.get(&root).map(|lost| lost.iter().collect()).unwrap_or_default()
+    }
+
+    /// How long the header of the journal is, and how many records it has.
+    fn records(path: &Path) -> (u64, usize) {
+        let parsed = Parsed::read(&std::fs::read(journal_file::path_of(path)).unwrap()).unwrap().unwrap();
+        assert_eq!(parsed.torn, 0);
+        (parsed.header_len, parsed.records.len())
+    }
+
     fn config_error(path: &Path) -> String {
-        match Output::open(path, Fsync::Always) {
+        match Output::open(path, &identity(), Fsync::Always) {
             Err(OpenError::Config(text)) => text,
             other => panic!("expected a configuration error, got {other:?}"),
         }
@@ -438,7 +485,7 @@ mod tests {
         let opened = open(&path);
         assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\nx\n");
         assert_eq!((held(&opened, 7), held(&opened, 8)), (vec![0..4], vec![0..2]));
-        assert_eq!((opened.lost.len(), opened.torn), (0, 0));
+        assert_eq!((opened.lost.len(), opened.cut), (0, (0, None)));
     }
 
     #[test]
@@ -450,11 +497,13 @@ mod tests {
             OpenOptions::new().append(true).open(file).unwrap().write_all(b"garbage").unwrap();
         }
         let mut opened = open(&path);
-        assert_eq!((opened.torn, held(&opened, 7)), (7, vec![0..4]));
+        let kept = folder.path().join("out.cut");
+        assert_eq!((opened.cut.clone(), held(&opened, 7)), ((7, Some(kept.clone())), vec![0..4]));
+        assert_eq!(std::fs::read(kept).unwrap(), b"garbage", "nobody knows whose it is");
         opened.output.commit(&batch(&[(7, 4, b"c\n")])).unwrap();
         drop(opened);
         assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\nc\n");
-        assert_eq!(std::fs::metadata(&journal).unwrap().len() as usize, HEADER_LEN + 3 * RECORD_LEN);
+        assert_eq!(records(&path).1, 3, "the joined ones, a mark, and the last one");
         assert_eq!(held(&open(&path), 7), [0..6]);
     }
 
@@ -467,7 +516,9 @@ mod tests {
                 let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (7, 2, b"b\n"), (7, 4, b"c\n")]);
                 let cut = |path: &Path, len| OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
                 cut(&path, 4 + output_bytes);
-                cut(&journal_file::path_of(&path), (HEADER_LEN + 2 * RECORD_LEN) as u64 + journal_bytes);
+                // The first record is the mark of an empty output.
+                let before = records(&path).0 + 3 * RECORD_LEN as u64;
+                cut(&journal_file::path_of(&path), before + journal_bytes);
                 let whole = output_bytes == 2 && journal_bytes == RECORD_LEN as u64;
                 let opened = open(&path);
                 let kept: u64 = if whole { 6 } else { 4 };
@@ -489,15 +540,34 @@ mod tests {
     }
 
     #[test]
+    fn an_output_without_a_journal_gets_one_with_the_first_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "before\n").unwrap();
+        for _ in 0..2 {
+            let mut opened = open(&path);
+            opened.output.tend().unwrap();
+            assert_eq!((opened.journal, opened.output.len()), (JournalWas::Missing, 7));
+            assert_eq!(
+                std::fs::read(journal_file::path_of(&path)).unwrap(),
+                b"",
+                "a start that is refused changes nothing"
+            );
+        }
+        open(&path).output.commit(&batch(&[(7, 0, b"a\n")])).unwrap();
+        assert_eq!(open(&path).journal, JournalWas::Read { restored: 0 });
+    }
+
+    #[test]
     fn an_output_cut_by_somebody_names_what_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         std::fs::write(&path, "before\n").unwrap();
         write_output(&path, &[(7, 0, b"a\n"), (7, 2, b"b\n"), (7, 4, b"c\n"), (7, 6, b"d\n")]);
-        for (len, lost, kept) in [(10, vec![(7, 3..4), (7, 4..6)], vec![0..3]), (3, vec![(7, 0..3)], vec![])] {
+        for (len, gone, kept) in [(10, vec![3..6], vec![0..3]), (3, vec![0..3], vec![])] {
             OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
             let opened = open(&path);
-            assert_eq!((opened.lost.clone(), held(&opened, 7)), (lost, kept));
+            assert_eq!((lost(&opened, 7), held(&opened, 7)), (gone, kept), "one range");
             drop(opened);
             assert!(open(&path).lost.is_empty(), "told once");
             assert_eq!(std::fs::metadata(&path).unwrap().len(), len);
@@ -516,11 +586,10 @@ mod tests {
         output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
         output.tend().unwrap();
         drop(output);
-        let journal = std::fs::metadata(journal_file::path_of(&path)).unwrap().len() as usize;
-        assert_eq!(journal, HEADER_LEN + 4 * RECORD_LEN, "one mark a commit");
+        assert_eq!(records(&path).1, 1 + 4, "one mark a commit");
         assert_eq!(held(&open(&path), 7), [0..4]);
         OpenOptions::new().write(true).open(&path).unwrap().set_len(3).unwrap();
-        assert_eq!(open(&path).lost, [(7, 3..4)]);
+        assert_eq!(lost(&open(&path), 7), [3..4]);
     }
 
     #[test]
@@ -563,17 +632,26 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sync_writes_again_what_was_not_durable() {
+    fn what_is_written_again_is_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let mut output = Output::open(&path, Fsync::Never).unwrap().output;
-        output.commit(&batch(&[(7, 0, b"a\n")])).unwrap();
-        output.suspect = true;
-        output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
-        assert_eq!((output.durable, output.suspect), (2, false));
-        drop(output);
-        assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\n");
-        assert_eq!(held(&open(&path), 7), [0..4]);
+        let mut output = open(&path).output;
+        let bytes: Vec<u8> = (0..3 * WINDOW + 5).map(|at| (at % 251) as u8).collect();
+        output.commit(&batch(&[(7, 0, &bytes)])).unwrap();
+        output.perform(Effect::WriteAgain(3..bytes.len() as u64), b"").unwrap();
+        assert!(std::fs::read(&path).unwrap() == bytes);
+    }
+
+    #[test]
+    fn bytes_that_are_kept_already_are_not_kept_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);
+        let kept = folder.path().join("out.cut");
+        for (bytes, all) in [("one", "one"), ("one", "one"), ("second", "onesecond"), ("one", "onesecondone")] {
+            OpenOptions::new().append(true).open(&path).unwrap().write_all(bytes.as_bytes()).unwrap();
+            assert_eq!(open(&path).cut, (bytes.len() as u64, Some(kept.clone())));
+            assert_eq!(std::fs::read_to_string(&kept).unwrap(), all);
+        }
     }
 
     #[test]
@@ -594,6 +672,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(config_error(&folder.path().join("no/such/out")).contains("its folder does not exist"));
         assert!(config_error(folder.path()).contains("it is a folder"));
+        assert!(config_error(Path::new("/dev/null")).contains("it is a device"));
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert!(config_error(&fifo).contains("it is a pipe"));
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(config_error(&socket).contains("it is a socket"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was made");
         let path = folder.path().join("out");
         std::fs::write(journal_file::path_of(&path), "dear diary, today I wrote some notes").unwrap();
         let text = config_error(&path);

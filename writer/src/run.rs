@@ -13,34 +13,43 @@
 //! with what the output holds then; nothing of it was acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::agreement::Agreement;
 use crate::args::{Fsync, WriterArgs};
-use crate::batch::Batch;
 use crate::commit::{Commit, Committed};
-use crate::contents::Contents;
 use crate::fetch::Fetch;
-use crate::gaps::Gap;
-use crate::group::{Group, Others};
+use crate::fetch_log::FetchLog;
+use crate::group::{Group, Seen};
 use crate::names;
 use crate::output::{OpenError, Opened, Output};
+use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
+use delivery::consumer::{self, Batch, Consumer, FileIdentity, Settings};
+use delivery::entry::Span;
+use delivery::journal::Identity;
+use delivery::output::JournalWas;
 use delivery::ranges::RangeSet;
+use delivery::manifest::HEAD_LEN;
 use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Stop, Stream};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The pauses between attempts to use a disk that refuses.
 pub(crate) fn disk_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
 }
+
+/// An output that nobody disturbs for this long is opened again at once when somebody does.
+const CALM: Duration = Duration::from_secs(10);
 
 /// A batch on its way to the disk; the permit says that the disk is busy.
 pub(crate) type Handed = (Batch, OwnedSemaphorePermit);
@@ -81,7 +90,6 @@ pub(crate) struct Lane {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
-    let agreement = Agreement::new(service);
     let work = Work {
         service,
         args,
@@ -97,12 +105,12 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
             })
             .collect(),
         totals: Totals::new(&context.partitions),
-        agreement: Some(&agreement).filter(|agreement| agreement.is_beside_the_only_stream()),
     };
-    if work.agreement.is_some() {
+    if service.partitions == 1 {
+        // The record beside the only stream tells, and is read anyway.
         work.run().await
     } else {
-        agreement.beside(context.connector.config(), work.run()).await
+        PartitionCheck::new(service).beside(context.connector.config(), work.run()).await
     }
 }
 
@@ -113,28 +121,49 @@ struct Work<'a> {
     context: &'a Context,
     lanes: Vec<Lane>,
     totals: Totals,
-    agreement: Option<&'a Agreement>,
 }
 
 impl Work<'_> {
     async fn run(&self) -> Result<(), Failure> {
-        let Self { args, context, .. } = self;
+        let Self { service, args, context, .. } = self;
+        let identity = Identity::new(&service.stream, &args.group, &context.partitions);
         // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
         let mut committed = None;
+        let mut former = Vec::new();
+        let mut backoff = disk_backoff();
         loop {
-            let Some(opened) = open(&args.output, args.fsync, context).await? else { return Ok(()) };
-            tell(&opened, committed.as_ref(), &args.output);
-            let (disturbed, state) = self.stages(opened).await;
+            let Some(opened) = open(&args.output, &identity, args.fsync, context).await? else { return Ok(()) };
+            let lost = tell(&opened, committed.as_ref(), &args.output);
+            let opened_at = Instant::now();
+            let id = format!("{:016x}", opened.output.id());
+            let output = consumer::Output {
+                id: id.clone(),
+                former: std::mem::replace(&mut former, vec![id]),
+                file: file_of(&args.output),
+                // Also when a start that was refused has begun one.
+                journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
+                held: opened.held.clone(),
+                lost,
+            };
+            let (disturbed, state) = self.stages(opened, output).await;
             committed = state;
             match disturbed {
                 Ok(()) | Err(Ended::Stop(Stop::Shutdown)) => return Ok(()),
                 Err(Ended::Stop(Stop::Failure(failure))) => return Err(failure),
                 Err(Ended::Again) => {}
             }
+            // An output that somebody else writes to all the time never stays as it is.
+            if opened_at.elapsed() >= CALM {
+                backoff.reset();
+            }
+            tokio::select! {
+                () = context.shutdown.requested() => return Ok(()),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
         }
     }
 
-    async fn stages(&self, opened: Opened) -> (Result<(), Ended>, Committed) {
+    async fn stages(&self, opened: Opened, output: consumer::Output) -> (Result<(), Ended>, Committed) {
         let Self { context, lanes, .. } = self;
         let (to_commit, handed) = mpsc::channel::<Handed>(1);
         let disk = Arc::new(Semaphore::new(1));
@@ -143,7 +172,7 @@ impl Work<'_> {
             let (to_lane, committed) = mpsc::unbounded_channel();
             to_acknowledge.push(to_lane);
             let ends = Ends { to_commit: to_commit.clone(), disk: disk.clone(), committed };
-            working.push(self.fetch_and_acknowledge(lane, opened.held.clone(), ends));
+            working.push(self.fetch_and_acknowledge(lane, output.clone(), ends));
         }
         drop(to_commit);
         // Others are configured alike, so they take over what we have left pending as we do.
@@ -159,7 +188,7 @@ impl Work<'_> {
     async fn fetch_and_acknowledge(
         &self,
         lane: &Lane,
-        held: BTreeMap<u64, RangeSet>,
+        output: consumer::Output,
         Ends { to_commit, disk, committed }: Ends,
     ) -> Result<(), Ended> {
         let (give_back, empty) = mpsc::unbounded_channel();
@@ -167,24 +196,30 @@ impl Work<'_> {
             // Whoever takes it is there.
             let _ = give_back.send(Batch::of(lane.nth));
         }
-        let others = Rc::<Others>::default();
+        let seen = Rc::<Seen>::default();
+        let settings = Settings {
+            group: lane.group.name.clone(),
+            consumer: lane.group.consumer.clone(),
+            partitions: lane.stream.partition.is_whole().then_some(1),
+            once: self.service.once,
+            claim_idle: self.claim_idle(),
+            output,
+        };
         let mut fetch = Fetch {
             group: &lane.group,
             connector: lane.stream.connector.clone(),
             health: &lane.stream.health,
             shutdown: &self.context.shutdown,
-            agreement: self.agreement,
-            contents: Contents::new(lane.stream.partition, held),
+            consumer: Consumer::new(lane.stream.partition, settings),
             batch: Batch::of(lane.nth),
-            others: others.clone(),
-            once: self.service.once,
-            claim_idle: self.claim_idle(),
+            seen: Rc::clone(&seen),
+            log: FetchLog::default(),
             disk,
             to_commit,
             empty,
             spare: None,
         };
-        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, others);
+        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, seen);
         let fetching = async {
             let ended = fetch.run().await;
             // Without the sender, the next stage ends when it is done with what it has.
@@ -211,12 +246,12 @@ struct Ends {
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
-async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Opened>, Failure> {
+async fn open(path: &Path, identity: &Identity, fsync: Fsync, context: &Context) -> Result<Option<Opened>, Failure> {
     let mut backoff = disk_backoff();
     loop {
         context.health.progress();
-        let owned = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, fsync)).await;
+        let (owned, of) = (path.to_owned(), identity.clone());
+        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync)).await;
         match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
             Ok(opened) => {
                 context.health.file(Ok(()));
@@ -239,35 +274,76 @@ async fn open(path: &Path, fsync: Fsync, context: &Context) -> Result<Option<Ope
     }
 }
 
-/// Says what is known of an output that was just opened.
-fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) {
+/// Which file the output is.
+pub(crate) fn file_of(output: &Path) -> FileIdentity {
+    // To open a pipe would wait for its other end.
+    let regular = std::fs::metadata(output).ok().filter(std::fs::Metadata::is_file);
+    let opened = regular.and_then(|metadata| Some((metadata, File::open(output).ok()?)));
+    let Some((metadata, file)) = opened else { return FileIdentity::default() };
+    let (dev, ino) = (metadata.dev(), metadata.ino());
+    let mut head = Vec::new();
+    // What cannot be read now is not compared.
+    let _ = file.take(HEAD_LEN as u64).read_to_end(&mut head);
+    FileIdentity { dev, ino, head }
+}
+
+/// At most so many lost ranges have a line each.
+const LOST_LINES: usize = 10;
+
+/// Logs what is known of an output that was just opened. The ranges that it held and holds no more.
+fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
     gauge!(names::OUTPUT_SIZE).set(len as f64);
     let contents = opened.held.len();
     let bytes: u64 = opened.held.values().map(RangeSet::bytes).sum();
     log::info!("{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
-    if opened.torn > 0 {
-        log::warn!("{path}: {} bytes behind the last commit cut off", opened.torn);
+    match opened.journal {
+        JournalWas::Missing => log::warn!(
+            "{path}: its journal is missing, so nothing is known of these {len} bytes, and lines that come again are written again; \
+             if a writer wrote them, stop this one and restore the journal from the same backup as the output"
+        ),
+        JournalWas::Read { restored } if restored > 0 => {
+            log::warn!("{path}: damaged records of its journal were restored: {restored}; check the disk");
+        }
+        JournalWas::New | JournalWas::Read { .. } => {}
+    }
+    match &opened.cut {
+        (0, _) => {}
+        (bytes, None) => log::warn!("{path}: {bytes} bytes of an unfinished commit behind the last one cut off"),
+        (bytes, Some(kept)) => log::warn!(
+            "{path}: {bytes} bytes behind the last commit cut off, and added to {}; if a writer wrote them, the journal is older \
+             than the output: stop this one and restore both from one backup",
+            kept.display()
+        ),
     }
     let gone = before.map(|before| {
-        before.iter().flat_map(|(&root, held)| {
-            let now = opened.held.get(&root).cloned().unwrap_or_default();
-            held.iter().flat_map(move |span| now.missing(span).map(|span| Gap { root, span }).collect::<Vec<_>>())
-        })
+        let mut gone: BTreeMap<u64, RangeSet> = BTreeMap::new();
+        for (&file, held) in before {
+            let now = opened.held.get(&file).cloned().unwrap_or_default();
+            for span in held.iter().flat_map(|span| now.missing(span).collect::<Vec<_>>()) {
+                gone.entry(file).or_default().insert(span);
+            }
+        }
+        gone
     });
-    let lost: Vec<Gap> = match gone {
-        Some(gone) => gone.collect(),
-        None => opened.lost.iter().map(|(root, span)| Gap { root: *root, span: span.clone() }).collect(),
-    };
-    for Gap { root, span } in lost {
-        let bytes = span.end - span.start;
-        counter!(names::GAP_BYTES).increment(bytes);
+    let lost = gone.as_ref().unwrap_or(&opened.lost);
+    let bytes: u64 = lost.values().map(RangeSet::bytes).sum();
+    counter!(names::GAP_BYTES).increment(bytes);
+    let ranges: Vec<_> = lost.iter().flat_map(|(file, lost)| lost.iter().map(move |span| (file, span))).collect();
+    let (told, rest) = ranges.split_at(ranges.len().min(LOST_LINES));
+    for (file, span) in told {
         log::error!(
-            "{path}: bytes {}..{} ({bytes} bytes) of content {root} were in it and are gone; somebody cut it or took it away; \
-             take them from the source, or restore the output with its journal",
+            "{path}: bytes {}..{} ({} bytes) of content {file} were in it and are gone; somebody cut it or took it away; \
+             take them from the source; or stop this writer, and restore output and journal from one backup",
             span.start,
-            span.end
+            span.end,
+            span.end - span.start
         );
     }
+    if !rest.is_empty() {
+        let bytes: u64 = rest.iter().map(|(_, span)| span.end - span.start).sum();
+        log::error!("{path}: {} more ranges ({bytes} bytes) are gone; `writer verify` names them all", rest.len());
+    }
+    ranges.into_iter().map(|(&file, span)| (file, span)).collect()
 }

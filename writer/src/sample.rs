@@ -1,8 +1,10 @@
 //! Outputs for tests.
 
 use crate::args::Fsync;
-use crate::batch::Batch;
 use crate::output::Output;
+use delivery::consumer::Batch;
+use delivery::journal::Identity;
+use delivery::partition::Partition;
 use std::path::{Path, PathBuf};
 
 /// A batch of runs: root, start, bytes.
@@ -15,9 +17,14 @@ pub(crate) fn batch(runs: &[(u64, u64, &[u8])]) -> Batch {
     batch
 }
 
+/// What the outputs of tests are for.
+pub(crate) fn identity() -> Identity {
+    Identity::new("line_stream", "writers", &[Partition::WHOLE])
+}
+
 /// Writes an output with its journal, one commit a run.
 pub(crate) fn write_output(path: &Path, runs: &[(u64, u64, &[u8])]) -> PathBuf {
-    let mut output = Output::open(path, Fsync::Always).unwrap().output;
+    let mut output = Output::open(path, &identity(), Fsync::Always).unwrap().output;
     for run in runs {
         output.commit(&batch(std::slice::from_ref(run))).unwrap();
     }

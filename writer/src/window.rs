@@ -1,5 +1,7 @@
 //! Reading a file at any offset, in large pieces.
 
+use delivery::Hasher;
+use delivery::entry::Span;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -53,4 +55,18 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Resu
         }
     }
     Ok(len)
+}
+
+/// The hash of a range of a file, read in pieces. `None`: it does not have all of it.
+pub(crate) fn hash_of(file: &File, span: Span) -> io::Result<Option<u64>> {
+    let (mut window, mut hasher, mut at) = (Window::new(file), Hasher::default(), span.start);
+    while at < span.end {
+        let bytes = window.at(at, span.end - at)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        hasher.update(bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(Some(hasher.finish()))
 }

@@ -123,12 +123,12 @@ async fn before_the_bytes_are_appended() {
 }
 
 #[tokio::test]
-async fn between_the_output_and_the_journal() {
+async fn between_the_output_and_the_sync() {
     dies_at("after-append").await;
 }
 
 #[tokio::test]
-async fn between_the_journal_and_the_sync() {
+async fn between_the_journal_and_the_output() {
     dies_at("after-journal").await;
 }
 

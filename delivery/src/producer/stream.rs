@@ -7,14 +7,12 @@ use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Produce
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
-use crate::manifest::{Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONGEST_FIELD, Position, prints_field};
+use crate::manifest::{Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONG_FIELD, LONGEST_FIELD, Position, SHORT, prints_field};
 use crate::source_file::SourceFile;
 use resp::StreamId;
 use std::io;
 use std::time::Duration;
 
-/// The smallest size of the largest payload that is written to the record: 64 KiB.
-const LONG: u64 = 64 << 10;
 /// With a fingerprint that covers less than this, the state file is not written again: 64 KiB, what
 /// it knows from the beginning of the content.
 const MUCH: u64 = 64 << 10;
@@ -169,6 +167,7 @@ impl<D: Directory> Producer<D> {
         let before = ahead.map_or(last_id, |batch| batch.end.id());
         let generation = streaming.confirmed.generation;
         let (mut entries, mut lines, mut bytes, mut first, mut largest) = (0, 0, 0, 0, 0);
+        let mut long = None;
         if room > 0 {
             let wanted = |piece: &crate::entry::Piece<'_>, frontier: u64| {
                 let end = piece.span.end;
@@ -183,6 +182,9 @@ impl<D: Directory> Producer<D> {
                 lines += piece.field.lines(piece.payload);
                 bytes += end - piece.span.start;
                 largest = piece.payload.len().max(largest);
+                if piece.payload.len() as u64 > SHORT {
+                    long = Some(id);
+                }
                 entries < room && bytes < limits.batch_bytes
             };
             let taken = streaming.reader.take_pieces(wanted);
@@ -199,9 +201,13 @@ impl<D: Directory> Producer<D> {
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
         let mut fields =
             vec![(GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?), (CONFIRMED_FIELD.to_owned(), confirmed)];
-        let longest = (largest as u64).next_power_of_two();
-        if longest > self.manifest.longest.max(LONG - 1) {
+        // What a consumer must know to bound the bytes of a reply by the number of its entries.
+        let longest = (largest as u64).next_power_of_two().max(SHORT);
+        if longest > self.manifest.longest {
             fields.push((LONGEST_FIELD.to_owned(), longest.to_string().into_bytes()));
+        }
+        if let Some(long) = long {
+            fields.push((LONG_FIELD.to_owned(), long.to_string().into_bytes()));
         }
         let read_to = streaming.reader.offset();
         let prints = self.manifest.prints.entry(streaming.root).or_default();
@@ -407,6 +413,8 @@ impl<D: Directory> Producer<D> {
         let is_first = self.truncated != Some(root);
         self.truncated = Some(root);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
+        let seen = self.seen.entry(root).or_insert(0);
+        *seen = streaming.len.max(*seen);
         if is_first {
             let path = streaming.reader.file().path();
             self.notices.push(Notice::Truncated { path, len: streaming.len, sent: present.offset });

@@ -25,17 +25,24 @@ fn the_messages_in_the_docs_are_those_of_the_services() {
         assert!(docs.contains(&format!("| {text} |")), "docs/messages.md: {text:?} is missing");
     }
     let sources = [
-        "writer/src/gap_log.rs",
-        "writer/src/fetch.rs",
+        "writer/src/fetch_log.rs",
+        "writer/src/group.rs",
+        "writer/src/acknowledge.rs",
         "writer/src/run.rs",
         "writer/src/commit.rs",
         "reader/src/resume.rs",
     ];
     let sources =
         sources.map(|path| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap());
-    for said in
-        ["gap: bytes", "somebody cut it", "cannot be read any more", "foreign entries", "going on in a new file"]
-    {
+    for said in [
+        "gap: bytes",
+        "somebody cut it",
+        "cannot be read any more",
+        "foreign entries",
+        "going on in a new file",
+        "lacks generation",
+        "holds up trimming",
+    ] {
         assert!(docs.contains(said) && sources.iter().any(|source| source.contains(said)), "{said}");
     }
 }

@@ -105,3 +105,42 @@ fn several_renames_under_load_lose_and_double_nothing() {
     all.extend(rig.output_bytes());
     assert!(all == fs::read(&rig.input).unwrap());
 }
+
+#[test]
+fn a_rename_after_the_journal_was_written_anew_is_found() {
+    for is_renamed_to in ["1", "old"] {
+        let rig = Rig::new();
+        rig.write_input(text::numbered(0..1_000, 1));
+        let mut reader = rig.reader().start();
+        let mut writer = rig.writer().start();
+        rig.wait_delivered();
+        fs::remove_file(format!("{}.journal", rig.output.display())).unwrap();
+        writer.wait_for_log(&["journal was changed or removed", "written anew"]);
+        writer.stop();
+        let first = renamed(&rig, is_renamed_to);
+        let mut writer = rig.writer().start();
+        writer.wait_for_log(&["was renamed to"]);
+        // All of it comes again.
+        rig.redis.flushall();
+        writer.wait_for_metric("writer_redelivered_total", |entries| entries >= 1_000.0);
+        rig.append_input("last\n");
+        rig.wait_output_len(5);
+        reader.stop();
+        writer.stop();
+        assert!(writer.find_log(&["gone"]).is_none(), "{}", writer.log());
+        assert_verified(&rig, &[&first, &rig.output]);
+    }
+}
+
+#[test]
+fn an_input_in_the_same_folder_is_not_taken_for_the_renamed_output() {
+    let rig = Rig::new();
+    let input = rig.folder.join("out/input.txt");
+    fs::write(&input, text::numbered(0..1_000, 1)).unwrap();
+    rig.reader().set("--input", &input).once().run_ok();
+    rig.writer().once().run_ok();
+    fs::remove_file(&rig.output).unwrap();
+    let writer = rig.writer().once().run();
+    assert!(writer.find_log(&["are gone"]).is_some(), "{}", writer.log());
+    assert!(writer.find_log(&["was renamed to"]).is_none(), "{}", writer.log());
+}

@@ -1,46 +1,46 @@
 //! A batch: entries become runs of source bytes, to be committed and acknowledged together.
 
-use delivery::entry::Span;
+use crate::entry::Span;
 use resp::StreamId;
 use std::time::Instant;
 
 /// Buffers that grew beyond this for one batch are given back: 4 MiB.
-pub(crate) const KEEP_CAPACITY: usize = 4 << 20;
+pub const KEEP_CAPACITY: usize = 4 << 20;
 
 /// Contiguous source bytes of one content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
+pub struct Run {
     /// The content, named by its root generation.
-    pub(crate) root: u64,
+    pub root: u64,
     /// The bytes of that content.
-    pub(crate) span: Span,
+    pub span: Span,
     /// How many lines begin in them.
-    pub(crate) lines: u64,
+    pub lines: u64,
 }
 
 /// What is written and acknowledged together.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// Which of this process's partitions it is of, counted from 0.
-    pub(crate) lane: usize,
+    pub partition: usize,
     /// The bytes of all runs, one behind the other.
-    pub(crate) data: Vec<u8>,
+    pub data: Vec<u8>,
     /// What the bytes are.
-    pub(crate) runs: Vec<Run>,
+    pub runs: Vec<Run>,
     /// The entries to acknowledge, the skipped ones included.
-    pub(crate) ids: Vec<StreamId>,
+    pub ids: Vec<StreamId>,
     /// When the first of them came.
-    pub(crate) came_at: Option<Instant>,
+    pub came_at: Option<Instant>,
 }
 
 impl Batch {
     /// An empty one for this partition.
-    pub(crate) fn of(lane: usize) -> Self {
-        Self { lane, ..Self::default() }
+    pub fn of(partition: usize) -> Self {
+        Self { partition, ..Self::default() }
     }
 
     /// Appends a run's first or further bytes: the bytes themselves are in `data` already.
-    pub(crate) fn extend(&mut self, root: u64, span: Span, lines: u64) {
+    pub fn extend(&mut self, root: u64, span: Span, lines: u64) {
         match self.runs.last_mut() {
             Some(run) if run.root == root && run.span.end == span.start => {
                 run.span.end = span.end;
@@ -51,23 +51,23 @@ impl Batch {
     }
 
     /// Whether there is nothing to write and nothing to acknowledge.
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.runs.is_empty()
     }
 
     /// How many lines begin in it.
-    pub(crate) fn lines(&self) -> u64 {
+    pub fn lines(&self) -> u64 {
         self.runs.iter().map(|run| run.lines).sum()
     }
 
     /// Lets go of the bytes: they are durable, only the acknowledgement is missing.
-    pub(crate) fn release_data(&mut self) {
+    pub fn release_data(&mut self) {
         self.data.clear();
         self.data.shrink_to(KEEP_CAPACITY);
     }
 
     /// Empties it, to be filled again.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.release_data();
         self.runs.clear();
         self.runs.shrink_to(KEEP_CAPACITY / size_of::<Run>());

@@ -5,19 +5,19 @@
 //! as long as nobody else in the group gets a part of the entries. Where the source has several partitions, an entry says where the one before
 //! ended, so that bytes of other partitions are no gap.
 
-use delivery::entry::Span;
-use delivery::partition::Partition;
-use delivery::ranges::RangeSet;
-use delivery::source::{Lineage, Position};
+use crate::entry::Span;
+use crate::partition::Partition;
+use crate::ranges::RangeSet;
+use crate::manifest::{Manifest, Position};
 use std::collections::BTreeMap;
 
 /// Bytes of a content that were not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Gap {
+pub struct Gap {
     /// The content, by its root generation.
-    pub(crate) root: u64,
+    pub root: u64,
     /// The bytes.
-    pub(crate) span: Span,
+    pub span: Span,
 }
 
 /// Up to where the source's bytes were delivered.
@@ -33,24 +33,24 @@ enum Cursor {
 
 /// Watches the order of the entries delivered.
 #[derive(Debug)]
-pub(crate) struct GapWatch {
+pub(super) struct GapWatch {
     partition: Partition,
     cursor: Cursor,
 }
 
 impl GapWatch {
     /// Nothing is known: the next entry tells.
-    pub(crate) const fn new(partition: Partition) -> Self {
+    pub(super) const fn new(partition: Partition) -> Self {
         Self { partition, cursor: Cursor::Unknown }
     }
 
     /// The group is new: the source's first entry comes first.
-    pub(crate) const fn begin(&mut self) {
+    pub(super) const fn begin(&mut self) {
         self.cursor = Cursor::Beginning;
     }
 
     /// Everything up to this position was delivered to the group.
-    pub(crate) fn resume(&mut self, at: Position) {
+    pub(super) fn resume(&mut self, at: Position) {
         self.cursor = match self.cursor {
             Cursor::At(before) => Cursor::At(before.max(at)),
             Cursor::Unknown | Cursor::Beginning => Cursor::At(at),
@@ -58,25 +58,25 @@ impl GapWatch {
     }
 
     /// Others get entries too: what comes next is not expected to adjoin.
-    pub(crate) const fn forget(&mut self) {
+    pub(super) const fn forget(&mut self) {
         self.cursor = Cursor::Unknown;
     }
 
     /// Whether the position behind what was delivered is known.
-    pub(crate) const fn is_watching(&self) -> bool {
+    pub(super) const fn is_watching(&self) -> bool {
         !matches!(self.cursor, Cursor::Unknown)
     }
 
     /// Bytes of this generation up to `end` were delivered, and those before them adjoin.
-    pub(crate) fn advance(&mut self, generation: u64, end: u64) {
+    pub(super) fn advance(&mut self, generation: u64, end: u64) {
         self.resume(Position { generation, offset: end });
     }
 
     /// An entry came, and `span` reaches from where it says that the one before it ended to its own end: adds what was stepped over to `gaps`,
     /// without what is held anyway. An empty span at the stream's last ID asks what is missing at the end.
-    pub(crate) fn step(
+    pub(super) fn step(
         &mut self,
-        lineage: &Lineage,
+        manifest: &Manifest,
         held: &BTreeMap<u64, RangeSet>,
         generation: u64,
         span: &Span,
@@ -85,7 +85,7 @@ impl GapWatch {
         let at = match self.cursor {
             Cursor::At(at) => Some(at),
             Cursor::Beginning => {
-                lineage.first().map(|first| Position { generation: first.generation, offset: first.start })
+                manifest.first().map(|first| Position { generation: first.generation, offset: first.start })
             }
             Cursor::Unknown => None,
         };
@@ -93,13 +93,13 @@ impl GapWatch {
         self.cursor = Cursor::At(at.map_or(came, |at| at.max(came)));
         let Some(mut at) = at.filter(|&at| at < came) else { return };
         let mut missing = |generation: u64, span: Span| {
-            let root = lineage.get(generation).map_or(generation, |g| g.root);
+            let root = manifest.get(generation).map_or(generation, |g| g.root);
             gaps.extend(missing_of(self.partition, held.get(&root), span).map(|span| Gap { root, span }));
         };
         while at.generation < generation {
-            let Some(next) = lineage.after(at.generation) else { break };
+            let Some(next) = manifest.successor(at.generation) else { break };
             // Of a partition, that is where its last entry ended, so that the end of a line of another one is no gap.
-            if let Some(end) = next.previous_end {
+            if let Some(end) = manifest.end(at.generation) {
                 missing(at.generation, at.offset..end.max(at.offset));
             }
             at = Position { generation: next.generation, offset: next.start };
@@ -112,7 +112,7 @@ impl GapWatch {
 
 /// What of `span` is this partition's, and not held. Nobody knows where exactly the entries lay that are missing: what counts are the
 /// partition's own blocks, and when there are none in it, all of it: it is then of a line that went on into other ones.
-pub(crate) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
+pub(super) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
     let none = RangeSet::new();
     let not_held: Vec<Span> = held.unwrap_or(&none).missing(span).collect();
     let mut ours: Vec<Span> = not_held.iter().flat_map(|span| partition.within(span.clone())).collect();
@@ -125,17 +125,20 @@ pub(crate) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Sp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delivery::source::Generation;
+    use crate::manifest::Generation;
 
-    fn lineage(generations: &[(u64, u64, u64, Option<u64>)]) -> Lineage {
-        let mut lineage = Lineage::default();
+    fn manifest(generations: &[(u64, u64, u64, Option<u64>)]) -> Manifest {
+        let mut manifest = Manifest::default();
         for &(generation, root, start, previous_end) in generations {
-            lineage.insert(Generation {
+            manifest.insert(Generation {
                 generation,
                 root,
                 start,
                 previous_end,
                 previous_guard: None,
+                resumes: None,
+                created: None,
+                real_path: None,
                 path: String::new(),
                 dev: 0,
                 ino: 0,
@@ -143,12 +146,12 @@ mod tests {
                 head_hash: 0,
             });
         }
-        lineage
+        manifest
     }
 
     fn step(
         watch: &mut GapWatch,
-        lineage: &Lineage,
+        manifest: &Manifest,
         held: &[(u64, Span)],
         generation: u64,
         span: Span,
@@ -156,60 +159,60 @@ mod tests {
         let mut map: BTreeMap<u64, RangeSet> = BTreeMap::new();
         held.iter().for_each(|(root, span)| map.entry(*root).or_default().insert(span.clone()));
         let mut gaps = Vec::new();
-        watch.step(lineage, &map, generation, &span, &mut gaps);
+        watch.step(manifest, &map, generation, &span, &mut gaps);
         gaps.into_iter().map(|gap| (gap.root, gap.span)).collect()
     }
 
     #[test]
     fn what_is_stepped_over_is_a_gap() {
-        let lineage = lineage(&[(5, 5, 0, None)]);
+        let manifest = manifest(&[(5, 5, 0, None)]);
         let mut watch = GapWatch::new(Partition::WHOLE);
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 100..110), [], "nothing is known of what came before");
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 110..120), []);
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 150..160), [(5, 120..150)]);
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 130..140), [], "below: delivered again");
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 160..170), []);
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 100..110), [], "nothing is known of what came before");
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 110..120), []);
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 150..160), [(5, 120..150)]);
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 130..140), [], "below: delivered again");
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 160..170), []);
     }
 
     #[test]
     fn a_new_group_expects_the_first_byte() {
-        let lineage = lineage(&[(5, 5, 10, None)]);
+        let manifest = manifest(&[(5, 5, 10, None)]);
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.begin();
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 30..40), [(5, 10..30)]);
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 30..40), [(5, 10..30)]);
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.begin();
-        assert_eq!(step(&mut watch, &lineage, &[(5, 0..25)], 5, 30..40), [(5, 25..30)], "what is held is no gap");
+        assert_eq!(step(&mut watch, &manifest, &[(5, 0..25)], 5, 30..40), [(5, 25..30)], "what is held is no gap");
     }
 
     #[test]
     fn a_new_generation_tells_where_the_one_before_ended() {
-        let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(100)), (7, 7, 0, Some(50)), (8, 8, 0, None)]);
+        let manifest = manifest(&[(5, 5, 0, None), (6, 6, 0, Some(100)), (7, 7, 0, Some(50)), (8, 8, 0, None)]);
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 90 });
-        assert_eq!(step(&mut watch, &lineage, &[], 7, 20..30), [(5, 90..100), (6, 0..50), (7, 0..20)]);
-        assert_eq!(step(&mut watch, &lineage, &[], 8, 0..30), [], "where the one before ended is not known");
+        assert_eq!(step(&mut watch, &manifest, &[], 7, 20..30), [(5, 90..100), (6, 0..50), (7, 0..20)]);
+        assert_eq!(step(&mut watch, &manifest, &[], 8, 0..30), [], "where the one before ended is not known");
     }
 
     #[test]
     fn a_content_that_goes_on_under_another_number_has_no_gap() {
-        let lineage = lineage(&[(5, 5, 0, None), (6, 5, 80, None)]);
+        let manifest = manifest(&[(5, 5, 0, None), (6, 5, 80, None)]);
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 90 });
-        assert_eq!(step(&mut watch, &lineage, &[(5, 0..90)], 6, 85..95), []);
+        assert_eq!(step(&mut watch, &manifest, &[(5, 0..90)], 6, 85..95), []);
     }
 
     #[test]
     fn with_others_in_the_group_nothing_is_expected() {
-        let lineage = lineage(&[(5, 5, 0, None)]);
+        let manifest = manifest(&[(5, 5, 0, None)]);
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 10 });
         watch.forget();
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 50..60), []);
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 50..60), []);
         assert!(watch.is_watching(), "alone again: from here on, it is");
     }
 
-    const BLOCK: u64 = delivery::partition::SMALL;
+    const BLOCK: u64 = crate::partition::SMALL;
 
     fn second_of_three() -> GapWatch {
         let mut watch = GapWatch::new(Partition::new(1, 3).unwrap());
@@ -219,25 +222,25 @@ mod tests {
 
     #[test]
     fn a_step_over_other_partitions_is_no_gap() {
-        let lineage = lineage(&[(5, 5, 0, None)]);
+        let manifest = manifest(&[(5, 5, 0, None)]);
         let mut watch = second_of_three();
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 0..2 * BLOCK + 9), [], "it was the first");
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 2 * BLOCK + 9..4 * BLOCK + 50), []);
-        assert_eq!(step(&mut watch, &lineage, &[], 5, 4 * BLOCK + 50..4 * BLOCK + 60), [], "it adjoined");
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 0..2 * BLOCK + 9), [], "it was the first");
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 2 * BLOCK + 9..4 * BLOCK + 50), []);
+        assert_eq!(step(&mut watch, &manifest, &[], 5, 4 * BLOCK + 50..4 * BLOCK + 60), [], "it adjoined");
     }
 
     #[test]
     fn what_is_missing_before_a_step_is_a_gap_in_the_partitions_own_blocks() {
-        let lineage = lineage(&[(5, 5, 0, None)]);
+        let manifest = manifest(&[(5, 5, 0, None)]);
         let mut watch = second_of_three();
-        let first = step(&mut watch, &lineage, &[], 5, 2 * BLOCK - 10..4 * BLOCK + 50);
+        let first = step(&mut watch, &manifest, &[], 5, 2 * BLOCK - 10..4 * BLOCK + 50);
         assert_eq!(first, [(5, BLOCK..2 * BLOCK - 10)]);
         let end = 8 * BLOCK + 7;
-        let later = step(&mut watch, &lineage, &[(5, 0..4 * BLOCK + 80)], 5, end..10 * BLOCK + 5);
+        let later = step(&mut watch, &manifest, &[(5, 0..4 * BLOCK + 80)], 5, end..10 * BLOCK + 5);
         assert_eq!(later, [(5, 4 * BLOCK + 80..5 * BLOCK), (5, 7 * BLOCK..8 * BLOCK)]);
-        let line = step(&mut watch, &lineage, &[], 5, 11 * BLOCK + 70..11 * BLOCK + 80);
+        let line = step(&mut watch, &manifest, &[], 5, 11 * BLOCK + 70..11 * BLOCK + 80);
         assert_eq!(line, [(5, 10 * BLOCK + 5..11 * BLOCK)], "its end lies in the next block");
-        let rest = step(&mut watch, &lineage, &[], 5, 12 * BLOCK + 90..13 * BLOCK + 10);
+        let rest = step(&mut watch, &manifest, &[], 5, 12 * BLOCK + 90..13 * BLOCK + 10);
         assert_eq!(rest, [(5, 11 * BLOCK + 80..12 * BLOCK + 90)], "a piece of a line, in blocks of others");
     }
 
@@ -245,13 +248,13 @@ mod tests {
     fn where_a_partition_ended_in_a_content_tells_the_gap_there() {
         // Its last entry began in its block and reached over the next two of others; then came lines of others only.
         let end = 4 * BLOCK + 9;
-        let lineage = lineage(&[(5, 5, 0, None), (6, 6, 0, Some(end)), (7, 7, 0, Some(0))]);
+        let manifest = manifest(&[(5, 5, 0, None), (6, 6, 0, Some(end)), (7, 7, 0, Some(0))]);
         let mut watch = second_of_three();
         watch.resume(Position { generation: 5, offset: end });
-        assert_eq!(step(&mut watch, &lineage, &[], 7, 0..BLOCK + 9), [], "nothing of it was in the second content");
+        assert_eq!(step(&mut watch, &manifest, &[], 7, 0..BLOCK + 9), [], "nothing of it was in the second content");
         let mut watch = second_of_three();
         watch.resume(Position { generation: 5, offset: 2 * BLOCK + 1 });
-        let missing = step(&mut watch, &lineage, &[], 7, 0..BLOCK + 9);
+        let missing = step(&mut watch, &manifest, &[], 7, 0..BLOCK + 9);
         assert_eq!(missing, [(5, 4 * BLOCK..end)]);
     }
 }

@@ -5,7 +5,7 @@
 //! anyway; else it is asked for here, on a connection of its own, which holds up nothing.
 
 use crate::group::pairs;
-use delivery::source::{begun_with, record_key};
+use delivery::manifest::{begun_with, record_key};
 use resp::{Config, Connection, Error, Frame, cmd};
 use service::Failure;
 use service::args::{ServiceArgs, other_partitions};
@@ -20,7 +20,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// What the writer was told, and whether the record says the same.
 #[derive(Debug)]
-pub(crate) struct Agreement {
+pub(crate) struct PartitionCheck {
     /// The key of the stream that would be the only one.
     stream: String,
     partitions: u32,
@@ -30,25 +30,15 @@ pub(crate) struct Agreement {
     asked: Notify,
 }
 
-impl Agreement {
+impl PartitionCheck {
     /// Nothing is known yet.
     pub(crate) fn new(service: &ServiceArgs) -> Self {
         let ServiceArgs { stream, partitions, .. } = service;
         Self { stream: stream.clone(), partitions: *partitions, open: Cell::new(true), asked: Notify::new() }
     }
 
-    /// Whether the source record of the only stream is what tells.
-    pub(crate) const fn is_beside_the_only_stream(&self) -> bool {
-        self.partitions == 1
-    }
-
-    /// Whether the record has not told yet.
-    pub(crate) const fn is_open(&self) -> bool {
-        self.open.get()
-    }
-
     /// What the record says, from the reply to `HGETALL`. `Some`: why that cannot be read.
-    pub(crate) fn hear(&self, reply: &Frame) -> Result<Option<String>, Failure> {
+    fn hear(&self, reply: &Frame) -> Result<Option<String>, Failure> {
         match begun_with(pairs(reply)) {
             Ok(Some(begun)) if begun != self.partitions => {
                 let Self { stream, partitions, .. } = self;
@@ -101,7 +91,7 @@ impl Agreement {
             }
             told = complaint;
             self.asked.notify_one();
-            if !self.is_open() {
+            if !self.open.get() {
                 drop(connection);
                 return std::future::pending().await;
             }

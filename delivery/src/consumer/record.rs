@@ -1,0 +1,229 @@
+//! What the consuming side reads of the source record, and the notes that writers keep in it.
+
+use crate::manifest::{
+    GUARD_FIELD, Generation, Guard, LONG_FIELD, LONGEST_FIELD, Manifest, Position, begun_with,
+};
+use resp::StreamId;
+
+
+/// The field that holds up to which ID several consumers of a group shared the entries. [`StreamId::MAX`]: they do now.
+#[must_use]
+pub fn shared_field(group: &str) -> String {
+    format!("shared:{group}")
+}
+
+/// The field that names the output that a consumer writes to.
+#[must_use]
+pub fn output_field(group: &str, consumer: &str) -> String {
+    format!("{}{consumer}", output_prefix(group))
+}
+
+pub(super) fn output_prefix(group: &str) -> String {
+    format!("output:{group}:")
+}
+
+/// Small fields that change while a writer runs. They are read along with other questions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The output that uses our consumer name.
+    pub output: Option<String>,
+    /// Up to where entries were shared with other consumers.
+    pub shared: Option<StreamId>,
+    /// The largest payload that was ever added.
+    pub longest: Option<u64>,
+    /// The last entry with a payload above [`SHORT`](crate::manifest::SHORT).
+    pub long: Option<StreamId>,
+    /// Where the reader's latest batch ends.
+    pub end: Option<StreamId>,
+}
+
+impl Notes {
+    /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their values.
+    #[must_use]
+    pub fn fields(group: &str, consumer: &str) -> [String; 5] {
+        let [longest, long, guard] = [LONGEST_FIELD, LONG_FIELD, GUARD_FIELD].map(str::to_owned);
+        [output_field(group, consumer), shared_field(group), longest, long, guard]
+    }
+
+    /// Reads the values of [`fields`](Self::fields). What cannot be read counts as absent.
+    #[must_use]
+    pub fn read<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>) -> Self {
+        let mut values = values.into_iter().map(Option::unwrap_or_default);
+        let mut value = || values.next().unwrap_or_default();
+        let output = value();
+        Self {
+            output: (!output.is_empty()).then(|| String::from_utf8_lossy(output).into_owned()),
+            shared: StreamId::parse(value()),
+            longest: std::str::from_utf8(value()).ok().and_then(|text| text.parse().ok()),
+            long: StreamId::parse(value()),
+            end: serde_json::from_slice::<Guard>(value()).ok().map(|g| StreamId { ms: g.generation, seq: g.tail.end }),
+        }
+    }
+}
+
+/// What an entry of a generation that the record does not have is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The record has the generation.
+    Known,
+    /// The record is complete without it: no reader wrote that entry.
+    Foreign,
+    /// The record is missing or has a hole: the generation may have been in it.
+    Missing,
+}
+
+/// The source record, as the consuming side sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    /// The generations that can be read.
+    pub manifest: Manifest,
+    /// The number of partitions that the source was begun with, as far as this record tells.
+    pub partitions: Option<u32>,
+    /// What of the record cannot be read.
+    pub complaint: Option<String>,
+    /// The notes of the writers.
+    pub notes: Notes,
+    /// Consumers of our group that have noted their output.
+    pub names: Vec<String>,
+    /// Generations up to this one may have been in the record and are gone. `None`: none can.
+    hole: Option<u64>,
+}
+
+impl Record {
+    /// Reads the record from its fields (those of `HGETALL`). What cannot be read is left out and reported.
+    #[must_use]
+    pub fn read<'a>(
+        fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        group: &str,
+        consumer: &str,
+    ) -> Self {
+        let mut record = Self::default();
+        match begun_with(fields.clone()) {
+            Ok(begun) => record.partitions = begun,
+            Err(error) => record.complaint = Some(error.to_string()),
+        }
+        let prefix = output_prefix(group);
+        let asked = Notes::fields(group, consumer);
+        let mut values: [Option<&[u8]>; 5] = [None; 5];
+        let mut links: Vec<(u64, u64)> = Vec::new();
+        for (name, value) in fields {
+            if let Some(place) = asked.iter().zip(&mut values).find(|(field, _)| field.as_bytes() == name) {
+                *place.1 = Some(value);
+            }
+            if let Some(consumer) = name.strip_prefix(prefix.as_bytes()) {
+                record.names.push(String::from_utf8_lossy(consumer).into_owned());
+            }
+            match Manifest::from_fields([(name, value)]) {
+                Ok(one) => {
+                    record.manifest.guard = one.guard.clone().or_else(|| record.manifest.guard.take());
+                    record.manifest.confirmed = one.confirmed.or(record.manifest.confirmed);
+                    for generation in one.iter() {
+                        links.push((predecessor(name).unwrap_or(u64::MAX), generation.generation));
+                        record.manifest.insert(generation.clone());
+                    }
+                }
+                Err(error) => {
+                    if let Some(predecessor) = predecessor(name) {
+                        links.push((predecessor, u64::MAX));
+                    }
+                    record.complaint.get_or_insert(error.to_string());
+                }
+            }
+        }
+        record.notes = Notes::read(values);
+        record.hole = record.find_hole(links);
+        record
+    }
+
+    /// The input's path, as this record tells it.
+    #[must_use]
+    pub fn input_path(&self) -> Option<&str> {
+        self.manifest.last().map(|generation| generation.path.as_str())
+    }
+
+    /// A record that holds these generations, complete.
+    #[must_use]
+    pub fn complete(manifest: Manifest) -> Self {
+        Self { manifest, ..Self::default() }
+    }
+
+    /// Each generation names its predecessor, so a missing one shows. The oldest ones are forgotten on purpose.
+    fn find_hole(&self, mut links: Vec<(u64, u64)>) -> Option<u64> {
+        if self.manifest.is_empty() {
+            return Some(u64::MAX);
+        }
+        let named =
+            [self.manifest.guard.as_ref().map(|guard| guard.generation), self.manifest.confirmed.map(|at| at.generation)];
+        let last = self.manifest.last().map_or(0, |last| last.generation);
+        if named.into_iter().flatten().any(|generation| generation > last) {
+            return Some(u64::MAX);
+        }
+        links.sort_unstable();
+        let mut hole = links.first().map(|&(first, _)| first).filter(|&first| first > 0);
+        for pair in links.windows(2) {
+            if let [(_, generation), (predecessor, next)] = *pair
+                && generation != predecessor
+            {
+                hole = Some(next.max(generation));
+            }
+        }
+        if links.iter().any(|&(_, generation)| generation == u64::MAX) {
+            hole = Some(u64::MAX);
+        }
+        hole
+    }
+
+    /// What an entry of this generation is.
+    #[must_use]
+    pub fn judge(&self, generation: u64) -> Verdict {
+        if self.manifest.get(generation).is_some() {
+            Verdict::Known
+        } else if self.hole.is_some_and(|hole| generation <= hole) {
+            Verdict::Missing
+        } else {
+            Verdict::Foreign
+        }
+    }
+
+    /// Whether the generation that is written to now is of the file with this identity. `here` is the identity of what this host has at the input's path:
+    /// inode numbers repeat from volume to volume, so that alone says nothing.
+    #[must_use]
+    pub fn is_read_from(&self, file: &FileIdentity, here: Option<(u64, u64)>) -> Option<&Generation> {
+        let last = self.manifest.last()?;
+        let is_same = here == Some((file.dev, file.ino)) && (last.dev, last.ino) == (file.dev, file.ino);
+        let head = usize::try_from(last.head_len).ok().and_then(|len| file.head.get(..len));
+        (is_same && head.is_some_and(|head| crate::hash(head) == last.head_hash)).then_some(last)
+    }
+
+    /// A generation's place in the source; used to compare IDs with what is held.
+    pub(super) fn clamp(&self, id: StreamId) -> Option<Position> {
+        clamp(&self.manifest, id)
+    }
+}
+
+/// The source's last position that is not behind `id`, which somebody may have chosen freely.
+fn clamp(manifest: &Manifest, id: StreamId) -> Option<Position> {
+    let generation = manifest.get(id.ms).or_else(|| manifest.before(id.ms))?.generation;
+    let known = manifest.guard.as_ref().filter(|guard| guard.generation == generation).map(|guard| guard.tail.end);
+    let end = known.or_else(|| manifest.end(generation));
+    let offset = match (generation == id.ms, end) {
+        (true, end) => id.seq.min(end.unwrap_or(id.seq)),
+        (false, end) => end?,
+    };
+    Some(Position { generation, offset })
+}
+
+/// The file that a writer writes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// Its device.
+    pub dev: u64,
+    /// Its inode.
+    pub ino: u64,
+    /// Its first bytes, at most [`HEAD_LEN`](crate::manifest::HEAD_LEN) of them.
+    pub head: Vec<u8>,
+}
+
+fn predecessor(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field.strip_prefix(b"next:")?).ok()?.parse().ok()
+}

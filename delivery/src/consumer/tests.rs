@@ -1,0 +1,576 @@
+//! The machine against a stream, a group and a record in memory.
+
+use super::record::output_field;
+use super::*;
+use crate::manifest::{Generation, Guard, Manifest};
+
+const GROUP: &str = "writers";
+const NAME: &str = "one";
+
+fn generation(number: u64, root: u64, start: u64) -> Generation {
+    Generation {
+        generation: number,
+        root,
+        start,
+        previous_end: None,
+        previous_guard: None,
+        resumes: None,
+        created: None,
+        real_path: None,
+        path: "/in".to_owned(),
+        dev: 1,
+        ino: 2,
+        head_len: 3,
+        head_hash: crate::hash(b"abc"),
+    }
+}
+
+/// Everything that the machine talks to.
+struct World {
+    now: Instant,
+    fields: BTreeMap<String, String>,
+    entries: Vec<(StreamId, &'static str, &'static str)>,
+    last_delivered: StreamId,
+    pending: Vec<StreamId>,
+    others: Vec<Member>,
+    entries_read: Option<u64>,
+    /// How idle our consumer was, and since when.
+    namesake: Option<(Duration, Instant)>,
+    /// Whether somebody reads under our name.
+    namesake_is_awake: bool,
+    here: Option<(u64, u64)>,
+    batch: Batch,
+    written: Vec<u8>,
+    reports: Vec<Report>,
+    foreign: u64,
+    redelivered: u64,
+    read_after: StreamId,
+    ahead: Option<Vec<usize>>,
+    on_hand: Vec<usize>,
+    pauses: u32,
+    largest_count: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            now: Instant::now(),
+            fields: BTreeMap::new(),
+            entries: Vec::new(),
+            last_delivered: StreamId::ZERO,
+            pending: Vec::new(),
+            others: Vec::new(),
+            entries_read: None,
+            namesake: None,
+            namesake_is_awake: false,
+            here: None,
+            batch: Batch::default(),
+            written: Vec::new(),
+            reports: Vec::new(),
+            foreign: 0,
+            redelivered: 0,
+            read_after: StreamId::ZERO,
+            ahead: None,
+            on_hand: Vec::new(),
+            pauses: 0,
+            largest_count: 0,
+        };
+        world.begin(0, &generation(5, 5, 0));
+        world
+    }
+
+    fn begin(&mut self, predecessor: u64, generation: &Generation) {
+        self.fields.insert(format!("next:{predecessor}"), serde_json::to_string(generation).unwrap());
+    }
+
+    /// Adds lines of four bytes to generation 5.
+    fn add(&mut self, lines: u64) {
+        for _ in 0..lines {
+            let end = self.entries.last().map_or(0, |(id, ..)| id.seq) + 4;
+            self.entries.push((StreamId::new(5, end), "line", "abc"));
+        }
+        let end = self.entries.last().map_or(0, |(id, ..)| id.seq);
+        self.fields.insert("guard".to_owned(), serde_json::to_string(&Guard::new(5, end, end, b"")).unwrap());
+    }
+
+    fn record(&self) -> Record {
+        Record::read(self.fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())), GROUP, NAME)
+    }
+
+    fn notes(&self) -> Notes {
+        Notes::read(Notes::fields(GROUP, NAME).iter().map(|field| self.fields.get(field).map(String::as_bytes)))
+    }
+
+    fn view(&self) -> GroupView {
+        let mut members = self.others.clone();
+        if let Some((idle, since)) = self.namesake {
+            let idle = if self.namesake_is_awake { Duration::ZERO } else { idle + (self.now - since) };
+            members.push(Member { name: NAME.into(), pending: self.pending.len() as u64, idle });
+        }
+        GroupView {
+            asked_at: self.now,
+            last_delivered: self.last_delivered,
+            lag: None,
+            entries_read: self.entries_read,
+            members,
+            notes: self.notes(),
+        }
+    }
+
+    /// What a read brings: places in `entries`.
+    fn read(&mut self, pending: bool, count: u64) -> Vec<usize> {
+        self.largest_count = self.largest_count.max(count);
+        let is_wanted = |id: StreamId| match pending {
+            true => self.pending.contains(&id) && id > self.read_after,
+            false => id > self.last_delivered,
+        };
+        let count = usize::try_from(count).unwrap();
+        let found: Vec<usize> =
+            (0..self.entries.len()).filter(|&nth| is_wanted(self.entries[nth].0)).take(count).collect();
+        if let Some(&last) = found.last() {
+            self.read_after = self.entries[last].0;
+            if !pending {
+                self.last_delivered = self.entries[last].0;
+                self.pending.extend(found.iter().map(|&nth| self.entries[nth].0));
+            }
+        }
+        found
+    }
+
+    /// Performs effects until it refuses, is done, reads new entries in vain, or waits for the tenth time.
+    fn drive(&mut self, consumer: &mut Consumer) -> Option<Refusal> {
+        loop {
+            self.now += Duration::from_millis(20);
+            let now = self.now;
+            let effect = consumer.next(now);
+            match effect {
+                Effect::Reconnect => {
+                    consumer.connected(now);
+                    (self.read_after, self.ahead) = (StreamId::ZERO, None);
+                }
+                Effect::LoadRecord => consumer.record_loaded(self.record(), self.here),
+                Effect::MakeGroup => consumer.group_made(),
+                Effect::LookAtGroup => consumer.group_seen(&self.view(), now),
+                Effect::ReadNotes => consumer.notes_read(&self.notes(), now),
+                Effect::WriteNotes(changes) => {
+                    let mut is_claimed = true;
+                    for change in changes {
+                        match change {
+                            Change::Claim(field, _) if self.fields.contains_key(&field) => is_claimed = false,
+                            Change::Claim(field, value) | Change::Set(field, value) => {
+                                self.fields.insert(field, value);
+                            }
+                            Change::Remove(field) => {
+                                self.fields.remove(&field);
+                            }
+                        }
+                    }
+                    consumer.notes_written(is_claimed, now);
+                }
+                Effect::Pause(time) => {
+                    self.now += time;
+                    self.pauses += 1;
+                    if self.pauses.is_multiple_of(10) {
+                        break;
+                    }
+                }
+                Effect::ReadAhead { count } => self.ahead = Some(self.read(false, count)),
+                Effect::Read { pending, count, block } => {
+                    let found = self.ahead.take().unwrap_or_else(|| self.read(pending, count));
+                    let is_idle = found.is_empty() && block.is_some() && self.now_judged(consumer);
+                    self.deliver(consumer, found);
+                    if is_idle {
+                        break;
+                    }
+                }
+                Effect::TakeLast => {
+                    let found = self.ahead.take().unwrap_or_default();
+                    self.deliver(consumer, found);
+                }
+                Effect::Claim { .. } => consumer.claimed(0, StreamId::ZERO),
+                Effect::Take => {
+                    let rest = self.on_hand.iter().map(|&nth| {
+                        let (id, field, payload) = self.entries[nth];
+                        (id, Some([(field.as_bytes(), payload.as_bytes())].into_iter()))
+                    });
+                    let taken = consumer.take(rest, &mut self.batch, now);
+                    self.on_hand.drain(..taken.entries);
+                    self.foreign += taken.foreign;
+                    self.redelivered += taken.redelivered;
+                }
+                Effect::HandOver { .. } => {
+                    self.written.extend_from_slice(&self.batch.data);
+                    let ids = std::mem::take(&mut self.batch.ids);
+                    self.pending.retain(|id| !ids.contains(id));
+                    self.batch.clear();
+                    consumer.handed_over(now);
+                }
+                Effect::AskLastId => consumer.last_id(self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id)),
+                Effect::Refuse(refusal) => {
+                    self.reports.extend(consumer.take_reports());
+                    return Some(refusal);
+                }
+                Effect::Done => break,
+            }
+        }
+        self.reports.extend(consumer.take_reports());
+        None
+    }
+
+    fn now_judged(&self, consumer: &Consumer) -> bool {
+        matches!(consumer.idle, Idle::Judged(..))
+    }
+
+    fn deliver(&mut self, consumer: &mut Consumer, found: Vec<usize>) {
+        let last = found.last().map(|&nth| self.entries[nth]);
+        consumer.delivered(
+            Reply {
+                entries: found.len() as u64,
+                last: last.map_or(StreamId::ZERO, |(id, ..)| id),
+                last_size: last.map_or(0, |(.., payload)| payload.len()),
+            },
+            self.now,
+        );
+        self.on_hand = found;
+    }
+
+    fn gaps(&self) -> Vec<Span> {
+        let gap = |report: &Report| match report {
+            Report::Gap(gap, _) => Some(gap.span.clone()),
+            _ => None,
+        };
+        self.reports.iter().filter_map(gap).collect()
+    }
+}
+
+fn settings(held: Span) -> Settings {
+    let mut ranges = BTreeMap::new();
+    if !held.is_empty() {
+        ranges.entry(5).or_insert_with(RangeSet::new).insert(held);
+    }
+    Settings {
+        group: GROUP.to_owned(),
+        consumer: NAME.to_owned(),
+        output: Output { id: "a".to_owned(), held: ranges, ..Output::default() },
+        ..Settings::default()
+    }
+}
+
+fn consumer(held: Span) -> Consumer {
+    Consumer::new(Partition::WHOLE, settings(held))
+}
+
+/// A writer that held the first ten lines, noted its output, and ended.
+fn ended(world: &mut World) {
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 40);
+    world.fields.insert(output_field(GROUP, NAME), "a".to_owned());
+}
+
+#[test]
+fn everything_is_written_once_and_then_it_waits() {
+    let mut world = World::new();
+    world.add(5000);
+    let mut one = consumer(0..0);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.pending.len()), (20_000, 0));
+    assert_eq!((world.gaps(), world.largest_count), (vec![], MAX_COUNT));
+    assert_eq!(world.fields.get("output:writers:one").map(String::as_str), Some("a"));
+    world.add(3);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.written.len(), 20_012);
+    one.stop();
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(one.next(world.now), Effect::Done);
+}
+
+#[test]
+fn once_ends_when_nothing_is_left() {
+    let mut world = World::new();
+    world.add(20);
+    let mut one = Consumer::new(Partition::WHOLE, Settings { once: true, ..settings(0..0) });
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), one.next(world.now)), (80, Effect::Done));
+}
+
+#[test]
+fn entries_wait_for_a_missing_record_and_are_written_when_it_is_back() {
+    let mut world = World::new();
+    world.add(100);
+    let kept = std::mem::take(&mut world.fields);
+    let mut one = consumer(0..0);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.foreign), (0, 0));
+    assert!(!world.pending.is_empty(), "they stay pending");
+    assert_eq!(world.reports, [Report::WaitsForRecord(StreamId::new(5, 4))], "reported once");
+    world.fields.extend(kept);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.pending.len(), world.gaps()), (400, 0, vec![]));
+    assert!(world.reports.contains(&Report::RecordComplete));
+}
+
+#[test]
+fn once_refuses_an_incomplete_record() {
+    let mut world = World::new();
+    world.add(100);
+    world.fields.clear();
+    let mut one = Consumer::new(Partition::WHOLE, Settings { once: true, ..settings(0..0) });
+    assert_eq!(world.drive(&mut one), Some(Refusal::RecordIncomplete(StreamId::new(5, 4))));
+    assert!(!world.pending.is_empty() && world.written.is_empty());
+}
+
+#[test]
+fn a_foreign_entry_of_our_form_is_foreign_only_when_the_record_is_complete() {
+    let mut world = World::new();
+    world.add(3);
+    world.entries.push((StreamId::new(8, 4), "line", "xyz"));
+    world.entries.push((StreamId::new(9, 0), "line", "no position"));
+    assert_eq!(world.drive(&mut consumer(0..0)), None);
+    assert_eq!((world.written.len(), world.foreign), (12, 2));
+}
+
+#[test]
+fn the_record_says_which_generations_it_may_have_lost() {
+    let mut world = World::new();
+    world.begin(5, &generation(7, 7, 0));
+    world.begin(7, &generation(9, 9, 0));
+    let judge = |world: &World, number| world.record().judge(number);
+    assert_eq!([4, 6, 8, 10].map(|number| judge(&world, number)), [Verdict::Foreign; 4]);
+    assert_eq!(judge(&world, 7), Verdict::Known);
+    world.fields.remove("next:5");
+    assert_eq!([6, 7, 8].map(|number| judge(&world, number)), [Verdict::Missing; 3], "a hole");
+    assert_eq!(judge(&world, 10), Verdict::Foreign);
+    world.begin(5, &generation(7, 7, 0));
+    world.fields.remove("next:0");
+    assert_eq!((judge(&world, 5), judge(&world, 8)), (Verdict::Missing, Verdict::Foreign), "the oldest is forgotten");
+    world.begin(0, &generation(5, 5, 0));
+    world.fields.remove("next:7");
+    let guard = Guard::new(9, 1, 1, b"");
+    world.fields.insert("guard".to_owned(), serde_json::to_string(&guard).unwrap());
+    assert_eq!([9, 10].map(|number| judge(&world, number)), [Verdict::Missing; 2], "the guard names one that is gone");
+    world.fields.insert("next:9".to_owned(), "junk".to_owned());
+    assert!(world.record().complaint.is_some());
+    assert_eq!(Record::default().judge(5), Verdict::Foreign);
+    assert_eq!(Record::read([], GROUP, NAME).judge(5), Verdict::Missing, "no record at all");
+}
+
+#[test]
+fn what_was_delivered_and_nobody_has_is_a_gap_once() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 80);
+    let mut one = consumer(0..40);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.gaps(), [40..80]);
+    world.reports.clear();
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), [], "reported before");
+    world.add(1);
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!((world.gaps(), world.written.len()), (vec![], 4));
+}
+
+#[test]
+fn what_is_pending_or_was_reported_as_lost_is_no_gap() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 80);
+    world.pending = (11..=15).map(|line| StreamId::new(5, 4 * line)).collect();
+    let mut settings = settings(0..40);
+    settings.output.lost = vec![(5, 70..80)];
+    assert_eq!(world.drive(&mut Consumer::new(Partition::WHOLE, settings)), None);
+    assert_eq!((world.gaps(), world.written.len()), (vec![60..70], 20));
+}
+
+#[test]
+fn what_others_may_have_is_no_gap() {
+    for shared in [StreamId::MAX, StreamId::new(5, 80)] {
+        let mut world = World::new();
+        ended(&mut world);
+        world.add(10);
+        world.last_delivered = StreamId::new(5, 80);
+        world.fields.insert(shared_field(GROUP), shared.to_string());
+        assert_eq!(world.drive(&mut consumer(0..40)), None);
+        assert_eq!(world.gaps(), []);
+        assert_eq!(world.notes().shared, Some(StreamId::new(5, 80)), "it is alone from here on");
+    }
+    // An output that another writer used before this one.
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 80);
+    world.fields.remove(&output_field(GROUP, NAME));
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), []);
+}
+
+#[test]
+fn others_are_noted_when_they_come_and_when_they_go() {
+    let mut world = World::new();
+    world.add(10);
+    let mut one = consumer(0..0);
+    world.others.push(Member { name: b"two".to_vec(), pending: 1, idle: Duration::ZERO });
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.notes().shared, Some(StreamId::MAX));
+    world.others.clear();
+    world.now += group::GONE;
+    one.group_seen_beside(&world.view(), world.now);
+    world.add(1);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.notes().shared, Some(StreamId::new(5, 40)));
+}
+
+#[test]
+fn a_group_moved_far_forward_is_a_gap_up_to_where_the_reader_is() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(10);
+    world.last_delivered = StreamId::MAX;
+    let mut one = consumer(0..40);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.gaps(), [40..80]);
+    world.reports.clear();
+    world.add(5);
+    world.now += Duration::from_secs(1);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.gaps(), [80..100], "and so is what comes later");
+}
+
+#[test]
+fn a_namesake_is_refused_when_it_is_alive_and_replaced_when_it_is_not() {
+    let mut world = World::new();
+    world.add(10);
+    world.fields.insert(output_field(GROUP, NAME), "another".to_owned());
+    world.namesake = Some((Duration::from_secs(1), world.now));
+    world.namesake_is_awake = true;
+    assert_eq!(world.drive(&mut consumer(0..0)), Some(Refusal::NameTaken));
+    assert_eq!((world.last_delivered, world.pauses), (StreamId::ZERO, 1), "nothing was read");
+    world.namesake_is_awake = false;
+    world.pauses = 0;
+    let mut one = consumer(0..0);
+    assert_eq!(world.drive(&mut one), None);
+    assert!((5..10).contains(&world.pauses), "{}", world.pauses);
+    assert!(world.reports.contains(&Report::NameTakenOver));
+    assert_eq!((world.notes().output.as_deref(), world.written.len()), (Some("a"), 40));
+    // Then that one comes back.
+    world.fields.insert(output_field(GROUP, NAME), "another".to_owned());
+    world.now += Duration::from_secs(1);
+    one.group_seen_beside(&world.view(), world.now);
+    assert_eq!(world.drive(&mut one), Some(Refusal::NameLost));
+}
+
+#[test]
+fn its_own_restart_waits_for_nobody() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.namesake = Some((Duration::ZERO, world.now));
+    world.namesake_is_awake = true;
+    assert_eq!((world.drive(&mut consumer(0..40)), world.pauses), (None, 0));
+    // After a rotation of the output, too.
+    let mut settings = settings(0..40);
+    (settings.output.id, settings.output.former) = ("b".to_owned(), vec!["a".to_owned()]);
+    assert_eq!((world.drive(&mut Consumer::new(Partition::WHOLE, settings)), world.pauses), (None, 0));
+    assert_eq!(world.notes().output.as_deref(), Some("b"));
+}
+
+#[test]
+fn a_view_from_before_the_name_was_taken_over_does_not_count() {
+    let mut world = World::new();
+    world.add(1);
+    world.fields.insert(output_field(GROUP, NAME), "another".to_owned());
+    let before = world.view();
+    let mut one = consumer(0..0);
+    assert_eq!(world.drive(&mut one), None);
+    one.group_seen_beside(&before, world.now);
+    assert_eq!(world.drive(&mut one), None);
+}
+
+#[test]
+fn an_output_that_is_the_input_is_refused_before_anything_is_read() {
+    let refusal = |file: FileIdentity, here| {
+        let mut world = World::new();
+        world.add(1);
+        world.here = here;
+        let mut settings = settings(0..0);
+        settings.output.file = file;
+        let refusal = world.drive(&mut Consumer::new(Partition::WHOLE, settings));
+        assert!(refusal.is_none() || world.last_delivered == StreamId::ZERO);
+        refusal
+    };
+    let file = |ino, head: &[u8]| FileIdentity { dev: 1, ino, head: head.to_vec() };
+    assert_eq!(refusal(file(2, b"abcdef"), Some((1, 2))), Some(Refusal::OutputIsInput("/in".to_owned())));
+    assert_eq!(refusal(file(2, b"abcdef"), None), None, "another host, whose numbers happen to be the same");
+    assert_eq!(refusal(file(2, b"xyz"), Some((1, 2))), None, "the number was used again");
+    assert_eq!(refusal(file(3, b"abcdef"), Some((1, 2))), None);
+}
+
+#[test]
+fn a_missing_journal_is_refused_when_entries_were_delivered() {
+    let refusal = |last: u64, has_others: bool, pending: u64| {
+        let mut world = World::new();
+        world.add(10);
+        world.entries_read = Some(last / 4);
+        world.pending = (1..=pending).map(|line| StreamId::new(5, 4 * line)).collect();
+        world.namesake = Some((Duration::ZERO, world.now)).filter(|_| pending > 0);
+        world.last_delivered = StreamId::new(if last > 0 { 5 } else { 0 }, last);
+        if has_others {
+            world.others.push(Member { name: b"two".to_vec(), pending: 1, idle: Duration::ZERO });
+        }
+        let mut settings = settings(0..0);
+        settings.output.journal_is_missing = true;
+        world.drive(&mut Consumer::new(Partition::WHOLE, settings))
+    };
+    assert_eq!(refusal(20, false, 0), Some(Refusal::JournalMissing));
+    assert_eq!(refusal(20, true, 0), None, "the others had them");
+    assert_eq!(refusal(0, false, 0), None, "a new group");
+    assert_eq!(refusal(20, false, 5), None, "nothing was acknowledged: all of it comes again");
+    assert_eq!(refusal(20, false, 4), Some(Refusal::JournalMissing));
+}
+
+#[test]
+fn another_number_of_partitions_is_refused() {
+    let mut world = World::new();
+    world.fields.insert("partitions".to_owned(), "3".to_owned());
+    let mut one = Consumer::new(Partition::WHOLE, Settings { partitions: Some(1), ..settings(0..0) });
+    assert_eq!(world.drive(&mut one), Some(Refusal::OtherPartitions(3)));
+}
+
+#[test]
+fn names_that_are_gone_are_removed_when_there_are_many() {
+    let mut world = World::new();
+    for number in 0..=NAMES {
+        world.fields.insert(output_field(GROUP, &format!("gone-{number}")), "x".to_owned());
+    }
+    world.others.push(Member { name: b"gone-3".to_vec(), pending: 0, idle: group::GONE });
+    assert_eq!(world.drive(&mut consumer(0..0)), None);
+    assert_eq!(world.record().names, ["gone-3", NAME], "those that are still there stay");
+}
+
+#[test]
+fn a_large_reply_is_handed_over_in_parts() {
+    let line: &'static str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+    let mut one = consumer(0..0);
+    one.record_loaded(Record::default(), None);
+    one.dedup.learn(&{
+        let mut manifest = Manifest::default();
+        manifest.insert(generation(5, 5, 0));
+        manifest
+    });
+    (one.phase, one.origin) = (Phase::Take { is_fresh: false }, Origin::New);
+    let entry = |nth: u64| {
+        let fields = [(&b"line"[..], line.as_bytes())];
+        (StreamId::new(5, (nth + 1) * ((1 << 20) + 1)), Some(fields.into_iter()))
+    };
+    let (mut batch, mut taken) = (Batch::default(), 0);
+    while taken < 20 {
+        let now = Instant::now();
+        assert_eq!(one.next(now), Effect::Take);
+        taken += one.take((taken..20).map(entry), &mut batch, now).entries as u64;
+        assert!(batch.data.len() <= SPLIT + 2 * line.len());
+        assert!(matches!(one.next(now), Effect::HandOver { .. }));
+        batch.clear();
+        one.handed_over(now);
+    }
+}

@@ -1,0 +1,116 @@
+//! What the stage that reads has noticed, in the log and in the metrics: a few lines, however much there is.
+
+use crate::group::Group;
+use crate::names;
+use delivery::consumer::{Gap, Report, Taken};
+use metrics::counter;
+use resp::StreamId;
+use std::time::{Duration, Instant};
+
+/// Foreign entries are logged at most this often.
+const FOREIGN: Duration = Duration::from_secs(60);
+/// This many gaps have a line each, in this time.
+const GAPS: u32 = 10;
+const GAP_TIME: Duration = Duration::from_secs(60);
+
+/// The log of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct FetchLog {
+    foreign: u64,
+    foreign_at: Option<Instant>,
+    gaps_since: Option<Instant>,
+    gap_lines: u32,
+    more_gaps: u64,
+    more_gap_bytes: u64,
+}
+
+impl FetchLog {
+    /// Logs what is not about health.
+    pub(crate) fn tell(&mut self, group: &Group, report: &Report) {
+        match report {
+            Report::Gap(gap, path) => self.gap(gap, path),
+            Report::Judged => self.end_gaps(),
+            Report::RecordUnreadable(what) => log::warn!(
+                "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
+                group.record
+            ),
+            Report::NameTakenOver => log::info!(
+                "consumer {} of group {} had another output before; it is gone, and what it left pending goes to this one",
+                group.consumer,
+                group.name
+            ),
+            Report::WaitsForRecord(_) | Report::RecordComplete => {}
+        }
+    }
+
+    /// Counts the entries that were taken.
+    pub(crate) fn took(&mut self, taken: &Taken) {
+        if taken.redelivered > 0 {
+            counter!(names::REDELIVERED).increment(taken.redelivered);
+        }
+        if taken.deleted > 0 {
+            counter!(names::DELETED).increment(taken.deleted);
+            log::warn!(
+                "{} entries were deleted while they were pending, the last one {}",
+                taken.deleted,
+                taken.deleted_last
+            );
+        }
+        if taken.foreign > 0 {
+            self.foreign(taken.foreign, taken.foreign_last);
+        }
+    }
+
+    /// Counts what was taken over.
+    pub(crate) fn claimed(&self, entries: usize, deleted: usize) {
+        if entries > 0 {
+            log::info!("{entries} entries taken over that another consumer left pending");
+        }
+        if deleted > 0 {
+            counter!(names::DELETED).increment(deleted as u64);
+            log::warn!("{deleted} entries of another consumer were deleted while they were pending");
+        }
+    }
+
+    fn foreign(&mut self, count: u64, last: StreamId) {
+        counter!(names::FOREIGN).increment(count);
+        self.foreign += count;
+        if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
+            log::warn!(
+                "{} foreign entries, the last one {last}: no reader wrote them; acknowledged, not written; give that program a stream of its own",
+                self.foreign
+            );
+            self.foreign_at = Some(Instant::now());
+            self.foreign = 0;
+        }
+    }
+
+    fn gap(&mut self, Gap { root, span }: &Gap, path: &str) {
+        let bytes = span.end - span.start;
+        counter!(names::GAP_BYTES).increment(bytes);
+        if self.gaps_since.is_none_or(|since| since.elapsed() >= GAP_TIME) {
+            self.end_gaps();
+            (self.gaps_since, self.gap_lines) = (Some(Instant::now()), 0);
+        }
+        if self.gap_lines < GAPS {
+            self.gap_lines += 1;
+            log::error!(
+                "gap: bytes {}..{} ({bytes} bytes) of content {root} ({path}) were never delivered to this writer: entries were deleted, or the \
+                 group or its consumer was changed by hand; take them from the source",
+                span.start,
+                span.end,
+            );
+        } else {
+            self.more_gaps += 1;
+            self.more_gap_bytes += bytes;
+        }
+    }
+
+    /// Logs the gaps that have no line of their own.
+    pub(crate) fn end_gaps(&mut self) {
+        if self.more_gaps > 0 {
+            log::error!("{} more gaps ({} bytes); `writer verify` names them all", self.more_gaps, self.more_gap_bytes);
+            (self.more_gaps, self.more_gap_bytes) = (0, 0);
+        }
+    }
+}
