@@ -1039,7 +1039,8 @@ impl Story {
             Operation::Replace(count) => {
                 let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
                 self.world.replace(INPUT, &longer);
-                // Copied or renamed before that, it may as well be another content that begins alike.
+                // Copied or renamed before that, it may as well be another content that begins
+                // alike.
                 self.look();
             }
             Operation::Rewrite(count) => {
