@@ -156,6 +156,9 @@ impl Log {
             let output = self.output();
             memchr::memmem::find(&output, &last).is_some() && memchr::memmem::find(&output, &first).is_some()
         });
+        if self.shape.partitions > 1 {
+            self.wait();
+        }
         self.stop();
         for writer in &mut self.writers {
             writer.stop();
