@@ -5,8 +5,8 @@
 //! producing side acts on the result, [`Identified`].
 //!
 //! A file is a known content when their common prefix is the same, whatever its name, device, inode
-//! and length. When two readings are possible, the one that cannot lose bytes wins, and a [`Notice`]
-//! reports it.
+//! and length. When two readings are possible, the one that cannot lose bytes wins, and a
+//! [`Notice`] reports it.
 
 use crate::fingerprint::{Fingerprint, Span, TailChecksum};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +141,8 @@ pub struct Content {
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
-    /// The path of that file, links resolved; empty when not known. The driver looks in its folder, too.
+    /// The path of that file, links resolved; empty when not known. The driver looks in its folder,
+    /// too.
     pub path: String,
     /// Up to where it was sent.
     pub frontier: u64,
@@ -156,8 +157,8 @@ pub struct Content {
 /// Bounds of the file side, smaller in simulations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From this many equal bytes on, two files are taken for the same content by their bytes alone.
-    /// Fewer may be a header that many files begin with.
+    /// From this many equal bytes on, two files are taken for the same content by their bytes
+    /// alone. Fewer may be a header that many files begin with.
     pub distinct: u64,
     /// How long a file must have kept its length to count as rolled back: a copy that is under way
     /// is a beginning, too.
@@ -477,8 +478,8 @@ const COMPARISONS: usize = 4;
 /// How often [`look`] asks at most; a file that changes all the time changes the answers.
 const ROUNDS: usize = 16;
 
-/// Tells which file is which content. `answer` does what a [`Question`] asks for, and puts the result
-/// into the snapshot. `now` is the time since any moment, on a clock that never goes back.
+/// Tells which file is which content. `answer` does what a [`Question`] asks for, and puts the
+/// result into the snapshot. `now` is the time since any moment, on a clock that never goes back.
 pub fn look(
     snapshot: &mut Snapshot,
     known: &Known,
@@ -733,8 +734,8 @@ impl<'a> Look<'a> {
         relation
     }
 
-    /// Whether the input, which has all known bytes of a content, is that content. It is not when it
-    /// is a new file that begins with the same bytes.
+    /// Whether the input, which has all known bytes of a content, is that content. It is not when
+    /// it is a new file that begins with the same bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
         let distinct = content.end() >= self.watch.limits.distinct;
         let mut elsewhere = self.elsewhere(content).peekable();
@@ -863,7 +864,8 @@ impl<'a> Look<'a> {
         blocked.retain(|id, _| !holders.contains_key(id));
     }
 
-    /// A file that cannot be read may be one that is needed: which contents it holds, and what to report.
+    /// A file that cannot be read may be one that is needed: which contents it holds, and what to
+    /// report.
     fn not_readable(&self, file: &Sighting) -> (Vec<(u64, String)>, Option<Notice>) {
         let Prints::Unreadable(why) = &file.prints else { return (Vec::new(), None) };
         let blocks = self.known.contents.iter().filter(|content| self.is_file_of(file, content));
@@ -968,9 +970,10 @@ fn made_of(file: &Sighting, content: &Content) -> bool {
     tail_at.is_some_and(|at| at >= content.end() / 2)
 }
 
-/// Sorts rotated files, the oldest first: by when they were last written to, if that agrees with the
-/// order of their names. Some rotations give the newest file the smallest index, some the largest.
-/// When the names disagree, a clock was set: then the largest index is the oldest, as logrotate has it.
+/// Sorts rotated files, the oldest first: by when they were last written to, if that agrees with
+/// the order of their names. Some rotations give the newest file the smallest index, some the
+/// largest. When the names disagree, a clock was set: then the largest index is the oldest, as
+/// logrotate has it.
 fn sort(files: &mut [&Sighting]) {
     files.sort_by_key(|file| file.modified);
     let order = |file: &Sighting| match &file.place {
@@ -1009,9 +1012,10 @@ pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 /// ```
 /// use delivery::files::{Order, Place, place};
 /// assert_eq!(place("app.log.2", "app.log"), Place::Rotated(Order::Index(2)));
-/// assert_eq!(place("app-2026-11-23.log", "app.log"), Place::Rotated(Order::Date("20261123".into())));
-/// assert_eq!(place("app.log.1.gz", "app.log"), Place::Compressed(Some(Order::Index(1))));
-/// assert_eq!(place("app-2.log", "app.log"), Place::Other);
+/// assert_eq!(place("app-2026-11-23.log", "app.log"),
+/// Place::Rotated(Order::Date("20261123".into()))); assert_eq!(place("app.log.1.gz", "app.log"),
+/// Place::Compressed(Some(Order::Index(1)))); assert_eq!(place("app-2.log", "app.log"),
+/// Place::Other);
 /// ```
 #[must_use]
 pub fn place(name: &str, input: &str) -> Place {

@@ -1,10 +1,10 @@
 //! Fingerprints: what is kept of a content's bytes, to recognise it in a file of any length.
 //!
 //! A [`Fingerprint`] holds a hash at every [`checkpoint`] of a universal grid of offsets, from the
-//! first byte on. Two files that share a prefix agree at every checkpoint inside it, so fingerprints
-//! tell how long the common prefix is, to within an eighth of its length. A [`TailChecksum`] covers
-//! the bytes before one position, the frontier, and says nearly exactly where a file that shrank by
-//! a few bytes differs.
+//! first byte on. Two files that share a prefix agree at every checkpoint inside it, so
+//! fingerprints tell how long the common prefix is, to within an eighth of its length. A
+//! [`TailChecksum`] covers the bytes before one position, the frontier, and says nearly exactly
+//! where a file that shrank by a few bytes differs.
 //!
 //! The reader computes both with a few short reads, however long the content is.
 
@@ -50,7 +50,8 @@ pub const fn checkpoint(index: usize) -> Option<u64> {
     if index / 8 > 59 { None } else { Some((8 + (index % 8) as u64) << (index / 8)) }
 }
 
-/// The bytes that the hash at a checkpoint covers: the block of up to [`BLOCK`] bytes that ends there.
+/// The bytes that the hash at a checkpoint covers: the block of up to [`BLOCK`] bytes that ends
+/// there.
 const fn span_of(checkpoint: u64) -> Span {
     Span { start: checkpoint.saturating_sub(BLOCK), end: checkpoint }
 }

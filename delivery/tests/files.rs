@@ -521,6 +521,9 @@ fn an_edit_does_not_send_everything_again() {
             world.look();
             world.assert_sent(&[&first[..], b"appended\n"].concat());
             assert_eq!(world.notices.len(), 1, "{:?}", world.notices);
+            if edit == "same length" {
+                assert!(matches!(world.notices.first(), Some(Notice::Edited { .. })), "{:?}", world.notices);
+            }
         }
     }
 }
@@ -627,13 +630,42 @@ fn a_header_alone_that_was_rotated_does_not_cost_the_next_one_its_head() {
 
 #[test]
 fn a_header_that_is_written_alone_at_first_is_sent() {
-    let header = b"a header\n";
-    let first = [&header[..], &lines("first", MANY)].concat();
-    let mut world = sent(&first);
-    world.rename(INPUT, "input.txt.1");
-    world.create(INPUT, header);
+    for count in [1, 60] {
+        let header = lines("header", 0..count);
+        let first = [&header[..], &lines("first", MANY)].concat();
+        let mut world = sent(&first);
+        world.rename(INPUT, "input.txt.1");
+        world.create(INPUT, &header);
+        world.look();
+        world.assert_sent(&[&first[..], &header].concat());
+    }
+}
+
+#[test]
+fn a_header_in_a_truncated_file_is_sent_again() {
+    let mut world = sent(b"header\n");
+    world.write(INPUT, b"");
     world.look();
-    world.assert_sent(&[&first[..], header].concat());
+    world.append(INPUT, b"header\nsecond\n");
+    world.look();
+    world.assert_sent(b"header\nheader\nsecond\n");
+}
+
+#[test]
+fn a_header_in_an_inode_that_is_used_again_is_sent() {
+    let mut world = sent(b"header\n");
+    let ino = world.names[INPUT];
+    world.remove(INPUT);
+    world.create(INPUT, b"other\n");
+    world.look();
+    world.remove(INPUT);
+    let now = world.tick();
+    let file = File { bytes: b"header\nthird\n".to_vec(), modified: now, created: now, ..File::default() };
+    world.files.insert(ino, file);
+    world.names.insert(INPUT.to_owned(), ino);
+    world.forget_open_files();
+    world.look();
+    world.assert_sent(b"header\nother\nheader\nthird\n");
 }
 
 #[test]
@@ -661,7 +693,8 @@ fn a_rotated_file_that_was_changed_is_not_sent_again() {
             world.rename("input.txt.1", "input.txt.2");
             world.rename(INPUT, "input.txt.1");
             world.create(INPUT, b"third\n");
-            world.look();
+            let identified = world.look();
+            assert_eq!(identified.unseen, [], "{how}, down: {down}");
             world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
         }
     }
@@ -1006,7 +1039,8 @@ impl Story {
             Operation::Replace(count) => {
                 let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
                 self.world.replace(INPUT, &longer);
-                // Copied or renamed before that, it may as well be another content that begins alike.
+                // Copied or renamed before that, it may as well be another content that begins
+                // alike.
                 self.look();
             }
             Operation::Rewrite(count) => {

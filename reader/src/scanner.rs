@@ -1,8 +1,8 @@
 //! Scanning the input's folder: what `delivery::files` decides with.
 //!
-//! A scan lists the folder of the input, that of the file that a link at its path leads to, and those
-//! where known contents were. It hashes what the decision asks for. Hashes are kept as long as a file
-//! keeps its length and times, so that a scan of an unchanged folder reads nothing.
+//! A scan lists the folder of the input, that of the file that a link at its path leads to, and
+//! those where known contents were. It hashes what the decision asks for. Hashes are kept as long
+//! as a file keeps its length and times, so that a scan of an unchanged folder reads nothing.
 
 use crate::source_file::{DiskFile, Format, inode, nanoseconds};
 use delivery::files::{self, Compared, Identified, Inode, Known, Place, Prints, Question, Sighting, Snapshot, Watch};
@@ -156,7 +156,8 @@ impl Scanner {
 
     /// The names that may matter, the input first; the best name of a file before its others.
     fn candidates(&self, known: &Known, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
-        // What can be rotated: the input, the file that a link there leads to, and those it led to before.
+        // What can be rotated: the input, the file that a link there leads to, and those it led to
+        // before.
         let mut bases = vec![self.input.clone()];
         bases.extend(fs::canonicalize(&self.input).ok());
         let paths = known.contents.iter().rev().map(|content| &content.path);
@@ -463,7 +464,8 @@ fn first_difference(old: &impl SourceFile, new: &impl SourceFile, from: u64, up_
     Ok(at)
 }
 
-/// Where the bytes of a tail checksum end in a file, behind `from`: at a line's end, near the file's end.
+/// Where the bytes of a tail checksum end in a file, behind `from`: at a line's end, near the
+/// file's end.
 fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Result<Option<u64>> {
     let len = file.len()?;
     let start = from.max(tail.end / 2).max(len.saturating_sub(SEARCHED));

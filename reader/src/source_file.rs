@@ -143,8 +143,8 @@ impl SourceFile for DiskFile {
     }
 }
 
-/// What a compressed file unpacks to. It is read from the beginning to the end; reading back further
-/// than [`KEEP`] begins again.
+/// What a compressed file unpacks to. It is read from the beginning to the end; reading back
+/// further than [`KEEP`] begins again.
 struct Unpacked {
     file: File,
     format: Format,

@@ -1,5 +1,5 @@
-//! Which file is which content: copies, replaced and edited files, neighbours, links. Every byte that
-//! belongs to the input comes out once, nothing else does.
+//! Which file is which content: copies, replaced and edited files, neighbours, links. Every byte
+//! that belongs to the input comes out once, nothing else does.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
@@ -137,8 +137,8 @@ impl Log {
         self.outputs.iter().flat_map(|output| fs::read(output).unwrap_or_default()).collect()
     }
 
-    /// Waits until a further line has come out, with everything that was on its way before it; then what
-    /// came out must be what is expected.
+    /// Waits until a further line has come out, with everything that was on its way before it; then
+    /// what came out must be what is expected.
     #[track_caller]
     fn finish(mut self, what: &str) {
         self.settle();
@@ -156,6 +156,9 @@ impl Log {
             let output = self.output();
             memchr::memmem::find(&output, &last).is_some() && memchr::memmem::find(&output, &first).is_some()
         });
+        if self.shape.partitions > 1 {
+            self.wait();
+        }
         self.stop();
         for writer in &mut self.writers {
             writer.stop();
