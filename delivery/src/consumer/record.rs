@@ -3,14 +3,16 @@
 use crate::source::{Generation, Guard, Lineage, Position, begun_with};
 use resp::StreamId;
 
-/// The field that holds the largest payload that was ever added, in bytes: a power of two of at least 64 KiB.
+/// The field that holds the largest payload that was ever added, in bytes: a power of two of at
+/// least 64 KiB.
 pub const LONGEST_FIELD: &str = "longest";
 /// The field that holds the ID of the last entry with a payload above [`SHORT`]; optional.
 pub const LONG_FIELD: &str = "long";
 /// Payloads of up to this size count as short.
 pub const SHORT: u64 = 64 << 10;
 
-/// The field that holds up to which ID several consumers of a group shared the entries. [`StreamId::MAX`]: they do now.
+/// The field that holds up to which ID several consumers of a group shared the entries.
+/// [`StreamId::MAX`]: they do now.
 #[must_use]
 pub fn shared_field(group: &str) -> String {
     format!("shared:{group}")
@@ -42,7 +44,8 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their values.
+    /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their
+    /// values.
     #[must_use]
     pub fn fields(group: &str, consumer: &str) -> [String; 5] {
         let [longest, long, guard] = [LONGEST_FIELD, LONG_FIELD, crate::source::GUARD_FIELD].map(str::to_owned);
@@ -94,7 +97,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads the record from its fields (those of `HGETALL`). What cannot be read is left out and reported.
+    /// Reads the record from its fields (those of `HGETALL`). What cannot be read is left out and
+    /// reported.
     #[must_use]
     pub fn read<'a>(
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -151,7 +155,8 @@ impl Record {
         Self { manifest, ..Self::default() }
     }
 
-    /// Each generation names its predecessor, so a missing one shows. The oldest ones are forgotten on purpose.
+    /// Each generation names its predecessor, so a missing one shows. The oldest ones are forgotten
+    /// on purpose.
     fn find_hole(&self, mut links: Vec<(u64, u64)>) -> Option<u64> {
         if self.manifest.is_empty() {
             return Some(u64::MAX);
@@ -189,8 +194,9 @@ impl Record {
         }
     }
 
-    /// Whether the generation that is written to now is of the file with this identity. `here` is the identity of what this host has at the input's path:
-    /// inode numbers repeat from volume to volume, so that alone says nothing.
+    /// Whether the generation that is written to now is of the file with this identity. `here` is
+    /// the identity of what this host has at the input's path: inode numbers repeat from volume to
+    /// volume, so that alone says nothing.
     #[must_use]
     pub fn is_read_from(&self, file: &FileIdentity, here: Option<(u64, u64)>) -> Option<&Generation> {
         let last = self.manifest.last()?;

@@ -134,7 +134,8 @@ impl World {
         found
     }
 
-    /// Performs effects until it refuses, is done, reads new entries in vain, or waits for the tenth time.
+    /// Performs effects until it refuses, is done, reads new entries in vain, or waits for the
+    /// tenth time.
     fn drive(&mut self, consumer: &mut Consumer) -> Option<Refusal> {
         loop {
             self.now += Duration::from_millis(20);
