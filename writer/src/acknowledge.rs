@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// IDs in one XACK. Redis does nothing else meanwhile.
 const IDS: usize = 1000;
-/// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`) waits for this.
+/// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`)
+/// waits for this.
 const TRIM: Duration = Duration::from_millis(5);
 /// How long a writer that is to stop tries to connect, to acknowledge what it has committed.
 const LAST_CONNECT: Duration = Duration::from_secs(4);
@@ -53,7 +54,8 @@ pub(crate) struct Acknowledge<'a> {
 }
 
 impl<'a> Acknowledge<'a> {
-    /// The stage for this partition, the first of which tells about its server. What is seen of the group goes to `seen`.
+    /// The stage for this partition, the first of which tells about its server. What is seen of the
+    /// group goes to `seen`.
     pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, seen: Rc<Seen>) -> Self {
         let health = &lane.stream.health;
         Self {
@@ -110,7 +112,8 @@ impl<'a> Acknowledge<'a> {
         Ok(())
     }
 
-    /// Acknowledges, however often the connection is lost: what is acknowledged twice is acknowledged.
+    /// Acknowledges, however often the connection is lost: what is acknowledged twice is
+    /// acknowledged.
     async fn acknowledge(&mut self, ids: &[StreamId]) -> Result<(), Ended> {
         if ids.is_empty() {
             return Ok(());
@@ -142,7 +145,8 @@ impl<'a> Acknowledge<'a> {
                 Ok(()) => health.redis_works(TRIMMING),
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
-                    // Else it would be tried again, and found to work again, with the next acknowledgement only.
+                    // Else it would be tried again, and found to work again, with the next
+                    // acknowledgement only.
                     self.trim_at = Some(Instant::now() + TRIM_AGAIN);
                     self.lost(TRIMMING, &error).await?;
                 }
@@ -159,7 +163,8 @@ impl<'a> Acknowledge<'a> {
         Ok(())
     }
 
-    /// On the connection that there is: measures the group's backlog, and asks the server about itself.
+    /// On the connection that there is: measures the group's backlog, and asks the server about
+    /// itself.
     async fn measure(&mut self) -> Result<(), Error> {
         let Some(mut connection) = self.connection.take() else { return Ok(()) };
         let mut measured = self.measure_on(&mut connection).await;
@@ -218,8 +223,8 @@ impl<'a> Acknowledge<'a> {
             trimmed => trimmed?,
         }
         self.measure_on(connection).await?;
-        // A consumer that is deleted takes what it has pending with it, so nothing may be delivered to it between the question and the
-        // deletion: an entry that is added changes the stream.
+        // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
+        // to it between the question and the deletion: an entry that is added changes the stream.
         let mut leaving = Transaction::new();
         leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
         for _ in 0..LEAVE_ATTEMPTS {
@@ -243,7 +248,8 @@ impl<'a> Acknowledge<'a> {
             Some(connection) => connection,
             None => match self.connector.connect().await {
                 Ok(connection) => connection,
-                // What is committed is still to be acknowledged: a consumer that is scaled away never comes back to do it.
+                // What is committed is still to be acknowledged: a consumer that is scaled away
+                // never comes back to do it.
                 Err(Stop::Shutdown) => self.connector.connect_to_end(LAST_CONNECT).await?,
                 Err(stop) => return Err(stop.into()),
             },
@@ -317,7 +323,8 @@ mod tests {
     use service::About;
     use std::process::ExitCode;
 
-    /// A signal that comes while the stage has no connection yet: what was committed is acknowledged all the same, and the group left.
+    /// A signal that comes while the stage has no connection yet: what was committed is
+    /// acknowledged all the same, and the group left.
     #[test]
     fn who_is_to_stop_before_the_first_connection_acknowledges() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! Stage 1: reads the stream as a consumer, and fills batches.
 //!
-//! What is read and what it is decides [`Consumer`](delivery::consumer::Consumer); this stage performs it. While there is plenty, the next read
-//! is on its way before the reply to this one is looked at; that read never blocks, so that the connection is free for questions. When there is
+//! What is read and what it is decides [`Consumer`](delivery::consumer::Consumer); this stage
+//! performs it. While there is plenty, the next read is on its way before the reply to this one is
+//! looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
 
 use crate::fetch_log::FetchLog;
@@ -20,7 +21,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// A batch is handed over at this many entries, whatever the disk does.
 const BATCH_ENTRIES: usize = 50_000;
-/// How long a writer that is to stop waits for the answer to its last read; longer than the read waits in Redis.
+/// How long a writer that is to stop waits for the answer to its last read; longer than the read
+/// waits in Redis.
 const LAST_ANSWER: Duration = Duration::from_secs(4);
 /// The names of the kinds of work, where health is concerned.
 const WORK: &str = "reading";
@@ -34,14 +36,16 @@ pub(crate) struct Fetch<'a> {
     pub(crate) shutdown: &'a Shutdown,
     /// Decides what is done.
     pub(crate) consumer: Consumer,
-    /// What was taken and not handed over yet. It counts as held, so it outlives the connection that it came from.
+    /// What was taken and not handed over yet. It counts as held, so it outlives the connection
+    /// that it came from.
     pub(crate) batch: Batch,
     pub(crate) seen: Rc<Seen>,
     pub(crate) log: FetchLog,
     /// One permit: the disk has nothing to do. All partitions share it.
     pub(crate) disk: Arc<Semaphore>,
     pub(crate) to_commit: mpsc::Sender<Handed>,
-    /// The batches that may be filled next. The pool is bounded, so a partition that cannot acknowledge stops reading.
+    /// The batches that may be filled next. The pool is bounded, so a partition that cannot
+    /// acknowledge stops reading.
     pub(crate) empty: mpsc::UnboundedReceiver<Batch>,
     /// One that was taken from there and not filled yet.
     pub(crate) spare: Option<Batch>,
@@ -59,7 +63,8 @@ enum Broken {
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        // The key was deleted while a read waited on it; a primary that becomes a replica says UNBLOCKED, too.
+        // The key was deleted while a read waited on it; a primary that becomes a replica says
+        // UNBLOCKED, too.
         let is_gone = error.kind() == ErrorKind::NoGroup
             || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
@@ -137,7 +142,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// One connection: performs what the consumer asks for, until it is lost or not needed any more.
+    /// One connection: performs what the consumer asks for, until it is lost or not needed any
+    /// more.
     async fn session(&mut self, connection: Connection) -> Result<Session, Broken> {
         let group = self.group;
         let mut redis = group.consumer(self.connector.config(), connection);
@@ -265,7 +271,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Hands the batch over when the disk is idle or the batch is large; with `now`, waits for the disk.
+    /// Hands the batch over when the disk is idle or the batch is large; with `now`, waits for the
+    /// disk.
     async fn hand_over(&mut self, now: bool) -> Result<(), Broken> {
         if self.batch.is_empty() {
             return Ok(());
@@ -291,7 +298,8 @@ impl Fetch<'_> {
         // Who has the permit finds room here.
         self.to_commit.send((batch, idle)).await.map_err(|_| SHUTDOWN)?;
         if fills_memory {
-            // One of this size at a time: the disk gives its permit back when the bytes are durable. Other partitions that wait for it go first.
+            // One of this size at a time: the disk gives its permit back when the bytes are
+            // durable. Other partitions that wait for it go first.
             let _done = self.disk.acquire().await.map_err(|_| SHUTDOWN)?;
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! What the stage that reads has noticed, in the log and in the metrics: a few lines, however much there is.
+//! What the stage that reads has noticed, in the log and in the metrics: a few lines, however much
+//! there is.
 
 use crate::group::Group;
 use crate::names;

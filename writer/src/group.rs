@@ -42,8 +42,9 @@ impl Group {
         XGroupCreate::new(&self.stream, &self.name, StreamId::ZERO)
     }
 
-    /// Creates the group, and the stream when there is none. Who looks only whether there is a stream does not see then that it was deleted, so the
-    /// source record says no more where its latest batch ends, and the reader looks at what there is.
+    /// Creates the group, and the stream when there is none. Who looks only whether there is a
+    /// stream does not see then that it was deleted, so the source record says no more where its
+    /// latest batch ends, and the reader looks at what there is.
     pub(crate) fn create_with_stream(&self) -> [Cmd; 4] {
         [
             cmd("MULTI"),

@@ -1,8 +1,9 @@
-//! Whether the source was begun with as many partitions as this writer was told: else it would wait at streams that nobody writes to, or leave out
-//! those that somebody does.
+//! Whether the source was begun with as many partitions as this writer was told: else it would wait
+//! at streams that nobody writes to, or leave out those that somebody does.
 //!
-//! The record beside the key of the stream that would be the only one tells. When it is the only one, that is the source record, which is read
-//! anyway; else it is asked for here, on a connection of its own, which holds up nothing.
+//! The record beside the key of the stream that would be the only one tells. When it is the only
+//! one, that is the source record, which is read anyway; else it is asked for here, on a connection
+//! of its own, which holds up nothing.
 
 use crate::group::pairs;
 use delivery::manifest::{begun_with, record_key};
@@ -52,7 +53,8 @@ impl PartitionCheck {
         }
     }
 
-    /// Does `work` beside asking for the record until it has told. `config` leads to the key of the stream that would be the only one.
+    /// Does `work` beside asking for the record until it has told. `config` leads to the key of the
+    /// stream that would be the only one.
     pub(crate) async fn beside(
         &self,
         config: &Config,

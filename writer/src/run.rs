@@ -1,4 +1,5 @@
-//! The service: fetching, committing and acknowledging, each batch after the other, and the three at the same time.
+//! The service: fetching, committing and acknowledging, each batch after the other, and the three
+//! at the same time.
 //!
 //! ```text
 //! fetch ──batch──► commit ──batch──► acknowledge
@@ -6,11 +7,13 @@
 //!   └────────── the empty batch ─────────┘
 //! ```
 //!
-//! Each partition has stages of its own that fetch and acknowledge, and a few batches that go round; all share the stage that commits. Should the Redis
-//! of one be away, its batches stop there, and the others go on.
+//! Each partition has stages of its own that fetch and acknowledge, and a few batches that go
+//! round; all share the stage that commits. Should the Redis of one be away, its batches stop
+//! there, and the others go on.
 //!
-//! When somebody else changes the output, or may have taken over what is under way, all of that is dropped, and the service begins again
-//! with what the output holds then; nothing of it was acknowledged, so what is still ours comes again.
+//! When somebody else changes the output, or may have taken over what is under way, all of that is
+//! dropped, and the service begins again with what the output holds then; nothing of it was
+//! acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
 use crate::args::{Fsync, WriterArgs};
@@ -25,9 +28,9 @@ use crate::totals::Totals;
 use delivery::consumer::{self, Batch, Consumer, FileIdentity, Settings};
 use delivery::entry::Span;
 use delivery::journal::Identity;
+use delivery::manifest::HEAD_LEN;
 use delivery::output::JournalWas;
 use delivery::ranges::RangeSet;
-use delivery::manifest::HEAD_LEN;
 use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
@@ -75,8 +78,8 @@ impl From<Failure> for Ended {
     }
 }
 
-/// How many batches of a partition are under way at most: one on its way to the disk, one that is acknowledged, and one between them. Another one
-/// is being filled.
+/// How many batches of a partition are under way at most: one on its way to the disk, one that is
+/// acknowledged, and one between them. Another one is being filled.
 const BATCHES: usize = 3;
 
 /// One of the partitions that this writer takes.
@@ -127,7 +130,8 @@ impl Work<'_> {
     async fn run(&self) -> Result<(), Failure> {
         let Self { service, args, context, .. } = self;
         let identity = Identity::new(&service.stream, &args.group, &context.partitions);
-        // What the output held when it was last closed; nothing else may be missing from it when it is opened again.
+        // What the output held when it was last closed; nothing else may be missing from it when it
+        // is opened again.
         let mut committed = None;
         let mut former = Vec::new();
         let mut backoff = disk_backoff();
@@ -184,7 +188,8 @@ impl Work<'_> {
         (ended, commit.into_committed())
     }
 
-    /// The stages that a partition has for itself. A stop in one of them is no reason for other partitions to stop where they are.
+    /// The stages that a partition has for itself. A stop in one of them is no reason for other
+    /// partitions to stop where they are.
     async fn fetch_and_acknowledge(
         &self,
         lane: &Lane,

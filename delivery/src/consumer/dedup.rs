@@ -3,9 +3,9 @@
 use super::batch::Batch;
 use super::gaps::{Gap, GapWatch, missing_of};
 use crate::entry::{self, Field, Piece, Span};
+use crate::manifest::{Manifest, Position};
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
-use crate::manifest::{Manifest, Position};
 use memchr::memchr_iter;
 use resp::StreamId;
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ pub enum Outcome {
 pub enum Delivery {
     /// For the first time: in the stream's order.
     New,
-    /// Once more: it was delivered before, to this consumer or to another one, and never acknowledged.
+    /// Once more: it was delivered before, to this consumer or to another one, and never
+    /// acknowledged.
     Again,
 }
 
@@ -48,7 +49,8 @@ struct Open {
 pub struct Dedup {
     partition: Partition,
     manifest: Manifest,
-    /// Bytes of other partitions that were stepped over count as held, too: that is one range a content, and not one a block.
+    /// Bytes of other partitions that were stepped over count as held, too: that is one range a
+    /// content, and not one a block.
     held: BTreeMap<u64, RangeSet>,
     open: Option<Open>,
     watch: GapWatch,
@@ -58,8 +60,8 @@ pub struct Dedup {
 }
 
 impl Dedup {
-    /// For an output that holds these ranges, and the entries of this partition. Ranges in `lost` are missing from the output, and were
-    /// reported.
+    /// For an output that holds these ranges, and the entries of this partition. Ranges in `lost`
+    /// are missing from the output, and were reported.
     #[must_use]
     pub fn new(partition: Partition, held: BTreeMap<u64, RangeSet>, lost: &[(u64, Span)]) -> Self {
         let mut noticed: BTreeMap<u64, RangeSet> = BTreeMap::new();
@@ -75,14 +77,16 @@ impl Dedup {
         }
     }
 
-    /// Adds what the source record says. A generation that is not in it any more stays known: its entries may be on their way.
+    /// Adds what the source record says. A generation that is not in it any more stays known: its
+    /// entries may be on their way.
     pub fn learn(&mut self, record: &Manifest) {
         for generation in record.iter() {
             self.manifest.insert(generation.clone());
         }
     }
 
-    /// The order of entries is watched from here on: `last_delivered` is the group's. Call after [`learn`](Self::learn).
+    /// The order of entries is watched from here on: `last_delivered` is the group's. Call after
+    /// [`learn`](Self::learn).
     pub fn watch_from(&mut self, last_delivered: StreamId) {
         if last_delivered == StreamId::ZERO {
             if !self.watch.is_watching() {
@@ -98,8 +102,9 @@ impl Dedup {
         self.watch.resume(position);
     }
 
-    /// Where the last bytes end that the output holds of this partition, as far as the record says where they belong. Of a line that reaches
-    /// into blocks of other partitions, only the part in its own block counts.
+    /// Where the last bytes end that the output holds of this partition, as far as the record says
+    /// where they belong. Of a line that reaches into blocks of other partitions, only the part in
+    /// its own block counts.
     pub(super) fn end_of_held(&self) -> Option<Position> {
         self.manifest.iter().rev().find_map(|generation| {
             let held = self.held.get(&generation.root)?;
@@ -121,7 +126,8 @@ impl Dedup {
         self.gaps.clear();
     }
 
-    /// Takes an entry's new bytes into the batch. [`close`](Self::close) must be called before the batch is handed over.
+    /// Takes an entry's new bytes into the batch. [`close`](Self::close) must be called before the
+    /// batch is handed over.
     #[inline]
     pub fn take(
         &mut self,
@@ -147,7 +153,8 @@ impl Dedup {
         self.take_elsewhere(id, &piece, piece.span.start, delivery, batch)
     }
 
-    /// As [`take`](Self::take), for an entry whose second field holds where the one before it ended.
+    /// As [`take`](Self::take), for an entry whose second field holds where the one before it
+    /// ended.
     pub fn take_after(
         &mut self,
         id: StreamId,
@@ -204,7 +211,8 @@ impl Dedup {
         if self.watch.is_watching() {
             self.watch.advance(id.ms, id.seq);
         }
-        // Entries were delivered in order, so what lies between the bytes held before it and its end was in it or before it.
+        // Entries were delivered in order, so what lies between the bytes held before it and its
+        // end was in it or before it.
         let end = id.seq;
         let before = self.held.get(&root).and_then(|held| held.iter().take_while(|range| range.start < end).last());
         let from = before.map_or_else(|| self.manifest.get(id.ms).map_or(0, |g| g.start), |range| range.end);
@@ -215,7 +223,8 @@ impl Dedup {
         Outcome::New
     }
 
-    /// The stream's last entry was this one, and everything was delivered: what is missing before it is a gap.
+    /// The stream's last entry was this one, and everything was delivered: what is missing before
+    /// it is a gap.
     pub fn ended_at(&mut self, last: StreamId) {
         self.close();
         if self.watch.is_watching() && self.manifest.get(last.ms).is_some() {

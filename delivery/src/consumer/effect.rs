@@ -19,9 +19,11 @@ pub enum Effect {
     WriteNotes(Vec<Change>),
     /// Wait this long.
     Pause(Duration),
-    /// Read entries, or receive what was asked for ahead. It ends early when the service is to stop.
+    /// Read entries, or receive what was asked for ahead. It ends early when the service is to
+    /// stop.
     Read {
-        /// What was delivered to this consumer and not acknowledged, behind the last entry that came, and not new ones.
+        /// What was delivered to this consumer and not acknowledged, behind the last entry that
+        /// came, and not new ones.
         pending: bool,
         /// At most this many.
         count: u64,
@@ -37,7 +39,8 @@ pub enum Effect {
     TakeLast,
     /// Give the entries of the reply that were not taken yet to [`take`](super::Consumer::take).
     Take,
-    /// Hand the batch over when the disk is idle or the batch is large; with `now`, wait for the disk.
+    /// Hand the batch over when the disk is idle or the batch is large; with `now`, wait for the
+    /// disk.
     HandOver {
         /// Whether to wait.
         now: bool,

@@ -1,14 +1,15 @@
 //! Noticing bytes that were never delivered.
 //!
-//! Entries of a source come in order, so the next one must begin where the one before ended. When it begins later, what lies between
-//! was taken from the stream before it was delivered (deleted or trimmed by hand), and nobody will ever send it again. That holds only
-//! as long as nobody else in the group gets a part of the entries. Where the source has several partitions, an entry says where the one before
-//! ended, so that bytes of other partitions are no gap.
+//! Entries of a source come in order, so the next one must begin where the one before ended. When
+//! it begins later, what lies between was taken from the stream before it was delivered (deleted or
+//! trimmed by hand), and nobody will ever send it again. That holds only as long as nobody else in
+//! the group gets a part of the entries. Where the source has several partitions, an entry says
+//! where the one before ended, so that bytes of other partitions are no gap.
 
 use crate::entry::Span;
+use crate::manifest::{Manifest, Position};
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
-use crate::manifest::{Manifest, Position};
 use std::collections::BTreeMap;
 
 /// Bytes of a content that were not delivered.
@@ -72,8 +73,9 @@ impl GapWatch {
         self.resume(Position { generation, offset: end });
     }
 
-    /// An entry came, and `span` reaches from where it says that the one before it ended to its own end: adds what was stepped over to `gaps`,
-    /// without what is held anyway. An empty span at the stream's last ID asks what is missing at the end.
+    /// An entry came, and `span` reaches from where it says that the one before it ended to its own
+    /// end: adds what was stepped over to `gaps`, without what is held anyway. An empty span at the
+    /// stream's last ID asks what is missing at the end.
     pub(super) fn step(
         &mut self,
         manifest: &Manifest,
@@ -98,7 +100,8 @@ impl GapWatch {
         };
         while at.generation < generation {
             let Some(next) = manifest.successor(at.generation) else { break };
-            // Of a partition, that is where its last entry ended, so that the end of a line of another one is no gap.
+            // Of a partition, that is where its last entry ended, so that the end of a line of
+            // another one is no gap.
             if let Some(end) = manifest.end(at.generation) {
                 missing(at.generation, at.offset..end.max(at.offset));
             }
@@ -110,8 +113,9 @@ impl GapWatch {
     }
 }
 
-/// What of `span` is this partition's, and not held. Nobody knows where exactly the entries lay that are missing: what counts are the
-/// partition's own blocks, and when there are none in it, all of it: it is then of a line that went on into other ones.
+/// What of `span` is this partition's, and not held. Nobody knows where exactly the entries lay
+/// that are missing: what counts are the partition's own blocks, and when there are none in it, all
+/// of it: it is then of a line that went on into other ones.
 pub(super) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
     let none = RangeSet::new();
     let not_held: Vec<Span> = held.unwrap_or(&none).missing(span).collect();
@@ -246,7 +250,8 @@ mod tests {
 
     #[test]
     fn where_a_partition_ended_in_a_content_tells_the_gap_there() {
-        // Its last entry began in its block and reached over the next two of others; then came lines of others only.
+        // Its last entry began in its block and reached over the next two of others; then came
+        // lines of others only.
         let end = 4 * BLOCK + 9;
         let manifest = manifest(&[(5, 5, 0, None), (6, 6, 0, Some(end)), (7, 7, 0, Some(0))]);
         let mut watch = second_of_three();

@@ -1,4 +1,5 @@
-//! What a group says of its work: who takes part, what can be trimmed, how much is left, and which group holds up the others.
+//! What a group says of its work: who takes part, what can be trimmed, how much is left, and which
+//! group holds up the others.
 
 use super::record::Notes;
 use resp::StreamId;
@@ -29,7 +30,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it asked for entries since it was `idle` for that long `at` that moment; it was looked at again at `now`.
+    /// Whether it asked for entries since it was `idle` for that long `at` that moment; it was
+    /// looked at again at `now`.
     pub(super) fn is_awake(&self, idle: Duration, now: Instant, at: Instant) -> bool {
         self.idle.saturating_add(SLACK) < idle.saturating_add(now.saturating_duration_since(at))
     }
@@ -91,8 +93,8 @@ pub struct GroupState {
 impl GroupState {
     /// Entries that are not delivered yet.
     ///
-    /// Redis does not always know (`lag` is null after some deletions). Then it is nothing when the last entry was delivered, else at
-    /// most what the stream holds without what is pending.
+    /// Redis does not always know (`lag` is null after some deletions). Then it is nothing when the
+    /// last entry was delivered, else at most what the stream holds without what is pending.
     #[must_use]
     pub fn lag(&self, length: u64, last_generated: Option<StreamId>) -> u64 {
         match self.lag {
@@ -102,8 +104,8 @@ impl GroupState {
         }
     }
 
-    /// The smallest ID that it still needs. Ask for what is pending *after* asking for the groups: what was acknowledged meanwhile is then
-    /// below its last delivered ID.
+    /// The smallest ID that it still needs. Ask for what is pending *after* asking for the groups:
+    /// what was acknowledged meanwhile is then below its last delivered ID.
     fn needs_from(&self) -> Option<StreamId> {
         self.first_pending.or_else(|| self.last_delivered.next())
     }
@@ -162,7 +164,8 @@ impl TrimWatch {
     }
 }
 
-/// Another group that needs entries which ours has done: of several, the one that is furthest behind.
+/// Another group that needs entries which ours has done: of several, the one that is furthest
+/// behind.
 #[must_use]
 pub fn holder<'a>(ours: &str, groups: &'a [GroupState]) -> Option<&'a GroupState> {
     let own = groups.iter().find(|group| group.name == ours.as_bytes())?;

@@ -1,7 +1,8 @@
-//! The consuming side: what to read from the group, what of it is new, a duplicate, a gap or foreign, and when to wait or to stop.
+//! The consuming side: what to read from the group, what of it is new, a duplicate, a gap or
+//! foreign, and when to wait or to stop.
 //!
-//! [`Consumer`] decides for one partition. A driver asks it for the [`next`](Consumer::next) effect, performs that, and reports what came of
-//! it, one after the other:
+//! [`Consumer`] decides for one partition. A driver asks it for the [`next`](Consumer::next)
+//! effect, performs that, and reports what came of it, one after the other:
 //!
 //! | [`Effect`] | the driver does | and reports |
 //! |---|---|---|
@@ -21,8 +22,9 @@
 //! | `Reconnect` | closes the connection, and makes another one | `connected` |
 //! | `Refuse`, `Done` | ends | |
 //!
-//! After an error the driver closes the connection and begins again with `connected`, a little later; so, too, when the group is gone. Everything
-//! that was delivered and not acknowledged is then delivered again.
+//! After an error the driver closes the connection and begins again with `connected`, a little
+//! later; so, too, when the group is gone. Everything that was delivered and not acknowledged is
+//! then delivered again.
 //!
 //! # Layout
 //!
@@ -53,9 +55,9 @@ pub use pace::{BATCH_BYTES, MAX_COUNT};
 pub use record::{FileIdentity, Notes, Record, Verdict};
 
 use crate::entry::{AFTER, Span};
+use crate::manifest::Position;
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
-use crate::manifest::Position;
 use pace::Pace;
 use record::{output_field, shared_field};
 use resp::StreamId;
@@ -83,7 +85,8 @@ pub struct Settings {
     pub group: String,
     /// This consumer's name.
     pub consumer: String,
-    /// How many partitions the source must have been begun with, when this stream's record says that.
+    /// How many partitions the source must have been begun with, when this stream's record says
+    /// that.
     pub partitions: Option<u32>,
     /// End when nothing is left.
     pub once: bool,
@@ -160,7 +163,8 @@ enum Phase {
     /// The first notes are to be written.
     Introduce,
     Read,
-    /// `is_fresh`: the record was loaded after these entries came, so it knows the generations of all that a reader wrote.
+    /// `is_fresh`: the record was loaded after these entries came, so it knows the generations of
+    /// all that a reader wrote.
     Take {
         is_fresh: bool,
     },
@@ -195,7 +199,8 @@ enum Idle {
     No,
     /// The stream's last ID when nothing came.
     Asked(StreamId),
-    /// What is missing before it was judged: with the group and the reader's latest batch being there.
+    /// What is missing before it was judged: with the group and the reader's latest batch being
+    /// there.
     Judged(StreamId, Option<StreamId>),
 }
 
@@ -231,7 +236,8 @@ pub struct Consumer {
     own_end: Option<Position>,
     /// The record names our output as the one that uses this name since before this start.
     is_own_restart: bool,
-    /// When other consumers were last seen. What somebody got who has left since is no gap, so it counts for a while longer.
+    /// When other consumers were last seen. What somebody got who has left since is no gap, so it
+    /// counts for a while longer.
     others_at: Option<Instant>,
     /// Up to where entries were shared with others, as far as this consumer knows.
     shared: Option<StreamId>,
@@ -358,7 +364,8 @@ impl Consumer {
         self.pace.restart();
     }
 
-    /// The service is to stop. What Redis has given to this consumer is still taken: one that is scaled away never comes back for it.
+    /// The service is to stop. What Redis has given to this consumer is still taken: one that is
+    /// scaled away never comes back for it.
     pub const fn stop(&mut self) {
         self.is_stopping = true;
     }
@@ -368,8 +375,9 @@ impl Consumer {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether this consumer's name is ours. From then on the driver shows that it is alive, by asking for entries at least once a second in some
-    /// way: Redis 7.0 counts no read that brings nothing.
+    /// Whether this consumer's name is ours. From then on the driver shows that it is alive, by
+    /// asking for entries at least once a second in some way: Redis 7.0 counts no read that brings
+    /// nothing.
     #[must_use]
     pub const fn has_name(&self) -> bool {
         self.has_name
@@ -385,7 +393,8 @@ impl Consumer {
         matches!(self.phase, Phase::Read | Phase::Take { .. } | Phase::HandOver { .. })
     }
 
-    /// The source record was loaded. `input_here`: device and inode of what this host has at the [input's path](Record::input_path).
+    /// The source record was loaded. `input_here`: device and inode of what this host has at the
+    /// [input's path](Record::input_path).
     pub fn record_loaded(&mut self, record: Record, input_here: Option<(u64, u64)>) {
         let Phase::Load(why) = self.phase else { return };
         if record.complaint != self.record.complaint {
@@ -488,7 +497,8 @@ impl Consumer {
         self.pace.noted(&view.notes, view.lag, now);
     }
 
-    /// The group before the first read: whether this consumer's name is free, and what the notes say.
+    /// The group before the first read: whether this consumer's name is free, and what the notes
+    /// say.
     fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
         self.see_others(view, now);
         self.last_delivered = view.last_delivered;
@@ -564,8 +574,8 @@ impl Consumer {
         }
     }
 
-    /// Keeps the note on what is shared with others. It changes when others come and when they are gone, not with every entry: each change makes
-    /// the reader look at the record again.
+    /// Keeps the note on what is shared with others. It changes when others come and when they are
+    /// gone, not with every entry: each change makes the reader look at the record again.
     fn share(&mut self, view: &GroupView, now: Instant) {
         let noted = view.notes.shared;
         let has_others = self.has_others(now);
@@ -601,7 +611,8 @@ impl Consumer {
         }
     }
 
-    /// What is missing at the end is judged again when the reader or somebody who moves the group went on.
+    /// What is missing at the end is judged again when the reader or somebody who moves the group
+    /// went on.
     fn wake(&mut self, last_delivered: StreamId, end: Option<StreamId>) {
         if let Idle::Judged(delivered, until) = self.idle
             && (delivered, until) != (last_delivered, end)
@@ -631,15 +642,16 @@ impl Consumer {
         }
     }
 
-    /// What came of [`Effect::Claim`]: how many entries, and where to go on; zero when all were looked at.
+    /// What came of [`Effect::Claim`]: how many entries, and where to go on; zero when all were
+    /// looked at.
     pub fn claimed(&mut self, entries: u64, next: StreamId) {
         self.origin = Origin::Claimed(next);
         self.came = entries > 0;
         self.phase = if self.came { Phase::Take { is_fresh: false } } else { self.taken() };
     }
 
-    /// Takes the entries of a reply that were not taken yet: ID and fields, without fields when the entry was deleted while it was pending.
-    /// What is new goes into the batch.
+    /// Takes the entries of a reply that were not taken yet: ID and fields, without fields when the
+    /// entry was deleted while it was pending. What is new goes into the batch.
     pub fn take<'a, F>(
         &mut self,
         entries: impl Iterator<Item = (StreamId, Option<F>)>,
@@ -679,7 +691,8 @@ impl Consumer {
             match outcome {
                 Outcome::New => {}
                 Outcome::Held => taken.redelivered += 1,
-                // Whether a reader wrote it, a fresh record knows; and what in that cannot be read is reported.
+                // Whether a reader wrote it, a fresh record knows; and what in that cannot be read
+                // is reported.
                 Outcome::Unknown | Outcome::Foreign if !is_fresh && !self.dedup.knows(id.ms) => {
                     stopped = Some(Phase::Load(Why::Unknown));
                     break;
@@ -738,7 +751,8 @@ impl Consumer {
         self.claimed_at.is_none_or(|at| now.saturating_duration_since(at) >= idle / 2)
     }
 
-    /// All that was pending has come. What the group has delivered beyond what we have, and nobody else can have, is missing.
+    /// All that was pending has come. What the group has delivered beyond what we have, and nobody
+    /// else can have, is missing.
     fn begin_new(&mut self) -> Phase {
         self.origin = Origin::New;
         if !std::mem::replace(&mut self.is_begun, true) {

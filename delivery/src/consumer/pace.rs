@@ -1,4 +1,5 @@
-//! How many entries to ask for: enough to keep the disk busy, and never more bytes than memory has room for.
+//! How many entries to ask for: enough to keep the disk busy, and never more bytes than memory has
+//! room for.
 
 use super::Reply;
 use super::record::Notes;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 pub const BATCH_BYTES: usize = 1 << 20;
 /// What one reply may hold when entries are long: 16 MiB.
 const BUDGET: u64 = 16 << 20;
-/// The COUNT of the first read. It grows while replies are full, and follows the size of the entries.
+/// The COUNT of the first read. It grows while replies are full, and follows the size of the
+/// entries.
 const FIRST_COUNT: u64 = 1;
 /// The largest COUNT.
 pub const MAX_COUNT: u64 = 1000;
@@ -96,7 +98,8 @@ impl Pace {
             // An ID is a position: between ours and the last one there are no more bytes than that.
             Some(_) if outstanding.is_some_and(|bytes| bytes <= BUDGET) && !self.is_stale(now) => MAX_COUNT,
             Some(longest) => BUDGET / longest,
-            // A reader that does not note it. All that is known is the average; some entries may be far longer.
+            // A reader that does not note it. All that is known is the average; some entries may be
+            // far longer.
             None => match outstanding.zip(self.lag) {
                 Some((bytes, lag)) => (BUDGET / 16 / (bytes / lag.max(1)).max(1)).max(16),
                 None => MAX_COUNT,

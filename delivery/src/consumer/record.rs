@@ -1,12 +1,10 @@
 //! What the consuming side reads of the source record, and the notes that writers keep in it.
 
-use crate::manifest::{
-    GUARD_FIELD, Generation, Guard, LONG_FIELD, LONGEST_FIELD, Manifest, Position, begun_with,
-};
+use crate::manifest::{GUARD_FIELD, Generation, Guard, LONG_FIELD, LONGEST_FIELD, Manifest, Position, begun_with};
 use resp::StreamId;
 
-
-/// The field that holds up to which ID several consumers of a group shared the entries. [`StreamId::MAX`]: they do now.
+/// The field that holds up to which ID several consumers of a group shared the entries.
+/// [`StreamId::MAX`]: they do now.
 #[must_use]
 pub fn shared_field(group: &str) -> String {
     format!("shared:{group}")
@@ -38,7 +36,8 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their values.
+    /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their
+    /// values.
     #[must_use]
     pub fn fields(group: &str, consumer: &str) -> [String; 5] {
         let [longest, long, guard] = [LONGEST_FIELD, LONG_FIELD, GUARD_FIELD].map(str::to_owned);
@@ -90,7 +89,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads the record from its fields (those of `HGETALL`). What cannot be read is left out and reported.
+    /// Reads the record from its fields (those of `HGETALL`). What cannot be read is left out and
+    /// reported.
     #[must_use]
     pub fn read<'a>(
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -147,13 +147,16 @@ impl Record {
         Self { manifest, ..Self::default() }
     }
 
-    /// Each generation names its predecessor, so a missing one shows. The oldest ones are forgotten on purpose.
+    /// Each generation names its predecessor, so a missing one shows. The oldest ones are forgotten
+    /// on purpose.
     fn find_hole(&self, mut links: Vec<(u64, u64)>) -> Option<u64> {
         if self.manifest.is_empty() {
             return Some(u64::MAX);
         }
-        let named =
-            [self.manifest.guard.as_ref().map(|guard| guard.generation), self.manifest.confirmed.map(|at| at.generation)];
+        let named = [
+            self.manifest.guard.as_ref().map(|guard| guard.generation),
+            self.manifest.confirmed.map(|at| at.generation),
+        ];
         let last = self.manifest.last().map_or(0, |last| last.generation);
         if named.into_iter().flatten().any(|generation| generation > last) {
             return Some(u64::MAX);
@@ -185,8 +188,9 @@ impl Record {
         }
     }
 
-    /// Whether the generation that is written to now is of the file with this identity. `here` is the identity of what this host has at the input's path:
-    /// inode numbers repeat from volume to volume, so that alone says nothing.
+    /// Whether the generation that is written to now is of the file with this identity. `here` is
+    /// the identity of what this host has at the input's path: inode numbers repeat from volume to
+    /// volume, so that alone says nothing.
     #[must_use]
     pub fn is_read_from(&self, file: &FileIdentity, here: Option<(u64, u64)>) -> Option<&Generation> {
         let last = self.manifest.last()?;

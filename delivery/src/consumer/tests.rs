@@ -3,6 +3,7 @@
 use super::record::output_field;
 use super::*;
 use crate::manifest::{Generation, Guard, Manifest};
+use proptest::prelude::*;
 
 const GROUP: &str = "writers";
 const NAME: &str = "one";
@@ -137,7 +138,8 @@ impl World {
         found
     }
 
-    /// Performs effects until it refuses, is done, reads new entries in vain, or waits for the tenth time.
+    /// Performs effects until it refuses, is done, reads new entries in vain, or waits for the
+    /// tenth time.
     fn drive(&mut self, consumer: &mut Consumer) -> Option<Refusal> {
         loop {
             self.now += Duration::from_millis(20);
@@ -572,5 +574,75 @@ fn a_large_reply_is_handed_over_in_parts() {
         assert!(matches!(one.next(now), Effect::HandOver { .. }));
         batch.clear();
         one.handed_over(now);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Add(u64),
+    Run,
+    /// Killed: what was handed over is in the output, and what was not acknowledged is pending.
+    Restart,
+    MoveBack(u64),
+    LoseRecord,
+    RestoreRecord,
+    Foreign,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        (1u64..30).prop_map(Event::Add),
+        Just(Event::Run),
+        Just(Event::Restart),
+        (0u64..60).prop_map(Event::MoveBack),
+        Just(Event::LoseRecord),
+        Just(Event::RestoreRecord),
+        Just(Event::Foreign),
+    ];
+    proptest::collection::vec(event, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_every_line_is_written_once(events in events()) {
+        let mut world = World::new();
+        let mut one = consumer(0..0);
+        let mut kept = BTreeMap::new();
+        let mut lines = 0;
+        let mut foreign = 0;
+        for event in events.into_iter().chain([Event::RestoreRecord, Event::Run, Event::Run]) {
+            match event {
+                Event::Add(count) if kept.is_empty() => {
+                    // Entries of others have IDs above, so lines are added before the first of them only.
+                    if foreign == 0 {
+                        world.add(count);
+                        lines += count;
+                    }
+                }
+                Event::Run => prop_assert_eq!(world.drive(&mut one), None),
+                Event::Restart => {
+                    world.batch.clear();
+                    one = consumer(0..world.written.len() as u64);
+                }
+                Event::MoveBack(to) => {
+                    world.last_delivered = world.last_delivered.min(StreamId::new(5, 4 * to));
+                }
+                Event::LoseRecord if kept.is_empty() => kept = std::mem::take(&mut world.fields),
+                Event::RestoreRecord => {
+                    for (field, value) in std::mem::take(&mut kept) {
+                        world.fields.entry(field).or_insert(value);
+                    }
+                }
+                Event::Foreign => {
+                    foreign += 1;
+                    world.entries.push((StreamId::new(6, 8 * foreign), "line", "xyz"));
+                }
+                Event::Add(_) | Event::LoseRecord => {}
+            }
+        }
+        prop_assert_eq!(world.written.len() as u64, 4 * lines);
+        prop_assert!(world.pending.is_empty());
+        prop_assert_eq!(world.gaps(), Vec::<Span>::new());
+        prop_assert!(world.foreign >= foreign);
     }
 }

@@ -7,7 +7,9 @@ use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Produce
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
-use crate::manifest::{Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONG_FIELD, LONGEST_FIELD, Position, SHORT, prints_field};
+use crate::manifest::{
+    Before, CONFIRMED_FIELD, GUARD_FIELD, Guard, LONG_FIELD, LONGEST_FIELD, Position, SHORT, prints_field,
+};
 use crate::source_file::SourceFile;
 use resp::StreamId;
 use std::io;

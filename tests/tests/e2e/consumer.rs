@@ -1,5 +1,5 @@
-//! What a writer does when the group, its consumers or the source record are not as it left them: it waits, reports, or refuses; it never loses or
-//! doubles a line in silence.
+//! What a writer does when the group, its consumers or the source record are not as it left them:
+//! it waits, reports, or refuses; it never loses or doubles a line in silence.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -177,7 +177,8 @@ fn entries_of_our_form_are_foreign_when_the_record_is_complete() {
     rig.assert_identical();
 }
 
-/// Somebody changes the group while the writer is down: what the reader added meanwhile, or what was pending, is then missing.
+/// Somebody changes the group while the writer is down: what the reader added meanwhile, or what
+/// was pending, is then missing.
 fn loses(form: Form, change: impl Fn(&Rig, &str)) {
     let rig = Rig::new();
     rig.write_input(first_lines());

@@ -35,7 +35,8 @@ fn a_second_file_on_a_stream_is_refused_every_time() {
         let elsewhere = rig.folder.join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         let beside = rig.input.with_file_name("other.txt");
-        let others = [(beside, format!("{header}1,a,b\n")), (elsewhere.join("other.txt"), "quite another\n".to_owned())];
+        let others =
+            [(beside, format!("{header}1,a,b\n")), (elsewhere.join("other.txt"), "quite another\n".to_owned())];
         for (other, bytes) in others {
             std::fs::write(&other, bytes).unwrap();
             let before = names_in(other.parent().unwrap());
