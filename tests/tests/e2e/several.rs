@@ -109,6 +109,7 @@ fn a_writer_killed_for_good_is_taken_over() {
     dying.kill9();
     assert!(pending("two") > 0);
     growth.wait();
+    reader.wait_for_metric("lines_read_total", |lines| lines == 60_000.0);
     reader.stop();
     // What the dead one had taken and not acknowledged comes back.
     wait::until("nothing is pending or undelivered", || rig.pending() == 0 && rig.group_field("lag").int() == 0);
