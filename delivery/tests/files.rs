@@ -423,9 +423,9 @@ fn an_older_version_is_a_beginning_of_what_was_sent() {
             let mut world = sent(&first);
             let older = lines("first", 0..kept);
             if in_place {
-                world.write(INPUT, &older)
+                world.write(INPUT, &older);
             } else {
-                world.replace(INPUT, &older)
+                world.replace(INPUT, &older);
             }
             for _ in 0..3 {
                 let found = world.look();
@@ -449,9 +449,9 @@ fn an_older_version_and_lines_after_it_at_once() {
         let (older, new) = (lines("first", 0..700), lines("new", 0..100));
         let longer = [&older[..], &new].concat();
         if in_place {
-            world.write(INPUT, &longer)
+            world.write(INPUT, &longer);
         } else {
-            world.replace(INPUT, &longer)
+            world.replace(INPUT, &longer);
         }
         if down {
             world.forget_open_files();
@@ -512,9 +512,9 @@ fn an_edit_does_not_send_everything_again() {
                 _ => format!("{}{}", "\0".repeat(4096), &text[4096..]),
             };
             if in_place {
-                world.write(INPUT, edited.as_bytes())
+                world.write(INPUT, edited.as_bytes());
             } else {
-                world.replace(INPUT, edited.as_bytes())
+                world.replace(INPUT, edited.as_bytes());
             }
             world.look();
             world.append(INPUT, b"appended\n");

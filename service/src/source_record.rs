@@ -5,8 +5,8 @@
 
 use delivery::entry::{AFTER, Field};
 use delivery::manifest::{GUARD_FIELD, Manifest, RecordError, begun_with, record_key};
-use delivery::producer::Change;
 use delivery::producer::resume::{Observed, StreamState};
+use delivery::producer::{Change, Fields};
 use resp::streams::{Entry, XInfoStream, XRange, XRevRange};
 use resp::{Connection, Error, ErrorKind, Frame, StreamId, Transaction, cmd};
 
@@ -122,15 +122,15 @@ impl SourceRecord {
     ) -> Result<bool, RecordFault> {
         connection.send(&cmd("WATCH").arg(&self.key)).await?;
         let present = self.load(connection).await?;
-        let (gone, set) =
-            change.commands().map_err(|error| RecordError { field: "next".to_owned(), why: error.to_string() })?;
+        let Fields { gone, set } =
+            change.fields().map_err(|error| RecordError { field: "next".to_owned(), why: error.to_string() })?;
         if !present.manifest.same_generations(&change.before) || present.guard != change.guard {
             connection.send(&cmd("UNWATCH")).await?;
             return Ok(false);
         }
         let mut transaction = Transaction::new();
         if !gone.is_empty() {
-            transaction.add(gone.iter().fold(cmd("HDEL").arg(&self.key), |command, field| command.arg(field)));
+            transaction.add(gone.iter().fold(cmd("HDEL").arg(&self.key), resp::Cmd::arg));
         }
         let set = set.iter().map(|(field, value)| (field.as_str(), value.as_slice()));
         let extra = extra.iter().map(|(field, value)| (*field, value.as_bytes()));

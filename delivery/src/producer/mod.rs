@@ -184,12 +184,21 @@ pub struct Change {
     pub after: Manifest,
 }
 
+/// Fields of the source record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// To be deleted.
+    pub gone: Vec<String>,
+    /// To be set, with their values.
+    pub set: Vec<(String, Vec<u8>)>,
+}
+
 impl Change {
-    /// The fields to delete and the fields to set.
+    /// The record's fields to delete and those to set.
     ///
     /// # Errors
     /// When a generation cannot be written as JSON, which does not happen.
-    pub fn commands(&self) -> Result<(Vec<String>, Vec<(String, Vec<u8>)>), serde_json::Error> {
+    pub fn fields(&self) -> Result<Fields, serde_json::Error> {
         let before: BTreeMap<_, _> = self.before.links().collect();
         let after: BTreeMap<_, _> = self.after.links().collect();
         let mut gone: Vec<String> = before.keys().filter(|field| !after.contains_key(*field)).cloned().collect();
@@ -209,7 +218,7 @@ impl Change {
         for (root, prints) in prints {
             set.push((crate::manifest::prints_field(*root), serde_json::to_vec(prints)?));
         }
-        Ok((gone, set))
+        Ok(Fields { gone, set })
     }
 }
 

@@ -359,7 +359,8 @@ impl<D: Directory> Producer<D> {
         }
         let Some(streaming) = self.streaming() else { return self.step(now) };
         let is_at_end = len <= offset + pending;
-        if !is_at_end && !(may_leave && was_paused && has_grown) {
+        let is_left_growing = may_leave && was_paused && has_grown;
+        if !is_at_end && !is_left_growing {
             streaming.reader.look_again();
             streaming.is_drained = false;
             if was_paused && self.has_late(&present, confirmed, now) {
