@@ -296,7 +296,6 @@ impl Driver {
         let (answers, len, state) = redis::check(connection, &self.record, &expected, stream).await?;
         let (guard, link) = answers.fields();
         self.producer.checked(guard, link, len, state, self.begun.elapsed())?;
-        self.health.redis_works(WORK);
         self.totals.stream_len(self.producer.stream().len);
         Ok(())
     }
