@@ -281,6 +281,7 @@ impl Driver {
     async fn confirm(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
         let outcome = redis::outcome(connection, self.producer.executing()).await?;
         let Some(batch) = self.producer.confirmed(outcome)? else { return Ok(()) };
+        self.totals.waiting(false);
         self.backoff.reset();
         self.health.redis_works(WORK);
         let took = self.executed.elapsed();
@@ -339,7 +340,6 @@ impl Driver {
         self.producer.set_len(len);
         self.health.redis_works(WORK);
         self.totals.stream_len(len);
-        self.totals.waiting(false);
         Ok(())
     }
 

@@ -267,8 +267,12 @@ fn another_number_of_partitions_is_refused_and_changes_nothing() {
         rig.redis.flushall();
         refused(reader_of(&rig, asked).run(), asked, begun);
         assert_eq!(rig.redis.cli("DBSIZE").int(), 0, "{begun} → {asked}");
-        // A writer learns it when Redis is filled again. What it may have written until then is no harm: it is what it is.
-        let mut wrong = writer_of(&rig, asked).start();
+        let mut writer = writer_of(&rig, asked).run();
+        assert_eq!(writer.code(), Some(2), "{}", writer.log());
+        assert!(writer.log().contains("it belongs to an output of"), "the journal knows, too: {}", writer.log());
+        // With another output, a writer learns it when Redis is filled again.
+        let other = rig.output.with_file_name("other.txt");
+        let mut wrong = writer_of(&rig, asked).set("--output", &other).start();
         wait::until("it is at work", || wrong.readyz().0 == 200);
         reader_of(&rig, begun).once().run_ok();
         wrong.wait_exit(wait::SOON);
