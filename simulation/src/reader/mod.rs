@@ -103,6 +103,15 @@ fn shared(generation: &Generation) -> Generation {
     Generation { previous_end: None, previous_guard: None, resumes: None, ..generation.clone() }
 }
 
+/// An entry that is to be queued.
+struct Queued {
+    id: StreamId,
+    field: Field,
+    payload: Vec<u8>,
+    after: Option<u64>,
+    no_create: bool,
+}
+
 /// Why a step ended early.
 enum Ended {
     /// The connection is lost.
@@ -502,10 +511,11 @@ impl Lane {
     }
 
     fn fill(&mut self, world: &mut World, session: &mut Session) -> Result<(), Ended> {
-        let mut entries: Vec<(StreamId, Field, Vec<u8>, Option<u64>, bool)> = Vec::new();
+        let mut entries: Vec<Queued> = Vec::new();
         let expected = self.producer.next_expected();
         let batch = self.producer.fill(|entry| {
-            entries.push((entry.id, entry.field, entry.payload.to_vec(), entry.after, entry.no_create));
+            let (id, field, after, no_create) = (entry.id, entry.field, entry.after, entry.no_create);
+            entries.push(Queued { id, field, payload: entry.payload.to_vec(), after, no_create });
         })?;
         let Some(batch) = batch else { return Ok(()) };
         let fields = batch.fields.clone();
@@ -514,7 +524,7 @@ impl Lane {
         world.redis.multi(session)?;
         let mut origins = Vec::new();
         let count = entries.len();
-        for (id, field, payload, after, no_create) in entries {
+        for Queued { id, field, payload, after, no_create } in entries {
             let origin = self.origin(world, id, field, &payload);
             let mut pairs = vec![(bytes(field.name()), bytes(&payload))];
             pairs.extend(after.map(|after| (bytes(AFTER), bytes(after.to_string()))));
