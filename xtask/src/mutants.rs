@@ -61,7 +61,7 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
     for mutant in &mutants {
         mutant.apply(&workspace)?;
     }
-    let folder = cargo::target()?.join("mutants");
+    let folder = cargo::target()?.join("tmp/mutants");
     copy_crates(&workspace, &folder)?;
     let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.name.contains(only));
     let (mut survived, mut found) = (Vec::new(), 0);
