@@ -289,6 +289,9 @@ impl Driver {
         self.report.added(&batch, took);
         self.totals.stream_len(self.producer.stream().len);
         self.totals.position(batch.read_to);
+        if let Some((_, size)) = self.producer.position() {
+            self.report.input_size(size);
+        }
         Ok(())
     }
 

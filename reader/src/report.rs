@@ -163,6 +163,7 @@ impl Report {
 /// That a stream is full, which group holds it up, and what to do.
 pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> String {
     let held_up = match slowest(groups, stream) {
+        Some((_, 0, _)) => "all groups have acknowledged them, and a writer is about to trim them".to_owned(),
         Some((name, waiting, consumers)) => format!(
             "group {name} holds it up ({waiting} entries not acknowledged, {consumers} consumers); start its writer, or remove the \
              group with XGROUP DESTROY if nobody needs it"
