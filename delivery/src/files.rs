@@ -51,7 +51,8 @@ pub struct Sighting {
     pub modified: i128,
     /// When it was created, on the same clock; `None` when the file system does not tell.
     pub created: Option<i128>,
-    /// Whether it changed between this look and the one before.
+    /// Whether it changed between this look and the one before, at which it had a rotated name: the
+    /// input itself changes, and an inode that is used again is another file.
     pub changing: bool,
     /// Its fingerprint.
     pub prints: Prints,
@@ -91,7 +92,8 @@ pub enum Place {
 
 impl Place {
     /// Whether the name alone says that the file may have been the input.
-    const fn is_rotated(&self) -> bool {
+    #[must_use]
+    pub const fn is_rotated(&self) -> bool {
         matches!(self, Self::Rotated(_) | Self::Compressed(_))
     }
 }
@@ -126,6 +128,18 @@ pub struct Neighbour {
     pub ino: u64,
     /// When it was created, if the file system tells: an inode's number is used again.
     pub created: Option<i128>,
+}
+
+impl Neighbour {
+    /// Names a file.
+    const fn of(file: &Sighting) -> Self {
+        Self { dev: file.inode.dev, ino: file.inode.ino, created: file.created }
+    }
+
+    fn is(&self, file: &Sighting) -> bool {
+        (self.dev, self.ino) == (file.inode.dev, file.inode.ino)
+            && self.created.zip(file.created).is_none_or(|(a, b)| a == b)
+    }
 }
 
 /// What is known of one content.
@@ -163,9 +177,9 @@ pub struct Limits {
     /// How long a file must have kept its length to count as rolled back: a copy that is under way
     /// is a beginning, too.
     pub stands: Duration,
-    /// A rotated file that was written to this much later than its successor was created is
-    /// somebody else's.
-    pub late: Duration,
+    /// How long an unknown rotated file that was seen changing must have kept its state before it is
+    /// sent.
+    pub quiet: Duration,
     /// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
     pub first_look: u64,
     /// A longer unfinished line is not sent a second time to begin at its beginning.
@@ -177,15 +191,15 @@ impl Default for Limits {
         Self {
             distinct: 256,
             stands: Duration::from_secs(1),
-            late: Duration::from_secs(60),
+            quiet: Duration::from_secs(10),
             first_look: 64 << 10,
             long_line: 64 << 10,
         }
     }
 }
 
-/// What was seen at the input's path before, in the life of a process. It is lost with the process,
-/// which then decides with less.
+/// What was seen before, in the life of a process. It is lost with the process, which then decides
+/// with less.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     limits: Limits,
@@ -193,6 +207,13 @@ pub struct Watch {
     truncated: BTreeSet<u64>,
     /// The input was a beginning of a content.
     beginning: Option<Beginning>,
+    /// The file at the input's path, and the known content in it, at the look before.
+    input: Option<(Neighbour, Option<u64>)>,
+    /// Whether the look before listed all folders. `None`: there was none.
+    listed: Option<bool>,
+    /// Siblings that are neither known yet nor neighbours.
+    pending: BTreeMap<Neighbour, Pending>,
+    now: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -204,7 +225,22 @@ struct Beginning {
     until: Duration,
 }
 
+/// What is known of a rotated file that is no known content and no neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    /// It is to be sent next, or as soon as it can be read.
+    Ready,
+    /// It is a beginning of another file: a copy that may be under way.
+    Copy,
+    /// It was last seen changing at this moment.
+    Written(Duration),
+}
+
 impl Watch {
+    fn pending(&self, file: &Sighting) -> Option<Pending> {
+        self.pending.iter().find(|(pending, _)| pending.is(file)).map(|(_, state)| *state)
+    }
+
     /// A watch that has seen nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
@@ -217,8 +253,22 @@ impl Watch {
         self.beginning.filter(stood).map(|b| b.len)
     }
 
-    fn see(&mut self, snapshot: &Snapshot, known: &Known, current: &Current, now: Duration) {
-        let Some(found) = current.found() else { return };
+    fn see(&mut self, snapshot: &Snapshot, known: &Known, identified: &Identified, now: Duration) {
+        self.listed = Some(snapshot.unlisted.is_empty());
+        let named = |&(key, state): &(usize, Pending)| {
+            let file = snapshot.sightings.iter().find(|file| file.key == key);
+            file.map(|file| (Neighbour::of(file), state))
+        };
+        let pending: BTreeMap<_, _> = identified.pending.iter().filter_map(named).collect();
+        // What cannot be listed is not gone.
+        if self.listed == Some(true) {
+            self.pending = pending;
+        } else {
+            self.pending.extend(pending);
+        }
+        let Some(found) = identified.current.found() else { return };
+        let input = snapshot.sightings.iter().find(|file| file.key == found.key);
+        self.input = input.map(|file| (Neighbour::of(file), found.relation.file_id()));
         let inode = snapshot.sightings.iter().find(|file| file.key == found.key).map(|file| file.inode);
         let last = known.contents.last();
         match found.relation {
@@ -325,6 +375,9 @@ pub struct Identified {
     pub neighbours: Vec<Neighbour>,
     /// What to report, each once.
     pub notices: Vec<Notice>,
+    /// The rotated files that are no known content and no neighbours, by key: those in `unseen`, and
+    /// those that must be looked at again.
+    pub pending: Vec<(usize, Pending)>,
     /// What to find out before this is final. Empty: it is final.
     pub questions: Vec<Question>,
 }
@@ -416,7 +469,7 @@ pub enum Notice {
         /// Its path.
         path: String,
     },
-    /// A sibling with a rotated name is still being written to; it is not sent.
+    /// A sibling with a rotated name is still being written to; it is sent when it is quiet.
     StillWritten {
         /// Its path.
         path: String,
@@ -455,7 +508,7 @@ impl fmt::Display for Notice {
                 write!(f, "{path} was changed after it had been rotated and sent; it is not sent again")
             }
             Self::StillWritten { path } => {
-                write!(f, "{path} looks like a rotated file, but another program still writes to it; it is not sent")
+                write!(f, "{path} looks like a rotated file and is still written to; it is sent when that ends")
             }
         }
     }
@@ -487,6 +540,7 @@ pub fn look(
     now: Duration,
     mut answer: impl FnMut(&Question, &mut Snapshot),
 ) -> Identified {
+    watch.now = now;
     let mut identified = identify(snapshot, known, watch);
     for _ in 0..ROUNDS {
         if identified.questions.is_empty() {
@@ -497,7 +551,7 @@ pub fn look(
         }
         identified = identify(snapshot, known, watch);
     }
-    watch.see(snapshot, known, &identified.current, now);
+    watch.see(snapshot, known, &identified, now);
     identified
 }
 
@@ -613,17 +667,28 @@ impl<'a> Look<'a> {
             }
         };
         self.hold();
-        // As long as the live content is where it was, nothing can have come and gone.
-        let live = self.known.contents.last();
-        let moved = live.is_some_and(|live| match self.out.current.found().map(|found| found.relation) {
-            Some(Relation::Whole(id) | Relation::Edited(id)) => live.file_id != id,
-            _ => true,
-        });
+        let moved = self.has_moved(current);
         self.unseen(current, moved);
         self.unpack(moved);
         self.out.notices.sort_unstable();
         self.out.notices.dedup();
         self.out
+    }
+
+    /// Whether contents can have come and gone: as long as the live content is where it was, none can.
+    fn has_moved(&self, current: Option<&Sighting>) -> bool {
+        let before = self.watch.input;
+        let Some(live) = self.known.contents.last() else {
+            // The source has not begun; the input that it is to begin with may be gone.
+            return before.is_some_and(|(before, _)| current.is_none_or(|current| !before.is(current)));
+        };
+        match self.out.current.found().map(|found| found.relation) {
+            Some(Relation::Whole(id) | Relation::Edited(id)) => {
+                // A content that was found late is newer by its file ID only.
+                live.file_id != id && before.is_none_or(|(_, before)| before != Some(id))
+            }
+            _ => true,
+        }
     }
 
     /// Whether a file is, by its inode, the one that held a content.
@@ -745,6 +810,11 @@ impl<'a> Look<'a> {
         }
         if elsewhere.peek().is_none() {
             return distinct || !content.finished;
+        }
+        // The content was found in a copy of the input, which is older than that.
+        let is_older = content.created.zip(file.created).is_some_and(|(copy, original)| original < copy);
+        if distinct && is_older {
+            return true;
         }
         // A copy with the same times was made on purpose.
         distinct && elsewhere.any(|other| other.len == file.len && other.modified == file.modified)
@@ -879,66 +949,112 @@ impl<'a> Look<'a> {
     /// Fills in the contents that came and went unseen, and the neighbours.
     fn unseen(&mut self, current: Option<&Sighting>, moved: bool) {
         let files = self.files.iter().zip(&self.roles);
-        let strangers = files.filter(|(file, role)| role.is_none() && file.place.is_rotated());
+        let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file));
         let mut strangers: Vec<&'a Sighting> = strangers.map(|(file, _)| file).collect();
         sort(&mut strangers);
-        let successor = current.and_then(|current| current.created);
-        let late = i128::try_from(self.watch.limits.late.as_nanos()).unwrap_or(i128::MAX);
-        let mut neighbours = Vec::new();
-        for file in &strangers {
+        let (ours, others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
+            strangers.iter().copied().partition(|file| self.may_be_ours(file, moved));
+        for file in &ours {
             let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
-            let late = successor.is_some_and(|created| file.modified > created.saturating_add(late));
-            // A file that was the input changed while it was that.
-            let was_ours = self.known.contents.iter().any(|content| was_in(content, file));
-            let written = readable && !was_ours && (file.changing || late);
-            if !moved || written || self.is_neighbour(file) {
-                if moved && written {
-                    self.out.notices.push(Notice::StillWritten { path: file.path.clone() });
+            let state = match self.last_written(file) {
+                _ if self.is_copied(file, current, &ours) => Pending::Copy,
+                Some(at) => Pending::Written(at),
+                None => Pending::Ready,
+            };
+            self.out.pending.push((file.key, state));
+            match state {
+                Pending::Ready if readable => {
+                    let relation = self.own(file);
+                    self.out.unseen.push(Found { key: file.key, relation, len: file.len });
                 }
-                neighbours.push(Neighbour { dev: file.inode.dev, ino: file.inode.ino, created: file.created });
-            } else if readable && !self.is_copied(file, current, &strangers) {
-                let relation = self.own(file);
-                self.out.unseen.push(Found { key: file.key, relation, len: file.len });
+                Pending::Written(_) => self.out.notices.push(Notice::StillWritten { path: file.path.clone() }),
+                Pending::Ready | Pending::Copy => {}
             }
         }
-        if let (true, Some(newest)) = (self.known.contents.is_empty(), strangers.last()) {
-            let (path, more) = (newest.path.clone(), strangers.len() - 1);
+        if let (true, Some(newest)) = (self.known.contents.is_empty(), others.last()) {
+            let (path, more) = (newest.path.clone(), others.len() - 1);
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
-        let many = neighbours.len().saturating_sub(NEIGHBOURS);
-        self.out.neighbours = neighbours.split_off(many);
-        self.out.neighbours.sort_unstable();
+        // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
+        let known = self.known.neighbours.iter().flatten().copied();
+        let unlisted = self.out.notices.iter().any(|notice| matches!(notice, Notice::Unlisted { .. }));
+        let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
+        let known = known.filter(|neighbour| is_there(neighbour));
+        let all: BTreeSet<Neighbour> = known.chain(others.iter().map(|file| Neighbour::of(file))).collect();
+        self.out.neighbours = all.into_iter().take(NEIGHBOURS).collect();
     }
 
-    /// Whether a file that is no known content is a beginning of another such file: its copy.
-    fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, strangers: &[&Sighting]) -> bool {
-        let Prints::Whole(prints) = &file.prints else { return false };
-        let current = current.filter(|_| self.out.current.found().is_some_and(|found| found.relation == Relation::New));
-        let longer = |other: &&&Sighting| (other.len, other.key) > (file.len, file.key);
-        let is_beginning = |other: &Sighting| match &other.prints {
-            Prints::Whole(others) => prints.agreement(others).differs.is_none(),
-            Prints::Partial(_) | Prints::Unreadable(_) => false,
+    /// Whether a file that is no known content may be one that came and went: by its name, or
+    /// because it was one at the look before, and is open and has no name any more.
+    fn is_candidate(&self, file: &Sighting) -> bool {
+        let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
+        let was_unknown = || self.watch.pending(file).is_some() || self.watch.input.is_some_and(was_new);
+        file.place.is_rotated() || file.place == Place::Unlinked && was_unknown()
+    }
+
+    /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
+    /// input was where it was.
+    fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
+        if file.place == Place::Unlinked {
+            return true;
+        }
+        !self.is_neighbour(file) && (moved || self.watch.pending(file).is_some() || self.was_missed(file))
+    }
+
+    /// Whether a candidate that is beside the live content may have been there before that: the
+    /// earlier look could not list it, or there was none.
+    fn was_missed(&self, file: &Sighting) -> bool {
+        let Some(live) = self.known.contents.last().filter(|_| self.known.neighbours.is_some()) else { return false };
+        let is_older = || live.created.zip(file.created).is_some_and(|(live, created)| created < live);
+        match self.watch.listed {
+            Some(listed) => !listed,
+            None => is_older(),
+        }
+    }
+
+    /// When an unknown file was changing, if that was a short while ago. One that was the input
+    /// before changed while it was that, and a copy is complete when it is a copy no more: then the
+    /// original was truncated.
+    fn last_written(&self, file: &Sighting) -> Option<Duration> {
+        let was_ours = self.known.contents.iter().any(|content| was_in(content, file));
+        let last = match self.watch.pending(file) {
+            Some(Pending::Copy) => None,
+            _ if was_ours => None,
+            _ if file.changing => Some(self.watch.now),
+            Some(Pending::Written(last)) => Some(last),
+            _ => None,
         };
-        file.len >= self.watch.limits.distinct
-            && strangers.iter().copied().chain(current).filter(|other| longer(&other)).any(is_beginning)
+        last.filter(|last| self.watch.now.saturating_sub(*last) < self.watch.limits.quiet)
+    }
+
+    /// Whether a file that is no known content is a beginning of the input or of another such file:
+    /// its copy, which may be under way.
+    fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, others: &[&Sighting]) -> bool {
+        let Prints::Whole(prints) = &file.prints else { return false };
+        let is_copy_of = |other: &Sighting| {
+            let Prints::Whole(of) = &other.prints else { return false };
+            // A header that was rotated alone is older than the file that begins with it.
+            let is_younger = file.created.zip(other.created).is_some_and(|(copy, original)| copy > original);
+            let rank = |file: &Sighting| (file.len, file.place == Place::Input, file.key);
+            rank(other) > rank(file)
+                && (file.len >= self.watch.limits.distinct || is_younger)
+                && prints.agreement(of).differs.is_none()
+        };
+        others.iter().copied().chain(current).any(is_copy_of)
     }
 
     /// Whether a sibling that is no known content is none of a source that has begun.
     fn is_neighbour(&self, file: &Sighting) -> bool {
-        let same = |n: &Neighbour| {
-            (n.dev, n.ino) == (file.inode.dev, file.inode.ino)
-                && n.created.zip(file.created).is_none_or(|(a, b)| a == b)
-        };
         match &self.known.neighbours {
-            Some(known) if known.iter().any(same) => return true,
+            Some(known) if known.iter().any(|neighbour| neighbour.is(file)) => return true,
             Some(known) if known.len() < NEIGHBOURS => return false,
             _ => {}
         }
-        // Not all were recorded: a file that is older than the source, or than its present content.
+        // Not all were recorded: a file that is older than the source, or than its first content.
         let born = file.created.unwrap_or(file.modified).min(file.modified);
-        let present = self.known.contents.last().and_then(|content| content.created);
+        let first = self.known.contents.first().and_then(|content| content.created);
         self.known.began.is_some_and(|began| born < began)
-            || present.zip(file.created).is_some_and(|(present, created)| created < present)
+            || first.zip(file.created).is_some_and(|(first, created)| created <= first)
     }
 
     /// Asks for what compressed files hold, when a content is missing that they may be a copy of.
@@ -951,7 +1067,7 @@ impl<'a> Look<'a> {
         for file in self.files {
             let Prints::Partial(prints) = &file.prints else { continue };
             let may_be = |content: &&Content| content.compare(file) == Bytes::Unknown;
-            if missing.iter().any(may_be) || moved && !self.is_neighbour(file) {
+            if missing.iter().any(may_be) || self.may_be_ours(file, moved) {
                 let up_to = if prints.covered() == 0 { self.watch.limits.first_look } else { u64::MAX };
                 self.out.questions.push(Question::Unpack { key: file.key, up_to });
             }

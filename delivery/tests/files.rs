@@ -31,6 +31,8 @@ struct World {
     now: i128,
     next: u64,
     unlisted: bool,
+    /// A file without a name that the reader holds open.
+    unlinked: Option<u64>,
     /// Whether the file system tells when a file was created.
     without_created: bool,
     // The reader.
@@ -40,11 +42,11 @@ struct World {
     sent: Vec<u8>,
     /// The bytes of contents that the reader holds open, by file ID.
     open: BTreeMap<u64, u64>,
-    seen: BTreeMap<u64, (usize, i128)>,
+    /// Length and times of each file at the look before, and whether it had a rotated name.
+    seen: BTreeMap<u64, (usize, i128, i128, bool)>,
     watch: Watch,
     notices: BTreeSet<Notice>,
     questions: usize,
-    live: Option<u64>,
 }
 
 const INPUT: &str = "input.txt";
@@ -133,16 +135,25 @@ impl World {
         let mut sightings: Vec<Sighting> = Vec::new();
         let names = self.names.clone();
         let input = names.get(INPUT).copied();
+        let unlinked = self.unlinked.map(|ino| (String::new(), ino));
         let order = names.iter().filter(|(name, _)| *name == INPUT).chain(names.iter().filter(|(name, ino)| {
             *name != INPUT && Some(**ino) != input && !names.contains_key(&format!("{name}.journal"))
         }));
+        let order = order.chain(unlinked.iter().map(|(name, ino)| (name, ino)));
         for (name, &ino) in order {
             let file = &self.files[&ino];
-            let place = if name == INPUT { Place::Input } else { place(name, INPUT) };
+            let place = match name.as_str() {
+                INPUT => Place::Input,
+                "" => Place::Unlinked,
+                _ => place(name, INPUT),
+            };
             let packed = matches!(place, Place::Compressed(_));
-            let now = (file.bytes.len(), file.modified);
+            let now = (file.bytes.len(), file.modified, file.created, place.is_rotated());
             let before = self.seen.insert(ino, now);
-            let changing = before.is_some_and(|before| before != now);
+            let is_written = |before: (usize, i128, i128, bool)| {
+                before.3 && before.2 == now.2 && (before.0, before.1) != (now.0, now.1)
+            };
+            let changing = before.is_some_and(is_written);
             let prints = match file {
                 File { unreadable: true, .. } => Prints::Unreadable("permission denied".to_owned()),
                 _ if packed => Prints::Partial(Fingerprint::default()),
@@ -252,14 +263,12 @@ impl World {
         let id = self.next_id;
         self.next_id += 1;
         self.known.contents.push(Content { file_id: id, frontier: start, ..Content::default() });
-        self.live = Some(id);
         self.send(found, id, start);
     }
 
     /// What the producing side does with the answer.
     fn look(&mut self) -> Identified {
         let identified = self.identify();
-        let first = self.known.contents.is_empty();
         // What is left of known contents, oldest first.
         for (id, holders) in &identified.holders {
             let content = self.known.contents.iter().find(|content| content.file_id == *id).unwrap();
@@ -276,7 +285,6 @@ impl World {
                 Relation::New if found.len == 0 => {}
                 Relation::New | Relation::Derived { .. } => {
                     self.begin(found, start(found.relation));
-                    self.known.neighbours = Some(identified.neighbours.clone());
                 }
                 // What is read before its frontier now counts.
                 Relation::Edited(id) => self.send(found, id, found.len),
@@ -284,10 +292,7 @@ impl World {
                 Relation::Shorter(_) => {}
             }
         }
-        let live = identified.current.found().and_then(|found| found.relation.file_id());
-        if first || live.is_some() && live == self.live {
-            self.known.neighbours = Some(identified.neighbours.clone());
-        }
+        self.known.neighbours = Some(identified.neighbours.clone());
         identified
     }
 
@@ -768,18 +773,203 @@ fn an_output_in_the_same_folder_is_not_ours() {
     world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
 }
 
-#[test]
-fn a_file_that_is_still_written_is_not_ours() {
+/// `first` was sent; `second` came and went unseen, and `third` is there.
+fn unseen() -> (World, Vec<u8>) {
     let mut world = sent(&lines("first", 0..100));
     world.forget_open_files();
-    world.create("input.txt.3", b"another program\n");
-    world.rename(INPUT, "input.txt.1");
-    world.create(INPUT, b"new\n");
-    world.now += 100_000_000_000;
-    world.append("input.txt.3", b"another program\n");
+    world.rename(INPUT, "input.txt.2");
+    world.create("input.txt.1", b"second\n");
+    world.create(INPUT, b"third\n");
+    (world, lines("first", 0..100))
+}
+
+#[test]
+fn an_unseen_file_that_is_still_written_comes_late() {
+    let (mut world, first) = unseen();
+    world.identify();
+    for _ in 0..3 {
+        world.append("input.txt.1", b"late\n");
+        world.look();
+        world.assert_sent(&[&first[..], b"third\n"].concat());
+    }
+    assert!(matches!(world.notices.first(), Some(Notice::StillWritten { path }) if path == "input.txt.1"));
+    world.now += 20_000_000_000;
     world.look();
-    world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
-    assert!(matches!(world.notices.first(), Some(Notice::StillWritten { path }) if path == "input.txt.3"));
+    world.look();
+    world.assert_sent(&[&first[..], b"third\nsecond\nlate\nlate\nlate\n"].concat());
+    // And what comes next.
+    world.append(INPUT, b"more\n");
+    world.look();
+    world.rename(INPUT, "input.txt.0");
+    world.create(INPUT, b"fourth\n");
+    world.look();
+    assert!(world.sent.ends_with(b"late\nmore\nfourth\n"));
+}
+
+#[test]
+fn the_input_changes_before_it_is_renamed() {
+    let mut world = sent(&lines("first", 0..100));
+    world.rename(INPUT, "input.txt.2");
+    world.create(INPUT, b"second\n");
+    world.identify();
+    world.append(INPUT, b"more\n");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"third\n");
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"second\nmore\nthird\n"].concat());
+}
+
+#[test]
+fn a_clock_that_is_set_makes_no_neighbour() {
+    for hours in [-2, 2] {
+        let (mut world, first) = unseen();
+        let file = world.file("input.txt.1");
+        file.modified += hours * 3_600_000_000_000;
+        file.created += hours * 3_600_000_000_000;
+        world.look();
+        world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
+    }
+}
+
+#[test]
+fn a_copy_of_an_unknown_input_that_is_under_way_is_no_content() {
+    for truncated_first in [true, false] {
+        let mut world = sent(&lines("first", 0..100));
+        world.rename(INPUT, "input.txt.2");
+        let second = lines("second", 0..100);
+        world.create(INPUT, &second);
+        world.create("input.txt.1", b"");
+        for len in [0, 5, 60, 700] {
+            world.write("input.txt.1", &second[..len]);
+            assert_eq!(world.identify().unseen, []);
+        }
+        world.write("input.txt.1", &second);
+        if !truncated_first {
+            world.look();
+        }
+        world.write(INPUT, b"third\n");
+        world.look();
+        world.assert_sent(&[&lines("first", 0..100)[..], &second, b"third\n"].concat());
+    }
+}
+
+#[test]
+fn a_content_that_was_found_in_a_copy_goes_on_in_its_original() {
+    let mut world = sent(&lines("first", 0..100));
+    world.copy(INPUT, "input.txt.1");
+    let copy = world.names["input.txt.1"];
+    let content = &mut world.known.contents[0];
+    (content.inode, content.created) = (Some(Inode { dev: 1, ino: copy }), Some(world.files[&copy].created));
+    world.forget_open_files();
+    world.append(INPUT, b"more\n");
+    world.look();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"more\n"].concat());
+}
+
+#[test]
+fn an_unseen_file_that_could_not_be_found_or_read_comes_late() {
+    for (unlisted, down) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (mut world, first) = unseen();
+        world.unlisted = unlisted;
+        let unseen = world.names["input.txt.1"];
+        world.files.get_mut(&unseen).unwrap().unreadable = !unlisted;
+        for _ in 0..3 {
+            world.look();
+        }
+        world.assert_sent(&[&first[..], b"third\n"].concat());
+        if down {
+            world.forget_open_files();
+        }
+        world.unlisted = false;
+        world.files.get_mut(&unseen).unwrap().unreadable = false;
+        world.look();
+        world.look();
+        world.assert_sent(&[&first[..], b"third\nsecond\n"].concat());
+    }
+}
+
+#[test]
+fn a_neighbour_stays_one_while_it_is_there() {
+    let mut world = World::new();
+    world.create("input.txt.7", b"header\nnot ours\n");
+    world.create(INPUT, b"first\n");
+    world.look();
+    // Another folder of the input cannot be listed, and the neighbour begins like a content.
+    world.unlisted = true;
+    world.look();
+    world.unlisted = false;
+    world.rename(INPUT, "input.txt.2");
+    world.create(INPUT, b"header\nnot ours\nsecond\n");
+    world.look();
+    world.look();
+    world.known.contents.pop();
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"third\n");
+    assert!(world.look().unseen.iter().all(|found| found.key as u64 == world.names["input.txt.1"]));
+}
+
+#[test]
+fn a_neighbour_s_inode_that_is_used_again_is_another_file() {
+    let mut world = World::new();
+    world.create("input.txt.7", b"not ours\n");
+    let ino = world.names["input.txt.7"];
+    world.create(INPUT, b"first\n");
+    world.look();
+    world.remove("input.txt.7");
+    world.rename(INPUT, "input.txt.2");
+    let now = world.tick();
+    let file = File { bytes: b"second\n".to_vec(), modified: now, created: now, ..File::default() };
+    world.files.insert(ino, file);
+    world.names.insert("input.txt.1".to_owned(), ino);
+    world.create(INPUT, b"third\n");
+    world.look();
+    world.assert_sent(b"first\nsecond\nthird\n");
+}
+
+#[test]
+fn without_a_record_of_the_neighbours_the_first_content_s_age_decides() {
+    let mut world = World::new();
+    world.create("input.txt.7", b"not ours\n");
+    world.create(INPUT, b"first\n");
+    let now = world.now;
+    world.files.values_mut().for_each(|file| file.created = now);
+    world.look();
+    world.rename(INPUT, "input.txt.3");
+    world.create("input.txt.2", b"second\n");
+    world.create(INPUT, b"third\n");
+    world.known.contents[0].finished = true;
+    let third = world.identify().current.found().cloned().unwrap();
+    world.begin(&third, 0);
+    world.forget_open_files();
+    world.known.neighbours = None;
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"fourth\n");
+    world.look();
+    world.assert_sent(b"first\nthird\nsecond\nfourth\n");
+}
+
+#[test]
+fn an_input_that_is_rotated_before_the_source_begins_is_sent() {
+    let mut world = World::new();
+    world.create("input.txt.7", b"not ours\n");
+    world.create(INPUT, b"first\n");
+    world.known.neighbours = Some(world.identify().neighbours);
+    world.rename(INPUT, "input.txt.2");
+    world.create("input.txt.1", b"second\n");
+    world.create(INPUT, b"third\n");
+    world.known.neighbours = Some(world.identify().neighbours);
+    world.look();
+    world.assert_sent(b"first\nsecond\nthird\n");
+}
+
+#[test]
+fn an_unknown_file_that_is_open_and_has_no_name_any_more_is_sent() {
+    let (mut world, first) = unseen();
+    world.identify();
+    world.unlinked = Some(world.names["input.txt.1"]);
+    world.remove("input.txt.1");
+    world.look();
+    world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
 }
 
 #[test]

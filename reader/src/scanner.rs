@@ -61,10 +61,20 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether it was written to; a rename changes the other time alone.
+    fn is_written_since(self, now: Self) -> bool {
+        (self.len, self.modified) != (now.len, now.modified)
+    }
+}
+
 /// The hashes of a file in one state.
 #[derive(Debug)]
 struct Measured {
     state: State,
+    created: Option<i128>,
+    /// Whether it had a name that rotation gives.
+    rotated: bool,
     /// Whether it was measured so soon after a change that the next one may have the same times.
     unsure: bool,
     prints: Prints,
@@ -231,11 +241,15 @@ impl Scanner {
         }
         let state = State::of(metadata);
         let earlier = before.remove(&seen.inode);
-        let changing = earlier.as_ref().is_some_and(|earlier| earlier.state != state);
+        let created = metadata.created().ok().map(nanoseconds);
+        let earlier = earlier.filter(|earlier| earlier.created == created);
+        let changing = earlier.as_ref().is_some_and(|earlier| earlier.rotated && earlier.state.is_written_since(state));
         let mut measured = earlier.filter(|earlier| earlier.state == state && !earlier.unsure).unwrap_or_else(|| {
             let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             Measured {
                 state,
+                created,
+                rotated: false,
                 unsure: age.is_none_or(|age| age < COARSE),
                 prints: match seen.format {
                     Some(_) => Prints::Partial(Fingerprint::default()),
@@ -246,6 +260,7 @@ impl Scanner {
                 compared: Vec::new(),
             }
         });
+        measured.rotated = place.is_rotated();
         let needed = match &measured.prints {
             Prints::Partial(_) => Ok(()),
             _ => self.measure(&seen, &mut measured, known),
@@ -266,7 +281,7 @@ impl Scanner {
             place,
             len: measured.unpacked.unwrap_or(state.len),
             modified: state.modified,
-            created: metadata.created().ok().map(nanoseconds),
+            created,
             changing,
             prints: measured.prints.clone(),
             hashes: measured.hashes.clone(),
@@ -573,6 +588,24 @@ mod tests {
         let holder = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
         assert!(holder.path().ends_with("input.txt.1"));
         assert_eq!(identified.unseen, []);
+    }
+
+    #[test]
+    fn a_file_changes_only_when_it_was_rotated_before() {
+        let mut fixture = Fixture::new(&lines("first", 100));
+        fixture.send("input.txt");
+        fixture.rename("input.txt", "input.txt.2");
+        fixture.write("input.txt", b"second\n");
+        fixture.look();
+        // It grew while it was the input, and was renamed since.
+        fixture.write("input.txt", b"second\nmore\n");
+        fixture.rename("input.txt", "input.txt.1");
+        fixture.write("input.txt", b"third\n");
+        assert_eq!(fixture.look().unseen.len(), 1);
+        fixture.write("input.txt.1", b"second\nmore\nlate\n");
+        let identified = fixture.look();
+        assert_eq!(identified.unseen, []);
+        assert!(matches!(&identified.notices[..], [Notice::StillWritten { .. }]));
     }
 
     #[test]
