@@ -43,7 +43,12 @@ impl<D: Directory> Producer<D> {
     /// Tells which file holds which content, `position` being delivered.
     fn look(&mut self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Identified {
         let known = self.known(manifest, position, present);
+        let is_of = |content: &Content, file: &D::File| {
+            content.inode == Some(file.inode()) && content.created == file.created()
+        };
+        self.unnamed.take_if(|file| known.contents.iter().any(|content| is_of(content, file)));
         let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.root, &open.file)).collect();
+        open.extend(self.unnamed.as_ref().map(|file| (0, file)));
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.root, streaming.reader.file()));
         }
@@ -138,9 +143,12 @@ impl<D: Directory> Producer<D> {
 
     /// Finds the file to go on with.
     pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
-        if let Some(mut begin) = self.interrupted.take()
-            && begin.after.map_or(Resume::Fresh, Resume::At) == resume
-        {
+        if let Some(mut begin) = self.interrupted.take() {
+            if begin.after.map_or(Resume::Fresh, Resume::At) != resume {
+                // It may have no name any more.
+                self.unnamed = Some(begin.reader.into_file());
+                return self.step(now);
+            }
             if !matches!(begin.stage, Stage::NoBytes { .. }) {
                 begin.stage = Stage::NoBytes { was_empty: false };
             }
@@ -308,13 +316,16 @@ impl<D: Directory> Producer<D> {
         self.others.get(root).map_or(0, |generation| generation.start)
     }
 
-    /// Goes on with late lines in a file that was left. `false`: there are none.
+    /// Goes on with late lines in a file that was left, or with a content that could not be sent when
+    /// its turn was. `false`: there are none.
     pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let Some(target) = self.earlier(&manifest, &identified, Some(position), Some(present.root)) else {
-            return false;
-        };
+        let is_live = identified.current.found().is_some_and(|found| found.relation.file_id() == Some(present.root));
+        let unseen = identified.unseen.first().filter(|_| is_live);
+        let unseen = unseen.map(|found| Target::New { key: found.key, start: 0, is_empty: false });
+        let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.root));
+        let Some(target) = earlier.or(unseen) else { return false };
         let guard = self.guard_of(position, present);
         self.leave_present();
         self.go(target, Some(position), Some(guard)).is_ok()

@@ -305,6 +305,8 @@ pub struct Producer<D: Directory> {
     last_sent: Option<StreamId>,
     /// A content without a name whose beginning was interrupted. Its file may have no other name any more.
     interrupted: Option<Box<Begin<D::File>>>,
+    /// The file of one that was interrupted and is not the next any more.
+    unnamed: Option<D::File>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
     stopping: bool,
@@ -402,6 +404,7 @@ impl<D: Directory> Producer<D> {
             missed: false,
             last_sent: None,
             interrupted: None,
+            unnamed: None,
             stored: None,
             stopping: false,
             input_state: Ok(()),
@@ -535,7 +538,8 @@ impl<D: Directory> Producer<D> {
         // A tail checksum describes a content, not what Redis holds: one that Redis lost is still true.
         let guards = [manifest.guard.take(), self.manifest.guard.take(), local.guard.clone()];
         manifest.guard = guards.into_iter().flatten().find(|guard| manifest.get(guard.generation).is_some());
-        (manifest.began, manifest.neighbours) = (local.began, local.neighbours.clone());
+        manifest.began = local.began;
+        manifest.neighbours = self.manifest.neighbours.take().or_else(|| local.neighbours.clone());
         let mut resume = observed.resume(&manifest);
         // The last entry is what this process had confirmed last, whatever the record has lost.
         let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
