@@ -372,7 +372,8 @@ pub struct Identified {
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
     pub unseen: Vec<Found>,
     /// All siblings that are not ours now. Store them with the present content when they changed.
-    pub neighbours: Vec<Neighbour>,
+    /// `None`: they were never recorded, and not all can be listed now.
+    pub neighbours: Option<Vec<Neighbour>>,
     /// What to report, each once.
     pub notices: Vec<Notice>,
     /// The rotated files that are no known content and no neighbours, by key: those in `unseen`, and
@@ -981,7 +982,8 @@ impl<'a> Look<'a> {
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
         let all: BTreeSet<Neighbour> = known.chain(others.iter().map(|file| Neighbour::of(file))).collect();
-        self.out.neighbours = all.into_iter().take(NEIGHBOURS).collect();
+        let is_recorded = self.known.neighbours.is_some() || !unlisted;
+        self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or

@@ -292,7 +292,7 @@ impl World {
                 Relation::Shorter(_) => {}
             }
         }
-        self.known.neighbours = Some(identified.neighbours.clone());
+        self.known.neighbours = identified.neighbours.clone();
         identified
     }
 
@@ -949,15 +949,30 @@ fn without_a_record_of_the_neighbours_the_first_content_s_age_decides() {
 }
 
 #[test]
+fn a_neighbour_in_a_folder_that_cannot_be_listed_at_first_is_not_sent() {
+    let mut world = World::new();
+    world.create("input.txt.7", b"not ours\n");
+    world.create(INPUT, b"first\n");
+    world.unlisted = true;
+    world.look();
+    world.unlisted = false;
+    world.rename(INPUT, "input.txt.2");
+    world.create("input.txt.1", b"second\n");
+    world.create(INPUT, b"third\n");
+    world.look();
+    world.assert_sent(b"first\nsecond\nthird\n");
+}
+
+#[test]
 fn an_input_that_is_rotated_before_the_source_begins_is_sent() {
     let mut world = World::new();
     world.create("input.txt.7", b"not ours\n");
     world.create(INPUT, b"first\n");
-    world.known.neighbours = Some(world.identify().neighbours);
+    world.known.neighbours = world.identify().neighbours;
     world.rename(INPUT, "input.txt.2");
     world.create("input.txt.1", b"second\n");
     world.create(INPUT, b"third\n");
-    world.known.neighbours = Some(world.identify().neighbours);
+    world.known.neighbours = world.identify().neighbours;
     world.look();
     world.assert_sent(b"first\nsecond\nthird\n");
 }

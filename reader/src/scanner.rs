@@ -566,7 +566,7 @@ mod tests {
                 seen_len: bytes.len() as u64,
                 ..Content::default()
             });
-            self.known.neighbours = Some(self.look().neighbours);
+            self.known.neighbours = self.look().neighbours;
         }
     }
 

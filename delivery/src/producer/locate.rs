@@ -56,7 +56,7 @@ impl<D: Directory> Producer<D> {
         for notice in &identified.notices {
             self.report(Notice::File(notice.clone()));
         }
-        self.manifest.neighbours = Some(identified.neighbours.clone());
+        self.manifest.neighbours = identified.neighbours.clone();
         self.found = identified.holders.keys().chain(identified.blocked.keys()).copied().collect();
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
