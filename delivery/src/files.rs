@@ -712,7 +712,8 @@ impl<'a> Look<'a> {
                 Bytes::Whole if is_file || self.is_copy(file, content) => Role::Whole,
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
-                Bytes::Apart { .. } if content.finished && (is_file || made_of(file, content)) => Role::Changed,
+                Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
+                Bytes::Apart { .. } if content.finished && is_file && !self.was_copied(file, content) => Role::Changed,
                 Bytes::Unknown if is_file && end == 0 => Role::Whole,
                 _ => return None,
             };
@@ -720,6 +721,13 @@ impl<'a> Look<'a> {
         });
         let best = roles.max_by_key(|(content, role, is_file)| (*is_file, *role, content.end(), content.file_id));
         best.map(|(content, role, _)| (content, role))
+    }
+
+    /// Whether a rotated copy of a content is there: then its own file, if it holds something else,
+    /// was truncated and holds a later content.
+    fn was_copied(&self, file: &Sighting, content: &Content) -> bool {
+        let is_copy = |other: &Sighting| other.place.is_rotated() && content.compare(other) == Bytes::Whole;
+        self.files.iter().any(|other| other.key != file.key && is_copy(other))
     }
 
     /// Whether a file beside the input, which has all known bytes of a content, is a copy of it. It

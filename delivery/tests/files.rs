@@ -964,6 +964,26 @@ fn a_neighbour_in_a_folder_that_cannot_be_listed_at_first_is_not_sent() {
 }
 
 #[test]
+fn a_truncated_file_that_is_renamed_before_it_was_seen_is_sent() {
+    for count in [10, 1000] {
+        let first = lines("first", 0..count);
+        let mut world = sent(&first);
+        world.forget_open_files();
+        world.copy(INPUT, "input.txt.3");
+        world.write(INPUT, b"second\n");
+        world.copy(INPUT, "input.txt.2");
+        world.write(INPUT, b"");
+        world.look();
+        world.append(INPUT, b"third\n");
+        world.rename(INPUT, "input.txt.1");
+        world.create(INPUT, b"fourth\n");
+        world.look();
+        world.look();
+        world.assert_sent(&[&first[..], b"second\nthird\nfourth\n"].concat());
+    }
+}
+
+#[test]
 fn an_input_that_is_rotated_before_the_source_begins_is_sent() {
     let mut world = World::new();
     world.create("input.txt.7", b"not ours\n");
