@@ -281,6 +281,7 @@ impl Driver {
     async fn confirm(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
         let outcome = redis::outcome(connection, self.producer.executing()).await?;
         let Some(batch) = self.producer.confirmed(outcome)? else { return Ok(()) };
+        self.totals.waiting(false);
         self.backoff.reset();
         self.health.redis_works(WORK);
         let took = self.executed.elapsed();
@@ -288,6 +289,9 @@ impl Driver {
         self.report.added(&batch, took);
         self.totals.stream_len(self.producer.stream().len);
         self.totals.position(batch.read_to);
+        if let Some((_, size)) = self.producer.position() {
+            self.report.input_size(size);
+        }
         Ok(())
     }
 
@@ -296,7 +300,6 @@ impl Driver {
         let (answers, len, state) = redis::check(connection, &self.record, &expected, stream).await?;
         let (guard, link) = answers.fields();
         self.producer.checked(guard, link, len, state, self.begun.elapsed())?;
-        self.health.redis_works(WORK);
         self.totals.stream_len(self.producer.stream().len);
         Ok(())
     }
@@ -340,7 +343,6 @@ impl Driver {
         self.producer.set_len(len);
         self.health.redis_works(WORK);
         self.totals.stream_len(len);
-        self.totals.waiting(false);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct Report {
     asked_at: Instant,
     is_told: bool,
     /// The group that held up the stream when it was last looked at.
-    stuck: Option<Option<Slowest>>,
+    stuck: Option<Slowest>,
 }
 
 /// A group's name, how many entries wait for it, and how many consumers it has.
@@ -146,9 +146,9 @@ impl Report {
         let share = if self.partition.is_whole() { "" } else { " for its share" };
         let why = full(&self.stream, share, stream, max_backlog, groups);
         let slowest = slowest(groups, stream);
-        let is_dead =
-            slowest.as_ref().is_none_or(|(_, _, consumers)| *consumers == 0) || self.stuck == Some(slowest.clone());
-        self.stuck = Some(slowest);
+        let is_stuck = slowest.is_some() && self.stuck == slowest;
+        let is_dead = is_stuck || slowest.as_ref().is_some_and(|(_, _, consumers)| *consumers == 0);
+        self.stuck = slowest;
         if is_dead {
             self.is_told = true;
             return Some(why);
@@ -163,6 +163,7 @@ impl Report {
 /// That a stream is full, which group holds it up, and what to do.
 pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> String {
     let held_up = match slowest(groups, stream) {
+        Some((_, 0, _)) => "all groups have acknowledged them, and a writer is about to trim them".to_owned(),
         Some((name, waiting, consumers)) => format!(
             "group {name} holds it up ({waiting} entries not acknowledged, {consumers} consumers); start its writer, or remove the \
              group with XGROUP DESTROY if nobody needs it"

@@ -4,7 +4,7 @@ use crate::failpoint;
 use crate::group::{Group, Seen, state};
 use crate::run::{Ended, Lane};
 use crate::totals::Totals;
-use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, trim_below};
+use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, can_trim, trim_below};
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
@@ -194,6 +194,9 @@ impl<'a> Acknowledge<'a> {
         self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
         self.totals.update(self.lane, |one| one.length = length);
         let states: Vec<_> = groups.iter().map(state).collect();
+        if can_trim(&states, length) {
+            self.trim_at.get_or_insert(Instant::now());
+        }
         if let Some(held_up) = self.trim_watch.look(&group.name, &states, length, asked_at) {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }

@@ -14,6 +14,7 @@ use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, cmd};
 use service::{Connector, Failure, Health, Shutdown, Stop};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ const WAITING: &str = "waiting for the source record";
 /// The stage.
 pub(crate) struct Fetch<'a> {
     pub(crate) group: &'a Group,
+    /// The output's path, for messages.
+    pub(crate) output: &'a Path,
     pub(crate) connector: Connector,
     pub(crate) health: &'a Health,
     pub(crate) shutdown: &'a Shutdown,
@@ -251,7 +254,7 @@ impl Fetch<'_> {
                     self.consumer.last_id(info.last_generated_id);
                 }
                 Effect::Reconnect => return Ok(Session::Over),
-                Effect::Refuse(refusal) => return Err(Broken::Ended(group.failure(&refusal).into())),
+                Effect::Refuse(refusal) => return Err(Broken::Ended(group.failure(&refusal, self.output).into())),
                 Effect::Done => return Ok(Session::Done),
             }
         }

@@ -7,6 +7,7 @@ use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, 
 use service::Failure;
 use service::args::other_partitions;
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::time::Instant;
 
 /// What the two stages of a partition tell each other.
@@ -97,15 +98,16 @@ impl Group {
     }
 
     /// Why the consumer ends, for people.
-    pub(crate) fn failure(&self, refusal: &Refusal) -> Failure {
+    pub(crate) fn failure(&self, refusal: &Refusal, output: &Path) -> Failure {
+        let output = output.display();
         let Self { stream, record, name, consumer } = self;
         match refusal {
             Refusal::OtherPartitions(begun) => Failure::config(other_partitions(stream, 1, *begun)),
             Refusal::OutputIsInput(path) => Failure::config(format!(
-                "--output: it is the source's input, {path}: it would feed itself and grow until the disk is full; allowed: another file"
+                "--output {output}: it is the source's input, {path}: it would feed itself and grow until the disk is full; allowed: another file"
             )),
             Refusal::JournalMissing => Failure::config(format!(
-                "--output: it holds bytes and its journal is missing, and group {name} has delivered entries before, so lines could be doubled or \
+                "--output {output}: it holds bytes and its journal is missing, and group {name} has delivered entries before, so lines could be doubled or \
                  lost; put the journal back, or move the output away, or use another --group"
             )),
             Refusal::NameTaken => Failure::config(format!(

@@ -212,6 +212,7 @@ impl Work<'_> {
         };
         let mut fetch = Fetch {
             group: &lane.group,
+            output: &self.args.output,
             connector: lane.stream.connector.clone(),
             health: &lane.stream.health,
             shutdown: &self.context.shutdown,

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
 //! | `test.rs` | all tests, with what they need |
+//! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it can see |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
 //! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
@@ -29,7 +30,9 @@ mod image;
 mod install;
 mod interrupt;
 mod manuals;
+mod mutants;
 mod server;
+mod simulate;
 mod test;
 
 /// The project's own commands
@@ -48,6 +51,10 @@ enum Command {
     Test(test::TestArgs),
     /// Kill, freeze and cut everything at random moments while a file grows, and prove the output identical
     Chaos(chaos::ChaosArgs),
+    /// Drive the state machines of both services in a simulated world, from random seeds
+    Simulate(simulate::SimulateArgs),
+    /// Remove safety lines of the production code, and prove that the simulation notices
+    Mutants(mutants::MutantArgs),
     /// Measure against other programs in paired rounds, and write benches/RESULTS.md
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
@@ -105,6 +112,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Completions(args) => manuals::completions(&args),
         Command::Man(args) => manuals::man(&args),

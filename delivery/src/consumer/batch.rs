@@ -4,8 +4,8 @@ use crate::entry::Span;
 use resp::StreamId;
 use std::time::Instant;
 
-/// Buffers that grew beyond this for one batch are given back: 4 MiB.
-pub const KEEP_CAPACITY: usize = 4 << 20;
+/// Buffers that grew beyond this for one batch are given back: 2 MiB.
+pub const KEEP_CAPACITY: usize = 2 << 20;
 
 /// Contiguous source bytes of one content.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -117,6 +117,14 @@ pub fn trim_below<'a>(groups: impl IntoIterator<Item = &'a GroupState>) -> Optio
     groups.into_iter().map(GroupState::needs_from).min()?
 }
 
+/// Whether the stream holds entries that every group has acknowledged: another one was behind when
+/// they were last trimmed, and is gone or got on since.
+#[must_use]
+pub fn can_trim(groups: &[GroupState], length: u64) -> bool {
+    let needed = groups.iter().map(|group| group.lag(length, None).saturating_add(group.pending)).max();
+    needed.is_some_and(|needed| needed < length)
+}
+
 /// A group that needs entries which ours has done, and makes no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldUp {
@@ -204,6 +212,16 @@ mod tests {
         assert_eq!(trim_below(&[]), None);
         let last = GroupState { last_delivered: StreamId::MAX, ..groups[0].clone() };
         assert_eq!(trim_below([&last]), None);
+    }
+
+    #[test]
+    fn what_a_group_held_up_is_trimmed_when_that_is_gone() {
+        let ours = group("ours", 10, None, Some(0), 0);
+        let behind = group("behind", 0, None, Some(10), 0);
+        assert!(!can_trim(&[ours.clone(), behind], 10), "another group needs all of it");
+        assert!(can_trim(std::slice::from_ref(&ours), 10));
+        assert!(!can_trim(&[ours], 0) && !can_trim(&[], 10));
+        assert!(!can_trim(&[group("ours", 10, Some(8), None, 2)], 10), "nobody knows");
     }
 
     #[test]

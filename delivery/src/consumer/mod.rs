@@ -50,7 +50,7 @@ pub use batch::{Batch, Run};
 pub use dedup::{Dedup, Delivery, Outcome};
 pub use effect::{Change, Effect, Refusal, Reply, Report, Taken};
 pub use gaps::Gap;
-pub use group::{GroupState, GroupView, HeldUp, Member, TrimWatch, trim_below};
+pub use group::{GroupState, GroupView, HeldUp, Member, TrimWatch, can_trim, trim_below};
 pub use pace::{BATCH_BYTES, MAX_COUNT};
 pub use record::{FileIdentity, Notes, Record, Verdict};
 

@@ -67,14 +67,14 @@ impl Pace {
         self.noted_at.is_none_or(|at| now.saturating_duration_since(at) > FRESH)
     }
 
-    /// A reply came. Whether it was full.
+    /// A reply came. Whether the next one is to be asked for ahead: this one was full, and memory has room for both.
     pub(super) fn came(&mut self, reply: Reply) -> bool {
         let is_full = reply.entries >= self.asked;
         let fits = u64::try_from(BATCH_BYTES / reply.last_size.max(1)).unwrap_or(1);
         // From reply to reply it may fall at once, but rises slowly.
         self.count = if is_full { self.count.saturating_mul(4) } else { self.count }.min(fits).clamp(1, MAX_COUNT);
         self.position = self.position.max(reply.last);
-        is_full
+        is_full && reply.last_size as u64 <= BUDGET
     }
 
     /// The COUNT of the latest read.

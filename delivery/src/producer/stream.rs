@@ -449,7 +449,9 @@ impl<D: Directory> Producer<D> {
             return false;
         }
         self.close_quiet_files(now);
-        let is_late = is_last && self.late_target(present, confirmed);
+        // A folder can be large: it is listed only when there is an earlier content.
+        let has_earlier = self.manifest.iter().chain(self.others.iter()).any(|known| known.root != present.root);
+        let is_late = is_last && has_earlier && self.late_target(present, confirmed);
         self.late_pause = if is_late { (self.late_pause * 2).min(LATEST) } else { LATE };
         self.next_late = now + self.late_pause;
         is_late

@@ -178,8 +178,8 @@ fn a_slow_network_is_only_slow() {
     rig.reader().set("--redis-url", proxy.url()).once().run_ok();
     rig.writer().set("--redis-url", proxy.url()).once().run_ok();
     rig.assert_identical();
-    // Nobody lost patience: one connection for the reader, two for the writer.
-    assert!(proxy.accepted() <= 3, "{} connections", proxy.accepted());
+    // Nobody lost patience: two connections for each, one of them beside the work.
+    assert!(proxy.accepted() <= 4, "{} connections", proxy.accepted());
 }
 
 #[test]

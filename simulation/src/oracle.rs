@@ -1,0 +1,287 @@
+//! Judges what is in the outputs when everything has come to rest.
+//!
+//! Every byte that the application wrote and that could be read long enough is in an output exactly once, or somebody took it away and a service has
+//! reported it. Nothing else is in an output. What one writer writes is in the order of the input.
+
+use crate::filesystem::ContentId;
+use crate::story::excerpt;
+use crate::truth::{Fate, Truth};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// Bytes of an output, as its journal explains them, in the order in which they are in it.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Which output.
+    pub output: usize,
+    /// The content, by the number that the services gave it.
+    pub file_id: u64,
+    /// The bytes of that content.
+    pub span: Range<u64>,
+    /// What the output holds there.
+    pub bytes: Vec<u8>,
+}
+
+/// What a seed allows for.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Terms {
+    /// Several writers share the group: each sees a part, so none can report what was taken away.
+    pub several_writers: bool,
+    /// Bytes may be in several outputs: Redis lost something, or entries were taken over.
+    pub may_repeat: bool,
+    /// Bytes of one content need not be in order.
+    pub unordered: bool,
+    /// Contents need not be in order.
+    pub contents_unordered: bool,
+    /// What was delivered may have been reported as missing: it came back.
+    pub comes_back: bool,
+    /// The reader ended, so what it had not sent is nowhere.
+    pub unfinished: bool,
+}
+
+/// What the services say of their own numbers, and what they reported.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// The content of each generation, as the reader sent it.
+    contents: BTreeMap<u64, ContentId>,
+}
+
+impl Ledger {
+    /// A reader sent an entry of this generation from this content.
+    pub fn sent(&mut self, generation: u64, content: ContentId) {
+        self.contents.insert(generation, content);
+    }
+
+    /// The content that a file ID or generation stands for.
+    #[must_use]
+    pub fn content(&self, number: u64) -> Option<ContentId> {
+        self.contents.get(&number).copied()
+    }
+}
+
+/// Judges the outputs.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) -> Result<(), String> {
+    let mut counts: Vec<Vec<u8>> = truth.contents().iter().map(|content| vec![0; content.bytes.len()]).collect();
+    let mut last: BTreeMap<(usize, ContentId), u64> = BTreeMap::new();
+    let mut first_seen: Vec<(usize, ContentId)> = Vec::new();
+    for one in written {
+        for (content, span) in explain(truth, ledger, one, &counts)? {
+            for offset in span.clone() {
+                let (origin, at) = truth.origin(content, offset);
+                counts[origin][index(at)] = counts[origin][index(at)].saturating_add(1);
+            }
+            if !first_seen.contains(&(one.output, content)) && !truth.fate(content, 0).is(Fate::OPTIONAL) {
+                first_seen.push((one.output, content));
+            }
+            let before = last.insert((one.output, content), span.end).unwrap_or(0);
+            if !terms.unordered && !terms.several_writers && span.start < before {
+                return Err(format!(
+                    "output {}: bytes {}..{} of content {content} come after its byte {before}",
+                    one.output, span.start, span.end
+                ));
+            }
+        }
+    }
+    if !terms.contents_unordered && !terms.several_writers {
+        for pair in first_seen.windows(2) {
+            if pair[0].0 == pair[1].0 && pair[0].1 > pair[1].1 {
+                return Err(format!("content {} comes after content {}", pair[1].1, pair[0].1));
+            }
+        }
+    }
+    let mut wrong = String::new();
+    for (content, known) in truth.contents().iter().enumerate() {
+        let own = known.shares.map_or(0, |(_, shared)| shared);
+        // As a whole the beginning of another content: it cannot be told from a shorter copy of that.
+        let mut others = truth.contents().iter().enumerate().filter(|(other, _)| *other != content);
+        if others.any(|(_, other)| other.bytes.starts_with(&known.bytes)) {
+            continue;
+        }
+        let mut faults: Vec<(u64, &'static str)> = Vec::new();
+        for offset in own..known.bytes.len() as u64 {
+            if let Some(fault) = fault_of(truth, terms, content, offset, counts[content][index(offset)]) {
+                faults.push((offset, fault));
+            }
+        }
+        describe(&mut wrong, content, &known.bytes, &faults);
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// What is wrong with one byte that is in the outputs `count` times.
+fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count: u8) -> Option<&'static str> {
+    let fate = truth.fate(content, offset);
+    let reported = fate.is(Fate::REPORTED);
+    let removed = fate.is(Fate::REMOVED);
+    let vanished = fate.is(Fate::VANISHED);
+    let is_unknown = truth.get(content).is_none_or(|content| content.sent == 0);
+    match count {
+        0 if fate.is(Fate::OPTIONAL) => None,
+        0 if removed && (reported || terms.several_writers) => None,
+        // Of a content of which nothing was sent, nobody need have known anything.
+        0 if vanished && (reported || !fate.is(Fate::SEEN) || is_unknown) => None,
+        0 if terms.unfinished && truth.get(content).is_none_or(|content| content.sent <= offset) => None,
+        0 if removed || vanished => Some("missing, and nobody reported it"),
+        0 if reported => Some("reported as missing, though nobody took it away"),
+        0 => Some("missing"),
+        1 if reported && !terms.comes_back => Some("reported as missing, though it is there"),
+        1 => None,
+        _ if terms.may_repeat || fate.is(Fate::REPEATABLE) => None,
+        _ if repeats(truth, content, offset) => None,
+        _ => Some("there more than once"),
+    }
+}
+
+/// Whether a byte may be sent again: it is shared with a content that parted from this one before what had been sent, or in the line in which it parted, which
+/// is sent as a whole.
+fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
+    truth.contents().iter().enumerate().any(|(other, known)| {
+        let Some((_, shared)) = known.shares.filter(|_| truth.origin(other, offset) == (content, offset)) else {
+            return false;
+        };
+        let before = known.bytes.get(..index(shared)).unwrap_or_default();
+        let line = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at as u64 + 1);
+        other != content && (known.may_repeat || offset >= line)
+    })
+}
+
+/// The contents that written bytes are of. With several that have them, the one that the reader says, or of which they are missing still.
+fn explain(
+    truth: &Truth,
+    ledger: &Ledger,
+    written: &Written,
+    counts: &[Vec<u8>],
+) -> Result<Vec<(ContentId, Range<u64>)>, String> {
+    let Written { output, file_id, span, bytes } = written;
+    let said = ledger.content(*file_id);
+    let mut explained = Vec::new();
+    let mut at = span.start;
+    while at < span.end {
+        let rest = &bytes[index(at - span.start)..];
+        let same = |content: ContentId| {
+            let there = truth.contents()[content].bytes.get(index(at)..).unwrap_or_default();
+            there.iter().zip(rest).take_while(|(a, b)| a == b).count()
+        };
+        let is_new = |content: ContentId| {
+            let (origin, at) = truth.origin(content, at);
+            counts[origin].get(index(at)) == Some(&0)
+        };
+        let candidates = (0..truth.contents().len()).map(|content| (same(content), content));
+        let best = candidates.max_by_key(|&(len, content)| (len, said == Some(content), is_new(content)));
+        let Some((len, content)) = best.filter(|&(len, _)| len > 0) else {
+            return Err(format!(
+                "output {output}: what it holds as byte {at} of file {file_id} was never written: {}",
+                excerpt(rest)
+            ));
+        };
+        let end = at + len as u64;
+        explained.push((content, at..end));
+        at = end;
+    }
+    Ok(explained)
+}
+
+/// Adds one line a range of bytes with the same fault.
+fn describe(text: &mut String, content: ContentId, bytes: &[u8], faults: &[(u64, &'static str)]) {
+    let mut at = 0;
+    while let Some(&(start, fault)) = faults.get(at) {
+        let mut end = start;
+        while let Some(&(offset, same)) = faults.get(at)
+            && offset == end
+            && same == fault
+        {
+            (end, at) = (end + 1, at + 1);
+        }
+        let shown = excerpt(&bytes[index(start)..index(end)]);
+        let _ = writeln!(text, "bytes {start}..{end} of content {content} are {fault}: {shown}");
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn truth() -> Truth {
+        let mut truth = Truth::default();
+        truth.begin(b"#head\none\ntwo\n");
+        truth.begin(b"#head\nthree\n");
+        truth
+    }
+
+    fn written(file_id: u64, start: u64, bytes: &[u8]) -> Written {
+        Written { output: 0, file_id, span: start..start + bytes.len() as u64, bytes: bytes.to_vec() }
+    }
+
+    fn all() -> Vec<Written> {
+        vec![written(5, 0, b"#head\none\ntwo\n"), written(9, 0, b"#head\nthree\n")]
+    }
+
+    fn verdict(truth: &Truth, written: &[Written]) -> Result<(), String> {
+        judge(truth, &Ledger::default(), written, Terms::default())
+    }
+
+    #[test]
+    fn everything_once_and_in_order_is_right() {
+        assert_eq!(verdict(&truth(), &all()), Ok(()));
+    }
+
+    #[test]
+    fn what_is_missing_doubled_foreign_or_out_of_order_is_named() {
+        let complaint = |written: &[Written]| verdict(&truth(), written).unwrap_err();
+        assert!(complaint(&all()[..1]).contains("bytes 0..12 of content 1 are missing"));
+        let mut twice = all();
+        twice.push(written(11, 6, b"three\n"));
+        let text =
+            judge(&truth(), &Ledger::default(), &twice, Terms { unordered: true, ..Terms::default() }).unwrap_err();
+        assert!(text.contains("bytes 6..12 of content 1 are there more than once"), "{text}");
+        let mut foreign = all();
+        foreign.push(written(11, 12, b"FOREIGN"));
+        assert!(complaint(&foreign).contains("never written"));
+        let mut late = vec![written(5, 6, b"one\ntwo\n"), written(5, 0, b"#head\n")];
+        late.push(all().remove(1));
+        assert!(complaint(&late).contains("come after"));
+    }
+
+    #[test]
+    fn what_vanished_unseen_needs_no_report_and_what_was_seen_does() {
+        let mut truth = truth();
+        truth.note(1, 6..12, Fate::VANISHED);
+        let head = [all().remove(0), written(9, 0, b"#head\n")];
+        assert_eq!(verdict(&truth, &head), Ok(()));
+        truth.note(1, 6..12, Fate::SEEN);
+        truth.sent(1, 6);
+        assert!(verdict(&truth, &head).unwrap_err().contains("bytes 6..12 of content 1 are missing, and nobody"));
+        truth.note(1, 6..12, Fate::REPORTED);
+        assert_eq!(verdict(&truth, &head), Ok(()));
+        assert!(verdict(&truth, &all()).unwrap_err().contains("though it is there"));
+    }
+
+    #[test]
+    fn a_report_without_a_cause_is_a_loss() {
+        let mut truth = truth();
+        truth.note(1, 0..12, Fate::REPORTED);
+        assert!(verdict(&truth, &all()[..1]).unwrap_err().contains("though nobody took it away"));
+        truth.note(1, 0..12, Fate::REMOVED);
+        assert_eq!(verdict(&truth, &all()[..1]), Ok(()));
+    }
+
+    #[test]
+    fn an_edited_file_under_its_old_number_is_explained_by_both() {
+        let mut truth = Truth::default();
+        let first = truth.begin(b"one\ntwo\n");
+        truth.sent(first, 8);
+        truth.derive(first, 5, b"one\ntXo\nthree\n");
+        let written = [written(5, 0, b"one\ntwo\nthree\n")];
+        truth.note(1, 5..8, Fate::OPTIONAL);
+        assert_eq!(verdict(&truth, &written), Ok(()));
+    }
+}

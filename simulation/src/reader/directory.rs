@@ -1,0 +1,331 @@
+//! What a simulated reader sees of the input's folder: open files, snapshots, and its state file.
+
+use crate::filesystem::{ContentId, Errno, FileSystem, Inode, folder_of};
+use crate::programs::INPUT;
+use delivery::files::{
+    self, Compared, Identified, Known, Limits, Place, Prints, Question, Sighting, Snapshot, Watch, place, probes,
+};
+use delivery::fingerprint::{Fingerprint, Span};
+use delivery::manifest::Manifest;
+use delivery::producer::{Directory, Stored};
+use delivery::source_file::SourceFile;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// From this many equal bytes on, two files are the same content, in simulations.
+pub const DISTINCT: u64 = 64;
+/// The device that the input is on.
+const DEVICE: u64 = 1;
+
+/// What a reader's process notes of the files that it looks at, for the oracle.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// The largest length that each content was seen with.
+    pub seen: BTreeMap<ContentId, u64>,
+    /// The content that was read from last.
+    pub read: Option<ContentId>,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct SimulatedFile {
+    files: Rc<RefCell<FileSystem>>,
+    noted: Rc<RefCell<Noted>>,
+    inode: Inode,
+    path: String,
+}
+
+impl SourceFile for SimulatedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        let bytes = self.files.borrow_mut().read(self.inode, offset..end).map_err(error)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.noted.borrow_mut().read = self.files.borrow().file(self.inode).and_then(|file| file.content);
+        Ok(bytes.len())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let files = self.files.borrow();
+        let file = files.file(self.inode).ok_or(io::ErrorKind::NotFound)?;
+        let len = file.plain().len() as u64;
+        if let Some(content) = file.content {
+            let mut noted = self.noted.borrow_mut();
+            let seen = noted.seen.entry(content).or_default();
+            *seen = len.max(*seen);
+        }
+        Ok(len)
+    }
+
+    fn inode(&self) -> files::Inode {
+        files::Inode { dev: DEVICE, ino: self.inode }
+    }
+
+    fn path(&self) -> String {
+        self.path.clone()
+    }
+
+    fn real_path(&self) -> Option<String> {
+        self.files.borrow().canonical(&self.path)
+    }
+
+    fn created(&self) -> Option<i128> {
+        self.files.borrow().file(self.inode).map(|file| nanos(file.created))
+    }
+}
+
+/// A time of a file as the services know it.
+fn nanos(millis: u64) -> i128 {
+    i128::from(millis) * 1_000_000
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        self.files.borrow_mut().close_served(self.inode);
+    }
+}
+
+fn error(errno: Errno) -> io::Error {
+    match errno {
+        Errno::NotFound | Errno::Loop => io::ErrorKind::NotFound.into(),
+        Errno::Denied => io::ErrorKind::PermissionDenied.into(),
+        Errno::NoSpace | Errno::Io => io::Error::other("input/output error"),
+    }
+}
+
+/// What tells whether a file is being written to.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    len: u64,
+    modified: u64,
+    created: u64,
+    is_input: bool,
+}
+
+impl Shape {
+    /// Whether the same file was written to, and not as the input.
+    fn changed_since(&self, before: &Self) -> bool {
+        !before.is_input && before.created == self.created && (before.len, before.modified) != (self.len, self.modified)
+    }
+}
+
+/// The state file of a partition. All readers of a source share it.
+pub type State = Rc<RefCell<Stored>>;
+
+/// The folder as one process sees it.
+#[derive(Debug)]
+pub struct SimulatedDirectory {
+    files: Rc<RefCell<FileSystem>>,
+    noted: Rc<RefCell<Noted>>,
+    state: State,
+    /// The files of the latest look, by key: inode, path, and fingerprint.
+    found: Vec<(Inode, String, Option<Fingerprint>)>,
+    watch: Watch,
+    /// The state of each file at the look before.
+    before: BTreeMap<Inode, Shape>,
+    /// Fingerprints that were made already, with the version of the file's bytes.
+    fingerprints: BTreeMap<Inode, (u64, Fingerprint)>,
+    /// The process is killed before it next writes its state file.
+    pub dies_storing: Rc<Cell<bool>>,
+}
+
+impl SimulatedDirectory {
+    /// The folder, and a state file.
+    pub fn new(files: Rc<RefCell<FileSystem>>, noted: Rc<RefCell<Noted>>, state: State) -> Self {
+        let limits = Limits { distinct: DISTINCT, ..Limits::default() };
+        Self {
+            files,
+            noted,
+            state,
+            found: Vec::new(),
+            watch: Watch::new(limits),
+            before: BTreeMap::new(),
+            fingerprints: BTreeMap::new(),
+            dies_storing: Rc::default(),
+        }
+    }
+
+    /// Files that may matter: the input, its siblings, those in the folder that a link leads to, and those that are held open.
+    fn sightings(&mut self, known: &Known, open: &[(u64, &SimulatedFile)]) -> Snapshot {
+        let files = self.files.borrow();
+        let spans = probes(known);
+        let mut snapshot = Snapshot::default();
+        let mut listed: Vec<(String, Inode, Place)> = Vec::new();
+        let input = files.resolve(INPUT).ok();
+        listed.extend(input.map(|inode| (INPUT.to_owned(), inode, Place::Input)));
+        let known_paths = known.contents.iter().map(|content| content.path.clone()).filter(|path| !path.is_empty());
+        let mut folders: Vec<(String, String)> = Vec::new();
+        for base in [INPUT.to_owned()].into_iter().chain(files.canonical(INPUT)).chain(known_paths) {
+            if !folders.iter().any(|(folder, _)| folder == folder_of(&base)) {
+                folders.push((folder_of(&base).to_owned(), base));
+            }
+        }
+        for (folder, base) in folders {
+            match files.list(&folder) {
+                Err(_) => snapshot.unlisted.push((folder, "permission denied".to_owned())),
+                Ok(entries) => {
+                    for (path, inode) in entries {
+                        let name = |path: &str| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
+                        if Some(inode) != input {
+                            listed.push((path.to_owned(), inode, place(&name(path), &name(&base))));
+                        }
+                    }
+                }
+            }
+        }
+        for (_, file) in open {
+            listed.push((file.path.clone(), file.inode, Place::Unlinked));
+        }
+        self.found.clear();
+        let seen_before = std::mem::take(&mut self.before);
+        for (path, inode, place) in listed {
+            if self.found.iter().any(|(other, ..)| *other == inode) {
+                continue;
+            }
+            let Some(file) = files.file(inode) else { continue };
+            let state = Shape {
+                len: file.len(),
+                modified: file.modified,
+                created: file.created,
+                is_input: place == Place::Input,
+            };
+            let before = seen_before.get(&inode);
+            self.before.insert(inode, state);
+            let held = open.iter().any(|(_, open)| open.inode == inode);
+            let prints = if !file.readable && !held {
+                Prints::Unreadable("permission denied".to_owned())
+            } else if file.packed {
+                Prints::Partial(Fingerprint::default())
+            } else {
+                let known = self.fingerprints.get(&inode).filter(|(version, _)| *version == file.version);
+                let prints = known.map_or_else(|| Fingerprint::of(file.bytes()), |(_, prints)| prints.clone());
+                self.fingerprints.insert(inode, (file.version, prints.clone()));
+                Prints::Whole(prints)
+            };
+            let whole = if let Prints::Whole(prints) = &prints { Some(prints.clone()) } else { None };
+            snapshot.sightings.push(Sighting {
+                key: self.found.len(),
+                path: path.clone(),
+                inode: files::Inode { dev: DEVICE, ino: inode },
+                place,
+                len: file.len(),
+                modified: nanos(file.modified),
+                created: Some(nanos(file.created)),
+                changing: before.is_some_and(|before| state.changed_since(before)),
+                hashes: if file.packed { BTreeMap::new() } else { hashes(&spans, file.bytes()) },
+                prints,
+                compared: BTreeMap::new(),
+            });
+            self.found.push((inode, path, whole));
+        }
+        snapshot
+    }
+
+    fn answer(&mut self, known: &Known, open: &[(u64, &SimulatedFile)], question: &Question, snapshot: &mut Snapshot) {
+        let files = self.files.borrow();
+        let bytes = |key: usize| {
+            self.found.get(key).and_then(|(inode, ..)| files.file(*inode)).map(|file| file.plain().to_vec())
+        };
+        match question {
+            Question::Unpack { key, up_to } => {
+                let Some(bytes) = bytes(*key) else { return };
+                let Some(sighting) = snapshot.sightings.iter_mut().find(|sighting| sighting.key == *key) else {
+                    return;
+                };
+                match bytes.get(..usize::try_from(*up_to).unwrap_or(usize::MAX)) {
+                    Some(first) => sighting.prints = Prints::Partial(Fingerprint::of(first)),
+                    None => {
+                        let prints = Fingerprint::of(&bytes);
+                        sighting.prints = Prints::Whole(prints.clone());
+                        sighting.hashes = hashes(&probes(known), &bytes);
+                        sighting.len = bytes.len() as u64;
+                        if let Some(found) = self.found.get_mut(*key) {
+                            found.2 = Some(prints);
+                        }
+                    }
+                }
+            }
+            Question::Compare { key, file_id, from, to, with, tail } => {
+                let Some(new) = bytes(*key) else { return };
+                let own = self.found.get(*key).map(|(inode, ..)| *inode);
+                let held = open.iter().find(|(id, file)| id == file_id && Some(file.inode) != own);
+                let old = held.and_then(|(_, file)| files.file(file.inode)).map(|file| file.plain().to_vec());
+                let old = old.or_else(|| with.and_then(bytes));
+                let index = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(new.len());
+                let range = index(*from)..index(*to);
+                let same = old.map(|old| range.clone().find(|&at| old.get(at) != new.get(at)).unwrap_or(range.end));
+                let line_start = new[..same.unwrap_or(range.start)].iter().rposition(|&byte| byte == b'\n');
+                let tail_at = tail.as_ref().and_then(|tail| {
+                    let ends = (0..=new.len()).filter(|&at| at == new.len() || at > 0 && new[at - 1] == b'\n');
+                    ends.rev().find(|&at| tail.ends(&new[..at]))
+                });
+                let compared = Compared {
+                    same_until: same.map(|at| at as u64),
+                    line_start: line_start.map_or(0, |at| at as u64 + 1),
+                    tail_at: tail_at.map(|at| at as u64),
+                };
+                if let Some(sighting) = snapshot.sightings.iter_mut().find(|sighting| sighting.key == *key) {
+                    sighting.compared.insert(*file_id, compared);
+                }
+            }
+        }
+    }
+}
+
+fn hashes(spans: &[Span], bytes: &[u8]) -> BTreeMap<Span, u64> {
+    let of = |span: &Span| {
+        let range = usize::try_from(span.start).ok()?..usize::try_from(span.end).ok()?;
+        Some((*span, delivery::hash(bytes.get(range)?)))
+    };
+    spans.iter().filter_map(of).collect()
+}
+
+impl Directory for SimulatedDirectory {
+    type File = SimulatedFile;
+
+    fn look(&mut self, known: &Known, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
+        let mut snapshot = self.sightings(known, open);
+        let mut watch = std::mem::take(&mut self.watch);
+        let identified = files::look(&mut snapshot, known, &mut watch, now, |question, snapshot| {
+            self.answer(known, open, question, snapshot);
+        });
+        self.watch = watch;
+        identified
+    }
+
+    fn open(&mut self, key: usize) -> io::Result<SimulatedFile> {
+        let (inode, path, _) = self.found.get(key).ok_or(io::ErrorKind::NotFound)?;
+        let (inode, path) = (*inode, path.clone());
+        // By its name; a file without one is held open, and that handle is taken again.
+        let mut files = self.files.borrow_mut();
+        if files.resolve(&path) == Ok(inode) {
+            files.open(&path).map_err(error)?;
+        } else if !files.serve(inode) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        drop(files);
+        Ok(SimulatedFile { files: self.files.clone(), noted: self.noted.clone(), inode, path })
+    }
+
+    fn prints(&self, key: usize) -> Option<Fingerprint> {
+        self.found.get(key)?.2.clone()
+    }
+
+    fn input(&mut self) -> io::Result<Option<files::Inode>> {
+        Ok(self.files.borrow().resolve(INPUT).ok().map(|ino| files::Inode { dev: DEVICE, ino }))
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(self.state.borrow().clone())
+    }
+
+    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
+        if self.dies_storing.get() {
+            return Err(io::Error::other("killed"));
+        }
+        *self.state.borrow_mut() = Stored::Manifest(Box::new(manifest.clone()));
+        Ok(())
+    }
+}

@@ -1,0 +1,632 @@
+//! A simulated reader: a process that performs what [`delivery::producer`] decides, and can be killed between any two effects.
+
+mod directory;
+
+use crate::administrators::Keys;
+use crate::filesystem::ContentId;
+use crate::redis::{AddId, Bytes, Command, Entry, Lost, Name, Origin, Refusal, Reply, Session, bytes};
+use crate::truth::Fate;
+use crate::world::World;
+use delivery::entry::{AFTER, Field, Piece};
+use delivery::files;
+use delivery::line_reader::ReadOptions;
+use delivery::manifest::{GUARD_FIELD, Generation, Manifest};
+use delivery::partition::Partition;
+use delivery::producer::resume::{Observed, StreamState};
+use delivery::producer::{
+    Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, Stored, Trouble, Wait,
+};
+use delivery::split::Framing;
+pub use directory::DISTINCT;
+pub use directory::State;
+use directory::{Noted, SimulatedDirectory};
+use resp::StreamId;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How the readers of a seed are configured.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// How lines become entries.
+    pub framing: Framing,
+    /// The longest line that travels whole.
+    pub max_line: usize,
+    /// Entries above which a reader waits; 0: no bound.
+    pub max_backlog: u64,
+    /// The partitions.
+    pub partitions: Vec<Partition>,
+    /// The key of the record beside the base stream's key, when there are several partitions.
+    pub base: Option<Name>,
+}
+
+/// A reader, running or not.
+#[derive(Debug)]
+pub struct Reader {
+    configuration: Configuration,
+    nth: usize,
+    /// One for each partition; all readers share them.
+    states: Vec<State>,
+    lanes: Vec<Lane>,
+    noted: Rc<RefCell<Noted>>,
+    /// Up to where the truth knows that this process has seen a content.
+    seen: BTreeMap<ContentId, u64>,
+    closed: u64,
+    /// Why it cannot run, when it ended by itself.
+    pub refused: Option<String>,
+    starts_at: u64,
+    began_at: u64,
+}
+
+/// What one partition does.
+#[derive(Debug)]
+struct Lane {
+    name: String,
+    keys: Keys,
+    registry: Option<Registry>,
+    producer: Producer<SimulatedDirectory>,
+    session: Option<Session>,
+    noted: Rc<RefCell<Noted>>,
+    dies: Rc<Cell<bool>>,
+    /// What the batch on the wire was answered to its questions.
+    answers: Option<(Option<Bytes>, bool, bool)>,
+    /// How many entries it has, and where it ends.
+    queued: (usize, Vec<Origin>),
+    /// The reply to `EXEC` that is on its way, and of how many entries.
+    executed: Option<(Reply, usize)>,
+    sleeps_until: u64,
+}
+
+/// The contents of a source with several partitions, as its process knows them.
+#[derive(Debug, Clone)]
+struct Registry {
+    /// The key of the record that all partitions share.
+    key: Name,
+    contents: Rc<RefCell<Manifest>>,
+}
+
+impl Registry {
+    /// Adds what a partition knows, should Redis have lost it.
+    fn learn(&self, manifest: &Manifest) {
+        let mut contents = self.contents.borrow_mut();
+        for generation in manifest.iter().filter(|known| known.generation == known.root) {
+            if contents.get(generation.root).is_none() {
+                contents.insert(shared(generation));
+            }
+        }
+    }
+}
+
+/// What all partitions share of a content: nothing that is one partition's.
+fn shared(generation: &Generation) -> Generation {
+    Generation { previous_end: None, previous_guard: None, resumes: None, ..generation.clone() }
+}
+
+/// An entry that is to be queued.
+struct Queued {
+    id: StreamId,
+    field: Field,
+    payload: Vec<u8>,
+    after: Option<u64>,
+    no_create: bool,
+}
+
+/// Why a step ended early.
+enum Ended {
+    /// The connection is lost.
+    Lost,
+    /// The machine says so.
+    Trouble(Trouble),
+}
+
+impl From<Lost> for Ended {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+impl From<Trouble> for Ended {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl Reader {
+    /// A reader that does not run yet.
+    #[must_use]
+    pub fn new(nth: usize, configuration: Configuration, states: Vec<State>) -> Self {
+        Self {
+            configuration,
+            nth,
+            states,
+            lanes: Vec::new(),
+            noted: Rc::default(),
+            seen: BTreeMap::new(),
+            closed: 0,
+            refused: None,
+            starts_at: 0,
+            began_at: 0,
+        }
+    }
+
+    /// A state file that was never written.
+    #[must_use]
+    pub fn no_state() -> State {
+        Rc::new(RefCell::new(Stored::Missing))
+    }
+
+    /// Kills the process.
+    pub fn kill(&mut self, world: &mut World) {
+        if !self.lanes.is_empty() {
+            world.story.tell(|| format!("reader {} is killed", self.nth));
+            self.end(world);
+        }
+        self.starts_at = world.elapsed + world.random.below(300);
+    }
+
+    fn end(&mut self, world: &mut World) {
+        self.lanes.clear();
+        self.noted = Rc::default();
+        self.seen.clear();
+        // What only this process knew of need not be reported any more, and what only it held open is gone.
+        world.truth.forget_seen();
+        let files = world.input.borrow();
+        world.truth.look(&files, true);
+    }
+
+    fn start(&mut self, world: &mut World) {
+        world.story.tell(|| format!("reader {} starts", self.nth));
+        self.began_at = world.elapsed;
+        let configuration = self.configuration.clone();
+        let registry = configuration.base.clone().map(|key| Registry { key, contents: Rc::default() });
+        for (nth, partition) in configuration.partitions.iter().enumerate() {
+            let keys = world.keys[nth].clone();
+            let directory = SimulatedDirectory::new(world.input.clone(), self.noted.clone(), self.states[nth].clone());
+            let dies = directory.dies_storing.clone();
+            let options = Options {
+                input: crate::programs::INPUT.to_owned(),
+                state: "state".to_owned(),
+                stream: keys.stream.to_string(),
+                read: ReadOptions {
+                    framing: configuration.framing,
+                    partition: *partition,
+                    max_line: configuration.max_line,
+                    block: 64,
+                },
+                from_end: false,
+                once: false,
+                max_backlog: configuration.max_backlog,
+                limits: Limits {
+                    batch_entries: 4,
+                    batch_bytes: 200,
+                    generations: 12,
+                    most_generations: 40,
+                    open_files: 3,
+                },
+            };
+            let several = configuration.partitions.len() > 1;
+            self.lanes.push(Lane {
+                name: if several { format!("reader {}/{nth}", self.nth) } else { format!("reader {}", self.nth) },
+                keys,
+                registry: registry.clone(),
+                producer: {
+                    let mut producer = Producer::new(options, directory);
+                    if let Some(registry) = &registry {
+                        producer.learn(&registry.contents.borrow());
+                    }
+                    producer
+                },
+                session: None,
+                noted: self.noted.clone(),
+                dies,
+                answers: None,
+                queued: (0, Vec::new()),
+                executed: None,
+                sleeps_until: 0,
+            });
+        }
+    }
+
+    /// One effect.
+    pub fn step(&mut self, world: &mut World) {
+        if self.lanes.is_empty() {
+            if world.elapsed >= self.starts_at && self.refused.is_none() {
+                self.start(world);
+            }
+            return;
+        }
+        let nth = world.random.index(self.lanes.len());
+        let now = Duration::from_millis(world.elapsed - self.began_at);
+        let lane = &mut self.lanes[nth];
+        lane.dies.set(world.faulty && world.random.one_in(40));
+        let refused = lane.step(world, now);
+        for notice in lane.producer.take_notices() {
+            lane.notice(world, &notice);
+        }
+        for (content, len) in std::mem::take(&mut self.noted.borrow_mut().seen) {
+            let before = self.seen.insert(content, len).unwrap_or(0);
+            world.truth.note(content, before..len, Fate::SEEN);
+        }
+        {
+            // What only a handle of this process led to may be gone.
+            let files = world.input.borrow();
+            if files.closed != self.closed {
+                self.closed = files.closed;
+                world.truth.look(&files, false);
+            }
+        }
+        match refused {
+            Some(None) => {
+                world.story.tell(|| format!("reader {} is killed before it writes its state file", self.nth));
+                self.end(world);
+            }
+            Some(Some(why)) => {
+                world.story.tell(|| format!("reader {} refuses: {why}", self.nth));
+                self.refused = Some(why);
+                self.end(world);
+            }
+            None => {}
+        }
+    }
+}
+
+impl Lane {
+    /// One step of the machine. `Some`: the process ends, killed or with a reason.
+    fn step(&mut self, world: &mut World, now: Duration) -> Option<Option<String>> {
+        if world.elapsed < self.sleeps_until {
+            return None;
+        }
+        let Some(mut session) = self.session.take() else {
+            match world.connect() {
+                Ok(session) => {
+                    self.session = Some(session);
+                    (self.answers, self.executed) = (None, None);
+                    self.producer.restart();
+                }
+                Err(Lost) => self.sleeps_until = world.elapsed + 100,
+            }
+            return None;
+        };
+        let ended = match self.producer.step(now) {
+            Ok(step) => self.perform(world, &mut session, step, now),
+            Err(trouble) => Err(trouble.into()),
+        };
+        let trouble = match ended {
+            Ok(()) => {
+                self.session = Some(session);
+                return None;
+            }
+            Err(Ended::Lost) => {
+                world.story.tell(|| format!("{} loses its connection", self.name));
+                self.sleeps_until = world.elapsed + 20;
+                return None;
+            }
+            Err(Ended::Trouble(trouble)) => trouble,
+        };
+        world.story.tell(|| format!("{}: {trouble:?}", self.name));
+        match trouble {
+            Trouble::File { .. } if self.dies.get() => return Some(None),
+            Trouble::Refused(why) => return Some(Some(why)),
+            Trouble::File { .. } | Trouble::Blocked(_) => self.sleeps_until = world.elapsed + 200,
+            Trouble::Changed(_) => {}
+        }
+        None
+    }
+
+    fn ask(&self, world: &mut World, session: &mut Session, command: Command) -> Result<Reply, Lost> {
+        match world.call(session, command)? {
+            Reply::Refused(refusal) => {
+                world.story.tell(|| format!("{}: Redis refuses: {refusal:?}", self.name));
+                Err(Lost)
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    fn perform(&mut self, world: &mut World, session: &mut Session, step: Step, now: Duration) -> Result<(), Ended> {
+        match step {
+            Step::Observe { below } => {
+                let (observed, up_to) = self.observe(world, session, below)?;
+                self.producer.observed(observed, up_to)?;
+                if let Some(registry) = &self.registry {
+                    registry.learn(self.producer.manifest());
+                }
+            }
+            Step::Agree => {
+                let contents = self.refresh(world, session)?;
+                self.producer.agreed(contents);
+            }
+            Step::Name { named, after } => {
+                let done = self.append(world, session, &named, after)?;
+                self.producer.named(done);
+            }
+            Step::Clock => {
+                let Reply::Time(now) = self.ask(world, session, Command::Time)? else { return Err(Ended::Lost) };
+                self.producer.clock(now)?;
+            }
+            Step::Record(change) => {
+                let done = self.record(world, session, &self.keys.record, &change)?;
+                self.producer.recorded(*change, done)?;
+            }
+            Step::Fill => self.fill(world, session)?,
+            Step::Execute => {
+                let (guard, link, stream) = self.answers.take().ok_or(Ended::Lost)?;
+                self.producer.may_execute(guard.as_deref(), link, stream)?;
+                for origin in &self.queued.1 {
+                    world.truth.sent(origin.content, origin.span.end);
+                }
+                let reply = world.exec(session)?;
+                world.progress += 1;
+                self.executed = Some((reply, self.queued.0));
+            }
+            Step::Confirm => {
+                let outcome = self.outcome(world)?;
+                let batch = self.producer.confirmed(outcome)?;
+                world.story.tell(|| {
+                    let end = batch.map(|batch| (batch.entries, batch.end.generation, batch.end.offset));
+                    format!("{} has added (entries, generation, end) {end:?}", self.name)
+                });
+            }
+            Step::Check { stream } => {
+                let expected = self.producer.next_expected();
+                let expected = self.questions(world, session, &expected)?;
+                let info = match world.call(session, Command::XInfoStream { key: self.keys.stream.clone() })? {
+                    Reply::Stream(info) => Some(info),
+                    Reply::Refused(Refusal::NoSuchKey) => None,
+                    _ => return Err(Ended::Lost),
+                };
+                let state = info.map(state_of).filter(|_| stream);
+                self.producer.checked(expected.0.as_deref(), expected.1, info.map(|info| info.length), state, now)?;
+            }
+            Step::Wait(wait) => {
+                let millis = match wait {
+                    Wait::Input => world.random.between(5, 300),
+                    Wait::Room => 100,
+                    Wait::Pause(pause) => u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                };
+                self.sleeps_until = world.elapsed + millis;
+            }
+            Step::Done | Step::Stopped => self.sleeps_until = world.elapsed + 100,
+        }
+        Ok(())
+    }
+
+    fn observe(
+        &self,
+        world: &mut World,
+        session: &mut Session,
+        below: Option<StreamId>,
+    ) -> Result<(Observed, Option<StreamId>), Ended> {
+        let key = self.keys.stream.clone();
+        let stream = match world.call(session, Command::XInfoStream { key: key.clone() })? {
+            Reply::Stream(info) => Some(state_of(info)),
+            Reply::Refused(Refusal::NoSuchKey) => None,
+            _ => return Err(Ended::Lost),
+        };
+        let record = self.manifest(world, session, self.keys.record.clone())?;
+        let guard_field = world.redis.field(&self.keys.record, GUARD_FIELD.as_bytes()).map(|guard| guard.to_vec());
+        let at = |id: StreamId| world.redis.stream_at(&key).and_then(|stream| stream.entries().get(&id)).cloned();
+        let first = record.guard.as_ref().map(|guard| StreamId::new(guard.generation, guard.first));
+        let is_ours = |entry: &Rc<Entry>| {
+            entry.fields.iter().all(|(name, _)| **name == *AFTER || Field::from_name(name).is_some())
+        };
+        let first_is_ours = first.and_then(at).map(|entry| is_ours(&entry));
+        let last = stream.map(|stream| stream.last_id).and_then(at).filter(is_ours);
+        let last_entry = last.and_then(|entry| {
+            let (name, value) = entry.fields.first()?;
+            Some((Field::from_name(name)?, value.to_vec()))
+        });
+        let up_to = below.and_then(|below| {
+            let stream = world.redis.stream_at(&key)?;
+            stream.entries().range(..=below).next_back().map(|(id, _)| *id)
+        });
+        Ok((Observed { record, guard_field, stream, first_is_ours, last_entry }, up_to))
+    }
+
+    fn manifest(&self, world: &mut World, session: &mut Session, key: Name) -> Result<Manifest, Ended> {
+        let Reply::Pairs(pairs) = self.ask(world, session, Command::HGetAll { key })? else { return Err(Ended::Lost) };
+        Manifest::from_fields(pairs.iter().map(|(name, value)| (&name[..], &value[..]))).map_err(|_| Ended::Lost)
+    }
+
+    /// Loads the registry, and adds what it lacks.
+    fn refresh(&self, world: &mut World, session: &mut Session) -> Result<Manifest, Ended> {
+        let Some(Registry { key, contents }) = &self.registry else { return Ok(Manifest::default()) };
+        let before = self.manifest(world, session, key.clone())?;
+        before.iter().for_each(|content| contents.borrow_mut().insert(content.clone()));
+        let after = contents.borrow().clone();
+        let guard = world.redis.field(key, GUARD_FIELD.as_bytes()).map(|guard| guard.to_vec());
+        let is_complete = before.same_generations(&after);
+        let change = Change { before, guard, after: after.clone() };
+        if !is_complete && !self.record(world, session, key, &change)? {
+            return Err(Trouble::Changed(Changed::OtherReader).into());
+        }
+        Ok(after)
+    }
+
+    /// Names a content, behind all that are known. Whether no other reader was faster.
+    fn append(&self, world: &mut World, session: &mut Session, named: &Generation, last: u64) -> Result<bool, Ended> {
+        let Some(Registry { key, contents }) = &self.registry else { return Ok(false) };
+        // Another partition of this process may have named one since.
+        let before = contents.borrow().clone();
+        if before.last().map_or(0, |known| known.generation) != last {
+            return Ok(false);
+        }
+        let guard = world.redis.field(key, GUARD_FIELD.as_bytes()).map(|guard| guard.to_vec());
+        let mut after = before.clone();
+        after.insert(shared(named));
+        let done = self.record(world, session, key, &Change { before, guard, after: after.clone() })?;
+        if done {
+            *contents.borrow_mut() = after;
+        }
+        Ok(done)
+    }
+
+    fn record(&self, world: &mut World, session: &mut Session, key: &Name, change: &Change) -> Result<bool, Ended> {
+        let key = key.clone();
+        world.redis.watch(session, &key)?;
+        let present = self.manifest(world, session, key.clone())?;
+        let guard = world.redis.field(&key, GUARD_FIELD.as_bytes()).map(|guard| guard.to_vec());
+        if !present.same_generations(&change.before) || guard != change.guard {
+            world.redis.unwatch(session)?;
+            return Ok(false);
+        }
+        let Ok(Fields { gone, set }) = change.fields() else { return Err(Ended::Lost) };
+        if gone.is_empty() && set.is_empty() {
+            world.redis.unwatch(session)?;
+            return Ok(true);
+        }
+        world.redis.multi(session)?;
+        if !gone.is_empty() {
+            self.ask(world, session, Command::HDel { key: key.clone(), fields: gone.iter().map(bytes).collect() })?;
+        }
+        if !set.is_empty() {
+            let pairs = set.iter().map(|(field, value)| (bytes(field), bytes(value))).collect();
+            self.ask(world, session, Command::HSet { key, pairs })?;
+        }
+        match world.exec(session)? {
+            Reply::Several(replies) if !replies.iter().any(|reply| matches!(reply, Reply::Refused(_))) => {
+                world.progress += 1;
+                Ok(true)
+            }
+            Reply::Nil => Ok(false),
+            _ => Err(Ended::Lost),
+        }
+    }
+
+    /// The record's guard, whether it names the newest generation, and whether there is a stream.
+    fn questions(
+        &self,
+        world: &mut World,
+        session: &mut Session,
+        expected: &Expected,
+    ) -> Result<(Option<Bytes>, bool, bool), Ended> {
+        let fields = vec![bytes(GUARD_FIELD), bytes(expected.link.as_deref().unwrap_or_default())];
+        let reply = self.ask(world, session, Command::HMGet { key: self.keys.record.clone(), fields })?;
+        let Reply::Values(values) = reply else { return Err(Ended::Lost) };
+        let exists = self.ask(world, session, Command::Exists { key: self.keys.stream.clone() })?;
+        let guard = values.first().cloned().flatten();
+        let link = values.get(1).is_some_and(Option::is_some);
+        Ok((guard, link, matches!(exists, Reply::Number(1))))
+    }
+
+    fn fill(&mut self, world: &mut World, session: &mut Session) -> Result<(), Ended> {
+        let mut entries: Vec<Queued> = Vec::new();
+        let expected = self.producer.next_expected();
+        let batch = self.producer.fill(|entry| {
+            let (id, field, after, no_create) = (entry.id, entry.field, entry.after, entry.no_create);
+            entries.push(Queued { id, field, payload: entry.payload.to_vec(), after, no_create });
+        })?;
+        let Some(batch) = batch else { return Ok(()) };
+        let fields = batch.fields.clone();
+        world.redis.watch(session, &self.keys.record)?;
+        let answers = self.questions(world, session, &expected)?;
+        world.redis.multi(session)?;
+        let mut origins = Vec::new();
+        let count = entries.len();
+        for Queued { id, field, payload, after, no_create } in entries {
+            let origin = self.origin(world, id, field, &payload);
+            let mut pairs = vec![(bytes(field.name()), bytes(&payload))];
+            pairs.extend(after.map(|after| (bytes(AFTER), bytes(after.to_string()))));
+            let entry = Rc::new(Entry { fields: pairs, origin: origin.clone() });
+            origins.extend(origin);
+            let key = self.keys.stream.clone();
+            let command = Command::XAdd { key, id: AddId::Exact(id), entry, no_create };
+            self.ask(world, session, command)?;
+        }
+        let pairs = fields.iter().map(|(field, value)| (bytes(field), bytes(value))).collect();
+        self.ask(world, session, Command::HSet { key: self.keys.record.clone(), pairs })?;
+        self.ask(world, session, Command::XLen { key: self.keys.stream.clone() })?;
+        world.story.tell(|| {
+            let spans: Vec<_> = origins.iter().map(|origin| (origin.content, origin.span.clone())).collect();
+            format!("{} queues {count} entries (content, bytes): {spans:?}", self.name)
+        });
+        self.answers = Some(answers);
+        self.queued = (count, origins);
+        Ok(())
+    }
+
+    /// Where an entry's bytes come from: the content that is being read, when it has them.
+    fn origin(&self, world: &mut World, id: StreamId, field: Field, payload: &[u8]) -> Option<Origin> {
+        let piece = Piece::new(field.name(), payload, id.seq)?;
+        let mut source = Vec::new();
+        piece.append_from(piece.span.start, &mut source);
+        let range = usize::try_from(piece.span.start).ok()?..usize::try_from(piece.span.end).ok()?;
+        let has =
+            |content: &usize| world.truth.get(*content).and_then(|c| c.bytes.get(range.clone())) == Some(&source[..]);
+        let read = self.noted.borrow().read.filter(has);
+        let known = world.ledger.content(id.ms).filter(has);
+        let any = || (0..world.truth.contents().len()).rev().find(has);
+        let content = read.or(known).or_else(any)?;
+        world.ledger.sent(id.ms, content);
+        world.truth.source_begins(content);
+        Some(Origin { content, span: piece.span })
+    }
+
+    fn outcome(&mut self, world: &World) -> Result<Outcome, Ended> {
+        let (reply, entries) = self.executed.take().ok_or(Ended::Lost)?;
+        let replies = match reply {
+            Reply::Nil => return Ok(Outcome::Aborted),
+            Reply::Several(replies) => replies,
+            other => {
+                world.story.tell(|| format!("{}: EXEC: {other:?}", self.name));
+                return Err(Ended::Lost);
+            }
+        };
+        for reply in &replies {
+            if let Reply::Refused(refusal) = reply {
+                world.story.tell(|| format!("{}: in EXEC: {refusal:?}", self.name));
+                return if *refusal == Refusal::IdTooSmall { Ok(Outcome::Refused) } else { Err(Ended::Lost) };
+            }
+        }
+        if replies.iter().take(entries).any(|reply| matches!(reply, Reply::Nil)) {
+            return Ok(Outcome::NoStream);
+        }
+        match replies.last() {
+            Some(Reply::Number(len)) => Ok(Outcome::Added { len: *len }),
+            _ => Err(Ended::Lost),
+        }
+    }
+
+    fn notice(&self, world: &mut World, notice: &Notice) {
+        world.story.tell(|| format!("{}: {notice}", self.name));
+        match notice {
+            Notice::Unreadable { root, start, end, .. } | Notice::Gone { root, start, end } => {
+                world.reported(*root, *start..end.unwrap_or(u64::MAX));
+            }
+            Notice::Begun { generation, root, .. } => {
+                let content = self.noted.borrow().read;
+                for number in [*generation, *root] {
+                    if let (None, Some(content)) = (world.ledger.content(number), content) {
+                        world.ledger.sent(number, content);
+                    }
+                }
+            }
+            // Rotated before the source began, and it says so.
+            Notice::File(files::Notice::LooksRotated { .. }) => {
+                let input = world.input.borrow().at(crate::programs::INPUT).and_then(|file| file.content);
+                for content in 0..input.unwrap_or(0) {
+                    if world.truth.get(content).is_some_and(|known| known.sent == 0) {
+                        world.truth.note(content, 0..u64::MAX, Fate::OPTIONAL);
+                    }
+                }
+            }
+            Notice::File(files::Notice::SameBeginning { path, bytes }) if *bytes <= DISTINCT => {
+                let content = world.input.borrow().at(path).and_then(|file| file.content);
+                if let Some(content) = content {
+                    world.truth.note(content, 0..*bytes, Fate::REPEATABLE);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn state_of(info: crate::redis::StreamInfo) -> StreamState {
+    StreamState {
+        last_id: info.last_id,
+        len: info.length,
+        added: Some(info.entries_added),
+        oldest: info.first.map(|first| first.ms),
+    }
+}

@@ -1,0 +1,296 @@
+//! One seed: draws what is there and what goes wrong, lets everybody act, ends the faults, and judges.
+
+use crate::administrators::{Administrators, Happened, Hazards, Keys};
+use crate::oracle::{Terms, judge};
+use crate::programs::{Habits, Programs};
+use crate::random::Random;
+use crate::reader::{self, Reader};
+use crate::redis::Name;
+use crate::story::Story;
+use crate::world::World;
+use crate::writer::{self, DiskHazards, Writer, disturb};
+use delivery::manifest::record_key;
+use delivery::partition::Partition;
+use delivery::split::Framing;
+
+/// The key of the source's stream.
+const STREAM: &str = "lines";
+/// Redis' clock at the beginning.
+const START: u64 = 1_700_000_000_000;
+/// Blocks of partitions are so many times smaller than in production: 64 bytes.
+const SCALE: u64 = 1024;
+/// Milliseconds without any progress after which everything is at rest. Longer than every pause of the machines.
+const REST: u64 = 70_000;
+/// Steps within which everything must come to rest when the faults have ended.
+const PATIENCE: u64 = 200_000;
+
+/// Runs one seed. `without`: kinds of faults that are left out, by the names of the fields of [`Hazards`], [`Habits`] and [`DiskHazards`], and `kills`,
+/// `partitions`, `writers`, `readers`.
+///
+/// # Errors
+/// What the oracle found, in words.
+pub fn run(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
+    Simulation::new(seed, without, story).run()
+}
+
+/// Draws what there is in a seed. Kinds that are left out are drawn all the same, so that the rest of the seed stays as it is.
+struct Draw<'a> {
+    random: Random,
+    without: &'a [String],
+    /// Whether all kinds come together.
+    all: bool,
+}
+
+impl Draw<'_> {
+    /// Whether there is this kind, which comes in `percent` of 100 seeds.
+    fn has(&mut self, kind: &str, percent: u64) -> bool {
+        self.random.chance(if self.all { 60 } else { percent }) && !self.without.iter().any(|one| one == kind)
+    }
+}
+
+struct Simulation {
+    world: World,
+    programs: Programs,
+    administrators: Administrators,
+    readers: Vec<Reader>,
+    writers: Vec<Writer>,
+    habits: Habits,
+    disk: DiskHazards,
+    kills: bool,
+    partitions: usize,
+    steps: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64, without: &[String], story: &Story) -> Self {
+        let mut draw = Draw { random: Random::new(seed), without, all: false };
+        let hazards = draw_hazards(&mut draw);
+        let habits = draw_habits(&mut draw);
+        draw.all = false;
+        let count = if draw.has("partitions", 20) { 2 } else { 1 };
+        let partitions: Vec<Partition> = Partition::all(count).map(|one| one.with_scale(SCALE)).collect();
+        let keys = partitions.iter().map(|partition| {
+            let stream = partition.stream(STREAM);
+            Keys { record: Name::from(record_key(&stream)), stream: Name::from(stream) }
+        });
+        let keys: Vec<Keys> = keys.collect();
+        let group = Name::from("writers");
+        let disk = DiskHazards {
+            power: draw.has("power", 30),
+            faults: draw.has("faults", 20),
+            flips: draw.has("flips", 10),
+            rotates: draw.has("rotates", 15),
+        };
+        let kills = draw.has("kills", 70);
+        let writers = draw_writers(&mut draw, &partitions, &group);
+        let readers = draw_readers(&mut draw, &partitions);
+        let Draw { mut random, .. } = draw;
+        let steps = random.between(30, 300);
+        story.tell(|| format!("{hazards:?}\n{habits:?}\n{disk:?}"));
+        story.tell(|| {
+            let (readers, writers) = (readers.len(), writers.len());
+            format!(
+                "{readers} readers, {writers} writers, {count} partitions, {steps} steps with faults, kills: {kills}"
+            )
+        });
+        let mut world = World::new(random, story.clone(), hazards, keys.clone(), START);
+        let programs = {
+            let mut files = world.input.borrow_mut();
+            Programs::begin(habits, &mut files, &mut world.truth, &mut world.random, story.clone())
+        };
+        let happened = Happened::default();
+        let administrators = Administrators { partitions: keys, group, hazards, happened, story: story.clone() };
+        let partitions = partitions.len();
+        Self { world, programs, administrators, readers, writers, habits, disk, kills, partitions, steps }
+    }
+
+    fn run(mut self) -> Result<(), String> {
+        for _ in 0..self.steps {
+            self.act();
+            for _ in 0..3 {
+                self.serve();
+            }
+        }
+        self.end_faults();
+        let (mut at, mut since, mut steps, mut quiet) = (self.world.progress, self.world.elapsed, 0_u64, 0_u64);
+        while self.world.elapsed - since < REST {
+            steps += 1;
+            if steps > PATIENCE {
+                return Err("it never comes to rest".to_owned());
+            }
+            self.serve();
+            if self.world.progress != at {
+                (at, since, quiet) = (self.world.progress, self.world.elapsed, 0);
+                continue;
+            }
+            quiet += 1;
+            // Nobody does anything but wait.
+            if quiet > 128 && quiet.is_multiple_of(16) {
+                self.world.pass(1500);
+            }
+        }
+        self.judge()
+    }
+
+    /// The world acts.
+    fn act(&mut self) {
+        let world = &mut self.world;
+        match world.random.below(100) {
+            0..=24 => {
+                let mut files = world.input.borrow_mut();
+                self.programs.write(&mut files, &mut world.truth, &mut world.random);
+            }
+            25..=31 => {
+                let mut files = world.input.borrow_mut();
+                self.programs.act(&mut files, &mut world.truth, &mut world.random);
+            }
+            32..=34 => self.administrators.act(&mut world.redis, &mut world.truth, &mut world.random),
+            35 => disturb(world, &mut self.writers, self.disk),
+            36 if self.kills => {
+                let nth = world.random.index(self.writers.len());
+                self.writers[nth].kill(world);
+            }
+            37 if self.kills => {
+                let nth = world.random.index(self.readers.len());
+                self.readers[nth].kill(world);
+            }
+            38 if world.random.chance(10) => {
+                let nth = world.random.index(self.writers.len());
+                self.writers[nth].stop(world);
+            }
+            39 if world.random.chance(20) => {
+                let millis = world.random.below(5000);
+                world.story.tell(|| format!("{millis} ms pass"));
+                world.pass(millis);
+            }
+            40 if world.hazards.clocks => world.jump(),
+            _ => {}
+        }
+    }
+
+    /// One of the services acts.
+    fn serve(&mut self) {
+        let world = &mut self.world;
+        let millis = world.random.below(12);
+        world.pass(millis);
+        if world.random.chance(40) {
+            let nth = world.random.index(self.readers.len());
+            self.readers[nth].step(world);
+        } else {
+            let nth = world.random.index(self.writers.len());
+            self.writers[nth].step(world);
+        }
+    }
+
+    fn end_faults(&mut self) {
+        let world = &mut self.world;
+        world.story.tell(|| "the faults end");
+        world.faulty = false;
+        world.outputs.fault = None;
+        self.administrators.settle(&mut world.redis);
+        {
+            let mut files = world.input.borrow_mut();
+            self.programs.settle(&mut files, &mut world.truth, &mut world.random);
+        }
+        for writer in &mut self.writers {
+            writer.is_scaled_away = false;
+        }
+    }
+
+    fn judge(&mut self) -> Result<(), String> {
+        // Journals of rotated outputs are not looked at again: what flipped there is a matter for `verify`.
+        self.world.restore_journals();
+        let happened = self.administrators.happened;
+        let refused = self.writers.iter().find_map(|writer| writer.refused.as_ref());
+        if let Some(why) = refused.or_else(|| self.readers.iter().find_map(|reader| reader.refused.as_ref())) {
+            return Err(format!("a service refused: {why}"));
+        }
+        let several = self.writers.len() > 1;
+        let restores = self.administrators.hazards.restores;
+        let habits = self.habits;
+        let terms = Terms {
+            several_writers: several,
+            may_repeat: several
+                && (happened.redis_went_back
+                    || happened.removed
+                    || self.administrators.hazards.foreign
+                    || self.world.taken_over),
+            unordered: happened.removed || happened.collided || restores || self.partitions > 1,
+            contents_unordered: happened.removed
+                || restores
+                || self.partitions > 1
+                || habits.late_lines
+                || habits.permissions
+                || habits.operates,
+            comes_back: happened.redis_went_back || happened.collided || self.partitions > 1 || habits.operates,
+            unfinished: happened.exhausted,
+        };
+        let written: Vec<_> = self.writers.iter().flat_map(|writer| writer.written(&self.world.outputs)).collect();
+        judge(&self.world.truth, &self.world.ledger, &written, terms)
+    }
+}
+
+/// Most seeds have few kinds of faults, so that one does not hide the other.
+fn draw_hazards(draw: &mut Draw<'_>) -> Hazards {
+    draw.all = draw.random.chance(10);
+    Hazards {
+        crashes: draw.has("crashes", 35),
+        tears: draw.has("tears", 25),
+        restores: draw.has("restores", 12),
+        administrators: draw.has("administrators", 15),
+        foreign: draw.has("foreign", 15),
+        exhausts: draw.has("exhausts", 4),
+        refusals: draw.has("refusals", 15),
+        disconnects: draw.has("disconnects", 40),
+        clocks: draw.has("clocks", 15),
+    }
+}
+
+fn draw_habits(draw: &mut Draw<'_>) -> Habits {
+    draw.all = draw.random.chance(5);
+    Habits {
+        headers: draw.has("headers", 30),
+        wild_lines: draw.has("wild_lines", 30),
+        renames: draw.has("renames", 60),
+        copytruncate: draw.has("copytruncate", 25),
+        compresses: draw.has("compresses", 20),
+        dateext: draw.has("dateext", 30),
+        late_lines: draw.has("late_lines", 20),
+        deletes: draw.has("deletes", 15),
+        operates: draw.has("operates", 15),
+        neighbours: draw.has("neighbours", 30),
+        permissions: draw.has("permissions", 10),
+        linked: draw.has("linked", 15),
+    }
+}
+
+fn draw_writers(draw: &mut Draw<'_>, partitions: &[Partition], group: &Name) -> Vec<Writer> {
+    let count = if draw.has("writers", 20) { draw.random.between(2, 3) } else { 1 };
+    let claim_idle = (count > 1).then_some(4000);
+    let writer = |nth: u64| {
+        let output = if nth == 0 { "out.txt".to_owned() } else { format!("out.txt.{nth}") };
+        let configuration = writer::Configuration {
+            stream: STREAM.to_owned(),
+            group: group.clone(),
+            consumer: Name::from(format!("w{nth}")),
+            output,
+            partitions: partitions.to_vec(),
+            claim_idle,
+        };
+        Writer::new(usize::try_from(nth).unwrap_or(0), configuration)
+    };
+    (0..count).map(writer).collect()
+}
+
+fn draw_readers(draw: &mut Draw<'_>, partitions: &[Partition]) -> Vec<Reader> {
+    let count = if draw.has("readers", 15) { 2 } else { 1 };
+    let configuration = reader::Configuration {
+        framing: if draw.random.chance(60) { Framing::Line } else { Framing::Chunk },
+        max_line: if draw.random.chance(50) { 24 } else { 1000 },
+        max_backlog: if draw.random.chance(20) { draw.random.between(5, 40) } else { 0 },
+        partitions: partitions.to_vec(),
+        base: (partitions.len() > 1).then(|| Name::from(record_key(STREAM))),
+    };
+    let states: Vec<reader::State> = partitions.iter().map(|_| Reader::no_state()).collect();
+    (0..count).map(|nth| Reader::new(nth, configuration.clone(), states.clone())).collect()
+}

@@ -1,0 +1,88 @@
+//! Many seeds on all cores.
+
+use crate::story::Story;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Which seeds to run.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The first one.
+    pub first: u64,
+    /// How many.
+    pub seeds: u64,
+    /// How many run at the same time.
+    pub threads: usize,
+    /// End with the first failure.
+    pub stop: bool,
+    /// Leave these seeds out.
+    pub except: BTreeSet<u64>,
+    /// Leave these kinds of faults out: see [`run`](crate::run).
+    pub without: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// How many seeds were run.
+    pub ran: u64,
+    /// Seeds that failed, in order, with the reason.
+    pub failed: Vec<(u64, String)>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Runs one seed. A panic is a failure like any other.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn run_one(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| crate::run(seed, without, story))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+impl Sweep {
+    /// Runs the seeds. `progress` is called now and then with the number of seeds that were run.
+    pub fn run(&self, progress: impl Fn(u64) + Sync) -> Swept {
+        const EVERY: Duration = Duration::from_secs(10);
+        let begun = Instant::now();
+        let (next, ran, ended) = (AtomicU64::new(self.first), AtomicU64::new(0), AtomicBool::new(false));
+        let failed = Mutex::new(Vec::new());
+        let last = self.first.saturating_add(self.seeds);
+        std::thread::scope(|scope| {
+            for thread in 0..self.threads.max(1) {
+                let (next, ran, ended, failed, progress) = (&next, &ran, &ended, &failed, &progress);
+                scope.spawn(move || {
+                    let mut told = Instant::now();
+                    while !ended.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= last {
+                            break;
+                        }
+                        if self.except.contains(&seed) {
+                            continue;
+                        }
+                        if let Err(why) = run_one(seed, &self.without, &Story::untold()) {
+                            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((seed, why));
+                            ended.store(self.stop, Ordering::Relaxed);
+                        }
+                        let ran = ran.fetch_add(1, Ordering::Relaxed) + 1;
+                        if thread == 0 && told.elapsed() >= EVERY {
+                            told = Instant::now();
+                            progress(ran);
+                        }
+                    }
+                });
+            }
+        });
+        let mut failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        failed.sort();
+        Swept { ran: ran.into_inner(), failed, took: begun.elapsed() }
+    }
+}

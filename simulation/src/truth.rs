@@ -1,0 +1,251 @@
+//! What the application wrote, and what became of each byte: the memory of the oracle.
+//!
+//! A *content* is one physical state of the input, as in `delivery`: the application numbers them. A file that was rolled back or edited and then
+//! written to again is a content of its own that shares its beginning with the one that it was made from.
+
+use crate::filesystem::{ContentId, FileSystem};
+use std::ops::Range;
+
+/// What is known of one byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fate(u8);
+
+impl Fate {
+    /// The byte is nowhere any more, and no service made it vanish.
+    pub const VANISHED: Self = Self(1);
+    /// Somebody took the byte's entry from Redis, or made the group pass it over.
+    pub const REMOVED: Self = Self(2);
+    /// A service reported it as missing.
+    pub const REPORTED: Self = Self(4);
+    /// It may be left out or sent: what it is allows for two readings.
+    pub const OPTIONAL: Self = Self(8);
+    /// A reader knew that it existed.
+    pub const SEEN: Self = Self(16);
+    /// A reader reported that it may be sent twice: the file begins as another one did, and too little is known to tell them apart.
+    pub const REPEATABLE: Self = Self(32);
+
+    /// Whether all of `other` is true of the byte.
+    #[must_use]
+    pub const fn is(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// One content.
+#[derive(Debug, Clone, Default)]
+pub struct Content {
+    /// Everything that was ever written to it.
+    pub bytes: Vec<u8>,
+    fates: Vec<Fate>,
+    /// The content that it shares its first bytes with, and how many.
+    pub shares: Option<(ContentId, u64)>,
+    /// Whether the shared bytes may be sent again: the two parted before what had been sent.
+    pub may_repeat: bool,
+    /// How far a reader has sent it.
+    pub sent: u64,
+    /// How much of it could be read at the last look.
+    readable: u64,
+    /// How long it was at the last look.
+    looked_at: u64,
+}
+
+/// All contents.
+#[derive(Debug, Clone, Default)]
+pub struct Truth {
+    contents: Vec<Content>,
+    has_begun: bool,
+}
+
+impl Truth {
+    /// Begins a content with these bytes.
+    pub fn begin(&mut self, bytes: &[u8]) -> ContentId {
+        let content =
+            Content { bytes: bytes.to_vec(), fates: vec![Fate::default(); bytes.len()], ..Content::default() };
+        self.contents.push(content);
+        self.contents.len() - 1
+    }
+
+    /// Begins a content that has its first `shared` bytes from another one.
+    pub fn derive(&mut self, from: ContentId, shared: u64, bytes: &[u8]) -> ContentId {
+        let parent = self.contents.get(from).map(|parent| parent.bytes.as_slice()).unwrap_or_default();
+        // The next bytes may happen to be the same.
+        let same = parent.iter().zip(bytes).take_while(|(a, b)| a == b).count() as u64;
+        let shared = shared.max(same);
+        // Too little to be told from a header that many files begin with.
+        let is_short = shared <= crate::reader::DISTINCT;
+        let may_repeat = is_short || self.contents.get(from).is_some_and(|parent| parent.sent > shared);
+        let derived = self.begin(bytes);
+        let content = &mut self.contents[derived];
+        (content.shares, content.may_repeat) = (Some((from, shared)), may_repeat);
+        derived
+    }
+
+    /// Adds to a content.
+    pub fn append(&mut self, content: ContentId, bytes: &[u8]) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.bytes.extend_from_slice(bytes);
+            content.fates.resize(content.bytes.len(), Fate::default());
+        }
+    }
+
+    /// A content by its number.
+    #[must_use]
+    pub fn get(&self, content: ContentId) -> Option<&Content> {
+        self.contents.get(content)
+    }
+
+    /// The contents, in the order in which they were begun.
+    #[must_use]
+    pub fn contents(&self) -> &[Content] {
+        &self.contents
+    }
+
+    /// Where a byte was first written: in the content that this one shares it with.
+    #[must_use]
+    pub fn origin(&self, content: ContentId, offset: u64) -> (ContentId, u64) {
+        let mut at = content;
+        while let Some((parent, shared)) = self.contents.get(at).and_then(|content| content.shares) {
+            if offset >= shared {
+                break;
+            }
+            at = parent;
+        }
+        (at, offset)
+    }
+
+    /// What became of a byte.
+    #[must_use]
+    pub fn fate(&self, content: ContentId, offset: u64) -> Fate {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        self.contents.get(content).and_then(|content| content.fates.get(offset)).copied().unwrap_or_default()
+    }
+
+    /// Notes what became of bytes, also where they were first written. Bytes that were never written are left out.
+    pub fn note(&mut self, content: ContentId, span: Range<u64>, fate: Fate) {
+        let len = self.contents.get(content).map_or(0, |content| content.bytes.len() as u64);
+        for offset in span.start..span.end.min(len) {
+            let (origin, _) = self.origin(content, offset);
+            self.contents[origin].fates[usize::try_from(offset).unwrap_or(0)].0 |= fate.0;
+        }
+    }
+
+    /// A process that knew of bytes is gone: what nobody has reported need not be reported.
+    pub fn forget_seen(&mut self) {
+        for content in &mut self.contents {
+            content.fates.iter_mut().filter(|fate| !fate.is(Fate::REPORTED)).for_each(|fate| fate.0 &= !Fate::SEEN.0);
+        }
+    }
+
+    fn retract(&mut self, content: ContentId, span: Range<u64>, fate: Fate) {
+        for offset in span {
+            let (origin, _) = self.origin(content, offset);
+            if let Some(noted) = self.contents[origin].fates.get_mut(usize::try_from(offset).unwrap_or(usize::MAX)) {
+                noted.0 &= !fate.0;
+            }
+        }
+    }
+
+    /// The source begins with this content. What was there before it may be sent or not.
+    pub fn source_begins(&mut self, content: ContentId) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            for earlier in 0..content {
+                self.note(earlier, 0..u64::MAX, Fate::OPTIONAL);
+            }
+        }
+    }
+
+    /// A reader sent a content up to here.
+    pub fn sent(&mut self, content: ContentId, end: u64) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.sent = content.sent.max(end);
+        }
+    }
+
+    /// Looks at what can be read now: in a file that has a name or that a service holds open. What a program took away has vanished; what comes back is
+    /// to be delivered again. `excused`: whether a program, and not a service, is the cause of what went.
+    pub fn look(&mut self, files: &FileSystem, excused: bool) {
+        for content in 0..self.contents.len() {
+            // A compressed file can be recognised only as a content of which something is known.
+            let is_known = self.contents[content].sent > 0;
+            let of_it = files.files().filter(|(inode, file)| {
+                file.content == Some(content)
+                    && (is_known || !file.packed)
+                    && (file.is_served() || files.names_of(*inode).any(|name| !name.starts_with("backup/")))
+            });
+            let readable = of_it.map(|(_, file)| file.plain().len() as u64).max().unwrap_or(0);
+            let known = &self.contents[content];
+            let (was, len) = (known.readable, known.bytes.len() as u64);
+            if (readable, len) == (was, known.looked_at) {
+                continue;
+            }
+            (self.contents[content].readable, self.contents[content].looked_at) = (readable, len);
+            if readable > was {
+                self.retract(content, was..readable, Fate::VANISHED);
+            }
+            // Bytes that were written where nobody could read them are gone as well.
+            if readable < len && excused {
+                self.note_vanished(content, readable..len);
+            }
+        }
+    }
+
+    /// A shared byte has vanished only when it has in all contents that have it.
+    fn note_vanished(&mut self, content: ContentId, span: Range<u64>) {
+        for offset in span {
+            let origin = self.origin(content, offset).0;
+            let elsewhere = (0..self.contents.len()).any(|other| {
+                other != content && self.contents[other].readable > offset && self.origin(other, offset).0 == origin
+            });
+            if !elsewhere {
+                self.note(content, offset..offset + 1, Fate::VANISHED);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_content_has_its_first_bytes_from_another() {
+        let mut truth = Truth::default();
+        let first = truth.begin(b"one\ntwo\n");
+        truth.sent(first, 8);
+        let second = truth.derive(first, 4, b"one\nTWO\n");
+        assert_eq!(truth.origin(second, 3), (first, 3));
+        assert_eq!(truth.origin(second, 4), (second, 4));
+        assert!(truth.get(second).unwrap().may_repeat);
+        truth.note(second, 2..6, Fate::REPORTED);
+        let reported = |content, offset| truth.fate(content, offset).is(Fate::REPORTED);
+        assert!(reported(first, 2) && reported(first, 3) && !reported(first, 4) && reported(second, 4));
+    }
+
+    #[test]
+    fn bytes_vanish_with_the_last_file_that_holds_them() {
+        let mut files = FileSystem::new(0, false);
+        let mut truth = Truth::default();
+        let content = truth.begin(b"one\ntwo\n");
+        let inode = files.create("logs/app.log");
+        files.append(inode, b"one\ntwo\n");
+        files.file_mut(inode).unwrap().content = Some(content);
+        truth.look(&files, true);
+        files.copy("logs/app.log", "logs/app.log.1").unwrap();
+        files.set_len(inode, 4);
+        truth.look(&files, true);
+        assert!(!truth.fate(content, 4).is(Fate::VANISHED), "a copy has it");
+        files.unlink("logs/app.log.1").unwrap();
+        truth.look(&files, true);
+        assert!(truth.fate(content, 4).is(Fate::VANISHED) && !truth.fate(content, 3).is(Fate::VANISHED));
+        files.append(inode, b"two\n");
+        truth.look(&files, true);
+        assert!(!truth.fate(content, 4).is(Fate::VANISHED), "restored");
+        files.open("logs/app.log").unwrap();
+        files.unlink("logs/app.log").unwrap();
+        truth.look(&files, true);
+        assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service holds it");
+        files.close_served(inode);
+        truth.look(&files, false);
+        assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service that lets go is no excuse");
+    }
+}

@@ -1,0 +1,169 @@
+//! Everything outside the services, and how they reach it.
+
+use crate::administrators::{Hazards, Keys};
+use crate::filesystem::{FileSystem, Flip};
+use crate::oracle::Ledger;
+use crate::random::Random;
+use crate::redis::{Command, Lost, Reply, Server, Session};
+use crate::story::Story;
+use crate::truth::{Fate, Truth};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    /// Decides everything.
+    pub random: Random,
+    /// What happened.
+    pub story: Story,
+    /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic ones.
+    pub elapsed: u64,
+    /// A moment to count from.
+    origin: Instant,
+    /// Redis.
+    pub redis: Server,
+    /// Where the input and the reader's state file are.
+    pub input: Rc<RefCell<FileSystem>>,
+    /// Where the outputs are.
+    pub outputs: FileSystem,
+    /// What the application wrote.
+    pub truth: Truth,
+    /// What the reader calls which content.
+    pub ledger: Ledger,
+    /// What happens to Redis.
+    pub hazards: Hazards,
+    /// The keys of the partitions.
+    pub keys: Vec<Keys>,
+    /// Bits that were flipped in journals.
+    pub flips: Vec<Flip>,
+    /// A writer took entries over that another one had. When that one was only slow, both may commit them.
+    pub taken_over: bool,
+    /// Whether faults still happen.
+    pub faulty: bool,
+    /// Counts what was done that changed something: when it stands still, everything is at rest.
+    pub progress: u64,
+}
+
+impl World {
+    /// A world with empty folders and an empty Redis.
+    #[must_use]
+    pub fn new(random: Random, story: Story, hazards: Hazards, keys: Vec<Keys>, start: u64) -> Self {
+        Self {
+            random,
+            story,
+            elapsed: 0,
+            origin: Instant::now(),
+            redis: Server::new(start),
+            input: Rc::new(RefCell::new(FileSystem::new(start, false))),
+            outputs: FileSystem::new(start, true),
+            truth: Truth::default(),
+            ledger: Ledger::default(),
+            hazards,
+            keys,
+            flips: Vec::new(),
+            taken_over: false,
+            faulty: true,
+            progress: 0,
+        }
+    }
+
+    /// The present moment, for machines that compare moments.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        self.instant_at(self.elapsed)
+    }
+
+    /// The moment so many milliseconds after the beginning.
+    #[must_use]
+    pub fn instant_at(&self, elapsed: u64) -> Instant {
+        self.origin + Duration::from_millis(elapsed)
+    }
+
+    /// Time passes, on all clocks.
+    pub fn pass(&mut self, millis: u64) {
+        self.elapsed += millis;
+        self.redis.now = self.redis.now.saturating_add(millis);
+        self.outputs.now = self.outputs.now.saturating_add(millis);
+        let mut input = self.input.borrow_mut();
+        input.now = input.now.saturating_add(millis);
+    }
+
+    /// A clock jumps: that of Redis, or that of a file system.
+    pub fn jump(&mut self) {
+        let far = if self.random.chance(50) { 10_000 } else { 100_000_000 };
+        let millis = self.random.below(far);
+        let back = self.random.chance(50);
+        let jump = |clock: u64| if back { clock.saturating_sub(millis) } else { clock + millis };
+        let how = if back { "back" } else { "forward" };
+        if self.random.chance(50) {
+            self.redis.now = jump(self.redis.now);
+            self.story.tell(|| format!("the clock of Redis jumps {millis} ms {how}"));
+        } else {
+            let mut input = self.input.borrow_mut();
+            input.now = jump(input.now);
+            self.story.tell(|| format!("the clock of the input's file system jumps {millis} ms {how}"));
+        }
+    }
+
+    /// Connects to Redis.
+    ///
+    /// # Errors
+    /// When it is away.
+    pub fn connect(&mut self) -> Result<Session, Lost> {
+        if self.is_cut() { Err(Lost) } else { self.redis.connect() }
+    }
+
+    /// Executes a command. The connection may be lost before it, or after it with the reply.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn call(&mut self, session: &mut Session, command: Command) -> Result<Reply, Lost> {
+        if self.is_cut() {
+            return Err(session.close());
+        }
+        let reply = self.redis.call(session, command)?;
+        if self.is_cut() { Err(session.close()) } else { Ok(reply) }
+    }
+
+    /// `EXEC`, with the same risk.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn exec(&mut self, session: &mut Session) -> Result<Reply, Lost> {
+        if self.is_cut() {
+            return Err(session.close());
+        }
+        let reply = self.redis.exec(session)?;
+        if self.is_cut() {
+            self.story.tell(|| "the reply to EXEC is lost");
+            return Err(session.close());
+        }
+        Ok(reply)
+    }
+
+    /// An operator restores journals that a bit was flipped in, from a backup. False when there were none.
+    pub fn restore_journals(&mut self) -> bool {
+        let flips = std::mem::take(&mut self.flips);
+        flips.iter().rev().for_each(|flip| self.outputs.flip_back(flip));
+        !flips.is_empty()
+    }
+
+    fn is_cut(&mut self) -> bool {
+        self.faulty && self.hazards.disconnects && self.random.one_in(150)
+    }
+
+    /// A service reported that bytes of a content are missing. `file`: the number that it calls the content.
+    pub fn reported(&mut self, file: u64, span: Range<u64>) {
+        let Some(content) = self.ledger.content(file) else { return };
+        // A line that reaches into blocks of other partitions is reported as far as its own block reaches.
+        let mut end = span.end;
+        if let Some(known) = self.truth.get(content).filter(|_| self.keys.len() > 1) {
+            let rest = known.bytes.get(usize::try_from(end).unwrap_or(usize::MAX)..).unwrap_or_default();
+            end += rest.iter().position(|&byte| byte == b'\n').map_or(0, |at| at as u64 + 1);
+        }
+        self.truth.note(content, span.start..end, Fate::REPORTED);
+    }
+}

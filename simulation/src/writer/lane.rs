@@ -1,0 +1,432 @@
+//! One partition of a simulated writer: performs what [`delivery::consumer`] decides, one effect at a time, and acknowledges what was committed.
+
+use crate::administrators::Keys;
+use crate::redis::{Bytes, Command, Delivered, Lost, Name, ReadFrom, Refusal, Reply, Session, bytes};
+use crate::world::World;
+use delivery::consumer::Reply as Came;
+use delivery::consumer::{
+    Batch, Change, Consumer, Effect, GroupState, GroupView, Member, Notes, Record, Refusal as Refused, Report,
+    trim_below,
+};
+use resp::StreamId;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How many batches of a lane are under way at most.
+const BATCHES: usize = 3;
+
+/// What came of a step.
+#[derive(Debug)]
+pub enum Step {
+    /// Something was done, or nothing was to do.
+    Done,
+    /// A batch is to be committed.
+    HandOver(Batch),
+    /// The lane ended.
+    Ended,
+    /// It cannot work like this.
+    Refused(Refused),
+}
+
+/// One partition.
+#[derive(Debug)]
+pub struct Lane {
+    name: String,
+    keys: Keys,
+    group: Name,
+    consumer_name: Name,
+    /// The machine.
+    pub consumer: Consumer,
+    session: Option<Session>,
+    /// Entries of the latest reply, and how many were taken.
+    reply: (Vec<Delivered>, usize),
+    /// When the read was sent whose reply that is: from then on, the entries are idle.
+    asked_at: u64,
+    /// A reply that was asked for ahead, and when.
+    ahead: Option<(Vec<Delivered>, u64)>,
+    batch: Batch,
+    /// How many batches are on their way to the disk or to be acknowledged.
+    pub under_way: usize,
+    /// Committed, and to be acknowledged.
+    pub to_acknowledge: VecDeque<Batch>,
+    acknowledging: Option<Session>,
+    is_trim_due: bool,
+    sleeps_until: u64,
+    /// When the present read gives up waiting.
+    waits_until: Option<u64>,
+    /// Where the pending entries are read on.
+    pending_from: StreamId,
+}
+
+impl Lane {
+    /// A lane that has not connected yet.
+    #[must_use]
+    pub fn new(name: String, nth: usize, keys: Keys, group: Name, consumer_name: Name, consumer: Consumer) -> Self {
+        Self {
+            name,
+            keys,
+            group,
+            consumer_name,
+            consumer,
+            session: None,
+            reply: (Vec::new(), 0),
+            asked_at: 0,
+            ahead: None,
+            batch: Batch::of(nth),
+            under_way: 0,
+            to_acknowledge: VecDeque::new(),
+            acknowledging: None,
+            is_trim_due: false,
+            sleeps_until: 0,
+            waits_until: None,
+            pending_from: StreamId::ZERO,
+        }
+    }
+
+    /// One effect of the machine. `disk_is_idle`: whether a batch can be handed over at once.
+    pub fn step(&mut self, world: &mut World, disk_is_idle: bool) -> Step {
+        if world.elapsed < self.sleeps_until {
+            return Step::Done;
+        }
+        let now = world.instant();
+        if self.session.is_none() {
+            match world.connect() {
+                Ok(session) => {
+                    self.session = Some(session);
+                    (self.reply, self.ahead, self.waits_until) = ((Vec::new(), 0), None, None);
+                    self.pending_from = StreamId::ZERO;
+                    self.consumer.connected(now);
+                }
+                Err(Lost) => self.sleeps_until = world.elapsed + 100,
+            }
+            return Step::Done;
+        }
+        // A read that waits in Redis is no new effect.
+        let effect = match self.waits_until {
+            Some(_) => Effect::Read { pending: false, count: 4, block: Some(Duration::ZERO) },
+            None => self.consumer.next(now),
+        };
+        let step = match effect {
+            Effect::HandOver { now: must } => {
+                let small = !must && !disk_is_idle;
+                if self.batch.is_empty() || small {
+                    self.consumer.handed_over(now);
+                } else if disk_is_idle && self.under_way < BATCHES {
+                    let nth = self.batch.partition;
+                    let batch = std::mem::replace(&mut self.batch, Batch::of(nth));
+                    self.under_way += 1;
+                    self.consumer.handed_over(now);
+                    return Step::HandOver(batch);
+                }
+                Ok(())
+            }
+            Effect::Refuse(refusal) => return Step::Refused(refusal),
+            Effect::Done => return Step::Ended,
+            Effect::Pause(pause) => {
+                self.sleeps_until = world.elapsed + millis(pause);
+                Ok(())
+            }
+            Effect::Reconnect => Err(Lost),
+            effect => self.perform(world, effect),
+        };
+        for report in self.consumer.take_reports() {
+            world.story.tell(|| format!("{} reports {report:?}", self.name));
+            if let Report::Gap(gap, _) = report {
+                world.reported(gap.root, gap.span);
+            }
+        }
+        if step.is_err() {
+            self.session = None;
+            self.sleeps_until = world.elapsed + 50;
+        }
+        Step::Done
+    }
+
+    fn perform(&mut self, world: &mut World, effect: Effect) -> Result<(), Lost> {
+        let (key, record) = (self.keys.stream.clone(), self.keys.record.clone());
+        let (group, consumer) = (self.group.clone(), self.consumer_name.clone());
+        let mut session = self.session.take().ok_or(Lost)?;
+        let now = world.instant();
+        match effect {
+            Effect::LoadRecord => {
+                let Reply::Pairs(pairs) = self.ask(world, &mut session, Command::HGetAll { key: record })? else {
+                    return Err(Lost);
+                };
+                let fields = pairs.iter().map(|(name, value)| (&name[..], &value[..]));
+                self.consumer.record_loaded(Record::read(fields, &group, &consumer), None);
+            }
+            Effect::MakeGroup => self.make_group(world, &mut session)?,
+            Effect::LookAtGroup => {
+                let Reply::Groups(groups) = self.ask(world, &mut session, Command::XInfoGroups { key: key.clone() })?
+                else {
+                    return Err(Lost);
+                };
+                let Reply::Consumers(members) =
+                    self.ask(world, &mut session, Command::XInfoConsumers { key, group: group.clone() })?
+                else {
+                    return Err(Lost);
+                };
+                let ours = groups.iter().find(|one| one.name == group).ok_or(Lost)?;
+                let notes = self.notes(world, &mut session)?;
+                let members = members.iter().map(|one| Member {
+                    name: one.name.as_bytes().to_vec(),
+                    pending: one.pending,
+                    idle: Duration::from_millis(one.idle),
+                });
+                let view = GroupView {
+                    asked_at: now,
+                    last_delivered: ours.last_delivered,
+                    entries_read: ours.entries_read,
+                    lag: None,
+                    members: members.collect(),
+                    notes,
+                };
+                self.consumer.group_seen(&view, now);
+            }
+            Effect::ReadNotes => {
+                let notes = self.notes(world, &mut session)?;
+                self.consumer.notes_read(&notes, now);
+            }
+            Effect::WriteNotes(changes) => {
+                let mut claimed = true;
+                for change in changes {
+                    let key = record.clone();
+                    let command = match change {
+                        Change::Claim(field, value) => {
+                            Command::HSetNx { key, field: bytes(field), value: bytes(value) }
+                        }
+                        Change::Set(field, value) => Command::HSet { key, pairs: vec![(bytes(field), bytes(value))] },
+                        Change::Remove(field) => Command::HDel { key, fields: vec![bytes(field)] },
+                    };
+                    let is_claim = matches!(command, Command::HSetNx { .. });
+                    let reply = self.ask(world, &mut session, command)?;
+                    if is_claim && matches!(reply, Reply::Number(0)) {
+                        claimed = false;
+                        break;
+                    }
+                }
+                world.progress += 1;
+                self.consumer.notes_written(claimed, now);
+            }
+            Effect::Read { pending, count, block } => {
+                return self.read(world, session, pending, count, block);
+            }
+            Effect::ReadAhead { count } => {
+                let count = small(count);
+                let command = Command::XReadGroup { key, group, consumer, from: ReadFrom::New, count };
+                let Reply::Entries(entries) = self.ask(world, &mut session, command)? else { return Err(Lost) };
+                world
+                    .story
+                    .tell(|| format!("{} reads {} entries ahead ({} ms)", self.name, entries.len(), world.elapsed));
+                self.ahead = Some((entries, world.elapsed));
+            }
+            Effect::TakeLast => {
+                let (entries, asked_at) = self.ahead.take().unwrap_or_default();
+                self.arrived(world, entries, asked_at);
+            }
+            Effect::Take => {
+                let (entries, done) = &mut self.reply;
+                let rest = entries.iter().skip(*done).map(|(id, entry)| {
+                    let fields =
+                        entry.as_ref().map(|entry| entry.fields.iter().map(|(name, value)| (&name[..], &value[..])));
+                    (*id, fields)
+                });
+
+                let taken = self.consumer.take(rest, &mut self.batch);
+                *done += taken.entries;
+                world.story.tell(|| format!("{} takes {taken:?}", self.name));
+            }
+            Effect::AskLastId => match self.ask(world, &mut session, Command::XInfoStream { key })? {
+                Reply::Stream(info) => self.consumer.last_id(info.last_id),
+                _ => return Err(Lost),
+            },
+            Effect::Claim { start, count, idle } => {
+                let command =
+                    Command::XAutoClaim { key, group, consumer, idle: millis(idle), from: start, count: small(count) };
+                let Reply::Claimed { next, entries, .. } = self.ask(world, &mut session, command)? else {
+                    return Err(Lost);
+                };
+                world
+                    .story
+                    .tell(|| format!("{} takes over {} entries ({} ms)", self.name, entries.len(), world.elapsed));
+                self.consumer.claimed(entries.len() as u64, next);
+                world.progress += entries.len() as u64;
+                world.taken_over |= !entries.is_empty();
+                self.reply = (entries, 0);
+                self.asked_at = world.elapsed;
+            }
+            Effect::HandOver { .. } | Effect::Refuse(_) | Effect::Done | Effect::Pause(_) | Effect::Reconnect => {}
+        }
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// A command whose refusal closes the connection, as every error does.
+    fn ask(&self, world: &mut World, session: &mut Session, command: Command) -> Result<Reply, Lost> {
+        match world.call(session, command)? {
+            Reply::Refused(refusal) => {
+                world.story.tell(|| format!("{}: Redis refuses: {refusal:?}", self.name));
+                Err(Lost)
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    fn notes(&self, world: &mut World, session: &mut Session) -> Result<Notes, Lost> {
+        let fields: Vec<Bytes> = Notes::fields(&self.group, &self.consumer_name).iter().map(bytes).collect();
+        match self.ask(world, session, Command::HMGet { key: self.keys.record.clone(), fields })? {
+            Reply::Values(values) => Ok(Notes::read(values.iter().map(|value| value.as_deref()))),
+            _ => Err(Lost),
+        }
+    }
+
+    /// `XGROUP CREATE … 0`; when there is no stream, the reader's guard goes in the same transaction that makes one.
+    fn make_group(&mut self, world: &mut World, session: &mut Session) -> Result<(), Lost> {
+        let (key, group) = (self.keys.stream.clone(), self.group.clone());
+        let create = |make_stream| Command::XGroupCreate {
+            key: key.clone(),
+            group: group.clone(),
+            at: StreamId::ZERO,
+            make_stream,
+        };
+        let mut is_new = true;
+        match world.call(session, create(false))? {
+            Reply::Ok => world.progress += 1,
+            Reply::Refused(Refusal::BusyGroup) => is_new = false,
+            Reply::Refused(Refusal::NoSuchKey) => {
+                world.redis.watch(session, &self.keys.stream)?;
+                if !matches!(world.call(session, create(false))?, Reply::Refused(Refusal::NoSuchKey)) {
+                    return Err(Lost);
+                }
+                world.redis.multi(session)?;
+                let guard = bytes(delivery::manifest::GUARD_FIELD);
+                world.call(session, Command::HDel { key: self.keys.record.clone(), fields: vec![guard] })?;
+                world.call(session, create(true))?;
+                match world.exec(session)? {
+                    Reply::Several(replies) if !replies.iter().any(|reply| matches!(reply, Reply::Refused(_))) => {}
+                    _ => return Err(Lost),
+                }
+                world.progress += 1;
+                world.story.tell(|| format!("{} makes the stream and the group", self.name));
+            }
+            _ => return Err(Lost),
+        }
+        self.consumer.group_made(is_new);
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        world: &mut World,
+        mut session: Session,
+        pending: bool,
+        count: u64,
+        block: Option<Duration>,
+    ) -> Result<(), Lost> {
+        if let Some((entries, asked_at)) = self.ahead.take().filter(|_| !pending) {
+            self.session = Some(session);
+            self.arrived(world, entries, asked_at);
+            return Ok(());
+        }
+        let from = if pending { ReadFrom::Pending(self.pending_from) } else { ReadFrom::New };
+        let command = Command::XReadGroup {
+            key: self.keys.stream.clone(),
+            group: self.group.clone(),
+            consumer: self.consumer_name.clone(),
+            from,
+            count: small(count),
+        };
+        let Reply::Entries(entries) = self.ask(world, &mut session, command)? else { return Err(Lost) };
+        self.session = Some(session);
+        if let (true, Some((last, _))) = (pending, entries.last()) {
+            self.pending_from = *last;
+        }
+        let deadline = *self.waits_until.get_or_insert(world.elapsed + block.map_or(0, millis));
+        if entries.is_empty() && world.elapsed < deadline {
+            return Ok(());
+        }
+        self.waits_until = None;
+        let now = world.elapsed;
+        self.arrived(world, entries, now);
+        Ok(())
+    }
+
+    fn arrived(&mut self, world: &mut World, entries: Vec<Delivered>, asked_at: u64) {
+        self.asked_at = asked_at;
+        world.progress += entries.len() as u64;
+        let size =
+            |(_, entry): &Delivered| entry.as_ref().and_then(|e| e.fields.first()).map_or(0, |(_, value)| value.len());
+        let came = Came {
+            entries: entries.len() as u64,
+            last: entries.last().map_or(StreamId::ZERO, |(id, _)| *id),
+            last_size: entries.last().map_or(0, size),
+        };
+        self.reply = (entries, 0);
+        self.consumer.delivered(came, world.instant());
+    }
+
+    /// Acknowledges what was committed, or trims. One command.
+    pub fn acknowledge(&mut self, world: &mut World) {
+        if self.to_acknowledge.is_empty() && !self.is_trim_due {
+            return;
+        }
+        let Some(mut session) = self.acknowledging.take().or_else(|| world.connect().ok()) else { return };
+        let done = match self.to_acknowledge.front() {
+            Some(batch) => {
+                let ids = batch.ids.clone();
+                let command = Command::XAck { key: self.keys.stream.clone(), group: self.group.clone(), ids };
+                let done = self.ask(world, &mut session, command).map(|_| ());
+                if done.is_ok() {
+                    let count = self.to_acknowledge.pop_front().map_or(0, |batch| batch.ids.len());
+                    self.under_way -= 1;
+                    world.progress += 1;
+                    self.is_trim_due = true;
+                    world.story.tell(|| format!("{} acknowledges {count} entries", self.name));
+                }
+                done
+            }
+            None => {
+                self.is_trim_due = false;
+                self.trim(world, &mut session)
+            }
+        };
+        self.acknowledging = done.is_ok().then_some(session);
+    }
+
+    fn trim(&self, world: &mut World, session: &mut Session) -> Result<(), Lost> {
+        let key = self.keys.stream.clone();
+        let Reply::Groups(groups) = self.ask(world, session, Command::XInfoGroups { key: key.clone() })? else {
+            return Err(Lost);
+        };
+        let groups: Vec<GroupState> = groups
+            .iter()
+            .map(|group| GroupState {
+                name: group.name.as_bytes().to_vec(),
+                last_delivered: group.last_delivered,
+                pending: group.pending,
+                first_pending: group.first_pending,
+                lag: None,
+            })
+            .collect();
+        if let Some(min) = trim_below(&groups) {
+            self.ask(world, session, Command::XTrimMinId { key, min })?;
+            world.story.tell(|| format!("{} trims what is below {min}", self.name));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays pending.
+    #[must_use]
+    pub const fn is_at_rest(&self) -> bool {
+        self.under_way == 0
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Few entries at a time, so that many steps are taken.
+fn small(count: u64) -> usize {
+    usize::try_from(count.min(5)).unwrap_or(5)
+}

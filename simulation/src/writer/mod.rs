@@ -1,0 +1,387 @@
+//! A simulated writer: a process with an output, which can be killed between any two effects.
+
+mod lane;
+mod output;
+
+use crate::filesystem::{DiskFault, FileSystem};
+use crate::oracle::Written;
+use crate::redis::Name;
+use crate::world::World;
+use delivery::consumer::{Consumer, FileIdentity, Output, Settings};
+use delivery::journal::{Identity, Parsed};
+use delivery::output::{Job, JournalWas, Outcome, Verdict, journal_of};
+use delivery::partition::Partition;
+use lane::{Lane, Step};
+use output::{FOLDER, Open, path};
+use std::time::Duration;
+
+/// How a writer is configured.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// The source's stream.
+    pub stream: String,
+    /// The group.
+    pub group: Name,
+    /// The consumer's name.
+    pub consumer: Name,
+    /// The output's file name.
+    pub output: String,
+    /// The partitions that it takes.
+    pub partitions: Vec<Partition>,
+    /// After how many milliseconds it takes over what others have left pending.
+    pub claim_idle: Option<u64>,
+}
+
+/// A writer, running or not.
+#[derive(Debug)]
+pub struct Writer {
+    /// Its configuration.
+    pub configuration: Configuration,
+    nth: usize,
+    process: u32,
+    running: Option<Running>,
+    /// Why it cannot run, when it ended by itself.
+    pub refused: Option<String>,
+    /// It ended because it was asked to.
+    pub is_scaled_away: bool,
+    starts_at: u64,
+    /// Its own processes' numbers of this output.
+    ids: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    lanes: Vec<Lane>,
+    output: Open,
+    is_stopping: bool,
+    /// The committed batch's disk is not to be tried before this time.
+    disk_waits_until: u64,
+}
+
+impl Writer {
+    /// A writer that does not run yet.
+    #[must_use]
+    pub fn new(nth: usize, configuration: Configuration) -> Self {
+        let process = u32::try_from(nth).unwrap_or(0) * 1000 + 1000;
+        Self { configuration, nth, process, running: None, refused: None, is_scaled_away: false, starts_at: 0, ids: 0 }
+    }
+
+    fn name(&self) -> String {
+        format!("writer {}", self.nth)
+    }
+
+    /// Whether its process is there.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Kills the process. What it wrote stays visible.
+    pub fn kill(&mut self, world: &mut World) {
+        if let Some(running) = self.running.take() {
+            world.story.tell(|| format!("{} is killed", self.name()));
+            drop(running);
+            world.outputs.unlock_all(self.process);
+            self.process += 1;
+        }
+        self.starts_at = world.elapsed + world.random.below(200);
+    }
+
+    /// The power of its machine is cut: the process is gone. The caller cuts the power of the disk.
+    pub fn lose_power(&mut self) {
+        self.running = None;
+        self.process += 1;
+    }
+
+    /// Asks it to end.
+    pub fn stop(&mut self, world: &World) {
+        if let Some(running) = &mut self.running {
+            world.story.tell(|| format!("writer {} is asked to stop", self.nth));
+            running.is_stopping = true;
+            running.lanes.iter_mut().for_each(|lane| lane.consumer.stop());
+        }
+    }
+
+    /// One effect.
+    pub fn step(&mut self, world: &mut World) {
+        if self.running.is_none() {
+            if world.elapsed >= self.starts_at && self.refused.is_none() && !self.is_scaled_away {
+                self.start(world);
+            }
+            return;
+        }
+        let Some(running) = &mut self.running else { return };
+        let lane = world.random.index(running.lanes.len());
+        match world.random.below(3) {
+            0 => running.lanes[lane].acknowledge(world),
+            1 => self.step_disk(world),
+            _ => self.step_lane(world, lane),
+        }
+    }
+
+    /// Opens the output, and begins.
+    fn start(&mut self, world: &mut World) {
+        let Configuration { stream, group, consumer, output: name, partitions, claim_idle } =
+            self.configuration.clone();
+        let identity = Identity::new(&stream, &group, &partitions);
+        let fresh_id = world.random.below(u64::MAX);
+        let verdict = output::startup(&mut world.outputs, self.process, name.as_bytes(), &identity, fresh_id);
+        let opening = match verdict {
+            Ok(Verdict::Open(opening)) => *opening,
+            Ok(Verdict::Adopt(became)) => {
+                let became = String::from_utf8_lossy(&became).into_owned();
+                world.story.tell(|| format!("{} lets its journal follow the output to {became}", self.name()));
+                let _ =
+                    world.outputs.rename(&path(&journal_of(name.as_bytes())), &format!("{FOLDER}/{became}.journal"));
+                let _ = world.outputs.sync_folder(FOLDER);
+                return;
+            }
+            Ok(Verdict::Refuse(refusal)) => {
+                world.story.tell(|| format!("{} refuses: {refusal}", self.name()));
+                if world.restore_journals() {
+                    world.story.tell(|| "an operator restores the journals");
+                } else {
+                    self.refused = Some(refusal.to_string());
+                }
+                return;
+            }
+            Err(errno) => {
+                world.story.tell(|| format!("{} cannot start: {errno:?}", self.name()));
+                self.starts_at = world.elapsed + 100;
+                return;
+            }
+        };
+        if opening.keep && !opening.cut.is_empty() {
+            let kept = format!("{FOLDER}/{name}.kept-{}", self.process);
+            let inode = world.outputs.create(&kept);
+            if let Ok(from) = world.outputs.resolve(&path(name.as_bytes()))
+                && let Ok(bytes) = world.outputs.read(from, opening.cut.clone())
+            {
+                world.outputs.append(inode, &bytes);
+            }
+        }
+        for (file, ranges) in &opening.lost {
+            for span in ranges.iter() {
+                world.story.tell(|| format!("{}: bytes {span:?} of file {file} are lost from its output", self.name()));
+                world.reported(*file, span);
+            }
+        }
+        let id = opening.ledger.owner().id;
+        self.ids = id;
+        let Some(output) = Open::new(&mut world.outputs, name.as_bytes(), self.process, opening.ledger) else {
+            world.story.tell(|| format!("{}: another writer has its output", self.name()));
+            self.starts_at = world.elapsed + 100;
+            return;
+        };
+        let head = world.outputs.file(output.inode()).map(|file| file.bytes().to_vec()).unwrap_or_default();
+        let settings = Settings {
+            group: group.to_string(),
+            consumer: consumer.to_string(),
+            partitions: None,
+            once: false,
+            claim_idle: claim_idle.map(Duration::from_millis),
+            output: Output {
+                id: id.to_string(),
+                former: Vec::new(),
+                file: FileIdentity { dev: 2, ino: output.inode(), head },
+                journal_is_missing: opening.journal == JournalWas::Missing,
+                held: opening.held,
+                lost: opening.lost.iter().flat_map(|(file, ranges)| ranges.iter().map(|span| (*file, span))).collect(),
+            },
+        };
+        let lanes = partitions.iter().enumerate().map(|(nth, partition)| {
+            let keys = world.keys[partition.index() as usize].clone();
+            let name =
+                if partitions.len() == 1 { self.name() } else { format!("{}/{}", self.name(), partition.index()) };
+            Lane::new(name, nth, keys, group.clone(), consumer.clone(), Consumer::new(*partition, settings.clone()))
+        });
+        let lanes = lanes.collect();
+        world.story.tell(|| format!("{} starts with {} bytes in {name}", self.name(), output.ledger.committed()));
+        self.running = Some(Running { lanes, output, is_stopping: false, disk_waits_until: 0 });
+    }
+
+    fn step_lane(&mut self, world: &mut World, nth: usize) {
+        let name = self.name();
+        let Some(running) = &mut self.running else { return };
+        let disk_is_idle = running.output.is_idle() && running.output.committing.is_none();
+        match running.lanes[nth].step(world, disk_is_idle) {
+            Step::Done => {}
+            Step::HandOver(batch) => {
+                world.story.tell(|| {
+                    format!(
+                        "{name} hands over {} entries, {} new bytes: {:?}",
+                        batch.ids.len(),
+                        batch.data.len(),
+                        batch.runs
+                    )
+                });
+                running.output.receive(batch);
+            }
+            Step::Ended if running.is_stopping => {
+                if running.lanes.iter().all(Lane::is_at_rest) && running.output.is_idle() {
+                    world.story.tell(|| format!("{name} ends"));
+                    self.leave(world);
+                }
+            }
+            Step::Ended => {}
+            Step::Refused(refusal) => {
+                world.story.tell(|| format!("{name} refuses: {refusal:?}"));
+                self.refused = Some(format!("{refusal:?}"));
+                self.running = None;
+                world.outputs.unlock_all(self.process);
+                self.process += 1;
+            }
+        }
+    }
+
+    /// Removes the consumer, which has nothing pending.
+    fn leave(&mut self, world: &mut World) {
+        let Configuration { group, consumer, partitions, .. } = self.configuration.clone();
+        for partition in &partitions {
+            let key = world.keys[partition.index() as usize].stream.clone();
+            let stream = world.redis.stream_at(&key);
+            let own = stream
+                .and_then(|s| s.groups().get(&group))
+                .map(|g| g.pending().filter(|(_, name)| **name == consumer).count());
+            if own == Some(0) {
+                let (group, consumer) = (group.clone(), consumer.clone());
+                world.redis.admin(crate::redis::Command::XGroupDelConsumer { key, group, consumer });
+            }
+        }
+        self.running = None;
+        world.outputs.unlock_all(self.process);
+        self.process += 1;
+        self.is_scaled_away = world.faulty;
+    }
+
+    fn step_disk(&mut self, world: &mut World) {
+        let name = self.name();
+        let Some(running) = &mut self.running else { return };
+        if world.elapsed < running.disk_waits_until {
+            return;
+        }
+        let stale = self.configuration.claim_idle.map(|idle| Duration::from_millis(idle / 2));
+        if running.output.is_idle() {
+            if let (Some(batch), Some(stale)) = (&running.output.committing, stale)
+                && batch.came_at.is_some_and(|at| world.instant().saturating_duration_since(at) >= stale)
+            {
+                // Another consumer may have taken it over.
+                world.story.tell(|| format!("{name} drops a batch that waited for too long"));
+                return self.open_again(world);
+            }
+            if running.output.committing.is_some() {
+                running.output.commit_received(true);
+            } else if world.random.chance(5) {
+                running.output.begin(Job::Tend { sync: true });
+            } else {
+                return;
+            }
+        }
+        match running.output.step(&mut world.outputs) {
+            None => {}
+            Some(Outcome::Done) => {
+                if let Some(batch) = running.output.committing.take() {
+                    world.progress += 1;
+                    world.story.tell(|| format!("{name} has committed {} bytes", running.output.ledger.committed()));
+                    running.lanes[batch.partition].to_acknowledge.push_back(batch);
+                }
+            }
+            Some(Outcome::Failed) => {
+                world.story.tell(|| format!("{name}: the disk fails; it tries again"));
+                running.disk_waits_until = world.elapsed + 50;
+            }
+            Some(outcome @ (Outcome::Disturbed(_) | Outcome::Rotated)) => {
+                world.story.tell(|| format!("{name} opens its output again: {outcome:?}"));
+                self.open_again(world);
+            }
+        }
+    }
+
+    /// Begins again with what the output holds, as a process that is started again does.
+    fn open_again(&mut self, world: &mut World) {
+        self.running = None;
+        world.outputs.unlock_all(self.process);
+        self.process += 1;
+        self.starts_at = world.elapsed;
+    }
+
+    /// What is in its output and in those that it became by rotation, in order.
+    #[must_use]
+    pub fn written(&self, files: &FileSystem) -> Vec<Written> {
+        let mut written = Vec::new();
+        let listed = files.list(FOLDER).unwrap_or_default();
+        let own = path(self.configuration.output.as_bytes());
+        let mut outputs: Vec<&str> = listed.iter().filter_map(|(name, _)| name.strip_suffix(".journal")).collect();
+        outputs.retain(|name| *name == own || name.strip_prefix(&own).is_some_and(|rest| rest.starts_with(".r")));
+        // The number behind the name grows; the present one has none.
+        outputs.sort_by_key(|name| (*name == own, name.len()));
+        for name in outputs {
+            let Some(file) = files.at(name) else { continue };
+            let journal = files.at(&format!("{name}.journal")).map(|file| file.bytes().to_vec()).unwrap_or_default();
+            let Ok(Some(parsed)) = Parsed::read(&journal) else { continue };
+            for record in parsed.records.iter().filter(|record| !record.is_mark()) {
+                let range =
+                    usize::try_from(record.offset).unwrap_or(0)..usize::try_from(record.output_end()).unwrap_or(0);
+                let bytes = file.bytes().get(range).unwrap_or_default().to_vec();
+                written.push(Written { output: self.nth, file_id: record.file, span: record.span.clone(), bytes });
+            }
+        }
+        written
+    }
+}
+
+/// What happens to a disk in one seed.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct DiskHazards {
+    /// The power is cut.
+    pub power: bool,
+    /// It is full, or a sync fails.
+    pub faults: bool,
+    /// Bits flip.
+    pub flips: bool,
+    /// Outputs are rotated.
+    pub rotates: bool,
+}
+
+/// One fault of the disk that the outputs are on.
+pub fn disturb(world: &mut World, writers: &mut [Writer], hazards: DiskHazards) {
+    match world.random.below(10) {
+        0..=2 if hazards.power => {
+            world.story.tell(|| "the power of the writers' machine is cut");
+            writers.iter_mut().for_each(Writer::lose_power);
+            world.outputs.power_cut(&mut world.random);
+        }
+        3..=5 if hazards.faults => {
+            let fault = if world.random.chance(50) { DiskFault::Full } else { DiskFault::Sync };
+            world.story.tell(|| format!("the next write or sync of a writer fails: {fault:?}"));
+            world.outputs.fault = Some(fault);
+        }
+        6..=7 if hazards.rotates => {
+            let Some(writer) = writers.get(world.random.index(writers.len())) else { return };
+            let own = path(writer.configuration.output.as_bytes());
+            if world.outputs.at(&own).is_none_or(crate::filesystem::File::is_empty) {
+                return;
+            }
+            let nth = world.outputs.list(FOLDER).unwrap_or_default().len();
+            let rotated = format!("{own}.r{}", "0".repeat(nth));
+            world.story.tell(|| format!("logrotate renames {own} to {rotated}"));
+            let _ = world.outputs.rename(&own, &rotated);
+        }
+        8..=9 if hazards.flips => {
+            let listed = world.outputs.list(FOLDER).unwrap_or_default();
+            let journals: Vec<_> = listed.into_iter().filter(|(name, _)| name.ends_with(".journal")).collect();
+            let Some((name, inode)) = world.random.pick(&journals).map(|(name, inode)| ((*name).to_owned(), *inode))
+            else {
+                return;
+            };
+            let len = world.outputs.file(inode).map_or(0, |file| file.bytes().len());
+            let (at, bit) = (world.random.index(len), u32::try_from(world.random.below(8)).unwrap_or(0));
+            if let Some(flip) = world.outputs.flip(inode, at, bit) {
+                world.story.tell(|| format!("bit {bit} of byte {at} of {name} flips"));
+                world.flips.push(flip);
+            }
+        }
+        _ => {}
+    }
+}

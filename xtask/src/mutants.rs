@@ -1,0 +1,197 @@
+//! Proves that the simulation can see: removes one safety line of the production code after the other, and expects it to fail.
+//!
+//! The mutants are listed in `simulation/mutants.toml`. They are built in a copy of the crates that the simulation needs, so the working tree stays as
+//! it is, and with a profile that compiles fast.
+
+use std::fs;
+use std::io::{Read, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::child::{Child, tied};
+use crate::interrupt::Interrupt;
+use crate::{During, Error, Result, cargo};
+
+/// What the simulation is made of.
+const CRATES: [&str; 3] = ["resp", "delivery", "simulation"];
+/// The file with the seeds that fail without a mutant.
+const EXCEPT: &str = "except";
+
+#[derive(Args)]
+pub(crate) struct MutantArgs {
+    /// Only those whose name contains this
+    #[arg(value_name = "NAME")]
+    only: Option<String>,
+}
+
+/// The file that lists them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    mutant: Vec<Mutant>,
+}
+
+/// A safety line, and what is put in its place.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutant {
+    /// What it removes.
+    name: String,
+    /// The file, from the workspace's folder.
+    file: String,
+    /// Text that is in the file exactly once.
+    find: String,
+    /// What takes its place.
+    replace: String,
+    /// The number of seeds within which it must be found.
+    seeds: u64,
+}
+
+pub(crate) fn run(args: &MutantArgs) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
+    let workspace = cargo::workspace()?;
+    let list = workspace.join("simulation/mutants.toml");
+    let text = fs::read_to_string(&list).during(|| format!("reading {}", list.display()))?;
+    let List { mutant: mutants } = toml::from_str(&text).during(|| format!("reading {}", list.display()))?;
+    // All are looked at before the first is built: a line that was changed is noticed at once.
+    for mutant in &mutants {
+        mutant.apply(&workspace)?;
+    }
+    let folder = cargo::target()?.join("tmp/mutants");
+    copy_crates(&workspace, &folder)?;
+    let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.name.contains(only));
+    let (mut survived, mut found) = (Vec::new(), 0);
+    // What fails without a mutant proves nothing about one.
+    let most = mutants.iter().filter(wanted).map(|mutant| mutant.seeds).max().unwrap_or(0);
+    fs::write(folder.join(EXCEPT), "").during(|| format!("writing {}", folder.display()))?;
+    let faulty = simulate(&folder, &["--seeds", &most.to_string(), "--keep-going", "--all"], &interrupt)?;
+    println!("the code as it is: {} of {most} seeds fail, and are left out", faulty.len());
+    let except: Vec<String> = faulty.iter().map(u64::to_string).collect();
+    fs::write(folder.join(EXCEPT), except.join(" ")).during(|| format!("writing {}", folder.display()))?;
+    for mutant in mutants.iter().filter(wanted) {
+        let path = folder.join(&mutant.file);
+        let original = fs::read_to_string(&path).during(|| format!("reading {}", path.display()))?;
+        fs::write(&path, mutant.apply(&folder)?).during(|| format!("writing {}", path.display()))?;
+        print!("{}: ", mutant.name);
+        let _ = std::io::stdout().flush();
+        let begun = Instant::now();
+        match simulate(&folder, &["--seeds", &mutant.seeds.to_string()], &interrupt)?.first() {
+            Some(seed) => {
+                found += 1;
+                println!("found by seed {seed} of at most {} ({:.0} s)", mutant.seeds, begun.elapsed().as_secs_f64());
+            }
+            None => {
+                println!("SURVIVED {} seeds", mutant.seeds);
+                survived.push(mutant.name.as_str());
+            }
+        }
+        fs::write(&path, original).during(|| format!("writing {}", path.display()))?;
+    }
+    println!("{found} found, {} survived", survived.len());
+    if survived.is_empty() { Ok(()) } else { Err(Error::new(format!("not found: {}", survived.join(", ")))) }
+}
+
+/// Builds what is in the folder, and runs the seeds: those that failed.
+fn simulate(folder: &Path, args: &[&str], interrupt: &Interrupt) -> Result<Vec<u64>> {
+    let mut build = tied(cargo::cargo());
+    build.current_dir(folder).args([
+        "build",
+        "--quiet",
+        "--offline",
+        "--profile",
+        "mutants",
+        "--package",
+        "simulation",
+    ]);
+    build.env("CARGO_TARGET_DIR", folder.join("target")).env("RUSTFLAGS", "--cap-lints allow");
+    Child::spawn_heard("cargo build", &mut build, |line| eprintln!("{line}"))?.must_succeed(interrupt)?;
+    let mut run = tied(folder.join("target/mutants/simulation"));
+    run.current_dir(folder).args(args).arg("--except").arg(EXCEPT).stdout(Stdio::piped());
+    let mut child = Child::spawn_heard("simulation", &mut run, |_| {})?;
+    let mut text = String::new();
+    if let Some(mut stdout) = child.stdout() {
+        let _ = stdout.read_to_string(&mut text);
+    }
+    match child.must_succeed(interrupt) {
+        Ok(()) => Ok(Vec::new()),
+        Err(Error::Failed(why)) => {
+            let seeds =
+                text.lines().filter_map(|line| line.strip_prefix("seed ")?.strip_suffix(" fails:")?.parse().ok());
+            let seeds: Vec<u64> = seeds.collect();
+            if seeds.is_empty() { Err(Error::Failed(why)) } else { Ok(seeds) }
+        }
+        Err(interrupted) => Err(interrupted),
+    }
+}
+
+impl Mutant {
+    /// The file's text with the line removed.
+    fn apply(&self, workspace: &Path) -> Result<String> {
+        let path = workspace.join(&self.file);
+        let text = fs::read_to_string(&path).during(|| format!("reading {}", path.display()))?;
+        match text.matches(&self.find).count() {
+            1 => Ok(text.replacen(&self.find, &self.replace, 1)),
+            count => Err(Error::new(format!(
+                "mutant \"{}\": its text is {count} times in {}; it must be there once: update simulation/mutants.toml",
+                self.name, self.file
+            ))),
+        }
+    }
+}
+
+/// Copies the sources without their tests' dependencies, and leaves what was built of earlier ones.
+fn copy_crates(workspace: &Path, folder: &Path) -> Result<()> {
+    for name in CRATES {
+        let _ = fs::remove_dir_all(folder.join(name));
+        copy(&workspace.join(name), &folder.join(name))?;
+        let path = folder.join(name).join("Cargo.toml");
+        let text = fs::read_to_string(&path).during(|| format!("reading {}", path.display()))?;
+        let parts = text.split("\n[").filter(|part| !part.starts_with("dev-dependencies"));
+        fs::write(&path, parts.collect::<Vec<_>>().join("\n[")).during(|| format!("writing {}", path.display()))?;
+    }
+    let manifest = workspace.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).during(|| format!("reading {}", manifest.display()))?;
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| !line.starts_with("default-members")).map(str::to_owned).collect();
+    for line in lines.iter_mut().filter(|line| line.starts_with("members")) {
+        *line = format!("members = {CRATES:?}");
+    }
+    fs::write(folder.join("Cargo.toml"), lines.join("\n")).during(|| format!("writing {}", folder.display()))?;
+    copy(&workspace.join("Cargo.lock"), &folder.join("Cargo.lock"))
+}
+
+/// Copies a file or a folder.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let during = || format!("copying {}", from.display());
+    if from.is_dir() {
+        fs::create_dir_all(to).during(during)?;
+        for entry in fs::read_dir(from).during(during)? {
+            let name = entry.during(during)?.file_name();
+            copy(&from.join(&name), &to.join(&name))?;
+        }
+        return Ok(());
+    }
+    fs::copy(from, to).during(during).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that whoever changes a safety line changes its mutant, too.
+    #[test]
+    fn every_mutant_applies_to_the_code_as_it_is() {
+        let workspace = cargo::workspace().unwrap();
+        let text = fs::read_to_string(workspace.join("simulation/mutants.toml")).unwrap();
+        let List { mutant: mutants } = toml::from_str(&text).unwrap();
+        assert!(mutants.len() >= 20, "{}", mutants.len());
+        for mutant in mutants {
+            assert!(mutant.find != mutant.replace, "{}", mutant.name);
+            mutant.apply(&workspace).unwrap();
+        }
+    }
+}
