@@ -168,8 +168,8 @@ impl Fetch<'_> {
                     self.consumer.record_loaded(record, metadata.map(|file| (file.dev(), file.ino())));
                 }
                 Effect::MakeGroup => {
-                    make_group(&mut redis, group).await?;
-                    self.consumer.group_made();
+                    let is_new = make_group(&mut redis, group).await?;
+                    self.consumer.group_made(is_new);
                 }
                 Effect::LookAtGroup => {
                     let asked_at = Instant::now();
@@ -237,7 +237,7 @@ impl Fetch<'_> {
                 Effect::Take => {
                     let Some(entries) = on_hand.as_ref().map(OnHand::entries) else { return Ok(Session::Over) };
                     let rest = entries.iter().skip(taken).map(|entry| (entry.id, entry.fields));
-                    let done = self.consumer.take(rest, &mut self.batch, Instant::now());
+                    let done = self.consumer.take(rest, &mut self.batch);
                     self.log.took(&done);
                     taken += done.entries;
                     if taken == entries.len() {
@@ -316,14 +316,15 @@ impl Fetch<'_> {
     }
 }
 
-/// Makes the group, and the stream when there is none.
-async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<(), Error> {
+/// Makes the group, and the stream when there is none. Whether the group was not there before.
+async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<bool, Error> {
+    let mut is_new = true;
     // Whether it is watched that there is no stream: the reader may make it meanwhile.
     let mut is_watched = false;
     loop {
         match redis.ask(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
-            Err(error) if error.kind() == ErrorKind::BusyGroup => {}
+            Err(error) if error.kind() == ErrorKind::BusyGroup => is_new = false,
             Err(error) if error.kind() == ErrorKind::NoSuchKey && !is_watched => {
                 redis.ask(&cmd("WATCH").arg(&group.stream)).await?;
                 is_watched = true;
@@ -345,7 +346,7 @@ async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<(), Err
         if is_watched {
             redis.ask(&cmd("UNWATCH")).await?;
         }
-        return Ok(());
+        return Ok(is_new);
     }
 }
 

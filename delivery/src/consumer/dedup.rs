@@ -97,20 +97,29 @@ impl Dedup {
         }
     }
 
-    /// The order of entries is watched from this position on.
-    pub(super) fn resume_at(&mut self, position: Position) {
-        self.watch.resume(position);
+    /// The order of entries is watched from this position on, or from the source's beginning.
+    pub(super) fn resume(&mut self, from: Option<Position>) {
+        self.watch.forget();
+        match from {
+            Some(position) => self.watch.resume(position),
+            None => self.watch.begin(),
+        }
     }
 
     /// Where the last bytes end that the output holds of this partition, as far as the record says
-    /// where they belong. Of a line that reaches into blocks of other partitions, only the part in
+    /// where they belong; without one, each content is its first generation. Of a line that reaches into blocks of other partitions, only the part in
     /// its own block counts.
     pub(super) fn end_of_held(&self) -> Option<Position> {
+        let end = |generation: u64, held: &RangeSet| {
+            let offset = held.iter().rev().find_map(|range| self.partition.last_within(range))?;
+            Some(Position { generation, offset })
+        };
+        if self.manifest.is_empty() {
+            return self.held.iter().rev().find_map(|(&root, held)| end(root, held));
+        }
         self.manifest.iter().rev().find_map(|generation| {
             let held = self.held.get(&generation.root)?;
-            let mut ends = held.iter().rev().filter_map(|range| self.partition.last_within(range));
-            let end = ends.next().filter(|&end| end > generation.start)?;
-            Some(Position { generation: generation.generation, offset: end })
+            end(generation.generation, held).filter(|end| end.offset > generation.start)
         })
     }
 

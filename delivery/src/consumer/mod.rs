@@ -122,7 +122,7 @@ enum Why {
     Unknown,
     /// The entry waits for it.
     Waiting,
-    /// Nothing came; the number of partitions is not known yet.
+    /// Nothing came; the number of partitions, or where the group is, is not known yet.
     Idle,
 }
 
@@ -213,8 +213,10 @@ pub struct Consumer {
     pace: Pace,
     phase: Phase,
     origin: Origin,
-    /// New entries were asked for whose reply has not come.
-    is_ahead: bool,
+    /// When the reply on hand was asked for. Its entries are idle since then or a little later.
+    asked_at: Option<Instant>,
+    /// When new entries were asked for whose reply was not received yet.
+    ahead: Option<Instant>,
     /// The latest reply was full, so the next read goes out before it is taken.
     wants_ahead: bool,
     /// A read succeeded on this connection.
@@ -234,8 +236,12 @@ pub struct Consumer {
     last_delivered: StreamId,
     /// Where the output ended when the record was first loaded.
     own_end: Option<Position>,
-    /// The record names our output as the one that uses this name since before this start.
-    is_own_restart: bool,
+    knows_end: bool,
+    /// What the group has delivered behind the end of the output, or of what was shared, was
+    /// delivered to this output's consumer.
+    is_resumed: bool,
+    /// This consumer has made the group, so nobody got an entry before.
+    has_made_group: bool,
     /// When other consumers were last seen. What somebody got who has left since is no gap, so it
     /// counts for a while longer.
     others_at: Option<Instant>,
@@ -263,7 +269,8 @@ impl Consumer {
             pace: Pace::new(),
             phase: Phase::Disconnected,
             origin: Origin::Pending,
-            is_ahead: false,
+            asked_at: None,
+            ahead: None,
             wants_ahead: false,
             has_read: false,
             came: false,
@@ -276,7 +283,9 @@ impl Consumer {
             partitions_known: false,
             last_delivered: StreamId::ZERO,
             own_end: None,
-            is_own_restart: false,
+            knows_end: false,
+            is_resumed: false,
+            has_made_group: false,
             others_at: None,
             shared: None,
             has_name: false,
@@ -316,13 +325,14 @@ impl Consumer {
             Phase::Introduce | Phase::Read if !self.changes.is_empty() => Effect::WriteNotes(self.changes.clone()),
             Phase::Introduce | Phase::Read => self.read(now),
             Phase::Take { .. } if std::mem::take(&mut self.wants_ahead) => {
-                self.is_ahead = true;
+                self.ahead = Some(now);
                 Effect::ReadAhead { count: self.pace.count(now) }
             }
             Phase::Take { .. } => Effect::Take,
             Phase::HandOver { now, .. } => Effect::HandOver { now },
             Phase::AskLastId => Effect::AskLastId,
             Phase::Claim(start) => {
+                self.asked_at = Some(now);
                 Effect::Claim { start, count: self.pace.count(now), idle: self.settings.claim_idle.unwrap_or_default() }
             }
             Phase::Wait { is_paused: false } => {
@@ -341,16 +351,20 @@ impl Consumer {
         self.phase = Phase::Read;
         if self.is_stopping && self.origin == Origin::New {
             self.origin = Origin::Last;
+            self.asked_at = self.ahead.or(self.asked_at);
             return Effect::TakeLast;
         }
-        if !self.is_ahead && self.pace.is_stale(now) {
+        if self.ahead.is_none() && self.pace.is_stale(now) {
             return Effect::ReadNotes;
         }
         let pending = self.origin == Origin::Pending;
-        let can_block = !(pending || self.is_ahead || self.settings.once);
-        let least = Duration::from_millis(100);
-        let block = self.settings.claim_idle.map_or(BLOCK, |idle| (idle / 2).clamp(least, BLOCK));
-        let count = if self.is_ahead { self.pace.asked() } else { self.pace.count(now) };
+        let can_block = !(pending || self.ahead.is_some() || self.settings.once);
+        let least = Duration::from_millis(10);
+        // Entries that come late in a read look older by its length, and from half of this time on
+        // they are not committed any more.
+        let block = self.settings.claim_idle.map_or(BLOCK, |idle| (idle / 4).clamp(least, BLOCK));
+        let count = if self.ahead.is_some() { self.pace.asked() } else { self.pace.count(now) };
+        self.asked_at = self.ahead.or(Some(now));
         Effect::Read { pending, count, block: can_block.then_some(block) }
     }
 
@@ -358,7 +372,7 @@ impl Consumer {
     pub fn connected(&mut self, now: Instant) {
         self.phase = Phase::Load(Why::Connected);
         (self.origin, self.idle) = (Origin::Pending, Idle::No);
-        (self.is_ahead, self.wants_ahead, self.has_read, self.came) = (false, false, false, false);
+        (self.ahead, self.wants_ahead, self.has_read, self.came) = (None, false, false, false);
         self.changes.clear();
         self.claimed_at = Some(now);
         self.pace.restart();
@@ -413,10 +427,16 @@ impl Consumer {
         }
         self.phase = match why {
             Why::Connected => {
-                if !self.is_begun {
+                if !std::mem::replace(&mut self.knows_end, true) {
                     self.own_end = self.dedup.end_of_held();
                 }
                 Phase::MakeGroup
+            }
+            // It is the first record since this start: begin with what is pending again, and judge.
+            Why::Unknown | Why::Idle
+                if self.origin == Origin::New && !self.is_begun && !self.record.manifest.is_empty() =>
+            {
+                Phase::Disconnected
             }
             Why::Unknown => Phase::Take { is_fresh: true },
             Why::Idle => Phase::AskLastId,
@@ -434,8 +454,9 @@ impl Consumer {
         };
     }
 
-    /// The group is there.
-    pub const fn group_made(&mut self) {
+    /// The group is there. `is_new`: it was made, and not there before.
+    pub const fn group_made(&mut self, is_new: bool) {
+        self.has_made_group |= is_new;
         self.phase = Phase::Look(Look::First(None));
     }
 
@@ -513,13 +534,18 @@ impl Consumer {
         }
         let names = &self.record.names;
         if names.len() > NAMES {
-            let gone = names.iter().filter(|name| *name != consumer && view.member(name).is_none());
-            self.changes.extend(gone.map(|name| Change::Remove(output_field(group, name))));
+            let gone = names.iter().filter(|(name, _)| name != consumer && view.member(name).is_none());
+            self.changes.extend(gone.map(|(name, _)| Change::Remove(output_field(group, name))));
         }
+        // The host's name is often the consumer's, and changes when a container is made anew.
+        let is_known = names.iter().any(|(_, output)| self.is_ours(output));
+        // Somebody has removed the notes, or the whole record.
+        let are_notes_gone = names.is_empty() && view.notes.shared.is_none() && self.own_end.is_some();
+        self.is_resumed = is_known || are_notes_gone || self.has_made_group;
         match &view.notes.output {
             None => self.claim_name(),
             Some(id) if self.is_ours(id) => {
-                (self.is_own_restart, self.has_name) = (true, true);
+                self.has_name = true;
                 if *id != self.settings.output.id {
                     self.take_name();
                 }
@@ -542,6 +568,10 @@ impl Consumer {
         }
         self.shared = view.notes.shared;
         self.share(view, now);
+        if !self.is_resumed && self.shared < Some(self.last_delivered) && self.last_delivered > StreamId::ZERO {
+            // What was delivered before this output came is no gap when it is started again.
+            self.set_shared(self.last_delivered);
+        }
         self.phase = Phase::Introduce;
     }
 
@@ -624,7 +654,7 @@ impl Consumer {
     /// What came of [`Effect::Read`] or [`Effect::TakeLast`].
     pub fn delivered(&mut self, reply: Reply, now: Instant) {
         if self.origin != Origin::Pending {
-            self.is_ahead = false;
+            self.ahead = None;
         }
         self.has_read = true;
         self.came = reply.entries > 0;
@@ -652,12 +682,7 @@ impl Consumer {
 
     /// Takes the entries of a reply that were not taken yet: ID and fields, without fields when the
     /// entry was deleted while it was pending. What is new goes into the batch.
-    pub fn take<'a, F>(
-        &mut self,
-        entries: impl Iterator<Item = (StreamId, Option<F>)>,
-        batch: &mut Batch,
-        now: Instant,
-    ) -> Taken
+    pub fn take<'a, F>(&mut self, entries: impl Iterator<Item = (StreamId, Option<F>)>, batch: &mut Batch) -> Taken
     where
         F: Iterator<Item = (&'a [u8], &'a [u8])>,
     {
@@ -665,7 +690,7 @@ impl Consumer {
         let Phase::Take { is_fresh } = self.phase else { return taken };
         let is_new = matches!(self.origin, Origin::New | Origin::Last);
         let delivery = if is_new { Delivery::New } else { Delivery::Again };
-        batch.came_at.get_or_insert(now);
+        batch.came_at = batch.came_at.or(self.asked_at);
         let mut stopped = None;
         for (id, fields) in entries {
             if batch.data.len() >= SPLIT {
@@ -721,7 +746,7 @@ impl Consumer {
 
     /// A reply was taken.
     const fn taken(&self) -> Phase {
-        let can_wait = self.is_ahead || matches!(self.origin, Origin::Pending | Origin::Claimed(_));
+        let can_wait = self.ahead.is_some() || matches!(self.origin, Origin::Pending | Origin::Claimed(_));
         Phase::HandOver { now: !can_wait, then: Then::GoOn }
     }
 
@@ -755,13 +780,12 @@ impl Consumer {
     /// else can have, is missing.
     fn begin_new(&mut self) -> Phase {
         self.origin = Origin::New;
-        if !std::mem::replace(&mut self.is_begun, true) {
-            let delivered = self.record.clamp(self.last_delivered);
-            if let (Some(own), Some(delivered), None) = (self.own_end, delivered, self.others_at)
-                && self.is_own_restart
-                && own < delivered
-            {
-                self.dedup.resume_at(self.shared.map_or(own, |shared| own.max(Position::of(shared))));
+        let delivered = self.record.clamp(self.last_delivered);
+        if !self.is_begun {
+            // Without its record, nobody knows where in the source the group is.
+            self.is_begun = !self.record.manifest.is_empty() || self.last_delivered == StreamId::ZERO;
+            if let (Some(delivered), true, None) = (delivered, self.is_resumed, self.others_at) {
+                self.dedup.resume(self.own_end.max(self.shared.map(Position::of)));
                 self.dedup.ended_at(delivered.id());
             }
             self.dedup.watch_from(self.last_delivered);
@@ -783,11 +807,15 @@ impl Consumer {
                 self.came = true;
                 return self.taken();
             }
-            Origin::Pending | Origin::New if self.came || self.is_ahead || self.is_stopping => return Phase::Read,
+            Origin::Pending | Origin::New if self.came || self.ahead.is_some() || self.is_stopping => {
+                return Phase::Read;
+            }
             Origin::Pending | Origin::New => {}
         }
         match self.idle {
-            Idle::No if self.settings.partitions.is_some() && !self.partitions_known => Phase::Load(Why::Idle),
+            Idle::No if !self.is_begun || self.settings.partitions.is_some() && !self.partitions_known => {
+                Phase::Load(Why::Idle)
+            }
             Idle::No => Phase::AskLastId,
             // Nothing came since it was asked: what is missing before it is a gap.
             Idle::Asked(last) => {

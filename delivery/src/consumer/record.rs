@@ -82,8 +82,8 @@ pub struct Record {
     pub complaint: Option<String>,
     /// The notes of the writers.
     pub notes: Notes,
-    /// Consumers of our group that have noted their output.
-    pub names: Vec<String>,
+    /// Consumers of our group that have noted their output, and which that is.
+    pub names: Vec<(String, String)>,
     /// Generations up to this one may have been in the record and are gone. `None`: none can.
     hole: Option<u64>,
 }
@@ -111,7 +111,8 @@ impl Record {
                 *place.1 = Some(value);
             }
             if let Some(consumer) = name.strip_prefix(prefix.as_bytes()) {
-                record.names.push(String::from_utf8_lossy(consumer).into_owned());
+                let [consumer, output] = [consumer, value].map(|text| String::from_utf8_lossy(text).into_owned());
+                record.names.push((consumer, output));
             }
             match Manifest::from_fields([(name, value)]) {
                 Ok(one) => {

@@ -231,8 +231,8 @@ impl Lane {
                         entry.as_ref().map(|entry| entry.fields.iter().map(|(name, value)| (&name[..], &value[..])));
                     (*id, fields)
                 });
-                let asked_at = world.instant_at(self.asked_at);
-                let taken = self.consumer.take(rest, &mut self.batch, asked_at);
+
+                let taken = self.consumer.take(rest, &mut self.batch);
                 *done += taken.entries;
                 world.story.tell(|| format!("{} takes {taken:?}", self.name));
             }
@@ -289,9 +289,10 @@ impl Lane {
             at: StreamId::ZERO,
             make_stream,
         };
+        let mut is_new = true;
         match world.call(session, create(false))? {
             Reply::Ok => world.progress += 1,
-            Reply::Refused(Refusal::BusyGroup) => {}
+            Reply::Refused(Refusal::BusyGroup) => is_new = false,
             Reply::Refused(Refusal::NoSuchKey) => {
                 world.redis.watch(session, &self.keys.stream)?;
                 if !matches!(world.call(session, create(false))?, Reply::Refused(Refusal::NoSuchKey)) {
@@ -310,7 +311,7 @@ impl Lane {
             }
             _ => return Err(Lost),
         }
-        self.consumer.group_made();
+        self.consumer.group_made(is_new);
         Ok(())
     }
 
