@@ -1,6 +1,6 @@
 //! Stage 1: reads the stream as a consumer, and fills batches.
 //!
-//! What is read and what it is decides [`Consumer`](delivery::consumer::Consumer); this stage
+//! What is read and what it is decides [`Consumer`]; this stage
 //! performs it. While there is plenty, the next read is on its way before the reply to this one is
 //! looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
