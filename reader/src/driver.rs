@@ -305,6 +305,7 @@ impl Driver {
     }
 
     async fn wait(&mut self, connection: &mut Connection, wait: Wait) -> Result<(), Interrupt> {
+        self.totals.waiting(wait == Wait::Room);
         if wait != Wait::Room {
             self.health.file(self.producer.input_state().clone());
         }
@@ -334,7 +335,6 @@ impl Driver {
             let why = self.report.full(self.producer.stream(), self.max_backlog, &groups);
             self.health.file(why.map_or(Ok(()), Err));
         }
-        self.totals.waiting(true);
         tokio::select! {
             () = tokio::time::sleep(FULL) => {}
             () = self.shutdown.requested() => {}
