@@ -120,6 +120,12 @@ impl Partition {
         }
     }
 
+    /// Where the block begins in which `offset` lies, when that is its own; else `offset`.
+    #[must_use]
+    pub const fn run_start(self, offset: u64) -> u64 {
+        if self.is_whole() || !self.owns(offset) { offset } else { self.start_of(self.block_of(offset)) }
+    }
+
     /// The first offset from `offset` on at which a line would belong to it.
     #[must_use]
     pub const fn next(self, offset: u64) -> u64 {
@@ -172,6 +178,7 @@ mod tests {
         assert!(Partition::WHOLE.owns(0) && Partition::WHOLE.owns(u64::MAX));
         assert_eq!(Partition::WHOLE.next(77), 77);
         assert_eq!(Partition::WHOLE.run_end(77), u64::MAX);
+        assert_eq!(Partition::WHOLE.run_start(77), 77);
         assert_eq!(Partition::new(3, 3), None);
         assert_eq!(Partition::new(0, MAX + 1), None);
     }

@@ -65,7 +65,10 @@ impl Dedup {
     #[must_use]
     pub fn new(partition: Partition, held: BTreeMap<u64, RangeSet>, lost: &[(u64, Span)]) -> Self {
         let mut noticed: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        lost.iter().for_each(|(root, span)| noticed.entry(*root).or_default().insert(span.clone()));
+        for (root, span) in lost {
+            // A block's first bytes can be the end of another partition's line.
+            noticed.entry(*root).or_default().insert(partition.run_start(span.start)..span.end);
+        }
         Self {
             partition,
             manifest: Manifest::default(),
@@ -107,8 +110,8 @@ impl Dedup {
     }
 
     /// Where the last bytes end that the output holds of this partition, as far as the record says
-    /// where they belong; without one, each content is its first generation. Of a line that reaches into blocks of other partitions, only the part in
-    /// its own block counts.
+    /// where they belong; without one, each content is its first generation. Of a line that reaches
+    /// into blocks of other partitions, only the part in its own block counts.
     pub(super) fn end_of_held(&self) -> Option<Position> {
         let end = |generation: u64, held: &RangeSet| {
             let offset = held.iter().rev().find_map(|range| self.partition.last_within(range))?;
