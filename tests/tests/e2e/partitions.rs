@@ -283,8 +283,8 @@ fn another_number_of_partitions_is_refused_and_changes_nothing() {
         wrong.wait_exit(wait::SOON);
         refused(wrong, asked, begun);
         writer_of(&rig, begun).once().run_ok();
-        // What the wrong one took before it was refused is in its output.
-        partitions::assert_proven(&rig.folder, &[&rig.input], &[rig.output.clone(), other]);
+        // What the wrong one took before it was refused is in its output; some of it was in the first one before.
+        partitions::assert_merged(&rig.folder, &[&rig.input], &[rig.output.clone(), other]);
     }
 }
 
