@@ -231,7 +231,6 @@ impl Lane {
                         entry.as_ref().map(|entry| entry.fields.iter().map(|(name, value)| (&name[..], &value[..])));
                     (*id, fields)
                 });
-
                 let taken = self.consumer.take(rest, &mut self.batch);
                 *done += taken.entries;
                 world.story.tell(|| format!("{} takes {taken:?}", self.name));
