@@ -127,7 +127,7 @@ fn a_rename_after_the_journal_was_written_anew_is_found() {
         rig.wait_output_len(5);
         reader.stop();
         writer.stop();
-        assert!(writer.find_log(&["gone"]).is_none(), "{}", writer.log());
+        assert!(writer.find_log(&["are gone"]).is_none(), "{}", writer.log());
         assert_verified(&rig, &[&first, &rig.output]);
     }
 }
