@@ -155,6 +155,8 @@ pub struct Content {
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
+    /// The file that it is read from now, which may be another one.
+    pub open: Option<Neighbour>,
     /// The path of that file, links resolved; empty when not known. The driver looks in its folder,
     /// too.
     pub path: String,
@@ -205,6 +207,8 @@ pub struct Watch {
     limits: Limits,
     /// Contents whose file was seen truncated.
     truncated: BTreeSet<u64>,
+    /// Contents that were seen rotated away.
+    rotated: BTreeSet<u64>,
     /// The input was a beginning of a content.
     beginning: Option<Beginning>,
     /// The file at the input's path, and the known content in it, at the look before.
@@ -255,6 +259,8 @@ impl Watch {
 
     fn see(&mut self, snapshot: &Snapshot, known: &Known, identified: &Identified, now: Duration) {
         self.listed = Some(snapshot.unlisted.is_empty());
+        self.rotated.extend(&identified.rotated);
+        self.rotated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
         let named = |&(key, state): &(usize, Pending)| {
             let file = snapshot.sightings.iter().find(|file| file.key == key);
             file.map(|file| (Neighbour::of(file), state))
@@ -269,7 +275,6 @@ impl Watch {
         let Some(found) = identified.current.found() else { return };
         let input = snapshot.sightings.iter().find(|file| file.key == found.key);
         self.input = input.map(|file| (Neighbour::of(file), found.relation.file_id()));
-        let inode = snapshot.sightings.iter().find(|file| file.key == found.key).map(|file| file.inode);
         let last = known.contents.last();
         match found.relation {
             Relation::Whole(id) | Relation::Edited(id) => {
@@ -285,7 +290,7 @@ impl Watch {
             Relation::New => self.beginning = None,
         }
         if let (Relation::Shorter(_) | Relation::New, Some(last)) = (found.relation, last)
-            && inode == last.inode
+            && input.is_some_and(|input| was_in(last, input))
         {
             self.truncated.insert(last.file_id);
         }
@@ -367,6 +372,8 @@ pub struct Identified {
     /// The files that hold a known content, the best first: those with everything that was sent
     /// before shorter ones, the original before copies.
     pub holders: BTreeMap<u64, Vec<Found>>,
+    /// Contents that were rotated away.
+    pub rotated: Vec<u64>,
     /// Contents whose file is there and cannot be read, with the reason: wait, they are not gone.
     pub blocked: BTreeMap<u64, String>,
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
@@ -625,7 +632,12 @@ impl Content {
         let common = agreement.common.max(same_until.unwrap_or(0));
         let whole_tail = tail.is_none_or(|tail| same_until == Some(tail.end));
         match agreement.differs {
-            Some(_) if whole_tail && tail.is_some() && !partial && agreement.weight >= agreement.compared / 4 => {
+            Some(differs)
+                if whole_tail
+                    && tail.is_some_and(|tail| differs <= tail.end)
+                    && !partial
+                    && agreement.weight >= agreement.compared / 4 =>
+            {
                 Bytes::Edited
             }
             Some(differs) => Bytes::Apart { common: agreement.common, differs },
@@ -667,6 +679,8 @@ impl<'a> Look<'a> {
                 Current::Found(Found { key: file.key, relation, len: file.len })
             }
         };
+        let rotated = |content: &&Content| self.elsewhere(content).next().is_some();
+        self.out.rotated = self.known.contents.iter().filter(rotated).map(|content| content.file_id).collect();
         self.hold();
         let moved = self.has_moved(current);
         self.unseen(current, moved);
@@ -696,7 +710,7 @@ impl<'a> Look<'a> {
     fn is_file_of(&self, file: &Sighting, content: &Content) -> bool {
         was_in(content, file)
             // A file that was truncated holds the later content.
-            && !self.known.contents.iter().any(|c| c.file_id > content.file_id && c.inode == content.inode)
+            && !self.known.contents.iter().any(|later| later.file_id > content.file_id && was_in(later, file))
     }
 
     /// What a file beside the input is.
@@ -794,7 +808,13 @@ impl<'a> Look<'a> {
             }
             Some((_, content, _)) => match self.made_from(file, content) {
                 Some(start) => Relation::Derived { from: content.file_id, start },
-                None => Relation::Shorter(content.file_id),
+                None => match parted(file, content) {
+                    Some(same) => {
+                        rejected = same.max(rejected);
+                        self.own(file)
+                    }
+                    None => Relation::Shorter(content.file_id),
+                },
             },
             None => self.own(file),
         };
@@ -818,7 +838,7 @@ impl<'a> Look<'a> {
             return !truncated || distinct && elsewhere.peek().is_none();
         }
         if elsewhere.peek().is_none() {
-            return distinct || !content.finished;
+            return distinct || !content.finished && !self.watch.rotated.contains(&content.file_id);
         }
         // The content was found in a copy of the input, which is older than that.
         let is_older = content.created.zip(file.created).is_some_and(|(copy, original)| original < copy);
@@ -974,6 +994,10 @@ impl<'a> Look<'a> {
             match state {
                 Pending::Ready if readable => {
                     let relation = self.own(file);
+                    if let Some(live) = self.known.contents.last().filter(|live| !moved && begins_like(file, live)) {
+                        let (path, bytes) = (file.path.clone(), live.end().min(file.len));
+                        self.out.notices.push(Notice::SameBeginning { path, bytes });
+                    }
                     self.out.unseen.push(Found { key: file.key, relation, len: file.len });
                 }
                 Pending::Written(_) => self.out.notices.push(Notice::StillWritten { path: file.path.clone() }),
@@ -1008,7 +1032,11 @@ impl<'a> Look<'a> {
         if file.place == Place::Unlinked {
             return true;
         }
-        !self.is_neighbour(file) && (moved || self.watch.pending(file).is_some() || self.was_missed(file))
+        !self.is_neighbour(file)
+            && (moved
+                || self.watch.pending(file).is_some()
+                || self.was_missed(file)
+                || self.known.contents.last().is_some_and(|live| begins_like(file, live)))
     }
 
     /// Whether a candidate that is beside the live content may have been there before that: the
@@ -1087,7 +1115,19 @@ impl<'a> Look<'a> {
 
 /// Whether a content was once in this file, whatever it holds now.
 fn was_in(content: &Content, file: &Sighting) -> bool {
-    content.inode == Some(file.inode) && content.created.zip(file.created).is_none_or(|(a, b)| a == b)
+    let begun = content.inode.map(|Inode { dev, ino }| Neighbour { dev, ino, created: content.created });
+    begun.iter().chain(&content.open).any(|known| known.is(file))
+}
+
+/// Whether a file begins with the first bytes of a content and has others then. Beside the live content, it is a copy of one that was
+/// truncated since: both have the same header, and only that was sent.
+fn begins_like(file: &Sighting, content: &Content) -> bool {
+    matches!(content.compare(file), Bytes::Apart { common, .. } if common > 0)
+}
+
+/// Up to where a file has the bytes of a content that it was compared with, when others follow.
+fn parted(file: &Sighting, content: &Content) -> Option<u64> {
+    file.compared.get(&content.file_id)?.same_until.filter(|&same| same < file.len)
 }
 
 /// Whether a file that differs from a content was made of it by an edit: it has what was sent last.

@@ -2,8 +2,8 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait};
-use crate::files::{Content, Current, Found, Identified, Inode, Known, Relation};
+use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, UNNAMED, Wait};
+use crate::files::{Content, Current, Found, Identified, Inode, Known, Neighbour, Relation};
 use crate::fingerprint::TailChecksum;
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -46,9 +46,9 @@ impl<D: Directory> Producer<D> {
         let is_of = |content: &Content, file: &D::File| {
             content.inode == Some(file.inode()) && content.created == file.created()
         };
-        self.unnamed.take_if(|file| known.contents.iter().any(|content| is_of(content, file)));
+        let is_known = |file: &D::File| known.contents.iter().any(|content| is_of(content, file));
+        self.open.retain(|open| open.root != UNNAMED || !is_known(&open.file));
         let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.root, &open.file)).collect();
-        open.extend(self.unnamed.as_ref().map(|file| (0, file)));
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.root, streaming.reader.file()));
         }
@@ -57,7 +57,9 @@ impl<D: Directory> Producer<D> {
             self.report(Notice::File(notice.clone()));
         }
         self.manifest.neighbours = identified.neighbours.clone();
-        self.found = identified.holders.keys().chain(identified.blocked.keys()).copied().collect();
+        let longest = |found: &Vec<Found>| found.iter().map(|found| found.len).max().unwrap_or(0);
+        self.found = identified.holders.iter().map(|(&root, found)| (root, longest(found))).collect();
+        self.found.extend(identified.blocked.keys().map(|&root| (root, u64::MAX)));
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
@@ -76,6 +78,11 @@ impl<D: Directory> Producer<D> {
         let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
         all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
         let newest = all.keys().next_back().copied();
+        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+        for generation in manifest.iter() {
+            let end = ends.entry(generation.root).or_insert(0);
+            *end = manifest.end(generation.generation).unwrap_or(0).max(*end);
+        }
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.root, streaming.reader.file())),
@@ -91,12 +98,17 @@ impl<D: Directory> Producer<D> {
                 file_id: root,
                 fingerprint,
                 head,
-                inode: Some(open.map_or(Inode { dev: generation.dev, ino: generation.ino }, SourceFile::inode)),
-                created: open.map_or(generation.created.map(i128::from), SourceFile::created),
+                inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
+                created: generation.created.map(i128::from),
+                open: open.map(|file| Neighbour {
+                    dev: file.inode().dev,
+                    ino: file.inode().ino,
+                    created: file.created(),
+                }),
                 frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
                 tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
                 path: generation.real_path.clone().unwrap_or_default(),
-                seen_len: self.seen.get(&root).copied().unwrap_or(0),
+                seen_len: self.seen.get(&root).max(ends.get(&root)).copied().unwrap_or(0),
                 finished: Some(root) != newest,
             }
         };
@@ -143,18 +155,6 @@ impl<D: Directory> Producer<D> {
 
     /// Finds the file to go on with.
     pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
-        if let Some(mut begin) = self.interrupted.take() {
-            if begin.after.map_or(Resume::Fresh, Resume::At) != resume {
-                // It may have no name any more.
-                self.unnamed = Some(begin.reader.into_file());
-                return self.step(now);
-            }
-            if !matches!(begin.stage, Stage::NoBytes { .. }) {
-                begin.stage = Stage::NoBytes { was_empty: false };
-            }
-            self.phase = Phase::Beginning(begin);
-            return self.step(now);
-        }
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
             Resume::At(position) => (position, false),
@@ -168,10 +168,10 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, Some(position), None);
         if renumber || !is_complete {
             let holders = identified.holders.get(&root).map(Vec::as_slice).unwrap_or_default();
-            if let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len >= position.offset) {
+            if let Some(found) = holders.iter().find(|found| goes_on(found, position.offset)) {
                 let number = (!renumber).then_some(position.generation);
-                let start = position.offset;
-                let target = Target::Known { root, key: found.key, start, generation: number, until: end };
+                let (start, until) = (position.offset, bound(found, end));
+                let target = Target::Known { root, key: found.key, start, generation: number, until };
                 self.go(target, Some(position), None)?;
                 return self.step(now);
             }
@@ -184,9 +184,10 @@ impl<D: Directory> Producer<D> {
         match target {
             Some((target, after)) => {
                 let current = identified.current.found().map(|current| current.relation);
+                let is_blocked = identified.blocked.contains_key(&root);
                 let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == root);
-                if !is_complete && !is_derived {
-                    self.report_unreadable(root, position);
+                if !is_complete && !is_derived && !is_blocked {
+                    self.report_unreadable(position);
                 }
                 self.go(target, Some(after), None)?;
                 self.step(now)
@@ -206,10 +207,12 @@ impl<D: Directory> Producer<D> {
             if let Target::New { key, is_empty, .. } = target {
                 let file = self.open_file(key)?;
                 // A file that appears while it is waited for is new from its first byte on.
-                let start = match self.options.from_end && !self.missed {
-                    true => file.end_of_last_line().map_err(|error| self.trouble("read", &error))?,
-                    false => 0,
+                let start = match self.from.filter(|(inode, _)| *inode == file.inode()) {
+                    _ if !self.options.from_end || self.missed => 0,
+                    Some((_, start)) => start,
+                    None => file.end_of_last_line().map_err(|error| self.trouble("read", &error))?,
                 };
+                self.from = Some((file.inode(), start));
                 self.go(Target::New { key, start, is_empty }, None, None)?;
             } else {
                 self.go(target, None, None)?;
@@ -240,9 +243,9 @@ impl<D: Directory> Producer<D> {
         let mut after = position;
         while let Some(next) = manifest.successor(after.generation) {
             let holders = identified.holders.get(&next.root).map(Vec::as_slice).unwrap_or_default();
-            if let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len >= next.start) {
+            if let Some(found) = holders.iter().find(|found| goes_on(found, next.start)) {
                 let number = Some(next.generation).filter(|number| *number > self.stream.last_id.ms);
-                let until = manifest.end(next.generation);
+                let until = bound(found, manifest.end(next.generation));
                 return Some((
                     Target::Known { root: next.root, key: found.key, start: next.start, generation: number, until },
                     after,
@@ -299,7 +302,7 @@ impl<D: Directory> Producer<D> {
         identified.holders.iter().filter(|(root, _)| Some(**root) != present).find_map(|(&root, holders)| {
             let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
             let looked_at = self.nothing_up_to.get(&root).copied().unwrap_or(0);
-            let found = holders.iter().find(|found| has_unsent(found) && found.len > start.max(looked_at))?;
+            let found = holders.iter().find(|found| found.len > start.max(looked_at))?;
             let is_ours = self.options.read.partition.within(start..found.len).next().is_some();
             (Some(found.key) != current && is_ours).then_some(Target::Known {
                 root,
@@ -360,6 +363,10 @@ impl<D: Directory> Producer<D> {
         only_if_written: bool,
     ) -> Result<bool, Trouble> {
         let Some((target, after)) = self.find_next(present, position, only_if_written) else { return Ok(false) };
+        let left = Position { offset: present.offset, ..position };
+        if self.found.get(&present.root).is_none_or(|len| *len <= left.offset) && self.known_end(left).is_some() {
+            self.report_unreadable(left);
+        }
         let guard = self.guard_of(position, present);
         self.leave_present();
         self.go(target, Some(after), Some(guard))?;
@@ -371,12 +378,10 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
         let holders = identified.holders.get(&present.root).map(Vec::as_slice).unwrap_or_default();
-        let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len > present.offset) else {
-            return Ok(false);
-        };
+        let Some(found) = holders.iter().find(|found| found.len > present.offset) else { return Ok(false) };
         let is_current = identified.current.found().is_some_and(|current| current.key == found.key);
         let (root, start) = (present.root, position.offset);
-        let until = manifest.end(position.generation);
+        let until = bound(found, manifest.end(position.generation));
         let target = Target::Known { root, key: found.key, start, generation: Some(position.generation), until };
         self.go(target, Some(position), None)?;
         if !is_current && let Phase::Streaming(streaming) = &self.phase {
@@ -385,17 +390,20 @@ impl<D: Directory> Producer<D> {
         Ok(true)
     }
 
-    /// Another file has taken the name of the present one. Goes on in it when it holds the same content.
-    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+    /// What is at the input's path, when that is the present content.
+    pub(super) fn present_at_input(&mut self, present: &Present, position: Position) -> Option<Found> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let Some(current) = identified.current.found() else { return Ok(false) };
-        if !has_unsent(current) || current.relation.file_id() != Some(present.root) {
-            return Ok(false);
-        }
-        let (root, start) = (present.root, position.offset);
-        let until = manifest.end(position.generation);
-        let target = Target::Known { root, key: current.key, start, generation: Some(position.generation), until };
+        let current = identified.current.found()?;
+        (is_whole(current) && current.relation.file_id() == Some(present.root)).then(|| current.clone())
+    }
+
+    /// Another file has taken the name of the present one. Goes on in it when it holds the same content.
+    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+        let Some(current) = self.present_at_input(present, position) else { return Ok(false) };
+        let (root, start, generation) = (present.root, position.offset, position.generation);
+        let until = self.manifest.end(generation);
+        let target = Target::Known { root, key: current.key, start, generation: Some(generation), until };
         self.go(target, Some(position), None)?;
         Ok(true)
     }
@@ -412,7 +420,7 @@ impl<D: Directory> Producer<D> {
             if reader.offset() >= self.seen.get(&root).copied().unwrap_or(0) {
                 self.nothing_up_to.insert(root, reader.offset());
             }
-            self.keep_open(root, reader.into_file());
+            self.keep_open(root, reader);
         }
     }
 
@@ -523,7 +531,12 @@ impl<D: Directory> Producer<D> {
                     _ => Ok(Step::Clock),
                 }
             }
-            Stage::Recording(_) => {
+            Stage::Recording(generation, _) => {
+                // It can be truncated and written again at any time.
+                let is_there = has_head_of(begin.reader.file(), generation);
+                if !is_there.map_err(|error| trouble(&self.options.input, "read", &error))? {
+                    return Err(Changed::InputChanged.into());
+                }
                 if self.manifest.is_empty() && self.manifest.began.is_none() {
                     // Which siblings are older than the source must be known whatever happens next.
                     self.manifest.began =
@@ -619,8 +632,11 @@ impl<D: Directory> Producer<D> {
             _ => return Ok(()),
         };
         let generation = self.describe(number, root)?;
+        let mut prints = self.manifest.prints.get(&root).cloned().unwrap_or_default();
         if let Phase::Beginning(begin) = &mut self.phase {
-            begin.stage = Stage::Recording(Box::new(generation));
+            let file = begin.reader.file();
+            extend(&mut prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
+            begin.stage = Stage::Recording(Box::new(generation), prints);
         }
         Ok(())
     }
@@ -654,17 +670,15 @@ impl<D: Directory> Producer<D> {
     fn change(&self) -> Result<Change, Trouble> {
         let mut after = self.manifest.clone();
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
-        let Stage::Recording(generation) = &begin.stage else { return Err(Changed::InputChanged.into()) };
+        let Stage::Recording(generation, prints) = &begin.stage else { return Err(Changed::InputChanged.into()) };
         after.insert((**generation).clone());
-        let file = begin.reader.file();
-        let prints = after.prints.entry(generation.root).or_default();
-        extend(prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
+        after.prints.insert(generation.root, prints.clone());
         let limits = &self.options.limits;
         if after.len() > limits.generations {
             let oldest = self.stream.oldest.unwrap_or(self.stream.last_id.ms).min(self.stream.last_id.ms);
             let is_kept = |root: u64| root == generation.root || self.open.iter().any(|open| open.root == root);
             let dropped =
-                after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains(&root));
+                after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains_key(&root));
             after.drop_all(&dropped);
         }
         if after.len() > limits.most_generations {
@@ -680,7 +694,7 @@ impl<D: Directory> Producer<D> {
 
     /// The generation is in the source record.
     pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
-        let Stage::Recording(generation) = begin.stage else { return Ok(()) };
+        let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
         let (number, root, start) = (generation.generation, generation.root, generation.start);
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
@@ -696,24 +710,38 @@ impl<D: Directory> Producer<D> {
         self.store()
     }
 
-    /// Reports bytes of a content that were seen and cannot be read any more.
-    pub(super) fn report_unreadable(&mut self, root: u64, position: Position) {
-        let seen = self.seen.get(&root).copied();
-        if seen.is_some_and(|seen| seen <= position.offset) {
-            return;
-        }
+    /// Up to where it is known that the content of a position has bytes: because they were seen, or sent once.
+    fn known_end(&self, position: Position) -> Option<u64> {
+        let root = self.manifest.get(position.generation)?.root;
+        self.seen.get(&root).copied().max(self.manifest.end(position.generation))
+    }
+
+    /// Reports bytes of a content behind a position that are known to have been there and cannot be read any more.
+    fn report_unreadable(&mut self, position: Position) {
+        let Some(root) = self.manifest.get(position.generation).map(|generation| generation.root) else { return };
+        let (start, end) = (position.offset, self.known_end(position));
         let partition = self.options.read.partition;
         let bytes =
-            seen.map(|seen| partition.within(position.offset..seen).map(|part| part.end - part.start).sum::<u64>());
+            end.map(|end| partition.within(start..end.max(start)).map(|part| part.end - part.start).sum::<u64>());
         if bytes != Some(0) {
-            self.report(Notice::Unreadable { root, start: position.offset, end: seen, bytes });
+            self.report(Notice::Unreadable { root, start, end, bytes });
         }
     }
 }
 
-/// Whether a file can have bytes of its content that were not sent.
-const fn has_unsent(found: &Found) -> bool {
+/// Whether a file has all that is known of its content, and perhaps more.
+const fn is_whole(found: &Found) -> bool {
     matches!(found.relation, Relation::Whole(_) | Relation::Edited(_))
+}
+
+/// Whether a content can be sent from this offset on out of this file. A file that was cut has what is to be sent again.
+const fn goes_on(found: &Found, offset: u64) -> bool {
+    found.len > offset || is_whole(found) && found.len == offset
+}
+
+/// Up to where a content is sent out of a file: what follows in one that was cut is not known to be this content's.
+fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
+    if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
 }
 
 /// Whether a file begins with the bytes that a generation was begun with.

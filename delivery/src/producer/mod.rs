@@ -261,6 +261,8 @@ const LATE: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
+/// The file ID of a content that has none yet.
+const UNNAMED: u64 = 0;
 
 /// The machine of one partition.
 #[derive(Debug)]
@@ -273,8 +275,8 @@ pub struct Producer<D: Directory> {
     others: Manifest,
     /// Whether Redis was asked for them.
     has_agreed: bool,
-    /// The contents that some file held at the latest look.
-    found: BTreeSet<u64>,
+    /// The contents that some file held at the latest look, and how much of them; of one that cannot be read, all.
+    found: BTreeMap<u64, u64>,
     /// What Redis must hold before the next batch may be executed.
     expected: Expected,
     stream: StreamState,
@@ -289,7 +291,8 @@ pub struct Producer<D: Directory> {
     /// The position when the stream was last found whole.
     whole_at: Option<Position>,
     phase: Phase<D::File>,
-    /// Files that are kept open, by file ID: of contents that were left, or whose connection was lost.
+    /// Files that are kept open, by file ID: of contents that were left, or whose connection was lost. A content that has no name
+    /// yet has the file ID [`UNNAMED`].
     open: Vec<Open<D::File>>,
     /// The largest length that contents were seen with, by file ID.
     seen: BTreeMap<u64, u64>,
@@ -303,10 +306,8 @@ pub struct Producer<D: Directory> {
     missed: bool,
     /// The ID of the last entry that this process had confirmed.
     last_sent: Option<StreamId>,
-    /// A content without a name whose beginning was interrupted. Its file may have no other name any more.
-    interrupted: Option<Box<Begin<D::File>>>,
-    /// The file of one that was interrupted and is not the next any more.
-    unnamed: Option<D::File>,
+    /// `--from end`: the file that was there at the start, and where its last line ended.
+    from: Option<(Inode, u64)>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
     stopping: bool,
@@ -370,8 +371,8 @@ enum Stage {
     Naming(Option<Box<Generation>>),
     /// It needs a number. A pause comes before the next try.
     Numbering { tries: u32, pause: Option<Duration> },
-    /// It is to be written to the source record.
-    Recording(Box<Generation>),
+    /// It is to be written to the source record, with the fingerprint of its content.
+    Recording(Box<Generation>, Fingerprint),
 }
 
 impl Stage {
@@ -387,7 +388,7 @@ impl<D: Directory> Producer<D> {
             manifest: Manifest::default(),
             others: Manifest::default(),
             has_agreed: false,
-            found: BTreeSet::new(),
+            found: BTreeMap::new(),
             expected: Expected::default(),
             stream: StreamState::default(),
             added_since: 0,
@@ -403,8 +404,7 @@ impl<D: Directory> Producer<D> {
             aim: None,
             missed: false,
             last_sent: None,
-            interrupted: None,
-            unnamed: None,
+            from: None,
             stored: None,
             stopping: false,
             input_state: Ok(()),
@@ -487,13 +487,11 @@ impl<D: Directory> Producer<D> {
     pub fn restart(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Observing) {
             Phase::Streaming(streaming) => {
-                let stream::Streaming { reader, root, .. } = *streaming;
-                self.keep_open(root, reader.into_file());
+                let stream::Streaming { reader, root, len, .. } = *streaming;
+                self.saw(root, len);
+                self.keep_open(root, reader);
             }
-            Phase::Beginning(begin) => match begin.root {
-                Some(root) => self.keep_open(root, begin.reader.into_file()),
-                None => self.interrupted = Some(begin),
-            },
+            Phase::Beginning(begin) => self.keep_open(begin.root.unwrap_or(UNNAMED), begin.reader),
             _ => {}
         }
     }
@@ -696,14 +694,22 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    fn keep_open(&mut self, root: u64, file: D::File) {
-        let len = file.len().unwrap_or(0);
+    /// A content had so many bytes.
+    fn saw(&mut self, root: u64, len: u64) {
         let seen = self.seen.entry(root).or_insert(0);
         *seen = len.max(*seen);
+    }
+
+    fn keep_open(&mut self, root: u64, reader: LineReader<D::File>) {
+        let len = reader.file().len().unwrap_or(0);
+        if reader.unchanged().unwrap_or(false) {
+            self.saw(root, len);
+        }
+        let file = reader.into_file();
         self.open.retain(|open| open.root != root || open.file.inode() != file.inode());
         self.open.push(Open { root, file, len, since: Duration::ZERO });
         if self.open.len() > self.options.limits.open_files {
-            self.open.remove(0);
+            self.open.remove(self.open.iter().position(|open| open.root != UNNAMED).unwrap_or(0));
         }
     }
 
@@ -714,7 +720,7 @@ impl<D: Directory> Producer<D> {
             if len != open.len || open.since == Duration::ZERO {
                 (open.len, open.since) = (len, now);
             }
-            now.saturating_sub(open.since) < KEEP_OPEN
+            open.root == UNNAMED || now.saturating_sub(open.since) < KEEP_OPEN
         });
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Streaming<F> {
     /// Since when another file has been at the input's path, and since when this one has not grown.
     replaced: Option<Replaced>,
     /// The content's length when it was last looked at.
-    len: u64,
+    pub(super) len: u64,
     /// When the path was last looked at beside the work.
     looked_at: Duration,
     /// Whether nothing more is put on the wire before it was looked around.
@@ -319,9 +319,9 @@ impl<D: Directory> Producer<D> {
         let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
         let is_changed = len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))?;
         if !is_changed {
-            let seen = self.seen.entry(root).or_insert(0);
-            *seen = len.max(*seen);
+            self.saw(root, len);
         }
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         if !has_room {
             streaming.is_drained = false;
             self.next_check = now;
@@ -400,7 +400,8 @@ impl<D: Directory> Producer<D> {
             return self.step(now);
         }
         let input = self.directory.input().ok().flatten();
-        if let Some(streaming) = self.streaming()
+        let is_there = self.present_at_input(present, confirmed).is_some();
+        if let Some(streaming) = self.streaming().filter(|_| is_there)
             && input == Some(streaming.reader.file().inode())
         {
             // It is the present content again.
@@ -416,12 +417,12 @@ impl<D: Directory> Producer<D> {
         let is_first = self.truncated != Some(root);
         self.truncated = Some(root);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
-        let seen = self.seen.entry(root).or_insert(0);
-        *seen = streaming.len.max(*seen);
+        let (path, len) = (streaming.reader.file().path(), streaming.len);
         if is_first {
-            let path = streaming.reader.file().path();
-            self.notices.push(Notice::Truncated { path, len: streaming.len, sent: present.offset });
+            self.notices.push(Notice::Truncated { path, len, sent: present.offset });
         }
+        self.saw(root, len);
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         if streaming.reader.pending() > 0 {
             // The beginning of a line that was read in time.
             streaming.reader.flush_rest();
@@ -431,12 +432,7 @@ impl<D: Directory> Producer<D> {
         if self.continue_in_copy(present, confirmed)? {
             return self.step(now);
         }
-        let unread = Position { offset: present.offset, ..confirmed };
-        let seen = self.seen.get(&root).copied().unwrap_or(0);
         if self.move_on(present, confirmed, false)? {
-            if seen > present.offset {
-                self.report_unreadable(root, unread);
-            }
             return self.step(now);
         }
         Ok(Step::Wait(Wait::Input))
