@@ -43,6 +43,8 @@ pub struct Content {
     pub may_repeat: bool,
     /// How far a reader has sent it.
     pub sent: u64,
+    /// A reader said why its turn is not where it was written.
+    pub late: bool,
     /// How much of it could be read at the last look.
     readable: u64,
     /// How long it was at the last look.
@@ -154,6 +156,13 @@ impl Truth {
         }
     }
 
+    /// A reader said that a content comes later than those that were written after it.
+    pub fn comes_late(&mut self, content: ContentId) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.late = true;
+        }
+    }
+
     /// A reader sent a content up to here.
     pub fn sent(&mut self, content: ContentId, end: u64) {
         if let Some(content) = self.contents.get_mut(content) {
@@ -198,6 +207,10 @@ impl Truth {
             });
             if !elsewhere {
                 self.note(content, offset..offset + 1, Fate::VANISHED);
+                // What was seen of a content that has no number yet can be reported of none.
+                if self.contents[origin].sent == 0 {
+                    self.retract(content, offset..offset + 1, Fate::SEEN);
+                }
             }
         }
     }

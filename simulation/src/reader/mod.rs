@@ -615,6 +615,12 @@ impl Lane {
                 let content = world.input.borrow().at(path).and_then(|file| file.content);
                 if let Some(content) = content {
                     world.truth.note(content, 0..*bytes, Fate::REPEATABLE);
+                    world.truth.comes_late(content);
+                }
+            }
+            Notice::File(files::Notice::StillWritten { path }) => {
+                if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
+                    world.truth.comes_late(content);
                 }
             }
             _ => {}
