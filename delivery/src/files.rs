@@ -376,6 +376,8 @@ pub struct Identified {
     pub rotated: Vec<u64>,
     /// Contents whose file is there and cannot be read, with the reason: wait, they are not gone.
     pub blocked: BTreeMap<u64, String>,
+    /// Whether some folder could not be listed: what is missing may be there.
+    pub unlisted: bool,
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
     pub unseen: Vec<Found>,
     /// All siblings that are not ours now. Store them with the present content when they changed.
@@ -663,7 +665,11 @@ struct Look<'a> {
 impl<'a> Look<'a> {
     fn new(snapshot: &'a Snapshot, known: &'a Known, watch: &'a Watch) -> Self {
         let unlisted = snapshot.unlisted.iter().cloned().map(|(path, why)| Notice::Unlisted { path, why });
-        let out = Identified { notices: unlisted.collect(), ..Identified::default() };
+        let out = Identified {
+            notices: unlisted.collect(),
+            unlisted: !snapshot.unlisted.is_empty(),
+            ..Identified::default()
+        };
         let mut look = Self { known, watch, files: &snapshot.sightings, roles: Vec::new(), out };
         look.roles = look.files.iter().map(|file| look.role(file)).collect();
         look
@@ -980,7 +986,7 @@ impl<'a> Look<'a> {
         let files = self.files.iter().zip(&self.roles);
         let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file));
         let mut strangers: Vec<&'a Sighting> = strangers.map(|(file, _)| file).collect();
-        sort(&mut strangers);
+        sort(&mut strangers, self.newest_first());
         let (ours, others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
             strangers.iter().copied().partition(|file| self.may_be_ours(file, moved));
         for file in &ours {
@@ -1010,12 +1016,25 @@ impl<'a> Look<'a> {
         }
         // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
         let known = self.known.neighbours.iter().flatten().copied();
-        let unlisted = self.out.notices.iter().any(|notice| matches!(notice, Notice::Unlisted { .. }));
+        let unlisted = self.out.unlisted;
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
         let all: BTreeSet<Neighbour> = known.chain(others.iter().map(|file| Neighbour::of(file))).collect();
         let is_recorded = self.known.neighbours.is_some() || !unlisted;
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
+    }
+
+    /// Whether rotation gives the newest file the smallest index, as far as the names of known contents tell.
+    fn newest_first(&self) -> Option<bool> {
+        let known = self.files.iter().zip(&self.roles).filter_map(|(file, role)| {
+            let age = role.map_or_else(|| self.is_candidate(file).then_some(u64::MAX), |(of, _)| Some(of.file_id))?;
+            Some((age, index_of(file)?))
+        });
+        let mut known: Vec<(u64, u32)> = known.collect();
+        known.sort_unstable();
+        let pairs = known.windows(2).filter(|pair| pair[0].0 < pair[1].0);
+        let (falling, rising): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair[0].1 > pair[1].1);
+        (falling.len() != rising.len()).then_some(falling.len() > rising.len())
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or
@@ -1136,31 +1155,32 @@ fn made_of(file: &Sighting, content: &Content) -> bool {
     tail_at.is_some_and(|at| at >= content.end() / 2)
 }
 
-/// Sorts rotated files, the oldest first: by when they were last written to, if that agrees with
-/// the order of their names. Some rotations give the newest file the smallest index, some the
-/// largest. When the names disagree, a clock was set: then the largest index is the oldest, as
-/// logrotate has it.
-fn sort(files: &mut [&Sighting]) {
+fn order_of(file: &Sighting) -> Option<&Order> {
+    match &file.place {
+        Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order),
+        _ => None,
+    }
+}
+
+fn index_of(file: &Sighting) -> Option<u32> {
+    if let Some(Order::Index(index)) = order_of(file) { Some(*index) } else { None }
+}
+
+/// Sorts rotated files, the oldest first. Some rotations give the newest file the smallest index, some the largest; when it is not
+/// known which (`newest_first`), they are sorted by when they were last written to, if that agrees with the order of their names.
+/// When the names disagree, a clock was set: then the largest index is the oldest, as logrotate has it.
+fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     files.sort_by_key(|file| file.modified);
-    let order = |file: &Sighting| match &file.place {
-        Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order.clone()),
-        _ => None,
-    };
-    let index = |file: &Sighting| match order(file) {
-        Some(Order::Index(index)) => Some(index),
-        _ => None,
-    };
-    let date = |file: &Sighting| match order(file) {
-        Some(Order::Date(date)) => Some(date),
-        _ => None,
-    };
-    let indices: Vec<_> = files.iter().filter_map(|file| index(file)).collect();
-    let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
+    let date = |file: &Sighting| if let Some(Order::Date(date)) = order_of(file) { Some(date.clone()) } else { None };
+    let indices: Vec<_> = files.iter().filter_map(|file| index_of(file)).collect();
     if indices.len() == files.len() {
-        if agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified) {
-            return;
+        let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
+        let by_time = agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified);
+        match newest_first {
+            None if by_time => {}
+            Some(false) => files.sort_by_key(|file| index_of(file)),
+            None | Some(true) => files.sort_by_key(|file| std::cmp::Reverse(index_of(file))),
         }
-        files.sort_by_key(|file| std::cmp::Reverse(index(file)));
     } else if files.iter().all(|file| date(file).is_some()) {
         files.sort_by_key(|file| date(file));
     }

@@ -60,6 +60,10 @@ impl<D: Directory> Producer<D> {
         let longest = |found: &Vec<Found>| found.iter().map(|found| found.len).max().unwrap_or(0);
         self.found = identified.holders.iter().map(|(&root, found)| (root, longest(found))).collect();
         self.found.extend(identified.blocked.keys().map(|&root| (root, u64::MAX)));
+        self.unlisted = identified.unlisted;
+        for (_, left) in std::mem::take(&mut self.doubtful) {
+            self.report_unreadable(left);
+        }
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
@@ -184,9 +188,8 @@ impl<D: Directory> Producer<D> {
         match target {
             Some((target, after)) => {
                 let current = identified.current.found().map(|current| current.relation);
-                let is_blocked = identified.blocked.contains_key(&root);
                 let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == root);
-                if !is_complete && !is_derived && !is_blocked {
+                if !is_complete && !is_derived {
                     self.report_unreadable(position);
                 }
                 self.go(target, Some(after), None)?;
@@ -364,7 +367,7 @@ impl<D: Directory> Producer<D> {
     ) -> Result<bool, Trouble> {
         let Some((target, after)) = self.find_next(present, position, only_if_written) else { return Ok(false) };
         let left = Position { offset: present.offset, ..position };
-        if self.found.get(&present.root).is_none_or(|len| *len <= left.offset) && self.known_end(left).is_some() {
+        if self.known_end(left).is_some() {
             self.report_unreadable(left);
         }
         let guard = self.guard_of(position, present);
@@ -716,9 +719,18 @@ impl<D: Directory> Producer<D> {
         self.seen.get(&root).copied().max(self.manifest.end(position.generation))
     }
 
-    /// Reports bytes of a content behind a position that are known to have been there and cannot be read any more.
+    /// Reports bytes of a content behind a position that are known to have been there and cannot be read any more, as soon as that can be
+    /// told: they may be in a file that is not to be read for now.
     fn report_unreadable(&mut self, position: Position) {
         let Some(root) = self.manifest.get(position.generation).map(|generation| generation.root) else { return };
+        let found = self.found.get(&root).copied().unwrap_or(0);
+        if self.unlisted || found == u64::MAX {
+            self.doubtful.insert(root, position);
+            return;
+        }
+        if found > position.offset {
+            return;
+        }
         let (start, end) = (position.offset, self.known_end(position));
         let partition = self.options.read.partition;
         let bytes =

@@ -277,6 +277,10 @@ pub struct Producer<D: Directory> {
     has_agreed: bool,
     /// The contents that some file held at the latest look, and how much of them; of one that cannot be read, all.
     found: BTreeMap<u64, u64>,
+    /// Whether some folder could not be listed then.
+    unlisted: bool,
+    /// Contents that were left because nothing more of them could be found, while something could not be read: up to where.
+    doubtful: BTreeMap<u64, Position>,
     /// What Redis must hold before the next batch may be executed.
     expected: Expected,
     stream: StreamState,
@@ -389,6 +393,8 @@ impl<D: Directory> Producer<D> {
             others: Manifest::default(),
             has_agreed: false,
             found: BTreeMap::new(),
+            unlisted: false,
+            doubtful: BTreeMap::new(),
             expected: Expected::default(),
             stream: StreamState::default(),
             added_since: 0,

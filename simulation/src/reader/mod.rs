@@ -607,7 +607,7 @@ impl Lane {
                 let input = world.input.borrow().at(crate::programs::INPUT).and_then(|file| file.content);
                 for content in 0..input.unwrap_or(0) {
                     if world.truth.get(content).is_some_and(|known| known.sent == 0) {
-                        world.truth.note(content, 0..u64::MAX, Fate::OPTIONAL);
+                        world.truth.is_earlier(content);
                     }
                 }
             }
