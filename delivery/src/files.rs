@@ -984,11 +984,12 @@ impl<'a> Look<'a> {
     /// Fills in the contents that came and went unseen, and the neighbours.
     fn unseen(&mut self, current: Option<&Sighting>, moved: bool) {
         let files = self.files.iter().zip(&self.roles);
-        let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file));
-        let mut strangers: Vec<&'a Sighting> = strangers.map(|(file, _)| file).collect();
-        sort(&mut strangers, self.newest_first());
-        let (ours, others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
-            strangers.iter().copied().partition(|file| self.may_be_ours(file, moved));
+        let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file)).map(|(file, _)| file);
+        let (mut ours, mut others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
+            strangers.partition(|file| self.may_be_ours(file, moved));
+        let newest_first = self.newest_first(&ours);
+        sort(&mut ours, newest_first);
+        sort(&mut others, None);
         for file in &ours {
             let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
             let state = match self.last_written(file) {
@@ -1024,13 +1025,14 @@ impl<'a> Look<'a> {
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
 
-    /// Whether rotation gives the newest file the smallest index, as far as the names of known contents tell.
-    fn newest_first(&self) -> Option<bool> {
-        let known = self.files.iter().zip(&self.roles).filter_map(|(file, role)| {
-            let age = role.map_or_else(|| self.is_candidate(file).then_some(u64::MAX), |(of, _)| Some(of.file_id))?;
-            Some((age, index_of(file)?))
-        });
-        let mut known: Vec<(u64, u32)> = known.collect();
+    /// Whether rotation gives the newest file the smallest index, as far as the names of known contents and of unseen ones, which are
+    /// newer, tell.
+    fn newest_first(&self, unseen: &[&Sighting]) -> Option<bool> {
+        let known =
+            self.files.iter().zip(&self.roles).filter_map(|(file, role)| Some((role.as_ref()?.0.file_id, file)));
+        let unseen = unseen.iter().map(|file| (u64::MAX, *file));
+        let mut known: Vec<(u64, u32)> =
+            known.chain(unseen).filter_map(|(age, file)| Some((age, index_of(file)?))).collect();
         known.sort_unstable();
         let pairs = known.windows(2).filter(|pair| pair[0].0 < pair[1].0);
         let (falling, rising): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair[0].1 > pair[1].1);
