@@ -1140,10 +1140,10 @@ fn was_in(content: &Content, file: &Sighting) -> bool {
     begun.iter().chain(&content.open).any(|known| known.is(file))
 }
 
-/// Whether a file begins with the first bytes of a content and has others then. Beside the live content, it is a copy of one that was
-/// truncated since: both have the same header, and only that was sent.
+/// Whether a file begins with the first bytes of a content. Beside the live content, one that is no copy of it is a copy of one that
+/// was truncated since: both have the same header, and only that was sent.
 fn begins_like(file: &Sighting, content: &Content) -> bool {
-    matches!(content.compare(file), Bytes::Apart { common, .. } if common > 0)
+    matches!(content.compare(file), Bytes::Whole | Bytes::Apart { common: 1.., .. })
 }
 
 /// Up to where a file has the bytes of a content that it was compared with, when others follow.

@@ -80,7 +80,8 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
                 first_seen.push((one.output, content));
             }
             let before = last.insert((one.output, content), span.end).unwrap_or(0);
-            if !terms.unordered && !terms.several_writers && span.start < before {
+            let is_again = truth.fate(content, span.start).is(Fate::REPEATABLE) || repeats(truth, content, span.start);
+            if !terms.unordered && !terms.several_writers && span.start < before && !is_again {
                 return Err(format!(
                     "output {}: bytes {}..{} of content {content} come after its byte {before}",
                     one.output, span.start, span.end

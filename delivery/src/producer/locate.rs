@@ -61,7 +61,7 @@ impl<D: Directory> Producer<D> {
         self.found = identified.holders.iter().map(|(&root, found)| (root, longest(found))).collect();
         self.found.extend(identified.blocked.keys().map(|&root| (root, u64::MAX)));
         self.unlisted = identified.unlisted;
-        for (_, left) in std::mem::take(&mut self.doubtful) {
+        for (_, left) in std::mem::take(&mut self.owed) {
             self.report_unreadable(left);
         }
         self.input_state = match &identified.current {
@@ -78,7 +78,7 @@ impl<D: Directory> Producer<D> {
     }
 
     fn known(&self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Known {
-        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let delivered = self.delivered(manifest, position);
         let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
         all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
         let newest = all.keys().next_back().copied();
@@ -110,7 +110,12 @@ impl<D: Directory> Producer<D> {
                     created: file.created(),
                 }),
                 frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
-                tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
+                tail: manifest
+                    .tail(root)
+                    .into_iter()
+                    .chain(present.map(|present| &present.tail))
+                    .max_by_key(|tail| tail.end)
+                    .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
                 seen_len: self.seen.get(&root).max(ends.get(&root)).copied().unwrap_or(0),
                 finished: Some(root) != newest,
@@ -279,7 +284,7 @@ impl<D: Directory> Producer<D> {
             return Some(Target::New { key: found.key, start: 0, is_empty: false });
         }
         let current = identified.current.found()?;
-        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let delivered = self.delivered(manifest, position);
         let key = current.key;
         match current.relation {
             Relation::Whole(root) | Relation::Edited(root) if Some(root) != present => {
@@ -300,7 +305,7 @@ impl<D: Directory> Producer<D> {
         position: Option<Position>,
         present: Option<u64>,
     ) -> Option<Target> {
-        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let delivered = self.delivered(manifest, position);
         let current = identified.current.found().map(|current| current.key);
         identified.holders.iter().filter(|(root, _)| Some(**root) != present).find_map(|(&root, holders)| {
             let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
@@ -315,6 +320,15 @@ impl<D: Directory> Producer<D> {
                 until: Some(found.len),
             })
         })
+    }
+
+    /// How far each content is sent when everything up to `position` is delivered.
+    fn delivered(&self, manifest: &Manifest, position: Option<Position>) -> BTreeMap<u64, u64> {
+        let mut delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        for (root, left) in &self.owed {
+            delivered.entry(*root).and_modify(|offset| *offset = left.offset.min(*offset));
+        }
+        delivered
     }
 
     /// Where a content begins that only other partitions have sent.
@@ -460,9 +474,11 @@ impl<D: Directory> Producer<D> {
         }
         match target {
             Target::Known { root, generation: Some(generation), .. } => {
+                self.owed.remove(&root);
                 self.tell_reading(&reader, Some(generation));
                 let position = Position { generation, offset: start };
-                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position)));
+                let head = head_of(reader.file(), HEAD_LEN as u64).map_err(|error| self.trouble("read", &error))?;
+                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position, head)));
             }
             Target::Known { root, .. } => {
                 let stage = Stage::NUMBERING;
@@ -648,7 +664,8 @@ impl<D: Directory> Producer<D> {
     fn describe(&self, number: u64, root: u64) -> Result<Generation, Trouble> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let file = begin.reader.file();
-        let head = file.bytes(0, HEAD_LEN as u64).map_err(|error| trouble(&self.options.input, "read", &error))?;
+        let head = head_of(file, HEAD_LEN as u64).map_err(|error| trouble(&self.options.input, "read", &error))?;
+        let (head_len, head_hash) = head;
         let inode = file.inode();
         let last = self.manifest.last().map(|last| last.generation);
         let follows = begin.after.is_none_or(|after| Some(after.generation) == last);
@@ -664,8 +681,8 @@ impl<D: Directory> Producer<D> {
             ino: inode.ino,
             created: file.created().and_then(|created| i64::try_from(created).ok()),
             real_path: file.real_path().filter(|path| *path != self.options.input),
-            head_len: head.len() as u64,
-            head_hash: hash(&head),
+            head_len,
+            head_hash,
         })
     }
 
@@ -699,6 +716,7 @@ impl<D: Directory> Producer<D> {
     pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
         let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
         let (number, root, start) = (generation.generation, generation.root, generation.start);
+        self.owed.remove(&root);
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
         let neighbours = self.manifest.neighbours.take();
@@ -706,8 +724,9 @@ impl<D: Directory> Producer<D> {
         self.manifest.neighbours = neighbours;
         self.whole_at.get_or_insert(Position { generation: number, offset: start });
         self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, root, start });
-        let mut streaming = Streaming::new(begin.reader, root, Position { generation: number, offset: start });
-        streaming.is_fresh = true;
+        let (position, head) =
+            (Position { generation: number, offset: start }, (generation.head_len, generation.head_hash));
+        let mut streaming = Streaming::new(begin.reader, root, position, head);
         streaming.late = begin.until.is_some();
         self.phase = Phase::Streaming(Box::new(streaming));
         self.store()
@@ -719,16 +738,12 @@ impl<D: Directory> Producer<D> {
         self.seen.get(&root).copied().max(self.manifest.end(position.generation))
     }
 
-    /// Reports bytes of a content behind a position that are known to have been there and cannot be read any more, as soon as that can be
-    /// told: they may be in a file that is not to be read for now.
+    /// A content is left at this position. Reports what is known to have been behind it when that cannot be read any more; else it is
+    /// to be sent later.
     fn report_unreadable(&mut self, position: Position) {
         let Some(root) = self.manifest.get(position.generation).map(|generation| generation.root) else { return };
-        let found = self.found.get(&root).copied().unwrap_or(0);
-        if self.unlisted || found == u64::MAX {
-            self.doubtful.insert(root, position);
-            return;
-        }
-        if found > position.offset {
+        if self.unlisted || self.found.get(&root).is_some_and(|found| *found > position.offset) {
+            self.owed.insert(root, position);
             return;
         }
         let (start, end) = (position.offset, self.known_end(position));
@@ -756,10 +771,15 @@ fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
     if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
 }
 
+/// Length and hash of a file's first bytes, at most `len`.
+pub(super) fn head_of(file: &impl SourceFile, len: u64) -> io::Result<(u64, u64)> {
+    let head = file.bytes(0, len.min(HEAD_LEN as u64))?;
+    Ok((head.len() as u64, hash(&head)))
+}
+
 /// Whether a file begins with the bytes that a generation was begun with.
-pub(super) fn has_head_of(file: &impl SourceFile, generation: &Generation) -> io::Result<bool> {
-    let head = file.bytes(0, generation.head_len.min(HEAD_LEN as u64))?;
-    Ok(head.len() as u64 == generation.head_len && hash(&head) == generation.head_hash)
+fn has_head_of(file: &impl SourceFile, generation: &Generation) -> io::Result<bool> {
+    Ok(head_of(file, generation.head_len)? == (generation.head_len, generation.head_hash))
 }
 
 /// A file cannot be used.

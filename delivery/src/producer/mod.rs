@@ -279,8 +279,8 @@ pub struct Producer<D: Directory> {
     found: BTreeMap<u64, u64>,
     /// Whether some folder could not be listed then.
     unlisted: bool,
-    /// Contents that were left because nothing more of them could be found, while something could not be read: up to where.
-    doubtful: BTreeMap<u64, Position>,
+    /// Contents that were left before all that is known of them was sent: up to where.
+    owed: BTreeMap<u64, Position>,
     /// What Redis must hold before the next batch may be executed.
     expected: Expected,
     stream: StreamState,
@@ -394,7 +394,7 @@ impl<D: Directory> Producer<D> {
             has_agreed: false,
             found: BTreeMap::new(),
             unlisted: false,
-            doubtful: BTreeMap::new(),
+            owed: BTreeMap::new(),
             expected: Expected::default(),
             stream: StreamState::default(),
             added_since: 0,
@@ -566,6 +566,7 @@ impl<D: Directory> Producer<D> {
         self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
         self.stream = observed.stream.unwrap_or_default();
         self.added_since = 0;
+        self.nothing_up_to.clear();
         self.whole_at = if let Resume::At(position) = resume { Some(position) } else { None };
         self.notices.push(Notice::Resumed);
         if lost.is_empty() {

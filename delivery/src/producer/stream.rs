@@ -1,7 +1,7 @@
 //! Streaming: batches, one after the other, and what to do when there is nothing to send.
 
 use super::batch::{Batch, Changed, Entry, Outcome};
-use super::locate::{Present, has_head_of, trouble};
+use super::locate::{Present, head_of, trouble};
 use super::resume::StreamState;
 use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
 use crate::fingerprint::{Fingerprint, TailChecksum};
@@ -35,8 +35,10 @@ pub(super) struct Streaming<F> {
     executing: Option<Batch>,
     /// Whether there was nothing to send when it was last looked.
     is_drained: bool,
-    /// Whether nothing was sent since the generation began.
-    pub(super) is_fresh: bool,
+    /// Whether nothing was sent since the file was opened.
+    is_fresh: bool,
+    /// Length and hash of the first bytes of the content, as it was found in the file.
+    head: (u64, u64),
     /// Whether these are late lines of a content that was left.
     pub(super) late: bool,
     /// Since when another file has been at the input's path, and since when this one has not grown.
@@ -58,7 +60,7 @@ struct Replaced {
 }
 
 impl<F: SourceFile> Streaming<F> {
-    pub(super) fn new(reader: LineReader<F>, root: u64, confirmed: Position) -> Self {
+    pub(super) fn new(reader: LineReader<F>, root: u64, confirmed: Position, head: (u64, u64)) -> Self {
         let len = reader.file().len().unwrap_or(0);
         Self {
             reader,
@@ -67,7 +69,8 @@ impl<F: SourceFile> Streaming<F> {
             queued: None,
             executing: None,
             is_drained: false,
-            is_fresh: false,
+            is_fresh: true,
+            head,
             late: false,
             replaced: None,
             len,
@@ -143,10 +146,9 @@ impl<D: Directory> Producer<D> {
         let input = self.options.input.clone();
         let Phase::Streaming(streaming) = &mut self.phase else { return Ok(()) };
         streaming.is_fresh = false;
-        let Some(generation) = self.manifest.get(streaming.confirmed.generation) else { return Ok(()) };
-        match has_head_of(streaming.reader.file(), generation) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Changed::InputChanged.into()),
+        match head_of(streaming.reader.file(), streaming.head.0) {
+            Ok(head) if head == streaming.head => Ok(()),
+            Ok(_) => Err(Changed::InputChanged.into()),
             Err(error) => Err(trouble(&input, "read", &error)),
         }
     }
