@@ -733,7 +733,12 @@ impl<'a> Look<'a> {
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
-                Bytes::Apart { .. } if content.finished && is_file && !self.was_copied(file, content) => Role::Changed,
+                // One with another beginning was written again before it was rotated.
+                Bytes::Apart { common, .. }
+                    if content.finished && is_file && common >= end / 2 && !self.was_copied(file, content) =>
+                {
+                    Role::Changed
+                }
                 Bytes::Unknown if is_file && end == 0 => Role::Whole,
                 _ => return None,
             };
@@ -1028,8 +1033,13 @@ impl<'a> Look<'a> {
     /// Whether rotation gives the newest file the smallest index, as far as the names of known contents and of unseen ones, which are
     /// newer, tell.
     fn newest_first(&self, unseen: &[&Sighting]) -> Option<bool> {
-        let known =
-            self.files.iter().zip(&self.roles).filter_map(|(file, role)| Some((role.as_ref()?.0.file_id, file)));
+        // A header alone may be one of any content.
+        let is_certain = |file: &Sighting, content: &Content, role: Role| {
+            role >= Role::Edited && (content.end() >= self.watch.limits.distinct || self.is_file_of(file, content))
+        };
+        let known = self.files.iter().zip(&self.roles).filter_map(|(file, role)| {
+            role.filter(|(of, role)| is_certain(file, of, *role)).map(|(of, _)| (of.file_id, file))
+        });
         let unseen = unseen.iter().map(|file| (u64::MAX, *file));
         let mut known: Vec<(u64, u32)> =
             known.chain(unseen).filter_map(|(age, file)| Some((age, index_of(file)?))).collect();

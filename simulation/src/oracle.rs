@@ -5,7 +5,7 @@
 
 use crate::filesystem::ContentId;
 use crate::story::excerpt;
-use crate::truth::{Content, Fate, Truth};
+use crate::truth::{Fate, Truth};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -117,9 +117,11 @@ fn beginning_of_another(truth: &Truth, content: ContentId) -> u64 {
     let Some(known) = truth.get(content) else { return 0 };
     let len = known.bytes.len() as u64;
     let readable = (0..len).find(|&offset| truth.fate(content, offset).is(Fate::VANISHED)).unwrap_or(len);
-    let first = &known.bytes[..index(readable)];
-    let begins = |(other, of): (ContentId, &Content)| other != content && of.bytes.starts_with(first);
-    if truth.contents().iter().enumerate().any(begins) { readable } else { 0 }
+    let begins = |first: u64| {
+        let first = &known.bytes[..index(first)];
+        truth.contents().iter().enumerate().any(|(other, of)| other != content && of.bytes.starts_with(first))
+    };
+    [len, readable].into_iter().find(|first| begins(*first)).unwrap_or(0)
 }
 
 /// What is wrong with one byte that is in the outputs `count` times.
