@@ -762,9 +762,10 @@ impl<'a> Look<'a> {
             self.is_file_of(other, content) && matches!(content.compare(other), Bytes::Whole | Bytes::Edited)
         };
         match self.files.iter().find(is_original) {
-            // A copy has no more than its original.
+            // A copy has no more than its original, as long as that has a name.
+            Some(original) if original.place != Place::Unlinked => file.len <= original.len,
+            _ if content.end() >= self.watch.limits.distinct => true,
             Some(original) => file.len <= original.len,
-            None if content.end() >= self.watch.limits.distinct => true,
             None => file.place.is_rotated() && (!content.finished || file.len == content.end()),
         }
     }

@@ -281,7 +281,7 @@ impl<D: Directory> Producer<D> {
             return Some(target);
         }
         if let Some(found) = identified.unseen.first() {
-            return Some(Target::New { key: found.key, start: 0, is_empty: false });
+            return Some(unseen(found));
         }
         let current = identified.current.found()?;
         let delivered = self.delivered(manifest, position);
@@ -342,8 +342,7 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
         let is_live = identified.current.found().is_some_and(|found| found.relation.file_id() == Some(present.root));
-        let unseen = identified.unseen.first().filter(|_| is_live);
-        let unseen = unseen.map(|found| Target::New { key: found.key, start: 0, is_empty: false });
+        let unseen = identified.unseen.first().filter(|_| is_live).map(unseen);
         let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.root));
         let Some(target) = earlier.or(unseen) else { return false };
         let guard = self.guard_of(position, present);
@@ -668,13 +667,14 @@ impl<D: Directory> Producer<D> {
         let (head_len, head_hash) = head;
         let inode = file.inode();
         let last = self.manifest.last().map(|last| last.generation);
+        let before = || self.manifest.guard.as_ref().filter(|guard| Some(guard.generation) == last);
         let follows = begin.after.is_none_or(|after| Some(after.generation) == last);
         Ok(Generation {
             generation: number,
             root,
             start: begin.reader.frontier(),
             previous_end: begin.after.filter(|_| follows).map(|after| after.offset),
-            previous_guard: begin.guard.clone().filter(|_| follows),
+            previous_guard: begin.guard.as_ref().or_else(before).cloned().filter(|_| follows),
             resumes: begin.after.filter(|_| !follows),
             path: self.options.input.clone(),
             dev: inode.dev,
@@ -759,6 +759,12 @@ impl<D: Directory> Producer<D> {
 /// Whether a file has all that is known of its content, and perhaps more.
 const fn is_whole(found: &Found) -> bool {
     matches!(found.relation, Relation::Whole(_) | Relation::Edited(_))
+}
+
+/// A content that came and went, as it is sent: what it shares with the known one that it was made of is not sent again.
+const fn unseen(found: &Found) -> Target {
+    let start = if let Relation::Derived { start, .. } = found.relation { start } else { 0 };
+    Target::New { key: found.key, start, is_empty: false }
 }
 
 /// Whether a content can be sent from this offset on out of this file. A file that was cut has what is to be sent again.

@@ -541,7 +541,8 @@ impl<D: Directory> Producer<D> {
         }
         // A tail checksum describes a content, not what Redis holds: one that Redis lost is still true.
         let guards = [manifest.guard.take(), self.manifest.guard.take(), local.guard.clone()];
-        manifest.guard = guards.into_iter().flatten().find(|guard| manifest.get(guard.generation).is_some());
+        let known = guards.into_iter().flatten().filter(|guard| manifest.get(guard.generation).is_some());
+        manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
         manifest.began = local.began;
         manifest.neighbours = self.manifest.neighbours.take().or_else(|| local.neighbours.clone());
         let mut resume = observed.resume(&manifest);
