@@ -844,7 +844,9 @@ impl<'a> Look<'a> {
     /// it is a new file that begins with the same bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
         let distinct = content.end() >= self.watch.limits.distinct;
-        let mut elsewhere = self.elsewhere(content).peekable();
+        // A copy that lacks bytes which the input has is under way.
+        let has_all = |other: &&Sighting| self.is_file_of(other, content) || other.len >= content.end().min(file.len);
+        let mut elsewhere = self.elsewhere(content).filter(has_all).peekable();
         if self.is_file_of(file, content) {
             let truncated = self.watch.truncated.contains(&content.file_id);
             return !truncated || distinct && elsewhere.peek().is_none();
@@ -965,7 +967,8 @@ impl<'a> Look<'a> {
                 Place::Backup | Place::Unlinked | Place::Other => 0,
             };
             let found = Found { key: file.key, relation, len: file.len };
-            holders.push((id, (best, place == 3, is_file, place), found));
+            // Of several that have no more than the same header, the oldest comes next.
+            holders.push((id, (best, place == 3, is_file, place, std::cmp::Reverse(file.modified)), found));
         }
         holders.sort_by_key(|(id, rank, _)| (*id, std::cmp::Reverse(*rank)));
         for (id, _, found) in holders {
@@ -1026,7 +1029,10 @@ impl<'a> Look<'a> {
         let unlisted = self.out.unlisted;
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
-        let all: BTreeSet<Neighbour> = known.chain(others.iter().map(|file| Neighbour::of(file))).collect();
+        // What an empty file is to hold cannot be told yet.
+        let is_decided = |file: &&&Sighting| file.len > 0 || self.known.contents.is_empty();
+        let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
+        let all: BTreeSet<Neighbour> = known.chain(others).collect();
         let is_recorded = self.known.neighbours.is_some() || !unlisted;
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
@@ -1162,10 +1168,10 @@ fn parted(file: &Sighting, content: &Content) -> Option<u64> {
     file.compared.get(&content.file_id)?.same_until.filter(|&same| same < file.len)
 }
 
-/// Whether a file that differs from a content was made of it by an edit: it has what was sent last.
+/// Whether a file that differs from a content was made of it by an edit: it ends with what was sent last.
 fn made_of(file: &Sighting, content: &Content) -> bool {
     let tail_at = file.compared.get(&content.file_id).and_then(|compared| compared.tail_at);
-    tail_at.is_some_and(|at| at >= content.end() / 2)
+    tail_at.is_some_and(|at| at >= content.end() / 2 && at == file.len)
 }
 
 fn order_of(file: &Sighting) -> Option<&Order> {

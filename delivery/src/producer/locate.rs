@@ -4,7 +4,7 @@ use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, UNNAMED, Wait};
 use crate::files::{Content, Current, Found, Identified, Inode, Known, Neighbour, Relation};
-use crate::fingerprint::TailChecksum;
+use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
@@ -471,22 +471,24 @@ impl<D: Directory> Producer<D> {
         {
             self.manifest.prints.insert(root, prints.up_to(start));
         }
+        let head = head_of(reader.file(), HEAD_LEN as u64).map_err(|error| self.trouble("read", &error))?;
         match target {
             Target::Known { root, generation: Some(generation), .. } => {
                 self.owed.remove(&root);
                 self.tell_reading(&reader, Some(generation));
                 let position = Position { generation, offset: start };
-                let head = head_of(reader.file(), HEAD_LEN as u64).map_err(|error| self.trouble("read", &error))?;
                 self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position, head)));
             }
             Target::Known { root, .. } => {
                 let stage = Stage::NUMBERING;
-                self.phase = Phase::Beginning(Box::new(Begin { reader, root: Some(root), after, guard, until, stage }));
+                let begin = Begin { reader, root: Some(root), after, guard, until, head, stage };
+                self.phase = Phase::Beginning(Box::new(begin));
             }
             Target::New { is_empty, .. } => {
                 self.tell_reading(&reader, None);
                 let stage = Stage::NoBytes { was_empty: is_empty };
-                self.phase = Phase::Beginning(Box::new(Begin { reader, root: None, after, guard, until: None, stage }));
+                let begin = Begin { reader, root: None, after, guard, until: None, head, stage };
+                self.phase = Phase::Beginning(Box::new(begin));
             }
         }
         Ok(())
@@ -550,7 +552,6 @@ impl<D: Directory> Producer<D> {
                 }
             }
             Stage::Recording(generation, _) => {
-                // It can be truncated and written again at any time.
                 let is_there = has_head_of(begin.reader.file(), generation);
                 if !is_there.map_err(|error| trouble(&self.options.input, "read", &error))? {
                     return Err(Changed::InputChanged.into());
@@ -576,6 +577,11 @@ impl<D: Directory> Producer<D> {
         let is_current = self.directory.input().is_ok_and(|input| input == Some(inode));
         let relation = identified.current.found().map(|current| current.relation);
         if !is_current || relation == Some(Relation::New) {
+            if let Phase::Beginning(begin) = &mut self.phase
+                && let Ok(head) = head_of(begin.reader.file(), HEAD_LEN as u64)
+            {
+                begin.head = head;
+            }
             return true;
         }
         self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
@@ -663,8 +669,12 @@ impl<D: Directory> Producer<D> {
     fn describe(&self, number: u64, root: u64) -> Result<Generation, Trouble> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let file = begin.reader.file();
-        let head = head_of(file, HEAD_LEN as u64).map_err(|error| trouble(&self.options.input, "read", &error))?;
-        let (head_len, head_hash) = head;
+        let head = |len: u64| head_of(file, len).map_err(|error| trouble(&self.options.input, "read", &error));
+        // It can be truncated and written again at any time.
+        if head(begin.head.0)? != begin.head {
+            return Err(Changed::InputChanged.into());
+        }
+        let (head_len, head_hash) = head(HEAD_LEN as u64)?;
         let inode = file.inode();
         let last = self.manifest.last().map(|last| last.generation);
         let before = || self.manifest.guard.as_ref().filter(|guard| Some(guard.generation) == last);
@@ -717,6 +727,7 @@ impl<D: Directory> Producer<D> {
         let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
         let (number, root, start) = (generation.generation, generation.root, generation.start);
         self.owed.remove(&root);
+        self.stored = Some((root, after.prints.get(&root).map_or(0, Fingerprint::covered)));
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
         let neighbours = self.manifest.neighbours.take();

@@ -362,6 +362,8 @@ struct Begin<F> {
     guard: Option<Guard>,
     /// It ends here: late lines of an earlier content.
     until: Option<u64>,
+    /// Length and hash of its first bytes when it was found.
+    head: (u64, u64),
     stage: Stage,
 }
 

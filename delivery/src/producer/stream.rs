@@ -15,9 +15,6 @@ use resp::StreamId;
 use std::io;
 use std::time::Duration;
 
-/// With a fingerprint that covers less than this, the state file is not written again: 64 KiB, what
-/// it knows from the beginning of the content.
-const MUCH: u64 = 64 << 10;
 /// With payloads above this size, Redis is not asked for the stream's state beside the work: the
 /// answer has the first and the last entry in it.
 const SHORT_ENTRIES: u64 = 1 << 20;
@@ -264,8 +261,7 @@ impl<D: Directory> Producer<D> {
         self.last_sent = Some(batch.end.id());
         // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
         let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
-        if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1)
-        {
+        if covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1) {
             self.store()?;
             self.stored = Some((root, covered));
         }

@@ -611,7 +611,7 @@ impl Lane {
                     }
                 }
             }
-            Notice::File(files::Notice::SameBeginning { path, bytes }) if *bytes <= DISTINCT => {
+            Notice::File(files::Notice::SameBeginning { path, bytes }) if self.may_be_either(world, path, *bytes) => {
                 let content = world.input.borrow().at(path).and_then(|file| file.content);
                 if let Some(content) = content {
                     world.truth.note(content, 0..*bytes, Fate::REPEATABLE);
@@ -625,6 +625,19 @@ impl Lane {
             }
             _ => {}
         }
+    }
+}
+
+impl Lane {
+    /// Whether a file that begins with so many bytes of an earlier content may be another one: few are a header, and many may be one when
+    /// the earlier content is there, too.
+    fn may_be_either(&self, world: &World, path: &str, bytes: u64) -> bool {
+        let files = world.input.borrow();
+        let (Ok(inode), Some(file)) = (files.resolve(path), files.at(path)) else { return false };
+        let first = file.plain().get(..usize::try_from(bytes).unwrap_or(usize::MAX));
+        let has_them = |other: &crate::filesystem::File| first.is_some_and(|first| other.plain().starts_with(first));
+        let is_named = |other: u64| files.names_of(other).any(|name| !name.starts_with("backup/"));
+        bytes <= DISTINCT || files.files().any(|(other, file)| other != inode && is_named(other) && has_them(file))
     }
 }
 
