@@ -733,9 +733,13 @@ impl<'a> Look<'a> {
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
-                // One with another beginning was written again before it was rotated.
+                // One with another beginning was written again before it was rotated, and a longer one appended to.
                 Bytes::Apart { common, .. }
-                    if content.finished && is_file && common >= end / 2 && !self.was_copied(file, content) =>
+                    if content.finished
+                        && is_file
+                        && common >= end / 2
+                        && file.len <= end
+                        && !self.was_copied(file, content) =>
                 {
                     Role::Changed
                 }
@@ -1014,7 +1018,10 @@ impl<'a> Look<'a> {
                         let (path, bytes) = (file.path.clone(), live.end().min(file.len));
                         self.out.notices.push(Notice::SameBeginning { path, bytes });
                     }
-                    self.out.unseen.push(Found { key: file.key, relation, len: file.len });
+                    // One that ends where a known content does has nothing else.
+                    if !matches!(relation, Relation::Derived { start, .. } if start >= file.len) {
+                        self.out.unseen.push(Found { key: file.key, relation, len: file.len });
+                    }
                 }
                 Pending::Written(_) => self.out.notices.push(Notice::StillWritten { path: file.path.clone() }),
                 Pending::Ready | Pending::Copy => {}
@@ -1080,8 +1087,11 @@ impl<'a> Look<'a> {
     /// Whether a candidate that is beside the live content may have been there before that: the
     /// earlier look could not list it, or there was none.
     fn was_missed(&self, file: &Sighting) -> bool {
-        let Some(live) = self.known.contents.last().filter(|_| self.known.neighbours.is_some()) else { return false };
-        let is_older = || live.created.zip(file.created).is_some_and(|(live, created)| created < live);
+        let Some(live) = self.known.contents.last() else { return false };
+        let is_older = || {
+            self.known.neighbours.is_some()
+                && live.created.zip(file.created).is_some_and(|(live, created)| created < live)
+        };
         match self.watch.listed {
             Some(listed) => !listed,
             None => is_older(),

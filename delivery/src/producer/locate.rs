@@ -568,7 +568,8 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Whether a file that was empty when it was taken for a new content still is one, now that it
-    /// has bytes: a known content may have been copied to the input. Locates again when it is not.
+    /// has bytes: a known content may have been copied to the input, or another one come and gone in
+    /// it. Locates again when it is not.
     fn is_new_now(&mut self) -> bool {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
@@ -576,7 +577,7 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, after, None);
         let is_current = self.directory.input().is_ok_and(|input| input == Some(inode));
         let relation = identified.current.found().map(|current| current.relation);
-        if !is_current || relation == Some(Relation::New) {
+        if !is_current || relation == Some(Relation::New) && identified.unseen.is_empty() {
             if let Phase::Beginning(begin) = &mut self.phase
                 && let Ok(head) = head_of(begin.reader.file(), HEAD_LEN as u64)
             {
