@@ -157,7 +157,9 @@ fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
         };
         let before = known.bytes.get(..index(shared)).unwrap_or_default();
         let line = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at as u64 + 1);
-        other != content && (known.may_repeat || offset >= line)
+        let parent = known.shares.and_then(|(parent, _)| truth.get(parent));
+        let parted_before = parent.is_some_and(|parent| parent.sent > shared);
+        other != content && (known.may_repeat || parted_before || offset >= line)
     })
 }
 

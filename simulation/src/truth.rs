@@ -39,7 +39,7 @@ pub struct Content {
     fates: Vec<Fate>,
     /// The content that it shares its first bytes with, and how many.
     pub shares: Option<(ContentId, u64)>,
-    /// Whether the shared bytes may be sent again: the two parted before what had been sent.
+    /// Whether the shared bytes may be sent again: there are few of them.
     pub may_repeat: bool,
     /// How far a reader has sent it.
     pub sent: u64,
@@ -76,8 +76,7 @@ impl Truth {
         let same = parent.iter().zip(bytes).take_while(|(a, b)| a == b).count() as u64;
         let shared = shared.max(same);
         // Too little to be told from a header that many files begin with.
-        let is_short = shared <= crate::reader::DISTINCT;
-        let may_repeat = is_short || self.contents.get(from).is_some_and(|parent| parent.sent > shared);
+        let may_repeat = shared <= crate::reader::DISTINCT;
         let derived = self.begin(bytes);
         let content = &mut self.contents[derived];
         (content.shares, content.may_repeat) = (Some((from, shared)), may_repeat);
@@ -253,7 +252,7 @@ mod tests {
         let second = truth.derive(first, 4, b"one\nTWO\n");
         assert_eq!(truth.origin(second, 3), (first, 3));
         assert_eq!(truth.origin(second, 4), (second, 4));
-        assert!(truth.get(second).unwrap().may_repeat);
+        assert!(truth.get(second).unwrap().may_repeat, "too few bytes to tell");
         truth.note(second, 2..6, Fate::REPORTED);
         let reported = |content, offset| truth.fate(content, offset).is(Fate::REPORTED);
         assert!(reported(first, 2) && reported(first, 3) && !reported(first, 4) && reported(second, 4));

@@ -557,7 +557,7 @@ impl Lane {
         let read = self.noted.borrow().read.filter(has);
         let known = world.ledger.content(id.ms).filter(has);
         let any = || (0..world.truth.contents().len()).rev().find(has);
-        let content = read.or(known).or_else(any)?;
+        let content = known.or(read).or_else(any)?;
         world.ledger.sent(id.ms, content);
         world.truth.source_begins(content);
         Some(Origin { content, span: piece.span })
