@@ -338,5 +338,7 @@ mod tests {
             assert!(found <= cut && cut - found <= shrunk / 2, "{shrunk}: {found}");
         }
         assert_eq!(until(&whole[..3000]), None);
+        assert!(tail.ends(&whole) && !tail.ends(&whole[..4999]));
+        assert!(!TailChecksum::new(0, b"").ends(&whole), "nothing ends everywhere");
     }
 }
