@@ -266,6 +266,11 @@ impl Error {
         self
     }
 
+    /// What it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Inner>() + self.0.doing.len() + self.0.message.len() + self.0.code.len()
+    }
+
     /// The category.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -169,7 +169,7 @@ pub mod streams;
 mod turn;
 
 pub use backoff::Backoff;
-pub use client::{Client, ClientOptions, Event};
+pub use client::{Client, ClientOptions, Event, Events};
 pub use cluster::{ClusterClient, Routing};
 pub use cmd::{Arg, Cmd, cmd};
 pub use command::{Block, Blocking, Command};

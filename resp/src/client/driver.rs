@@ -6,9 +6,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::sync::broadcast;
 
-use super::Event;
+use super::event::{Event, Reporter};
 use super::queue::{Call, Queue};
 use crate::connection::{Wire, is_misled};
 use crate::{Backoff, Config, Connection, Error, Kind, ProtocolError, Sent, cmd};
@@ -21,13 +20,14 @@ pub(super) struct Driver {
     pub(super) ping_after: Option<Duration>,
     /// Whether a lost connection is made again.
     pub(super) reconnects: bool,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) events: Arc<Reporter>,
 }
 
 /// The last client is gone, or the runtime that the driver was in: nobody must wait for it.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.queue.end();
+        self.events.end();
     }
 }
 
@@ -42,7 +42,7 @@ impl Driver {
                 Err(error) => error,
             };
             self.queue.set_connected(false);
-            let _ = self.events.send(Event::Disconnected(error));
+            self.events.report(Event::Disconnected(error));
             if !self.reconnects {
                 return;
             }
@@ -51,7 +51,7 @@ impl Driver {
                 None => return,
             };
             self.queue.set_connected(true);
-            let _ = self.events.send(Event::Connected);
+            self.events.report(Event::Connected);
         }
     }
 
@@ -67,7 +67,7 @@ impl Driver {
                         // Waiting does not help those who wait now.
                         self.queue.expire(None, || error.clone());
                     }
-                    let _ = self.events.send(Event::AttemptFailed(error));
+                    self.events.report(Event::AttemptFailed(error));
                 }
             }
             let delay = self.backoff.next_delay();
@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
                 Err(error) => break Err(error),
             };
             if frame.kind() == Kind::Push {
-                let _ = self.driver.events.send(Event::Push(frame));
+                self.driver.events.report(Event::Push(frame));
                 continue;
             }
             if self.pinged {

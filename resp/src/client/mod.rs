@@ -5,17 +5,16 @@ mod event;
 mod outcome;
 mod queue;
 
-pub use event::Event;
+pub use event::{Event, Events};
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
-
 use crate::command::{self, Command};
 use crate::connection::{Pipeline, Replies, Transaction};
 use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Frame};
+use event::Reporter;
 use queue::Queue;
 
 /// How a [`Client`] behaves beyond its [`Config`].
@@ -98,14 +97,14 @@ impl ClientOptions {
         }
         let connection = Connection::connect(&self.config).await?;
         let queue = Arc::new(Queue::new(self.max_bytes));
-        let (events, _) = broadcast::channel(1024);
+        let events = Arc::new(Reporter::default());
         let driver = driver::Driver {
             queue: Arc::clone(&queue),
             config: self.config,
             backoff: self.backoff,
             ping_after: self.ping_after,
             reconnects: self.reconnects,
-            events: events.clone(),
+            events: Arc::clone(&events),
         };
         tokio::spawn(driver.run(connection));
         Ok(Client(Arc::new(Handle { queue, events })))
@@ -154,7 +153,7 @@ pub struct Client(Arc<Handle>);
 
 struct Handle {
     queue: Arc<Queue>,
-    events: broadcast::Sender<Event>,
+    events: Arc<Reporter>,
 }
 
 /// The last clone is gone.
@@ -241,9 +240,9 @@ impl Client {
 
     /// What happens on the connection: it breaks, it is there again, the server pushes something.
     ///
-    /// A receiver that is slow misses the oldest events.
+    /// A receiver that is slow misses the oldest events: see [`Events`].
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
+    pub fn events(&self) -> Events {
         self.0.events.subscribe()
     }
 }

@@ -1,6 +1,7 @@
 //! One connection, used by one owner.
 
 mod handshake;
+mod kept;
 mod misled;
 mod transaction;
 mod transport;
@@ -9,7 +10,6 @@ mod wire;
 pub use handshake::Protocol;
 pub use transaction::{Pipeline, Replies, Slot, Transaction};
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
 use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel};
+pub(crate) use kept::Kept;
 pub(crate) use misled::is_misled;
 use transport::Transport;
 pub(crate) use wire::Wire;
@@ -70,11 +71,8 @@ pub struct Connection {
     misled: bool,
     /// What the server calls the connection.
     client_id: Option<i64>,
-    pushes: VecDeque<Frame>,
+    pushes: Kept<Frame>,
 }
-
-/// So many push messages are kept until [`Connection::take_push`] asks for them; then the oldest are dropped.
-const MAX_PUSHES: usize = 1024;
 
 impl Connection {
     /// Connects, agrees on the version of RESP, authenticates and selects the database.
@@ -138,7 +136,7 @@ impl Connection {
             found: config.is_found(),
             misled: false,
             client_id: None,
-            pushes: VecDeque::new(),
+            pushes: Kept::new(),
         }
     }
 
@@ -336,9 +334,10 @@ impl Connection {
 
     // ---- push messages ----
 
-    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept.
+    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept, and at most 16 MiB of them (and the last one,
+    /// whatever its size).
     pub fn take_push(&mut self) -> Option<Frame> {
-        self.pushes.pop_front()
+        self.pushes.pop()
     }
 
     /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are push messages, one for each channel, which
@@ -389,7 +388,7 @@ impl Connection {
     /// ([`ErrorKind::Usage`]) when replies are owed, which are to be received first.
     pub async fn next_push(&mut self) -> Result<Frame, Error> {
         loop {
-            if let Some(push) = self.pushes.pop_front() {
+            if let Some(push) = self.pushes.pop() {
                 return Ok(push);
             }
             if self.is_closed() {
@@ -451,10 +450,10 @@ impl Connection {
     }
 
     fn push(&mut self, frame: Frame) {
-        if self.pushes.len() == MAX_PUSHES {
-            self.pushes.pop_front();
-        }
-        self.pushes.push_back(frame);
+        // It may be small, and lie in a large block of the read buffer.
+        let frame = frame.compact();
+        let bytes = frame.memory();
+        self.pushes.push(frame, bytes);
     }
 }
 

@@ -103,6 +103,16 @@ impl Attributes {
         self.index.is_empty()
     }
 
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.index.shrink_to_fit();
+    }
+
+    /// What they take, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&self.nodes[..]) + size_of_val(&self.index[..])
+    }
+
     /// Whether there is one of a value that would come to a place.
     pub(super) fn waits_for(&self, place: usize) -> bool {
         self.index.last().is_some_and(|(last, _)| *last as usize == place)
