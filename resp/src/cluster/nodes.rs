@@ -128,7 +128,7 @@ impl Nodes {
         let deadline = Instant::now() + self.config.connect_timeout;
         let topology = owner::topology(&self.config, &self.seeds, deadline).await?;
         let mut state = self.lock();
-        state.clients.retain(|node, _| topology.nodes().contains(node));
+        state.clients.retain(|node, _| topology.has_node(node));
         state.topology = topology;
         state.version += 1;
         Ok(())
