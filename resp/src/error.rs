@@ -13,7 +13,7 @@ use crate::{ProtocolError, Value};
 pub enum ErrorKind {
     /// The operating system or the peer broke the connection, or it could not be made.
     Io,
-    /// Nothing moved for as long as the configuration allows.
+    /// A call took longer, or nothing moved for longer, than the configuration allows.
     Timeout,
     /// The connection was closed by an earlier error.
     Closed,
@@ -73,6 +73,9 @@ pub enum ErrorKind {
     CrossSlot,
     /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
     ExecAbort,
+    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the commands may have been executed, one by one and
+    /// not as a whole.
+    NotAtomic,
     /// The server does not know the command or subcommand.
     UnknownCommand,
     /// The server does not know an option, or the arguments are not what it takes.
@@ -196,11 +199,24 @@ impl Error {
     }
 
     pub(crate) fn timeout(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("not done within {time:?}"))
+    }
+
+    pub(crate) fn stalled(time: Duration) -> Self {
         Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
     }
 
     pub(crate) fn closed() -> Self {
         Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
+    }
+
+    /// Commands of a transaction were, or may have been, executed outside of one, because of a refusal.
+    pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
+        const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
+        let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
+        error.0.kind = ErrorKind::NotAtomic;
+        error.0.message = format!("{WHAT}: {}", error.0.message).into();
+        error
     }
 
     /// Says where a connection was to go.
@@ -405,6 +421,8 @@ fn classify_text(text: &str) -> ErrorKind {
         ErrorKind::IdTooSmall
     } else if has("no such key") || has("requires the key to exist") {
         ErrorKind::NoSuchKey
+    } else if has("exec without multi") {
+        ErrorKind::NotAtomic
     } else if has("unknown command") || has("unknown subcommand") {
         ErrorKind::UnknownCommand
     } else if has("syntax error")

@@ -1,5 +1,6 @@
 //! One connection, used by one owner.
 
+mod deadline;
 mod handshake;
 mod kept;
 mod misled;
@@ -9,15 +10,17 @@ mod wire;
 
 pub use handshake::Protocol;
 pub use transaction::{Pipeline, Replies, Slot, Transaction};
+pub(crate) use transaction::{is_ok, leaves_open};
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel};
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
+pub(crate) use deadline::{Deadline, in_future};
 pub(crate) use kept::Kept;
 pub(crate) use misled::is_misled;
 use transport::Transport;
@@ -84,11 +87,10 @@ impl Connection {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let connected = match &config.endpoint {
             Endpoint::Sentinel { sentinels, master, .. } => {
-                let deadline = Instant::now() + config.connect_timeout;
-                sentinel::connect(config, sentinels, master, deadline).await
+                sentinel::connect(config, sentinels, master, turn::deadline(config.connect_timeout)).await
             }
             Endpoint::Cluster { seeds, .. } => {
-                cluster::connect(config, seeds, Instant::now() + config.connect_timeout).await
+                cluster::connect(config, seeds, turn::deadline(config.connect_timeout)).await
             }
             server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
                 Ok(connected) => connected,
@@ -126,7 +128,7 @@ impl Connection {
 
     fn new(transport: Transport, config: &Config) -> Self {
         Self {
-            wire: Wire::new(transport, config.limits),
+            wire: Wire::new(transport, config.limits, config.stall_timeout),
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,
@@ -183,12 +185,12 @@ impl Connection {
         self.misled
     }
 
-    /// Changes how long nothing may move while a reply is awaited: see [`Config::command_timeout`].
+    /// Changes how long a call may take: see [`Config::command_timeout`].
     pub const fn set_command_timeout(&mut self, timeout: Option<Duration>) {
         self.command_timeout = timeout;
     }
 
-    /// How long nothing may move while a reply is awaited.
+    /// How long a call may take.
     pub(crate) const fn command_timeout(&self) -> Option<Duration> {
         self.command_timeout
     }
@@ -203,7 +205,7 @@ impl Connection {
     ///
     /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can have executed the command.
     pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        self.round_trip(command, self.command_timeout).await
+        self.round_trip(command, Deadline::after(self.command_timeout)).await
     }
 
     /// Sends a command that waits in the server, and waits for its reply: as long as the command says, and the
@@ -213,19 +215,19 @@ impl Connection {
     ///
     /// As [`send`](Self::send).
     pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
-        let limit = match command.block() {
-            Block::For(time) => Some(self.block_limit(time)),
-            Block::Forever => None,
+        let deadline = match command.block() {
+            Block::For(time) => self.block_deadline(time),
+            Block::Forever => Deadline::never(),
         };
-        self.round_trip(command.command(), limit).await
+        self.round_trip(command.command(), deadline).await
     }
 
     /// How long to wait for the reply to a command that blocks so long.
-    pub(crate) const fn block_limit(&self, block: Duration) -> Duration {
-        block.saturating_add(self.block_grace)
+    pub(crate) fn block_deadline(&self, block: Duration) -> Deadline {
+        Deadline::blocking(block.saturating_add(self.block_grace), self.command_timeout)
     }
 
-    async fn round_trip<C: Command>(&mut self, command: &C, limit: Option<Duration>) -> Result<C::Reply, Error> {
+    async fn round_trip<C: Command>(&mut self, command: &C, mut deadline: Deadline) -> Result<C::Reply, Error> {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }
@@ -238,7 +240,7 @@ impl Connection {
         self.stale = self.owed;
         let mark = self.wire.queued();
         loop {
-            match self.next_reply(limit).await {
+            match self.next_reply(&mut deadline).await {
                 Ok(frame) if self.owed == 0 => {
                     if self.wire.sent(mark) == Sent::No {
                         // It was there before the command was. Servers that have too many clients say so in this way.
@@ -289,9 +291,9 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the connection breaks, or nothing moves for the command timeout.
+    /// When the connection breaks, or it takes longer than the command timeout.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        self.wire.flush(self.command_timeout).await
+        self.wire.flush(&mut Deadline::after(self.command_timeout)).await
     }
 
     /// The next reply, while what is queued is being written.
@@ -303,14 +305,14 @@ impl Connection {
     ///
     /// When the connection broke, or ([`ErrorKind::Usage`]) no reply is owed.
     pub async fn receive(&mut self) -> Result<Frame, Error> {
-        self.receive_within(self.command_timeout).await
+        self.receive_until(Deadline::after(self.command_timeout)).await
     }
 
-    /// The same with another limit, for a command that blocks.
-    pub(crate) async fn receive_within(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+    /// The same with another deadline, for a command that blocks.
+    pub(crate) async fn receive_until(&mut self, mut deadline: Deadline) -> Result<Frame, Error> {
         loop {
             let stale = self.stale > 0;
-            let frame = self.next_reply(limit).await?;
+            let frame = self.next_reply(&mut deadline).await?;
             if !stale {
                 return Ok(frame);
             }
@@ -414,7 +416,7 @@ impl Connection {
                         }
                     });
                 }
-                Ok(None) => self.wire.fill(None).await?,
+                Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
                     self.wire.break_off();
                     return Err(Error::protocol(error));
@@ -424,7 +426,7 @@ impl Connection {
     }
 
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
-    async fn next_reply(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+    async fn next_reply(&mut self, deadline: &mut Deadline) -> Result<Frame, Error> {
         if self.owed == 0 {
             return Err(match self.is_closed() {
                 true => Error::closed(),
@@ -440,7 +442,7 @@ impl Connection {
                     self.misled |= self.found && is_misled(&frame);
                     return Ok(frame);
                 }
-                Ok(None) => self.wire.fill(limit).await?,
+                Ok(None) => self.wire.fill(deadline).await?,
                 Err(error) => {
                     self.wire.break_off();
                     return Err(Error::protocol(error));
