@@ -191,7 +191,16 @@ impl Client {
         if !command.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        match self.call(Shape::ONE, None, |out| command::encode(command, out)).await {
+        let mut refused = Ok(());
+        let encode = |out: &mut BytesMut| {
+            refused = command::encode_answered(command, out);
+            if refused.is_err() {
+                out.extend_from_slice(command::REFUSED);
+            }
+        };
+        let outcome = self.call(Shape::ONE, None, encode).await;
+        refused?;
+        match outcome {
             Ok(mut frames) => command::decode(command, frames.next().ok_or_else(Error::closed)?),
             Err(error) => Err(named(error)),
         }
@@ -206,6 +215,7 @@ impl Client {
         if pipeline.is_empty() {
             return Ok(Replies::new(std::iter::empty()));
         }
+        pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
@@ -220,10 +230,11 @@ impl Client {
     ///
     /// As [`Connection::exec`].
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
+        let pipeline = transaction.to_pipeline();
+        pipeline.check()?;
         if !transaction.is_shareable() {
             return Err(needs_its_own().during("MULTI", None));
         }
-        let pipeline = transaction.to_pipeline();
         let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.during("MULTI", None))?;
         match Replies::new(frames).into_exec()? {

@@ -92,7 +92,7 @@ impl ClusterClient {
             return Err(named(needs_its_own()));
         }
         let mut encoded = BytesMut::new();
-        command::encode(command, &mut encoded);
+        command::encode_answered(command, &mut encoded)?;
         let parcel = Parcel::of_command(&encoded);
         let mut frames = self.deliver(command.routing(), &parcel).await.map_err(named)?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
@@ -107,6 +107,7 @@ impl ClusterClient {
     /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before anything is sent. What became of each command is found
     /// in the [`Replies`], the loss of a node's connection included.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
@@ -120,10 +121,11 @@ impl ClusterClient {
     /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let named = |error: Error| error.during("MULTI", None);
+        let pipeline = transaction.to_pipeline();
+        pipeline.check()?;
         if !transaction.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        let pipeline = transaction.to_pipeline();
         let parcel = Parcel::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &parcel).await.map_err(named)?;
         match Replies::new(frames.into_iter()).into_exec()? {

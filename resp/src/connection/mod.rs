@@ -15,6 +15,7 @@ pub(crate) use transaction::{is_ok, leaves_open};
 use std::fmt;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
@@ -65,6 +66,8 @@ pub struct Connection {
     /// So many of them, from the first, belong to nobody any more.
     stale: usize,
     protocol: Protocol,
+    /// The handshake is done.
+    greeted: bool,
     command_timeout: Option<Duration>,
     block_grace: Duration,
     endpoint: Option<Endpoint>,
@@ -106,6 +109,7 @@ impl Connection {
         let mut connection = Self::new(transport, config);
         connection.endpoint = Some(server.clone());
         handshake::run(&mut connection, config).await?;
+        connection.greeted = true;
         Ok(connection)
     }
 
@@ -123,6 +127,7 @@ impl Connection {
             Ok(done) => done?,
             Err(_) => return Err(Error::timeout(config.connect_timeout)),
         }
+        connection.greeted = true;
         Ok(connection)
     }
 
@@ -132,6 +137,7 @@ impl Connection {
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,
+            greeted: false,
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
             endpoint: None,
@@ -231,11 +237,7 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }
-        if command::is_answered_by_pushes(command.name()) {
-            let error = Error::new(ErrorKind::Usage, "has no reply but push messages: Connection::subscribe sends it");
-            return Err(error.with_sent(Sent::No).during(command.name(), command.key()));
-        }
-        self.queue(command);
+        self.queue_answered(command)?;
         // Until it is here, the reply is nobody's: this future may be dropped.
         self.stale = self.owed;
         let mark = self.wire.queued();
@@ -267,12 +269,30 @@ impl Connection {
     /// Encodes a command into the write buffer. Its reply is owed to [`receive`](Self::receive).
     ///
     /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see [`buffered`](Self::buffered).
+    ///
+    /// A command that has not [exactly one reply](Command) is not sent. In its place goes one that no server knows, so that its reply is an error
+    /// ([`ErrorKind::UnknownCommand`]) and a transaction that it is in is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        if !self.is_closed() {
-            self.wire.queue(|out| command::encode(command, out));
+        if !self.is_closed() && self.queue_answered(command).is_err() {
+            self.wire.queue(|out| out.extend_from_slice(command::REFUSED));
             self.owed += 1;
         }
+    }
+
+    /// The same for a command that must have exactly one reply: others are refused.
+    #[inline]
+    fn queue_answered<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
+        let mut queued = Ok(());
+        // What is said first may change the version of RESP.
+        match self.greeted {
+            true => self.wire.queue(|out| queued = command::encode_answered(command, out)),
+            false => self.wire.queue(|out| command::encode(command, out)),
+        }
+        if queued.is_ok() {
+            self.owed += 1;
+        }
+        queued
     }
 
     /// Bytes of commands that are queued and not written yet.
@@ -370,13 +390,15 @@ impl Connection {
         if self.is_closed() {
             return Err(named(Error::closed()));
         }
-        if !command::is_answered_by_pushes(command.name()) {
+        let mut encoded = BytesMut::new();
+        command::encode(command, &mut encoded);
+        if !command::is_answered_by_pushes(&encoded) {
             return usage("has a reply: Connection::send sends it");
         }
         if self.protocol != Protocol::Resp3 {
             return usage("push messages need RESP3");
         }
-        self.wire.queue(|out| command::encode(command, out));
+        self.wire.queue_all(&mut encoded);
         self.flush().await.map_err(named)
     }
 

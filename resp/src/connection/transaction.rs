@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{Connection, Deadline};
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, error};
+use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -140,6 +140,7 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().during("pipeline", None));
         }
+        pipeline.check()?;
         let mark = self.wire.queued() + pipeline.first as u64;
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
         self.owed += pipeline.commands;
@@ -215,6 +216,8 @@ pub struct Pipeline {
     first: usize,
     /// Some command must not go over a connection that many share.
     not_shareable: bool,
+    /// Why the first command that is no good in a pipeline, or a transaction, is none.
+    refused: Option<Error>,
     /// Where each command ends, and where in a cluster it goes.
     ends: Vec<(usize, Routing)>,
 }
@@ -228,7 +231,10 @@ impl Pipeline {
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
-        command::encode(&command, &mut self.encoded);
+        if let Err(error) = command::encode_answered(&command, &mut self.encoded) {
+            self.encoded.extend_from_slice(command::REFUSED);
+            self.refused.get_or_insert(error);
+        }
         if self.commands == 0 {
             self.first = self.encoded.len();
         }
@@ -274,6 +280,11 @@ impl Pipeline {
     pub(crate) const fn is_shareable(&self) -> bool {
         !self.not_shareable
     }
+
+    /// Whether each command has exactly one reply.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.refused.clone().map_or(Ok(()), Err)
+    }
 }
 
 /// Commands that are executed together, with none of others between them: `MULTI` and `EXEC`.
@@ -305,8 +316,15 @@ impl Transaction {
     }
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
+    ///
+    /// It begins and ends by itself: with `MULTI`, `EXEC`, `DISCARD` or `WATCH` in it, it is refused with [`ErrorKind::Usage`].
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
-        self.pipeline.add(command)
+        let slot = self.pipeline.add(command);
+        if self.pipeline.command(slot.index).is_some_and(command::is_of_transaction) {
+            let error = Error::new(ErrorKind::Usage, "is no command of a Transaction, which begins and ends by itself");
+            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).during(&slot.doing, None));
+        }
+        slot
     }
 
     /// How many commands there are, `MULTI` and `EXEC` not counted.
@@ -337,6 +355,7 @@ impl Transaction {
         pipeline.add(MULTI);
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
         pipeline.commands += self.pipeline.commands;
+        pipeline.refused.clone_from(&self.pipeline.refused);
         pipeline.add(EXEC);
         // Without its EXEC nothing is done, unless MULTI is refused: then the first command is.
         pipeline.first = pipeline.encoded.len();
