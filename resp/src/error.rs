@@ -23,7 +23,7 @@ pub enum ErrorKind {
     UnexpectedReply,
     /// The library was used wrongly: a reply was awaited that no command asked for.
     Usage,
-    /// The TLS handshake or its configuration failed.
+    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate, which TLS 1.3 tells afterwards.
     Tls,
     /// `NOGROUP`: the stream or its consumer group does not exist.
     NoGroup,
@@ -174,21 +174,13 @@ impl Error {
         }))
     }
 
+    /// What the operating system says, or TLS: a refused certificate is reported by the first read when the handshake itself went well.
     pub(crate) fn io(source: io::Error) -> Self {
-        let mut error = Self::new(ErrorKind::Io, source.to_string());
+        let mut error = match is_of_tls(&source) {
+            true => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
+            false => Self::new(ErrorKind::Io, source.to_string()),
+        };
         error.0.source = Some(Source::Io(Arc::new(source)));
-        error
-    }
-
-    /// A TLS handshake that failed: because of certificates, or because the link broke.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(source: io::Error) -> Self {
-        let refused = source.kind() == io::ErrorKind::InvalidData;
-        let mut error = Self::io(source);
-        if refused {
-            error.0.kind = ErrorKind::Tls;
-            error.0.message = format!("TLS: {}", error.0.message).into();
-        }
         error
     }
 
@@ -330,6 +322,16 @@ impl Error {
     pub fn is_server(&self) -> bool {
         !self.0.code.is_empty()
     }
+}
+
+#[cfg(feature = "tls")]
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
+}
+
+#[cfg(not(feature = "tls"))]
+const fn is_of_tls(_: &io::Error) -> bool {
+    false
 }
 
 /// What a command does, as errors say it.
