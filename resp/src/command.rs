@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::cmd::split_arg;
-use crate::{Error, ErrorKind, Frame, Request, Routing, Sent};
+use crate::{Error, ErrorKind, Frame, Request, Routing, Sent, cluster};
 
 /// A command: how it is written, and what its reply means.
 ///
@@ -25,10 +25,11 @@ pub trait Command {
         None
     }
 
-    /// Where in a cluster it goes: to the node that has its [`key`](Self::key). A command with several keys says
-    /// [`Routing::of_keys`] of all of them.
+    /// Where in a cluster it goes: to the node that has its [`key`](Self::key); without a key, its [`name`](Self::name) says whether any node will
+    /// do. A command with several keys says [`Routing::of_keys`] of all of them.
     fn routing(&self) -> Routing {
-        self.key().map_or(Routing::Anywhere, Routing::of_key)
+        let without_key = || cluster::routing_of(self.name().split_ascii_whitespace().map(str::as_bytes));
+        self.key().map_or_else(without_key, Routing::of_key)
     }
 
     /// Writes the command's name and arguments.

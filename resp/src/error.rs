@@ -326,7 +326,7 @@ impl Error {
 
 #[cfg(feature = "tls")]
 fn is_of_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<tokio_rustls::rustls::Error>)
 }
 
 #[cfg(not(feature = "tls"))]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::command::{self, Command};
 use crate::connection::{Pipeline, Replies, Transaction, in_future};
-use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent};
+use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent, cmd};
 use event::Reporter;
 use outcome::Frames;
 use queue::{Queue, Shape};
@@ -43,6 +43,7 @@ pub struct ClientOptions {
     backoff: Backoff,
     ping_after: Option<Duration>,
     reconnects: bool,
+    as_replica: bool,
 }
 
 impl ClientOptions {
@@ -55,6 +56,7 @@ impl ClientOptions {
             backoff: Backoff::default(),
             ping_after: Some(Duration::from_secs(30)),
             reconnects: true,
+            as_replica: false,
         }
     }
 
@@ -81,9 +83,10 @@ impl ClientOptions {
         self
     }
 
-    /// Ends when its connection does.
-    pub(crate) const fn once(mut self) -> Self {
+    /// Ends when its connection does. That of a node of a cluster may be to a replica, which is to answer reads.
+    pub(crate) const fn once(mut self, as_replica: bool) -> Self {
         self.reconnects = false;
+        self.as_replica = as_replica;
         self
     }
 
@@ -99,7 +102,10 @@ impl ClientOptions {
                 Error::new(ErrorKind::Usage, "a cluster takes a ClusterClient, or a key whose node this client is for");
             return Err(error.connecting(&self.config));
         }
-        let connection = Connection::connect(&self.config).await?;
+        let mut connection = Connection::connect(&self.config).await?;
+        if self.as_replica {
+            connection.send(&cmd("READONLY")).await.map_err(|error| error.connecting(&self.config))?;
+        }
         let queue = Arc::new(Queue::new(self.max_bytes));
         let events = Arc::new(Reporter::default());
         let command_timeout = self.config.command_timeout;
