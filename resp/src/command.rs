@@ -114,6 +114,13 @@ pub(crate) fn is_answered_by_pushes(encoded: &[u8]) -> bool {
     })
 }
 
+/// Whether a command that is encoded sets client-side caching (`true`), or ends it; `None` for all others.
+pub(crate) fn tracking(encoded: &[u8]) -> Option<bool> {
+    let mut words = words(encoded);
+    let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
+    (is_next("CLIENT") && is_next("TRACKING")).then(|| is_next("ON"))
+}
+
 /// Whether a command that is encoded begins or ends a transaction.
 pub(crate) fn is_of_transaction(encoded: &[u8]) -> bool {
     let name = words(encoded).next().unwrap_or_default();

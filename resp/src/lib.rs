@@ -160,6 +160,7 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+mod follower;
 mod number;
 mod protocol;
 mod request;

@@ -368,7 +368,8 @@ enum From {
 fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
     let mut encoded = BytesMut::new();
     command::encode_answered(command, &mut encoded)?;
-    match command.is_shareable() {
+    // A connection to a node is made again without what was set on it.
+    match command.is_shareable() && command::tracking(&encoded).is_none() {
         true => Ok(encoded),
         false => Err(needs_its_own().during(command.name(), command.key())),
     }

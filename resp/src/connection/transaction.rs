@@ -218,6 +218,8 @@ pub struct Pipeline {
     not_shareable: bool,
     /// Why the first command that is no good in a pipeline, or a transaction, is none.
     refused: Option<Error>,
+    /// Some command sets client-side caching, or ends it.
+    tracks: bool,
     /// Where each command ends, and where in a cluster it goes.
     ends: Vec<(usize, Routing)>,
 }
@@ -231,6 +233,7 @@ impl Pipeline {
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
+        let start = self.encoded.len();
         if let Err(error) = command::encode_answered(&command, &mut self.encoded) {
             self.encoded.extend_from_slice(command::REFUSED);
             self.refused.get_or_insert(error);
@@ -238,6 +241,7 @@ impl Pipeline {
         if self.commands == 0 {
             self.first = self.encoded.len();
         }
+        self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
         self.commands += 1;
         self.not_shareable |= !command.is_shareable();
         self.ends.push((self.encoded.len(), command.routing()));
@@ -279,6 +283,13 @@ impl Pipeline {
     /// Whether all commands may go over a connection that many share.
     pub(crate) const fn is_shareable(&self) -> bool {
         !self.not_shareable
+    }
+
+    /// Goes through its commands, when one of them may set client-side caching.
+    pub(crate) fn track(&self, note: impl FnMut(&[u8])) {
+        if self.tracks {
+            (0..self.commands).filter_map(|index| self.command(index)).for_each(note);
+        }
     }
 
     /// Whether each command has exactly one reply.
@@ -342,6 +353,11 @@ impl Transaction {
     /// Whether all commands may go over a connection that many share.
     pub(crate) const fn is_shareable(&self) -> bool {
         self.pipeline.is_shareable()
+    }
+
+    /// The commands, without `MULTI` and `EXEC`.
+    pub(crate) const fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 
     /// Where in a cluster all commands go.

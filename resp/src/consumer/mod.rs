@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::connection::Deadline;
+use crate::follower::Follower;
 use crate::streams::{GroupFrom, XAck, XAutoClaim, XGroupCreate, XReadGroup};
 use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId, command};
 
@@ -66,6 +67,8 @@ pub struct Consumer {
     claim_from: StreamId,
     claim_at: Instant,
     stop: Arc<watch::Sender<bool>>,
+    /// Hears from Sentinels that the master has moved.
+    follower: Option<Arc<Follower>>,
 }
 
 /// Where the consumer is.
@@ -99,6 +102,14 @@ enum What {
 /// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no command timeout is set.
 const LAST_ACKS: Duration = Duration::from_secs(30);
 
+/// How a wait for entries ends.
+enum Next {
+    Batch(Result<Batch, Error>),
+    Stopped,
+    /// Another server is the master.
+    Switched,
+}
+
 /// At most so many IDs are acknowledged by one command.
 const MAX_ACKS: usize = 10_000;
 
@@ -106,6 +117,7 @@ impl Consumer {
     async fn connect(options: ConsumerOptions) -> Result<Self, Error> {
         let mut consumer = Self::new(options, None);
         consumer.try_connect().await?;
+        consumer.follower = Follower::start(&consumer.options.config).map(Arc::new);
         Ok(consumer)
     }
 
@@ -121,6 +133,7 @@ impl Consumer {
             claim_from: StreamId::ZERO,
             claim_at: Instant::now(),
             stop: Arc::new(watch::Sender::new(false)),
+            follower: None,
         }
     }
 
@@ -171,12 +184,30 @@ impl Consumer {
     async fn next_unless_stopped(&mut self) -> Option<Result<Batch, Error>> {
         let mut stopped = self.stop.subscribe();
         let mut stopped = pin!(stopped.wait_for(|stopped| *stopped));
-        let mut batch = pin!(self.next_batch());
-        poll_fn(|cx| match stopped.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => batch.as_mut().poll(cx).map(Some),
-        })
-        .await
+        loop {
+            let follower = self.follower.clone();
+            let server = self.connection.as_ref().and_then(Connection::server).cloned();
+            let next = {
+                let mut batch = pin!(self.next_batch());
+                poll_fn(|cx| {
+                    if stopped.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Next::Stopped);
+                    }
+                    if follower.as_ref().is_some_and(|follower| follower.poll_switch(server.as_ref(), cx)) {
+                        return Poll::Ready(Next::Switched);
+                    }
+                    batch.as_mut().poll(cx).map(Next::Batch)
+                })
+                .await
+            };
+            match next {
+                Next::Batch(batch) => return Some(batch),
+                Next::Stopped => return None,
+                // The old master may still answer, as if nothing had happened.
+                Next::Switched => {}
+            }
+            self.disconnect();
+        }
     }
 
     async fn next_batch(&mut self) -> Result<Batch, Error> {
@@ -494,7 +525,11 @@ impl Consumer {
     }
 
     async fn try_connect(&mut self) -> Result<(), Error> {
-        self.connection = Some(Connection::connect(&self.options.config).await?);
+        let config = &self.options.config;
+        self.connection = Some(match &self.follower {
+            Some(follower) => follower.connect(config).await?,
+            None => Connection::connect(config).await?,
+        });
         if self.options.create.is_some() {
             self.create().await?;
         }
