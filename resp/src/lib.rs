@@ -166,6 +166,7 @@ mod request;
 mod sentinel;
 mod stream_id;
 pub mod streams;
+mod text;
 mod turn;
 
 pub use backoff::Backoff;

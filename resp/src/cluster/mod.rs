@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::command::{self, Command};
 use crate::client::Parcel;
+use crate::command::{self, Command};
 use crate::config::{Config, Endpoint};
 use crate::connection::{Pipeline, Replies, Transaction, is_ok};
 use crate::{Connection, Error, ErrorKind, Frame, Sent};
@@ -157,6 +157,7 @@ impl ClusterClient {
         let mut attempts = Attempts::new(nodes.config().command_timeout);
         let mut elsewhere = None;
         loop {
+            attempts.check()?;
             let version = nodes.version();
             let (node, asking) = match elsewhere.take() {
                 Some(elsewhere) => elsewhere,

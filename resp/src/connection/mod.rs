@@ -3,6 +3,7 @@
 mod deadline;
 mod handshake;
 mod misled;
+mod race;
 mod transaction;
 mod transport;
 mod wire;
@@ -130,7 +131,7 @@ impl Connection {
 
     fn new(transport: Transport, config: &Config) -> Self {
         Self {
-            wire: Wire::new(transport, config.limits, config.stall_timeout),
+            wire: Wire::new(transport, config),
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,

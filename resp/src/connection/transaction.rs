@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{Connection, Deadline};
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, error};
+use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, error, text};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -424,7 +424,10 @@ impl Replies {
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
             .and_then(Frame::into_result)
             .and_then(slot.decode)
-            .map_err(|error| error.during(&slot.doing, None))
+            .map_err(|error| match text::name_of_secretive(&slot.doing) {
+                Some(name) => error.without_arguments().during(name, None),
+                None => error.during(&slot.doing, None),
+            })
     }
 
     /// Whether all commands were executed, as far as their replies were not taken.
