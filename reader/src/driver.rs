@@ -195,7 +195,11 @@ impl Driver {
         loop {
             let mut connection = connector.connect().await?;
             loop {
-                match self.perform(&mut connection).await {
+                let performed = match redis::try_transaction(&mut connection).await {
+                    Ok(()) => self.perform(&mut connection).await,
+                    Err(interrupt) => Err(interrupt),
+                };
+                match performed {
                     Ok(()) => return Ok(()),
                     Err(interrupt) => {
                         if self.recover(interrupt, &mut connection).await? == Then::Reconnect {
@@ -355,6 +359,12 @@ impl Driver {
                     self.record.stream
                 ))));
             }
+            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
+                return Err(Stop::Failure(Failure::failed(format!(
+                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
+                    service::words::redis(error.kind())
+                ))));
+            }
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_fails(WORK, service::in_words(&error));
@@ -381,7 +391,12 @@ impl Driver {
         }
         // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
         match connection.send(&cmd("DISCARD")).await {
-            Err(error) if error.closes_connection() => Ok(Then::Reconnect),
+            Err(error)
+                if error.closes_connection()
+                    || matches!(error.kind(), ErrorKind::NoPerm | ErrorKind::UnknownCommand) =>
+            {
+                Ok(Then::Reconnect)
+            }
             _ => Ok(Then::Resume),
         }
     }

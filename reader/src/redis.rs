@@ -8,20 +8,35 @@
 //!
 //! The `EXEC` follows when the previous batch is confirmed and the record is what that batch left.
 //! So a batch can neither overtake one that failed, nor land behind a gap when Redis lost data in
-//! between, nor mix with another reader's.
+//! between, nor mix with another reader's. All of that needs transactions: [`try_transaction`] sees
+//! that there are any, and [`outcome`] that each was one.
 
+use crate::error::Interrupt;
 use delivery::entry::AFTER;
 use delivery::manifest::GUARD_FIELD;
 use delivery::producer::resume::StreamState;
 use delivery::producer::{Directory, Expected, Outcome, Producer, Trouble};
 use resp::streams::{XAdd, XInfoStream, XLen};
-use resp::{Connection, Error, ErrorKind, Frame, cmd};
-use service::SourceRecord;
+use resp::{Connection, Error, ErrorKind, Frame, Transaction, cmd};
 use service::source_record::state;
+use service::{Failure, SourceRecord};
 
 /// With more than this on its way to the socket, it goes out before the next batch is made: long
 /// lines, which would pile up. 4 MiB, far more than a batch of short ones.
 const SEND_FIRST: usize = 4 << 20;
+
+/// Tries an empty transaction. Where `MULTI` is refused, the commands behind it would be executed one
+/// by one and at once, with nothing to withhold, so the reader must not begin.
+pub(crate) async fn try_transaction(connection: &mut Connection) -> Result<(), Interrupt> {
+    match connection.exec(&Transaction::new()).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.closes_connection() || error.is_transient() => Err(error.into()),
+        Err(error) => Err(Interrupt::Failure(Failure::config(format!(
+            "redis: no transactions: {error}; nothing was sent; {}",
+            service::words::redis(ErrorKind::NotAtomic)
+        )))),
+    }
+}
 
 /// What Redis answers to the questions of an [`Expected`].
 #[derive(Debug)]
@@ -95,7 +110,8 @@ pub(crate) async fn expectations(connection: &mut Connection) -> Result<Answers,
     answers(connection).await
 }
 
-/// Waits for what became of a batch that has `entries` entries.
+/// Waits for what became of a batch that has `entries` entries. [`ErrorKind::NotAtomic`]: Redis has begun no
+/// transaction, so the batch may have been added without regard to what it expects.
 pub(crate) async fn outcome(connection: &mut Connection, entries: u64) -> Result<Outcome, Error> {
     let commands = usize::try_from(entries).unwrap_or(usize::MAX).saturating_add(2);
     connection.receive_queued(commands).await?;
