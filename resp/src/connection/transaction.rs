@@ -74,9 +74,12 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// After all replies were received: [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may have been
-    /// executed already, one by one; otherwise the first error reply (`EXEC` will be refused). Or that the connection broke; or
-    /// ([`ErrorKind::Usage`]) fewer replies are owed.
+    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may be executed already, one by one: at once when
+    /// `MULTI` was refused, without the other replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be refused).
+    /// Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
+    ///
+    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the first that waits outside of a transaction only,
+    /// such as `WAIT 1000000 0`, and drop the connection after this error.
     pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
         let mut left = commands.saturating_add(1);
         if left > self.owed() {
@@ -105,6 +108,9 @@ impl Connection {
             }
             begun.reply(&frame, left > commands);
             left -= 1;
+            if let Some(refused) = begun.refused.take() {
+                return Err(Error::not_atomic(Some(refused)).during("MULTI", None));
+            }
         }
         begun.into_result().map_err(|error| error.during("MULTI", None))
     }
