@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::cmd::split_arg;
-use crate::{Error, ErrorKind, Frame, Request, Routing, Sent, cluster};
+use crate::{Error, ErrorKind, Frame, Request, Routing, Sent, cluster, text};
 
 /// A command: how it is written, and what its reply means.
 ///
@@ -206,7 +206,10 @@ pub(crate) const REFUSED: &[u8] = b"*1\r\n$46\r\nrefused: the command has not ex
 
 /// The typed reply of a command, or the error that the server sent instead.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
-    frame.into_result().and_then(C::decode).map_err(|error| error.during(command.name(), command.key()))
+    frame.into_result().and_then(C::decode).map_err(|error| {
+        let error = if text::name_of_secretive(command.name()).is_some() { error.without_arguments() } else { error };
+        error.during(command.name(), command.key())
+    })
 }
 
 /// How long a blocking command may wait in the server.

@@ -276,6 +276,7 @@ impl ClusterClient {
         }
         let mut elsewhere = None;
         loop {
+            attempts.check()?;
             let version = nodes.version();
             let (node, asking) = match elsewhere.take() {
                 Some(elsewhere) => elsewhere,

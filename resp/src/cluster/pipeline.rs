@@ -117,7 +117,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                 if waited.is_ok() {
                     nodes.refresh_quietly(version, attempts.patience).await;
                 }
-                waited
+                waited.and_then(|()| attempts.check())
             }
             (None, Some(error)) => {
                 nodes.refresh_behind(version);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::Limits;
 use crate::turn::Known;
-use secret::Secret;
+pub(crate) use secret::Secret;
 
 /// How to connect to a server.
 ///

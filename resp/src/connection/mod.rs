@@ -4,6 +4,7 @@ mod deadline;
 mod handshake;
 mod kept;
 mod misled;
+mod race;
 mod transaction;
 mod transport;
 mod wire;
@@ -133,7 +134,7 @@ impl Connection {
 
     fn new(transport: Transport, config: &Config) -> Self {
         Self {
-            wire: Wire::new(transport, config.limits, config.stall_timeout),
+            wire: Wire::new(transport, config),
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{Connection, Deadline};
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error};
+use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error, text};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -74,9 +74,12 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// After all replies were received: [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may have been
-    /// executed already, one by one; otherwise the first error reply (`EXEC` will be refused). Or that the connection broke; or
-    /// ([`ErrorKind::Usage`]) fewer replies are owed.
+    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may be executed already, one by one: at once when
+    /// `MULTI` was refused, without the other replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be refused).
+    /// Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
+    ///
+    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the first that waits outside of a transaction only,
+    /// such as `WAIT 1000000 0`, and drop the connection after this error.
     pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
         let mut left = commands.saturating_add(1);
         if left > self.owed() {
@@ -105,6 +108,9 @@ impl Connection {
             }
             begun.reply(&frame, left > commands);
             left -= 1;
+            if let Some(refused) = begun.refused.take() {
+                return Err(Error::not_atomic(Some(refused)).during("MULTI", None));
+            }
         }
         begun.into_result().map_err(|error| error.during("MULTI", None))
     }
@@ -459,7 +465,10 @@ impl Replies {
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
             .and_then(Frame::into_result)
             .and_then(slot.decode)
-            .map_err(|error| error.during(&slot.doing, None))
+            .map_err(|error| match text::name_of_secretive(&slot.doing) {
+                Some(name) => error.without_arguments().during(name, None),
+                None => error.during(&slot.doing, None),
+            })
     }
 
     /// Whether all commands were executed, as far as their replies were not taken.
