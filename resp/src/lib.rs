@@ -138,6 +138,7 @@
 //!   [`RespCodec`] is both for tokio. [`Limits`] bound what a peer can make them hold.
 //! * [`Connection`], [`Client`], [`Consumer`]: see above.
 //! * [`streams`]: the stream commands with typed replies.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

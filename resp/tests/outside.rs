@@ -33,7 +33,7 @@ async fn the_programs_of_the_readme_run() {
     }
     let manifest = format!(
         "[package]\nname = \"outside\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
-         resp = {{ path = {:?} }}\ntokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\", \"signal\"] }}\n",
+         resp-streams = {{ path = {:?} }}\ntokio = {{ version = \"1\", features = [\"macros\", \"rt-multi-thread\", \"signal\"] }}\n",
         package.display().to_string()
     );
     std::fs::write(root.join("Cargo.toml"), manifest).unwrap();
