@@ -160,7 +160,7 @@ impl Block {
 /// use std::time::Duration;
 /// use resp::{Block, Blocking, cmd};
 ///
-/// let pop = Blocking::new(cmd("BLPOP").arg("jobs").arg(5), Block::For(Duration::from_secs(5)));
+/// let pop = Blocking::new(cmd::<Option<(String, String)>>("BLPOP").arg("jobs").arg(5), Block::For(Duration::from_secs(5)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Blocking<C> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resp::streams::{AddId, GroupFrom, XAdd, XDel, XGroupCreate, XPending, XReadGroup};
-use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Origin, Pipeline, StreamId, cmd};
+use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Frame, Origin, Pipeline, StreamId, cmd};
 use support::Server;
 
 fn options(server: &Server, name: &str) -> ConsumerOptions {
@@ -122,7 +122,7 @@ async fn broken_connections_lose_nothing() {
     let mut seen = BTreeSet::new();
     for round in 0..30u64 {
         add(&mut other, round * 10..round * 10 + 10).await;
-        other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         while seen.len() < (round as usize + 1) * 10 {
             let batch = consumer.next().await.unwrap().unwrap();
             seen.extend(batch.ids());
@@ -141,15 +141,15 @@ async fn a_lost_group_is_made_again() {
     let mut consumer = options(&server, "c").connect().await.unwrap();
     add(&mut other, 0..5).await;
     assert_eq!(take(&mut consumer, 5).await.0.len(), 5);
-    other.send(&cmd("FLUSHALL")).await.unwrap();
+    other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     add(&mut other, 0..7).await;
     assert_eq!(take(&mut consumer, 7).await.0, (0..7).collect::<Vec<_>>());
 
     // Unless it is not to be made.
     let mut strict = options(&server, "c").create_group(None).connect().await.unwrap();
-    other.send(&cmd("FLUSHALL")).await.unwrap();
+    other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::NoGroup);
-    other.send(&cmd("SET").arg("s").arg(1)).await.unwrap();
+    other.send(&cmd::<()>("SET").arg("s").arg(1)).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::WrongType);
     assert_eq!(options(&server, "c").connect().await.unwrap_err().kind(), ErrorKind::WrongType);
 }
@@ -160,7 +160,7 @@ async fn entries_of_the_dead_are_taken_over() {
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").claim_idle(Some(Duration::from_millis(20))).connect().await.unwrap();
     add(&mut other, 0..25).await;
-    other.send(&XReadGroup::new("g", "dead", "s", GroupFrom::New).count(23)).await.unwrap();
+    other.send(&XReadGroup::new("s", "g", "dead", GroupFrom::New).count(23)).await.unwrap();
     let (mut ids, origins) = take(&mut consumer, 25).await;
     ids.sort_unstable();
     assert_eq!(ids, (0..25).collect::<Vec<_>>());
@@ -176,7 +176,7 @@ async fn a_blocked_consumer_stops_at_once() {
     let stop = async {
         // Not before it waits in the server.
         loop {
-            let list = other.send(&cmd("CLIENT LIST")).await.unwrap();
+            let list = other.send(&cmd::<Frame>("CLIENT LIST")).await.unwrap();
             if list.value().as_str().unwrap().contains("cmd=xreadgroup") {
                 break stopper.stop();
             }
@@ -253,7 +253,7 @@ async fn over_a_connection_it_takes_single_steps() {
     let mut consumer = options(&server, "c").over(server.connect().await);
     // It does not make the group.
     assert_eq!(consumer.read(None).await.unwrap_err().kind(), ErrorKind::NoGroup);
-    other.send(&cmd("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
+    other.send(&cmd::<()>("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
     add(&mut other, 0..25).await;
     assert!(consumer.has_pending(), "it does not know yet");
     assert_eq!(read_all(&mut consumer).await, (vec![], (0..25).collect()));
@@ -268,7 +268,7 @@ async fn over_a_connection_it_takes_single_steps() {
     let left = pending(&mut other).await as usize;
     assert_eq!(consumer.read(None).await.unwrap().unwrap().entries().len(), left);
     // It does not connect again.
-    other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.next().await.unwrap_err().closes_connection());
@@ -288,7 +288,7 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
         assert!(consumer.is_ahead());
         // The server has given the next ones already.
         for _ in 0..2 {
-            let reply = consumer.ask(&cmd("ECHO").arg("between")).await.unwrap();
+            let reply = consumer.ask(&cmd::<Frame>("ECHO").arg("between")).await.unwrap();
             assert_eq!(reply.value().as_str(), Some("between"));
         }
         seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -317,9 +317,9 @@ async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
         if !is_added {
             add.await;
         }
-        let echo = cmd("ECHO").arg("dropped");
+        let echo = cmd::<Frame>("ECHO").arg("dropped");
         tokio::select! { biased; _ = consumer.ask(&echo) => {}, () = tokio::task::yield_now() => {} }
-        let reply = consumer.ask(&cmd("ECHO").arg(n.to_string())).await.unwrap();
+        let reply = consumer.ask(&cmd::<Frame>("ECHO").arg(n.to_string())).await.unwrap();
         assert_eq!(reply.value().as_str(), Some(&n.to_string()[..]));
         if let Some(batch) = got {
             seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -360,18 +360,18 @@ async fn a_key_that_goes_away_under_a_waiting_read() {
         let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
         let reading = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().ids().next() });
         until_one_waits(&mut other).await;
-        other.send(&cmd(how)).await.unwrap();
+        other.send(&cmd::<()>(how)).await.unwrap();
         until_one_waits(&mut other).await;
         let id = other.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap();
-        assert_eq!(reading.await.unwrap(), id, "{how}");
-        other.send(&cmd("FLUSHALL")).await.unwrap();
+        assert_eq!(reading.await.unwrap(), Some(id), "{how}");
+        other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     }
 }
 
 /// Until a read waits in the server.
 async fn until_one_waits(connection: &mut Connection) {
     loop {
-        let clients = connection.send(&cmd("INFO clients")).await.unwrap();
+        let clients = connection.send(&cmd::<Frame>("INFO clients")).await.unwrap();
         if clients.value().as_str().unwrap().contains("blocked_clients:1") {
             break;
         }

@@ -491,7 +491,7 @@ proptest! {
     fn commands_come_back(name in "[A-Z]{1,12}", args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
         let mut out = BytesMut::new();
         let mut codec = RespCodec::default();
-        codec.encode(&cmd(&name).args(&args), &mut out).unwrap();
+        codec.encode(&cmd::<Frame>(&name).args(&args), &mut out).unwrap();
         let frame = codec.decode(&mut out).unwrap().unwrap();
         let parts: Vec<_> = frame.value().children().map(|part| part.as_bytes().unwrap().to_vec()).collect();
         prop_assert_eq!(&parts[0], name.as_bytes());
@@ -503,7 +503,7 @@ proptest! {
     fn ids_and_numbers_come_back(ms: u64, seq: u64, n: i64, m: u64) {
         let mut out = BytesMut::new();
         let mut codec = RespCodec::default();
-        codec.encode(&cmd("X").arg(StreamId::new(ms, seq)).arg(n).arg(m), &mut out).unwrap();
+        codec.encode(&cmd::<Frame>("X").arg(StreamId::new(ms, seq)).arg(n).arg(m), &mut out).unwrap();
         let frame = codec.decode(&mut out).unwrap().unwrap();
         let parts: Vec<_> = frame.value().children().map(|part| part.as_str().unwrap().to_owned()).collect();
         prop_assert_eq!(&parts[1..], &[format!("{ms}-{seq}"), n.to_string(), m.to_string()]);

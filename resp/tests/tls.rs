@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, TlsConfig, cmd};
+use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, Frame, TlsConfig, cmd};
 use support::Server;
 use support::certificates::make_files;
 
@@ -22,8 +22,8 @@ async fn certificates_decide() {
 
     let mut connection = Connection::connect(&config(complete())).await.unwrap();
     let large = vec![b'x'; 3 << 20];
-    connection.send(&cmd("SET").arg("key").arg(&large)).await.unwrap();
-    let reply = connection.send(&cmd("GET").arg("key")).await.unwrap();
+    connection.send(&cmd::<()>("SET").arg("key").arg(&large)).await.unwrap();
+    let reply = connection.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert!(reply.value().as_bytes() == Some(&large[..]));
 
     // The same by URL.
@@ -76,8 +76,8 @@ async fn sentinels_and_their_master() {
     let ca = ca.to_str().unwrap();
     let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=redis.test");
     let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
-    connection.send(&cmd("SET").arg("key").arg("over TLS")).await.unwrap();
-    let reply = server.connect().await.send(&cmd("GET").arg("key")).await.unwrap();
+    connection.send(&cmd::<()>("SET").arg("key").arg("over TLS")).await.unwrap();
+    let reply = server.connect().await.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert_eq!(reply.value().as_str(), Some("over TLS"));
 
     // The Sentinel's certificate counts, not only the master's.
@@ -96,19 +96,19 @@ async fn a_cluster_whose_node_does_not_know_its_own_host() {
     }
     let (server, port) = Server::cluster_with_tls(files.path());
     let mut by_hand = server.connect().await;
-    by_hand.send(&cmd("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
+    by_hand.send(&cmd::<()>("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
     let ca = files.path().join("ca.pem");
     let url = format!("rediss-cluster://127.0.0.1:{port}?ca={}&server_name=redis.test", ca.to_str().unwrap());
     let config = Config::from_url(&url).unwrap();
     // CLUSTER SHARDS, then CLUSTER SLOTS, in both versions of RESP.
     for may in ["+cluster|shards", "-cluster|shards"] {
-        by_hand.send(&cmd("ACL SETUSER default").arg(may)).await.unwrap();
+        by_hand.send(&cmd::<()>("ACL SETUSER default").arg(may)).await.unwrap();
         for config in [config.clone(), config.clone().resp2(true)] {
             let client = ClusterClient::connect(&config).await.unwrap();
             assert_eq!(client.nodes(), [Endpoint::tls("127.0.0.1", port)]);
-            client.send(&cmd("SET").arg("key").arg(may)).await.unwrap();
+            client.send(&cmd::<()>("SET").arg("key").arg(may)).await.unwrap();
             let mut connection = Connection::connect(&config.for_key("key")).await.unwrap();
-            assert_eq!(connection.send(&cmd("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
+            assert_eq!(connection.send(&cmd::<Frame>("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
         }
     }
 }

@@ -326,7 +326,7 @@ async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<bool, E
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => is_new = false,
             Err(error) if error.kind() == ErrorKind::NoSuchKey && !is_watched => {
-                redis.ask(&cmd("WATCH").arg(&group.stream)).await?;
+                redis.ask(&cmd::<()>("WATCH").arg(&group.stream)).await?;
                 is_watched = true;
                 continue;
             }
@@ -344,7 +344,7 @@ async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<bool, E
             Err(error) => return Err(error),
         }
         if is_watched {
-            redis.ask(&cmd("UNWATCH")).await?;
+            redis.ask(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
     }

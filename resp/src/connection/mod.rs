@@ -167,7 +167,7 @@ impl Connection {
             let (Some(id), Some(server)) = (id, server) else { return };
             let unblocking = async {
                 let mut connection = Self::connect_to(&server, &config).await?;
-                connection.send(&cmd("CLIENT UNBLOCK").arg(id)).await
+                connection.send(&cmd::<()>("CLIENT UNBLOCK").arg(id)).await
             };
             let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
         }
@@ -353,7 +353,7 @@ impl Connection {
     /// ```no_run
     /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
     /// use resp::cmd;
-    /// connection.subscribe(&cmd("SUBSCRIBE").arg("news")).await?;
+    /// connection.subscribe(&cmd::<()>("SUBSCRIBE").arg("news")).await?;
     /// loop {
     ///     let push = connection.next_push().await?;
     ///     let mut parts = push.value().children().filter_map(|part| part.as_bytes());

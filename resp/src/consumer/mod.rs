@@ -275,7 +275,7 @@ impl Consumer {
         for acks in self.acks.chunks(MAX_ACKS) {
             connection.queue(&XAck::new(stream, group, acks));
         }
-        let read = |from| XReadGroup::new(group, name, stream, from).count(*count);
+        let read = |from| XReadGroup::new(stream, group, name, from).count(*count);
         let mut asked = Asked { acks: self.acks.len(), refused: 0, what: What::New, block: None };
         match (self.phase, *claim_idle) {
             (Phase::Pending(after), _) => {
@@ -329,7 +329,7 @@ impl Consumer {
         let (Some(asked), Some(frame)) = (self.asked.take(), self.early.take()) else { return Ok(None) };
         let ConsumerOptions { stream, group, name, claim_idle, .. } = &self.options;
         let claim_idle = *claim_idle;
-        let read = XReadGroup::new(group, name, stream, GroupFrom::New);
+        let read = XReadGroup::new(stream, group, name, GroupFrom::New);
 
         match asked.what {
             What::Claim => {

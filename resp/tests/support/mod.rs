@@ -142,7 +142,7 @@ impl Server {
 
     /// The major and minor version of Redis that the server is, or is compatible with.
     pub(crate) async fn version(&self) -> (u32, u32) {
-        let info = self.connect().await.send(&resp::cmd("INFO server")).await.unwrap();
+        let info = self.connect().await.send(&resp::cmd::<resp::Frame>("INFO server")).await.unwrap();
         let text = info.value().as_str().unwrap().to_owned();
         let version = text.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
         let mut parts = version.split('.').map(|part| part.parse().unwrap());
