@@ -166,6 +166,8 @@ mod request;
 mod sentinel;
 mod stream_id;
 pub mod streams;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod turn;
 
 pub use arg::Arg;

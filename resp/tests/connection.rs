@@ -6,6 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use resp::streams::{AddId, GroupFrom, ReadFrom, XAdd, XRead, XReadGroup};
+use resp::testing::{Script, ScriptedServer, reply};
 use resp::{Block, Config, Connection, Endpoint, ErrorKind, Frame, Protocol, Sent, StreamId, cmd};
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -82,42 +83,20 @@ async fn passwords_and_users() {
 
 #[tokio::test]
 async fn a_server_that_does_not_know_hello() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let server = async {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut replies = vec![
-            ("SETNAME\r\n$2\r\nme", "-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"),
-            ("AUTH\r\n$2\r\npw", "+OK\r\n"),
-            ("SETNAME\r\n$2\r\nme", "+OK\r\n"),
-            (
-                "LIB-NAME\r\n$12\r\nresp-streams",
-                "-ERR Unknown subcommand or wrong number of arguments for 'SETINFO'\r\n",
-            ),
-            (
-                concat!("LIB-VER\r\n$5\r\n", env!("CARGO_PKG_VERSION")),
-                "-ERR Unknown subcommand or wrong number of arguments for 'SETINFO'\r\n",
-            ),
-            ("PING", "+PONG\r\n"),
-        ];
-        let mut seen = String::new();
-        while !replies.is_empty() {
-            seen.push(char::from(socket.read_u8().await.unwrap()));
-            if seen.ends_with(&format!("{}\r\n", replies[0].0)) {
-                socket.write_all(replies.remove(0).1.as_bytes()).await.unwrap();
-            }
-        }
-        seen
-    };
-    let client = async {
-        let config = Config::new(Endpoint::tcp("localhost", port)).password("pw").client_name("me");
-        let mut connection = Connection::connect(&config).await.unwrap();
-        assert_eq!(connection.protocol(), Protocol::Resp2);
-        assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
-    };
-    let (seen, ()) = tokio::join!(server, client);
-    assert!(seen.contains("HELLO") && seen.contains("$4\r\nAUTH\r\n$7\r\ndefault\r\n$2\r\npw\r\n"), "{seen}");
-    assert!(seen.contains("*2\r\n$4\r\nAUTH\r\n$2\r\npw\r\n"), "{seen}");
+    let unknown = reply::error("ERR Unknown subcommand or wrong number of arguments for 'SETINFO'");
+    let hello = cmd::<()>("HELLO").arg((3, "AUTH", "default")).arg(("pw", "SETNAME", "me"));
+    let server = ScriptedServer::new([Script::new()
+        .on(&hello, reply::error("ERR unknown command `HELLO`, with args beginning with: `3`, "))
+        .on(&cmd::<()>("AUTH").arg("pw"), reply::ok())
+        .on(&cmd::<()>("CLIENT SETNAME").arg("me"), reply::ok())
+        .on(&cmd::<()>("CLIENT SETINFO LIB-NAME").arg("resp-streams"), unknown.clone())
+        .on(&cmd::<()>("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")), unknown)
+        .on(&cmd::<()>("PING"), "+PONG\r\n")]);
+    let mut connection = Connection::connect(&server.config().password("pw").client_name("me")).await.unwrap();
+    assert_eq!(connection.protocol(), Protocol::Resp2);
+    let pong: String = connection.send(&cmd("PING")).await.unwrap();
+    assert_eq!(pong, "PONG");
+    server.finish().await.unwrap();
 }
 
 #[tokio::test]

@@ -3,13 +3,11 @@
 
 mod support;
 
-use std::path::Path;
 use std::time::Duration;
 
-use resp::{Client, Config, Connection, Endpoint, ErrorKind, Frame, Pipeline, Sent, Transaction, cmd};
+use resp::testing::{Script, ScriptedServer};
+use resp::{Client, Config, Connection, ErrorKind, Frame, Pipeline, Sent, Transaction, cmd};
 use support::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixListener;
 
 /// Calls keep coming, and are written to a server that hangs: that is no reason to go on waiting for its replies.
 #[tokio::test]
@@ -54,27 +52,13 @@ fn when_its_runtime_has_ended_a_client_says_so() {
 }
 
 /// A server that greets, takes so many bytes of what comes then, and hangs up.
-fn hangs_up(path: &Path, after: usize) -> Config {
-    let listener = UnixListener::bind(path).unwrap();
-    tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let (mut greeting, mut buf) = (Vec::new(), [0; 1]);
-        while greeting.iter().filter(|byte| **byte == b'*').count() < 2 || !greeting.ends_with(VERSION) {
-            socket.read_exact(&mut buf).await.unwrap();
-            greeting.push(buf[0]);
-        }
-        socket.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
-        socket.read_exact(&mut vec![0; after]).await.unwrap();
-    });
-    Config::new(Endpoint::unix(path)).resp2(true)
+fn hangs_up(after: usize) -> Config {
+    ScriptedServer::new([Script::new().take(after).close()]).config()
 }
-
-const VERSION: &[u8] = concat!(env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
 
 /// The first commands of a pipeline can have been executed when its end never left.
 #[tokio::test]
 async fn part_of_a_pipeline_that_was_sent_may_be_done_and_part_of_a_transaction_is_not() {
-    let folder = tempfile::tempdir().unwrap();
     let large = vec![b'x'; 8 << 20];
     let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
     pipeline.add(cmd::<()>("INCR").arg("a"));
@@ -82,17 +66,17 @@ async fn part_of_a_pipeline_that_was_sent_may_be_done_and_part_of_a_transaction_
     transaction.add(cmd::<()>("INCR").arg("a"));
     transaction.add(cmd::<()>("SET").arg("b").arg(&large));
 
-    let mut connection = Connection::connect(&hangs_up(&folder.path().join("1"), 1000)).await.unwrap();
+    let mut connection = Connection::connect(&hangs_up(1000)).await.unwrap();
     let error = connection.run(&pipeline).await.unwrap_err();
     assert_eq!(error.sent(), Sent::Maybe, "{error}");
-    let mut connection = Connection::connect(&hangs_up(&folder.path().join("2"), 1000)).await.unwrap();
+    let mut connection = Connection::connect(&hangs_up(1000)).await.unwrap();
     let error = connection.exec(&transaction).await.unwrap_err();
     assert_eq!(error.sent(), Sent::No, "{error}");
 
-    let client = Client::connect(&hangs_up(&folder.path().join("3"), 1000)).await.unwrap();
+    let client = Client::connect(&hangs_up(1000)).await.unwrap();
     let error = client.run(&pipeline).await.unwrap_err();
     assert_eq!(error.sent(), Sent::Maybe, "{error}");
-    let client = Client::connect(&hangs_up(&folder.path().join("4"), 1000)).await.unwrap();
+    let client = Client::connect(&hangs_up(1000)).await.unwrap();
     let error = client.exec(&transaction).await.unwrap_err();
     assert_eq!(error.sent(), Sent::No, "{error}");
 }
