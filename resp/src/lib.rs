@@ -166,6 +166,7 @@ mod request;
 mod sentinel;
 mod stream_id;
 pub mod streams;
+mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod turn;
@@ -186,3 +187,4 @@ pub use from_reply::FromReply;
 pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError, RespCodec, Value};
 pub use request::Request;
 pub use stream_id::{ParseStreamIdError, StreamId};
+pub use subscription::{Message, Subscription, SubscriptionEvent, SubscriptionOptions};
