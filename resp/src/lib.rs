@@ -188,3 +188,5 @@ pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError,
 pub use request::Request;
 pub use stream_id::{ParseStreamIdError, StreamId};
 pub use subscription::{Message, Subscription, SubscriptionEvent, SubscriptionOptions};
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;

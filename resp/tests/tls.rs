@@ -3,9 +3,12 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, Frame, TlsConfig, cmd};
+use resp::rustls::pki_types::pem::PemObject;
+use resp::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, Frame, TlsConfig, cmd, rustls};
 use support::Server;
 use support::certificates::make_files;
 
@@ -54,6 +57,43 @@ async fn certificates_decide() {
         let error = Connection::connect(&config(tls)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     }
+}
+
+#[tokio::test]
+async fn certificates_in_memory_and_an_own_configuration() {
+    let files = tempfile::tempdir().unwrap();
+    make_files(files.path());
+    let Some((_server, port)) = Server::with_tls(files.path(), "yes") else { return };
+    let config = |tls: TlsConfig| Config::from_url(&format!("rediss://127.0.0.1:{port}")).unwrap().tls(tls);
+    let text = |name: &str| std::fs::read(files.path().join(name)).unwrap();
+    let ping = async |tls: TlsConfig| {
+        let mut connection = Connection::connect(&config(tls.server_name("redis.test"))).await?;
+        connection.send(&cmd::<String>("PING")).await
+    };
+
+    let in_memory = || TlsConfig::default().ca_pem(text("ca.pem")).certificate_pem(text("client.pem"));
+    assert_eq!(ping(in_memory().key_pem(text("client.key"))).await.unwrap(), "PONG");
+    let other = in_memory().ca_pem(text("other-ca.pem")).key_pem(text("client.key"));
+    assert_eq!(ping(other).await.unwrap_err().kind(), ErrorKind::Tls);
+    let wrong = in_memory().key_pem("no key");
+    assert!(!format!("{wrong:?}").contains("no key"));
+    let error = ping(wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls);
+    assert!(error.to_string().contains("PEM text in memory") && !error.to_string().contains("no key"), "{error}");
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&text("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(&text("client.pem")).unwrap()],
+            PrivateKeyDer::from_pem_slice(&text("client.key")).unwrap(),
+        )
+        .unwrap();
+    assert_eq!(ping(TlsConfig::of(Arc::new(own))).await.unwrap(), "PONG");
 }
 
 #[tokio::test]
