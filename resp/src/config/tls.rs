@@ -22,18 +22,30 @@ use super::ConfigError;
 /// ```
 ///
 /// Each can be given as PEM text too, and all of it as a [`ClientConfig`] of one's own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
     ca: Option<Pem>,
     certificate: Option<Pem>,
     key: Option<Pem>,
     server_name: Option<String>,
     /// Takes the place of all but the server's name.
-    whole: Option<Arc<ClientConfig>>,
+    whole: Option<Whole>,
 }
 
+/// Equal to its clones.
+#[derive(Clone, Debug)]
+struct Whole(Arc<ClientConfig>);
+
+impl PartialEq for Whole {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Whole {}
+
 /// Where PEM text is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Pem {
     File(PathBuf),
     Memory(Arc<[u8]>),
@@ -102,7 +114,7 @@ impl TlsConfig {
     /// ```
     #[must_use]
     pub fn of(config: Arc<ClientConfig>) -> Self {
-        Self { whole: Some(config), ..Self::default() }
+        Self { whole: Some(Whole(config)), ..Self::default() }
     }
 
     /// Trusts the certificates in this file, and no others.
@@ -171,7 +183,7 @@ impl TlsConfig {
 
     /// Reads the files.
     pub(crate) fn build(&self) -> Result<Arc<ClientConfig>, ConfigError> {
-        if let Some(whole) = &self.whole {
+        if let Some(Whole(whole)) = &self.whole {
             return Ok(Arc::clone(whole));
         }
         let wrong = |what: String| ConfigError::Tls(what);
