@@ -145,7 +145,7 @@ fn first_word(encoded: &[u8]) -> (String, &[u8]) {
 }
 
 /// The first of some encoded arguments, and those behind it.
-fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
     let header = memchr::memchr(b'\r', encoded)?;
     let len = usize::try_from(crate::number::parse_u64(encoded.get(1..header)?)?).ok()?;
     let start = header + 2;

@@ -13,7 +13,7 @@ use crate::{Kind, ParseStreamIdError, ProtocolError, Value};
 pub enum ErrorKind {
     /// The operating system or the peer broke the connection, or it could not be made.
     Io,
-    /// Nothing moved for as long as the configuration allows.
+    /// A call took longer, or nothing moved for longer, than the configuration allows.
     Timeout,
     /// The connection was closed by an earlier error.
     Closed,
@@ -25,7 +25,7 @@ pub enum ErrorKind {
     Usage,
     /// A URL or another setting is not valid: see [`ConfigError`].
     Config,
-    /// The TLS handshake or its configuration failed.
+    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate, which TLS 1.3 tells afterwards.
     Tls,
     /// `NOGROUP`: the stream or its consumer group does not exist.
     NoGroup,
@@ -75,6 +75,9 @@ pub enum ErrorKind {
     CrossSlot,
     /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
     ExecAbort,
+    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the commands may have been executed, one by one and
+    /// not as a whole.
+    NotAtomic,
     /// The server does not know the command or subcommand.
     UnknownCommand,
     /// The server does not know an option, or the arguments are not what it takes.
@@ -175,8 +178,13 @@ impl Error {
         }))
     }
 
+    /// What the operating system says, or TLS: a refused certificate is reported by the first read when the handshake itself went well.
     pub(crate) fn io(source: io::Error) -> Self {
-        Self::new(ErrorKind::Io, source.to_string()).with_source(Source::Io(Arc::new(source)))
+        let error = match is_of_tls(&source) {
+            true => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
+            false => Self::new(ErrorKind::Io, source.to_string()),
+        };
+        error.with_source(Source::Io(Arc::new(source)))
     }
 
     fn with_source(mut self, source: Source) -> Self {
@@ -184,28 +192,29 @@ impl Error {
         self
     }
 
-    /// A TLS handshake that failed: because of certificates, or because the link broke.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(source: io::Error) -> Self {
-        let refused = source.kind() == io::ErrorKind::InvalidData;
-        let mut error = Self::io(source);
-        if refused {
-            error.0.kind = ErrorKind::Tls;
-            error.0.message = format!("TLS: {}", error.0.message).into();
-        }
-        error
-    }
-
     pub(crate) fn protocol(source: ProtocolError) -> Self {
         Self::new(ErrorKind::Protocol, source.to_string()).with_source(Source::Protocol(source))
     }
 
     pub(crate) fn timeout(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("not done within {time:?}"))
+    }
+
+    pub(crate) fn stalled(time: Duration) -> Self {
         Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
     }
 
     pub(crate) fn closed() -> Self {
         Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
+    }
+
+    /// Commands of a transaction were, or may have been, executed outside of one, because of a refusal.
+    pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
+        const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
+        let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
+        error.0.kind = ErrorKind::NotAtomic;
+        error.0.message = format!("{WHAT}: {}", error.0.message).into();
+        error
     }
 
     /// Says where a connection was to go.
@@ -277,6 +286,11 @@ impl Error {
         self
     }
 
+    /// What it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Inner>() + self.0.doing.len() + self.0.message.len() + self.0.code.len()
+    }
+
     /// The category.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -329,6 +343,16 @@ impl Error {
     pub fn is_server(&self) -> bool {
         !self.0.code.is_empty()
     }
+}
+
+#[cfg(feature = "tls")]
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
+}
+
+#[cfg(not(feature = "tls"))]
+const fn is_of_tls(_: &io::Error) -> bool {
+    false
 }
 
 /// What a command does, as errors say it.
@@ -444,6 +468,8 @@ fn classify_text(text: &str) -> ErrorKind {
         ErrorKind::IdTooSmall
     } else if has("no such key") || has("requires the key to exist") {
         ErrorKind::NoSuchKey
+    } else if has("exec without multi") {
+        ErrorKind::NotAtomic
     } else if has("unknown command") || has("unknown subcommand") {
         ErrorKind::UnknownCommand
     } else if has("syntax error")

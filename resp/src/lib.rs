@@ -173,7 +173,7 @@ mod turn;
 
 pub use arg::Arg;
 pub use backoff::Backoff;
-pub use client::{Client, ClientOptions, Event};
+pub use client::{Client, ClientOptions, Event, Events};
 pub use cluster::{ClusterClient, Routing};
 pub use cmd::{Cmd, cmd};
 pub use command::{Block, Blocking, Command};

@@ -396,3 +396,40 @@ async fn acknowledgements_are_flushed_over_its_own_connection() {
         assert_eq!((pending(&mut other).await, consumer.unconfirmed()), (0, 0), "{left} left");
     }
 }
+
+/// A server that cannot make the group for now is waited for, as one that is away.
+#[tokio::test]
+async fn a_group_that_cannot_be_made_for_now_is_no_error() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    other.send(&cmd::<()>("CONFIG SET maxmemory 1")).await.unwrap();
+    other.send(&cmd::<()>("DEL").arg("s")).await.unwrap();
+    let reading = tokio::spawn(async move { consumer.next().await.map(|batch| batch.unwrap().ids().count()) });
+    // It tries to make the group, several times, and is refused.
+    loop {
+        let refused = other.send(&cmd::<Frame>("INFO errorstats")).await.unwrap();
+        let oom = refused.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("errorstat_OOM:count="));
+        if oom.is_some_and(|count| count.parse::<u64>().unwrap() > 3) {
+            break;
+        }
+        assert!(!reading.is_finished(), "{:?}", reading.await);
+    }
+    other.send(&cmd::<()>("CONFIG SET maxmemory 0")).await.unwrap();
+    add(&mut other, 0..1).await;
+    assert_eq!(reading.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_stopped_ends_though_the_server_is_gone() {
+    let server = Server::start();
+    add(&mut server.connect().await, 0..3).await;
+    let config = server.config().command_timeout(Some(Duration::from_millis(200)));
+    let mut consumer = ConsumerOptions::new(config, "s", "g", "c").connect().await.unwrap();
+    let batch = consumer.next().await.unwrap().unwrap();
+    consumer.ack(batch.ids());
+    drop(server);
+    consumer.stopper().stop();
+    assert!(consumer.next().await.unwrap().is_none());
+    assert_eq!(consumer.unconfirmed(), 3);
+}

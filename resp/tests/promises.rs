@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use resp::testing::{Script, ScriptedServer};
-use resp::{Client, Config, Connection, ErrorKind, Frame, Pipeline, Sent, Transaction, cmd};
+use resp::{Block, Blocking, Client, ClusterClient, Cmd, Config, Connection, ConsumerOptions, Error, ErrorKind, Frame};
+use resp::{Pipeline, Sent, Transaction, cmd};
 use support::Server;
 
 /// Calls keep coming, and are written to a server that hangs: that is no reason to go on waiting for its replies.
@@ -105,6 +106,117 @@ async fn what_would_hold_up_others_is_refused_everywhere() {
     }
     client.send(&cmd::<()>("CLIENT").arg("ID")).await.unwrap();
     client.send(&cmd::<()>("PING")).await.unwrap();
+}
+
+/// What has not exactly one reply, in all kinds of writing.
+fn without_one_reply() -> Vec<Cmd> {
+    vec![
+        cmd::<Frame>("MONITOR"),
+        cmd::<Frame>("Monitor"),
+        cmd::<Frame>("SUBSCRIBE a b"),
+        cmd::<Frame>("subscribe").arg("a").arg("b"),
+        cmd::<Frame>("PSUBSCRIBE").arg("a*"),
+        cmd::<Frame>("SSubscribe").arg("a"),
+        cmd::<Frame>("UNSUBSCRIBE"),
+        cmd::<Frame>("punsubscribe").arg("a").arg("b"),
+        cmd::<Frame>("SUNSUBSCRIBE"),
+        cmd::<Frame>("SYNC"),
+        cmd::<Frame>("PSYNC").arg("?").arg(-1),
+        cmd::<Frame>("REPLCONF ACK 1"),
+        cmd::<Frame>("replconf").arg("getack").arg("*"),
+        cmd::<Frame>("CLIENT REPLY OFF"),
+        cmd::<Frame>("client").arg("Reply").arg("skip"),
+        cmd::<Frame>("QUIT"),
+        cmd::<Frame>("quit"),
+        cmd::<Frame>("RESET"),
+        cmd::<Frame>("HELLO 2"),
+        cmd::<Frame>("hello").arg(3),
+    ]
+}
+
+/// A command before it, that one, and a command behind it.
+fn around(command: &Cmd) -> (Pipeline, Transaction) {
+    let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
+    for command in [&cmd::<Frame>("SET").arg("a").arg("b"), command, &cmd::<Frame>("SET").arg("a").arg("c")] {
+        pipeline.add(command);
+        transaction.add(command);
+    }
+    (pipeline, transaction)
+}
+
+fn is_refused<T: std::fmt::Debug>(outcome: Result<T, Error>) -> bool {
+    outcome.is_err_and(|error| (error.kind(), error.sent()) == (ErrorKind::Usage, Sent::No))
+}
+
+async fn is_echoed(connection: &mut Connection, text: &str) -> bool {
+    connection.send(&cmd::<Frame>("ECHO").arg(text)).await.unwrap().value().as_str() == Some(text)
+}
+
+#[tokio::test]
+async fn what_has_not_one_reply_shifts_no_replies() {
+    let server = Server::cluster().await;
+    let seed = format!("redis-cluster://127.0.0.1:{}", server.port);
+    for resp2 in [false, true] {
+        let mut connection = Connection::connect(&server.tcp().resp2(resp2)).await.unwrap();
+        let client = Client::connect(&server.tcp().resp2(resp2)).await.unwrap();
+        let cluster = ClusterClient::connect(&Config::from_url(&seed).unwrap().resp2(resp2)).await.unwrap();
+        let mut consumer = ConsumerOptions::new(server.tcp().resp2(resp2), "s", "g", "c").connect().await.unwrap();
+        for (nth, command) in without_one_reply().iter().enumerate() {
+            let at = format!("{command:?} {nth}");
+            let (pipeline, transaction) = around(command);
+            assert!(is_refused(connection.send(command).await), "{at}");
+            assert!(is_refused(connection.send_blocking(&Blocking::new(command, Block::Forever)).await), "{at}");
+            assert!(is_refused(connection.run(&pipeline).await), "{at}");
+            assert!(is_refused(connection.exec(&transaction).await), "{at}");
+            assert!(is_refused(client.send(command).await), "{at}");
+            assert!(is_refused(client.run(&pipeline).await), "{at}");
+            assert!(is_refused(client.exec(&transaction).await), "{at}");
+            assert!(is_refused(cluster.send(command).await), "{at}");
+            assert!(is_refused(cluster.run(&pipeline).await), "{at}");
+            assert!(is_refused(cluster.exec(&transaction).await), "{at}");
+            assert!(is_refused(consumer.ask(command).await), "{at}");
+
+            // By hand, each reply is where it was promised.
+            connection.queue(&cmd::<Frame>("ECHO").arg("before"));
+            connection.queue(command);
+            connection.queue(&cmd::<Frame>("ECHO").arg("behind"));
+            assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("before"), "{at}");
+            let refused = connection.receive().await.unwrap().into_result().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::UnknownCommand, "{at}: {refused}");
+            assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("behind"), "{at}");
+            // And no part of a transaction is executed.
+            connection.queue_multi();
+            connection.queue(&cmd::<Frame>("SET").arg("a").arg("b"));
+            connection.queue(command);
+            connection.queue_exec();
+            connection.receive_queued(2).await.unwrap_err();
+            assert_eq!(connection.receive_exec().await.unwrap_err().kind(), ErrorKind::ExecAbort, "{at}");
+            assert!(is_echoed(&mut connection, &at).await, "{at}");
+        }
+        assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+        assert_eq!(cluster.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+        assert!(consumer.ask(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
+        connection.send(&cmd::<()>("CLIENT REPLY ON")).await.unwrap();
+        connection.send(&cmd::<()>("HELLO")).await.unwrap();
+        // Subscriptions are known in one word and in several.
+        let subscribed = connection.subscribe(&cmd::<Frame>("SUBSCRIBE a")).await;
+        assert_eq!(subscribed.is_err(), resp2);
+        assert!(is_echoed(&mut connection, "at last").await);
+    }
+}
+
+/// It begins and ends by itself.
+#[tokio::test]
+async fn a_transaction_holds_no_words_of_transactions() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    let mut connection = server.connect().await;
+    for word in ["MULTI", "exec", "Discard", "WATCH a"] {
+        let (_, transaction) = around(&cmd::<Frame>(word));
+        assert!(is_refused(connection.exec(&transaction).await), "{word}");
+        assert!(is_refused(client.exec(&transaction).await), "{word}");
+    }
+    assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
 }
 
 /// What the server says about a command that it will not read to its end is not lost.

@@ -286,6 +286,47 @@ fn attributes_of_elements_are_found() {
     }
 }
 
+/// It would be taken for one of the next value outside.
+#[test]
+fn an_attribute_of_nothing_is_no_resp() {
+    for end in [
+        "*?\r\n:1\r\n|1\r\n+a\r\n+b\r\n.\r\n",
+        "*?\r\n|0\r\n.\r\n",
+        "*2\r\n*?\r\n|1\r\n+a\r\n+b\r\n.\r\n:1\r\n",
+        "%?\r\n+k\r\n+v\r\n|1\r\n+a\r\n+b\r\n.\r\n",
+        "~?\r\n|?\r\n+a\r\n+b\r\n.\r\n.\r\n",
+        "|?\r\n+k\r\n+v\r\n|1\r\n+a\r\n+b\r\n.\r\n:1\r\n",
+        "*?\r\n:1\r\n|1\r\n|1\r\n+x\r\n+y\r\n+a\r\n+b\r\n|0\r\n.\r\n",
+    ] {
+        assert_eq!(decode(end).unwrap_err(), ProtocolError::AttributeOfNothing, "{end:?}");
+    }
+    let described = decode("*?\r\n|1\r\n+a\r\n+b\r\n*?\r\n.\r\n|0\r\n:1\r\n.\r\n").unwrap().unwrap();
+    let first = described.value().children().next().unwrap();
+    assert_eq!((described.value().children().len(), described.attributes_of(first).count()), (2, 1));
+}
+
+/// Taking a frame apart, one element after the other, costs as much as the frame is long, whatever its attributes.
+#[test]
+fn elements_with_attributes_are_taken_out_in_linear_time() {
+    let time = |elements: usize, element: &str| {
+        let wire = format!("*{elements}\r\n{}", element.repeat(elements));
+        let frame = decode(&wire).unwrap().unwrap();
+        let begun = std::time::Instant::now();
+        let taken: Vec<_> = frame.value().children().map(|element| frame.extract(element)).collect();
+        assert!(taken.iter().all(|element| element.attributes().count() == 1));
+        begun.elapsed()
+    };
+    for element in [
+        "|1\r\n+a\r\n+b\r\n:1\r\n",
+        "|1\r\n+a\r\n*2\r\n|1\r\n+x\r\n+y\r\n:1\r\n:2\r\n*1\r\n|1\r\n+c\r\n+d\r\n:2\r\n",
+        "|0\r\n|1\r\n+a\r\n$?\r\n;1\r\na\r\n;1\r\nb\r\n;0\r\n$?\r\n;1\r\nc\r\n;1\r\nd\r\n;0\r\n",
+    ] {
+        // Quadratic, the larger ones took minutes.
+        let time = time(100_000, element);
+        assert!(time < std::time::Duration::from_secs(2), "{time:?} for {element:?}");
+    }
+}
+
 #[test]
 fn streamed_strings_are_strings() {
     let wire = "*5\r\n$?\r\n;2\r\nab\r\n;1\r\nc\r\n;0\r\n$?\r\n;0\r\n$?\r\n;2\r\n42\r\n;0\r\n*1\r\n$?\r\n;1\r\n4\r\n;1\r\n3\r\n;0\r\n+z\r\n";

@@ -1,16 +1,42 @@
 //! How often, and how long, a command is tried.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::MAX_REDIRECTS;
+use crate::connection::in_future;
 use crate::{Backoff, Error, Sent};
 
-/// The patience for one command.
+/// How long one command may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    limit: Option<Duration>,
+    deadline: Option<Instant>,
+    /// Some of the time has been spent.
+    is_begun: bool,
+}
+
+impl Patience {
+    /// When it ends; `None` as long as the limit of the connection that is used now is the same.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline.filter(|_| self.is_begun)
+    }
+
+    /// Waits for something no longer than the patience lasts.
+    pub(super) async fn within<T>(&mut self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.is_begun = true;
+        let (Some(deadline), Some(limit)) = (self.deadline, self.limit) else { return what.await };
+        tokio::time::timeout_at(deadline, what).await.unwrap_or_else(|_| Err(Error::timeout(limit)))
+    }
+}
+
+/// What is left of the attempts for one command.
 #[derive(Debug)]
 pub(super) struct Attempts {
     redirects: u32,
     backoff: Backoff,
-    deadline: Option<Instant>,
+    pub(super) patience: Patience,
 }
 
 impl Attempts {
@@ -18,12 +44,13 @@ impl Attempts {
         Self {
             redirects: MAX_REDIRECTS,
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
-            deadline: limit.map(|limit| Instant::now() + limit),
+            patience: Patience { limit, deadline: in_future(limit), is_begun: false },
         }
     }
 
     /// One redirect more is followed, or, after too many, the error stands.
     pub(super) fn redirect(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
+        self.patience.is_begun = true;
         match self.redirects.checked_sub(1) {
             Some(left) => self.redirects = left,
             None => return Err(error()),
@@ -33,8 +60,9 @@ impl Attempts {
 
     /// Waits before the next attempt; when there is no time for one, the error stands.
     pub(super) async fn wait(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
+        self.patience.is_begun = true;
         let delay = self.backoff.next_delay();
-        if self.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
+        if self.patience.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
             return Err(error().with_sent(Sent::No));
         }
         tokio::time::sleep(delay).await;
@@ -54,5 +82,6 @@ mod tests {
         }
         attempts.redirect(Error::closed).unwrap_err();
         while attempts.wait(Error::closed).await.is_ok() {}
+        attempts.patience.within(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
     }
 }

@@ -7,6 +7,7 @@ mod owner;
 mod pipeline;
 mod redirect;
 mod routing;
+mod shared;
 mod slot;
 mod topology;
 
@@ -20,9 +21,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::client::Parcel;
 use crate::command::{self, Command};
 use crate::config::{Config, Endpoint};
-use crate::connection::{Pipeline, Replies, Transaction};
+use crate::connection::{Pipeline, Replies, Transaction, is_ok};
 use crate::{Connection, Error, ErrorKind, Frame, Sent};
 use attempts::Attempts;
 use nodes::Nodes;
@@ -35,9 +37,11 @@ const MAX_REDIRECTS: u32 = 16;
 ///
 /// Each command goes to the node that has the slot of its key, over one shared connection a node, which is made when it is first needed. Which
 /// node that is is learned from the cluster, and again when a node says that a slot has moved or cannot be reached. What a node sends elsewhere
-/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, a node that is away while another takes its place) is tried again
-/// until the [command timeout](Config::command_timeout) is over. A command that may have been executed is not sent twice:
-/// then the error says [`Sent::Maybe`].
+/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, the `READONLY` of a node that has been
+/// demoted, a node that is away while another takes its place) is tried again until the [command timeout](Config::command_timeout) is over, which
+/// bounds the whole call. A command that may have been executed is not sent twice: then the error says [`Sent::Maybe`].
+///
+/// However many callers wait for a node that does not answer, one attempt to connect is made at a time, and its outcome goes to all of them.
 ///
 /// A command without a key ([`Routing::Anywhere`]) goes to any one node.
 ///
@@ -59,14 +63,6 @@ const MAX_REDIRECTS: u32 = 16;
 /// ```
 #[derive(Clone)]
 pub struct ClusterClient(Arc<Nodes>);
-
-/// What is sent to one node in one piece.
-struct Parcel<'a> {
-    encoded: &'a [u8],
-    replies: usize,
-    /// When so many bytes have been sent, something may have been done.
-    first: usize,
-}
 
 impl ClusterClient {
     /// Learns who has which slot from the first seed that answers.
@@ -96,8 +92,8 @@ impl ClusterClient {
             return Err(named(needs_its_own()));
         }
         let mut encoded = BytesMut::new();
-        command::encode(command, &mut encoded);
-        let parcel = Parcel { encoded: &encoded, replies: 1, first: encoded.len() };
+        command::encode_answered(command, &mut encoded)?;
+        let parcel = Parcel::of_command(&encoded);
         let mut frames = self.deliver(command.routing(), &parcel).await.map_err(named)?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
@@ -111,6 +107,7 @@ impl ClusterClient {
     /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before anything is sent. What became of each command is found
     /// in the [`Replies`], the loss of a node's connection included.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
@@ -124,13 +121,14 @@ impl ClusterClient {
     /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let named = |error: Error| error.during("MULTI", None);
+        let pipeline = transaction.to_pipeline();
+        pipeline.check()?;
         if !transaction.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        let (pipeline, exec) = transaction.to_pipeline();
-        let parcel = Parcel { encoded: pipeline.encoded(), replies: pipeline.len(), first: pipeline.first() };
+        let parcel = Parcel::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &parcel).await.map_err(named)?;
-        match Replies::new(frames.into_iter()).into_exec(exec, transaction.len())? {
+        match Replies::new(frames.into_iter()).into_exec()? {
             Some(replies) => Ok(replies),
             None => Err(named(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection"))),
         }
@@ -168,7 +166,7 @@ impl ClusterClient {
                     Some(node) => (node, false),
                     None => {
                         attempts.wait(nobody).await?;
-                        nodes.refresh_quietly(version).await;
+                        nodes.refresh_quietly(version, attempts.patience).await;
                         continue;
                     }
                 },
@@ -179,19 +177,20 @@ impl ClusterClient {
                     encoded: &asked,
                     replies: parcel.replies + 1,
                     first: asked.len() - parcel.encoded.len() + parcel.first,
+                    multi: parcel.multi.map(|multi| multi + 1),
                 };
-                nodes.exchange(&node, &parcel).await.map(|mut frames| {
+                nodes.exchange(&node, &parcel, attempts.patience).await.map(|mut frames| {
                     frames.remove(0);
                     frames
                 })
             } else {
-                nodes.exchange(&node, parcel).await
+                nodes.exchange(&node, parcel, attempts.patience).await
             };
             let frames = match delivered {
                 Ok(frames) => frames,
                 Err(error) if error.sent() == Sent::No && error.is_transient() => {
                     attempts.wait(|| error).await?;
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                     continue;
                 }
                 Err(error) => {
@@ -199,6 +198,9 @@ impl ClusterClient {
                     return Err(error);
                 }
             };
+            if parcel.multi.is_some() && !is_undone(&frames) {
+                return Ok(frames);
+            }
             let redirect = frames.iter().find_map(|frame| Some((Redirect::of(frame, &node)?, frame)));
             let Some((redirect, frame)) = redirect else { return Ok(frames) };
             let error = || Error::server(frame.value());
@@ -216,11 +218,16 @@ impl ClusterClient {
                 Redirect::TryAgain => attempts.wait(error).await?,
                 Redirect::Down => {
                     attempts.wait(error).await?;
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                 }
             }
         }
     }
+}
+
+/// Whether nothing of a transaction was done, as its replies say: only then may it be sent again.
+fn is_undone(replies: &[Frame]) -> bool {
+    replies.first().is_some_and(is_ok) && replies.last().is_some_and(|exec| exec.kind().is_error())
 }
 
 /// `ASKING` in front, in the same piece, so that nothing comes between.

@@ -66,7 +66,7 @@ async fn tls(host: &str, port: u16, config: &Config) -> Result<Transport, Error>
     let tcp = tcp(host, port, config).await?;
     match tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await {
         Ok(stream) => Ok(Transport::Tls(Box::new(stream))),
-        Err(error) => Err(Error::tls(error)),
+        Err(error) => Err(Error::io(error)),
     }
 }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
+use super::deadline::Deadline;
 use super::transport::Transport;
 use crate::{Decoder, Error, Frame, Limits, ProtocolError, Sent};
 
@@ -36,10 +38,12 @@ pub(crate) struct Wire {
     /// Why nothing can be written any more; there may still be something to read.
     write_error: Option<io::Error>,
     broken: bool,
+    /// How long nothing may move while something is awaited.
+    stall_timeout: Option<Duration>,
 }
 
 impl Wire {
-    pub(super) fn new(transport: Transport, limits: Limits) -> Self {
+    pub(super) fn new(transport: Transport, limits: Limits, stall_timeout: Option<Duration>) -> Self {
         Self {
             transport,
             out: BytesMut::new(),
@@ -51,6 +55,7 @@ impl Wire {
             must_flush: false,
             write_error: None,
             broken: false,
+            stall_timeout,
         }
     }
 
@@ -120,40 +125,57 @@ impl Wire {
         count
     }
 
-    /// Waits until bytes have come in. Meanwhile writes what is buffered. `limit` is how long nothing may move.
-    pub(super) async fn fill(&mut self, limit: Option<Duration>) -> Result<(), Error> {
-        self.while_moving(limit, Self::poll_fill).await
+    /// Waits until bytes have come in. Meanwhile writes what is buffered.
+    pub(super) async fn fill(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
+        self.until(deadline, Self::poll_fill).await
     }
 
     /// Waits until everything is written. Meanwhile takes in what the peer sends, if it takes nothing before.
-    pub(super) async fn flush(&mut self, limit: Option<Duration>) -> Result<(), Error> {
-        self.while_moving(limit, Self::poll_flush).await
+    pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
+        self.until(deadline, Self::poll_flush).await
     }
 
-    async fn while_moving(
+    /// Polls until it is done, the deadline has come, or nothing has moved for too long.
+    async fn until(
         &mut self,
-        limit: Option<Duration>,
+        deadline: &mut Deadline,
         mut poll: impl FnMut(&mut Self, &mut Context<'_>, &mut bool) -> Poll<io::Result<()>>,
     ) -> Result<(), Error> {
         if self.broken {
             return Err(Error::closed());
         }
         loop {
+            let now = Instant::now();
+            let end = deadline.fix(now);
+            // A peer that always has something to say never lets the timer have its turn.
+            if let Some((at, limit)) = end
+                && at <= now
+            {
+                if !self.decoder.is_idle() && deadline.extend() {
+                    continue;
+                }
+                self.break_off();
+                return Err(Error::timeout(limit));
+            }
+            let stall_timeout = self.stall_timeout.filter(|_| !deadline.may_be_silent());
+            let stalled = stall_timeout.and_then(|limit| Some((now.checked_add(limit)?, limit)));
+            let stalls_first = stalled.is_some_and(|(at, _)| end.is_none_or(|(end, _)| at < end));
             let mut moved = false;
             let step = std::future::poll_fn(|cx| match poll(self, cx, &mut moved) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
-                // Wake the timer up: time counts from the last byte that moved.
-                Poll::Pending if moved => Poll::Ready(None),
+                // Set the timer again: a stall is counted from the last byte that moved.
+                Poll::Pending if moved && stalls_first => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
-            let step = match limit {
+            let step = match if stalls_first { stalled } else { end } {
                 None => step.await,
-                Some(limit) => match tokio::time::timeout(limit, step).await {
+                Some((at, limit)) => match tokio::time::timeout_at(at, step).await {
                     Ok(step) => step,
-                    Err(_) => {
+                    Err(_) if stalls_first => {
                         self.break_off();
-                        return Err(Error::timeout(limit));
+                        return Err(Error::stalled(limit));
                     }
+                    Err(_) => None,
                 },
             };
             match step {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::connection::Deadline;
 use crate::streams::{GroupFrom, XAck, XAutoClaim, XGroupCreate, XReadGroup};
 use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId, command};
 
@@ -95,6 +96,9 @@ enum What {
     New,
 }
 
+/// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no command timeout is set.
+const LAST_ACKS: Duration = Duration::from_secs(30);
+
 /// At most so many IDs are acknowledged by one command.
 const MAX_ACKS: usize = 10_000;
 
@@ -123,12 +127,15 @@ impl Consumer {
     /// The next entries; `None` when the consumer was stopped. Waits as long as there are none.
     ///
     /// A consumer that is stopped ends the read that waits in the server, gives what that read has brought, if anything, and then `None`: nothing
-    /// is left pending that nobody has seen. After `None`, [`ack`](Self::ack) wants a [`flush`](Self::flush).
+    /// is left pending that nobody has seen. Then it tries for the [command timeout](crate::Config::command_timeout) to get the last acknowledgements
+    /// confirmed; after `None`, those that are still [unconfirmed](Self::unconfirmed), and what is [acknowledged](Self::ack) later, want a
+    /// [`flush`](Self::flush), or the entries are given again.
     ///
     /// # Errors
     ///
-    /// What waiting does not cure: the key holds something else, the password is wrong, or the group is missing and is not to be
-    /// made. Calling again tries again.
+    /// What waiting does not cure, and so none that [is transient](Error::is_transient): the key holds something else, the password is wrong, or the
+    /// group is missing and is not to be made. Calling again tries again. A consumer [over](ConsumerOptions::over) a given connection returns
+    /// transient errors too.
     pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
         if let Some(batch) = self.next_unless_stopped().await {
             return batch.map(Some);
@@ -174,24 +181,39 @@ impl Consumer {
 
     async fn next_batch(&mut self) -> Result<Batch, Error> {
         loop {
-            match self.step(Some(self.options.block)).await {
+            let error = match self.step(Some(self.options.block)).await {
                 Ok(Some(batch)) => {
                     self.options.backoff.reset();
                     return Ok(batch);
                 }
-                Ok(None) => {}
+                Ok(None) => continue,
                 // The key went away while the server waited; what there is now, the next read says.
-                Err(error) if error.code() == "UNBLOCKED" => {}
+                Err(error) if error.code() == "UNBLOCKED" => continue,
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
-                    self.create().await?;
+                    match self.create().await {
+                        // It may be taken away again and again.
+                        Ok(()) => {
+                            tokio::time::sleep(self.options.backoff.next_delay()).await;
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
                 }
-                Err(error) if self.reconnects && (error.is_transient() || self.is_misled()) => {
-                    self.disconnect();
-                    tokio::time::sleep(self.options.backoff.next_delay()).await;
-                }
-                Err(error) => return Err(error),
-            }
+                Err(error) => error,
+            };
+            self.recover(error).await?;
         }
+    }
+
+    /// Waits before the next attempt, over another connection; an error that waiting does not cure stands.
+    async fn recover(&mut self, error: Error) -> Result<(), Error> {
+        let is_elsewhere = self.is_misled() || (self.options.config.is_found() && error.kind() == ErrorKind::Moved);
+        if !self.reconnects || !(error.is_transient() || is_elsewhere) {
+            return Err(error);
+        }
+        self.disconnect();
+        tokio::time::sleep(self.options.backoff.next_delay()).await;
+        Ok(())
     }
 
     /// One exchange with the server: what is pending next, or, once all of that was given, what is new. `None` when there was nothing:
@@ -303,12 +325,12 @@ impl Consumer {
         let Some(asked) = self.asked.filter(|_| self.early.is_none()) else { return Ok(()) };
         let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
         Self::receive_acks(connection, &mut self.asked, &mut self.acks).await?;
-        let limit = match asked.block {
-            Some(time) => Some(connection.block_limit(time)),
-            None => connection.command_timeout(),
+        let deadline = match asked.block {
+            Some(time) => connection.block_deadline(time),
+            None => Deadline::after(connection.command_timeout()),
         };
         let named = |error: Error| error.during("XREADGROUP", Some(&self.options.stream));
-        self.early = Some(connection.receive_within(limit).await.map_err(named)?);
+        self.early = Some(connection.receive_until(deadline).await.map_err(named)?);
         Ok(())
     }
 
@@ -445,10 +467,17 @@ impl Consumer {
         Stopper(Arc::clone(&self.stop))
     }
 
-    /// The last acknowledgements, then the end.
+    /// The last acknowledgements, then the end. What cannot be confirmed in time stays unconfirmed.
     async fn finish(&mut self) -> Result<(), Error> {
         self.disconnect();
-        self.flush().await
+        let patience = self.options.config.command_timeout.unwrap_or(LAST_ACKS);
+        let confirmed = tokio::time::timeout(patience, async {
+            while let Err(error) = self.flush().await {
+                self.recover(error).await?;
+            }
+            Ok(())
+        });
+        confirmed.await.unwrap_or(Ok(()))
     }
 
     /// Whether the server has said that another one has its place.

@@ -108,7 +108,9 @@ fn check(entry: Value<'_>) -> Option<StreamId> {
     let fields = children.next()?;
     let paired = match fields.kind() {
         Kind::Null => true,
-        Kind::Array | Kind::Map => fields.children().len() % 2 == 0 && fields.children().all(|part| part.as_bytes().is_some()),
+        Kind::Array | Kind::Map => {
+            fields.children().len() % 2 == 0 && fields.children().all(|part| part.as_bytes().is_some())
+        }
         _ => false,
     };
     paired.then_some(id)

@@ -56,6 +56,22 @@ impl Server {
         Self::tls(&[file.to_str().unwrap(), "--sentinel"], files, "no", &[])
     }
 
+    /// Starts a cluster of one node that has all slots. Over TCP, as its topology says.
+    pub(crate) async fn cluster() -> Self {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let server = Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+        let mut connection = Connection::connect(&server.tcp()).await.unwrap();
+        let slots = resp::cmd::<resp::Frame>("CLUSTER ADDSLOTS").args(0..16384_u32);
+        connection.send(&slots).await.unwrap();
+        loop {
+            let info = connection.send(&resp::cmd::<resp::Frame>("CLUSTER INFO")).await.unwrap();
+            if info.value().as_str().unwrap().contains("cluster_state:ok") {
+                return server;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Starts a cluster of one node, without slots, that speaks TLS too.
     pub(crate) fn cluster_with_tls(files: &std::path::Path) -> (Self, u16) {
         let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
