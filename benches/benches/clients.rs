@@ -20,7 +20,7 @@ use bytes::Bytes;
 use fred::interfaces::{ClientLike as _, StreamsInterface as _};
 use redis::AsyncTypedCommands as _;
 use resp::streams::{AddId, GroupFrom, XAck, XAdd, XReadGroup};
-use resp::{Connection, ConsumerOptions, StreamId};
+use resp::{Connection, GroupReader, StreamId};
 use rustis::client::BatchPreparedCommand as _;
 use rustis::commands::StreamCommands as _;
 use rustix::time::{ClockId, clock_gettime};
@@ -375,13 +375,13 @@ fn read_and_acknowledge(
         assert_eq!(bytes, entries as usize * LINE.len());
         took
     };
-    let consumer = ConsumerOptions::new(config.clone(), KEY, GROUP, "bench").count(COUNT.into());
     let mut subjects: Vec<(&str, Work<'_>)> = vec![
         (
-            "resp, Consumer",
+            "resp, GroupReader",
             Box::new(|| {
                 let connection = runtime.block_on(Connection::connect(&config)).unwrap();
-                let consumer = Cell::new(Some(consumer.clone().over(connection)));
+                let reader = GroupReader::new(connection, KEY, GROUP, "bench").count(COUNT.into());
+                let consumer = Cell::new(Some(reader));
                 timed(&|| {
                     runtime.block_on(async {
                         let mut consumer = consumer.take().unwrap();

@@ -181,7 +181,7 @@ pub use command::{Block, Blocking, Command};
 pub use config::TlsConfig;
 pub use config::{Config, ConfigError, Endpoint};
 pub use connection::{Connection, Pipeline, Protocol, Replies, Slot, Transaction};
-pub use consumer::{Batch, Consumer, ConsumerOptions, Origin, Stopper};
+pub use consumer::{Acknowledger, Batch, Consumer, ConsumerOptions, ConsumerStream, GroupReader, Origin, Stopper};
 pub use error::{Error, ErrorKind, Sent};
 pub use from_reply::FromReply;
 pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError, RespCodec, Value};

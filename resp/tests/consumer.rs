@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resp::streams::{AddId, GroupFrom, XAdd, XDel, XGroupCreate, XPending, XReadGroup};
-use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Frame, Origin, Pipeline, StreamId, cmd};
+use resp::{
+    Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Frame, GroupReader, Origin, Pipeline, StreamId, cmd,
+};
 use support::Server;
 
 fn options(server: &Server, name: &str) -> ConsumerOptions {
@@ -215,18 +217,28 @@ async fn the_last_answer_is_taken_by_hand() {
         assert!(tokio::time::timeout(Duration::from_millis(50), consumer.next()).await.is_err());
         let last = tokio::time::timeout(Duration::from_secs(10), consumer.take_last()).await.unwrap();
         assert!(last.unwrap().is_none(), "nothing came");
+
+        let mut reader = GroupReader::new(server.connect().await, "s", "g", "r");
+        assert!(reader.read(None).await.unwrap().is_none(), "nothing is pending");
         add(&mut other, if resp2 { 1..2 } else { 0..1 }).await;
-        consumer.read_ahead().await.unwrap();
-        let last = consumer.take_last().await.unwrap().unwrap();
+        reader.read_ahead().await.unwrap();
+        let last = reader.take_last().await.unwrap().unwrap();
         assert_eq!(last.entries().len(), 1);
-        consumer.ack(last.ids());
-        consumer.flush().await.unwrap();
-        assert_eq!(pending(&mut other).await, 0);
+        reader.ack(last.ids());
+        reader.flush().await.unwrap();
+        assert_eq!((pending(&mut other).await, reader.unconfirmed()), (0, 0));
     }
 }
 
+/// A reader over a connection of its own, in the group `g` of the stream `s`.
+async fn reader(server: &Server) -> GroupReader {
+    let mut connection = server.connect().await;
+    connection.send(&XGroupCreate::new("s", "g", StreamId::ZERO).make_stream()).await.unwrap();
+    GroupReader::new(connection, "s", "g", "c").count(10)
+}
+
 /// As [`take`], by single steps: nothing is waited for.
-async fn read_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<u64>) {
+async fn read_all(consumer: &mut GroupReader) -> (Vec<u64>, Vec<u64>) {
     let (mut pending, mut new) = (Vec::new(), Vec::new());
     loop {
         let was_pending = consumer.has_pending();
@@ -250,7 +262,7 @@ async fn read_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<u64>) {
 async fn over_a_connection_it_takes_single_steps() {
     let server = Server::start();
     let mut other = server.connect().await;
-    let mut consumer = options(&server, "c").over(server.connect().await);
+    let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
     // It does not make the group.
     assert_eq!(consumer.read(None).await.unwrap_err().kind(), ErrorKind::NoGroup);
     other.send(&cmd::<()>("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
@@ -263,7 +275,7 @@ async fn over_a_connection_it_takes_single_steps() {
 
     // What was not acknowledged is pending for the next one, in batches as large as wanted.
     drop(consumer);
-    let mut consumer = options(&server, "c").over(server.connect().await);
+    let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
     consumer.set_count(100);
     let left = pending(&mut other).await as usize;
     assert_eq!(consumer.read(None).await.unwrap().unwrap().entries().len(), left);
@@ -271,14 +283,14 @@ async fn over_a_connection_it_takes_single_steps() {
     other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
-    assert!(consumer.next().await.unwrap_err().closes_connection());
+    assert!(consumer.is_closed());
 }
 
 #[tokio::test]
 async fn reading_ahead_and_asking_between_reads_shift_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;
-    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut consumer = reader(&server).await;
     add(&mut other, 0..100).await;
     assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
     let mut seen = Vec::new();
@@ -303,7 +315,7 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
 async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;
-    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut consumer = reader(&server).await;
     let mut seen = Vec::new();
     for n in 0..60 {
         let add = add(&mut other, n..n + 1);
@@ -385,16 +397,21 @@ async fn acknowledgements_are_flushed_over_its_own_connection() {
     let server = Server::start();
     let mut other = server.connect().await;
     add(&mut other, 0..30).await;
-    // A consumer over a given connection may know no way to make another one.
-    let nowhere = resp::Config::new(resp::Endpoint::unix("/nowhere"));
-    server.connect().await.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
-    let mut consumer = ConsumerOptions::new(nowhere, "s", "g", "c").count(10).over(server.connect().await);
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let before = connections(&mut other).await;
     for left in [20, 10, 0] {
         let batch = consumer.next().await.unwrap().unwrap();
         consumer.ack(batch.ids());
         consumer.flush().await.unwrap();
         assert_eq!((pending(&mut other).await, consumer.unconfirmed()), (0, 0), "{left} left");
     }
+    assert_eq!(connections(&mut other).await, before);
+}
+
+/// How many connections the server has taken.
+async fn connections(connection: &mut Connection) -> String {
+    let stats: String = connection.send(&cmd("INFO stats")).await.unwrap();
+    stats.lines().find(|line| line.starts_with("total_connections_received")).unwrap().to_owned()
 }
 
 /// A server that cannot make the group for now is waited for, as one that is away.
@@ -432,4 +449,34 @@ async fn a_consumer_that_is_stopped_ends_though_the_server_is_gone() {
     consumer.stopper().stop();
     assert!(consumer.next().await.unwrap().is_none());
     assert_eq!(consumer.unconfirmed(), 3);
+}
+
+#[tokio::test]
+async fn as_a_stream_it_gives_all_batches_and_ends_when_it_is_stopped() {
+    use futures_util::{StreamExt as _, TryStreamExt as _};
+
+    let server = Server::start();
+    let mut other = server.connect().await;
+    add(&mut other, 0..100).await;
+    let mut batches = options(&server, "c").connect().await.unwrap().into_stream();
+    // One after the other.
+    let first = batches.next().await.unwrap().unwrap();
+    batches.ack(first.ids());
+    // At the same time; the last ones are acknowledged while it waits for more.
+    let (acknowledger, stopper) = (batches.acknowledger(), batches.stopper());
+    let mut left = 100 - first.entries().len();
+    let rest = batches.try_for_each_concurrent(4, |batch| {
+        left -= batch.entries().len();
+        let (acknowledger, stopper, is_last) = (acknowledger.clone(), stopper.clone(), left == 0);
+        async move {
+            tokio::task::yield_now().await;
+            acknowledger.ack(batch.ids());
+            if is_last {
+                stopper.stop();
+            }
+            Ok(())
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(10), rest).await.unwrap().unwrap();
+    assert_eq!(pending(&mut other).await, 0);
 }

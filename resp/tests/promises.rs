@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use resp::testing::{Script, ScriptedServer};
-use resp::{Block, Blocking, Client, ClusterClient, Cmd, Config, Connection, ConsumerOptions, Error, ErrorKind, Frame};
+use resp::{Block, Blocking, Client, ClusterClient, Cmd, Config, Connection, Error, ErrorKind, Frame, GroupReader};
 use resp::{Pipeline, Sent, Transaction, cmd};
 use support::Server;
 
@@ -160,7 +160,8 @@ async fn what_has_not_one_reply_shifts_no_replies() {
         let mut connection = Connection::connect(&server.tcp().resp2(resp2)).await.unwrap();
         let client = Client::connect(&server.tcp().resp2(resp2)).await.unwrap();
         let cluster = ClusterClient::connect(&Config::from_url(&seed).unwrap().resp2(resp2)).await.unwrap();
-        let mut consumer = ConsumerOptions::new(server.tcp().resp2(resp2), "s", "g", "c").connect().await.unwrap();
+        let read_by = Connection::connect(&server.tcp().resp2(resp2)).await.unwrap();
+        let mut reader = GroupReader::new(read_by, "s", "g", "c");
         for (nth, command) in without_one_reply().iter().enumerate() {
             let at = format!("{command:?} {nth}");
             let (pipeline, transaction) = around(command);
@@ -174,7 +175,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
             assert!(is_refused(cluster.send(command).await), "{at}");
             assert!(is_refused(cluster.run(&pipeline).await), "{at}");
             assert!(is_refused(cluster.exec(&transaction).await), "{at}");
-            assert!(is_refused(consumer.ask(command).await), "{at}");
+            assert!(is_refused(reader.ask(command).await), "{at}");
 
             // By hand, each reply is where it was promised.
             connection.queue(&cmd::<Frame>("ECHO").arg("before"));
@@ -195,7 +196,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
         }
         assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
         assert_eq!(cluster.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
-        assert!(consumer.ask(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
+        assert!(reader.ask(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
         connection.send(&cmd::<()>("CLIENT REPLY ON")).await.unwrap();
         connection.send(&cmd::<()>("HELLO")).await.unwrap();
         // Subscriptions are known in one word and in several.

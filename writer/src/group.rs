@@ -3,7 +3,7 @@
 use delivery::consumer::{Change, GroupState, GroupView, Member, Notes, Record, Refusal};
 use delivery::manifest::{GUARD_FIELD, record_key};
 use resp::streams::{ConsumerInfo, GroupFrom, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
-use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
+use resp::{Cmd, Connection, Frame, GroupReader, StreamId, cmd};
 use service::Failure;
 use service::args::other_partitions;
 use std::cell::{Cell, RefCell};
@@ -56,8 +56,8 @@ impl Group {
     }
 
     /// Reads as this consumer, on a connection.
-    pub(crate) fn consumer(&self, config: &Config, connection: Connection) -> Consumer {
-        ConsumerOptions::new(config.clone(), &self.stream, &self.name, &self.consumer).over(connection)
+    pub(crate) fn reader(&self, connection: Connection) -> GroupReader {
+        GroupReader::new(connection, &self.stream, &self.name, &self.consumer)
     }
 
     /// Acknowledges.

@@ -70,7 +70,8 @@ pub struct Connection {
     greeted: bool,
     command_timeout: Option<Duration>,
     block_grace: Duration,
-    endpoint: Option<Endpoint>,
+    /// How to connect to the same server.
+    origin: Option<Box<Config>>,
     /// Whether the server was found by asking others, so that another one may have its place by now.
     found: bool,
     /// It has said that it is no longer the one that was looked for: no more commands go there.
@@ -107,7 +108,7 @@ impl Connection {
     pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
         let transport = transport::connect(server, config).await?;
         let mut connection = Self::new(transport, config);
-        connection.endpoint = Some(server.clone());
+        connection.origin = Some(Box::new(Config { endpoint: server.clone(), ..config.clone() }));
         handshake::run(&mut connection, config).await?;
         connection.greeted = true;
         Ok(connection)
@@ -140,7 +141,7 @@ impl Connection {
             greeted: false,
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
-            endpoint: None,
+            origin: None,
             found: config.is_found(),
             misled: false,
             client_id: None,
@@ -167,12 +168,12 @@ impl Connection {
 
     /// Ends a command that waits in the server on this connection, by another connection to the same server: it answers as if its time were over.
     /// Where that cannot be done, it ends by itself.
-    pub(crate) fn unblock(&self, config: &Config) -> impl Future<Output = ()> + use<> {
-        let (id, server, config) = (self.client_id, self.endpoint.clone(), config.clone());
+    pub(crate) fn unblock(&self) -> impl Future<Output = ()> + use<> {
+        let (id, origin) = (self.client_id, self.origin.clone());
         async move {
-            let (Some(id), Some(server)) = (id, server) else { return };
+            let (Some(id), Some(config)) = (id, origin) else { return };
             let unblocking = async {
-                let mut connection = Self::connect_to(&server, &config).await?;
+                let mut connection = Self::connect_to(&config.endpoint, &config).await?;
                 connection.send(&cmd::<()>("CLIENT UNBLOCK").arg(id)).await
             };
             let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
@@ -484,7 +485,7 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.origin.as_ref().map(|config| &config.endpoint))
             .field("protocol", &self.protocol)
             .field("closed", &self.is_closed())
             .field("owed", &self.owed)
