@@ -84,7 +84,7 @@ impl<R> Cmd<R> {
 /// Names the command only: an argument may be a password.
 impl<R> fmt::Debug for Cmd<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} arguments)", self.name, self.args)
+        write!(f, "{} ({} arguments)", crate::error::doing(&self.name, None), self.args)
     }
 }
 

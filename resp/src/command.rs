@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::cmd::split_arg;
-use crate::{Error, ErrorKind, Frame, Request, Routing, Sent};
+use crate::{Error, ErrorKind, Frame, Request, Routing, Sent, cluster, text};
 
 /// A command: how it is written, and what its reply means.
 ///
@@ -25,10 +25,11 @@ pub trait Command {
         None
     }
 
-    /// Where in a cluster it goes: to the node that has its [`key`](Self::key). A command with several keys says
-    /// [`Routing::of_keys`] of all of them.
+    /// Where in a cluster it goes: to the node that has its [`key`](Self::key); without a key, its [`name`](Self::name) says whether any node will
+    /// do. A command with several keys says [`Routing::of_keys`] of all of them.
     fn routing(&self) -> Routing {
-        self.key().map_or(Routing::Anywhere, Routing::of_key)
+        let without_key = || cluster::routing_of(self.name().split_ascii_whitespace().map(str::as_bytes));
+        self.key().map_or_else(without_key, Routing::of_key)
     }
 
     /// Writes the command's name and arguments.
@@ -111,6 +112,13 @@ pub(crate) fn is_answered_by_pushes(encoded: &[u8]) -> bool {
         subscribe.eq_ignore_ascii_case(b"SUBSCRIBE")
             && ["", "P", "S", "UN", "PUN", "SUN"].iter().any(|such| kind.eq_ignore_ascii_case(such.as_bytes()))
     })
+}
+
+/// Whether a command that is encoded sets client-side caching (`true`), or ends it; `None` for all others.
+pub(crate) fn tracking(encoded: &[u8]) -> Option<bool> {
+    let mut words = words(encoded);
+    let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
+    (is_next("CLIENT") && is_next("TRACKING")).then(|| is_next("ON"))
 }
 
 /// Whether a command that is encoded begins or ends a transaction.
@@ -198,7 +206,10 @@ pub(crate) const REFUSED: &[u8] = b"*1\r\n$46\r\nrefused: the command has not ex
 
 /// The typed reply of a command, or the error that the server sent instead.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
-    frame.into_result().and_then(C::decode).map_err(|error| error.during(command.name(), command.key()))
+    frame.into_result().and_then(C::decode).map_err(|error| {
+        let error = if text::name_of_secretive(command.name()).is_some() { error.without_arguments() } else { error };
+        error.during(command.name(), command.key())
+    })
 }
 
 /// How long a blocking command may wait in the server.

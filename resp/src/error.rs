@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
+use crate::text::{self, Secrets};
 use crate::{Kind, ParseStreamIdError, ProtocolError, Value};
 
 /// What went wrong, in the categories that a program acts on.
@@ -130,7 +131,8 @@ pub enum Sent {
 
 /// Everything that can go wrong with a command, a connection or a setting. All errors of the library turn into it, so `?` works on all of them.
 ///
-/// The text says what was being done, with what, and what came back. It never holds a password.
+/// The text says what was being done, with what, and what came back. It never holds a password of the configuration, not even one that the server
+/// repeats, and no control characters.
 ///
 /// ```
 /// # use resp::{Error, ErrorKind};
@@ -155,6 +157,9 @@ struct Inner {
     source: Option<Source>,
 }
 
+/// What servers put before the arguments of a command that they do not know.
+const ARGUMENTS: &str = ", with args beginning with";
+
 /// So much of an error reply is kept. Those of real servers have a few hundred bytes.
 const MAX_TEXT: usize = 4096;
 
@@ -172,7 +177,7 @@ impl Error {
             kind,
             sent: Sent::Maybe,
             doing: String::new(),
-            message: message.into(),
+            message: text::printable(message.into()),
             code: String::new(),
             source: None,
         }))
@@ -224,7 +229,7 @@ impl Error {
             command => format!("connecting to {config}: {command}"),
         };
         self.0.sent = Sent::No;
-        self
+        self.without(&Secrets::of(config))
     }
 
     /// Says which server it was, of several.
@@ -239,19 +244,25 @@ impl Error {
     /// The same with a text that says it all.
     pub(crate) fn with_text(mut self, text: String) -> Self {
         self.0.doing = String::new();
-        self.0.message = text.into();
+        self.0.message = text::printable(text.into());
         self
     }
 
     /// An error reply.
     pub(crate) fn server(reply: Value<'_>) -> Self {
         let text = reply.as_error().unwrap_or_default();
-        let text = match text.get(..MAX_TEXT) {
+        let mut text = match text.get(..MAX_TEXT) {
             Some(beginning) => format!("{}…", String::from_utf8_lossy(beginning)),
             None => String::from_utf8_lossy(text).into_owned(),
         };
         let (kind, code) = classify(&text);
         let code = code.to_owned();
+        if kind == ErrorKind::UnknownCommand
+            && let Some(at) = text.find(ARGUMENTS)
+        {
+            // Any of them may be a secret, and the caller knows them.
+            text.truncate(at);
+        }
         let mut error = Self::new(kind, text);
         error.0.code = code;
         error
@@ -271,6 +282,32 @@ impl Error {
             shown.text.push('…');
         }
         Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
+    }
+
+    /// For the answer to a command with a password: only texts that repeat nothing of the command are shown.
+    pub(crate) fn without_arguments(mut self) -> Self {
+        if self.is_server() && !text::is_known(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// The text is not shown when it repeats a secret.
+    pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
+        let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
+        if is_of_server && secrets.are_in(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// Keeps of the text what the kind tells.
+    #[cold]
+    fn withhold(&mut self) {
+        if self.0.kind == ErrorKind::Other && self.0.code != "DENIED" && self.is_server() {
+            "ERR".clone_into(&mut self.0.code);
+        }
+        self.0.message = withheld(self.0.kind, &self.0.code).into();
     }
 
     /// Adds what was being done, unless an inner call said it already.
@@ -303,7 +340,9 @@ impl Error {
         &self.0.code
     }
 
-    /// The error reply as the server sent it (its first 4 KiB), or what went wrong here, without what was being done.
+    /// The error reply (its first 4 KiB), or what went wrong here, without what was being done.
+    ///
+    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and texts that repeat a password, are left out.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -347,7 +386,7 @@ impl Error {
 
 #[cfg(feature = "tls")]
 fn is_of_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<tokio_rustls::rustls::Error>)
 }
 
 #[cfg(not(feature = "tls"))]
@@ -355,8 +394,26 @@ const fn is_of_tls(_: &io::Error) -> bool {
     false
 }
 
+/// A text that stands for one that must not be shown. It is classified as the other one was.
+pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
+    let words = match kind {
+        ErrorKind::IdTooSmall => " equal or smaller than the target stream top item",
+        ErrorKind::NoSuchKey => " no such key",
+        ErrorKind::UnknownCommand => " unknown command",
+        ErrorKind::Syntax => " syntax error",
+        ErrorKind::MaxClients => " max number of clients reached",
+        ErrorKind::WrongPass => " invalid password",
+        ErrorKind::NoAuth => " operation not permitted",
+        ErrorKind::NotAtomic => " EXEC without MULTI",
+        _ => "",
+    };
+    let space = if code.is_empty() { "" } else { " " };
+    format!("{code}{words}{space}(text withheld: it may repeat a password)")
+}
+
 /// What a command does, as errors say it.
 pub(crate) fn doing(command: &str, key: Option<&[u8]>) -> String {
+    let command = text::name_of_secretive(command).unwrap_or(command);
     match key {
         Some(key) => format!("{command} {}", key.escape_ascii()),
         None => command.to_owned(),
@@ -412,7 +469,7 @@ impl From<io::Error> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.doing.is_empty() {
-            write!(f, "{}: ", self.0.doing)?;
+            write!(f, "{}: ", text::printable(self.0.doing.clone().into()))?;
         }
         f.write_str(&self.0.message)
     }
@@ -543,6 +600,27 @@ mod tests {
         assert_eq!(id("7").unwrap_err().kind(), ErrorKind::Usage);
         let protocol = Error::from(ProtocolError::TooDeep);
         assert_eq!((protocol.kind(), protocol.protocol_error()), (ErrorKind::Protocol, Some(ProtocolError::TooDeep)));
+    }
+
+    #[test]
+    fn a_text_that_is_withheld_keeps_its_kind_and_code() {
+        for text in [
+            "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+            "ERR no such key",
+            "ERR unknown command",
+            "ERR syntax error",
+            "ERR max number of clients reached",
+            "WRONGPASS invalid username-password pair",
+            "ERR invalid password",
+            "NOAUTH Authentication required.",
+            "ERR operation not permitted",
+            "ERR EXEC without MULTI",
+            "ERR else",
+            "READONLY x",
+        ] {
+            let (kind, code) = classify(text);
+            assert_eq!(classify(&withheld(kind, code)), (kind, code), "{text}");
+        }
     }
 
     #[test]

@@ -134,6 +134,10 @@ async fn consumer(case: Case) {
             Err(error) => assert!(error.is_transient(), "{at}: {error}"),
         }
     }
+    // It does not wait for its last acknowledgements longer than the command timeout.
+    while let Err(error) = consumer.flush().await {
+        assert!(error.is_transient(), "{at}: {error}");
+    }
     assert_eq!((consumer.unconfirmed(), healthy.send(&XPending::new(&key, "g")).await.unwrap().count), (0, 0), "{at}");
 }
 

@@ -10,8 +10,11 @@ use tokio::time::{Instant, Sleep};
 
 use super::event::{Event, Reporter};
 use super::queue::{Call, Queue};
-use crate::connection::{Wire, is_misled, is_ok, leaves_open};
-use crate::{Backoff, Config, Connection, Error, ErrorKind, Kind, ProtocolError, Sent, cmd};
+use super::tracking::Tracking;
+use crate::config::{Config, Endpoint};
+use crate::connection::{Wire, is_misled, is_ok, is_read_only, leaves_open};
+use crate::follower::{self, Follower};
+use crate::{Backoff, Connection, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cmd};
 
 /// The task behind a client: writes what callers have queued, hands out replies, connects again.
 pub(super) struct Driver {
@@ -22,6 +25,12 @@ pub(super) struct Driver {
     /// Whether a lost connection is made again.
     pub(super) reconnects: bool,
     pub(super) events: Arc<Reporter>,
+    pub(super) tracking: Arc<Tracking>,
+    /// Hears from Sentinels that the master has moved.
+    pub(super) follower: Option<Follower>,
+    /// Whether another connection is made when the server turns out to be a replica; and when that was last done.
+    pub(super) leaves_replicas: bool,
+    pub(super) left: Option<Instant>,
 }
 
 /// The last client is gone, or the runtime that the driver was in: nobody must wait for it.
@@ -34,6 +43,8 @@ impl Drop for Driver {
 
 /// How often calls that wait for a connection are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// A server that is a replica is left at most so often: there may be no master behind the address.
+const BETWEEN: Duration = Duration::from_secs(1);
 /// When nothing is timed.
 const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -44,6 +55,9 @@ impl Driver {
                 Ok(()) => return,
                 Err(error) => error,
             };
+            if error.kind() == ErrorKind::ReadOnly {
+                self.left = Some(Instant::now());
+            }
             self.queue.set_connected(false);
             self.events.report(Event::Disconnected(error));
             if !self.reconnects {
@@ -62,7 +76,7 @@ impl Driver {
     async fn connect(&mut self) -> Option<Connection> {
         self.backoff.reset();
         loop {
-            let attempt = self.while_expiring(Connection::connect(&self.config)).await?;
+            let attempt = self.while_expiring(self.attempt()).await?;
             match attempt {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
@@ -76,6 +90,22 @@ impl Driver {
             let delay = self.backoff.next_delay();
             self.while_expiring(tokio::time::sleep(delay)).await?;
         }
+    }
+
+    /// One attempt to connect, with tracking set as it was.
+    async fn attempt(&self) -> Result<Connection, Error> {
+        let mut connection = match &self.follower {
+            Some(follower) => follower.connect(&self.config).await?,
+            None => Connection::connect(&self.config).await?,
+        };
+        for command in self.tracking.commands() {
+            match connection.send_encoded(&command).await {
+                Err(error) if error.closes_connection() => return Err(error),
+                Err(error) => self.events.report(Event::TrackingLost(error.during("CLIENT TRACKING", None))),
+                Ok(_) => {}
+            }
+        }
+        Ok(connection)
     }
 
     /// Waits for something, while calls that wait for a connection run out of time. `None` when no client is left.
@@ -100,6 +130,8 @@ impl Driver {
 /// What a client does with one connection.
 struct Session<'a> {
     driver: &'a Driver,
+    /// Where the server is.
+    server: Option<Endpoint>,
     wire: Wire,
     /// Calls that are not answered, in order.
     calls: VecDeque<Call>,
@@ -144,10 +176,12 @@ const MAX_TURNS: usize = 64;
 
 impl<'a> Session<'a> {
     fn new(driver: &'a Driver, connection: Connection) -> Self {
+        let server = connection.server().cloned();
         let wire = connection.into_wire();
         let now = Instant::now();
         Self {
             driver,
+            server,
             begin: wire.queued(),
             wire,
             calls: VecDeque::new(),
@@ -255,6 +289,12 @@ impl<'a> Session<'a> {
             return Poll::Pending;
         }
         self.stood_back = false;
+        if let Some(follower) = &self.driver.follower
+            && follower.poll_switch(self.server.as_ref(), cx)
+        {
+            // What the old master still answers counts no more.
+            return Poll::Ready(Step::Failed(follower::switched()));
+        }
         let began_idle = self.calls.is_empty();
         if let Some(error) = &self.misled {
             // What is under way is answered; what comes now waits for the next connection.
@@ -343,7 +383,7 @@ impl<'a> Session<'a> {
                 }
                 break Err(Error::protocol(ProtocolError::UnexpectedReply));
             }
-            if self.driver.config.is_found() && is_misled(&frame) {
+            if self.is_left(&frame) {
                 self.misled = Some(Error::server(frame.value()));
                 self.driver.queue.set_connected(false);
             }
@@ -370,6 +410,16 @@ impl<'a> Session<'a> {
             waker.wake();
         }
         result.map(|()| any)
+    }
+
+    /// Whether a reply says that another server has the place of this one.
+    fn is_left(&self, reply: &Frame) -> bool {
+        let Driver { config, leaves_replicas, left, .. } = self.driver;
+        match config.is_found() {
+            true => is_misled(reply),
+            // Behind one address, too, another server may be the master by now.
+            false => *leaves_replicas && is_read_only(reply) && left.is_none_or(|left| left.elapsed() >= BETWEEN),
+        }
     }
 
     /// The first call is answered. Gives its bytes.

@@ -4,6 +4,7 @@ mod driver;
 mod event;
 mod outcome;
 mod queue;
+mod tracking;
 
 pub use event::{Event, Events};
 
@@ -16,10 +17,12 @@ use tokio::time::Instant;
 
 use crate::command::{self, Command};
 use crate::connection::{Pipeline, Replies, Transaction, in_future};
-use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent};
+use crate::follower::Follower;
+use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent, cmd};
 use event::Reporter;
 use outcome::Frames;
 use queue::{Queue, Shape};
+use tracking::Tracking;
 
 /// How a [`Client`] behaves beyond its [`Config`].
 ///
@@ -43,6 +46,8 @@ pub struct ClientOptions {
     backoff: Backoff,
     ping_after: Option<Duration>,
     reconnects: bool,
+    as_replica: bool,
+    leaves_replicas: bool,
 }
 
 impl ClientOptions {
@@ -55,6 +60,8 @@ impl ClientOptions {
             backoff: Backoff::default(),
             ping_after: Some(Duration::from_secs(30)),
             reconnects: true,
+            as_replica: false,
+            leaves_replicas: true,
         }
     }
 
@@ -81,9 +88,20 @@ impl ClientOptions {
         self
     }
 
-    /// Ends when its connection does.
-    pub(crate) const fn once(mut self) -> Self {
+    /// Whether another connection is made when the server answers `READONLY`, at most once a second: behind its address another server may be the master
+    /// by now, as with a virtual IP or a managed Redis. The call itself fails with [`ErrorKind::ReadOnly`]. Default true; set it to false for a
+    /// client that is to stay with a replica. With Sentinels and in a cluster it is always so.
+    #[must_use]
+    pub const fn reconnect_on_readonly(mut self, reconnect: bool) -> Self {
+        self.leaves_replicas = reconnect;
+        self
+    }
+
+    /// Ends when its connection does. That of a node of a cluster may be to a replica, which is to answer reads.
+    pub(crate) const fn once(mut self, as_replica: bool) -> Self {
         self.reconnects = false;
+        self.as_replica = as_replica;
+        self.leaves_replicas = false;
         self
     }
 
@@ -99,12 +117,20 @@ impl ClientOptions {
                 Error::new(ErrorKind::Usage, "a cluster takes a ClusterClient, or a key whose node this client is for");
             return Err(error.connecting(&self.config));
         }
-        let connection = Connection::connect(&self.config).await?;
+        let mut connection = Connection::connect(&self.config).await?;
+        if self.as_replica {
+            connection.send(&cmd::<()>("READONLY")).await.map_err(|error| error.connecting(&self.config))?;
+        }
         let queue = Arc::new(Queue::new(self.max_bytes));
         let events = Arc::new(Reporter::default());
         let command_timeout = self.config.command_timeout;
+        let tracking = Arc::new(Tracking::default());
         let driver = driver::Driver {
             queue: Arc::clone(&queue),
+            tracking: Arc::clone(&tracking),
+            follower: Follower::start(&self.config).filter(|_| self.reconnects),
+            leaves_replicas: self.leaves_replicas,
+            left: None,
             config: self.config,
             backoff: self.backoff,
             ping_after: self.ping_after,
@@ -112,7 +138,7 @@ impl ClientOptions {
             events: Arc::clone(&events),
         };
         tokio::spawn(driver.run(connection));
-        Ok(Client(Arc::new(Handle { queue, events, command_timeout })))
+        Ok(Client(Arc::new(Handle { queue, events, tracking, command_timeout })))
     }
 }
 
@@ -121,6 +147,12 @@ impl ClientOptions {
 /// Commands that are sent at the same time travel together (pipelining), so few system calls serve many callers. When the
 /// connection breaks, it is made again; commands that were surely not sent wait for it, the others fail with
 /// [`Sent::Maybe`](crate::Sent::Maybe). Nothing is sent twice.
+///
+/// It is made again, too, when the server turns out to be a replica ([`ErrorKind::ReadOnly`]; see
+/// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon as one of them says that the master has moved, so that a
+/// client that only reads does not stay with the old one. Client-side caching (`CLIENT TRACKING ON`) is set again on the new connection; what was
+/// invalidated meanwhile is not known, so [`Event::Disconnected`] means that the cache is to be emptied. Nothing else that a
+/// command changes on the connection is set again.
 ///
 /// A command that waits in the server would hold up everybody, so it does not fit here: a [`Blocking`](crate::Blocking)
 /// command can only be sent over a [`Connection`] of its own, and untyped ones that block, or that change the connection, are
@@ -159,6 +191,7 @@ pub struct Client(Arc<Handle>);
 struct Handle {
     queue: Arc<Queue>,
     events: Arc<Reporter>,
+    tracking: Arc<Tracking>,
     command_timeout: Option<Duration>,
 }
 
@@ -191,19 +224,25 @@ impl Client {
         if !command.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        let mut refused = Ok(());
+        let (mut refused, mut tracks) = (Ok(()), None);
         let encode = |out: &mut BytesMut| {
+            let start = out.len();
             refused = command::encode_answered(command, out);
-            if refused.is_err() {
-                out.extend_from_slice(command::REFUSED);
+            match refused {
+                Ok(()) => tracks = self.0.tracking.note(out.get(start..).unwrap_or_default()),
+                Err(_) => out.extend_from_slice(command::REFUSED),
             }
         };
         let outcome = self.call(Shape::ONE, None, encode).await;
         refused?;
-        match outcome {
+        let reply = match outcome {
             Ok(mut frames) => command::decode(command, frames.next().ok_or_else(Error::closed)?),
             Err(error) => Err(named(error)),
+        };
+        if let (Some(tracks), Err(_)) = (&tracks, &reply) {
+            self.0.tracking.failed(tracks);
         }
+        reply
     }
 
     /// Sends all commands of a pipeline together, and receives all replies.
@@ -219,6 +258,7 @@ impl Client {
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
+        pipeline.track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&Parcel::of(pipeline), None).await;
         let frames = frames.map_err(|error| error.during("pipeline", None))?;
         Ok(Replies::new(frames))
@@ -235,6 +275,7 @@ impl Client {
         if !transaction.is_shareable() {
             return Err(needs_its_own().during("MULTI", None));
         }
+        transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.during("MULTI", None))?;
         match Replies::new(frames).into_exec()? {

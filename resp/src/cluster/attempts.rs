@@ -37,6 +37,8 @@ pub(super) struct Attempts {
     redirects: u32,
     backoff: Backoff,
     pub(super) patience: Patience,
+    /// Why the last one was put off.
+    last: Option<Error>,
 }
 
 impl Attempts {
@@ -45,7 +47,14 @@ impl Attempts {
             redirects: MAX_REDIRECTS,
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
             patience: Patience { limit, deadline: in_future(limit), is_begun: false },
+            last: None,
         }
+    }
+
+    /// When there is no time for another one, the last error stands.
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        let is_over = self.patience.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        if is_over && let Some(last) = self.last.take() { Err(last) } else { Ok(()) }
     }
 
     /// One redirect more is followed, or, after too many, the error stands.
@@ -62,9 +71,11 @@ impl Attempts {
     pub(super) async fn wait(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
         self.patience.is_begun = true;
         let delay = self.backoff.next_delay();
+        let error = error().with_sent(Sent::No);
         if self.patience.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
-            return Err(error().with_sent(Sent::No));
+            return Err(error);
         }
+        self.last = Some(error);
         tokio::time::sleep(delay).await;
         Ok(())
     }
@@ -81,7 +92,11 @@ mod tests {
             attempts.redirect(Error::closed).unwrap();
         }
         attempts.redirect(Error::closed).unwrap_err();
-        while attempts.wait(Error::closed).await.is_ok() {}
+        while attempts.wait(Error::closed).await.is_ok() {
+            attempts.check().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(attempts.check().unwrap_err().kind(), crate::ErrorKind::Closed);
         attempts.patience.within(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
     }
 }

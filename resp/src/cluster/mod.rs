@@ -7,6 +7,7 @@ mod owner;
 mod pipeline;
 mod redirect;
 mod routing;
+mod scan;
 mod shared;
 mod slot;
 mod topology;
@@ -14,12 +15,14 @@ mod topology;
 pub(crate) use keys::routing as routing_of;
 pub(crate) use owner::connect;
 pub use routing::Routing;
+pub use scan::Scan;
 pub use slot::slot;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use tokio::task::JoinSet;
 
 use crate::client::Parcel;
 use crate::command::{self, Command};
@@ -43,7 +46,12 @@ const MAX_REDIRECTS: u32 = 16;
 ///
 /// However many callers wait for a node that does not answer, one attempt to connect is made at a time, and its outcome goes to all of them.
 ///
-/// A command without a key ([`Routing::Anywhere`]) goes to any one node.
+/// A command without a key goes to any one node when each answers the same ([`Routing::Anywhere`]: `PING`, `PUBLISH`, `CLUSTER SHARDS`). One that is
+/// about the node that it reaches ([`Routing::OneNode`]: `SCAN`, `DBSIZE`, `INFO`, `FLUSHALL`, `CONFIG`, `SCRIPT`) is refused by [`send`](Self::send):
+/// [`send_to`](Self::send_to) sends it to one node, [`send_to_masters`](Self::send_to_masters) to all masters, and [`scan`](Self::scan) goes through
+/// the keys of all.
+///
+/// Reads go to the masters, unless [`send_to_replica`](Self::send_to_replica) sends them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -85,17 +93,112 @@ impl ClusterClient {
     ///
     /// # Errors
     ///
-    /// As [`Client::send`](crate::Client::send); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
+    /// As [`Client::send`](crate::Client::send). Before anything is sent: [`ErrorKind::CrossSlot`] when its keys lie in different slots,
+    /// [`ErrorKind::Usage`] when it is about one node.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
-        let named = |error: Error| error.during(command.name(), command.key());
-        if !command.is_shareable() {
-            return Err(named(needs_its_own()));
-        }
-        let mut encoded = BytesMut::new();
-        command::encode_answered(command, &mut encoded)?;
-        let parcel = Parcel::of_command(&encoded);
-        let mut frames = self.deliver(command.routing(), &parcel).await.map_err(named)?;
+        self.deliver_one(command, From::Master).await
+    }
+
+    /// Sends a command that reads to a replica of the node that has its key, each in its turn, and waits for its reply. What it reads may be older
+    /// than what the master has. Where there is no replica, or it cannot answer, the master does; so it does when the command writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+    /// use resp::streams::XRange;
+    ///
+    /// let entries = cluster.send_to_replica(&XRange::new("events", ..).count(100)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_to_replica<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
+        self.deliver_one(command, From::Replica).await
+    }
+
+    async fn deliver_one<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
+        let encoded = encode(command)?;
+        let frames = self.deliver(command.routing(), &Parcel::of_command(&encoded), from).await;
+        let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
+    }
+
+    /// Sends a command to one node, a master or a replica, whatever its keys, and waits for its reply. It is not sent elsewhere: a node that has not
+    /// the slot answers [`ErrorKind::Moved`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`](crate::Client::send).
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+    /// use resp::cmd;
+    ///
+    /// for node in cluster.nodes().iter().chain(&cluster.replicas()) {
+    ///     let role = cluster.send_to(node, &cmd("ROLE")).await?;
+    ///     println!("{node}: {:?}", role.value().children().next());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_to<C: Command>(&self, node: &Endpoint, command: &C) -> Result<C::Reply, Error> {
+        let encoded = encode(command)?;
+        let patience = Attempts::new(self.0.config().command_timeout).patience;
+        let frames = self.0.exchange(node, &Parcel::of_command(&encoded), patience).await;
+        let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
+        command::decode(command, frames.pop().ok_or_else(Error::closed)?)
+    }
+
+    /// Sends a command to all masters that have slots, as the cluster says now, and gives what each has answered.
+    ///
+    /// # Errors
+    ///
+    /// When no node says which masters there are, or the command is refused before anything is sent. What became of it at each node stands beside the
+    /// node.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+    /// use resp::cmd;
+    ///
+    /// let mut keys = 0;
+    /// for (_node, size) in cluster.send_to_masters(&cmd("DBSIZE")).await? {
+    ///     keys += size?.value().as_u64().unwrap_or(0);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_to_masters<C: Command>(
+        &self,
+        command: &C,
+    ) -> Result<Vec<(Endpoint, Result<C::Reply, Error>)>, Error> {
+        let named = |error: Error| error.during(command.name(), command.key());
+        let encoded = encode(command)?.freeze();
+        let mut patience = Attempts::new(self.0.config().command_timeout).patience;
+        patience.within(self.0.refresh(self.0.version())).await.map_err(|error| named(error.with_sent(Sent::No)))?;
+        let nodes = self.0.all();
+        let mut sending = JoinSet::new();
+        for (nth, node) in nodes.iter().cloned().enumerate() {
+            let (all, encoded) = (Arc::clone(&self.0), encoded.clone());
+            sending.spawn(async move { (nth, all.exchange(&node, &Parcel::of_command(&encoded), patience).await) });
+        }
+        let mut outcomes: Vec<_> = nodes.into_iter().map(|node| (node, Err(Error::closed()))).collect();
+        while let Some(done) = sending.join_next().await {
+            let Ok((nth, sent)) = done else { continue };
+            let reply = sent
+                .map_err(named)
+                .and_then(|mut frames| command::decode(command, frames.pop().ok_or_else(Error::closed)?));
+            if let Some((_, outcome)) = outcomes.get_mut(nth) {
+                *outcome = reply;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Goes through the keys of all masters: see [`Scan`].
+    pub fn scan(&self) -> Scan {
+        Scan::new(Arc::clone(&self.0))
     }
 
     /// Sends all commands of a pipeline, to each node its own together, and gives the replies in the pipeline's order.
@@ -127,7 +230,7 @@ impl ClusterClient {
             return Err(named(needs_its_own()));
         }
         let parcel = Parcel::of_transaction(&pipeline);
-        let frames = self.deliver(transaction.routing(), &parcel).await.map_err(named)?;
+        let frames = self.deliver(transaction.routing(), &parcel, From::Master).await.map_err(named)?;
         match Replies::new(frames.into_iter()).into_exec()? {
             Some(replies) => Ok(replies),
             None => Err(named(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection"))),
@@ -150,15 +253,30 @@ impl ClusterClient {
         self.0.all()
     }
 
+    /// The healthy replicas of all masters, as far as is known now.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Endpoint> {
+        self.0.all_replicas()
+    }
+
     /// Delivers one piece, wherever its slot is.
-    async fn deliver(&self, routing: Routing, parcel: &Parcel<'_>) -> Result<Vec<Frame>, Error> {
+    async fn deliver(&self, routing: Routing, parcel: &Parcel<'_>, from: From) -> Result<Vec<Frame>, Error> {
         let nodes = &self.0;
-        if routing == Routing::CrossSlot {
-            return Err(cross_slot());
-        }
+        check(routing)?;
         let mut attempts = Attempts::new(nodes.config().command_timeout);
+        if from == From::Replica
+            && let Some(replica) = nodes.replica(routing)
+        {
+            match nodes.exchange_with_replica(&replica, parcel, attempts.patience).await {
+                // What a replica cannot answer, because it has not the slot, loads or has lost its master, the master can.
+                Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => return Ok(frames),
+                Err(error) if error.sent() != Sent::No || !error.is_transient() => return Err(error),
+                _ => attempts.redirect(nobody)?,
+            }
+        }
         let mut elsewhere = None;
         loop {
+            attempts.check()?;
             let version = nodes.version();
             let (node, asking) = match elsewhere.take() {
                 Some(elsewhere) => elsewhere,
@@ -239,6 +357,36 @@ fn asking_before(parcel: &Parcel<'_>) -> BytesMut {
 }
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// Which of the nodes that have a slot answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Master,
+    Replica,
+}
+
+/// A command that may go over a connection that many share, encoded.
+fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
+    let mut encoded = BytesMut::new();
+    command::encode_answered(command, &mut encoded)?;
+    // A connection to a node is made again without what was set on it.
+    match command.is_shareable() && command::tracking(&encoded).is_none() {
+        true => Ok(encoded),
+        false => Err(needs_its_own().during(command.name(), command.key())),
+    }
+}
+
+/// Whether a command goes to one node, and which one is known.
+fn check(routing: Routing) -> Result<(), Error> {
+    match routing {
+        Routing::CrossSlot => Err(cross_slot()),
+        Routing::OneNode => {
+            let text = "is about one node: send_to sends it to one, send_to_masters to all, scan goes through all keys";
+            Err(Error::new(ErrorKind::Usage, text).with_sent(Sent::No))
+        }
+        Routing::Anywhere | Routing::Slot(_) => Ok(()),
+    }
+}
 
 fn cross_slot() -> Error {
     Error::new(ErrorKind::CrossSlot, "the keys lie in different slots; a {hash tag} puts them in one")

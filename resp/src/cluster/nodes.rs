@@ -1,6 +1,6 @@
 //! The nodes, a connection to each, and what is known of their slots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ enum Link {
     Connected(Client),
 }
 
+/// A node, and whether it is to answer reads as a replica. That is a property of a connection, and when the replica is promoted and demoted again, a
+/// command to the master must not be answered by it.
+type Target = (Endpoint, bool);
+
 pub(super) struct Nodes {
     config: Config,
     seeds: Vec<Endpoint>,
@@ -38,7 +42,7 @@ struct State {
     /// One asks at a time; when it was last done.
     learning: Option<Attempt<()>>,
     learned: Option<Instant>,
-    links: HashMap<Endpoint, Link>,
+    links: HashMap<Target, Link>,
 }
 
 impl Nodes {
@@ -63,12 +67,30 @@ impl Nodes {
         self.lock().topology.nodes().to_vec()
     }
 
+    pub(super) fn all_replicas(&self) -> Vec<Endpoint> {
+        self.lock().topology.replicas().cloned().collect()
+    }
+
+    /// A replica of the node that has a slot, each in its turn.
+    pub(super) fn replica(&self, routing: Routing) -> Option<Endpoint> {
+        let Routing::Slot(slot) = routing else { return None };
+        let state = self.lock();
+        let replicas = state.topology.replicas_of(slot);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        replicas.get(turn % replicas.len().max(1)).cloned()
+    }
+
+    /// The slots that a node has.
+    pub(super) fn slots_of(&self, node: &Endpoint) -> Vec<u16> {
+        self.lock().topology.slots_of(node).collect()
+    }
+
     /// Where a command goes.
     pub(super) fn owner(&self, routing: Routing) -> Option<Endpoint> {
         let state = self.lock();
         match routing {
             Routing::Slot(slot) => state.topology.owner(slot).cloned(),
-            Routing::Anywhere | Routing::CrossSlot => {
+            Routing::Anywhere | Routing::OneNode | Routing::CrossSlot => {
                 let nodes = state.topology.nodes();
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 nodes.get(turn % nodes.len().max(1)).cloned()
@@ -86,19 +108,38 @@ impl Nodes {
         self: &Arc<Self>,
         node: &Endpoint,
         parcel: &Parcel<'_>,
+        patience: Patience,
+    ) -> Result<Vec<Frame>, Error> {
+        self.exchange_with(&(node.clone(), false), parcel, patience).await
+    }
+
+    /// The same with a replica, which answers reads.
+    pub(super) async fn exchange_with_replica(
+        self: &Arc<Self>,
+        node: &Endpoint,
+        parcel: &Parcel<'_>,
+        patience: Patience,
+    ) -> Result<Vec<Frame>, Error> {
+        self.exchange_with(&(node.clone(), true), parcel, patience).await
+    }
+
+    async fn exchange_with(
+        self: &Arc<Self>,
+        target: &Target,
+        parcel: &Parcel<'_>,
         mut patience: Patience,
     ) -> Result<Vec<Frame>, Error> {
-        let at = |error: Error| error.at(&format!("node {node}"));
-        let client = match self.connected(node) {
+        let at = |error: Error| error.at(&format!("node {}", target.0));
+        let client = match self.connected(target) {
             Some(client) => client,
-            None => patience.within(self.connect(node)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
+            None => patience.within(self.connect(target)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
         };
         // A connection that is there keeps the time itself, as long as none has been spent.
         match client.exchange(parcel, patience.deadline()).await {
             Ok(frames) => Ok(frames.collect()),
             Err(error) => {
                 if client.has_ended() {
-                    self.forget(node, &client);
+                    self.forget(target, &client);
                 }
                 Err(at(error))
             }
@@ -106,23 +147,23 @@ impl Nodes {
     }
 
     /// The connection to a node, if there is one.
-    fn connected(&self, node: &Endpoint) -> Option<Client> {
-        match self.lock().links.get(node)? {
+    fn connected(&self, target: &Target) -> Option<Client> {
+        match self.lock().links.get(target)? {
             Link::Connected(client) => Some(client.clone()),
             Link::Connecting(_) => None,
         }
     }
 
     /// Connects to a node. One attempt is made at a time, and who comes meanwhile waits for its outcome.
-    async fn connect(self: &Arc<Self>, node: &Endpoint) -> Result<Client, Error> {
+    async fn connect(self: &Arc<Self>, target: &Target) -> Result<Client, Error> {
         let attempt = {
             let mut state = self.lock();
-            match state.links.get(node) {
+            match state.links.get(target) {
                 Some(Link::Connected(client)) => return Ok(client.clone()),
                 Some(Link::Connecting(attempt)) if attempt.is_running() => attempt.clone(),
                 _ => {
-                    let attempt = Attempt::begin(Arc::clone(self).attempt(node.clone()));
-                    state.links.insert(node.clone(), Link::Connecting(attempt.clone()));
+                    let attempt = Attempt::begin(Arc::clone(self).attempt(target.clone()));
+                    state.links.insert(target.clone(), Link::Connecting(attempt.clone()));
                     attempt
                 }
             }
@@ -131,15 +172,16 @@ impl Nodes {
     }
 
     /// One attempt to connect, which leaves the connection to those who come later.
-    async fn attempt(self: Arc<Self>, node: Endpoint) -> Result<Client, Error> {
-        let config = Config { endpoint: node.clone(), key: None, ..self.config.clone() };
-        let outcome = ClientOptions::new(config).once().connect().await;
+    async fn attempt(self: Arc<Self>, target: Target) -> Result<Client, Error> {
+        let (node, as_replica) = &target;
+        let config = self.config.clone().with_endpoint(node.clone());
+        let outcome = ClientOptions::new(config).once(*as_replica).connect().await;
         let mut state = self.lock();
         // The node may be gone from the cluster meanwhile.
-        if matches!(state.links.get(&node), Some(Link::Connecting(_))) {
+        if matches!(state.links.get(&target), Some(Link::Connecting(_))) {
             match &outcome {
-                Ok(client) => state.links.insert(node, Link::Connected(client.clone())),
-                Err(_) => state.links.remove(&node),
+                Ok(client) => state.links.insert(target, Link::Connected(client.clone())),
+                Err(_) => state.links.remove(&target),
             };
         }
         drop(state);
@@ -147,10 +189,10 @@ impl Nodes {
     }
 
     /// A connection that is of no more use; the next command makes another.
-    fn forget(&self, node: &Endpoint, client: &Client) {
+    fn forget(&self, target: &Target, client: &Client) {
         let mut state = self.lock();
-        if matches!(state.links.get(node), Some(Link::Connected(known)) if known.is(client)) {
-            state.links.remove(node);
+        if matches!(state.links.get(target), Some(Link::Connected(known)) if known.is(client)) {
+            state.links.remove(target);
         }
     }
 
@@ -184,7 +226,8 @@ impl Nodes {
         state.learning = None;
         state.learned = Some(Instant::now());
         let topology = learned?;
-        state.links.retain(|node, _| topology.has_node(node));
+        let there: HashSet<_> = topology.nodes().iter().chain(topology.replicas()).collect();
+        state.links.retain(|(node, _), _| there.contains(node));
         state.topology = topology;
         state.version += 1;
         Ok(())

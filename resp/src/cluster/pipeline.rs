@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::attempts::Attempts;
 use super::nodes::Nodes;
 use super::redirect::Redirect;
-use super::{ASKING, Routing, cross_slot, nobody};
+use super::{ASKING, Routing, check, nobody};
 use crate::client::Parcel;
 use crate::config::Endpoint;
 use crate::connection::{Pipeline, Replies};
@@ -31,10 +31,8 @@ struct Part {
 }
 
 pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Replies, Error> {
-    if pipeline.routings().any(|routing| routing == Routing::CrossSlot) {
-        return Err(cross_slot());
-    }
     let routings: Vec<Routing> = pipeline.routings().collect();
+    routings.iter().try_for_each(|routing| check(*routing))?;
     let mut replies: Vec<Option<Result<Frame, Error>>> = routings.iter().map(|_| None).collect();
     let mut left: Vec<Left> = (0..routings.len()).map(|index| Left { index, elsewhere: None }).collect();
     let mut attempts = Attempts::new(nodes.config().command_timeout);
@@ -119,7 +117,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                 if waited.is_ok() {
                     nodes.refresh_quietly(version, attempts.patience).await;
                 }
-                waited
+                waited.and_then(|()| attempts.check())
             }
             (None, Some(error)) => {
                 nodes.refresh_behind(version);

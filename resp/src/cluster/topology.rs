@@ -47,11 +47,6 @@ impl Topology {
         &self.nodes
     }
 
-    /// Whether this is a master that has slots.
-    pub(crate) fn has_node(&self, node: &Endpoint) -> bool {
-        self.places.contains_key(node)
-    }
-
     /// All replicas.
     pub(crate) fn replicas(&self) -> impl Iterator<Item = &Endpoint> {
         self.replicas.iter().flatten()

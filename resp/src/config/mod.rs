@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Limits;
 use crate::turn::Known;
-use secret::Secret;
+pub(crate) use secret::Secret;
 
 /// How to connect to a server.
 ///
@@ -117,6 +117,28 @@ impl Config {
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The same with another endpoint: how to get into one node of a cluster, or the server that a Sentinel has named. A [key](Self::for_key) is
+    /// forgotten; credentials, times, limits and TLS stay.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use resp::{ClusterClient, Config, Connection};
+    ///
+    /// let config = Config::from_url("redis-cluster://:s3cret@a,b")?;
+    /// for node in ClusterClient::connect(&config).await?.nodes() {
+    ///     let mut connection = Connection::connect(&config.clone().with_endpoint(node)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoint = endpoint;
+        self.key = None;
+        self.known = Known::default();
+        self
     }
 
     /// Whether others are asked where the server is.

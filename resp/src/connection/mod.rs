@@ -4,6 +4,7 @@ mod deadline;
 mod handshake;
 mod kept;
 mod misled;
+mod race;
 mod transaction;
 mod transport;
 mod wire;
@@ -23,7 +24,7 @@ use crate::config::{Config, Endpoint};
 use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
 pub(crate) use deadline::{Deadline, in_future};
 pub(crate) use kept::Kept;
-pub(crate) use misled::is_misled;
+pub(crate) use misled::{is_misled, is_read_only};
 use transport::Transport;
 pub(crate) use wire::Wire;
 
@@ -134,7 +135,7 @@ impl Connection {
 
     fn new(transport: Transport, config: &Config) -> Self {
         Self {
-            wire: Wire::new(transport, config.limits, config.stall_timeout),
+            wire: Wire::new(transport, config),
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,
@@ -446,6 +447,41 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see [`heard`](Self::heard).
+    pub(crate) async fn listen_to(&mut self, channel: &str) -> Result<(), Error> {
+        self.wire.queue(|out| command::encode(&cmd::<()>("SUBSCRIBE").arg(channel), out));
+        self.flush().await
+    }
+
+    /// Whatever comes next, while nothing is owed. Dropping the future loses nothing.
+    pub(crate) async fn heard(&mut self) -> Result<Frame, Error> {
+        loop {
+            if let Some(push) = self.pushes.pop() {
+                return Ok(push);
+            }
+            match self.wire.next_frame() {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
+                Err(error) => {
+                    self.wire.break_off();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
+    }
+
+    /// Sends what is encoded as one command already.
+    pub(crate) async fn send_encoded(&mut self, encoded: &[u8]) -> Result<Frame, Error> {
+        self.wire.queue(|out| out.extend_from_slice(encoded));
+        self.owed += 1;
+        self.receive().await?.into_result()
+    }
+
+    /// The server that it leads to, if it made the way itself.
+    pub(crate) fn server(&self) -> Option<&Endpoint> {
+        self.origin.as_ref().map(|config| &config.endpoint)
     }
 
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{Connection, Deadline};
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error};
+use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error, text};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -74,9 +74,12 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// After all replies were received: [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may have been
-    /// executed already, one by one; otherwise the first error reply (`EXEC` will be refused). Or that the connection broke; or
-    /// ([`ErrorKind::Usage`]) fewer replies are owed.
+    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may be executed already, one by one: at once when
+    /// `MULTI` was refused, without the other replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be refused).
+    /// Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
+    ///
+    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the first that waits outside of a transaction only,
+    /// such as `WAIT 1000000 0`, and drop the connection after this error.
     pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
         let mut left = commands.saturating_add(1);
         if left > self.owed() {
@@ -105,6 +108,9 @@ impl Connection {
             }
             begun.reply(&frame, left > commands);
             left -= 1;
+            if let Some(refused) = begun.refused.take() {
+                return Err(Error::not_atomic(Some(refused)).during("MULTI", None));
+            }
         }
         begun.into_result().map_err(|error| error.during("MULTI", None))
     }
@@ -218,6 +224,8 @@ pub struct Pipeline {
     not_shareable: bool,
     /// Why the first command that is no good in a pipeline, or a transaction, is none.
     refused: Option<Error>,
+    /// Some command sets client-side caching, or ends it.
+    tracks: bool,
     /// Where each command ends, and where in a cluster it goes.
     ends: Vec<(usize, Routing)>,
 }
@@ -231,6 +239,7 @@ impl Pipeline {
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
+        let start = self.encoded.len();
         if let Err(error) = command::encode_answered(&command, &mut self.encoded) {
             self.encoded.extend_from_slice(command::REFUSED);
             self.refused.get_or_insert(error);
@@ -238,6 +247,7 @@ impl Pipeline {
         if self.commands == 0 {
             self.first = self.encoded.len();
         }
+        self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
         self.commands += 1;
         self.not_shareable |= !command.is_shareable();
         self.ends.push((self.encoded.len(), command.routing()));
@@ -279,6 +289,13 @@ impl Pipeline {
     /// Whether all commands may go over a connection that many share.
     pub(crate) const fn is_shareable(&self) -> bool {
         !self.not_shareable
+    }
+
+    /// Goes through its commands, when one of them may set client-side caching.
+    pub(crate) fn track(&self, note: impl FnMut(&[u8])) {
+        if self.tracks {
+            (0..self.commands).filter_map(|index| self.command(index)).for_each(note);
+        }
     }
 
     /// Whether each command has exactly one reply.
@@ -342,6 +359,11 @@ impl Transaction {
     /// Whether all commands may go over a connection that many share.
     pub(crate) const fn is_shareable(&self) -> bool {
         self.pipeline.is_shareable()
+    }
+
+    /// The commands, without `MULTI` and `EXEC`.
+    pub(crate) const fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 
     /// Where in a cluster all commands go.
@@ -443,7 +465,10 @@ impl Replies {
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
             .and_then(Frame::into_result)
             .and_then(slot.decode)
-            .map_err(|error| error.during(&slot.doing, None))
+            .map_err(|error| match text::name_of_secretive(&slot.doing) {
+                Some(name) => error.without_arguments().during(name, None),
+                None => error.during(&slot.doing, None),
+            })
     }
 
     /// Whether all commands were executed, as far as their replies were not taken.

@@ -12,7 +12,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::deadline::Deadline;
 use super::transport::Transport;
-use crate::{Decoder, Error, Frame, Limits, ProtocolError, Sent};
+use crate::config::Config;
+use crate::text::Secrets;
+use crate::{Decoder, Error, ErrorKind, Frame, Limits, ProtocolError, Sent, error};
 
 /// How much room is made for one read at first.
 const MIN_READ: usize = 16 * 1024;
@@ -40,22 +42,25 @@ pub(crate) struct Wire {
     broken: bool,
     /// How long nothing may move while something is awaited.
     stall_timeout: Option<Duration>,
+    /// What no error may repeat.
+    secrets: Secrets,
 }
 
 impl Wire {
-    pub(super) fn new(transport: Transport, limits: Limits, stall_timeout: Option<Duration>) -> Self {
+    pub(super) fn new(transport: Transport, config: &Config) -> Self {
         Self {
             transport,
             out: BytesMut::new(),
             input: BytesMut::new(),
-            decoder: Decoder::new(limits),
+            decoder: Decoder::new(config.limits),
             read_size: MIN_READ,
             written: 0,
             queued: 0,
             must_flush: false,
             write_error: None,
             broken: false,
-            stall_timeout,
+            stall_timeout: config.stall_timeout,
+            secrets: Secrets::of(config),
         }
     }
 
@@ -108,7 +113,26 @@ impl Wire {
     /// The next frame, if it has arrived already.
     #[inline]
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
-        if self.input.is_empty() { Ok(None) } else { self.decoder.decode(&mut self.input) }
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        let frame = self.decoder.decode(&mut self.input)?;
+        match frame {
+            Some(frame) if frame.kind().is_error() => Ok(Some(self.without_secrets(frame))),
+            frame => Ok(frame),
+        }
+    }
+
+    /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster are kept: they are obeyed, not read.
+    #[cold]
+    fn without_secrets(&self, frame: Frame) -> Frame {
+        let error = Error::server(frame.value());
+        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.are_in(error.message()) {
+            return frame;
+        }
+        let text = format!("-{}\r\n", error::withheld(error.kind(), error.code()));
+        let other = Decoder::new(Limits::default()).decode(&mut BytesMut::from(text.as_str()));
+        other.ok().flatten().unwrap_or(frame)
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::follower::Follower;
 use crate::{Connection, Error, ErrorKind, StreamId};
 
 /// Reads a stream as a consumer of a group, for as long as it is to, and looks after its connection.
@@ -58,16 +59,27 @@ pub struct Consumer {
     /// Acknowledgements that the server has not confirmed, while there is no connection.
     acks: Vec<StreamId>,
     stop: Arc<watch::Sender<bool>>,
+    /// Hears from Sentinels that the master has moved.
+    follower: Option<Arc<Follower>>,
 }
 
 /// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no command timeout is set.
 const LAST_ACKS: Duration = Duration::from_secs(30);
 
+/// How a wait for entries ends.
+enum Next {
+    Batch(Result<Batch, Error>),
+    Stopped,
+    /// Another server is the master.
+    Switched,
+}
+
 impl Consumer {
     async fn connect(options: ConsumerOptions) -> Result<Self, Error> {
         let stop = Arc::new(watch::Sender::new(false));
-        let mut consumer = Self { options, reader: None, acks: Vec::new(), stop };
+        let mut consumer = Self { options, reader: None, acks: Vec::new(), stop, follower: None };
         consumer.reconnect().await?;
+        consumer.follower = Follower::start(&consumer.options.config).map(Arc::new);
         Ok(consumer)
     }
 
@@ -113,12 +125,30 @@ impl Consumer {
     async fn next_unless_stopped(&mut self) -> Option<Result<Batch, Error>> {
         let mut stopped = self.stop.subscribe();
         let mut stopped = pin!(stopped.wait_for(|stopped| *stopped));
-        let mut batch = pin!(self.next_batch());
-        poll_fn(|cx| match stopped.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => batch.as_mut().poll(cx).map(Some),
-        })
-        .await
+        loop {
+            let follower = self.follower.clone();
+            let server = self.reader.as_ref().and_then(|reader| reader.connection.server()).cloned();
+            let next = {
+                let mut batch = pin!(self.next_batch());
+                poll_fn(|cx| {
+                    if stopped.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Next::Stopped);
+                    }
+                    if follower.as_ref().is_some_and(|follower| follower.poll_switch(server.as_ref(), cx)) {
+                        return Poll::Ready(Next::Switched);
+                    }
+                    batch.as_mut().poll(cx).map(Next::Batch)
+                })
+                .await
+            };
+            match next {
+                Next::Batch(batch) => return Some(batch),
+                Next::Stopped => return None,
+                // The old master may still answer, as if nothing had happened.
+                Next::Switched => {}
+            }
+            self.disconnect();
+        }
     }
 
     async fn next_batch(&mut self) -> Result<Batch, Error> {
@@ -252,8 +282,11 @@ impl Consumer {
     }
 
     async fn reconnect(&mut self) -> Result<(), Error> {
-        let connection = Connection::connect(&self.options.config).await?;
-        let ConsumerOptions { stream, group, name, count, claim_idle, .. } = &self.options;
+        let ConsumerOptions { config, stream, group, name, count, claim_idle, .. } = &self.options;
+        let connection = match &self.follower {
+            Some(follower) => follower.connect(config).await?,
+            None => Connection::connect(config).await?,
+        };
         let mut reader = GroupReader::new(connection, stream, group, name).count(*count).claim_idle(*claim_idle);
         if let Some(start) = self.options.create {
             reader.create(start).await?;
