@@ -15,7 +15,7 @@ use delivery::partition::Partition;
 use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Wait};
 use log::info;
 use resp::streams::{XInfoGroups, XLen};
-use resp::{Backoff, Connection, ErrorKind, cmd};
+use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
 use service::args::{ServiceArgs, other_partitions};
 use service::source_record::time;
 use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
@@ -395,7 +395,7 @@ impl Driver {
             return Ok(Then::Reconnect);
         }
         // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
-        match connection.send(&cmd("DISCARD")).await {
+        match connection.send(&cmd::<Frame>("DISCARD")).await {
             Err(error)
                 if error.closes_connection()
                     || matches!(error.kind(), ErrorKind::NoPerm | ErrorKind::UnknownCommand) =>

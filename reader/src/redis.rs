@@ -51,7 +51,7 @@ impl Fence {
 const REPLICAS: i32 = i32::MAX;
 
 fn wait() -> Cmd {
-    cmd("WAIT").arg(REPLICAS).arg(0)
+    cmd::<Frame>("WAIT").arg(REPLICAS).arg(0)
 }
 
 /// Tries an empty transaction, without which the reader must not begin, and then one with the fence.
@@ -92,8 +92,8 @@ impl Answers {
 /// Puts the questions on the wire.
 fn ask(connection: &mut Connection, record: &SourceRecord, expected: &Expected) {
     let link = expected.link.as_deref().unwrap_or_default();
-    connection.queue(&cmd("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
-    connection.queue(&cmd("EXISTS").arg(&record.stream));
+    connection.queue(&cmd::<Frame>("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
+    connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
 }
 
 async fn answers(connection: &mut Connection) -> Result<Answers, Error> {
@@ -116,7 +116,7 @@ pub(crate) async fn fill<D: Directory>(
     let mut is_first = true;
     let filled = producer.fill(|entry| {
         if std::mem::take(&mut is_first) {
-            connection.queue(&cmd("WATCH").arg(&record.key));
+            connection.queue(&cmd::<Frame>("WATCH").arg(&record.key));
             ask(connection, record, &expected);
             connection.queue_multi();
             if fence == Fence::Wait {
@@ -128,11 +128,14 @@ pub(crate) async fn fill<D: Directory>(
         let fields = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
         let fields = &fields[..1 + usize::from(entry.after.is_some())];
         let add = XAdd::new(record.stream.as_bytes(), entry.id, fields);
-        connection.queue(&if entry.no_create { add.no_create() } else { add });
+        match entry.no_create {
+            true => connection.queue(&add.no_create()),
+            false => connection.queue(&add),
+        }
     });
     match filled {
         Ok(Some(batch)) => {
-            let set = cmd("HSET").arg(&record.key);
+            let set = cmd::<Frame>("HSET").arg(&record.key);
             connection.queue(&batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
             connection.queue(&XLen::new(&record.stream));
             Ok(Ok(()))

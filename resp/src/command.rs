@@ -241,7 +241,7 @@ impl Block {
 /// use std::time::Duration;
 /// use resp::{Block, Blocking, cmd};
 ///
-/// let pop = Blocking::new(cmd("BLPOP").arg("jobs").arg(5), Block::For(Duration::from_secs(5)));
+/// let pop = Blocking::new(cmd::<Option<(String, String)>>("BLPOP").arg("jobs").arg(5), Block::For(Duration::from_secs(5)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Blocking<C> {
@@ -349,14 +349,14 @@ mod tests {
         encode_answered(&Liar, &mut BytesMut::new()).unwrap_err();
         let mut placeholder = BytesMut::from(REFUSED);
         let frame = crate::Decoder::default().decode(&mut placeholder).unwrap();
-        assert!(placeholder.is_empty() && frame.is_some_and(|frame| frame.value().len() == 1));
+        assert!(placeholder.is_empty() && frame.is_some_and(|frame| frame.value().children().len() == 1));
     }
 
     #[test]
     fn subscriptions_are_known() {
         let is = |text: &str| {
             let mut out = BytesMut::new();
-            encode(&cmd(text), &mut out);
+            encode(&cmd::<()>(text), &mut out);
             (is_answered_by_pushes(&out), is_of_transaction(&out))
         };
         for text in ["SUBSCRIBE a", "unsubscribe", "PSUBSCRIBE a", "punsubscribe", "ssubscribe a", "SUNSUBSCRIBE"] {

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::text::{self, Secrets};
-use crate::{ProtocolError, Value};
+use crate::{Kind, ParseStreamIdError, ProtocolError, Value};
 
 /// What went wrong, in the categories that a program acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub enum ErrorKind {
     UnexpectedReply,
     /// The library was used wrongly: a reply was awaited that no command asked for.
     Usage,
+    /// A URL or another setting is not valid: see [`ConfigError`].
+    Config,
     /// TLS failed: its configuration, the handshake, or the server's consent to our certificate, which TLS 1.3 tells afterwards.
     Tls,
     /// `NOGROUP`: the stream or its consumer group does not exist.
@@ -127,7 +129,7 @@ pub enum Sent {
     Maybe,
 }
 
-/// Everything that can go wrong with a command or a connection.
+/// Everything that can go wrong with a command, a connection or a setting. All errors of the library turn into it, so `?` works on all of them.
 ///
 /// The text says what was being done, with what, and what came back. It never holds a password of the configuration, not even one that the server
 /// repeats, and no control characters.
@@ -165,6 +167,8 @@ const MAX_TEXT: usize = 4096;
 enum Source {
     Io(Arc<io::Error>),
     Protocol(ProtocolError),
+    Config(ConfigError),
+    StreamId(ParseStreamIdError),
 }
 
 impl Error {
@@ -181,18 +185,20 @@ impl Error {
 
     /// What the operating system says, or TLS: a refused certificate is reported by the first read when the handshake itself went well.
     pub(crate) fn io(source: io::Error) -> Self {
-        let mut error = match is_of_tls(&source) {
+        let error = match is_of_tls(&source) {
             true => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
             false => Self::new(ErrorKind::Io, source.to_string()),
         };
-        error.0.source = Some(Source::Io(Arc::new(source)));
-        error
+        error.with_source(Source::Io(Arc::new(source)))
+    }
+
+    fn with_source(mut self, source: Source) -> Self {
+        self.0.source = Some(source);
+        self
     }
 
     pub(crate) fn protocol(source: ProtocolError) -> Self {
-        let mut error = Self::new(ErrorKind::Protocol, source.to_string());
-        error.0.source = Some(Source::Protocol(source));
-        error
+        Self::new(ErrorKind::Protocol, source.to_string()).with_source(Source::Protocol(source))
     }
 
     pub(crate) fn timeout(time: Duration) -> Self {
@@ -266,7 +272,13 @@ impl Error {
     #[must_use]
     pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
         let mut shown = Beginning { text: String::new(), room: 120 };
-        if write!(shown, "{got:?}").is_err() {
+        let kind = got.kind();
+        let whole = match kind {
+            // They are shown with their kind, or are nothing else.
+            Kind::Null | Kind::Push | Kind::SimpleError | Kind::BulkError => write!(shown, "{got:?}"),
+            _ => write!(shown, "{kind} {got:?}"),
+        };
+        if whole.is_err() {
             shown.text.push('…');
         }
         Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
@@ -356,6 +368,15 @@ impl Error {
         self.kind().closes_connection()
     }
 
+    /// What was wrong with the bytes, when the [`kind`](Self::kind) is [`ErrorKind::Protocol`].
+    #[must_use]
+    pub fn protocol_error(&self) -> Option<ProtocolError> {
+        match self.0.source {
+            Some(Source::Protocol(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether this is an error reply of the server.
     #[must_use]
     pub fn is_server(&self) -> bool {
@@ -416,10 +437,32 @@ impl fmt::Write for Beginning {
     }
 }
 
-#[cfg(feature = "tls")]
-impl From<crate::ConfigError> for Error {
-    fn from(error: crate::ConfigError) -> Self {
-        Self::new(ErrorKind::Tls, error.to_string()).with_sent(Sent::No)
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        let kind = match error {
+            ConfigError::Tls(_) | ConfigError::NoTls => ErrorKind::Tls,
+            _ => ErrorKind::Config,
+        };
+        Self::new(kind, error.to_string()).with_sent(Sent::No).with_source(Source::Config(error))
+    }
+}
+
+impl From<ParseStreamIdError> for Error {
+    fn from(error: ParseStreamIdError) -> Self {
+        Self::new(ErrorKind::Usage, error.to_string()).with_sent(Sent::No).with_source(Source::StreamId(error))
+    }
+}
+
+impl From<ProtocolError> for Error {
+    fn from(error: ProtocolError) -> Self {
+        Self::protocol(error)
+    }
+}
+
+/// [`ErrorKind::Io`].
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::io(error)
     }
 }
 
@@ -437,6 +480,8 @@ impl std::error::Error for Error {
         match self.0.source.as_ref()? {
             Source::Io(error) => Some(&**error),
             Source::Protocol(error) => Some(error),
+            Source::Config(error) => Some(error),
+            Source::StreamId(error) => Some(error),
         }
     }
 }
@@ -536,6 +581,25 @@ mod tests {
         for (text, kind, code) in table {
             assert_eq!(classify(text), (kind, code), "{text}");
         }
+    }
+
+    #[test]
+    fn every_error_turns_into_this_one() {
+        fn url(url: &str) -> Result<Config, Error> {
+            Ok(Config::from_url(url)?)
+        }
+        fn id(id: &str) -> Result<crate::StreamId, Error> {
+            Ok(id.parse()?)
+        }
+        use std::error::Error as _;
+        let wrong = url("http://h").unwrap_err();
+        assert_eq!((wrong.kind(), wrong.sent(), wrong.is_transient()), (ErrorKind::Config, Sent::No, false));
+        assert!(wrong.source().is_some_and(|source| source.is::<ConfigError>()));
+        assert_eq!(url("rediss://h?ca=").is_ok(), cfg!(feature = "tls"));
+        assert_eq!(Error::from(ConfigError::NoTls).kind(), ErrorKind::Tls);
+        assert_eq!(id("7").unwrap_err().kind(), ErrorKind::Usage);
+        let protocol = Error::from(ProtocolError::TooDeep);
+        assert_eq!((protocol.kind(), protocol.protocol_error()), (ErrorKind::Protocol, Some(ProtocolError::TooDeep)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::config::{Config, Endpoint};
 use crate::turn::{self, Turns};
-use crate::{Connection, Error, ErrorKind, Value, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
 /// Connects to the master of this name, which says itself that it is one.
 pub(crate) async fn connect(
@@ -47,7 +47,7 @@ pub(crate) async fn ask(config: &Config, sentinel: &Endpoint, master: &str) -> R
 
 /// The same over a connection to a Sentinel.
 pub(crate) async fn ask_over(asking: &mut Connection, config: &Config, master: &str) -> Result<Endpoint, Error> {
-    let reply = asking.send(&cmd("SENTINEL GET-MASTER-ADDR-BY-NAME").arg(master)).await?;
+    let reply = asking.send(&cmd::<Frame>("SENTINEL GET-MASTER-ADDR-BY-NAME").arg(master)).await?;
     let value = reply.value();
     if value.is_null() {
         return Err(Error::new(ErrorKind::UnknownMaster, format!("it knows no master {master:?}")));
@@ -77,7 +77,7 @@ pub(crate) fn of_sentinel(config: &Config, sentinel: &Endpoint) -> Config {
 /// A connection to a server that is the master. What Sentinels say may be a moment old.
 pub(crate) async fn connect_to(config: &Config, server: &Endpoint) -> Result<Connection, Error> {
     let mut connection = Connection::connect_to(server, config).await?;
-    let role = connection.send(&cmd("ROLE")).await?;
+    let role = connection.send(&cmd::<Frame>("ROLE")).await?;
     match role.value().children().next().and_then(Value::as_str) {
         Some("master") => Ok(connection),
         Some(role) => Err(Error::new(ErrorKind::NotMaster, format!("its role is {role}"))),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use resp::cluster::Scan;
-use resp::{ClusterClient, Config, Connection, Decoder, Endpoint, ErrorKind, Pipeline, Sent, Transaction, cmd};
+use resp::{ClusterClient, Config, Connection, Decoder, Endpoint, ErrorKind, Frame, Pipeline, Sent, Transaction, cmd};
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -30,13 +30,17 @@ async fn one_node_all_masters_all_keys_and_replicas() {
     let cluster = ClusterClient::connect(&config).await.unwrap();
     let [first, second, replica] = nodes.each_ref().map(|node| Endpoint::tcp("127.0.0.1", node.port));
 
-    for command in
-        [cmd("SCAN").arg(0), cmd("dbsize"), cmd("CONFIG GET").arg("port"), cmd("FLUSHALL"), cmd("SCRIPT LOAD").arg("")]
-    {
+    for command in [
+        cmd::<Frame>("SCAN").arg(0),
+        cmd::<Frame>("dbsize"),
+        cmd::<Frame>("CONFIG GET").arg("port"),
+        cmd::<Frame>("FLUSHALL"),
+        cmd::<Frame>("SCRIPT LOAD").arg(""),
+    ] {
         let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
-        pipeline.add(cmd("GET").arg("a"));
+        pipeline.add(cmd::<()>("GET").arg("a"));
         pipeline.add(&command);
-        transaction.add(cmd("GET").arg("a"));
+        transaction.add(cmd::<()>("GET").arg("a"));
         transaction.add(&command);
         for error in [
             cluster.send(&command).await.unwrap_err(),
@@ -46,67 +50,81 @@ async fn one_node_all_masters_all_keys_and_replicas() {
             assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{error}");
         }
     }
-    assert!(cluster.send(&cmd("PING")).await.is_ok() && cluster.send(&cmd("CLUSTER NODES")).await.is_ok());
+    assert!(
+        cluster.send(&cmd::<Frame>("PING")).await.is_ok() && cluster.send(&cmd::<Frame>("CLUSTER NODES")).await.is_ok()
+    );
 
     // All keys, of all masters.
     let expected: BTreeSet<String> = (0..300).map(|n| format!("key:{n}")).collect();
     let mut pipeline = Pipeline::new();
     for key in &expected {
-        pipeline.add(cmd("SET").arg(key).arg(1));
+        pipeline.add(cmd::<()>("SET").arg(key).arg(1));
     }
-    pipeline.add(cmd("XADD").arg("other").arg("*").arg("a").arg("b"));
+    pipeline.add(cmd::<()>("XADD").arg("other").arg("*").arg("a").arg("b"));
     cluster.run(&pipeline).await.unwrap().check().unwrap();
     assert_eq!(keys(cluster.scan().matching("key:*").count(7)).await, expected);
     assert_eq!(keys(cluster.scan().kind("stream")).await, BTreeSet::from(["other".to_owned()]));
 
     // One node, each master.
-    let sizes = cluster.send_to_masters(&cmd("DBSIZE")).await.unwrap();
+    let sizes = cluster.send_to_masters(&cmd::<Frame>("DBSIZE")).await.unwrap();
     let masters: BTreeSet<String> = sizes.iter().map(|(node, _)| node.to_string()).collect();
     assert_eq!(masters, BTreeSet::from([first.to_string(), second.to_string()]));
     let sizes: Vec<u64> = sizes.into_iter().map(|(_, size)| size.unwrap().value().as_u64().unwrap()).collect();
     assert!(sizes.iter().sum::<u64>() == 301 && sizes.iter().all(|size| *size > 0), "{sizes:?}");
     let port = |reply: &resp::Frame| reply.value().get(b"port").unwrap().as_u64().unwrap();
     for (node, server) in [&first, &second, &replica].into_iter().zip(&nodes) {
-        assert_eq!(port(&cluster.send_to(node, &cmd("CONFIG GET").arg("port")).await.unwrap()), u64::from(server.port));
+        assert_eq!(
+            port(&cluster.send_to(node, &cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
+            u64::from(server.port)
+        );
         // And the same configuration leads to each of them.
         let mut connection = Connection::connect(&config.clone().with_endpoint(node.clone())).await.unwrap();
-        assert_eq!(connection.send(&cmd("CLIENT GETNAME")).await.unwrap().value().as_str(), Some("me"));
-        assert_eq!(port(&connection.send(&cmd("CONFIG GET").arg("port")).await.unwrap()), u64::from(server.port));
+        assert_eq!(connection.send(&cmd::<Frame>("CLIENT GETNAME")).await.unwrap().value().as_str(), Some("me"));
+        assert_eq!(
+            port(&connection.send(&cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
+            u64::from(server.port)
+        );
     }
-    let elsewhere = cluster.send_to(&first, &cmd("GET").arg("foo")).await.unwrap_err();
+    let elsewhere = cluster.send_to(&first, &cmd::<Frame>("GET").arg("foo")).await.unwrap_err();
     assert_eq!(elsewhere.kind(), ErrorKind::Moved);
-    assert_eq!(cluster.send_to(&first, &cmd("BLPOP").arg("a").arg(0)).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(
+        cluster.send_to(&first, &cmd::<Frame>("BLPOP").arg("a").arg(0)).await.unwrap_err().kind(),
+        ErrorKind::Usage
+    );
 
     // Replicas answer reads; writes, and what has no replica, go to the masters.
     // The masters say that it loads until they have heard of its offset.
     while cluster.replicas().is_empty() {
-        cluster.send_to_masters(&cmd("PING")).await.unwrap();
+        cluster.send_to_masters(&cmd::<Frame>("PING")).await.unwrap();
     }
     assert_eq!(cluster.replicas(), std::slice::from_ref(&replica));
-    cluster.send(&cmd("SET").arg("bar").arg("there")).await.unwrap();
+    cluster.send(&cmd::<()>("SET").arg("bar").arg("there")).await.unwrap();
     Connection::connect(&config.clone().for_key("bar"))
         .await
         .unwrap()
-        .send(&cmd("WAIT").arg(1).arg(5000))
+        .send(&cmd::<Frame>("WAIT").arg(1).arg(5000))
         .await
         .unwrap();
     let gets = async || {
-        let stats = cluster.send_to(&replica, &cmd("INFO commandstats")).await.unwrap();
+        let stats = cluster.send_to(&replica, &cmd::<Frame>("INFO commandstats")).await.unwrap();
         let calls = stats.value().as_str().unwrap().split("cmdstat_get:calls=").nth(1).map(str::to_owned);
         calls.map_or(0, |calls| calls.split(',').next().unwrap().parse::<u64>().unwrap())
     };
     assert_eq!(gets().await, 0);
     for _ in 0..3 {
-        assert_eq!(cluster.send_to_replica(&cmd("GET").arg("bar")).await.unwrap().value().as_str(), Some("there"));
+        assert_eq!(
+            cluster.send_to_replica(&cmd::<Frame>("GET").arg("bar")).await.unwrap().value().as_str(),
+            Some("there")
+        );
     }
     assert_eq!(gets().await, 3);
-    cluster.send_to_replica(&cmd("SET").arg("bar").arg("new")).await.unwrap();
-    assert_eq!(cluster.send(&cmd("GET").arg("bar")).await.unwrap().value().as_str(), Some("new"));
-    assert!(cluster.send_to_replica(&cmd("GET").arg("foo")).await.unwrap().value().is_null());
+    cluster.send_to_replica(&cmd::<Frame>("SET").arg("bar").arg("new")).await.unwrap();
+    assert_eq!(cluster.send(&cmd::<Frame>("GET").arg("bar")).await.unwrap().value().as_str(), Some("new"));
+    assert!(cluster.send_to_replica(&cmd::<Frame>("GET").arg("foo")).await.unwrap().value().is_null());
     let [_first, _second, gone] = nodes;
     drop(gone);
     for _ in 0..3 {
-        let read = cluster.send_to_replica(&cmd("GET").arg("bar")).await;
+        let read = cluster.send_to_replica(&cmd::<Frame>("GET").arg("bar")).await;
         assert!(
             read.as_ref().is_ok_and(|value| value.value().as_str() == Some("new"))
                 || read.is_err_and(|error| error.sent() == Sent::Maybe)
@@ -189,5 +207,5 @@ async fn hostile_answers_end_in_errors() {
     let cluster = ClusterClient::connect(&config.command_timeout(Some(Duration::from_millis(300)))).await.unwrap();
     assert_eq!(cluster.scan().next().await.unwrap_err().kind(), ErrorKind::UnexpectedReply);
     let node = Endpoint::tcp("127.0.0.1", port);
-    assert!(cluster.send_to(&node, &cmd("WHATEVER")).await.is_ok());
+    assert!(cluster.send_to(&node, &cmd::<Frame>("WHATEVER")).await.is_ok());
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use resp::{
-    Backoff, Client, ClientOptions, Config, ConsumerOptions, Decoder, Endpoint, ErrorKind, Event, Transaction, cmd,
+    Backoff, Client, ClientOptions, Config, ConsumerOptions, Decoder, Endpoint, ErrorKind, Event, Frame, Transaction,
+    cmd,
 };
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,9 +80,9 @@ async fn a_client_leaves_a_server_that_became_a_replica() {
     let port = server(demoted, silent()).await;
     let client = Client::connect(&Config::new(Endpoint::tcp("127.0.0.1", port))).await.unwrap();
     let mut events = client.events();
-    let error = client.send(&cmd("SET").arg("a").arg("b")).await.unwrap_err();
+    let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-    assert_eq!(client.send(&cmd("SET").arg("a").arg("b")).await.unwrap().value().as_str(), Some("1"));
+    assert_eq!(client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap().value().as_str(), Some("1"));
     assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(error) if error.kind() == ErrorKind::ReadOnly));
     assert!(matches!(events.recv().await.unwrap(), Event::Connected));
 
@@ -89,9 +90,9 @@ async fn a_client_leaves_a_server_that_became_a_replica() {
     let client =
         Client::connect(&Config::new(Endpoint::tcp("127.0.0.1", server(demoted, silent()).await))).await.unwrap();
     let mut transaction = Transaction::new();
-    transaction.add(cmd("SET").arg("a").arg("b"));
+    transaction.add(cmd::<()>("SET").arg("a").arg("b"));
     client.exec(&transaction).await.unwrap_err();
-    assert_eq!(client.send(&cmd("GET").arg("a")).await.unwrap().value().as_str(), Some("1"));
+    assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("1"));
 }
 
 /// There may be no master behind the address: then the connection is not made again with each write. And a client may be meant to stay.
@@ -108,7 +109,7 @@ async fn a_replica_is_not_left_again_and_again() {
         let client = ClientOptions::new(config).reconnect_on_readonly(leaves).connect().await.unwrap();
         let begun = Instant::now();
         for _ in 0..200 {
-            assert_eq!(client.send(&cmd("INCR").arg("a")).await.unwrap_err().kind(), ErrorKind::ReadOnly);
+            assert_eq!(client.send(&cmd::<Frame>("INCR").arg("a")).await.unwrap_err().kind(), ErrorKind::ReadOnly);
         }
         let most = 2 + begun.elapsed().as_secs() as usize;
         let made = connections.load(Ordering::SeqCst);
@@ -172,7 +173,7 @@ async fn who_only_reads_leaves_a_master_that_was_replaced() {
         let (config, switch, until_asked) = replaced(subscribes).await;
         let client = Client::connect(&config).await.unwrap();
         let mut events = client.events();
-        assert_eq!(client.send(&cmd("GET").arg("a")).await.unwrap().value().as_str(), Some("old"));
+        assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("old"));
         until_asked.await;
         assert!(events.try_recv().is_err());
         switch();
@@ -180,7 +181,7 @@ async fn who_only_reads_leaves_a_master_that_was_replaced() {
             matches!(events.recv().await.unwrap(), Event::Disconnected(error) if error.kind() == ErrorKind::NotMaster)
         );
         assert!(matches!(events.recv().await.unwrap(), Event::Connected));
-        assert_eq!(client.send(&cmd("GET").arg("a")).await.unwrap().value().as_str(), Some("new"));
+        assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("new"));
     }
 }
 
@@ -207,28 +208,28 @@ async fn tracking_is_set_again_after_a_reconnect() {
     let client = ClientOptions::new(server.config()).backoff(backoff).connect().await.unwrap();
     let mut other = server.connect().await;
     // What was refused is not repeated.
-    client.send(&cmd("CLIENT TRACKING ON NONSENSE")).await.unwrap_err();
-    let tracking = cmd("client").arg("Tracking").arg("on").arg("BCAST").arg("PREFIX").arg("a");
+    client.send(&cmd::<()>("CLIENT TRACKING ON NONSENSE")).await.unwrap_err();
+    let tracking = cmd::<Frame>("client").arg("Tracking").arg("on").arg("BCAST").arg("PREFIX").arg("a");
     let mut transaction = Transaction::new();
     transaction.add(&tracking);
-    transaction.add(cmd("CLIENT TRACKING ON BCAST PREFIX b"));
+    transaction.add(cmd::<()>("CLIENT TRACKING ON BCAST PREFIX b"));
     client.exec(&transaction).await.unwrap();
     let mut events = client.events();
     for round in 0..3 {
-        other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         while !matches!(events.recv().await.unwrap(), Event::Connected) {}
         for key in ["a1", "b1"] {
-            other.send(&cmd("SET").arg(key).arg(round)).await.unwrap();
+            other.send(&cmd::<()>("SET").arg(key).arg(round)).await.unwrap();
             let Event::Push(push) = events.recv().await.unwrap() else { panic!("an invalidation of {key}") };
             assert!(format!("{push:?}").contains(key), "{push:?}");
         }
     }
     // Not after it was ended.
-    client.send(&cmd("CLIENT TRACKING OFF")).await.unwrap();
-    other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    client.send(&cmd::<()>("CLIENT TRACKING OFF")).await.unwrap();
+    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     while !matches!(events.recv().await.unwrap(), Event::Connected) {}
-    other.send(&cmd("SET").arg("a1").arg("x")).await.unwrap();
-    client.send(&cmd("PING")).await.unwrap();
+    other.send(&cmd::<()>("SET").arg("a1").arg("x")).await.unwrap();
+    client.send(&cmd::<()>("PING")).await.unwrap();
     assert!(events.try_recv().is_err());
 }
 
@@ -242,10 +243,10 @@ async fn tracking_that_is_lost_is_an_event() {
     let mut redirected = server.connect().await;
     let to = redirected.client_id().unwrap();
     assert_ne!(id, to);
-    client.send(&cmd("CLIENT TRACKING ON REDIRECT").arg(to)).await.unwrap();
+    client.send(&cmd::<()>("CLIENT TRACKING ON REDIRECT").arg(to)).await.unwrap();
     let mut events = client.events();
-    other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
-    redirected.send(&cmd("PING")).await.unwrap_err();
+    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    redirected.send(&cmd::<()>("PING")).await.unwrap_err();
     assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(_)));
     let Event::TrackingLost(error) = events.recv().await.unwrap() else { panic!("it is lost") };
     assert!(error.to_string().contains("CLIENT TRACKING"), "{error}");

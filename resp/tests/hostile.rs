@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use resp::{
     Block, Blocking, Client, ClientOptions, ClusterClient, Config, Connection, Endpoint, Error, ErrorKind, Event,
-    Pipeline, Protocol, Sent, Transaction, cmd,
+    Frame, Pipeline, Protocol, Sent, Transaction, cmd,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -170,7 +170,7 @@ fn never(way: &'static str) -> impl Fn(Peer, Vec<String>) -> Answer + Clone + Se
 
 /// Every kind of call, each with a connection of its own.
 async fn calls(port: u16) -> Vec<(&'static str, Pin<Box<dyn Future<Output = Error> + Send>>)> {
-    let get = || cmd("GET").arg("a");
+    let get = || cmd::<Frame>("GET").arg("a");
     let pipeline = move || {
         let mut pipeline = Pipeline::new();
         pipeline.add(get());
@@ -208,7 +208,7 @@ async fn calls(port: u16) -> Vec<(&'static str, Pin<Box<dyn Future<Output = Erro
                 let config = config(port).block_grace(Duration::from_millis(100)).command_timeout(Some(LIMIT));
                 let mut five = Connection::connect(&config).await.unwrap();
                 let block = Block::For(Duration::from_millis(100));
-                five.send_blocking(&Blocking::new(cmd("BLPOP").arg("a").arg("0.1"), block)).await.unwrap_err()
+                five.send_blocking(&Blocking::new(cmd::<Frame>("BLPOP").arg("a").arg("0.1"), block)).await.unwrap_err()
             }),
         ),
         ("Client::send", Box::pin(async move { client.send(&get()).await.unwrap_err() })),
@@ -252,7 +252,8 @@ async fn waiting_for_room_and_for_a_connection_is_bounded() {
     let mut running = JoinSet::new();
     for _ in 0..200 {
         let client = client.clone();
-        running.spawn(async move { client.send(&cmd("SET").arg("k").arg(vec![b'x'; 1000])).await.unwrap_err() });
+        running
+            .spawn(async move { client.send(&cmd::<Frame>("SET").arg("k").arg(vec![b'x'; 1000])).await.unwrap_err() });
     }
     while let Some(error) = running.join_next().await {
         assert_eq!(error.unwrap().kind(), ErrorKind::Timeout);
@@ -271,13 +272,14 @@ async fn waiting_for_room_and_for_a_connection_is_bounded() {
         }
     });
     let client = ClientOptions::new(config(port)).max_bytes(4096).connect().await.unwrap();
-    client.send(&cmd("GET").arg("x")).await.unwrap_err();
+    client.send(&cmd::<()>("GET").arg("x")).await.unwrap_err();
     gone.await.unwrap();
     let begun = Instant::now();
     let mut running = JoinSet::new();
     for _ in 0..200 {
         let client = client.clone();
-        running.spawn(async move { client.send(&cmd("SET").arg("k").arg(vec![b'x'; 1000])).await.unwrap_err() });
+        running
+            .spawn(async move { client.send(&cmd::<Frame>("SET").arg("k").arg(vec![b'x'; 1000])).await.unwrap_err() });
     }
     while let Some(error) = running.join_next().await {
         assert_eq!(error.unwrap().kind(), ErrorKind::Timeout);
@@ -299,7 +301,7 @@ async fn a_call_out_of_time_is_no_end_as_long_as_the_server_answers_others() {
     let mut running = JoinSet::new();
     for n in 0..6 {
         let client = client.clone();
-        running.spawn(async move { (n.to_string(), client.send(&cmd("ECHO").arg(n)).await) });
+        running.spawn(async move { (n.to_string(), client.send(&cmd::<Frame>("ECHO").arg(n)).await) });
         tokio::task::yield_now().await;
     }
     let (mut answered, mut out_of_time) = (0, 0);
@@ -318,7 +320,7 @@ async fn a_call_out_of_time_is_no_end_as_long_as_the_server_answers_others() {
     assert!(answered > 0 && out_of_time > 1, "{answered} answered, {out_of_time} out of time");
     // Their replies come later, and are nobody's. How many are left is not known.
     let reply = loop {
-        match client.send(&cmd("ECHO").arg("mine")).await {
+        match client.send(&cmd::<Frame>("ECHO").arg("mine")).await {
             Ok(reply) => break reply,
             Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout),
         }
@@ -332,14 +334,14 @@ async fn limits_of_any_size_are_taken() {
     let (port, _) = answering(|_| "+OK\r\n".to_owned()).await;
     for limit in [Some(Duration::MAX), None] {
         let config = config(port).command_timeout(limit).stall_timeout(limit).connect_timeout(Duration::MAX);
-        Connection::connect(&config).await.unwrap().send(&cmd("PING")).await.unwrap();
-        Client::connect(&config).await.unwrap().send(&cmd("PING")).await.unwrap();
+        Connection::connect(&config).await.unwrap().send(&cmd::<Frame>("PING")).await.unwrap();
+        Client::connect(&config).await.unwrap().send(&cmd::<Frame>("PING")).await.unwrap();
         let config = Config::new(Endpoint::cluster([("127.0.0.1", port)])).command_timeout(limit);
         let cluster = ClusterClient::connect(&config.connect_timeout(Duration::MAX)).await.unwrap();
-        cluster.send(&cmd("PING")).await.unwrap();
+        cluster.send(&cmd::<()>("PING")).await.unwrap();
     }
     let client = ClientOptions::new(config(port)).max_bytes(0).connect().await.unwrap();
-    client.send(&cmd("PING")).await.unwrap();
+    client.send(&cmd::<()>("PING")).await.unwrap();
 }
 
 // ---- a cluster ----
@@ -384,7 +386,8 @@ async fn all_who_wait_for_a_node_share_one_attempt() {
         let client = client.clone();
         // Some give up at once: that ends no attempt of the others.
         let patience = if n % 8 == 0 { Duration::from_millis(1) } else { Duration::from_secs(60) };
-        running.spawn(async move { tokio::time::timeout(patience, client.send(&cmd("GET").arg("foo"))).await });
+        running
+            .spawn(async move { tokio::time::timeout(patience, client.send(&cmd::<Frame>("GET").arg("foo"))).await });
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     failed_over.store(1, Ordering::SeqCst);
@@ -428,17 +431,17 @@ async fn what_a_node_puts_off_is_tried_again() {
             ClusterClient::connect(&config).await.unwrap()
         };
         running.spawn(async move {
-            let reply = connect().await.send(&cmd("GET").arg("a")).await.unwrap();
+            let reply = connect().await.send(&cmd::<Frame>("GET").arg("a")).await.unwrap();
             assert_eq!(reply.value().as_str(), Some("yes"), "{error}");
         });
         running.spawn(async move {
             let mut pipeline = Pipeline::new();
-            pipeline.add(cmd("GET").arg("a"));
+            pipeline.add(cmd::<()>("GET").arg("a"));
             connect().await.run(&pipeline).await.unwrap().check().unwrap();
         });
         running.spawn(async move {
             let mut transaction = Transaction::new();
-            transaction.add(cmd("GET").arg("in transaction"));
+            transaction.add(cmd::<()>("GET").arg("in transaction"));
             connect().await.exec(&transaction).await.unwrap().check().unwrap();
         });
     }
@@ -449,7 +452,7 @@ async fn what_a_node_puts_off_is_tried_again() {
     let (port, _) = answering(|_| "-LOADING Redis is loading the dataset in memory\r\n".to_owned()).await;
     let client = ClusterClient::connect(&cluster(port)).await.unwrap();
     let begun = Instant::now();
-    let error = client.send(&cmd("GET").arg("a")).await.unwrap_err();
+    let error = client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Loading, Sent::No));
     assert!(begun.elapsed() < LIMIT + SLACK);
 }
@@ -467,7 +470,7 @@ async fn redirects_are_bounded_by_the_deadline() {
     .await;
     let client = ClusterClient::connect(&cluster(port)).await.unwrap();
     let begun = Instant::now();
-    assert_eq!(client.send(&cmd("GET").arg("a")).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap_err().kind(), ErrorKind::Timeout);
     assert!(begun.elapsed() < LIMIT + SLACK, "{:?}", begun.elapsed());
 }
 
@@ -477,8 +480,8 @@ const REFUSED: &str = "-NOPERM this user has no permissions to run the 'multi' c
 
 fn two() -> Transaction {
     let mut transaction = Transaction::new();
-    transaction.add(cmd("SET").arg("a").arg(1));
-    transaction.add(cmd("SET").arg("a").arg(2));
+    transaction.add(cmd::<()>("SET").arg("a").arg(1));
+    transaction.add(cmd::<()>("SET").arg("a").arg(2));
     transaction
 }
 
@@ -523,7 +526,7 @@ async fn commands_that_were_executed_without_their_transaction_are_told() {
         let mut connection = Connection::connect(&config(port)).await.unwrap();
         connection.queue_multi();
         for _ in 0..2 {
-            connection.queue(&cmd("SET").arg("a").arg(1));
+            connection.queue(&cmd::<Frame>("SET").arg("a").arg(1));
         }
         let queued = connection.receive_queued(2).await;
         connection.queue_exec();
@@ -576,12 +579,12 @@ async fn queued_replies_that_nobody_waits_for_are_not_those_of_the_next() {
     .await;
     for patience in [0, 10, 45] {
         let mut connection = Connection::connect(&config(port)).await.unwrap();
-        connection.queue(&cmd("PING"));
+        connection.queue(&cmd::<Frame>("PING"));
         connection.queue_multi();
-        connection.queue(&cmd("INCR").arg("a"));
-        connection.queue(&cmd("INCR").arg("a"));
+        connection.queue(&cmd::<Frame>("INCR").arg("a"));
+        connection.queue(&cmd::<Frame>("INCR").arg("a"));
         connection.queue_exec();
-        connection.queue(&cmd("PING"));
+        connection.queue(&cmd::<Frame>("PING"));
         assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("PONG"));
         let patience = Duration::from_millis(patience);
         assert!(tokio::time::timeout(patience, connection.receive_queued(2)).await.is_err());
@@ -617,12 +620,12 @@ async fn a_transaction_that_a_refused_exec_leaves_open_ends_with_the_connection(
     })
     .await;
     let client = Client::connect(&config(port).command_timeout(Some(Duration::from_secs(5)))).await.unwrap();
-    let (exec, other) = (two(), cmd("PING"));
+    let (exec, other) = (two(), cmd::<Frame>("PING"));
     let (refused, other) = tokio::join!(client.exec(&exec), client.send(&other));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::NoPerm);
     // It came behind, or over the next connection.
     assert!(other.is_err_and(|error| error.kind() == ErrorKind::Closed));
-    assert_eq!(client.send(&cmd("PING")).await.unwrap().value().as_str(), Some("PONG"));
+    assert_eq!(client.send(&cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 
     let mut connection = Connection::connect(&config(port)).await.unwrap();
@@ -709,24 +712,26 @@ async fn later_errors_and_commands_of_the_callers_own_show_no_password() {
     let config = config(port).password(PASSWORD);
     let mut connection = Connection::connect(&config).await.unwrap();
     let client = Client::connect(&config).await.unwrap();
-    for command in [cmd("GET").arg("a"), cmd("XADD").arg("a"), cmd("NEW").arg("s3cret")] {
+    for command in [cmd::<Frame>("GET").arg("a"), cmd::<Frame>("XADD").arg("a"), cmd::<Frame>("NEW").arg("s3cret")] {
         assert_clean(&shown(&connection.send(&command).await.unwrap_err()), "Connection");
         assert_clean(&shown(&client.send(&command).await.unwrap_err()), "Client");
         connection.queue(&command);
         assert_clean(&shown(&connection.receive().await.unwrap().into_result().unwrap_err()), "receive");
     }
-    let kind = connection.send(&cmd("XADD").arg("a")).await.unwrap_err().kind();
+    let kind = connection.send(&cmd::<Frame>("XADD").arg("a")).await.unwrap_err().kind();
     assert_eq!(kind, ErrorKind::IdTooSmall, "the kind is kept");
     // Passwords that the configuration does not know.
-    for command in
-        [cmd("AUTH").arg("me").arg("s3cret"), cmd("AUTH s3cret"), cmd("ACL SETUSER").arg("me").arg(">s3cret")]
-    {
+    for command in [
+        cmd::<Frame>("AUTH").arg("me").arg("s3cret"),
+        cmd::<Frame>("AUTH s3cret"),
+        cmd::<Frame>("ACL SETUSER").arg("me").arg(">s3cret"),
+    ] {
         assert_clean(&shown(&connection.send(&command).await.unwrap_err()), "AUTH");
         let mut pipeline = Pipeline::new();
         let slot = pipeline.add(&command);
         assert_clean(&shown(&connection.run(&pipeline).await.unwrap().take(slot).unwrap_err()), "AUTH in a pipeline");
     }
-    assert_clean(&format!("{:?}", cmd("AUTH s3cret")), "Cmd");
+    assert_clean(&format!("{:?}", cmd::<Frame>("AUTH s3cret")), "Cmd");
 }
 
 #[tokio::test]
@@ -744,10 +749,10 @@ async fn control_characters_are_escaped_in_errors_and_events() {
     .await;
     let client = Client::connect(&config(port)).await.unwrap();
     let mut events = client.events();
-    assert_clean(&shown(&client.send(&cmd("GET").arg("a\u{1b}")).await.unwrap_err()), "error reply");
+    assert_clean(&shown(&client.send(&cmd::<Frame>("GET").arg("a\u{1b}")).await.unwrap_err()), "error reply");
     assert_clean(&shown(&client.send(&resp::streams::XLen::new("a\n")).await.unwrap_err()), "unexpected reply");
-    client.send(&cmd("PUSH")).await.unwrap();
-    assert_clean(&shown(&client.send(&cmd("OTHER")).await.unwrap_err()), "protocol error");
+    client.send(&cmd::<()>("PUSH")).await.unwrap();
+    assert_clean(&shown(&client.send(&cmd::<Frame>("OTHER")).await.unwrap_err()), "protocol error");
     let mut seen = 0;
     while let Ok(event) = events.recv().await {
         assert_clean(&format!("{event:?}"), "event");
@@ -793,7 +798,7 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
         .await;
         let mut connection = Connection::connect(&config(port).password("pw")).await.unwrap();
         assert_eq!(connection.protocol(), Protocol::Resp2, "{text}");
-        connection.send(&cmd("PING")).await.unwrap();
+        connection.send(&cmd::<()>("PING")).await.unwrap();
     }
     // What is not about HELLO is said as it is.
     for (text, kind) in [

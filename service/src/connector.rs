@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::debug;
 use metrics::counter;
-use resp::{Backoff, Config, Connection, Error, ErrorKind, cmd};
+use resp::{Backoff, Config, Connection, Error, ErrorKind, Frame, cmd};
 
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
 use crate::{Failure, Health, Shutdown, words};
@@ -174,7 +174,7 @@ pub fn in_words(error: &Error) -> String {
 /// A connection to a Redis that answers commands: one that still loads its data, or has lost its master, takes connections too.
 async fn usable(config: &Config) -> Result<Connection, Error> {
     let mut connection = Connection::connect(config).await?;
-    match connection.send(&cmd("PING")).await {
+    match connection.send(&cmd::<Frame>("PING")).await {
         // Who may not say PING may say what counts.
         Err(error) if error.kind() != ErrorKind::NoPerm => Err(error),
         _ => Ok(connection),

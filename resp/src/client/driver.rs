@@ -275,7 +275,7 @@ impl<'a> Session<'a> {
 
     /// Asks the server whether it is there.
     fn ping(&mut self) {
-        self.wire.queue(|out| crate::command::encode(&cmd("PING"), out));
+        self.wire.queue(|out| crate::command::encode(&cmd::<()>("PING"), out));
         self.begin = self.wire.queued();
         self.pinged = true;
     }

@@ -119,7 +119,7 @@ impl ClientOptions {
         }
         let mut connection = Connection::connect(&self.config).await?;
         if self.as_replica {
-            connection.send(&cmd("READONLY")).await.map_err(|error| error.connecting(&self.config))?;
+            connection.send(&cmd::<()>("READONLY")).await.map_err(|error| error.connecting(&self.config))?;
         }
         let queue = Arc::new(Queue::new(self.max_bytes));
         let events = Arc::new(Reporter::default());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::slot::SLOTS;
 use crate::config::{Config, Endpoint};
-use crate::{Connection, Error, ErrorKind, Value, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
 /// The masters of a cluster with their replicas, and who has which slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,11 +169,11 @@ pub(super) fn address(host: Option<&str>, port: u64, asked: &Endpoint) -> Option
 /// Asks a node.
 pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, Connection), Error> {
     let mut connection = Connection::connect_to(node, config).await?;
-    let topology = match connection.send(&cmd("CLUSTER SHARDS")).await {
+    let topology = match connection.send(&cmd::<Frame>("CLUSTER SHARDS")).await {
         Ok(reply) => Topology::from_shards(reply.value(), node)?,
         // Before Redis 7, or a user who may not ask this way.
         Err(error) if matches!(error.kind(), ErrorKind::UnknownCommand | ErrorKind::Syntax | ErrorKind::NoPerm) => {
-            Topology::from_slots(connection.send(&cmd("CLUSTER SLOTS")).await?.value(), node)?
+            Topology::from_slots(connection.send(&cmd::<Frame>("CLUSTER SLOTS")).await?.value(), node)?
         }
         Err(error) => return Err(error),
     };
@@ -183,7 +183,7 @@ pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decoder, Frame, Limits};
+    use crate::{Decoder, Limits};
     use bytes::BytesMut;
 
     fn frame(text: &str) -> Frame {

@@ -1,5 +1,6 @@
 //! How to reach a server, and how long to wait for it.
 
+mod connector;
 mod endpoint;
 mod error;
 mod secret;
@@ -7,14 +8,18 @@ mod secret;
 mod tls;
 mod url;
 
+pub(crate) use connector::{Connector, Io};
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Limits;
 use crate::turn::Known;
@@ -55,6 +60,7 @@ pub struct Config {
     pub(crate) block_grace: Duration,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) limits: Limits,
+    pub(crate) connector: Option<Connector>,
     #[cfg(feature = "tls")]
     pub(crate) tls: TlsConfig,
 }
@@ -80,6 +86,7 @@ impl Config {
             block_grace: Duration::from_secs(5),
             keepalive: Some(Duration::from_secs(15)),
             limits: Limits::default(),
+            connector: None,
             #[cfg(feature = "tls")]
             tls: TlsConfig::default(),
         }
@@ -253,6 +260,29 @@ impl Config {
     #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// Makes the connections in place of the library: through a proxy or a tunnel, or in memory. It is given the server's endpoint, of which a
+    /// cluster or Sentinels have several, and does what TLS there is to do.
+    ///
+    /// ```
+    /// use resp::{Config, Endpoint};
+    ///
+    /// let config = Config::from_url("redis://redis.internal")?.connector(|endpoint| async move {
+    ///     println!("{endpoint} by way of the bastion");
+    ///     tokio::net::TcpStream::connect("bastion:7000").await
+    /// });
+    /// # Ok::<(), resp::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn connector<F, C, T>(mut self, connect: F) -> Self
+    where
+        F: Fn(Endpoint) -> C + Send + Sync + 'static,
+        C: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.connector = Some(Connector::new(connect));
         self
     }
 

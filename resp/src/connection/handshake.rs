@@ -1,7 +1,7 @@
 //! What is said before the first command: version of RESP, password, name, database.
 
 use crate::config::Config;
-use crate::{Connection, Error, ErrorKind, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, cmd};
 
 /// The version of RESP that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,14 +38,14 @@ async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Erro
         authenticate(connection, config).await?;
     }
     // One round trip for all the rest.
-    let select = (config.database != 0).then(|| cmd("SELECT").arg(config.database));
+    let select = (config.database != 0).then(|| cmd::<()>("SELECT").arg(config.database));
     let name = match (&config.client_name, connection.protocol) {
-        (Some(name), Protocol::Resp2) => Some(cmd("CLIENT SETNAME").arg(name)),
+        (Some(name), Protocol::Resp2) => Some(cmd::<()>("CLIENT SETNAME").arg(name)),
         _ => None,
     };
     let info = [
-        cmd("CLIENT SETINFO LIB-NAME").arg(env!("CARGO_PKG_NAME")),
-        cmd("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")),
+        cmd::<()>("CLIENT SETINFO LIB-NAME").arg(env!("CARGO_PKG_NAME")),
+        cmd::<()>("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")),
     ];
     for command in select.iter().chain(&name).chain(&info) {
         connection.queue(command);
@@ -65,7 +65,7 @@ async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Erro
 
 /// Proposes RESP3, with password and name in the same message. `Err` inside: why the server does not want it, so that RESP2 is left.
 async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Protocol, Error>, Error> {
-    let mut hello = cmd("HELLO").arg(3);
+    let mut hello = cmd::<Frame>("HELLO").arg(3);
     if let Some((user, password)) = credentials(config) {
         hello = hello.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
     }
@@ -96,7 +96,7 @@ fn may_be_about_hello(error: &Error, config: &Config) -> bool {
 
 async fn authenticate(connection: &mut Connection, config: &Config) -> Result<(), Error> {
     let Some((user, password)) = credentials(config) else { return Ok(()) };
-    let mut auth = cmd("AUTH");
+    let mut auth = cmd::<()>("AUTH");
     if let Some(user) = user {
         auth = auth.arg(user);
     }

@@ -71,7 +71,8 @@ pub struct Connection {
     greeted: bool,
     command_timeout: Option<Duration>,
     block_grace: Duration,
-    endpoint: Option<Endpoint>,
+    /// How to connect to the same server.
+    origin: Option<Box<Config>>,
     /// Whether the server was found by asking others, so that another one may have its place by now.
     found: bool,
     /// It has said that it is no longer the one that was looked for: no more commands go there.
@@ -108,7 +109,7 @@ impl Connection {
     pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
         let transport = transport::connect(server, config).await?;
         let mut connection = Self::new(transport, config);
-        connection.endpoint = Some(server.clone());
+        connection.origin = Some(Box::new(Config { endpoint: server.clone(), ..config.clone() }));
         handshake::run(&mut connection, config).await?;
         connection.greeted = true;
         Ok(connection)
@@ -141,7 +142,7 @@ impl Connection {
             greeted: false,
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
-            endpoint: None,
+            origin: None,
             found: config.is_found(),
             misled: false,
             client_id: None,
@@ -168,13 +169,13 @@ impl Connection {
 
     /// Ends a command that waits in the server on this connection, by another connection to the same server: it answers as if its time were over.
     /// Where that cannot be done, it ends by itself.
-    pub(crate) fn unblock(&self, config: &Config) -> impl Future<Output = ()> + use<> {
-        let (id, server, config) = (self.client_id, self.endpoint.clone(), config.clone());
+    pub(crate) fn unblock(&self) -> impl Future<Output = ()> + use<> {
+        let (id, origin) = (self.client_id, self.origin.clone());
         async move {
-            let (Some(id), Some(server)) = (id, server) else { return };
+            let (Some(id), Some(config)) = (id, origin) else { return };
             let unblocking = async {
-                let mut connection = Self::connect_to(&server, &config).await?;
-                connection.send(&cmd("CLIENT UNBLOCK").arg(id)).await
+                let mut connection = Self::connect_to(&config.endpoint, &config).await?;
+                connection.send(&cmd::<()>("CLIENT UNBLOCK").arg(id)).await
             };
             let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
         }
@@ -375,7 +376,7 @@ impl Connection {
     /// ```no_run
     /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
     /// use resp::cmd;
-    /// connection.subscribe(&cmd("SUBSCRIBE").arg("news")).await?;
+    /// connection.subscribe(&cmd::<()>("SUBSCRIBE").arg("news")).await?;
     /// loop {
     ///     let push = connection.next_push().await?;
     ///     let mut parts = push.value().children().filter_map(|part| part.as_bytes());
@@ -450,7 +451,7 @@ impl Connection {
 
     /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see [`heard`](Self::heard).
     pub(crate) async fn listen_to(&mut self, channel: &str) -> Result<(), Error> {
-        self.wire.queue(|out| command::encode(&cmd("SUBSCRIBE").arg(channel), out));
+        self.wire.queue(|out| command::encode(&cmd::<()>("SUBSCRIBE").arg(channel), out));
         self.flush().await
     }
 
@@ -479,8 +480,8 @@ impl Connection {
     }
 
     /// The server that it leads to, if it made the way itself.
-    pub(crate) const fn server(&self) -> Option<&Endpoint> {
-        self.endpoint.as_ref()
+    pub(crate) fn server(&self) -> Option<&Endpoint> {
+        self.origin.as_ref().map(|config| &config.endpoint)
     }
 
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
@@ -520,7 +521,7 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.origin.as_ref().map(|config| &config.endpoint))
             .field("protocol", &self.protocol)
             .field("closed", &self.is_closed())
             .field("owed", &self.owed)

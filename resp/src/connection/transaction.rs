@@ -42,11 +42,11 @@ const FEWER_OWED: &str = "fewer replies are awaited";
 /// use resp::cmd;
 ///
 /// connection.queue_multi();
-/// connection.queue(&cmd("INCR").arg("a"));
+/// connection.queue(&cmd::<i64>("INCR").arg("a"));
 /// connection.queue_exec();
 /// // The next one follows at once, its EXEC does not.
 /// connection.queue_multi();
-/// connection.queue(&cmd("INCR").arg("b"));
+/// connection.queue(&cmd::<i64>("INCR").arg("b"));
 ///
 /// connection.receive_queued(1).await?;
 /// let result = connection.receive_exec().await?;
@@ -209,7 +209,7 @@ impl Connection {
 /// }
 /// let mut replies = connection.run(&pipeline).await?;
 /// for slot in slots {
-///     println!("added as {:?}", replies.take(slot)?);
+///     println!("added as {}", replies.take(slot)?);
 /// }
 /// # Ok(())
 /// # }
@@ -313,9 +313,9 @@ impl Pipeline {
 ///
 /// let mut transaction = Transaction::new();
 /// let added = transaction.add(XAdd::new("events", AddId::Auto, &[("type", "start")]));
-/// transaction.add(cmd("HSET").arg("state").arg("type").arg("start"));
+/// transaction.add(cmd::<()>("HSET").arg("state").arg("type").arg("start"));
 /// if let Some(mut replies) = connection.exec(&transaction).await? {
-///     println!("added as {:?}", replies.take(added)?);
+///     println!("added as {}", replies.take(added)?);
 /// }
 /// # Ok(())
 /// # }

@@ -7,13 +7,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Io};
 use crate::{Error, ErrorKind};
-
-/// Anything that bytes can be read from and written to.
-pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// What the bytes travel over.
 pub(super) enum Transport {
@@ -27,6 +22,9 @@ pub(super) enum Transport {
 
 /// Connects to one server, without a timeout of its own.
 pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Transport, Error> {
+    if let Some(connector) = &config.connector {
+        return Ok(Transport::Other(connector.connect(endpoint).await.map_err(Error::io)?));
+    }
     match endpoint {
         Endpoint::Tcp { host, port } => Ok(Transport::Tcp(tcp(host, *port, config).await?)),
         #[cfg(feature = "tls")]

@@ -66,7 +66,7 @@ impl Server {
     pub(crate) async fn cluster() -> Self {
         let server = Self::node();
         let mut connection = Connection::connect(&server.tcp()).await.unwrap();
-        connection.send(&resp::cmd("CLUSTER ADDSLOTS").args(0..16384_u32)).await.unwrap();
+        connection.send(&resp::cmd::<()>("CLUSTER ADDSLOTS").args(0..16384_u32)).await.unwrap();
         until_says(&mut connection, "CLUSTER INFO", "cluster_state:ok").await;
         server
     }
@@ -79,15 +79,18 @@ impl Server {
             connections.push(Connection::connect(&node.tcp()).await.unwrap());
         }
         for (connection, slots) in connections.iter_mut().zip([0..8192_u32, 8192..16384]) {
-            connection.send(&resp::cmd("CLUSTER ADDSLOTS").args(slots)).await.unwrap();
+            connection.send(&resp::cmd::<()>("CLUSTER ADDSLOTS").args(slots)).await.unwrap();
         }
         for node in &nodes[1..] {
-            let meet = resp::cmd("CLUSTER MEET").arg("127.0.0.1").arg(node.port).arg(node.bus().await);
+            let meet = resp::cmd::<resp::Frame>("CLUSTER MEET").arg("127.0.0.1").arg(node.port).arg(node.bus().await);
             connections[0].send(&meet).await.unwrap();
         }
-        let first = connections[0].send(&resp::cmd("CLUSTER MYID")).await.unwrap();
+        let first = connections[0].send(&resp::cmd::<resp::Frame>("CLUSTER MYID")).await.unwrap();
         until_says(&mut connections[2], "CLUSTER NODES", first.value().as_str().unwrap()).await;
-        connections[2].send(&resp::cmd("CLUSTER REPLICATE").arg(first.value().as_bytes().unwrap())).await.unwrap();
+        connections[2]
+            .send(&resp::cmd::<resp::Frame>("CLUSTER REPLICATE").arg(first.value().as_bytes().unwrap()))
+            .await
+            .unwrap();
         until_says(&mut connections[2], "INFO replication", "master_link_status:up").await;
         for connection in &mut connections {
             until_says(connection, "CLUSTER INFO", "cluster_state:ok").await;
@@ -100,7 +103,7 @@ impl Server {
     /// The port of the cluster's bus.
     async fn bus(&self) -> u64 {
         let mut connection = Connection::connect(&self.tcp()).await.unwrap();
-        let port = connection.send(&resp::cmd("CONFIG GET").arg("cluster-port")).await.unwrap();
+        let port = connection.send(&resp::cmd::<resp::Frame>("CONFIG GET").arg("cluster-port")).await.unwrap();
         port.value().get(b"cluster-port").unwrap().as_u64().unwrap()
     }
 
@@ -190,7 +193,7 @@ impl Server {
 
     /// The major and minor version of Redis that the server is, or is compatible with.
     pub(crate) async fn version(&self) -> (u32, u32) {
-        let info = self.connect().await.send(&resp::cmd("INFO server")).await.unwrap();
+        let info = self.connect().await.send(&resp::cmd::<resp::Frame>("INFO server")).await.unwrap();
         let text = info.value().as_str().unwrap().to_owned();
         let version = text.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
         let mut parts = version.split('.').map(|part| part.parse().unwrap());
@@ -202,7 +205,7 @@ impl Server {
 async fn until_says(connection: &mut Connection, question: &str, text: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let answer = connection.send(&resp::cmd(question)).await.unwrap();
+        let answer = connection.send(&resp::cmd::<resp::Frame>(question)).await.unwrap();
         let answer = answer.value().as_str().unwrap();
         if answer.contains(text) {
             return;
