@@ -22,7 +22,7 @@ async fn fill(url: &str) {
     let record = format!(
         r#"{{"generation":{GENERATION},"root":{GENERATION},"start":0,"previous_end":null,"path":"/in","dev":1,"ino":1,"head_len":0,"head_hash":0}}"#
     );
-    connection.send(&cmd("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
+    connection.send(&cmd::<()>("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
     let len = LINE.len() as u64 + 1;
     for first in (1..=LINES).step_by(10_000) {
         let mut entries = Pipeline::new();
