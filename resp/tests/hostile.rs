@@ -604,7 +604,7 @@ async fn nothing_is_sent_again_that_was_executed_outside_of_a_transaction() {
     let (port, _) = answering(move |words| match words[0].as_str() {
         "MULTI" => REFUSED.to_owned(),
         "EXEC" => "-ERR EXEC without MULTI\r\n".to_owned(),
-        _ if count.fetch_add(1, Ordering::SeqCst) % 2 == 0 => "+OK\r\n".to_owned(),
+        _ if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => "+OK\r\n".to_owned(),
         _ => "-TRYAGAIN x\r\n".to_owned(),
     })
     .await;
