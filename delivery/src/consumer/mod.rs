@@ -10,6 +10,7 @@
 //! | `LoadRecord` | `HGETALL` of the source record | [`record_loaded`](Consumer::record_loaded) |
 //! | `MakeGroup` | `XGROUP CREATE … 0`, the stream too when there is none | [`group_made`](Consumer::group_made) |
 //! | `LookAtGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes | [`group_seen`](Consumer::group_seen) |
+//! | `Join` | `XREADGROUP` for what is pending behind all entries | [`joined`](Consumer::joined) |
 //! | `ReadNotes` | `HMGET` of the notes | [`notes_read`](Consumer::notes_read) |
 //! | `WriteNotes` | `HSETNX`, `HSET`, `HDEL` | [`notes_written`](Consumer::notes_written) |
 //! | `Read`, `TakeLast` | `XREADGROUP` | [`delivered`](Consumer::delivered) |
@@ -131,6 +132,9 @@ enum Why {
 enum Look {
     /// Before the first read. `Some`: how idle a namesake was, and when.
     First(Option<(Duration, Instant)>),
+    /// The group knows this consumer by now: of two that begin at the same time, the later one to
+    /// look sees the other.
+    Joined,
     /// Something is missing; somebody else may have it.
     Gaps,
     /// Others may have left entries pending.
@@ -160,6 +164,8 @@ enum Phase {
     Look(Look),
     /// A namesake may be alive.
     Probe(Duration, Instant),
+    /// The group is to know this consumer.
+    Join,
     /// The first notes are to be written.
     Introduce,
     Read,
@@ -247,6 +253,8 @@ pub struct Consumer {
     others_at: Option<Instant>,
     /// Up to where entries were shared with others, as far as this consumer knows.
     shared: Option<StreamId>,
+    /// The output of another writer that had this consumer's name and is gone.
+    replaced: Option<String>,
     /// The notes say that this consumer's name is ours.
     has_name: bool,
     /// When the notes were last written: older views do not count.
@@ -288,6 +296,7 @@ impl Consumer {
             has_made_group: false,
             others_at: None,
             shared: None,
+            replaced: None,
             has_name: false,
             written_at: None,
             waiting: None,
@@ -308,8 +317,9 @@ impl Consumer {
             // Nothing was read that would have to be handed over.
             Phase::Load(Why::Connected | Why::Waiting)
             | Phase::MakeGroup
-            | Phase::Look(Look::First(_))
+            | Phase::Look(Look::First(_) | Look::Joined)
             | Phase::Probe(..)
+            | Phase::Join
             | Phase::Wait { .. }
                 if self.is_stopping =>
             {
@@ -322,6 +332,7 @@ impl Consumer {
                 self.phase = Phase::Look(Look::First(Some((idle, at))));
                 Effect::Pause(LOOK)
             }
+            Phase::Join => Effect::Join,
             Phase::Introduce | Phase::Read if !self.changes.is_empty() => Effect::WriteNotes(self.changes.clone()),
             Phase::Introduce | Phase::Read => self.read(now),
             Phase::Take { .. } if std::mem::take(&mut self.wants_ahead) => {
@@ -463,8 +474,10 @@ impl Consumer {
     /// The group was looked at, as [`Effect::LookAtGroup`] asks.
     pub fn group_seen(&mut self, view: &GroupView, now: Instant) {
         let Phase::Look(look) = self.phase else { return };
-        if let Look::First(namesake) = look {
-            return self.first_seen(view, namesake, now);
+        match look {
+            Look::First(namesake) => return self.first_seen(view, namesake, now),
+            Look::Joined => return self.joined_seen(view, now),
+            Look::Gaps | Look::Claims => {}
         }
         self.look_over(view, now);
         if look == Look::Claims {
@@ -518,12 +531,10 @@ impl Consumer {
         self.pace.noted(&view.notes, view.lag, now);
     }
 
-    /// The group before the first read: whether this consumer's name is free, and what the notes
-    /// say.
+    /// The group before the first read: whether this consumer's name is free.
     fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
         self.see_others(view, now);
-        self.last_delivered = view.last_delivered;
-        let Settings { consumer, output, group, .. } = &self.settings;
+        let Settings { consumer, output, .. } = &self.settings;
         let member = view.member(consumer);
         let noted = view.notes.output.as_ref();
         let is_unknown = output.journal_is_missing && !noted.is_some_and(|noted| self.is_ours(noted));
@@ -532,6 +543,28 @@ impl Consumer {
             self.refusal = Some(Refusal::JournalMissing);
             return;
         }
+        self.replaced = noted.filter(|noted| !self.is_ours(noted)).cloned();
+        self.phase = match member.filter(|member| self.replaced.is_some() && member.idle < AT_WORK) {
+            // It asked for entries since it was last looked at.
+            Some(member) if namesake.is_some_and(|(idle, at)| member.is_awake(idle, view.asked_at, at)) => {
+                self.refusal = Some(Refusal::NameTaken);
+                return;
+            }
+            Some(member) => Phase::Probe(member.idle, view.asked_at),
+            None => Phase::Join,
+        };
+    }
+
+    /// The group knows this consumer.
+    pub const fn joined(&mut self) {
+        self.phase = Phase::Look(Look::Joined);
+    }
+
+    /// The group before the first read, now that it knows this consumer: what the notes say.
+    fn joined_seen(&mut self, view: &GroupView, now: Instant) {
+        self.see_others(view, now);
+        self.last_delivered = view.last_delivered;
+        let Settings { consumer, output, group, .. } = &self.settings;
         let names = &self.record.names;
         if names.len() > NAMES {
             let gone = names.iter().filter(|(name, _)| name != consumer && view.member(name).is_none());
@@ -546,25 +579,18 @@ impl Consumer {
             None => self.claim_name(),
             Some(id) if self.is_ours(id) => {
                 self.has_name = true;
-                if *id != self.settings.output.id {
+                if *id != output.id {
                     self.take_name();
                 }
             }
-            Some(_) => match member.filter(|member| member.idle < AT_WORK) {
-                // It asked for entries since it was last looked at.
-                Some(member) if namesake.is_some_and(|(idle, at)| member.is_awake(idle, view.asked_at, at)) => {
-                    self.refusal = Some(Refusal::NameTaken);
-                    return;
-                }
-                Some(member) => {
-                    self.phase = Phase::Probe(member.idle, view.asked_at);
-                    return;
-                }
-                None => {
-                    self.reports.push(Report::NameTakenOver);
-                    self.take_name();
-                }
-            },
+            noted if *noted == self.replaced => {
+                self.reports.push(Report::NameTakenOver);
+                self.take_name();
+            }
+            Some(_) => {
+                self.phase = Phase::Look(Look::First(None));
+                return;
+            }
         }
         self.shared = view.notes.shared;
         self.share(view, now);
