@@ -59,8 +59,12 @@ pub struct Happened {
 
 /// Notes that these entries may never arrive.
 fn note_removed<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>) {
+    note(truth, entries, Fate::REMOVED);
+}
+
+fn note<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>, fate: Fate) {
     for origin in entries.into_iter().filter_map(|entry| entry.origin.as_ref()) {
-        truth.note(origin.content, origin.span.clone(), Fate::REMOVED);
+        truth.note(origin.content, origin.span.clone(), fate);
     }
 }
 
@@ -190,10 +194,20 @@ impl Administrators {
             }
             5 => {
                 let Some(at) = some else { return };
-                note_removed(truth, stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry));
+                let passed: Vec<Rc<Entry>> =
+                    stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry.clone()).collect();
+                note_removed(truth, &passed);
+                if !truth.is_written {
+                    // Where a new output begins is the administrator's choice.
+                    note(truth, &passed, Fate::OPTIONAL);
+                }
                 Command::XGroupSetId { key, group: self.group.clone(), at }
             }
-            6 => Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO },
+            6 => {
+                // Everything is delivered again.
+                self.happened.redis_went_back = true;
+                Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO }
+            }
             7 | 8 => {
                 let Some(known) = stream.and_then(|s| s.groups().get(&self.group)) else { return };
                 let consumers: Vec<Name> = known.consumer_infos(0).into_iter().map(|info| info.name).collect();
@@ -202,6 +216,9 @@ impl Administrators {
                 let entries: Vec<Rc<Entry>> =
                     pending.filter_map(|(id, _)| stream.and_then(|s| s.entries().get(&id)).cloned()).collect();
                 note_removed(truth, &entries);
+                if !truth.is_written {
+                    note(truth, &entries, Fate::OPTIONAL);
+                }
                 Command::XGroupDelConsumer { key, group: self.group.clone(), consumer }
             }
             9 => {

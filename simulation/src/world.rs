@@ -139,7 +139,15 @@ impl World {
         if self.is_cut() {
             return Err(session.close());
         }
+        let added: Vec<_> = session.queued_entries().collect();
         let reply = self.redis.exec(session)?;
+        if let Reply::Several(replies) = &reply {
+            for (origin, reply) in added.iter().zip(replies) {
+                if let (Some(origin), Reply::Id(_)) = (origin, reply) {
+                    self.truth.note(origin.content, origin.span.clone(), Fate::ADDED);
+                }
+            }
+        }
         if self.is_cut() {
             self.story.tell(|| "the reply to EXEC is lost");
             return Err(session.close());

@@ -28,9 +28,11 @@ pub enum Outcome {
 pub enum Delivery {
     /// For the first time: in the stream's order.
     New,
-    /// Once more: it was delivered before, to this consumer or to another one, and never
-    /// acknowledged.
+    /// Once more, after it was delivered to this consumer and not acknowledged: in the stream's
+    /// order. What lies between two of them is held, unless others get entries, too.
     Again,
+    /// Taken over from another consumer.
+    Claimed,
 }
 
 /// The run that is being extended.
@@ -192,7 +194,7 @@ impl Dedup {
     ) -> Outcome {
         let Some(root) = self.root_of(id.ms) else { return Outcome::Unknown };
         self.close();
-        if delivery == Delivery::New {
+        if self.is_watched(delivery) {
             self.watch.step(&self.manifest, &self.held, id.ms, &(after..piece.span.end), &mut self.gaps);
         }
         let held = self.held.entry(root).or_default();
@@ -247,10 +249,18 @@ impl Dedup {
     /// Ends the run that is being extended.
     pub fn close(&mut self) {
         if let Some(open) = self.open.take() {
-            if open.delivery == Delivery::New {
+            if self.is_watched(open.delivery) {
                 self.watch.advance(open.generation, open.span.end);
             }
             self.held.entry(open.root).or_default().insert(open.span);
+        }
+    }
+
+    const fn is_watched(&self, delivery: Delivery) -> bool {
+        match delivery {
+            Delivery::New => true,
+            Delivery::Again => self.watch.is_watching(),
+            Delivery::Claimed => false,
         }
     }
 

@@ -598,7 +598,15 @@ impl Consumer {
             // What was delivered before this output came is no gap when it is started again.
             self.set_shared(self.last_delivered);
         }
+        self.resume();
         self.phase = Phase::Introduce;
+    }
+
+    /// What comes is expected to adjoin what the output holds, or what was shared.
+    fn resume(&mut self) {
+        if !self.is_begun && self.is_resumed && self.others_at.is_none() {
+            self.dedup.resume(self.own_end.max(self.shared.map(Position::of)));
+        }
     }
 
     fn is_ours(&self, output: &String) -> bool {
@@ -714,8 +722,11 @@ impl Consumer {
     {
         let mut taken = Taken::default();
         let Phase::Take { is_fresh } = self.phase else { return taken };
-        let is_new = matches!(self.origin, Origin::New | Origin::Last);
-        let delivery = if is_new { Delivery::New } else { Delivery::Again };
+        let delivery = match self.origin {
+            Origin::New | Origin::Last => Delivery::New,
+            Origin::Pending => Delivery::Again,
+            Origin::Claimed(_) => Delivery::Claimed,
+        };
         batch.came_at = batch.came_at.or(self.asked_at);
         let mut stopped = None;
         for (id, fields) in entries {
@@ -808,10 +819,10 @@ impl Consumer {
         self.origin = Origin::New;
         let delivered = self.record.clamp(self.last_delivered);
         if !self.is_begun {
+            self.resume();
             // Without its record, nobody knows where in the source the group is.
             self.is_begun = !self.record.manifest.is_empty() || self.last_delivered == StreamId::ZERO;
             if let (Some(delivered), true, None) = (delivered, self.is_resumed, self.others_at) {
-                self.dedup.resume(self.own_end.max(self.shared.map(Position::of)));
                 self.dedup.ended_at(delivered.id());
             }
             self.dedup.watch_from(self.last_delivered);

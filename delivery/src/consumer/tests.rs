@@ -550,6 +550,22 @@ fn an_output_is_noted_only_when_the_group_knows_its_consumer() {
 }
 
 #[test]
+fn what_is_missing_before_a_pending_entry_is_reported_before_that_is_written() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 80);
+    world.pending = vec![StreamId::new(5, 60)];
+    let mut one = consumer(0..40);
+    world.drive_until(&mut one, |world, effect| {
+        matches!(effect, Effect::HandOver { .. }) && !world.batch.data.is_empty()
+    });
+    assert_eq!(world.gaps(), [40..56]);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.gaps(), [40..56, 60..80]);
+}
+
+#[test]
 fn a_group_moved_far_forward_is_a_gap_up_to_where_the_reader_is() {
     let mut world = World::new();
     ended(&mut world);

@@ -251,6 +251,8 @@ impl<D: Directory> Producer<D> {
                 return Err(Changed::EntriesLost.into());
             }
         };
+        self.refused = false;
+        let Some(streaming) = self.streaming() else { return Ok(None) };
         streaming.confirmed = batch.end;
         streaming.is_drained = false;
         let root = streaming.root;

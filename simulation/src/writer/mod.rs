@@ -286,6 +286,7 @@ impl Writer {
             Some(Outcome::Done) => {
                 if let Some(batch) = running.output.committing.take() {
                     world.progress += 1;
+                    world.truth.is_written |= !batch.data.is_empty();
                     world.story.tell(|| format!("{name} has committed {} bytes", running.output.ledger.committed()));
                     running.lanes[batch.partition].to_acknowledge.push_back(batch);
                 }
