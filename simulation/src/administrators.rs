@@ -4,7 +4,7 @@
 //! they must be reported.
 
 use crate::random::Random;
-use crate::redis::{AddId, Command, Entry, Name, Right, Server, Stream, bytes};
+use crate::redis::{AddId, Bytes, Command, Entry, Name, Right, Server, Stream, bytes};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
 use resp::StreamId;
@@ -59,12 +59,12 @@ pub struct Happened {
 
 /// Notes that these entries may never arrive.
 fn note_removed<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>) {
-    note(truth, entries, Fate::REMOVED);
-}
-
-fn note<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>, fate: Fate) {
+    let is_choice = truth.may_pass && !truth.is_written;
     for origin in entries.into_iter().filter_map(|entry| entry.origin.as_ref()) {
-        truth.note(origin.content, origin.span.clone(), fate);
+        truth.note(origin.content, origin.span.clone(), Fate::REMOVED);
+        if is_choice {
+            truth.note(origin.content, origin.span.clone(), Fate::OPTIONAL);
+        }
     }
 }
 
@@ -172,6 +172,14 @@ impl Administrators {
         let stream = server.stream_at(&key);
         let ids: Vec<StreamId> = stream.map(|s| s.entries().keys().copied().collect()).unwrap_or_default();
         let some = random.pick(&ids).copied();
+        let is_noted = |field: &Bytes| field.starts_with(format!("output:{}:", self.group).as_bytes());
+        let has_notes = match server.keys().get(&record) {
+            Some(crate::redis::Value::Hash(hash)) => hash.keys().any(is_noted),
+            _ => false,
+        };
+        // Where the group begins before anybody reads is the administrator's choice; and who deletes the notes of consumers that have
+        // written nothing begins again.
+        truth.may_pass |= !truth.is_written && !has_notes;
         let command = match random.below(14) {
             0 | 12 | 13 => {
                 note_removed(truth, &all_entries(stream));
@@ -180,6 +188,7 @@ impl Administrators {
             }
             1 => {
                 self.happened.redis_went_back = true;
+                truth.may_pass |= !truth.is_written;
                 Command::Del { key: record }
             }
             2 | 3 => {
@@ -197,10 +206,6 @@ impl Administrators {
                 let passed: Vec<Rc<Entry>> =
                     stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry.clone()).collect();
                 note_removed(truth, &passed);
-                if !truth.is_written {
-                    // Where a new output begins is the administrator's choice.
-                    note(truth, &passed, Fate::OPTIONAL);
-                }
                 Command::XGroupSetId { key, group: self.group.clone(), at }
             }
             6 => {
@@ -216,9 +221,6 @@ impl Administrators {
                 let entries: Vec<Rc<Entry>> =
                     pending.filter_map(|(id, _)| stream.and_then(|s| s.entries().get(&id)).cloned()).collect();
                 note_removed(truth, &entries);
-                if !truth.is_written {
-                    note(truth, &entries, Fate::OPTIONAL);
-                }
                 Command::XGroupDelConsumer { key, group: self.group.clone(), consumer }
             }
             9 => {

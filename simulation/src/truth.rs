@@ -58,6 +58,8 @@ pub struct Truth {
     has_begun: bool,
     /// Whether there ever was a byte in an output.
     pub is_written: bool,
+    /// Whether an administrator chose where the group begins, while nothing was written.
+    pub may_pass: bool,
 }
 
 impl Truth {

@@ -111,20 +111,29 @@ impl Dedup {
         }
     }
 
-    /// Where the last bytes end that the output holds of this partition, as far as the record says
-    /// where they belong; without one, each content is its first generation. Of a line that reaches
-    /// into blocks of other partitions, only the part in its own block counts.
+    /// Where this partition goes on: up to there, the output holds what it can hold, as far as the
+    /// record says where its bytes belong; without one, each content is its first generation.
     pub(super) fn end_of_held(&self) -> Option<Position> {
+        // Bytes that begin in a block of another partition can be the end of a line of that, and an
+        // output can hold several partitions.
         let end = |generation: u64, held: &RangeSet| {
-            let offset = held.iter().rev().find_map(|range| self.partition.last_within(range))?;
-            Some(Position { generation, offset })
+            let last = held.iter().rev().find(|range| self.partition.owns(range.start))?;
+            Some(Position { generation, offset: last.end.min(self.partition.run_end(last.start)) })
         };
         if self.manifest.is_empty() {
             return self.held.iter().rev().find_map(|(&root, held)| end(root, held));
         }
-        self.manifest.iter().rev().find_map(|generation| {
+        let certain = self.manifest.iter().rev().find_map(|generation| {
             let held = self.held.get(&generation.root)?;
             end(generation.generation, held).filter(|end| end.offset > generation.start)
+        });
+        // Of this partition there may be nothing. What is older than all that is held may have been
+        // in outputs that are gone.
+        certain.or_else(|| {
+            self.manifest.iter().find_map(|generation| {
+                let first = self.held.get(&generation.root)?.iter().find(|range| range.end > generation.start)?;
+                Some(Position { generation: generation.generation, offset: first.start.max(generation.start) })
+            })
         })
     }
 

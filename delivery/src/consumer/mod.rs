@@ -592,7 +592,7 @@ impl Consumer {
                 return;
             }
         }
-        self.shared = view.notes.shared;
+        self.shared = view.notes.shared.or(self.shared);
         self.share(view, now);
         if !self.is_resumed && self.shared < Some(self.last_delivered) && self.last_delivered > StreamId::ZERO {
             // What was delivered before this output came is no gap when it is started again.
@@ -641,7 +641,8 @@ impl Consumer {
     /// Keeps the note on what is shared with others. It changes when others come and when they are
     /// gone, not with every entry: each change makes the reader look at the record again.
     fn share(&mut self, view: &GroupView, now: Instant) {
-        let noted = view.notes.shared;
+        // Consumers never remove the note.
+        let noted = view.notes.shared.or(self.shared);
         let has_others = self.has_others(now);
         if has_others || noted != self.shared {
             // When the note changed, others came and went meanwhile.
