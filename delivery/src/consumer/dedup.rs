@@ -128,11 +128,14 @@ impl Dedup {
             end(generation.generation, held).filter(|end| end.offset > generation.start)
         });
         // Of this partition there may be nothing. What is older than all that is held may have been
-        // in outputs that are gone.
+        // in outputs that are gone, unless those are the source's first bytes.
         certain.or_else(|| {
             self.manifest.iter().find_map(|generation| {
                 let first = self.held.get(&generation.root)?.iter().find(|range| range.end > generation.start)?;
-                Some(Position { generation: generation.generation, offset: first.start.max(generation.start) })
+                let start = first.start.max(generation.start);
+                let is_beginning = self.partition.within(generation.start..start).nth(1).is_none();
+                let offset = if is_beginning { generation.start } else { start };
+                Some(Position { generation: generation.generation, offset })
             })
         })
     }

@@ -405,9 +405,10 @@ impl<D: Directory> Producer<D> {
         if let Some(streaming) = self.streaming()
             && input == Some(streaming.reader.file().inode())
         {
-            // It is the present content again.
+            // It is the present content again. What is behind the limit may have been read already.
             streaming.reader.lift_limit();
             streaming.late = false;
+            streaming.is_drained = false;
         }
         Ok(Step::Wait(Wait::Input))
     }
