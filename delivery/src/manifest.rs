@@ -125,8 +125,8 @@ pub struct Guard {
     /// The bytes before the position.
     #[serde(flatten)]
     pub tail: TailChecksum,
-    /// The position of the first entry that went with it. When a foreign entry is found there, ours was refused, though later ones may
-    /// have landed.
+    /// The position of the first entry that went with it. When a foreign entry is found there or behind it, ours was refused, though later
+    /// ones may have landed.
     pub first: u64,
     /// What came before the batch that it was written with.
     #[serde(default, skip_serializing_if = "Option::is_none")]

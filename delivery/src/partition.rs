@@ -136,16 +136,6 @@ impl Partition {
         self.start_of(block + (index + count - block % count) % count)
     }
 
-    /// The end of the last part of `span` that is in its blocks.
-    #[must_use]
-    pub fn last_within(self, span: Span) -> Option<u64> {
-        let mut blocks = std::iter::successors(span.end.checked_sub(1).map(block_of), |block| block.checked_sub(1));
-        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
-        let own = blocks.by_ref().take(count).find(|&block| self.owns(start_of(block)))?;
-        let end = span.end.min(if self.is_whole() { u64::MAX } else { start_of(own + 1) });
-        (end > span.start).then_some(end)
-    }
-
     /// The parts of `span` that lie in its blocks. A line that reaches from one block into another one's counts where its bytes lie, not where it
     /// begins, so this is exact but for the length of a line.
     pub fn within(self, span: Span) -> impl Iterator<Item = Span> {
@@ -213,9 +203,6 @@ mod tests {
         #[test]
         fn the_parts_of_a_span_add_up(start in 0..3 * LARGE_FROM, len in 0..5 * LARGE, count in 1u32..9) {
             let span = start..start + len;
-            for partition in Partition::all(count) {
-                prop_assert_eq!(partition.last_within(span.clone()), partition.within(span.clone()).last().map(|part| part.end));
-            }
             let mut parts: Vec<Span> = Partition::all(count).flat_map(|p| p.within(span.clone())).collect();
             parts.sort_by_key(|part| part.start);
             let mut at = span.start;

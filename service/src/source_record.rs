@@ -94,7 +94,8 @@ impl SourceRecord {
         let first_is_ours = match &loaded.manifest.guard {
             Some(guard) => {
                 let first = StreamId { ms: guard.generation, seq: guard.first };
-                let entries = connection.send(&XRange::new(&self.stream, first..=first)).await?;
+                let last = stream.map_or(StreamId::ZERO, |stream: StreamState| stream.last_id);
+                let entries = connection.send(&XRange::new(&self.stream, first..=last.max(first)).count(1)).await?;
                 entries.first().map(|entry| ours(entry).is_some())
             }
             None => None,

@@ -4,7 +4,7 @@
 //! they must be reported.
 
 use crate::random::Random;
-use crate::redis::{AddId, Command, Entry, Name, Right, Server, Stream, bytes};
+use crate::redis::{AddId, Bytes, Command, Entry, Name, Right, Server, Stream, bytes};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
 use resp::StreamId;
@@ -59,8 +59,12 @@ pub struct Happened {
 
 /// Notes that these entries may never arrive.
 fn note_removed<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>) {
+    let is_choice = truth.may_pass && !truth.is_written;
     for origin in entries.into_iter().filter_map(|entry| entry.origin.as_ref()) {
         truth.note(origin.content, origin.span.clone(), Fate::REMOVED);
+        if is_choice {
+            truth.note(origin.content, origin.span.clone(), Fate::OPTIONAL);
+        }
     }
 }
 
@@ -168,6 +172,14 @@ impl Administrators {
         let stream = server.stream_at(&key);
         let ids: Vec<StreamId> = stream.map(|s| s.entries().keys().copied().collect()).unwrap_or_default();
         let some = random.pick(&ids).copied();
+        let is_noted = |field: &Bytes| field.starts_with(format!("output:{}:", self.group).as_bytes());
+        let has_notes = match server.keys().get(&record) {
+            Some(crate::redis::Value::Hash(hash)) => hash.keys().any(is_noted),
+            _ => false,
+        };
+        // Where the group begins before anybody reads is the administrator's choice; and who deletes the notes of consumers that have
+        // written nothing begins again.
+        truth.may_pass |= !truth.is_written && !has_notes;
         let command = match random.below(14) {
             0 | 12 | 13 => {
                 note_removed(truth, &all_entries(stream));
@@ -176,6 +188,7 @@ impl Administrators {
             }
             1 => {
                 self.happened.redis_went_back = true;
+                truth.may_pass |= !truth.is_written;
                 Command::Del { key: record }
             }
             2 | 3 => {
@@ -190,10 +203,16 @@ impl Administrators {
             }
             5 => {
                 let Some(at) = some else { return };
-                note_removed(truth, stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry));
+                let passed: Vec<Rc<Entry>> =
+                    stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry.clone()).collect();
+                note_removed(truth, &passed);
                 Command::XGroupSetId { key, group: self.group.clone(), at }
             }
-            6 => Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO },
+            6 => {
+                // Everything is delivered again.
+                self.happened.redis_went_back = true;
+                Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO }
+            }
             7 | 8 => {
                 let Some(known) = stream.and_then(|s| s.groups().get(&self.group)) else { return };
                 let consumers: Vec<Name> = known.consumer_infos(0).into_iter().map(|info| info.name).collect();

@@ -136,7 +136,8 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
         0 if removed && (reported || terms.several_writers) => None,
         // Of a content of which nothing was sent, nobody need have known anything.
         0 if vanished && (reported || !fate.is(Fate::SEEN) || is_unknown) => None,
-        0 if terms.unfinished && truth.get(content).is_none_or(|content| content.sent <= offset) => None,
+        // Of what was never added, or what Redis lost again, nobody knows but the reader, which waits.
+        0 if terms.unfinished && (terms.comes_back || !fate.is(Fate::ADDED)) => None,
         0 if removed || vanished => Some("missing, and nobody reported it"),
         0 if reported => Some("reported as missing, though nobody took it away"),
         0 => Some("missing"),

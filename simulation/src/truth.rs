@@ -23,6 +23,8 @@ impl Fate {
     pub const SEEN: Self = Self(16);
     /// A reader reported that it may be sent twice: the file begins as another one did, and too little is known to tell them apart.
     pub const REPEATABLE: Self = Self(32);
+    /// It was added to a stream.
+    pub const ADDED: Self = Self(64);
 
     /// Whether all of `other` is true of the byte.
     #[must_use]
@@ -58,6 +60,10 @@ pub struct Content {
 pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
+    /// Whether there ever was a byte in an output.
+    pub is_written: bool,
+    /// Whether an administrator chose where the group begins, while nothing was written.
+    pub may_pass: bool,
 }
 
 impl Truth {

@@ -39,6 +39,8 @@ pub struct World {
     pub keys: Vec<Keys>,
     /// Bits that were flipped in journals.
     pub flips: Vec<Flip>,
+    /// A writer started while the journal of a rotated output was damaged: it does not know what only that tells.
+    pub forgot_rotated: bool,
     /// A writer took entries over that another one had. When that one was only slow, both may commit them.
     pub taken_over: bool,
     /// Whether faults still happen.
@@ -64,6 +66,7 @@ impl World {
             hazards,
             keys,
             flips: Vec::new(),
+            forgot_rotated: false,
             taken_over: false,
             faulty: true,
             progress: 0,
@@ -136,7 +139,15 @@ impl World {
         if self.is_cut() {
             return Err(session.close());
         }
+        let added: Vec<_> = session.queued_entries().collect();
         let reply = self.redis.exec(session)?;
+        if let Reply::Several(replies) = &reply {
+            for (origin, reply) in added.iter().zip(replies) {
+                if let (Some(origin), Reply::Id(_)) = (origin, reply) {
+                    self.truth.note(origin.content, origin.span.clone(), Fate::ADDED);
+                }
+            }
+        }
         if self.is_cut() {
             self.story.tell(|| "the reply to EXEC is lost");
             return Err(session.close());

@@ -180,6 +180,10 @@ impl Fetch<'_> {
                     let view = group.view(asked_at, ours, &consumers, &notes);
                     self.consumer.group_seen(&view, Instant::now());
                 }
+                Effect::Join => {
+                    redis.ask(&group.show_life()).await?;
+                    self.consumer.joined();
+                }
                 Effect::ReadNotes => {
                     let notes = redis.ask(&group.ask_notes()).await?;
                     self.consumer.notes_read(&read_notes(&notes), Instant::now());
@@ -188,7 +192,10 @@ impl Fetch<'_> {
                     let mut is_claimed = true;
                     for change in &changes {
                         let reply = redis.ask(&group.write_note(change)).await?;
-                        is_claimed &= !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
+                        is_claimed = !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
+                        if !is_claimed {
+                            break;
+                        }
                     }
                     self.consumer.notes_written(is_claimed, Instant::now());
                 }

@@ -28,9 +28,11 @@ pub enum Outcome {
 pub enum Delivery {
     /// For the first time: in the stream's order.
     New,
-    /// Once more: it was delivered before, to this consumer or to another one, and never
-    /// acknowledged.
+    /// Once more, after it was delivered to this consumer and not acknowledged: in the stream's
+    /// order. What lies between two of them is held, unless others get entries, too.
     Again,
+    /// Taken over from another consumer.
+    Claimed,
 }
 
 /// The run that is being extended.
@@ -115,20 +117,32 @@ impl Dedup {
         !self.held.get(&root).is_some_and(|held| held.contains(last..id.seq))
     }
 
-    /// Where the last bytes end that the output holds of this partition, as far as the record says
-    /// where they belong; without one, each content is its first generation. Of a line that reaches
-    /// into blocks of other partitions, only the part in its own block counts.
+    /// Where this partition goes on: up to there, the output holds what it can hold, as far as the
+    /// record says where its bytes belong; without one, each content is its first generation.
     pub(super) fn end_of_held(&self) -> Option<Position> {
+        // Bytes that begin in a block of another partition can be the end of a line of that, and an
+        // output can hold several partitions.
         let end = |generation: u64, held: &RangeSet| {
-            let offset = held.iter().rev().find_map(|range| self.partition.last_within(range))?;
-            Some(Position { generation, offset })
+            let last = held.iter().rev().find(|range| self.partition.owns(range.start))?;
+            Some(Position { generation, offset: last.end.min(self.partition.run_end(last.start)) })
         };
         if self.manifest.is_empty() {
             return self.held.iter().rev().find_map(|(&root, held)| end(root, held));
         }
-        self.manifest.iter().rev().find_map(|generation| {
+        let certain = self.manifest.iter().rev().find_map(|generation| {
             let held = self.held.get(&generation.root)?;
             end(generation.generation, held).filter(|end| end.offset > generation.start)
+        });
+        // Of this partition there may be nothing. What is older than all that is held may have been
+        // in outputs that are gone, unless those are the source's first bytes.
+        certain.or_else(|| {
+            self.manifest.iter().find_map(|generation| {
+                let first = self.held.get(&generation.root)?.iter().find(|range| range.end > generation.start)?;
+                let start = first.start.max(generation.start);
+                let is_beginning = self.partition.within(generation.start..start).nth(1).is_none();
+                let offset = if is_beginning { generation.start } else { start };
+                Some(Position { generation: generation.generation, offset })
+            })
         })
     }
 
@@ -198,7 +212,7 @@ impl Dedup {
     ) -> Outcome {
         let Some(root) = self.root_of(id.ms) else { return Outcome::Unknown };
         self.close();
-        if delivery == Delivery::New {
+        if self.is_watched(delivery) {
             self.watch.step(&self.manifest, &self.held, id.ms, &(after..piece.span.end), &mut self.gaps);
         }
         let held = self.held.entry(root).or_default();
@@ -253,10 +267,18 @@ impl Dedup {
     /// Ends the run that is being extended.
     pub fn close(&mut self) {
         if let Some(open) = self.open.take() {
-            if open.delivery == Delivery::New {
+            if self.is_watched(open.delivery) {
                 self.watch.advance(open.generation, open.span.end);
             }
             self.held.entry(open.root).or_default().insert(open.span);
+        }
+    }
+
+    const fn is_watched(&self, delivery: Delivery) -> bool {
+        match delivery {
+            Delivery::New => true,
+            Delivery::Again => self.watch.is_watching(),
+            Delivery::Claimed => false,
         }
     }
 

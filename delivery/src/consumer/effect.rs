@@ -13,6 +13,9 @@ pub enum Effect {
     MakeGroup,
     /// Look at the group, its consumers, and the notes.
     LookAtGroup,
+    /// Ask for entries that cannot be there, so that the group knows this consumer, and that it is
+    /// at work.
+    Join,
     /// Read the notes.
     ReadNotes,
     /// Change the notes.

@@ -10,6 +10,7 @@
 //! | `LoadRecord` | `HGETALL` of the source record | [`record_loaded`](Consumer::record_loaded) |
 //! | `MakeGroup` | `XGROUP CREATE … 0`, the stream too when there is none | [`group_made`](Consumer::group_made) |
 //! | `LookAtGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes | [`group_seen`](Consumer::group_seen) |
+//! | `Join` | `XREADGROUP` for what is pending behind all entries | [`joined`](Consumer::joined) |
 //! | `ReadNotes` | `HMGET` of the notes | [`notes_read`](Consumer::notes_read) |
 //! | `WriteNotes` | `HSETNX`, `HSET`, `HDEL` | [`notes_written`](Consumer::notes_written) |
 //! | `Read`, `TakeLast` | `XREADGROUP` | [`delivered`](Consumer::delivered) |
@@ -134,6 +135,9 @@ enum Why {
 enum Look {
     /// Before the first read. `Some`: how idle a namesake was, and when.
     First(Option<(Duration, Instant)>),
+    /// The group knows this consumer by now: of two that begin at the same time, the later one to
+    /// look sees the other.
+    Joined,
     /// Something is missing; somebody else may have it.
     Gaps,
     /// Others may have left entries pending.
@@ -163,6 +167,8 @@ enum Phase {
     Look(Look),
     /// A namesake may be alive.
     Probe(Duration, Instant),
+    /// The group is to know this consumer.
+    Join,
     /// The first notes are to be written.
     Introduce,
     Read,
@@ -250,6 +256,8 @@ pub struct Consumer {
     others_at: Option<Instant>,
     /// Up to where entries were shared with others, as far as this consumer knows.
     shared: Option<StreamId>,
+    /// The output of another writer that had this consumer's name and is gone.
+    replaced: Option<String>,
     /// The notes say that this consumer's name is ours.
     has_name: bool,
     /// When the notes were last written: older views do not count.
@@ -291,6 +299,7 @@ impl Consumer {
             has_made_group: false,
             others_at: None,
             shared: None,
+            replaced: None,
             has_name: false,
             written_at: None,
             waiting: None,
@@ -311,8 +320,9 @@ impl Consumer {
             // Nothing was read that would have to be handed over.
             Phase::Load(Why::Connected | Why::Waiting)
             | Phase::MakeGroup
-            | Phase::Look(Look::First(_))
+            | Phase::Look(Look::First(_) | Look::Joined)
             | Phase::Probe(..)
+            | Phase::Join
             | Phase::Wait { .. }
                 if self.is_stopping =>
             {
@@ -325,6 +335,7 @@ impl Consumer {
                 self.phase = Phase::Look(Look::First(Some((idle, at))));
                 Effect::Pause(LOOK)
             }
+            Phase::Join => Effect::Join,
             Phase::Introduce | Phase::Read if !self.changes.is_empty() => Effect::WriteNotes(self.changes.clone()),
             Phase::Introduce | Phase::Read => self.read(now),
             Phase::Take { .. } if std::mem::take(&mut self.wants_ahead) => {
@@ -466,8 +477,10 @@ impl Consumer {
     /// The group was looked at, as [`Effect::LookAtGroup`] asks.
     pub fn group_seen(&mut self, view: &GroupView, now: Instant) {
         let Phase::Look(look) = self.phase else { return };
-        if let Look::First(namesake) = look {
-            return self.first_seen(view, namesake, now);
+        match look {
+            Look::First(namesake) => return self.first_seen(view, namesake, now),
+            Look::Joined => return self.joined_seen(view, now),
+            Look::Gaps | Look::Claims => {}
         }
         self.look_over(view, now);
         if look == Look::Claims {
@@ -521,12 +534,10 @@ impl Consumer {
         self.pace.noted(&view.notes, view.lag, now);
     }
 
-    /// The group before the first read: whether this consumer's name is free, and what the notes
-    /// say.
+    /// The group before the first read: whether this consumer's name is free.
     fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
         self.see_others(view, now);
-        self.last_delivered = view.last_delivered;
-        let Settings { consumer, output, group, .. } = &self.settings;
+        let Settings { consumer, output, .. } = &self.settings;
         let member = view.member(consumer);
         let noted = view.notes.output.as_ref();
         let is_unknown = output.journal_is_missing && !noted.is_some_and(|noted| self.is_ours(noted));
@@ -544,6 +555,28 @@ impl Consumer {
             self.refusal = Some(Refusal::JournalOlder);
             return;
         }
+        self.replaced = noted.filter(|noted| !self.is_ours(noted)).cloned();
+        self.phase = match member.filter(|member| self.replaced.is_some() && member.idle < AT_WORK) {
+            // It asked for entries since it was last looked at.
+            Some(member) if namesake.is_some_and(|(idle, at)| member.is_awake(idle, view.asked_at, at)) => {
+                self.refusal = Some(Refusal::NameTaken);
+                return;
+            }
+            Some(member) => Phase::Probe(member.idle, view.asked_at),
+            None => Phase::Join,
+        };
+    }
+
+    /// The group knows this consumer.
+    pub const fn joined(&mut self) {
+        self.phase = Phase::Look(Look::Joined);
+    }
+
+    /// The group before the first read, now that it knows this consumer: what the notes say.
+    fn joined_seen(&mut self, view: &GroupView, now: Instant) {
+        self.see_others(view, now);
+        self.last_delivered = view.last_delivered;
+        let Settings { consumer, output, group, .. } = &self.settings;
         let names = &self.record.names;
         if names.len() > NAMES {
             let gone = names.iter().filter(|(name, _)| name != consumer && view.member(name).is_none());
@@ -558,33 +591,34 @@ impl Consumer {
             None => self.claim_name(),
             Some(id) if self.is_ours(id) => {
                 self.has_name = true;
-                if *id != self.settings.output.id {
+                if *id != output.id {
                     self.take_name();
                 }
             }
-            Some(_) => match member.filter(|member| member.idle < AT_WORK) {
-                // It asked for entries since it was last looked at.
-                Some(member) if namesake.is_some_and(|(idle, at)| member.is_awake(idle, view.asked_at, at)) => {
-                    self.refusal = Some(Refusal::NameTaken);
-                    return;
-                }
-                Some(member) => {
-                    self.phase = Phase::Probe(member.idle, view.asked_at);
-                    return;
-                }
-                None => {
-                    self.reports.push(Report::NameTakenOver);
-                    self.take_name();
-                }
-            },
+            noted if *noted == self.replaced => {
+                self.reports.push(Report::NameTakenOver);
+                self.take_name();
+            }
+            Some(_) => {
+                self.phase = Phase::Look(Look::First(None));
+                return;
+            }
         }
-        self.shared = view.notes.shared;
+        self.shared = view.notes.shared.or(self.shared);
         self.share(view, now);
         if !self.is_resumed && self.shared < Some(self.last_delivered) && self.last_delivered > StreamId::ZERO {
             // What was delivered before this output came is no gap when it is started again.
             self.set_shared(self.last_delivered);
         }
+        self.resume();
         self.phase = Phase::Introduce;
+    }
+
+    /// What comes is expected to adjoin what the output holds, or what was shared.
+    fn resume(&mut self) {
+        if !self.is_begun && self.is_resumed && self.others_at.is_none() {
+            self.dedup.resume(self.own_end.max(self.shared.map(Position::of)));
+        }
     }
 
     fn is_ours(&self, output: &String) -> bool {
@@ -619,7 +653,8 @@ impl Consumer {
     /// Keeps the note on what is shared with others. It changes when others come and when they are
     /// gone, not with every entry: each change makes the reader look at the record again.
     fn share(&mut self, view: &GroupView, now: Instant) {
-        let noted = view.notes.shared;
+        // Consumers never remove the note.
+        let noted = view.notes.shared.or(self.shared);
         let has_others = self.has_others(now);
         if has_others || noted != self.shared {
             // When the note changed, others came and went meanwhile.
@@ -700,8 +735,11 @@ impl Consumer {
     {
         let mut taken = Taken::default();
         let Phase::Take { is_fresh } = self.phase else { return taken };
-        let is_new = matches!(self.origin, Origin::New | Origin::Last);
-        let delivery = if is_new { Delivery::New } else { Delivery::Again };
+        let delivery = match self.origin {
+            Origin::New | Origin::Last => Delivery::New,
+            Origin::Pending => Delivery::Again,
+            Origin::Claimed(_) => Delivery::Claimed,
+        };
         batch.came_at = batch.came_at.or(self.asked_at);
         let mut stopped = None;
         for (id, fields) in entries {
@@ -794,10 +832,10 @@ impl Consumer {
         self.origin = Origin::New;
         let delivered = self.record.clamp(self.last_delivered);
         if !self.is_begun {
+            self.resume();
             // Without its record, nobody knows where in the source the group is.
             self.is_begun = !self.record.manifest.is_empty() || self.last_delivered == StreamId::ZERO;
             if let (Some(delivered), true, None) = (delivered, self.is_resumed, self.others_at) {
-                self.dedup.resume(self.own_end.max(self.shared.map(Position::of)));
                 self.dedup.ended_at(delivered.id());
             }
             self.dedup.watch_from(self.last_delivered);

@@ -209,12 +209,11 @@ impl Record {
 /// The source's last position that is not behind `id`, which somebody may have chosen freely.
 fn clamp(manifest: &Manifest, id: StreamId) -> Option<Position> {
     let generation = manifest.get(id.ms).or_else(|| manifest.before(id.ms))?.generation;
-    let known = manifest.guard.as_ref().filter(|guard| guard.generation == generation).map(|guard| guard.tail.end);
-    let end = known.or_else(|| manifest.end(generation));
-    let offset = match (generation == id.ms, end) {
-        (true, end) => id.seq.min(end.unwrap_or(id.seq)),
-        (false, end) => end?,
-    };
+    let guard = manifest.guard.as_ref().filter(|guard| guard.generation == generation);
+    let end = guard.map(|guard| guard.tail.end).or_else(|| manifest.end(generation));
+    // Behind a foreign entry, the latest batch may have been refused.
+    let certain = || manifest.end(generation).or_else(|| guard?.before.map(|before| before.offset)).or(end);
+    let offset = if generation == id.ms { id.seq.min(end.unwrap_or(id.seq)) } else { certain()? };
     Some(Position { generation, offset })
 }
 

@@ -168,6 +168,7 @@ impl World {
                 Effect::LoadRecord => consumer.record_loaded(self.record(), self.here),
                 Effect::MakeGroup => consumer.group_made(self.makes_group),
                 Effect::LookAtGroup => consumer.group_seen(&self.view(), now),
+                Effect::Join => consumer.joined(),
                 Effect::ReadNotes => consumer.notes_read(&self.notes(), now),
                 Effect::WriteNotes(changes) => {
                     let mut is_claimed = true;
@@ -528,6 +529,40 @@ fn others_are_noted_when_they_come_and_when_they_go() {
     world.add(1);
     assert_eq!(world.drive(&mut one), None);
     assert_eq!(world.notes().shared, Some(StreamId::new(5, 40)));
+}
+
+#[test]
+fn an_output_is_noted_only_when_the_group_knows_its_consumer() {
+    let mut world = World::new();
+    let mut one = consumer(0..0);
+    world.drive_until(&mut one, |world, effect| {
+        assert!(world.notes().output.is_none(), "noted");
+        *effect == Effect::Join
+    });
+    // Another one read and left.
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 40);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.notes().shared, Some(StreamId::new(5, 40)));
+    // Were it to begin only now, it would not be sure that nobody else got these entries.
+    assert_eq!(world.drive(&mut consumer(0..0)), None);
+    assert_eq!(world.gaps(), []);
+}
+
+#[test]
+fn what_is_missing_before_a_pending_entry_is_reported_before_that_is_written() {
+    let mut world = World::new();
+    ended(&mut world);
+    world.add(10);
+    world.last_delivered = StreamId::new(5, 80);
+    world.pending = vec![StreamId::new(5, 60)];
+    let mut one = consumer(0..40);
+    world.drive_until(&mut one, |world, effect| {
+        matches!(effect, Effect::HandOver { .. }) && !world.batch.data.is_empty()
+    });
+    assert_eq!(world.gaps(), [40..56]);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.gaps(), [40..56, 60..80]);
 }
 
 #[test]

@@ -536,7 +536,7 @@ impl<D: Directory> Producer<D> {
     /// # Errors
     /// When the stream carries another file, or the state file cannot be used.
     pub fn observed(&mut self, mut observed: Observed, below: Option<StreamId>) -> Result<(), Trouble> {
-        if std::mem::take(&mut self.refused) {
+        if self.refused {
             observed.first_is_ours = Some(false);
         }
         let local = self.load(&observed.record)?;

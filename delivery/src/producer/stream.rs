@@ -250,6 +250,8 @@ impl<D: Directory> Producer<D> {
                 return Err(Changed::EntriesLost.into());
             }
         };
+        self.refused = false;
+        let Some(streaming) = self.streaming() else { return Ok(None) };
         streaming.confirmed = batch.end;
         streaming.is_drained = false;
         let root = streaming.root;
@@ -405,9 +407,10 @@ impl<D: Directory> Producer<D> {
         if let Some(streaming) = self.streaming().filter(|_| is_there)
             && input == Some(streaming.reader.file().inode())
         {
-            // It is the present content again.
+            // It is the present content again. What is behind the limit may have been read already.
             streaming.reader.lift_limit();
             streaming.late = false;
+            streaming.is_drained = false;
         }
         Ok(Step::Wait(Wait::Input))
     }

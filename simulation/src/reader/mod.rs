@@ -411,7 +411,8 @@ impl Lane {
         let is_ours = |entry: &Rc<Entry>| {
             entry.fields.iter().all(|(name, _)| **name == *AFTER || Field::from_name(name).is_some())
         };
-        let first_is_ours = first.and_then(at).map(|entry| is_ours(&entry));
+        let behind = |first: StreamId| world.redis.stream_at(&key)?.entries().range(first..).next();
+        let first_is_ours = first.and_then(behind).map(|(_, entry)| is_ours(entry));
         let last = stream.map(|stream| stream.last_id).and_then(at).filter(is_ours);
         let last_entry = last.and_then(|entry| {
             let (name, value) = entry.fields.first()?;

@@ -75,6 +75,14 @@ pub struct Session {
 }
 
 impl Session {
+    /// The commands that are queued: of each `XADD` where its bytes come from.
+    pub fn queued_entries(&self) -> impl Iterator<Item = Option<Origin>> {
+        self.queued.iter().flatten().map(|command| match command {
+            Command::XAdd { entry, .. } => entry.origin.clone(),
+            _ => None,
+        })
+    }
+
     /// The connection is lost.
     pub const fn close(&mut self) -> Lost {
         self.epoch = u64::MAX;

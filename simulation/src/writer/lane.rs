@@ -181,7 +181,17 @@ impl Lane {
                     members: members.collect(),
                     notes,
                 };
+                world.story.tell(|| {
+                    let names: Vec<_> = view.members.iter().map(|one| String::from_utf8_lossy(&one.name)).collect();
+                    let (last, shared) = (view.last_delivered, view.notes.shared);
+                    format!("{} looks at the group: {names:?}, delivered {last}, shared {shared:?}", self.name)
+                });
                 self.consumer.group_seen(&view, now);
+            }
+            Effect::Join => {
+                let from = ReadFrom::Pending(StreamId::new(u64::MAX, u64::MAX - 1));
+                self.ask(world, &mut session, Command::XReadGroup { key, group, consumer, from, count: 1 })?;
+                self.consumer.joined();
             }
             Effect::ReadNotes => {
                 let notes = self.notes(world, &mut session)?;
