@@ -120,7 +120,7 @@ impl ClientOptions {
 ///
 /// Commands that are sent at the same time travel together (pipelining), so few system calls serve many callers. When the
 /// connection breaks, it is made again; commands that were surely not sent wait for it, the others fail with
-/// [`Sent::Maybe`](crate::Sent::Maybe). Nothing is sent twice.
+/// [`Sent::Maybe`]. Nothing is sent twice.
 ///
 /// A command that waits in the server would hold up everybody, so it does not fit here: a [`Blocking`](crate::Blocking)
 /// command can only be sent over a [`Connection`] of its own, and untyped ones that block, or that change the connection, are
