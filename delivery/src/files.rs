@@ -215,6 +215,10 @@ pub struct Watch {
     input: Option<(Neighbour, Option<u64>)>,
     /// Whether the look before listed all folders. `None`: there was none.
     listed: Option<bool>,
+    /// Whether rotation gives the newest file the smallest index, as the names have told.
+    newest_first: Option<bool>,
+    /// The indices in the names of files.
+    indices: BTreeMap<Neighbour, u32>,
     /// Siblings that are neither known yet nor neighbours.
     pending: BTreeMap<Neighbour, Pending>,
     now: Duration,
@@ -261,6 +265,13 @@ impl Watch {
         self.listed = Some(snapshot.unlisted.is_empty());
         self.rotated.extend(&identified.rotated);
         self.rotated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
+        self.newest_first = identified.newest_first.or(self.newest_first);
+        let index = |file: &Sighting| Some((Neighbour::of(file), index_of(file)?));
+        let before = std::mem::replace(&mut self.indices, snapshot.sightings.iter().filter_map(index).collect());
+        if self.indices.iter().any(|(file, index)| before.get(file).is_some_and(|before| before < index)) {
+            // Older files get larger indices.
+            self.newest_first = Some(true);
+        }
         let named = |&(key, state): &(usize, Pending)| {
             let file = snapshot.sightings.iter().find(|file| file.key == key);
             file.map(|file| (Neighbour::of(file), state))
@@ -376,6 +387,8 @@ pub struct Identified {
     pub rotated: Vec<u64>,
     /// Contents whose file is there and cannot be read, with the reason: wait, they are not gone.
     pub blocked: BTreeMap<u64, String>,
+    /// Whether rotation gives the newest file the smallest index, as far as the names tell.
+    pub newest_first: Option<bool>,
     /// Whether some folder could not be listed: what is missing may be there.
     pub unlisted: bool,
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
@@ -1000,8 +1013,8 @@ impl<'a> Look<'a> {
         let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file)).map(|(file, _)| file);
         let (mut ours, mut others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
             strangers.partition(|file| self.may_be_ours(file, moved));
-        let newest_first = self.newest_first(&ours);
-        sort(&mut ours, newest_first);
+        self.out.newest_first = self.newest_first(&ours);
+        sort(&mut ours, self.out.newest_first.or(self.watch.newest_first));
         sort(&mut others, None);
         for file in &ours {
             let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;

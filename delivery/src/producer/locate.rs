@@ -351,7 +351,7 @@ impl<D: Directory> Producer<D> {
         let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.root));
         let Some(target) = earlier.or(unseen) else { return false };
         let guard = self.guard_of(position, present);
-        self.leave_present();
+        self.leave(present, position);
         self.go(target, Some(position), Some(guard)).is_ok()
     }
 
@@ -384,12 +384,8 @@ impl<D: Directory> Producer<D> {
         only_if_written: bool,
     ) -> Result<bool, Trouble> {
         let Some((target, after)) = self.find_next(present, position, only_if_written) else { return Ok(false) };
-        let left = Position { offset: present.offset, ..position };
-        if self.known_end(left).is_some() {
-            self.report_unreadable(left);
-        }
         let guard = self.guard_of(position, present);
-        self.leave_present();
+        self.leave(present, position);
         self.go(target, Some(after), Some(guard))?;
         Ok(true)
     }
@@ -435,7 +431,11 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Keeps the present file open: somebody may still write to it.
-    fn leave_present(&mut self) {
+    fn leave(&mut self, present: &Present, position: Position) {
+        let left = Position { offset: present.offset, ..position };
+        if self.known_end(left).is_some() {
+            self.report_unreadable(left);
+        }
         if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
             let Streaming { reader, root, .. } = *streaming;
             if reader.offset() >= self.seen.get(&root).copied().unwrap_or(0) {

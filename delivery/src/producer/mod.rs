@@ -726,8 +726,12 @@ impl<D: Directory> Producer<D> {
         let file = reader.into_file();
         self.open.retain(|open| open.root != root || open.file.inode() != file.inode());
         self.open.push(Open { root, file, len, since: Duration::ZERO });
-        if self.open.len() > self.options.limits.open_files {
-            self.open.remove(self.open.iter().position(|open| open.root != UNNAMED).unwrap_or(0));
+        // Those of known contents and those of others do not displace each other.
+        let mut alike = self.open.iter().enumerate().filter(|(_, open)| (open.root == UNNAMED) == (root == UNNAMED));
+        if let Some((oldest, _)) = alike.next()
+            && alike.count() >= self.options.limits.open_files
+        {
+            self.open.remove(oldest);
         }
     }
 

@@ -619,6 +619,18 @@ impl Lane {
                     world.truth.comes_late(content);
                 }
             }
+            // It goes on without this file: what Redis has lost of it is a gap, if this process does not live to send it again.
+            Notice::File(files::Notice::Unreadable { path, .. }) => {
+                if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
+                    world.truth.note(content, 0..u64::MAX, Fate::REMOVED);
+                }
+            }
+            Notice::File(files::Notice::Unlisted { .. }) => {
+                let input = world.input.borrow().at(crate::programs::INPUT).and_then(|file| file.content);
+                for content in (0..world.truth.contents().len()).filter(|content| Some(*content) != input) {
+                    world.truth.note(content, 0..u64::MAX, Fate::REMOVED);
+                }
+            }
             Notice::File(files::Notice::StillWritten { path }) => {
                 if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
                     world.truth.comes_late(content);
