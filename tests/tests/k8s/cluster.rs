@@ -182,7 +182,7 @@ impl Pod {
         std::fs::create_dir_all(self.folder.join("data")).expect("a volume");
         let at = self.folder.display();
         // Where the image has its files, and where the volumes are mounted.
-        let config = file(&format!("{OVERLAY}/redis.conf"));
+        let config = file("k8s/components/cluster/redis.conf");
         let config = config.replace("dir /data", &format!("dir {at}/data")).replace("/run/redis", &at.to_string());
         std::fs::write(self.folder.join("redis.conf"), config).expect("a file");
         let script = word(&container["args"][0]).trim_end();

@@ -64,7 +64,7 @@ fn schema(name: &str) -> Value {
 }
 
 fn overlay(file: &str) -> Vec<Value> {
-    documents(file, &text(&format!("k8s/overlays/{file}.yaml")))
+    documents(file, &text(&format!("k8s/components/{file}.yaml")))
 }
 
 #[test]

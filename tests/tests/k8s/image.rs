@@ -8,6 +8,9 @@ use e2e::{Program, Rig, text};
 
 use crate::manifests::{list, repository, text as file, workloads};
 
+/// Where users put their own image.
+pub(crate) const COMMON: &str = "k8s/components/common/kustomization.yaml";
+
 /// The instructions of the Containerfile, with their continuation lines.
 fn instructions() -> Vec<(String, String)> {
     let joined = file("Containerfile").replace("\\\n", " ");
@@ -108,9 +111,8 @@ fn the_image_is_run_as_the_manifests_run_it() {
     }
     assert_eq!(found, 2, "{ours} in both workloads");
     // Where users put their own tag.
-    let kustomization =
-        std::fs::read_to_string(repository().join("k8s/kustomization.yaml")).expect("k8s/kustomization.yaml");
-    assert!(kustomization.contains(&format!("newTag: {version}\n")), "k8s/kustomization.yaml: newTag is not {version}");
+    let kustomization = std::fs::read_to_string(repository().join(COMMON)).expect(COMMON);
+    assert!(kustomization.contains(&format!("newTag: {version}\n")), "{COMMON}: newTag is not {version}");
 }
 
 /// Runs a command as the image's user in `root`. `None`, and a word about it, where this process may not.
