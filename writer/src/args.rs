@@ -51,6 +51,10 @@ pub(crate) struct WriterArgs {
     /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
     #[arg(long, env, help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
+
+    /// How long to wait for another writer that still has the output, such as 30s; then exit with 2
+    #[arg(long, env, help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time)]
+    pub(crate) lock_wait: Time,
 }
 
 /// When written lines are made durable.

@@ -16,7 +16,7 @@
 //! acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::args::{Fsync, WriterArgs};
+use crate::args::WriterArgs;
 use crate::commit::{Commit, Committed};
 use crate::fetch::Fetch;
 use crate::fetch_log::FetchLog;
@@ -136,7 +136,7 @@ impl Work<'_> {
         let mut former = Vec::new();
         let mut backoff = disk_backoff();
         loop {
-            let Some(opened) = open(&args.output, &identity, args.fsync, context).await? else { return Ok(()) };
+            let Some(opened) = open(args, &identity, context).await? else { return Ok(()) };
             let lost = tell(&opened, committed.as_ref(), &args.output);
             let opened_at = Instant::now();
             let id = format!("{:016x}", opened.output.id());
@@ -252,23 +252,30 @@ struct Ends {
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
-async fn open(path: &Path, identity: &Identity, fsync: Fsync, context: &Context) -> Result<Option<Opened>, Failure> {
+async fn open(args: &WriterArgs, identity: &Identity, context: &Context) -> Result<Option<Opened>, Failure> {
+    let (fsync, lock_wait) = (args.fsync, args.lock_wait.0);
     let mut backoff = disk_backoff();
+    let begun = Instant::now();
     loop {
         context.health.progress();
-        let (owned, of) = (path.to_owned(), identity.clone());
+        let (owned, of) = (args.output.clone(), identity.clone());
         let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync)).await;
         match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
             Ok(opened) => {
                 context.health.file(Ok(()));
                 return Ok(Some(opened));
             }
-            Err(OpenError::Config(text)) => return Err(Failure::Config(text)),
+            Err(OpenError::Locked(text)) if begun.elapsed() < lock_wait => {
+                context
+                    .health
+                    .file(Err(format!("{text}; waiting for its end for at most {} s", lock_wait.as_secs_f64())));
+            }
+            Err(OpenError::Config(text) | OpenError::Locked(text)) => return Err(Failure::Config(text)),
             Err(error @ OpenError::Io { .. }) => {
                 service::metrics::error("disk");
                 let advice = match &error {
                     OpenError::Io { source, .. } => service::words::io(source),
-                    OpenError::Config(_) => "",
+                    OpenError::Config(_) | OpenError::Locked(_) => "",
                 };
                 context.health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
             }

@@ -6,7 +6,7 @@ use crate::kustomize::variants;
 use crate::manifests::{list, object, title, word, workloads, workloads_of};
 
 /// The rules of the restricted Pod Security Standard that a pod of ours can break.
-fn breaks_restricted(pod: &Value) -> Vec<String> {
+pub(crate) fn breaks_restricted(pod: &Value) -> Vec<String> {
     let mut broken = Vec::new();
     let mut must = |holds: bool, what: String| {
         if !holds {
