@@ -50,8 +50,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 
     let step = |name: &'static str, args: &[&str]| -> Result<Step> {
         let mut command = cargo::command(args)?;
-        command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
         command.env("RECONCILER_BIN", &binaries.reconciler);
+        command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
         run_step(name, &mut command, &interrupt)
     };
     let more: Vec<&str> = args.args.iter().map(String::as_str).collect();
