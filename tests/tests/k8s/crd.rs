@@ -73,6 +73,8 @@ fn overlays_fit_the_schemas_of_their_kinds() {
         ("keda/scaledobject", "scaledobject"),
         ("monitoring/servicemonitor", "servicemonitor"),
         ("monitoring/prometheusrule", "prometheusrule"),
+        ("redis-exporter/podmonitor", "podmonitor"),
+        ("redis-exporter/prometheusrule", "prometheusrule"),
     ] {
         let schema = schema(name);
         for object in overlay(file) {
