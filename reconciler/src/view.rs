@@ -85,7 +85,7 @@ impl Report {
 }
 
 impl Line {
-    /// ID, host:port@bus[,hostname], flags, master, two times, epoch, link, slots.
+    /// ID, `host:port@bus,hostname`, flags, master, two times, epoch, link, slots.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let [id, address, flags, master, _, _, _, link, slots @ ..] = &words[..] else { return None };
@@ -122,7 +122,7 @@ impl Line {
 }
 
 impl Address {
-    /// `host:port@bus[,hostname[,…]]`; the host may be an IPv6 address.
+    /// Host and port, the port of the bus behind `@`, then names behind commas; the host may be an IPv6 address.
     fn parse(text: &str) -> Option<Self> {
         let (address, bus) = text.split(',').next()?.split_once('@')?;
         let (host, port) = address.rsplit_once(':')?;
