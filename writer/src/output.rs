@@ -39,6 +39,9 @@ pub(crate) enum OpenError {
     /// It will not work like this, however often it is tried.
     #[error("{0}")]
     Config(String),
+    /// Another writer has it, and may end.
+    #[error("{0}")]
+    Locked(String),
     /// The disk, now.
     #[error("{what} {path}: {source}")]
     Io {
@@ -426,7 +429,7 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
         Ok(Locked::Ours(file)) => Ok(Some(file)),
         Ok(Locked::Missing) => Ok(None),
         Ok(Locked::ByAnother) => {
-            Err(OpenError::Config(format!("--output {}: another writer is writing to it", output.display())))
+            Err(OpenError::Locked(format!("--output {}: another writer is writing to it", output.display())))
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(OpenError::Config(format!(
             "--output {}: {}: permission denied; the writer must be able to write it and its folder",
@@ -515,7 +518,7 @@ mod tests {
 
     fn config_error(path: &Path) -> String {
         match Output::open(path, &identity(), Fsync::Always, false) {
-            Err(OpenError::Config(text)) => text,
+            Err(OpenError::Config(text) | OpenError::Locked(text)) => text,
             other => panic!("expected a configuration error, got {other:?}"),
         }
     }

@@ -260,22 +260,29 @@ async fn open(
     is_first: bool,
     context: &Context,
 ) -> Result<Option<Opened>, Failure> {
+    let (fsync, lock_wait) = (args.fsync, args.lock_wait.0);
     let mut backoff = disk_backoff();
+    let begun = Instant::now();
     loop {
         context.health.progress();
-        let (owned, of, fsync) = (args.output.clone(), identity.clone(), args.fsync);
+        let (owned, of) = (args.output.clone(), identity.clone());
         let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync, is_first)).await;
         match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
             Ok(opened) => {
                 context.health.file(Ok(()));
                 return Ok(Some(opened));
             }
-            Err(OpenError::Config(text)) => return Err(Failure::Config(text)),
+            Err(OpenError::Locked(text)) if begun.elapsed() < lock_wait => {
+                context
+                    .health
+                    .file(Err(format!("{text}; waiting for its end for at most {} s", lock_wait.as_secs_f64())));
+            }
+            Err(OpenError::Config(text) | OpenError::Locked(text)) => return Err(Failure::Config(text)),
             Err(error @ OpenError::Io { .. }) => {
                 service::metrics::error("disk");
                 let advice = match &error {
                     OpenError::Io { source, .. } => service::words::io(source),
-                    OpenError::Config(_) => "",
+                    OpenError::Config(_) | OpenError::Locked(_) => "",
                 };
                 context.health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
             }

@@ -53,6 +53,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 
     let step = |name: &'static str, args: &[&str]| -> Result<Step> {
         let mut command = cargo::command(args)?;
+        command.env("RECONCILER_BIN", &binaries.reconciler);
         command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
         if std::env::var_os(TEST_THREADS).is_none() {
             // Most tests wait for processes most of the time.
