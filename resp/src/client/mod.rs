@@ -278,10 +278,7 @@ impl Client {
         transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.during("MULTI", None))?;
-        match Replies::new(frames).into_exec()? {
-            Some(replies) => Ok(replies),
-            None => Err(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection")),
-        }
+        Replies::new(frames).into_exec()
     }
 
     /// Sends encoded commands, and receives their replies: within the command timeout, or by an earlier deadline.

@@ -231,10 +231,7 @@ impl ClusterClient {
         }
         let parcel = Parcel::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &parcel, From::Master).await.map_err(named)?;
-        match Replies::new(frames.into_iter()).into_exec()? {
-            Some(replies) => Ok(replies),
-            None => Err(named(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection"))),
-        }
+        Replies::new(frames.into_iter()).into_exec()
     }
 
     /// A connection of its own to the node that has a key, for blocking reads and `WATCH`. It ends when the slot moves; another one leads to the
