@@ -134,10 +134,10 @@ impl ClusterClient {
     ///
     /// ```no_run
     /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
-    /// use resp::cmd;
+    /// use resp::{Frame, cmd};
     ///
     /// for node in cluster.nodes().iter().chain(&cluster.replicas()) {
-    ///     let role = cluster.send_to(node, &cmd("ROLE")).await?;
+    ///     let role = cluster.send_to(node, &cmd::<Frame>("ROLE")).await?;
     ///     println!("{node}: {:?}", role.value().children().next());
     /// }
     /// # Ok(())
@@ -163,8 +163,8 @@ impl ClusterClient {
     /// use resp::cmd;
     ///
     /// let mut keys = 0;
-    /// for (_node, size) in cluster.send_to_masters(&cmd("DBSIZE")).await? {
-    ///     keys += size?.value().as_u64().unwrap_or(0);
+    /// for (_node, size) in cluster.send_to_masters(&cmd::<u64>("DBSIZE")).await? {
+    ///     keys += size?;
     /// }
     /// # Ok(())
     /// # }
