@@ -30,6 +30,7 @@ mod executor;
 mod follower;
 mod from_reply;
 mod number;
+mod observer;
 mod protocol;
 mod request;
 mod sentinel;
@@ -55,6 +56,7 @@ pub use consumer::{Acknowledger, Batch, Consumer, ConsumerOptions, ConsumerStrea
 pub use error::{Error, ErrorKind, Sent};
 pub use executor::Executor;
 pub use from_reply::FromReply;
+pub use observer::{Call, ConnectAttempt, Observer};
 pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError, RespCodec, Value};
 pub use request::Request;
 pub use stream_id::{ParseStreamIdError, StreamId};

@@ -113,7 +113,7 @@ impl Api {
                 self.line(&item.attrs, &format!("const {}: {}", item.ident, tokens(&item.ty)));
             }
             Item::Struct(item) if is_public(&item.vis) => {
-                let fields = fields(&item.fields, |visibility| is_public(visibility));
+                let fields = fields(&item.fields, is_public);
                 self.line(&item.attrs, &format!("struct {}{} {fields}", item.ident, tokens(&item.generics)));
             }
             Item::Enum(item) if is_public(&item.vis) => {

@@ -119,6 +119,10 @@ impl ClusterClient {
     }
 
     async fn deliver_one<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
+        self.0.config().observer.call(command.name(), 1, self.deliver_one_unobserved(command, from)).await
+    }
+
+    async fn deliver_one_unobserved<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
         let encoded = encode(command)?;
         let frames = self.deliver(command.routing(), &Parcel::of_command(&encoded), from).await;
         let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
@@ -210,6 +214,10 @@ impl ClusterClient {
     /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before anything is sent. What became of each command is found
     /// in the [`Replies`], the loss of a node's connection included.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        self.0.config().observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
+    }
+
+    async fn run_unobserved(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
@@ -223,6 +231,10 @@ impl ClusterClient {
     ///
     /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
+        self.0.config().observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
+    }
+
+    async fn exec_unobserved(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let named = |error: Error| error.during("MULTI", None);
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;

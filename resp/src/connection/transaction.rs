@@ -143,6 +143,11 @@ impl Connection {
     /// That the connection broke: [`Error::sent`] says whether the server can have executed any of the commands. Error replies are found
     /// in the [`Replies`].
     pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        let observer = self.observer.clone();
+        observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
+    }
+
+    async fn run_unobserved(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
         if self.is_closed() {
             return Err(Error::closed().during("pipeline", None));
         }
@@ -175,8 +180,13 @@ impl Connection {
     ///
     /// When `EXEC` is refused in a way that leaves open whether the server still queues commands, the connection is closed.
     pub async fn exec(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
+        let observer = self.observer.clone();
+        observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
+    }
+
+    async fn exec_unobserved(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
         let pipeline = transaction.to_pipeline();
-        let replies = self.run(&pipeline).await?;
+        let replies = self.run_unobserved(&pipeline).await?;
         if replies.leave_open() {
             self.wire.break_off();
         }
