@@ -243,7 +243,7 @@ impl<'a> Acknowledge<'a> {
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::WatchFailed => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         log::info!("consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);
