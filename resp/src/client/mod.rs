@@ -148,7 +148,7 @@ impl ClientOptions {
 ///
 /// Commands that are sent at the same time travel together (pipelining), so few system calls serve many callers. When the
 /// connection breaks, it is made again; commands that were surely not sent wait for it, the others fail with
-/// [`Sent::Maybe`](crate::Sent::Maybe). Nothing is sent twice.
+/// [`Sent::Maybe`]. Nothing is sent twice.
 ///
 /// It is made again, too, when the server turns out to be a replica ([`ErrorKind::ReadOnly`]; see
 /// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon as one of them says that the master has moved, so that a
