@@ -154,7 +154,7 @@ impl AskGroup {
         let mut questions = Transaction::new();
         let pending = questions.add(XPending::new(STREAM, GROUP));
         let groups = questions.add(XInfoGroups::new(STREAM));
-        let mut replies = self.0.exec(&questions).await.unwrap().unwrap();
+        let mut replies = self.0.exec(&questions).await.unwrap();
         // Not begun: no stream, or no group.
         let (Ok(pending), Ok(groups)) = (replies.take(pending), replies.take(groups)) else { return 0 };
         match (pending.first, groups.first()) {

@@ -67,7 +67,7 @@ pub(crate) async fn try_transaction(connection: &mut Connection) -> Result<Fence
     let mut fenced = Transaction::new();
     fenced.add(wait());
     match connection.exec(&fenced).await {
-        Ok(Some(replies)) if replies.check().is_ok() => Ok(Fence::Wait),
+        Ok(replies) if replies.check().is_ok() => Ok(Fence::Wait),
         Err(error) if error.closes_connection() => Err(error.into()),
         _ => Ok(Fence::None),
     }

@@ -87,7 +87,7 @@ impl Nodes {
 
 async fn send(config: &Config, words: &[String]) -> Result<Frame, Error> {
     let mut connection = Connection::connect(config).await?;
-    let Some((name, args)) = words.split_first() else { return connection.send(&cmd("PING")).await };
+    let Some((name, args)) = words.split_first() else { return connection.send(&cmd::<Frame>("PING")).await };
     connection.send(&cmd(name).args(args)).await
 }
 
@@ -97,11 +97,11 @@ async fn report(config: &Config) -> Result<Report, String> {
 
 async fn ask(config: &Config) -> Result<Option<Report>, Error> {
     let mut connection = Connection::connect(config).await?;
-    let nodes = connection.send(&cmd("CLUSTER NODES")).await?;
+    let nodes = connection.send(&cmd::<Frame>("CLUSTER NODES")).await?;
     let Some(mut report) = text(nodes.value()).and_then(|nodes| Report::parse(&nodes)) else { return Ok(None) };
-    report.source = source(connection.send(&cmd("ROLE")).await?.value());
+    report.source = source(connection.send(&cmd::<Frame>("ROLE")).await?.value());
     // Not every user may read the configuration, and nothing but the spread over machines depends on it.
-    if let Ok(ident) = connection.send(&cmd("CONFIG GET").arg("syslog-ident")).await {
+    if let Ok(ident) = connection.send(&cmd::<Frame>("CONFIG GET").arg("syslog-ident")).await {
         let ident = ident.value().get(b"syslog-ident").and_then(text);
         report.machine = ident.and_then(|ident| Some(ident.strip_prefix(MACHINE)?.to_owned()));
     }

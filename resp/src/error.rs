@@ -79,6 +79,8 @@ pub enum ErrorKind {
     /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the commands may have been executed, one by one and
     /// not as a whole.
     NotAtomic,
+    /// A key that the connection watched was changed, so nothing was done: read it again, and try again.
+    WatchFailed,
     /// The server does not know the command or subcommand.
     UnknownCommand,
     /// The server does not know an option, or the arguments are not what it takes.
@@ -110,6 +112,7 @@ impl ErrorKind {
                 | Self::ClusterDown
                 | Self::Ask
                 | Self::TryAgain
+                | Self::WatchFailed
         )
     }
 

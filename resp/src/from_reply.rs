@@ -334,7 +334,7 @@ fn pairs<T: FromIterator<(K, V)>, K: FromReply, V: FromReply>(value: Value<'_>, 
         Kind::Array if is_nested(value, 2) => {
             value.children().map(|element| <(K, V)>::from_value(element, frame)).collect()
         }
-        Kind::Array if value.children().len() % 2 == 0 => value.pairs().map(pair).collect(),
+        Kind::Array if value.children().len().is_multiple_of(2) => value.pairs().map(pair).collect(),
         _ => Err(mismatch::<T>(value)),
     }
 }
@@ -364,7 +364,7 @@ macro_rules! tuples {
                     Kind::Array | Kind::Set | Kind::Push if !is_nested(value, $len) => value.children(),
                     _ => return elements::<Vec<Self>>(value)?.map(|element| Self::from_value(element, frame)).collect(),
                 };
-                if elements.len() % $len != 0 {
+                if !elements.len().is_multiple_of($len) {
                     return Err(mismatch::<Vec<Self>>(value));
                 }
                 let mut list = Vec::with_capacity(elements.len() / $len);
@@ -379,7 +379,6 @@ macro_rules! tuples {
 }
 
 tuples! {
-    (1: A);
     (2: A, B);
     (3: A, B, C);
     (4: A, B, C, D);

@@ -149,7 +149,6 @@ pub struct Subscription {
 
 /// What comes from a [`Subscription`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SubscriptionEvent {
     /// Somebody has published this.
     Message(Message),

@@ -1,11 +1,15 @@
 //! The scripted server, and what is best shown with one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen};
 use resp::testing::{Script, ScriptedServer, reply};
-use resp::{Backoff, Client, ClientOptions, Connection, ConsumerOptions, Endpoint, ErrorKind, Protocol, StreamId, cmd};
+use resp::{
+    Backoff, Call, Client, ClientOptions, ConnectAttempt, Connection, ConsumerOptions, Endpoint, ErrorKind, Executor,
+    Observer, Pipeline, Protocol, StreamId, Transaction, cmd,
+};
 
 #[tokio::test]
 async fn a_script_is_followed_by_connections_of_all_kinds() {
@@ -88,5 +92,66 @@ async fn a_consumer_follows_a_script() {
     let mut consumer = ConsumerOptions::new(server.config(), "s", "g", "c").connect().await.unwrap();
     let batch = consumer.next().await.unwrap().unwrap();
     assert_eq!(batch.ids().collect::<Vec<_>>(), [StreamId::new(1, 1)]);
+    server.finish().await.unwrap();
+}
+
+/// Adds an entry over anything.
+async fn add(mut redis: impl Executor) -> StreamId {
+    let add = XAdd::new("s", AddId::Auto, &[("a", "b")]);
+    let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
+    let (first, second) = (pipeline.add(&add), transaction.add(&add));
+    assert_eq!(redis.run(&pipeline).await.unwrap().take(first).unwrap(), StreamId::new(1, 1));
+    assert_eq!(redis.exec(&transaction).await.unwrap().take(second).unwrap(), StreamId::new(1, 2));
+    redis.send(&add).await.unwrap()
+}
+
+/// What was observed: the calls, with the number of commands in each, and how many attempts to connect.
+#[derive(Debug, Default)]
+struct Seen(Mutex<(Vec<String>, usize)>);
+
+impl Observer for Seen {
+    fn called(&self, call: &Call<'_>) {
+        let failed = call.error.map_or("", |_| " failed");
+        self.0.lock().unwrap().0.push(format!("{} {}{failed}", call.name, call.commands));
+    }
+
+    fn connected(&self, attempt: &ConnectAttempt<'_>) {
+        assert!(attempt.error.is_none() && !attempt.config.to_string().contains("pw"));
+        self.0.lock().unwrap().1 += 1;
+    }
+}
+
+#[tokio::test]
+async fn everything_that_sends_is_an_executor_and_is_observed() {
+    let script = || {
+        Script::new()
+            .on_name("XADD", reply::bulk("1-1"))
+            .on_name("MULTI", reply::ok())
+            .on_name("XADD", "+QUEUED\r\n")
+            .on_name("EXEC", reply::array([reply::bulk("1-2")]))
+            .on_name("XADD", reply::bulk("1-3"))
+            .on_name("GET", reply::error("WRONGTYPE a stream"))
+    };
+    let server = ScriptedServer::new([script(), script()]);
+    let seen = Arc::new(Seen::default());
+    let config = server.config().password("pw").observer(Arc::clone(&seen));
+    let client = Client::connect(&config).await.unwrap();
+    // Other tasks can have it, too.
+    assert_eq!(
+        tokio::spawn({
+            let client = client.clone();
+            async move { add(&client).await }
+        })
+        .await
+        .unwrap()
+        .seq,
+        3
+    );
+    client.send(&cmd::<String>("GET").arg("s")).await.unwrap_err();
+    let mut connection = Connection::connect(&config).await.unwrap();
+    assert_eq!(add(&mut connection).await.seq, 3);
+    connection.send(&cmd::<String>("GET").arg("s")).await.unwrap_err();
+    let each = ["pipeline 1", "MULTI 1", "XADD 1", "GET 1 failed"];
+    assert_eq!(*seen.0.lock().unwrap(), ([each, each].concat().iter().map(ToString::to_string).collect(), 2));
     server.finish().await.unwrap();
 }

@@ -211,7 +211,7 @@ async fn pipelines_and_transactions() {
         let added = transaction.add(XAdd::new("s", id(2, 1), &[("a", "b")]));
         let again = transaction.add(XAdd::new("s", id(2, 1), &[("a", "b")]));
         let range = transaction.add(XRange::new("s", ..));
-        let mut replies = c.exec(&transaction).await.unwrap().unwrap();
+        let mut replies = c.exec(&transaction).await.unwrap();
         assert_eq!(replies.take(added).unwrap(), id(2, 1));
         assert_eq!(replies.take(again).unwrap_err().kind(), ErrorKind::IdTooSmall);
         let range = replies.take(range).unwrap();
@@ -232,7 +232,9 @@ async fn pipelines_and_transactions() {
         other.send(&XAdd::new("s", id(4, 1), &[("a", "b")])).await.unwrap();
         let mut transaction = Transaction::new();
         transaction.add(XLen::new("s"));
-        assert!(c.exec(&transaction).await.unwrap().is_none());
+        let error = c.exec(&transaction).await.unwrap_err();
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::WatchFailed, resp::Sent::No));
+        assert_eq!(c.exec(&transaction).await.unwrap().frames().count(), 1, "the watch is over");
     }
 }
 
@@ -481,7 +483,7 @@ async fn replies_are_what_is_asked_for() {
         let mut transaction = Transaction::new();
         let count = transaction.add(cmd::<u64>("INCR").arg("n"));
         let list = transaction.add(cmd("LRANGE").arg("l").arg(0).arg(-1));
-        let mut replies = c.exec(&transaction).await.unwrap().unwrap();
+        let mut replies = c.exec(&transaction).await.unwrap();
         let list: Vec<String> = replies.take(list).unwrap();
         assert_eq!((replies.take(count).unwrap(), list.len()), (1, 0));
 

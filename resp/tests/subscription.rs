@@ -15,7 +15,7 @@ fn options(config: Config) -> SubscriptionOptions {
 }
 
 async fn next(subscription: &mut Subscription) -> SubscriptionEvent {
-    tokio::time::timeout(Duration::from_secs(10), subscription.next()).await.expect("an event").unwrap()
+    tokio::time::timeout(Duration::from_secs(10), subscription.next()).await.unwrap().unwrap()
 }
 
 /// Channel, pattern and payload of the next message.

@@ -79,9 +79,7 @@ impl SourceRecord {
         let mut transaction = Transaction::new();
         let info = transaction.add(XInfoStream::new(&self.stream));
         let fields = transaction.add(cmd::<Frame>("HGETALL").arg(&self.key));
-        let Some(mut replies) = connection.exec(&transaction).await? else {
-            return Ok((Observed::default(), None, None));
-        };
+        let mut replies = connection.exec(&transaction).await?;
         let (stream, last_entry) = match replies.take(info) {
             Ok(info) => {
                 let last = info.last_entry().filter(|entry| entry.id == info.last_generated_id).and_then(ours);
@@ -145,9 +143,10 @@ impl SourceRecord {
             connection.send(&cmd::<()>("UNWATCH")).await?;
             return Ok(true);
         }
-        match connection.exec(&transaction).await? {
-            Some(replies) => replies.check().map(|()| true).map_err(RecordFault::from),
-            None => Ok(false),
+        match connection.exec(&transaction).await {
+            Ok(replies) => replies.check().map(|()| true).map_err(RecordFault::from),
+            Err(error) if error.kind() == ErrorKind::WatchFailed => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -237,9 +237,13 @@ impl<'a> Acknowledge<'a> {
                 log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
                 return Ok(());
             }
-            if connection.exec(&leaving).await?.is_some() {
-                log::info!("consumer {} left group {}", group.consumer, group.name);
-                return Ok(());
+            match connection.exec(&leaving).await {
+                Ok(_) => {
+                    log::info!("consumer {} left group {}", group.consumer, group.name);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::WatchFailed => {}
+                Err(error) => return Err(error),
             }
         }
         log::info!("consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::command::{self, Command};
 use crate::connection::{Pipeline, Replies, Transaction, in_future};
 use crate::follower::Follower;
+use crate::observer::Observed;
 use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent, cmd};
 use event::Reporter;
 use outcome::Frames;
@@ -125,6 +126,7 @@ impl ClientOptions {
         let events = Arc::new(Reporter::default());
         let command_timeout = self.config.command_timeout;
         let tracking = Arc::new(Tracking::default());
+        let observer = self.config.observer.clone();
         let driver = driver::Driver {
             queue: Arc::clone(&queue),
             tracking: Arc::clone(&tracking),
@@ -138,7 +140,7 @@ impl ClientOptions {
             events: Arc::clone(&events),
         };
         tokio::spawn(driver.run(connection));
-        Ok(Client(Arc::new(Handle { queue, events, tracking, command_timeout })))
+        Ok(Client(Arc::new(Handle { queue, events, tracking, command_timeout, observer })))
     }
 }
 
@@ -193,6 +195,7 @@ struct Handle {
     events: Arc<Reporter>,
     tracking: Arc<Tracking>,
     command_timeout: Option<Duration>,
+    observer: Observed,
 }
 
 /// The last clone is gone.
@@ -220,6 +223,10 @@ impl Client {
     /// bounds the whole call: waiting for room and for a new connection, too. [`Error::sent`] says whether the server can have executed the
     /// command.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
+        self.0.observer.call(command.name(), 1, self.send_unobserved(command)).await
+    }
+
+    async fn send_unobserved<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         let named = |error: Error| error.during(command.name(), command.key());
         if !command.is_shareable() {
             return Err(named(needs_its_own()));
@@ -251,6 +258,10 @@ impl Client {
     ///
     /// As [`Connection::run`].
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        self.0.observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
+    }
+
+    async fn run_unobserved(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         if pipeline.is_empty() {
             return Ok(Replies::new(std::iter::empty()));
         }
@@ -270,6 +281,10 @@ impl Client {
     ///
     /// As [`Connection::exec`].
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
+        self.0.observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
+    }
+
+    async fn exec_unobserved(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;
         if !transaction.is_shareable() {
@@ -278,10 +293,7 @@ impl Client {
         transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
         let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.during("MULTI", None))?;
-        match Replies::new(frames).into_exec()? {
-            Some(replies) => Ok(replies),
-            None => Err(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection")),
-        }
+        Replies::new(frames).into_exec()
     }
 
     /// Sends encoded commands, and receives their replies: within the command timeout, or by an earlier deadline.

@@ -119,6 +119,10 @@ impl ClusterClient {
     }
 
     async fn deliver_one<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
+        self.0.config().observer.call(command.name(), 1, self.deliver_one_unobserved(command, from)).await
+    }
+
+    async fn deliver_one_unobserved<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
         let encoded = encode(command)?;
         let frames = self.deliver(command.routing(), &Parcel::of_command(&encoded), from).await;
         let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
@@ -134,10 +138,10 @@ impl ClusterClient {
     ///
     /// ```no_run
     /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
-    /// use resp::cmd;
+    /// use resp::{Frame, cmd};
     ///
     /// for node in cluster.nodes().iter().chain(&cluster.replicas()) {
-    ///     let role: resp::Frame = cluster.send_to(node, &cmd("ROLE")).await?;
+    ///     let role = cluster.send_to(node, &cmd::<Frame>("ROLE")).await?;
     ///     println!("{node}: {:?}", role.value().children().next());
     /// }
     /// # Ok(())
@@ -210,6 +214,10 @@ impl ClusterClient {
     /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before anything is sent. What became of each command is found
     /// in the [`Replies`], the loss of a node's connection included.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        self.0.config().observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
+    }
+
+    async fn run_unobserved(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
@@ -223,6 +231,10 @@ impl ClusterClient {
     ///
     /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
+        self.0.config().observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
+    }
+
+    async fn exec_unobserved(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let named = |error: Error| error.during("MULTI", None);
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;
@@ -231,10 +243,7 @@ impl ClusterClient {
         }
         let parcel = Parcel::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &parcel, From::Master).await.map_err(named)?;
-        match Replies::new(frames.into_iter()).into_exec()? {
-            Some(replies) => Ok(replies),
-            None => Err(named(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection"))),
-        }
+        Replies::new(frames.into_iter()).into_exec()
     }
 
     /// A connection of its own to the node that has a key, for blocking reads and `WATCH`. It ends when the slot moves; another one leads to the

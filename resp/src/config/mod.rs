@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Limits;
+use crate::observer::{Observed, Observer};
 use crate::turn::Known;
 pub(crate) use secret::Secret;
 
@@ -61,6 +62,7 @@ pub struct Config {
     pub(crate) keepalive: Option<Duration>,
     pub(crate) limits: Limits,
     pub(crate) connector: Option<Connector>,
+    pub(crate) observer: Observed,
     #[cfg(feature = "tls")]
     pub(crate) tls: TlsConfig,
 }
@@ -87,6 +89,7 @@ impl Config {
             keepalive: Some(Duration::from_secs(15)),
             limits: Limits::default(),
             connector: None,
+            observer: Observed::default(),
             #[cfg(feature = "tls")]
             tls: TlsConfig::default(),
         }
@@ -283,6 +286,13 @@ impl Config {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.connector = Some(Connector::new(connect));
+        self
+    }
+
+    /// Tells an observer how calls and attempts to connect end, for metrics and traces. One observer: a new one takes its place.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Observed::by(observer);
         self
     }
 

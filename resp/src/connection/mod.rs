@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
+use crate::observer::Observed;
 use crate::text::Secrets;
 use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
 pub(crate) use deadline::{Deadline, in_future};
@@ -80,6 +81,8 @@ pub struct Connection {
     misled: bool,
     /// What the server calls the connection.
     client_id: Option<i64>,
+    /// Of calls, once it is greeted.
+    observer: Observed,
     pushes: Kept<Frame>,
 }
 
@@ -91,6 +94,10 @@ impl Connection {
     /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`] tells a wrong password
     /// ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that is away.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
+        config.observer.connect(config, Self::connect_unobserved(config)).await
+    }
+
+    async fn connect_unobserved(config: &Config) -> Result<Self, Error> {
         let connected = match &config.endpoint {
             Endpoint::Sentinel { sentinels, master, .. } => {
                 sentinel::connect(config, sentinels, master, turn::deadline(config.connect_timeout)).await
@@ -113,6 +120,7 @@ impl Connection {
         connection.origin = Some(Box::new(Config { endpoint: server.clone(), ..config.clone() }));
         handshake::run(&mut connection, config).await?;
         connection.greeted = true;
+        connection.observer = config.observer.clone();
         Ok(connection)
     }
 
@@ -132,6 +140,7 @@ impl Connection {
         };
         done.map_err(|error| error.with_sent(Sent::No).without(&Secrets::of(config)))?;
         connection.greeted = true;
+        connection.observer = config.observer.clone();
         Ok(connection)
     }
 
@@ -148,6 +157,7 @@ impl Connection {
             found: config.is_found(),
             misled: false,
             client_id: None,
+            observer: Observed::default(),
             pushes: Kept::new(),
         }
     }
@@ -237,7 +247,16 @@ impl Connection {
         Deadline::blocking(block.saturating_add(self.block_grace), self.command_timeout)
     }
 
-    async fn round_trip<C: Command>(&mut self, command: &C, mut deadline: Deadline) -> Result<C::Reply, Error> {
+    async fn round_trip<C: Command>(&mut self, command: &C, deadline: Deadline) -> Result<C::Reply, Error> {
+        let observer = self.observer.clone();
+        observer.call(command.name(), 1, self.round_trip_unobserved(command, deadline)).await
+    }
+
+    async fn round_trip_unobserved<C: Command>(
+        &mut self,
+        command: &C,
+        mut deadline: Deadline,
+    ) -> Result<C::Reply, Error> {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }

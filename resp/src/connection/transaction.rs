@@ -143,6 +143,11 @@ impl Connection {
     /// That the connection broke: [`Error::sent`] says whether the server can have executed any of the commands. Error replies are found
     /// in the [`Replies`].
     pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        let observer = self.observer.clone();
+        observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
+    }
+
+    async fn run_unobserved(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
         if self.is_closed() {
             return Err(Error::closed().during("pipeline", None));
         }
@@ -165,18 +170,23 @@ impl Connection {
         Ok(Replies { replies })
     }
 
-    /// Sends a transaction at once, and receives its result: `None` when a watched key was changed and so nothing was done.
+    /// Sends a transaction at once, and receives its replies.
     ///
     /// # Errors
     ///
-    /// Why the first command that was refused was refused (nothing was done then); [`ErrorKind::NotAtomic`] when the server refused to begin a
+    /// [`ErrorKind::WatchFailed`] when a watched key was changed, and so nothing was done. Why the first command that was refused was refused (nothing was done then); [`ErrorKind::NotAtomic`] when the server refused to begin a
     /// transaction, so that the commands may have been executed one by one; or that the connection broke. Commands that failed while the
     /// transaction was executed are found in the [`Replies`]; the others were executed all the same.
     ///
     /// When `EXEC` is refused in a way that leaves open whether the server still queues commands, the connection is closed.
-    pub async fn exec(&mut self, transaction: &Transaction) -> Result<Option<Replies>, Error> {
+    pub async fn exec(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
+        let observer = self.observer.clone();
+        observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
+    }
+
+    async fn exec_unobserved(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
         let pipeline = transaction.to_pipeline();
-        let replies = self.run(&pipeline).await?;
+        let replies = self.run_unobserved(&pipeline).await?;
         if replies.leave_open() {
             self.wire.break_off();
         }
@@ -314,9 +324,8 @@ impl Pipeline {
 /// let mut transaction = Transaction::new();
 /// let added = transaction.add(XAdd::new("events", AddId::Auto, &[("type", "start")]));
 /// transaction.add(cmd::<()>("HSET").arg("state").arg("type").arg("start"));
-/// if let Some(mut replies) = connection.exec(&transaction).await? {
-///     println!("added as {}", replies.take(added)?);
-/// }
+/// let mut replies = connection.exec(&transaction).await?;
+/// println!("added as {}", replies.take(added)?);
 /// # Ok(())
 /// # }
 /// ```
@@ -428,7 +437,7 @@ impl Replies {
     }
 
     /// Of the replies to a transaction, `MULTI` and `EXEC` included, those of the commands in it.
-    pub(crate) fn into_exec(self) -> Result<Option<Self>, Error> {
+    pub(crate) fn into_exec(self) -> Result<Self, Error> {
         let named = |error: Error| error.during("MULTI", None);
         let mut replies = self.replies.into_iter().flatten().collect::<Result<Vec<_>, _>>().map_err(named)?;
         let exec = replies.pop().ok_or_else(Error::closed)?;
@@ -444,13 +453,14 @@ impl Replies {
         // What was executed although a command was refused was no transaction.
         begun.executed().into_result().map_err(named)?;
         if exec.value().is_null() {
-            return Ok(None);
+            let error = Error::new(ErrorKind::WatchFailed, "a watched key was changed, so nothing was done");
+            return Err(error.with_sent(Sent::No).during("EXEC", None));
         }
         let results: Vec<_> = exec.value().children().map(|reply| Some(Ok(exec.extract(reply)))).collect();
         if exec.kind() != Kind::Array || results.len() + 1 != replies.len() {
             return Err(Error::unexpected_reply("a reply a command", exec.value()).during("EXEC", None));
         }
-        Ok(Some(Self { replies: results }))
+        Ok(Self { replies: results })
     }
 
     /// Takes one command's reply.

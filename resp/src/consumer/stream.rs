@@ -35,10 +35,13 @@ pub struct ConsumerStream {
     stopper: Stopper,
 }
 
+/// The consumer back, with what it has read.
+type Read = (Box<Consumer>, Result<Option<Batch>, Error>);
+
 /// What the next poll works on.
 enum State {
     Idle(Box<Consumer>),
-    Busy(Pin<Box<dyn Future<Output = (Box<Consumer>, Result<Option<Batch>, Error>)> + Send>>),
+    Busy(Pin<Box<dyn Future<Output = Read> + Send>>),
     /// The consumer was stopped, or a poll has panicked.
     Ended,
 }
