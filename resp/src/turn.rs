@@ -227,6 +227,7 @@ mod tests {
         let error = failures.into_error();
         assert_eq!((error.kind(), error.to_string().len() < 300), (ErrorKind::NotMaster, true), "{error}");
         assert!(error.to_string().ends_with("and 19993 more"), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        // When it was quadratic, this took minutes.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use resp::{
-    Block, Blocking, Client, ClientOptions, ClusterClient, Config, Connection, Endpoint, Error, ErrorKind, Event,
-    Frame, Pipeline, Protocol, Sent, Transaction, cmd,
+    Block, Blocking, Client, ClientOptions, ClusterClient, Config, Connection, ConsumerOptions, Endpoint, Error,
+    ErrorKind, Event, Frame, Pipeline, Protocol, Sent, Transaction, cmd,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +22,11 @@ struct Peer {
 }
 
 impl Peer {
+    fn new(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).unwrap();
+        Self { socket, input: Vec::new() }
+    }
+
     /// The next command's words; `None` when the client is gone.
     async fn command(&mut self) -> Option<Vec<String>> {
         loop {
@@ -85,7 +90,7 @@ async fn server(
             count.fetch_add(1, Ordering::SeqCst);
             let answer = answer.clone();
             tokio::spawn(async move {
-                let mut peer = Peer { socket, input: Vec::new() };
+                let mut peer = Peer::new(socket);
                 while let Some(words) = peer.command().await {
                     if let Some(reply) = usual(&words, port) {
                         peer.say(reply).await;
@@ -119,7 +124,7 @@ async fn answering_all(answer: impl Fn(&[String]) -> String + Clone + Send + Syn
         while let Ok((socket, _)) = listener.accept().await {
             let answer = answer.clone();
             tokio::spawn(async move {
-                let mut peer = Peer { socket, input: Vec::new() };
+                let mut peer = Peer::new(socket);
                 while let Some(words) = peer.command().await {
                     peer.say(answer(&words)).await;
                 }
@@ -243,6 +248,55 @@ async fn every_call_ends_by_its_deadline() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connecting_ends_by_its_deadline() {
+    type Connecting = Pin<Box<dyn Future<Output = Option<Error>> + Send>>;
+    let mut running = JoinSet::new();
+    for way in WAYS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(never(way)(Peer::new(socket), Vec::new()));
+            }
+        });
+        let limited = |config: Config| config.connect_timeout(LIMIT).command_timeout(None);
+        let (one, many) = (limited(config(port)), limited(cluster(port)));
+        let master = limited(Config::new(Endpoint::sentinel([("127.0.0.1", port)], "m")));
+        let consumer = ConsumerOptions::new(one.clone(), "s", "g", "c");
+        let (other, key) = (one.clone(), many.clone().for_key("a"));
+        let over = one.clone();
+        let ways: [(&str, Connecting); 7] = [
+            ("Connection", Box::pin(async move { Connection::connect(&one).await.err() })),
+            (
+                "Connection::over",
+                Box::pin(async move {
+                    let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    Connection::over(socket, &over).await.err()
+                }),
+            ),
+            ("Client", Box::pin(async move { Client::connect(&other).await.err() })),
+            ("Consumer", Box::pin(async move { consumer.connect().await.err() })),
+            ("Sentinel", Box::pin(async move { Connection::connect(&master).await.err() })),
+            ("ClusterClient", Box::pin(async move { ClusterClient::connect(&many).await.err() })),
+            ("a node of a cluster", Box::pin(async move { Connection::connect(&key).await.err() })),
+        ];
+        for (name, connecting) in ways {
+            running.spawn(async move {
+                let begun = Instant::now();
+                let ended = tokio::time::timeout(Duration::from_secs(20), connecting).await;
+                (format!("{name}, {way}"), ended.ok().flatten(), begun.elapsed())
+            });
+        }
+    }
+    while let Some(done) = running.join_next().await {
+        let (what, error, took) = done.unwrap();
+        let error = error.unwrap_or_else(|| panic!("{what}: hangs"));
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{what}: {error}");
+        assert!(took < LIMIT + SLACK, "{what}: {took:?}");
+    }
+}
+
 /// A server whose clients are connected, and then neither heard nor let go.
 #[tokio::test]
 async fn waiting_for_room_and_for_a_connection_is_bounded() {
@@ -264,7 +318,7 @@ async fn waiting_for_room_and_for_a_connection_is_bounded() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let gone = tokio::spawn(async move {
-        let mut peer = Peer { socket: listener.accept().await.unwrap().0, input: Vec::new() };
+        let mut peer = Peer::new(listener.accept().await.unwrap().0);
         drop(listener);
         while let Some(words) = peer.command().await {
             let Some(reply) = usual(&words, port) else { return };
@@ -368,7 +422,7 @@ async fn all_who_wait_for_a_node_share_one_attempt() {
         while let Ok((socket, _)) = listener.accept().await {
             let over = Arc::clone(&over);
             tokio::spawn(async move {
-                let mut peer = Peer { socket, input: Vec::new() };
+                let mut peer = Peer::new(socket);
                 while let Some(words) = peer.command().await {
                     let owner = if over.load(Ordering::SeqCst) == 1 { port } else { dead_port };
                     let reply = usual(&words, owner).unwrap_or_else(|| "+yes\r\n".to_owned());
@@ -550,7 +604,7 @@ async fn nothing_is_sent_again_that_was_executed_outside_of_a_transaction() {
     let (port, _) = answering(move |words| match words[0].as_str() {
         "MULTI" => REFUSED.to_owned(),
         "EXEC" => "-ERR EXEC without MULTI\r\n".to_owned(),
-        _ if count.fetch_add(1, Ordering::SeqCst) % 2 == 0 => "+OK\r\n".to_owned(),
+        _ if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => "+OK\r\n".to_owned(),
         _ => "-TRYAGAIN x\r\n".to_owned(),
     })
     .await;
@@ -814,7 +868,7 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let mut peer = Peer { socket: listener.accept().await.unwrap().0, input: Vec::new() };
+        let mut peer = Peer::new(listener.accept().await.unwrap().0);
         peer.command().await;
         peer.say("-DENIED Redis is running in protected mode\r\n").await;
     });

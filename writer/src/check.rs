@@ -143,7 +143,8 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
     let cut = opening.cut.end - opening.cut.start;
     if cut > 0 {
         let advice = if opening.keep {
-            "the writer would cut them off, and add them to a file beside it, which ends in .cut"
+            "the writer would move them to a file beside it, which ends in .cut, or refuse to start when the group has \
+             acknowledged entries that the journal lacks"
         } else {
             "the writer would cut them off"
         };

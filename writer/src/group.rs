@@ -110,6 +110,10 @@ impl Group {
                 "--output {output}: it holds bytes and its journal is missing, and group {name} has delivered entries before, so lines could be doubled or \
                  lost; put the journal back, or move the output away, or use another --group"
             )),
+            Refusal::JournalOlder => Failure::config(format!(
+                "--output {output}: its journal is older than the output: group {name} has acknowledged entries that it lacks; nothing was changed; \
+                 restore the journal that belongs to the output, or cut the output to where the journal ends, and lose what is behind"
+            )),
             Refusal::NameTaken => Failure::config(format!(
                 "--consumer {consumer}: another writer with another output is at work as {consumer} in group {name} of {stream}; allowed: a name \
                  of its own for each writer"

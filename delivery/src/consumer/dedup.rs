@@ -109,6 +109,12 @@ impl Dedup {
         }
     }
 
+    /// Whether the output lacks the end of this entry, as far as it is known which bytes it has.
+    pub(super) fn lacks_end_of(&self, id: StreamId) -> bool {
+        let (Some(root), Some(last)) = (self.root_of(id.ms), id.seq.checked_sub(1)) else { return false };
+        !self.held.get(&root).is_some_and(|held| held.contains(last..id.seq))
+    }
+
     /// Where the last bytes end that the output holds of this partition, as far as the record says
     /// where they belong; without one, each content is its first generation. Of a line that reaches
     /// into blocks of other partitions, only the part in its own block counts.

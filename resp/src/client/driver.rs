@@ -171,8 +171,9 @@ enum Step {
     Failed(Error),
 }
 
-/// So often in a row a session takes its turn before others have theirs.
+/// So often in a row a session takes its turn before others have theirs, and so often it reads in one.
 const MAX_TURNS: usize = 64;
+const MAX_READS: usize = 16;
 
 impl<'a> Session<'a> {
     fn new(driver: &'a Driver, connection: Connection) -> Self {
@@ -217,6 +218,7 @@ impl<'a> Session<'a> {
                 }
             }
             match self.turn(cx) {
+                Poll::Ready(Step::Moved) if self.wire.has_read_enough() => break,
                 Poll::Ready(Step::Moved) => {}
                 Poll::Ready(Step::Closed) => return Poll::Ready(None),
                 Poll::Ready(Step::Failed(error)) => return Poll::Ready(Some(error)),
@@ -329,7 +331,7 @@ impl<'a> Session<'a> {
             }
         }
         // As much as is there, so that one wake-up serves many callers.
-        for _ in 0..16 {
+        for _ in 0..MAX_READS {
             polled = self.wire.poll_fill(cx, &mut wrote);
             match polled {
                 Poll::Ready(Ok(())) => read = true,

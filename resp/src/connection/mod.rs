@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
 use crate::observer::Observed;
+use crate::text::Secrets;
 use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
 pub(crate) use deadline::{Deadline, in_future};
 pub(crate) use kept::Kept;
@@ -133,10 +134,11 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut connection = Self::new(Transport::Other(Box::new(transport)), config);
-        match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
-            Ok(done) => done?,
-            Err(_) => return Err(Error::timeout(config.connect_timeout)),
-        }
+        let done = match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::timeout(config.connect_timeout)),
+        };
+        done.map_err(|error| error.with_sent(Sent::No).without(&Secrets::of(config)))?;
         connection.greeted = true;
         connection.observer = config.observer.clone();
         Ok(connection)

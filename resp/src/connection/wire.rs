@@ -20,6 +20,8 @@ use crate::{Decoder, Error, ErrorKind, Frame, Limits, ProtocolError, Sent, error
 const MIN_READ: usize = 16 * 1024;
 /// How much room is made for one read at most.
 const MAX_READ: usize = 1024 * 1024;
+/// After so many bytes without a wait others have their turn: other tasks, and the timers that end this one.
+const READ_IN_A_ROW: usize = MAX_READ;
 /// A write buffer that grew larger than this is given back when it is empty.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
@@ -40,6 +42,8 @@ pub(crate) struct Wire {
     /// Why nothing can be written any more; there may still be something to read.
     write_error: Option<io::Error>,
     broken: bool,
+    /// Bytes read since the peer last kept us waiting.
+    read_in_a_row: usize,
     /// How long nothing may move while something is awaited.
     stall_timeout: Option<Duration>,
     /// What no error may repeat.
@@ -59,6 +63,7 @@ impl Wire {
             must_flush: false,
             write_error: None,
             broken: false,
+            read_in_a_row: 0,
             stall_timeout: config.stall_timeout,
             secrets: Secrets::of(config),
         }
@@ -203,7 +208,12 @@ impl Wire {
                 },
             };
             match step {
-                Some(Ok(())) => return Ok(()),
+                Some(Ok(())) => {
+                    if self.has_read_enough() {
+                        tokio::task::yield_now().await;
+                    }
+                    return Ok(());
+                }
                 Some(Err(error)) => {
                     self.break_off();
                     return Err(Error::io(error));
@@ -211,6 +221,15 @@ impl Wire {
                 None => {}
             }
         }
+    }
+
+    /// Whether so much was read without a wait that others are to have their turn: asked once, and then counted from there.
+    pub(crate) fn has_read_enough(&mut self) -> bool {
+        let enough = self.read_in_a_row >= READ_IN_A_ROW;
+        if enough {
+            self.read_in_a_row = 0;
+        }
+        enough
     }
 
     /// One read, after what can be written was written. `moved` says whether any was.
@@ -264,7 +283,11 @@ impl Wire {
         }
         self.make_room();
         let room = self.input.capacity() - self.input.len();
-        let n = ready!(poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input))?;
+        let Poll::Ready(n) = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input)? else {
+            self.read_in_a_row = 0;
+            return Poll::Pending;
+        };
+        self.read_in_a_row += n;
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }
