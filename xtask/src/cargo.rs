@@ -15,10 +15,9 @@ pub(crate) fn cargo() -> PathBuf {
 
 /// The workspace's folder.
 pub(crate) fn workspace() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .ok_or_else(|| Error::new("the xtask crate lies in no workspace"))
+    // A built binary may be run in another checkout.
+    let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.parent().map(Path::to_owned).ok_or_else(|| Error::new("the xtask crate lies in no workspace"))
 }
 
 /// The folder that cargo builds into.

@@ -7,6 +7,7 @@
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
 //! | `test.rs` | all tests, with what they need |
 //! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it can see |
+//! | `lint.rs`, `lint/` | line length, phrases, commits and dependencies |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
 //! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
@@ -29,6 +30,7 @@ mod demo;
 mod image;
 mod install;
 mod interrupt;
+mod lint;
 mod manuals;
 mod mutants;
 mod server;
@@ -55,6 +57,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Remove safety lines of the production code, and prove that the simulation notices
     Mutants(mutants::MutantArgs),
+    /// Check line length, phrases, commits and dependencies
+    Lint(lint::LintArgs),
     /// Measure against other programs in paired rounds, and write benches/RESULTS.md
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         Command::Chaos(args) => chaos::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Mutants(args) => mutants::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Completions(args) => manuals::completions(&args),
         Command::Man(args) => manuals::man(&args),
