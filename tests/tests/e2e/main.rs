@@ -39,4 +39,5 @@ mod several;
 mod source;
 mod stream;
 mod terminal;
+mod upgrade;
 mod wrong;
