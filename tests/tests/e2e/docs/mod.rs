@@ -7,7 +7,7 @@
 //! | `manual.rs` | blocks that cannot be run here: their flags, files and names |
 //! | `flags.rs` | the flags that the programs have |
 //! | `names.rs` | tables of flags and metrics |
-//! | `links.rs` | links between pages |
+//! | `links.rs` | links between pages, and names of files |
 
 mod flags;
 mod links;
