@@ -43,7 +43,8 @@ fn links_lead_to_files_and_headings() {
 #[test]
 fn files_that_pages_name_exist() {
     let mut checked = 0;
-    for page in all() {
+    // The comparison names files of others.
+    for page in all().iter().filter(|page| page.path != "docs/comparison.md") {
         for name in page.prose().split('`').skip(1).step_by(2) {
             let path = name.trim_end_matches('/');
             let folder = path.split('/').next().unwrap_or_default();
