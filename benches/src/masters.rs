@@ -19,8 +19,9 @@ pub struct Masters {
 }
 
 impl Masters {
-    /// Starts them. The slots of `{0}`, `{1}` … `{partitions - 1}` go to them in turn, so that each has as many partitions as another; what is left of
-    /// the slots goes to the first. `None`, and says so, where there is no server.
+    /// Starts them. The slots of `{0}`, `{1}` … `{partitions - 1}` go to them in turn, so that each
+    /// has as many partitions as another; what is left of the slots goes to the first. `None`, and
+    /// says so, where there is no server.
     ///
     /// # Panics
     ///

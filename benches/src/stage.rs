@@ -1,7 +1,9 @@
-//! Reader, writer, and what they are compared with, as processes on one private Redis, with one input and one output.
+//! Reader, writer, and what they are compared with, as processes on one private Redis, with one
+//! input and one output.
 //!
-//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name them, `PEERS_DIR` the folder of the programs built from
-//! `examples/` (`cargo xtask bench` sets all three).
+//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name
+//! them, `PEERS_DIR` the folder of the programs built from `examples/` (`cargo xtask bench` sets
+//! all three).
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -225,7 +227,8 @@ impl Stage {
         program.is_file().then(|| Command::new(program))
     }
 
-    /// The file goes through the reader and so many writers, all at once; the outputs are proved to hold it exactly once.
+    /// The file goes through the reader and so many writers, all at once; the outputs are proved to
+    /// hold it exactly once.
     ///
     /// # Panics
     ///
@@ -275,7 +278,8 @@ impl Stage {
         }
     }
 
-    /// Proves that outputs whose lines are not in order hold the input exactly once: with `writer verify`.
+    /// Proves that outputs whose lines are not in order hold the input exactly once: with
+    /// `writer verify`.
     ///
     /// # Panics
     ///
@@ -290,7 +294,8 @@ impl Stage {
         assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
     }
 
-    /// Proves that the outputs hold the input exactly once: one by comparing, several with `writer verify`.
+    /// Proves that the outputs hold the input exactly once: one by comparing, several with
+    /// `writer verify`.
     ///
     /// # Panics
     ///

@@ -19,7 +19,8 @@ pub struct World {
     pub random: Random,
     /// What happened.
     pub story: Story,
-    /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic ones.
+    /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic
+    /// ones.
     pub elapsed: u64,
     /// A moment to count from.
     origin: Instant,
@@ -39,7 +40,8 @@ pub struct World {
     pub keys: Vec<Keys>,
     /// Bits that were flipped in journals.
     pub flips: Vec<Flip>,
-    /// A writer took entries over that another one had. When that one was only slow, both may commit them.
+    /// A writer took entries over that another one had. When that one was only slow, both may
+    /// commit them.
     pub taken_over: bool,
     /// Whether faults still happen.
     pub faulty: bool,
@@ -144,7 +146,8 @@ impl World {
         Ok(reply)
     }
 
-    /// An operator restores journals that a bit was flipped in, from a backup. False when there were none.
+    /// An operator restores journals that a bit was flipped in, from a backup. False when there
+    /// were none.
     pub fn restore_journals(&mut self) -> bool {
         let flips = std::mem::take(&mut self.flips);
         flips.iter().rev().for_each(|flip| self.outputs.flip_back(flip));
@@ -155,10 +158,12 @@ impl World {
         self.faulty && self.hazards.disconnects && self.random.one_in(150)
     }
 
-    /// A service reported that bytes of a content are missing. `file`: the number that it calls the content.
+    /// A service reported that bytes of a content are missing. `file`: the number that it calls the
+    /// content.
     pub fn reported(&mut self, file: u64, span: Range<u64>) {
         let Some(content) = self.ledger.content(file) else { return };
-        // A line that reaches into blocks of other partitions is reported as far as its own block reaches.
+        // A line that reaches into blocks of other partitions is reported as far as its own block
+        // reaches.
         let mut end = span.end;
         if let Some(known) = self.truth.get(content).filter(|_| self.keys.len() > 1) {
             let rest = known.bytes.get(usize::try_from(end).unwrap_or(usize::MAX)..).unwrap_or_default();

@@ -128,8 +128,8 @@ fn today() -> Result<String> {
     Ok(date(since.as_secs() / 86_400))
 }
 
-/// The date of a day counted from 1970-01-01: the algorithm `civil_from_days` of Howard Hinnant's "chrono-Compatible Low-Level Date
-/// Algorithms".
+/// The date of a day counted from 1970-01-01: the algorithm `civil_from_days` of Howard Hinnant's
+/// "chrono-Compatible Low-Level Date Algorithms".
 fn date(days: u64) -> String {
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);

@@ -1,8 +1,9 @@
 //! Processes that do not outlive this one.
 //!
-//! Each runs in a process group of its own, so that Ctrl-C at the terminal reaches this process alone, which then ends them in order. When
-//! this process is killed and cannot, the kernel does it (on Linux): they are started through a small command of this program
-//! that asks for a signal at the death of its parent and then becomes the command.
+//! Each runs in a process group of its own, so that Ctrl-C at the terminal reaches this process
+//! alone, which then ends them in order. When this process is killed and cannot, the kernel does it
+//! (on Linux): they are started through a small command of this program that asks for a signal at
+//! the death of its parent and then becomes the command.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -84,8 +85,8 @@ impl Child {
         Ok(Self { name, child, ended: None, tail: Arc::default(), hearing: None })
     }
 
-    /// As [`Self::spawn`], with standard error read line by line: each goes to `seen`, the last ones are kept for
-    /// error messages.
+    /// As [`Self::spawn`], with standard error read line by line: each goes to `seen`, the last
+    /// ones are kept for error messages.
     pub(crate) fn spawn_heard(
         name: &'static str,
         command: &mut Command,
@@ -112,7 +113,8 @@ impl Child {
         self.child.stdout.take()
     }
 
-    /// Waits until everything that the process wrote to its standard error has been read. For a process that has ended.
+    /// Waits until everything that the process wrote to its standard error has been read. For a
+    /// process that has ended.
     pub(crate) fn heard_out(&mut self) {
         if let Some(hearing) = self.hearing.take() {
             let _ = hearing.join();

@@ -38,7 +38,8 @@ pub(crate) struct DemoArgs {
     /// The file to stream; without it a large text found on this machine, or one that is made
     file: Option<PathBuf>,
 
-    /// Use this Redis in place of a private one; the demo's keys are its own and are deleted at the end
+    /// Use this Redis in place of a private one; the demo's keys are its own and are deleted at the
+    /// end
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
 

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM, noticed while waiting, so that everything that was started is stopped and tidied up.
+//! Ctrl-C and SIGTERM, noticed while waiting, so that everything that was started is stopped and
+//! tidied up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,8 @@ const INTERRUPTED: i32 = 130;
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on the first signal is noticed by [`Self::check`]; a second one ends the process at once.
+    /// From now on the first signal is noticed by [`Self::check`]; a second one ends the process at
+    /// once.
     pub(crate) fn watch() -> Result<Self> {
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {

@@ -117,7 +117,8 @@ pub(crate) fn run(args: &LintArgs) -> Result<()> {
     }
 }
 
-/// The Rust and Markdown files that git knows or would add; without git, those below the workspace's folder.
+/// The Rust and Markdown files that git knows or would add; without git, those below the
+/// workspace's folder.
 fn sources(root: &Path, paths: &[PathBuf]) -> Result<Vec<Source>> {
     let paths = paths.iter().map(|path| std::path::absolute(path).during(|| format!("{}", path.display())));
     let paths = paths.collect::<Result<Vec<_>>>()?;

@@ -51,7 +51,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run all tests, with a redis-server that is found or installed
     Test(test::TestArgs),
-    /// Kill, freeze and cut everything at random moments while a file grows, and prove the output identical
+    /// Kill, freeze and cut everything at random moments while a file grows, and prove the output
+    /// identical
     Chaos(chaos::ChaosArgs),
     /// Drive the state machines of both services in a simulated world, from random seeds
     Simulate(simulate::SimulateArgs),

@@ -1,7 +1,8 @@
-//! Proves that the simulation can see: removes one safety line of the production code after the other, and expects it to fail.
+//! Proves that the simulation can see: removes one safety line of the production code after the
+//! other, and expects it to fail.
 //!
-//! The mutants are listed in `simulation/mutants.toml`. They are built in a copy of the crates that the simulation needs, so the working tree stays as
-//! it is, and with a profile that compiles fast.
+//! The mutants are listed in `simulation/mutants.toml`. They are built in a copy of the crates that
+//! the simulation needs, so the working tree stays as it is, and with a profile that compiles fast.
 
 use std::fs;
 use std::io::{Read, Write as _};

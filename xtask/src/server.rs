@@ -22,7 +22,8 @@ const NAMES: [&str; 3] = ["redis-server", "valkey-server", "keydb-server"];
 /// How long a server may take to answer its first PING.
 const START: Duration = Duration::from_secs(20);
 
-/// The server's program: the one that `REDIS_SERVER` names, else one on the PATH, else one that gets installed now.
+/// The server's program: the one that `REDIS_SERVER` names, else one on the PATH, else one that
+/// gets installed now.
 pub(crate) fn find_or_install(interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(named) = env::var_os(REDIS_SERVER).filter(|named| !named.is_empty()) {
         let program = PathBuf::from(&named);
@@ -43,7 +44,8 @@ fn find() -> Option<PathBuf> {
     NAMES.into_iter().find_map(on_path)
 }
 
-/// A private server on a Unix socket, without a TCP port, with an append-only file. Ended when dropped; its folder belongs to the caller.
+/// A private server on a Unix socket, without a TCP port, with an append-only file. Ended when
+/// dropped; its folder belongs to the caller.
 pub(crate) struct Server {
     child: Child,
     socket: PathBuf,

@@ -60,9 +60,9 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Lets a file grow and rotate while reader, writers, Redis and the network fail at random moments; then checks that the output (of several
-/// writers: the merged one) is what was written to the input, that nothing is left pending, and that the metrics tell of no loss. A
-/// report in words.
+/// Lets a file grow and rotate while reader, writers, Redis and the network fail at random moments;
+/// then checks that the output (of several writers: the merged one) is what was written to the
+/// input, that nothing is left pending, and that the metrics tell of no loss. A report in words.
 ///
 /// # Errors
 ///

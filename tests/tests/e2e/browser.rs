@@ -1,4 +1,5 @@
-//! The status page as a person sees it: in a real browser, light and dark, on a phone, with and without a script.
+//! The status page as a person sees it: in a real browser, light and dark, on a phone, with and
+//! without a script.
 
 use std::path::PathBuf;
 
@@ -28,7 +29,8 @@ fn address(service: &mut Service) -> String {
     format!("http://{}/", service.http_addr())
 }
 
-/// Every text of the page whose contrast with what lies behind it is below 4.5 to 1, and how many texts there are.
+/// Every text of the page whose contrast with what lies behind it is below 4.5 to 1, and how many
+/// texts there are.
 const CONTRAST: &str = r"(() => {
   const rgb = colour => { const n = colour.match(/[\d.]+/g).map(Number); return {c: n.slice(0, 3), a: n[3] ?? 1}; };
   const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);

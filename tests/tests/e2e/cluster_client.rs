@@ -124,7 +124,8 @@ fn a_slot_that_moves_is_followed() {
         let mut transaction = Transaction::new();
         let there = transaction.add(cmd("APPEND").arg("{foo}3").arg("er"));
         assert_eq!(client.exec(&transaction).await.unwrap().take(there).unwrap().value().as_int(), Some(5));
-        // TRYAGAIN: keys of one command are in two places; it is answered when the move is over, not before.
+        // TRYAGAIN: keys of one command are in two places; it is answered when the move is over,
+        // not before.
         let both = cmd("MGET").arg("{foo}1").arg("{foo}2");
         let impatient = Config::from_url(&nodes.url()).unwrap().command_timeout(Some(Duration::from_millis(200)));
         let impatient = ClusterClient::connect(&impatient).await.unwrap();
@@ -198,7 +199,8 @@ fn a_lost_master_is_replaced_by_its_replica() {
         client.send(&set("foo", "1")).await.unwrap();
         wait::until("the replica has it", || nodes.servers[owner + 3].cli("DBSIZE").int() == 1);
         nodes.servers[owner].kill9();
-        // What was surely not sent is tried until the replica has its place; what was perhaps sent is told.
+        // What was surely not sent is tried until the replica has its place; what was perhaps sent
+        // is told.
         let value = loop {
             match client.send(&cmd("GET").arg("foo")).await {
                 Ok(value) => break value,

@@ -7,8 +7,8 @@ const LINES: u64 = 2000;
 /// The calls by which the writer changes files; sockets and logs use others.
 const WRITES: &str = "pwrite64,ftruncate";
 
-/// While `calls` of the writer fail with `error`, nothing more is acknowledged; the writer says why, stays alive, and goes on when they work again.
-/// Killed meanwhile, too.
+/// While `calls` of the writer fail with `error`, nothing more is acknowledged; the writer says
+/// why, stays alive, and goes on when they work again. Killed meanwhile, too.
 #[track_caller]
 fn is_waited_for(calls: &str, error: &str, words: &str) {
     if !Tamper::is_possible() {

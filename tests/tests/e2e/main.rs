@@ -1,4 +1,5 @@
-//! The end-to-end tests: real binaries, a private redis-server each, real signals, real files. One binary, so that it links once.
+//! The end-to-end tests: real binaries, a private redis-server each, real signals, real files. One
+//! binary, so that it links once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 

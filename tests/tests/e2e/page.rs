@@ -1,4 +1,5 @@
-//! The status page and `/status.json` tell the truth, without a script and without anything from elsewhere.
+//! The status page and `/status.json` tell the truth, without a script and without anything from
+//! elsewhere.
 
 use e2e::{Growth, Rig, Service, text, wait};
 use serde_json::Value;

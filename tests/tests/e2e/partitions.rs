@@ -1,4 +1,5 @@
-//! One source, several streams: what the reader puts into them, who is refused, and what both services tell of them.
+//! One source, several streams: what the reader puts into them, who is refused, and what both
+//! services tell of them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -283,7 +284,8 @@ fn another_number_of_partitions_is_refused_and_changes_nothing() {
         wrong.wait_exit(wait::SOON);
         refused(wrong, asked, begun);
         writer_of(&rig, begun).once().run_ok();
-        // What the wrong one took before it was refused is in its output; some of it was in the first one before.
+        // What the wrong one took before it was refused is in its output; some of it was in the
+        // first one before.
         partitions::assert_merged(&rig.folder, &[&rig.input], &[rig.output.clone(), other]);
     }
 }

@@ -1,4 +1,5 @@
-//! Writers of a source with several partitions: all of them into one output, or each its own; what is missing; and who has another number in mind.
+//! Writers of a source with several partitions: all of them into one output, or each its own; what
+//! is missing; and who has another number in mind.
 
 use std::fs;
 use std::path::PathBuf;

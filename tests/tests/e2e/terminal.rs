@@ -10,7 +10,8 @@ use e2e::{Program, Rig, text};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// Runs a program with standard error on a terminal of 100 columns; what the terminal got, when it has ended well.
+/// Runs a program with standard error on a terminal of 100 columns; what the terminal got, when it
+/// has ended well.
 fn on_terminal(program: Program, args: &[&str], term: &str) -> String {
     let terminal: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();

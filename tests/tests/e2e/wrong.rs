@@ -10,7 +10,8 @@ fn both(rig: &Rig) -> [Launch; 2] {
     [rig.reader(), rig.writer()]
 }
 
-/// It must end with exit code 2, and say so in its last line, which holds all of `parts`. The other lines.
+/// It must end with exit code 2, and say so in its last line, which holds all of `parts`. The other
+/// lines.
 #[track_caller]
 fn refused(service: &mut Service, parts: &[&str]) -> usize {
     assert_eq!(service.code(), Some(2), "{}", service.log());

@@ -1,5 +1,6 @@
-//! `k8s/overlays/cluster`: its Redis nodes are started by their container's command, with their configuration, on addresses of the loopback
-//! interface, and the reconciler's script makes a cluster of them.
+//! `k8s/overlays/cluster`: its Redis nodes are started by their container's command, with their
+//! configuration, on addresses of the loopback interface, and the reconciler's script makes a
+//! cluster of them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -208,7 +209,8 @@ struct Nodes {
 }
 
 impl Nodes {
-    /// Starts all nodes, none of which knows another. `None`, and a word about it, where this machine cannot.
+    /// Starts all nodes, none of which knows another. `None`, and a word about it, where this
+    /// machine cannot.
     fn start(folder: &Path) -> Option<Self> {
         tool("redis-cli")?;
         let version = Command::new(redis::program()).arg("--version").output().expect("redis-server --version");
@@ -276,7 +278,8 @@ impl Nodes {
         assert_eq!(said, "the cluster is complete\n");
     }
 
-    /// What a node tells of all of them, by their pods' names: these fields of CLUSTER NODES, the last one (8) with all slots.
+    /// What a node tells of all of them, by their pods' names: these fields of CLUSTER NODES, the
+    /// last one (8) with all slots.
     fn table(&self, of: usize, fields: &[usize]) -> BTreeMap<String, Vec<String>> {
         let said = self.pods[of].ask(&["CLUSTER", "NODES"]).expect("CLUSTER NODES");
         let rows = said.lines().map(|line| {
@@ -367,7 +370,8 @@ fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses(
     }
     assert_eq!(nodes.pods[0].ask(&["-c", "GET", key]).as_deref(), Some("kept"));
 
-    // A master comes back without its volume: its replica has the slots and the keys, and it is a replica now.
+    // A master comes back without its volume: its replica has the slots and the keys, and it is a
+    // replica now.
     let lost = nodes.owner(slots);
     nodes.lose(lost);
     nodes.start_all(3);

@@ -1,4 +1,5 @@
-//! `compose.yaml`: there is no container engine here, so its names are held against files, binaries, the image and the manifests.
+//! `compose.yaml`: there is no container engine here, so its names are held against files,
+//! binaries, the image and the manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 

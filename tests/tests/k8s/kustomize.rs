@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::manifests::{ORDER, documents, list, objects, overlays, repository, text, title};
 use crate::types;
 
-/// What `kubectl kustomize` makes of a folder; `None`, and a word about it, where there is no kubectl that can.
+/// What `kubectl kustomize` makes of a folder; `None`, and a word about it, where there is no
+/// kubectl that can.
 pub(crate) fn render(folder: &str) -> Option<Vec<Value>> {
     let output = match Command::new("kubectl").arg("kustomize").arg(repository().join(folder)).output() {
         Ok(output) => output,

@@ -11,7 +11,8 @@ use crate::adapter::autoscaler_query;
 use crate::manifests::{config, documents, list, text as file, word};
 use crate::rules::{promtool, tool};
 
-/// A Prometheus with the configuration of the manifests, but for where its targets are and how often it asks them.
+/// A Prometheus with the configuration of the manifests, but for where its targets are and how
+/// often it asks them.
 struct Prometheus {
     _process: Process,
     promtool: PathBuf,
@@ -147,7 +148,8 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
     let writers = [one.http_addr(), two.http_addr()];
     let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &writers) else { return };
     let query = autoscaler_query();
-    // Not for a moment, while one of the two is not scraped yet, but as long as both have been for a while.
+    // Not for a moment, while one of the two is not scraped yet, but as long as both have been for
+    // a while.
     let lasting = |entries: usize| {
         let series = query.replace("max(", "").replace(')', "");
         let held = |bound: &str| prometheus.values(&format!("{bound}_over_time({series}[2s])")) == [entries as f64];
@@ -244,7 +246,8 @@ fn the_autoscaler_gets_the_true_backlog_when_redis_does_not_know_the_lag() {
     wait::until("the backlog", || prometheus.values(&query) == [undone]);
     assert!(writer.metric("stream_lag_entries") > 0.0 && writer.metric("stream_pending_entries") > 0.0);
 
-    // An entry that is deleted between what was delivered and what comes: the lag is not known from here on.
+    // An entry that is deleted between what was delivered and what comes: the lag is not known from
+    // here on.
     let entries = rig.entries();
     let inside = &entries[entries.len() - 10].0;
     rig.redis.call(&["XDEL", rig::STREAM, inside]);

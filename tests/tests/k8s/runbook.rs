@@ -1,4 +1,5 @@
-//! The runbook has a section for each alert, and each alert names it. What the docs say of objects of the cluster is there.
+//! The runbook has a section for each alert, and each alert names it. What the docs say of objects
+//! of the cluster is there.
 
 use crate::manifests::{config, documents, find, list, objects, overlays, own_objects, text, word};
 

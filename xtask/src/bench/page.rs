@@ -1,4 +1,5 @@
-//! The page with the results. Each section carries its own date and machine, so that one can be measured again alone.
+//! The page with the results. Each section carries its own date and machine, so that one can be
+//! measured again alone.
 
 use std::fmt::Write as _;
 
@@ -16,7 +17,8 @@ better**: it needs less time, or less memory (with lines a second it is the othe
 Memory is the largest resident size of a process.
 ";
 
-/// The page: what was there before, with the sections that were measured now in place of the old ones.
+/// The page: what was there before, with the sections that were measured now in place of the old
+/// ones.
 pub(crate) fn page(before: &str, results: &Results, about: &About) -> String {
     let mut sections: Vec<(String, String)> = before
         .split("\n## ")

@@ -1,4 +1,5 @@
-//! The text that the demo streams: the user's, a large one found on the machine, or one that is made.
+//! The text that the demo streams: the user's, a large one found on the machine, or one that is
+//! made.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -16,7 +17,8 @@ const PLACES: [&str; 4] = ["/usr/share", "/usr/local/share", "/var/lib/apt/lists
 const SIZES: std::ops::RangeInclusive<u64> = 20_000_000..=1_000_000_000;
 /// The search ends here and takes what it has.
 const SEARCH: Duration = Duration::from_secs(5);
-/// How much is looked at, at the beginning, in the middle and at the end, to tell text from other files.
+/// How much is looked at, at the beginning, in the middle and at the end, to tell text from other
+/// files.
 const SAMPLE: usize = 64 * 1024;
 /// Bytes between newlines in a text that people would call lines.
 const LINE: std::ops::RangeInclusive<usize> = 4..=1000;
@@ -110,7 +112,8 @@ fn is_text(path: &Path) -> std::io::Result<bool> {
         (&file).take(SAMPLE as u64).read_to_end(&mut sample)?;
         let newlines = memchr::memchr_iter(b'\n', &sample).count();
         let strange = sample.iter().filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()).count();
-        // A sample may begin and end inside a character; an invalid one in the middle tells that it is no text.
+        // A sample may begin and end inside a character; an invalid one in the middle tells that it
+        // is no text.
         let invalid = sample.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
         if !LINE.contains(&(sample.len() / newlines.max(1))) || strange > 0 || invalid > 2 {
             return Ok(false);

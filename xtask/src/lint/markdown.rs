@@ -65,7 +65,8 @@ pub(crate) fn wrap(lines: &[&str], width: usize) -> Wrapped {
 }
 
 impl Wrapped {
-    /// Adds a paragraph that ends before the given line `end`, filled when a line of it is too long.
+    /// Adds a paragraph that ends before the given line `end`, filled when a line of it is too
+    /// long.
     fn fill(&mut self, paragraph: &mut Vec<&str>, end: usize, width: usize) {
         let lines = std::mem::take(paragraph);
         let Some(&first) = lines.first() else { return };

@@ -7,7 +7,8 @@ use e2e::{Program, Rig, Service, text};
 use super::flags;
 use super::page::Page;
 
-/// What stands between backticks in the first column of a page's tables, each row with its second and third column.
+/// What stands between backticks in the first column of a page's tables, each row with its second
+/// and third column.
 fn rows(page: &str) -> Vec<(String, String, String)> {
     let page = Page::read(page);
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();

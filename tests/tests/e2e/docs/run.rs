@@ -1,5 +1,5 @@
-//! Running the blocks of a page, in an empty folder, with a private Redis in the place of `redis://localhost`, and free ports in the place
-//! of those from 8080 on.
+//! Running the blocks of a page, in an empty folder, with a private Redis in the place of
+//! `redis://localhost`, and free ports in the place of those from 8080 on.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
