@@ -50,23 +50,35 @@ pub(crate) struct ReaderArgs {
     pub(crate) service: ServiceArgs,
 
     /// The file to follow
-    #[arg(long, env, help_heading = "Input", value_name = "FILE", default_value = "/data/input.txt")]
+    #[arg(
+        long,
+        env = "LINE_STREAM_INPUT",
+        help_heading = "Input",
+        value_name = "FILE",
+        default_value = "/data/input.txt"
+    )]
     pub(crate) input: PathBuf,
 
     /// Where the small file with the input's identity lies [default: the input's folder]
-    #[arg(long, env, help_heading = "Input", value_name = "FOLDER")]
+    #[arg(long, env = "LINE_STREAM_STATE_DIR", help_heading = "Input", value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
 
     /// How lines become entries: one entry a line, or many whole lines in one entry
-    #[arg(long, env, help_heading = "Input", value_name = "FRAMING", default_value = "line")]
+    #[arg(long, env = "LINE_STREAM_FRAMING", help_heading = "Input", value_name = "FRAMING", default_value = "line")]
     pub(crate) framing: FramingArg,
 
     /// Where a file never seen before starts
-    #[arg(long, env, help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
+    #[arg(long, env = "LINE_STREAM_FROM", help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
     pub(crate) from: From,
 
     /// Entries in the stream above which the reader waits; 0 = no bound
-    #[arg(long, env, help_heading = "Input", value_name = "ENTRIES", default_value_t = 10_000_000)]
+    #[arg(
+        long,
+        env = "LINE_STREAM_MAX_BACKLOG",
+        help_heading = "Input",
+        value_name = "ENTRIES",
+        default_value_t = 10_000_000
+    )]
     pub(crate) max_backlog: u64,
 }
 

@@ -14,13 +14,13 @@ use delivery::partition::Partition;
 
 use crate::{Failure, LogFormat, config_file, redact};
 
-/// The flags both binaries share. Each has an environment variable of the same name in upper snake case; one that is empty counts as
+/// The flags both binaries share. Each has an environment variable: its name in upper snake case behind `LINE_STREAM_`. One that is empty counts as
 /// not set.
 #[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct ServiceArgs {
     /// A TOML file with flags by their names (redis-url = "…"); the command line and the environment go before it
-    #[arg(long, env, value_name = "FILE", help_heading = "Service")]
+    #[arg(long, env = "LINE_STREAM_CONFIG", value_name = "FILE", help_heading = "Service")]
     pub config: Option<PathBuf>,
 
     /// Where Redis is, and how to get in.
@@ -37,31 +37,37 @@ pub struct ServiceArgs {
 
     /// The key of the stream
     #[arg(help_heading = "Redis")]
-    #[arg(long, env, value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
+    #[arg(long, env = "LINE_STREAM_STREAM", value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
     /// Over how many streams the source is spread: 1 is the key of --stream itself, more are KEY:{0}, KEY:{1} …; the same for reader and writers
     #[arg(help_heading = "Redis")]
-    #[arg(long, env, value_name = "N", default_value_t = 1, value_parser = partitions)]
+    #[arg(long, env = "LINE_STREAM_PARTITIONS", value_name = "N", default_value_t = 1, value_parser = partitions)]
     pub partitions: u32,
 
     /// Which partitions this process takes: numbers from 0 (0,2 or 0-9), or the name of a StatefulSet's pod, which ends in one (writer-2) [default: all of them]
     #[arg(help_heading = "Redis")]
-    #[arg(long, env, value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
+    #[arg(long, env = "LINE_STREAM_PARTITION", value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
     pub partition: Vec<RangeInclusive<u32>>,
 
     /// Where to serve /metrics, /healthz, /readyz and a status page; port 0 picks a free port and logs it
     #[arg(help_heading = "Service")]
-    #[arg(long, env, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
+    #[arg(long, env = "LINE_STREAM_HTTP_ADDR", value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
     pub http_addr: SocketAddr,
 
     /// How log lines look: text for people, json for machines (RUST_LOG says what is logged)
-    #[arg(long, env, value_name = "FORMAT", default_value = "text", help_heading = "Service")]
+    #[arg(
+        long,
+        env = "LINE_STREAM_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Service"
+    )]
     pub log_format: LogFormat,
 
     /// Finish the work there is, then exit
     #[arg(help_heading = "Service")]
-    #[arg(long, env, action = ArgAction::SetTrue, value_parser = boolean)]
+    #[arg(long, env = "LINE_STREAM_ONCE", action = ArgAction::SetTrue, value_parser = boolean)]
     pub once: bool,
 }
 

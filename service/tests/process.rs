@@ -104,8 +104,12 @@ impl Service {
     fn start(work: &str, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "service", "--nocapture", "--test-threads=1"]);
-        command.env(WORK, work).env("HTTP_ADDR", "127.0.0.1:0").env_remove("RUST_LOG");
-        command.env_remove("REDIS_URL").env_remove("STREAM").env_remove("ONCE").envs(env.iter().copied());
+        command.env(WORK, work).env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0").env_remove("RUST_LOG");
+        command
+            .env_remove("REDIS_URL")
+            .env_remove("LINE_STREAM_STREAM")
+            .env_remove("LINE_STREAM_ONCE")
+            .envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Self { child, stderr, said: String::new() }
@@ -224,20 +228,21 @@ fn every_end_has_its_code_and_a_last_line() {
 fn a_port_in_use_is_a_wrong_configuration() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    let (code, last) = Service::start("wait", &[("HTTP_ADDR", &addr)]).end();
+    let (code, last) = Service::start("wait", &[("LINE_STREAM_HTTP_ADDR", &addr)]).end();
     assert_eq!(code, 2, "{last}");
     assert!(last.starts_with(&format!("tested: --http-addr {addr}: ")), "{last}");
 }
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let mut service = Service::start("wait", &[("REDIS_URL", ""), ("STREAM", ""), ("ONCE", "")]);
+    let mut service =
+        Service::start("wait", &[("REDIS_URL", ""), ("LINE_STREAM_STREAM", ""), ("LINE_STREAM_ONCE", "")]);
     assert_eq!(service.until("here → <there> at "), "redis://127.0.0.1:6379");
 }
 
 #[test]
 fn variables_that_are_wrong_are_named_with_what_is_allowed() {
-    let (code, last) = Service::start("wait", &[("ONCE", "maybe")]).end();
+    let (code, last) = Service::start("wait", &[("LINE_STREAM_ONCE", "maybe")]).end();
     assert_eq!(code, 2, "{last}");
     assert!(last.contains("--once \\\"maybe\\\": allowed: true, false, 1, 0"), "{last}");
     let (code, last) = Service::start("wait", &[("REDIS_URL", "http://me:hunter2@host")]).end();
@@ -332,7 +337,7 @@ fn what_is_no_redis_is_a_wrong_configuration() {
 
 #[test]
 fn once_that_is_stopped_early_has_failed() {
-    let mut service = Service::start("connect", &[("REDIS_URL", "unix:///nowhere/s"), ("ONCE", "1")]);
+    let mut service = Service::start("connect", &[("REDIS_URL", "unix:///nowhere/s"), ("LINE_STREAM_ONCE", "1")]);
     service.until("redis: connecting to");
     service.signal(Signal::TERM);
     let (code, last) = service.end();

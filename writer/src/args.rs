@@ -32,23 +32,29 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct WriterArgs {
     /// The file to append to; its commit journal lies beside it, as FILE.journal
-    #[arg(long, env, help_heading = "Output", value_name = "FILE", default_value = "/data/output.txt")]
+    #[arg(
+        long,
+        env = "LINE_STREAM_OUTPUT",
+        help_heading = "Output",
+        value_name = "FILE",
+        default_value = "/data/output.txt"
+    )]
     pub(crate) output: PathBuf,
 
     /// The consumer group; writers of one group share the stream
-    #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
+    #[arg(long, env = "LINE_STREAM_GROUP", help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
     pub(crate) group: String,
 
     /// This writer's name in the group; it must be the same after a restart [default: the host name]
-    #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value_t = host_name(), hide_default_value = true, value_parser = name)]
+    #[arg(long, env = "LINE_STREAM_CONSUMER", help_heading = "Output", value_name = "NAME", default_value_t = host_name(), hide_default_value = true, value_parser = name)]
     pub(crate) consumer: String,
 
     /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or 1h [default: off]
-    #[arg(long, env, help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
+    #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
     /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
-    #[arg(long, env, help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
+    #[arg(long, env = "LINE_STREAM_FSYNC", help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
 }
 

@@ -125,7 +125,7 @@ fn a_writer_for_each_partition_as_a_stateful_set_has_them() {
     // By number, by a pod's name, and by a pod's name in the environment.
     let mut launches = Writers::Each.launches(&rig);
     launches[0] = launches[0].clone().set("--partition", "0");
-    launches[2] = launches[2].clone().unset("--partition").env("PARTITION", "line-writer-2");
+    launches[2] = launches[2].clone().unset("--partition").env("LINE_STREAM_PARTITION", "line-writer-2");
     let mut running: Vec<Service> = launches.iter().map(Launch::start).collect();
     partitions::wait_total(&Writers::Each.outputs(&rig), e2e::rig::len(&rig.input));
     wait::until("nothing is pending", || nothing_pending(&rig));

@@ -174,7 +174,7 @@ fn the_services_take_the_values_and_serve_the_probes() {
         let container = &containers(&workload)[0];
         let mut launch = match program {
             Program::Reader => rig.reader(),
-            Program::Writer => rig.writer().unset("--consumer").env("CONSUMER", "writer-0"),
+            Program::Writer => rig.writer().unset("--consumer").env("LINE_STREAM_CONSUMER", "writer-0"),
         };
         for one in list(&container["env"]).iter().filter(|one| one["value"].is_string()) {
             launch = launch.env(word(&one["name"]), word(&one["value"]));
