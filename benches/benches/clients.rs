@@ -130,7 +130,7 @@ fn ours() -> XAdd<'static, &'static str, &'static str> {
     XAdd::new(KEY, AddId::Auto, &[("line", LINE)])
 }
 
-/// Runs `add` so often in so many tasks at once.
+/// Runs `add` this often in this many tasks at once.
 async fn in_tasks<F: Future<Output = ()> + Send + 'static>(
     tasks: u32,
     commands: u32,
@@ -496,7 +496,7 @@ fn read_and_acknowledge(
     );
 }
 
-/// The middle one of the times that `call` takes, done so often.
+/// The median of the times that this many calls of `call` take.
 async fn p50<F: Future<Output = ()>>(calls: u32, mut call: impl FnMut() -> F) -> Duration {
     let mut times = Vec::with_capacity(calls as usize);
     for _ in 0..calls {

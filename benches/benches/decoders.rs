@@ -53,7 +53,7 @@ fn main() {
     }
 }
 
-/// Does it so many times, and checks what it says.
+/// Decodes this many times, and checks the result.
 fn repeat<'a>(times: u32, expected: usize, mut decode: impl FnMut() -> usize + 'a) -> Work<'a> {
     Box::new(move || {
         let begun = Instant::now();

@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 const LINE: &[u8; 86] = b"a line of 86 bytes, as long as the lines of package lists are on average, no more l.s\n";
 /// Lines a second, and how many seconds of them are a round.
 const RATES: [(u32, f64); 3] = [(10, 30.0), (1000, 10.0), (50_000, 5.0)];
-/// Faster lines are appended so many at once that appends are so far apart.
+/// Above this rate, several lines are appended at once, so that appends are this far apart.
 const TICK: Duration = Duration::from_millis(1);
 /// Between two questions for the group's state.
 const LOOK: Duration = Duration::from_micros(50);

@@ -93,7 +93,7 @@ fn through(
     [masters.iter().sum(), busiest, reader.processor, writer.processor, reader.wall, writer.wall]
 }
 
-/// What so many partitions would carry, each with a master and a writer of its own, each of those
+/// What this many partitions would carry, each with a master and a writer of its own, each of those
 /// with a core of its own: as much as the process that is busiest. The cost of a line is that
 /// measured with about as many partitions.
 fn calculate(rounds: &mut Rounds, framing: Framing, samples: &[Vec<Vec<Option<f64>>>]) {

@@ -69,7 +69,7 @@ fn flat(stage: &Stage, rounds: &mut Rounds, framing: Framing) {
         if written > before {
             (before, since) = (written, Instant::now());
         }
-        assert!(writer.is_running() && since.elapsed() < Duration::from_secs(60), "the writer stands still");
+        assert!(writer.is_running() && since.elapsed() < Duration::from_secs(60), "the writer makes no progress");
         std::thread::sleep(LOOK);
     }
     writer.terminate();

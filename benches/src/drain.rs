@@ -108,7 +108,7 @@ impl Input {
         &self.bytes[begin..begin + len]
     }
 
-    /// What was read is not needed any more.
+    /// Forgets what was read.
     fn forget(&mut self) {
         self.bytes.drain(..self.at);
         self.at = 0;

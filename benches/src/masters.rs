@@ -12,7 +12,7 @@ const SLOTS: u16 = 16384;
 /// How long nodes may take to know each other.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So many masters without replicas.
+/// A cluster of this many masters without replicas.
 #[derive(Debug)]
 pub struct Masters {
     servers: Vec<Server>,
@@ -70,7 +70,7 @@ impl Masters {
         self.servers.iter().map(|server| usage::processor(server.id())).collect()
     }
 
-    /// Nothing in them any more.
+    /// Empties them.
     pub fn clear(&self) {
         self.servers.iter().for_each(|server| drop(ask(server, "FLUSHALL")));
     }

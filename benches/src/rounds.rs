@@ -278,12 +278,12 @@ mod tests {
         let mut subjects: Vec<(&str, Measured<'_>)> =
             vec![("floor", Box::new(|| vec![Some(1.0), None])), ("ours", Box::new(|| vec![Some(2.0), Some(3.0)]))];
         rounds.run_measured(&figures, &mut subjects);
-        let told = std::fs::read_to_string(&path).expect("results");
-        let told: Vec<serde_json::Value> =
-            told.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
-        let told: Vec<_> = told.iter().map(|line| (&line["case"], &line["subject"], &line["unit"])).collect();
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert_eq!(told[2], (&"memory".into(), &"ours".into(), &"B".into()));
+        let results = std::fs::read_to_string(&path).expect("results");
+        let results: Vec<serde_json::Value> =
+            results.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+        let results: Vec<_> = results.iter().map(|line| (&line["case"], &line["subject"], &line["unit"])).collect();
+        assert_eq!(results.len(), 3, "{results:?}");
+        assert_eq!(results[2], (&"memory".into(), &"ours".into(), &"B".into()));
     }
 
     #[test]

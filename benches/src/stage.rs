@@ -117,7 +117,7 @@ impl Stage {
         &self.server
     }
 
-    /// Whether the disk has room for so many bytes; says so when it has not.
+    /// Whether the disk has room for this many bytes; prints a message if not.
     ///
     /// # Panics
     ///
@@ -227,7 +227,7 @@ impl Stage {
         program.is_file().then(|| Command::new(program))
     }
 
-    /// The file goes through the reader and so many writers, all at once; the outputs are proved to
+    /// Streams the file through the reader and this many writers at once; the outputs are proved to
     /// hold it exactly once.
     ///
     /// # Panics
@@ -256,11 +256,11 @@ impl Stage {
         FileToFile { needed, reader, writer }
     }
 
-    /// Waits until the outputs hold so many bytes together.
+    /// Waits until the outputs together hold this many bytes.
     ///
     /// # Panics
     ///
-    /// When nothing comes any more.
+    /// When nothing arrives.
     pub fn wait_for_outputs(&self, writers: &[Running], bytes: u64) {
         let len = |nth| fs::metadata(self.output(nth)).map_or(0, |data| data.len());
         let (mut before, mut since) = (0, Instant::now());

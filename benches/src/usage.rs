@@ -135,7 +135,7 @@ pub fn peak(id: u32) -> u64 {
     of_status(id, "VmHWM:")
 }
 
-/// The peak of a process begins anew at what it has now.
+/// Resets the peak of a process to its present size.
 pub fn forget_peak(id: u32) {
     // Where this is not allowed, the peak is one of all rounds.
     let _ = fs::write(format!("/proc/{id}/clear_refs"), "5");

@@ -80,7 +80,7 @@ pub struct Administrators {
     pub hazards: Hazards,
     /// What they did.
     pub happened: Happened,
-    /// Where it is told.
+    /// The log of what happens.
     pub story: Story,
 }
 
@@ -107,7 +107,7 @@ impl Administrators {
         }
     }
 
-    /// The faults end: whoever was refused is served again.
+    /// The faults end: everyone who was refused is served again.
     pub fn settle(&self, server: &mut Server) {
         server.withdrawn.clear();
         (server.is_full, server.is_away) = (false, false);
@@ -244,8 +244,8 @@ impl Administrators {
             _ => AddId::Auto,
         };
         let field = *random.pick(&["message", "line", "lines", "part"]).unwrap_or(&"message");
-        // A field of ours makes an entry of our form only in a generation of ours; a program that
-        // does both is a reader.
+        // One of the reader's fields makes an entry of the reader's form only in a generation of
+        // its own; a program that does both is a reader.
         let field = if matches!(id, AddId::Auto) && last.ms < server.now { field } else { "message" };
         let entry = Rc::new(Entry { fields: vec![(bytes(field), bytes("FOREIGN"))], origin: None });
         let is_above =

@@ -253,7 +253,7 @@ impl FileSystem {
         inode
     }
 
-    /// Changes what a name is, and frees what nothing leads to any more.
+    /// Changes what a name is, and frees what no name leads to.
     fn point(&mut self, path: &str, name: Option<Name>) {
         let old = match name {
             Some(name) => self.names.insert(path.to_owned(), name),
@@ -536,7 +536,7 @@ impl FileSystem {
     /// Makes a file's bytes durable.
     ///
     /// # Errors
-    /// When the disk has a sync fault. What was unsynced then stays so for ever, unless it is
+    /// When the disk has a sync fault. What was unsynced then stays so, unless it is
     /// written again: a further sync succeeds without it.
     pub fn sync(&mut self, inode: Inode) -> Result<(), Errno> {
         let met = self.meet(DiskFault::Sync, Errno::Io);
@@ -577,7 +577,7 @@ impl FileSystem {
         self.durable_names = self.names.clone();
     }
 
-    /// The power is cut and comes back. No process holds a file any more.
+    /// The power is cut and comes back. No process has a file open.
     pub fn power_cut(&mut self, random: &mut Random) {
         // A new name may reach the disk without a sync, and often does.
         if random.chance(50) {

@@ -98,8 +98,8 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
     let mut wrong = String::new();
     for (content, known) in truth.contents().iter().enumerate() {
         let own = known.shares.map_or(0, |(_, shared)| shared);
-        // As a whole the beginning of another content: it cannot be told from a shorter copy of
-        // that.
+        // As a whole the beginning of another content: it cannot be distinguished from a shorter
+        // copy of that.
         let mut others = truth.contents().iter().enumerate().filter(|(other, _)| *other != content);
         if others.any(|(_, other)| other.bytes.starts_with(&known.bytes)) {
             continue;

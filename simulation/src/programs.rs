@@ -344,7 +344,7 @@ impl Programs {
         }
     }
 
-    /// Rotated files of ours that are there.
+    /// The rotated files of the input that exist.
     fn rotated(&self, files: &FileSystem) -> Vec<String> {
         let target = self.target(files);
         let listed = files.list(folder_of(&target)).unwrap_or_default();

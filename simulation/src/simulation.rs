@@ -18,7 +18,7 @@ use delivery::split::Framing;
 const STREAM: &str = "lines";
 /// Redis' clock at the beginning.
 const START: u64 = 1_700_000_000_000;
-/// Blocks of partitions are so many times smaller than in production: 64 bytes.
+/// Blocks of partitions are this many times smaller than in production: 64 bytes.
 const SCALE: u64 = 1024;
 /// Milliseconds without any progress after which everything is at rest. Longer than every pause of
 /// the machines.

@@ -12,7 +12,7 @@ use std::ops::Range;
 pub struct Fate(u8);
 
 impl Fate {
-    /// The byte is nowhere any more, and no service made it vanish.
+    /// The byte is gone, and no service made it vanish.
     pub const VANISHED: Self = Self(1);
     /// Somebody took the byte's entry from Redis, or made the group pass it over.
     pub const REMOVED: Self = Self(2);
@@ -73,7 +73,7 @@ impl Truth {
         // The next bytes may happen to be the same.
         let same = parent.iter().zip(bytes).take_while(|(a, b)| a == b).count() as u64;
         let shared = shared.max(same);
-        // Too little to be told from a header that many files begin with.
+        // Too little to be distinguished from a header that many files begin with.
         let is_short = shared <= crate::reader::DISTINCT;
         let may_repeat = is_short || self.contents.get(from).is_some_and(|parent| parent.sent > shared);
         let derived = self.begin(bytes);

@@ -45,7 +45,7 @@ pub struct World {
     pub taken_over: bool,
     /// Whether faults still happen.
     pub faulty: bool,
-    /// Counts what was done that changed something: when it stands still, everything is at rest.
+    /// Counts changes. When it no longer grows, everything is at rest.
     pub progress: u64,
 }
 
@@ -78,7 +78,7 @@ impl World {
         self.instant_at(self.elapsed)
     }
 
-    /// The moment so many milliseconds after the beginning.
+    /// The moment this many milliseconds after the beginning.
     #[must_use]
     pub fn instant_at(&self, elapsed: u64) -> Instant {
         self.origin + Duration::from_millis(elapsed)

@@ -103,7 +103,7 @@ pub fn entries(redis: &RedisServer, index: u32) -> Vec<Entry> {
 }
 
 /// The streams must hold all of `content` from `from` on, in one generation: every line in one of
-/// them only, that whose it is, whole, in order; and an entry says where the one before it ended
+/// them only, that whose it is, whole, in order; and an entry says where the previous entry ended
 /// exactly where it does not adjoin.
 #[track_caller]
 pub fn assert_complete(redis: &RedisServer, content: &[u8], from: u64, count: u32) {
@@ -179,7 +179,7 @@ pub fn writers(writer: &Launch, folder: &Folder, count: u32) -> Vec<Launch> {
     names(count).iter().map(|name| named(partitions.clone(), folder, name).set("--partition", name)).collect()
 }
 
-/// Waits until these outputs hold so many bytes together. However long it takes, as long as they
+/// Waits until these outputs together hold this many bytes. However long it takes, as long as they
 /// grow.
 #[track_caller]
 pub fn wait_total(outputs: &[PathBuf], bytes: u64) {

@@ -20,7 +20,7 @@ use results::Results;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// What to measure; everything but `growth` and `memory` unless named
+    /// What to measure [default: everything but `growth` and `memory`]
     #[arg(value_enum)]
     parts: Vec<Part>,
 
@@ -28,7 +28,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Do everything once, quickly, and write nothing: does it work?
+    /// Run everything once, briefly, to see that it works; write no results
     #[arg(long)]
     quick: bool,
 }
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 /// The date, as in 2026-11-24 (UTC).
 fn today() -> Result<String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::new("the clock stands before 1970"))?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::new("the clock is before 1970"))?;
     Ok(date(since.as_secs() / 86_400))
 }
 

@@ -15,9 +15,9 @@ pub(crate) fn cargo() -> PathBuf {
 
 /// The workspace's folder.
 pub(crate) fn workspace() -> Result<PathBuf> {
-    // A built binary may be run in another checkout.
+    // Cargo sets the variable, so a binary that was built elsewhere works on the present checkout.
     let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    package.parent().map(Path::to_owned).ok_or_else(|| Error::new("the xtask crate lies in no workspace"))
+    package.parent().map(Path::to_owned).ok_or_else(|| Error::new("the xtask crate is in no workspace"))
 }
 
 /// The folder that cargo builds into.

@@ -71,7 +71,7 @@ impl Framing {
     }
 }
 
-/// Where everything of one demo lies.
+/// The folder of one demo.
 struct Place {
     /// The server's folder, the reader's state, an input that was made. Deleted at the end.
     temporary: TempDir,

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
 //! | `test.rs` | all tests, with what they need |
-//! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it can see |
+//! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it notices mistakes |
 //! | `lint.rs`, `lint/` | line length, phrases, commits and dependencies |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
 //! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
@@ -14,7 +14,7 @@
 //! | `image.rs` | the container image |
 //! | `manuals.rs` | shell completions and man pages |
 //! | `install.rs` | the system's package manager |
-//! | `child.rs` | processes that do not outlive this one |
+//! | `child.rs` | child processes that end with this one |
 //! | `interrupt.rs` | Ctrl-C and SIGTERM, noticed while waiting |
 //! | `cargo.rs` | builds |
 

@@ -183,7 +183,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// So that whoever changes a safety line changes its mutant, too.
+    /// A change of a safety line must change its mutant too.
     #[test]
     fn every_mutant_applies_to_the_code_as_it_is() {
         let workspace = cargo::workspace().unwrap();

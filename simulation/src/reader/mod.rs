@@ -170,7 +170,7 @@ impl Reader {
         self.lanes.clear();
         self.noted = Rc::default();
         self.seen.clear();
-        // What only this process knew of need not be reported any more, and what only it held open
+        // What only this process knew of need no longer be reported, and what only it held open
         // is gone.
         world.truth.forget_seen();
         let files = world.input.borrow();

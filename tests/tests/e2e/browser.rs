@@ -92,7 +92,7 @@ fn without_a_script_it_has_the_figures_of_status_json() {
     let mut services = delivered(&rig);
     browser.set_scripts(false);
     for service in &mut services {
-        // Memory is asked for anew now and then.
+        // The service asks for memory again from time to time.
         wait::until("page and numbers say the same", || {
             browser.open(&address(service));
             let (now, shown) = (status(service), browser.text());
@@ -182,7 +182,7 @@ fn with_its_script_the_figures_change_without_a_reload() {
         assert!(asked.iter().filter(|url| **url == own).count() >= 2, "{asked:?}");
         // A page of a service that is gone says so, and keeps what it shows.
         service.kill9();
-        wait::until("it is told", || browser.text().contains("The service does not answer"));
+        wait::until("the page shows it", || browser.text().contains("The service does not answer"));
         assert!(browser.text().contains("since the start"));
         *service = if nth == 0 { rig.reader().start() } else { rig.writer().start() };
     }
@@ -234,7 +234,7 @@ fn hostile_names_are_text() {
     // An error with the name in it.
     std::fs::remove_file(&rig.input).unwrap();
     let [reader, _] = &mut services;
-    wait::until("it is told", || !status(reader)["errors"].as_array().unwrap().is_empty());
+    wait::until("the page shows it", || !status(reader)["errors"].as_array().unwrap().is_empty());
     browser.set_size(PHONE, 800, true);
     for service in &mut services {
         browser.open(&address(service));

@@ -227,7 +227,7 @@ fn the_output_of_another_group_beside_it_is_none_of_ours() {
         rig.reader().once().run_ok();
         let a = rig.writer().set("--group", "a").once();
         let b = rig.writer().set("--group", "b").set("--output", rig.folder.join("out").join(other)).once();
-        // Whoever comes second finds the other one's journal in the folder.
+        // The second writer finds the other one's journal in the folder.
         a.run_ok();
         b.run_ok();
         rig.append_input(text::numbered(1000..5000, 1));

@@ -46,7 +46,7 @@ fn a_fault_is_told_in_words() {
     rig.redis.kill9();
     for service in [&mut reader, &mut writer] {
         wait::until("not ready", || service.readyz().0 == 503);
-        wait::until("it is told", || !status(service)["errors"].as_array().unwrap().is_empty());
+        wait::until("the page shows it", || !status(service)["errors"].as_array().unwrap().is_empty());
         let (_, reason) = service.readyz();
         for part in ["redis: ", "nothing is lost", "trying again within", "start Redis"] {
             assert!(reason.contains(part), "{part:?} is not in {reason}");

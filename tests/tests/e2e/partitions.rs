@@ -8,7 +8,7 @@ use std::time::Duration;
 use e2e::partitions::{self, BASE_RECORD, THREE, record, stream};
 use e2e::{Growth, Launch, Rig, Service, rig, text, wait};
 
-/// A reader of a source with so many partitions.
+/// A reader of a source with this many partitions.
 fn reader_of(rig: &Rig, count: u32) -> Launch {
     rig.reader().set("--partitions", count.to_string())
 }
@@ -26,7 +26,7 @@ fn stream_len(rig: &Rig, index: u32) -> i64 {
 #[track_caller]
 fn wait_sent(reader: &mut Service, bytes: u64) {
     let position = || reader.metrics().get("reader_input_position_bytes").unwrap_or_default() as u64;
-    wait::progress_to(bytes, position).unwrap_or_else(|at| panic!("the reader stands still at {at} of {bytes} bytes"));
+    wait::progress_to(bytes, position).unwrap_or_else(|at| panic!("the reader stopped at {at} of {bytes} bytes"));
 }
 
 /// Numbered lines, and among them some that reach over several blocks; no newline at the end.

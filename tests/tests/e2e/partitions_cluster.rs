@@ -10,7 +10,7 @@ use redis::TypedCommands;
 use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::streams::StreamReadOptions;
 
-/// So many that every master has some.
+/// Enough that every master has some.
 const PARTITIONS: usize = 6;
 /// Lines that the input would have if nobody ended its growth.
 const LINES: u64 = 160_000;
@@ -97,7 +97,7 @@ impl<'a> Stage<'a> {
         self.writers.iter_mut().for_each(end);
         self.reader = self.launches.0.start();
         self.writers = self.launches.1.iter().map(Launch::start).collect();
-        // All have begun, and the new reader counts anew.
+        // All have begun, and the new reader counts from zero.
         self.generations = 0;
     }
 
@@ -540,7 +540,7 @@ impl Stock {
         Self { connection, stream: stream.to_owned(), bytes: Vec::new(), ids: Vec::new() }
     }
 
-    /// Reads so many lines.
+    /// Reads this many lines.
     fn read(&mut self, lines: usize) {
         let goal = text::lines_in(&self.bytes) + lines;
         while text::lines_in(&self.bytes) < goal {

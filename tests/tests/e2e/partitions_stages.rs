@@ -107,7 +107,7 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
     writer.wait_for_log(&["XACK", &stream(1)]);
     let is_done = || field(0, "pending") == 0 && field(0, "lag") == 0;
     wait::until("the first partition is done", || rig.redis.call(&["EXISTS", &stream(0)]).int() == 1 && is_done());
-    assert!(field(1, "pending") > 0 && field(1, "lag") > 0, "the other one does not read on for ever");
+    assert!(field(1, "pending") > 0 && field(1, "lag") > 0, "the other one does not read on without bound");
     writer.stop();
     let consumers = |partition| rig.redis.call(&["XINFO", "CONSUMERS", &stream(partition), "writers"]).list().len();
     assert_eq!((consumers(0), consumers(1)), (0, 1), "who has nothing pending left");
@@ -123,7 +123,7 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
 fn what_is_missing_in_a_partition_is_a_gap_and_the_others_bytes_are_none() {
     let rig = rig();
     rig.reader().set("--partitions", "3").once().run_ok();
-    // The entry that says how far the one before it reached, that one, and one in the middle.
+    // The entry that says how far the previous entry reached, that one, and one in the middle.
     let entries = rig.redis.call(&["XRANGE", &stream(1), "-", "+"]);
     let entries = entries.list();
     let fields = |nth: usize| entries[nth].list()[1].list();

@@ -430,17 +430,17 @@ fn written_anew_while_a_long_line_is_unfinished() {
         reader.metrics().get("reader_input_size_bytes") == Some(log.all.len() as f64 + 5000.0)
     });
     // The same first bytes, more than are compared at the position; others behind them.
-    let mut anew = log.all.clone();
-    anew.extend_from_slice(&[b'a'; 4000]);
-    anew.extend_from_slice(&[b'b'; 4000]);
-    anew.push(b'\n');
-    let temporary = log.rig.folder.join("anew");
-    fs::write(&temporary, &anew).unwrap();
+    let mut rewritten = log.all.clone();
+    rewritten.extend_from_slice(&[b'a'; 4000]);
+    rewritten.extend_from_slice(&[b'b'; 4000]);
+    rewritten.push(b'\n');
+    let temporary = log.rig.folder.join("rewritten");
+    fs::write(&temporary, &rewritten).unwrap();
     reader.freeze();
-    fs::write(&log.rig.input, &anew).unwrap();
+    fs::write(&log.rig.input, &rewritten).unwrap();
     reader.thaw();
     log.all.extend_from_slice(&begun);
-    log.all.extend_from_slice(&anew);
+    log.all.extend_from_slice(&rewritten);
     log.finish(&mut reader, &mut writer);
 }
 

@@ -42,13 +42,13 @@ mod tests {
 
     #[test]
     fn whole_words_are_found_where_they_are_not_pending() {
-        let source = |path: &str| Source { path: path.into(), text: "Anew.\nrenew, anew_one\nbegin anew\n".to_owned() };
-        let phrases = BTreeMap::from([("anew".to_owned(), "\"again\"".to_owned())]);
+        let source = |path: &str| Source { path: path.into(), text: "Hence.\nthence, hence_one\nand hence\n".to_owned() };
+        let phrases = BTreeMap::from([("hence".to_owned(), "\"therefore\"".to_owned())]);
         let found = check(&source("a/b.rs"), &phrases, &BTreeMap::new());
         let places: Vec<&str> = found.iter().map(|finding| finding.place.as_str()).collect();
         assert_eq!(places, ["a/b.rs:1", "a/b.rs:3"]);
-        assert_eq!(found[0].what, "\"anew\": write \"again\"");
-        let pending = BTreeMap::from([("anew".to_owned(), vec![PathBuf::from("a")])]);
+        assert_eq!(found[0].what, "\"hence\": write \"therefore\"");
+        let pending = BTreeMap::from([("hence".to_owned(), vec![PathBuf::from("a")])]);
         assert_eq!(check(&source("a/b.rs"), &phrases, &pending), []);
         assert_eq!(check(&source("ab.rs"), &phrases, &pending).len(), 2);
     }
