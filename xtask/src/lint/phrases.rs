@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn whole_words_are_found_where_they_are_not_pending() {
-        let source = |path: &str| Source { path: path.into(), text: "Hence.\nthence, hence_one\nand hence\n".to_owned() };
+        let source =
+            |path: &str| Source { path: path.into(), text: "Hence.\nthence, hence_one\nand hence\n".to_owned() };
         let phrases = BTreeMap::from([("hence".to_owned(), "\"therefore\"".to_owned())]);
         let found = check(&source("a/b.rs"), &phrases, &BTreeMap::new());
         let places: Vec<&str> = found.iter().map(|finding| finding.place.as_str()).collect();
