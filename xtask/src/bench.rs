@@ -1,4 +1,4 @@
-//! Runs the benches that compare, and writes down what they measured.
+//! Runs the comparing benches, and writes their results.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -55,7 +55,7 @@ enum Part {
 }
 
 impl Part {
-    /// What does not take too long.
+    /// The parts that do not take long.
     const USUAL: [Self; 6] = [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Masters];
 
     /// The bench target in `benches/`.
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .and_then(|()| fs::write(&path, plot::svg(section)))
             .during(|| format!("writing {}", path.display()))?;
     }
-    // What was not measured now keeps its page.
+    // Sections that were not measured keep their text.
     let about = machine::About::of(&server, today()?);
     let path = to.join("RESULTS.md");
     let before = fs::read_to_string(&path).unwrap_or_default();

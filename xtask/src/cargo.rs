@@ -1,4 +1,4 @@
-//! Builds.
+//! Runs cargo: builds, and where they put their results.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -98,13 +98,13 @@ const MANAGERS: [Manager; 7] = [
     },
 ];
 
-/// Networks fail; a package manager gets this many tries.
+/// How often a package manager is tried: networks fail.
 const TRIES: usize = 3;
 
 /// The program of this name on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Servers lie in sbin on some systems, which is not on every user's PATH.
+    // Some systems keep servers in sbin, which is not on every user's PATH.
     env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
@@ -137,7 +137,7 @@ impl Wanted {
         }
     }
 
-    /// What the user can do.
+    /// Advice for the user.
     const fn advice(self) -> &'static str {
         match self {
             Self::Redis => "install redis-server or valkey-server, or set REDIS_SERVER to the path of one",
@@ -155,7 +155,7 @@ impl Wanted {
     }
 }
 
-/// Installs it with the package manager of this system, and says so.
+/// Installs it with the package manager of this system, and reports it.
 pub(crate) fn install(wanted: Wanted, interrupt: &Interrupt) -> Result<()> {
     let (name, advice) = (wanted.name(), wanted.advice());
     let Some((manager, program)) = MANAGERS.iter().find_map(|m| Some((m, on_path(m.program)?))) else {

@@ -1,5 +1,4 @@
-//! Ctrl-C and SIGTERM, noticed while waiting, so that everything that was started is stopped and
-//! tidied up.
+//! Ctrl-C and SIGTERM: everything that was started is stopped and cleaned up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +39,7 @@ impl Interrupt {
         if self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// A pause between two looks at something that cannot be waited for.
+    /// The pause between two checks of something that cannot be awaited.
     pub(crate) fn pause(&self, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         self.check()

@@ -38,7 +38,7 @@ pub(crate) struct LintArgs {
     #[arg(long, value_name = "REVISION")]
     since: Option<String>,
 
-    /// Check only these files and folders, and no commits
+    /// Check only these files and folders, not commits and dependencies
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 }

@@ -1,15 +1,15 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `chaos` and `bench`.
+//! The project's own commands: `cargo xtask`.
 //!
 //! # Layout
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
-//! | `test.rs` | all tests, with what they need |
+//! | `test.rs` | runs all tests, and installs what they need |
 //! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it notices mistakes |
 //! | `lint.rs`, `lint/` | line length, phrases, commits and dependencies |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
-//! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
+//! | `bench.rs`, `bench/` | runs the comparing benches, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
 //! | `image.rs` | the container image |
 //! | `manuals.rs` | shell completions and man pages |
@@ -49,7 +49,7 @@ struct Xtask {
 enum Command {
     /// Stream a file through Redis into another file, and prove that both are identical
     Demo(demo::DemoArgs),
-    /// Run all tests, with a redis-server that is found or installed
+    /// Run all tests, with an installed redis-server, which is installed if missing
     Test(test::TestArgs),
     /// Kill, freeze and cut everything at random moments while a file grows, and prove the output
     /// identical
@@ -73,7 +73,7 @@ enum Command {
     Tied(child::TiedArgs),
 }
 
-/// Why a command did not succeed: one line or more for the user.
+/// A result whose error is shown to the user.
 type Result<T> = std::result::Result<T, Error>;
 
 /// Why a command did not succeed.

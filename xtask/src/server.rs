@@ -81,12 +81,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Where clients find it.
+    /// The URL for clients.
     pub(crate) fn url(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// An error when the server has ended.
+    /// Fails if the server has ended.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         self.child.must_run()
     }

@@ -1,4 +1,4 @@
-//! All tests, with what they need.
+//! Runs all tests, and installs the programs that they need.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 #[derive(Args)]
 pub(crate) struct TestArgs {
-    /// Passed on: which tests to run, and how
+    /// Arguments for cargo nextest run or cargo test: which tests to run, and how
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -67,12 +67,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     } else {
         &["test", "--all-targets", "--no-fail-fast"]
     };
-    // Who names packages means those alone.
+    // With named packages, only those are tested.
     let names_packages = more.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
     let workspace = if names_packages { &["--all-features"][..] } else { &["--workspace", "--all-features"] };
     let tests = [tests, workspace, &more].concat();
     let mut steps = vec![step("tests", &tests)?];
-    // Who asks for certain tests has them; the examples in the documentation belong to all.
+    // The examples in the documentation run only with all tests.
     if more.is_empty() {
         steps.push(step("examples in the documentation", &["test", "--doc", "--workspace", "--all-features"])?);
     }
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     if steps.iter().all(|step| step.succeeded) { Ok(()) } else { Err(Error::new("there are tests that failed")) }
 }
 
-/// What only some tests need; where it cannot be had, those tests are left out, and this says so.
+/// Installs programs that only some tests need; if that fails, reports which tests are skipped.
 fn get(wanted: Wanted, programs: &[&str], left_out: &str, interrupt: &Interrupt) -> Result<()> {
     if programs.iter().all(|program| on_path(program).is_some()) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What was measured, as the benches wrote it.
+//! The results, as the benches wrote them.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// Everything that was measured, in the order in which it was.
+/// All results, in the order of measurement.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Results {
     pub(crate) sections: Vec<Section>,

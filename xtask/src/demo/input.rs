@@ -1,5 +1,5 @@
-//! The text that the demo streams: the user's, a large one found on the machine, or one that is
-//! made.
+//! The text that the demo streams: the user's file, a large text of this machine, or a generated
+//! one.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,11 +11,11 @@ use super::numbers::grouped;
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result};
 
-/// Where systems keep texts for everybody: word lists, package lists, documentation.
+/// Folders in which systems keep large texts: word lists, package lists, documentation.
 const PLACES: [&str; 4] = ["/usr/share", "/usr/local/share", "/var/lib/apt/lists", "/usr/dict"];
-/// A text that is worth showing, and does not fill the disk.
+/// The size of a text that is worth showing and does not fill the disk.
 const SIZES: std::ops::RangeInclusive<u64> = 20_000_000..=1_000_000_000;
-/// The search ends here and takes what it has.
+/// The search ends after this time and takes the best so far.
 const SEARCH: Duration = Duration::from_secs(5);
 /// How much is looked at, at the beginning, in the middle and at the end, to tell text from other
 /// files.
@@ -64,7 +64,7 @@ impl Input {
         Ok(Self { bytes: data.len(), modified: data.modified().ok(), path, origin })
     }
 
-    /// An error when the file is not what it was: then there is nothing to compare with.
+    /// Fails if the file has changed: the output cannot be compared with it then.
     pub(super) fn must_be_unchanged(&self) -> Result<()> {
         let now = Self::at(&self.path, self.origin)?;
         if (now.bytes, now.modified) == (self.bytes, self.modified) {

@@ -1,4 +1,4 @@
-//! How far it is: a bar on a terminal, plain lines elsewhere.
+//! The progress: a bar on a terminal, plain lines elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::numbers::{grouped, rate};
 use super::scrape::{Endpoint, value};
 
-/// Between two plain lines.
+/// The pause between two plain lines.
 const PLAIN: Duration = Duration::from_secs(1);
 
-/// What the services tell.
+/// What the services report.
 #[derive(Default)]
 pub(super) struct Seen {
     /// In the output.
