@@ -15,6 +15,17 @@
 //! | `report.rs`, `telemetry.rs`, `totals.rs` | logs and metrics |
 //! | `allocations.rs` | tests: what is allocated |
 
+// Production code neither panics on an index nor cuts a number off.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 #[cfg(test)]
 mod allocations;
 mod args;

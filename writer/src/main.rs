@@ -24,6 +24,16 @@
 //! | `failpoint.rs` | where tests end the process |
 //! | `allocations.rs` | tests: what is allocated |
 
+// Production code neither panics on an index nor cuts a number off.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 // In tests a list of one range is just that.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 

@@ -368,7 +368,7 @@ fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     let (mut piece, mut read_at) = (vec![0; most], span.start);
     while read_at < span.end {
         let len = most.min(usize::try_from(span.end - read_at).unwrap_or(most));
-        let piece = &mut piece[..len];
+        let Some(piece) = piece.get_mut(..len) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         from.read_exact_at(piece, read_at)?;
         to.write_all_at(piece, at)?;
         read_at += len as u64;
