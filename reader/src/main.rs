@@ -50,7 +50,8 @@ fn main() -> ExitCode {
     let about = service::About {
         name: "reader",
         version: service::VERSION,
-        flow: format!("{} → {}", args.input.display(), args.service.streams()),
+        flow: args.flow(),
+        labels: vec![("stream", args.service.stream.clone()), ("input", args.input.display().to_string())],
         metrics: &telemetry::METRICS,
         series: telemetry::SERIES,
     };

@@ -75,7 +75,12 @@ fn main() -> ExitCode {
             let about = About {
                 name: "writer",
                 version: service::VERSION,
-                flow: format!("{} → {}", args.service.streams(), args.writer.output.display()),
+                flow: args.writer.flow(&args.service),
+                labels: vec![
+                    ("stream", args.service.stream.clone()),
+                    ("group", args.writer.group.clone()),
+                    ("output", args.writer.output.display().to_string()),
+                ],
                 metrics: names::ALL,
                 series: names::SERIES,
             };
