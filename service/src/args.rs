@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use clap::builder::styling::{AnsiColor, Styles};
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Command, Parser};
 use delivery::partition::Partition;
@@ -357,7 +358,11 @@ fn text_of(error: &clap::Error) -> String {
 /// Takes what people write: an environment variable that is empty counts as not set, as deployment templates like to leave them; `-1` is
 /// a value, which is then refused with what is allowed; `Line` means `line`.
 fn lenient(command: Command) -> Command {
+    let (bold, plain) = (AnsiColor::Green.on_default().bold(), AnsiColor::Cyan.on_default());
     command
+        .styles(
+            Styles::styled().header(bold).usage(bold).literal(AnsiColor::Cyan.on_default().bold()).placeholder(plain),
+        )
         .mut_args(|arg| {
             let arg = match arg.get_env().map(std::env::var_os) {
                 Some(Some(value)) if value.is_empty() => arg.env(None::<&str>),

@@ -128,6 +128,11 @@ impl History {
         (summary.lines > 0 || was != Some(summary.left())).then_some(summary)
     }
 
+    /// What waits in each partition, by its number.
+    pub(crate) fn partitions(&self) -> BTreeMap<u32, f64> {
+        partitions(&self.recorded.render_work())
+    }
+
     /// What the page shows.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
@@ -274,9 +279,29 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     values
 }
 
+/// The backlog by partition, where a service tells it.
+fn partitions(text: &str) -> BTreeMap<u32, f64> {
+    let lines = text.lines().filter(|line| line.starts_with("line_stream_partition_backlog_entries{"));
+    let of_line = |line: &str| {
+        let (labels, value) = line.rsplit_once(' ')?;
+        let (partition, _) = labels.split_once("partition=\"")?.1.split_once('"')?;
+        Some((partition.parse().ok()?, value.parse().ok()?))
+    };
+    lines.filter_map(of_line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partitions_have_their_backlog() {
+        let text = "line_stream_partition_backlog_entries{stream=\"s\",partition=\"10\"} 7\n\
+                    line_stream_partition_backlog_entries{stream=\"s\",partition=\"2\"} NaN\nline_stream_lag_entries 1\n";
+        let found = partitions(text);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2, 10]);
+        assert!(found[&2].is_nan() && found[&10] == 7.0);
+    }
 
     #[test]
     fn samples_are_summed_over_labels() {

@@ -46,7 +46,9 @@ pub(crate) fn page(pages: &ServicePages) -> String {
     errors(&mut body);
     state(&mut body, pages);
     consumers(&mut body, pages);
-    PAGE.replacen("{title}", &escape(pages.name), 1).replacen("{body}", &body, 1)
+    partitions(&mut body, pages);
+    let title = format!("{} {} on {}", pages.name, pages.flow, host());
+    PAGE.replacen("{title}", &escape(&title), 1).replacen("{body}", &body, 1)
 }
 
 fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
@@ -60,13 +62,17 @@ fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
         Ok(()) if shown.lines_per_second > 0.0 => ("ok", "working".to_owned()),
         Ok(()) => ("ok", "ready, nothing new".to_owned()),
     };
+    // What happens now, and what can be done, are less than what is wrong.
+    let (what, todo) = words.split_once("; ").unwrap_or((&words, ""));
+    let todo = if todo.is_empty() { String::new() } else { format!("<span class=todo>{}</span>", escape(todo)) };
     let _ = writeln!(
         body,
-        "<header><h1>{}</h1><p class=flow>{}<br><small>{}</small></p><p class=\"state {class}\" role=status>{}</p></header>",
+        "<header><h1>{}</h1><p class=flow>{}<br><small>{} · {}</small></p><p class=\"state {class}\" role=status>{}{todo}</p></header>",
         escape(pages.name),
         escape(&pages.flow),
         escape(&pages.redis),
-        escape(&words)
+        escape(&host()),
+        escape(what)
     );
 }
 
@@ -159,7 +165,8 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
 fn state(body: &mut String, pages: &ServicePages) {
     *body += "<section><h2>State</h2><table>\n";
     for (name, state) in pages.health.states() {
-        row(body, &[name, &state]);
+        // The sentence is at the top already.
+        row(body, &[name, if state.contains("; ") { "cannot be used, see above" } else { &state }]);
     }
     let server = match pages.health.server() {
         Some((server, at)) => {
@@ -183,14 +190,42 @@ fn consumers(body: &mut String, pages: &ServicePages) {
     if members.is_empty() {
         *body += "<p class=more>none</p>\n";
     } else {
-        *body += "<table>\n<tr><th scope=col>name</th><th scope=col>group</th><th scope=col>pending</th><th scope=col>active</th></tr>\n";
+        *body += "<table>\n<tr><th scope=col>name</th><th scope=col>group</th><th scope=col class=number>pending</th><th scope=col>active</th></tr>\n";
         for member in &members {
             let pending = HumanCount(member.pending).to_string();
-            row(body, &[&member.name, &member.group, &pending, &ago(member.idle)]);
+            numbers(body, &[&member.name, &member.group], &pending, &ago(member.idle));
         }
         *body += "</table>\n";
     }
     *body += "</section>\n";
+}
+
+/// What waits in each partition, when there are several.
+fn partitions(body: &mut String, pages: &ServicePages) {
+    let partitions = pages.history.partitions();
+    if partitions.len() < 2 {
+        return;
+    }
+    *body += "<section><h2>Partitions</h2><table>\n<tr><th scope=col>partition</th><th scope=col class=number>entries waiting</th></tr>\n";
+    for (partition, waiting) in partitions {
+        let waiting = if waiting.is_nan() { "unknown".to_owned() } else { HumanCount(whole(waiting)).to_string() };
+        let _ = writeln!(body, "<tr><th scope=row>{partition}</th><td class=number>{waiting}</td></tr>");
+    }
+    *body += "</table></section>\n";
+}
+
+/// A row with texts, a number and another text.
+fn numbers(body: &mut String, texts: &[&str], number: &str, more: &str) {
+    *body += "<tr>";
+    for text in texts {
+        let _ = write!(body, "<td>{}</td>", escape(text));
+    }
+    let _ = writeln!(body, "<td class=number>{}</td><td>{}</td></tr>", escape(number), escape(more));
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn errors(body: &mut String) {

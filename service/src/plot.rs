@@ -10,6 +10,8 @@ use crate::html::escape;
 /// The plot, in units of its own.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 140.0;
+/// How many parts of a plot tell their figures.
+const BUCKETS: usize = 60;
 /// Left free at the top, for the line's width.
 const MARGIN: f64 = 4.0;
 
@@ -38,15 +40,31 @@ pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn
             "<polygon points=\"{from:.1},{HEIGHT} {points}{to:.1},{HEIGHT}\"/><polyline points=\"{points}\"/>"
         );
     }
+    // Hovering tells the figures, without a script.
+    let bucket = values.len().div_ceil(BUCKETS).max(1);
+    for (nth, bucket_values) in values.chunks(bucket).enumerate() {
+        let known = bucket_values.iter().copied().filter(|value| !value.is_nan());
+        let most = known.clone().fold(f64::NAN, f64::max);
+        let figure = if most.is_nan() { "unknown".to_owned() } else { unit(most) };
+        let back = values.len() - nth * bucket;
+        let ago = HumanDuration(INTERVAL * u32::try_from(back).unwrap_or(0));
+        let (x, width) = ((nth * bucket) as f64 * step, bucket as f64 * step);
+        let _ = write!(
+            drawn,
+            "<rect x={x:.1} y=0 width={width:.1} height={HEIGHT}><title>{}, {ago} ago</title></rect>",
+            escape(&figure)
+        );
+    }
+    let half = escape(&unit(top / 2.0));
     let span = HumanDuration(INTERVAL * u32::try_from(values.len()).unwrap_or(0));
-    let (name, peak) = (escape(title), escape(&unit(most)));
+    let (name, peak, highest) = (escape(title), escape(&unit(most)), escape(&unit(top)));
     let _ = writeln!(
         body,
         "<figure><figcaption><h2>{name}</h2><span>peak {peak}</span></figcaption>\
          <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=none role=img \
          aria-label=\"{name}, the last {span}, peak {peak}\">\
          {drawn}</svg>\
-         <p class=axis><span>{span} ago</span><span>now</span></p></figure>",
+         <p class=axis><span>{span} ago</span><span>height {highest}, half {half}</span><span>now</span></p></figure>",
     );
 }
 

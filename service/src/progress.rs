@@ -80,7 +80,7 @@ impl Look {
         let Some(bar) = &*bar else { return false };
         let (at, of, template) = match done {
             Done::Bytes { done, of } => (done, of, "{bar:20} {bytes} of {total_bytes}, {msg}, {eta} left"),
-            Done::Entries { done, of } => (done, of, "{bar:20} {human_pos} of {human_len} entries, {msg}, {eta} left"),
+            Done::Entries { done, of } => (done, of, "{bar:14} {human_pos} of {human_len} entries, {msg}, {eta} left"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
