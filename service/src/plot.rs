@@ -48,7 +48,8 @@ pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn
         let figure = if most.is_nan() { "unknown".to_owned() } else { unit(most) };
         let back = values.len() - nth * bucket;
         let ago = HumanDuration(INTERVAL * u32::try_from(back).unwrap_or(0));
-        let (x, width) = ((nth * bucket) as f64 * step, bucket as f64 * step);
+        let width = WIDTH / values.len().div_ceil(bucket) as f64;
+        let x = nth as f64 * width;
         let _ = write!(
             drawn,
             "<rect x={x:.1} y=0 width={width:.1} height={HEIGHT}><title>{}, {ago} ago</title></rect>",

@@ -33,6 +33,7 @@ macro_rules! pages {
 pages! {
     the_commands_of_the_readme_work: "README.md",
     the_commands_of_configuration_work: "docs/configuration.md",
+    the_commands_of_consuming_work: "docs/consuming.md",
     the_commands_of_delivery_work: "docs/delivery.md",
     the_commands_of_operations_work: "docs/operations.md",
     the_commands_of_tuning_work: "docs/tuning.md",

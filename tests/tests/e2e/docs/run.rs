@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::page::{Block, Kind, Page};
 
 /// The ports that pages use.
-const PORTS: std::ops::RangeInclusive<u16> = 8080..=8100;
+const PORTS: std::ops::RangeInclusive<u16> = 8080..=8101;
 /// How long a block may take.
 const BLOCK: Duration = Duration::from_secs(120);
 
