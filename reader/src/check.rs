@@ -91,6 +91,10 @@ impl Directory for DryRun {
         self.0.look(known, open, now)
     }
 
+    fn has_changed(&self) -> bool {
+        self.0.has_changed()
+    }
+
     fn open(&mut self, key: usize) -> io::Result<DiskFile> {
         self.0.open(key)
     }
