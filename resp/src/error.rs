@@ -63,6 +63,8 @@ pub enum ErrorKind {
     NoPerm,
     /// `MOVED`: the slot lies on another node of the cluster.
     Moved,
+    /// The server has no database of this number.
+    NoSuchDatabase,
     /// `ASK`: the slot is on its way to another node of the cluster.
     Ask,
     /// `CLUSTERDOWN`: the cluster has no majority or misses slots.
@@ -181,8 +183,13 @@ impl Error {
     #[cfg(feature = "tls")]
     pub(crate) fn tls(source: io::Error) -> Self {
         let refused = source.kind() == io::ErrorKind::InvalidData;
+        let cause = source.get_ref().and_then(|cause| cause.downcast_ref::<tokio_rustls::rustls::Error>());
+        let is_plain = matches!(cause, Some(tokio_rustls::rustls::Error::InvalidMessage(_)));
         let mut error = Self::io(source);
-        if refused {
+        if is_plain {
+            error.0.kind = ErrorKind::Protocol;
+            error.0.message = "this port does not speak TLS".into();
+        } else if refused {
             error.0.kind = ErrorKind::Tls;
             error.0.message = format!("TLS: {}", error.0.message).into();
         }
@@ -412,6 +419,8 @@ fn classify_text(text: &str) -> ErrorKind {
         || has("unknown argument")
     {
         ErrorKind::Syntax
+    } else if has("db index is out of range") || has("invalid db index") {
+        ErrorKind::NoSuchDatabase
     } else if has("max number of clients") {
         ErrorKind::MaxClients
     } else if has("invalid password") || has("without any password configured") || has("no password is set") {
@@ -444,6 +453,7 @@ mod tests {
             ("ERR no such key", ErrorKind::NoSuchKey, "ERR"),
             ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
             ("ERR syntax error", ErrorKind::Syntax, "ERR"),
+            ("ERR DB index is out of range", ErrorKind::NoSuchDatabase, "ERR"),
             ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
             ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
             ("ERR something new", ErrorKind::Other, "ERR"),

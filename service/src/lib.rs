@@ -9,6 +9,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `args.rs` | the flags both binaries share, and errors of one line |
+//! | `usage.rs` | errors in flags, variables and the file: one line each |
 //! | `config_file.rs` | the file of `--config`, below flags and environment |
 //! | `redact.rs` | passwords out of everything that is shown |
 //! | `run.rs` | from flags to exit code |
@@ -57,6 +58,7 @@ pub mod source_record;
 mod status;
 mod streams;
 mod trend;
+mod usage;
 pub mod words;
 
 pub use connector::{Connector, Stop, in_words};

@@ -70,6 +70,19 @@ use service::{About, Failure, manuals};
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// For the man page.
+const FILES: [(&str, &str); 3] = [
+    (
+        "OUTPUT.journal",
+        "Beside the output: which bytes of the source are where in it. Move, copy and back up both together.",
+    ),
+    ("OUTPUT.cut", "Bytes that were behind the last commit when the writer started, such as those of another program."),
+    (
+        "/etc/line-stream/writer-NAME.toml",
+        "The configuration of the unit line-stream-writer@NAME, as --config takes it.",
+    ),
+];
+
 fn main() -> ExitCode {
     let args: Args = match service::args::parse() {
         Ok(args) => args,
@@ -80,12 +93,17 @@ fn main() -> ExitCode {
         Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
         Some(Command::Merge { output }) => finish(merge::run(&output)),
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
-        Some(Command::Man { folder }) => manuals::man::<Args>(&folder),
+        Some(Command::Man { folder }) => manuals::man::<Args>(&folder, &FILES),
         None => {
             let about = About {
                 name: "writer",
                 version: service::VERSION,
-                flow: format!("{} → {}", args.service.streams(), args.writer.output.display()),
+                flow: args.writer.flow(&args.service),
+                labels: vec![
+                    ("stream", args.service.stream.clone()),
+                    ("group", args.writer.group.clone()),
+                    ("output", args.writer.output.display().to_string()),
+                ],
                 metrics: names::ALL,
                 series: names::SERIES,
             };

@@ -408,6 +408,11 @@ fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
 
 /// Why no output can be at this path, and what is allowed.
 pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
+    if path == Path::new("-") {
+        return Ok(Some(
+            "standard output; allowed: a regular file, since what was written must be there after a restart",
+        ));
+    }
     let kind = match std::fs::metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(error) => {
@@ -420,6 +425,7 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
                 }
                 io::ErrorKind::NotFound => Ok(None),
                 io::ErrorKind::NotADirectory => Ok(Some("a part of its path is not a folder")),
+                io::ErrorKind::InvalidFilename => Ok(Some("its path is too long; allowed: a shorter one")),
                 io::ErrorKind::PermissionDenied => {
                     Ok(Some("permission denied; the writer must be able to write it and its folder"))
                 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cargo::{self, Binaries};
 use crate::child::Child;
+use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{During, Error, Result};
@@ -20,6 +21,8 @@ use results::Results;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    consent: Consent,
     /// What to measure [default: everything but `growth` and `memory`]
     #[arg(value_enum)]
     parts: Vec<Part>,
@@ -75,7 +78,7 @@ impl Part {
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    let server = server::find_or_install(&interrupt)?;
+    let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
     println!("building reader and writer (release)");
     let Binaries { reader, writer } = cargo::build(true, &interrupt)?;

@@ -3,12 +3,15 @@
 use clap::Args;
 
 use crate::child::Child;
+use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{Result, cargo};
 
 #[derive(Args)]
 pub(crate) struct ChaosArgs {
+    #[command(flatten)]
+    consent: Consent,
     /// How long to run
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive)]
     minutes: f64,
@@ -33,7 +36,7 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 
 pub(crate) fn run(args: &ChaosArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    let server = server::find_or_install(&interrupt)?;
+    let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
     println!("building reader and writer (release)");
     let binaries = cargo::build(true, &interrupt)?;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::cargo::{self, Binaries};
 use crate::child::{Child, each_line, tied};
+use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, Server};
 use crate::{During, Error, Result};
@@ -35,6 +36,8 @@ const STALLED: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    consent: Consent,
     /// The file to stream [default: a large text of this machine, or a generated one]
     file: Option<PathBuf>,
 
@@ -91,7 +94,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
             keys::check(url)?;
             None
         }
-        None => Some(server::find_or_install(&interrupt)?),
+        None => Some(server::find_or_install(args.consent, &interrupt)?),
     };
     println!("building reader and writer (release)");
     let binaries = cargo::build(true, &interrupt)?;

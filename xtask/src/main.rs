@@ -12,6 +12,7 @@
 //! | `bench.rs`, `bench/` | runs the comparing benches, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
 //! | `image.rs` | the container image |
+//! | `package.rs` | the Debian package and the tarball |
 //! | `manuals.rs` | shell completions and man pages |
 //! | `install.rs` | the system's package manager |
 //! | `child.rs` | child processes that end with this one |
@@ -33,6 +34,7 @@ mod interrupt;
 mod lint;
 mod manuals;
 mod mutants;
+mod package;
 mod server;
 mod simulate;
 mod test;
@@ -64,6 +66,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
     Image(image::ImageArgs),
+    /// Build what users install: a Debian package and a tarball, with checksums and an SBOM
+    Package(package::PackageArgs),
     /// Write shell completions for both services
     Completions(manuals::ManualArgs),
     /// Write man pages for both services
@@ -121,6 +125,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Completions(args) => manuals::completions(&args),
         Command::Man(args) => manuals::man(&args),
         Command::Tied(args) => child::run_tied(&args),

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::child::{Child, tied};
-use crate::install::{Wanted, install, on_path};
+use crate::install::{Consent, Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result};
 
@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(20);
 
 /// The server's program: the one that `REDIS_SERVER` names, else one on the PATH, else one that
 /// gets installed now.
-pub(crate) fn find_or_install(interrupt: &Interrupt) -> Result<PathBuf> {
+pub(crate) fn find_or_install(consent: Consent, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(named) = env::var_os(REDIS_SERVER).filter(|named| !named.is_empty()) {
         let program = PathBuf::from(&named);
         return if program.is_file() {
@@ -36,7 +36,7 @@ pub(crate) fn find_or_install(interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(program) = find() {
         return Ok(program);
     }
-    install(Wanted::Redis, interrupt)?;
+    install(Wanted::Redis, consent, interrupt)?;
     find().ok_or_else(|| Error::new("the package that was installed brought no redis-server or valkey-server"))
 }
 

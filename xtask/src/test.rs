@@ -10,13 +10,15 @@ use clap::Args;
 
 use crate::cargo;
 use crate::child::{Child, each_line};
-use crate::install::{Wanted, install, on_path};
+use crate::install::{Consent, Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{Error, Result};
 
 #[derive(Args)]
 pub(crate) struct TestArgs {
+    #[command(flatten)]
+    consent: Consent,
     /// Arguments for cargo nextest run or cargo test: which tests to run, and how
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
@@ -44,10 +46,16 @@ struct Step {
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let begun = Instant::now();
-    let server = server::find_or_install(&interrupt)?;
+    let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
-    get(Wanted::Prometheus, &["prometheus", "promtool"], "the tests of the rules with a real Prometheus", &interrupt)?;
-    get(Wanted::Chromium, &["chromium"], "the test of the status page in a real browser", &interrupt)?;
+    get(
+        Wanted::Prometheus,
+        &["prometheus", "promtool"],
+        "the tests of the rules with a real Prometheus",
+        args.consent,
+        &interrupt,
+    )?;
+    get(Wanted::Chromium, &["chromium"], "the test of the status page in a real browser", args.consent, &interrupt)?;
     println!("building reader and writer");
     let binaries = cargo::build(false, &interrupt)?;
 
@@ -82,11 +90,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 }
 
 /// Installs programs that only some tests need; if that fails, reports which tests are skipped.
-fn get(wanted: Wanted, programs: &[&str], left_out: &str, interrupt: &Interrupt) -> Result<()> {
+fn get(wanted: Wanted, programs: &[&str], left_out: &str, consent: Consent, interrupt: &Interrupt) -> Result<()> {
     if programs.iter().all(|program| on_path(program).is_some()) {
         return Ok(());
     }
-    match install(wanted, interrupt) {
+    match install(wanted, consent, interrupt) {
         Err(Error::Failed(why)) => eprintln!("xtask: left out: {left_out}: {why}"),
         done => done?,
     }

@@ -41,7 +41,12 @@ pub(super) enum Target {
 
 impl<D: Directory> Producer<D> {
     /// Tells which file holds which content, `position` being delivered.
-    fn look(&mut self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Identified {
+    pub(super) fn look(
+        &mut self,
+        manifest: &Manifest,
+        position: Option<Position>,
+        present: Option<&Present>,
+    ) -> Identified {
         let known = self.known(manifest, position, present);
         let is_of = |content: &Content, file: &D::File| {
             content.inode == Some(file.inode()) && content.created == file.created()

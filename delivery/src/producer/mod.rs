@@ -41,6 +41,9 @@ pub trait Directory {
     /// may have lost their names. `now` is a clock that never goes back.
     fn look(&mut self, known: &Known, open: &[(u64, &Self::File)], now: Duration) -> Identified;
 
+    /// Whether names may have come or gone in the folders since the latest look.
+    fn has_changed(&self) -> bool;
+
     /// Opens a file of the latest look.
     ///
     /// # Errors
@@ -255,6 +258,8 @@ const CHECK: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(1);
 /// How long such a file holds up the next one at most.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How often new siblings are looked for at most.
+const SIBLINGS: Duration = Duration::from_secs(1);
 /// How soon earlier files are looked at for late lines, at first; while some come, ever later.
 const LATE: Duration = Duration::from_secs(2);
 /// How late that look may become.
@@ -316,6 +321,8 @@ pub struct Producer<D: Directory> {
     now: Duration,
     next_check: Duration,
     next_late: Duration,
+    /// When new siblings are looked for again, at the earliest.
+    next_siblings: Duration,
     late_pause: Duration,
 }
 
@@ -413,6 +420,7 @@ impl<D: Directory> Producer<D> {
             now: Duration::ZERO,
             next_check: Duration::ZERO,
             next_late: Duration::ZERO,
+            next_siblings: Duration::ZERO,
             late_pause: LATE,
         }
     }

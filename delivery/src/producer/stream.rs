@@ -3,7 +3,7 @@
 use super::batch::{Batch, Changed, Entry, Outcome};
 use super::locate::{Present, has_head_of, trouble};
 use super::resume::StreamState;
-use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
+use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, SIBLINGS, Step, Trouble, Wait};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -352,6 +352,9 @@ impl<D: Directory> Producer<D> {
             Some(_) => Ok(()),
             None => Err(format!("{} is gone; following the file that was there", self.options.input)),
         };
+        if input.is_some() && !is_replaced {
+            self.notice_siblings(&present, confirmed, now)?;
+        }
         let once_done = self.once_done(offset, len);
         if once_done == Some(true) && !self.has_late(&present, confirmed, now) {
             self.phase = Phase::Done;
@@ -440,6 +443,19 @@ impl<D: Directory> Producer<D> {
             return self.step(now);
         }
         Ok(Step::Wait(Wait::Input))
+    }
+
+    /// A sibling that appears while the present file is at the input's path was never the input,
+    /// whatever its name. After the next rotation that could not be told any more.
+    fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), Trouble> {
+        if now < self.next_siblings || !self.directory.has_changed() {
+            return Ok(());
+        }
+        self.next_siblings = now + SIBLINGS;
+        let before = self.manifest.neighbours.clone();
+        let manifest = self.manifest.clone();
+        self.look(&manifest, Some(confirmed), Some(present));
+        if self.manifest.neighbours == before { Ok(()) } else { self.store() }
     }
 
     /// Goes on with late lines of an earlier content, if there are any and it is time to look.

@@ -21,6 +21,7 @@ mod harness;
 mod health;
 mod journal;
 mod loss;
+mod messages;
 mod network;
 mod once;
 mod output;

@@ -197,7 +197,7 @@ fn a_journal_that_cannot_be_written_anew_is_one_state() {
     fs::create_dir(&journal).unwrap();
     rig.append_input("two\n");
     wait::until("the writer has tried again and again", || {
-        writer.readyz().0 == 503 && writer.metric("errors_total") >= 5.0
+        writer.readyz().0 == 503 && writer.metric("line_stream_errors_total") >= 5.0
     });
     assert_eq!(writer.log().matches("written anew").count(), 0, "it was not: {}", writer.log());
     assert_eq!(writer.log().matches("WARN").count(), 1, "{}", writer.log());

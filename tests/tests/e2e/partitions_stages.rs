@@ -50,10 +50,10 @@ fn one_writer_takes_all_partitions_into_one_output() {
     rig.wait_delivered();
     rig.append_input(text::numbered(LINES..2 * LINES, 2));
     rig.wait_delivered();
-    writer.wait_for_metric("stream_backlog_entries", |entries| entries == 0.0);
+    writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
     let (_, page) = writer.get("/metrics");
     for partition in 0..3 {
-        let line = format!("stream_partition_backlog_entries{{partition=\"{partition}\"}} 0");
+        let line = format!("line_stream_partition_backlog_entries{{partition=\"{partition}\"}} 0");
         assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
         let groups = rig.redis.call(&["XINFO", "GROUPS", &stream(partition)]);
         assert_eq!(groups.list()[0].field("pending").int(), 0);
@@ -167,7 +167,7 @@ fn contents_of_all_sizes_end_without_a_gap() {
         inputs.push(rig.folder.join(&format!("in/input.txt.{nth}")));
         fs::rename(&rig.input, &inputs[nth]).unwrap();
     }
-    writer.wait_for_metric("stream_backlog_entries", |entries| entries == 0.0);
+    writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
     assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
     reader.stop();
     writer.stop();

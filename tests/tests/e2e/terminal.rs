@@ -141,6 +141,13 @@ fn the_man_pages_have_every_flag_of_the_help() {
         let help = output(program, &["--help"]);
         let named: Vec<&str> =
             help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2).collect();
+        for section in ["EXIT STATUS", "FILES", "ENVIRONMENT", "EXAMPLES"] {
+            assert!(
+                page.contains(&format!(".SH {section}\n")) || page.contains(&format!(".SH \"{section}\"\n")),
+                "{section}: {page}"
+            );
+        }
+        assert!(page.contains(&format!("\n{} check --config", program.name())), "examples keep their lines: {page}");
         assert!(named.len() > 10, "{help}");
         for flag in named {
             let flag = flag.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -180,7 +180,7 @@ fn the_services_take_the_values_and_serve_the_probes() {
             launch = launch.env(word(&one["name"]), word(&one["value"]));
         }
         let mut service = launch.start();
-        service.wait_for_metric("redis_up", |up| up == 1.0);
+        service.wait_for_metric("line_stream_redis_up", |up| up == 1.0);
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let (port, path) = (&container[probe]["httpGet"]["port"], word(&container[probe]["httpGet"]["path"]));
             assert_eq!(ports(&workload).get(word(port)), Some(&8080), "the default of --http-addr");

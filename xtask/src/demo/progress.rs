@@ -28,7 +28,7 @@ impl Seen {
         }
         if let Some(text) = writer.metrics() {
             self.lines_written = count(&text, "lines_written_total").unwrap_or(self.lines_written);
-            self.backlog = count(&text, "stream_backlog_entries").unwrap_or(self.backlog);
+            self.backlog = count(&text, "line_stream_backlog_entries").unwrap_or(self.backlog);
         }
     }
 }

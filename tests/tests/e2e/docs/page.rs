@@ -88,7 +88,7 @@ pub(crate) fn all() -> Vec<Page> {
 
 fn blocks(path: &str, text: &str) -> Vec<Block> {
     /// Languages of what nobody types.
-    const OTHER: [&str; 5] = ["text", "toml", "ini", "rust", "rust,no_run"];
+    const OTHER: [&str; 9] = ["text", "toml", "ini", "rust", "rust,no_run", "yaml", "python", "js", "go"];
     let mut blocks = Vec::new();
     let mut lines = text.lines().zip(1..).peekable();
     let mut last = "";
