@@ -77,7 +77,7 @@ impl Cmd {
 /// Names the command only: an argument may be a password.
 impl std::fmt::Debug for Cmd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} arguments)", self.name, self.args)
+        write!(f, "{} ({} arguments)", crate::error::doing(&self.name, None), self.args)
     }
 }
 

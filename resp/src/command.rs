@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::{Error, Frame, Request, Routing};
+use crate::{Error, Frame, Request, Routing, text};
 
 /// A command: how it is written, and what its reply means.
 ///
@@ -128,7 +128,10 @@ pub(crate) fn encode<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) {
 
 /// The typed reply of a command, or the error that the server sent instead.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
-    frame.into_result().and_then(C::decode).map_err(|error| error.during(command.name(), command.key()))
+    frame.into_result().and_then(C::decode).map_err(|error| {
+        let error = if text::name_of_secretive(command.name()).is_some() { error.without_arguments() } else { error };
+        error.during(command.name(), command.key())
+    })
 }
 
 /// How long a blocking command may wait in the server.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::text::{self, Secrets};
 use crate::{ProtocolError, Value};
 
 /// What went wrong, in the categories that a program acts on.
@@ -13,7 +14,7 @@ use crate::{ProtocolError, Value};
 pub enum ErrorKind {
     /// The operating system or the peer broke the connection, or it could not be made.
     Io,
-    /// Nothing moved for as long as the configuration allows.
+    /// A call took longer, or nothing moved for longer, than the configuration allows.
     Timeout,
     /// The connection was closed by an earlier error.
     Closed,
@@ -75,6 +76,9 @@ pub enum ErrorKind {
     CrossSlot,
     /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
     ExecAbort,
+    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the commands may have been executed, one by one and
+    /// not as a whole.
+    NotAtomic,
     /// The server does not know the command or subcommand.
     UnknownCommand,
     /// The server does not know an option, or the arguments are not what it takes.
@@ -127,7 +131,8 @@ pub enum Sent {
 
 /// Everything that can go wrong with a command or a connection.
 ///
-/// The text says what was being done, with what, and what came back. It never holds a password.
+/// The text says what was being done, with what, and what came back. It never holds a password of the configuration, not even one that the server
+/// repeats, and no control characters.
 ///
 /// ```
 /// # use resp::{Error, ErrorKind};
@@ -152,6 +157,9 @@ struct Inner {
     source: Option<Source>,
 }
 
+/// What servers put before the arguments of a command that they do not know.
+const ARGUMENTS: &str = ", with args beginning with";
+
 /// So much of an error reply is kept. Those of real servers have a few hundred bytes.
 const MAX_TEXT: usize = 4096;
 
@@ -167,7 +175,7 @@ impl Error {
             kind,
             sent: Sent::Maybe,
             doing: String::new(),
-            message: message.into(),
+            message: text::printable(message.into()),
             code: String::new(),
             source: None,
         }))
@@ -203,11 +211,24 @@ impl Error {
     }
 
     pub(crate) fn timeout(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("not done within {time:?}"))
+    }
+
+    pub(crate) fn stalled(time: Duration) -> Self {
         Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
     }
 
     pub(crate) fn closed() -> Self {
         Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
+    }
+
+    /// Commands of a transaction were, or may have been, executed outside of one, because of a refusal.
+    pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
+        const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
+        let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
+        error.0.kind = ErrorKind::NotAtomic;
+        error.0.message = format!("{WHAT}: {}", error.0.message).into();
+        error
     }
 
     /// Says where a connection was to go.
@@ -217,7 +238,7 @@ impl Error {
             command => format!("connecting to {config}: {command}"),
         };
         self.0.sent = Sent::No;
-        self
+        self.without(&Secrets::of(config))
     }
 
     /// Says which server it was, of several.
@@ -232,19 +253,25 @@ impl Error {
     /// The same with a text that says it all.
     pub(crate) fn with_text(mut self, text: String) -> Self {
         self.0.doing = String::new();
-        self.0.message = text.into();
+        self.0.message = text::printable(text.into());
         self
     }
 
     /// An error reply.
     pub(crate) fn server(reply: Value<'_>) -> Self {
         let text = reply.as_error().unwrap_or_default();
-        let text = match text.get(..MAX_TEXT) {
+        let mut text = match text.get(..MAX_TEXT) {
             Some(beginning) => format!("{}…", String::from_utf8_lossy(beginning)),
             None => String::from_utf8_lossy(text).into_owned(),
         };
         let (kind, code) = classify(&text);
         let code = code.to_owned();
+        if kind == ErrorKind::UnknownCommand
+            && let Some(at) = text.find(ARGUMENTS)
+        {
+            // Any of them may be a secret, and the caller knows them.
+            text.truncate(at);
+        }
         let mut error = Self::new(kind, text);
         error.0.code = code;
         error
@@ -258,6 +285,32 @@ impl Error {
             shown.text.push('…');
         }
         Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
+    }
+
+    /// For the answer to a command with a password: only texts that repeat nothing of the command are shown.
+    pub(crate) fn without_arguments(mut self) -> Self {
+        if self.is_server() && !text::is_known(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// The text is not shown when it repeats a secret.
+    pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
+        let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
+        if is_of_server && secrets.are_in(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// Keeps of the text what the kind tells.
+    #[cold]
+    fn withhold(&mut self) {
+        if self.0.kind == ErrorKind::Other && self.0.code != "DENIED" && self.is_server() {
+            "ERR".clone_into(&mut self.0.code);
+        }
+        self.0.message = withheld(self.0.kind, &self.0.code).into();
     }
 
     /// Adds what was being done, unless an inner call said it already.
@@ -285,7 +338,9 @@ impl Error {
         &self.0.code
     }
 
-    /// The error reply as the server sent it (its first 4 KiB), or what went wrong here, without what was being done.
+    /// The error reply (its first 4 KiB), or what went wrong here, without what was being done.
+    ///
+    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and texts that repeat a password, are left out.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -318,8 +373,26 @@ impl Error {
     }
 }
 
+/// A text that stands for one that must not be shown. It is classified as the other one was.
+pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
+    let words = match kind {
+        ErrorKind::IdTooSmall => " equal or smaller than the target stream top item",
+        ErrorKind::NoSuchKey => " no such key",
+        ErrorKind::UnknownCommand => " unknown command",
+        ErrorKind::Syntax => " syntax error",
+        ErrorKind::MaxClients => " max number of clients reached",
+        ErrorKind::WrongPass => " invalid password",
+        ErrorKind::NoAuth => " operation not permitted",
+        ErrorKind::NotAtomic => " EXEC without MULTI",
+        _ => "",
+    };
+    let space = if code.is_empty() { "" } else { " " };
+    format!("{code}{words}{space}(text withheld: it may repeat a password)")
+}
+
 /// What a command does, as errors say it.
 pub(crate) fn doing(command: &str, key: Option<&[u8]>) -> String {
+    let command = text::name_of_secretive(command).unwrap_or(command);
     match key {
         Some(key) => format!("{command} {}", key.escape_ascii()),
         None => command.to_owned(),
@@ -353,7 +426,7 @@ impl From<crate::ConfigError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.doing.is_empty() {
-            write!(f, "{}: ", self.0.doing)?;
+            write!(f, "{}: ", text::printable(self.0.doing.clone().into()))?;
         }
         f.write_str(&self.0.message)
     }
@@ -407,6 +480,8 @@ fn classify_text(text: &str) -> ErrorKind {
         ErrorKind::IdTooSmall
     } else if has("no such key") || has("requires the key to exist") {
         ErrorKind::NoSuchKey
+    } else if has("exec without multi") {
+        ErrorKind::NotAtomic
     } else if has("unknown command") || has("unknown subcommand") {
         ErrorKind::UnknownCommand
     } else if has("syntax error")
@@ -463,6 +538,27 @@ mod tests {
         ];
         for (text, kind, code) in table {
             assert_eq!(classify(text), (kind, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_withheld_keeps_its_kind_and_code() {
+        for text in [
+            "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+            "ERR no such key",
+            "ERR unknown command",
+            "ERR syntax error",
+            "ERR max number of clients reached",
+            "WRONGPASS invalid username-password pair",
+            "ERR invalid password",
+            "NOAUTH Authentication required.",
+            "ERR operation not permitted",
+            "ERR EXEC without MULTI",
+            "ERR else",
+            "READONLY x",
+        ] {
+            let (kind, code) = classify(text);
+            assert_eq!(classify(&withheld(kind, code)), (kind, code), "{text}");
         }
     }
 

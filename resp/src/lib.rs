@@ -26,7 +26,7 @@
 //! A Redis Cluster is `redis-cluster://a:6379,b:6379`: a [`ClusterClient`] sends each command to the node that has its key, a [`Connection`] or
 //! [`Consumer`] leads to the node that has one key ([`Config::for_key`]).
 //!
-//! RESP3 is proposed, and RESP2 spoken with servers that do not know it. Both give the same values.
+//! RESP3 is proposed, and RESP2 spoken with servers that refuse it (`?protocol=2` speaks it from the start). Both give the same values.
 //!
 //! ## Which of the four
 //!
@@ -107,7 +107,7 @@
 //!
 //! ## When something fails
 //!
-//! An [`Error`] has a [`kind`](Error::kind) to act on, the server's [`code`](Error::code), and says with [`sent`](Error::sent) whether the server can
+//! Every call ends by its deadline ([`Config::command_timeout`]). An [`Error`] has a [`kind`](Error::kind) to act on, the server's [`code`](Error::code), and says with [`sent`](Error::sent) whether the server can
 //! have executed the command: after [`Sent::No`] trying again doubles nothing. [`is_transient`](Error::is_transient) says whether waiting helps, a
 //! [`Backoff`] how long to. A command or option that the server is too old for is [`ErrorKind::UnknownCommand`] or [`ErrorKind::Syntax`].
 //!
@@ -166,6 +166,7 @@ mod request;
 mod sentinel;
 mod stream_id;
 pub mod streams;
+mod text;
 mod turn;
 
 pub use backoff::Backoff;

@@ -1,7 +1,7 @@
 //! Servers that can all answer the same question, asked in turn.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Endpoint;
 use crate::{Error, ErrorKind, Sent};
@@ -83,6 +83,12 @@ impl Turns {
     }
 }
 
+/// The moment so long from now.
+pub(crate) fn deadline(limit: Duration) -> Instant {
+    // Nobody waits for longer than a year.
+    Instant::now() + limit.min(Duration::from_secs(365 * 24 * 60 * 60))
+}
+
 /// As much of the time until a moment as is left.
 pub(crate) async fn within<T>(until: Instant, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let limit = until.saturating_duration_since(Instant::now());
@@ -125,7 +131,6 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn endpoints() -> Vec<Endpoint> {
         (1..=3).map(|port| Endpoint::tcp("h", port)).collect()

@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use resp::streams::{AddId, GroupFrom, ReadFrom, XAdd, XRead, XReadGroup};
-use resp::{Block, Config, Connection, Endpoint, ErrorKind, Protocol, Sent, StreamId, cmd};
+use resp::{Block, Blocking, Config, Connection, Endpoint, ErrorKind, Protocol, Sent, StreamId, cmd};
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
@@ -239,17 +239,46 @@ async fn a_stalled_peer_is_a_timeout_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_slow_peer_is_no_timeout() {
-    let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
-    let slowly = async {
-        for byte in b"$9\r\n123456789\r\n" {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            peer.write_u8(*byte).await.unwrap();
+async fn a_slow_peer_is_in_time_until_it_stalls() {
+    let slowly = async |config: &Config, reply: &[u8]| {
+        let (mut connection, mut peer) = with_peer(config, 1 << 16).await;
+        let writing = async {
+            for byte in reply {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                // The connection may have given up.
+                let _ = peer.write_u8(*byte).await;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        let get = cmd("GET").arg("x");
+        tokio::join!(connection.send(&get), writing).0
+    };
+    let whole = b"$9\r\n123456789\r\n";
+    assert_eq!(slowly(&config(), whole).await.unwrap_err().kind(), ErrorKind::Timeout);
+    let patient = config().command_timeout(None).stall_timeout(Some(Duration::from_millis(200)));
+    assert_eq!(slowly(&patient, whole).await.unwrap().value().as_str(), Some("123456789"));
+    let error = slowly(&patient, &whole[..9]).await.unwrap_err();
+    assert_eq!(error.to_string(), "GET: nothing moved for 200ms");
+}
+
+#[tokio::test]
+async fn the_reply_to_a_blocking_command_must_begin_in_time() {
+    let config = config().block_grace(Duration::from_millis(100)).stall_timeout(Some(Duration::from_millis(150)));
+    let pop = Blocking::new(cmd("BLPOP").arg("x").arg("0.1"), Block::For(Duration::from_millis(100)));
+    // Silent for longer than a stall, and begun within 200 ms.
+    let (mut connection, mut peer) = with_peer(&config, 1 << 16).await;
+    let writing = async {
+        for part in ["$", "3\r\n", "abc\r\n"] {
+            tokio::time::sleep(Duration::from_millis(if part == "$" { 180 } else { 80 })).await;
+            peer.write_all(part.as_bytes()).await.unwrap();
         }
     };
-    let get = cmd("GET").arg("x");
-    let (reply, ()) = tokio::join!(connection.send(&get), slowly);
-    assert_eq!(reply.unwrap().value().as_str(), Some("123456789"));
+    let (reply, ()) = tokio::join!(connection.send_blocking(&pop), writing);
+    assert_eq!(reply.unwrap().value().as_str(), Some("abc"));
+    let began = Instant::now();
+    let error = connection.send_blocking(&pop).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(began.elapsed() >= Duration::from_millis(200));
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use crate::{Failure, Health, Shutdown, words};
 
 /// How long nothing may move while a reply is awaited. With the time that connecting takes well below [`crate::HEARTBEAT_LIMIT`],
 /// so that a Redis that hangs does not make the service look as if it hung.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one call may take: the longest line over a link of two megabits a second.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The bound of the first pause; it doubles with each attempt.
@@ -54,7 +56,7 @@ impl From<Failure> for Stop {
 
 impl Connector {
     pub(crate) fn new(config: Config, password_source: String, health: Health, shutdown: Shutdown) -> Self {
-        let config = config.command_timeout(Some(COMMAND_TIMEOUT));
+        let config = config.command_timeout(Some(COMMAND_TIMEOUT)).stall_timeout(Some(STALL_TIMEOUT));
         let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
         Self {
             config,

@@ -109,6 +109,9 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::MaxClients => "raise maxclients, or close connections of others",
         ErrorKind::ClusterDown | ErrorKind::MasterDown => "start the nodes that are missing",
         ErrorKind::NoSuchDatabase => "correct the database in --redis-url",
+        ErrorKind::NotAtomic => {
+            "let the user run MULTI, EXEC, DISCARD and WATCH (ACL SETUSER), on a server that has them"
+        }
         ErrorKind::UnknownCommand => "use Redis 6.2 or later, or Valkey",
         ErrorKind::Tls => "correct ca=, cert= and key= in --redis-url, or the certificates",
         ErrorKind::Timeout => "look at the network, and at what holds Redis up (its log, SLOWLOG)",

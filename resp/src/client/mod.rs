@@ -11,12 +11,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use crate::command::{self, Command};
-use crate::connection::{Pipeline, Replies, Transaction};
-use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Frame};
-use queue::Queue;
+use crate::connection::{Pipeline, Replies, Transaction, in_future};
+use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent};
+use outcome::Frames;
+use queue::{Queue, Shape};
 
 /// How a [`Client`] behaves beyond its [`Config`].
 ///
@@ -55,8 +58,8 @@ impl ClientOptions {
         }
     }
 
-    /// How many bytes of commands may be queued and in flight; callers wait when there are more. One command may exceed it.
-    /// Default 16 MiB.
+    /// How many bytes of commands may be queued and in flight; callers wait when there are more, as long as the
+    /// [command timeout](Config::command_timeout) allows. One command may exceed it. Default 16 MiB.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -99,6 +102,7 @@ impl ClientOptions {
         let connection = Connection::connect(&self.config).await?;
         let queue = Arc::new(Queue::new(self.max_bytes));
         let (events, _) = broadcast::channel(1024);
+        let command_timeout = self.config.command_timeout;
         let driver = driver::Driver {
             queue: Arc::clone(&queue),
             config: self.config,
@@ -108,7 +112,7 @@ impl ClientOptions {
             events: events.clone(),
         };
         tokio::spawn(driver.run(connection));
-        Ok(Client(Arc::new(Handle { queue, events })))
+        Ok(Client(Arc::new(Handle { queue, events, command_timeout })))
     }
 }
 
@@ -116,7 +120,7 @@ impl ClientOptions {
 ///
 /// Commands that are sent at the same time travel together (pipelining), so few system calls serve many callers. When the
 /// connection breaks, it is made again; commands that were surely not sent wait for it, the others fail with
-/// [`Sent::Maybe`](crate::Sent::Maybe). Nothing is sent twice.
+/// [`Sent::Maybe`]. Nothing is sent twice.
 ///
 /// A command that waits in the server would hold up everybody, so it does not fit here: a [`Blocking`](crate::Blocking)
 /// command can only be sent over a [`Connection`] of its own, and untyped ones that block, or that change the connection, are
@@ -155,6 +159,7 @@ pub struct Client(Arc<Handle>);
 struct Handle {
     queue: Arc<Queue>,
     events: broadcast::Sender<Event>,
+    command_timeout: Option<Duration>,
 }
 
 /// The last clone is gone.
@@ -178,16 +183,15 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke or nothing moved for the command timeout: [`Error::sent`] says whether the
-    /// server can have executed the command.
+    /// An error reply, or that the connection broke, or that there was no reply within the [command timeout](Config::command_timeout), which
+    /// bounds the whole call: waiting for room and for a new connection, too. [`Error::sent`] says whether the server can have executed the
+    /// command.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         let named = |error: Error| error.during(command.name(), command.key());
         if !command.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        self.0.queue.room().await;
-        let outcome = self.0.queue.add(1, None, |out| command::encode(command, out));
-        match outcome.await {
+        match self.call(Shape::ONE, None, |out| command::encode(command, out)).await {
             Ok(mut frames) => command::decode(command, frames.next().ok_or_else(Error::closed)?),
             Err(error) => Err(named(error)),
         }
@@ -205,7 +209,7 @@ impl Client {
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
-        let frames = self.exchange(pipeline.encoded(), pipeline.len(), pipeline.first()).await;
+        let frames = self.exchange(&Parcel::of(pipeline), None).await;
         let frames = frames.map_err(|error| error.during("pipeline", None))?;
         Ok(Replies::new(frames))
     }
@@ -219,24 +223,64 @@ impl Client {
         if !transaction.is_shareable() {
             return Err(needs_its_own().during("MULTI", None));
         }
-        let (pipeline, exec) = transaction.to_pipeline();
-        let frames = self.exchange(pipeline.encoded(), pipeline.len(), pipeline.first()).await;
+        let pipeline = transaction.to_pipeline();
+        let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.during("MULTI", None))?;
-        match Replies::new(frames).into_exec(exec, transaction.len())? {
+        match Replies::new(frames).into_exec()? {
             Some(replies) => Ok(replies),
             None => Err(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection")),
         }
     }
 
-    /// Sends encoded commands, and receives so many replies. When `first` bytes have been sent, something may have been done.
-    pub(crate) async fn exchange(
+    /// Sends encoded commands, and receives their replies: within the command timeout, or by an earlier deadline.
+    pub(crate) async fn exchange(&self, parcel: &Parcel<'_>, deadline: Option<Instant>) -> Result<Frames, Error> {
+        let Parcel { encoded, replies, first, multi } = *parcel;
+        let shape = Shape { replies, first: Some(first), multi };
+        self.call(shape, deadline, |out| out.extend_from_slice(encoded)).await
+    }
+
+    /// The driver keeps the time of calls, so that each needs no timer of its own, unless it waits for room or has less time than others.
+    async fn call(
         &self,
-        encoded: &[u8],
-        replies: usize,
-        first: usize,
-    ) -> Result<impl Iterator<Item = Frame> + use<>, Error> {
-        self.0.queue.room().await;
-        self.0.queue.add(replies, Some(first), |out| out.extend_from_slice(encoded)).await
+        shape: Shape,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Result<Frames, Error> {
+        let Handle { queue, command_timeout, .. } = &*self.0;
+        if deadline.is_none() && queue.has_room() {
+            return queue.add(shape, encode).await;
+        }
+        let deadline = deadline.or_else(|| in_future(*command_timeout));
+        Box::pin(self.call_until(shape, deadline, encode)).await
+    }
+
+    async fn call_until(
+        &self,
+        shape: Shape,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Result<Frames, Error> {
+        let Handle { queue, command_timeout, .. } = &*self.0;
+        let timeout = || Error::timeout(command_timeout.unwrap_or_default());
+        let Some(deadline) = deadline else {
+            queue.room().await;
+            return queue.add(shape, encode).await;
+        };
+        if tokio::time::timeout_at(deadline, queue.room()).await.is_err() {
+            return Err(timeout().with_sent(Sent::No));
+        }
+        let outcome = queue.add(shape, encode);
+        tokio::time::timeout_at(deadline, outcome).await.unwrap_or_else(|_| Err(timeout()))
+    }
+
+    /// Whether there is no connection any more, and none will be made.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.queue.has_ended()
+    }
+
+    /// Whether these are clones of one client.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What happens on the connection: it breaks, it is there again, the server pushes something.
@@ -248,9 +292,36 @@ impl Client {
     }
 }
 
+/// What is sent in one piece.
+#[derive(Clone, Copy)]
+pub(crate) struct Parcel<'a> {
+    pub(crate) encoded: &'a [u8],
+    pub(crate) replies: usize,
+    /// When so many bytes have been sent, something may have been done.
+    pub(crate) first: usize,
+    /// In a transaction: which of the replies is that to `MULTI`.
+    pub(crate) multi: Option<usize>,
+}
+
+impl<'a> Parcel<'a> {
+    /// One command.
+    pub(crate) const fn of_command(encoded: &'a [u8]) -> Self {
+        Self { encoded, replies: 1, first: encoded.len(), multi: None }
+    }
+
+    pub(crate) fn of(pipeline: &'a Pipeline) -> Self {
+        Self { encoded: pipeline.encoded(), replies: pipeline.len(), first: pipeline.first(), multi: None }
+    }
+
+    /// A transaction as a pipeline, from `MULTI` to `EXEC`.
+    pub(crate) fn of_transaction(pipeline: &'a Pipeline) -> Self {
+        Self { multi: Some(0), ..Self::of(pipeline) }
+    }
+}
+
 /// For commands that would hold up others.
 fn needs_its_own() -> Error {
-    Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(crate::Sent::No)
+    Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(Sent::No)
 }
 
 impl fmt::Debug for Client {

@@ -7,6 +7,7 @@ mod owner;
 mod pipeline;
 mod redirect;
 mod routing;
+mod shared;
 mod slot;
 mod topology;
 
@@ -20,9 +21,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::client::Parcel;
 use crate::command::{self, Command};
 use crate::config::{Config, Endpoint};
-use crate::connection::{Pipeline, Replies, Transaction};
+use crate::connection::{Pipeline, Replies, Transaction, is_ok};
 use crate::{Connection, Error, ErrorKind, Frame, Sent};
 use attempts::Attempts;
 use nodes::Nodes;
@@ -35,9 +37,11 @@ const MAX_REDIRECTS: u32 = 16;
 ///
 /// Each command goes to the node that has the slot of its key, over one shared connection a node, which is made when it is first needed. Which
 /// node that is is learned from the cluster, and again when a node says that a slot has moved or cannot be reached. What a node sends elsewhere
-/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, a node that is away while another takes its place) is tried again
-/// until the [command timeout](Config::command_timeout) is over. A command that may have been executed is not sent twice:
-/// then the error says [`Sent::Maybe`].
+/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, the `READONLY` of a node that has been
+/// demoted, a node that is away while another takes its place) is tried again until the [command timeout](Config::command_timeout) is over, which
+/// bounds the whole call. A command that may have been executed is not sent twice: then the error says [`Sent::Maybe`].
+///
+/// However many callers wait for a node that does not answer, one attempt to connect is made at a time, and its outcome goes to all of them.
 ///
 /// A command without a key ([`Routing::Anywhere`]) goes to any one node.
 ///
@@ -59,14 +63,6 @@ const MAX_REDIRECTS: u32 = 16;
 /// ```
 #[derive(Clone)]
 pub struct ClusterClient(Arc<Nodes>);
-
-/// What is sent to one node in one piece.
-struct Parcel<'a> {
-    encoded: &'a [u8],
-    replies: usize,
-    /// When so many bytes have been sent, something may have been done.
-    first: usize,
-}
 
 impl ClusterClient {
     /// Learns who has which slot from the first seed that answers.
@@ -97,7 +93,7 @@ impl ClusterClient {
         }
         let mut encoded = BytesMut::new();
         command::encode(command, &mut encoded);
-        let parcel = Parcel { encoded: &encoded, replies: 1, first: encoded.len() };
+        let parcel = Parcel::of_command(&encoded);
         let mut frames = self.deliver(command.routing(), &parcel).await.map_err(named)?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
@@ -127,10 +123,10 @@ impl ClusterClient {
         if !transaction.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        let (pipeline, exec) = transaction.to_pipeline();
-        let parcel = Parcel { encoded: pipeline.encoded(), replies: pipeline.len(), first: pipeline.first() };
+        let pipeline = transaction.to_pipeline();
+        let parcel = Parcel::of_transaction(&pipeline);
         let frames = self.deliver(transaction.routing(), &parcel).await.map_err(named)?;
-        match Replies::new(frames.into_iter()).into_exec(exec, transaction.len())? {
+        match Replies::new(frames.into_iter()).into_exec()? {
             Some(replies) => Ok(replies),
             None => Err(named(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection"))),
         }
@@ -161,6 +157,7 @@ impl ClusterClient {
         let mut attempts = Attempts::new(nodes.config().command_timeout);
         let mut elsewhere = None;
         loop {
+            attempts.check()?;
             let version = nodes.version();
             let (node, asking) = match elsewhere.take() {
                 Some(elsewhere) => elsewhere,
@@ -168,7 +165,7 @@ impl ClusterClient {
                     Some(node) => (node, false),
                     None => {
                         attempts.wait(nobody).await?;
-                        nodes.refresh_quietly(version).await;
+                        nodes.refresh_quietly(version, attempts.patience).await;
                         continue;
                     }
                 },
@@ -179,19 +176,20 @@ impl ClusterClient {
                     encoded: &asked,
                     replies: parcel.replies + 1,
                     first: asked.len() - parcel.encoded.len() + parcel.first,
+                    multi: parcel.multi.map(|multi| multi + 1),
                 };
-                nodes.exchange(&node, &parcel).await.map(|mut frames| {
+                nodes.exchange(&node, &parcel, attempts.patience).await.map(|mut frames| {
                     frames.remove(0);
                     frames
                 })
             } else {
-                nodes.exchange(&node, parcel).await
+                nodes.exchange(&node, parcel, attempts.patience).await
             };
             let frames = match delivered {
                 Ok(frames) => frames,
                 Err(error) if error.sent() == Sent::No && error.is_transient() => {
                     attempts.wait(|| error).await?;
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                     continue;
                 }
                 Err(error) => {
@@ -199,6 +197,9 @@ impl ClusterClient {
                     return Err(error);
                 }
             };
+            if parcel.multi.is_some() && !is_undone(&frames) {
+                return Ok(frames);
+            }
             let redirect = frames.iter().find_map(|frame| Some((Redirect::of(frame, &node)?, frame)));
             let Some((redirect, frame)) = redirect else { return Ok(frames) };
             let error = || Error::server(frame.value());
@@ -216,11 +217,16 @@ impl ClusterClient {
                 Redirect::TryAgain => attempts.wait(error).await?,
                 Redirect::Down => {
                     attempts.wait(error).await?;
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                 }
             }
         }
     }
+}
+
+/// Whether nothing of a transaction was done, as its replies say: only then may it be sent again.
+fn is_undone(replies: &[Frame]) -> bool {
+    replies.first().is_some_and(is_ok) && replies.last().is_some_and(|exec| exec.kind().is_error())
 }
 
 /// `ASKING` in front, in the same piece, so that nothing comes between.

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use super::attempts::Attempts;
 use super::nodes::Nodes;
 use super::redirect::Redirect;
-use super::{ASKING, Parcel, Routing, cross_slot, nobody};
+use super::{ASKING, Routing, cross_slot, nobody};
+use crate::client::Parcel;
 use crate::config::Endpoint;
 use crate::connection::{Pipeline, Replies};
 use crate::{Error, Frame, Sent};
@@ -62,12 +63,13 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
             part.indexes.push(index);
         }
         let mut sending = JoinSet::new();
+        let patience = attempts.patience;
         for ((node, asking), part) in parts {
             let nodes = Arc::clone(nodes);
             sending.spawn(async move {
                 let count = part.indexes.len() * if asking { 2 } else { 1 };
-                let parcel = Parcel { encoded: &part.encoded, replies: count, first: part.first };
-                let sent = nodes.exchange(&node, &parcel).await;
+                let parcel = Parcel { encoded: &part.encoded, replies: count, first: part.first, multi: None };
+                let sent = nodes.exchange(&node, &parcel, patience).await;
                 (node, asking, part.indexes, sent)
             });
         }
@@ -111,13 +113,13 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
         // In the order of the pipeline, as far as that can be had.
         again.sort_by_key(|left| left.index);
         left = again;
-        let patience = match (waits, redirected) {
+        let outcome = match (waits, redirected) {
             (Some(error), _) => {
                 let waited = attempts.wait(|| error).await;
                 if waited.is_ok() {
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                 }
-                waited
+                waited.and_then(|()| attempts.check())
             }
             (None, Some(error)) => {
                 nodes.refresh_behind(version);
@@ -125,7 +127,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
             }
             (None, None) => Ok(()),
         };
-        if let Err(error) = patience {
+        if let Err(error) = outcome {
             for Left { index, .. } in std::mem::take(&mut left) {
                 set(&mut replies, index, Err(error.clone()));
             }

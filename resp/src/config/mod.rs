@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::Limits;
 use crate::turn::Known;
-use secret::Secret;
+pub(crate) use secret::Secret;
 
 /// How to connect to a server.
 ///
@@ -51,6 +51,7 @@ pub struct Config {
     pub(crate) resp2: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Option<Duration>,
+    pub(crate) stall_timeout: Option<Duration>,
     pub(crate) block_grace: Duration,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) limits: Limits,
@@ -75,6 +76,7 @@ impl Config {
             resp2: false,
             connect_timeout: Duration::from_secs(5),
             command_timeout: Some(Duration::from_secs(30)),
+            stall_timeout: None,
             block_grace: Duration::from_secs(5),
             keepalive: Some(Duration::from_secs(15)),
             limits: Limits::default(),
@@ -193,16 +195,30 @@ impl Config {
         self
     }
 
-    /// How long nothing may move, in either direction, while a reply is awaited. Default 30 s; `None` waits for ever.
+    /// How long a call may take as a whole: waiting for room and for a new connection, sending, redirects of a cluster, and receiving the reply,
+    /// however busy the server is with other things, such as push messages. Default 30 s; `None` waits for ever.
     ///
-    /// It is counted from the last byte that moved, so that a large reply over a slow link is no timeout.
+    /// A large reply over a slow link needs its time, too. Where that is to take as long as it takes, set a long command timeout, or none, and
+    /// a [stall timeout](Self::stall_timeout).
+    ///
+    /// Of the pieces of pipelines, each ([`flush`](crate::Connection::flush), [`receive`](crate::Connection::receive)) is a call. A blocking
+    /// command has [more time](Self::block_grace).
     #[must_use]
     pub const fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// How much later than `BLOCK` says a blocking command may be answered. Default 5 s: servers answer late under load.
+    /// How long nothing may move, in either direction, while a reply is awaited. By default there is no such limit beside the
+    /// [command timeout](Self::command_timeout). Where a command blocks in the server, it holds only once its reply has begun.
+    #[must_use]
+    pub const fn stall_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.stall_timeout = timeout;
+        self
+    }
+
+    /// How much later than `BLOCK` says the reply to a blocking command must have begun. Default 5 s: servers answer late under load. A reply
+    /// that has begun by then has the [command timeout](Self::command_timeout) to arrive.
     #[must_use]
     pub const fn block_grace(mut self, grace: Duration) -> Self {
         self.block_grace = grace;

@@ -1,23 +1,28 @@
 //! One connection, used by one owner.
 
+mod deadline;
 mod handshake;
 mod misled;
+mod race;
 mod transaction;
 mod transport;
 mod wire;
 
 pub use handshake::Protocol;
 pub use transaction::{Pipeline, Replies, Slot, Transaction};
+pub(crate) use transaction::{is_ok, leaves_open};
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel};
+use crate::text::Secrets;
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
+pub(crate) use deadline::{Deadline, in_future};
 pub(crate) use misled::is_misled;
 use transport::Transport;
 pub(crate) use wire::Wire;
@@ -86,11 +91,10 @@ impl Connection {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let connected = match &config.endpoint {
             Endpoint::Sentinel { sentinels, master, .. } => {
-                let deadline = Instant::now() + config.connect_timeout;
-                sentinel::connect(config, sentinels, master, deadline).await
+                sentinel::connect(config, sentinels, master, turn::deadline(config.connect_timeout)).await
             }
             Endpoint::Cluster { seeds, .. } => {
-                cluster::connect(config, seeds, Instant::now() + config.connect_timeout).await
+                cluster::connect(config, seeds, turn::deadline(config.connect_timeout)).await
             }
             server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
                 Ok(connected) => connected,
@@ -123,16 +127,17 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut connection = Self::new(Transport::Other(Box::new(transport)), config);
-        match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
-            Ok(done) => done?,
-            Err(_) => return Err(Error::timeout(config.connect_timeout)),
-        }
+        let done = match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::timeout(config.connect_timeout)),
+        };
+        done.map_err(|error| error.with_sent(Sent::No).without(&Secrets::of(config)))?;
         Ok(connection)
     }
 
     fn new(transport: Transport, config: &Config) -> Self {
         Self {
-            wire: Wire::new(transport, config.limits),
+            wire: Wire::new(transport, config),
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,
@@ -189,12 +194,12 @@ impl Connection {
         self.misled
     }
 
-    /// Changes how long nothing may move while a reply is awaited: see [`Config::command_timeout`].
+    /// Changes how long a call may take: see [`Config::command_timeout`].
     pub const fn set_command_timeout(&mut self, timeout: Option<Duration>) {
         self.command_timeout = timeout;
     }
 
-    /// How long nothing may move while a reply is awaited.
+    /// How long a call may take.
     pub(crate) const fn command_timeout(&self) -> Option<Duration> {
         self.command_timeout
     }
@@ -209,7 +214,7 @@ impl Connection {
     ///
     /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can have executed the command.
     pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        self.round_trip(command, self.command_timeout).await
+        self.round_trip(command, Deadline::after(self.command_timeout)).await
     }
 
     /// Sends a command that waits in the server, and waits for its reply: as long as the command says, and the
@@ -219,19 +224,19 @@ impl Connection {
     ///
     /// As [`send`](Self::send).
     pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
-        let limit = match command.block() {
-            Block::For(time) => Some(self.block_limit(time)),
-            Block::Forever => None,
+        let deadline = match command.block() {
+            Block::For(time) => self.block_deadline(time),
+            Block::Forever => Deadline::never(),
         };
-        self.round_trip(command.command(), limit).await
+        self.round_trip(command.command(), deadline).await
     }
 
     /// How long to wait for the reply to a command that blocks so long.
-    pub(crate) const fn block_limit(&self, block: Duration) -> Duration {
-        block.saturating_add(self.block_grace)
+    pub(crate) fn block_deadline(&self, block: Duration) -> Deadline {
+        Deadline::blocking(block.saturating_add(self.block_grace), self.command_timeout)
     }
 
-    async fn round_trip<C: Command>(&mut self, command: &C, limit: Option<Duration>) -> Result<C::Reply, Error> {
+    async fn round_trip<C: Command>(&mut self, command: &C, mut deadline: Deadline) -> Result<C::Reply, Error> {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }
@@ -244,7 +249,7 @@ impl Connection {
         self.stale = self.owed;
         let mark = self.wire.queued();
         loop {
-            match self.next_reply(limit).await {
+            match self.next_reply(&mut deadline).await {
                 Ok(frame) if self.owed == 0 => {
                     if self.wire.sent(mark) == Sent::No {
                         // It was there before the command was. Servers that have too many clients say so in this way.
@@ -295,9 +300,9 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the connection breaks, or nothing moves for the command timeout.
+    /// When the connection breaks, or it takes longer than the command timeout.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        self.wire.flush(self.command_timeout).await
+        self.wire.flush(&mut Deadline::after(self.command_timeout)).await
     }
 
     /// The next reply, while what is queued is being written.
@@ -309,14 +314,14 @@ impl Connection {
     ///
     /// When the connection broke, or ([`ErrorKind::Usage`]) no reply is owed.
     pub async fn receive(&mut self) -> Result<Frame, Error> {
-        self.receive_within(self.command_timeout).await
+        self.receive_until(Deadline::after(self.command_timeout)).await
     }
 
-    /// The same with another limit, for a command that blocks.
-    pub(crate) async fn receive_within(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+    /// The same with another deadline, for a command that blocks.
+    pub(crate) async fn receive_until(&mut self, mut deadline: Deadline) -> Result<Frame, Error> {
         loop {
             let stale = self.stale > 0;
-            let frame = self.next_reply(limit).await?;
+            let frame = self.next_reply(&mut deadline).await?;
             if !stale {
                 return Ok(frame);
             }
@@ -419,7 +424,7 @@ impl Connection {
                         }
                     });
                 }
-                Ok(None) => self.wire.fill(None).await?,
+                Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
                     self.wire.break_off();
                     return Err(Error::protocol(error));
@@ -429,7 +434,7 @@ impl Connection {
     }
 
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
-    async fn next_reply(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+    async fn next_reply(&mut self, deadline: &mut Deadline) -> Result<Frame, Error> {
         if self.owed == 0 {
             return Err(match self.is_closed() {
                 true => Error::closed(),
@@ -445,7 +450,7 @@ impl Connection {
                     self.misled |= self.found && is_misled(&frame);
                     return Ok(frame);
                 }
-                Ok(None) => self.wire.fill(limit).await?,
+                Ok(None) => self.wire.fill(deadline).await?,
                 Err(error) => {
                     self.wire.break_off();
                     return Err(Error::protocol(error));

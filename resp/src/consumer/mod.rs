@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::connection::Deadline;
 use crate::streams::{GroupFrom, XAck, XAutoClaim, XGroupCreate, XReadGroup};
 use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId, command};
 
@@ -303,12 +304,12 @@ impl Consumer {
         let Some(asked) = self.asked.filter(|_| self.early.is_none()) else { return Ok(()) };
         let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
         Self::receive_acks(connection, &mut self.asked, &mut self.acks).await?;
-        let limit = match asked.block {
-            Some(time) => Some(connection.block_limit(time)),
-            None => connection.command_timeout(),
+        let deadline = match asked.block {
+            Some(time) => connection.block_deadline(time),
+            None => Deadline::after(connection.command_timeout()),
         };
         let named = |error: Error| error.during("XREADGROUP", Some(&self.options.stream));
-        self.early = Some(connection.receive_within(limit).await.map_err(named)?);
+        self.early = Some(connection.receive_until(deadline).await.map_err(named)?);
         Ok(())
     }
 
