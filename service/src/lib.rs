@@ -22,6 +22,7 @@
 //! | `checks.rs` | findings of `reader check` and `writer check`, and what both look at |
 //! | `metrics.rs` | names, descriptions, buckets |
 //! | `http.rs` | the bounded HTTP server |
+//! | `reasons.rs` | why something cannot be used, and what is allowed |
 //! | `words.rs` | what a user can do about a fault |
 //! | `pages.rs` | what it answers |
 //! | `status.rs` | `/status.json`, and what the status page shows, too |
@@ -49,6 +50,7 @@ pub mod metrics;
 mod pages;
 mod plot;
 mod progress;
+mod reasons;
 mod redact;
 mod run;
 mod server;

@@ -18,7 +18,7 @@ fn says(launch: &Launch, code: i32, line: &str) {
 
 /// The words of a command line.
 fn with(launch: Launch, words: &[&str]) -> Launch {
-    words.iter().fold(launch, |launch, word| launch.word(word))
+    words.iter().fold(launch, Launch::word)
 }
 
 /// Nothing is looked at but the command line.
@@ -284,7 +284,7 @@ fn no_redis() {
             for stream in listener.incoming() {
                 std::thread::spawn(move || {
                     let mut stream = stream?;
-                    stream.read(&mut [0; 4096])?;
+                    let _ = stream.read(&mut [0; 4096])?;
                     stream.write_all(answer)?;
                     // A close with bytes that nobody read would take the answer back.
                     std::io::copy(&mut stream, &mut std::io::sink())
