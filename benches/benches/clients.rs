@@ -1,7 +1,9 @@
-//! XADD and read + acknowledge through clients, compared in paired rounds on one private redis-server over TCP.
+//! XADD and read + acknowledge through clients, compared in paired rounds on one private
+//! redis-server over TCP.
 //!
-//! Each client does what its documentation proposes: one shared, cloned handle that pipelines by itself for tasks that add at the same time, its own
-//! pipeline for batches, its typed commands and replies.
+//! Each client does what its documentation proposes: one shared, cloned handle that pipelines by
+//! itself for tasks that add at the same time, its own pipeline for batches, its typed commands and
+//! replies.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
@@ -59,7 +61,8 @@ fn main() {
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clock {
-    /// The time it takes. When the server has more to do than the client, this is the server's time.
+    /// The time it takes. When the server has more to do than the client, this is the server's
+    /// time.
     Wall,
     /// The processor time of this process: the client's part of it.
     Processor,
@@ -127,7 +130,7 @@ fn ours() -> XAdd<'static, &'static str, &'static str> {
     XAdd::new(KEY, AddId::Auto, &[("line", LINE)])
 }
 
-/// Runs `add` so often in so many tasks at once.
+/// Runs `add` this often in this many tasks at once.
 async fn in_tasks<F: Future<Output = ()> + Send + 'static>(
     tasks: u32,
     commands: u32,
@@ -493,7 +496,7 @@ fn read_and_acknowledge(
     );
 }
 
-/// The middle one of the times that `call` takes, done so often.
+/// The median of the times that this many calls of `call` take.
 async fn p50<F: Future<Output = ()>>(calls: u32, mut call: impl FnMut() -> F) -> Duration {
     let mut times = Vec::with_capacity(calls as usize);
     for _ in 0..calls {

@@ -1,9 +1,12 @@
-//! Decoding XREADGROUP replies to typed entries, compared with other clients' decoders in paired rounds.
+//! Decoding XREADGROUP replies to typed entries, compared with other clients' decoders in paired
+//! rounds.
 //!
-//! The work is the same for all: from the bytes of the reply to entries with an ID and a payload that can be looked at; the payloads' lengths are
-//! added up. Each client is used through what it makes public: `resp` and `redis-protocol` through their decoders, `redis` through its parser and
-//! `StreamReadReply`, `rustis` through the entry points it has for benches and its `StreamEntry`. `fred` decodes with
-//! `redis-protocol` and converts the frames by code that cannot be called without a connection, so it is not here.
+//! The work is the same for all: from the bytes of the reply to entries with an ID and a payload
+//! that can be looked at; the payloads' lengths are added up. Each client is used through what it
+//! makes public: `resp` and `redis-protocol` through their decoders, `redis` through its parser and
+//! `StreamReadReply`, `rustis` through the entry points it has for benches and its `StreamEntry`.
+//! `fred` decodes with `redis-protocol` and converts the frames by code that cannot be called
+//! without a connection, so it is not here.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
@@ -50,7 +53,7 @@ fn main() {
     }
 }
 
-/// Does it so many times, and checks what it says.
+/// Decodes this many times, and checks the result.
 fn repeat<'a>(times: u32, expected: usize, mut decode: impl FnMut() -> usize + 'a) -> Work<'a> {
     Box::new(move || {
         let begun = Instant::now();

@@ -1,5 +1,6 @@
-//! Cost as the work grows: from file to file, more lines, longer lines, more writers. In a case the subjects are sizes: a ratio of 1 says that a
-//! line, or a byte, costs as much as it does at the smallest size.
+//! Cost as the work grows: from file to file, more lines, longer lines, more writers. In a case the
+//! subjects are sizes: a ratio of 1 says that a line, or a byte, costs as much as it does at the
+//! smallest size.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot do its work ends")]
 

@@ -1,4 +1,5 @@
-//! What the reader and the writer need while nothing happens, after they have streamed a text: processor time and resident size.
+//! What the reader and the writer need while nothing happens, after they have streamed a text:
+//! processor time and resident size.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot do its work ends")]
 

@@ -1,9 +1,10 @@
-//! From the append of a line to the input until it is durable in the output, at several rates, beside what the disk needs for one append and fdatasync
-//! in the same round.
+//! From the append of a line to the input until it is durable in the output, at several rates,
+//! beside what the disk needs for one append and fdatasync in the same round.
 //!
-//! Durable means acknowledged: the writer acknowledges what it has synced, so what the group has neither pending nor before it is durable. An entry's ID
-//! ends in its line's offset in the input, so the group's state tells which lines these are. It is asked for all the time, each 0.1 ms or so, by which
-//! the figures are too large at most.
+//! Durable means acknowledged: the writer acknowledges what it has synced, so what the group has
+//! neither pending nor before it is durable. An entry's ID ends in its line's offset in the input,
+//! so the group's state tells which lines these are. It is asked for all the time, each 0.1 ms or
+//! so, by which the figures are too large at most.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
@@ -26,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 const LINE: &[u8; 86] = b"a line of 86 bytes, as long as the lines of package lists are on average, no more l.s\n";
 /// Lines a second, and how many seconds of them are a round.
 const RATES: [(u32, f64); 3] = [(10, 30.0), (1000, 10.0), (50_000, 5.0)];
-/// Faster lines are appended so many at once that appends are so far apart.
+/// Above this rate, several lines are appended at once, so that appends are this far apart.
 const TICK: Duration = Duration::from_millis(1);
 /// Between two questions for the group's state.
 const LOOK: Duration = Duration::from_micros(50);
@@ -158,7 +159,8 @@ impl AskGroup {
         // Not begun: no stream, or no group.
         let (Ok(pending), Ok(groups)) = (replies.take(pending), replies.take(groups)) else { return 0 };
         match (pending.first, groups.first()) {
-            // The first that is pending begins somewhere before its end; what ends before that is done.
+            // The first that is pending begins somewhere before its end; what ends before that is
+            // done.
             (Some(first), _) => first.seq - 1,
             (None, Some(group)) => group.last_delivered_id.seq,
             (None, None) => 0,

@@ -1,5 +1,6 @@
-//! One file over the masters of a Redis Cluster: what each process needs for a line, with more masters and with more partitions, and what follows from
-//! that for machines with more cores than this one.
+//! One file over the masters of a Redis Cluster: what each process needs for a line, with more
+//! masters and with more partitions, and what follows from that for machines with more cores than
+//! this one.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot do its work ends")]
 
@@ -40,7 +41,8 @@ fn main() {
     if !rounds.wants(SECTION, "") {
         return;
     }
-    // What a start costs, with all its connections, is not a line's: a small file is sent, too, and the difference counts.
+    // What a start costs, with all its connections, is not a line's: a small file is sent, too, and
+    // the difference counts.
     let (few, lines) = (1000, scaled(&rounds, 4000, 4_000_000));
     let (small, input) = (stage.path("few.txt"), stage.path("masters.txt"));
     text::write(&small, few);
@@ -91,8 +93,9 @@ fn through(
     [masters.iter().sum(), busiest, reader.processor, writer.processor, reader.wall, writer.wall]
 }
 
-/// What so many partitions would carry, each with a master and a writer of its own, each of those with a core of its own: as much as the process
-/// that is busiest. The cost of a line is that measured with about as many partitions.
+/// What this many partitions would carry, each with a master and a writer of its own, each of those
+/// with a core of its own: as much as the process that is busiest. The cost of a line is that
+/// measured with about as many partitions.
 fn calculate(rounds: &mut Rounds, framing: Framing, samples: &[Vec<Vec<Option<f64>>>]) {
     let cost = |layout: usize, figure: usize| -> Vec<f64> {
         samples[layout].iter().map(|of_round| of_round[figure].unwrap_or(f64::NAN) / 1e6).collect()

@@ -1,5 +1,6 @@
-//! Memory: 10 GB from file to file, once for each framing, with the resident sizes looked at all the time; and lines as long as travel whole. The stream is
-//! trimmed as the writer acknowledges, and the reader waits while it is long (`--max-backlog`), so Redis stays bounded, too.
+//! Memory: 10 GB from file to file, once for each framing, with the resident sizes looked at all
+//! the time; and lines as long as travel whole. The stream is trimmed as the writer acknowledges,
+//! and the reader waits while it is long (`--max-backlog`), so Redis stays bounded, too.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 
@@ -68,7 +69,7 @@ fn flat(stage: &Stage, rounds: &mut Rounds, framing: Framing) {
         if written > before {
             (before, since) = (written, Instant::now());
         }
-        assert!(writer.is_running() && since.elapsed() < Duration::from_secs(60), "the writer stands still");
+        assert!(writer.is_running() && since.elapsed() < Duration::from_secs(60), "the writer makes no progress");
         std::thread::sleep(LOOK);
     }
     writer.terminate();

@@ -1,9 +1,11 @@
-//! The reader and the writer, compared in paired rounds with the least that Redis needs for the same work (`redis-cli --pipe` on ready-made
-//! commands, and a socket that drains and acknowledges), and with programs that do the same with other clients (`examples/`). Of the same runs: the time,
-//! the processor time of each process and of Redis, and the memory.
+//! The reader and the writer, compared in paired rounds with the least that Redis needs for the
+//! same work (`redis-cli --pipe` on ready-made commands, and a socket that drains and
+//! acknowledges), and with programs that do the same with other clients (`examples/`). Of the same
+//! runs: the time, the processor time of each process and of Redis, and the memory.
 //!
-//! The texts are made: 886,323 lines of 86 bytes on average for `--framing line`, and four times as many for `--framing chunk`, of which so few would be
-//! done before the processes have started. `BENCH_INPUT` names another one for both.
+//! The texts are made: 886,323 lines of 86 bytes on average for `--framing line`, and four times as
+//! many for `--framing chunk`, of which so few would be done before the processes have started.
+//! `BENCH_INPUT` names another one for both.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a bench that cannot do its work ends")]
 

@@ -1,5 +1,6 @@
-//! The work of reader and writer, done with `redis`: lines to a stream in pipelines, and back into a file that is durable before entries are
-//! acknowledged. What it is compared with is in `benches/services.rs`.
+//! The work of reader and writer, done with `redis`: lines to a stream in pipelines, and back into
+//! a file that is durable before entries are acknowledged. What it is compared with is in
+//! `benches/services.rs`.
 
 use std::error::Error;
 

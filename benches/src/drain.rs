@@ -1,12 +1,13 @@
-//! A socket that drains a stream and acknowledges, and does nothing else: what a writer is compared with.
+//! A socket that drains a stream and acknowledges, and does nothing else: what a writer is compared
+//! with.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use memchr::memchr;
 
-/// Reads all entries of `stream` as a consumer of `group` (which it creates), 1000 at a time, and acknowledges them; each acknowledgement travels with the next
-/// read. The bytes of all payloads.
+/// Reads all entries of `stream` as a consumer of `group` (which it creates), 1000 at a time, and
+/// acknowledges them; each acknowledgement travels with the next read. The bytes of all payloads.
 ///
 /// # Panics
 ///
@@ -107,7 +108,7 @@ impl Input {
         &self.bytes[begin..begin + len]
     }
 
-    /// What was read is not needed any more.
+    /// Forgets what was read.
     fn forget(&mut self) {
         self.bytes.drain(..self.at);
         self.at = 0;

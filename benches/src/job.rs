@@ -1,5 +1,6 @@
-//! The parts of a service that have nothing to do with Redis: lines from a file in batches, lines to a file durably. Shared by the programs in
-//! `examples/` that do the services' work with other clients.
+//! The parts of a service that have nothing to do with Redis: lines from a file in batches, lines
+//! to a file durably. Shared by the programs in `examples/` that do the services' work with other
+//! clients.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Entries in a batch of lines. Ten times as many are no faster with any of the clients.
 const BATCH: usize = 1000;
-/// COUNT of a read of lines, and of chunks: with fewer lines the clients are slower, with more chunks they need hundreds of MiB.
+/// COUNT of a read of lines, and of chunks: with fewer lines the clients are slower, with more
+/// chunks they need hundreds of MiB.
 const COUNT: usize = 10_000;
 const COUNT_CHUNKS: usize = 100;
 /// Bytes of lines in an entry of the framing `chunk`, at least, when there are as many.
@@ -47,7 +49,8 @@ pub enum Job {
 }
 
 impl Job {
-    /// From the command line: `send URL STREAM INPUT line|chunk`, or `receive URL STREAM GROUP OUTPUT BYTES line|chunk`.
+    /// From the command line: `send URL STREAM INPUT line|chunk`, or
+    /// `receive URL STREAM GROUP OUTPUT BYTES line|chunk`.
     ///
     /// # Errors
     ///

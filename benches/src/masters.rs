@@ -12,15 +12,16 @@ const SLOTS: u16 = 16384;
 /// How long nodes may take to know each other.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So many masters without replicas.
+/// A cluster of this many masters without replicas.
 #[derive(Debug)]
 pub struct Masters {
     servers: Vec<Server>,
 }
 
 impl Masters {
-    /// Starts them. The slots of `{0}`, `{1}` … `{partitions - 1}` go to them in turn, so that each has as many partitions as another; what is left of
-    /// the slots goes to the first. `None`, and says so, where there is no server.
+    /// Starts them. The slots of `{0}`, `{1}` … `{partitions - 1}` go to them in turn, so that each
+    /// has as many partitions as another; what is left of the slots goes to the first. `None`, and
+    /// says so, where there is no server.
     ///
     /// # Panics
     ///
@@ -69,7 +70,7 @@ impl Masters {
         self.servers.iter().map(|server| usage::processor(server.id())).collect()
     }
 
-    /// Nothing in them any more.
+    /// Empties them.
     pub fn clear(&self) {
         self.servers.iter().for_each(|server| drop(ask(server, "FLUSHALL")));
     }

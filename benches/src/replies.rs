@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 
-/// An XREADGROUP reply of RESP3: one stream, `entries` entries with one field `line` of `size` bytes.
+/// An XREADGROUP reply of RESP3: one stream, `entries` entries with one field `line` of `size`
+/// bytes.
 #[must_use]
 pub fn read_group_reply(entries: usize, size: usize) -> BytesMut {
     let line = vec![b'x'; size];

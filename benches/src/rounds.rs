@@ -1,8 +1,9 @@
 //! Paired rounds.
 //!
-//! On a machine with other work, two figures that were measured one after the other cannot be compared. So in every round each subject does the
-//! same work once, in an order that is rotated from round to round, and what is compared are the ratios within the rounds: their median,
-//! and their range as the spread.
+//! On a machine with other work, two figures that were measured one after the other cannot be
+//! compared. So in every round each subject does the same work once, in an order that is rotated
+//! from round to round, and what is compared are the ratios within the rounds: their median, and
+//! their range as the spread.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,7 +13,8 @@ use std::time::Duration;
 /// A subject's work: does it once and says how long that took.
 pub type Work<'a> = Box<dyn FnMut() -> Duration + 'a>;
 
-/// A subject's work that is measured in several ways: does it once and gives a figure for each, or `None` where it has none.
+/// A subject's work that is measured in several ways: does it once and gives a figure for each, or
+/// `None` where it has none.
 pub type Measured<'a> = Box<dyn FnMut() -> Vec<Option<f64>> + 'a>;
 
 /// What a figure counts.
@@ -78,8 +80,9 @@ pub struct Case<'a> {
 }
 
 impl Rounds {
-    /// From the command line of `cargo bench` and the environment: `--test` does everything once; a word picks the cases whose names hold it;
-    /// `BENCH_ROUNDS` says how many rounds (9 unless set), `BENCH_RESULTS` to which file results are appended, one JSON object a line.
+    /// From the command line of `cargo bench` and the environment: `--test` does everything once; a
+    /// word picks the cases whose names hold it; `BENCH_ROUNDS` says how many rounds (9 unless
+    /// set), `BENCH_RESULTS` to which file results are appended, one JSON object a line.
     #[must_use]
     pub fn from_env() -> Self {
         let args: Vec<String> = std::env::args().skip(1).collect();
@@ -109,7 +112,8 @@ impl Rounds {
         self.filter.as_ref().is_none_or(|filter| format!("{section} {name}").contains(filter.as_str()))
     }
 
-    /// Measures the case and prints a line for every subject. The first subject is the one the others are compared with.
+    /// Measures the case and prints a line for every subject. The first subject is the one the
+    /// others are compared with.
     pub fn run(&mut self, case: Case<'_>, subjects: &mut [(&str, Work<'_>)]) {
         let Case { section, name, operations } = case;
         let mut measured: Vec<(&str, Measured<'_>)> = Vec::with_capacity(subjects.len());
@@ -119,8 +123,9 @@ impl Rounds {
         self.run_measured(&[Figure { section, name, unit: Unit::Seconds }], &mut measured);
     }
 
-    /// Measures works in several ways at once, and prints a line for every figure and subject. The first subject that has a figure is the one that
-    /// the others are compared with. Nothing is done when the first figure is not wanted.
+    /// Measures works in several ways at once, and prints a line for every figure and subject. The
+    /// first subject that has a figure is the one that the others are compared with. Nothing is
+    /// done when the first figure is not wanted.
     ///
     /// Answers with what was measured: of each subject, in each round, each figure.
     pub fn run_measured(
@@ -153,7 +158,8 @@ impl Rounds {
         samples
     }
 
-    /// Prints what was measured, one figure a round for each subject, and appends it to the results.
+    /// Prints what was measured, one figure a round for each subject, and appends it to the
+    /// results.
     ///
     /// # Panics
     ///
@@ -272,12 +278,12 @@ mod tests {
         let mut subjects: Vec<(&str, Measured<'_>)> =
             vec![("floor", Box::new(|| vec![Some(1.0), None])), ("ours", Box::new(|| vec![Some(2.0), Some(3.0)]))];
         rounds.run_measured(&figures, &mut subjects);
-        let told = std::fs::read_to_string(&path).expect("results");
-        let told: Vec<serde_json::Value> =
-            told.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
-        let told: Vec<_> = told.iter().map(|line| (&line["case"], &line["subject"], &line["unit"])).collect();
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert_eq!(told[2], (&"memory".into(), &"ours".into(), &"B".into()));
+        let results = std::fs::read_to_string(&path).expect("results");
+        let results: Vec<serde_json::Value> =
+            results.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+        let results: Vec<_> = results.iter().map(|line| (&line["case"], &line["subject"], &line["unit"])).collect();
+        assert_eq!(results.len(), 3, "{results:?}");
+        assert_eq!(results[2], (&"memory".into(), &"ours".into(), &"B".into()));
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server that `REDIS_SERVER` names, else `redis-server` or `valkey-server` on the PATH. `None`, and says so, when there is none.
+    /// Starts the server that `REDIS_SERVER` names, else `redis-server` or `valkey-server` on the
+    /// PATH. `None`, and says so, when there is none.
     #[must_use]
     pub fn start() -> Option<Self> {
         Self::start_with(|_| Vec::new())

@@ -1,7 +1,9 @@
-//! Reader, writer, and what they are compared with, as processes on one private Redis, with one input and one output.
+//! Reader, writer, and what they are compared with, as processes on one private Redis, with one
+//! input and one output.
 //!
-//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name them, `PEERS_DIR` the folder of the programs built from
-//! `examples/` (`cargo xtask bench` sets all three).
+//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name
+//! them, `PEERS_DIR` the folder of the programs built from `examples/` (`cargo xtask bench` sets
+//! all three).
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -115,7 +117,7 @@ impl Stage {
         &self.server
     }
 
-    /// Whether the disk has room for so many bytes; says so when it has not.
+    /// Whether the disk has room for this many bytes; prints a message if not.
     ///
     /// # Panics
     ///
@@ -225,7 +227,8 @@ impl Stage {
         program.is_file().then(|| Command::new(program))
     }
 
-    /// The file goes through the reader and so many writers, all at once; the outputs are proved to hold it exactly once.
+    /// Streams the file through the reader and this many writers at once; the outputs are proved to
+    /// hold it exactly once.
     ///
     /// # Panics
     ///
@@ -253,11 +256,11 @@ impl Stage {
         FileToFile { needed, reader, writer }
     }
 
-    /// Waits until the outputs hold so many bytes together.
+    /// Waits until the outputs together hold this many bytes.
     ///
     /// # Panics
     ///
-    /// When nothing comes any more.
+    /// When nothing arrives.
     pub fn wait_for_outputs(&self, writers: &[Running], bytes: u64) {
         let len = |nth| fs::metadata(self.output(nth)).map_or(0, |data| data.len());
         let (mut before, mut since) = (0, Instant::now());
@@ -275,7 +278,8 @@ impl Stage {
         }
     }
 
-    /// Proves that outputs whose lines are not in order hold the input exactly once: with `writer verify`.
+    /// Proves that outputs whose lines are not in order hold the input exactly once: with
+    /// `writer verify`.
     ///
     /// # Panics
     ///
@@ -290,7 +294,8 @@ impl Stage {
         assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
     }
 
-    /// Proves that the outputs hold the input exactly once: one by comparing, several with `writer verify`.
+    /// Proves that the outputs hold the input exactly once: one by comparing, several with
+    /// `writer verify`.
     ///
     /// # Panics
     ///

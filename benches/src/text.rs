@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Lines of a text that looks like a package list: 86 bytes each on average, from 20 to 152, the same every time.
+/// Lines of a text that looks like a package list: 86 bytes each on average, from 20 to 152, the
+/// same every time.
 ///
 /// # Panics
 ///
@@ -27,7 +28,8 @@ fn write_lines(path: &Path, lines: usize, len: impl Fn(u64) -> usize) {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).expect("create the text"));
     let mut line = Vec::new();
     for number in 0..lines {
-        // xorshift64*, by Vigna: "An experimental exploration of Marsaglia's xorshift generators, scrambled".
+        // xorshift64*, by Vigna: "An experimental exploration of Marsaglia's xorshift generators,
+        // scrambled".
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;

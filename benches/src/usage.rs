@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use wait4::Wait4 as _;
 
-/// Between two looks at the memory of a process. The kernel keeps the peak, so only what comes in the very last moment is missed.
+/// Between two looks at the memory of a process. The kernel keeps the peak, so only what comes in
+/// the very last moment is missed.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// What a process needed from its start to its end.
@@ -127,13 +128,14 @@ pub fn resident(id: u32) -> u64 {
     of_status(id, "VmRSS:")
 }
 
-/// The largest resident size of a running process in bytes, since its start or since [`forget_peak`]; 0 when there is none.
+/// The largest resident size of a running process in bytes, since its start or since
+/// [`forget_peak`]; 0 when there is none.
 #[must_use]
 pub fn peak(id: u32) -> u64 {
     of_status(id, "VmHWM:")
 }
 
-/// The peak of a process begins anew at what it has now.
+/// Resets the peak of a process to its present size.
 pub fn forget_peak(id: u32) {
     // Where this is not allowed, the peak is one of all rounds.
     let _ = fs::write(format!("/proc/{id}/clear_refs"), "5");

@@ -21,6 +21,7 @@ fn allocations(framing: &str) -> u64 {
     let flags = ["--redis-url", &url, "--input", &input, "--http-addr", "127.0.0.1:0", "--framing", framing, "--once"];
     let args = Cli::try_parse_from(std::iter::once("reader").chain(flags)).unwrap().args;
     let about = service::About {
+        labels: Vec::new(),
         name: "reader",
         version: "",
         flow: String::new(),

@@ -2,9 +2,12 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use delivery::split::Framing;
+use service::Failure;
 use service::args::ServiceArgs;
 use service::manuals::Shell;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 /// Follows a text file and streams its lines into a Redis Stream, each exactly once.
 #[derive(Debug, Clone, Parser)]
@@ -28,8 +31,8 @@ const EXAMPLES: &str = "Examples:
 /// Instead of the service.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
-    /// Test the whole configuration without moving a line: exit 0, or 1 and what is wrong and what to do
-    Check(Box<ReaderArgs>),
+    /// Test the whole configuration without moving a line: exit 0, or 1 when the reader would wait, 2 when it would end; and what to do
+    Check(Box<CheckArgs>),
     /// Print what a shell needs to complete the flags
     Completions {
         /// The shell
@@ -43,6 +46,16 @@ pub(crate) enum Command {
     },
 }
 
+/// The flags of the service, to be checked.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) reader: ReaderArgs,
+    /// Report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// The flags of the service.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReaderArgs {
@@ -50,24 +63,89 @@ pub(crate) struct ReaderArgs {
     pub(crate) service: ServiceArgs,
 
     /// The file to follow
-    #[arg(long, env, help_heading = "Input", value_name = "FILE", default_value = "/data/input.txt")]
+    #[arg(
+        long,
+        env = "LINE_STREAM_INPUT",
+        help_heading = "Input",
+        value_name = "FILE",
+        default_value = "/data/input.txt"
+    )]
     pub(crate) input: PathBuf,
 
     /// Where the small file with the input's identity lies [default: the input's folder]
-    #[arg(long, env, help_heading = "Input", value_name = "FOLDER")]
+    #[arg(long, env = "LINE_STREAM_STATE_DIR", help_heading = "Input", value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
 
     /// How lines become entries: one entry a line, or many whole lines in one entry
-    #[arg(long, env, help_heading = "Input", value_name = "FRAMING", default_value = "line")]
+    #[arg(long, env = "LINE_STREAM_FRAMING", help_heading = "Input", value_name = "FRAMING", default_value = "line")]
     pub(crate) framing: FramingArg,
 
     /// Where a file never seen before starts
-    #[arg(long, env, help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
+    #[arg(long, env = "LINE_STREAM_FROM", help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
     pub(crate) from: From,
 
     /// Entries in the stream above which the reader waits; 0 = no bound
-    #[arg(long, env, help_heading = "Input", value_name = "ENTRIES", default_value_t = 10_000_000)]
+    #[arg(
+        long,
+        env = "LINE_STREAM_MAX_BACKLOG",
+        help_heading = "Input",
+        value_name = "ENTRIES",
+        default_value_t = 10_000_000
+    )]
     pub(crate) max_backlog: u64,
+}
+
+impl ReaderArgs {
+    /// From where to where.
+    pub(crate) fn flow(&self) -> String {
+        format!("{} → {}", self.input.display(), self.service.streams())
+    }
+
+    /// The input's path.
+    ///
+    /// # Errors
+    ///
+    /// When no file that can be followed can be there; with `--once` also when there is none.
+    pub(crate) fn input(&self) -> Result<PathBuf, Failure> {
+        let wrong = |why: &str| self.wrong_input(why);
+        let shown = self.input.to_string_lossy();
+        if shown == "-" {
+            return Err(wrong("standard input cannot be read again after a fault; allowed: a file's path"));
+        }
+        let input =
+            std::path::absolute(&self.input).map_err(|error| wrong(&format!("{error}; allowed: a file's path")))?;
+        match std::fs::metadata(&input) {
+            Ok(metadata) if metadata.is_dir() => Err(wrong("a folder; allowed: a file's path")),
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+                Err(wrong(&format!("{error}; allowed: a shorter path")))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && shown.contains(['*', '?', '[']) => Err(wrong(
+                "a pattern, and no file has this name; allowed: a file's path, with a reader and a stream for each file",
+            )),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.service.once => {
+                let from = service::args::origin("input");
+                Err(Failure::failed(format!(
+                    "--input {shown}{from}: {error}; --once sends what there is and does not wait for a file"
+                )))
+            }
+            _ if input.file_name().is_none() => Err(wrong("a folder; allowed: a file's path")),
+            _ => Ok(input),
+        }
+    }
+
+    /// Why the input cannot be read, when that is for want of rights.
+    pub(crate) fn unreadable(&self, input: &Path) -> Option<Failure> {
+        let error = File::open(input).err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
+        Some(
+            self.wrong_input(&format!(
+                "{error}; allowed: a file in a folder that the service's user can enter and read"
+            )),
+        )
+    }
+
+    fn wrong_input(&self, why: &str) -> Failure {
+        Failure::config(format!("--input {}{}: {why}", self.input.display(), service::args::origin("input")))
+    }
 }
 
 /// How lines become entries.

@@ -1,6 +1,6 @@
 //! `reader check`: whether the configuration can work, without moving a line.
 
-use crate::args::ReaderArgs;
+use crate::args::{CheckArgs, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::driver;
 use crate::source_file::DiskFile;
@@ -22,11 +22,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
-    checks::run("reader", &args.service, async |checks, mut streams, mut base| {
-        let input = match std::path::absolute(&args.input) {
+pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
+    checks::run("reader", &args.flow(), &args.service, *json, async |checks, mut streams, mut base| {
+        let input = match args.input() {
             Ok(input) => input,
-            Err(error) => return checks.wrong(format!("--input {}: {error}", args.input.display()), "name a file"),
+            Err(failure) => return checks.wrong(failure, "correct --input"),
         };
         open(checks, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
@@ -130,7 +130,7 @@ async fn source(
     let observed = match record.observe(connection, None).await {
         Ok((observed, ..)) => observed,
         Err(RecordFault::Redis(error)) => {
-            return checks.wrong(format!("source: reading {}: {error}", record.key), words::redis(error.kind()));
+            return checks.redis(format!("source: reading {}", record.key), &error);
         }
         Err(RecordFault::Unreadable(error)) => {
             let advice = "remove what is not the reader's from this key, or choose another --stream";
@@ -150,7 +150,7 @@ async fn backlog(checks: &mut Checks, connection: &mut Connection, key: &str, bo
     if bound > 0 && info.length >= bound {
         let stream = service::source_record::state(&info);
         let why = crate::report::full(key, "", &stream, bound, &groups);
-        checks.wrong(format!("--max-backlog: {why}"), "the reader waits until the stream has room");
+        checks.waits(format!("--max-backlog: {why}"), "the reader waits until the stream has room");
     }
 }
 
@@ -176,7 +176,7 @@ fn open(checks: &mut Checks, input: &Path) {
     match DiskFile::open(input).and_then(|file| file.bytes(0, 1).map(|_| file)) {
         Ok(file) => {
             let len = file.len().unwrap_or(0);
-            checks.ok(format!("--input: {} can be read, {len} bytes", input.display()));
+            checks.ok(format!("--input: {} can be read, {len} {}", input.display(), words::noun(len, "byte")));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && input.parent().is_some_and(Path::is_dir) => {
             checks.note(format!("--input: {} does not exist yet", input.display()), "the reader waits for it");

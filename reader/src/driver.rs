@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often the stream is looked at while it is full.
 const FULL: Duration = Duration::from_millis(100);
+/// How often the input is measured while there is no connection.
+const MEASURE: Duration = Duration::from_secs(1);
 /// The name of the reader's work, where health is concerned.
 const WORK: &str = "adding";
 
@@ -76,14 +78,12 @@ struct Shared {
 
 impl Shared {
     fn new(args: ReaderArgs, context: &Context) -> Result<Self, Failure> {
-        let input = std::path::absolute(&args.input).map_err(|error| {
-            Failure::config(format!("--input {}: {error}; allowed: a file's path", args.input.display()))
-        })?;
-        if input.file_name().is_none() || input.is_dir() {
-            return Err(Failure::config(format!("--input {}: a folder; allowed: a file's path", args.input.display())));
-        }
+        let input = args.input()?;
         let state_dir = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/")).to_owned();
-        StateFile::check_folder(&state_dir, args.state_dir.is_some())?;
+        if let Err(failure) = StateFile::check_folder(&state_dir, args.state_dir.is_some()) {
+            // A folder that cannot be entered is the input's, too, unless another one is named.
+            return Err(args.unreadable(&input).unwrap_or(failure));
+        }
         let ServiceArgs { stream, partitions, .. } = &args.service;
         if let Some(first) = Partition::new(0, *partitions)
             && let Ok(Some((begun, file))) = StateFile::new(&state_dir, &input, stream, first).other_number()
@@ -133,6 +133,8 @@ impl Shared {
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             begun: Instant::now(),
             executed: Instant::now(),
+            input: self.input.clone(),
+            position: None,
         };
         (driver, connector, watch)
     }
@@ -176,6 +178,9 @@ struct Driver {
     begun: Instant,
     /// When the latest `EXEC` was sent.
     executed: Instant,
+    input: PathBuf,
+    /// The position that was last confirmed.
+    position: Option<u64>,
 }
 
 /// What the next attempt runs on.
@@ -193,7 +198,7 @@ impl Driver {
             self.producer.learn(&registry.contents());
         }
         loop {
-            let mut connection = connector.connect().await?;
+            let mut connection = self.connect(&mut connector).await?;
             loop {
                 let performed = match redis::try_transaction(&mut connection).await {
                     Ok(fence) => self.perform(&mut connection, fence).await,
@@ -206,6 +211,25 @@ impl Driver {
                             break;
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// A connection. Until there is one, what can be known without Redis is measured.
+    async fn connect(&mut self, connector: &mut Connector) -> Result<Connection, Stop> {
+        self.totals.disconnected();
+        let mut ticks = tokio::time::interval(MEASURE);
+        let connecting = connector.connect();
+        tokio::pin!(connecting);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut connecting => return done,
+                _ = ticks.tick() => {
+                    let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
+                    // A shorter file is another one than that which was read.
+                    self.report.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
                 }
             }
         }
@@ -292,9 +316,10 @@ impl Driver {
         self.health.batch(batch.lines, batch.bytes, took);
         self.report.added(&batch, took);
         self.totals.stream_len(self.producer.stream().len);
-        self.totals.position(batch.read_to);
+        self.totals.position(Some(batch.read_to));
+        self.position = Some(batch.read_to);
         if let Some((_, size)) = self.producer.position() {
-            self.report.input_size(size);
+            self.report.input_size(Some(size));
         }
         Ok(())
     }
@@ -313,10 +338,12 @@ impl Driver {
         if wait != Wait::Room {
             self.health.file(self.producer.input_state().clone());
         }
-        if let Some((position, size)) = self.producer.position() {
-            self.totals.position(position);
-            self.report.input_size(size);
-        }
+        let progress = self.producer.position();
+        // Of a content that is finished, while the next one is not there, nothing is left to show.
+        let progress = progress.filter(|(position, size)| position < size || self.producer.input_state().is_ok());
+        self.position = progress.map(|(position, _)| position);
+        self.totals.position(self.position);
+        self.report.input_size(progress.map(|(_, size)| size));
         match wait {
             Wait::Room => return self.wait_for_room(connection).await,
             Wait::Input => {
@@ -369,7 +396,7 @@ impl Driver {
             }
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
-                self.health.redis_fails(WORK, service::in_words(&error));
+                self.health.redis_failed(WORK, &error);
             }
             Interrupt::Changed(changed) => self.report.changed(changed),
             Interrupt::Input(what) => {

@@ -15,6 +15,17 @@
 //! | `report.rs`, `telemetry.rs`, `totals.rs` | logs and metrics |
 //! | `allocations.rs` | tests: what is allocated |
 
+// Production code neither panics on an index nor cuts a number off.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 #[cfg(test)]
 mod allocations;
 mod args;
@@ -35,6 +46,19 @@ mod watch;
 use service::manuals;
 use std::process::ExitCode;
 
+/// For the man page.
+const FILES: [(&str, &str); 2] = [
+    (
+        ".NAME.STREAM.source.json",
+        "Beside the input, or in --state-dir: which content the input holds, by fingerprints. Keep it with the input: \
+         with it the reader knows the file again after Redis lost its data.",
+    ),
+    (
+        "/etc/line-stream/reader-NAME.toml",
+        "The configuration of the unit line-stream-reader@NAME, as --config takes it.",
+    ),
+];
+
 fn main() -> ExitCode {
     let cli: args::Cli = match service::args::parse() {
         Ok(cli) => cli,
@@ -43,14 +67,15 @@ fn main() -> ExitCode {
     match &cli.command {
         Some(args::Command::Check(args)) => return check::run(args),
         Some(args::Command::Completions { shell }) => return manuals::completions::<args::Cli>(*shell),
-        Some(args::Command::Man { folder }) => return manuals::man::<args::Cli>(folder),
+        Some(args::Command::Man { folder }) => return manuals::man::<args::Cli>(folder, &FILES),
         None => {}
     }
     let args = cli.args;
     let about = service::About {
         name: "reader",
         version: service::VERSION,
-        flow: format!("{} → {}", args.input.display(), args.service.streams()),
+        flow: args.flow(),
+        labels: vec![("stream", args.service.stream.clone()), ("input", args.input.display().to_string())],
         metrics: &telemetry::METRICS,
         series: telemetry::SERIES,
     };

@@ -126,7 +126,8 @@ pub(crate) async fn fill<D: Directory>(
         // Nothing is allocated for entries that adjoin: nearly all.
         let after = entry.after.map_or_else(String::new, |after| after.to_string());
         let fields = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
-        let fields = &fields[..1 + usize::from(entry.after.is_some())];
+        let [first, _] = &fields;
+        let fields = if entry.after.is_some() { &fields[..] } else { std::slice::from_ref(first) };
         let add = XAdd::new(record.stream.as_bytes(), entry.id, fields);
         match entry.no_create {
             true => connection.queue(&add.no_create()),

@@ -6,13 +6,12 @@ use crate::telemetry::{
 use delivery::partition::Partition;
 use delivery::producer::resume::StreamState;
 use delivery::producer::{Batch, Changed, Notice};
-use log::{Level, info, log, warn};
+use log::{Level, debug, log, warn};
 use metrics::{counter, gauge, histogram};
 use resp::streams::GroupInfo;
+use service::words::noun;
 use std::time::{Duration, Instant};
 
-/// How often the rate is logged at most.
-const RATE: Duration = Duration::from_secs(10);
 /// How often a change under the reader is logged. Two readers on one file see one all the time.
 const CHANGED: Duration = Duration::from_secs(10);
 /// How long the stream must have had room before it is logged again that it is full: one that
@@ -28,9 +27,6 @@ pub(crate) struct Report {
     name: String,
     stream: String,
     partition: Partition,
-    since: Instant,
-    lines: u64,
-    bytes: u64,
     changed_at: Option<Instant>,
     full_at: Option<Instant>,
     /// When the groups were asked for.
@@ -49,9 +45,6 @@ impl Report {
             name: if partition.is_whole() { String::new() } else { format!("stream {stream}: ") },
             stream: stream.to_owned(),
             partition,
-            since: Instant::now(),
-            lines: 0,
-            bytes: 0,
             changed_at: None,
             full_at: None,
             asked_at: Instant::now(),
@@ -63,57 +56,63 @@ impl Report {
     /// Logs and counts what a producer reports.
     pub(crate) fn notices(&self, notices: &[Notice]) {
         for notice in notices {
-            let level = match notice {
+            let mut missing = 0;
+            let (level, event) = match notice {
                 Notice::Resumed => {
                     counter!(RESUMES).increment(1);
                     continue;
                 }
                 Notice::Begun { .. } => {
                     counter!(GENERATIONS).increment(1);
-                    Level::Info
+                    (Level::Info, "begun")
                 }
                 Notice::Unreadable { bytes, .. } => {
-                    counter!(UNREADABLE).increment(bytes.unwrap_or(0));
+                    missing = bytes.unwrap_or(0);
+                    counter!(UNREADABLE).increment(missing);
                     counter!(UNREADABLE_CONTENTS).increment(1);
-                    Level::Error
+                    (Level::Error, "unreadable")
                 }
                 Notice::Gone { .. } => {
                     counter!(UNREADABLE_CONTENTS).increment(1);
-                    Level::Error
+                    (Level::Error, "gone")
                 }
-                Notice::Reading { .. } | Notice::Copy { .. } => Level::Info,
-                Notice::Restoring { .. }
-                | Notice::Foreign { .. }
-                | Notice::Truncated { .. }
-                | Notice::StateUnreadable { .. }
-                | Notice::File(_)
-                | Notice::Changed(_) => Level::Warn,
+                Notice::Reading { .. } => (Level::Info, "reading"),
+                Notice::Copy { .. } => (Level::Info, "copy"),
+                Notice::Restoring { .. } => (Level::Warn, "restoring"),
+                Notice::Foreign { .. } => (Level::Warn, "foreign"),
+                Notice::Truncated { .. } => (Level::Warn, "truncated"),
+                Notice::StateUnreadable { .. } => (Level::Warn, "state_unreadable"),
+                Notice::File(_) => (Level::Warn, "file"),
+                Notice::Changed(_) => (Level::Warn, "changed"),
             };
             if matches!(notice, Notice::Foreign { .. }) {
                 service::metrics::error("foreign_entry");
             }
-            log!(level, "{}{notice}", self.name);
+            let Self { name, stream, .. } = self;
+            if missing > 0 {
+                log!(level, event = event, stream = stream.as_str(), bytes = missing; "{name}{notice}");
+            } else {
+                log!(level, event = event, stream = stream.as_str(); "{name}{notice}");
+            }
         }
     }
 
     /// A batch was added.
-    pub(crate) fn added(&mut self, batch: &Batch, took: Duration) {
+    pub(crate) fn added(&self, batch: &Batch, took: Duration) {
         counter!(LINES).increment(batch.lines);
         counter!(BYTES).increment(batch.bytes);
         counter!(BATCHES).increment(1);
         histogram!(BATCH_SECONDS).record(took);
-        self.lines += batch.lines;
-        self.bytes += batch.bytes;
-        if self.since.elapsed() >= RATE {
-            let Self { stream, lines, bytes, .. } = self;
-            info!("stream {stream}: {lines} lines ({bytes} bytes) more, up to {}", batch.end.id());
-            (self.since, self.lines, self.bytes) = (Instant::now(), 0, 0);
-        }
+        debug!(
+            event = "batch", stream = self.stream.as_str(), lines = batch.lines, bytes = batch.bytes, offset = batch.read_to;
+            "stream {}: {} {} ({} bytes) up to {} in {took:?}",
+            self.stream, batch.lines, noun(batch.lines, "line"), batch.bytes, batch.end.id()
+        );
     }
 
-    /// The length of the content that is read.
-    pub(crate) fn input_size(&self, bytes: u64) {
-        gauge!(INPUT_SIZE).set(bytes as f64);
+    /// The length of the content that is read; `None`: there is none.
+    pub(crate) fn input_size(&self, bytes: Option<u64>) {
+        gauge!(INPUT_SIZE).set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
     }
 
     /// Redis or the folder changed under the reader.
@@ -165,8 +164,10 @@ pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u6
     let held_up = match slowest(groups, stream) {
         Some((_, 0, _)) => "all groups have acknowledged them, and a writer is about to trim them".to_owned(),
         Some((name, waiting, consumers)) => format!(
-            "group {name} holds it up ({waiting} entries not acknowledged, {consumers} consumers); start its writer, or remove the \
-             group with XGROUP DESTROY if nobody needs it"
+            "group {name} holds it up ({waiting} {} not acknowledged, {consumers} {}); start its writer, or remove the \
+             group with XGROUP DESTROY if nobody needs it",
+            noun(waiting, "entry"),
+            noun(consumers, "consumer")
         ),
         None => "no group reads it; start a writer".to_owned(),
     };

@@ -174,10 +174,8 @@ impl Unpacked {
             }
         }
         let back = usize::try_from(self.at - offset).map_err(io::Error::other)?;
-        let bytes = self.kept.get(self.kept.len().saturating_sub(back)..).unwrap_or_default();
-        let n = bytes.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&bytes[..n]);
-        Ok(n)
+        let mut bytes = self.kept.get(self.kept.len().saturating_sub(back)..).unwrap_or_default();
+        bytes.read(buffer)
     }
 
     fn len(&mut self) -> io::Result<u64> {

@@ -170,10 +170,13 @@ impl StateFile {
         match tried {
             // The input's folder may come with the input.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => Ok(()),
-            Err(error) => Err(Failure::config(format!(
-                "--state-dir {}: {error}; allowed: a folder that can be written to",
-                folder.display()
-            ))),
+            Err(error) => {
+                let whose = if is_named { "" } else { " (the input's folder)" };
+                Err(Failure::config(format!(
+                    "--state-dir {}{whose}: {error}; allowed: a folder that can be written to",
+                    folder.display()
+                )))
+            }
             Ok(()) => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use service::metrics::Metric;
 /// Lines added to the stream and confirmed by Redis.
 pub(crate) const LINES: &str = "lines_read_total";
 /// Bytes of the input added to the stream and confirmed.
-pub(crate) const BYTES: &str = "bytes_read_total";
+pub(crate) const BYTES: &str = "reader_bytes_read_total";
 pub(crate) const BATCHES: &str = "reader_batches_total";
 pub(crate) const BATCH_SECONDS: &str = "reader_batch_duration_seconds";
 pub(crate) const INPUT_SIZE: &str = "reader_input_size_bytes";
@@ -15,7 +15,7 @@ pub(crate) const GENERATIONS: &str = "reader_generations_total";
 pub(crate) const UNREADABLE: &str = "reader_unreadable_bytes_total";
 pub(crate) const UNREADABLE_CONTENTS: &str = "reader_unreadable_contents_total";
 pub(crate) const RESUMES: &str = "reader_resumes_total";
-pub(crate) const STREAM_LENGTH: &str = "stream_length_entries";
+pub(crate) const STREAM_LENGTH: &str = "line_stream_length_entries";
 pub(crate) const WAITING: &str = "reader_backpressure";
 
 /// Every metric of the reader.
@@ -24,13 +24,14 @@ pub(crate) const METRICS: [Metric; 12] = [
     Metric::counter(BYTES, "Bytes of the input added to the stream and confirmed by Redis"),
     Metric::counter(BATCHES, "Transactions confirmed by Redis"),
     Metric::histogram(BATCH_SECONDS, "From a batch's EXEC to its confirmation"),
-    Metric::gauge(INPUT_SIZE, "Size of the content that is being read"),
-    Metric::gauge(INPUT_POSITION, "Confirmed position in the content that is being read"),
+    Metric::gauge(INPUT_SIZE, "Size of the content that is being read; NaN while there is none").unknown(),
+    Metric::gauge(INPUT_POSITION, "Confirmed position in the content that is being read; NaN while there is none")
+        .unknown(),
     Metric::counter(GENERATIONS, "Generations begun: contents first seen, or numbered anew after foreign entries"),
     Metric::counter(UNREADABLE, "Bytes that were seen in the input and could not be read any more"),
     Metric::counter(UNREADABLE_CONTENTS, "Contents that were gone before they were finished"),
     Metric::counter(RESUMES, "How often the position was taken from Redis: once at the start, then after faults"),
-    Metric::gauge(STREAM_LENGTH, "Entries in the stream"),
+    Metric::gauge(STREAM_LENGTH, "Entries in the stream; NaN while Redis cannot tell").unknown(),
     Metric::gauge(WAITING, "1 while the stream holds --max-backlog entries and the reader waits, else 0"),
 ];
 

@@ -12,6 +12,8 @@ use std::rc::Rc;
 struct Told {
     position: Option<u64>,
     stream_len: u64,
+    /// Whether that is what Redis holds now.
+    is_current: bool,
     waiting: bool,
 }
 
@@ -40,19 +42,24 @@ impl Totals {
         Self { all: Rc::clone(&self.all), index }
     }
 
-    /// Everything before this position of the input is confirmed. The slowest partition counts.
-    pub(crate) fn position(&self, position: u64) {
-        self.tell(|told| told.position = Some(position));
+    /// Everything before this position of the input is confirmed. The slowest partition counts. `None`: there is no content.
+    pub(crate) fn position(&self, position: Option<u64>) {
+        self.tell(|told| told.position = position);
         let slowest = self.all.borrow().values().map(|told| told.position).min().flatten();
-        if let Some(slowest) = slowest {
-            gauge!(INPUT_POSITION).set(slowest as f64);
-        }
+        gauge!(INPUT_POSITION).set(slowest.map_or(f64::NAN, |position| position as f64));
     }
 
     /// The stream holds so many entries. All count.
     pub(crate) fn stream_len(&self, entries: u64) {
-        self.tell(|told| told.stream_len = entries);
-        gauge!(STREAM_LENGTH).set(self.sum() as f64);
+        self.tell(|told| (told.stream_len, told.is_current) = (entries, true));
+        let is_current = self.all.borrow().values().all(|told| told.is_current);
+        gauge!(STREAM_LENGTH).set(if is_current { self.sum() as f64 } else { f64::NAN });
+    }
+
+    /// There is no connection to Redis: what it holds may have changed.
+    pub(crate) fn disconnected(&self) {
+        self.tell(|told| told.is_current = false);
+        gauge!(STREAM_LENGTH).set(f64::NAN);
     }
 
     /// The entries of all streams together.

@@ -188,7 +188,6 @@ macro_rules! floats {
 floats!(f32, f64);
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
     use crate::{Frame, cmd, command};

@@ -66,6 +66,8 @@ pub enum ErrorKind {
     NoPerm,
     /// `MOVED`: the slot lies on another node of the cluster.
     Moved,
+    /// The server has no database of this number.
+    NoSuchDatabase,
     /// `ASK`: the slot is on its way to another node of the cluster.
     Ask,
     /// `CLUSTERDOWN`: the cluster has no majority or misses slots.
@@ -188,9 +190,10 @@ impl Error {
 
     /// What the operating system says, or TLS: a refused certificate is reported by the first read when the handshake itself went well.
     pub(crate) fn io(source: io::Error) -> Self {
-        let error = match is_of_tls(&source) {
-            true => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
-            false => Self::new(ErrorKind::Io, source.to_string()),
+        let error = match tls_refusal(&source) {
+            Some(Refusal::NotTls) => Self::new(ErrorKind::Protocol, "this port does not speak TLS"),
+            Some(Refusal::Other) => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
+            None => Self::new(ErrorKind::Io, source.to_string()),
         };
         error.with_source(Source::Io(Arc::new(source)))
     }
@@ -387,14 +390,24 @@ impl Error {
     }
 }
 
+/// What TLS refuses.
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+enum Refusal {
+    /// What came is not TLS.
+    NotTls,
+    Other,
+}
+
 #[cfg(feature = "tls")]
-fn is_of_tls(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<tokio_rustls::rustls::Error>)
+fn tls_refusal(error: &io::Error) -> Option<Refusal> {
+    use tokio_rustls::rustls::Error as Tls;
+    let cause = error.get_ref()?.downcast_ref::<Tls>()?;
+    Some(if matches!(cause, Tls::InvalidMessage(_)) { Refusal::NotTls } else { Refusal::Other })
 }
 
 #[cfg(not(feature = "tls"))]
-const fn is_of_tls(_: &io::Error) -> bool {
-    false
+const fn tls_refusal(_: &io::Error) -> Option<Refusal> {
+    None
 }
 
 /// A text that stands for one that must not be shown. It is classified as the other one was.
@@ -542,6 +555,8 @@ fn classify_text(text: &str) -> ErrorKind {
         || has("unknown argument")
     {
         ErrorKind::Syntax
+    } else if has("db index is out of range") || has("invalid db index") {
+        ErrorKind::NoSuchDatabase
     } else if has("max number of clients") {
         ErrorKind::MaxClients
     } else if has("invalid password") || has("without any password configured") || has("no password is set") {
@@ -574,6 +589,7 @@ mod tests {
             ("ERR no such key", ErrorKind::NoSuchKey, "ERR"),
             ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
             ("ERR syntax error", ErrorKind::Syntax, "ERR"),
+            ("ERR DB index is out of range", ErrorKind::NoSuchDatabase, "ERR"),
             ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
             ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
             ("ERR something new", ErrorKind::Other, "ERR"),
@@ -597,7 +613,7 @@ mod tests {
         use std::error::Error as _;
         let wrong = url("http://h").unwrap_err();
         assert_eq!((wrong.kind(), wrong.sent(), wrong.is_transient()), (ErrorKind::Config, Sent::No, false));
-        assert!(wrong.source().is_some_and(|source| source.is::<ConfigError>()));
+        assert!(wrong.source().is_some_and(<dyn std::error::Error>::is::<ConfigError>));
         assert_eq!(url("rediss://h?ca=").is_ok(), cfg!(feature = "tls"));
         assert_eq!(Error::from(ConfigError::NoTls).kind(), ErrorKind::Tls);
         assert_eq!(id("7").unwrap_err().kind(), ErrorKind::Usage);

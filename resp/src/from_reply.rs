@@ -389,7 +389,6 @@ tuples! {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
     use crate::streams::{Entries, StreamEntries};

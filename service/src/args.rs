@@ -2,25 +2,29 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::io::IsTerminal as _;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Command, Parser};
 use delivery::partition::Partition;
 
-use crate::{Failure, LogFormat, config_file, redact};
+pub use crate::usage::origin;
+use crate::usage::{self, Origins};
+use crate::{Failure, LogFormat, config_file};
 
-/// The flags both binaries share. Each has an environment variable of the same name in upper snake case; one that is empty counts as
+/// The flags both binaries share. Each has an environment variable: its name in upper snake case behind `LINE_STREAM_`. One that is empty counts as
 /// not set.
 #[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct ServiceArgs {
     /// A TOML file with flags by their names (redis-url = "…"); the command line and the environment go before it
-    #[arg(long, env, value_name = "FILE", help_heading = "Service")]
+    #[arg(long, env = "LINE_STREAM_CONFIG", value_name = "FILE", help_heading = "Service")]
     pub config: Option<PathBuf>,
 
     /// Where Redis is, and how to get in.
@@ -37,32 +41,49 @@ pub struct ServiceArgs {
 
     /// The key of the stream
     #[arg(help_heading = "Redis")]
-    #[arg(long, env, value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
+    #[arg(long, env = "LINE_STREAM_STREAM", value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
     /// Over how many streams the source is spread: 1 is the key of --stream itself, more are KEY:{0}, KEY:{1} …; the same for reader and writers
     #[arg(help_heading = "Redis")]
-    #[arg(long, env, value_name = "N", default_value_t = 1, value_parser = partitions)]
+    #[arg(long, env = "LINE_STREAM_PARTITIONS", value_name = "N", default_value_t = 1, value_parser = partitions)]
     pub partitions: u32,
 
     /// Which partitions this process takes: numbers from 0 (0,2 or 0-9), or the name of a StatefulSet's pod, which ends in one (writer-2) [default: all of them]
     #[arg(help_heading = "Redis")]
-    #[arg(long, env, value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
+    #[arg(long, env = "LINE_STREAM_PARTITION", value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
     pub partition: Vec<RangeInclusive<u32>>,
 
-    /// Where to serve /metrics, /healthz, /readyz and a status page; port 0 picks a free port and logs it
+    /// Where to serve /metrics, /healthz, /readyz and a status page: an address or a host name with a port, or off; port 0 picks a free port
+    /// and logs it
     #[arg(help_heading = "Service")]
-    #[arg(long, env, value_name = "IP:PORT", default_value = "0.0.0.0:8080", value_parser = http_addr)]
-    pub http_addr: SocketAddr,
+    #[arg(long, env = "LINE_STREAM_HTTP_ADDR", value_name = "HOST:PORT", default_value = "0.0.0.0:8080", value_parser = HttpAddr::from_str)]
+    pub http_addr: HttpAddr,
 
     /// How log lines look: text for people, json for machines (RUST_LOG says what is logged)
-    #[arg(long, env, value_name = "FORMAT", default_value = "text", help_heading = "Service")]
+    #[arg(
+        long,
+        env = "LINE_STREAM_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Service"
+    )]
     pub log_format: LogFormat,
 
     /// Finish the work there is, then exit
     #[arg(help_heading = "Service")]
-    #[arg(long, env, action = ArgAction::SetTrue, value_parser = boolean)]
+    #[arg(long, env = "LINE_STREAM_ONCE", action = ArgAction::SetTrue, value_parser = boolean)]
     pub once: bool,
+
+    /// Log warnings and errors only
+    #[arg(help_heading = "Service", conflicts_with = "verbose")]
+    #[arg(short, long, env = "LINE_STREAM_QUIET", action = ArgAction::SetTrue, value_parser = boolean)]
+    pub quiet: bool,
+
+    /// Log each step, too
+    #[arg(help_heading = "Service")]
+    #[arg(short, long, env = "LINE_STREAM_VERBOSE", action = ArgAction::SetTrue, value_parser = boolean)]
+    pub verbose: bool,
 }
 
 impl ServiceArgs {
@@ -76,7 +97,10 @@ impl ServiceArgs {
         if let Some(asked) = self.partition.iter().find(|asked| *asked.end() >= count) {
             let (index, last) = (asked.end(), count - 1);
             let allowed = if last == 0 { "0".to_owned() } else { format!("0 to {last}") };
-            return Err(Failure::config(format!("--partition {index}: --partitions is {count}; allowed: {allowed}")));
+            let from = origin("partition");
+            return Err(Failure::config(format!(
+                "--partition {index}{from}: --partitions is {count}; allowed: {allowed}"
+            )));
         }
         let is_taken = |partition: &Partition| {
             self.partition.is_empty() || self.partition.iter().any(|asked| asked.contains(&partition.index()))
@@ -99,21 +123,32 @@ impl ServiceArgs {
     ///
     /// # Errors
     ///
-    /// When that file cannot be read or holds no password; the text never shows what it holds.
+    /// When that file cannot be read or holds no password, or the URL has one, too; the text never shows what it holds.
     pub fn redis(&self) -> Result<resp::Config, Failure> {
         // In a cluster, connections lead to the node that has the stream, and with it the source record.
         let config = self.redis_url.config().clone().for_key(&self.stream);
         let Some(path) = &self.redis_password_file else { return Ok(config) };
         let wrong = |why: &str| {
-            Failure::config(format!(
-                "--redis-password-file {}: {why}; allowed: a readable file that holds the password",
-                path.display()
-            ))
+            let from = origin("redis-password-file");
+            Failure::config(format!("--redis-password-file {}{from}: {why}", path.display()))
         };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+        let allowed = "allowed: a readable file that holds the password";
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&format!("{error}; {allowed}")))?;
+        if config.has_password() {
+            let from = origin("redis-url");
+            return Err(wrong(&format!("--redis-url{from} has a password, too; allowed: one of the two")));
+        }
         match text.trim_end_matches(['\n', '\r']) {
-            "" => Err(wrong("it is empty")),
+            "" => Err(wrong(&format!("it is empty; {allowed}"))),
             password => Ok(config.password(password)),
+        }
+    }
+
+    /// Where the password comes from, or would have to be.
+    pub(crate) fn password_source(&self) -> String {
+        match &self.redis_password_file {
+            Some(path) => format!("--redis-password-file {}", path.display()),
+            None => format!("--redis-url{}", origin("redis-url")),
         }
     }
 }
@@ -193,8 +228,59 @@ fn some_partitions(text: &str) -> Result<RangeInclusive<u32>, &'static str> {
         .ok_or("allowed: whole numbers from 0, such as 0, 0,2 or 0-9, or a name that ends in one, such as writer-2")
 }
 
-fn http_addr(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080".to_owned())
+/// Where the HTTP endpoint listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpAddr {
+    /// There is none.
+    Off,
+    /// At this address or name, and this port.
+    At(String, u16),
+}
+
+impl HttpAddr {
+    /// The addresses that it stands for; none when it is off.
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be resolved.
+    pub fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Off => Ok(Vec::new()),
+            Self::At(host, port) => Ok((host.trim_matches(['[', ']']), *port).to_socket_addrs()?.collect()),
+        }
+    }
+}
+
+impl FromStr for HttpAddr {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const ALLOWED: &str = "allowed: HOST:PORT, such as 0.0.0.0:8080, localhost:0 or [::]:8080, or off";
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(ALLOWED)?;
+        let port = port.parse().map_err(|_| ALLOWED)?;
+        let is_name = |host: &str| {
+            let mut bytes = host.bytes();
+            !host.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        };
+        match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(inner) => drop(inner.parse::<std::net::Ipv6Addr>().map_err(|_| ALLOWED)?),
+            None if is_name(host) => {}
+            None => return Err(ALLOWED),
+        }
+        Ok(Self::At(host.to_owned(), port))
+    }
+}
+
+impl fmt::Display for HttpAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 /// The flags of this process. `Err` holds the exit code of a process that has nothing more to do: help and version were
@@ -213,19 +299,18 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
 ///
 /// What would be printed.
 pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, NotRun> {
-    let mut command = without_empty_env(T::command());
+    let command = lenient(T::command());
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let mut matches = command.try_get_matches_from_mut(&args).map_err(|error| NotRun::new(&command, &error))?;
+    let mut origins = Origins::new(&command, &args);
+    let mut matches = command.clone().try_get_matches_from(&args).map_err(|error| NotRun::new(&origins, &error))?;
     let found = config_file::add(&command, &matches, &args)
         .map_err(|what| NotRun::Wrong(format!("{}: {}", command.get_name(), what.replace(['\n', '\r'], " "))))?;
     if let Some(found) = found {
-        matches =
-            command.try_get_matches_from_mut(&found.args).map_err(|error| match NotRun::new(&command, &error) {
-                NotRun::Wrong(line) => NotRun::Wrong(format!("{line} (in {})", found.path.display())),
-                info => info,
-            })?;
+        origins = origins.with_file(found.path, found.lines);
+        matches = command.clone().try_get_matches_from(&found.args).map_err(|error| NotRun::new(&origins, &error))?;
     }
-    T::from_arg_matches(&matches).map_err(|error| NotRun::new(&command, &error))
+    origins.keep();
+    T::from_arg_matches(&matches).map_err(|error| NotRun::new(&origins, &error))
 }
 
 /// Why the arguments do not lead to work.
@@ -238,10 +323,10 @@ pub enum NotRun {
 }
 
 impl NotRun {
-    fn new(command: &Command, error: &clap::Error) -> Self {
+    fn new(origins: &Origins<'_>, error: &clap::Error) -> Self {
         match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self::Info(error.render().to_string()),
-            _ => Self::Wrong(one_line(command, error)),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self::Info(text_of(error)),
+            _ => Self::Wrong(usage::one_line(origins, error)),
         }
     }
 
@@ -261,66 +346,32 @@ impl NotRun {
     }
 }
 
-/// An environment variable that is empty counts as not set, as deployment templates like to leave them.
-fn without_empty_env(command: Command) -> Command {
-    command
-        .mut_args(|arg| match arg.get_env().map(std::env::var_os) {
-            Some(Some(value)) if value.is_empty() => arg.env(None::<&str>),
-            _ => arg,
-        })
-        .mut_subcommands(without_empty_env)
+/// The text of help and version: in colour where that is seen.
+fn text_of(error: &clap::Error) -> String {
+    let text = error.render();
+    let is_seen = std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    if is_seen { text.ansi().to_string() } else { text.to_string() }
 }
 
-/// One line that names the flag, its value, and what is allowed, in place of clap's paragraphs.
-fn one_line(command: &Command, error: &clap::Error) -> String {
-    let name = command.get_name();
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(redact(text)),
-        Some(ContextValue::Strings(texts)) if !texts.is_empty() => Some(redact(&texts.join(", "))),
-        _ => None,
-    };
-    let arg = text(ContextKind::InvalidArg).unwrap_or_default();
-    // `--http-addr <IP:PORT>` → `--http-addr`
-    let flag = arg.split(' ').next().unwrap_or_default();
-    let value = text(ContextKind::InvalidValue).unwrap_or_default();
-    let what = match error.kind() {
-        ErrorKind::InvalidValue if value.is_empty() && text(ContextKind::ValidValue).is_none() => {
-            format!("{flag}: needs a value (see {name} --help)")
-        }
-        ErrorKind::TooManyValues => format!("{flag} {value:?}: allowed: {flag} alone, without a value"),
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let allowed = match text(ContextKind::ValidValue) {
-                Some(values) => format!("allowed: {values}"),
-                None => std::error::Error::source(error).map_or_else(
-                    || format!("allowed: {}", arg.trim_start_matches(flag).trim()),
-                    |source| match source.downcast_ref::<std::num::ParseIntError>() {
-                        Some(_) => "allowed: a whole number".to_owned(),
-                        None => redact(&source.to_string()),
-                    },
-                ),
+/// Takes what people write: an environment variable that is empty counts as not set, as deployment templates like to leave them; `-1` is
+/// a value, which is then refused with what is allowed; `Line` means `line`.
+fn lenient(command: Command) -> Command {
+    let (bold, plain) = (AnsiColor::Green.on_default().bold(), AnsiColor::Cyan.on_default());
+    command
+        .styles(
+            Styles::styled().header(bold).usage(bold).literal(AnsiColor::Cyan.on_default().bold()).placeholder(plain),
+        )
+        .mut_args(|arg| {
+            let arg = match arg.get_env().map(std::env::var_os) {
+                Some(Some(value)) if value.is_empty() => arg.env(None::<&str>),
+                _ => arg,
             };
-            format!("{flag} {value:?}: {allowed}")
-        }
-        ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
-            Some(similar) => {
-                format!("{arg}: no such flag, did you mean {similar}? (see {name} --help)")
-            }
-            None if arg.starts_with('-') => format!("{arg}: no such flag (see {name} --help)"),
-            None => format!("{arg}: neither a flag nor a flag's value (see {name} --help)"),
-        },
-        ErrorKind::InvalidSubcommand => {
-            let value = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("{value}: no such command (see {name} --help)")
-        }
-        ErrorKind::MissingRequiredArgument => format!("missing: {arg} (see {name} --help)"),
-        // clap's own first line says it; what follows are hints about usage.
-        _ => {
-            let rendered = error.render().to_string();
-            let first = rendered.lines().next().unwrap_or_default();
-            format!("{} (see {name} --help)", redact(first.trim_start_matches("error: ")))
-        }
-    };
-    format!("{name}: {}", what.replace(['\n', '\r'], " "))
+            let has_names = !arg.get_possible_values().is_empty();
+            if arg.get_action().takes_values() { arg.allow_negative_numbers(true).ignore_case(has_names) } else { arg }
+        })
+        .mut_subcommands(lenient)
 }
 
 #[cfg(test)]
@@ -335,7 +386,7 @@ mod tests {
         /// How entries are cut
         #[arg(long, value_parser = ["line", "chunk"], default_value = "line")]
         framing: String,
-        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        #[arg(long, default_value_t = 0)]
         max_backlog: u64,
         #[command(subcommand)]
         command: Option<Sub>,
@@ -368,7 +419,7 @@ mod tests {
         let flags = flags(&[]).unwrap();
         assert_eq!(flags.service.redis_url.to_string(), "redis://127.0.0.1:6379");
         assert_eq!(flags.service.stream, "line_stream");
-        assert_eq!(flags.service.http_addr, "0.0.0.0:8080".parse().unwrap());
+        assert_eq!(flags.service.http_addr.to_string(), "0.0.0.0:8080");
         assert!(!flags.service.once);
         assert!(self::flags(&["--once"]).unwrap().service.once);
     }
@@ -378,7 +429,7 @@ mod tests {
         for (args, line) in [
             (
                 &["--http-addr", "8080"][..],
-                "reader: --http-addr \"8080\": allowed: IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:0 or [::]:8080",
+                "reader: --http-addr \"8080\": allowed: HOST:PORT, such as 0.0.0.0:8080, localhost:0 or [::]:8080, or off",
             ),
             (&["--framing", "word"], "reader: --framing \"word\": allowed: line, chunk"),
             (&["--stream", ""], "reader: --stream \"\": allowed: a key of at least one byte"),
@@ -392,12 +443,12 @@ mod tests {
                 &["verify", "--input", "a", "more"],
                 "reader: more: neither a flag nor a flag's value (see reader --help)",
             ),
-            (&["--max-backlog", "many"], "reader: --max-backlog \"many\": allowed: a whole number"),
+            (&["--max-backlog", "many"], "reader: --max-backlog \"many\": allowed: a whole number from 0"),
             (&["--partitions", "0"], "reader: --partitions \"0\": allowed: a whole number from 1 to 16384"),
             (&["--partitions", "16385"], "reader: --partitions \"16385\": allowed: a whole number from 1 to 16384"),
-            (&["--max-backlog", "-1"], "reader: --max-backlog \"-1\": allowed: a whole number"),
+            (&["--max-backlog", "-1"], "reader: --max-backlog \"-1\": allowed: a whole number from 0"),
             (&["verify"], "reader: missing: --input <INPUT> (see reader --help)"),
-            (&["varify"], "reader: varify: no such command (see reader --help)"),
+            (&["varify"], "reader: varify: no such command, did you mean verify? (see reader --help)"),
         ] {
             assert_eq!(wrong(args), line);
         }
@@ -457,8 +508,11 @@ mod tests {
         for (text, parts) in [
             ("streem = \"x\"", &["streem: no such key", "stream, "][..]),
             ("config = \"x\"", &["config: no such key"]),
-            ("framing = \"word\"", &["--framing \"word\": allowed: line, chunk"]),
-            ("stream = [1]", &["stream: a array is not allowed"]),
+            ("framing = \"word\"", &["--framing \"word\" (from line 1 of ", "): allowed: line, chunk"]),
+            ("\nstream = [1]", &["line 2: stream: a list is not allowed here; allowed: a string or a whole number"]),
+            ("max-backlog = 1.5", &["line 1: max-backlog: a number with a fraction is not allowed here"]),
+            ("max_backlog = 1", &["line 1: max_backlog: no such key, did you mean max-backlog?"]),
+            ("\nmax-backlog = -1", &["--max-backlog \"-1\" (from line 2 of ", "): allowed: a whole number from 0"]),
             ("once = \"maybe\"", &["once \"maybe\": allowed: true, false"]),
             ("stream = \"x\"\nredis-url = \"redis://:hunter2@host", &["line 2"]),
         ] {
@@ -469,6 +523,11 @@ mod tests {
             }
             assert!(!line.contains("hunter2"), "{line}");
         }
+        assert_eq!(
+            flags(&["--config", self::file("partitions = 3\npartition = [0, 2]").path().to_str().unwrap()])
+                .map(|flags| flags.service.partition.len()),
+            Ok(2)
+        );
         assert!(wrong(&["--config", "/nowhere/x.toml"]).starts_with("reader: --config /nowhere/x.toml: No such file"));
     }
 
@@ -480,9 +539,34 @@ mod tests {
         assert!(!format!("{flags:?}").contains("hunter2"));
         let config = flags.service.redis().unwrap();
         assert_eq!(config.to_string(), "redis://:***@127.0.0.1:6379");
+        let twice = self::flags(&["--redis-password-file", path, "--redis-url", "redis://:other@h"]).unwrap();
+        let failure = twice.service.redis().unwrap_err().to_string();
+        assert!(failure.ends_with(": --redis-url has a password, too; allowed: one of the two"), "{failure}");
         std::fs::write(file.path(), "\n").unwrap();
         let failure = flags.service.redis().unwrap_err();
         assert!(failure.code() == 2 && failure.to_string().contains("it is empty"), "{failure}");
+    }
+
+    #[test]
+    fn an_http_address_is_an_address_a_name_or_off() {
+        for (text, shown) in [
+            ("off", Some("off")),
+            ("localhost:80", Some("localhost:80")),
+            ("[::1]:0", Some("[::1]:0")),
+            ("0.0.0.0:65535", Some("0.0.0.0:65535")),
+            ("8080", None),
+            (":8080", None),
+            ("::1:80", None),
+            ("[x]:80", None),
+            ("a b:80", None),
+            ("h:65536", None),
+            ("http://h:80", None),
+        ] {
+            assert_eq!(text.parse::<HttpAddr>().ok().map(|addr| addr.to_string()).as_deref(), shown, "{text}");
+        }
+        assert!("off".parse::<HttpAddr>().unwrap().resolve().unwrap().is_empty());
+        let addrs = "localhost:0".parse::<HttpAddr>().unwrap().resolve().unwrap();
+        assert!(addrs.iter().all(|addr| addr.ip().is_loopback()) && !addrs.is_empty());
     }
 
     #[test]

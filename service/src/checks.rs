@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use std::time::Duration;
 use delivery::manifest::{begun_with, record_key};
 use delivery::partition::Partition;
 use indicatif::HumanBytes;
-use resp::{Cmd, Connection, ErrorKind, Frame, cmd};
+use resp::{Cmd, Command as _, Connection, Error, ErrorKind, Frame, cmd};
 
 use crate::args::ServiceArgs;
 use crate::server::fields;
-use crate::{Failure, logs, words};
+use crate::words::noun;
+use crate::{Failure, logs, usage, words};
 
 /// How long Redis may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,15 +25,45 @@ const LITTLE_SPACE: u64 = 256 << 20;
 /// The oldest Redis with all that is used.
 const OLDEST: (u32, u32) = (6, 2);
 
+/// How a finding is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// As it should be.
+    Ok,
+    /// It works, and there is something to know about it.
+    Note,
+    /// The service would start, and wait until this is over.
+    Waits,
+    /// It will not work like this.
+    Wrong,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Waits => "waits",
+            Self::Wrong => "WRONG",
+        }
+    }
+}
+
 /// The findings, printed as they come, each once.
 #[derive(Debug, Default)]
 pub struct Checks {
-    wrong: usize,
+    /// Nothing is printed before the end.
+    json: bool,
+    waits: u64,
+    wrong: u64,
     told: BTreeSet<String>,
+    findings: Vec<serde_json::Value>,
     /// INFO has told whether there is memory left and whether this is a primary.
     informed: bool,
     /// The servers that INFO was asked of.
     servers: BTreeSet<String>,
+    /// The service runs already, with the same work.
+    running: bool,
 }
 
 /// One of the streams that the service would use.
@@ -66,38 +97,95 @@ pub struct Commands<'a> {
 }
 
 impl Checks {
-    fn print(kind: &str, what: &str, more: &str) {
+    fn print(&mut self, kind: Kind, what: &str, more: &str) {
+        if self.json {
+            self.findings.push(serde_json::json!({"kind": kind.name().to_lowercase(), "what": what, "advice": more}));
+            return;
+        }
         let mut out = std::io::stdout().lock();
         // Nobody is left to tell when standard output is gone.
-        let _ = writeln!(out, "{kind:<6} {what}");
+        let _ = writeln!(out, "{:<6} {what}", kind.name());
         if !more.is_empty() {
             let _ = writeln!(out, "       → {more}");
         }
     }
 
     /// Prints this unless it was; whether it was not.
-    fn tell(&mut self, kind: &str, what: impl Display, more: &str) -> bool {
+    fn tell(&mut self, kind: Kind, what: impl Display, more: &str) -> bool {
         let what = what.to_string();
-        let is_new = self.told.insert(format!("{kind} {what}"));
+        let is_new = self.told.insert(format!("{kind:?} {what}"));
         if is_new {
-            Self::print(kind, &what, more);
+            self.print(kind, &what, more);
         }
         is_new
     }
 
     /// This is as it should be.
     pub fn ok(&mut self, what: impl Display) {
-        self.tell("ok", what, "");
+        self.tell(Kind::Ok, what, "");
     }
 
     /// This works, and there is something to know about it.
     pub fn note(&mut self, what: impl Display, advice: &str) {
-        self.tell("note", what, advice);
+        self.tell(Kind::Note, what, advice);
+    }
+
+    /// The service would start and wait until this is over; what to do about it.
+    pub fn waits(&mut self, what: impl Display, advice: &str) {
+        self.waits += u64::from(self.tell(Kind::Waits, what, advice));
     }
 
     /// This will not work; what to do about it.
     pub fn wrong(&mut self, what: impl Display, advice: &str) {
-        self.wrong += usize::from(self.tell("WRONG", what, advice));
+        self.wrong += u64::from(self.tell(Kind::Wrong, what, advice));
+    }
+
+    /// An error of Redis: the service waits for the end of one that ends by itself.
+    pub fn redis(&mut self, what: impl Display, error: &Error) {
+        let text = format!(
+            "{what}: {}",
+            if error.kind() == ErrorKind::NoAuth { words::reason(error) } else { error.to_string().into() }
+        );
+        match error.is_transient() {
+            true => self.waits(text, words::redis(error.kind())),
+            false => self.wrong(text, words::redis(error.kind())),
+        }
+    }
+
+    /// Whether the service runs already, with the same work: what it holds then is as it should be.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// The last line, and the exit code: that of the service when it would end, 1 when it would wait.
+    fn end(mut self, name: &str) -> ExitCode {
+        let (wrong, waits) = (self.wrong, self.waits);
+        let listed = |number, one| format!("{number} {}, listed above", noun(number, one));
+        let code = match (wrong, waits) {
+            (0, 0) if self.running => {
+                self.print(Kind::Ok, &format!("{name} is running"), "");
+                0
+            }
+            (0, 0) => {
+                self.print(Kind::Ok, &format!("{name} can start"), "");
+                0
+            }
+            (0, _) => {
+                self.print(Kind::Waits, &format!("{name} would start and wait: {}", listed(waits, "reason")), "");
+                1
+            }
+            _ => {
+                self.print(Kind::Wrong, &format!("{name} cannot work like this: {}", listed(wrong, "problem")), "");
+                2
+            }
+        };
+        if self.json {
+            let report = serde_json::json!({"service": name, "exit_code": code, "findings": self.findings});
+            // Nobody is left to tell when standard output is gone.
+            let _ = writeln!(std::io::stdout(), "{report}");
+        }
+        ExitCode::from(code)
     }
 
     /// A folder must be one that files can be made in, on a disk with space left.
@@ -113,7 +201,7 @@ impl Checks {
                 let left = disk.f_bavail.saturating_mul(disk.f_frsize);
                 let text = format!("disk: {} left in {shown}", HumanBytes(left));
                 if left < LITTLE_SPACE {
-                    self.wrong(text, "free some space, or use another disk");
+                    self.waits(text, "free some space, or use another disk");
                 } else {
                     self.ok(text);
                 }
@@ -125,16 +213,23 @@ impl Checks {
     /// Whether Redis would take these commands of this user now: they are queued in transactions that are discarded, so none is executed.
     /// The first one of each must be one that only reads. `WATCH`, which no transaction takes, is tried by itself.
     pub async fn commands(&mut self, asked: Vec<Commands<'_>>) {
-        let (mut forbidden, mut refused) = (Vec::new(), None);
+        let (mut forbidden, mut refused) = (BTreeMap::<String, String>::new(), None);
+        let mut forbid = |name: &str, error: &Error| {
+            forbidden.entry(name.to_owned()).or_insert_with(|| error.message().to_owned());
+        };
         for Commands { connection, watched, commands } in asked {
             for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
                 match connection.send(&command).await {
-                    Err(error) if error.kind() == ErrorKind::NoPerm => forbidden.push(error.message().to_owned()),
+                    Err(error) if error.kind() == ErrorKind::NoPerm => forbid(command.name(), &error),
                     done => refused = refused.or(done.err()),
                 }
             }
             let mut begun = match connection.send(&cmd::<Frame>("MULTI")).await {
                 Ok(_) => true,
+                Err(error) if error.kind() == ErrorKind::NoPerm => {
+                    forbid("MULTI", &error);
+                    continue;
+                }
                 Err(error) => {
                     refused = Some(error);
                     false
@@ -147,7 +242,7 @@ impl Checks {
                 }
                 match connection.send(command).await {
                     Ok(reply) => begun = reply.value().as_bytes() == Some(b"QUEUED"),
-                    Err(error) if error.kind() == ErrorKind::NoPerm => forbidden.push(error.message().to_owned()),
+                    Err(error) if error.kind() == ErrorKind::NoPerm => forbid(command.name(), &error),
                     // That has been told.
                     Err(error) if self.informed && matches!(error.kind(), ErrorKind::Oom | ErrorKind::ReadOnly) => {}
                     Err(error) => refused = refused.or(Some(error)),
@@ -160,14 +255,16 @@ impl Checks {
                 return self.wrong(what, words::redis(ErrorKind::UnknownCommand));
             }
         }
-        let mut known = BTreeSet::new();
-        forbidden.retain(|what| known.insert(what.clone()));
-        if !forbidden.is_empty() {
-            let what = format!("redis: the user lacks rights: {}", forbidden.join("; "));
-            self.wrong(what, words::redis(ErrorKind::NoPerm));
+        if let Some(why) = forbidden.values().next() {
+            let names: Vec<&str> = forbidden.keys().map(String::as_str).collect();
+            let rights: Vec<String> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
+            self.wrong(
+                format!("redis: the user lacks rights for {}: {why}", names.join(", ")),
+                &format!("ACL SETUSER its-name {}, and ~ the keys of the stream and its record", rights.join(" ")),
+            );
         }
         if let Some(error) = &refused {
-            self.wrong(format!("redis: {error}"), words::redis(error.kind()));
+            self.redis("redis", error);
         }
         if forbidden.is_empty() && refused.is_none() {
             self.ok("redis: the user may run all commands that are needed");
@@ -183,9 +280,7 @@ impl Checks {
             Ok(reply) => reply,
             // Of the only stream, that is told with everything else about its record; of others, with the commands that are needed.
             Err(error) if *partitions == 1 || error.kind() == ErrorKind::NoPerm => return,
-            Err(error) => {
-                return self.wrong(format!("source: reading {record}: {error}"), words::redis(error.kind()));
-            }
+            Err(error) => return self.redis(format!("source: reading {record}"), &error),
         };
         let pairs = reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)));
         match begun_with(pairs) {
@@ -208,11 +303,13 @@ impl Checks {
 }
 
 /// Checks what both services need, then what `more` looks at; it gets the streams of these partitions and, when there are several, a connection to the
-/// key of the stream that would be the only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit code 0, or 1
-/// when something is wrong.
+/// key of the stream that would be the only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit code 0, 1
+/// when the service would wait, 2 when it would end.
 pub fn run(
     name: &str,
+    flow: &str,
     args: &ServiceArgs,
+    json: bool,
     more: impl AsyncFnOnce(&mut Checks, Vec<Found>, Option<Connection>),
 ) -> ExitCode {
     let partitions = match args.taken() {
@@ -222,7 +319,10 @@ pub fn run(
             return ExitCode::from(&failure);
         }
     };
-    let mut checks = Checks::default();
+    let mut checks = Checks { json, ..Checks::default() };
+    if let Some(warning) = usage::unprefixed() {
+        checks.note(warning, "");
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -231,7 +331,7 @@ pub fn run(
         }
     };
     runtime.block_on(async {
-        port(&mut checks, args);
+        port(&mut checks, name, flow, args);
         let config = match args.redis() {
             Ok(config) => Some(config.command_timeout(Some(PATIENCE))),
             Err(Failure::Config(text) | Failure::Failed(text)) => {
@@ -268,33 +368,46 @@ pub fn run(
         }
         more(&mut checks, found, base).await;
     });
-    match checks.wrong {
-        0 => {
-            Checks::print("ok", &format!("{name} can start"), "");
-            ExitCode::SUCCESS
+    checks.end(name)
+}
+
+fn port(checks: &mut Checks, name: &str, flow: &str, args: &ServiceArgs) {
+    let addr = &args.http_addr;
+    let addrs = match addr.resolve() {
+        Ok(addrs) if addrs.is_empty() => return checks.ok("--http-addr: off"),
+        Ok(addrs) => addrs,
+        Err(error) => return checks.wrong(format!("--http-addr: {addr}: {error}"), words::listening(&error)),
+    };
+    match TcpListener::bind(&*addrs) {
+        Ok(_) => checks.ok(format!("--http-addr: {addr} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && is_ours(&addrs, name, flow) => {
+            checks.running = true;
+            checks.ok(format!("--http-addr: {name} is running, and listens on {addr}"));
         }
-        wrong => {
-            Checks::print("WRONG", &format!("{wrong} of these would stop {name}"), "");
-            ExitCode::FAILURE
-        }
+        Err(error) => checks.wrong(format!("--http-addr: listening on {addr}: {error}"), words::listening(&error)),
     }
 }
 
-fn port(checks: &mut Checks, args: &ServiceArgs) {
-    let addr = args.http_addr;
-    match TcpListener::bind(addr) {
-        Ok(_) => checks.ok(format!("--http-addr: {addr} is free")),
-        Err(error) => checks.wrong(
-            format!("--http-addr: listening on {addr}: {error}"),
-            match error.kind() {
-                std::io::ErrorKind::PermissionDenied => {
-                    "choose a port above 1023, or give the service the right to this one"
-                }
-                std::io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
-                _ => "is the service running already? Else choose another port, or port 0 for any that is free",
-            },
-        ),
-    }
+/// Whether the service that answers there is this one, with the same work.
+fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
+    let ask = |addr: &SocketAddr| -> std::io::Result<String> {
+        let mut addr = *addr;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /status.json HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        // Whatever listens there, it is not read forever.
+        stream.take(1 << 20).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    addrs.iter().filter_map(|addr| ask(addr).ok()).any(|answer| {
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let status: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+        status["service"] == name && status["flow"] == flow
+    })
 }
 
 /// A connection to a Redis that answers, and what it says of itself, unless that was asked of it.
@@ -302,7 +415,7 @@ async fn redis(checks: &mut Checks, config: &resp::Config) -> Option<Connection>
     let mut connection = match Connection::connect(config).await {
         Ok(connection) => connection,
         Err(error) => {
-            checks.wrong(format!("redis: {config}: {error}"), words::redis(error.kind()));
+            checks.redis(format!("redis: {config}"), &error);
             return None;
         }
     };
@@ -319,7 +432,7 @@ async fn redis(checks: &mut Checks, config: &resp::Config) -> Option<Connection>
             checks.note("redis: this user may not ask INFO: version, memory and persistence are not known", "");
         }
         Err(error) => {
-            checks.wrong(format!("redis: asking {config} for INFO: {error}"), words::redis(error.kind()));
+            checks.redis(format!("redis: asking {config} for INFO"), &error);
             return None;
         }
     }
@@ -336,7 +449,7 @@ async fn stream(checks: &mut Checks, connection: &mut Connection, key: &str) {
                 "choose another --stream, or delete the key",
             ),
         },
-        Err(error) => checks.wrong(format!("--stream: looking at {key}: {error}"), words::redis(error.kind())),
+        Err(error) => checks.redis(format!("--stream: looking at {key}"), &error),
     }
 }
 
@@ -352,14 +465,15 @@ fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>
         checks.ok(format!("redis: {config} answers, version {version}"));
     }
     if field("role") == "slave" {
-        checks.wrong("redis: this is a replica, which cannot be written to", "use the address of its primary");
+        checks.waits("redis: this is a replica, which cannot be written to", "use the address of its primary");
     }
     if number("loading") == 1 {
-        checks.note("redis: it still loads its data", "the services wait for it");
+        // What it says of its files and its memory is not true yet.
+        return checks.waits("redis: it loads its data", words::redis(ErrorKind::Loading));
     }
     match (field("aof_enabled"), field("aof_last_write_status")) {
         ("1", "ok" | "") => checks.ok("redis: the append-only file is on"),
-        ("1", _) => checks.wrong("redis: the append-only file cannot be written", "look at Redis' disk and log"),
+        ("1", _) => checks.waits("redis: the append-only file cannot be written", "look at Redis' disk and log"),
         _ => checks.note(
             "redis: the append-only file is off: a restart loses what is in the stream",
             "lines whose source bytes still exist are sent again; for the others: CONFIG SET appendonly yes",
@@ -368,7 +482,7 @@ fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>
     let (most, used, policy) = (number("maxmemory"), number("used_memory"), field("maxmemory_policy"));
     match most {
         0 => checks.ok(format!("redis: {} in use, without a limit", HumanBytes(used))),
-        _ if used >= most => checks.wrong(
+        _ if used >= most => checks.waits(
             format!("redis: {} of {} in use: nothing can be added", HumanBytes(used), HumanBytes(most)),
             words::redis(ErrorKind::Oom),
         ),
@@ -378,11 +492,8 @@ fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>
         ),
         _ => checks.ok(format!("redis: {} of {} in use", HumanBytes(used), HumanBytes(most))),
     }
-    if most > 0 && policy.starts_with("allkeys") {
-        checks.wrong(
-            format!("redis: maxmemory-policy {policy} may throw the whole stream away"),
-            "CONFIG SET maxmemory-policy noeviction",
-        );
+    if let Some(what) = words::evicts(most, policy) {
+        checks.wrong(format!("redis: {what}"), words::NO_EVICTION);
     } else if !policy.is_empty() {
         checks.ok(format!("redis: maxmemory-policy {policy} keeps the stream"));
     }

@@ -1,17 +1,22 @@
 //! The TOML file of `--config`: the flags by their names, below the command line and the environment.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
+use toml::{Spanned, Value};
 
 use crate::redact;
 
-/// Where the file's flags go among the arguments, and what they are.
+/// What the file adds to the arguments.
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
+    /// The arguments with its flags.
     pub(crate) args: Vec<OsString>,
+    /// Those flags, each with its line.
+    pub(crate) lines: Vec<(String, usize)>,
 }
 
 /// The subcommand that has the flags of the service, too.
@@ -30,47 +35,94 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
         Some(_) => return Ok(None),
     };
     let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else { return Ok(None) };
-    let wrong = |what: String| format!("--config {}: {what}", path.display());
+    let origin = match matches.value_source("config") {
+        Some(ValueSource::EnvVariable) => " (from LINE_STREAM_CONFIG)",
+        _ => "",
+    };
+    let wrong = |what: String| format!("--config {}{origin}: {what}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{error}; allowed: a TOML file")))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+    let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1;
+    let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(&text).map_err(|error| {
         // Its `Display` shows the line, which may hold a password.
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        wrong(format!("line {line}: {}", error.message()))
+        let line = line_of(error.span().map_or(0, |span| span.start));
+        wrong(format!("line {line}: {}", error.message().replace('\n', ", ")))
     })?;
-    let mut named = Vec::new();
+    let (mut named, mut lines) = (Vec::new(), Vec::new());
     for (key, value) in &table {
-        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(key.as_str()));
-        let Some(arg) = arg.filter(|arg| !matches!(key.as_str(), "config" | "help" | "version") && !arg.is_hide_set())
-        else {
-            return Err(wrong(format!("{key}: no such key; allowed: {}", keys(command).join(", "))));
+        let (key, line) = (key.get_ref().as_str(), line_of(key.span().start));
+        let wrong = |what: String| wrong(format!("line {line}: {what}"));
+        let Some(arg) = keys(command).find(|arg| arg.get_long() == Some(key)) else {
+            let dashed = key.replace('_', "-");
+            let mut all = keys(command).filter_map(Arg::get_long);
+            return Err(wrong(match all.find(|known| *known == dashed) {
+                Some(known) => format!("{key}: no such key, did you mean {known}?"),
+                None => {
+                    let all: Vec<&str> = keys(command).filter_map(Arg::get_long).collect();
+                    format!("{key}: no such key; allowed: {}", all.join(", "))
+                }
+            }));
         };
         let is_set = matches.value_source(arg.get_id().as_str());
         if matches!(is_set, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
             continue;
         }
-        let value = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(on) if !arg.get_action().takes_values() => {
+        let takes_value = arg.get_action().takes_values();
+        let given = value.get_ref();
+        let value = match given {
+            Value::Boolean(on) if !takes_value => {
                 if *on {
                     named.push(OsString::from(format!("--{key}")));
+                    lines.push((key.to_owned(), line));
                 }
                 continue;
             }
-            _ => return Err(wrong(format!("{key}: a {} is not allowed here", value.type_str()))),
+            value if !takes_value => {
+                return Err(wrong(format!(
+                    "{key} {}: allowed: true, false",
+                    plain(value).map_or_else(|| kind_of(value).to_owned(), |text| format!("{:?}", redact(&text)))
+                )));
+            }
+            Value::Array(values) if arg.get_value_delimiter().is_some() => {
+                values.iter().map(plain).collect::<Option<Vec<String>>>().map(|values| values.join(","))
+            }
+            value => plain(value),
         };
-        if !arg.get_action().takes_values() {
-            return Err(wrong(format!("{key} {:?}: allowed: true, false", redact(&value))));
-        }
+        let Some(value) = value else {
+            let kind = kind_of(given);
+            return Err(wrong(format!("{key}: {kind} is not allowed here; allowed: a string or a whole number")));
+        };
         named.push(OsString::from(format!("--{key}={value}")));
+        lines.push((key.to_owned(), line));
     }
     let (before, after) = args.split_at(place.min(args.len()));
     let args = [before, &named, after].concat();
-    Ok(Some(Found { path: Path::to_owned(path), args }))
+    Ok(Some(Found { path: Path::to_owned(path), args, lines }))
 }
 
-/// The keys that a file may have.
-fn keys(command: &Command) -> Vec<&str> {
-    let flags = command.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(clap::Arg::get_long);
-    flags.filter(|flag| !matches!(*flag, "config" | "help" | "version")).collect()
+/// A value as it would be on the command line; `None` for one that no flag takes.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Float(_) => "a number with a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date or time",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+        _ => "this",
+    }
+}
+
+/// The flags that a file may have.
+fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| {
+        let long = arg.get_long();
+        !arg.is_hide_set() && long.is_some_and(|flag| !matches!(flag, "config" | "help" | "json" | "version"))
+    })
 }

@@ -8,6 +8,7 @@ use log::debug;
 use metrics::counter;
 use resp::{Backoff, Config, Connection, Error, ErrorKind, Frame, cmd};
 
+use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
 use crate::{Failure, Health, Shutdown, words};
 
@@ -27,6 +28,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Connector {
     config: Config,
+    /// Where the password comes from, for messages.
+    password_source: Arc<str>,
     backoff: Backoff,
     health: Health,
     shutdown: Shutdown,
@@ -52,10 +55,18 @@ impl From<Failure> for Stop {
 }
 
 impl Connector {
-    pub(crate) fn new(config: Config, health: Health, shutdown: Shutdown) -> Self {
+    pub(crate) fn new(config: Config, password_source: String, health: Health, shutdown: Shutdown) -> Self {
         let config = config.command_timeout(Some(COMMAND_TIMEOUT)).stall_timeout(Some(STALL_TIMEOUT));
         let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
-        Self { config, backoff, health, shutdown, proven: Arc::default(), connected: false }
+        Self {
+            config,
+            password_source: password_source.into(),
+            backoff,
+            health,
+            shutdown,
+            proven: Arc::default(),
+            connected: false,
+        }
     }
 
     /// The same for another key, which in a cluster may lie on another node; `health` is told how that goes.
@@ -149,26 +160,25 @@ impl Connector {
     }
 
     fn down(&self, error: &Error) {
-        self.health.redis(Err(in_words(error)));
+        self.health.redis_down(error);
     }
 
     fn wrong(&self, error: &Error) -> Failure {
-        let allowed = match error.kind() {
-            ErrorKind::WrongPass => "allowed: user and password that this Redis knows",
-            ErrorKind::NoAuth => "this Redis wants a password: redis://:password@host or redis://user:password@host",
-            ErrorKind::NoPerm => "allowed: a user with the rights that streams need",
-            ErrorKind::Protocol => "allowed: the address of a Redis",
-            ErrorKind::UnknownMaster => "allowed: the name of a master that these Sentinels watch",
-            _ => "allowed: what this Redis accepts",
-        };
-        Failure::Config(format!("--redis-url {}: {}; {allowed}", self.config, error.message()))
+        let (config, from) = (&self.config, origin("redis-url"));
+        let allowed = words::redis_url(config.endpoint(), error, &self.password_source);
+        Failure::Config(format!("--redis-url {config}{from}: {}; {allowed}", words::reason(error)))
     }
 }
 
 /// What failed and why, what happens now, and what can be done.
 #[must_use]
 pub fn in_words(error: &Error) -> String {
-    format!("{error}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), words::redis(error.kind()))
+    let what = match error.kind() {
+        // The server's own text takes several lines.
+        ErrorKind::NoAuth | ErrorKind::WrongPass => words::reason(error),
+        _ => error.to_string().into(),
+    };
+    format!("{what}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), words::redis(error.kind()))
 }
 
 /// A connection to a Redis that answers commands: one that still loads its data, or has lost its master, takes connections too.

@@ -1,15 +1,19 @@
 //! What `/healthz` and `/readyz` tell: the heartbeat of the work, the state of Redis, the state of the file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
-use metrics::gauge;
+use ::metrics::gauge;
+use log::{debug, info, warn};
+use resp::ErrorKind;
 
-use crate::metrics::REDIS_UP;
+use crate::connector;
+use crate::metrics::{self, REDIS_UP};
 use crate::server::ServerState;
+use crate::words;
 
 /// How old the last heartbeat may be before `/healthz` says that the work hangs.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
@@ -92,13 +96,42 @@ type Work = (usize, &'static str);
 #[derive(Debug, Default)]
 struct State {
     /// `None` until first told.
-    well: Option<Result<(), String>>,
-    /// Reasons logged since it was last well.
-    logged: Vec<String>,
+    well: Option<Result<(), Fault>>,
+    /// Classes of faults that were logged since it was last well.
+    logged: Vec<Cow<'static, str>>,
     /// Whose work fails, and why.
-    failing: Vec<(Work, String)>,
+    failing: Vec<(Work, Fault)>,
     /// What was last told, by stream; `None` when nothing has been told yet.
-    told: BTreeMap<usize, Option<Result<(), String>>>,
+    told: BTreeMap<usize, Option<Result<(), Fault>>>,
+}
+
+/// Why something cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fault {
+    /// For people.
+    text: String,
+    /// What different texts about one fault have in common: a server that was killed resets connections, then refuses them.
+    class: Cow<'static, str>,
+}
+
+impl Fault {
+    fn of_redis(error: &resp::Error) -> Self {
+        let class = match error.kind() {
+            ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Closed => "connection".into(),
+            kind => metrics::name_of(kind).into(),
+        };
+        Self { text: connector::in_words(error), class }
+    }
+
+    fn text(text: String) -> Self {
+        Self { class: text.clone().into(), text }
+    }
+
+    /// With the stream that it is about.
+    fn about(mut self, stream: &str) -> Self {
+        self.text.insert_str(0, stream);
+        self
+    }
 }
 
 impl Health {
@@ -145,11 +178,6 @@ impl Health {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
     }
 
-    /// A reason, with the stream that it is about.
-    fn about(&self, reason: String) -> String {
-        if self.stream.is_empty() { reason } else { format!("{}{reason}", self.stream) }
-    }
-
     /// The work goes on. To be called for every batch, and every few seconds while waiting.
     pub fn progress(&self) {
         let now = u64::try_from(self.inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -160,7 +188,7 @@ impl Health {
     ///
     /// That it can be used again does not count while somebody's work fails: see [`Self::redis_fails`].
     pub fn redis(&self, well: Result<(), String>) {
-        self.inner.redis.set(self.nth, well.map_err(|reason| self.about(reason)));
+        self.inner.redis.set(self.nth, well.map_err(|reason| Fault::text(reason).about(&self.stream)));
     }
 
     /// Redis did not do what the work of `whose` asks for, and why. It may still take connections and answer others, so this stands until
@@ -176,7 +204,17 @@ impl Health {
     /// assert!(health.ready().is_ok());
     /// ```
     pub fn redis_fails(&self, whose: &'static str, reason: String) {
-        self.inner.redis.fails((self.nth, whose), self.about(reason));
+        self.inner.redis.fails((self.nth, whose), Fault::text(reason).about(&self.stream));
+    }
+
+    /// As [`Self::redis_fails`], because of this error. One fault is logged once, whatever errors it has.
+    pub fn redis_failed(&self, whose: &'static str, error: &resp::Error) {
+        self.inner.redis.fails((self.nth, whose), Fault::of_redis(error).about(&self.stream));
+    }
+
+    /// There is no connection to Redis, because of this error.
+    pub(crate) fn redis_down(&self, error: &resp::Error) {
+        self.inner.redis.set(self.nth, Err(Fault::of_redis(error).about(&self.stream)));
     }
 
     /// Redis did what the work of `whose` asks for.
@@ -187,7 +225,7 @@ impl Health {
     /// The file can be used, or why not. A change of state is logged, once.
     pub fn file(&self, well: Result<(), String>) {
         // The same file for all streams.
-        self.inner.file.set(self.nth, well);
+        self.inner.file.set(self.nth, well.map_err(Fault::text));
     }
 
     /// Who is in the consumer group now.
@@ -213,7 +251,14 @@ impl Health {
 
     /// What the server says of itself now; `None` when it says nothing.
     pub fn set_server(&self, state: Option<ServerState>) {
-        *self.inner.server.lock().unwrap_or_else(PoisonError::into_inner) = state.map(|state| (state, Instant::now()));
+        let mut known = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &state
+            && known.as_ref().is_none_or(|(known, _)| known.policy != state.policy)
+            && let Some(what) = words::evicts(state.max_memory.unwrap_or(0), &state.policy)
+        {
+            warn!(event = "eviction", policy = state.policy; "redis: {what}; {}", words::NO_EVICTION);
+        }
+        *known = state.map(|state| (state, Instant::now()));
     }
 
     /// What the server said of itself, and when.
@@ -267,7 +312,7 @@ impl Health {
             let shown = match &part.lock().well {
                 None => "not known yet".to_owned(),
                 Some(Ok(())) => "ok".to_owned(),
-                Some(Err(reason)) => reason.clone(),
+                Some(Err(fault)) => fault.text.clone(),
             };
             (part.name, shown)
         })
@@ -294,11 +339,11 @@ impl Part {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fails(&self, whose: Work, reason: String) {
+    fn fails(&self, whose: Work, fault: Fault) {
         let mut state = self.lock();
         state.failing.retain(|(other, _)| *other != whose);
-        state.failing.push((whose, reason.clone()));
-        self.change(&mut state, Some(Err(reason)));
+        state.failing.push((whose, fault.clone()));
+        self.change(&mut state, Some(Err(fault)));
     }
 
     fn works(&self, whose: Work) {
@@ -311,7 +356,7 @@ impl Part {
         }
     }
 
-    fn set(&self, nth: usize, well: Result<(), String>) {
+    fn set(&self, nth: usize, well: Result<(), Fault>) {
         let mut state = self.lock();
         state.told.insert(nth, Some(well.clone()));
         let whole = if well.is_ok() { state.whole() } else { Some(well) };
@@ -319,7 +364,7 @@ impl Part {
     }
 
     /// Enters what holds now, and tells of the change. `None`: not all is known yet.
-    fn change(&self, state: &mut State, well: Option<Result<(), String>>) {
+    fn change(&self, state: &mut State, well: Option<Result<(), Fault>>) {
         let Some(well) = well.filter(|well| state.well.as_ref() != Some(well)) else { return };
         // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds it true.
         if let Some(name) = self.gauge {
@@ -327,14 +372,16 @@ impl Part {
         }
         match &well {
             Ok(()) => {
-                info!("{}: ready", self.name);
+                info!(event = "ready", part = self.name; "{}: ready", self.name);
                 state.logged.clear();
             }
-            Err(reason) if !state.logged.contains(reason) && state.logged.len() < REASONS_LOGGED => {
-                warn!("{}: {reason}", self.name);
-                state.logged.push(reason.clone());
+            Err(Fault { text, class }) if !state.logged.contains(class) && state.logged.len() < REASONS_LOGGED => {
+                warn!(event = "fault", part = self.name, kind = class.as_ref(); "{}: {text}", self.name);
+                state.logged.push(class.clone());
             }
-            Err(_) => {}
+            Err(Fault { text, class }) => {
+                debug!(event = "fault", part = self.name, kind = class.as_ref(); "{}: {text}", self.name);
+            }
         }
         state.well = Some(well);
     }
@@ -343,21 +390,21 @@ impl Part {
         match &self.lock().well {
             None => Some(format!("{}: not known yet", self.name)),
             Some(Ok(())) => None,
-            Some(Err(reason)) => Some(format!("{}: {reason}", self.name)),
+            Some(Err(fault)) => Some(format!("{}: {}", self.name, fault.text)),
         }
     }
 }
 
 impl State {
     /// What all that was told comes to: well, or the first reason why not. `None` while something was not told yet.
-    fn whole(&self) -> Option<Result<(), String>> {
-        if let Some((_, reason)) = self.failing.last() {
-            return Some(Err(reason.clone()));
+    fn whole(&self) -> Option<Result<(), Fault>> {
+        if let Some((_, fault)) = self.failing.last() {
+            return Some(Err(fault.clone()));
         }
         let mut known = true;
         for told in self.told.values() {
             match told {
-                Some(Err(reason)) => return Some(Err(reason.clone())),
+                Some(Err(fault)) => return Some(Err(fault.clone())),
                 Some(Ok(())) => {}
                 None => known = false,
             }
@@ -394,6 +441,22 @@ mod tests {
         assert_eq!(health.ready().unwrap_err(), "file: missing");
         health.file(Ok(()));
         assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn one_fault_is_one_class_whatever_it_says() {
+        let connect = |port| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let config = resp::Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
+            runtime.block_on(resp::Connection::connect(&config)).unwrap_err()
+        };
+        let health = Health::new();
+        let (one, two) = (health.for_stream(0, "s:{0}"), health.for_stream(1, "s:{1}"));
+        one.redis_down(&connect(1));
+        two.redis_failed("adding", &connect(2));
+        assert_eq!(health.inner.redis.lock().logged, ["connection"]);
+        one.redis_fails("adding", "no room".into());
+        assert_eq!(health.inner.redis.lock().logged, ["connection", "no room"]);
     }
 
     #[test]

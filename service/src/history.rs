@@ -8,6 +8,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
 use crate::metrics::Recorded;
 use crate::trend::{Trend, trend};
+use crate::words::noun;
 
 /// Between two samples.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
@@ -44,6 +45,7 @@ pub(crate) struct Sample {
     pub(crate) at: f64,
     pub(crate) lines: f64,
     pub(crate) bytes: f64,
+    /// NaN: unknown.
     pub(crate) backlog: f64,
 }
 
@@ -52,7 +54,12 @@ struct Inner {
     samples: VecDeque<Sample>,
     values: BTreeMap<String, f64>,
     ticks: u64,
+    /// What the last summary said of what is left.
+    left: Option<Left>,
 }
+
+/// What is left to do: entries that wait, and bytes of the input.
+type Left = (Option<u64>, Option<u64>);
 
 /// What was measured in the last minutes.
 pub(crate) struct History {
@@ -90,18 +97,18 @@ impl History {
     /// Position and size of the file, where there is something left to read.
     pub(crate) fn position_of(&self, values: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
         let (position, size) = self.series.position?;
-        let (position, size) = (*values.get(position)?, *values.get(size)?);
+        let (position, size) = (known(values, position)?, known(values, size)?);
         Some((position, size.max(position)))
     }
 
     /// Size of the output and the room left on its disk, where something is written.
     fn output_of(&self, values: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
         let (size, free) = self.series.output?;
-        Some((*values.get(size)?, *values.get(free)?))
+        Some((known(values, size)?, known(values, free)?))
     }
 
-    /// Takes a sample. The summary, when a minute is over.
-    pub(crate) fn tick(&self) -> Option<String> {
+    /// Takes a sample. The summary, when a minute is over in which something was done, or after which something else is left.
+    pub(crate) fn tick(&self, redis_is_well: bool) -> Option<Summary> {
         let values = self.values();
         let sample = self.sample_of(&values);
         let position = self.position_of(&values);
@@ -116,7 +123,14 @@ impl History {
             return None;
         }
         let since = inner.samples.iter().rev().nth(usize::try_from(SUMMARY).unwrap_or(0)).copied().unwrap_or_default();
-        Some(summary(&since, &sample, position))
+        let summary = Summary::new(&since, &sample, position, redis_is_well);
+        let was = inner.left.replace(summary.left());
+        (summary.lines > 0 || was != Some(summary.left())).then_some(summary)
+    }
+
+    /// What waits in each partition, by its number.
+    pub(crate) fn partitions(&self) -> BTreeMap<u32, f64> {
+        partitions(&self.recorded.render_work())
     }
 
     /// What the page shows.
@@ -128,6 +142,7 @@ impl History {
         let rate = |of: fn(&Sample) -> f64| rate(&earlier, &last, of);
         Snapshot {
             position: self.position_of(&inner.values),
+            has_position: self.series.position.is_some(),
             lines_per_second: rate(|s| s.lines),
             bytes_per_second: rate(|s| s.bytes),
             output: self.output_of(&inner.values),
@@ -143,7 +158,10 @@ impl History {
 /// What the page shows of the work.
 pub(crate) struct Snapshot {
     pub(crate) last: Sample,
+    /// `None`: unknown, or there is nothing to read.
     pub(crate) position: Option<(f64, f64)>,
+    /// Whether the service reads a file.
+    pub(crate) has_position: bool,
     pub(crate) lines_per_second: f64,
     pub(crate) bytes_per_second: f64,
     /// Size of the output, and the room left on its disk.
@@ -189,17 +207,61 @@ pub(crate) fn whole(number: f64) -> u64 {
     number.max(0.0).round() as u64
 }
 
-fn summary(since: &Sample, now: &Sample, position: Option<(f64, f64)>) -> String {
-    let lines = HumanCount(whole(now.lines - since.lines));
-    let bytes = HumanBytes(whole(now.bytes - since.bytes));
-    let took = HumanDuration(Duration::from_secs_f64((now.at - since.at).max(0.0)));
-    let per_second = HumanCount(whole(rate(since, now, |s| s.lines)));
-    let waiting = HumanCount(whole(now.backlog));
-    let mut text = format!("in the last {took}: {lines} lines ({bytes}), {per_second} lines/s; {waiting} entries wait");
-    if let Some((position, size)) = position {
-        text += &format!("; {} of the input left", HumanBytes(whole(size - position)));
+/// A value that is known.
+fn known(values: &BTreeMap<String, f64>, name: &str) -> Option<f64> {
+    values.get(name).copied().filter(|value| !value.is_nan())
+}
+
+/// What was done in a minute, and what is left.
+pub(crate) struct Summary {
+    text: String,
+    lines: u64,
+    bytes: u64,
+    per_second: u64,
+    backlog: Option<u64>,
+    input_left: Option<u64>,
+}
+
+impl Summary {
+    fn new(since: &Sample, now: &Sample, position: Option<(f64, f64)>, redis_is_well: bool) -> Self {
+        let (lines, bytes) = (whole(now.lines - since.lines), whole(now.bytes - since.bytes));
+        let per_second = whole(rate(since, now, |s| s.lines));
+        let backlog = Some(now.backlog).filter(|backlog| !backlog.is_nan()).map(whole);
+        let input_left = position.map(|(position, size)| whole(size - position));
+        let waiting = match backlog {
+            None if !redis_is_well => "Redis cannot be used, so what waits there is unknown".to_owned(),
+            None => "what waits is unknown".to_owned(),
+            Some(1) => "1 entry waits".to_owned(),
+            Some(waiting) => format!("{} entries wait", HumanCount(waiting)),
+        };
+        let took = HumanDuration(Duration::from_secs_f64((now.at - since.at).max(0.0)));
+        let mut text = format!(
+            "in the last {took}: {} {} ({}), {} lines/s; {waiting}",
+            HumanCount(lines),
+            noun(lines, "line"),
+            HumanBytes(bytes),
+            HumanCount(per_second)
+        );
+        if let Some(left) = input_left {
+            text += &format!("; {} of the input left", HumanBytes(left));
+        }
+        Self { text, lines, bytes, per_second, backlog, input_left }
     }
-    text
+
+    const fn left(&self) -> Left {
+        (self.backlog, self.input_left)
+    }
+
+    pub(crate) fn log(&self) {
+        let Self { text, lines, bytes, per_second, .. } = self;
+        // NaN becomes null.
+        let figure = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
+        log::info!(
+            event = "summary", lines = *lines, bytes = *bytes, lines_per_second = *per_second,
+            backlog = figure(self.backlog), input_left = figure(self.input_left);
+            "{text}"
+        );
+    }
 }
 
 /// The samples of Prometheus' text format, summed over labels; without buckets.
@@ -217,9 +279,29 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     values
 }
 
+/// The backlog by partition, where a service tells it.
+fn partitions(text: &str) -> BTreeMap<u32, f64> {
+    let lines = text.lines().filter(|line| line.starts_with("line_stream_partition_backlog_entries{"));
+    let of_line = |line: &str| {
+        let (labels, value) = line.rsplit_once(' ')?;
+        let (partition, _) = labels.split_once("partition=\"")?.1.split_once('"')?;
+        Some((partition.parse().ok()?, value.parse().ok()?))
+    };
+    lines.filter_map(of_line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partitions_have_their_backlog() {
+        let text = "line_stream_partition_backlog_entries{stream=\"s\",partition=\"10\"} 7\n\
+                    line_stream_partition_backlog_entries{stream=\"s\",partition=\"2\"} NaN\nline_stream_lag_entries 1\n";
+        let found = partitions(text);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2, 10]);
+        assert!(found[&2].is_nan() && found[&10] == 7.0);
+    }
 
     #[test]
     fn samples_are_summed_over_labels() {
@@ -231,9 +313,15 @@ mod tests {
     fn a_summary_has_what_was_done_and_what_waits() {
         let since = Sample { at: 60.0, lines: 1000.0, bytes: 2048.0, ..Sample::default() };
         let now = Sample { at: 120.0, lines: 7000.0, bytes: 4096.0, backlog: 1234.0 };
+        let text = |now: &Sample, position| Summary::new(&since, now, position, false).text;
         assert_eq!(
-            summary(&since, &now, Some((10.0, 20.0))),
+            text(&now, Some((10.0, 20.0))),
             "in the last 60 seconds: 6,000 lines (2.00 KiB), 100 lines/s; 1,234 entries wait; 10 B of the input left"
+        );
+        let now = Sample { lines: 1001.0, backlog: f64::NAN, ..now };
+        assert_eq!(
+            text(&now, None),
+            "in the last 60 seconds: 1 line (2.00 KiB), 0 lines/s; Redis cannot be used, so what waits there is unknown"
         );
     }
 }

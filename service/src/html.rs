@@ -9,6 +9,7 @@ use crate::history::{Snapshot, whole};
 use crate::pages::ServicePages;
 use crate::plot::plot;
 use crate::trend::about;
+use crate::words::noun;
 use crate::{logs, status};
 
 /// The page around the figures. It has all it needs in it: style, script and icon.
@@ -45,23 +46,33 @@ pub(crate) fn page(pages: &ServicePages) -> String {
     errors(&mut body);
     state(&mut body, pages);
     consumers(&mut body, pages);
-    PAGE.replacen("{title}", &escape(pages.name), 1).replacen("{body}", &body, 1)
+    partitions(&mut body, pages);
+    let title = format!("{} {} on {}", pages.name, pages.flow, host());
+    PAGE.replacen("{title}", &escape(&title), 1).replacen("{body}", &body, 1)
 }
 
 fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     let (class, words) = match pages.health.alive().and_then(|()| pages.health.ready()) {
         Err(reason) => ("bad", reason),
         Ok(()) if shown.is_waiting => ("slow", "waiting: the stream is full".to_owned()),
+        Ok(()) if recent_warnings() > 0 => {
+            let (count, work) = (recent_warnings(), if shown.lines_per_second > 0.0 { "working" } else { "ready" });
+            ("slow", format!("{work}, with {count} {} in the last minute", noun(count, "warning")))
+        }
         Ok(()) if shown.lines_per_second > 0.0 => ("ok", "working".to_owned()),
         Ok(()) => ("ok", "ready, nothing new".to_owned()),
     };
+    // What happens now, and what can be done, are less than what is wrong.
+    let (what, todo) = words.split_once("; ").unwrap_or((&words, ""));
+    let todo = if todo.is_empty() { String::new() } else { format!("<span class=todo>{}</span>", escape(todo)) };
     let _ = writeln!(
         body,
-        "<header><h1>{}</h1><p class=flow>{}<br><small>{}</small></p><p class=\"state {class}\" role=status>{}</p></header>",
+        "<header><h1>{}</h1><p class=flow>{}<br><small>{} · {}</small></p><p class=\"state {class}\" role=status>{}{todo}</p></header>",
         escape(pages.name),
         escape(&pages.flow),
         escape(&pages.redis),
-        escape(&words)
+        escape(&host()),
+        escape(what)
     );
 }
 
@@ -91,10 +102,18 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
         None,
         format!("{} since the start", bytes(shown.last.bytes)),
     );
+    if shown.has_position && shown.position.is_none() {
+        tile(
+            "Position in the file",
+            "unknown".to_owned(),
+            None,
+            "no file is being read, or Redis has not said how far".to_owned(),
+        );
+    }
     if let Some((at, size)) = shown.position {
         let share = if size > 0.0 { at / size } else { 1.0 };
         let mut more = format!("{} of {}, {} left", bytes(at), bytes(size), bytes(size - at));
-        if let Some(seconds) = shown.seconds_left().filter(|seconds| *seconds >= 1.0) {
+        if let Some(seconds) = shown.seconds_left().filter(|seconds| *seconds >= 1.0 && pages.health.redis_is_well()) {
             more += &format!(", about {}", about(seconds));
         }
         // What is not done is not 100 %.
@@ -107,19 +126,29 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     let trend = status::trend(pages, shown);
     tile(
         shown.backlog_title,
-        HumanCount(whole(shown.last.backlog)).to_string(),
+        if shown.last.backlog.is_nan() {
+            "unknown".to_owned()
+        } else {
+            HumanCount(whole(shown.last.backlog)).to_string()
+        },
         None,
-        if pages.health.redis_is_well() { trend.words() } else { LAST_SEEN.to_owned() },
+        if pages.health.redis_is_well() { trend.words() } else { "Redis cannot be used".to_owned() },
     );
     if let Some(last) = pages.health.last_batch() {
         tile(
             "Last batch",
             format!("{:.1} ms", last.took.as_secs_f64() * 1000.0),
             None,
-            format!("{} lines, {}, {}", HumanCount(last.lines), HumanBytes(last.bytes), ago(last.done.elapsed())),
+            format!(
+                "{} {}, {}, {}",
+                HumanCount(last.lines),
+                noun(last.lines, "line"),
+                HumanBytes(last.bytes),
+                ago(last.done.elapsed())
+            ),
         );
     }
-    if let Some((server, _)) = pages.health.server() {
+    if let Some((server, _)) = pages.health.server().filter(|_| pages.health.redis_is_well()) {
         let used = HumanBytes(server.used_memory).to_string();
         let (share, more) = match server.max_memory {
             Some(most) => {
@@ -136,7 +165,8 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
 fn state(body: &mut String, pages: &ServicePages) {
     *body += "<section><h2>State</h2><table>\n";
     for (name, state) in pages.health.states() {
-        row(body, &[name, &state]);
+        // The sentence is at the top already.
+        row(body, &[name, if state.contains("; ") { "cannot be used, see above" } else { &state }]);
     }
     let server = match pages.health.server() {
         Some((server, at)) => {
@@ -160,14 +190,42 @@ fn consumers(body: &mut String, pages: &ServicePages) {
     if members.is_empty() {
         *body += "<p class=more>none</p>\n";
     } else {
-        *body += "<table>\n<tr><th scope=col>name</th><th scope=col>group</th><th scope=col>pending</th><th scope=col>active</th></tr>\n";
+        *body += "<table>\n<tr><th scope=col>name</th><th scope=col>group</th><th scope=col class=number>pending</th><th scope=col>active</th></tr>\n";
         for member in &members {
             let pending = HumanCount(member.pending).to_string();
-            row(body, &[&member.name, &member.group, &pending, &ago(member.idle)]);
+            numbers(body, &[&member.name, &member.group], &pending, &ago(member.idle));
         }
         *body += "</table>\n";
     }
     *body += "</section>\n";
+}
+
+/// What waits in each partition, when there are several.
+fn partitions(body: &mut String, pages: &ServicePages) {
+    let partitions = pages.history.partitions();
+    if partitions.len() < 2 {
+        return;
+    }
+    *body += "<section><h2>Partitions</h2><table>\n<tr><th scope=col>partition</th><th scope=col class=number>entries waiting</th></tr>\n";
+    for (partition, waiting) in partitions {
+        let waiting = if waiting.is_nan() { "unknown".to_owned() } else { HumanCount(whole(waiting)).to_string() };
+        let _ = writeln!(body, "<tr><th scope=row>{partition}</th><td class=number>{waiting}</td></tr>");
+    }
+    *body += "</table></section>\n";
+}
+
+/// A row with texts, a number and another text.
+fn numbers(body: &mut String, texts: &[&str], number: &str, more: &str) {
+    *body += "<tr>";
+    for text in texts {
+        let _ = write!(body, "<td>{}</td>", escape(text));
+    }
+    let _ = writeln!(body, "<td class=number>{}</td><td>{}</td></tr>", escape(number), escape(more));
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn errors(body: &mut String) {
@@ -179,11 +237,18 @@ fn errors(body: &mut String) {
         *body += "<table>\n";
         for told in told {
             let passed = Duration::from_millis(u64::try_from(logs::now().saturating_sub(told.at)).unwrap_or(0));
-            row(body, &[&ago(passed), &told.text]);
+            let times = if told.count > 1 { format!("{} times: ", told.count) } else { String::new() };
+            row(body, &[&ago(passed), &format!("{times}{}", told.text)]);
         }
         *body += "</table>\n";
     }
     *body += "</section>\n";
+}
+
+/// How many warnings and errors there were in the last minute.
+fn recent_warnings() -> u64 {
+    let now = logs::now();
+    logs::latest().iter().filter(|told| now.saturating_sub(told.at) < 60_000).map(|told| told.count).sum()
 }
 
 fn row(body: &mut String, cells: &[&str]) {

@@ -77,9 +77,9 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Binds the address; port 0 picks a free port.
-    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr)?;
+    /// Binds the first of these addresses that can be had; port 0 picks a free port.
+    pub(crate) fn bind(addrs: &[SocketAddr]) -> io::Result<Self> {
+        let listener = TcpListener::bind(addrs)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener })
     }

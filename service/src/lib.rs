@@ -9,6 +9,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `args.rs` | the flags both binaries share, and errors of one line |
+//! | `usage.rs` | errors in flags, variables and the file: one line each |
 //! | `config_file.rs` | the file of `--config`, below flags and environment |
 //! | `redact.rs` | passwords out of everything that is shown |
 //! | `run.rs` | from flags to exit code |
@@ -21,6 +22,7 @@
 //! | `checks.rs` | findings of `reader check` and `writer check`, and what both look at |
 //! | `metrics.rs` | names, descriptions, buckets |
 //! | `http.rs` | the bounded HTTP server |
+//! | `reasons.rs` | why something cannot be used, and what is allowed |
 //! | `words.rs` | what a user can do about a fault |
 //! | `pages.rs` | what it answers |
 //! | `status.rs` | `/status.json`, and what the status page shows, too |
@@ -48,6 +50,7 @@ pub mod metrics;
 mod pages;
 mod plot;
 mod progress;
+mod reasons;
 mod redact;
 mod run;
 mod server;
@@ -57,6 +60,7 @@ pub mod source_record;
 mod status;
 mod streams;
 mod trend;
+mod usage;
 pub mod words;
 
 pub use connector::{Connector, Stop, in_words};

@@ -5,8 +5,11 @@ use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::args::ServiceArgs;
+use crate::history::whole;
 use crate::progress;
 
 /// How a log line looks.
@@ -14,7 +17,7 @@ use crate::progress;
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// One JSON object a line: `timestamp`, `level`, `target`, `message`.
+    /// One JSON object a line: `timestamp`, `level`, `target`, `message`, and what the line is about: `event`, `stream`, `bytes` …
     Json,
 }
 
@@ -28,6 +31,8 @@ pub(crate) struct Told {
     pub(crate) at: u128,
     pub(crate) level: Level,
     pub(crate) text: String,
+    /// How often it was logged.
+    pub(crate) count: u64,
 }
 
 static LATEST: Mutex<VecDeque<Told>> = Mutex::new(VecDeque::new());
@@ -52,11 +57,14 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if record.level() <= Level::Warn {
+            let text = record.args().to_string();
             let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+            let same = latest.iter().position(|told| told.text == text).and_then(|same| latest.remove(same));
+            let count = same.map_or(1, |same| same.count + 1);
             if latest.len() == KEPT {
                 latest.pop_front();
             }
-            latest.push_back(Told { at: now(), level: record.level(), text: record.args().to_string() });
+            latest.push_back(Told { at: now(), level: record.level(), text, count });
         }
         // It filters by itself.
         progress::aside(|| self.0.log(record));
@@ -67,33 +75,60 @@ impl Log for Logger {
     }
 }
 
-fn builder(format: LogFormat) -> env_logger::Builder {
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+fn builder(format: LogFormat, level: &str) -> env_logger::Builder {
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
     // An empty variable counts as not set, as with the flags.
     if std::env::var("RUST_LOG").is_ok_and(|spec| spec.trim().is_empty()) {
-        builder.parse_filters("info");
+        builder.parse_filters(level);
     }
     builder.format_timestamp_millis().target(env_logger::Target::Stderr);
     if format == LogFormat::Json {
         builder.format(|out, record| {
-            let line = serde_json::json!({
-                "timestamp": out.timestamp_millis().to_string(),
-                "level": record.level().as_str().to_lowercase(),
-                "target": record.target(),
-                "message": record.args().to_string(),
-            });
-            writeln!(out, "{line}")
+            let mut fields = Fields(serde_json::Map::new());
+            // What cannot be shown is left out.
+            let _ = record.key_values().visit(&mut fields);
+            for (name, value) in [
+                ("timestamp", out.timestamp_millis().to_string()),
+                ("level", record.level().as_str().to_lowercase()),
+                ("target", record.target().to_owned()),
+                ("message", record.args().to_string()),
+            ] {
+                fields.0.insert(name.to_owned(), value.into());
+            }
+            writeln!(out, "{}", serde_json::Value::Object(fields.0))
         });
     }
     builder
 }
 
+/// The fields of a log line, as JSON.
+struct Fields(serde_json::Map<String, serde_json::Value>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        let number = value.to_u64().map(Into::into).or_else(|| {
+            let number = value.to_f64()?;
+            let is_whole = (0.0..1e15).contains(&number) && number.fract() == 0.0;
+            Some(if is_whole { whole(number).into() } else { number.into() })
+        });
+        let value = number.or_else(|| value.to_bool().map(Into::into)).unwrap_or_else(|| value.to_string().into());
+        self.0.insert(key.as_str().to_owned(), value);
+        Ok(())
+    }
+}
+
 /// The parts that log; `RUST_LOG` may name them.
 const PARTS: [&str; 5] = ["reader", "writer", "service", "delivery", "resp"];
 
-/// Begins logging.
-pub(crate) fn init(format: LogFormat, name: &str) {
-    let logger = LOGGER.get_or_init(|| Logger(builder(format).build()));
+/// Begins logging. `RUST_LOG` goes before `--quiet` and `--verbose`.
+pub(crate) fn init(args: &ServiceArgs, name: &str) {
+    let format = args.log_format;
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => "warn",
+        (false, true) => "debug",
+        (false, false) => "info",
+    };
+    let logger = LOGGER.get_or_init(|| Logger(builder(format, level).build()));
     let heard = |part: &str| logger.0.enabled(&Metadata::builder().level(Level::Error).target(part).build());
     if let Ok(spec) = std::env::var("RUST_LOG")
         && spec.trim() != "off"
@@ -116,7 +151,7 @@ pub(crate) fn last_words(format: LogFormat, name: &str, text: &str) {
     // Nobody is left to tell when standard error is gone.
     match format {
         LogFormat::Text => drop(writeln!(std::io::stderr(), "{name}: {text}")),
-        LogFormat::Json => builder(format)
+        LogFormat::Json => builder(format, "info")
             .filter(None, LevelFilter::Error)
             .build()
             .log(&Record::builder().level(Level::Error).target(name).args(format_args!("{text}")).build()),

@@ -1,11 +1,13 @@
 //! Shell completions and man pages, made from the flags as they are.
 
-use std::io::Write as _;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 pub use clap_complete::Shell;
+use clap_mangen::Man;
 
 /// Writes what a shell needs to complete this program's flags to standard output.
 #[must_use]
@@ -19,13 +21,16 @@ pub fn completions<T: CommandFactory>(shell: Shell) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Writes the man pages of this program and of its commands into a folder.
+/// Writes the man pages of this program and of its commands into a folder; `files` are the files that the service has, with what they are for.
 #[must_use]
-pub fn man<T: CommandFactory>(folder: &Path) -> ExitCode {
+pub fn man<T: CommandFactory>(folder: &Path, files: &[(&str, &str)]) -> ExitCode {
     // The usual options of a program need no pages of their own.
     let command = T::command().disable_help_subcommand(true);
     let name = command.get_name().to_owned();
-    match std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command, folder)) {
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(command.clone(), folder))
+        .and_then(|()| std::fs::write(folder.join(format!("{name}.1")), page(command, files)?));
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(
@@ -34,6 +39,102 @@ pub fn man<T: CommandFactory>(folder: &Path) -> ExitCode {
                 folder.display()
             );
             ExitCode::from(2)
+        }
+    }
+}
+
+/// The program's own page: what clap knows, and the sections that administrators look for.
+fn page(mut command: Command, files: &[(&str, &str)]) -> io::Result<Vec<u8>> {
+    command.build();
+    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let variables: Vec<(String, String)> = command
+        .get_arguments()
+        .filter(|arg| !arg.is_hide_set())
+        .filter_map(|arg| {
+            let (env, flag) = (arg.get_env()?.to_string_lossy().into_owned(), arg.get_long()?);
+            Some((env, format!("As --{flag}.")))
+        })
+        .collect();
+    let man = Man::new(command);
+    let mut out = Vec::new();
+    man.render_title(&mut out)?;
+    man.render_name_section(&mut out)?;
+    man.render_synopsis_section(&mut out)?;
+    man.render_description_section(&mut out)?;
+    man.render_options_section(&mut out)?;
+    man.render_subcommands_section(&mut out)?;
+
+    let mut text = String::new();
+    section(&mut text, "EXIT STATUS", EXIT_STATUS.iter().copied());
+    section(&mut text, "FILES", files.iter().copied());
+    let named = variables.iter().map(|(name, what)| (name.as_str(), what.as_str()));
+    section(&mut text, "ENVIRONMENT", named.chain(VARIABLES));
+    // `.nf` keeps the lines as they are.
+    let _ = writeln!(text, ".SH EXAMPLES\n.nf");
+    for line in examples.lines().skip(1) {
+        let _ = writeln!(text, "{}", escape(line.trim_start()));
+    }
+    text += ".fi\n";
+    man.render_version_section(&mut out)?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(out)
+}
+
+/// What the exit code says.
+const EXIT_STATUS: [(&str, &str); 3] = [
+    ("0", "Done, or asked to stop."),
+    (
+        "1",
+        "Failed; with --once also when it was stopped before the work was done. `check`: the service would start and wait.",
+    ),
+    (
+        "2",
+        "The configuration is wrong: the last line names the flag, its value, and what is allowed. Starting again does not help.",
+    ),
+];
+
+/// Variables that are no flags.
+const VARIABLES: [(&str, &str); 2] = [
+    (
+        "RUST_LOG",
+        "What is logged, such as info, debug, off or reader=debug,info. Takes precedence over --quiet and --verbose.",
+    ),
+    ("NO_COLOR", "When set, the help has no colours."),
+];
+
+fn section<'a>(text: &mut String, title: &str, entries: impl Iterator<Item = (&'a str, &'a str)>) {
+    let _ = writeln!(text, ".SH \"{title}\"");
+    for (name, what) in entries {
+        let _ = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escape(name), escape(what));
+    }
+}
+
+/// Text as it may stand in a line of roff.
+fn escape(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    #[test]
+    fn a_page_has_the_sections_and_keeps_the_lines_of_examples() {
+        let command = Command::new("tool")
+            .version("1")
+            .arg(Arg::new("input").long("input").env("LINE_STREAM_INPUT").help("The file"))
+            .after_help("Examples:\n  tool --input a    one\n  tool --input b    two");
+        let page = String::from_utf8(page(command, &[(".state", "remembers")]).unwrap()).unwrap();
+        for part in [
+            ".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n",
+            ".SH \"FILES\"\n.TP\n\\fB\\&.state\\fR\nremembers\n",
+            ".SH \"ENVIRONMENT\"\n.TP\n\\fBLINE_STREAM_INPUT\\fR\nAs \\-\\-input.\n",
+            ".SH EXAMPLES\n.nf\ntool \\-\\-input a    one\ntool \\-\\-input b    two\n.fi\n",
+        ] {
+            assert!(page.contains(part), "{part:?} is not in {page}");
         }
     }
 }

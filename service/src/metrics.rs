@@ -5,14 +5,16 @@ use std::io;
 use metrics::{SharedString, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::About;
+
 /// Errors, by kind.
-pub const ERRORS: &str = "errors_total";
+pub const ERRORS: &str = "line_stream_errors_total";
 /// Connections to Redis made after the first one.
-pub const REDIS_RECONNECTS: &str = "redis_reconnects_total";
+pub const REDIS_RECONNECTS: &str = "line_stream_redis_reconnects_total";
 /// Whether there is a connection to Redis.
-pub const REDIS_UP: &str = "redis_up";
+pub const REDIS_UP: &str = "line_stream_redis_up";
 /// Always 1; its labels tell the version.
-pub const BUILD_INFO: &str = "build_info";
+pub const BUILD_INFO: &str = "line_stream_build_info";
 
 /// Upper bounds for `_seconds` histograms: 100 µs (less than an fsync) to 60 s.
 const SECONDS: [f64; 18] = [
@@ -27,7 +29,18 @@ pub struct Metric {
     kind: Kind,
     name: &'static str,
     help: &'static str,
-    labelled: bool,
+    first: First,
+}
+
+/// What a metric is before it was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// 0.
+    Zero,
+    /// NaN: nobody knows yet.
+    Unknown,
+    /// It is not there: its labels are not known.
+    Absent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,25 +54,32 @@ impl Metric {
     /// A number that only grows; its name ends in `_total`.
     #[must_use]
     pub const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::Counter, name, help, labelled: false }
+        Self { kind: Kind::Counter, name, help, first: First::Zero }
     }
 
     /// A number that goes up and down.
     #[must_use]
     pub const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::Gauge, name, help, labelled: false }
+        Self { kind: Kind::Gauge, name, help, first: First::Zero }
     }
 
     /// A distribution of durations in seconds; its name ends in `_seconds`.
     #[must_use]
     pub const fn histogram(name: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::Histogram, name, help, labelled: false }
+        Self { kind: Kind::Histogram, name, help, first: First::Zero }
     }
 
     /// The metric has labels, so it appears with its first use.
     #[must_use]
     pub const fn labelled(mut self) -> Self {
-        self.labelled = true;
+        self.first = First::Absent;
+        self
+    }
+
+    /// A gauge that nobody knows before it was measured: until then it is NaN.
+    #[must_use]
+    pub const fn unknown(mut self) -> Self {
+        self.first = First::Unknown;
         self
     }
 
@@ -69,13 +89,12 @@ impl Metric {
             Kind::Gauge => describe_gauge!(self.name, self.help),
             Kind::Histogram => describe_histogram!(self.name, self.help),
         }
-        if self.labelled {
-            return;
-        }
-        match self.kind {
-            Kind::Counter => counter!(self.name).absolute(0),
-            Kind::Gauge => gauge!(self.name).set(0.0),
-            Kind::Histogram => drop(histogram!(self.name)),
+        match (self.kind, self.first) {
+            (_, First::Absent) => {}
+            (Kind::Counter, _) => counter!(self.name).absolute(0),
+            (Kind::Gauge, First::Zero) => gauge!(self.name).set(0.0),
+            (Kind::Gauge, First::Unknown) => gauge!(self.name).set(f64::NAN),
+            (Kind::Histogram, _) => drop(histogram!(self.name)),
         }
     }
 }
@@ -88,6 +107,23 @@ const SHARED: [Metric; 4] = [
     Metric::gauge(BUILD_INFO, "Always 1; the labels tell the version").labelled(),
 ];
 
+/// The kinds of errors that are there with 0 from the start, so that the first one is an increase.
+const KINDS: [&str; 13] = [
+    "blocked",
+    "disk",
+    "disturbed",
+    "foreign_entry",
+    "input",
+    "redis_connection",
+    "redis_io",
+    "redis_loading",
+    "redis_no_group",
+    "redis_no_perm",
+    "redis_oom",
+    "redis_refused",
+    "redis_timeout",
+];
+
 /// Counts an error in [`ERRORS`]. Kinds are few and fixed, in lower snake case.
 pub fn error(kind: impl Into<SharedString>) {
     counter!(ERRORS, "kind" => kind.into()).increment(1);
@@ -95,14 +131,19 @@ pub fn error(kind: impl Into<SharedString>) {
 
 /// Counts an error of the connection to Redis, or of a command, in [`ERRORS`]: `redis_` and its kind.
 pub fn redis_error(kind: resp::ErrorKind) {
-    let mut name = "redis".to_owned();
+    error(format!("redis_{}", name_of(kind)));
+}
+
+/// The name of a kind in lower snake case.
+pub(crate) fn name_of(kind: resp::ErrorKind) -> String {
+    let mut name = String::new();
     for c in format!("{kind:?}").chars() {
-        if c.is_ascii_uppercase() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
             name.push('_');
         }
         name.push(c.to_ascii_lowercase());
     }
-    error(name);
+    name
 }
 
 /// What is measured, as `/metrics` shows it.
@@ -114,15 +155,22 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Takes over the recording for this process, and registers the shared metrics and those of the service.
-    pub(crate) fn install(name: &'static str, version: &'static str, metrics: &[Metric]) -> io::Result<Self> {
-        let handle = PrometheusBuilder::new()
+    ///
+    /// All of them carry `labels`: those of two pairs of services are apart in one Prometheus.
+    pub(crate) fn install(about: &About) -> io::Result<Self> {
+        let labels = about.labels.iter();
+        let handle = labels
+            .fold(PrometheusBuilder::new(), |builder, (name, value)| builder.add_global_label(*name, value))
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(io::Error::other)?;
-        for metric in SHARED.iter().chain(metrics) {
+        for metric in SHARED.iter().chain(about.metrics) {
             metric.register();
         }
-        gauge!(BUILD_INFO, "service" => name, "version" => version).set(1.0);
+        for kind in KINDS {
+            counter!(ERRORS, "kind" => kind).absolute(0);
+        }
+        gauge!(BUILD_INFO, "service" => about.name, "version" => about.version).set(1.0);
         let process = metrics_process::Collector::default();
         process.describe();
         Ok(Self { handle, process })

@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::history::{History, Sample, rate, whole};
+use crate::words::noun;
 
 /// Between two looks.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
@@ -78,11 +79,15 @@ impl Look {
         let bar = bar();
         let Some(bar) = &*bar else { return false };
         let (at, of, template) = match done {
-            Done::Bytes { done, of } => (done, of, "{bar:32} {bytes} of {total_bytes}, {msg}, {eta} left"),
-            Done::Entries { done, of } => (done, of, "{bar:32} {human_pos} of {human_len} entries, {msg}, {eta} left"),
+            Done::Bytes { done, of } => (done, of, "{bar:20} {bytes} of {total_bytes}, {msg}, {eta} left"),
+            Done::Entries { done, of } => (done, of, "{bar:14} {human_pos} of {human_len} entries, {msg}, {eta} left"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
+        }
+        if of <= 0.0 {
+            // A bar of nothing would look full.
+            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
         }
         bar.set_length(whole(of));
         bar.set_position(whole(at));
@@ -94,6 +99,7 @@ impl Look {
         self.most = self.most.max(sample.backlog);
         match position {
             Some((done, of)) => Done::Bytes { done, of },
+            None if sample.backlog.is_nan() => Done::Entries { done: 0.0, of: 0.0 },
             None => Done::Entries { done: self.most - sample.backlog, of: self.most },
         }
     }
@@ -103,8 +109,9 @@ impl Look {
 pub(crate) fn total(sample: &Sample) -> String {
     let per_second = HumanCount(whole(rate(&Sample::default(), sample, |sample| sample.lines)));
     format!(
-        "{} lines ({}) in {}, {per_second} lines/s",
+        "{} {} ({}) in {}, {per_second} lines/s",
         HumanCount(whole(sample.lines)),
+        noun(whole(sample.lines), "line"),
         HumanBytes(whole(sample.bytes)),
         // Most runs are shorter than what people call a second.
         if sample.at < 10.0 {

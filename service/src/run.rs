@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use delivery::partition::Partition;
-use log::{error, info};
+use log::{error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Notify;
 
-use crate::args::ServiceArgs;
+use crate::args::{HttpAddr, ServiceArgs, origin};
 use crate::history::{History, INTERVAL, Series};
 use crate::http::Http;
 use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
 use crate::progress::{self, Progress};
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, logs};
+use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, logs, usage, words};
 
 /// What a binary says about itself.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct About {
     pub version: &'static str,
     /// From where to where, for the log and the status page: `/data/input.txt → line_stream`. No secrets.
     pub flow: String,
+    /// Labels of all its metrics: the stream and what else tells two pairs of services apart.
+    pub labels: Vec<(&'static str, String)>,
     /// The metrics of the binary, beside those that every service has.
     pub metrics: &'static [Metric],
     /// Which of them tell how the work goes.
@@ -61,11 +63,14 @@ pub fn run<E: Into<Stop>>(
     work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> ExitCode {
     let name = about.name;
-    logs::init(args.log_format, name);
+    logs::init(args, name);
+    if let Some(warning) = usage::unprefixed() {
+        warn!("{warning}");
+    }
     allow_connections();
     match serve(about, args, work) {
         Ok(()) => {
-            info!("{name}: done");
+            info!(event = "done"; "{name}: done");
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -96,16 +101,19 @@ fn serve<E: Into<Stop>>(
     };
     let partitions = args.taken()?;
     let config = args.redis()?;
-    let http = Http::bind(args.http_addr).map_err(|error| {
-        Failure::Config(format!(
-            "--http-addr {}: {error}; allowed: an address of this machine with a free port, or port 0 to pick one",
-            args.http_addr
-        ))
-    })?;
-    let addr = http.addr()?;
-    let recorded = Recorded::install(about.name, about.version, about.metrics)?;
-    info!("{} {}: {} at {}", about.name, about.version, about.flow, config);
-    info!("http: listening on http://{addr}");
+    let http = match &args.http_addr {
+        HttpAddr::Off => None,
+        addr => Some(addr.resolve().and_then(|addrs| Http::bind(&addrs)).map_err(|error| {
+            let (from, allowed) = (origin("http-addr"), words::listening(&error));
+            Failure::Config(format!("--http-addr {addr}{from}: {error}; {allowed}"))
+        })?),
+    };
+    let recorded = Recorded::install(&about)?;
+    info!(event = "start", version = about.version, redis = config.to_string(); "{} {}: {} at {config}", about.name, about.version, about.flow);
+    match http.as_ref().map(Http::addr).transpose()? {
+        Some(addr) => info!(event = "http", addr = addr.to_string(); "http: listening on http://{addr}"),
+        None => info!("http: off"),
+    }
 
     let shutdown = Shutdown::new();
     let health = Health::new();
@@ -130,8 +138,8 @@ fn serve<E: Into<Stop>>(
             loop {
                 ticks.tick().await;
                 recorded.upkeep();
-                if let Some(summary) = sampled.history.tick() {
-                    info!("{summary}");
+                if let Some(summary) = sampled.history.tick(sampled.health.redis_is_well()) {
+                    summary.log();
                 }
             }
         });
@@ -148,13 +156,14 @@ fn serve<E: Into<Stop>>(
                 }
             });
         }
+        let Some(http) = http else { return beside.block_on(std::future::pending()) };
         if let Err(error) = beside.block_on(http.serve(pages)) {
             error!("http: {error}");
         }
     })?;
 
     let config = config.default_client_name(about.name);
-    let connector = Connector::new(config, health.clone(), shutdown.clone());
+    let connector = Connector::new(config, args.password_source(), health.clone(), shutdown.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(work(Context { shutdown, health, connector, partitions, hangup }));
     // What the work left running must not hold up the end.

@@ -15,7 +15,7 @@ pub(crate) fn json(pages: &ServicePages) -> String {
     let trend = trend(pages, &shown);
     let told: Vec<Value> = logs::latest()
         .into_iter()
-        .map(|told| json!({"unix_ms": u64::try_from(told.at).ok(), "level": told.level.as_str(), "text": told.text}))
+        .map(|told| json!({"unix_ms": u64::try_from(told.at).ok(), "level": told.level.as_str(), "text": told.text, "count": told.count}))
         .collect();
     json!({
         "service": pages.name,
@@ -32,7 +32,7 @@ pub(crate) fn json(pages: &ServicePages) -> String {
             "bytes": at,
             "size": size,
             "left": size - at,
-            "seconds_left": shown.seconds_left(),
+            "seconds_left": shown.seconds_left().filter(|_| pages.health.redis_is_well()),
         })),
         "output": shown.output.map(|(size, free)| json!({"size": size, "disk_free": free})),
         "backlog": {

@@ -12,6 +12,8 @@ const WINDOW: f64 = 60.0;
 const MEMORY: f64 = 15.0;
 /// The span of samples that tells a slope, in seconds.
 const SHORTEST: f64 = 3.0;
+/// What has not changed for so many seconds is steady.
+const RECENT: f64 = 10.0;
 /// A slope below this share of what passes through is noise.
 const OF_RATE: f64 = 0.01;
 /// So is a change over the window below this share of what waits.
@@ -38,11 +40,14 @@ pub(crate) enum Trend {
 /// of the samples explains is none.
 pub(crate) fn trend(samples: impl DoubleEndedIterator<Item = (f64, f64)>, rate: f64) -> Trend {
     let mut newest_first = samples.rev().peekable();
-    let Some((now, waiting)) = newest_first.peek().copied() else { return Trend::Unknown };
+    let Some((now, waiting)) = newest_first.peek().copied().filter(|(_, waiting)| !waiting.is_nan()) else {
+        return Trend::Unknown;
+    };
     if waiting <= 0.0 {
         return Trend::Empty;
     }
-    let recent: Vec<(f64, f64)> = newest_first.take_while(|(at, _)| now - at <= WINDOW).collect();
+    let recent: Vec<(f64, f64)> =
+        newest_first.take_while(|(at, waiting)| now - at <= WINDOW && !waiting.is_nan()).collect();
     let span = recent.last().map_or(0.0, |(at, _)| now - at);
     if span < SHORTEST {
         return Trend::Unknown;
@@ -54,6 +59,11 @@ pub(crate) fn trend(samples: impl DoubleEndedIterator<Item = (f64, f64)>, rate: 
     let slope = sum(&|at, n| (at - mean_at) * (n - mean)) / sum(&|at, _| (at - mean_at).powi(2));
     let scatter = (sum(&|at, n| (n - mean - slope * (at - mean_at)).powi(2)) / all).sqrt();
     let change = slope.abs() * span;
+    // A step is no slope: what does not move now is steady, whatever was a minute ago.
+    let earlier = recent.iter().take_while(|(at, _)| now - at <= RECENT).last().map_or(waiting, |(_, n)| *n);
+    if (waiting - earlier) * slope <= 0.0 {
+        return Trend::Steady;
+    }
     if change < 2.0 * scatter || change < OF_BACKLOG * mean || change < 1.0 || slope.abs() < OF_RATE * rate {
         return Trend::Steady;
     }
@@ -162,6 +172,19 @@ mod tests {
         assert_eq!(of(saw, 0.0), Trend::Steady);
         assert_eq!(of(|at| 4000.0 + at, 50_000.0), Trend::Steady, "1 of 50,000 a second");
         assert_eq!(of(|at| 1e6 + at, 0.0), Trend::Steady, "60 of a million in a minute");
+    }
+
+    #[test]
+    fn a_step_is_no_trend() {
+        assert_eq!(of(|at| if at < 100.0 { 1.0 } else { 700.0 }, 0.0), Trend::Steady);
+        assert_eq!(of(|at| if at < 108.0 { 9000.0 } else { 700.0 }, 0.0), Trend::Steady);
+    }
+
+    #[test]
+    fn what_is_unknown_has_no_trend() {
+        assert_eq!(of(|at| if at < 119.0 { 1.0 } else { f64::NAN }, 0.0), Trend::Unknown);
+        let found = of(|at| if at < 100.0 { f64::NAN } else { 10.0 * at }, 0.0);
+        assert_eq!(found.words(), "growing by 10/s", "what was seen since");
     }
 
     #[test]

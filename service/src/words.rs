@@ -4,6 +4,9 @@ use std::io;
 
 use resp::ErrorKind;
 
+pub(crate) use crate::reasons::{NO_EVICTION, evicts, redis_url};
+pub use crate::reasons::{listening, noun, reason};
+
 /// What can be done about an error of Redis or of the connection to it.
 #[must_use]
 pub const fn redis(kind: ErrorKind) -> &'static str {
@@ -11,7 +14,9 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::WrongPass => "give user and password that this Redis knows",
         ErrorKind::NoAuth => "give a password: --redis-password-file, or in --redis-url",
         ErrorKind::NoPerm => "give the user the rights that streams need (ACL SETUSER)",
-        ErrorKind::Protocol => "is this the address of a Redis?",
+        ErrorKind::Protocol => {
+            "correct --redis-url: is this a Redis, and does it speak TLS (rediss://) or not (redis://)?"
+        }
         ErrorKind::NotMaster => "wait for the end of the failover, or look at the Sentinels' log",
         ErrorKind::UnknownMaster => "correct the master's name in --redis-url, or let the Sentinels watch it",
         ErrorKind::Moved => "wait for the end of the move; with a Redis Cluster, --redis-url is redis-cluster://",
@@ -24,6 +29,7 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::Busy => "end what runs in Redis (SCRIPT KILL)",
         ErrorKind::MaxClients => "raise maxclients, or close connections of others",
         ErrorKind::ClusterDown | ErrorKind::MasterDown => "start the nodes that are missing",
+        ErrorKind::NoSuchDatabase => "correct the database in --redis-url",
         ErrorKind::NotAtomic => {
             "let the user run MULTI, EXEC, DISCARD and WATCH (ACL SETUSER), on a server that has them"
         }
@@ -40,6 +46,7 @@ pub fn io(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "create it, or correct the path",
         io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => "a regular file must be there",
+        io::ErrorKind::InvalidFilename => "give a shorter path",
         io::ErrorKind::NotADirectory => "correct the path, a part of it is not a folder",
         io::ErrorKind::PermissionDenied => "let the service's user read and write it",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => "free some space",

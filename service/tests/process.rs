@@ -45,7 +45,7 @@ fn service() {
 fn start(work: &str, flags: &Flags) -> ExitCode {
     let series = service::Series {
         lines: "lines_read_total",
-        bytes: "bytes_read_total",
+        bytes: "reader_bytes_read_total",
         backlog: "backlog_entries",
         backlog_title: "Entries",
         position: None,
@@ -53,7 +53,8 @@ fn start(work: &str, flags: &Flags) -> ExitCode {
         waiting: None,
     };
     let flow = "here → <there>".to_owned();
-    let about = About { name: "tested", version: "1.2.3", flow, metrics: &METRICS, series };
+    let labels = vec![("stream", "a \"b\\c".to_owned())];
+    let about = About { name: "tested", version: "1.2.3", flow, labels, metrics: &METRICS, series };
     run(about, &flags.service, async |context: Context| match work {
         "fail" => Err(Stop::from(Failure::failed("the work\nfailed"))),
         "config" => Err(Stop::from(Failure::config("--input \"\": allowed: a path"))),
@@ -104,8 +105,12 @@ impl Service {
     fn start(work: &str, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "service", "--nocapture", "--test-threads=1"]);
-        command.env(WORK, work).env("HTTP_ADDR", "127.0.0.1:0").env_remove("RUST_LOG");
-        command.env_remove("REDIS_URL").env_remove("STREAM").env_remove("ONCE").envs(env.iter().copied());
+        command.env(WORK, work).env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0").env_remove("RUST_LOG");
+        command
+            .env_remove("REDIS_URL")
+            .env_remove("LINE_STREAM_STREAM")
+            .env_remove("LINE_STREAM_ONCE")
+            .envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Self { child, stderr, said: String::new() }
@@ -158,13 +163,14 @@ fn the_endpoint_tells_everything_and_no_secret() {
 
     let metrics = get(addr, "/metrics");
     for line in [
-        "lines_read_total 0\n",
+        "lines_read_total{stream=\"a \\\"b\\\\c\"} 0\n",
         "# HELP lines_read_total Lines\n",
-        "redis_reconnects_total 0\n",
-        "# TYPE redis_up gauge\n",
-        "build_info{service=\"tested\",version=\"1.2.3\"} 1\n",
-        "process_resident_memory_bytes ",
-        "process_cpu_seconds_total ",
+        "line_stream_redis_reconnects_total{stream=\"a \\\"b\\\\c\"} 0\n",
+        "line_stream_errors_total{stream=\"a \\\"b\\\\c\",kind=\"redis_io\"} 0\n",
+        "# TYPE line_stream_redis_up gauge\n",
+        ",service=\"tested\",version=\"1.2.3\"} 1\n",
+        "process_resident_memory_bytes{",
+        "process_cpu_seconds_total{",
         "# TYPE process_cpu_seconds_total counter\n",
     ] {
         assert!(metrics.contains(line), "{line:?} not in {metrics}");
@@ -224,25 +230,29 @@ fn every_end_has_its_code_and_a_last_line() {
 fn a_port_in_use_is_a_wrong_configuration() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    let (code, last) = Service::start("wait", &[("HTTP_ADDR", &addr)]).end();
+    let (code, last) = Service::start("wait", &[("LINE_STREAM_HTTP_ADDR", &addr)]).end();
     assert_eq!(code, 2, "{last}");
-    assert!(last.starts_with(&format!("tested: --http-addr {addr}: ")), "{last}");
+    assert!(last.starts_with(&format!("tested: --http-addr {addr} (from LINE_STREAM_HTTP_ADDR): ")), "{last}");
 }
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
-    let mut service = Service::start("wait", &[("REDIS_URL", ""), ("STREAM", ""), ("ONCE", "")]);
+    let mut service =
+        Service::start("wait", &[("REDIS_URL", ""), ("LINE_STREAM_STREAM", ""), ("LINE_STREAM_ONCE", "")]);
     assert_eq!(service.until("here → <there> at "), "redis://127.0.0.1:6379");
 }
 
 #[test]
 fn variables_that_are_wrong_are_named_with_what_is_allowed() {
-    let (code, last) = Service::start("wait", &[("ONCE", "maybe")]).end();
+    let (code, last) = Service::start("wait", &[("LINE_STREAM_ONCE", "maybe")]).end();
     assert_eq!(code, 2, "{last}");
-    assert!(last.contains("--once \\\"maybe\\\": allowed: true, false, 1, 0"), "{last}");
+    assert!(last.contains("--once \\\"maybe\\\" (from LINE_STREAM_ONCE): allowed: true, false, 1, 0"), "{last}");
     let (code, last) = Service::start("wait", &[("REDIS_URL", "http://me:hunter2@host")]).end();
     assert_eq!(code, 2, "{last}");
-    assert!(last.contains("--redis-url \\\"http://***@host\\\": ") && last.contains("redis://"), "{last}");
+    assert!(
+        last.contains("--redis-url \\\"http://***@host\\\" (from REDIS_URL): ") && last.contains("redis://"),
+        "{last}"
+    );
     assert!(!last.contains("hunter2"));
 }
 
@@ -261,15 +271,24 @@ fn redis_is_waited_for_and_each_change_is_said_once() {
 
     let mut redis = Redis::start(&socket, &[]);
     service.until("redis: ready");
-    assert!(get(addr, "/metrics").contains("redis_up 1\n"));
+    let is_up =
+        |metrics: &str| metrics.lines().any(|line| line.starts_with("line_stream_redis_up{") && line.ends_with("} 1"));
+    assert!(is_up(&get(addr, "/metrics")));
     redis.kill();
     let lost = service.until("WARN");
     assert!(lost.contains("redis: "), "{lost}");
     redis = Redis::start(&socket, &[]);
     service.until("redis: ready");
     let metrics = get(addr, "/metrics");
-    assert!(metrics.contains("redis_reconnects_total 1\n") && metrics.contains("redis_up 1\n"), "{metrics}");
-    assert!(metrics.contains("errors_total{kind=\"redis_io\"}"), "{metrics}");
+    let reconnects = metrics.lines().find(|line| line.starts_with("line_stream_redis_reconnects_total{"));
+    assert!(is_up(&metrics) && reconnects.is_some_and(|line| line.ends_with("} 1")), "{metrics}");
+    assert!(metrics.contains("kind=\"redis_io\"}"), "{metrics}");
+    assert_eq!(
+        service.said.matches("WARN").count(),
+        2,
+        "one line for Redis that is away, one for Redis that was lost: {}",
+        service.said
+    );
 
     // A password that stops being right is waited out: the server may be on its way to the new one.
     redis.kill();
@@ -309,7 +328,11 @@ fn a_wrong_password_at_the_start_is_a_wrong_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
     let _redis = Redis::start(&socket, &["--requirepass", "right"]);
-    for (query, what) in [("", "wants a password"), ("?pass=hunter2", "WRONGPASS"), ("?pass=right&db=99", "DB index")] {
+    for (query, what) in [
+        ("", "wants a password"),
+        ("?pass=hunter2", "allowed: those that it knows; the password is from --redis-url (from REDIS_URL)"),
+        ("?pass=right&db=99", "DB index is out of range; allowed: 0 to 15"),
+    ] {
         let url = format!("unix://{}{query}", socket.display());
         let (code, last) = Service::start("connect", &[("REDIS_URL", &url)]).end();
         assert_eq!(code, 2, "{last}");
@@ -327,12 +350,12 @@ fn what_is_no_redis_is_a_wrong_configuration() {
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     let (code, last) = service.end();
     assert_eq!(code, 2, "{last}");
-    assert!(last.contains("allowed: the address of a Redis"), "{last}");
+    assert!(last.ends_with(": a web server answers there, no Redis; allowed: the address of a Redis"), "{last}");
 }
 
 #[test]
 fn once_that_is_stopped_early_has_failed() {
-    let mut service = Service::start("connect", &[("REDIS_URL", "unix:///nowhere/s"), ("ONCE", "1")]);
+    let mut service = Service::start("connect", &[("REDIS_URL", "unix:///nowhere/s"), ("LINE_STREAM_ONCE", "1")]);
     service.until("redis: connecting to");
     service.signal(Signal::TERM);
     let (code, last) = service.end();

@@ -1,7 +1,7 @@
 //! What is done to Redis from outside: by administrators, by other programs, and by crashes.
 //!
-//! Everything that takes entries away, or makes the group pass them over, is noted in the [truth](crate::truth): those bytes need not arrive, but then
-//! they must be reported.
+//! Everything that takes entries away, or makes the group pass them over, is noted in the
+//! [truth](crate::truth): those bytes need not arrive, but then they must be reported.
 
 use crate::random::Random;
 use crate::redis::{AddId, Bytes, Command, Entry, Name, Right, Server, Stream, bytes};
@@ -53,7 +53,8 @@ pub struct Happened {
     pub removed: bool,
     /// A stream can take no more entries.
     pub exhausted: bool,
-    /// A foreign entry took an ID of our present generation: it is in the way of some entries of a batch and not of others, so order is not promised.
+    /// A foreign entry took an ID of our present generation: it is in the way of some entries of a
+    /// batch and not of others, so order is not promised.
     pub collided: bool,
 }
 
@@ -83,7 +84,7 @@ pub struct Administrators {
     pub hazards: Hazards,
     /// What they did.
     pub happened: Happened,
-    /// Where it is told.
+    /// The log of what happens.
     pub story: Story,
 }
 
@@ -110,7 +111,7 @@ impl Administrators {
         }
     }
 
-    /// The faults end: whoever was refused is served again.
+    /// The faults end: everyone who was refused is served again.
     pub fn settle(&self, server: &mut Server) {
         server.withdrawn.clear();
         (server.is_full, server.is_away) = (false, false);
@@ -262,7 +263,8 @@ impl Administrators {
             _ => AddId::Auto,
         };
         let field = *random.pick(&["message", "line", "lines", "part"]).unwrap_or(&"message");
-        // A field of ours makes an entry of our form only in a generation of ours; a program that does both is a reader.
+        // One of the reader's fields makes an entry of the reader's form only in a generation of
+        // its own; a program that does both is a reader.
         let field = if matches!(id, AddId::Auto) && last.ms < server.now { field } else { "message" };
         let entry = Rc::new(Entry { fields: vec![(bytes(field), bytes("FOREIGN"))], origin: None });
         let is_above =

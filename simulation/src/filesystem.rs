@@ -1,11 +1,13 @@
 //! A file system: inodes, names, open handles, and what a power cut leaves of it.
 //!
-//! The input's folder and each writer's folder are one of these. A name leads to an inode or, as a symbolic link, to another path. An inode
-//! lives as long as a name or a handle leads to it; then its number is free and is given to the next file, as ext4 does. Folders are the part of a path
+//! The input's folder and each writer's folder are one of these. A name leads to an inode or, as a
+//! symbolic link, to another path. An inode lives as long as a name or a handle leads to it; then
+//! its number is free and is given to the next file, as ext4 does. Folders are the part of a path
 //! before its last slash; they exist when they are used.
 //!
-//! Writes are visible at once and durable after a sync. A power cut decides for each unsynced write how much of it reached the disk, and a
-//! name that was changed without a sync of its folder may be the old one again.
+//! Writes are visible at once and durable after a sync. A power cut decides for each unsynced write
+//! how much of it reached the disk, and a name that was changed without a sync of its folder may be
+//! the old one again.
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +69,8 @@ pub struct File {
     unsynced: Vec<Range<usize>>,
 }
 
-/// The first bytes of a compressed file (those of gzip). The simulated compressor leaves the rest as it is.
+/// The first bytes of a compressed file (those of gzip). The simulated compressor leaves the rest
+/// as it is.
 pub const PACKED: [u8; 2] = [0x1f, 0x8b];
 
 impl File {
@@ -250,7 +253,7 @@ impl FileSystem {
         inode
     }
 
-    /// Changes what a name is, and frees what nothing leads to any more.
+    /// Changes what a name is, and frees what no name leads to.
     fn point(&mut self, path: &str, name: Option<Name>) {
         let old = match name {
             Some(name) => self.names.insert(path.to_owned(), name),
@@ -533,7 +536,8 @@ impl FileSystem {
     /// Makes a file's bytes durable.
     ///
     /// # Errors
-    /// When the disk has a sync fault. What was unsynced then stays so for ever, unless it is written again: a further sync succeeds without it.
+    /// When the disk has a sync fault. What was unsynced then stays so, unless it is
+    /// written again: a further sync succeeds without it.
     pub fn sync(&mut self, inode: Inode) -> Result<(), Errno> {
         let met = self.meet(DiskFault::Sync, Errno::Io);
         let Some(file) = self.files.get_mut(&inode) else { return Err(Errno::NotFound) };
@@ -573,7 +577,7 @@ impl FileSystem {
         self.durable_names = self.names.clone();
     }
 
-    /// The power is cut and comes back. No process holds a file any more.
+    /// The power is cut and comes back. No process has a file open.
     pub fn power_cut(&mut self, random: &mut Random) {
         // A new name may reach the disk without a sync, and often does.
         if random.chance(50) {
@@ -600,7 +604,8 @@ impl FileSystem {
         (!around.is_empty()).then_some(Flip { inode, at, bit, around })
     }
 
-    /// Flips it back (an operator restores the file from a backup), unless something else was written there since.
+    /// Flips it back (an operator restores the file from a backup), unless something else was
+    /// written there since.
     pub fn flip_back(&mut self, flip: &Flip) {
         let present = self.file(flip.inode).and_then(|file| file.bytes.get(flip.at..flip.at + flip.around.len()));
         if present == Some(&flip.around[..]) {
@@ -622,7 +627,8 @@ pub struct Flip {
 impl File {
     /// Decides what the disk has of what was not synced.
     fn lose_unsynced(&mut self, random: &mut Random) {
-        /// What a disk writes as a whole. Small, so that a simulated write of a few bytes can be torn.
+        /// What a disk writes as a whole. Small, so that a simulated write of a few bytes can be
+        /// torn.
         const SECTOR: usize = 8;
         let mut disk = std::mem::take(&mut self.durable);
         let (old, new) = (disk.len(), self.bytes.len());

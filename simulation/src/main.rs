@@ -1,4 +1,5 @@
-//! Runs seeds of the simulation, or one of them with its story. `cargo xtask simulate` builds it in release and runs it.
+//! Runs seeds of the simulation, or one of them with its story. `cargo xtask simulate` builds it in
+//! release and runs it.
 
 use simulation::story::Story;
 use simulation::sweep::{Sweep, run_one};

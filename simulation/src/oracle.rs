@@ -1,7 +1,8 @@
 //! Judges what is in the outputs when everything has come to rest.
 //!
-//! Every byte that the application wrote and that could be read long enough is in an output exactly once, or somebody took it away and a service has
-//! reported it. Nothing else is in an output. What one writer writes is in the order of the input.
+//! Every byte that the application wrote and that could be read long enough is in an output exactly
+//! once, or somebody took it away and a service has reported it. Nothing else is in an output. What
+//! one writer writes is in the order of the input.
 
 use crate::filesystem::ContentId;
 use crate::story::excerpt;
@@ -149,8 +150,8 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
     }
 }
 
-/// Whether a byte may be sent again: it is shared with a content that parted from this one before what had been sent, or in the line in which it parted, which
-/// is sent as a whole.
+/// Whether a byte may be sent again: it is shared with a content that parted from this one before
+/// what had been sent, or in the line in which it parted, which is sent as a whole.
 fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
     truth.contents().iter().enumerate().any(|(other, known)| {
         let Some((_, shared)) = known.shares.filter(|_| truth.origin(other, offset) == (content, offset)) else {
@@ -164,7 +165,8 @@ fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
     })
 }
 
-/// The contents that written bytes are of. With several that have them, the one that the reader says, or of which they are missing still.
+/// The contents that written bytes are of. With several that have them, the one that the reader
+/// says, or of which they are missing still.
 fn explain(
     truth: &Truth,
     ledger: &Ledger,

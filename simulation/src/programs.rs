@@ -1,7 +1,8 @@
-//! The programs around the input: the application that writes it, logrotate, an operator, and neighbours.
+//! The programs around the input: the application that writes it, logrotate, an operator, and
+//! neighbours.
 //!
-//! Each call to [`Programs::act`] is one step of one of them: so a copy that takes several steps is overtaken by the application's lines, as
-//! `copytruncate` is under load.
+//! Each call to [`Programs::act`] is one step of one of them: so a copy that takes several steps is
+//! overtaken by the application's lines, as `copytruncate` is under load.
 
 use crate::filesystem::{ContentId, FileSystem, Inode, folder_of};
 use crate::random::Random;
@@ -13,7 +14,8 @@ pub const INPUT: &str = "logs/app.log";
 /// The folder that a symbolic link at the input's path leads to.
 const ELSEWHERE: &str = "releases";
 
-/// What the programs do in one seed. Each is switched on for some seeds only, so that every combination comes up.
+/// What the programs do in one seed. Each is switched on for some seeds only, so that every
+/// combination comes up.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Habits {
@@ -139,7 +141,8 @@ impl Programs {
         }
     }
 
-    /// Appends to a file, and to its content; a file that holds less than the content has parted from it.
+    /// Appends to a file, and to its content; a file that holds less than the content has parted
+    /// from it.
     fn append(&self, files: &mut FileSystem, truth: &mut Truth, inode: Inode, bytes: &[u8]) {
         let Some(file) = files.file(inode) else { return };
         let len = file.len();
@@ -229,7 +232,8 @@ impl Programs {
                 file.readable = true;
             }
         }
-        // An unfinished last line waits for its newline, and the end of a content for the beginning of the next.
+        // An unfinished last line waits for its newline, and the end of a content for the beginning
+        // of the next.
         self.append(files, truth, self.current, b"\nthe last line\n");
         truth.look(files, true);
     }
@@ -340,7 +344,7 @@ impl Programs {
         }
     }
 
-    /// Rotated files of ours that are there.
+    /// The rotated files of the input that exist.
     fn rotated(&self, files: &FileSystem) -> Vec<String> {
         let target = self.target(files);
         let listed = files.list(folder_of(&target)).unwrap_or_default();
@@ -441,7 +445,8 @@ impl Programs {
         }
     }
 
-    /// A temporary file with the first bytes of the present one is renamed over it; the application opens it.
+    /// A temporary file with the first bytes of the present one is renamed over it; the application
+    /// opens it.
     fn replace(&mut self, files: &mut FileSystem, target: &str, kept: u64) {
         let temporary = format!("{target}.AbC12");
         let _ = files.copy(target, &temporary).map(|inode| files.set_len(inode, kept));

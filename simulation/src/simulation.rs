@@ -1,4 +1,5 @@
-//! One seed: draws what is there and what goes wrong, lets everybody act, ends the faults, and judges.
+//! One seed: draws what is there and what goes wrong, lets everybody act, ends the faults, and
+//! judges.
 
 use crate::administrators::{Administrators, Happened, Hazards, Keys};
 use crate::oracle::{Terms, judge};
@@ -17,15 +18,16 @@ use delivery::split::Framing;
 const STREAM: &str = "lines";
 /// Redis' clock at the beginning.
 const START: u64 = 1_700_000_000_000;
-/// Blocks of partitions are so many times smaller than in production: 64 bytes.
+/// Blocks of partitions are this many times smaller than in production: 64 bytes.
 const SCALE: u64 = 1024;
-/// Milliseconds without any progress after which everything is at rest. Longer than every pause of the machines.
+/// Milliseconds without any progress after which everything is at rest. Longer than every pause of
+/// the machines.
 const REST: u64 = 70_000;
 /// Steps within which everything must come to rest when the faults have ended.
 const PATIENCE: u64 = 200_000;
 
-/// Runs one seed. `without`: kinds of faults that are left out, by the names of the fields of [`Hazards`], [`Habits`] and [`DiskHazards`], and `kills`,
-/// `partitions`, `writers`, `readers`.
+/// Runs one seed. `without`: kinds of faults that are left out, by the names of the fields of
+/// [`Hazards`], [`Habits`] and [`DiskHazards`], and `kills`, `partitions`, `writers`, `readers`.
 ///
 /// # Errors
 /// What the oracle found, in words.
@@ -33,7 +35,8 @@ pub fn run(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
     Simulation::new(seed, without, story).run()
 }
 
-/// Draws what there is in a seed. Kinds that are left out are drawn all the same, so that the rest of the seed stays as it is.
+/// Draws what there is in a seed. Kinds that are left out are drawn all the same, so that the rest
+/// of the seed stays as it is.
 struct Draw<'a> {
     random: Random,
     without: &'a [String],
@@ -198,7 +201,8 @@ impl Simulation {
     }
 
     fn judge(&mut self) -> Result<(), String> {
-        // Journals of rotated outputs are not looked at again: what flipped there is a matter for `verify`.
+        // Journals of rotated outputs are not looked at again: what flipped there is a matter for
+        // `verify`.
         self.world.restore_journals();
         let happened = self.administrators.happened;
         let refused = self.writers.iter().find_map(|writer| writer.refused.as_ref());

@@ -1,7 +1,8 @@
 //! What the application wrote, and what became of each byte: the memory of the oracle.
 //!
-//! A *content* is one physical state of the input, as in `delivery`: the application numbers them. A file that was rolled back or edited and then
-//! written to again is a content of its own that shares its beginning with the one that it was made from.
+//! A *content* is one physical state of the input, as in `delivery`: the application numbers them.
+//! A file that was rolled back or edited and then written to again is a content of its own that
+//! shares its beginning with the one that it was made from.
 
 use crate::filesystem::{ContentId, File, FileSystem};
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::ops::Range;
 pub struct Fate(u8);
 
 impl Fate {
-    /// The byte is nowhere any more, and no service made it vanish.
+    /// The byte is gone, and no service made it vanish.
     pub const VANISHED: Self = Self(1);
     /// Somebody took the byte's entry from Redis, or made the group pass it over.
     pub const REMOVED: Self = Self(2);
@@ -21,7 +22,8 @@ impl Fate {
     pub const OPTIONAL: Self = Self(8);
     /// A reader knew that it existed.
     pub const SEEN: Self = Self(16);
-    /// A reader reported that it may be sent twice: the file begins as another one did, and too little is known to tell them apart.
+    /// A reader reported that it may be sent twice: the file begins as another one did, and too
+    /// little is known to tell them apart.
     pub const REPEATABLE: Self = Self(32);
     /// It was added to a stream.
     pub const ADDED: Self = Self(64);
@@ -130,7 +132,8 @@ impl Truth {
         self.contents.get(content).and_then(|content| content.fates.get(offset)).copied().unwrap_or_default()
     }
 
-    /// Notes what became of bytes, also where they were first written. Bytes that were never written are left out.
+    /// Notes what became of bytes, also where they were first written. Bytes that were never
+    /// written are left out.
     pub fn note(&mut self, content: ContentId, span: Range<u64>, fate: Fate) {
         let len = self.contents.get(content).map_or(0, |content| content.bytes.len() as u64);
         for offset in span.start..span.end.min(len) {
@@ -184,8 +187,9 @@ impl Truth {
         }
     }
 
-    /// Looks at what can be read now: in a file that has a name or that a service holds open. What a program took away has vanished; what comes back is
-    /// to be delivered again. `excused`: whether a program, and not a service, is the cause of what went.
+    /// Looks at what can be read now: in a file that has a name or that a service holds open. What
+    /// a program took away has vanished; what comes back is to be delivered again. `excused`:
+    /// whether a program, and not a service, is the cause of what went.
     pub fn look(&mut self, files: &FileSystem, excused: bool) {
         for content in 0..self.contents.len() {
             // A compressed file can be recognised only as a content of which something is known.

@@ -19,7 +19,8 @@ pub struct World {
     pub random: Random,
     /// What happened.
     pub story: Story,
-    /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic ones.
+    /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic
+    /// ones.
     pub elapsed: u64,
     /// A moment to count from.
     origin: Instant,
@@ -45,7 +46,7 @@ pub struct World {
     pub taken_over: bool,
     /// Whether faults still happen.
     pub faulty: bool,
-    /// Counts what was done that changed something: when it stands still, everything is at rest.
+    /// Counts changes. When it no longer grows, everything is at rest.
     pub progress: u64,
 }
 
@@ -79,7 +80,7 @@ impl World {
         self.instant_at(self.elapsed)
     }
 
-    /// The moment so many milliseconds after the beginning.
+    /// The moment this many milliseconds after the beginning.
     #[must_use]
     pub fn instant_at(&self, elapsed: u64) -> Instant {
         self.origin + Duration::from_millis(elapsed)
@@ -155,7 +156,8 @@ impl World {
         Ok(reply)
     }
 
-    /// An operator restores journals that a bit was flipped in, from a backup. False when there were none.
+    /// An operator restores journals that a bit was flipped in, from a backup. False when there
+    /// were none.
     pub fn restore_journals(&mut self) -> bool {
         let flips = std::mem::take(&mut self.flips);
         flips.iter().rev().for_each(|flip| self.outputs.flip_back(flip));
@@ -166,10 +168,12 @@ impl World {
         self.faulty && self.hazards.disconnects && self.random.one_in(150)
     }
 
-    /// A service reported that bytes of a content are missing. `file`: the number that it calls the content.
+    /// A service reported that bytes of a content are missing. `file`: the number that it calls the
+    /// content.
     pub fn reported(&mut self, file: u64, span: Range<u64>) {
         let Some(content) = self.ledger.content(file) else { return };
-        // A line that reaches into blocks of other partitions is reported as far as its own block reaches.
+        // A line that reaches into blocks of other partitions is reported as far as its own block
+        // reaches.
         let mut end = span.end;
         if let Some(known) = self.truth.get(content).filter(|_| self.keys.len() > 1) {
             let rest = known.bytes.get(usize::try_from(end).unwrap_or(usize::MAX)..).unwrap_or_default();

@@ -4,7 +4,8 @@ use simulation::story::Story;
 use simulation::sweep::{Sweep, run_one};
 use std::collections::BTreeSet;
 
-/// Kinds of faults in which seeds are known to fail. Whoever mends the last one removes the kind.
+/// Kinds of faults in which seeds are known to fail. If you fix the last seed of a kind, remove the
+/// kind.
 const OPEN: [&str; 17] = [
     "administrators",
     "clocks",

@@ -23,7 +23,8 @@ impl Program {
         }
     }
 
-    /// The binary: `READER_BIN` or `WRITER_BIN` of the environment, else the one that cargo builds, in this build's profile.
+    /// The binary: `READER_BIN` or `WRITER_BIN` of the environment, else the one that cargo builds,
+    /// in this build's profile.
     #[must_use]
     pub fn path(self) -> PathBuf {
         let variable = match self {
@@ -47,7 +48,8 @@ pub(crate) fn leash() -> Option<&'static Path> {
     LEASH.get_or_init(find).as_deref()
 }
 
-/// The folder with the binaries, after cargo has built them: once a run, and nothing when they are fresh.
+/// The folder with the binaries, after cargo has built them: once a run, and nothing when they are
+/// fresh.
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {

@@ -1,7 +1,8 @@
 //! A real browser: Chromium without a window, driven over its debugging pipe.
 //!
-//! The protocol is JSON with a zero byte after each message, on file descriptors 3 and 4. That is all that is needed here; the crates
-//! for it bring a WebSocket and bindings for everything that a browser can do.
+//! The protocol is JSON with a zero byte after each message, on file descriptors 3 and 4. That is
+//! all that is needed here; the crates for it bring a WebSocket and bindings for everything that a
+//! browser can do.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one whose files lie in `folder`; `None` when there is none on this machine, which is said.
+    /// Starts one whose files lie in `folder`; `None` when there is none on this machine, which is
+    /// said.
     #[must_use]
     pub fn start(folder: &Path) -> Option<Self> {
         let Some(program) = find() else {

@@ -80,9 +80,7 @@ pub fn numbered(output: &[u8], count: u64) -> Result<(), String> {
     if missing.0 == 0 && doubled.0 == 0 && disorder.is_none() && strange.is_none() {
         return Ok(());
     }
-    Err(format!(
-        "missing: {missing:?}, doubled: {doubled:?}, first out of order: {disorder:?}, no line of ours: {strange:?}"
-    ))
+    Err(format!("missing: {missing:?}, doubled: {doubled:?}, first out of order: {disorder:?}, unknown: {strange:?}"))
 }
 
 fn fill(file: &mut BufReader<File>) -> Result<&[u8], String> {

@@ -13,7 +13,8 @@ const MASTERS: usize = 3;
 /// How many slots there are.
 const SLOTS: usize = 16384;
 
-/// Three masters, which share the slots, and a replica of each, which takes its place within seconds when it is gone.
+/// Three masters, which share the slots, and a replica of each, which takes its place within
+/// seconds when it is gone.
 #[derive(Debug)]
 pub struct Cluster {
     /// The servers: the masters, then their replicas in the same order.
@@ -23,7 +24,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, and waits until all slots are served and all replicas are in sync. `None`, and says so, where the server is too old.
+    /// Starts it, and waits until all slots are served and all replicas are in sync. `None`, and
+    /// says so, where the server is too old.
     #[must_use]
     pub fn start(folder: &Path) -> Option<Self> {
         let version = RedisServer::start(&folder.join("probe"), Persistence::None).info("redis_version");
@@ -185,7 +187,8 @@ impl Cluster {
         }
     }
 
-    /// Moves all slots of a master to another, as `redis-cli --cluster reshard` does it. Whether there is a `redis-cli`.
+    /// Moves all slots of a master to another, as `redis-cli --cluster reshard` does it. Whether
+    /// there is a `redis-cli`.
     #[must_use]
     pub fn reshard(&self, from: usize, to: usize) -> bool {
         self.reshard_some(from, to, SLOTS / MASTERS)

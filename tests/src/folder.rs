@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// A temporary folder. It is removed in the end, but kept, and its path printed, when the thread panics or `KEEP` is set in the environment.
+/// A temporary folder. It is removed in the end, but kept, and its path printed, when the thread
+/// panics or `KEEP` is set in the environment.
 #[derive(Debug)]
 pub struct Folder {
     dir: Option<tempfile::TempDir>,

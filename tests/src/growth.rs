@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A thread that appends to a file in pieces of random length, which end anywhere, also inside a line.
+/// A thread that appends to a file in pieces of random length, which end anywhere, also inside a
+/// line.
 #[derive(Debug)]
 pub struct Growth {
     thread: Option<JoinHandle<()>>,

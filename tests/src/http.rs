@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long a service may take to answer. More than enough for a busy machine, and an end for one that hangs.
+/// How long a service may take to answer. More than enough for a busy machine, and an end for one
+/// that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Status and body of a page.

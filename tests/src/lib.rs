@@ -1,4 +1,5 @@
-//! The harness of the end-to-end tests: real binaries, a private redis-server each, real signals, real files.
+//! The harness of the end-to-end tests: real binaries, a private redis-server each, real signals,
+//! real files.
 //!
 //! # Layout
 //!
@@ -68,7 +69,8 @@ pub use sentinel::{Sentinel, SentinelSet};
 pub use service::{Launch, Service};
 pub use tamper::Tamper;
 
-/// A seed for the test's random numbers: `SEED` of the environment, else a new one. It is printed, so that a run can be repeated.
+/// A seed for the test's random numbers: `SEED` of the environment, else a new one. It is printed,
+/// so that a run can be repeated.
 #[must_use]
 pub fn seed() -> u64 {
     let seed =

@@ -9,7 +9,8 @@ use crate::text;
 pub struct Mount(PathBuf);
 
 impl Mount {
-    /// Mounts a file system of this type on a folder. `None`, and says so, when this process has no right to.
+    /// Mounts a file system of this type on a folder. `None`, and says so, when this process has no
+    /// right to.
     #[must_use]
     pub fn new(kind: &str, options: &str, folder: &Path) -> Option<Self> {
         let mounted = text::can("mount", &["-t", kind, "-o", options, kind, &folder.to_string_lossy()]);

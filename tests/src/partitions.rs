@@ -1,6 +1,8 @@
-//! A source with several partitions: its streams and what lies in them, an output for each, and the proof that together they are the source.
+//! A source with several partitions: its streams and what lies in them, an output for each, and the
+//! proof that together they are the source.
 //!
-//! Whose a line is, is worked out here once more, so that the project is not judged with its own code.
+//! Whose a line is, is worked out here once more, so that the project is not judged with its own
+//! code.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -32,7 +34,8 @@ pub fn record(index: u32) -> String {
     format!("{}:source", stream(index))
 }
 
-/// Whose a line is that begins at this offset: blocks of 64 KiB up to 16 MiB, of 1 MiB from there on, go to the partitions in turn.
+/// Whose a line is that begins at this offset: blocks of 64 KiB up to 16 MiB, of 1 MiB from there
+/// on, go to the partitions in turn.
 #[must_use]
 pub const fn owner(offset: u64, count: u32) -> u32 {
     const MIB: u64 = 1 << 20;
@@ -40,7 +43,8 @@ pub const fn owner(offset: u64, count: u32) -> u32 {
     (block % count as u64) as u32
 }
 
-/// The lines of a content that are a partition's, in order: what a writer that takes only this one has to write.
+/// The lines of a content that are a partition's, in order: what a writer that takes only this one
+/// has to write.
 #[must_use]
 pub fn lines_of(content: &[u8], index: u32, count: u32) -> Vec<u8> {
     lines(content).filter(|(start, _)| owner(*start, count) == index).flat_map(|(_, line)| line.to_vec()).collect()
@@ -98,8 +102,9 @@ pub fn entries(redis: &RedisServer, index: u32) -> Vec<Entry> {
     redis.call(&["XRANGE", &stream(index), "-", "+"]).list().iter().map(Entry::of).collect()
 }
 
-/// The streams must hold all of `content` from `from` on, in one generation: every line in one of them only, that whose it is, whole, in order; and an
-/// entry says where the one before it ended exactly where it does not adjoin.
+/// The streams must hold all of `content` from `from` on, in one generation: every line in one of
+/// them only, that whose it is, whole, in order; and an entry says where the previous entry ended
+/// exactly where it does not adjoin.
 #[track_caller]
 pub fn assert_complete(redis: &RedisServer, content: &[u8], from: u64, count: u32) {
     let mut spans = Vec::new();
@@ -132,7 +137,8 @@ pub fn assert_complete(redis: &RedisServer, content: &[u8], from: u64, count: u3
     assert_eq!(at, content.len() as u64, "missing at the end");
 }
 
-/// An output must hold all of `content` from `from` on, in the order of the source within each partition. Every line must be another one.
+/// An output must hold all of `content` from `from` on, in the order of the source within each
+/// partition. Every line must be another one.
 #[track_caller]
 pub fn assert_order(content: &[u8], from: u64, output: &[u8], count: u32) {
     let owners: HashMap<&[u8], u32> = lines(content).map(|(start, line)| (line, owner(start, count))).collect();
@@ -165,14 +171,16 @@ pub fn names(count: u32) -> Vec<String> {
     (0..count).map(|index| format!("writer-{index}")).collect()
 }
 
-/// `writer` for each partition, as a StatefulSet has them: partition, consumer and output by the pod's name.
+/// `writer` for each partition, as a StatefulSet has them: partition, consumer and output by the
+/// pod's name.
 #[must_use]
 pub fn writers(writer: &Launch, folder: &Folder, count: u32) -> Vec<Launch> {
     let partitions = writer.clone().set("--partitions", count.to_string());
     names(count).iter().map(|name| named(partitions.clone(), folder, name).set("--partition", name)).collect()
 }
 
-/// Waits until these outputs hold so many bytes together. However long it takes, as long as they grow.
+/// Waits until these outputs together hold this many bytes. However long it takes, as long as they
+/// grow.
 #[track_caller]
 pub fn wait_total(outputs: &[PathBuf], bytes: u64) {
     let total = || outputs.iter().map(|output| len(output)).sum();
@@ -181,7 +189,8 @@ pub fn wait_total(outputs: &[PathBuf], bytes: u64) {
     }
 }
 
-/// `merge` of the outputs must give the contents, one after the other, and `verify` say that nothing is missing or doubled.
+/// `merge` of the outputs must give the contents, one after the other, and `verify` say that
+/// nothing is missing or doubled.
 #[track_caller]
 pub fn assert_proven(folder: &Folder, contents: &[&Path], outputs: &[PathBuf]) {
     assert_merged(folder, contents, outputs);
@@ -192,7 +201,8 @@ pub fn assert_proven(folder: &Folder, contents: &[&Path], outputs: &[PathBuf]) {
     assert!(said.contains("identical"), "verify: {said}");
 }
 
-/// Panics unless `writer merge` makes the contents out of the outputs again. A range may be in several outputs.
+/// Panics unless `writer merge` makes the contents out of the outputs again. A range may be in
+/// several outputs.
 #[track_caller]
 pub fn assert_merged(folder: &Folder, contents: &[&Path], outputs: &[PathBuf]) {
     let mut merge = with_outputs(command(folder, "merge"), outputs).run();

@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use rustix::fs::FlockOperation;
 
-/// Below the ports that the kernel gives to outgoing connections, so that a server that is down for a moment finds its port free again.
+/// Below the ports that the kernel gives to outgoing connections, so that a server that is down for
+/// a moment finds its port free again.
 const PORTS: std::ops::Range<u16> = 15_000..32_000;
 
-/// A port of 127.0.0.1 that belongs to this value until it is dropped, among all processes that use this module.
+/// A port of 127.0.0.1 that belongs to this value until it is dropped, among all processes that use
+/// this module.
 #[derive(Debug)]
 pub struct Port {
     number: u16,

@@ -14,8 +14,9 @@ use crate::wait;
 /// How much of a log is shown when a test fails.
 const SHOWN: usize = 4000;
 
-/// A child process whose standard error goes to a file, which is shown when the test fails. It is killed when this is dropped, and
-/// also when the thread that started it ends in any other way, so it must be started by a thread that outlives it.
+/// A child process whose standard error goes to a file, which is shown when the test fails. It is
+/// killed when this is dropped, and also when the thread that started it ends in any other way, so
+/// it must be started by a thread that outlives it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -63,7 +64,8 @@ impl Process {
 
     /// Sends a signal; one to a process that has ended is lost.
     pub fn signal(&self, signal: Signal) {
-        // The child stays a zombie until it is waited for, so its ID cannot belong to somebody else.
+        // The child stays a zombie until it is waited for, so its ID cannot belong to somebody
+        // else.
         if self.ended.is_none() {
             rustix::process::kill_process(self.pid(), signal).expect("signal a child");
         }

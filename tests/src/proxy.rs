@@ -115,7 +115,7 @@ impl Proxy {
         self.lock().budget[way as usize] = Some(bytes);
     }
 
-    /// Nothing goes through any more, on old and new connections, and nobody is told.
+    /// Drops everything on old and new connections without closing them.
     pub fn stall(&self) {
         self.lock().flow = [Flow::Hold; 2];
     }
@@ -146,7 +146,7 @@ impl Proxy {
         self.lock().delay = by;
     }
 
-    /// The connections that are open now are dead for ever, without being closed; new ones work.
+    /// The connections that are open now are dead from now on, without being closed; new ones work.
     pub fn half_open(&self) {
         let mut state = self.lock();
         state.dead_before = state.accepted;

@@ -21,7 +21,8 @@ pub enum Persistence {
     Always,
 }
 
-/// A redis-server (or valkey-server) of its own, on a Unix socket and on a TCP port of 127.0.0.1. Killed when dropped.
+/// A redis-server (or valkey-server) of its own, on a Unix socket and on a TCP port of 127.0.0.1.
+/// Killed when dropped.
 #[derive(Debug)]
 pub struct RedisServer {
     process: Option<Process>,
@@ -82,7 +83,8 @@ impl RedisServer {
         role.list().first().map(Value::text)
     }
 
-    /// Starts it after it was stopped or killed, on the same files and the same port, and waits until it answers.
+    /// Starts it after it was stopped or killed, on the same files and the same port, and waits
+    /// until it answers.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "Redis runs");
         self.starts += 1;
@@ -142,7 +144,8 @@ impl RedisServer {
         self.process.as_ref().expect("Redis runs").signal(Signal::CONT);
     }
 
-    /// While it is down: takes up to `bytes` from the end of the append-only file, as a power cut does to what was not synced. Says how many.
+    /// While it is down: takes up to `bytes` from the end of the append-only file, as a power cut
+    /// does to what was not synced. Says how many.
     pub fn lose_tail(&mut self, bytes: u64) -> u64 {
         assert!(self.process.is_none(), "Redis runs");
         let dir = self.folder.join("appendonlydir");

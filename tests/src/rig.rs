@@ -107,7 +107,7 @@ impl Rig {
     #[track_caller]
     pub fn wait_len_of(&self, output: &Path, bytes: u64) {
         if let Err(at) = wait::progress_to(bytes, || len(output)) {
-            panic!("the output stands still at {at} of {bytes} bytes");
+            panic!("the output stopped growing at {at} of {bytes} bytes");
         }
     }
 

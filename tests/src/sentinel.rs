@@ -29,7 +29,8 @@ impl SentinelSet {
         Self::start_with(folder, &[], &[])
     }
 
-    /// As [`Self::start`], with more arguments for the servers and more lines for the Sentinels' configuration.
+    /// As [`Self::start`], with more arguments for the servers and more lines for the Sentinels'
+    /// configuration.
     #[must_use]
     pub fn start_with(folder: &Path, extra: &[&str], lines: &[&str]) -> Self {
         let mut servers = Vec::new();
@@ -50,7 +51,8 @@ impl SentinelSet {
         set
     }
 
-    /// Waits until all Sentinels know of each other and of the replicas, and these are in sync: from then on a failover succeeds.
+    /// Waits until all Sentinels know of each other and of the replicas, and these are in sync:
+    /// from then on a failover succeeds.
     pub fn wait_complete(&self) {
         for sentinel in &self.sentinels {
             wait::until("the Sentinels know each other and the replicas", || {

@@ -65,7 +65,8 @@ impl Launch {
         self.flag("--once")
     }
 
-    /// A word on the command line, before all flags: a subcommand. Also for flags that are given several times.
+    /// A word on the command line, before all flags: a subcommand. Also for flags that are given
+    /// several times.
     pub fn word(mut self, word: impl AsRef<std::ffi::OsStr>) -> Self {
         self.words.push(word.as_ref().to_string_lossy().into_owned());
         self

@@ -23,7 +23,8 @@ impl Tamper {
         possible
     }
 
-    /// From now on these system calls (such as `fdatasync`, or several, separated by commas) fail with this error (such as `EIO`).
+    /// From now on these system calls (such as `fdatasync`, or several, separated by commas) fail
+    /// with this error (such as `EIO`).
     #[must_use]
     pub fn start(service: &Service, folder: &Path, calls: &str, error: &str) -> Self {
         let log = folder.join(format!("strace-{calls}-{error}.log"));
@@ -40,7 +41,8 @@ impl Tamper {
 impl Drop for Tamper {
     /// Everything works again.
     fn drop(&mut self) {
-        // Killed, it lets go of the service at once; asked to end, it may wait for a thread that sleeps.
+        // Killed, it lets go of the service at once; asked to end, it may wait for a thread that
+        // sleeps.
         self.strace.kill9();
     }
 }

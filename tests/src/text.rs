@@ -12,8 +12,8 @@ pub const REAL_LINES: usize = 886_324;
 /// Folders in which machines have large texts.
 const FOLDERS: [&str; 4] = ["/usr/share", "/usr/lib/python3", "/var/lib/dpkg", "/var/log"];
 
-/// Writes `lines` lines of a real text to `path`: of the file `E2E_TEXT` names, else of the largest text found on this machine, repeated when it is
-/// too short.
+/// Writes `lines` lines of a real text to `path`: of the file `E2E_TEXT` names, else of the largest
+/// text found on this machine, repeated when it is too short.
 pub fn write_real(path: &Path, lines: usize) {
     let sources = real_sources();
     let mut out = std::io::BufWriter::new(File::create(path).expect("create the input"));
@@ -75,7 +75,8 @@ fn texts(folder: &Path, depth: usize, found: &mut Vec<(u64, PathBuf)>) {
     }
 }
 
-/// Lines that tell their number, of lengths from 24 bytes to about 200; the same `seed` gives the same lines.
+/// Lines that tell their number, of lengths from 24 bytes to about 200; the same `seed` gives the
+/// same lines.
 #[must_use]
 pub fn numbered(numbers: Range<u64>, seed: u64) -> Vec<u8> {
     let mut out = Vec::new();
@@ -102,8 +103,8 @@ pub fn number_of(line: &[u8]) -> Option<u64> {
     if !whole { None } else { str::from_utf8(line.strip_prefix(b"line ")?.get(..12)?).ok()?.parse().ok() }
 }
 
-/// Bytes that break careless programs: NUL, CRLF, lone CR, invalid UTF-8, empty lines, lines that look like RESP, every byte value, one line of
-/// `long` bytes, no newline at the end.
+/// Bytes that break careless programs: NUL, CRLF, lone CR, invalid UTF-8, empty lines, lines that
+/// look like RESP, every byte value, one line of `long` bytes, no newline at the end.
 #[must_use]
 pub fn hard(seed: u64, long: usize) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);

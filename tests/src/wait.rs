@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that should happen soon. Generous, as machines may be busy: it is only spent when a test fails.
+/// How long a test waits for something that should happen soon. Generous, as machines may be busy:
+/// it is only spent when a test fails.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.
@@ -45,7 +46,8 @@ pub fn try_within<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// Waits until the number that `progress` tells has reached `goal`, however long it takes, as long as it changes.
+/// Waits until the number that `progress` tells has reached `goal`, however long it takes, as long
+/// as it changes.
 ///
 /// # Errors
 ///

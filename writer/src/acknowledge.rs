@@ -3,7 +3,7 @@
 use crate::failpoint;
 use crate::group::{Group, Seen, state};
 use crate::run::{Ended, Lane};
-use crate::totals::Totals;
+use crate::totals::{Measured, Totals};
 use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, can_trim, trim_below};
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
@@ -192,7 +192,6 @@ impl<'a> Acknowledge<'a> {
         let (groups, length) = (replies.take(groups)?, replies.take(length)?);
         let (consumers, notes) = (replies.take(consumers)?, replies.take(notes)?);
         self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
-        self.totals.update(self.lane, |one| one.length = length);
         let states: Vec<_> = groups.iter().map(state).collect();
         if can_trim(&states, length) {
             self.trim_at.get_or_insert(Instant::now());
@@ -210,10 +209,10 @@ impl<'a> Acknowledge<'a> {
             };
             self.seen.view.replace(Some(view));
             let lag = state(ours).lag(length, last);
-            self.totals.update(self.lane, |one| (one.lag, one.pending) = (lag, ours.pending));
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
             let oldest = oldest.first().map_or(Duration::ZERO, |entry| entry.idle);
-            self.totals.update(self.lane, |one| one.oldest = oldest);
+            let measured = Measured { length, lag, pending: ours.pending, oldest };
+            self.totals.set(self.lane, Some(measured));
         }
         Ok(())
     }
@@ -253,13 +252,17 @@ impl<'a> Acknowledge<'a> {
     async fn connection(&mut self) -> Result<&mut Connection, Ended> {
         let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
-            None => match self.connector.connect().await {
-                Ok(connection) => connection,
-                // What is committed is still to be acknowledged: a consumer that is scaled away
-                // never comes back to do it.
-                Err(Stop::Shutdown) => self.connector.connect_to_end(LAST_CONNECT).await?,
-                Err(stop) => return Err(stop.into()),
-            },
+            None => {
+                // What was measured may have changed since.
+                self.totals.set(self.lane, None);
+                match self.connector.connect().await {
+                    Ok(connection) => connection,
+                    // What is committed is still to be acknowledged: a consumer that is scaled away
+                    // never comes back to do it.
+                    Err(Stop::Shutdown) => self.connector.connect_to_end(LAST_CONNECT).await?,
+                    Err(stop) => return Err(stop.into()),
+                }
+            }
         };
         Ok(self.connection.insert(connection))
     }
@@ -267,8 +270,9 @@ impl<'a> Acknowledge<'a> {
     /// After an error: a new connection, a little later.
     async fn lost(&mut self, doing: &'static str, error: &Error) -> Result<(), Ended> {
         self.connection = None;
+        self.totals.set(self.lane, None);
         self.connector.lost(error);
-        self.health.redis_fails(doing, service::in_words(error));
+        self.health.redis_failed(doing, error);
         self.health.progress();
         if self.shutdown.is_requested() && !std::mem::replace(&mut self.is_last, true) {
             return Ok(());
@@ -339,8 +343,14 @@ mod tests {
         let group = Group::new("s".to_owned(), "g".to_owned(), "c".to_owned());
         let url = redis.url();
         let args = Args::try_parse_from(["writer", "--redis-url", &url, "--http-addr", "127.0.0.1:0"]).unwrap();
-        let about =
-            About { name: "writer", version: "", flow: String::new(), metrics: names::ALL, series: names::SERIES };
+        let about = About {
+            name: "writer",
+            version: "",
+            flow: String::new(),
+            labels: Vec::new(),
+            metrics: names::ALL,
+            series: names::SERIES,
+        };
         let code = service::run(about, &args.service, async |context| {
             let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
             connection.send(&group.create().make_stream()).await.unwrap();

@@ -39,8 +39,14 @@ fn allocations(folder: &Path, url: &str) -> u64 {
     let output = folder.join("output.txt").display().to_string();
     let flags = ["--redis-url", url, "--output", &output, "--http-addr", "127.0.0.1:0", "--once"];
     let args = Args::try_parse_from(std::iter::once("writer").chain(flags)).unwrap();
-    let about =
-        service::About { name: "writer", version: "", flow: String::new(), metrics: names::ALL, series: names::SERIES };
+    let about = service::About {
+        name: "writer",
+        version: "",
+        flow: String::new(),
+        labels: Vec::new(),
+        metrics: names::ALL,
+        series: names::SERIES,
+    };
     let counted = allocation_counter::measure(|| {
         let code =
             service::run(about, &args.service, async |context| run::run(&args.service, &args.writer, context).await);

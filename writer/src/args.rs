@@ -33,28 +33,53 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct WriterArgs {
     /// The file to append to; its commit journal lies beside it, as FILE.journal
-    #[arg(long, env, help_heading = "Output", value_name = "FILE", default_value = "/data/output.txt")]
+    #[arg(
+        long,
+        env = "LINE_STREAM_OUTPUT",
+        help_heading = "Output",
+        value_name = "FILE",
+        default_value = "/data/output.txt"
+    )]
     pub(crate) output: PathBuf,
 
     /// The consumer group; writers of one group share the stream
-    #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
+    #[arg(long, env = "LINE_STREAM_GROUP", help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
     pub(crate) group: String,
 
-    /// This writer's name in the group; it must be the same after a restart [default: the host name]
-    #[arg(long, env, help_heading = "Output", value_name = "NAME", default_value_t = host_name(), hide_default_value = true, value_parser = name)]
-    pub(crate) consumer: String,
+    /// This writer's name in the group; it must be the same after a restart [default: the host name and the output's path]
+    #[arg(long, env = "LINE_STREAM_CONSUMER", help_heading = "Output", value_name = "NAME", value_parser = name)]
+    pub(crate) consumer: Option<String>,
 
     /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or 1h [default: off]
-    #[arg(long, env, help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
+    #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
     /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
-    #[arg(long, env, help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
+    #[arg(long, env = "LINE_STREAM_FSYNC", help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
 
     /// How long to wait for another writer that still has the output, such as 30s; then exit with 2
-    #[arg(long, env, help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time)]
+    #[arg(long, env = "LINE_STREAM_LOCK_WAIT", help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(crate) lock_wait: Time,
+}
+
+impl WriterArgs {
+    /// From where to where.
+    pub(crate) fn flow(&self, service: &ServiceArgs) -> String {
+        format!("{} → {}", service.streams(), self.output.display())
+    }
+
+    /// The name in the group: of two writers on a host, each has an output of its own.
+    pub(crate) fn consumer(&self) -> String {
+        match &self.consumer {
+            Some(name) => name.clone(),
+            None => format!(
+                "{}:{}",
+                host_name(),
+                std::path::absolute(&self.output).unwrap_or_else(|_| self.output.clone()).display()
+            ),
+        }
+    }
 }
 
 /// When written lines are made durable.
@@ -81,12 +106,15 @@ pub(crate) struct CheckArgs {
     /// What the writer needs.
     #[command(flatten)]
     pub(crate) writer: WriterArgs,
+    /// Report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Instead of the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Test the whole configuration without moving a line: exit 0, or 1 and what is wrong and what to do
+    /// Test the whole configuration without moving a line: exit 0, or 1 when the writer would wait, 2 when it would end; and what to do
     Check(Box<CheckArgs>),
     /// Prove that the outputs together hold every byte of the inputs exactly once
     ///
@@ -136,7 +164,7 @@ pub(crate) enum Command {
     /// Prints the new path. The journal goes with it. Without a writer at work the next one moves the journal.
     Rotate {
         /// The file that the writer appends to
-        #[arg(long, env, value_name = "FILE", default_value = "/data/output.txt")]
+        #[arg(long, env = "LINE_STREAM_OUTPUT", value_name = "FILE", default_value = "/data/output.txt")]
         output: PathBuf,
         /// How long to wait for the writer, such as 10s or 1m
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
@@ -200,6 +228,14 @@ mod tests {
         for wrong in ["", "5", "s", "0s", "-1s", "5 s", "99999999999999999999h", "1.5h"] {
             assert!(idle(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn two_outputs_on_a_host_have_two_consumers() {
+        let consumer = |args: &[&str]| Args::try_parse_from([&["writer"], args].concat()).unwrap().writer.consumer();
+        assert_eq!(consumer(&["--output", "/a/b"]), format!("{}:/a/b", host_name()));
+        assert_ne!(consumer(&["--output", "a"]), consumer(&["--output", "b"]));
+        assert_eq!(consumer(&["--output", "a", "--consumer", "c"]), "c");
     }
 
     #[test]

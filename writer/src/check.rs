@@ -1,6 +1,6 @@
 //! `writer check`: whether the configuration can work, without moving a line.
 
-use crate::args::{CheckArgs, WriterArgs};
+use crate::args::CheckArgs;
 use crate::group::{Group, state};
 use crate::journal_file::{Locked, folder_of, open_locked, path_of};
 use crate::output::{impossible, verdict};
@@ -23,7 +23,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    checks::run("writer", &args.service, async |checks, mut streams, mut base| {
+    let flow = args.writer.flow(&args.service);
+    checks::run("writer", &flow, &args.service, args.json, async |checks, mut streams, mut base| {
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
@@ -32,8 +33,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         for found in &mut streams {
             let of_stream = found.of_stream();
             let Some(connection) = &mut found.connection else { continue };
-            let WriterArgs { group, consumer, .. } = &args.writer;
-            let group = Group::new(found.key.clone(), group.clone(), consumer.clone());
+            let group = Group::new(found.key.clone(), args.writer.group.clone(), args.writer.consumer());
             let record = record(checks, connection, &group, &args.writer.output).await;
             look_at(checks, connection, &group, &of_stream, is_running, &record).await;
             let commands = commands(&group, claims);
@@ -73,7 +73,11 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
         match open_locked(path, false) {
             Ok(Locked::Ours(file)) if path == output => {
                 let Ok(metadata) = file.metadata() else { continue };
-                checks.ok(format!("--output: {shown} can be written, {} bytes", metadata.len()));
+                checks.ok(format!(
+                    "--output: {shown} can be written, {} {}",
+                    metadata.len(),
+                    words::noun(metadata.len(), "byte")
+                ));
                 let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
                 if let Ok(false) = volumes {
                     checks.wrong(
@@ -90,6 +94,10 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
             }
             Ok(Locked::Missing) => {}
+            Ok(Locked::ByAnother) if checks.is_running() => {
+                checks.ok(format!("--output: the running writer writes to {shown}"));
+                return true;
+            }
             Ok(Locked::ByAnother) => {
                 checks.wrong(
                     format!("--output: another writer is writing to {shown}"),
@@ -175,7 +183,7 @@ async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group,
             return record;
         }
         Err(error) if error.kind() == ErrorKind::NoPerm => {}
-        Err(error) => checks.wrong(format!("source: reading {}: {error}", group.record), words::redis(error.kind())),
+        Err(error) => checks.redis(format!("source: reading {}", group.record), &error),
     }
     Record::default()
 }
@@ -188,7 +196,7 @@ fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Recor
         (is_of_our_form && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
     };
     if let Some(id) = [info.first_entry(), info.last_entry()].iter().flatten().find_map(lacks) {
-        checks.wrong(
+        checks.waits(
             format!("source: {} lacks generation {} of entry {id}, so a writer would wait", group.record, id.ms),
             "start the reader with its state file, which restores the record",
         );
@@ -217,6 +225,11 @@ async fn holders(
         &format!("start its writer, or remove it: XGROUP DESTROY {stream} {name}"),
     );
     Ok(())
+}
+
+/// `1 entry waits`, `2 entries wait`.
+fn wait(entries: u64) -> String {
+    format!("{entries} {} {}", words::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
 }
 
 /// What the writer asks of Redis.
@@ -261,10 +274,7 @@ async fn look_at(
         }
         // That has been told, or will be.
         Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
-        Err(error) => checks.wrong(
-            format!("--group: looking at {} of {}: {error}", group.name, group.stream),
-            words::redis(error.kind()),
-        ),
+        Err(error) => checks.redis(format!("--group: looking at {} of {}", group.name, group.stream), &error),
     }
 }
 
@@ -282,15 +292,12 @@ async fn look_at_group(
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
     let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
-        checks.ok(format!(
-            "--group: {}{of_stream} does not exist yet, and will be made; {length} entries wait",
-            group.name
-        ));
+        checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made; {}", group.name, wait(length)));
         return Ok(());
     };
     let states: Vec<_> = groups.iter().map(state).collect();
     let waiting = state(ours).lag(length, Some(info.last_generated_id)) + ours.pending;
-    checks.ok(format!("--group: {}{of_stream} exists, {waiting} entries wait", group.name));
+    checks.ok(format!("--group: {}{of_stream} exists, {}", group.name, wait(waiting)));
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
     let notes = connection.send(&group.ask_notes()).await?;

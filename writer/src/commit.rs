@@ -115,6 +115,10 @@ impl<'a> Commit<'a> {
                 let took = begun.elapsed();
                 self.measured.duration.record(took);
                 self.health.batch(batch.lines(), batch.data.len() as u64, took);
+                log::debug!(
+                    event = "batch", lines = batch.lines(), bytes = batch.data.len();
+                    "{}: {} lines, {} bytes committed in {took:?}", self.path.display(), batch.lines(), batch.data.len()
+                );
                 self.measured.batches.increment(1);
                 self.measured.bytes.increment(batch.data.len() as u64);
                 self.measured.lines.increment(batch.lines());

@@ -134,7 +134,7 @@ impl Fetch<'_> {
                         return Err(self.wrong_type().into());
                     }
                     self.connector.lost(&error);
-                    self.health.redis_fails(WORK, service::in_words(&error));
+                    self.health.redis_failed(WORK, &error);
                 }
             }
             self.health.progress();

@@ -6,6 +6,7 @@ use crate::names;
 use delivery::consumer::{Gap, Report, Taken};
 use metrics::counter;
 use resp::StreamId;
+use service::words::noun;
 use std::time::{Duration, Instant};
 
 /// Foreign entries are logged at most this often.
@@ -13,6 +14,11 @@ const FOREIGN: Duration = Duration::from_secs(60);
 /// This many gaps have a line each, in this time.
 const GAPS: u32 = 10;
 const GAP_TIME: Duration = Duration::from_secs(60);
+
+/// `1 entry was`, `2 entries were`.
+fn were(entries: u64) -> String {
+    format!("{entries} {} {}", noun(entries, "entry"), if entries == 1 { "was" } else { "were" })
+}
 
 /// The log of one partition.
 #[derive(Debug, Default)]
@@ -52,8 +58,9 @@ impl FetchLog {
         if taken.deleted > 0 {
             counter!(names::DELETED).increment(taken.deleted);
             log::warn!(
-                "{} entries were deleted while they were pending, the last one {}",
-                taken.deleted,
+                event = "deleted", entries = taken.deleted;
+                "{} deleted while pending, the last one {}",
+                were(taken.deleted),
                 taken.deleted_last
             );
         }
@@ -65,11 +72,17 @@ impl FetchLog {
     /// Counts what was taken over.
     pub(crate) fn claimed(&self, entries: usize, deleted: usize) {
         if entries > 0 {
-            log::info!("{entries} entries taken over that another consumer left pending");
+            log::info!(
+                event = "takeover", entries = entries;
+                "{entries} {} taken over that another consumer left pending", noun(entries as u64, "entry")
+            );
         }
         if deleted > 0 {
             counter!(names::DELETED).increment(deleted as u64);
-            log::warn!("{deleted} entries of another consumer were deleted while they were pending");
+            log::warn!(
+                event = "deleted", entries = deleted;
+                "{} deleted while pending with another consumer", were(deleted as u64)
+            );
         }
     }
 
@@ -78,6 +91,7 @@ impl FetchLog {
         self.foreign += count;
         if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
             log::warn!(
+                event = "foreign", entries = self.foreign;
                 "{} foreign entries, the last one {last}: no reader wrote them; acknowledged, not written; give that program a stream of its own",
                 self.foreign
             );
@@ -96,6 +110,7 @@ impl FetchLog {
         if self.gap_lines < GAPS {
             self.gap_lines += 1;
             log::error!(
+                event = "gap", content = *root, offset = span.start, bytes = bytes;
                 "gap: bytes {}..{} ({bytes} bytes) of content {root} ({path}) were never delivered to this writer: entries were deleted, or the \
                  group or its consumer was changed by hand; take them from the source",
                 span.start,

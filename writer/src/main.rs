@@ -26,6 +26,16 @@
 //! | `failpoint.rs` | where tests end the process |
 //! | `allocations.rs` | tests: what is allocated |
 
+// Production code neither panics on an index nor cuts a number off.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 // In tests a list of one range is just that.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
@@ -64,6 +74,19 @@ use service::{About, Failure, manuals};
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// For the man page.
+const FILES: [(&str, &str); 3] = [
+    (
+        "OUTPUT.journal",
+        "Beside the output: which bytes of the source are where in it. Move, copy and back up both together.",
+    ),
+    ("OUTPUT.cut", "Bytes that were behind the last commit when the writer started, such as those of another program."),
+    (
+        "/etc/line-stream/writer-NAME.toml",
+        "The configuration of the unit line-stream-writer@NAME, as --config takes it.",
+    ),
+];
+
 fn main() -> ExitCode {
     let args: Args = match service::args::parse() {
         Ok(args) => args,
@@ -79,12 +102,17 @@ fn main() -> ExitCode {
         }
         Some(Command::Rotate { output, patience }) => finish(rotate_output::run(&output, patience.0)),
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
-        Some(Command::Man { folder }) => manuals::man::<Args>(&folder),
+        Some(Command::Man { folder }) => manuals::man::<Args>(&folder, &FILES),
         None => {
             let about = About {
                 name: "writer",
                 version: service::VERSION,
-                flow: format!("{} → {}", args.service.streams(), args.writer.output.display()),
+                flow: args.writer.flow(&args.service),
+                labels: vec![
+                    ("stream", args.service.stream.clone()),
+                    ("group", args.writer.group.clone()),
+                    ("output", args.writer.output.display().to_string()),
+                ],
                 metrics: names::ALL,
                 series: names::SERIES,
             };

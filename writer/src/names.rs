@@ -6,7 +6,7 @@ use service::metrics::Metric;
 /// Lines that begin in bytes newly written.
 pub(crate) const LINES: &str = "lines_written_total";
 /// Bytes newly written.
-pub(crate) const BYTES: &str = "bytes_written_total";
+pub(crate) const BYTES: &str = "writer_bytes_written_total";
 /// Commits.
 pub(crate) const BATCHES: &str = "writer_batches_total";
 /// How long a commit took.
@@ -29,18 +29,20 @@ pub(crate) const OUTPUT_SIZE: &str = "writer_output_size_bytes";
 pub(crate) const OUTPUT_FREE: &str = "writer_output_free_bytes";
 /// Size of the output's file system.
 pub(crate) const OUTPUT_CAPACITY: &str = "writer_output_capacity_bytes";
+/// Always 1; its label is the consumer's name.
+pub(crate) const CONSUMER: &str = "writer_consumer_info";
 /// Lag and pending.
-pub(crate) const BACKLOG: &str = "stream_backlog_entries";
+pub(crate) const BACKLOG: &str = "line_stream_backlog_entries";
 /// Lag and pending of each partition.
-pub(crate) const PARTITION_BACKLOG: &str = "stream_partition_backlog_entries";
+pub(crate) const PARTITION_BACKLOG: &str = "line_stream_partition_backlog_entries";
 /// Not yet delivered.
-pub(crate) const LAG: &str = "stream_lag_entries";
+pub(crate) const LAG: &str = "line_stream_lag_entries";
 /// Delivered and not acknowledged.
-pub(crate) const PENDING: &str = "stream_pending_entries";
+pub(crate) const PENDING: &str = "line_stream_pending_entries";
 /// How long ago the oldest pending entry was delivered.
-pub(crate) const OLDEST_PENDING: &str = "stream_oldest_pending_seconds";
+pub(crate) const OLDEST_PENDING: &str = "line_stream_oldest_pending_seconds";
 /// In the stream.
-pub(crate) const LENGTH: &str = "stream_length_entries";
+pub(crate) const LENGTH: &str = "line_stream_length_entries";
 
 /// All of them.
 pub(crate) const ALL: &[Metric] = &[
@@ -54,18 +56,20 @@ pub(crate) const ALL: &[Metric] = &[
     Metric::counter(GAP_BYTES, "Bytes of the source that were never delivered, or that somebody cut from the output"),
     Metric::counter(FOREIGN, "Entries that no reader wrote; acknowledged and not written"),
     Metric::counter(DELETED, "Entries that were deleted while they were pending"),
-    Metric::gauge(OUTPUT_SIZE, "Length of the output up to the last commit"),
-    Metric::gauge(OUTPUT_FREE, "Bytes that the writer may still use on the output's file system"),
-    Metric::gauge(OUTPUT_CAPACITY, "Size of the output's file system"),
-    Metric::gauge(BACKLOG, "Entries of the group that are not done: lag and pending"),
+    Metric::gauge(OUTPUT_SIZE, "Length of the output up to the last commit").unknown(),
+    Metric::gauge(OUTPUT_FREE, "Bytes that the writer may still use on the output's file system").unknown(),
+    Metric::gauge(OUTPUT_CAPACITY, "Size of the output's file system").unknown(),
+    Metric::gauge(CONSUMER, "Always 1; two with one name are a mistake").labelled(),
+    Metric::gauge(BACKLOG, "Entries of the group that are not done: lag and pending; NaN while Redis cannot tell").unknown(),
     Metric::gauge(PARTITION_BACKLOG, "Lag and pending of each partition that this writer takes").labelled(),
-    Metric::gauge(LAG, "Entries that were not delivered to the group yet"),
-    Metric::gauge(PENDING, "Entries that were delivered to the group and not acknowledged"),
+    Metric::gauge(LAG, "Entries that were not delivered to the group yet; NaN while Redis cannot tell").unknown(),
+    Metric::gauge(PENDING, "Entries that were delivered to the group and not acknowledged; NaN while Redis cannot tell").unknown(),
     Metric::gauge(
         OLDEST_PENDING,
-        "Time since the pending entry with the smallest ID was last delivered; 0 when none is pending",
-    ),
-    Metric::gauge(LENGTH, "Entries in the stream"),
+        "Time since the pending entry with the smallest ID was last delivered; 0 when none is pending, NaN while Redis cannot tell",
+    )
+    .unknown(),
+    Metric::gauge(LENGTH, "Entries in the stream; NaN while Redis cannot tell").unknown(),
 ];
 
 /// What the status page and the summary show.

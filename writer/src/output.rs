@@ -413,7 +413,7 @@ fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     let (mut piece, mut read_at) = (vec![0; most], span.start);
     while read_at < span.end {
         let len = most.min(usize::try_from(span.end - read_at).unwrap_or(most));
-        let piece = &mut piece[..len];
+        let Some(piece) = piece.get_mut(..len) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         from.read_exact_at(piece, read_at)?;
         to.write_all_at(piece, at)?;
         read_at += len as u64;
@@ -453,6 +453,11 @@ fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
 
 /// Why no output can be at this path, and what is allowed.
 pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
+    if path == Path::new("-") {
+        return Ok(Some(
+            "standard output; allowed: a regular file, since what was written must be there after a restart",
+        ));
+    }
     let kind = match std::fs::metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(error) => {
@@ -465,6 +470,7 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
                 }
                 io::ErrorKind::NotFound => Ok(None),
                 io::ErrorKind::NotADirectory => Ok(Some("a part of its path is not a folder")),
+                io::ErrorKind::InvalidFilename => Ok(Some("its path is too long; allowed: a shorter one")),
                 io::ErrorKind::PermissionDenied => {
                     Ok(Some("permission denied; the writer must be able to write it and its folder"))
                 }

@@ -93,6 +93,7 @@ pub(crate) struct Lane {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
+    gauge!(names::CONSUMER, "consumer" => args.consumer()).set(1.0);
     let work = Work {
         service,
         args,
@@ -103,7 +104,7 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
             .enumerate()
             .map(|(nth, &partition)| {
                 let stream = context.stream(&service.stream, partition);
-                let group = Group::new(stream.key.clone(), args.group.clone(), args.consumer.clone());
+                let group = Group::new(stream.key.clone(), args.group.clone(), args.consumer());
                 Lane { nth, stream, group }
             })
             .collect(),

@@ -19,44 +19,48 @@ pub(crate) struct Measured {
     pub(crate) oldest: Duration,
 }
 
-/// The gauges of the backlog. What cannot be measured keeps its last value.
+/// The gauges of the backlog. What Redis cannot tell now is NaN.
 pub(crate) struct Totals {
-    partitions: RefCell<Vec<(Measured, Gauge)>>,
+    partitions: RefCell<Vec<(Option<Measured>, Gauge)>>,
 }
 
 impl Totals {
-    /// Those of these partitions.
+    /// Those of these partitions, of which nothing is known yet.
     pub(crate) fn new(partitions: &[Partition]) -> Self {
         let gauges = partitions.iter().map(|partition| {
             let gauge = gauge!(names::PARTITION_BACKLOG, "partition" => partition.index().to_string());
-            gauge.set(0.0);
-            (Measured::default(), gauge)
+            gauge.set(f64::NAN);
+            (None, gauge)
         });
         Self { partitions: RefCell::new(gauges.collect()) }
     }
 
-    /// Number `lane` of the partitions was measured.
-    pub(crate) fn update(&self, lane: usize, change: impl FnOnce(&mut Measured)) {
+    /// Number `lane` of the partitions was measured. `None`: what was measured is not true any more.
+    pub(crate) fn set(&self, lane: usize, measured: Option<Measured>) {
         let mut partitions = self.partitions.borrow_mut();
-        let Some((measured, backlog)) = partitions.get_mut(lane) else { return };
-        change(measured);
-        backlog.set((measured.lag + measured.pending) as f64);
-        let all = sum(partitions.iter().map(|(measured, _)| measured));
-        gauge!(names::LENGTH).set(all.length as f64);
-        gauge!(names::LAG).set(all.lag as f64);
-        gauge!(names::PENDING).set(all.pending as f64);
-        gauge!(names::BACKLOG).set((all.lag + all.pending) as f64);
-        gauge!(names::OLDEST_PENDING).set(all.oldest.as_secs_f64());
+        let Some((old, backlog)) = partitions.get_mut(lane) else { return };
+        *old = measured;
+        backlog.set(measured.map_or(f64::NAN, |one| (one.lag + one.pending) as f64));
+        let all: Option<Measured> = sum(partitions.iter().map(|(measured, _)| *measured));
+        let show = |name, of: fn(&Measured) -> f64| gauge!(name).set(all.as_ref().map_or(f64::NAN, of));
+        show(names::LENGTH, |all| all.length as f64);
+        show(names::LAG, |all| all.lag as f64);
+        show(names::PENDING, |all| all.pending as f64);
+        show(names::BACKLOG, |all| (all.lag + all.pending) as f64);
+        show(names::OLDEST_PENDING, |all| all.oldest.as_secs_f64());
     }
 }
 
-/// All together: entries add up, and the oldest of all is the oldest.
-fn sum<'a>(all: impl Iterator<Item = &'a Measured>) -> Measured {
-    all.fold(Measured::default(), |sum, one| Measured {
-        length: sum.length + one.length,
-        lag: sum.lag + one.lag,
-        pending: sum.pending + one.pending,
-        oldest: sum.oldest.max(one.oldest),
+/// All together: entries add up, and the oldest of all is the oldest. `None` while one is unknown.
+fn sum(mut all: impl Iterator<Item = Option<Measured>>) -> Option<Measured> {
+    all.try_fold(Measured::default(), |sum, one| {
+        let one = one?;
+        Some(Measured {
+            length: sum.length + one.length,
+            lag: sum.lag + one.lag,
+            pending: sum.pending + one.pending,
+            oldest: sum.oldest.max(one.oldest),
+        })
     })
 }
 
@@ -66,12 +70,10 @@ mod tests {
 
     #[test]
     fn entries_add_up_and_the_oldest_stays_the_oldest() {
-        let totals = Totals::new(&Partition::all(3).collect::<Vec<_>>());
-        let oldest = Duration::from_secs;
-        totals.update(0, |one| *one = Measured { length: 10, lag: 5, pending: 2, oldest: oldest(7) });
-        totals.update(2, |one| *one = Measured { length: 1, lag: 1, pending: 0, oldest: oldest(0) });
-        totals.update(0, |one| one.lag = 4);
-        let all = sum(totals.partitions.borrow().iter().map(|(measured, _)| measured));
-        assert_eq!((all.length, all.lag, all.pending, all.oldest), (11, 5, 2, oldest(7)));
+        let measured =
+            |length, lag, pending, oldest| Some(Measured { length, lag, pending, oldest: Duration::from_secs(oldest) });
+        let all = sum([measured(10, 4, 2, 7), measured(1, 1, 0, 0)].into_iter()).unwrap();
+        assert_eq!((all.length, all.lag, all.pending, all.oldest), (11, 5, 2, Duration::from_secs(7)));
+        assert!(sum([measured(10, 4, 2, 7), None].into_iter()).is_none(), "a part is no whole");
     }
 }

@@ -46,8 +46,8 @@ impl<'f> Window<'f> {
 /// Fills the buffer from `offset` on, as far as the file goes.
 pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut len = 0;
-    while len < buffer.len() {
-        match file.read_at(&mut buffer[len..], offset + len as u64) {
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + len as u64) {
             Ok(0) => break,
             Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

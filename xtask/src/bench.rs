@@ -1,4 +1,4 @@
-//! Runs the benches that compare, and writes down what they measured.
+//! Runs the comparing benches, and writes their results.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cargo::{self, Binaries};
 use crate::child::Child;
+use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{During, Error, Result};
@@ -20,7 +21,9 @@ use results::Results;
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// What to measure; everything but `growth` and `memory` unless named
+    #[command(flatten)]
+    consent: Consent,
+    /// What to measure [default: everything but `growth` and `memory`]
     #[arg(value_enum)]
     parts: Vec<Part>,
 
@@ -28,7 +31,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Do everything once, quickly, and write nothing: does it work?
+    /// Run everything once, briefly, to see that it works; write no results
     #[arg(long)]
     quick: bool,
 }
@@ -55,7 +58,7 @@ enum Part {
 }
 
 impl Part {
-    /// What does not take too long.
+    /// The parts that do not take long.
     const USUAL: [Self; 6] = [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Masters];
 
     /// The bench target in `benches/`.
@@ -75,7 +78,7 @@ impl Part {
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    let server = server::find_or_install(&interrupt)?;
+    let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
     println!("building reader and writer (release)");
     let Binaries { reader, writer, .. } = cargo::build(true, &interrupt)?;
@@ -113,7 +116,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .and_then(|()| fs::write(&path, plot::svg(section)))
             .during(|| format!("writing {}", path.display()))?;
     }
-    // What was not measured now keeps its page.
+    // Sections that were not measured keep their text.
     let about = machine::About::of(&server, today()?);
     let path = to.join("RESULTS.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
@@ -124,12 +127,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
 
 /// The date, as in 2026-11-24 (UTC).
 fn today() -> Result<String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::new("the clock stands before 1970"))?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::new("the clock is before 1970"))?;
     Ok(date(since.as_secs() / 86_400))
 }
 
-/// The date of a day counted from 1970-01-01: the algorithm `civil_from_days` of Howard Hinnant's "chrono-Compatible Low-Level Date
-/// Algorithms".
+/// The date of a day counted from 1970-01-01: the algorithm `civil_from_days` of Howard Hinnant's
+/// "chrono-Compatible Low-Level Date Algorithms".
 fn date(days: u64) -> String {
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);

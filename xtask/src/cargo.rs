@@ -1,4 +1,4 @@
-//! Builds.
+//! Runs cargo: builds, and where they put their results.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,9 @@ pub(crate) fn cargo() -> PathBuf {
 
 /// The workspace's folder.
 pub(crate) fn workspace() -> Result<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .ok_or_else(|| Error::new("the xtask crate lies in no workspace"))
+    // Cargo sets the variable, so a binary that was built elsewhere works on the present checkout.
+    let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.parent().map(Path::to_owned).ok_or_else(|| Error::new("the xtask crate is in no workspace"))
 }
 
 /// The folder that cargo builds into.
@@ -34,7 +33,18 @@ pub(crate) fn target() -> Result<PathBuf> {
 pub(crate) fn command(args: &[&str]) -> Result<Command> {
     let mut command = tied(cargo());
     command.current_dir(workspace()?).args(args);
+    for name in env::vars_os().map(|(name, _)| name).filter(|name| is_of_this_run(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     Ok(command)
+}
+
+/// Whether a variable says what cargo was told to run: this program. Build scripts look at some of
+/// them, and would run again.
+fn is_of_this_run(name: &str) -> bool {
+    const NAMES: [&str; 5] =
+        ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+    name.starts_with("CARGO_PKG_") || NAMES.contains(&name)
 }
 
 /// The two services, and the reconciler.
@@ -60,4 +70,19 @@ pub(crate) fn build_examples(package: &str, interrupt: &Interrupt) -> Result<Pat
     let mut build = command(&["build", "--package", package, "--examples", "--release"])?;
     Child::spawn("cargo build", &mut build)?.must_succeed(interrupt)?;
     Ok(target()?.join("release/examples"))
+}
+
+#[cfg(test)]
+mod tests {
+    /// Else `cargo build` after `cargo xtask demo` would build again what depends on a build
+    /// script.
+    #[test]
+    fn an_inner_cargo_does_not_see_what_the_outer_one_runs() {
+        let command = super::command(&["build"]).unwrap();
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+            assert!(removed.iter().any(|removed| *removed == name), "{name}: {removed:?}");
+        }
+        assert!(!super::is_of_this_run("CARGO_HOME") && !super::is_of_this_run("CARGO_TARGET_DIR"));
+    }
 }

@@ -1,27 +1,30 @@
-//! Kills, freezes and cuts at random moments while a file grows, for as long as is wanted.
+//! Kills, freezes and cuts everything at random moments while a file grows.
 
 use clap::Args;
 
 use crate::child::Child;
+use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{Result, cargo};
 
 #[derive(Args)]
 pub(crate) struct ChaosArgs {
-    /// For how long
+    #[command(flatten)]
+    consent: Consent,
+    /// How long to run
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive)]
     minutes: f64,
 
-    /// Repeats a run; each round prints its own
+    /// The seed of a round to repeat; each round prints its own
     #[arg(long, env = "SEED")]
     seed: Option<u64>,
 
-    /// Length of a round in seconds; each round begins with new files
+    /// Length of a round in seconds; each begins with new files
     #[arg(long, default_value_t = 30.0, value_parser = positive)]
     round: f64,
 
-    /// Partitions in a Redis Cluster, whose masters fail
+    /// Use partitions in a Redis Cluster, whose masters fail
     #[arg(long)]
     cluster: bool,
 }
@@ -33,7 +36,7 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 
 pub(crate) fn run(args: &ChaosArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    let server = server::find_or_install(&interrupt)?;
+    let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
     println!("building reader and writer (release)");
     let binaries = cargo::build(true, &interrupt)?;

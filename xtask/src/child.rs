@@ -1,8 +1,9 @@
-//! Processes that do not outlive this one.
+//! Child processes that end with this one.
 //!
-//! Each runs in a process group of its own, so that Ctrl-C at the terminal reaches this process alone, which then ends them in order. When
-//! this process is killed and cannot, the kernel does it (on Linux): they are started through a small command of this program
-//! that asks for a signal at the death of its parent and then becomes the command.
+//! Each runs in a process group of its own. Ctrl-C at the terminal therefore reaches only this
+//! process, which ends its children in order. If this process is killed, the kernel ends them (on
+//! Linux): an internal command of this program requests a signal for the death of its parent and
+//! then executes the child's command.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ pub(crate) const TIED: &str = "tied";
 
 /// How long a process may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks at a process.
+/// The pause between two checks of a process.
 const LOOK: Duration = Duration::from_millis(5);
 /// Lines of standard error that are kept for error messages.
 const KEPT_LINES: usize = 20;
@@ -38,13 +39,13 @@ pub(crate) struct TiedArgs {
     args: Vec<OsString>,
 }
 
-/// Becomes the command, which ends when the parent does.
+/// Executes the command, which ends when the parent does.
 pub(crate) fn run_tied(args: &TiedArgs) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .during(|| "asking for a signal at the parent's death".to_owned())?;
-        // The parent may have died before the kernel knew that we care.
+        // The parent may have died before the signal was requested.
         if rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(args.parent) {
             return Err(Error::Interrupted);
         }
@@ -53,9 +54,9 @@ pub(crate) fn run_tied(args: &TiedArgs) -> Result<()> {
     Err(Error::new(format!("{}: {error}", args.program.display())))
 }
 
-/// A command that will not outlive this process, in a process group of its own.
+/// A command that ends with this process, in a process group of its own.
 pub(crate) fn tied(program: impl AsRef<Path>) -> Command {
-    // Through /proc the program is found even after a build has replaced it.
+    // /proc leads to the program even after a build has replaced it.
     let this = Path::new("/proc/self/exe");
     let mut command = if this.exists() {
         let mut command = Command::new(this);
@@ -84,8 +85,8 @@ impl Child {
         Ok(Self { name, child, ended: None, tail: Arc::default(), hearing: None })
     }
 
-    /// As [`Self::spawn`], with standard error read line by line: each goes to `seen`, the last ones are kept for
-    /// error messages.
+    /// As [`Self::spawn`], with standard error read line by line: each goes to `seen`, the last
+    /// ones are kept for error messages.
     pub(crate) fn spawn_heard(
         name: &'static str,
         command: &mut Command,
@@ -107,12 +108,13 @@ impl Child {
         Ok(this)
     }
 
-    /// Standard output, when it was asked for as a pipe.
+    /// Standard output, if it is a pipe.
     pub(crate) fn stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Waits until everything that the process wrote to its standard error has been read. For a process that has ended.
+    /// Waits until everything that the process wrote to its standard error has been read. For a
+    /// process that has ended.
     pub(crate) fn heard_out(&mut self) {
         if let Some(hearing) = self.hearing.take() {
             let _ = hearing.join();
@@ -132,7 +134,7 @@ impl Child {
         Ok(self.ended)
     }
 
-    /// An error when the process has ended, whatever its exit code: it was meant to run on.
+    /// Fails if the process has ended, whatever its exit code: it should still run.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         match self.ended()? {
             None => Ok(()),
@@ -140,7 +142,7 @@ impl Child {
         }
     }
 
-    /// Waits for the end, which must be a success.
+    /// Waits for the end; fails unless it is a success.
     pub(crate) fn must_succeed(&mut self, interrupt: &Interrupt) -> Result<()> {
         loop {
             match self.ended()? {
@@ -198,7 +200,7 @@ impl Drop for Child {
     }
 }
 
-/// Gives each line to `seen`, bytes that are no text replaced, until the end.
+/// Passes each line to `seen` until the end; invalid UTF-8 is replaced.
 pub(crate) fn each_line(from: impl Read, mut seen: impl FnMut(&str)) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::cargo::{self, Binaries};
 use crate::child::{Child, each_line, tied};
+use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, Server};
 use crate::{During, Error, Result};
@@ -26,27 +27,29 @@ use input::Input;
 use progress::{Progress, Seen};
 use scrape::Endpoint;
 
-/// Between two looks at how far it is.
+/// The pause between two measurements of the progress.
 const LOOK: Duration = Duration::from_millis(10);
-/// Between two looks at the services' metrics.
+/// The pause between two scrapes of the services' metrics.
 const SCRAPE: Duration = Duration::from_millis(200);
-/// Nothing moved for this long: something is wrong.
+/// Without progress for this long, the demo fails.
 const STALLED: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
-    /// The file to stream; without it a large text found on this machine, or one that is made
+    #[command(flatten)]
+    consent: Consent,
+    /// The file to stream [default: a large text of this machine, or a generated one]
     file: Option<PathBuf>,
 
-    /// Use this Redis in place of a private one; the demo's keys are its own and are deleted at the end
+    /// Use this Redis instead of a private one; the demo deletes its keys at the end
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
 
-    /// How the reader fills entries: one line each, or many whole lines each
+    /// Put one line, or many whole lines, into an entry
     #[arg(long, value_enum, default_value_t = Framing::Line)]
     framing: Framing,
 
-    /// Where to put output.txt; without it target/demo
+    /// The folder for output.txt [default: target/demo]
     #[arg(long, value_name = "FOLDER")]
     output_dir: Option<PathBuf>,
 
@@ -70,9 +73,9 @@ impl Framing {
     }
 }
 
-/// Where everything of one demo lies.
+/// The folder of one demo.
 struct Place {
-    /// The server's folder, the reader's state, an input that was made. Deleted at the end.
+    /// Holds the server's folder, the reader's state, and a generated input. Deleted at the end.
     temporary: TempDir,
     output: PathBuf,
     redis_url: String,
@@ -91,7 +94,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
             keys::check(url)?;
             None
         }
-        None => Some(server::find_or_install(&interrupt)?),
+        None => Some(server::find_or_install(args.consent, &interrupt)?),
     };
     println!("building reader and writer (release)");
     let binaries = cargo::build(true, &interrupt)?;
@@ -131,7 +134,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         return streamed;
     }
     let tidied = tidy(args, &place, matches!(streamed, Err(Error::Interrupted)));
-    // What went wrong first matters most.
+    // The first error is the cause of later ones.
     streamed.and(tidied)
 }
 
@@ -147,7 +150,7 @@ fn tidy(args: &DemoArgs, place: &Place, interrupted: bool) -> Result<()> {
     Ok(())
 }
 
-/// A stream of the demo's own, so that nothing of the user's is touched.
+/// A stream name that no other stream of the server has.
 fn fresh_stream() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("demo_{}_{}", now.as_millis(), std::process::id())
@@ -177,11 +180,11 @@ fn fresh_output(output: &Path, input: &Path) -> Result<()> {
     remove(&journal(output))
 }
 
-/// A service, and where its HTTP endpoint turned out to be.
+/// A service, and the address of its HTTP endpoint.
 fn start(name: &'static str, program: &Path, place: &Place, args: &[&std::ffi::OsStr]) -> Result<(Child, Endpoint)> {
     let mut command = tied(program);
     command
-        // The user's own settings for the services are not for the demo.
+        // Settings of the user's services must not change the demo.
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME" || name == "TMPDIR"))
         .env("REDIS_URL", &place.redis_url)
@@ -286,7 +289,7 @@ fn from_here(file: &Path) -> &Path {
     std::env::current_dir().ok().and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file)
 }
 
-/// What the writer's own check says of the output, by its journal.
+/// What `writer verify` reports about the output, by its journal.
 fn verify(binaries: &Binaries, input: &Input, place: &Place, interrupt: &Interrupt) -> Result<String> {
     let mut command = tied(&binaries.writer);
     command.arg("verify").arg("--input").arg(&input.path).arg("--output").arg(&place.output);

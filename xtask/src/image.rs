@@ -8,16 +8,16 @@ use crate::install::on_path;
 use crate::interrupt::Interrupt;
 use crate::{Error, Result};
 
-/// What can build an image, with the words that it wants for it.
+/// The programs that build images, with their arguments.
 const ENGINES: [(&str, &str); 3] = [("podman", "build"), ("buildah", "build"), ("docker", "build")];
 
 #[derive(Args)]
 pub(crate) struct ImageArgs {
-    /// The image's name and tag; with a registry before it where it is to be pushed
+    /// The image's name and tag, with the registry if you push it
     #[arg(long, value_name = "NAME:TAG", default_value = concat!("docker.io/library/line-stream:", env!("CARGO_PKG_VERSION")))]
     tag: String,
 
-    /// podman, buildah or docker; the first of them that is there unless named
+    /// The builder [default: the first that is installed]
     #[arg(long, value_parser = ["podman", "buildah", "docker"])]
     engine: Option<String>,
 

@@ -1,6 +1,7 @@
 //! The system's package manager.
 
 use std::env;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -98,13 +99,16 @@ const MANAGERS: [Manager; 7] = [
     },
 ];
 
-/// Networks fail; a package manager gets this many tries.
+/// What package managers see. With the second one, no package can start a service of its own.
+const ENVIRONMENT: [(&str, &str); 2] = [("DEBIAN_FRONTEND", "noninteractive"), ("SYSTEMD_OFFLINE", "1")];
+
+/// How often a package manager is tried: networks fail.
 const TRIES: usize = 3;
 
 /// The program of this name on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Servers lie in sbin on some systems, which is not on every user's PATH.
+    // Some systems keep servers in sbin, which is not on every user's PATH.
     env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
@@ -137,12 +141,21 @@ impl Wanted {
         }
     }
 
-    /// What the user can do.
+    /// Advice for the user.
     const fn advice(self) -> &'static str {
         match self {
             Self::Redis => "install redis-server or valkey-server, or set REDIS_SERVER to the path of one",
             Self::Prometheus => "install prometheus and promtool",
             Self::Chromium => "install chromium",
+        }
+    }
+
+    /// How much it takes on the disk, with what it needs.
+    const fn size(self) -> &'static str {
+        match self {
+            Self::Redis => "10 MB",
+            Self::Prometheus => "200 MB",
+            Self::Chromium => "400 MB",
         }
     }
 
@@ -155,8 +168,46 @@ impl Wanted {
     }
 }
 
-/// Installs it with the package manager of this system, and says so.
-pub(crate) fn install(wanted: Wanted, interrupt: &Interrupt) -> Result<()> {
+/// Whether packages may be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::Args)]
+pub(crate) struct Consent {
+    /// Install the packages that are missing without asking
+    #[arg(long, conflicts_with = "no_install")]
+    yes: bool,
+    /// Install nothing: leave out the tests that need more, and end when there is no redis-server
+    #[arg(long)]
+    no_install: bool,
+}
+
+impl Consent {
+    /// Asks at a terminal, unless the command line has answered. `Err`: why nothing is installed.
+    fn ask(self, wanted: Wanted, with: &str) -> Result<()> {
+        let (name, advice) = (wanted.name(), wanted.advice());
+        if self.yes {
+            return Ok(());
+        }
+        if self.no_install {
+            return Err(Error::new(format!("no {name} here, and --no-install was given; {advice}")));
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(Error::new(format!(
+                "no {name} here, and nobody to ask; give --yes to install it with {with}, or {advice}"
+            )));
+        }
+        eprint!(
+            "xtask: no {name} here. Install it with {with} (about {})? No service is started. [y/N] ",
+            wanted.size()
+        );
+        let mut answer = String::new();
+        match std::io::stdin().read_line(&mut answer) {
+            Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+            _ => Err(Error::new(format!("nothing installed; {advice}"))),
+        }
+    }
+}
+
+/// Installs it with the package manager of this system, if the user consents.
+pub(crate) fn install(wanted: Wanted, consent: Consent, interrupt: &Interrupt) -> Result<()> {
     let (name, advice) = (wanted.name(), wanted.advice());
     let Some((manager, program)) = MANAGERS.iter().find_map(|m| Some((m, on_path(m.program)?))) else {
         return Err(Error::new(format!("no {name} here, and no package manager that is known; {advice}")));
@@ -169,6 +220,7 @@ pub(crate) fn install(wanted: Wanted, interrupt: &Interrupt) -> Result<()> {
             manager.program
         )));
     }
+    consent.ask(wanted, &format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program))?;
     let run = |args: &[&str]| -> Result<()> {
         let shown = format!("{} {}", manager.program, args.join(" "));
         let with_sudo = if sudo.is_some() { "sudo " } else { "" };
@@ -177,18 +229,17 @@ pub(crate) fn install(wanted: Wanted, interrupt: &Interrupt) -> Result<()> {
         let mut command = match &sudo {
             Some(sudo) => {
                 let mut command = Command::new(sudo);
-                command.arg("DEBIAN_FRONTEND=noninteractive").arg(&program);
+                command.args(ENVIRONMENT.map(|(name, value)| format!("{name}={value}"))).arg(&program);
                 command
             }
             None => {
                 let mut command = tied(&program);
-                command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+                command.envs(ENVIRONMENT).stdin(Stdio::null());
                 command
             }
         };
-        Child::spawn(manager.program, command.args(args))?.must_succeed(interrupt)
+        Child::spawn(manager.program, command.args(args).stdout(Stdio::null()))?.must_succeed(interrupt)
     };
-    eprintln!("xtask: no {name} found: installing with {}", manager.program);
     let mut last = None;
     for _ in 0..TRIES {
         interrupt.check()?;

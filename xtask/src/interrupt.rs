@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, noticed while waiting, so that everything that was started is stopped and tidied up.
+//! Ctrl-C and SIGTERM: everything that was started is stopped and cleaned up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,8 @@ const INTERRUPTED: i32 = 130;
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on the first signal is noticed by [`Self::check`]; a second one ends the process at once.
+    /// From now on the first signal is noticed by [`Self::check`]; a second one ends the process at
+    /// once.
     pub(crate) fn watch() -> Result<Self> {
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -38,7 +39,7 @@ impl Interrupt {
         if self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// A pause between two looks at something that cannot be waited for.
+    /// The pause between two checks of something that cannot be awaited.
     pub(crate) fn pause(&self, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         self.check()

@@ -1,20 +1,22 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `chaos` and `bench`.
+//! The project's own commands: `cargo xtask`.
 //!
 //! # Layout
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
-//! | `test.rs` | all tests, with what they need |
-//! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it can see |
+//! | `test.rs` | runs all tests, and installs what they need |
+//! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it notices mistakes |
+//! | `lint.rs`, `lint/` | line length, phrases, commits and dependencies |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
-//! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
+//! | `bench.rs`, `bench/` | runs the comparing benches, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
 //! | `k8s_e2e.rs` | the story of the manifests on a real cluster |
 //! | `image.rs` | the container image |
+//! | `package.rs` | the Debian package and the tarball |
 //! | `manuals.rs` | shell completions and man pages |
 //! | `install.rs` | the system's package manager |
-//! | `child.rs` | processes that do not outlive this one |
+//! | `child.rs` | child processes that end with this one |
 //! | `interrupt.rs` | Ctrl-C and SIGTERM, noticed while waiting |
 //! | `cargo.rs` | builds |
 
@@ -31,8 +33,10 @@ mod image;
 mod install;
 mod interrupt;
 mod k8s_e2e;
+mod lint;
 mod manuals;
 mod mutants;
+mod package;
 mod server;
 mod simulate;
 mod test;
@@ -49,14 +53,17 @@ struct Xtask {
 enum Command {
     /// Stream a file through Redis into another file, and prove that both are identical
     Demo(demo::DemoArgs),
-    /// Run all tests, with a redis-server that is found or installed
+    /// Run all tests, with an installed redis-server, which is installed if missing
     Test(test::TestArgs),
-    /// Kill, freeze and cut everything at random moments while a file grows, and prove the output identical
+    /// Kill, freeze and cut everything at random moments while a file grows, and prove the output
+    /// identical
     Chaos(chaos::ChaosArgs),
     /// Drive the state machines of both services in a simulated world, from random seeds
     Simulate(simulate::SimulateArgs),
     /// Remove safety lines of the production code, and prove that the simulation notices
     Mutants(mutants::MutantArgs),
+    /// Check line length, phrases, commits and dependencies
+    Lint(lint::LintArgs),
     /// Measure against other programs in paired rounds, and write benches/RESULTS.md
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
@@ -64,6 +71,8 @@ enum Command {
     /// Install, load, disturb and prove the manifests on the cluster that KUBECONFIG names, and print a table
     #[command(name = "k8s-e2e")]
     K8sE2e(k8s_e2e::K8sArgs),
+    /// Build what users install: a Debian package and a tarball, with checksums and an SBOM
+    Package(package::PackageArgs),
     /// Write shell completions for both services
     Completions(manuals::ManualArgs),
     /// Write man pages for both services
@@ -73,7 +82,7 @@ enum Command {
     Tied(child::TiedArgs),
 }
 
-/// Why a command did not succeed: one line or more for the user.
+/// A result whose error is shown to the user.
 type Result<T> = std::result::Result<T, Error>;
 
 /// Why a command did not succeed.
@@ -119,8 +128,10 @@ fn main() -> ExitCode {
         Command::Chaos(args) => chaos::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Mutants(args) => mutants::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Image(args) => image::run(&args),
         Command::K8sE2e(args) => k8s_e2e::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Completions(args) => manuals::completions(&args),
         Command::Man(args) => manuals::man(&args),
         Command::Tied(args) => child::run_tied(&args),

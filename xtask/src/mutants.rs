@@ -1,7 +1,8 @@
-//! Proves that the simulation can see: removes one safety line of the production code after the other, and expects it to fail.
+//! Proves that the simulation notices mistakes: removes one safety line of the production code
+//! after the other, and expects a failure.
 //!
-//! The mutants are listed in `simulation/mutants.toml`. They are built in a copy of the crates that the simulation needs, so the working tree stays as
-//! it is, and with a profile that compiles fast.
+//! The mutants are listed in `simulation/mutants.toml`. They are built in a copy of the crates that
+//! the simulation needs, so the working tree stays as it is, and with a profile that compiles fast.
 
 use std::fs;
 use std::io::{Read, Write as _};
@@ -16,19 +17,19 @@ use crate::child::{Child, tied};
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result, cargo};
 
-/// What the simulation is made of.
+/// The crates that the simulation needs.
 const CRATES: [&str; 3] = ["resp", "delivery", "simulation"];
 /// The file with the seeds that fail without a mutant.
 const EXCEPT: &str = "except";
 
 #[derive(Args)]
 pub(crate) struct MutantArgs {
-    /// Only those whose name contains this
+    /// Run only mutants whose name contains this
     #[arg(value_name = "NAME")]
     only: Option<String>,
 }
 
-/// The file that lists them.
+/// The list of mutants.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
     let list = workspace.join("simulation/mutants.toml");
     let text = fs::read_to_string(&list).during(|| format!("reading {}", list.display()))?;
     let List { mutant: mutants } = toml::from_str(&text).during(|| format!("reading {}", list.display()))?;
-    // All are looked at before the first is built: a line that was changed is noticed at once.
+    // All are checked before the first is built, so that a line that was changed is reported early.
     for mutant in &mutants {
         mutant.apply(&workspace)?;
     }
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
     copy_crates(&workspace, &folder)?;
     let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.name.contains(only));
     let (mut survived, mut found) = (Vec::new(), 0);
-    // What fails without a mutant proves nothing about one.
+    // Seeds that fail without a mutant prove nothing about one.
     let most = mutants.iter().filter(wanted).map(|mutant| mutant.seeds).max().unwrap_or(0);
     fs::write(folder.join(EXCEPT), "").during(|| format!("writing {}", folder.display()))?;
     let faulty = simulate(&folder, &["--seeds", &most.to_string(), "--keep-going", "--all"], &interrupt)?;
@@ -95,7 +96,7 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
     if survived.is_empty() { Ok(()) } else { Err(Error::new(format!("not found: {}", survived.join(", ")))) }
 }
 
-/// Builds what is in the folder, and runs the seeds: those that failed.
+/// Builds the copy and runs the seeds; returns those that failed.
 fn simulate(folder: &Path, args: &[&str], interrupt: &Interrupt) -> Result<Vec<u64>> {
     let mut build = tied(cargo::cargo());
     build.current_dir(folder).args([
@@ -143,7 +144,7 @@ impl Mutant {
     }
 }
 
-/// Copies the sources without their tests' dependencies, and leaves what was built of earlier ones.
+/// Copies the sources without their tests' dependencies, and keeps earlier build results.
 fn copy_crates(workspace: &Path, folder: &Path) -> Result<()> {
     for name in CRATES {
         let _ = fs::remove_dir_all(folder.join(name));
@@ -182,7 +183,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// So that whoever changes a safety line changes its mutant, too.
+    /// A change of a safety line must change its mutant too.
     #[test]
     fn every_mutant_applies_to_the_code_as_it_is() {
         let workspace = cargo::workspace().unwrap();

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::child::{Child, tied};
-use crate::install::{Wanted, install, on_path};
+use crate::install::{Consent, Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result};
 
@@ -22,8 +22,9 @@ const NAMES: [&str; 3] = ["redis-server", "valkey-server", "keydb-server"];
 /// How long a server may take to answer its first PING.
 const START: Duration = Duration::from_secs(20);
 
-/// The server's program: the one that `REDIS_SERVER` names, else one on the PATH, else one that gets installed now.
-pub(crate) fn find_or_install(interrupt: &Interrupt) -> Result<PathBuf> {
+/// The server's program: the one that `REDIS_SERVER` names, else one on the PATH, else one that
+/// gets installed now.
+pub(crate) fn find_or_install(consent: Consent, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(named) = env::var_os(REDIS_SERVER).filter(|named| !named.is_empty()) {
         let program = PathBuf::from(&named);
         return if program.is_file() {
@@ -35,7 +36,7 @@ pub(crate) fn find_or_install(interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(program) = find() {
         return Ok(program);
     }
-    install(Wanted::Redis, interrupt)?;
+    install(Wanted::Redis, consent, interrupt)?;
     find().ok_or_else(|| Error::new("the package that was installed brought no redis-server or valkey-server"))
 }
 
@@ -43,7 +44,8 @@ fn find() -> Option<PathBuf> {
     NAMES.into_iter().find_map(on_path)
 }
 
-/// A private server on a Unix socket, without a TCP port, with an append-only file. Ended when dropped; its folder belongs to the caller.
+/// A private server on a Unix socket, without a TCP port, with an append-only file. Ended when
+/// dropped; its folder belongs to the caller.
 pub(crate) struct Server {
     child: Child,
     socket: PathBuf,
@@ -79,12 +81,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Where clients find it.
+    /// The URL for clients.
     pub(crate) fn url(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// An error when the server has ended.
+    /// Fails if the server has ended.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         self.child.must_run()
     }

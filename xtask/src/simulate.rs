@@ -12,19 +12,19 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     seeds: u64,
 
-    /// The first of them
+    /// The first seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     first: u64,
 
-    /// Run this one alone, and print what happens in it
+    /// Run only this seed, and print its story
     #[arg(long, value_name = "S", conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
 
-    /// Kinds of faults to leave out, to see what remains: clocks,operates,…
+    /// Kinds of faults to leave out: clocks,operates,…
     #[arg(long, value_name = "KINDS")]
     without: Option<String>,
 
-    /// Run all seeds, whatever fails
+    /// Continue after a failure
     #[arg(long)]
     keep_going: bool,
 }

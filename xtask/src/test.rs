@@ -1,4 +1,4 @@
-//! All tests, with what they need.
+//! Runs all tests, and installs the programs that they need.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -10,14 +10,16 @@ use clap::Args;
 
 use crate::cargo;
 use crate::child::{Child, each_line};
-use crate::install::{Wanted, install, on_path};
+use crate::install::{Consent, Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{Error, Result};
 
 #[derive(Args)]
 pub(crate) struct TestArgs {
-    /// Passed on: which tests to run, and how
+    #[command(flatten)]
+    consent: Consent,
+    /// Arguments for cargo nextest run or cargo test: which tests to run, and how
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -44,10 +46,16 @@ struct Step {
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let begun = Instant::now();
-    let server = server::find_or_install(&interrupt)?;
+    let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
-    get(Wanted::Prometheus, &["prometheus", "promtool"], "the tests of the rules with a real Prometheus", &interrupt)?;
-    get(Wanted::Chromium, &["chromium"], "the test of the status page in a real browser", &interrupt)?;
+    get(
+        Wanted::Prometheus,
+        &["prometheus", "promtool"],
+        "the tests of the rules with a real Prometheus",
+        args.consent,
+        &interrupt,
+    )?;
+    get(Wanted::Chromium, &["chromium"], "the test of the status page in a real browser", args.consent, &interrupt)?;
     println!("building reader and writer");
     let binaries = cargo::build(false, &interrupt)?;
 
@@ -68,12 +76,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     } else {
         &["test", "--all-targets", "--no-fail-fast"]
     };
-    // Who names packages means those alone.
+    // With named packages, only those are tested.
     let names_packages = more.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
     let workspace = if names_packages { &["--all-features"][..] } else { &["--workspace", "--all-features"] };
     let tests = [tests, workspace, &more].concat();
     let mut steps = vec![step("tests", &tests)?];
-    // Who asks for certain tests has them; the examples in the documentation belong to all.
+    // The examples in the documentation run only with all tests.
     if more.is_empty() {
         steps.push(step("examples in the documentation", &["test", "--doc", "--workspace", "--all-features"])?);
     }
@@ -82,12 +90,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     if steps.iter().all(|step| step.succeeded) { Ok(()) } else { Err(Error::new("there are tests that failed")) }
 }
 
-/// What only some tests need; where it cannot be had, those tests are left out, and this says so.
-fn get(wanted: Wanted, programs: &[&str], left_out: &str, interrupt: &Interrupt) -> Result<()> {
+/// Installs programs that only some tests need; if that fails, reports which tests are skipped.
+fn get(wanted: Wanted, programs: &[&str], left_out: &str, consent: Consent, interrupt: &Interrupt) -> Result<()> {
     if programs.iter().all(|program| on_path(program).is_some()) {
         return Ok(());
     }
-    match install(wanted, interrupt) {
+    match install(wanted, consent, interrupt) {
         Err(Error::Failed(why)) => eprintln!("xtask: left out: {left_out}: {why}"),
         done => done?,
     }

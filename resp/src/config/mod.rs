@@ -173,6 +173,12 @@ impl Config {
         self
     }
 
+    /// Whether there is a password for Redis, from the URL or from [`Self::password`].
+    #[must_use]
+    pub const fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
     /// The ACL user of the Sentinels, which is none of Redis' own. See [`Endpoint::Sentinel`].
     #[must_use]
     pub fn sentinel_user(mut self, user: impl Into<String>) -> Self {

@@ -107,6 +107,10 @@ impl Connection {
             }
             server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
                 Ok(connected) => connected,
+                Err(_) if server.is_tls() => Err(Error::timeout(config.connect_timeout).with_text(format!(
+                    "no answer over TLS for {:?}; does this port speak TLS?",
+                    config.connect_timeout
+                ))),
                 Err(_) => Err(Error::timeout(config.connect_timeout)),
             },
         };

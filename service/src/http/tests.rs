@@ -25,7 +25,7 @@ impl Pages for Fixed {
 }
 
 fn server() -> SocketAddr {
-    let http = Http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let http = Http::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let addr = http.addr().unwrap();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -150,7 +150,8 @@ impl SimulatedDirectory {
         }
     }
 
-    /// Files that may matter: the input, its siblings, those in the folder that a link leads to, and those that are held open.
+    /// Files that may matter: the input, its siblings, those in the folder that a link leads to,
+    /// and those that are held open.
     fn sightings(&mut self, known: &Known, open: &[(u64, &SimulatedFile)]) -> Snapshot {
         let files = self.files.borrow();
         let spans = probes(known);

@@ -1,4 +1,5 @@
-//! A simulated reader: a process that performs what [`delivery::producer`] decides, and can be killed between any two effects.
+//! A simulated reader: a process that performs what [`delivery::producer`] decides, and can be
+//! killed between any two effects.
 
 mod directory;
 
@@ -169,7 +170,8 @@ impl Reader {
         self.lanes.clear();
         self.noted = Rc::default();
         self.seen.clear();
-        // What only this process knew of need not be reported any more, and what only it held open is gone.
+        // What only this process knew of need no longer be reported, and what only it held open
+        // is gone.
         world.truth.forget_seen();
         let files = world.input.borrow();
         world.truth.look(&files, true);

@@ -1,8 +1,9 @@
 //! A Redis server: streams, groups, hashes, transactions, and what its persistence keeps.
 //!
-//! A [`Server`] executes [`Command`]s. A [`Session`] is one connection, with what it watches and has queued. Every command that changed something is
-//! appended to a log, as Redis does with its append-only file, so that a crash can cut its tail off: at a command, or
-//! (what Redis leaves when a file that was cut inside a `MULTI` is appended to) in the middle of a transaction.
+//! A [`Server`] executes [`Command`]s. A [`Session`] is one connection, with what it watches and
+//! has queued. Every command that changed something is appended to a log, as Redis does with its
+//! append-only file, so that a crash can cut its tail off: at a command, or (what Redis leaves when
+//! a file that was cut inside a `MULTI` is appended to) in the middle of a transaction.
 
 mod command;
 mod stream;
@@ -16,7 +17,8 @@ pub use stream::{Group, Stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-// What a group does (reading, acknowledging, claiming, moving) is no change to those who watch the stream: Redis 7 does so.
+// What a group does (reading, acknowledging, claiming, moving) is no change to those who watch the
+// stream: Redis 7 does so.
 
 /// What a key holds.
 #[derive(Debug, Clone)]
@@ -189,7 +191,8 @@ impl Server {
         self.unwatch(session)
     }
 
-    /// `EXEC`. A watched key that was changed makes it answer nil. Nothing of others comes in between, but each command may fail alone.
+    /// `EXEC`. A watched key that was changed makes it answer nil. Nothing of others comes in
+    /// between, but each command may fail alone.
     ///
     /// # Errors
     /// When the connection is gone; nothing was executed.
@@ -472,8 +475,9 @@ impl Server {
 
     // Faults.
 
-    /// The process is killed and started again; `lose` commands at the end of the log were not on the disk. With `torn`, the file is cut in the middle of a
-    /// transaction, and Redis executes its first commands nevertheless. Else a transaction that is not whole is left out.
+    /// The process is killed and started again; `lose` commands at the end of the log were not on
+    /// the disk. With `torn`, the file is cut in the middle of a transaction, and Redis executes
+    /// its first commands nevertheless. Else a transaction that is not whole is left out.
     pub fn restart(&mut self, lose: usize, torn: bool) {
         let mut keep = self.log.len().saturating_sub(lose);
         let cut = |keep: usize, log: &[Logged]| {
@@ -525,7 +529,8 @@ impl Server {
         self.dumps.len()
     }
 
-    /// An older state is restored and the process started with it (a stale replica becomes master, an old dump is loaded).
+    /// An older state is restored and the process started with it (a stale replica becomes master,
+    /// an old dump is loaded).
     pub fn restore(&mut self, dump: usize) {
         if let Some(keys) = self.dumps.get(dump) {
             self.keys = keys.clone();

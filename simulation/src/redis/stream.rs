@@ -168,7 +168,8 @@ impl Stream {
                     group.entries_read =
                         counts.map_or_else(|| estimate(&self.entries, marks, *id), |read| Some(read + 1));
                     group.last_delivered = *id;
-                    // After XGROUP SETID back, an entry may be pending already: the new consumer gets it.
+                    // After XGROUP SETID back, an entry may be pending already: the new consumer
+                    // gets it.
                     group.pending.insert(*id, Pending { consumer: consumer.clone(), delivered_at: now });
                 }
                 Ok(new)
@@ -223,7 +224,8 @@ impl Stream {
     }
 }
 
-/// How many entries were added up to this one, when that can be known: `streamEstimateDistanceFromFirstEverEntry` of Redis.
+/// How many entries were added up to this one, when that can be known:
+/// `streamEstimateDistanceFromFirstEverEntry` of Redis.
 fn estimate(
     entries: &BTreeMap<StreamId, Rc<Entry>>,
     (last, max_deleted, added): (StreamId, StreamId, u64),

@@ -1,4 +1,5 @@
-//! One partition of a simulated writer: performs what [`delivery::consumer`] decides, one effect at a time, and acknowledges what was committed.
+//! One partition of a simulated writer: performs what [`delivery::consumer`] decides, one effect at
+//! a time, and acknowledges what was committed.
 
 use crate::administrators::Keys;
 use crate::redis::{Bytes, Command, Delivered, Lost, Name, ReadFrom, Refusal, Reply, Session, bytes};
@@ -289,7 +290,8 @@ impl Lane {
         }
     }
 
-    /// `XGROUP CREATE … 0`; when there is no stream, the reader's guard goes in the same transaction that makes one.
+    /// `XGROUP CREATE … 0`; when there is no stream, the reader's guard goes in the same
+    /// transaction that makes one.
     fn make_group(&mut self, world: &mut World, session: &mut Session) -> Result<(), Lost> {
         let (key, group) = (self.keys.stream.clone(), self.group.clone());
         let create = |make_stream| Command::XGroupCreate {
@@ -424,7 +426,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays pending.
+    /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays
+    /// pending.
     #[must_use]
     pub const fn is_at_rest(&self) -> bool {
         self.under_way == 0

@@ -1,4 +1,5 @@
-//! The output of a simulated writer: performs what [`delivery::output`] decides, one effect at a time.
+//! The output of a simulated writer: performs what [`delivery::output`] decides, one effect at a
+//! time.
 
 use crate::filesystem::{Errno, FileSystem, Inode};
 use delivery::consumer::Batch;

@@ -1,4 +1,5 @@
-//! `chaos --minutes N --seed S`: rounds of random faults while a file grows; each ends with the check of the output.
+//! `chaos --minutes N --seed S`: rounds of random faults while a file grows; each ends with the
+//! check of the output.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -6,7 +7,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use e2e::chaos::{self, ClusterPlan, Plan};
 
-/// Random faults of reader, writers, Redis and the network while a file grows; then the output must be the input
+/// Random faults of reader, writers, Redis and the network while a file grows; then the output must
+/// be the input
 #[derive(Debug, Parser)]
 struct Args {
     /// For how long

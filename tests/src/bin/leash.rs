@@ -1,5 +1,6 @@
-//! `leash PARENT PROGRAM ARGS…`: becomes PROGRAM, which the kernel kills when the thread that started it ends. So nothing that a test
-//! starts outlives the test, even when the test itself is killed.
+//! `leash PARENT PROGRAM ARGS…`: becomes PROGRAM, which the kernel kills when the thread that
+//! started it ends. So nothing that a test starts outlives the test, even when the test itself is
+//! killed.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};

@@ -1,6 +1,8 @@
-//! `cargo run -p e2e --bin screenshots`: the pictures of the status page in `docs/images`, of real services in a real browser.
+//! `cargo run -p e2e --bin screenshots`: the pictures of the status page in `docs/images`, of real
+//! services in a real browser.
 //!
-//! With `--all FOLDER`: both pages, light and dark, on a desk and on a phone, and with Redis gone; for looking at them.
+//! With `--all FOLDER`: both pages, light and dark, on a desk and on a phone, and with Redis gone;
+//! for looking at them.
 
 #![allow(clippy::expect_used, reason = "it is for the people who work on the page")]
 

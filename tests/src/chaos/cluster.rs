@@ -13,7 +13,7 @@ use crate::rig::{self, Rig, STREAM};
 use crate::service::{Launch, Service};
 use crate::{check, wait};
 
-/// So many that every master has some.
+/// Enough that every master has some.
 const PARTITIONS: usize = 6;
 
 /// What a round in a cluster does.

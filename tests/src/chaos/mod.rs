@@ -60,9 +60,9 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Lets a file grow and rotate while reader, writers, Redis and the network fail at random moments; then checks that the output (of several
-/// writers: the merged one) is what was written to the input, that nothing is left pending, and that the metrics tell of no loss. A
-/// report in words.
+/// Lets a file grow and rotate while reader, writers, Redis and the network fail at random moments;
+/// then checks that the output (of several writers: the merged one) is what was written to the
+/// input, that nothing is left pending, and that the metrics tell of no loss. A report in words.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ fn finish(stage: &mut Stage, plan: Plan) -> Result<String, String> {
     let lines = stage.source.finish();
     let goal = crate::rig::len(&stage.all);
     wait::progress_to(goal, || stage.written())
-        .map_err(|at| format!("the output stands still at {at} of {goal} bytes"))?;
+        .map_err(|at| format!("the output stopped growing at {at} of {goal} bytes"))?;
     if wait::try_within(wait::SOON, || stage.done().ok()).is_none() {
         stage.done()?;
     }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::{rig, text};
 
-/// A thread that appends numbered lines to the input, wherever that is just then, in pieces that end anywhere, also inside a line. What it has
-/// appended stands in a second file, which is never rotated.
+/// A thread that appends numbered lines to the input, wherever that is just then, in pieces that
+/// end anywhere, also inside a line. What it has appended stands in a second file, which is never
+/// rotated.
 #[derive(Debug)]
 pub(super) struct Source {
     files: Arc<Mutex<Files>>,
@@ -19,7 +20,8 @@ pub(super) struct Source {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Held while something is written or rotated: what is written between a copy and its truncation would be lost by nature.
+/// Held while something is written or rotated: what is written between a copy and its truncation
+/// would be lost by nature.
 #[derive(Debug)]
 struct Files {
     input: PathBuf,
@@ -58,7 +60,8 @@ impl Source {
         source
     }
 
-    /// As logrotate's `create` does it: each rotated file moves on by one, the input becomes number 1, a new input is written.
+    /// As logrotate's `create` does it: each rotated file moves on by one, the input becomes number
+    /// 1, a new input is written.
     pub(super) fn rename(&self) {
         let mut files = lock(&self.files);
         files.make_room();

@@ -15,7 +15,7 @@ fn redis_out_of_memory_is_waited_for() {
         let line = reader.wait_for_log(&["memory"]);
         assert!(!line.contains("panicked"), "{line}");
         assert_eq!(reader.healthz().0, 200);
-        reader.wait_for_metric("errors_total", |errors| errors >= 1.0);
+        reader.wait_for_metric("line_stream_errors_total", |errors| errors >= 1.0);
         let before = rig.stream_len();
         assert!(before > 0, "it filled what there was");
         rig.redis.config_set("maxmemory", "0");

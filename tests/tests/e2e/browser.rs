@@ -1,4 +1,5 @@
-//! The status page as a person sees it: in a real browser, light and dark, on a phone, with and without a script.
+//! The status page as a person sees it: in a real browser, light and dark, on a phone, with and
+//! without a script.
 
 use std::path::PathBuf;
 
@@ -28,7 +29,8 @@ fn address(service: &mut Service) -> String {
     format!("http://{}/", service.http_addr())
 }
 
-/// Every text of the page whose contrast with what lies behind it is below 4.5 to 1, and how many texts there are.
+/// Every text of the page whose contrast with what lies behind it is below 4.5 to 1, and how many
+/// texts there are.
 const CONTRAST: &str = r"(() => {
   const rgb = colour => { const n = colour.match(/[\d.]+/g).map(Number); return {c: n.slice(0, 3), a: n[3] ?? 1}; };
   const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
@@ -90,7 +92,7 @@ fn without_a_script_it_has_the_figures_of_status_json() {
     let mut services = delivered(&rig);
     browser.set_scripts(false);
     for service in &mut services {
-        // Memory is asked for anew now and then.
+        // The service asks for memory again from time to time.
         wait::until("page and numbers say the same", || {
             browser.open(&address(service));
             let (now, shown) = (status(service), browser.text());
@@ -180,7 +182,7 @@ fn with_its_script_the_figures_change_without_a_reload() {
         assert!(asked.iter().filter(|url| **url == own).count() >= 2, "{asked:?}");
         // A page of a service that is gone says so, and keeps what it shows.
         service.kill9();
-        wait::until("it is told", || browser.text().contains("The service does not answer"));
+        wait::until("the page shows it", || browser.text().contains("The service does not answer"));
         assert!(browser.text().contains("since the start"));
         *service = if nth == 0 { rig.reader().start() } else { rig.writer().start() };
     }
@@ -232,7 +234,7 @@ fn hostile_names_are_text() {
     // An error with the name in it.
     std::fs::remove_file(&rig.input).unwrap();
     let [reader, _] = &mut services;
-    wait::until("it is told", || !status(reader)["errors"].as_array().unwrap().is_empty());
+    wait::until("the page shows it", || !status(reader)["errors"].as_array().unwrap().is_empty());
     browser.set_size(PHONE, 800, true);
     for service in &mut services {
         browser.open(&address(service));

@@ -60,7 +60,8 @@ fn hard_bytes_that_arrive_in_pieces_while_both_run() {
         let mut reader = rig.reader().set("--framing", framing).start();
         let mut writer = rig.writer().start();
         growth.wait();
-        // A last line that may still grow is nobody's until it ends or the reader is told to finish.
+        // A last line that may still grow is nobody's until it ends or the reader is told to
+        // finish.
         rig.append_input("\n");
         rig.wait_delivered();
         reader.stop();

@@ -24,10 +24,21 @@ fn findings(launch: &Launch) -> (Option<i32>, String) {
 /// It must find this wrong, with something to do about it.
 #[track_caller]
 fn finds(launch: &Launch, parts: &[&str]) {
+    finds_as("WRONG", 2, launch, parts);
+}
+
+/// It must find that the service would wait for this, with something to do about it.
+#[track_caller]
+fn waits(launch: &Launch, parts: &[&str]) {
+    finds_as("waits", 1, launch, parts);
+}
+
+#[track_caller]
+fn finds_as(kind: &str, exit: i32, launch: &Launch, parts: &[&str]) {
     let (code, text) = findings(launch);
-    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(code, Some(exit), "{text}");
     let mut lines = text.lines();
-    let found = lines.find(|line| line.starts_with("WRONG") && parts.iter().all(|part| line.contains(part)));
+    let found = lines.find(|line| line.starts_with(kind) && parts.iter().all(|part| line.contains(part)));
     assert!(found.is_some(), "{parts:?} is not in {text}");
     assert!(lines.next().is_some_and(|line| line.contains('→')), "nothing to do about it: {text}");
 }
@@ -47,7 +58,7 @@ fn what_is_well_is_said_and_no_line_is_moved() {
     assert!(!rig.output.exists() && fs::read_dir(rig.folder.join("in")).unwrap().count() == 1);
     rig.reader().once().run_ok();
     let (code, text) = findings(&check(&rig, Program::Writer));
-    assert!(code == Some(0) && text.contains("1 entries wait"), "{text}");
+    assert!(code == Some(0) && text.contains("1 entry waits"), "{text}");
     assert_eq!(rig.stream_len(), 1);
 }
 
@@ -56,13 +67,13 @@ fn a_redis_that_is_away_or_wants_a_password_is_found() {
     let mut rig = Rig::with_redis(Persistence::None, &["--requirepass", "hunter2"]);
     rig.write_input("one\n");
     for program in [Program::Reader, Program::Writer] {
-        finds(&check(&rig, program), &["redis: "]);
+        finds(&check(&rig, program), &["redis: ", "NOAUTH: this Redis wants a password"]);
         let wrong = format!("redis://:wrong-secret@127.0.0.1:{}", rig.redis.port());
         let (_, text) = findings(&check(&rig, program).set("--redis-url", &wrong));
         assert!(!text.contains("wrong-secret"), "{text}");
     }
     rig.redis.kill9();
-    finds(&check(&rig, Program::Reader), &["redis: ", "refused"]);
+    waits(&check(&rig, Program::Reader), &["redis: ", "refused"]);
 }
 
 #[test]
@@ -74,7 +85,7 @@ fn a_redis_that_would_lose_the_stream_is_found() {
     finds(&check(&rig, Program::Reader), &["allkeys-lru"]);
     rig.redis.config_set("maxmemory-policy", "noeviction");
     rig.redis.config_set("maxmemory", "1");
-    finds(&check(&rig, Program::Writer), &["nothing can be added"]);
+    waits(&check(&rig, Program::Writer), &["nothing can be added"]);
     rig.redis.config_set("maxmemory", "0");
     rig.redis.call(&["SET", STREAM, "a string"]);
     finds(&check(&rig, Program::Writer), &[STREAM, "string"]);
@@ -87,7 +98,7 @@ fn wrong_files_and_ports_are_found() {
     let addr = taken.local_addr().unwrap().to_string();
     finds(&check(&rig, Program::Writer).set("--http-addr", &addr), &["--http-addr", &addr]);
     finds(&check(&rig, Program::Writer).set("--output", rig.folder.join("nowhere/out")), &["--output", "nowhere"]);
-    finds(&check(&rig, Program::Reader).set("--input", rig.folder.join("in")), &["--input", "not a regular file"]);
+    finds(&check(&rig, Program::Reader).set("--input", rig.folder.join("in")), &["--input", "a folder"]);
     fs::write(format!("{}.journal", rig.output.display()), text::numbered(0..10, 1)).unwrap();
     finds(&check(&rig, Program::Writer), &["journal"]);
 }
@@ -123,11 +134,14 @@ fn a_user_without_the_rights_is_found_and_nothing_is_moved() {
     rig.redis.cli("ACL SETUSER alone on >pw ~* +@all -multi");
     rig.redis.cli("ACL SETUSER elsewhere on >pw ~other +@all");
     rig.redis.cli("ACL SETUSER all on >pw ~* +@all -info -client");
-    for (program, writes) in [(Program::Reader, "xadd"), (Program::Writer, "xreadgroup")] {
+    for (program, writes) in [
+        (Program::Reader, "HDEL, HSET, TIME, XADD: "),
+        (Program::Writer, "HDEL, HSET, HSETNX, XACK, XGROUP, XREADGROUP, XTRIM: "),
+    ] {
         let launch = |user: &str| check(&rig, program).set("--redis-url", as_user(user));
-        finds(&launch("sees"), &["redis: ", "lacks rights", writes]);
-        finds(&launch("alone"), &["redis: ", "multi"]);
-        finds(&launch("elsewhere"), &["redis: ", "lacks rights", "keys"]);
+        finds(&launch("sees"), &["redis: ", "lacks rights for ", writes]);
+        finds(&launch("alone"), &["redis: the user lacks rights for MULTI: "]);
+        finds(&launch("elsewhere"), &["redis: ", "lacks rights for ", "keys"]);
         let (code, text) = findings(&launch("all"));
         assert!(code == Some(0) && text.contains("may run all commands"), "{text}");
     }
@@ -140,7 +154,7 @@ fn a_redis_that_takes_no_writes_now_is_found() {
     rig.write_input("one\n");
     rig.redis.config_set("min-replicas-to-write", "1");
     for program in [Program::Reader, Program::Writer] {
-        finds(&check(&rig, program), &["redis: ", "NOREPLICAS"]);
+        waits(&check(&rig, program), &["redis: ", "NOREPLICAS"]);
     }
     rig.redis.config_set("min-replicas-to-write", "0");
     let used: u64 = rig.redis.info("used_memory").unwrap().parse().unwrap();
@@ -159,4 +173,37 @@ fn a_source_record_of_another_type_and_an_output_that_is_a_folder_are_found() {
     for name in ["out", "out/", "out/new/"] {
         finds(&check(&rig, Program::Writer).set("--output", rig.folder.join(name)), &["--output", name]);
     }
+}
+
+#[test]
+fn a_running_instance_is_said_to_run() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    for (program, service) in [(Program::Reader, &mut reader), (Program::Writer, &mut writer)] {
+        let addr = service.http_addr().to_string();
+        let same = check(&rig, program).set("--http-addr", &addr);
+        let same = if program == Program::Writer { same.set("--consumer", "one") } else { same };
+        let (code, text) = findings(&same);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.ends_with(&format!("ok     {} is running\n", program.name())), "{text}");
+        // Another one, on this port.
+        finds(&same.set("--stream", "other"), &["--http-addr", "already in use"]);
+    }
+}
+
+#[test]
+fn findings_are_json_for_programs() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let report =
+        |launch: Launch| -> serde_json::Value { serde_json::from_str(&findings(&launch.flag("--json")).1).unwrap() };
+    let well = report(check(&rig, Program::Reader));
+    assert_eq!((&well["service"], &well["exit_code"]), (&"reader".into(), &0.into()), "{well}");
+    let wrong = report(check(&rig, Program::Writer).set("--output", "-"));
+    assert_eq!(wrong["exit_code"], 2);
+    let found = wrong["findings"].as_array().unwrap().iter().find(|found| found["kind"] == "wrong").unwrap();
+    assert!(found["what"].as_str().unwrap().starts_with("--output: -: standard output"), "{found}");
+    assert!(!found["advice"].as_str().unwrap().is_empty());
 }

@@ -1,4 +1,5 @@
-//! Both services in a Redis Cluster: the node that has the stream is lost, or the slot moves away, and the output is the input.
+//! Both services in a Redis Cluster: the node that has the stream is lost, or the slot moves away,
+//! and the output is the input.
 
 use e2e::rig::STREAM;
 use e2e::{Cluster, Rig, wait};

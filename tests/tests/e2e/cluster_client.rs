@@ -199,7 +199,8 @@ fn a_lost_master_is_replaced_by_its_replica() {
         client.send(&set("foo", "1")).await.unwrap();
         wait::until("the replica has it", || nodes.servers[owner + 3].cli("DBSIZE").int() == 1);
         nodes.servers[owner].kill9();
-        // What was surely not sent is tried until the replica has its place; what was perhaps sent is told.
+        // What was surely not sent is tried until the replica has its place; what was perhaps sent
+        // is told.
         let value = loop {
             match client.send(&cmd::<Frame>("GET").arg("foo")).await {
                 Ok(value) => break value,

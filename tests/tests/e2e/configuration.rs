@@ -17,8 +17,8 @@ fn a_file_holds_the_flags_and_the_environment_and_the_command_line_go_before_it(
     fs::write(&config, &text).unwrap();
     let reader = || rig.command(Program::Reader).set("--config", &config);
     reader().run_ok();
-    reader().env("STREAM", "of-the-environment").run_ok();
-    reader().env("STREAM", "of-the-environment").set("--stream", "of-the-command-line").run_ok();
+    reader().env("LINE_STREAM_STREAM", "of-the-environment").run_ok();
+    reader().env("LINE_STREAM_STREAM", "of-the-environment").set("--stream", "of-the-command-line").run_ok();
     for stream in ["of-the-file", "of-the-environment", "of-the-command-line"] {
         assert_eq!(rig.redis.call(&["XLEN", stream]).int(), 2, "{stream}");
     }

@@ -300,7 +300,7 @@ fn what_other_writers_of_the_group_took_is_no_gap_for_the_one_that_stays() {
     wait::until("nothing is pending", || rig.pending() == 0);
     one.stop();
     let mut one = writer("one").start();
-    one.wait_for_metric("stream_lag_entries", |lag| lag == 0.0);
+    one.wait_for_metric("line_stream_lag_entries", |lag| lag == 0.0);
     rig.append_input("one more\n");
     rig.reader().once().run_ok();
     wait::progress_to(wanted + 9, total).unwrap();

@@ -7,8 +7,8 @@ const LINES: u64 = 2000;
 /// The calls by which the writer changes files; sockets and logs use others.
 const WRITES: &str = "pwrite64,ftruncate";
 
-/// While `calls` of the writer fail with `error`, nothing more is acknowledged; the writer says why, stays alive, and goes on when they work again.
-/// Killed meanwhile, too.
+/// While `calls` of the writer fail with `error`, nothing more is acknowledged; the writer says
+/// why, stays alive, and goes on when they work again. Killed meanwhile, too.
 #[track_caller]
 fn is_waited_for(calls: &str, error: &str, words: &str) {
     if !Tamper::is_possible() {
@@ -26,7 +26,7 @@ fn is_waited_for(calls: &str, error: &str, words: &str) {
         rig.append_input(text::numbered(LINES..2 * LINES, 1));
         let line = writer.wait_for_log(&["output.txt", words]);
         assert!(line.contains("file:"), "{line}");
-        wait::until("it tries again", || writer.metrics().get("errors_total") >= Some(3.0));
+        wait::until("it tries again", || writer.metrics().get("line_stream_errors_total") >= Some(3.0));
         let of_sync = writer.metric("writer_fsync_errors_total") > 0.0;
         assert_eq!(of_sync, calls.contains("fdatasync"), "failed syncs are told apart");
         assert_eq!(writer.healthz().0, 200);

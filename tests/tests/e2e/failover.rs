@@ -15,7 +15,8 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Starts both on what lies at `url`, and an input of so many lines that grows for so many seconds.
+    /// Starts both on the Redis at `url`, and an input of this many lines that grows for this many
+    /// seconds.
     pub(crate) fn start(rig: &'a Rig, url: &str, lines: u64, seconds: u64, seed: u64) -> Self {
         let growth = Growth::of(&rig.input, text::numbered(0..lines, seed), Duration::from_secs(seconds), seed);
         let reader = rig.reader().set("--redis-url", url).start();

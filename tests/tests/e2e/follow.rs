@@ -118,7 +118,8 @@ fn without_file_events_the_reader_looks_now_and_then() {
     assert!(rig.output_bytes() == all);
 }
 
-/// A file system that shows a file that changes elsewhere, as network file systems do: nobody sends events.
+/// A file system that shows a file that changes elsewhere, as network file systems do: nobody sends
+/// events.
 #[test]
 fn a_file_system_without_events_is_followed() {
     let mut rig = Rig::new();

@@ -17,15 +17,15 @@ fn metrics_tell_the_truth() {
         rig.wait_delivered();
         reader.wait_for_metric("lines_read_total", |lines| lines == 20_000.0);
         writer.wait_for_metric("lines_written_total", |lines| lines == 20_000.0);
-        assert_eq!(reader.metric("bytes_read_total"), bytes.len() as f64);
-        assert_eq!(writer.metric("bytes_written_total"), bytes.len() as f64);
+        assert_eq!(reader.metric("reader_bytes_read_total"), bytes.len() as f64);
+        assert_eq!(writer.metric("writer_bytes_written_total"), bytes.len() as f64);
         assert_eq!(reader.metric("reader_input_size_bytes"), bytes.len() as f64);
         assert_eq!(reader.metric("reader_input_position_bytes"), bytes.len() as f64);
         assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0);
         for service in [&mut reader, &mut writer] {
-            assert_eq!(service.metric("redis_up"), 1.0);
-            assert_eq!(service.metric("build_info"), 1.0);
-            assert_eq!(service.metric("redis_reconnects_total"), 0.0);
+            assert_eq!(service.metric("line_stream_redis_up"), 1.0);
+            assert_eq!(service.metric("line_stream_build_info"), 1.0);
+            assert_eq!(service.metric("line_stream_redis_reconnects_total"), 0.0);
             assert!(service.metric("process_resident_memory_bytes") > 0.0);
         }
     }
@@ -63,13 +63,13 @@ fn readiness_follows_redis_and_health_does_not() {
         wait::until("not ready", || service.readyz().0 == 503);
         assert!(service.readyz().1.contains("redis"));
         assert_eq!(service.healthz().0, 200);
-        assert_eq!(service.metric("redis_up"), 0.0);
+        assert_eq!(service.metric("line_stream_redis_up"), 0.0);
     }
     rig.redis.start_again();
     for service in [&mut reader, &mut writer] {
         wait::until("ready", || service.readyz().0 == 200);
-        assert!(service.metric("redis_reconnects_total") >= 1.0);
-        assert_eq!(service.metric("redis_up"), 1.0);
+        assert!(service.metric("line_stream_redis_reconnects_total") >= 1.0);
+        assert_eq!(service.metric("line_stream_redis_up"), 1.0);
     }
 }
 
@@ -185,7 +185,7 @@ fn a_writer_that_may_not_trim_is_not_ready_until_it_may() {
         wait::until("trimming was refused", || refused(&rig) >= n);
         // And the group was measured, which works.
         let len = rig.stream_len() as f64;
-        writer.wait_for_metric("stream_length_entries", |measured| measured >= len);
+        writer.wait_for_metric("line_stream_length_entries", |measured| measured >= len);
     }
     let (code, reason) = writer.readyz();
     assert!(code == 503 && reason.contains("xtrim"), "{code} {reason}");

@@ -227,7 +227,7 @@ fn the_output_of_another_group_beside_it_is_none_of_ours() {
         rig.reader().once().run_ok();
         let a = rig.writer().set("--group", "a").once();
         let b = rig.writer().set("--group", "b").set("--output", rig.folder.join("out").join(other)).once();
-        // Whoever comes second finds the other one's journal in the folder.
+        // The second writer finds the other one's journal in the folder.
         a.run_ok();
         b.run_ok();
         rig.append_input(text::numbered(1000..5000, 1));
@@ -389,7 +389,7 @@ fn an_output_that_others_write_to_all_the_time_is_not_opened_in_a_hurry() {
     });
     let disturbed = || {
         let page = e2e::http::get(metrics, "/metrics").map(|(_, text)| e2e::http::Metrics::parse(&text));
-        page.ok().and_then(|metrics| metrics.get("errors_total")).unwrap_or(0.0)
+        page.ok().and_then(|metrics| metrics.get("line_stream_errors_total")).unwrap_or(0.0)
     };
     wait::until("it was disturbed a few times", || disturbed() >= 5.0);
     // 50 ms, 100 ms, 200 ms, 400 ms, each shorter by a random part.

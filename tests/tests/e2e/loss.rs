@@ -144,7 +144,8 @@ fn redis_loses_its_tail_in_power_cuts() {
 
 #[test]
 fn redis_loses_its_tail_while_nothing_else_happens() {
-    // The file does not grow any more: only a look at the stream's last ID tells that entries are gone.
+    // The file does not grow any more: only a look at the stream's last ID tells that entries are
+    // gone.
     let mut rig = Rig::with(Persistence::Everysec);
     rig.write_input(text::numbered(0..5000, 1));
     let mut reader = rig.reader().start();
@@ -186,8 +187,8 @@ fn failover_to_a_stale_replica() {
 
 #[test]
 fn an_emptied_redis_and_a_lost_state_file_are_a_new_source_for_an_old_output() {
-    // Nothing tells any more what the output holds: only the journal's root generation. The content begins anew; nothing is lost, and what is
-    // doubled lies in order.
+    // Nothing tells any more what the output holds: only the journal's root generation. The content
+    // begins again; nothing is lost, and doubled lines are in order.
     let rig = Rig::new();
     let bytes = text::numbered(0..1000, 1);
     rig.write_input(&bytes);

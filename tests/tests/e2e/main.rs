@@ -1,4 +1,5 @@
-//! The end-to-end tests: real binaries, a private redis-server each, real signals, real files. One binary, so that it links once.
+//! The end-to-end tests: real binaries, a private redis-server each, real signals, real files. One
+//! binary, so that it links once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -20,6 +21,7 @@ mod harness;
 mod health;
 mod journal;
 mod loss;
+mod messages;
 mod network;
 mod once;
 mod output;
@@ -39,4 +41,5 @@ mod several;
 mod source;
 mod stream;
 mod terminal;
+mod upgrade;
 mod wrong;

@@ -15,7 +15,8 @@ enum Whose {
     Writer,
 }
 
-/// Lets a file grow while `strike` does harm to the connections of one service; then the output must be the input.
+/// Lets a file grow while `strike` does harm to the connections of one service; then the output
+/// must be the input.
 fn survives(whose: Whose, mut strike: impl FnMut(&Proxy, &mut fastrand::Rng)) {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -201,7 +202,8 @@ fn nothing_but_a_stalled_connection_at_the_start() {
     rig.assert_identical();
 }
 
-/// A connection that comes up and dies with the first batch, again and again, is no reason to hammer Redis.
+/// A connection that comes up and dies with the first batch, again and again, is no reason to
+/// hammer Redis.
 fn is_patient(whose: Whose) {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));

@@ -124,12 +124,12 @@ fn flags_come_from_the_environment_too() {
     let with_env = |launch: e2e::Launch| {
         launch
             .env("REDIS_URL", &rig.redis.url())
-            .env("STREAM", "other")
-            .env("HTTP_ADDR", "127.0.0.1:0")
-            .env("ONCE", "true")
+            .env("LINE_STREAM_STREAM", "other")
+            .env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0")
+            .env("LINE_STREAM_ONCE", "true")
     };
-    with_env(rig.command(e2e::Program::Reader)).env("INPUT", &rig.input.to_string_lossy()).run_ok();
+    with_env(rig.command(e2e::Program::Reader)).env("LINE_STREAM_INPUT", &rig.input.to_string_lossy()).run_ok();
     assert_eq!(rig.redis.cli("XLEN other").int(), 2);
-    with_env(rig.command(e2e::Program::Writer)).env("OUTPUT", &rig.output.to_string_lossy()).run_ok();
+    with_env(rig.command(e2e::Program::Writer)).env("LINE_STREAM_OUTPUT", &rig.output.to_string_lossy()).run_ok();
     rig.assert_identical();
 }

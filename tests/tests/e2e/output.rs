@@ -51,8 +51,8 @@ fn garbage_behind_the_journal_is_cut_off() {
     rig.assert_identical();
 }
 
-/// The writer is killed while it works. What it had acknowledged is durable and must not be touched; behind that a power cut may have
-/// torn the files at any place.
+/// The writer is killed while it works. What it had acknowledged is durable and must not be
+/// touched; behind that a power cut may have torn the files at any place.
 #[test]
 fn files_torn_behind_what_was_acknowledged() {
     let seed = e2e::seed();
@@ -65,11 +65,13 @@ fn files_torn_behind_what_was_acknowledged() {
         let mut writer = rig.writer().start();
         wait::random_moment(&mut rng, 30..400);
         writer.kill9();
-        // On a fast disk hardly anything is ever pending: then so much comes at once that the writer is busy until it is killed.
+        // On a fast disk hardly anything is ever pending: then so much comes at once that the
+        // writer is busy until it is killed.
         if !growth.runs() {
             rig.append_input(text::numbered(60_000..160_000, seed));
         }
-        // The first pending line begins where what is durable ends: the input has one generation, and the output began empty.
+        // The first pending line begins where what is durable ends: the input has one generation,
+        // and the output began empty.
         let groups = rig.redis.try_call(&["XPENDING", STREAM, "writers"]).unwrap();
         let Some(first) =
             groups.ok().map(|pending| pending.list()[1].clone()).filter(|first| *first != e2e::Value::Nil)
@@ -84,7 +86,8 @@ fn files_torn_behind_what_was_acknowledged() {
         let durable = end - fields.list()[1].bytes().len() as u64 - newline;
         let length = rig::len(&rig.output);
         assert!(length >= durable, "{} bytes were acknowledged before they were written", durable - length);
-        // A batch may have been synced and not acknowledged yet: then the journal's next record says so. What is synced stays.
+        // A batch may have been synced and not acknowledged yet: then the journal's next record
+        // says so. What is synced stays.
         let durable = durable.max(last_record(&rig).map_or(0, |record| record.durable));
         if length <= durable {
             continue;
@@ -194,7 +197,7 @@ fn a_journal_that_cannot_be_written_anew_is_one_state() {
     fs::create_dir(&journal).unwrap();
     rig.append_input("two\n");
     wait::until("the writer has tried again and again", || {
-        writer.readyz().0 == 503 && writer.metric("errors_total") >= 5.0
+        writer.readyz().0 == 503 && writer.metric("line_stream_errors_total") >= 5.0
     });
     assert_eq!(writer.log().matches("written anew").count(), 0, "it was not: {}", writer.log());
     assert_eq!(writer.log().matches("WARN").count(), 1, "{}", writer.log());
@@ -223,7 +226,8 @@ fn an_output_that_was_truncated_while_the_writer_runs_is_told() {
 
 #[test]
 fn an_output_that_was_cut_while_the_writer_was_down_is_told() {
-    // Bytes that were durable and acknowledged are gone. Redis does not have them any more; that must not pass in silence.
+    // Bytes that were durable and acknowledged are gone. Redis does not have them any more; that
+    // must not pass in silence.
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     rig.reader().once().run_ok();

@@ -1,4 +1,5 @@
-//! The status page and `/status.json` tell the truth, without a script and without anything from elsewhere.
+//! The status page and `/status.json` tell the truth, without a script and without anything from
+//! elsewhere.
 
 use e2e::{Growth, Rig, Service, text, wait};
 use serde_json::Value;
@@ -25,6 +26,9 @@ fn the_page_has_the_figures_without_a_script() {
         {
             assert!(page.contains(part), "{part:?} is not in {page}");
         }
+        let file = if page.contains("<h1>reader") { "input.txt" } else { "output.txt" };
+        let title = page.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap();
+        assert!(title.contains(file) && title.contains(" on "), "{title}");
         for link in ["/metrics", "/healthz", "/readyz", "/status.json"] {
             assert!(page.contains(&format!("href=\"{link}\"")) && service.get(link).0 == 200, "{link}");
         }
@@ -45,13 +49,31 @@ fn a_fault_is_told_in_words() {
     rig.redis.kill9();
     for service in [&mut reader, &mut writer] {
         wait::until("not ready", || service.readyz().0 == 503);
-        wait::until("it is told", || !status(service)["errors"].as_array().unwrap().is_empty());
+        wait::until("the page shows it", || !status(service)["errors"].as_array().unwrap().is_empty());
         let (_, reason) = service.readyz();
         for part in ["redis: ", "nothing is lost", "trying again within", "start Redis"] {
             assert!(reason.contains(part), "{part:?} is not in {reason}");
         }
         let page = service.get("/").1;
         assert!(page.contains("class=\"state bad\"") && page.contains("nothing is lost"), "{page}");
+        // What is wrong, then what to do, and the sentence once beside the list of warnings.
+        assert!(
+            page.contains("<span class=todo>nothing is lost") && page.contains("cannot be used, see above"),
+            "{page}"
+        );
+        assert_eq!(page.matches("start Redis").count(), 2, "{page}");
+        // What only Redis knows is unknown, on the page and for programs.
+        wait::until("the backlog is unknown", || status(service)["backlog"]["entries"].is_null());
+        wait::until("the metric is unknown", || service.metric("line_stream_length_entries").is_nan());
+        assert!(service.get("/").1.contains("<p class=figure>unknown</p>"));
+    }
+    // The file grows meanwhile, and that is seen.
+    rig.append_input("two\nthree\n");
+    wait::until("what is left is seen", || status(&mut reader)["position"]["left"] == 10.0);
+    assert_eq!(status(&mut reader)["position"]["seconds_left"], Value::Null);
+    for service in [&mut reader, &mut writer] {
+        let told = service.log().lines().filter(|line| line.contains(" WARN ")).count();
+        assert_eq!(told, 1, "one fault, one line: {}", service.log());
     }
 }
 

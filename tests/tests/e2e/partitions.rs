@@ -1,4 +1,5 @@
-//! One source, several streams: what the reader puts into them, who is refused, and what both services tell of them.
+//! One source, several streams: what the reader puts into them, who is refused, and what both
+//! services tell of them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use e2e::partitions::{self, BASE_RECORD, THREE, record, stream};
 use e2e::{Growth, Launch, Rig, Service, rig, text, wait};
 
-/// A reader of a source with so many partitions.
+/// A reader of a source with this many partitions.
 fn reader_of(rig: &Rig, count: u32) -> Launch {
     rig.reader().set("--partitions", count.to_string())
 }
@@ -25,7 +26,7 @@ fn stream_len(rig: &Rig, index: u32) -> i64 {
 #[track_caller]
 fn wait_sent(reader: &mut Service, bytes: u64) {
     let position = || reader.metrics().get("reader_input_position_bytes").unwrap_or_default() as u64;
-    wait::progress_to(bytes, position).unwrap_or_else(|at| panic!("the reader stands still at {at} of {bytes} bytes"));
+    wait::progress_to(bytes, position).unwrap_or_else(|at| panic!("the reader stopped at {at} of {bytes} bytes"));
 }
 
 /// Numbered lines, and among them some that reach over several blocks; no newline at the end.
@@ -188,7 +189,7 @@ fn each_partition_has_its_part_of_the_bound() {
     reader.wait_for_metric("reader_backpressure", |waits| waits == 1.0);
     let full = lens();
     assert!(full.iter().all(|&len| len >= 1000) && full.iter().sum::<i64>() <= 2 * 3001, "{full:?}");
-    assert_eq!(reader.metric("stream_length_entries"), full.iter().sum::<i64>() as f64);
+    assert_eq!(reader.metric("line_stream_length_entries"), full.iter().sum::<i64>() as f64);
     // Those that stand still hold up no other.
     let first = partitions::output(&rig.folder, "first");
     let named = |name: &str| partitions::named(writer_of(&rig, THREE), &rig.folder, name);
@@ -283,7 +284,8 @@ fn another_number_of_partitions_is_refused_and_changes_nothing() {
         wrong.wait_exit(wait::SOON);
         refused(wrong, asked, begun);
         writer_of(&rig, begun).once().run_ok();
-        // What the wrong one took before it was refused is in its output; some of it was in the first one before.
+        // What the wrong one took before it was refused is in its output; some of it was in the
+        // first one before.
         partitions::assert_merged(&rig.folder, &[&rig.input], &[rig.output.clone(), other]);
     }
 }
@@ -296,9 +298,9 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
     let mut reader = reader_of(&rig, THREE).start();
     wait_sent(&mut reader, content.len() as u64);
     assert_eq!(reader.metric("lines_read_total"), 20_000.0);
-    assert_eq!(reader.metric("bytes_read_total"), content.len() as f64);
+    assert_eq!(reader.metric("reader_bytes_read_total"), content.len() as f64);
     assert_eq!(reader.metric("reader_input_size_bytes"), content.len() as f64);
-    assert_eq!(reader.metric("stream_length_entries"), 20_000.0);
+    assert_eq!(reader.metric("line_stream_length_entries"), 20_000.0);
     // Another consumer of the group has taken some of each and acknowledged none.
     for (index, count) in [(0, "10"), (1, "20"), (2, "30")] {
         rig.redis.call(&["XGROUP", "CREATE", &stream(index), "writers", "0"]);
@@ -308,7 +310,9 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
         let metrics = writer.metrics();
         let of_partition = |(name, value): (&str, f64)| {
             Some((
-                name.strip_prefix("stream_partition_backlog_entries{partition=\"")?.trim_end_matches("\"}").to_owned(),
+                name.strip_prefix("line_stream_partition_backlog_entries{partition=\"")?
+                    .trim_end_matches("\"}")
+                    .to_owned(),
                 value,
             ))
         };
@@ -317,13 +321,13 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
     let all = [("0", 10.0), ("1", 20.0), ("2", 30.0)].map(|(index, count)| (index.to_owned(), count));
     let mut one = partitions::named(writer_of(&rig, THREE), &rig.folder, "second").set("--partition", "1").start();
     wait::until("its partition's backlog", || of_each(&mut one) == all[1..2]);
-    one.wait_for_metric("stream_backlog_entries", |entries| entries == 20.0);
+    one.wait_for_metric("line_stream_backlog_entries", |entries| entries == 20.0);
     one.stop();
     let mut writer = writer_of(&rig, THREE).start();
     wait::until("the backlog of each partition", || of_each(&mut writer) == all);
-    writer.wait_for_metric("stream_backlog_entries", |entries| entries == 60.0);
-    assert_eq!(writer.metric("stream_pending_entries"), 60.0);
-    assert_eq!(writer.metric("stream_lag_entries"), 0.0);
+    writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 60.0);
+    assert_eq!(writer.metric("line_stream_pending_entries"), 60.0);
+    assert_eq!(writer.metric("line_stream_lag_entries"), 0.0);
     let of_others = [0, 2].map(|index| partitions::lines(&partitions::lines_of(&content, index, THREE)).count());
     let lines = of_others.iter().sum::<usize>() - 10 - 30;
     writer.wait_for_metric("lines_written_total", |written| written == lines as f64);

@@ -1,4 +1,5 @@
-//! Partitions in a Redis Cluster: every master has some of the streams, and is lost, frozen, robbed of its slots or of what it acknowledged.
+//! Partitions in a Redis Cluster: every master has some of the streams, and is lost, frozen, robbed
+//! of its slots or of what it acknowledged.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use redis::TypedCommands;
 use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::streams::StreamReadOptions;
 
-/// So many that every master has some.
+/// Enough that every master has some.
 const PARTITIONS: usize = 6;
 /// Lines that the input would have if nobody ended its growth.
 const LINES: u64 = 160_000;
@@ -96,7 +97,7 @@ impl<'a> Stage<'a> {
         self.writers.iter_mut().for_each(end);
         self.reader = self.launches.0.start();
         self.writers = self.launches.1.iter().map(Launch::start).collect();
-        // All have begun, and the new reader counts anew.
+        // All have begun, and the new reader counts from zero.
         self.generations = 0;
     }
 
@@ -121,7 +122,8 @@ impl<'a> Stage<'a> {
         self.bytes.truncate(usize::try_from(len(&self.rig.input)).unwrap());
     }
 
-    /// Whether all lines of a partition that the input holds are in the outputs. Call after [`Self::end_growth`].
+    /// Whether all lines of a partition that the input holds are in the outputs. Call after
+    /// [`Self::end_growth`].
     fn has_all_of(&self, partition: usize) -> bool {
         let goal = part(&self.bytes, partition);
         match &self.outputs[..] {
@@ -427,7 +429,8 @@ fn a_frozen_node_holds_up_no_other_partition_of_one_writer() {
     a_dead_node_holds_up_no_other_partition(Writers::One, Away::Frozen);
 }
 
-/// A node that answers, and refuses one command: as nothing is lost with it, what was read piles up before what is not acknowledged.
+/// A node that answers, and refuses one command: as nothing is lost with it, what was read piles up
+/// before what is not acknowledged.
 fn a_node_that_refuses_holds_up_no_other_partition(command: &str) {
     let seed = e2e::seed();
     let rig = Rig::new();
@@ -470,7 +473,8 @@ fn a_name_that_redis_lost_is_known_while_the_partition_that_used_it_is_away() {
     let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
     cluster.serve_in_part();
     let mut stage = Stage::start(&rig, &cluster, Writers::Each, seed);
-    // The record with the names, the partitions that know one, and those that do not, each on a master of their own.
+    // The record with the names, the partitions that know one, and those that do not, each on a
+    // master of their own.
     let [base, unaware, aware] = [0, 1, 2];
     let keys = [(STREAM.to_owned(), base)].into_iter().chain((0..PARTITIONS).map(|nth| (stream(nth), 1 + nth % 2)));
     for (key, to) in keys {
@@ -536,7 +540,7 @@ impl Stock {
         Self { connection, stream: stream.to_owned(), bytes: Vec::new(), ids: Vec::new() }
     }
 
-    /// Reads so many lines.
+    /// Reads this many lines.
     fn read(&mut self, lines: usize) {
         let goal = text::lines_in(&self.bytes) + lines;
         while text::lines_in(&self.bytes) < goal {

@@ -1,4 +1,5 @@
-//! Rotation of a source with several partitions: all of them go through the contents in the same order and call them by the same names.
+//! Rotation of a source with several partitions: all of them go through the contents in the same
+//! order and call them by the same names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -208,7 +209,8 @@ fn contents_that_begin_alike_are_told_apart_by_all_partitions() {
         let header = b"id,name,value\n";
         log.append(header);
         let mut reader = log.reader();
-        // When it began, there was no more to know of it; and most partitions have nothing to send of it.
+        // When it began, there was no more to know of it; and most partitions have nothing to send
+        // of it.
         log.wait_delivered();
         log.write(100);
         log.wait_delivered();
@@ -273,7 +275,8 @@ fn a_rotation_with_foreign_entries_on_one_partition() {
     log.write(3000);
     let mut reader = log.reader();
     log.wait_delivered();
-    // IDs of the future: whatever the contents are called, the numbers that carry them here must be larger.
+    // IDs of the future: whatever the contents are called, the numbers that carry them here must be
+    // larger.
     let now = log.rig.redis.call(&["TIME"]).list()[0].int();
     for (nth, lines) in [(1, 3000), (2, 100), (3, 3000)] {
         let id = format!("{}-0", (now + nth * 1_000_000) * 1000);

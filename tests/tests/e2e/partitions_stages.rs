@@ -1,4 +1,5 @@
-//! Writers of a source with several partitions: all of them into one output, or each its own; what is missing; and who has another number in mind.
+//! Writers of a source with several partitions: all of them into one output, or each its own; what
+//! is missing; and who has another number in mind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -49,10 +50,10 @@ fn one_writer_takes_all_partitions_into_one_output() {
     rig.wait_delivered();
     rig.append_input(text::numbered(LINES..2 * LINES, 2));
     rig.wait_delivered();
-    writer.wait_for_metric("stream_backlog_entries", |entries| entries == 0.0);
+    writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
     let (_, page) = writer.get("/metrics");
     for partition in 0..3 {
-        let line = format!("stream_partition_backlog_entries{{partition=\"{partition}\"}} 0");
+        let line = format!("line_stream_partition_backlog_entries{{partition=\"{partition}\"}} 0");
         assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
         let groups = rig.redis.call(&["XINFO", "GROUPS", &stream(partition)]);
         assert_eq!(groups.list()[0].field("pending").int(), 0);
@@ -71,7 +72,7 @@ fn each_partition_has_a_writer_of_its_own() {
     let outputs: Vec<PathBuf> = (0..3).map(|partition| output(&rig, partition)).collect();
     for (partition, output) in outputs.iter().enumerate() {
         let launch = rig.writer().set("--partitions", "3").set("--output", output).once();
-        launch.env("PARTITION", &format!("line-writer-{partition}")).run_ok();
+        launch.env("LINE_STREAM_PARTITION", &format!("line-writer-{partition}")).run_ok();
         assert!(len(output) > 0 && len(output) < len(&rig.input) / 2);
     }
     assert_complete(&rig, &outputs);
@@ -106,7 +107,7 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
     writer.wait_for_log(&["XACK", &stream(1)]);
     let is_done = || field(0, "pending") == 0 && field(0, "lag") == 0;
     wait::until("the first partition is done", || rig.redis.call(&["EXISTS", &stream(0)]).int() == 1 && is_done());
-    assert!(field(1, "pending") > 0 && field(1, "lag") > 0, "the other one does not read on for ever");
+    assert!(field(1, "pending") > 0 && field(1, "lag") > 0, "the other one does not read on without bound");
     writer.stop();
     let consumers = |partition| rig.redis.call(&["XINFO", "CONSUMERS", &stream(partition), "writers"]).list().len();
     assert_eq!((consumers(0), consumers(1)), (0, 1), "who has nothing pending left");
@@ -122,7 +123,7 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
 fn what_is_missing_in_a_partition_is_a_gap_and_the_others_bytes_are_none() {
     let rig = rig();
     rig.reader().set("--partitions", "3").once().run_ok();
-    // The entry that says how far the one before it reached, that one, and one in the middle.
+    // The entry that says how far the previous entry reached, that one, and one in the middle.
     let entries = rig.redis.call(&["XRANGE", &stream(1), "-", "+"]);
     let entries = entries.list();
     let fields = |nth: usize| entries[nth].list()[1].list();
@@ -166,7 +167,7 @@ fn contents_of_all_sizes_end_without_a_gap() {
         inputs.push(rig.folder.join(&format!("in/input.txt.{nth}")));
         fs::rename(&rig.input, &inputs[nth]).unwrap();
     }
-    writer.wait_for_metric("stream_backlog_entries", |entries| entries == 0.0);
+    writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
     assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0, "{}", writer.log());
     reader.stop();
     writer.stop();

@@ -1,4 +1,5 @@
-//! The streams of one source into outputs: one for all partitions, or one for each; whatever happens, they are the input.
+//! The streams of one source into outputs: one for all partitions, or one for each; whatever
+//! happens, they are the input.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,7 +50,8 @@ fn reader_of(rig: &Rig) -> Launch {
     rig.reader().set("--partitions", "3")
 }
 
-/// Whether the group has acknowledged everything in all streams. Not while there is no group, as after a loss.
+/// Whether the group has acknowledged everything in all streams. Not while there is no group, as
+/// after a loss.
 fn nothing_pending(rig: &Rig) -> bool {
     let pending = |index| match rig.redis.try_call(&["XPENDING", &stream(index), "writers"]) {
         Ok(Ok(pending)) => pending.list()[0].int(),
@@ -94,7 +96,8 @@ fn survives(writers: Writers, mut strike: impl FnMut(&Rig, &mut Service, &mut [S
 
 /// Deletes a partition's stream while its writer is down, and waits until it is filled again.
 fn delete(rig: &Rig, index: u32, writer: &mut Service) {
-    // A writer would make an empty one in its place, which the reader cannot tell from the one that it has filled.
+    // A writer would make an empty one in its place, which the reader cannot tell from the one that
+    // it has filled.
     writer.kill9();
     if rig.redis.call(&["DEL", &stream(index)]).int() == 1 {
         wait::until("it is filled again", || rig.redis.call(&["EXISTS", &stream(index)]).int() == 1);
@@ -122,7 +125,7 @@ fn a_writer_for_each_partition_as_a_stateful_set_has_them() {
     // By number, by a pod's name, and by a pod's name in the environment.
     let mut launches = Writers::Each.launches(&rig);
     launches[0] = launches[0].clone().set("--partition", "0");
-    launches[2] = launches[2].clone().unset("--partition").env("PARTITION", "line-writer-2");
+    launches[2] = launches[2].clone().unset("--partition").env("LINE_STREAM_PARTITION", "line-writer-2");
     let mut running: Vec<Service> = launches.iter().map(Launch::start).collect();
     partitions::wait_total(&Writers::Each.outputs(&rig), e2e::rig::len(&rig.input));
     wait::until("nothing is pending", || nothing_pending(&rig));
@@ -169,7 +172,8 @@ fn one_deleted_source_record_is_written_again() {
 fn a_deleted_record_of_what_all_agree_on_is_written_again() {
     let mut nth = 0;
     survives(Writers::One, |rig, reader, writers, _| {
-        // It is asked for at a start only, and when a content begins: before every other time, the reader was started.
+        // It is asked for at a start only, and when a content begins: before every other time, the
+        // reader was started.
         if nth % 2 == 1 {
             let begun = || rig.redis.call(&["HGET", BASE_RECORD, "partitions"]) == Value::Bytes(b"3".to_vec());
             wait::until("it is there again", begun);
@@ -250,7 +254,8 @@ fn entries_deleted_by_hand_in_one_partition_are_a_gap_of_exactly_their_bytes() {
     const BLOCK: u64 = 64 << 10;
     const LINES: u64 = BLOCK / LINE;
     let rig = Rig::new();
-    // Lines that fill blocks exactly, so that it is known where a partition's bytes begin and end: 14 blocks.
+    // Lines that fill blocks exactly, so that it is known where a partition's bytes begin and end:
+    // 14 blocks.
     let text = |blocks: std::ops::Range<u64>| -> Vec<u8> {
         let line = |n: u64| format!("line {n:058}\n").into_bytes();
         (blocks.start * LINES..blocks.end * LINES).flat_map(line).collect()
@@ -266,7 +271,8 @@ fn entries_deleted_by_hand_in_one_partition_are_a_gap_of_exactly_their_bytes() {
         assert_eq!(deleted, lines.end - lines.start, "they are partition {index}'s");
         gone.extend(lines);
     };
-    // Of the second partition's blocks: some within one, all of the next, the last one of a block, the first ones of a block.
+    // Of the second partition's blocks: some within one, all of the next, the last one of a block,
+    // the first ones of a block.
     delete(1, LINES + 7..LINES + 10, &mut gone);
     delete(1, 4 * LINES..5 * LINES, &mut gone);
     delete(1, 8 * LINES - 1..8 * LINES, &mut gone);

@@ -1,17 +1,23 @@
-//! What the README says of the tests is true.
+//! What the documentation says of the tests and the messages is true.
 
 const README: &str = include_str!("../../../README.md");
+const DELIVERY: &str = include_str!("../../../docs/delivery.md");
+
+/// The tests that a section names.
+fn tests_named(page: &'static str, section: &str) -> Vec<&'static str> {
+    let section = page.split("\n## ").find(|part| part.starts_with(section)).unwrap();
+    section.split('`').filter(|word| word.contains("::")).collect()
+}
 
 #[test]
 fn the_tests_that_the_guarantees_name_exist() {
-    let table = README.split("## ").find(|part| part.starts_with("What it guarantees")).unwrap();
-    let named: Vec<&str> = table.split('`').filter(|word| word.contains("::")).collect();
-    assert!(named.len() > 20, "{named:?}");
-    for name in named {
+    let (short, all) = (tests_named(README, "What it guarantees"), tests_named(DELIVERY, "What each test proves"));
+    assert!(short.len() > 10 && all.len() > 50, "{} {}", short.len(), all.len());
+    for name in short.into_iter().chain(all) {
         let (file, function) = name.split_once("::").unwrap();
         let path = format!("{}/tests/e2e/{file}.rs", env!("CARGO_MANIFEST_DIR"));
         let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert!(source.contains(&format!("#[test]\nfn {function}() {{")), "README: there is no test {name}");
+        assert!(source.contains(&format!("#[test]\nfn {function}() {{")), "there is no test {name}");
     }
 }
 

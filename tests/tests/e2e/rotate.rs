@@ -64,7 +64,8 @@ fn renamed_and_created_again() {
         // Without waiting: what is left of the old one must come first.
         fs::rename(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap();
         log.write(1000);
-        // The next rotation comes once this one was seen; several unseen ones are a test of their own.
+        // The next rotation comes once this one was seen; several unseen ones are a test of their
+        // own.
         log.wait_delivered();
     }
     log.finish(&mut reader, &mut writer);
@@ -267,7 +268,8 @@ fn bytes_that_are_gone_are_reported() {
     let mut reader = log.rig.reader().start();
     log.wait_delivered();
     reader.stop();
-    // Written and deleted while nobody looked: only Redis' record tells that there was a content before.
+    // Written and deleted while nobody looked: only Redis' record tells that there was a content
+    // before.
     let known = log.all.len();
     log.write(1000);
     log.all.truncate(known);
@@ -287,7 +289,8 @@ fn unread_bytes_that_were_truncated_away_are_reported() {
     fs::write(&log.rig.input, b"").unwrap();
     log.write(100);
     let mut writer = log.rig.writer().start();
-    // What was read before is not known to the test, but the new content is whole, and the loss is told.
+    // What was read before is not known to the test, but the new content is whole, and the loss is
+    // told.
     let last = text::numbered(20_099..20_100, 9);
     wait::until("the new content is there", || log.rig.output_bytes().ends_with(&last));
     let gone = reader.metric("reader_unreadable_bytes_total");
@@ -387,7 +390,8 @@ fn contents_that_came_and_went_while_the_reader_was_down() {
     let mut reader = log.rig.reader().start();
     log.wait_delivered();
     reader.kill9();
-    // Five contents that no reader ever saw at the input's path; the clock of the file system tells them apart.
+    // Five contents that no reader ever saw at the input's path; the clock of the file system tells
+    // them apart.
     for n in 1..=6 {
         log.write(100 * n);
         let written = std::time::Instant::now();
@@ -426,17 +430,17 @@ fn written_anew_while_a_long_line_is_unfinished() {
         reader.metrics().get("reader_input_size_bytes") == Some(log.all.len() as f64 + 5000.0)
     });
     // The same first bytes, more than are compared at the position; others behind them.
-    let mut anew = log.all.clone();
-    anew.extend_from_slice(&[b'a'; 4000]);
-    anew.extend_from_slice(&[b'b'; 4000]);
-    anew.push(b'\n');
-    let temporary = log.rig.folder.join("anew");
-    fs::write(&temporary, &anew).unwrap();
+    let mut rewritten = log.all.clone();
+    rewritten.extend_from_slice(&[b'a'; 4000]);
+    rewritten.extend_from_slice(&[b'b'; 4000]);
+    rewritten.push(b'\n');
+    let temporary = log.rig.folder.join("rewritten");
+    fs::write(&temporary, &rewritten).unwrap();
     reader.freeze();
-    fs::write(&log.rig.input, &anew).unwrap();
+    fs::write(&log.rig.input, &rewritten).unwrap();
     reader.thaw();
     log.all.extend_from_slice(&begun);
-    log.all.extend_from_slice(&anew);
+    log.all.extend_from_slice(&rewritten);
     log.finish(&mut reader, &mut writer);
 }
 
@@ -508,7 +512,8 @@ fn many_rotations_do_not_pile_up() {
         fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
     };
     (0..80).for_each(|_| rotate(&mut log));
-    // What the stream holds is looked at every two seconds, and what it does not hold can be dropped.
+    // What the stream holds is looked at every two seconds, and what it does not hold can be
+    // dropped.
     wait::until("a generation and a fingerprint for each of 64 contents are left", || {
         rotate(&mut log);
         log.rig.redis.cli("HLEN {line_stream}:source").int() <= 2 * 64 + 6

@@ -1,4 +1,5 @@
-//! The writer's output is renamed, as log rotation does: the journal goes with it, nothing is lost, doubled, or told to be.
+//! The writer's output is renamed, as log rotation does: the journal goes with it, nothing is lost,
+//! doubled, or told to be.
 
 use std::fs;
 use std::path::{Path, PathBuf};

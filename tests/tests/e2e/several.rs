@@ -1,4 +1,5 @@
-//! Several writers in one group: every line exactly once in the union; `verify` proves it, `merge` puts it in order.
+//! Several writers in one group: every line exactly once in the union; `verify` proves it, `merge`
+//! puts it in order.
 
 use std::fs;
 use std::path::PathBuf;

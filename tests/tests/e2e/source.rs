@@ -169,7 +169,8 @@ fn a_right_withdrawn_inside_a_transaction_begins_no_generation() {
 
 #[test]
 fn entries_that_landed_without_the_rest_of_their_transaction_are_ours() {
-    // An append-only file that was cut inside a transaction, and appended to, brings back a part of it.
+    // An append-only file that was cut inside a transaction, and appended to, brings back a part of
+    // it.
     let rig = Rig::new();
     rig.write_input("first\n");
     rig.reader().once().run_ok();

@@ -181,7 +181,8 @@ fn a_group_that_lags_behind_loses_nothing_to_trimming() {
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     rig.wait_delivered();
-    // The slow group has done 15,000 entries, holds one that it has not acknowledged, and has not seen the rest.
+    // The slow group has done 15,000 entries, holds one that it has not acknowledged, and has not
+    // seen the rest.
     let take = |count: &str| {
         let reply = rig.redis.call(&["XREADGROUP", "GROUP", "slow", "s", "COUNT", count, "STREAMS", STREAM, ">"]);
         let entries = reply.list().first().map(|stream| stream.list()[1].list().to_vec()).unwrap_or_default();
@@ -263,7 +264,8 @@ fn a_foreign_field_in_the_source_record_is_told_once_by_the_writer_and_ends_the_
     }
     assert_eq!(writer.log().matches("next:7").count(), 1, "{}", writer.log());
     assert!(writer.log().contains("remove what is not the reader's"), "{}", writer.log());
-    // Where it is cannot be told by a record that cannot be read: it looks again when it finds its ID taken.
+    // Where it is cannot be told by a record that cannot be read: it looks again when it finds its
+    // ID taken.
     rig.append_input("two\n");
     wait::until("the reader has ended", || !reader.runs());
     assert_eq!(reader.code(), Some(2), "{}", reader.log());

@@ -10,7 +10,8 @@ use e2e::{Program, Rig, text};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// Runs a program with standard error on a terminal of 100 columns; what the terminal got, when it has ended well.
+/// Runs a program with standard error on a terminal of 100 columns; what the terminal got, when it
+/// has ended well.
 fn on_terminal(program: Program, args: &[&str], term: &str) -> String {
     let terminal: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
@@ -140,6 +141,13 @@ fn the_man_pages_have_every_flag_of_the_help() {
         let help = output(program, &["--help"]);
         let named: Vec<&str> =
             help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2).collect();
+        for section in ["EXIT STATUS", "FILES", "ENVIRONMENT", "EXAMPLES"] {
+            assert!(
+                page.contains(&format!(".SH {section}\n")) || page.contains(&format!(".SH \"{section}\"\n")),
+                "{section}: {page}"
+            );
+        }
+        assert!(page.contains(&format!("\n{} check --config", program.name())), "examples keep their lines: {page}");
         assert!(named.len() > 10, "{help}");
         for flag in named {
             let flag = flag.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

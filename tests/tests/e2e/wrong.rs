@@ -10,7 +10,8 @@ fn both(rig: &Rig) -> [Launch; 2] {
     [rig.reader(), rig.writer()]
 }
 
-/// It must end with exit code 2, and say so in its last line, which holds all of `parts`. The other lines.
+/// It must end with exit code 2, and say so in its last line, which holds all of `parts`. The other
+/// lines.
 #[track_caller]
 fn refused(service: &mut Service, parts: &[&str]) -> usize {
     assert_eq!(service.code(), Some(2), "{}", service.log());
@@ -93,7 +94,7 @@ fn an_unreachable_redis_is_waited_for() {
         assert!(reason.contains("redis"), "{reason}");
         let told =
             |service: &Service| service.log().lines().filter(|line| line.to_lowercase().contains("refused")).count();
-        service.wait_for_metric("errors_total", |errors| errors >= 3.0);
+        service.wait_for_metric("line_stream_errors_total", |errors| errors >= 3.0);
         assert_eq!(told(&service), 1, "once per change of state: {}", service.log());
         service.stop();
     }

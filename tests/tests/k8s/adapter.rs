@@ -41,10 +41,10 @@ fn the_autoscaler_asks_for_what_the_adapter_serves() {
 
     // Stream and group are those that the services work on.
     let labels = &external["metric"]["selector"]["matchLabels"];
-    assert_eq!(labels["stream"], object("ConfigMap", "line-stream")["data"]["STREAM"]);
+    assert_eq!(labels["stream"], object("ConfigMap", "line-stream")["data"]["LINE_STREAM_STREAM"]);
     let writer = object("StatefulSet", "writer");
     let env = list(&writer["spec"]["template"]["spec"]["containers"][0]["env"]);
-    assert!(env.iter().any(|one| one["name"] == "GROUP" && one["value"] == labels["group"]));
+    assert!(env.iter().any(|one| one["name"] == "LINE_STREAM_GROUP" && one["value"] == labels["group"]));
 }
 
 #[test]

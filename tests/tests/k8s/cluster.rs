@@ -1,5 +1,6 @@
-//! `k8s/overlays/cluster`: its Redis nodes are started by their container's command, with their configuration, on addresses of the loopback
-//! interface, and the reconciler makes a cluster of them.
+//! `k8s/overlays/cluster`: its Redis nodes are started by their container's command, with their
+//! configuration, on addresses of the loopback interface, and the reconciler makes a
+//! cluster of them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -45,14 +46,14 @@ fn there_is_a_writer_for_each_partition_and_none_for_two() {
     let Some(objects) = render(OVERLAY) else { return };
     let writer = find(&objects, "StatefulSet", "writer");
     let shared = &find(&objects, "ConfigMap", "line-stream")["data"];
-    assert_eq!(word(&shared["PARTITIONS"]), writer["spec"]["replicas"].to_string());
+    assert_eq!(word(&shared["LINE_STREAM_PARTITIONS"]), writer["spec"]["replicas"].to_string());
     let env = list(&containers(&writer)[0]["env"]);
     let of = |name: &str| env.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"));
-    for name in ["PARTITION", "CONSUMER"] {
+    for name in ["LINE_STREAM_PARTITION", "LINE_STREAM_CONSUMER"] {
         assert_eq!(of(name)["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name", "{name}");
     }
-    assert_eq!(of("CLAIM_IDLE")["value"], "off");
-    assert_eq!(of("GROUP")["value"], "writers");
+    assert_eq!(of("LINE_STREAM_CLAIM_IDLE")["value"], "off");
+    assert_eq!(of("LINE_STREAM_GROUP")["value"], "writers");
     // Nobody changes the number of writers.
     let scales = |one: &&Value| one["kind"] == "HorizontalPodAutoscaler" || one["kind"] == "ScaledObject";
     assert!(!objects.iter().any(|one| scales(&one)), "{objects:?}");
@@ -82,7 +83,7 @@ fn all_name_the_same_nodes() {
 fn each_master_has_as_many_streams_as_the_others_and_the_docs_say_where_they_are() {
     let Some(objects) = render(OVERLAY) else { return };
     let shared = find(&objects, "ConfigMap", "line-stream")["data"].clone();
-    let partitions: usize = word(&shared["PARTITIONS"]).parse().expect("a number");
+    let partitions: usize = word(&shared["LINE_STREAM_PARTITIONS"]).parse().expect("a number");
     let ranges = ranges();
     assert_eq!(reconciler()["MASTERS"], ranges.len().to_string());
     assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (0, 16383));
@@ -91,7 +92,7 @@ fn each_master_has_as_many_streams_as_the_others_and_the_docs_say_where_they_are
     let (mut ours, mut theirs) = (vec![0; ranges.len()], vec![0; usual.len()]);
     let docs = file("docs/kubernetes.md");
     for partition in 0..partitions {
-        let slot = resp::cluster::slot(format!("{}:{{{partition}}}", word(&shared["STREAM"])).as_bytes());
+        let slot = resp::cluster::slot(format!("{}:{{{partition}}}", word(&shared["LINE_STREAM_STREAM"])).as_bytes());
         let master =
             |ranges: &[(u16, u16)]| ranges.iter().position(|(a, b)| (*a..=*b).contains(&slot)).expect("a master");
         ours[master(&ranges)] += 1;
@@ -232,7 +233,8 @@ struct Nodes {
 }
 
 impl Nodes {
-    /// Starts all nodes, none of which knows another. `None`, and a word about it, where this machine cannot.
+    /// Starts all nodes, none of which knows another. `None`, and a word about it, where this
+    /// machine cannot.
     fn start(folder: &Path) -> Option<Self> {
         tool("redis-cli")?;
         let version = Command::new(redis::program()).arg("--version").output().expect("redis-server --version");
@@ -300,7 +302,8 @@ impl Nodes {
         said
     }
 
-    /// What a node tells of all of them, by their pods' names: these fields of CLUSTER NODES, the last one (8) with all slots.
+    /// What a node tells of all of them, by their pods' names: these fields of CLUSTER NODES, the
+    /// last one (8) with all slots.
     fn table(&self, of: usize, fields: &[usize]) -> BTreeMap<String, Vec<String>> {
         let said = self.pods[of].ask(&["CLUSTER", "NODES"]).expect("CLUSTER NODES");
         let rows = said.lines().map(|line| {
@@ -414,7 +417,8 @@ fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses(
     }
     assert_eq!(nodes.pods[0].ask(&["-c", "GET", key]).as_deref(), Some("kept"));
 
-    // A master comes back without its volume: its replica has the slots and the keys, and it is a replica now.
+    // A master comes back without its volume: its replica has the slots and the keys, and it is a
+    // replica now.
     let lost = nodes.owner(slots);
     nodes.lose(lost);
     nodes.start_all(3);
@@ -594,10 +598,12 @@ fn a_writer_for_each_partition_has_its_lines_and_together_they_have_all() {
     let given = |kind: &str, program: Program| {
         let own = values(&find(&objects, kind, program.name()));
         let mut launch = rig.command(program).set("--http-addr", "127.0.0.1:0").env("REDIS_URL", &nodes.url());
-        for (name, value) in own.iter().filter(|(name, _)| !["INPUT", "OUTPUT"].contains(&name.as_str())) {
+        for (name, value) in
+            own.iter().filter(|(name, _)| !["LINE_STREAM_INPUT", "LINE_STREAM_OUTPUT"].contains(&name.as_str()))
+        {
             launch = launch.env(name, value);
         }
-        for name in ["STREAM", "PARTITIONS"] {
+        for name in ["LINE_STREAM_STREAM", "LINE_STREAM_PARTITIONS"] {
             launch = launch.env(name, word(&shared[name]));
         }
         launch
@@ -610,17 +616,17 @@ fn a_writer_for_each_partition_has_its_lines_and_together_they_have_all() {
     let start = |(pod, output): (usize, &PathBuf)| {
         let name = format!("writer-{pod}");
         let launch = given("StatefulSet", Program::Writer).set("--output", output);
-        launch.env("PARTITION", &name).env("CONSUMER", &name).start()
+        launch.env("LINE_STREAM_PARTITION", &name).env("LINE_STREAM_CONSUMER", &name).start()
     };
     let mut writers: Vec<Service> = outputs.iter().enumerate().map(start).collect();
     let total = |outputs: &[PathBuf]| outputs.iter().map(|output| e2e::rig::len(output)).sum::<u64>();
     wait::progress_to(e2e::rig::len(&rig.input), || total(&outputs)).expect("all lines");
     for (partition, writer) in writers.iter_mut().enumerate() {
-        wait::until("its backlog", || writer.metrics().get("stream_partition_backlog_entries") == Some(0.0));
+        wait::until("its backlog", || writer.metrics().get("line_stream_partition_backlog_entries") == Some(0.0));
         let metrics = writer.metrics();
         let told: Vec<&str> =
             metrics.iter().map(|(name, _)| name).filter(|name| name.starts_with("stream_partition_")).collect();
-        assert_eq!(told, [format!("stream_partition_backlog_entries{{partition=\"{partition}\"}}")]);
+        assert_eq!(told, [format!("line_stream_partition_backlog_entries{{partition=\"{partition}\"}}")]);
     }
     assert!(outputs.iter().all(|output| e2e::rig::len(output) > 0), "every partition has lines");
     reader.stop();

@@ -1,4 +1,5 @@
-//! `compose.yaml`: there is no container engine here, so its names are held against files, binaries, the image and the manifests.
+//! `compose.yaml`: there is no container engine here, so its names are held against files,
+//! binaries, the image and the manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,14 +110,17 @@ fn the_services_are_given_what_they_know_and_may_write_where_they_must() {
         let (_, at, _) = mounted.iter().find(|(from, ..)| from == name).unwrap_or_else(|| panic!("{name}"));
         let given = mounts(owned).into_iter().find(|(from, ..)| from == name).expect("its volume is given to the user");
         assert!(owner.contains(&given.1.as_str()), "{name}: {owner:?}");
-        let writes = if program == Program::Reader { "STATE_DIR" } else { "OUTPUT" };
+        let writes = if program == Program::Reader { "LINE_STREAM_STATE_DIR" } else { "LINE_STREAM_OUTPUT" };
         assert!(word(&environment[writes]).starts_with(at.as_str()), "{name}: {writes} lies in {at}");
         // The input is mounted where both look for it, and can only be read.
         let (_, input, reads) = mounted.iter().find(|(from, ..)| from == "./data").expect("the input's folder");
         assert!(*reads && input == "/input", "{name}");
-        assert!(program == Program::Writer || word(&environment["INPUT"]).starts_with("/input/"));
+        assert!(program == Program::Writer || word(&environment["LINE_STREAM_INPUT"]).starts_with("/input/"));
     }
-    assert_eq!(services["writer"]["environment"]["CONSUMER"], "writer", "a host's name is new in every container");
+    assert_eq!(
+        services["writer"]["environment"]["LINE_STREAM_CONSUMER"], "writer",
+        "a host's name is new in every container"
+    );
 }
 
 #[test]
@@ -134,8 +138,9 @@ fn redis_is_set_as_in_the_manifests() {
     let reader = objects().into_iter().find(|one| one["kind"] == "Deployment" && one["metadata"]["name"] == "reader");
     let reader = reader.expect("the reader");
     let variables = list(&reader["spec"]["template"]["spec"]["containers"][0]["env"]);
-    let backlog = variables.iter().find(|one| one["name"] == "MAX_BACKLOG").expect("a bound for this memory");
-    assert_eq!(recipe["services"]["reader"]["environment"]["MAX_BACKLOG"], backlog["value"]);
+    let backlog =
+        variables.iter().find(|one| one["name"] == "LINE_STREAM_MAX_BACKLOG").expect("a bound for this memory");
+    assert_eq!(recipe["services"]["reader"]["environment"]["LINE_STREAM_MAX_BACKLOG"], backlog["value"]);
 }
 
 #[test]
@@ -184,9 +189,8 @@ fn prometheus_has_the_rules_jobs_and_labels_of_the_manifests() {
             assert_eq!(&value, &relabels[name.as_str()], "{name}");
         }
     }
-    let environment = &recipe["services"]["writer"]["environment"];
-    let labels = &ours[1]["static_configs"][0]["labels"];
-    assert_eq!((&labels["stream"], &labels["group"]), (&environment["STREAM"], &environment["GROUP"]));
+    // The services say themselves which stream and group they work on.
+    assert!(ours.iter().all(|job| job["static_configs"][0]["labels"]["stream"].is_null()));
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn the_recipe_names_what_there_is() {
     }
 }
 
-/// The layer with the dependencies: cargo finds every target that the manifests name, although the sources are not there.
+/// The layer with the dependencies: cargo finds every target that the manifests name, although the
+/// sources are not there.
 #[test]
 fn the_empty_sources_are_a_workspace() {
     let folder = e2e::Folder::new();
@@ -115,7 +116,8 @@ fn the_image_is_run_as_the_manifests_run_it() {
     assert!(kustomization.contains(&format!("newTag: {version}\n")), "{COMMON}: newTag is not {version}");
 }
 
-/// Runs a command as the image's user in `root`. `None`, and a word about it, where this process may not.
+/// Runs a command as the image's user in `root`. `None`, and a word about it, where this process
+/// may not.
 fn within(root: &Path, args: &[&str]) -> Option<Output> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root may change the root folder");
@@ -154,7 +156,8 @@ fn the_binaries_run_where_there_is_nothing_but_what_the_image_holds() {
         assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
     }
     assert_eq!(std::fs::read(root.join("data/output.txt")).expect("the output"), bytes);
-    // The roots are those that TLS looks for: with them, a server without a certificate is refused for that reason.
+    // The roots are those that TLS looks for: with them, a server without a certificate is refused
+    // for that reason.
     let roots = std::fs::read_to_string(root.join("etc/ssl/certs/ca-certificates.crt")).expect("TLS roots");
     assert!(roots.contains("BEGIN CERTIFICATE"));
     assert!(!root.join("bin/sh").exists(), "no shell");

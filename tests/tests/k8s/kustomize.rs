@@ -11,7 +11,8 @@ use crate::manifests::{
 };
 use crate::types;
 
-/// What `kubectl kustomize` makes of a folder; `None`, and a word about it, where there is no kubectl that can.
+/// What `kubectl kustomize` makes of a folder; `None`, and a word about it, where there is no
+/// kubectl that can.
 pub(crate) fn render(folder: &str) -> Option<Vec<Value>> {
     render_in(&repository(), folder)
 }

@@ -1,5 +1,5 @@
-//! What deploys the services: the manifests, the image, the rules, compose.yaml and the systemd units. Held against the API's types,
-//! against each other, and against the real binaries.
+//! What deploys the services: the manifests, the image, the rules, compose.yaml and the systemd
+//! units. Held against the API's types, against each other, and against the real binaries.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 

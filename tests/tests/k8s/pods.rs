@@ -100,7 +100,7 @@ fn nothing_is_lost_when_writers_go() {
     assert!(writer["spec"]["replicas"].is_null());
     let env = list(&writer["spec"]["template"]["spec"]["containers"][0]["env"]);
     let of = |name: &str| env.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"));
-    assert_eq!(of("CONSUMER")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
-    assert_eq!(of("FSYNC")["value"], "always");
-    assert_ne!(of("CLAIM_IDLE")["value"], "off", "what a writer left that is gone must be taken over");
+    assert_eq!(of("LINE_STREAM_CONSUMER")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+    assert_eq!(of("LINE_STREAM_FSYNC")["value"], "always");
+    assert_ne!(of("LINE_STREAM_CLAIM_IDLE")["value"], "off", "what a writer left that is gone must be taken over");
 }

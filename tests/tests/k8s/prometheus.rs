@@ -11,7 +11,8 @@ use crate::adapter::autoscaler_query;
 use crate::manifests::{config, documents, list, text as file, word};
 use crate::rules::{promtool, tool};
 
-/// A Prometheus with the configuration of the manifests, but for where its targets are and how often it asks them.
+/// A Prometheus with the configuration of the manifests, but for where its targets are and how
+/// often it asks them.
 struct Prometheus {
     _process: Process,
     promtool: PathBuf,
@@ -113,14 +114,14 @@ fn rules_and_dashboard_ask_for_metrics_that_the_services_have() {
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     rig.wait_delivered();
     // It appears when Redis has been asked.
-    wait::until("the backlog", || writer.metrics().get("stream_partition_backlog_entries").is_some());
+    wait::until("the backlog", || writer.metrics().get("line_stream_partition_backlog_entries").is_some());
     let rules = documents("rules", &config("prometheus", "rules.yml")).remove(0);
     let rules: Vec<Value> = list(&rules["groups"]).iter().flat_map(|group| list(&group["rules"]).to_vec()).collect();
     let mut known = names(&mut reader);
     known.extend(names(&mut writer));
     known.extend(rules.iter().filter_map(|rule| rule["record"].as_str().map(str::to_owned)));
     // It appears with the first error.
-    known.insert("errors_total".to_owned());
+    known.insert("line_stream_errors_total".to_owned());
     for query in rules.iter().map(|rule| word(&rule["expr"]).to_owned()).chain(dashboard()) {
         for name in metrics_in(&query) {
             assert!(known.contains(&name), "{name} in: {query}");
@@ -145,17 +146,18 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
     let mut one = rig.writer().start();
     let mut two = rig.writer().set("--output", rig.folder.join("out/two.txt")).set("--consumer", "two").start();
     for writer in [&mut one, &mut two] {
-        writer.wait_for_metric("stream_backlog_entries", |entries| entries == PENDING as f64);
+        writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == PENDING as f64);
     }
     let writers = [one.http_addr(), two.http_addr()];
     let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &writers) else { return };
     let query = autoscaler_query();
-    // Not for a moment, while one of the two is not scraped yet, but as long as both have been for a while.
+    // Not for a moment, while one of the two is not scraped yet, but as long as both have been for
+    // a while.
     let lasting = |entries: usize| {
         let series = query.replace("max(", "").replace(')', "");
         let held = |bound: &str| prometheus.values(&format!("{bound}_over_time({series}[2s])")) == [entries as f64];
         prometheus
-            .values("min_over_time(count(stream_partition_backlog_entries and on (instance) redis_up == 1)[2s:250ms])")
+            .values("min_over_time(count(line_stream_partition_backlog_entries and on (instance) line_stream_redis_up == 1)[2s:250ms])")
             == [2.0]
             && prometheus.values(&query) == [entries as f64]
             && held("min")
@@ -178,7 +180,7 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
     wait::until("all that can be written is", || rig.pending() == PENDING as i64);
     let mut both = [one, two];
     for writer in &mut both {
-        writer.wait_for_metric("stream_lag_entries", |entries| entries == 0.0);
+        writer.wait_for_metric("line_stream_lag_entries", |entries| entries == 0.0);
     }
     wait::until("the backlog, still", || lasting(PENDING));
 
@@ -187,7 +189,8 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
 
     for query in dashboard() {
         wait::until(&format!("the dashboard's {query}"), || {
-            !prometheus.query(&query).is_empty() || query.contains("errors_total{namespace") && query.contains("kind")
+            !prometheus.query(&query).is_empty()
+                || query.contains("line_stream_errors_total{namespace") && query.contains("kind")
         });
     }
 }
@@ -214,13 +217,13 @@ fn the_autoscaler_gets_the_sum_over_partitions_each_of_them_once() {
         .map(|w| w.start());
     let undone = [PENDING[0], PENDING[1] + PENDING[2], PENDING.iter().sum()];
     for (writer, undone) in writers.iter_mut().zip(undone) {
-        for name in ["stream_partition_backlog_entries", "stream_backlog_entries"] {
+        for name in ["line_stream_partition_backlog_entries", "line_stream_backlog_entries"] {
             wait::until(name, || writer.metrics().get(name) == Some(undone as f64));
         }
     }
     let targets: Vec<SocketAddr> = writers.iter_mut().map(Service::http_addr).collect();
     let Some(prometheus) = Prometheus::start(promtool, reader.http_addr(), &targets) else { return };
-    let scraped = "count(stream_partition_backlog_entries and on (instance) redis_up == 1)";
+    let scraped = "count(line_stream_partition_backlog_entries and on (instance) line_stream_redis_up == 1)";
     wait::until("all writers tell", || prometheus.values(scraped) == [6.0]);
     // The rule is evaluated at intervals.
     wait::until("the sum", || prometheus.values(&autoscaler_query()) == [undone[2] as f64]);
@@ -247,9 +250,10 @@ fn the_autoscaler_gets_the_true_backlog_when_redis_does_not_know_the_lag() {
     let query = autoscaler_query();
     let undone = (LINES - 100) as f64;
     wait::until("the backlog", || prometheus.values(&query) == [undone]);
-    assert!(writer.metric("stream_lag_entries") > 0.0 && writer.metric("stream_pending_entries") > 0.0);
+    assert!(writer.metric("line_stream_lag_entries") > 0.0 && writer.metric("line_stream_pending_entries") > 0.0);
 
-    // An entry that is deleted between what was delivered and what comes: the lag is not known from here on.
+    // An entry that is deleted between what was delivered and what comes: the lag is not known from
+    // here on.
     let entries = rig.entries();
     let inside = &entries[entries.len() - 10].0;
     rig.redis.call(&["XDEL", rig::STREAM, inside]);

@@ -174,13 +174,13 @@ fn the_services_take_the_values_and_serve_the_probes() {
         let container = &containers(&workload)[0];
         let mut launch = match program {
             Program::Reader => rig.reader(),
-            Program::Writer => rig.writer().unset("--consumer").env("CONSUMER", "writer-0"),
+            Program::Writer => rig.writer().unset("--consumer").env("LINE_STREAM_CONSUMER", "writer-0"),
         };
         for one in list(&container["env"]).iter().filter(|one| one["value"].is_string()) {
             launch = launch.env(word(&one["name"]), word(&one["value"]));
         }
         let mut service = launch.start();
-        service.wait_for_metric("redis_up", |up| up == 1.0);
+        service.wait_for_metric("line_stream_redis_up", |up| up == 1.0);
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let (port, path) = (&container[probe]["httpGet"]["port"], word(&container[probe]["httpGet"]["path"]));
             assert_eq!(ports(&workload).get(word(port)), Some(&8080), "the default of --http-addr");

@@ -7,7 +7,8 @@ use e2e::Folder;
 
 use crate::manifests::{config, documents, text};
 
-/// A program of Prometheus; `None`, and a word about it, where there is none. `cargo xtask test` installs them where it can.
+/// A program of Prometheus; `None`, and a word about it, where there is none. `cargo xtask test`
+/// installs them where it can.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());

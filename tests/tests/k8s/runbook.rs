@@ -1,4 +1,5 @@
-//! The runbook has a section for each alert, and each alert names it. What the docs say of objects of the cluster is there.
+//! The runbook has a section for each alert, and each alert names it. What the docs say of objects
+//! of the cluster is there.
 
 use crate::manifests::{components, config, documents, find, list, objects, own_objects, text, word};
 
@@ -21,7 +22,7 @@ fn every_alert_has_a_section_that_it_names() {
     for rule in rules.iter().filter(|rule| rule["alert"].is_string()) {
         let alert = word(&rule["alert"]);
         let named = format!("docs/operations.md#{}", alert.to_lowercase());
-        assert_eq!(word(&rule["annotations"]["runbook"]), named);
+        assert_eq!(word(&rule["annotations"]["runbook_url"]), named);
     }
 }
 

@@ -15,7 +15,8 @@ fn unit(program: Program) -> String {
     text(&format!("systemd/line-stream-{}@.service", program.name()))
 }
 
-/// Runs systemd-analyze on an instance of the unit, with the built binary in the place of the installed one.
+/// Runs systemd-analyze on an instance of the unit, with the built binary in the place of the
+/// installed one.
 fn analyze(program: Program, args: &[&str]) -> Option<Output> {
     let systemd_analyze = tool("systemd-analyze")?;
     let folder = Folder::new();

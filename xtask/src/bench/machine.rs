@@ -1,9 +1,9 @@
-//! On what it was measured.
+//! The machine on which it was measured.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What a reader of the figures must know.
+/// The facts that a reader of the figures needs.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) date: String,

@@ -1,4 +1,5 @@
-//! The page with the results. Each section carries its own date and machine, so that one can be measured again alone.
+//! The page with the results. Each section carries its own date and machine, so that one can be
+//! measured again alone.
 
 use std::fmt::Write as _;
 
@@ -8,15 +9,18 @@ use super::results::{Results, Section};
 
 const HEAD: &str = "# Results
 
-Made by `cargo xtask bench` (`cargo xtask bench --help` tells how to measure a part of it).
+Written by `cargo xtask bench`; `cargo xtask bench --help` shows how to measure a part of it.
 
-In every round each subject does the same work once, in an order that changes from round to round. The ratio is a subject's figure divided by that of the
-first subject of its case in the same round: the median of all rounds, and the smallest and the largest as the spread. **Above 1 the first subject is
-better**: it needs less time, or less memory (with lines a second it is the other way round). The figures are medians too, but those of two subjects were not measured at the same moment, so compare ratios.
-Memory is the largest resident size of a process.
+In every round each subject does the same work once, in an order that changes from round to round.
+The ratio is a subject's figure divided by the figure of the first subject of its case in the same
+round. The table has the median of all rounds, and the smallest and the largest ratio as the spread.
+**Above 1 the first subject is better**: it needs less time or less memory. With lines per second it
+is the other way round. The figures are medians too, but compare ratios: figures of two subjects
+were not measured at the same moment. Memory is the largest resident size of a process.
 ";
 
-/// The page: what was there before, with the sections that were measured now in place of the old ones.
+/// The page: what was there before, with the sections that were measured now in place of the old
+/// ones.
 pub(crate) fn page(before: &str, results: &Results, about: &About) -> String {
     let mut sections: Vec<(String, String)> = before
         .split("\n## ")

@@ -1,4 +1,5 @@
-//! A section as bars: each subject's ratio, with its spread. Readable on a light and on a dark page.
+//! A section as bars: each subject's ratio, with its spread. Readable on a light and on a dark
+//! page.
 
 use std::fmt::Write as _;
 

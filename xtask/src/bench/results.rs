@@ -1,4 +1,4 @@
-//! What was measured, as the benches wrote it.
+//! The results, as the benches wrote them.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// Everything that was measured, in the order in which it was.
+/// All results, in the order of measurement.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Results {
     pub(crate) sections: Vec<Section>,
@@ -99,7 +99,7 @@ mod tests {
         let [section, _] = &results.sections[..] else { panic!("{results:?}") };
         let [paired, alone] = &section.cases[..] else { panic!("{results:?}") };
         assert_eq!(paired.subjects[1].ratio, Spread { least: 1.0, median: 2.0, most: 3.0 });
-        assert_eq!(paired.subjects[2].ratio.median, 3.0, "compared with the first, wherever it stands");
+        assert_eq!(paired.subjects[2].ratio.median, 3.0, "compared with the first, wherever it is");
         assert_eq!((paired.unit, alone.unit), (Unit::Seconds, Unit::Bytes));
         assert_eq!(alone.subjects[0].ratio, Spread { least: 1.0, median: 1.0, most: 1.0 });
         let unpaired = text.replace("[2.0,6.0,4.0]", "[2.0]");

@@ -10,7 +10,8 @@ use crate::{During, Error, Result};
 
 const BLOCK: usize = 1 << 20;
 
-/// Proves that both files hold the same bytes, and counts them. A last line without newline is a line.
+/// Proves that both files hold the same bytes, and counts them. A last line without newline is a
+/// line.
 pub(super) fn identical(input: &Path, output: &Path, interrupt: &Interrupt) -> Result<Counted> {
     let open = |path: &Path| {
         File::open(path)

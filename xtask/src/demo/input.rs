@@ -1,4 +1,5 @@
-//! The text that the demo streams: the user's, a large one found on the machine, or one that is made.
+//! The text that the demo streams: the user's file, a large text of this machine, or a generated
+//! one.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,13 +11,14 @@ use super::numbers::grouped;
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result};
 
-/// Where systems keep texts for everybody: word lists, package lists, documentation.
+/// Folders in which systems keep large texts: word lists, package lists, documentation.
 const PLACES: [&str; 4] = ["/usr/share", "/usr/local/share", "/var/lib/apt/lists", "/usr/dict"];
-/// A text that is worth showing, and does not fill the disk.
+/// The size of a text that is worth showing and does not fill the disk.
 const SIZES: std::ops::RangeInclusive<u64> = 20_000_000..=1_000_000_000;
-/// The search ends here and takes what it has.
+/// The search ends after this time and takes the best so far.
 const SEARCH: Duration = Duration::from_secs(5);
-/// How much is looked at, at the beginning, in the middle and at the end, to tell text from other files.
+/// How much is looked at, at the beginning, in the middle and at the end, to tell text from other
+/// files.
 const SAMPLE: usize = 64 * 1024;
 /// Bytes between newlines in a text that people would call lines.
 const LINE: std::ops::RangeInclusive<usize> = 4..=1000;
@@ -62,7 +64,7 @@ impl Input {
         Ok(Self { bytes: data.len(), modified: data.modified().ok(), path, origin })
     }
 
-    /// An error when the file is not what it was: then there is nothing to compare with.
+    /// Fails if the file has changed: the output cannot be compared with it then.
     pub(super) fn must_be_unchanged(&self) -> Result<()> {
         let now = Self::at(&self.path, self.origin)?;
         if (now.bytes, now.modified) == (self.bytes, self.modified) {
@@ -110,7 +112,8 @@ fn is_text(path: &Path) -> std::io::Result<bool> {
         (&file).take(SAMPLE as u64).read_to_end(&mut sample)?;
         let newlines = memchr::memchr_iter(b'\n', &sample).count();
         let strange = sample.iter().filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()).count();
-        // A sample may begin and end inside a character; an invalid one in the middle tells that it is no text.
+        // A sample may begin and end inside a character; an invalid one in the middle tells that it
+        // is no text.
         let invalid = sample.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
         if !LINE.contains(&(sample.len() / newlines.max(1))) || strange > 0 || invalid > 2 {
             return Ok(false);

@@ -1,10 +1,10 @@
-//! A server that is not the demo's own: whether it can be used, and no trace left in it.
+//! The user's own server: checks that it can be used, and deletes the demo's keys.
 
 use resp::{Cmd, Config, Connection, Frame, cmd};
 
 use crate::{During, Result};
 
-/// An error when the server cannot be used.
+/// Fails if the server cannot be used.
 pub(super) fn check(redis_url: &str) -> Result<()> {
     ask(redis_url, &[cmd::<Frame>("PING")])
 }

@@ -1,4 +1,4 @@
-//! How far it is: a bar on a terminal, plain lines elsewhere.
+//! The progress: a bar on a terminal, plain lines elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::numbers::{grouped, rate};
 use super::scrape::{Endpoint, value};
 
-/// Between two plain lines.
+/// The pause between two plain lines.
 const PLAIN: Duration = Duration::from_secs(1);
 
-/// What the services tell.
+/// What the services report.
 #[derive(Default)]
 pub(super) struct Seen {
     /// In the output.
@@ -28,7 +28,7 @@ impl Seen {
         }
         if let Some(text) = writer.metrics() {
             self.lines_written = count(&text, "lines_written_total").unwrap_or(self.lines_written);
-            self.backlog = count(&text, "stream_backlog_entries").unwrap_or(self.backlog);
+            self.backlog = count(&text, "line_stream_backlog_entries").unwrap_or(self.backlog);
         }
     }
 }

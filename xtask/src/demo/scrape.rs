@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// How long a service may take to tell its metrics; the display waits meanwhile.
+/// How long a service may take to answer; the display waits meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where a service serves its metrics, once it has said so.
+/// The address at which a service serves its metrics, once it has logged it.
 pub(super) struct Endpoint {
     addr: Arc<OnceLock<SocketAddr>>,
 }

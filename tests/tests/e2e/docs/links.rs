@@ -1,4 +1,4 @@
-//! Links between pages lead somewhere.
+//! Links between pages lead somewhere, and files that pages name exist.
 
 use std::path::Path;
 
@@ -37,4 +37,25 @@ fn links_lead_to_files_and_headings() {
         }
     }
     assert!(checked > 30, "{checked} links");
+}
+
+/// `folder/file` in backticks is a file or a folder of the repository.
+#[test]
+fn files_that_pages_name_exist() {
+    let mut checked = 0;
+    // The comparison names files of others.
+    for page in all().iter().filter(|page| page.path != "docs/comparison.md") {
+        for name in page.prose().split('`').skip(1).step_by(2) {
+            let path = name.trim_end_matches('/');
+            let folder = path.split('/').next().unwrap_or_default();
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+            // What a build writes is not there yet.
+            let is_path = name.contains('/') && path.chars().all(is_name) && folder != "target";
+            if is_path && !folder.is_empty() && repository().join(folder).is_dir() {
+                checked += 1;
+                assert!(repository().join(path).exists(), "{}: there is no {name}", page.path);
+            }
+        }
+    }
+    assert!(checked > 60, "{checked} names");
 }

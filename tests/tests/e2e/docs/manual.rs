@@ -1,4 +1,5 @@
-//! Blocks that cannot be run here, as they need a cluster, containers, systemd, or minutes of building: what they name is there.
+//! Blocks that cannot be run here, as they need a cluster, containers, systemd, or minutes of
+//! building: what they name is there.
 
 use std::collections::BTreeSet;
 
@@ -106,7 +107,7 @@ fn check(place: &str, words: &[String]) {
             }
         }
         // Nothing of ours but files.
-        "kubectl" | "kind" | "install" | "man" | "systemd-sysusers" | "mkdir" | "cp" | "export" | "sh" => {}
+        ".ci/run" | "kubectl" | "kind" | "install" | "man" | "systemd-sysusers" | "mkdir" | "cp" | "export" | "sh" => {}
         program => match service(program) {
             Some(program) => check_service(place, program, &words[1..]),
             None => panic!("{place}: {program}: say here how it is checked"),
@@ -165,7 +166,8 @@ fn what_is_not_there_is_noticed() {
     }
 }
 
-/// A service without `--http-addr` would listen on port 8080 of all addresses, and the second one could not.
+/// A service without `--http-addr` would listen on port 8080 of all addresses, and the second one
+/// could not.
 #[test]
 fn a_service_that_is_started_says_where_it_listens() {
     for page in all() {

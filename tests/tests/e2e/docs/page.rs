@@ -62,10 +62,16 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// README and everything under `docs/`.
+/// The pages at the root and everything under `docs/`.
 pub(crate) fn all() -> Vec<Page> {
-    let mut paths = vec!["README.md".to_owned()];
+    let mut paths = Vec::new();
     let mut folders = vec!["docs".to_owned()];
+    for entry in std::fs::read_dir(repository()).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            paths.push(name);
+        }
+    }
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(repository().join(&folder)).unwrap() {
             let path = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
@@ -76,13 +82,13 @@ pub(crate) fn all() -> Vec<Page> {
             }
         }
     }
-    assert!(paths.len() > 8, "{paths:?}");
+    assert!(paths.len() > 12, "{paths:?}");
     paths.iter().map(|path| Page::read(path)).collect()
 }
 
 fn blocks(path: &str, text: &str) -> Vec<Block> {
     /// Languages of what nobody types.
-    const OTHER: [&str; 5] = ["text", "toml", "ini", "rust", "rust,no_run"];
+    const OTHER: [&str; 9] = ["text", "toml", "ini", "rust", "rust,no_run", "yaml", "python", "js", "go"];
     let mut blocks = Vec::new();
     let mut lines = text.lines().zip(1..).peekable();
     let mut last = "";

@@ -1,5 +1,5 @@
-//! Running the blocks of a page, in an empty folder, with a private Redis in the place of `redis://localhost`, and free ports in the place
-//! of those from 8080 on.
+//! Running the blocks of a page, in an empty folder, with a private Redis in the place of
+//! `redis://localhost`, and free ports in the place of those from 8080 on.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::page::{Block, Kind, Page};
 
 /// The ports that pages use.
-const PORTS: std::ops::RangeInclusive<u16> = 8080..=8083;
+const PORTS: std::ops::RangeInclusive<u16> = 8080..=8101;
 /// How long a block may take.
 const BLOCK: Duration = Duration::from_secs(120);
 
@@ -53,6 +53,8 @@ impl Desk {
     /// What is typed here, for what the page says.
     fn translate(&self, text: &str) -> String {
         let mut text = text.replace("redis://localhost", &self.rig.redis.url());
+        // The recipe for partitions has a port for each.
+        text = text.replace("127.0.0.1:809$((k + 7))", "127.0.0.1:0");
         for (number, port) in &self.ports {
             text = text.replace(&format!("127.0.0.1:{number}"), &format!("127.0.0.1:{}", port.number()));
         }

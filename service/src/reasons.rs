@@ -1,0 +1,87 @@
+//! Why something cannot be used and what is allowed in its place, in words.
+
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::io;
+
+use resp::{Endpoint, Error, ErrorKind, ProtocolError};
+
+/// Why Redis did not do what it was asked for, in fewer words than some servers use.
+#[must_use]
+pub fn reason(error: &Error) -> Cow<'_, str> {
+    match error.kind() {
+        ErrorKind::NoAuth => "NOAUTH: this Redis wants a password".into(),
+        ErrorKind::WrongPass => "WRONGPASS: this Redis does not know the user or the password".into(),
+        ErrorKind::Protocol => match error.source().and_then(|source| source.downcast_ref()) {
+            Some(ProtocolError::UnknownType(b'H' | b'<')) => "a web server answers there, no Redis".into(),
+            Some(ProtocolError::UnknownType(b'S')) => "an SSH server answers there, no Redis".into(),
+            Some(ProtocolError::UnknownType(0x15 | 0x16)) => "this port speaks TLS".into(),
+            Some(ProtocolError::UnknownType(_)) => "what answers there is no Redis".into(),
+            _ => error.message().into(),
+        },
+        _ => error.message().into(),
+    }
+}
+
+/// What is allowed in place of a `--redis-url` that leads to this error; `password_source` is where the password comes from.
+#[must_use]
+pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &str) -> String {
+    let is_server = error.is_server();
+    match (error.kind(), endpoint) {
+        (ErrorKind::WrongPass, _) => format!("allowed: those that it knows; the password is from {password_source}"),
+        (ErrorKind::NoAuth, _) => "give it with --redis-password-file, or redis://[user]:password@host".to_owned(),
+        (ErrorKind::NoPerm, _) => "allowed: a user with the rights that streams need".to_owned(),
+        (ErrorKind::Protocol, _) if error.source().is_some_and(is_tls) => "allowed: rediss:// for TLS".to_owned(),
+        (ErrorKind::Protocol, Endpoint::Tls { .. }) => "allowed: redis:// for a port without TLS".to_owned(),
+        (ErrorKind::Protocol, _) => "allowed: the address of a Redis".to_owned(),
+        (ErrorKind::UnknownMaster, _) => "allowed: the name of a master that these Sentinels watch".to_owned(),
+        (ErrorKind::NoSuchDatabase, _) => {
+            "allowed: 0 to 15, unless this Redis has another number of `databases`".to_owned()
+        }
+        (ErrorKind::UnknownCommand, Endpoint::Sentinel { .. }) => {
+            "this is no Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)".to_owned()
+        }
+        (_, Endpoint::Cluster { .. }) if is_server => "allowed: redis:// for a Redis that is no cluster".to_owned(),
+        _ => "allowed: what this Redis accepts".to_owned(),
+    }
+}
+
+fn is_tls(source: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(source.downcast_ref(), Some(ProtocolError::UnknownType(0x15 | 0x16)))
+}
+
+/// What is allowed in place of an address that cannot be listened on.
+#[must_use]
+pub fn listening(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "allowed: a port from 1024, or the right to a smaller one, or off",
+        io::ErrorKind::AddrInUse => "is the service running already? allowed: a free port, 0 to pick one, or off",
+        io::ErrorKind::AddrNotAvailable => "allowed: an address of this machine, such as 0.0.0.0 or 127.0.0.1, or off",
+        _ => "allowed: an address or a name of this machine with a free port, or off",
+    }
+}
+
+/// Why a server with this limit in bytes (0: none) and this policy may lose the stream.
+#[must_use]
+pub(crate) fn evicts(max_memory: u64, policy: &str) -> Option<String> {
+    let evicts = max_memory > 0 && policy.starts_with("allkeys");
+    evicts.then(|| format!("maxmemory-policy {policy} may delete the whole stream when memory is short"))
+}
+
+/// What to do about that.
+pub(crate) const NO_EVICTION: &str = "CONFIG SET maxmemory-policy noeviction";
+
+/// A noun beside its number: `line` for 1, else `lines`; `entry` becomes `entries`.
+///
+/// ```
+/// use service::words::noun;
+/// assert_eq!([1, 2].map(|n| format!("{n} {}", noun(n, "entry"))), ["1 entry", "2 entries"]);
+/// ```
+#[must_use]
+pub fn noun(number: u64, one: &str) -> String {
+    match (number, one.strip_suffix('y')) {
+        (1, _) => one.to_owned(),
+        (_, Some(stem)) => format!("{stem}ies"),
+        (_, None) => format!("{one}s"),
+    }
+}

@@ -1,0 +1,179 @@
+//! Errors in flags, variables and the file of `--config`: one line each.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+
+use crate::redact;
+
+/// What the environment variables of this project begin with.
+const PREFIX: &str = "LINE_STREAM_";
+
+/// Where the values of this process's flags come from, when that is not the command line.
+static ORIGINS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+/// A warning about variables without the prefix.
+static UNPREFIXED: Mutex<Option<String>> = Mutex::new(None);
+
+/// Where the value of a flag comes from, as a message says it: ` (from REDIS_URL)`, or ` (from line 3 of reader.toml)`. Empty
+/// for the command line and for a default.
+#[must_use]
+pub fn origin(flag: &str) -> String {
+    let origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
+    origins.get(flag).cloned().unwrap_or_default()
+}
+
+/// Where the values of flags come from: the command line, the environment, the file of `--config`.
+pub(crate) struct Origins<'a> {
+    command: &'a Command,
+    args: &'a [OsString],
+    /// The file, and on which of its lines which flag is.
+    file: Option<(PathBuf, Vec<(String, usize)>)>,
+}
+
+impl<'a> Origins<'a> {
+    /// `args` is the command line as it was given, without what a file added.
+    pub(crate) const fn new(command: &'a Command, args: &'a [OsString]) -> Self {
+        Self { command, args, file: None }
+    }
+
+    /// With the flags that a file has, each with its line.
+    pub(crate) fn with_file(mut self, path: PathBuf, lines: Vec<(String, usize)>) -> Self {
+        self.file = Some((path, lines));
+        self
+    }
+
+    /// As [`origin`], for `--flag`.
+    fn of(&self, flag: &str) -> String {
+        let Some(name) = flag.strip_prefix("--") else { return String::new() };
+        let is_given = |arg: &OsString| {
+            let rest = arg.to_str().and_then(|arg| arg.strip_prefix(flag));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        };
+        if self.args.iter().any(is_given) {
+            return String::new();
+        }
+        let env = self.command.get_arguments().find(|arg| arg.get_long() == Some(name)).and_then(Arg::get_env);
+        if let Some(env) = env.filter(|env| is_set(env)) {
+            return format!(" (from {})", env.to_string_lossy());
+        }
+        match &self.file {
+            Some((path, lines)) => match lines.iter().find(|(key, _)| key == name) {
+                Some((_, line)) => format!(" (from line {line} of {})", path.display()),
+                None => String::new(),
+            },
+            None => String::new(),
+        }
+    }
+
+    /// Remembers them for [`origin`].
+    pub(crate) fn keep(&self) {
+        let mut origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
+        for flag in self.command.get_arguments().filter_map(Arg::get_long) {
+            origins.insert(flag.to_owned(), self.of(&format!("--{flag}")));
+        }
+        *UNPREFIXED.lock().unwrap_or_else(PoisonError::into_inner) = without_prefix(self.command);
+    }
+}
+
+fn is_set(env: &OsStr) -> bool {
+    std::env::var_os(env).is_some_and(|value| !value.is_empty())
+}
+
+/// One line about variables of this process's environment that lack the prefix, when there are any.
+pub(crate) fn unprefixed() -> Option<String> {
+    UNPREFIXED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// One line about variables that are set and have no effect, because they lack the prefix.
+fn without_prefix(command: &Command) -> Option<String> {
+    let names = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str);
+    let bare = names.filter_map(|name| Some((name, name.strip_prefix(PREFIX)?)));
+    let set: Vec<&str> =
+        bare.filter(|(name, bare)| is_set(bare.as_ref()) && !is_set(name.as_ref())).map(|pair| pair.1).collect();
+    if set.is_empty() {
+        return None;
+    }
+    let prefixed: Vec<String> = set.iter().map(|bare| format!("{PREFIX}{bare}")).collect();
+    let verb = if set.len() == 1 { "has" } else { "have" };
+    Some(format!(
+        "environment: {} {verb} no effect without the prefix; if meant for this service, set {}",
+        set.join(", "),
+        prefixed.join(", ")
+    ))
+}
+
+/// One line that names the flag, its value, where that comes from, and what is allowed, in place of clap's paragraphs.
+pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
+    let command = origins.command;
+    let name = command.get_name();
+    let help = format!("(see {name} --help)");
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(redact(text)),
+        Some(ContextValue::Strings(texts)) if !texts.is_empty() => Some(redact(&texts.join(", "))),
+        _ => None,
+    };
+    let arg = text(ContextKind::InvalidArg).unwrap_or_default();
+    // `--http-addr <IP:PORT>` → `--http-addr`
+    let flag = arg.split(' ').next().unwrap_or_default();
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let from = origins.of(flag);
+    let what = match error.kind() {
+        ErrorKind::InvalidValue if value.is_empty() && text(ContextKind::ValidValue).is_none() => {
+            format!("{flag}{from}: needs a value {help}")
+        }
+        ErrorKind::TooManyValues => format!("{flag} {value:?}{from}: allowed: {flag} alone, without a value"),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let allowed = match text(ContextKind::ValidValue) {
+                Some(values) => format!("allowed: {values}"),
+                None => std::error::Error::source(error).map_or_else(
+                    || format!("allowed: {}", arg.trim_start_matches(flag).trim()),
+                    |source| match source.downcast_ref::<std::num::ParseIntError>() {
+                        Some(_) => "allowed: a whole number from 0".to_owned(),
+                        None => redact(&source.to_string()),
+                    },
+                ),
+            };
+            format!("{flag} {value:?}{from}: {allowed}")
+        }
+        ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
+            Some(similar) => format!("{arg}: no such flag, did you mean {similar}? {help}"),
+            None if arg.starts_with('-') => format!("{arg}: no such flag {help}"),
+            None => format!("{arg}: neither a flag nor a flag's value {help}"),
+        },
+        ErrorKind::InvalidSubcommand => {
+            let value = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            match (text(ContextKind::SuggestedSubcommand), file_flag(command)) {
+                (Some(similar), _) => format!("{value}: no such command, did you mean {similar}? {help}"),
+                (None, Some(flag)) => format!("{value}: no such command; for a file, write --{flag} {value} {help}"),
+                (None, None) => format!("{value}: no such command {help}"),
+            }
+        }
+        ErrorKind::MissingRequiredArgument => format!("missing: {arg} {help}"),
+        ErrorKind::ArgumentConflict => {
+            let prior = text(ContextKind::PriorArg).unwrap_or_default();
+            match error.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(sub)) => format!("{prior}: must stand behind {sub}: {name} {sub} … {help}"),
+                _ if prior == arg => format!("{flag}: given more than once; allowed: once"),
+                _ => format!("{flag}: cannot be used with {prior} {help}"),
+            }
+        }
+        // clap's own first line says it; what follows are hints about usage.
+        _ => first_line(error, &help),
+    };
+    format!("{name}: {}", what.replace(['\n', '\r'], " "))
+}
+
+fn first_line(error: &clap::Error, help: &str) -> String {
+    let rendered = error.render().to_string();
+    let first = rendered.lines().next().unwrap_or_default();
+    format!("{} {help}", redact(first.trim_start_matches("error: ")))
+}
+
+/// The flag that names the file the service works on.
+fn file_flag(command: &Command) -> Option<&str> {
+    command.get_arguments().filter_map(Arg::get_long).find(|flag| matches!(*flag, "input" | "output"))
+}

@@ -1,0 +1,391 @@
+//! What is said when something is wrong: for each situation the exact line, which says what, the value, why, and what is allowed.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use e2e::{Launch, Persistence, Program, Rig};
+
+/// Ends with exit code `code` and this line, and says no other one on standard error but those of its start.
+#[track_caller]
+fn says(launch: &Launch, code: i32, line: &str) {
+    let mut service = launch.run();
+    let log = service.log();
+    assert_eq!(log.lines().last(), Some(line), "the whole log: {log}");
+    assert_eq!(service.code(), Some(code), "{log}");
+    assert!(line.len() <= 420, "{} characters: {line}", line.len());
+    assert_eq!(log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count(), 0, "{log}");
+}
+
+/// The words of a command line.
+fn with(launch: Launch, words: &[&str]) -> Launch {
+    words.iter().fold(launch, Launch::word)
+}
+
+/// Nothing is looked at but the command line.
+#[test]
+fn wrong_invocations() {
+    let rig = Rig::new();
+    let reader: &[(&[&str], &str)] = &[
+        (&["app.log"], "app.log: no such command; for a file, write --input app.log (see reader --help)"),
+        (&["chek"], "chek: no such command, did you mean check? (see reader --help)"),
+        (&["--once", "check"], "--once: must stand behind check: reader check … (see reader --help)"),
+        (&["--once", "--once"], "--once: given more than once; allowed: once"),
+        (&["--streem", "x"], "--streem: no such flag, did you mean --stream? (see reader --help)"),
+        (&["-x"], "-x: no such flag (see reader --help)"),
+        (&["--stream"], "--stream: needs a value (see reader --help)"),
+        (&["--once=yes"], "--once \"yes\": allowed: --once alone, without a value"),
+        (&["--quiet", "--verbose"], "--quiet: cannot be used with --verbose (see reader --help)"),
+        (&["--max-backlog", "-1"], "--max-backlog \"-1\": allowed: a whole number from 0"),
+        (&["--max-backlog", "1e6"], "--max-backlog \"1e6\": allowed: a whole number from 0"),
+        (&["--partitions", "-2"], "--partitions \"-2\": allowed: a whole number from 1 to 16384"),
+        (&["--partition", "1"], "--partition 1: --partitions is 1; allowed: 0"),
+        (&["--framing", "words"], "--framing \"words\": allowed: line, chunk"),
+        (&["--from", "middle"], "--from \"middle\": allowed: beginning, end"),
+        (&["--log-format", "xml"], "--log-format \"xml\": allowed: text, json"),
+        (
+            &["--http-addr", "8080"],
+            "--http-addr \"8080\": allowed: HOST:PORT, such as 0.0.0.0:8080, localhost:0 or [::]:8080, or off",
+        ),
+        (
+            &["--redis-url", "localhost:6379"],
+            "--redis-url \"localhost:6379\": the URL has no scheme; allowed are redis://, redis-sentinel://, redis-cluster://, the same with rediss for TLS, and unix://",
+        ),
+        (
+            &["--redis-url", "redis://h/x"],
+            "--redis-url \"redis://h/x\": \"x\" is no database; allowed is a number from 0",
+        ),
+        (&["--input", "-"], "--input -: standard input cannot be read again after a fault; allowed: a file's path"),
+        (&["--input", "/tmp"], "--input /tmp: a folder; allowed: a file's path"),
+        (
+            &["--input", "/var/log/*.log"],
+            "--input /var/log/*.log: a pattern, and no file has this name; allowed: a file's path, with a reader and a stream for each file",
+        ),
+        (
+            &["--http-addr", "no-such-host.invalid:0"],
+            "--http-addr no-such-host.invalid:0: failed to lookup address information: Name or service not known; allowed: an address or a name of this machine with a free port, or off",
+        ),
+        (
+            &["--http-addr", "192.0.2.1:0"],
+            "--http-addr 192.0.2.1:0: Cannot assign requested address (os error 99); allowed: an address of this machine, such as 0.0.0.0 or 127.0.0.1, or off",
+        ),
+    ];
+    for (words, line) in reader {
+        let launch = with(rig.command(Program::Reader), words);
+        let launch =
+            if words.contains(&"--http-addr") { launch } else { launch.env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0") };
+        says(&launch.env("LINE_STREAM_STATE_DIR", "/tmp"), 2, &format!("reader: {line}"));
+    }
+    let writer: &[(&[&str], &str)] = &[
+        (&["out.txt"], "out.txt: no such command; for a file, write --output out.txt (see writer --help)"),
+        (&["verfy"], "verfy: no such command, did you mean verify? (see writer --help)"),
+        (&["verify", "--output", "x"], "missing: --input <FILE> (see writer --help)"),
+        (&["--fsync", "sometimes"], "--fsync \"sometimes\": allowed: always, interval, never"),
+        (
+            &["--claim-idle", "soon"],
+            "--claim-idle \"soon\": allowed: off, or a time of at least 1ms such as 500ms, 30s, 5m or 1h",
+        ),
+        (
+            &["--claim-idle", "-5"],
+            "--claim-idle \"-5\": allowed: off, or a time of at least 1ms such as 500ms, 30s, 5m or 1h",
+        ),
+        (&["--group", ""], "--group \"\": allowed: a name of at least one byte"),
+        (
+            &["--output", "-"],
+            "--output -: standard output; allowed: a regular file, since what was written must be there after a restart",
+        ),
+        (
+            &["--output", "/dev/null"],
+            "--output /dev/null: it is a device; allowed: a regular file, since what was written must be there after a restart",
+        ),
+        (
+            &["--output", "/nowhere/out"],
+            "--output /nowhere/out: its folder does not exist; allowed: a file in a folder that is there",
+        ),
+    ];
+    for (words, line) in writer {
+        says(
+            &with(rig.command(Program::Writer), words).env("LINE_STREAM_HTTP_ADDR", "127.0.0.1:0"),
+            2,
+            &format!("writer: {line}"),
+        );
+    }
+    let long = format!("/tmp/{}", "x".repeat(300));
+    says(
+        &rig.reader().set("--input", &long).set("--state-dir", "/tmp"),
+        2,
+        &format!("reader: --input {long}: File name too long (os error 36); allowed: a shorter path"),
+    );
+}
+
+/// A value says where it comes from when that is not the command line.
+#[test]
+fn values_from_elsewhere() {
+    let rig = Rig::new();
+    let file = |text: &str| {
+        let path = rig.folder.join("reader.toml");
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let reader = || rig.command(Program::Reader);
+    says(
+        &reader().env("LINE_STREAM_FRAMING", "words"),
+        2,
+        "reader: --framing \"words\" (from LINE_STREAM_FRAMING): allowed: line, chunk",
+    );
+    says(
+        &reader().env("LINE_STREAM_ONCE", "maybe"),
+        2,
+        "reader: --once \"maybe\" (from LINE_STREAM_ONCE): allowed: true, false, 1, 0, yes, no, on, off",
+    );
+    says(
+        &reader().env("REDIS_URL", "http://me:secret@h"),
+        2,
+        "reader: --redis-url \"http://***@h\" (from REDIS_URL): unknown scheme \"http\"; allowed are redis://, redis-sentinel://, redis-cluster://, the same with rediss for TLS, and unix://",
+    );
+    says(
+        &reader().env("LINE_STREAM_CONFIG", "/nowhere"),
+        2,
+        "reader: --config /nowhere (from LINE_STREAM_CONFIG): No such file or directory (os error 2); allowed: a TOML file",
+    );
+    for (text, line) in [
+        ("# one\nframing = \"words\"\n", "--framing \"words\" (from line 2 of FILE): allowed: line, chunk"),
+        ("max-backlog = -1", "--max-backlog \"-1\" (from line 1 of FILE): allowed: a whole number from 0"),
+        (
+            "\nmax-backlog = 1.5",
+            "--config FILE: line 2: max-backlog: a number with a fraction is not allowed here; allowed: a string or a whole number",
+        ),
+        (
+            "stream = true",
+            "--config FILE: line 1: stream: true or false is not allowed here; allowed: a string or a whole number",
+        ),
+        ("once = \"maybe\"", "--config FILE: line 1: once \"maybe\": allowed: true, false"),
+        ("max_backlog = 5", "--config FILE: line 1: max_backlog: no such key, did you mean max-backlog?"),
+        ("stream = \"x", "--config FILE: line 1: invalid basic string, expected `\"`"),
+    ] {
+        let path = file(text);
+        says(&reader().set("--config", &path), 2, &format!("reader: {}", line.replace("FILE", &path)));
+    }
+    // A name without the prefix does nothing, and that is said once.
+    rig.write_input("one\n");
+    let mut reader = rig.reader().once().env("STREAM", "other").env("GROUP", "users").run();
+    assert_eq!(reader.code(), Some(0), "{}", reader.log());
+    let warnings: Vec<String> = reader.log().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].ends_with(
+            "environment: STREAM has no effect without the prefix; if meant for this service, set LINE_STREAM_STREAM"
+        ),
+        "{warnings:?}"
+    );
+    assert_eq!(rig.stream_len(), 1);
+}
+
+/// What answers is not what the URL says.
+#[test]
+fn wrong_servers() {
+    let rig = Rig::with_redis(Persistence::None, &["--requirepass", "right"]);
+    rig.write_input("one\n");
+    let port = rig.redis.port();
+    let url = |url: &str| url.replace("PORT", &port.to_string());
+    for (given, shown, line) in [
+        (
+            "redis://127.0.0.1:PORT",
+            "redis://127.0.0.1:PORT",
+            "NOAUTH: this Redis wants a password; give it with --redis-password-file, or redis://[user]:password@host",
+        ),
+        (
+            "redis://:wrong@127.0.0.1:PORT",
+            "redis://:***@127.0.0.1:PORT",
+            "WRONGPASS: this Redis does not know the user or the password; allowed: those that it knows; the password is from --redis-url",
+        ),
+        (
+            "redis://:right@127.0.0.1:PORT/99",
+            "redis://:***@127.0.0.1:PORT/99",
+            "ERR DB index is out of range; allowed: 0 to 15, unless this Redis has another number of `databases`",
+        ),
+        (
+            "redis-cluster://:right@127.0.0.1:PORT",
+            "redis-cluster://:***@127.0.0.1:PORT",
+            "node 127.0.0.1:PORT: CLUSTER SHARDS: ERR This instance has cluster support disabled; allowed: redis:// for a Redis that is no cluster",
+        ),
+    ] {
+        for launch in [rig.reader(), rig.writer()] {
+            let launch = launch.set("--redis-url", url(given));
+            let mut service = launch.run();
+            let log = service.log();
+            let last = log.lines().last().unwrap_or_default().to_owned();
+            let (_, said) = last.split_once(": ").unwrap();
+            assert_eq!(said, format!("--redis-url {}: {}", url(shown), url(line)), "{log}");
+            assert_eq!(service.code(), Some(2));
+        }
+    }
+    let password = rig.folder.join("password");
+    std::fs::write(&password, "wrong\n").unwrap();
+    let file = password.display();
+    says(
+        &rig.reader().set("--redis-password-file", &password),
+        2,
+        &format!(
+            "reader: --redis-url redis://:***@127.0.0.1:{port}: WRONGPASS: this Redis does not know the user or the password; allowed: those that it knows; the password is from --redis-password-file {file}"
+        ),
+    );
+    says(
+        &rig.reader()
+            .set("--redis-password-file", &password)
+            .unset("--redis-url")
+            .env("REDIS_URL", &url("redis://:right@127.0.0.1:PORT")),
+        2,
+        &format!(
+            "reader: --redis-password-file {file}: --redis-url (from REDIS_URL) has a password, too; allowed: one of the two"
+        ),
+    );
+    // No password: a server that is no Sentinel.
+    let plain = Rig::new();
+    plain.write_input("one\n");
+    let port = plain.redis.port();
+    says(
+        &plain.reader().set("--redis-url", format!("redis-sentinel://127.0.0.1:{port}/mymaster")),
+        2,
+        &format!(
+            "reader: --redis-url redis-sentinel://127.0.0.1:{port}/mymaster: Sentinel 127.0.0.1:{port}: SENTINEL GET-MASTER-ADDR-BY-NAME: ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER-ADDR-BY-NAME' 'mymaster' ; this is no Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)"
+        ),
+    );
+}
+
+/// What answers is no Redis, or speaks TLS, or does not.
+#[test]
+fn no_redis() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    for (scheme, answer, line) in [
+        (
+            "redis",
+            &b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"[..],
+            "an SSH server answers there, no Redis; allowed: the address of a Redis",
+        ),
+        (
+            "redis",
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+            "a web server answers there, no Redis; allowed: the address of a Redis",
+        ),
+        ("redis", b"220 mail ESMTP\r\n", "what answers there is no Redis; allowed: the address of a Redis"),
+        // The alert `protocol version` of TLS 1.2.
+        ("redis", b"\x15\x03\x03\x00\x02\x02\x46", "this port speaks TLS; allowed: rediss:// for TLS"),
+        (
+            "rediss",
+            b"-ERR unknown command\r\n",
+            "this port does not speak TLS; allowed: redis:// for a port without TLS",
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        // The reader has several connections. The threads end with the test.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::spawn(move || {
+                    let mut stream = stream?;
+                    let _ = stream.read(&mut [0; 4096])?;
+                    stream.write_all(answer)?;
+                    // A close with bytes that nobody read would take the answer back.
+                    std::io::copy(&mut stream, &mut std::io::sink())
+                });
+            }
+        });
+        says(
+            &rig.reader().set("--redis-url", format!("{scheme}://{addr}")),
+            2,
+            &format!("reader: --redis-url {scheme}://{addr}: {line}"),
+        );
+    }
+}
+
+/// What the service's user must not do.
+#[test]
+fn rights() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let nobody = |launch: Launch| launch.under(&["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let low = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    let secret = rig.folder.join("secret");
+    std::fs::create_dir(&secret).unwrap();
+    std::fs::write(secret.join("input.txt"), "one\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let input = secret.join("input.txt");
+    says(
+        &nobody(rig.reader().set("--input", &input)),
+        2,
+        &format!(
+            "reader: --input {}: Permission denied (os error 13); allowed: a file in a folder that the service's user can enter and read",
+            input.display()
+        ),
+    );
+    let open = rig.input.parent().unwrap();
+    says(
+        &nobody(rig.reader()),
+        2,
+        &format!(
+            "reader: --state-dir {} (the input's folder): Permission denied (os error 13); allowed: a folder that can be written to",
+            open.display()
+        ),
+    );
+    if low.trim().parse::<u16>().is_ok_and(|low| low > 80) {
+        says(
+            &nobody(rig.reader().set("--http-addr", "127.0.0.1:80")),
+            2,
+            "reader: --http-addr 127.0.0.1:80: Permission denied (os error 13); allowed: a port from 1024, or the right to a smaller one, or off",
+        );
+    }
+}
+
+#[test]
+fn once_without_an_input_fails() {
+    let rig = Rig::new();
+    let input = rig.input.display();
+    says(
+        &rig.reader().once(),
+        1,
+        &format!(
+            "reader: --input {input}: No such file or directory (os error 2); --once sends what there is and does not wait for a file"
+        ),
+    );
+    assert_eq!(rig.redis.call(&["EXISTS", e2e::rig::STREAM]).int(), 0);
+}
+
+#[test]
+fn there_need_be_no_http_endpoint() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    for launch in [rig.reader(), rig.writer()] {
+        let mut service = launch.set("--http-addr", "off").start();
+        service.wait_for_log(&["http: off"]);
+        e2e::wait::until("the work to begin", || service.find_log(&["redis: ready"]).is_some());
+        service.sigterm();
+        service.wait_exit(e2e::wait::SOON);
+        assert_eq!(service.code(), Some(0), "{}", service.log());
+    }
+    let mut named = rig.reader().set("--http-addr", "localhost:0").start();
+    assert_eq!(named.healthz().0, 200);
+    named.stop();
+}
+
+/// Two writers on a host that nobody gave a name share the stream.
+#[test]
+fn writers_without_a_name_do_not_collide() {
+    let rig = Rig::new();
+    let other = rig.folder.join("out/other.txt");
+    let mut one = rig.writer().unset("--consumer").start();
+    let mut two = rig.writer().unset("--consumer").set("--output", &other).start();
+    for writer in [&mut one, &mut two] {
+        e2e::wait::until("ready", || writer.readyz().1.contains("ok") || writer.readyz().0 == 200);
+    }
+    rig.write_input("one\ntwo\nthree\n");
+    rig.reader().once().run_ok();
+    let written = || rig.output_bytes().len() + std::fs::read(&other).unwrap_or_default().len();
+    e2e::wait::until("all is written", || written() == "one\ntwo\nthree\n".len());
+    assert_eq!(rig.redis.call(&["XINFO", "CONSUMERS", e2e::rig::STREAM, "writers"]).list().len(), 2);
+    one.stop();
+    two.stop();
+}
