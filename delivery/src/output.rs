@@ -76,9 +76,10 @@ pub trait Folder {
 pub enum Verdict {
     /// It is ours, or there is nothing yet.
     Open(Box<Opening>),
-    /// It was renamed to this name while no writer ran: its journal is to be renamed after it, and
-    /// [`startup`] to be asked again.
-    Adopt(Vec<u8>),
+    /// It was renamed to this name while no writer ran: open it there, with the journal at its old
+    /// place. Its [`Job::Settle`] lets the journal follow and ends with [`Outcome::Rotated`]. Then
+    /// ask [`startup`] again.
+    Adopt(Vec<u8>, Box<Opening>),
     /// It must not be used, and nothing be changed.
     Refuse(Refusal),
 }
@@ -230,15 +231,18 @@ pub fn startup<F: Folder>(
     if let Some(damage) = parsed.damage {
         return Ok(Verdict::Refuse(Refusal::Damaged(damage)));
     }
+    let mut became = None;
     if !is_ours(folder, output, len, &parsed)? {
-        if let Some(name) = renamed(folder, output, &parsed)? {
-            return Ok(Verdict::Adopt(name));
-        }
-        if let Some((span, _)) = evidence(&parsed, len.unwrap_or(0).min(parsed.durable())) {
+        became = renamed(folder, output, &parsed)?;
+        if let (None, Some((span, _))) = (&became, evidence(&parsed, len.unwrap_or(0).min(parsed.durable()))) {
             return Ok(Verdict::Refuse(Refusal::Differs(span)));
         }
     }
-    let recovered = match parsed.recover(len.unwrap_or(0), |span| folder.hash(output, span))? {
+    let (name, len) = match &became {
+        Some(name) => (name.as_slice(), folder.len(name)?),
+        None => (output, len),
+    };
+    let recovered = match parsed.recover(len.unwrap_or(0), |span| folder.hash(name, span))? {
         Ok(recovered) => recovered,
         Err(refusal) => return Ok(Verdict::Refuse(refusal)),
     };
@@ -260,7 +264,7 @@ pub fn startup<F: Folder>(
         let one = all.entry(file).or_default();
         held.iter().for_each(|span| one.insert(span));
     }
-    Ok(Verdict::Open(Box::new(Opening {
+    let opening = Box::new(Opening {
         journal: JournalWas::Read { restored: recovered.restored },
         held: all,
         lost: recovered.lost,
@@ -268,7 +272,11 @@ pub fn startup<F: Folder>(
         keep: recovered.keep,
         unusable,
         ledger,
-    })))
+    });
+    Ok(match became {
+        Some(name) => Verdict::Adopt(name, opening),
+        None => Verdict::Open(opening),
+    })
 }
 
 /// The name of the journal that belongs to a file.
@@ -1080,6 +1088,30 @@ mod tests {
             }
         }
 
+        /// Lets the journal follow an output that was renamed. Its name.
+        fn adopt(&mut self) -> Vec<u8> {
+            let Verdict::Adopt(name, mut opening) = self.startup("writers") else { panic!("not renamed") };
+            let new = self.0.remove(OUT);
+            self.rename(&name, OUT);
+            let mut effect = opening.ledger.begin(Job::Settle);
+            while effect != Effect::End(Outcome::Rotated) {
+                let answer = match effect {
+                    Effect::MoveJournal => {
+                        self.rename(b"out.journal", &journal_of(&name));
+                        Answer::Done
+                    }
+                    effect => match self.perform(&opening.ledger, effect, b"") {
+                        Answer::Seen(seen) => Answer::Seen(Seen { place: Place::Renamed, ..seen }),
+                        answer => answer,
+                    },
+                };
+                effect = opening.ledger.on(answer);
+            }
+            self.rename(OUT, &name);
+            self.0.extend(new.map(|new| (OUT.to_vec(), new)));
+            name
+        }
+
         /// Performs a job to its end.
         fn finish(&mut self, ledger: &mut Ledger, job: Job, data: &[u8]) -> Outcome {
             self.run(ledger, job, data, &mut { u64::MAX }).unwrap()
@@ -1238,13 +1270,23 @@ mod tests {
             }
             disk.rename(OUT, name);
             disk.file(b"a").bytes = vec![1; 5000];
-            assert_eq!(disk.startup("writers"), Verdict::Adopt(name.to_vec()), "{finished} {replaced}");
+            assert_eq!(disk.clone().adopt(), name, "{finished} {replaced}");
             // Another file took its place.
             disk.file(OUT).bytes = b"new".to_vec();
-            assert_eq!(disk.startup("writers"), Verdict::Adopt(name.to_vec()));
+            assert_eq!(disk.clone().adopt(), name);
             disk.file(OUT).bytes = vec![2; 4000];
-            assert_eq!(disk.startup("writers"), Verdict::Adopt(name.to_vec()));
+            assert_eq!(disk.adopt(), name);
         }
+    }
+
+    #[test]
+    fn a_torn_commit_is_cut_off_an_output_that_was_renamed() {
+        let (mut disk, _) = committed(&[1000, 2000]);
+        disk.out().truncate(2500);
+        disk.rename(OUT, b"out.1");
+        assert_eq!(disk.adopt(), b"out.1");
+        assert_eq!(disk.file(b"out.1").bytes, content(0..1000));
+        assert_eq!(spans(&disk.open().held), [0..1000], "the rest is to be written");
     }
 
     #[test]
@@ -1499,7 +1541,7 @@ mod tests {
                     prop_assert!(!is_known || !is_changed, "the tail checksum tells");
                     prop_assert_eq!(spans(&opening.held).first().map_or(0, |held| held.end), opening.cut.start);
                 }
-                Verdict::Adopt(name) => prop_assert!(false, "{name:?}"),
+                Verdict::Adopt(name, _) => prop_assert!(false, "{name:?}"),
             }
         }
     }

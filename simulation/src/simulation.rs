@@ -210,11 +210,12 @@ impl Simulation {
         let habits = self.habits;
         let terms = Terms {
             several_writers: several,
-            may_repeat: several
-                && (happened.redis_went_back
-                    || happened.removed
-                    || self.administrators.hazards.foreign
-                    || self.world.taken_over),
+            may_repeat: self.world.forgot_rotated
+                || several
+                    && (happened.redis_went_back
+                        || happened.removed
+                        || self.administrators.hazards.foreign
+                        || self.world.taken_over),
             unordered: happened.removed || happened.collided || restores || self.partitions > 1,
             contents_unordered: happened.removed
                 || restores
@@ -222,7 +223,11 @@ impl Simulation {
                 || habits.late_lines
                 || habits.permissions
                 || habits.operates,
-            comes_back: happened.redis_went_back || happened.collided || self.partitions > 1 || habits.operates,
+            comes_back: self.world.forgot_rotated
+                || happened.redis_went_back
+                || happened.collided
+                || self.partitions > 1
+                || habits.operates,
             unfinished: happened.exhausted,
         };
         let written: Vec<_> = self.writers.iter().flat_map(|writer| writer.written(&self.world.outputs)).collect();

@@ -39,6 +39,8 @@ pub struct World {
     pub keys: Vec<Keys>,
     /// Bits that were flipped in journals.
     pub flips: Vec<Flip>,
+    /// A writer started while the journal of a rotated output was damaged: it does not know what only that tells.
+    pub forgot_rotated: bool,
     /// A writer took entries over that another one had. When that one was only slow, both may commit them.
     pub taken_over: bool,
     /// Whether faults still happen.
@@ -64,6 +66,7 @@ impl World {
             hazards,
             keys,
             flips: Vec::new(),
+            forgot_rotated: false,
             taken_over: false,
             faulty: true,
             progress: 0,

@@ -118,7 +118,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
             checks.wrong(format!("journal: {journal}: {refusal}"), "the writer would not start");
             return;
         }
-        Verdict::Adopt(name) => {
+        Verdict::Adopt(name, _) => {
             let became = Beside::new(output).path(&name);
             checks.note(
                 format!("journal: {shown} was renamed to {}", became.display()),

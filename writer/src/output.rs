@@ -132,11 +132,14 @@ impl Output {
                     let (path, journal) = (path.display(), journal_path.display());
                     return Err(OpenError::Config(format!("--output {path}: {journal}: {refusal}")));
                 }
-                Verdict::Adopt(name) => {
+                Verdict::Adopt(name, opening) => {
                     let became = Beside::new(path).path(&name);
-                    rotate::move_journal(path, &became).map_err(at("moving", &journal_path))?;
-                    let (path, became) = (path.display(), became.display());
-                    log::info!("{path}: was renamed to {became}; its journal went with it");
+                    let (Some(file), Some(journal)) = (locked(path, &became, false)?, journal) else { continue };
+                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
+                    // It follows at once: what is cut off is kept beside it.
+                    if let Some(opened) = output.settle(*opening, false)? {
+                        return Ok(opened);
+                    }
                 }
                 Verdict::Open(opening) => {
                     let created = |file, path: &Path, of| match file {
@@ -146,30 +149,49 @@ impl Output {
                     let file = created(file, path, path)?;
                     let journal = created(journal, &journal_path, path)?;
                     let (Some(file), Some(journal)) = (file, journal) else { continue };
-                    let output = Self {
-                        path: path.to_owned(),
-                        file,
-                        journal: JournalFile::new(journal_path, journal),
-                        fsync,
-                        ledger: opening.ledger.clone(),
-                        synced_at: Instant::now(),
-                        left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
-                        tail: opening.keep.then(|| opening.cut.clone()),
-                        sync_took: None,
-                        became: None,
-                    };
-                    return output.settle(*opening, is_first);
+                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
+                    if let Some(opened) = output.settle(*opening, is_first)? {
+                        return Ok(opened);
+                    }
                 }
             }
         }
     }
 
-    fn settle(mut self, opening: Opening, is_first: bool) -> Result<Opened, OpenError> {
+    fn new(path: &Path, file: File, journal: JournalFile, fsync: Fsync, opening: &Opening) -> Self {
+        Self {
+            path: path.to_owned(),
+            file,
+            journal,
+            fsync,
+            ledger: opening.ledger.clone(),
+            synced_at: Instant::now(),
+            left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
+            tail: opening.keep.then(|| opening.cut.clone()),
+            sync_took: None,
+            became: None,
+        }
+    }
+
+    /// Brings both files to the last commit. `None`: the output was renamed, and its journal went
+    /// with it.
+    fn settle(mut self, opening: Opening, is_first: bool) -> Result<Option<Opened>, OpenError> {
         if self.left_alone.is_none() && (self.tail.is_none() || !is_first) {
-            self.run(Job::Settle, &[]).map_err(|error| match error {
-                CommitError::Io { what, source } => OpenError::Io { what, path: self.path.clone(), source },
-                other => OpenError::Io { what: "opening", path: self.path.clone(), source: io::Error::other(other) },
-            })?;
+            match self.run(Job::Settle, &[]) {
+                Ok(()) => {}
+                Err(CommitError::Rotated(became)) => {
+                    let (path, became) = (self.path.display(), became.display());
+                    log::info!("{path}: was renamed to {became}; its journal went with it");
+                    return Ok(None);
+                }
+                Err(error) => {
+                    let (what, source) = match error {
+                        CommitError::Io { what, source } => (what, source),
+                        other => ("opening", io::Error::other(other)),
+                    };
+                    return Err(OpenError::Io { what, path: self.path, source });
+                }
+            }
         }
         for name in &opening.unusable {
             let path = Beside::new(&self.path).path(name);
@@ -179,7 +201,7 @@ impl Output {
             );
         }
         let Opening { journal, held, lost, cut, keep: has_unknown_tail, .. } = opening;
-        Ok(Opened { output: self, journal, held, lost, behind: cut.end - cut.start, has_unknown_tail })
+        Ok(Some(Opened { output: self, journal, held, lost, behind: cut.end - cut.start, has_unknown_tail }))
     }
 
     /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.

@@ -9,7 +9,7 @@ use crate::redis::Name;
 use crate::world::World;
 use delivery::consumer::{Consumer, FileIdentity, Output, Settings};
 use delivery::journal::{Identity, Parsed};
-use delivery::output::{Job, JournalWas, Outcome, Verdict, journal_of};
+use delivery::output::{Job, JournalWas, Outcome, Verdict};
 use delivery::partition::Partition;
 use lane::{Lane, Step};
 use output::{FOLDER, Open, path};
@@ -113,6 +113,7 @@ impl Writer {
         let Some(running) = &mut self.running else { return };
         let lane = world.random.index(running.lanes.len());
         match world.random.below(3) {
+            _ if running.lanes.is_empty() => self.step_disk(world),
             0 => running.lanes[lane].acknowledge(world),
             1 => self.step_disk(world),
             _ => self.step_lane(world, lane),
@@ -126,15 +127,12 @@ impl Writer {
         let identity = Identity::new(&stream, &group, &partitions);
         let fresh_id = world.random.below(u64::MAX);
         let verdict = output::startup(&mut world.outputs, self.process, name.as_bytes(), &identity, fresh_id);
+        let mut at = name.as_bytes().to_vec();
         let opening = match verdict {
             Ok(Verdict::Open(opening)) => *opening,
-            Ok(Verdict::Adopt(became)) => {
-                let became = String::from_utf8_lossy(&became).into_owned();
-                world.story.tell(|| format!("{} lets its journal follow the output to {became}", self.name()));
-                let _ =
-                    world.outputs.rename(&path(&journal_of(name.as_bytes())), &format!("{FOLDER}/{became}.journal"));
-                let _ = world.outputs.sync_folder(FOLDER);
-                return;
+            Ok(Verdict::Adopt(became, opening)) => {
+                at = became;
+                *opening
             }
             Ok(Verdict::Refuse(refusal)) => {
                 world.story.tell(|| format!("{} refuses: {refusal}", self.name()));
@@ -154,7 +152,7 @@ impl Writer {
         if opening.keep && !opening.cut.is_empty() {
             let kept = format!("{FOLDER}/{name}.kept-{}", self.process);
             let inode = world.outputs.create(&kept);
-            if let Ok(from) = world.outputs.resolve(&path(name.as_bytes()))
+            if let Ok(from) = world.outputs.resolve(&path(&at))
                 && let Ok(bytes) = world.outputs.read(from, opening.cut.clone())
             {
                 world.outputs.append(inode, &bytes);
@@ -166,13 +164,19 @@ impl Writer {
                 world.reported(*file, span);
             }
         }
+        world.forgot_rotated |= !opening.unusable.is_empty();
         let id = opening.ledger.owner().id;
         self.ids = id;
-        let Some(output) = Open::new(&mut world.outputs, name.as_bytes(), self.process, opening.ledger) else {
+        let Some(output) = Open::new(&mut world.outputs, name.as_bytes(), &at, self.process, opening.ledger) else {
             world.story.tell(|| format!("{}: another writer has its output", self.name()));
             self.starts_at = world.elapsed + 100;
             return;
         };
+        if at != name.as_bytes() {
+            world.story.tell(|| format!("{} lets its journal follow {name}", self.name()));
+            self.running = Some(Running { lanes: Vec::new(), output, is_stopping: false, disk_waits_until: 0 });
+            return;
+        }
         let head = world.outputs.file(output.inode()).map(|file| file.bytes().to_vec()).unwrap_or_default();
         let settings = Settings {
             group: group.to_string(),
