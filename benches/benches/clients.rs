@@ -20,7 +20,7 @@ use bytes::Bytes;
 use fred::interfaces::{ClientLike as _, StreamsInterface as _};
 use redis::AsyncTypedCommands as _;
 use resp::streams::{AddId, GroupFrom, XAck, XAdd, XReadGroup};
-use resp::{Connection, ConsumerOptions};
+use resp::{Connection, GroupReader, StreamId};
 use rustis::client::BatchPreparedCommand as _;
 use rustis::commands::StreamCommands as _;
 use rustix::time::{ClockId, clock_gettime};
@@ -173,7 +173,7 @@ fn concurrent(
                     let client = resp.clone();
                     runtime.block_on(in_tasks(tasks, commands, move || {
                         let client = client.clone();
-                        async move { assert!(client.send(&ours()).await.unwrap().is_some()) }
+                        async move { assert_ne!(client.send(&ours()).await.unwrap(), StreamId::ZERO) }
                     }));
                 })
             }),
@@ -362,7 +362,7 @@ fn read_and_acknowledge(
         let client = resp.clone();
         move || {
             let client = client.clone();
-            async move { assert!(client.send(&ours()).await.unwrap().is_some()) }
+            async move { assert_ne!(client.send(&ours()).await.unwrap(), StreamId::ZERO) }
         }
     }));
     let entries = ENTRIES / 64 * 64;
@@ -375,13 +375,13 @@ fn read_and_acknowledge(
         assert_eq!(bytes, entries as usize * LINE.len());
         took
     };
-    let consumer = ConsumerOptions::new(config.clone(), KEY, GROUP, "bench").count(COUNT.into());
     let mut subjects: Vec<(&str, Work<'_>)> = vec![
         (
-            "resp, Consumer",
+            "resp, GroupReader",
             Box::new(|| {
                 let connection = runtime.block_on(Connection::connect(&config)).unwrap();
-                let consumer = Cell::new(Some(consumer.clone().over(connection)));
+                let reader = GroupReader::new(connection, KEY, GROUP, "bench").count(COUNT.into());
+                let consumer = Cell::new(Some(reader));
                 timed(&|| {
                     runtime.block_on(async {
                         let mut consumer = consumer.take().unwrap();
@@ -405,7 +405,7 @@ fn read_and_acknowledge(
                     runtime.block_on(async {
                         let (mut left, mut bytes) = (entries as usize, 0);
                         while left > 0 {
-                            let read = XReadGroup::new(GROUP, "bench", KEY, GroupFrom::New).count(COUNT.into());
+                            let read = XReadGroup::new(KEY, GROUP, "bench", GroupFrom::New).count(COUNT.into());
                             let reply = resp.send(&read).await.unwrap();
                             bytes +=
                                 reply.entries().iter().map(|entry| entry.field(b"line").unwrap().len()).sum::<usize>();
@@ -580,7 +580,7 @@ fn lone_caller(rounds: &mut Rounds, runtime: &Runtime, control: &Control, server
             "resp, Client",
             Box::new(|| {
                 control.empty();
-                runtime.block_on(p50(calls, || async { assert!(resp.send(&ours()).await.unwrap().is_some()) }))
+                runtime.block_on(p50(calls, || async { assert_ne!(resp.send(&ours()).await.unwrap(), StreamId::ZERO) }))
             }),
         ),
         (

@@ -155,6 +155,8 @@ pub struct Content {
     pub inode: Option<Inode>,
     /// When that file was created.
     pub created: Option<i128>,
+    /// The file that it is read from now, which may be another one.
+    pub open: Option<Neighbour>,
     /// The path of that file, links resolved; empty when not known. The driver looks in its folder,
     /// too.
     pub path: String,
@@ -205,12 +207,18 @@ pub struct Watch {
     limits: Limits,
     /// Contents whose file was seen truncated.
     truncated: BTreeSet<u64>,
+    /// Contents that were seen rotated away.
+    rotated: BTreeSet<u64>,
     /// The input was a beginning of a content.
     beginning: Option<Beginning>,
     /// The file at the input's path, and the known content in it, at the look before.
     input: Option<(Neighbour, Option<u64>)>,
     /// Whether the look before listed all folders. `None`: there was none.
     listed: Option<bool>,
+    /// Whether rotation gives the newest file the smallest index, as the names have told.
+    newest_first: Option<bool>,
+    /// The indices in the names of files.
+    indices: BTreeMap<Neighbour, u32>,
     /// Siblings that are neither known yet nor neighbours.
     pending: BTreeMap<Neighbour, Pending>,
     now: Duration,
@@ -255,6 +263,15 @@ impl Watch {
 
     fn see(&mut self, snapshot: &Snapshot, known: &Known, identified: &Identified, now: Duration) {
         self.listed = Some(snapshot.unlisted.is_empty());
+        self.rotated.extend(&identified.rotated);
+        self.rotated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
+        self.newest_first = identified.newest_first.or(self.newest_first);
+        let index = |file: &Sighting| Some((Neighbour::of(file), index_of(file)?));
+        let before = std::mem::replace(&mut self.indices, snapshot.sightings.iter().filter_map(index).collect());
+        if self.indices.iter().any(|(file, index)| before.get(file).is_some_and(|before| before < index)) {
+            // Older files get larger indices.
+            self.newest_first = Some(true);
+        }
         let named = |&(key, state): &(usize, Pending)| {
             let file = snapshot.sightings.iter().find(|file| file.key == key);
             file.map(|file| (Neighbour::of(file), state))
@@ -269,7 +286,6 @@ impl Watch {
         let Some(found) = identified.current.found() else { return };
         let input = snapshot.sightings.iter().find(|file| file.key == found.key);
         self.input = input.map(|file| (Neighbour::of(file), found.relation.file_id()));
-        let inode = snapshot.sightings.iter().find(|file| file.key == found.key).map(|file| file.inode);
         let last = known.contents.last();
         match found.relation {
             Relation::Whole(id) | Relation::Edited(id) => {
@@ -285,7 +301,7 @@ impl Watch {
             Relation::New => self.beginning = None,
         }
         if let (Relation::Shorter(_) | Relation::New, Some(last)) = (found.relation, last)
-            && inode == last.inode
+            && input.is_some_and(|input| was_in(last, input))
         {
             self.truncated.insert(last.file_id);
         }
@@ -367,8 +383,14 @@ pub struct Identified {
     /// The files that hold a known content, the best first: those with everything that was sent
     /// before shorter ones, the original before copies.
     pub holders: BTreeMap<u64, Vec<Found>>,
+    /// Contents that were rotated away.
+    pub rotated: Vec<u64>,
     /// Contents whose file is there and cannot be read, with the reason: wait, they are not gone.
     pub blocked: BTreeMap<u64, String>,
+    /// Whether rotation gives the newest file the smallest index, as far as the names tell.
+    pub newest_first: Option<bool>,
+    /// Whether some folder could not be listed: what is missing may be there.
+    pub unlisted: bool,
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
     pub unseen: Vec<Found>,
     /// All siblings that are not ours now. Store them with the present content when they changed.
@@ -625,7 +647,12 @@ impl Content {
         let common = agreement.common.max(same_until.unwrap_or(0));
         let whole_tail = tail.is_none_or(|tail| same_until == Some(tail.end));
         match agreement.differs {
-            Some(_) if whole_tail && tail.is_some() && !partial && agreement.weight >= agreement.compared / 4 => {
+            Some(differs)
+                if whole_tail
+                    && tail.is_some_and(|tail| differs <= tail.end)
+                    && !partial
+                    && agreement.weight >= agreement.compared / 4 =>
+            {
                 Bytes::Edited
             }
             Some(differs) => Bytes::Apart { common: agreement.common, differs },
@@ -651,7 +678,11 @@ struct Look<'a> {
 impl<'a> Look<'a> {
     fn new(snapshot: &'a Snapshot, known: &'a Known, watch: &'a Watch) -> Self {
         let unlisted = snapshot.unlisted.iter().cloned().map(|(path, why)| Notice::Unlisted { path, why });
-        let out = Identified { notices: unlisted.collect(), ..Identified::default() };
+        let out = Identified {
+            notices: unlisted.collect(),
+            unlisted: !snapshot.unlisted.is_empty(),
+            ..Identified::default()
+        };
         let mut look = Self { known, watch, files: &snapshot.sightings, roles: Vec::new(), out };
         look.roles = look.files.iter().map(|file| look.role(file)).collect();
         look
@@ -667,6 +698,8 @@ impl<'a> Look<'a> {
                 Current::Found(Found { key: file.key, relation, len: file.len })
             }
         };
+        let rotated = |content: &&Content| self.elsewhere(content).next().is_some();
+        self.out.rotated = self.known.contents.iter().filter(rotated).map(|content| content.file_id).collect();
         self.hold();
         let moved = self.has_moved(current);
         self.unseen(current, moved);
@@ -696,7 +729,7 @@ impl<'a> Look<'a> {
     fn is_file_of(&self, file: &Sighting, content: &Content) -> bool {
         was_in(content, file)
             // A file that was truncated holds the later content.
-            && !self.known.contents.iter().any(|c| c.file_id > content.file_id && c.inode == content.inode)
+            && !self.known.contents.iter().any(|later| later.file_id > content.file_id && was_in(later, file))
     }
 
     /// What a file beside the input is.
@@ -713,7 +746,16 @@ impl<'a> Look<'a> {
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
-                Bytes::Apart { .. } if content.finished && is_file && !self.was_copied(file, content) => Role::Changed,
+                // One with another beginning was written again before it was rotated, and a longer one appended to.
+                Bytes::Apart { common, .. }
+                    if content.finished
+                        && is_file
+                        && common >= end / 2
+                        && file.len <= end
+                        && !self.was_copied(file, content) =>
+                {
+                    Role::Changed
+                }
                 Bytes::Unknown if is_file && end == 0 => Role::Whole,
                 _ => return None,
             };
@@ -737,9 +779,10 @@ impl<'a> Look<'a> {
             self.is_file_of(other, content) && matches!(content.compare(other), Bytes::Whole | Bytes::Edited)
         };
         match self.files.iter().find(is_original) {
-            // A copy has no more than its original.
+            // A copy has no more than its original, as long as that has a name.
+            Some(original) if original.place != Place::Unlinked => file.len <= original.len,
+            _ if content.end() >= self.watch.limits.distinct => true,
             Some(original) => file.len <= original.len,
-            None if content.end() >= self.watch.limits.distinct => true,
             None => file.place.is_rotated() && (!content.finished || file.len == content.end()),
         }
     }
@@ -794,7 +837,13 @@ impl<'a> Look<'a> {
             }
             Some((_, content, _)) => match self.made_from(file, content) {
                 Some(start) => Relation::Derived { from: content.file_id, start },
-                None => Relation::Shorter(content.file_id),
+                None => match parted(file, content) {
+                    Some(same) => {
+                        rejected = same.max(rejected);
+                        self.own(file)
+                    }
+                    None => Relation::Shorter(content.file_id),
+                },
             },
             None => self.own(file),
         };
@@ -812,13 +861,15 @@ impl<'a> Look<'a> {
     /// it is a new file that begins with the same bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
         let distinct = content.end() >= self.watch.limits.distinct;
-        let mut elsewhere = self.elsewhere(content).peekable();
+        // A copy that lacks bytes which the input has is under way.
+        let has_all = |other: &&Sighting| self.is_file_of(other, content) || other.len >= content.end().min(file.len);
+        let mut elsewhere = self.elsewhere(content).filter(has_all).peekable();
         if self.is_file_of(file, content) {
             let truncated = self.watch.truncated.contains(&content.file_id);
             return !truncated || distinct && elsewhere.peek().is_none();
         }
         if elsewhere.peek().is_none() {
-            return distinct || !content.finished;
+            return distinct || !content.finished && !self.watch.rotated.contains(&content.file_id);
         }
         // The content was found in a copy of the input, which is older than that.
         let is_older = content.created.zip(file.created).is_some_and(|(copy, original)| original < copy);
@@ -933,7 +984,8 @@ impl<'a> Look<'a> {
                 Place::Backup | Place::Unlinked | Place::Other => 0,
             };
             let found = Found { key: file.key, relation, len: file.len };
-            holders.push((id, (best, place == 3, is_file, place), found));
+            // Of several that have no more than the same header, the oldest comes next.
+            holders.push((id, (best, place == 3, is_file, place, std::cmp::Reverse(file.modified)), found));
         }
         holders.sort_by_key(|(id, rank, _)| (*id, std::cmp::Reverse(*rank)));
         for (id, _, found) in holders {
@@ -958,11 +1010,12 @@ impl<'a> Look<'a> {
     /// Fills in the contents that came and went unseen, and the neighbours.
     fn unseen(&mut self, current: Option<&Sighting>, moved: bool) {
         let files = self.files.iter().zip(&self.roles);
-        let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file));
-        let mut strangers: Vec<&'a Sighting> = strangers.map(|(file, _)| file).collect();
-        sort(&mut strangers);
-        let (ours, others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
-            strangers.iter().copied().partition(|file| self.may_be_ours(file, moved));
+        let strangers = files.filter(|(file, role)| role.is_none() && self.is_candidate(file)).map(|(file, _)| file);
+        let (mut ours, mut others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
+            strangers.partition(|file| self.may_be_ours(file, moved));
+        self.out.newest_first = self.newest_first(&ours);
+        sort(&mut ours, self.out.newest_first.or(self.watch.newest_first));
+        sort(&mut others, None);
         for file in &ours {
             let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
             let state = match self.last_written(file) {
@@ -974,7 +1027,14 @@ impl<'a> Look<'a> {
             match state {
                 Pending::Ready if readable => {
                     let relation = self.own(file);
-                    self.out.unseen.push(Found { key: file.key, relation, len: file.len });
+                    if let Some(live) = self.known.contents.last().filter(|live| !moved && begins_like(file, live)) {
+                        let (path, bytes) = (file.path.clone(), live.end().min(file.len));
+                        self.out.notices.push(Notice::SameBeginning { path, bytes });
+                    }
+                    // One that ends where a known content does has nothing else.
+                    if !matches!(relation, Relation::Derived { start, .. } if start >= file.len) {
+                        self.out.unseen.push(Found { key: file.key, relation, len: file.len });
+                    }
                 }
                 Pending::Written(_) => self.out.notices.push(Notice::StillWritten { path: file.path.clone() }),
                 Pending::Ready | Pending::Copy => {}
@@ -986,12 +1046,34 @@ impl<'a> Look<'a> {
         }
         // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
         let known = self.known.neighbours.iter().flatten().copied();
-        let unlisted = self.out.notices.iter().any(|notice| matches!(notice, Notice::Unlisted { .. }));
+        let unlisted = self.out.unlisted;
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
-        let all: BTreeSet<Neighbour> = known.chain(others.iter().map(|file| Neighbour::of(file))).collect();
+        // What an empty file is to hold cannot be told yet.
+        let is_decided = |file: &&&Sighting| file.len > 0 || self.known.contents.is_empty();
+        let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
+        let all: BTreeSet<Neighbour> = known.chain(others).collect();
         let is_recorded = self.known.neighbours.is_some() || !unlisted;
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
+    }
+
+    /// Whether rotation gives the newest file the smallest index, as far as the names of known contents and of unseen ones, which are
+    /// newer, tell.
+    fn newest_first(&self, unseen: &[&Sighting]) -> Option<bool> {
+        // A header alone may be one of any content.
+        let is_certain = |file: &Sighting, content: &Content, role: Role| {
+            role >= Role::Edited && (content.end() >= self.watch.limits.distinct || self.is_file_of(file, content))
+        };
+        let known = self.files.iter().zip(&self.roles).filter_map(|(file, role)| {
+            role.filter(|(of, role)| is_certain(file, of, *role)).map(|(of, _)| (of.file_id, file))
+        });
+        let unseen = unseen.iter().map(|file| (u64::MAX, *file));
+        let mut known: Vec<(u64, u32)> =
+            known.chain(unseen).filter_map(|(age, file)| Some((age, index_of(file)?))).collect();
+        known.sort_unstable();
+        let pairs = known.windows(2).filter(|pair| pair[0].0 < pair[1].0);
+        let (falling, rising): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair[0].1 > pair[1].1);
+        (falling.len() != rising.len()).then_some(falling.len() > rising.len())
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or
@@ -1008,14 +1090,21 @@ impl<'a> Look<'a> {
         if file.place == Place::Unlinked {
             return true;
         }
-        !self.is_neighbour(file) && (moved || self.watch.pending(file).is_some() || self.was_missed(file))
+        !self.is_neighbour(file)
+            && (moved
+                || self.watch.pending(file).is_some()
+                || self.was_missed(file)
+                || self.known.contents.last().is_some_and(|live| begins_like(file, live)))
     }
 
     /// Whether a candidate that is beside the live content may have been there before that: the
     /// earlier look could not list it, or there was none.
     fn was_missed(&self, file: &Sighting) -> bool {
-        let Some(live) = self.known.contents.last().filter(|_| self.known.neighbours.is_some()) else { return false };
-        let is_older = || live.created.zip(file.created).is_some_and(|(live, created)| created < live);
+        let Some(live) = self.known.contents.last() else { return false };
+        let is_older = || {
+            self.known.neighbours.is_some()
+                && live.created.zip(file.created).is_some_and(|(live, created)| created < live)
+        };
         match self.watch.listed {
             Some(listed) => !listed,
             None => is_older(),
@@ -1087,40 +1176,53 @@ impl<'a> Look<'a> {
 
 /// Whether a content was once in this file, whatever it holds now.
 fn was_in(content: &Content, file: &Sighting) -> bool {
-    content.inode == Some(file.inode) && content.created.zip(file.created).is_none_or(|(a, b)| a == b)
+    let begun = content.inode.map(|Inode { dev, ino }| Neighbour { dev, ino, created: content.created });
+    begun.iter().chain(&content.open).any(|known| known.is(file))
 }
 
-/// Whether a file that differs from a content was made of it by an edit: it has what was sent last.
+/// Whether a file begins with the first bytes of a content. Beside the live content, one that is no copy of it is a copy of one that
+/// was truncated since: both have the same header, and only that was sent.
+fn begins_like(file: &Sighting, content: &Content) -> bool {
+    matches!(content.compare(file), Bytes::Whole | Bytes::Apart { common: 1.., .. })
+}
+
+/// Up to where a file has the bytes of a content that it was compared with, when others follow.
+fn parted(file: &Sighting, content: &Content) -> Option<u64> {
+    file.compared.get(&content.file_id)?.same_until.filter(|&same| same < file.len)
+}
+
+/// Whether a file that differs from a content was made of it by an edit: it ends with what was sent last.
 fn made_of(file: &Sighting, content: &Content) -> bool {
     let tail_at = file.compared.get(&content.file_id).and_then(|compared| compared.tail_at);
-    tail_at.is_some_and(|at| at >= content.end() / 2)
+    tail_at.is_some_and(|at| at >= content.end() / 2 && at == file.len)
 }
 
-/// Sorts rotated files, the oldest first: by when they were last written to, if that agrees with
-/// the order of their names. Some rotations give the newest file the smallest index, some the
-/// largest. When the names disagree, a clock was set: then the largest index is the oldest, as
-/// logrotate has it.
-fn sort(files: &mut [&Sighting]) {
+fn order_of(file: &Sighting) -> Option<&Order> {
+    match &file.place {
+        Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order),
+        _ => None,
+    }
+}
+
+fn index_of(file: &Sighting) -> Option<u32> {
+    if let Some(Order::Index(index)) = order_of(file) { Some(*index) } else { None }
+}
+
+/// Sorts rotated files, the oldest first. Some rotations give the newest file the smallest index, some the largest; when it is not
+/// known which (`newest_first`), they are sorted by when they were last written to, if that agrees with the order of their names.
+/// When the names disagree, a clock was set: then the largest index is the oldest, as logrotate has it.
+fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     files.sort_by_key(|file| file.modified);
-    let order = |file: &Sighting| match &file.place {
-        Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order.clone()),
-        _ => None,
-    };
-    let index = |file: &Sighting| match order(file) {
-        Some(Order::Index(index)) => Some(index),
-        _ => None,
-    };
-    let date = |file: &Sighting| match order(file) {
-        Some(Order::Date(date)) => Some(date),
-        _ => None,
-    };
-    let indices: Vec<_> = files.iter().filter_map(|file| index(file)).collect();
-    let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
+    let date = |file: &Sighting| if let Some(Order::Date(date)) = order_of(file) { Some(date.clone()) } else { None };
+    let indices: Vec<_> = files.iter().filter_map(|file| index_of(file)).collect();
     if indices.len() == files.len() {
-        if agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified) {
-            return;
+        let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
+        let by_time = agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified);
+        match newest_first {
+            None if by_time => {}
+            Some(false) => files.sort_by_key(|file| index_of(file)),
+            None | Some(true) => files.sort_by_key(|file| std::cmp::Reverse(index_of(file))),
         }
-        files.sort_by_key(|file| std::cmp::Reverse(index(file)));
     } else if files.iter().all(|file| date(file).is_some()) {
         files.sort_by_key(|file| date(file));
     }

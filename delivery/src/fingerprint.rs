@@ -189,8 +189,10 @@ impl TailChecksum {
     /// Whether `bytes` end with the last bytes that it was made of.
     #[must_use]
     pub fn ends(&self, bytes: &[u8]) -> bool {
-        let bytes = last(bytes, self.len.min(SHORT_LEN));
-        bytes.len() as u64 == self.len.min(SHORT_LEN) && self.short != 0 && short(hash(bytes)) == self.short
+        let len = self.len.min(SHORT_LEN);
+        let bytes = last(bytes, len);
+        // Nothing ends everywhere.
+        len > 0 && bytes.len() as u64 == len && self.short != 0 && short(hash(bytes)) == self.short
     }
 
     /// The range of bytes that it covers.
@@ -336,5 +338,7 @@ mod tests {
             assert!(found <= cut && cut - found <= shrunk / 2, "{shrunk}: {found}");
         }
         assert_eq!(until(&whole[..3000]), None);
+        assert!(tail.ends(&whole) && !tail.ends(&whole[..4999]));
+        assert!(!TailChecksum::new(0, b"").ends(&whole), "nothing ends everywhere");
     }
 }

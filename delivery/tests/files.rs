@@ -1039,6 +1039,117 @@ fn a_known_content_that_cannot_be_read_is_not_gone() {
 }
 
 #[test]
+fn a_copy_of_a_truncated_file_that_shares_only_the_header_is_sent() {
+    for appended in [&b""[..], b"third\n"] {
+        let mut world = sent(b"#header\n");
+        // Unseen: lines, a copy of all, and the same header again.
+        world.create("input.txt.1", b"#header\nsecond\n");
+        world.write(INPUT, &[b"#header\n", appended].concat());
+        world.look();
+        assert!(world.sent.ends_with(b"second\n") || world.sent.ends_with(b"second\nthird\n"), "{:?}", world.notices);
+        assert!(world.notices.iter().any(|notice| matches!(notice, Notice::SameBeginning { .. })));
+    }
+}
+
+#[test]
+fn a_truncated_file_with_the_same_header_that_is_renamed_is_sent() {
+    let first = [b"#header\n".to_vec(), lines("first", 0..50)].concat();
+    let mut world = sent(&first);
+    // Its copy lacks the last bytes.
+    world.create("input.txt.2", &first[..first.len() - 10]);
+    world.write(INPUT, b"#header\nsecond\n");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"#header\nthird\n");
+    world.look();
+    world.look();
+    world.assert_sent(&[&first[..], b"#header\nsecond\n#header\nthird\n"].concat());
+}
+
+#[test]
+fn a_short_content_that_was_rotated_away_is_not_the_next_one_that_begins_alike() {
+    let mut world = sent(b"#header\n");
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"");
+    world.look();
+    world.remove("input.txt.1");
+    world.replace(INPUT, b"#header\nsecond\n");
+    world.look();
+    world.assert_sent(b"#header\n#header\nsecond\n");
+}
+
+#[test]
+fn known_contents_tell_the_order_when_a_clock_was_set_back() {
+    for (older, newer) in [("input.txt.2", "input.txt.1"), ("input.txt.1", "input.txt.2")] {
+        let mut world = sent(&lines("first", 0..100));
+        let known = if older == "input.txt.2" { "input.txt.3" } else { "input.txt.0" };
+        world.rename(INPUT, known);
+        world.create("input.txt.9", b"not ours\n");
+        world.known.neighbours.as_mut().unwrap().push(delivery::files::Neighbour {
+            dev: 1,
+            ino: world.names["input.txt.9"],
+            created: Some(world.now),
+        });
+        world.create(older, b"second\n");
+        world.now -= 100_000_000_000;
+        world.create(newer, b"third\n");
+        world.create(INPUT, b"fourth\n");
+        world.look();
+        world.assert_sent(&[&lines("first", 0..100)[..], b"second\nthird\nfourth\n"].concat());
+    }
+}
+
+#[test]
+fn an_edit_and_lines_after_it_are_sent_when_it_was_rotated_at_once() {
+    let first = lines("first", MANY);
+    let mut world = sent(&first);
+    let edited = String::from_utf8(first.clone()).unwrap().replacen("first 0\n", "FIRST 0\n", 1).into_bytes();
+    world.replace(INPUT, &[&edited[..], b"more\n"].concat());
+    world.rename(INPUT, "input.txt.1");
+    world.create(INPUT, b"second\n");
+    world.look();
+    world.look();
+    world.assert_sent(&[&first[..], b"more\nsecond\n"].concat());
+}
+
+#[test]
+fn a_copy_that_is_under_way_does_not_make_a_replaced_input_a_new_one() {
+    let first = lines("first", MANY);
+    let mut world = sent(&first);
+    world.create("input.txt.1", &first[..first.len() * 3 / 4]);
+    world.replace(INPUT, &[&first[..], b"more\n"].concat());
+    world.look();
+    world.assert_sent(&[&first[..], b"more\n"].concat());
+}
+
+#[test]
+fn an_empty_file_with_a_rotated_name_may_be_a_copy_that_begins() {
+    let mut world = sent(b"#header\n");
+    world.create("input.txt.1", b"");
+    world.look();
+    world.write("input.txt.1", b"#header\nsecond\n");
+    world.write(INPUT, b"#header\n");
+    world.look();
+    world.now += 20_000_000_000;
+    world.look();
+    world.assert_sent(b"#header\n#header\nsecond\n");
+}
+
+#[test]
+fn an_unseen_file_is_sent_when_the_folder_can_be_listed_at_last() {
+    let mut world = World::new();
+    world.unlisted = true;
+    world.create(INPUT, b"first\n");
+    world.look();
+    world.rename(INPUT, "input.txt.2");
+    world.create("input.txt.1", b"second\n");
+    world.create(INPUT, b"third\n");
+    world.look();
+    world.unlisted = false;
+    world.look();
+    world.assert_sent(b"first\nthird\nsecond\n");
+}
+
+#[test]
 fn a_link_that_flips_back() {
     for count in [2, 1000] {
         let mut world = World::new();

@@ -12,7 +12,7 @@ use delivery::partition::Partition;
 use delivery::producer::{Directory, Producer, Stored, Trouble};
 use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
-use resp::{Connection, cmd};
+use resp::{Connection, Frame, cmd};
 use service::args::ServiceArgs;
 use service::checks::{self, Checks, Commands, Found};
 use service::source_record::RecordFault;
@@ -43,10 +43,10 @@ pub(crate) fn run(args: &ReaderArgs) -> ExitCode {
         if let Some(connection) = &mut base {
             let record = record_key(&args.service.stream);
             let commands = vec![
-                cmd("HGETALL").arg(&record),
-                cmd("HSET").arg(&record).arg("partitions").arg(""),
-                cmd("HDEL").arg(&record).arg("partitions"),
-                cmd("TIME"),
+                cmd::<Frame>("HGETALL").arg(&record),
+                cmd::<Frame>("HSET").arg(&record).arg("partitions").arg(""),
+                cmd::<Frame>("HDEL").arg(&record).arg("partitions"),
+                cmd::<Frame>("TIME"),
             ];
             needed.push(Commands { connection, watched: record, commands });
         }
@@ -89,6 +89,10 @@ impl Directory for DryRun {
 
     fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         self.0.look(known, open, now)
+    }
+
+    fn has_changed(&self) -> bool {
+        self.0.has_changed()
     }
 
     fn open(&mut self, key: usize) -> io::Result<DiskFile> {
@@ -154,16 +158,16 @@ async fn backlog(checks: &mut Checks, connection: &mut Connection, key: &str, bo
 fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     let key = record_key(stream);
     let commands = vec![
-        cmd("XINFO").arg("STREAM").arg(stream),
-        cmd("XRANGE").arg(stream).arg("-").arg("+"),
-        cmd("XLEN").arg(stream),
-        cmd("EXISTS").arg(stream),
-        cmd("XADD").arg(stream).arg("*").arg("line").arg(""),
-        cmd("HGETALL").arg(&key),
-        cmd("HMGET").arg(&key).arg("guard"),
-        cmd("HSET").arg(&key).arg("guard").arg(""),
-        cmd("HDEL").arg(&key).arg("guard"),
-        cmd("TIME"),
+        cmd::<Frame>("XINFO").arg("STREAM").arg(stream),
+        cmd::<Frame>("XRANGE").arg(stream).arg("-").arg("+"),
+        cmd::<Frame>("XLEN").arg(stream),
+        cmd::<Frame>("EXISTS").arg(stream),
+        cmd::<Frame>("XADD").arg(stream).arg("*").arg("line").arg(""),
+        cmd::<Frame>("HGETALL").arg(&key),
+        cmd::<Frame>("HMGET").arg(&key).arg("guard"),
+        cmd::<Frame>("HSET").arg(&key).arg("guard").arg(""),
+        cmd::<Frame>("HDEL").arg(&key).arg("guard"),
+        cmd::<Frame>("TIME"),
     ];
     Commands { connection, watched: key, commands }
 }

@@ -25,6 +25,10 @@ impl Directory for InputDirectory {
         self.scanner.look(known, open, now)
     }
 
+    fn has_changed(&self) -> bool {
+        self.scanner.has_changed()
+    }
+
     fn open(&mut self, key: usize) -> io::Result<DiskFile> {
         self.scanner.open(key)
     }

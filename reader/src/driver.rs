@@ -3,7 +3,7 @@
 use crate::args::{From, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
-use crate::redis;
+use crate::redis::{self, Fence};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::scanner::Scanner;
@@ -15,7 +15,7 @@ use delivery::partition::Partition;
 use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Wait};
 use log::info;
 use resp::streams::{XInfoGroups, XLen};
-use resp::{Backoff, Connection, ErrorKind, cmd};
+use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
 use service::args::{ServiceArgs, other_partitions};
 use service::source_record::time;
 use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
@@ -195,7 +195,11 @@ impl Driver {
         loop {
             let mut connection = connector.connect().await?;
             loop {
-                match self.perform(&mut connection).await {
+                let performed = match redis::try_transaction(&mut connection).await {
+                    Ok(fence) => self.perform(&mut connection, fence).await,
+                    Err(interrupt) => Err(interrupt),
+                };
+                match performed {
                     Ok(()) => return Ok(()),
                     Err(interrupt) => {
                         if self.recover(interrupt, &mut connection).await? == Then::Reconnect {
@@ -208,7 +212,7 @@ impl Driver {
     }
 
     /// Performs steps until all is sent (`--once`).
-    async fn perform(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
+    async fn perform(&mut self, connection: &mut Connection, fence: Fence) -> Result<(), Interrupt> {
         loop {
             self.health.progress();
             if self.shutdown.is_requested() {
@@ -237,7 +241,7 @@ impl Driver {
                     let done = changed.map_err(|fault| Interrupt::of_record(&self.record, fault))?;
                     self.producer.recorded(*change, done)?;
                 }
-                Step::Fill => redis::fill(connection, &self.record, &mut self.producer).await??,
+                Step::Fill => redis::fill(connection, &self.record, &mut self.producer, fence).await??,
                 Step::Execute => {
                     let answers = redis::expectations(connection).await?;
                     let (guard, link) = answers.fields();
@@ -245,7 +249,7 @@ impl Driver {
                     connection.queue_exec();
                     self.executed = Instant::now();
                 }
-                Step::Confirm => self.confirm(connection).await?,
+                Step::Confirm => self.confirm(connection, fence).await?,
                 Step::Check { stream } => self.check(connection, stream).await?,
                 Step::Wait(wait) => self.wait(connection, wait).await?,
                 Step::Done => return Ok(()),
@@ -278,8 +282,8 @@ impl Driver {
         Ok(())
     }
 
-    async fn confirm(&mut self, connection: &mut Connection) -> Result<(), Interrupt> {
-        let outcome = redis::outcome(connection, self.producer.executing()).await?;
+    async fn confirm(&mut self, connection: &mut Connection, fence: Fence) -> Result<(), Interrupt> {
+        let outcome = redis::outcome(connection, self.producer.executing(), fence).await?;
         let Some(batch) = self.producer.confirmed(outcome)? else { return Ok(()) };
         self.totals.waiting(false);
         self.backoff.reset();
@@ -348,11 +352,19 @@ impl Driver {
 
     /// After an interrupt: reports it, waits as long as it makes sense, and clears the connection.
     async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
+        // Without the right to EXEC there may be none to MULTI, and then the fence holds up DISCARD, too.
+        let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
         match interrupt {
             Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
                 return Err(Stop::Failure(Failure::config(format!(
                     "--stream {}: the key holds another type ({error}); allowed: a stream, or a key that does not exist",
                     self.record.stream
+                ))));
+            }
+            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
+                return Err(Stop::Failure(Failure::failed(format!(
+                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
+                    service::words::redis(error.kind())
                 ))));
             }
             Interrupt::Redis(error) => {
@@ -379,9 +391,17 @@ impl Driver {
             () = tokio::time::sleep(delay) => {}
             () = self.shutdown.requested() => return Err(Stop::Shutdown),
         }
+        if must_reconnect {
+            return Ok(Then::Reconnect);
+        }
         // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
-        match connection.send(&cmd("DISCARD")).await {
-            Err(error) if error.closes_connection() => Ok(Then::Reconnect),
+        match connection.send(&cmd::<Frame>("DISCARD")).await {
+            Err(error)
+                if error.closes_connection()
+                    || matches!(error.kind(), ErrorKind::NoPerm | ErrorKind::UnknownCommand) =>
+            {
+                Ok(Then::Reconnect)
+            }
             _ => Ok(Then::Resume),
         }
     }

@@ -3,25 +3,75 @@
 //! A batch goes out in two steps. [`fill`] puts everything but the `EXEC` on the wire:
 //!
 //! ```text
-//! WATCH <record>   HMGET <record> guard next:…   EXISTS <stream>   MULTI   XADD …   HSET <record> …   XLEN <stream>
+//! WATCH <record>   HMGET <record> guard next:…   EXISTS <stream>   MULTI   WAIT …   XADD …   HSET <record> …   XLEN <stream>
 //! ```
 //!
 //! The `EXEC` follows when the previous batch is confirmed and the record is what that batch left.
 //! So a batch can neither overtake one that failed, nor land behind a gap when Redis lost data in
-//! between, nor mix with another reader's.
+//! between, nor mix with another reader's. All of that needs transactions: [`try_transaction`] sees
+//! that there are any, [`Fence`] keeps a batch from being executed without one, and [`outcome`] tells.
 
+use crate::error::Interrupt;
 use delivery::entry::AFTER;
 use delivery::manifest::GUARD_FIELD;
 use delivery::producer::resume::StreamState;
 use delivery::producer::{Directory, Expected, Outcome, Producer, Trouble};
 use resp::streams::{XAdd, XInfoStream, XLen};
-use resp::{Connection, Error, ErrorKind, Frame, cmd};
-use service::SourceRecord;
+use resp::{Cmd, Connection, Error, ErrorKind, Frame, Transaction, cmd};
 use service::source_record::state;
+use service::{Failure, SourceRecord};
 
 /// With more than this on its way to the socket, it goes out before the next batch is made: long
 /// lines, which would pile up. 4 MiB, far more than a batch of short ones.
 const SEND_FIRST: usize = 4 << 20;
+
+/// What stands between `MULTI` and a batch, so that the batch cannot be executed without a transaction.
+///
+/// Should `MULTI` be refused, as after a change of rights, the commands behind it would be executed at once, before it
+/// is known what became of the previous batch. In a transaction `WAIT` only tells a number; outside of one it
+/// waits, for more replicas than there can be, and nothing behind it is executed before the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fence {
+    Wait,
+    /// Redis or the user's rights have no `WAIT`.
+    None,
+}
+
+impl Fence {
+    /// How many commands it is.
+    const fn commands(self) -> usize {
+        match self {
+            Self::Wait => 1,
+            Self::None => 0,
+        }
+    }
+}
+
+/// More replicas than there can be.
+const REPLICAS: i32 = i32::MAX;
+
+fn wait() -> Cmd {
+    cmd::<Frame>("WAIT").arg(REPLICAS).arg(0)
+}
+
+/// Tries an empty transaction, without which the reader must not begin, and then one with the fence.
+pub(crate) async fn try_transaction(connection: &mut Connection) -> Result<Fence, Interrupt> {
+    match connection.exec(&Transaction::new()).await {
+        Ok(_) => {}
+        Err(error) if error.closes_connection() || error.is_transient() => return Err(error.into()),
+        Err(error) => {
+            let advice = service::words::redis(ErrorKind::NotAtomic);
+            return Err(Interrupt::Failure(Failure::config(format!("redis: no transactions: {error}; {advice}"))));
+        }
+    }
+    let mut fenced = Transaction::new();
+    fenced.add(wait());
+    match connection.exec(&fenced).await {
+        Ok(Some(replies)) if replies.check().is_ok() => Ok(Fence::Wait),
+        Err(error) if error.closes_connection() => Err(error.into()),
+        _ => Ok(Fence::None),
+    }
+}
 
 /// What Redis answers to the questions of an [`Expected`].
 #[derive(Debug)]
@@ -42,8 +92,8 @@ impl Answers {
 /// Puts the questions on the wire.
 fn ask(connection: &mut Connection, record: &SourceRecord, expected: &Expected) {
     let link = expected.link.as_deref().unwrap_or_default();
-    connection.queue(&cmd("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
-    connection.queue(&cmd("EXISTS").arg(&record.stream));
+    connection.queue(&cmd::<Frame>("HMGET").arg(&record.key).arg(GUARD_FIELD).arg(link));
+    connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
 }
 
 async fn answers(connection: &mut Connection) -> Result<Answers, Error> {
@@ -57,6 +107,7 @@ pub(crate) async fn fill<D: Directory>(
     connection: &mut Connection,
     record: &SourceRecord,
     producer: &mut Producer<D>,
+    fence: Fence,
 ) -> Result<Result<(), Trouble>, Error> {
     if connection.buffered() > SEND_FIRST {
         connection.flush().await?;
@@ -65,20 +116,26 @@ pub(crate) async fn fill<D: Directory>(
     let mut is_first = true;
     let filled = producer.fill(|entry| {
         if std::mem::take(&mut is_first) {
-            connection.queue(&cmd("WATCH").arg(&record.key));
+            connection.queue(&cmd::<Frame>("WATCH").arg(&record.key));
             ask(connection, record, &expected);
             connection.queue_multi();
+            if fence == Fence::Wait {
+                connection.queue(&wait());
+            }
         }
         // Nothing is allocated for entries that adjoin: nearly all.
         let after = entry.after.map_or_else(String::new, |after| after.to_string());
         let fields = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
         let fields = &fields[..1 + usize::from(entry.after.is_some())];
         let add = XAdd::new(record.stream.as_bytes(), entry.id, fields);
-        connection.queue(&if entry.no_create { add.no_create() } else { add });
+        match entry.no_create {
+            true => connection.queue(&add.no_create()),
+            false => connection.queue(&add),
+        }
     });
     match filled {
         Ok(Some(batch)) => {
-            let set = cmd("HSET").arg(&record.key);
+            let set = cmd::<Frame>("HSET").arg(&record.key);
             connection.queue(&batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
             connection.queue(&XLen::new(&record.stream));
             Ok(Ok(()))
@@ -95,13 +152,14 @@ pub(crate) async fn expectations(connection: &mut Connection) -> Result<Answers,
     answers(connection).await
 }
 
-/// Waits for what became of a batch that has `entries` entries.
-pub(crate) async fn outcome(connection: &mut Connection, entries: u64) -> Result<Outcome, Error> {
+/// Waits for what became of a batch that has `entries` entries. [`ErrorKind::NotAtomic`]: Redis has begun no
+/// transaction, so the batch may have been added without regard to what it expects.
+pub(crate) async fn outcome(connection: &mut Connection, entries: u64, fence: Fence) -> Result<Outcome, Error> {
     let commands = usize::try_from(entries).unwrap_or(usize::MAX).saturating_add(2);
-    connection.receive_queued(commands).await?;
+    connection.receive_queued(commands.saturating_add(fence.commands())).await?;
     let Some(frame) = connection.receive_exec().await? else { return Ok(Outcome::Aborted) };
     let mut len = 0;
-    for (index, value) in frame.value().children().enumerate() {
+    for (index, value) in frame.value().children().skip(fence.commands()).enumerate() {
         if value.as_error().is_some() {
             let Err(error) = frame.extract(value).into_result() else { continue };
             return if error.kind() == ErrorKind::IdTooSmall { Ok(Outcome::Refused) } else { Err(error) };

@@ -33,8 +33,13 @@ pub(crate) struct Scanner {
     /// The files of the latest scan, by key.
     files: Vec<Seen>,
     measured: HashMap<Inode, Measured>,
+    /// The folders of the latest scan, each as it was before it was listed.
+    folders: Vec<(PathBuf, Listed)>,
     watch: Watch,
 }
+
+/// When names last came or went in a folder. `None`: that may not have been the last time.
+type Listed = Option<SystemTime>;
 
 /// A file of the latest scan.
 #[derive(Debug)]
@@ -84,6 +89,12 @@ struct Measured {
     compared: Vec<(Question, Compared)>,
 }
 
+/// When names last came or went in a folder, if no later change can have the same time.
+fn listed_of(folder: &Path) -> Listed {
+    let modified = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
+    modified.elapsed().is_ok_and(|age| age >= COARSE).then_some(modified)
+}
+
 /// A name in one of the folders.
 struct Candidate {
     path: PathBuf,
@@ -94,7 +105,7 @@ impl Scanner {
     /// `input` is absolute; its last part may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
         let watch = Watch::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), watch }
+        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), watch }
     }
 
     pub(crate) fn input(&self) -> &Path {
@@ -110,6 +121,11 @@ impl Scanner {
         });
         self.watch = watch;
         identified
+    }
+
+    /// Whether names may have come or gone since the latest scan.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.folders.iter().any(|(folder, listed)| listed.is_none() || listed_of(folder) != *listed)
     }
 
     /// Opens a file of the latest scan.
@@ -165,7 +181,7 @@ impl Scanner {
     }
 
     /// The names that may matter, the input first; the best name of a file before its others.
-    fn candidates(&self, known: &Known, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
+    fn candidates(&mut self, known: &Known, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
         // What can be rotated: the input, the file that a link there leads to, and those it led to
         // before.
         let mut bases = vec![self.input.clone()];
@@ -183,7 +199,9 @@ impl Scanner {
         let known: HashSet<u64> = known.contents.iter().filter_map(|content| content.inode).map(|i| i.ino).collect();
         let mut found = Vec::new();
         let mut others = 0;
+        self.folders.clear();
         for folder in folders {
+            self.folders.push((folder.clone(), listed_of(&folder)));
             let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

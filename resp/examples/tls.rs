@@ -1,6 +1,6 @@
 //! Connects over TLS with an authority of one's own:
 //! `cargo run --features tls --example tls -- rediss://localhost:6380 ca.pem [client.pem client.key]`
-use resp::{Config, Connection, TlsConfig, cmd};
+use resp::{Config, Connection, Frame, TlsConfig, cmd};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tls = tls.certificate(certificate).key(key);
     }
     let mut connection = Connection::connect(&Config::from_url(url)?.tls(tls)).await?;
-    let pong = connection.send(&cmd("PING")).await?;
+    let pong = connection.send(&cmd::<Frame>("PING")).await?;
     println!("{:?} over {:?}", pong, connection.protocol());
     Ok(())
 }

@@ -1,47 +1,54 @@
-use bytes::{Bytes, BytesMut};
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::BytesMut;
 
 use crate::command;
-use crate::{Command, Error, Frame, Request, Routing, StreamId, cluster};
+use crate::{Arg, Command, Error, Frame, FromReply, Request, Routing, cluster};
 
-/// A command in words, for everything that is not typed. The reply is the [`Frame`] itself.
+/// A command in words, for everything that is not typed.
 ///
-/// Words in the name become arguments of their own.
+/// Words in the name become arguments of their own. The reply is of the type that is asked for: see [`FromReply`]. Where nothing says which,
+/// the command does: `cmd::<()>` for a reply that is not needed, `cmd::<Frame>` for one whose shape is not known.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use std::collections::HashMap;
 /// use resp::cmd;
 ///
-/// let frame = connection.send(&cmd("CONFIG GET").arg("maxmemory")).await?;
-/// let maxmemory = frame.value().get(b"maxmemory").and_then(|value| value.as_u64());
+/// connection.send(&cmd::<()>("SET").arg("visits").arg(41)).await?;
+/// let visits: u64 = connection.send(&cmd("INCR").arg("visits")).await?;
+/// let settings: HashMap<String, String> = connection.send(&cmd("CONFIG GET").arg("maxmemory*")).await?;
 /// # Ok(())
 /// # }
 /// ```
 #[must_use]
-pub fn cmd(name: &str) -> Cmd {
-    let mut cmd = Cmd { name: name.to_owned(), args: 0, encoded: BytesMut::with_capacity(64), keys: None };
+pub fn cmd<R>(name: &str) -> Cmd<R> {
+    let mut cmd =
+        Cmd { name: name.to_owned(), args: 0, encoded: BytesMut::with_capacity(64), keys: None, reply: PhantomData };
     for word in name.split_ascii_whitespace() {
         cmd = cmd.arg(word);
     }
     cmd
 }
 
-/// A command in words: see [`cmd()`].
-#[derive(Clone)]
-pub struct Cmd {
+/// A command in words, with a reply of type `R`: see [`cmd()`].
+pub struct Cmd<R = Frame> {
     name: String,
     args: usize,
     encoded: BytesMut,
     /// Where the arguments that were said to be keys lie.
     keys: Option<Routing>,
+    reply: PhantomData<fn() -> R>,
 }
 
-impl Cmd {
-    /// Adds an argument.
+impl<R> Cmd<R> {
+    /// Adds an argument, or those of a list: see [`Arg`].
     #[must_use]
     pub fn arg(mut self, arg: impl Arg) -> Self {
         let mut request = Request::new(&mut self.encoded);
         arg.write(&mut request);
-        self.args += 1;
+        self.args += request.written();
         self
     }
 
@@ -53,9 +60,9 @@ impl Cmd {
     /// ```
     /// use resp::{Command, Routing, cmd};
     ///
-    /// assert_eq!(cmd("GET").arg("foo").routing(), Routing::of_key(b"foo"));
-    /// assert_eq!(cmd("MODULE.DO").arg("option").key_arg("foo").routing(), Routing::of_key(b"foo"));
-    /// assert_eq!(cmd("MGET").arg("foo").arg("bar").routing(), Routing::CrossSlot);
+    /// assert_eq!(cmd::<()>("GET").arg("foo").routing(), Routing::of_key(b"foo"));
+    /// assert_eq!(cmd::<()>("MODULE.DO").arg("option").key_arg("foo").routing(), Routing::of_key(b"foo"));
+    /// assert_eq!(cmd::<()>("MGET").arg("foo").arg("bar").routing(), Routing::CrossSlot);
     /// ```
     #[must_use]
     pub fn key_arg(mut self, key: impl AsRef<[u8]>) -> Self {
@@ -64,7 +71,7 @@ impl Cmd {
         self.arg(key)
     }
 
-    /// Adds arguments.
+    /// Adds each of some arguments: those of an iterator. The pairs of a map are two each.
     #[must_use]
     pub fn args<A: Arg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         for arg in args {
@@ -75,14 +82,26 @@ impl Cmd {
 }
 
 /// Names the command only: an argument may be a password.
-impl std::fmt::Debug for Cmd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} arguments)", self.name, self.args)
+impl<R> fmt::Debug for Cmd<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} arguments)", crate::error::doing(&self.name, None), self.args)
     }
 }
 
-impl Command for Cmd {
-    type Reply = Frame;
+impl<R> Clone for Cmd<R> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            args: self.args,
+            encoded: self.encoded.clone(),
+            keys: self.keys,
+            reply: PhantomData,
+        }
+    }
+}
+
+impl<R: FromReply> Command for Cmd<R> {
+    type Reply = R;
 
     fn name(&self) -> &str {
         &self.name
@@ -114,8 +133,8 @@ impl Command for Cmd {
         command::is_shareable(&first) && command::is_shareable(&first_two)
     }
 
-    fn decode(frame: Frame) -> Result<Frame, Error> {
-        Ok(frame)
+    fn decode(frame: Frame) -> Result<R, Error> {
+        R::from_frame(frame)
     }
 }
 
@@ -126,63 +145,9 @@ fn first_word(encoded: &[u8]) -> (String, &[u8]) {
 }
 
 /// The first of some encoded arguments, and those behind it.
-fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
     let header = memchr::memchr(b'\r', encoded)?;
     let len = usize::try_from(crate::number::parse_u64(encoded.get(1..header)?)?).ok()?;
     let start = header + 2;
     Some((encoded.get(start..start + len)?, encoded.get(start + len + 2..)?))
 }
-
-/// What can be an argument of a [`Cmd`]: bytes, text, whole numbers and stream IDs.
-pub trait Arg {
-    /// Writes it as one argument.
-    fn write(&self, out: &mut Request<'_>);
-}
-
-impl<A: Arg + ?Sized> Arg for &A {
-    fn write(&self, out: &mut Request<'_>) {
-        (**self).write(out);
-    }
-}
-
-impl<const N: usize> Arg for [u8; N] {
-    fn write(&self, out: &mut Request<'_>) {
-        out.arg(self);
-    }
-}
-
-impl Arg for StreamId {
-    fn write(&self, out: &mut Request<'_>) {
-        out.arg_id(*self);
-    }
-}
-
-impl Arg for usize {
-    fn write(&self, out: &mut Request<'_>) {
-        out.arg_int(*self as u64);
-    }
-}
-
-macro_rules! args {
-    ($write:ident: $($type:ty),*) => {
-        $(impl Arg for $type {
-            fn write(&self, out: &mut Request<'_>) {
-                out.$write(self.clone());
-            }
-        })*
-    };
-}
-
-args!(arg_int: u8, u16, u32, u64, i8, i16, i32, i64);
-
-macro_rules! byte_args {
-    ($($type:ty),*) => {
-        $(impl Arg for $type {
-            fn write(&self, out: &mut Request<'_>) {
-                out.arg(self);
-            }
-        })*
-    };
-}
-
-byte_args!(str, String, [u8], Vec<u8>, Bytes, BytesMut);

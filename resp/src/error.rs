@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
-use crate::{ProtocolError, Value};
+use crate::config::{Config, ConfigError};
+use crate::text::{self, Secrets};
+use crate::{Kind, ParseStreamIdError, ProtocolError, Value};
 
 /// What went wrong, in the categories that a program acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +14,7 @@ use crate::{ProtocolError, Value};
 pub enum ErrorKind {
     /// The operating system or the peer broke the connection, or it could not be made.
     Io,
-    /// Nothing moved for as long as the configuration allows.
+    /// A call took longer, or nothing moved for longer, than the configuration allows.
     Timeout,
     /// The connection was closed by an earlier error.
     Closed,
@@ -23,7 +24,9 @@ pub enum ErrorKind {
     UnexpectedReply,
     /// The library was used wrongly: a reply was awaited that no command asked for.
     Usage,
-    /// The TLS handshake or its configuration failed.
+    /// A URL or another setting is not valid: see [`ConfigError`].
+    Config,
+    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate, which TLS 1.3 tells afterwards.
     Tls,
     /// `NOGROUP`: the stream or its consumer group does not exist.
     NoGroup,
@@ -73,6 +76,9 @@ pub enum ErrorKind {
     CrossSlot,
     /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
     ExecAbort,
+    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the commands may have been executed, one by one and
+    /// not as a whole.
+    NotAtomic,
     /// The server does not know the command or subcommand.
     UnknownCommand,
     /// The server does not know an option, or the arguments are not what it takes.
@@ -123,9 +129,10 @@ pub enum Sent {
     Maybe,
 }
 
-/// Everything that can go wrong with a command or a connection.
+/// Everything that can go wrong with a command, a connection or a setting. All errors of the library turn into it, so `?` works on all of them.
 ///
-/// The text says what was being done, with what, and what came back. It never holds a password.
+/// The text says what was being done, with what, and what came back. It never holds a password of the configuration, not even one that the server
+/// repeats, and no control characters.
 ///
 /// ```
 /// # use resp::{Error, ErrorKind};
@@ -150,6 +157,9 @@ struct Inner {
     source: Option<Source>,
 }
 
+/// What servers put before the arguments of a command that they do not know.
+const ARGUMENTS: &str = ", with args beginning with";
+
 /// So much of an error reply is kept. Those of real servers have a few hundred bytes.
 const MAX_TEXT: usize = 4096;
 
@@ -157,6 +167,8 @@ const MAX_TEXT: usize = 4096;
 enum Source {
     Io(Arc<io::Error>),
     Protocol(ProtocolError),
+    Config(ConfigError),
+    StreamId(ParseStreamIdError),
 }
 
 impl Error {
@@ -165,42 +177,49 @@ impl Error {
             kind,
             sent: Sent::Maybe,
             doing: String::new(),
-            message: message.into(),
+            message: text::printable(message.into()),
             code: String::new(),
             source: None,
         }))
     }
 
+    /// What the operating system says, or TLS: a refused certificate is reported by the first read when the handshake itself went well.
     pub(crate) fn io(source: io::Error) -> Self {
-        let mut error = Self::new(ErrorKind::Io, source.to_string());
-        error.0.source = Some(Source::Io(Arc::new(source)));
-        error
+        let error = match is_of_tls(&source) {
+            true => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
+            false => Self::new(ErrorKind::Io, source.to_string()),
+        };
+        error.with_source(Source::Io(Arc::new(source)))
     }
 
-    /// A TLS handshake that failed: because of certificates, or because the link broke.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(source: io::Error) -> Self {
-        let refused = source.kind() == io::ErrorKind::InvalidData;
-        let mut error = Self::io(source);
-        if refused {
-            error.0.kind = ErrorKind::Tls;
-            error.0.message = format!("TLS: {}", error.0.message).into();
-        }
-        error
+    fn with_source(mut self, source: Source) -> Self {
+        self.0.source = Some(source);
+        self
     }
 
     pub(crate) fn protocol(source: ProtocolError) -> Self {
-        let mut error = Self::new(ErrorKind::Protocol, source.to_string());
-        error.0.source = Some(Source::Protocol(source));
-        error
+        Self::new(ErrorKind::Protocol, source.to_string()).with_source(Source::Protocol(source))
     }
 
     pub(crate) fn timeout(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("not done within {time:?}"))
+    }
+
+    pub(crate) fn stalled(time: Duration) -> Self {
         Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
     }
 
     pub(crate) fn closed() -> Self {
         Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
+    }
+
+    /// Commands of a transaction were, or may have been, executed outside of one, because of a refusal.
+    pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
+        const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
+        let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
+        error.0.kind = ErrorKind::NotAtomic;
+        error.0.message = format!("{WHAT}: {}", error.0.message).into();
+        error
     }
 
     /// Says where a connection was to go.
@@ -210,7 +229,7 @@ impl Error {
             command => format!("connecting to {config}: {command}"),
         };
         self.0.sent = Sent::No;
-        self
+        self.without(&Secrets::of(config))
     }
 
     /// Says which server it was, of several.
@@ -225,19 +244,25 @@ impl Error {
     /// The same with a text that says it all.
     pub(crate) fn with_text(mut self, text: String) -> Self {
         self.0.doing = String::new();
-        self.0.message = text.into();
+        self.0.message = text::printable(text.into());
         self
     }
 
     /// An error reply.
     pub(crate) fn server(reply: Value<'_>) -> Self {
         let text = reply.as_error().unwrap_or_default();
-        let text = match text.get(..MAX_TEXT) {
+        let mut text = match text.get(..MAX_TEXT) {
             Some(beginning) => format!("{}…", String::from_utf8_lossy(beginning)),
             None => String::from_utf8_lossy(text).into_owned(),
         };
         let (kind, code) = classify(&text);
         let code = code.to_owned();
+        if kind == ErrorKind::UnknownCommand
+            && let Some(at) = text.find(ARGUMENTS)
+        {
+            // Any of them may be a secret, and the caller knows them.
+            text.truncate(at);
+        }
         let mut error = Self::new(kind, text);
         error.0.code = code;
         error
@@ -247,10 +272,42 @@ impl Error {
     #[must_use]
     pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
         let mut shown = Beginning { text: String::new(), room: 120 };
-        if write!(shown, "{got:?}").is_err() {
+        let kind = got.kind();
+        let whole = match kind {
+            // They are shown with their kind, or are nothing else.
+            Kind::Null | Kind::Push | Kind::SimpleError | Kind::BulkError => write!(shown, "{got:?}"),
+            _ => write!(shown, "{kind} {got:?}"),
+        };
+        if whole.is_err() {
             shown.text.push('…');
         }
         Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
+    }
+
+    /// For the answer to a command with a password: only texts that repeat nothing of the command are shown.
+    pub(crate) fn without_arguments(mut self) -> Self {
+        if self.is_server() && !text::is_known(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// The text is not shown when it repeats a secret.
+    pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
+        let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
+        if is_of_server && secrets.are_in(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// Keeps of the text what the kind tells.
+    #[cold]
+    fn withhold(&mut self) {
+        if self.0.kind == ErrorKind::Other && self.0.code != "DENIED" && self.is_server() {
+            "ERR".clone_into(&mut self.0.code);
+        }
+        self.0.message = withheld(self.0.kind, &self.0.code).into();
     }
 
     /// Adds what was being done, unless an inner call said it already.
@@ -266,6 +323,11 @@ impl Error {
         self
     }
 
+    /// What it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Inner>() + self.0.doing.len() + self.0.message.len() + self.0.code.len()
+    }
+
     /// The category.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -278,7 +340,9 @@ impl Error {
         &self.0.code
     }
 
-    /// The error reply as the server sent it (its first 4 KiB), or what went wrong here, without what was being done.
+    /// The error reply (its first 4 KiB), or what went wrong here, without what was being done.
+    ///
+    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and texts that repeat a password, are left out.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -304,6 +368,15 @@ impl Error {
         self.kind().closes_connection()
     }
 
+    /// What was wrong with the bytes, when the [`kind`](Self::kind) is [`ErrorKind::Protocol`].
+    #[must_use]
+    pub fn protocol_error(&self) -> Option<ProtocolError> {
+        match self.0.source {
+            Some(Source::Protocol(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether this is an error reply of the server.
     #[must_use]
     pub fn is_server(&self) -> bool {
@@ -311,8 +384,36 @@ impl Error {
     }
 }
 
+#[cfg(feature = "tls")]
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<tokio_rustls::rustls::Error>)
+}
+
+#[cfg(not(feature = "tls"))]
+const fn is_of_tls(_: &io::Error) -> bool {
+    false
+}
+
+/// A text that stands for one that must not be shown. It is classified as the other one was.
+pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
+    let words = match kind {
+        ErrorKind::IdTooSmall => " equal or smaller than the target stream top item",
+        ErrorKind::NoSuchKey => " no such key",
+        ErrorKind::UnknownCommand => " unknown command",
+        ErrorKind::Syntax => " syntax error",
+        ErrorKind::MaxClients => " max number of clients reached",
+        ErrorKind::WrongPass => " invalid password",
+        ErrorKind::NoAuth => " operation not permitted",
+        ErrorKind::NotAtomic => " EXEC without MULTI",
+        _ => "",
+    };
+    let space = if code.is_empty() { "" } else { " " };
+    format!("{code}{words}{space}(text withheld: it may repeat a password)")
+}
+
 /// What a command does, as errors say it.
 pub(crate) fn doing(command: &str, key: Option<&[u8]>) -> String {
+    let command = text::name_of_secretive(command).unwrap_or(command);
     match key {
         Some(key) => format!("{command} {}", key.escape_ascii()),
         None => command.to_owned(),
@@ -336,17 +437,39 @@ impl fmt::Write for Beginning {
     }
 }
 
-#[cfg(feature = "tls")]
-impl From<crate::ConfigError> for Error {
-    fn from(error: crate::ConfigError) -> Self {
-        Self::new(ErrorKind::Tls, error.to_string()).with_sent(Sent::No)
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        let kind = match error {
+            ConfigError::Tls(_) | ConfigError::NoTls => ErrorKind::Tls,
+            _ => ErrorKind::Config,
+        };
+        Self::new(kind, error.to_string()).with_sent(Sent::No).with_source(Source::Config(error))
+    }
+}
+
+impl From<ParseStreamIdError> for Error {
+    fn from(error: ParseStreamIdError) -> Self {
+        Self::new(ErrorKind::Usage, error.to_string()).with_sent(Sent::No).with_source(Source::StreamId(error))
+    }
+}
+
+impl From<ProtocolError> for Error {
+    fn from(error: ProtocolError) -> Self {
+        Self::protocol(error)
+    }
+}
+
+/// [`ErrorKind::Io`].
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::io(error)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.0.doing.is_empty() {
-            write!(f, "{}: ", self.0.doing)?;
+            write!(f, "{}: ", text::printable(self.0.doing.clone().into()))?;
         }
         f.write_str(&self.0.message)
     }
@@ -357,6 +480,8 @@ impl std::error::Error for Error {
         match self.0.source.as_ref()? {
             Source::Io(error) => Some(&**error),
             Source::Protocol(error) => Some(error),
+            Source::Config(error) => Some(error),
+            Source::StreamId(error) => Some(error),
         }
     }
 }
@@ -400,6 +525,8 @@ fn classify_text(text: &str) -> ErrorKind {
         ErrorKind::IdTooSmall
     } else if has("no such key") || has("requires the key to exist") {
         ErrorKind::NoSuchKey
+    } else if has("exec without multi") {
+        ErrorKind::NotAtomic
     } else if has("unknown command") || has("unknown subcommand") {
         ErrorKind::UnknownCommand
     } else if has("syntax error")
@@ -453,6 +580,46 @@ mod tests {
         ];
         for (text, kind, code) in table {
             assert_eq!(classify(text), (kind, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_error_turns_into_this_one() {
+        fn url(url: &str) -> Result<Config, Error> {
+            Ok(Config::from_url(url)?)
+        }
+        fn id(id: &str) -> Result<crate::StreamId, Error> {
+            Ok(id.parse()?)
+        }
+        use std::error::Error as _;
+        let wrong = url("http://h").unwrap_err();
+        assert_eq!((wrong.kind(), wrong.sent(), wrong.is_transient()), (ErrorKind::Config, Sent::No, false));
+        assert!(wrong.source().is_some_and(|source| source.is::<ConfigError>()));
+        assert_eq!(url("rediss://h?ca=").is_ok(), cfg!(feature = "tls"));
+        assert_eq!(Error::from(ConfigError::NoTls).kind(), ErrorKind::Tls);
+        assert_eq!(id("7").unwrap_err().kind(), ErrorKind::Usage);
+        let protocol = Error::from(ProtocolError::TooDeep);
+        assert_eq!((protocol.kind(), protocol.protocol_error()), (ErrorKind::Protocol, Some(ProtocolError::TooDeep)));
+    }
+
+    #[test]
+    fn a_text_that_is_withheld_keeps_its_kind_and_code() {
+        for text in [
+            "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+            "ERR no such key",
+            "ERR unknown command",
+            "ERR syntax error",
+            "ERR max number of clients reached",
+            "WRONGPASS invalid username-password pair",
+            "ERR invalid password",
+            "NOAUTH Authentication required.",
+            "ERR operation not permitted",
+            "ERR EXEC without MULTI",
+            "ERR else",
+            "READONLY x",
+        ] {
+            let (kind, code) = classify(text);
+            assert_eq!(classify(&withheld(kind, code)), (kind, code), "{text}");
         }
     }
 

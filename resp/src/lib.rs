@@ -26,7 +26,7 @@
 //! A Redis Cluster is `redis-cluster://a:6379,b:6379`: a [`ClusterClient`] sends each command to the node that has its key, a [`Connection`] or
 //! [`Consumer`] leads to the node that has one key ([`Config::for_key`]).
 //!
-//! RESP3 is proposed, and RESP2 spoken with servers that do not know it. Both give the same values.
+//! RESP3 is proposed, and RESP2 spoken with servers that refuse it (`?protocol=2` speaks it from the start). Both give the same values.
 //!
 //! ## Which of the four
 //!
@@ -48,7 +48,7 @@
 //! let fields = [("type", "start"), ("by", "me")];
 //! let add = XAdd::new("events", AddId::Auto, &fields).trim(Trim::max_len(1_000_000).approximately());
 //! match client.send(&add).await {
-//!     Ok(id) => println!("added as {id:?}"),
+//!     Ok(id) => println!("added as {id}"),
 //!     Err(error) if error.kind() == ErrorKind::Oom => println!("no room: {error}"),
 //!     Err(error) => return Err(error.into()),
 //! }
@@ -107,7 +107,7 @@
 //!
 //! ## When something fails
 //!
-//! An [`Error`] has a [`kind`](Error::kind) to act on, the server's [`code`](Error::code), and says with [`sent`](Error::sent) whether the server can
+//! Every call ends by its deadline ([`Config::command_timeout`]). An [`Error`] has a [`kind`](Error::kind) to act on, the server's [`code`](Error::code), and says with [`sent`](Error::sent) whether the server can
 //! have executed the command: after [`Sent::No`] trying again doubles nothing. [`is_transient`](Error::is_transient) says whether waiting helps, a
 //! [`Backoff`] how long to. A command or option that the server is too old for is [`ErrorKind::UnknownCommand`] or [`ErrorKind::Syntax`].
 //!
@@ -119,10 +119,7 @@
 //!
 //! ```no_run
 //! # async fn example(client: resp::Client) -> Result<(), resp::Error> {
-//! let reply = client.send(&resp::cmd("HGETALL").arg("user:7")).await?;
-//! for (field, value) in reply.value().pairs() {
-//!     println!("{field:?} = {value:?}");
-//! }
+//! let user: std::collections::HashMap<String, String> = client.send(&resp::cmd("HGETALL").arg("user:7")).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -138,6 +135,7 @@
 //!   [`RespCodec`] is both for tokio. [`Limits`] bound what a peer can make them hold.
 //! * [`Connection`], [`Client`], [`Consumer`]: see above.
 //! * [`streams`]: the stream commands with typed replies.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -151,6 +149,7 @@ struct Readme;
 #[doc = include_str!("../guide.md")]
 struct Guide;
 
+mod arg;
 mod backoff;
 mod client;
 pub mod cluster;
@@ -160,25 +159,36 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+mod follower;
+mod from_reply;
 mod number;
 mod protocol;
 mod request;
 mod sentinel;
 mod stream_id;
 pub mod streams;
+mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod text;
 mod turn;
 
+pub use arg::Arg;
 pub use backoff::Backoff;
-pub use client::{Client, ClientOptions, Event};
+pub use client::{Client, ClientOptions, Event, Events};
 pub use cluster::{ClusterClient, Routing};
-pub use cmd::{Arg, Cmd, cmd};
+pub use cmd::{Cmd, cmd};
 pub use command::{Block, Blocking, Command};
 #[cfg(feature = "tls")]
 pub use config::TlsConfig;
 pub use config::{Config, ConfigError, Endpoint};
 pub use connection::{Connection, Pipeline, Protocol, Replies, Slot, Transaction};
-pub use consumer::{Batch, Consumer, ConsumerOptions, Origin, Stopper};
+pub use consumer::{Acknowledger, Batch, Consumer, ConsumerOptions, ConsumerStream, GroupReader, Origin, Stopper};
 pub use error::{Error, ErrorKind, Sent};
+pub use from_reply::FromReply;
 pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError, RespCodec, Value};
 pub use request::Request;
 pub use stream_id::{ParseStreamIdError, StreamId};
+pub use subscription::{Message, Subscription, SubscriptionEvent, SubscriptionOptions};
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;

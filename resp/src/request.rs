@@ -49,6 +49,11 @@ impl<'b> Request<'b> {
         Self { buf, start, header: start, declared: 0, written: 0 }
     }
 
+    /// How many arguments were written, the name included.
+    pub(crate) const fn written(&self) -> usize {
+        self.written
+    }
+
     /// Begins the command: its name, and how many arguments will follow.
     #[inline]
     pub fn command(&mut self, name: &str, args: usize) {

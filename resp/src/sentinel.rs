@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::config::{Config, Endpoint};
 use crate::turn::{self, Turns};
-use crate::{Connection, Error, ErrorKind, Value, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
 /// Connects to the master of this name, which says itself that it is one.
 pub(crate) async fn connect(
@@ -40,9 +40,14 @@ async fn try_one(
 }
 
 /// The address of the master, as a Sentinel knows it.
-async fn ask(config: &Config, sentinel: &Endpoint, master: &str) -> Result<Endpoint, Error> {
+pub(crate) async fn ask(config: &Config, sentinel: &Endpoint, master: &str) -> Result<Endpoint, Error> {
     let mut asking = Connection::connect_to(sentinel, &of_sentinel(config, sentinel)).await?;
-    let reply = asking.send(&cmd("SENTINEL GET-MASTER-ADDR-BY-NAME").arg(master)).await?;
+    ask_over(&mut asking, config, master).await
+}
+
+/// The same over a connection to a Sentinel.
+pub(crate) async fn ask_over(asking: &mut Connection, config: &Config, master: &str) -> Result<Endpoint, Error> {
+    let reply = asking.send(&cmd::<Frame>("SENTINEL GET-MASTER-ADDR-BY-NAME").arg(master)).await?;
     let value = reply.value();
     if value.is_null() {
         return Err(Error::new(ErrorKind::UnknownMaster, format!("it knows no master {master:?}")));
@@ -57,7 +62,7 @@ async fn ask(config: &Config, sentinel: &Endpoint, master: &str) -> Result<Endpo
 }
 
 /// How to get into a Sentinel: it has users of its own, and no databases.
-fn of_sentinel(config: &Config, sentinel: &Endpoint) -> Config {
+pub(crate) fn of_sentinel(config: &Config, sentinel: &Endpoint) -> Config {
     Config {
         endpoint: sentinel.clone(),
         user: config.sentinel_user.clone(),
@@ -70,9 +75,9 @@ fn of_sentinel(config: &Config, sentinel: &Endpoint) -> Config {
 }
 
 /// A connection to a server that is the master. What Sentinels say may be a moment old.
-async fn connect_to(config: &Config, server: &Endpoint) -> Result<Connection, Error> {
+pub(crate) async fn connect_to(config: &Config, server: &Endpoint) -> Result<Connection, Error> {
     let mut connection = Connection::connect_to(server, config).await?;
-    let role = connection.send(&cmd("ROLE")).await?;
+    let role = connection.send(&cmd::<Frame>("ROLE")).await?;
     match role.value().children().next().and_then(Value::as_str) {
         Some("master") => Ok(connection),
         Some(role) => Err(Error::new(ErrorKind::NotMaster, format!("its role is {role}"))),

@@ -1,7 +1,8 @@
 //! Servers that can all answer the same question, asked in turn.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Endpoint;
 use crate::{Error, ErrorKind, Sent};
@@ -14,11 +15,7 @@ impl Known {
     /// Whom to ask, in order: those that were given, and those that were learned.
     pub(crate) fn in_order(&self, given: &[Endpoint]) -> Vec<Endpoint> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for endpoint in given {
-            if !known.contains(endpoint) {
-                known.push(endpoint.clone());
-            }
-        }
+        add_missing(&mut known, given);
         known.clone()
     }
 
@@ -26,12 +23,9 @@ impl Known {
     pub(crate) fn learn(&self, others: &[Endpoint]) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Nodes come and go; those that were given are added again when they are missing.
-        known.retain(|endpoint| others.contains(endpoint));
-        for other in others {
-            if !known.contains(other) {
-                known.push(other.clone());
-            }
-        }
+        let there: HashSet<_> = others.iter().collect();
+        known.retain(|endpoint| there.contains(endpoint));
+        add_missing(&mut known, others);
     }
 
     /// This one did not answer, or answered what is not so.
@@ -42,6 +36,13 @@ impl Known {
             known.push(endpoint);
         }
     }
+}
+
+/// Adds those that are not there. A cluster may have thousands of nodes.
+fn add_missing(known: &mut Vec<Endpoint>, others: &[Endpoint]) {
+    let there: HashSet<_> = known.iter().collect();
+    let missing: Vec<_> = others.iter().filter(|endpoint| !there.contains(endpoint)).cloned().collect();
+    known.extend(missing);
 }
 
 /// One round: one after the other until one answers with something that can be used, and why none did.
@@ -83,6 +84,12 @@ impl Turns {
     }
 }
 
+/// The moment so long from now.
+pub(crate) fn deadline(limit: Duration) -> Instant {
+    // Nobody waits for longer than a year.
+    Instant::now() + limit.min(Duration::from_secs(365 * 24 * 60 * 60))
+}
+
 /// As much of the time until a moment as is left.
 pub(crate) async fn within<T>(until: Instant, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let limit = until.saturating_duration_since(Instant::now());
@@ -94,28 +101,47 @@ pub(crate) async fn within<T>(until: Instant, what: impl Future<Output = Result<
 
 /// Why nobody gave an answer.
 #[derive(Debug, Default)]
-struct Failures(Vec<Error>);
+struct Failures {
+    /// What tells the most goes first.
+    reasons: Vec<Error>,
+    /// So many more are not kept.
+    more: usize,
+}
+
+/// So many reasons are named.
+const MAX_REASONS: usize = 8;
 
 impl Failures {
     fn add(&mut self, error: Error) {
         // One reason that all have is said once.
-        if !self.0.iter().any(|known| known.to_string() == error.to_string()) {
-            self.0.push(error);
+        if self.reasons.iter().any(|known| known.to_string() == error.to_string()) {
+            return;
+        }
+        let place = self.reasons.partition_point(|known| Self::rank(known) <= Self::rank(&error));
+        self.reasons.insert(place, error);
+        if self.reasons.len() > MAX_REASONS {
+            self.reasons.truncate(MAX_REASONS);
+            self.more += 1;
         }
     }
 
-    /// What tells the most goes first: an answer before a silence, and of answers one that will change before one that will not.
-    fn into_error(mut self) -> Error {
-        let rank = |error: &Error| match error.kind() {
+    /// An answer before a silence, and of answers one that will change before one that will not.
+    fn rank(error: &Error) -> u8 {
+        match error.kind() {
             ErrorKind::NotMaster => 0,
             kind if kind.closes_connection() => 2,
             kind if kind.is_transient() => 1,
             // Only when all agree that waiting does not help, it does not.
             _ => 3,
-        };
-        self.0.sort_by_key(rank);
-        let text = self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        match self.0.into_iter().next() {
+        }
+    }
+
+    fn into_error(self) -> Error {
+        let mut text = self.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if self.more > 0 {
+            text = format!("{text}; and {} more", self.more);
+        }
+        match self.reasons.into_iter().next() {
             Some(first) => first.with_text(text).with_sent(Sent::No),
             None => Error::new(ErrorKind::Usage, "there is no server to ask").with_sent(Sent::No),
         }
@@ -125,7 +151,6 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn endpoints() -> Vec<Endpoint> {
         (1..=3).map(|port| Endpoint::tcp("h", port)).collect()
@@ -184,5 +209,25 @@ mod tests {
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::UnknownMaster, "no such master"));
         let error = failed(vec![Error::new(ErrorKind::Io, "refused"), Error::new(ErrorKind::NotMaster, "a replica")]);
         assert_eq!(error.kind(), ErrorKind::NotMaster);
+    }
+
+    #[test]
+    fn thousands_of_nodes_are_known_and_fail_in_linear_time() {
+        let nodes = |from: u32| (from..from + 20_000).map(|n| Endpoint::tcp(format!("h{n}"), 1)).collect::<Vec<_>>();
+        let known = Known::default();
+        let begun = Instant::now();
+        known.learn(&nodes(0));
+        known.learn(&nodes(10_000));
+        assert_eq!(known.in_order(&nodes(20_000)).len(), 30_000);
+        let mut failures = Failures::default();
+        for n in 0..20_000 {
+            failures.add(Error::new(ErrorKind::Io, format!("node {n} is away")));
+        }
+        failures.add(Error::new(ErrorKind::NotMaster, "a replica"));
+        let error = failures.into_error();
+        assert_eq!((error.kind(), error.to_string().len() < 300), (ErrorKind::NotMaster, true), "{error}");
+        assert!(error.to_string().ends_with("and 19993 more"), "{error}");
+        // When it was quadratic, this took minutes.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }

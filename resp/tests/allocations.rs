@@ -6,7 +6,8 @@ use std::hint::black_box;
 
 use bytes::BytesMut;
 use resp::streams::{XAck, XAdd, XReadGroup};
-use resp::{Command, Decoder, RespCodec, StreamId};
+use resp::{Command, Config, Connection, Decoder, Endpoint, RespCodec, StreamId, cmd};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::Encoder;
 
 /// How often memory was allocated, and how many bytes.
@@ -119,4 +120,41 @@ fn a_large_payload_is_copied_once() {
     let (count, bytes) =
         counted(|| RespCodec::default().encode(&XAdd::new("s", StreamId::MIN, &fields), &mut out).unwrap());
     assert!(count < 10 && bytes < line.len() + 4096, "{count} {bytes}");
+}
+
+/// Whether they are small and lie in large blocks of the read buffer, or large themselves.
+#[test]
+fn pushes_that_nobody_takes_are_bounded_in_bytes() {
+    let small = ">2\r\n+invalidate\r\n*1\r\n$3\r\nkey\r\n".to_owned();
+    let large = format!(">2\r\n+message\r\n$1048576\r\n{}\r\n", "x".repeat(1 << 20));
+    let bulk = format!("$200000\r\n{}\r\n", "x".repeat(200_000));
+    for (push, reply, count) in [(small, bulk, 1200), (large, "+OK\r\n".to_owned(), 64)] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let both = format!("{push}{reply}");
+        let mut kept = None;
+        let memory = allocation_counter::measure(|| {
+            kept = Some(runtime.block_on(async {
+                let (ours, mut peer) = tokio::io::duplex(64 << 10);
+                tokio::spawn(async move {
+                    let mut greeting = Vec::new();
+                    while !greeting.ends_with(concat!(env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()) {
+                        greeting.push(peer.read_u8().await.unwrap());
+                    }
+                    let mut command = [0; b"*1\r\n$4\r\nPING\r\n".len()];
+                    peer.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
+                    while peer.read_exact(&mut command).await.is_ok() {
+                        peer.write_all(both.as_bytes()).await.unwrap();
+                    }
+                });
+                let config = Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true);
+                let mut connection = Connection::over(ours, &config).await.unwrap();
+                for _ in 0..count {
+                    connection.send(&cmd::<()>("PING")).await.unwrap();
+                }
+                connection
+            }));
+        });
+        assert!(memory.bytes_current < 24 << 20, "{} bytes kept", memory.bytes_current);
+        assert!(kept.unwrap().take_push().is_some());
+    }
 }

@@ -6,11 +6,11 @@ mod support;
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen, XRange};
-use resp::{Backoff, Client, ClientOptions, ErrorKind, Event, Pipeline, Sent, StreamId, Transaction, cmd};
+use resp::{Backoff, Client, ClientOptions, ErrorKind, Event, Frame, Pipeline, Sent, StreamId, Transaction, cmd};
 use support::Server;
 
 async fn echo(client: &Client, text: &str) -> String {
-    let reply = client.send(&cmd("ECHO").arg(text)).await.unwrap();
+    let reply = client.send(&cmd::<Frame>("ECHO").arg(text)).await.unwrap();
     reply.value().as_str().unwrap().to_owned()
 }
 
@@ -27,7 +27,7 @@ async fn every_caller_gets_its_own_reply() {
                         let text = format!("{task} {round}");
                         if round % 10 == 3 {
                             // A call that is given up takes no other's reply.
-                            let lost = cmd("ECHO").arg("lost");
+                            let lost = cmd::<Frame>("ECHO").arg("lost");
                             tokio::select! { biased; _ = client.send(&lost) => {}, () = tokio::task::yield_now() => {} }
                         }
                         assert_eq!(echo(&client, &text).await, text);
@@ -52,10 +52,10 @@ async fn callers_travel_together() {
         })
         .collect();
     for task in tasks {
-        assert!(task.await.unwrap().is_some());
+        assert_ne!(task.await.unwrap(), StreamId::ZERO);
     }
     assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 500);
-    let stats = client.send(&cmd("INFO stats")).await.unwrap();
+    let stats = client.send(&cmd::<Frame>("INFO stats")).await.unwrap();
     let reads = stats.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
     let reads: u32 = reads.unwrap().parse().unwrap();
     assert!(reads < 50, "{reads} reads for 500 commands");
@@ -65,7 +65,7 @@ async fn callers_travel_together() {
 async fn errors_pipelines_and_transactions() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
-    client.send(&cmd("SET").arg("text").arg(1)).await.unwrap();
+    client.send(&cmd::<()>("SET").arg("text").arg(1)).await.unwrap();
     let error = client.send(&XLen::new("text")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongType);
 
@@ -78,7 +78,7 @@ async fn errors_pipelines_and_transactions() {
     }
     let mut replies = client.run(&pipeline).await.unwrap();
     for (n, slot) in slots {
-        assert_eq!(replies.take(slot.clone()).unwrap(), Some(StreamId::new(1, n + 1)));
+        assert_eq!(replies.take(slot.clone()).unwrap(), StreamId::new(1, n + 1));
         let error = replies.take(slot).unwrap_err();
         assert_eq!((error.kind(), error.to_string().starts_with("XADD loop")), (ErrorKind::Usage, true), "{error}");
     }
@@ -87,7 +87,7 @@ async fn errors_pipelines_and_transactions() {
     let wrong = pipeline.add(XLen::new("text"));
     let added = pipeline.add(XAdd::new("s", AddId::Auto, &[("a", "b")]));
     let mut replies = client.run(&pipeline).await.unwrap();
-    assert!(replies.take(added).unwrap().is_some());
+    assert_ne!(replies.take(added).unwrap(), StreamId::ZERO);
     let error = replies.take(wrong).unwrap_err();
     assert_eq!((error.kind(), error.to_string().starts_with("XLEN text: ")), (ErrorKind::WrongType, true), "{error}");
     assert_eq!(client.run(&Pipeline::new()).await.unwrap().frames().count(), 0);
@@ -98,7 +98,7 @@ async fn errors_pipelines_and_transactions() {
     let range = transaction.add(XRange::new("s", ..));
     let others = (0..50).map(|_| {
         let client = client.clone();
-        tokio::spawn(async move { client.send(&cmd("INCR").arg("n")).await.unwrap() })
+        tokio::spawn(async move { client.send(&cmd::<Frame>("INCR").arg("n")).await.unwrap() })
     });
     let others: Vec<_> = others.collect();
     let mut replies = client.exec(&transaction).await.unwrap();
@@ -113,19 +113,19 @@ async fn what_would_hold_up_others_is_refused() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     let refused = [
-        cmd("BLPOP").arg("a").arg(0),
-        cmd("multi"),
-        cmd("SELECT").arg(1),
-        cmd("subscribe a"),
-        cmd("CLIENT REPLY OFF"),
-        cmd("xread").args(["block", "0", "streams", "s", "$"]),
+        cmd::<Frame>("BLPOP").arg("a").arg(0),
+        cmd::<Frame>("multi"),
+        cmd::<Frame>("SELECT").arg(1),
+        cmd::<Frame>("subscribe a"),
+        cmd::<Frame>("CLIENT REPLY OFF"),
+        cmd::<Frame>("xread").args(["block", "0", "streams", "s", "$"]),
     ];
     for command in refused {
         let error = client.send(&command).await.unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{command:?}");
     }
-    client.send(&cmd("CLIENT ID")).await.unwrap();
-    client.send(&cmd("XREAD").args(["STREAMS", "s", "0"])).await.unwrap();
+    client.send(&cmd::<()>("CLIENT ID")).await.unwrap();
+    client.send(&cmd::<()>("XREAD").args(["STREAMS", "s", "0"])).await.unwrap();
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn bytes_are_bounded() {
         .map(|n| {
             let (client, payload) = (client.clone(), payload.clone());
             tokio::spawn(async move {
-                let set = cmd("SET").arg(n).arg(&payload);
+                let set = cmd::<Frame>("SET").arg(n).arg(&payload);
                 // Some callers go away while they wait for room.
                 if n % 5 == 0 {
                     let _ = tokio::time::timeout(Duration::from_micros(n), client.send(&set)).await;
@@ -164,15 +164,15 @@ async fn it_connects_again() {
         assert_eq!(echo(&client, "a").await, "a");
         let other_call = {
             let client = client.clone();
-            tokio::spawn(async move { client.send(&cmd("ECHO").arg("x")).await.map(|_| ()) })
+            tokio::spawn(async move { client.send(&cmd::<Frame>("ECHO").arg("x")).await.map(|_| ()) })
         };
-        other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         if let Err(error) = other_call.await.unwrap() {
             assert!(error.is_transient() || error.is_server(), "{round}: {error}");
         }
         // What comes after waits for the new connection, or is told that the old one broke.
         loop {
-            match client.send(&cmd("ECHO").arg("b")).await {
+            match client.send(&cmd::<Frame>("ECHO").arg("b")).await {
                 Ok(reply) => break assert_eq!(reply.value().as_str(), Some("b")),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error}"),
             }
@@ -189,8 +189,8 @@ async fn without_a_server_calls_run_out_of_time() {
     let client = Client::connect(&config).await.unwrap();
     drop(server);
     // One notices that the server is gone; those after it wait for another one.
-    let _ = client.send(&cmd("PING")).await;
-    let error = client.send(&cmd("SET").arg("a").arg("b")).await.unwrap_err();
+    let _ = client.send(&cmd::<Frame>("PING")).await;
+    let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
 }
 
@@ -200,9 +200,9 @@ async fn a_stalled_server_is_noticed() {
     let config = server.config().command_timeout(Some(Duration::from_millis(100)));
     let client = Client::connect(&config).await.unwrap();
     let mut other = server.connect().await;
-    let pause = cmd("CLIENT PAUSE").arg(500);
+    let pause = cmd::<Frame>("CLIENT PAUSE").arg(500);
     other.send(&pause).await.unwrap();
-    let error = client.send(&cmd("PING")).await.unwrap_err();
+    let error = client.send(&cmd::<Frame>("PING")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
 }
 
@@ -213,7 +213,7 @@ async fn an_idle_connection_is_looked_after_and_ends_with_its_last_clone() {
     let client = options.connect().await.unwrap();
     let mut other = server.connect().await;
     let list = |other: &mut resp::Connection| {
-        other.queue(&cmd("CLIENT LIST"));
+        other.queue(&cmd::<Frame>("CLIENT LIST"));
     };
     loop {
         list(&mut other);
@@ -246,10 +246,10 @@ async fn pushes_are_events() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     let mut events = client.events();
-    client.send(&cmd("CLIENT TRACKING ON")).await.unwrap();
-    client.send(&cmd("GET").arg("watched")).await.unwrap();
-    server.connect().await.send(&cmd("SET").arg("watched").arg(1)).await.unwrap();
-    client.send(&cmd("PING")).await.unwrap();
+    client.send(&cmd::<()>("CLIENT TRACKING ON")).await.unwrap();
+    client.send(&cmd::<()>("GET").arg("watched")).await.unwrap();
+    server.connect().await.send(&cmd::<Frame>("SET").arg("watched").arg(1)).await.unwrap();
+    client.send(&cmd::<()>("PING")).await.unwrap();
     let Event::Push(push) = events.recv().await.unwrap() else { panic!("a push") };
     assert_eq!(push.value().children().next().unwrap().as_str(), Some("invalidate"));
 }

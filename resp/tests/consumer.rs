@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resp::streams::{AddId, GroupFrom, XAdd, XDel, XGroupCreate, XPending, XReadGroup};
-use resp::{Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Origin, Pipeline, StreamId, cmd};
+use resp::{
+    Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Frame, GroupReader, Origin, Pipeline, StreamId, cmd,
+};
 use support::Server;
 
 fn options(server: &Server, name: &str) -> ConsumerOptions {
@@ -122,7 +124,7 @@ async fn broken_connections_lose_nothing() {
     let mut seen = BTreeSet::new();
     for round in 0..30u64 {
         add(&mut other, round * 10..round * 10 + 10).await;
-        other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+        other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
         while seen.len() < (round as usize + 1) * 10 {
             let batch = consumer.next().await.unwrap().unwrap();
             seen.extend(batch.ids());
@@ -141,15 +143,15 @@ async fn a_lost_group_is_made_again() {
     let mut consumer = options(&server, "c").connect().await.unwrap();
     add(&mut other, 0..5).await;
     assert_eq!(take(&mut consumer, 5).await.0.len(), 5);
-    other.send(&cmd("FLUSHALL")).await.unwrap();
+    other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     add(&mut other, 0..7).await;
     assert_eq!(take(&mut consumer, 7).await.0, (0..7).collect::<Vec<_>>());
 
     // Unless it is not to be made.
     let mut strict = options(&server, "c").create_group(None).connect().await.unwrap();
-    other.send(&cmd("FLUSHALL")).await.unwrap();
+    other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::NoGroup);
-    other.send(&cmd("SET").arg("s").arg(1)).await.unwrap();
+    other.send(&cmd::<()>("SET").arg("s").arg(1)).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::WrongType);
     assert_eq!(options(&server, "c").connect().await.unwrap_err().kind(), ErrorKind::WrongType);
 }
@@ -160,7 +162,7 @@ async fn entries_of_the_dead_are_taken_over() {
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").claim_idle(Some(Duration::from_millis(20))).connect().await.unwrap();
     add(&mut other, 0..25).await;
-    other.send(&XReadGroup::new("g", "dead", "s", GroupFrom::New).count(23)).await.unwrap();
+    other.send(&XReadGroup::new("s", "g", "dead", GroupFrom::New).count(23)).await.unwrap();
     let (mut ids, origins) = take(&mut consumer, 25).await;
     ids.sort_unstable();
     assert_eq!(ids, (0..25).collect::<Vec<_>>());
@@ -176,7 +178,7 @@ async fn a_blocked_consumer_stops_at_once() {
     let stop = async {
         // Not before it waits in the server.
         loop {
-            let list = other.send(&cmd("CLIENT LIST")).await.unwrap();
+            let list = other.send(&cmd::<Frame>("CLIENT LIST")).await.unwrap();
             if list.value().as_str().unwrap().contains("cmd=xreadgroup") {
                 break stopper.stop();
             }
@@ -215,18 +217,28 @@ async fn the_last_answer_is_taken_by_hand() {
         assert!(tokio::time::timeout(Duration::from_millis(50), consumer.next()).await.is_err());
         let last = tokio::time::timeout(Duration::from_secs(10), consumer.take_last()).await.unwrap();
         assert!(last.unwrap().is_none(), "nothing came");
+
+        let mut reader = GroupReader::new(server.connect().await, "s", "g", "r");
+        assert!(reader.read(None).await.unwrap().is_none(), "nothing is pending");
         add(&mut other, if resp2 { 1..2 } else { 0..1 }).await;
-        consumer.read_ahead().await.unwrap();
-        let last = consumer.take_last().await.unwrap().unwrap();
+        reader.read_ahead().await.unwrap();
+        let last = reader.take_last().await.unwrap().unwrap();
         assert_eq!(last.entries().len(), 1);
-        consumer.ack(last.ids());
-        consumer.flush().await.unwrap();
-        assert_eq!(pending(&mut other).await, 0);
+        reader.ack(last.ids());
+        reader.flush().await.unwrap();
+        assert_eq!((pending(&mut other).await, reader.unconfirmed()), (0, 0));
     }
 }
 
+/// A reader over a connection of its own, in the group `g` of the stream `s`.
+async fn reader(server: &Server) -> GroupReader {
+    let mut connection = server.connect().await;
+    connection.send(&XGroupCreate::new("s", "g", StreamId::ZERO).make_stream()).await.unwrap();
+    GroupReader::new(connection, "s", "g", "c").count(10)
+}
+
 /// As [`take`], by single steps: nothing is waited for.
-async fn read_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<u64>) {
+async fn read_all(consumer: &mut GroupReader) -> (Vec<u64>, Vec<u64>) {
     let (mut pending, mut new) = (Vec::new(), Vec::new());
     loop {
         let was_pending = consumer.has_pending();
@@ -250,10 +262,10 @@ async fn read_all(consumer: &mut Consumer) -> (Vec<u64>, Vec<u64>) {
 async fn over_a_connection_it_takes_single_steps() {
     let server = Server::start();
     let mut other = server.connect().await;
-    let mut consumer = options(&server, "c").over(server.connect().await);
+    let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
     // It does not make the group.
     assert_eq!(consumer.read(None).await.unwrap_err().kind(), ErrorKind::NoGroup);
-    other.send(&cmd("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
+    other.send(&cmd::<()>("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
     add(&mut other, 0..25).await;
     assert!(consumer.has_pending(), "it does not know yet");
     assert_eq!(read_all(&mut consumer).await, (vec![], (0..25).collect()));
@@ -263,22 +275,22 @@ async fn over_a_connection_it_takes_single_steps() {
 
     // What was not acknowledged is pending for the next one, in batches as large as wanted.
     drop(consumer);
-    let mut consumer = options(&server, "c").over(server.connect().await);
+    let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
     consumer.set_count(100);
     let left = pending(&mut other).await as usize;
     assert_eq!(consumer.read(None).await.unwrap().unwrap().entries().len(), left);
     // It does not connect again.
-    other.send(&cmd("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
+    other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
-    assert!(consumer.next().await.unwrap_err().closes_connection());
+    assert!(consumer.is_closed());
 }
 
 #[tokio::test]
 async fn reading_ahead_and_asking_between_reads_shift_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;
-    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut consumer = reader(&server).await;
     add(&mut other, 0..100).await;
     assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
     let mut seen = Vec::new();
@@ -288,7 +300,7 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
         assert!(consumer.is_ahead());
         // The server has given the next ones already.
         for _ in 0..2 {
-            let reply = consumer.ask(&cmd("ECHO").arg("between")).await.unwrap();
+            let reply = consumer.ask(&cmd::<Frame>("ECHO").arg("between")).await.unwrap();
             assert_eq!(reply.value().as_str(), Some("between"));
         }
         seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -303,7 +315,7 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
 async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;
-    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let mut consumer = reader(&server).await;
     let mut seen = Vec::new();
     for n in 0..60 {
         let add = add(&mut other, n..n + 1);
@@ -317,9 +329,9 @@ async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
         if !is_added {
             add.await;
         }
-        let echo = cmd("ECHO").arg("dropped");
+        let echo = cmd::<Frame>("ECHO").arg("dropped");
         tokio::select! { biased; _ = consumer.ask(&echo) => {}, () = tokio::task::yield_now() => {} }
-        let reply = consumer.ask(&cmd("ECHO").arg(n.to_string())).await.unwrap();
+        let reply = consumer.ask(&cmd::<Frame>("ECHO").arg(n.to_string())).await.unwrap();
         assert_eq!(reply.value().as_str(), Some(&n.to_string()[..]));
         if let Some(batch) = got {
             seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -360,18 +372,18 @@ async fn a_key_that_goes_away_under_a_waiting_read() {
         let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
         let reading = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().ids().next() });
         until_one_waits(&mut other).await;
-        other.send(&cmd(how)).await.unwrap();
+        other.send(&cmd::<()>(how)).await.unwrap();
         until_one_waits(&mut other).await;
         let id = other.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap();
-        assert_eq!(reading.await.unwrap(), id, "{how}");
-        other.send(&cmd("FLUSHALL")).await.unwrap();
+        assert_eq!(reading.await.unwrap(), Some(id), "{how}");
+        other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     }
 }
 
 /// Until a read waits in the server.
 async fn until_one_waits(connection: &mut Connection) {
     loop {
-        let clients = connection.send(&cmd("INFO clients")).await.unwrap();
+        let clients = connection.send(&cmd::<Frame>("INFO clients")).await.unwrap();
         if clients.value().as_str().unwrap().contains("blocked_clients:1") {
             break;
         }
@@ -385,14 +397,86 @@ async fn acknowledgements_are_flushed_over_its_own_connection() {
     let server = Server::start();
     let mut other = server.connect().await;
     add(&mut other, 0..30).await;
-    // A consumer over a given connection may know no way to make another one.
-    let nowhere = resp::Config::new(resp::Endpoint::unix("/nowhere"));
-    server.connect().await.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
-    let mut consumer = ConsumerOptions::new(nowhere, "s", "g", "c").count(10).over(server.connect().await);
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    let before = connections(&mut other).await;
     for left in [20, 10, 0] {
         let batch = consumer.next().await.unwrap().unwrap();
         consumer.ack(batch.ids());
         consumer.flush().await.unwrap();
         assert_eq!((pending(&mut other).await, consumer.unconfirmed()), (0, 0), "{left} left");
     }
+    assert_eq!(connections(&mut other).await, before);
+}
+
+/// How many connections the server has taken.
+async fn connections(connection: &mut Connection) -> String {
+    let stats: String = connection.send(&cmd("INFO stats")).await.unwrap();
+    stats.lines().find(|line| line.starts_with("total_connections_received")).unwrap().to_owned()
+}
+
+/// A server that cannot make the group for now is waited for, as one that is away.
+#[tokio::test]
+async fn a_group_that_cannot_be_made_for_now_is_no_error() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = options(&server, "c").connect().await.unwrap();
+    other.send(&cmd::<()>("CONFIG SET maxmemory 1")).await.unwrap();
+    other.send(&cmd::<()>("DEL").arg("s")).await.unwrap();
+    let reading = tokio::spawn(async move { consumer.next().await.map(|batch| batch.unwrap().ids().count()) });
+    // It tries to make the group, several times, and is refused.
+    loop {
+        let refused = other.send(&cmd::<Frame>("INFO errorstats")).await.unwrap();
+        let oom = refused.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("errorstat_OOM:count="));
+        if oom.is_some_and(|count| count.parse::<u64>().unwrap() > 3) {
+            break;
+        }
+        assert!(!reading.is_finished(), "{:?}", reading.await);
+    }
+    other.send(&cmd::<()>("CONFIG SET maxmemory 0")).await.unwrap();
+    add(&mut other, 0..1).await;
+    assert_eq!(reading.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_stopped_ends_though_the_server_is_gone() {
+    let server = Server::start();
+    add(&mut server.connect().await, 0..3).await;
+    let config = server.config().command_timeout(Some(Duration::from_millis(200)));
+    let mut consumer = ConsumerOptions::new(config, "s", "g", "c").connect().await.unwrap();
+    let batch = consumer.next().await.unwrap().unwrap();
+    consumer.ack(batch.ids());
+    drop(server);
+    consumer.stopper().stop();
+    assert!(consumer.next().await.unwrap().is_none());
+    assert_eq!(consumer.unconfirmed(), 3);
+}
+
+#[tokio::test]
+async fn as_a_stream_it_gives_all_batches_and_ends_when_it_is_stopped() {
+    use futures_util::{StreamExt as _, TryStreamExt as _};
+
+    let server = Server::start();
+    let mut other = server.connect().await;
+    add(&mut other, 0..100).await;
+    let mut batches = options(&server, "c").connect().await.unwrap().into_stream();
+    // One after the other.
+    let first = batches.next().await.unwrap().unwrap();
+    batches.ack(first.ids());
+    // At the same time; the last ones are acknowledged while it waits for more.
+    let (acknowledger, stopper) = (batches.acknowledger(), batches.stopper());
+    let mut left = 100 - first.entries().len();
+    let rest = batches.try_for_each_concurrent(4, |batch| {
+        left -= batch.entries().len();
+        let (acknowledger, stopper, is_last) = (acknowledger.clone(), stopper.clone(), left == 0);
+        async move {
+            tokio::task::yield_now().await;
+            acknowledger.ack(batch.ids());
+            if is_last {
+                stopper.stop();
+            }
+            Ok(())
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(10), rest).await.unwrap().unwrap();
+    assert_eq!(pending(&mut other).await, 0);
 }

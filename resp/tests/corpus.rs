@@ -30,3 +30,49 @@ fn every_target_holds_on_its_corpus() {
         target(&[]);
     }
 }
+
+/// The costliest inputs that are known: what a byte of each takes most memory.
+#[test]
+fn the_decoder_holds_its_bound_of_memory() {
+    let begin = [
+        "",
+        "*99999\r\n",
+        "%49999\r\n",
+        "*?\r\n",
+        "%?\r\n",
+        "$?\r\n",
+        "|9999\r\n",
+        "|?\r\n",
+        "*2\r\n$99999\r\n",
+        "=9999\r\n",
+        "+",
+    ];
+    let middle = [
+        "_\r\n",
+        "|0\r\n",
+        "*0\r\n",
+        "*1\r\n",
+        "*?\r\n",
+        "*?\r\n.\r\n",
+        "%?\r\n",
+        "|?\r\n",
+        "|1\r\n",
+        "|1\r\n_\r\n_\r\n",
+        "|1\r\n_\r\n_\r\n_\r\n",
+        "$?\r\n;0\r\n",
+        "$?\r\n;1\r\na\r\n;1\r\nb\r\n;0\r\n",
+        ";1\r\na\r\n",
+        "$0\r\n\r\n",
+        "$99\r\n",
+        "x",
+    ];
+    for (begin, middle) in begin.iter().flat_map(|begin| middle.iter().map(move |middle| (begin, middle))) {
+        for count in [1, 60, 1000] {
+            for mode in [b"\x00\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00"] {
+                let input = [&mode[..], begin.as_bytes(), middle.repeat(count).as_bytes()].concat();
+                let run = std::panic::catch_unwind(|| targets::decoder(&input));
+                assert!(run.is_ok(), "{begin:?} and {count} times {middle:?}, mode {mode:?}");
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use redis_protocol::resp3::types::{DecodedFrame, FrameKind, Resp3Frame as _, VerbatimStringFormat};
 use redis_protocol::{resp2, resp3};
-use resp::{Kind, RespCodec, Value, cmd};
+use resp::{Frame, Kind, RespCodec, Value, cmd};
 use tokio_util::codec::Encoder;
 
 type Frame2 = resp2::types::OwnedFrame;
@@ -329,7 +329,7 @@ proptest! {
     #[test]
     fn commands_are_read_by_both(name in "[A-Z]{1,12}", args in prop::collection::vec(bytes(), 0..20)) {
         let mut written = BytesMut::new();
-        RespCodec::default().encode(&cmd(&name).args(&args), &mut written).unwrap();
+        RespCodec::default().encode(&cmd::<Frame>(&name).args(&args), &mut written).unwrap();
         let mut words = vec![Meaning::Bulk(name.into_bytes())];
         words.extend(args.into_iter().map(Meaning::Bulk));
         let command = Meaning::Array(words);

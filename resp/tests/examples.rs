@@ -15,7 +15,7 @@ use support::certificates::make_files;
 /// Builds the examples as they are built with the tests, and says where they are.
 fn build() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--offline", "--package", "resp", "--examples"]);
+    build.args(["build", "--quiet", "--offline", "--package", env!("CARGO_PKG_NAME"), "--examples"]);
     if cfg!(feature = "tls") {
         build.args(["--features", "tls"]);
     }

@@ -3,13 +3,12 @@
 
 mod support;
 
-use std::path::Path;
 use std::time::Duration;
 
-use resp::{Client, Config, Connection, Endpoint, ErrorKind, Pipeline, Sent, Transaction, cmd};
+use resp::testing::{Script, ScriptedServer};
+use resp::{Block, Blocking, Client, ClusterClient, Cmd, Config, Connection, Error, ErrorKind, Frame, GroupReader};
+use resp::{Pipeline, Sent, Transaction, cmd};
 use support::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixListener;
 
 /// Calls keep coming, and are written to a server that hangs: that is no reason to go on waiting for its replies.
 #[tokio::test]
@@ -18,17 +17,17 @@ async fn a_server_that_takes_commands_and_answers_none_is_noticed() {
     let mut other = server.connect().await;
     let config = server.config().command_timeout(Some(Duration::from_millis(300)));
     let client = Client::connect(&config).await.unwrap();
-    other.send(&cmd("CLIENT PAUSE").arg(4000)).await.unwrap();
+    other.send(&cmd::<()>("CLIENT PAUSE").arg(4000)).await.unwrap();
     let noise = tokio::spawn({
         let client = client.clone();
         async move {
             loop {
-                let ping = cmd("PING");
+                let ping = cmd::<Frame>("PING");
                 let _ = tokio::time::timeout(Duration::from_millis(20), client.send(&ping)).await;
             }
         }
     });
-    let error = client.send(&cmd("SET").arg("a").arg("b")).await.unwrap_err();
+    let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     noise.abort();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
 }
@@ -42,57 +41,43 @@ fn when_its_runtime_has_ended_a_client_says_so() {
     let client = first.block_on(Client::connect(&server.config())).unwrap();
     // One call is on its way, one is queued when the runtime ends.
     let (a, b) = (client.clone(), client.clone());
-    let paused = first.spawn(async move { a.send(&cmd("DEBUG SLEEP").arg("0.2")).await });
+    let paused = first.spawn(async move { a.send(&cmd::<Frame>("DEBUG SLEEP").arg("0.2")).await });
     first.block_on(tokio::task::yield_now());
     drop(paused);
     drop(first);
     let error = runtime().block_on(async {
-        let ping = cmd("PING");
+        let ping = cmd::<Frame>("PING");
         tokio::time::timeout(Duration::from_secs(10), b.send(&ping)).await.expect("an answer").unwrap_err()
     });
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Closed, Sent::No), "{error}");
 }
 
 /// A server that greets, takes so many bytes of what comes then, and hangs up.
-fn hangs_up(path: &Path, after: usize) -> Config {
-    let listener = UnixListener::bind(path).unwrap();
-    tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let (mut greeting, mut buf) = (Vec::new(), [0; 1]);
-        while greeting.iter().filter(|byte| **byte == b'*').count() < 2 || !greeting.ends_with(VERSION) {
-            socket.read_exact(&mut buf).await.unwrap();
-            greeting.push(buf[0]);
-        }
-        socket.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
-        socket.read_exact(&mut vec![0; after]).await.unwrap();
-    });
-    Config::new(Endpoint::unix(path)).resp2(true)
+fn hangs_up(after: usize) -> Config {
+    ScriptedServer::new([Script::new().take(after).close()]).config()
 }
-
-const VERSION: &[u8] = concat!(env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
 
 /// The first commands of a pipeline can have been executed when its end never left.
 #[tokio::test]
 async fn part_of_a_pipeline_that_was_sent_may_be_done_and_part_of_a_transaction_is_not() {
-    let folder = tempfile::tempdir().unwrap();
     let large = vec![b'x'; 8 << 20];
     let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
-    pipeline.add(cmd("INCR").arg("a"));
-    pipeline.add(cmd("SET").arg("b").arg(&large));
-    transaction.add(cmd("INCR").arg("a"));
-    transaction.add(cmd("SET").arg("b").arg(&large));
+    pipeline.add(cmd::<()>("INCR").arg("a"));
+    pipeline.add(cmd::<()>("SET").arg("b").arg(&large));
+    transaction.add(cmd::<()>("INCR").arg("a"));
+    transaction.add(cmd::<()>("SET").arg("b").arg(&large));
 
-    let mut connection = Connection::connect(&hangs_up(&folder.path().join("1"), 1000)).await.unwrap();
+    let mut connection = Connection::connect(&hangs_up(1000)).await.unwrap();
     let error = connection.run(&pipeline).await.unwrap_err();
     assert_eq!(error.sent(), Sent::Maybe, "{error}");
-    let mut connection = Connection::connect(&hangs_up(&folder.path().join("2"), 1000)).await.unwrap();
+    let mut connection = Connection::connect(&hangs_up(1000)).await.unwrap();
     let error = connection.exec(&transaction).await.unwrap_err();
     assert_eq!(error.sent(), Sent::No, "{error}");
 
-    let client = Client::connect(&hangs_up(&folder.path().join("3"), 1000)).await.unwrap();
+    let client = Client::connect(&hangs_up(1000)).await.unwrap();
     let error = client.run(&pipeline).await.unwrap_err();
     assert_eq!(error.sent(), Sent::Maybe, "{error}");
-    let client = Client::connect(&hangs_up(&folder.path().join("4"), 1000)).await.unwrap();
+    let client = Client::connect(&hangs_up(1000)).await.unwrap();
     let error = client.exec(&transaction).await.unwrap_err();
     assert_eq!(error.sent(), Sent::No, "{error}");
 }
@@ -103,15 +88,15 @@ async fn what_would_hold_up_others_is_refused_everywhere() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     for command in [
-        cmd("CLIENT").arg("REPLY").arg("SKIP"),
-        cmd("client").arg("reply").arg("off"),
-        cmd("BLPOP").arg("a").arg(0),
-        cmd("XREADGROUP").args(["GROUP", "g", "c", "BLOCK", "0", "STREAMS", "s", ">"]),
+        cmd::<Frame>("CLIENT").arg("REPLY").arg("SKIP"),
+        cmd::<Frame>("client").arg("reply").arg("off"),
+        cmd::<Frame>("BLPOP").arg("a").arg(0),
+        cmd::<Frame>("XREADGROUP").args(["GROUP", "g", "c", "BLOCK", "0", "STREAMS", "s", ">"]),
     ] {
         let error = client.send(&command).await.unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{command:?}");
         let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
-        pipeline.add(cmd("PING"));
+        pipeline.add(cmd::<()>("PING"));
         pipeline.add(&command);
         transaction.add(&command);
         let error = client.run(&pipeline).await.unwrap_err();
@@ -119,8 +104,120 @@ async fn what_would_hold_up_others_is_refused_everywhere() {
         let error = client.exec(&transaction).await.unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{command:?}");
     }
-    client.send(&cmd("CLIENT").arg("ID")).await.unwrap();
-    client.send(&cmd("PING")).await.unwrap();
+    client.send(&cmd::<()>("CLIENT").arg("ID")).await.unwrap();
+    client.send(&cmd::<()>("PING")).await.unwrap();
+}
+
+/// What has not exactly one reply, in all kinds of writing.
+fn without_one_reply() -> Vec<Cmd> {
+    vec![
+        cmd::<Frame>("MONITOR"),
+        cmd::<Frame>("Monitor"),
+        cmd::<Frame>("SUBSCRIBE a b"),
+        cmd::<Frame>("subscribe").arg("a").arg("b"),
+        cmd::<Frame>("PSUBSCRIBE").arg("a*"),
+        cmd::<Frame>("SSubscribe").arg("a"),
+        cmd::<Frame>("UNSUBSCRIBE"),
+        cmd::<Frame>("punsubscribe").arg("a").arg("b"),
+        cmd::<Frame>("SUNSUBSCRIBE"),
+        cmd::<Frame>("SYNC"),
+        cmd::<Frame>("PSYNC").arg("?").arg(-1),
+        cmd::<Frame>("REPLCONF ACK 1"),
+        cmd::<Frame>("replconf").arg("getack").arg("*"),
+        cmd::<Frame>("CLIENT REPLY OFF"),
+        cmd::<Frame>("client").arg("Reply").arg("skip"),
+        cmd::<Frame>("QUIT"),
+        cmd::<Frame>("quit"),
+        cmd::<Frame>("RESET"),
+        cmd::<Frame>("HELLO 2"),
+        cmd::<Frame>("hello").arg(3),
+    ]
+}
+
+/// A command before it, that one, and a command behind it.
+fn around(command: &Cmd) -> (Pipeline, Transaction) {
+    let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
+    for command in [&cmd::<Frame>("SET").arg("a").arg("b"), command, &cmd::<Frame>("SET").arg("a").arg("c")] {
+        pipeline.add(command);
+        transaction.add(command);
+    }
+    (pipeline, transaction)
+}
+
+fn is_refused<T: std::fmt::Debug>(outcome: Result<T, Error>) -> bool {
+    outcome.is_err_and(|error| (error.kind(), error.sent()) == (ErrorKind::Usage, Sent::No))
+}
+
+async fn is_echoed(connection: &mut Connection, text: &str) -> bool {
+    connection.send(&cmd::<Frame>("ECHO").arg(text)).await.unwrap().value().as_str() == Some(text)
+}
+
+#[tokio::test]
+async fn what_has_not_one_reply_shifts_no_replies() {
+    let server = Server::cluster().await;
+    let seed = format!("redis-cluster://127.0.0.1:{}", server.port);
+    for resp2 in [false, true] {
+        let mut connection = Connection::connect(&server.tcp().resp2(resp2)).await.unwrap();
+        let client = Client::connect(&server.tcp().resp2(resp2)).await.unwrap();
+        let cluster = ClusterClient::connect(&Config::from_url(&seed).unwrap().resp2(resp2)).await.unwrap();
+        let read_by = Connection::connect(&server.tcp().resp2(resp2)).await.unwrap();
+        let mut reader = GroupReader::new(read_by, "s", "g", "c");
+        for (nth, command) in without_one_reply().iter().enumerate() {
+            let at = format!("{command:?} {nth}");
+            let (pipeline, transaction) = around(command);
+            assert!(is_refused(connection.send(command).await), "{at}");
+            assert!(is_refused(connection.send_blocking(&Blocking::new(command, Block::Forever)).await), "{at}");
+            assert!(is_refused(connection.run(&pipeline).await), "{at}");
+            assert!(is_refused(connection.exec(&transaction).await), "{at}");
+            assert!(is_refused(client.send(command).await), "{at}");
+            assert!(is_refused(client.run(&pipeline).await), "{at}");
+            assert!(is_refused(client.exec(&transaction).await), "{at}");
+            assert!(is_refused(cluster.send(command).await), "{at}");
+            assert!(is_refused(cluster.run(&pipeline).await), "{at}");
+            assert!(is_refused(cluster.exec(&transaction).await), "{at}");
+            assert!(is_refused(reader.ask(command).await), "{at}");
+
+            // By hand, each reply is where it was promised.
+            connection.queue(&cmd::<Frame>("ECHO").arg("before"));
+            connection.queue(command);
+            connection.queue(&cmd::<Frame>("ECHO").arg("behind"));
+            assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("before"), "{at}");
+            let refused = connection.receive().await.unwrap().into_result().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::UnknownCommand, "{at}: {refused}");
+            assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("behind"), "{at}");
+            // And no part of a transaction is executed.
+            connection.queue_multi();
+            connection.queue(&cmd::<Frame>("SET").arg("a").arg("b"));
+            connection.queue(command);
+            connection.queue_exec();
+            connection.receive_queued(2).await.unwrap_err();
+            assert_eq!(connection.receive_exec().await.unwrap_err().kind(), ErrorKind::ExecAbort, "{at}");
+            assert!(is_echoed(&mut connection, &at).await, "{at}");
+        }
+        assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+        assert_eq!(cluster.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
+        assert!(reader.ask(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
+        connection.send(&cmd::<()>("CLIENT REPLY ON")).await.unwrap();
+        connection.send(&cmd::<()>("HELLO")).await.unwrap();
+        // Subscriptions are known in one word and in several.
+        let subscribed = connection.subscribe(&cmd::<Frame>("SUBSCRIBE a")).await;
+        assert_eq!(subscribed.is_err(), resp2);
+        assert!(is_echoed(&mut connection, "at last").await);
+    }
+}
+
+/// It begins and ends by itself.
+#[tokio::test]
+async fn a_transaction_holds_no_words_of_transactions() {
+    let server = Server::start();
+    let client = Client::connect(&server.config()).await.unwrap();
+    let mut connection = server.connect().await;
+    for word in ["MULTI", "exec", "Discard", "WATCH a"] {
+        let (_, transaction) = around(&cmd::<Frame>(word));
+        assert!(is_refused(connection.exec(&transaction).await), "{word}");
+        assert!(is_refused(client.exec(&transaction).await), "{word}");
+    }
+    assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
 }
 
 /// What the server says about a command that it will not read to its end is not lost.
@@ -128,7 +225,7 @@ async fn what_would_hold_up_others_is_refused_everywhere() {
 async fn a_refusal_in_the_middle_of_a_command_reaches_its_caller() {
     let server = Server::with(&["--proto-max-bulk-len", "1mb"]);
     let client = Client::connect(&server.config()).await.unwrap();
-    let error = client.send(&cmd("SET").arg("a").arg(vec![b'x'; 16 << 20])).await.unwrap_err();
+    let error = client.send(&cmd::<Frame>("SET").arg("a").arg(vec![b'x'; 16 << 20])).await.unwrap_err();
     assert_eq!((error.code(), error.sent()), ("ERR", Sent::No), "{error}");
-    client.send(&cmd("PING")).await.unwrap();
+    client.send(&cmd::<()>("PING")).await.unwrap();
 }

@@ -286,6 +286,53 @@ fn attributes_of_elements_are_found() {
     }
 }
 
+/// It would be taken for one of the next value outside.
+#[test]
+fn an_attribute_of_nothing_is_no_resp() {
+    for end in [
+        "*?\r\n:1\r\n|1\r\n+a\r\n+b\r\n.\r\n",
+        "*?\r\n|0\r\n.\r\n",
+        "*2\r\n*?\r\n|1\r\n+a\r\n+b\r\n.\r\n:1\r\n",
+        "%?\r\n+k\r\n+v\r\n|1\r\n+a\r\n+b\r\n.\r\n",
+        "~?\r\n|?\r\n+a\r\n+b\r\n.\r\n.\r\n",
+        "|?\r\n+k\r\n+v\r\n|1\r\n+a\r\n+b\r\n.\r\n:1\r\n",
+        "*?\r\n:1\r\n|1\r\n|1\r\n+x\r\n+y\r\n+a\r\n+b\r\n|0\r\n.\r\n",
+    ] {
+        assert_eq!(decode(end).unwrap_err(), ProtocolError::AttributeOfNothing, "{end:?}");
+    }
+    let described = decode("*?\r\n|1\r\n+a\r\n+b\r\n*?\r\n.\r\n|0\r\n:1\r\n.\r\n").unwrap().unwrap();
+    let first = described.value().children().next().unwrap();
+    assert_eq!((described.value().children().len(), described.attributes_of(first).count()), (2, 1));
+}
+
+/// Taking a frame apart, one element after the other, costs as much as the frame is long, whatever its attributes.
+#[test]
+fn elements_with_attributes_are_taken_out_in_linear_time() {
+    let time = |elements: usize, element: &str| {
+        let wire = format!("*{elements}\r\n{}", element.repeat(elements));
+        let frame = decode(&wire).unwrap().unwrap();
+        let begun = on_processor();
+        let taken: Vec<_> = frame.value().children().map(|element| frame.extract(element)).collect();
+        assert!(taken.iter().all(|element| element.attributes().count() == 1));
+        on_processor().saturating_sub(begun)
+    };
+    for element in [
+        "|1\r\n+a\r\n+b\r\n:1\r\n",
+        "|1\r\n+a\r\n*2\r\n|1\r\n+x\r\n+y\r\n:1\r\n:2\r\n*1\r\n|1\r\n+c\r\n+d\r\n:2\r\n",
+        "|0\r\n|1\r\n+a\r\n$?\r\n;1\r\na\r\n;1\r\nb\r\n;0\r\n$?\r\n;1\r\nc\r\n;1\r\nd\r\n;0\r\n",
+    ] {
+        // When it was quadratic, this took ten seconds.
+        let time = time(20_000, element);
+        assert!(time < std::time::Duration::from_secs(2), "{time:?} for {element:?}");
+    }
+}
+
+/// How long this thread has run, which other work on the machine does not change.
+fn on_processor() -> std::time::Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    std::time::Duration::from_nanos(stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
+}
+
 #[test]
 fn streamed_strings_are_strings() {
     let wire = "*5\r\n$?\r\n;2\r\nab\r\n;1\r\nc\r\n;0\r\n$?\r\n;0\r\n$?\r\n;2\r\n42\r\n;0\r\n*1\r\n$?\r\n;1\r\n4\r\n;1\r\n3\r\n;0\r\n+z\r\n";
@@ -295,8 +342,8 @@ fn streamed_strings_are_strings() {
         let frame = &frames[0];
         assert_eq!(frame.as_wire(), wire);
         let [abc, empty, n, inner, z] = frame.value().children().collect::<Vec<_>>()[..] else { panic!("five") };
-        assert_eq!((abc.as_str(), abc.len()), (Some("abc"), 2));
-        assert_eq!((empty.as_bytes(), empty.len()), (Some(&b""[..]), 0));
+        assert_eq!((abc.as_str(), abc.children().len()), (Some("abc"), 2));
+        assert_eq!((empty.as_bytes(), empty.children().len()), (Some(&b""[..]), 0));
         assert_eq!((n.as_int(), n.as_u64(), n.as_f64()), (Some(42), Some(42), Some(42.0)));
         let forty_three = inner.children().next().unwrap();
         assert_eq!((forty_three.as_int(), z.as_str()), (Some(43), Some("z")));
@@ -367,7 +414,7 @@ fn values_answer_what_they_can() {
     assert_eq!(one("-ERR x\r\n").value().as_error(), Some(&b"ERR x"[..]));
     let array = one("*2\r\n*1\r\n:1\r\n$1\r\nx\r\n");
     let [first, second] = array.value().children().collect::<Vec<_>>()[..] else { panic!("two children") };
-    assert_eq!((first.as_bytes(), first.as_int(), first.len()), (None, None, 1));
+    assert_eq!((first.as_bytes(), first.as_int(), first.children().len()), (None, None, 1));
     assert_eq!(second.children().count(), 0);
     let inner = array.extract(first);
     assert_eq!((inner.kind(), inner.value().children().next().unwrap().as_int()), (Kind::Array, Some(1)));
@@ -491,7 +538,7 @@ proptest! {
     fn commands_come_back(name in "[A-Z]{1,12}", args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
         let mut out = BytesMut::new();
         let mut codec = RespCodec::default();
-        codec.encode(&cmd(&name).args(&args), &mut out).unwrap();
+        codec.encode(&cmd::<Frame>(&name).args(&args), &mut out).unwrap();
         let frame = codec.decode(&mut out).unwrap().unwrap();
         let parts: Vec<_> = frame.value().children().map(|part| part.as_bytes().unwrap().to_vec()).collect();
         prop_assert_eq!(&parts[0], name.as_bytes());
@@ -503,7 +550,7 @@ proptest! {
     fn ids_and_numbers_come_back(ms: u64, seq: u64, n: i64, m: u64) {
         let mut out = BytesMut::new();
         let mut codec = RespCodec::default();
-        codec.encode(&cmd("X").arg(StreamId::new(ms, seq)).arg(n).arg(m), &mut out).unwrap();
+        codec.encode(&cmd::<Frame>("X").arg(StreamId::new(ms, seq)).arg(n).arg(m), &mut out).unwrap();
         let frame = codec.decode(&mut out).unwrap().unwrap();
         let parts: Vec<_> = frame.value().children().map(|part| part.as_str().unwrap().to_owned()).collect();
         prop_assert_eq!(&parts[1..], &[format!("{ms}-{seq}"), n.to_string(), m.to_string()]);

@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use resp::streams::*;
-use resp::{Block, ErrorKind, Pipeline, Protocol, StreamId, Transaction, cmd};
+use resp::{Block, ErrorKind, Frame, Pipeline, Protocol, StreamId, Transaction, cmd};
 use support::Server;
 
 fn id(ms: u64, seq: u64) -> StreamId {
@@ -21,7 +21,7 @@ async fn both_protocols_give_the_same_values() {
     let [two, three] = server.both().await;
     assert_eq!((two.protocol(), three.protocol()), (Protocol::Resp2, Protocol::Resp3));
     for mut connection in [two, three] {
-        connection.send(&cmd("FLUSHALL")).await.unwrap();
+        connection.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         let c = &mut connection;
 
         // Nothing there yet.
@@ -34,19 +34,19 @@ async fn both_protocols_give_the_same_values() {
         assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
         let missing = c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NoSuchKey, "{missing}");
-        let missing = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap_err();
+        let missing = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap_err();
         assert_eq!((missing.kind(), missing.code()), (ErrorKind::NoGroup, "NOGROUP"), "{missing}");
         assert!(missing.to_string().starts_with("XREADGROUP s: NOGROUP"), "{missing}");
 
         // Adding.
         let fields = [(&b"line"[..], &b"\0\r\n\xff"[..]), (b"", b""), (b"line", b"again")];
-        assert_eq!(c.send(&XAdd::new("s", id(5, 1), &fields)).await.unwrap(), Some(id(5, 1)));
+        assert_eq!(c.send(&XAdd::new("s", id(5, 1), &fields)).await.unwrap(), id(5, 1));
         let second = if is_7 { AddId::AutoSeq(5) } else { id(5, 2).into() };
-        assert_eq!(c.send(&XAdd::new("s", second, &fields)).await.unwrap(), Some(id(5, 2)));
+        assert_eq!(c.send(&XAdd::new("s", second, &fields)).await.unwrap(), id(5, 2));
         let small = c.send(&XAdd::new("s", id(5, 2), &fields)).await.unwrap_err();
         assert_eq!(small.kind(), ErrorKind::IdTooSmall, "{small}");
         assert_eq!(c.send(&XAdd::new("none", AddId::Auto, &fields).no_create()).await.unwrap(), None);
-        let auto = c.send(&XAdd::new("s", AddId::Auto, &fields)).await.unwrap().unwrap();
+        let auto = c.send(&XAdd::new("s", AddId::Auto, &fields)).await.unwrap();
         assert!(auto > id(5, 2));
         assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 3);
 
@@ -66,7 +66,7 @@ async fn both_protocols_give_the_same_values() {
         let create = XGroupCreate::new("s", "g", StreamId::ZERO).make_stream();
         c.send(&create).await.unwrap();
         assert_eq!(c.send(&create).await.unwrap_err().kind(), ErrorKind::BusyGroup);
-        let read = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New).count(2)).await.unwrap();
+        let read = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
         assert_eq!(read.ids().collect::<Vec<_>>(), [id(5, 1), id(5, 2)]);
         let streams: Vec<_> = read.streams().map(|(key, entries)| (key.to_vec(), entries.len())).collect();
         assert_eq!(streams, [(b"s".to_vec(), 2)]);
@@ -83,7 +83,7 @@ async fn both_protocols_give_the_same_values() {
 
         // An entry that is deleted while it is pending has an ID and no fields.
         assert_eq!(c.send(&XDel::new("s", &[id(5, 1)])).await.unwrap(), 1);
-        let again = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::Pending(StreamId::ZERO))).await.unwrap();
+        let again = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::Pending(StreamId::ZERO))).await.unwrap();
         let again: Vec<_> = again.into_iter().map(|entry| (entry.id, entry.fields.is_some())).collect();
         assert_eq!(again, [(id(5, 1), false), (id(5, 2), true)]);
 
@@ -102,9 +102,9 @@ async fn both_protocols_give_the_same_values() {
         assert_eq!(acknowledged, if is_7 { 1 } else { 2 });
         let none = c.send(&XPending::new("s", "g")).await.unwrap();
         assert_eq!((none.count, none.first, none.consumers.len()), (0, None, 0));
-        let read = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
+        let read = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
         assert_eq!(c.send(&XAck::new("s", "g", read.ids())).await.unwrap(), 1);
-        let nothing = c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
+        let nothing = c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
         assert!(nothing.is_empty());
 
         // What the server knows.
@@ -143,7 +143,7 @@ async fn both_protocols_give_the_same_values() {
         c.send(&XAdd::new("s", StreamId::MAX, &last).trim(Trim::min_id(id(6, 0)).limit(5))).await.unwrap();
 
         // A key of another type.
-        c.send(&cmd("SET").arg("text").arg(1)).await.unwrap();
+        c.send(&cmd::<()>("SET").arg("text").arg(1)).await.unwrap();
         let wrong = c.send(&XLen::new("text")).await.unwrap_err();
         assert_eq!((wrong.kind(), wrong.is_transient()), (ErrorKind::WrongType, false), "{wrong}");
     }
@@ -153,7 +153,7 @@ async fn both_protocols_give_the_same_values() {
 async fn several_streams() {
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd("FLUSHALL")).await.unwrap();
+        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         for (key, ms) in [("a", 1), ("b", 2), ("b", 3)] {
             c.send(&XAdd::new(key, id(ms, 0), &[("f", "v")])).await.unwrap();
         }
@@ -169,7 +169,7 @@ async fn several_streams() {
 async fn a_blocking_read_waits_and_ends() {
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd("FLUSHALL")).await.unwrap();
+        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         c.set_command_timeout(Some(Duration::from_millis(1)));
         let began = Instant::now();
         let read = XRead::new("s", ReadFrom::New).block(Block::For(Duration::from_millis(50)));
@@ -189,7 +189,7 @@ async fn a_blocking_read_waits_and_ends() {
 }
 
 async fn clients(connection: &mut resp::Connection) -> String {
-    let list = connection.send(&cmd("CLIENT LIST")).await.unwrap();
+    let list = connection.send(&cmd::<Frame>("CLIENT LIST")).await.unwrap();
     list.value().as_str().unwrap().to_owned()
 }
 
@@ -197,14 +197,14 @@ async fn clients(connection: &mut resp::Connection) -> String {
 async fn pipelines_and_transactions() {
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd("FLUSHALL")).await.unwrap();
+        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         let mut pipeline = Pipeline::new();
         let first = pipeline.add(XAdd::new("s", id(1, 1), &[("a", "b")]));
         let second = pipeline.add(XAdd::new("s", id(1, 1), &[("a", "b")]));
         let length = pipeline.add(XLen::new("s"));
         let mut replies = c.run(&pipeline).await.unwrap();
         assert_eq!(replies.take(length).unwrap(), 1);
-        assert_eq!(replies.take(first).unwrap(), Some(id(1, 1)));
+        assert_eq!(replies.take(first).unwrap(), id(1, 1));
         assert_eq!(replies.take(second).unwrap_err().kind(), ErrorKind::IdTooSmall);
 
         let mut transaction = Transaction::new();
@@ -212,7 +212,7 @@ async fn pipelines_and_transactions() {
         let again = transaction.add(XAdd::new("s", id(2, 1), &[("a", "b")]));
         let range = transaction.add(XRange::new("s", ..));
         let mut replies = c.exec(&transaction).await.unwrap().unwrap();
-        assert_eq!(replies.take(added).unwrap(), Some(id(2, 1)));
+        assert_eq!(replies.take(added).unwrap(), id(2, 1));
         assert_eq!(replies.take(again).unwrap_err().kind(), ErrorKind::IdTooSmall);
         let range = replies.take(range).unwrap();
         assert_eq!(range.ids().collect::<Vec<_>>(), [id(1, 1), id(2, 1)]);
@@ -221,13 +221,13 @@ async fn pipelines_and_transactions() {
         // Refused before it begins: nothing is done.
         let mut transaction = Transaction::new();
         transaction.add(XAdd::new("s", id(3, 1), &[("a", "b")]));
-        transaction.add(cmd("NOSUCH"));
+        transaction.add(cmd::<()>("NOSUCH"));
         let error = c.exec(&transaction).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownCommand, "{error}");
         assert_eq!(c.send(&XLen::new("s")).await.unwrap(), 2);
 
         // A watched key that changes.
-        c.send(&cmd("WATCH").arg("s")).await.unwrap();
+        c.send(&cmd::<()>("WATCH").arg("s")).await.unwrap();
         let mut other = server.connect().await;
         other.send(&XAdd::new("s", id(4, 1), &[("a", "b")])).await.unwrap();
         let mut transaction = Transaction::new();
@@ -241,7 +241,7 @@ async fn the_next_transaction_travels_behind_this_one() {
     const BATCH: usize = 1000;
     let server = Server::start();
     for mut c in server.both().await {
-        c.send(&cmd("FLUSHALL")).await.unwrap();
+        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         let queue = |c: &mut resp::Connection, batch: u64| {
             c.queue_multi();
             for n in 0..BATCH as u64 {
@@ -254,15 +254,15 @@ async fn the_next_transaction_travels_behind_this_one() {
             queue(&mut c, batch + 1);
             c.receive_queued(BATCH).await.unwrap();
             let result = c.receive_exec().await.unwrap().unwrap();
-            assert_eq!(result.value().len(), BATCH);
+            assert_eq!(result.value().children().len(), BATCH);
             assert!(result.value().children().all(|reply| !reply.kind().is_error()));
         }
         // A refusal is told after all replies were taken.
         c.receive_queued(BATCH).await.unwrap();
-        c.queue(&cmd("DISCARD"));
+        c.queue(&cmd::<Frame>("DISCARD"));
         c.receive().await.unwrap().into_result().unwrap();
         c.queue_multi();
-        c.queue(&cmd("NOSUCH"));
+        c.queue(&cmd::<Frame>("NOSUCH"));
         c.queue(&XLen::new("s"));
         c.queue_exec();
         let refused = c.receive_queued(2).await.unwrap_err();
@@ -314,7 +314,7 @@ fn options_are_written_where_the_server_looks_for_them() {
         ),
         (
             wire(
-                XReadGroup::new("g", "c", "a", GroupFrom::New)
+                XReadGroup::new("a", "g", "c", GroupFrom::New)
                     .and("b", GroupFrom::Pending(id(1, 2)))
                     .count(3)
                     .max_count(4)
@@ -362,12 +362,12 @@ async fn the_long_form_of_xinfo() {
     let server = Server::start();
     let lag = server.since((7, 0), "lag").await.then_some(1);
     for mut c in server.both().await {
-        c.send(&cmd("FLUSHALL")).await.unwrap();
+        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         for n in 1..=3 {
             c.send(&XAdd::new("s", id(n, 0), &[("f", "v")])).await.unwrap();
         }
         c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
-        c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New).count(2)).await.unwrap();
+        c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
         let info = c.send(&XInfoStream::new("s").full()).await.unwrap();
         assert_eq!((info.length, info.entries.len(), info.groups.len()), (3, 3, 1));
         assert_eq!(info.entries.get(2).unwrap().field(b"f"), Some(&b"v"[..]));
@@ -392,7 +392,7 @@ async fn newer_commands_work_or_are_typed_errors() {
         c.send(&XAdd::new("s", id(n, 0), &fields)).await.unwrap();
     }
     c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
-    c.send(&XReadGroup::new("g", "c", "s", GroupFrom::New).count(2)).await.unwrap();
+    c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
 
     // A server that is too old says that it does not know the command or the option.
     let refused = |error: &resp::Error, since: (u32, u32)| {
@@ -420,7 +420,7 @@ async fn newer_commands_work_or_are_typed_errors() {
         Ok(added) => assert_eq!(added, Some(id(4, 0))),
         Err(error) => refused(&error, (8, 2)),
     }
-    match c.send(&XReadGroup::new("g", "d", "s", GroupFrom::New).claim(Duration::ZERO)).await {
+    match c.send(&XReadGroup::new("s", "g", "d", GroupFrom::New).claim(Duration::ZERO)).await {
         Ok(read) => assert!(read.entries().first().unwrap().deliveries.is_some()),
         Err(error) => refused(&error, (8, 4)),
     }
@@ -439,5 +439,56 @@ async fn newer_commands_work_or_are_typed_errors() {
     match c.send(&XRead::new("s", StreamId::ZERO).max_count(1)).await {
         Ok(read) => assert_eq!(read.len(), 1),
         Err(error) => refused(&error, (8, 10)),
+    }
+}
+
+#[tokio::test]
+async fn replies_are_what_is_asked_for() {
+    use std::collections::{BTreeMap, HashMap, HashSet};
+
+    let server = Server::start();
+    for mut c in server.both().await {
+        c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
+        let c = &mut c;
+        let ok: String = c.send(&cmd("SET").arg("k").arg("v")).await.unwrap();
+        let value: String = c.send(&cmd("GET").arg("k")).await.unwrap();
+        let missing: Option<String> = c.send(&cmd("GET").arg("missing")).await.unwrap();
+        let bytes: bytes::Bytes = c.send(&cmd("GET").arg("k")).await.unwrap();
+        assert_eq!((&*ok, &*value, missing, &*bytes), ("OK", "v", None, &b"v"[..]));
+
+        let added: u32 = c.send(&cmd("HSET").arg("h").arg([("a", 1), ("b", 2)])).await.unwrap();
+        let map: HashMap<String, u8> = c.send(&cmd("HGETALL").arg("h")).await.unwrap();
+        let pairs: Vec<(String, i64)> = c.send(&cmd("HGETALL").arg("h")).await.unwrap();
+        let fields: (Option<u8>, Option<u8>) = c.send(&cmd("HMGET").arg("h").arg(["a", "x"])).await.unwrap();
+        assert_eq!((added, map.len(), pairs.len(), fields), (2, 2, 2, (Some(1), None)));
+
+        c.send(&cmd::<()>("ZADD").arg("z").arg((1.5, "ann")).arg((f64::INFINITY, "bob"))).await.unwrap();
+        let score: f64 = c.send(&cmd("ZSCORE").arg("z").arg("ann")).await.unwrap();
+        let board: BTreeMap<String, f64> =
+            c.send(&cmd("ZRANGE").arg("z").arg((0, -1)).arg("WITHSCORES")).await.unwrap();
+        assert_eq!((score, board["bob"]), (1.5, f64::INFINITY));
+
+        c.send(&cmd::<()>("SADD").arg("set").args(["x", "y"])).await.unwrap();
+        let set: HashSet<String> = c.send(&cmd("SMEMBERS").arg("set")).await.unwrap();
+        let is_member: bool = c.send(&cmd("SISMEMBER").arg("set").arg("x")).await.unwrap();
+        assert_eq!((set.len(), is_member), (2, true));
+
+        let id: StreamId = c.send(&cmd("XADD").arg("s").arg(id(1, 1)).arg(("a", "b"))).await.unwrap();
+        let entries: Entries = c.send(&cmd("XRANGE").arg("s").arg(('-', '+'))).await.unwrap();
+        assert_eq!(entries.ids().next(), Some(id));
+
+        // In pipelines and transactions too.
+        let mut transaction = Transaction::new();
+        let count = transaction.add(cmd::<u64>("INCR").arg("n"));
+        let list = transaction.add(cmd("LRANGE").arg("l").arg(0).arg(-1));
+        let mut replies = c.exec(&transaction).await.unwrap().unwrap();
+        let list: Vec<String> = replies.take(list).unwrap();
+        assert_eq!((replies.take(count).unwrap(), list.len()), (1, 0));
+
+        let error = c.send(&cmd::<u64>("GET").arg("k")).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::UnexpectedReply, r#"GET: expected u64, got string "v""#)
+        );
     }
 }

@@ -3,9 +3,12 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, TlsConfig, cmd};
+use resp::rustls::pki_types::pem::PemObject;
+use resp::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use resp::{ClusterClient, Config, Connection, Endpoint, ErrorKind, Frame, TlsConfig, cmd, rustls};
 use support::Server;
 use support::certificates::make_files;
 
@@ -22,8 +25,8 @@ async fn certificates_decide() {
 
     let mut connection = Connection::connect(&config(complete())).await.unwrap();
     let large = vec![b'x'; 3 << 20];
-    connection.send(&cmd("SET").arg("key").arg(&large)).await.unwrap();
-    let reply = connection.send(&cmd("GET").arg("key")).await.unwrap();
+    connection.send(&cmd::<()>("SET").arg("key").arg(&large)).await.unwrap();
+    let reply = connection.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert!(reply.value().as_bytes() == Some(&large[..]));
 
     // The same by URL.
@@ -39,8 +42,10 @@ async fn certificates_decide() {
         assert!(!error.is_transient());
     }
     // The server wants to know who we are. TLS 1.3 tells only after the handshake.
-    let error = Connection::connect(&config(trusting())).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Io), "{error}");
+    for _ in 0..20 {
+        let error = Connection::connect(&config(trusting())).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Tls, false), "{error}");
+    }
 
     // Files that are missing or wrong.
     for tls in [
@@ -54,6 +59,43 @@ async fn certificates_decide() {
         let error = Connection::connect(&config(tls)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     }
+}
+
+#[tokio::test]
+async fn certificates_in_memory_and_an_own_configuration() {
+    let files = tempfile::tempdir().unwrap();
+    make_files(files.path());
+    let Some((_server, port)) = Server::with_tls(files.path(), "yes") else { return };
+    let config = |tls: TlsConfig| Config::from_url(&format!("rediss://127.0.0.1:{port}")).unwrap().tls(tls);
+    let text = |name: &str| std::fs::read(files.path().join(name)).unwrap();
+    let ping = async |tls: TlsConfig| {
+        let mut connection = Connection::connect(&config(tls.server_name("redis.test"))).await?;
+        connection.send(&cmd::<String>("PING")).await
+    };
+
+    let in_memory = || TlsConfig::default().ca_pem(text("ca.pem")).certificate_pem(text("client.pem"));
+    assert_eq!(ping(in_memory().key_pem(text("client.key"))).await.unwrap(), "PONG");
+    let other = in_memory().ca_pem(text("other-ca.pem")).key_pem(text("client.key"));
+    assert_eq!(ping(other).await.unwrap_err().kind(), ErrorKind::Tls);
+    let wrong = in_memory().key_pem("no key");
+    assert!(!format!("{wrong:?}").contains("no key"));
+    let error = ping(wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls);
+    assert!(error.to_string().contains("PEM text in memory") && !error.to_string().contains("no key"), "{error}");
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&text("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(&text("client.pem")).unwrap()],
+            PrivateKeyDer::from_pem_slice(&text("client.key")).unwrap(),
+        )
+        .unwrap();
+    assert_eq!(ping(TlsConfig::of(Arc::new(own))).await.unwrap(), "PONG");
 }
 
 #[tokio::test]
@@ -76,8 +118,8 @@ async fn sentinels_and_their_master() {
     let ca = ca.to_str().unwrap();
     let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=redis.test");
     let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
-    connection.send(&cmd("SET").arg("key").arg("over TLS")).await.unwrap();
-    let reply = server.connect().await.send(&cmd("GET").arg("key")).await.unwrap();
+    connection.send(&cmd::<()>("SET").arg("key").arg("over TLS")).await.unwrap();
+    let reply = server.connect().await.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert_eq!(reply.value().as_str(), Some("over TLS"));
 
     // The Sentinel's certificate counts, not only the master's.
@@ -96,19 +138,19 @@ async fn a_cluster_whose_node_does_not_know_its_own_host() {
     }
     let (server, port) = Server::cluster_with_tls(files.path());
     let mut by_hand = server.connect().await;
-    by_hand.send(&cmd("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
+    by_hand.send(&cmd::<()>("CLUSTER ADDSLOTSRANGE").arg(0).arg(16383)).await.unwrap();
     let ca = files.path().join("ca.pem");
     let url = format!("rediss-cluster://127.0.0.1:{port}?ca={}&server_name=redis.test", ca.to_str().unwrap());
     let config = Config::from_url(&url).unwrap();
     // CLUSTER SHARDS, then CLUSTER SLOTS, in both versions of RESP.
     for may in ["+cluster|shards", "-cluster|shards"] {
-        by_hand.send(&cmd("ACL SETUSER default").arg(may)).await.unwrap();
+        by_hand.send(&cmd::<()>("ACL SETUSER default").arg(may)).await.unwrap();
         for config in [config.clone(), config.clone().resp2(true)] {
             let client = ClusterClient::connect(&config).await.unwrap();
             assert_eq!(client.nodes(), [Endpoint::tls("127.0.0.1", port)]);
-            client.send(&cmd("SET").arg("key").arg(may)).await.unwrap();
+            client.send(&cmd::<()>("SET").arg("key").arg(may)).await.unwrap();
             let mut connection = Connection::connect(&config.for_key("key")).await.unwrap();
-            assert_eq!(connection.send(&cmd("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
+            assert_eq!(connection.send(&cmd::<Frame>("GET").arg("key")).await.unwrap().value().as_str(), Some(may));
         }
     }
 }

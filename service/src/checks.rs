@@ -11,7 +11,7 @@ use std::time::Duration;
 use delivery::manifest::{begun_with, record_key};
 use delivery::partition::Partition;
 use indicatif::HumanBytes;
-use resp::{Cmd, Connection, ErrorKind, cmd};
+use resp::{Cmd, Connection, ErrorKind, Frame, cmd};
 
 use crate::args::ServiceArgs;
 use crate::server::fields;
@@ -127,13 +127,13 @@ impl Checks {
     pub async fn commands(&mut self, asked: Vec<Commands<'_>>) {
         let (mut forbidden, mut refused) = (Vec::new(), None);
         for Commands { connection, watched, commands } in asked {
-            for command in [cmd("WATCH").arg(&watched), cmd("UNWATCH")] {
+            for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
                 match connection.send(&command).await {
                     Err(error) if error.kind() == ErrorKind::NoPerm => forbidden.push(error.message().to_owned()),
                     done => refused = refused.or(done.err()),
                 }
             }
-            let mut begun = match connection.send(&cmd("MULTI")).await {
+            let mut begun = match connection.send(&cmd::<Frame>("MULTI")).await {
                 Ok(_) => true,
                 Err(error) => {
                     refused = Some(error);
@@ -154,7 +154,7 @@ impl Checks {
                 }
             }
             // Without a transaction there is nothing to discard.
-            let _ = connection.send(&cmd("DISCARD")).await;
+            let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
             if !begun && refused.is_none() {
                 let what = "redis: what answers has no transactions (MULTI)";
                 return self.wrong(what, words::redis(ErrorKind::UnknownCommand));
@@ -179,7 +179,7 @@ impl Checks {
     async fn begun(&mut self, connection: &mut Connection, args: &ServiceArgs) {
         let ServiceArgs { stream, partitions, .. } = args;
         let record = record_key(stream);
-        let reply = match connection.send(&cmd("HGETALL").arg(&record)).await {
+        let reply = match connection.send(&cmd::<Frame>("HGETALL").arg(&record)).await {
             Ok(reply) => reply,
             // Of the only stream, that is told with everything else about its record; of others, with the commands that are needed.
             Err(error) if *partitions == 1 || error.kind() == ErrorKind::NoPerm => return,
@@ -306,7 +306,7 @@ async fn redis(checks: &mut Checks, config: &resp::Config) -> Option<Connection>
             return None;
         }
     };
-    match connection.send(&cmd("INFO")).await {
+    match connection.send(&cmd::<Frame>("INFO")).await {
         Ok(reply) => {
             let text = String::from_utf8_lossy(reply.value().as_bytes().unwrap_or_default()).into_owned();
             let info = fields(&text);
@@ -327,7 +327,7 @@ async fn redis(checks: &mut Checks, config: &resp::Config) -> Option<Connection>
 }
 
 async fn stream(checks: &mut Checks, connection: &mut Connection, key: &str) {
-    match connection.send(&cmd("TYPE").arg(key)).await {
+    match connection.send(&cmd::<Frame>("TYPE").arg(key)).await {
         Ok(kind) => match String::from_utf8_lossy(kind.value().as_bytes().unwrap_or_default()).as_ref() {
             "stream" => checks.ok(format!("--stream: {key} is a stream")),
             "none" => checks.ok(format!("--stream: {key} does not exist yet, and will be made")),

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use log::debug;
 use metrics::counter;
-use resp::{Backoff, Config, Connection, Error, ErrorKind, cmd};
+use resp::{Backoff, Config, Connection, Error, ErrorKind, Frame, cmd};
 
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
 use crate::{Failure, Health, Shutdown, words};
 
 /// How long nothing may move while a reply is awaited. With the time that connecting takes well below [`crate::HEARTBEAT_LIMIT`],
 /// so that a Redis that hangs does not make the service look as if it hung.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one call may take: the longest line over a link of two megabits a second.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The bound of the first pause; it doubles with each attempt.
@@ -51,7 +53,7 @@ impl From<Failure> for Stop {
 
 impl Connector {
     pub(crate) fn new(config: Config, health: Health, shutdown: Shutdown) -> Self {
-        let config = config.command_timeout(Some(COMMAND_TIMEOUT));
+        let config = config.command_timeout(Some(COMMAND_TIMEOUT)).stall_timeout(Some(STALL_TIMEOUT));
         let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
         Self { config, backoff, health, shutdown, proven: Arc::default(), connected: false }
     }
@@ -172,7 +174,7 @@ pub fn in_words(error: &Error) -> String {
 /// A connection to a Redis that answers commands: one that still loads its data, or has lost its master, takes connections too.
 async fn usable(config: &Config) -> Result<Connection, Error> {
     let mut connection = Connection::connect(config).await?;
-    match connection.send(&cmd("PING")).await {
+    match connection.send(&cmd::<Frame>("PING")).await {
         // Who may not say PING may say what counts.
         Err(error) if error.kind() != ErrorKind::NoPerm => Err(error),
         _ => Ok(connection),

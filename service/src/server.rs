@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use resp::streams::{ConsumerInfo, XInfoConsumers, XInfoGroups};
-use resp::{Config, Connection, Error, cmd};
+use resp::{Config, Connection, Error, Frame, cmd};
 
 use crate::health::{Health, Member};
 
@@ -120,7 +120,7 @@ impl ServerWatch {
         self.asked = true;
         self.due = Instant::now() + EVERY;
         for section in self.sections {
-            connection.queue(&cmd("INFO").arg(section));
+            connection.queue(&cmd::<Frame>("INFO").arg(section));
         }
         if let Some(stream) = &self.stream {
             connection.queue(&XInfoGroups::new(stream));

@@ -64,7 +64,7 @@ impl SourceRecord {
     /// # Errors
     /// Those of Redis, or the field that no reader wrote.
     pub async fn load(&self, connection: &mut Connection) -> Result<Loaded, RecordFault> {
-        Ok(loaded(&connection.send(&cmd("HGETALL").arg(&self.key)).await?)?)
+        Ok(loaded(&connection.send(&cmd::<Frame>("HGETALL").arg(&self.key)).await?)?)
     }
 
     /// Loads the record and the stream's state, as they are at one moment. `below`: also the last entry up to this ID.
@@ -78,7 +78,7 @@ impl SourceRecord {
     ) -> Result<(Observed, Option<u32>, Option<StreamId>), RecordFault> {
         let mut transaction = Transaction::new();
         let info = transaction.add(XInfoStream::new(&self.stream));
-        let fields = transaction.add(cmd("HGETALL").arg(&self.key));
+        let fields = transaction.add(cmd::<Frame>("HGETALL").arg(&self.key));
         let Some(mut replies) = connection.exec(&transaction).await? else {
             return Ok((Observed::default(), None, None));
         };
@@ -121,27 +121,28 @@ impl SourceRecord {
         change: &Change,
         extra: &[(&str, String)],
     ) -> Result<bool, RecordFault> {
-        connection.send(&cmd("WATCH").arg(&self.key)).await?;
+        connection.send(&cmd::<()>("WATCH").arg(&self.key)).await?;
         let present = self.load(connection).await?;
         let Fields { gone, set } =
             change.fields().map_err(|error| RecordError { field: "next".to_owned(), why: error.to_string() })?;
         if !present.manifest.same_generations(&change.before) || present.guard != change.guard {
-            connection.send(&cmd("UNWATCH")).await?;
+            connection.send(&cmd::<()>("UNWATCH")).await?;
             return Ok(false);
         }
         let mut transaction = Transaction::new();
         if !gone.is_empty() {
-            transaction.add(gone.iter().fold(cmd("HDEL").arg(&self.key), resp::Cmd::arg));
+            transaction.add(gone.iter().fold(cmd::<Frame>("HDEL").arg(&self.key), resp::Cmd::arg));
         }
         let set = set.iter().map(|(field, value)| (field.as_str(), value.as_slice()));
         let extra = extra.iter().map(|(field, value)| (*field, value.as_bytes()));
         let mut all = set.chain(extra).peekable();
         if all.peek().is_some() {
-            transaction
-                .add(all.fold(cmd("HSET").arg(&self.key), |command, (field, value)| command.arg(field).arg(value)));
+            transaction.add(
+                all.fold(cmd::<Frame>("HSET").arg(&self.key), |command, (field, value)| command.arg(field).arg(value)),
+            );
         }
         if transaction.is_empty() {
-            connection.send(&cmd("UNWATCH")).await?;
+            connection.send(&cmd::<()>("UNWATCH")).await?;
             return Ok(true);
         }
         match connection.exec(&transaction).await? {
@@ -156,7 +157,7 @@ impl SourceRecord {
 /// # Errors
 /// Those of Redis.
 pub async fn time(connection: &mut Connection) -> Result<u64, Error> {
-    let frame = connection.send(&cmd("TIME")).await?;
+    let frame = connection.send(&cmd::<Frame>("TIME")).await?;
     let mut time = frame.value().children().map(|value| value.as_u64().unwrap_or(0));
     let (seconds, micros) = (time.next().unwrap_or(0), time.next().unwrap_or(0));
     Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))

@@ -24,6 +24,9 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
         ErrorKind::Busy => "end what runs in Redis (SCRIPT KILL)",
         ErrorKind::MaxClients => "raise maxclients, or close connections of others",
         ErrorKind::ClusterDown | ErrorKind::MasterDown => "start the nodes that are missing",
+        ErrorKind::NotAtomic => {
+            "let the user run MULTI, EXEC, DISCARD and WATCH (ACL SETUSER), on a server that has them"
+        }
         ErrorKind::UnknownCommand => "use Redis 6.2 or later, or Valkey",
         ErrorKind::Tls => "correct ca=, cert= and key= in --redis-url, or the certificates",
         ErrorKind::Timeout => "look at the network, and at what holds Redis up (its log, SLOWLOG)",

@@ -65,7 +65,7 @@ fn start(work: &str, flags: &Flags) -> ExitCode {
         }
         "connect" => {
             let mut connector = context.connector;
-            let ping = resp::cmd("PING");
+            let ping = resp::cmd::<resp::Frame>("PING");
             loop {
                 let mut connection = connector.connect().await?;
                 let error = loop {

@@ -75,11 +75,13 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
                 let (origin, at) = truth.origin(content, offset);
                 counts[origin][index(at)] = counts[origin][index(at)].saturating_add(1);
             }
-            if !first_seen.contains(&(one.output, content)) && !truth.fate(content, 0).is(Fate::OPTIONAL) {
+            let is_late = truth.get(content).is_some_and(|content| content.late);
+            if !first_seen.contains(&(one.output, content)) && !truth.fate(content, 0).is(Fate::OPTIONAL) && !is_late {
                 first_seen.push((one.output, content));
             }
             let before = last.insert((one.output, content), span.end).unwrap_or(0);
-            if !terms.unordered && !terms.several_writers && span.start < before {
+            let is_again = truth.fate(content, span.start).is(Fate::REPEATABLE) || repeats(truth, content, span.start);
+            if !terms.unordered && !terms.several_writers && span.start < before && !is_again {
                 return Err(format!(
                     "output {}: bytes {}..{} of content {content} come after its byte {before}",
                     one.output, span.start, span.end
@@ -97,13 +99,9 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
     let mut wrong = String::new();
     for (content, known) in truth.contents().iter().enumerate() {
         let own = known.shares.map_or(0, |(_, shared)| shared);
-        // As a whole the beginning of another content: it cannot be told from a shorter copy of that.
-        let mut others = truth.contents().iter().enumerate().filter(|(other, _)| *other != content);
-        if others.any(|(_, other)| other.bytes.starts_with(&known.bytes)) {
-            continue;
-        }
+        let ambiguous = beginning_of_another(truth, content);
         let mut faults: Vec<(u64, &'static str)> = Vec::new();
-        for offset in own..known.bytes.len() as u64 {
+        for offset in own.max(ambiguous)..known.bytes.len() as u64 {
             if let Some(fault) = fault_of(truth, terms, content, offset, counts[content][index(offset)]) {
                 faults.push((offset, fault));
             }
@@ -111,6 +109,19 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
         describe(&mut wrong, content, &known.bytes, &faults);
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// How many first bytes of a content cannot be told from a shorter copy of another one: all that could be read long enough, when another
+/// content begins with them.
+fn beginning_of_another(truth: &Truth, content: ContentId) -> u64 {
+    let Some(known) = truth.get(content) else { return 0 };
+    let len = known.bytes.len() as u64;
+    let readable = (0..len).find(|&offset| truth.fate(content, offset).is(Fate::VANISHED)).unwrap_or(len);
+    let begins = |first: u64| {
+        let first = &known.bytes[..index(first)];
+        truth.contents().iter().enumerate().any(|(other, of)| other != content && of.bytes.starts_with(first))
+    };
+    [len, readable].into_iter().find(|first| begins(*first)).unwrap_or(0)
 }
 
 /// What is wrong with one byte that is in the outputs `count` times.
@@ -147,7 +158,9 @@ fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
         };
         let before = known.bytes.get(..index(shared)).unwrap_or_default();
         let line = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at as u64 + 1);
-        other != content && (known.may_repeat || offset >= line)
+        let parent = known.shares.and_then(|(parent, _)| truth.get(parent));
+        let parted_before = parent.is_some_and(|parent| parent.sent > shared);
+        other != content && (known.may_repeat || parted_before || offset >= line)
     })
 }
 

@@ -3,7 +3,7 @@
 //! A *content* is one physical state of the input, as in `delivery`: the application numbers them. A file that was rolled back or edited and then
 //! written to again is a content of its own that shares its beginning with the one that it was made from.
 
-use crate::filesystem::{ContentId, FileSystem};
+use crate::filesystem::{ContentId, File, FileSystem};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -42,10 +42,14 @@ pub struct Content {
     fates: Vec<Fate>,
     /// The content that it shares its first bytes with, and how many.
     pub shares: Option<(ContentId, u64)>,
-    /// Whether the shared bytes may be sent again: the two parted before what had been sent.
+    /// Whether the shared bytes may be sent again: there are few of them.
     pub may_repeat: bool,
     /// How far a reader has sent it.
     pub sent: u64,
+    /// A reader said why its turn is not where it was written.
+    pub late: bool,
+    /// It was there before the source began: all of it may be sent or not, also what is added later.
+    is_earlier: bool,
     /// How much of it could be read at the last look.
     readable: u64,
     /// How long it was at the last look.
@@ -77,8 +81,7 @@ impl Truth {
         let same = parent.iter().zip(bytes).take_while(|(a, b)| a == b).count() as u64;
         let shared = shared.max(same);
         // Too little to be told from a header that many files begin with.
-        let is_short = shared <= crate::reader::DISTINCT;
-        let may_repeat = is_short || self.contents.get(from).is_some_and(|parent| parent.sent > shared);
+        let may_repeat = shared <= crate::reader::DISTINCT;
         let derived = self.begin(bytes);
         let content = &mut self.contents[derived];
         (content.shares, content.may_repeat) = (Some((from, shared)), may_repeat);
@@ -89,7 +92,8 @@ impl Truth {
     pub fn append(&mut self, content: ContentId, bytes: &[u8]) {
         if let Some(content) = self.contents.get_mut(content) {
             content.bytes.extend_from_slice(bytes);
-            content.fates.resize(content.bytes.len(), Fate::default());
+            let fate = if content.is_earlier { Fate::OPTIONAL } else { Fate::default() };
+            content.fates.resize(content.bytes.len(), fate);
         }
     }
 
@@ -153,9 +157,22 @@ impl Truth {
     /// The source begins with this content. What was there before it may be sent or not.
     pub fn source_begins(&mut self, content: ContentId) {
         if !std::mem::replace(&mut self.has_begun, true) {
-            for earlier in 0..content {
-                self.note(earlier, 0..u64::MAX, Fate::OPTIONAL);
-            }
+            (0..content).for_each(|earlier| self.is_earlier(earlier));
+        }
+    }
+
+    /// A content was there before the source began.
+    pub fn is_earlier(&mut self, content: ContentId) {
+        self.note(content, 0..u64::MAX, Fate::OPTIONAL);
+        if let Some(content) = self.contents.get_mut(content) {
+            content.is_earlier = true;
+        }
+    }
+
+    /// A reader said that a content comes later than those that were written after it.
+    pub fn comes_late(&mut self, content: ContentId) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.late = true;
         }
     }
 
@@ -177,7 +194,12 @@ impl Truth {
                     && (is_known || !file.packed)
                     && (file.is_served() || files.names_of(*inode).any(|name| !name.starts_with("backup/")))
             });
-            let readable = of_it.map(|(_, file)| file.plain().len() as u64).max().unwrap_or(0);
+            let known_end = self.known_end(content);
+            let readable_in = |file: &File| {
+                let len = file.plain().len() as u64;
+                if file.packed { len.min(known_end) } else { len }
+            };
+            let readable = of_it.map(|(_, file)| readable_in(file)).max().unwrap_or(0);
             let known = &self.contents[content];
             let (was, len) = (known.readable, known.bytes.len() as u64);
             if (readable, len) == (was, known.looked_at) {
@@ -194,6 +216,17 @@ impl Truth {
         }
     }
 
+    /// A compressed file is unpacked to read the content that was last begun, or bytes of an earlier one that are known to be missing. Late lines
+    /// that were compressed before a reader saw them are not looked for: each start would unpack every file that there is.
+    fn known_end(&self, content: ContentId) -> u64 {
+        if self.contents.iter().skip(content + 1).all(|later| later.sent == 0) {
+            return u64::MAX;
+        }
+        let known = &self.contents[content];
+        let seen = known.fates.iter().rposition(|fate| fate.is(Fate::SEEN)).map_or(0, |at| at as u64 + 1);
+        known.sent.max(seen)
+    }
+
     /// A shared byte has vanished only when it has in all contents that have it.
     fn note_vanished(&mut self, content: ContentId, span: Range<u64>) {
         for offset in span {
@@ -203,6 +236,10 @@ impl Truth {
             });
             if !elsewhere {
                 self.note(content, offset..offset + 1, Fate::VANISHED);
+                // What was seen of a content that has no number yet can be reported of none.
+                if self.contents[origin].sent == 0 {
+                    self.retract(content, offset..offset + 1, Fate::SEEN);
+                }
             }
         }
     }
@@ -220,7 +257,7 @@ mod tests {
         let second = truth.derive(first, 4, b"one\nTWO\n");
         assert_eq!(truth.origin(second, 3), (first, 3));
         assert_eq!(truth.origin(second, 4), (second, 4));
-        assert!(truth.get(second).unwrap().may_repeat);
+        assert!(truth.get(second).unwrap().may_repeat, "too few bytes to tell");
         truth.note(second, 2..6, Fate::REPORTED);
         let reported = |content, offset| truth.fate(content, offset).is(Fate::REPORTED);
         assert!(reported(first, 2) && reported(first, 3) && !reported(first, 4) && reported(second, 4));

@@ -34,6 +34,12 @@ impl Program {
     }
 }
 
+/// The reconciler of the Redis Cluster: `RECONCILER_BIN` of the environment, else the one that cargo builds.
+#[must_use]
+pub fn reconciler() -> PathBuf {
+    std::env::var_os("RECONCILER_BIN").map_or_else(|| built().join("reconciler"), PathBuf::from)
+}
+
 /// The process that ties children to their parent, when it is there.
 pub(crate) fn leash() -> Option<&'static Path> {
     static LEASH: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -54,7 +60,22 @@ fn built() -> &'static Path {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--profile", profile]);
         cargo.args([
-            "-p", "reader", "-p", "writer", "-p", "e2e", "--bin", "reader", "--bin", "writer", "--bin", "leash",
+            "-p",
+            "reader",
+            "-p",
+            "writer",
+            "-p",
+            "reconciler",
+            "-p",
+            "e2e",
+            "--bin",
+            "reader",
+            "--bin",
+            "writer",
+            "--bin",
+            "reconciler",
+            "--bin",
+            "leash",
         ]);
         let status = cargo.arg("--target-dir").arg(target).status().expect("cargo runs");
         assert!(status.success(), "cargo build of the binaries under test: {status}");

@@ -51,7 +51,7 @@ mod tamper;
 pub mod text;
 pub mod wait;
 
-pub use binaries::Program;
+pub use binaries::{Program, reconciler};
 pub use browser::Browser;
 pub use check::assert_identical;
 pub use client::Value;

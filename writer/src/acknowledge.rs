@@ -231,7 +231,7 @@ impl<'a> Acknowledge<'a> {
         let mut leaving = Transaction::new();
         leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
         for _ in 0..LEAVE_ATTEMPTS {
-            connection.send(&cmd("WATCH").arg(&group.stream)).await?;
+            connection.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
             let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
             if !connection.send(&mine).await?.is_empty() {
                 log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
@@ -342,7 +342,7 @@ mod tests {
             connection.send(&group.create().make_stream()).await.unwrap();
             let id = StreamId::new(1, 1);
             connection.send(&XAdd::new("s", id, &[("line", "x")])).await.unwrap();
-            connection.send(&XReadGroup::new("g", "c", "s", GroupFrom::New)).await.unwrap();
+            connection.send(&XReadGroup::new("s", "g", "c", GroupFrom::New)).await.unwrap();
             context.shutdown.request();
             let (to_acknowledge, committed) = mpsc::unbounded_channel();
             to_acknowledge.send(Batch { ids: vec![id], ..Batch::default() }).unwrap();

@@ -22,7 +22,7 @@ async fn fill(url: &str) {
     let record = format!(
         r#"{{"generation":{GENERATION},"root":{GENERATION},"start":0,"previous_end":null,"path":"/in","dev":1,"ino":1,"head_len":0,"head_hash":0}}"#
     );
-    connection.send(&cmd("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
+    connection.send(&cmd::<()>("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
     let len = LINE.len() as u64 + 1;
     for first in (1..=LINES).step_by(10_000) {
         let mut entries = Pipeline::new();
@@ -67,7 +67,7 @@ fn a_commit_allocates_nothing_for_a_line() {
     const BATCH: u64 = 10_000;
     let folder = tempfile::tempdir().unwrap();
     let mut output =
-        output::Output::open(&folder.path().join("output.txt"), &crate::sample::identity(), args::Fsync::Never)
+        output::Output::open(&folder.path().join("output.txt"), &crate::sample::identity(), args::Fsync::Never, false)
             .unwrap()
             .output;
     let mut batch = Batch::default();

@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Examples:
   writer --redis-url redis://localhost --output out.txt            append what comes until stopped
   writer --output out.txt --once --http-addr 127.0.0.1:0           append what there is now, then end
   writer check --config writer.toml                                look whether all of this can work
-  writer verify --input app.log --output out.txt                   prove that nothing is missing or doubled";
+  writer verify --input app.log --output out.txt                   prove that nothing is missing or doubled
+  writer rotate --output out.txt                                   rename the output while the writer goes on";
 
 /// The flags of the service.
 #[derive(Debug, Clone, ClapArgs)]
@@ -50,6 +51,10 @@ pub(crate) struct WriterArgs {
     /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
     #[arg(long, env, help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
+
+    /// How long to wait for another writer that still has the output, such as 30s; then exit with 2
+    #[arg(long, env, help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time)]
+    pub(crate) lock_wait: Time,
 }
 
 /// When written lines are made durable.
@@ -92,8 +97,11 @@ pub(crate) enum Command {
         #[arg(long, required = true, value_name = "FILE")]
         input: Vec<PathBuf>,
         /// A file that a writer wrote
-        #[arg(long, required = true, value_name = "FILE")]
+        #[arg(long, required_unless_present = "folder", value_name = "FILE")]
         output: Vec<PathBuf>,
+        /// A folder: every file in it that has a journal beside it, rotated ones included
+        #[arg(long, value_name = "FOLDER")]
+        folder: Vec<PathBuf>,
         /// Report as JSON
         #[arg(long)]
         json: bool,
@@ -110,11 +118,43 @@ pub(crate) enum Command {
         folder: PathBuf,
     },
     /// Put the outputs of several writers back into the order of the source, on standard output
+    ///
+    /// Bytes that two outputs hold are written once. Exits 1 and names the ranges when bytes are missing.
     Merge {
         /// A file that a writer wrote
-        #[arg(long, required = true, value_name = "FILE")]
+        #[arg(long, required_unless_present = "folder", value_name = "FILE")]
         output: Vec<PathBuf>,
+        /// A folder: every file in it that has a journal beside it, rotated ones included
+        #[arg(long, value_name = "FOLDER")]
+        folder: Vec<PathBuf>,
+        /// Write into this new file instead; it appears when it is complete and durable, and an interrupted merge is continued
+        #[arg(long, value_name = "FILE")]
+        into: Option<PathBuf>,
     },
+    /// Rename the output (output.txt-20261130T120501.250Z), and wait until the writer has gone on in a new file
+    ///
+    /// Prints the new path. The journal goes with it. Without a writer at work the next one moves the journal.
+    Rotate {
+        /// The file that the writer appends to
+        #[arg(long, env, value_name = "FILE", default_value = "/data/output.txt")]
+        output: PathBuf,
+        /// How long to wait for the writer, such as 10s or 1m
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
+        patience: Time,
+    },
+}
+
+/// A time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Time(pub(crate) Duration);
+
+/// As [`claim_idle`], without `off`; nothing is a time, too.
+fn time(text: &str) -> Result<Time, String> {
+    if text == "0s" {
+        return Ok(Time(Duration::ZERO));
+    }
+    let time = claim_idle(text).ok().and_then(|idle| idle.0);
+    time.map(Time).ok_or_else(|| "allowed: a time such as 500ms, 30s or 5m".to_owned())
 }
 
 /// The name of this host; `writer` when it has none.

@@ -14,7 +14,7 @@ use delivery::manifest::record_key;
 use delivery::output::{JournalWas, Verdict};
 use delivery::ranges::RangeSet;
 use resp::streams::{Entry, StreamInfo, XInfoConsumers, XInfoStream, XLen};
-use resp::{Cmd, Connection, Error, ErrorKind, cmd};
+use resp::{Cmd, Connection, Error, ErrorKind, Frame, cmd};
 use service::checks::{self, Checks, Commands};
 use service::words;
 use std::os::unix::fs::MetadataExt as _;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         }
         if let Some(connection) = &mut base {
             let record = record_key(&args.service.stream);
-            let commands = vec![cmd("HGETALL").arg(&record)];
+            let commands = vec![cmd::<Frame>("HGETALL").arg(&record)];
             needed.push(Commands { connection, watched: record, commands });
         }
         if !needed.is_empty() {
@@ -143,7 +143,8 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
     let cut = opening.cut.end - opening.cut.start;
     if cut > 0 {
         let advice = if opening.keep {
-            "the writer would cut them off, and add them to a file beside it, which ends in .cut"
+            "the writer would move them to a file beside it, which ends in .cut, or refuse to start when the group has \
+             acknowledged entries that the journal lacks"
         } else {
             "the writer would cut them off"
         };
@@ -222,24 +223,24 @@ async fn holders(
 fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     let Group { stream, record, name, consumer } = group;
     let mut commands = vec![
-        cmd("XINFO").arg("STREAM").arg(stream),
-        cmd("XINFO").arg("GROUPS").arg(stream),
-        cmd("XINFO").arg("CONSUMERS").arg(stream).arg(name),
-        cmd("XLEN").arg(stream),
-        cmd("XPENDING").arg(stream).arg(name),
-        cmd("XGROUP").arg("CREATE").arg(stream).arg(name).arg("0").arg("MKSTREAM"),
-        cmd("XREADGROUP").arg("GROUP").arg(name).arg(consumer).arg("STREAMS").arg(stream).arg(">"),
-        cmd("XACK").arg(stream).arg(name).arg("0-1"),
-        cmd("XTRIM").arg(stream).arg("MINID").arg("0-1"),
-        cmd("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
-        cmd("HGETALL").arg(record),
-        cmd("HMGET").arg(record).arg("guard"),
-        cmd("HDEL").arg(record).arg("guard"),
-        cmd("HSET").arg(record).arg("shared").arg("0-0"),
-        cmd("HSETNX").arg(record).arg("output").arg("0"),
+        cmd::<Frame>("XINFO").arg("STREAM").arg(stream),
+        cmd::<Frame>("XINFO").arg("GROUPS").arg(stream),
+        cmd::<Frame>("XINFO").arg("CONSUMERS").arg(stream).arg(name),
+        cmd::<Frame>("XLEN").arg(stream),
+        cmd::<Frame>("XPENDING").arg(stream).arg(name),
+        cmd::<Frame>("XGROUP").arg("CREATE").arg(stream).arg(name).arg("0").arg("MKSTREAM"),
+        cmd::<Frame>("XREADGROUP").arg("GROUP").arg(name).arg(consumer).arg("STREAMS").arg(stream).arg(">"),
+        cmd::<Frame>("XACK").arg(stream).arg(name).arg("0-1"),
+        cmd::<Frame>("XTRIM").arg(stream).arg("MINID").arg("0-1"),
+        cmd::<Frame>("XGROUP").arg("DELCONSUMER").arg(stream).arg(name).arg(consumer),
+        cmd::<Frame>("HGETALL").arg(record),
+        cmd::<Frame>("HMGET").arg(record).arg("guard"),
+        cmd::<Frame>("HDEL").arg(record).arg("guard"),
+        cmd::<Frame>("HSET").arg(record).arg("shared").arg("0-0"),
+        cmd::<Frame>("HSETNX").arg(record).arg("output").arg("0"),
     ];
     if claims {
-        commands.push(cmd("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
+        commands.push(cmd::<Frame>("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
     }
     commands
 }

@@ -1,5 +1,6 @@
 //! Stage 2: batches to the disk, in order, whatever the disk says.
 
+use crate::group::Seen;
 use crate::names;
 use crate::output::{self, CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
@@ -10,6 +11,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use service::{Failure, Health, Shutdown};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -25,6 +27,8 @@ pub(crate) type Committed = Option<BTreeMap<u64, RangeSet>>;
 pub(crate) struct Commit<'a> {
     /// `None` while a blocking thread has it.
     output: Option<Output>,
+    /// What the partitions' own stages have seen.
+    seen: Vec<Rc<Seen>>,
     health: &'a Health,
     shutdown: &'a Shutdown,
     /// SIGHUP: the output may have been renamed.
@@ -49,6 +53,7 @@ impl<'a> Commit<'a> {
     /// The stage for this output.
     pub(crate) fn new(
         output: Output,
+        seen: Vec<Rc<Seen>>,
         stale_after: Option<Duration>,
         health: &'a Health,
         shutdown: &'a Shutdown,
@@ -63,7 +68,7 @@ impl<'a> Commit<'a> {
             fsync: histogram!(names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
-        Self { output: Some(output), health, shutdown, hangup, path, stale_after, measured }
+        Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, measured }
     }
 
     /// What the output holds now.
@@ -90,11 +95,11 @@ impl<'a> Commit<'a> {
                     None => break,
                 },
                 () = self.hangup.notified() => {
-                    self.insist(Batch::default(), |output, _| output.tend()).await?;
+                    self.tend().await?;
                     continue;
                 }
                 _ = ticks.tick() => {
-                    self.insist(Batch::default(), |output, _| output.tend()).await?;
+                    self.tend().await?;
                     continue;
                 }
             };
@@ -123,8 +128,20 @@ impl<'a> Commit<'a> {
                 let _ = to_acknowledge.send(batch);
             }
         }
-        self.insist(Batch::default(), |output, _| output.finish()).await?;
+        let is_judged = self.is_judged();
+        self.insist(Batch::default(), move |output, _| output.finish(is_judged)).await?;
         Ok(())
+    }
+
+    async fn tend(&mut self) -> Result<(), Ended> {
+        let is_judged = self.is_judged();
+        self.insist(Batch::default(), move |output, _| output.tend(is_judged)).await?;
+        Ok(())
+    }
+
+    /// Whether all partitions have found that the output is theirs, and its journal not too old.
+    fn is_judged(&self) -> bool {
+        self.seen.iter().all(|seen| seen.has_name.get())
     }
 
     /// Does something with the output until it succeeds. `None`: it did not, and the service is to stop.

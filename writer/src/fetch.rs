@@ -149,7 +149,7 @@ impl Fetch<'_> {
     /// more.
     async fn session(&mut self, connection: Connection) -> Result<Session, Broken> {
         let group = self.group;
-        let mut redis = group.consumer(self.connector.config(), connection);
+        let mut redis = group.reader(connection);
         let (mut on_hand, mut taken) = (None::<OnHand>, 0);
         self.consumer.connected(Instant::now());
         loop {
@@ -324,7 +324,7 @@ impl Fetch<'_> {
 }
 
 /// Makes the group, and the stream when there is none. Whether the group was not there before.
-async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<bool, Error> {
+async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool, Error> {
     let mut is_new = true;
     // Whether it is watched that there is no stream: the reader may make it meanwhile.
     let mut is_watched = false;
@@ -333,7 +333,7 @@ async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<bool, E
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => is_new = false,
             Err(error) if error.kind() == ErrorKind::NoSuchKey && !is_watched => {
-                redis.ask(&cmd("WATCH").arg(&group.stream)).await?;
+                redis.ask(&cmd::<()>("WATCH").arg(&group.stream)).await?;
                 is_watched = true;
                 continue;
             }
@@ -351,7 +351,7 @@ async fn make_group(redis: &mut resp::Consumer, group: &Group) -> Result<bool, E
             Err(error) => return Err(error),
         }
         if is_watched {
-            redis.ask(&cmd("UNWATCH")).await?;
+            redis.ask(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
     }

@@ -3,7 +3,7 @@
 use delivery::consumer::{Change, GroupState, GroupView, Member, Notes, Record, Refusal};
 use delivery::manifest::{GUARD_FIELD, record_key};
 use resp::streams::{ConsumerInfo, GroupFrom, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
-use resp::{Cmd, Config, Connection, Consumer, ConsumerOptions, Frame, StreamId, cmd};
+use resp::{Cmd, Connection, Frame, GroupReader, StreamId, cmd};
 use service::Failure;
 use service::args::other_partitions;
 use std::cell::{Cell, RefCell};
@@ -48,16 +48,16 @@ impl Group {
     /// latest batch ends, and the reader looks at what there is.
     pub(crate) fn create_with_stream(&self) -> [Cmd; 4] {
         [
-            cmd("MULTI"),
-            cmd("HDEL").arg(&self.record).arg(GUARD_FIELD),
-            cmd("XGROUP").arg("CREATE").arg(&self.stream).arg(&self.name).arg("0").arg("MKSTREAM"),
-            cmd("EXEC"),
+            cmd::<Frame>("MULTI"),
+            cmd::<Frame>("HDEL").arg(&self.record).arg(GUARD_FIELD),
+            cmd::<Frame>("XGROUP").arg("CREATE").arg(&self.stream).arg(&self.name).arg("0").arg("MKSTREAM"),
+            cmd::<Frame>("EXEC"),
         ]
     }
 
     /// Reads as this consumer, on a connection.
-    pub(crate) fn consumer(&self, config: &Config, connection: Connection) -> Consumer {
-        ConsumerOptions::new(config.clone(), &self.stream, &self.name, &self.consumer).over(connection)
+    pub(crate) fn reader(&self, connection: Connection) -> GroupReader {
+        GroupReader::new(connection, &self.stream, &self.name, &self.consumer)
     }
 
     /// Acknowledges.
@@ -67,7 +67,7 @@ impl Group {
 
     /// Asks for the source record.
     pub(crate) fn ask_record(&self) -> Cmd {
-        cmd("HGETALL").arg(&self.record)
+        cmd::<Frame>("HGETALL").arg(&self.record)
     }
 
     /// The source record, from the reply to [`ask_record`](Self::ask_record).
@@ -79,21 +79,21 @@ impl Group {
     pub(crate) fn show_life(&self) -> XReadGroup<'_> {
         // To Redis, the very largest ID is the same as `>`.
         let behind_all = StreamId::new(u64::MAX, u64::MAX - 1);
-        XReadGroup::new(&self.name, &self.consumer, &self.stream, GroupFrom::Pending(behind_all)).count(1)
+        XReadGroup::new(&self.stream, &self.name, &self.consumer, GroupFrom::Pending(behind_all)).count(1)
     }
 
     /// Asks for the notes in the source record.
     pub(crate) fn ask_notes(&self) -> Cmd {
         let fields = Notes::fields(&self.name, &self.consumer);
-        fields.iter().fold(cmd("HMGET").arg(&self.record), Cmd::arg)
+        fields.iter().fold(cmd::<Frame>("HMGET").arg(&self.record), Cmd::arg)
     }
 
     /// What changes a note.
     pub(crate) fn write_note(&self, change: &Change) -> Cmd {
         match change {
-            Change::Claim(field, value) => cmd("HSETNX").arg(&self.record).arg(field).arg(value),
-            Change::Set(field, value) => cmd("HSET").arg(&self.record).arg(field).arg(value),
-            Change::Remove(field) => cmd("HDEL").arg(&self.record).arg(field),
+            Change::Claim(field, value) => cmd::<Frame>("HSETNX").arg(&self.record).arg(field).arg(value),
+            Change::Set(field, value) => cmd::<Frame>("HSET").arg(&self.record).arg(field).arg(value),
+            Change::Remove(field) => cmd::<Frame>("HDEL").arg(&self.record).arg(field),
         }
     }
 
@@ -109,6 +109,10 @@ impl Group {
             Refusal::JournalMissing => Failure::config(format!(
                 "--output {output}: it holds bytes and its journal is missing, and group {name} has delivered entries before, so lines could be doubled or \
                  lost; put the journal back, or move the output away, or use another --group"
+            )),
+            Refusal::JournalOlder => Failure::config(format!(
+                "--output {output}: its journal is older than the output: group {name} has acknowledged entries that it lacks; nothing was changed; \
+                 restore the journal that belongs to the output, or cut the output to where the journal ends, and lose what is behind"
             )),
             Refusal::NameTaken => Failure::config(format!(
                 "--consumer {consumer}: another writer with another output is at work as {consumer} in group {name} of {stream}; allowed: a name \

@@ -1,4 +1,4 @@
-//! `writer`: appends the lines of a Redis Stream to a file, each exactly once; `verify` and `merge` for what was written.
+//! `writer`: appends the lines of a Redis Stream to a file, each exactly once; `verify`, `merge` and `rotate` for what was written.
 //!
 //! # Layout
 //!
@@ -19,6 +19,8 @@
 //! | `names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
 //! | `merge.rs` | `writer merge` |
+//! | `folders.rs` | the outputs in a folder, for these two |
+//! | `rotate_output.rs` | `writer rotate` |
 //! | `progress.rs` | how far these two are |
 //! | `layout.rs`, `window.rs` | where the bytes lie in outputs, and reading them |
 //! | `failpoint.rs` | where tests end the process |
@@ -37,6 +39,7 @@ mod compare;
 mod failpoint;
 mod fetch;
 mod fetch_log;
+mod folders;
 mod group;
 mod journal_file;
 mod layout;
@@ -47,6 +50,7 @@ mod partition_check;
 mod progress;
 mod report;
 mod rotate;
+mod rotate_output;
 mod run;
 #[cfg(test)]
 mod sample;
@@ -67,8 +71,13 @@ fn main() -> ExitCode {
     };
     match args.command {
         Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Verify { input, output, json }) => finish(verify::run(&input, &output, json)),
-        Some(Command::Merge { output }) => finish(merge::run(&output)),
+        Some(Command::Verify { input, output, folder, json }) => {
+            finish(folders::outputs(&output, &folder).and_then(|output| verify::run(&input, &output, json)))
+        }
+        Some(Command::Merge { output, folder, into }) => {
+            finish(folders::outputs(&output, &folder).and_then(|output| merge::run(&output, into.as_deref())))
+        }
+        Some(Command::Rotate { output, patience }) => finish(rotate_output::run(&output, patience.0)),
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
         Some(Command::Man { folder }) => manuals::man::<Args>(&folder),
         None => {

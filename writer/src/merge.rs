@@ -1,29 +1,34 @@
 //! `writer merge`: the outputs of several writers, back in the order of the source.
 
-use crate::layout::{Layout, Segment};
+use crate::journal_file::{lock, sync_folder_of, with_suffix};
+use crate::layout::{Layout, Part, Segment};
 use crate::progress::progress;
+use crate::window::hash_of;
 use indicatif::ProgressBar;
 use service::Failure;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The progress is told after so many bytes.
-const PIECE: u64 = 64 << 20;
+/// The progress is told after so many bytes, and `--into` makes them durable.
+const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
-/// Writes the bytes of all outputs to standard output, in the order of the source, each once.
-pub(crate) fn run(outputs: &[PathBuf]) -> Result<(), Failure> {
-    let stdout = io::stdout()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|error| Failure::failed(format!("standard output: {error}")))?;
-    let holes = match merge(outputs, &mut File::from(stdout))? {
-        Merged::All(holes) => holes,
-        // Whoever reads has seen enough.
-        Merged::ReaderGone => return Ok(()),
+/// Writes the bytes of all outputs in the order of the source, each once: to standard output, or into a file.
+pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failure> {
+    let layout = layout_of(outputs)?;
+    let plan = Plan::of(&layout);
+    let bar = progress("merged", plan.len());
+    let done = match into {
+        Some(path) => merge_into(&layout, &plan, path, &bar),
+        None => merge_to_stdout(&layout, &plan, &bar),
     };
-    for hole in &holes {
+    bar.finish_and_clear();
+    if let Merged::ReaderGone = done? {
+        // Whoever reads has seen enough.
+        return Ok(());
+    }
+    for hole in &plan.holes {
         let _ = writeln!(
             io::stderr(),
             "writer merge: content {}: bytes {}..{} are in none of the outputs",
@@ -32,67 +37,186 @@ pub(crate) fn run(outputs: &[PathBuf]) -> Result<(), Failure> {
             hole.span.end
         );
     }
-    if holes.is_empty() { Ok(()) } else { Err(Failure::failed("bytes are missing in the outputs")) }
+    if plan.holes.is_empty() { Ok(()) } else { Err(Failure::failed("bytes are missing in the outputs")) }
 }
 
 /// How merging ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Merged {
-    /// Everything was written; between the bytes of a content these were missing.
-    All(Vec<Segment>),
+    /// Everything was written.
+    All,
     /// The pipe was closed.
     ReaderGone,
 }
 
-fn merge(outputs: &[PathBuf], to: &mut File) -> Result<Merged, Failure> {
-    let Some(layout) = Layout::read(outputs)? else {
-        let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
-        return Err(Failure::config(format!("--output {path}: there is no journal {path}.journal beside it")));
-    };
-    let bar = progress("merged", layout.segments.iter().map(|segment| segment.span.end - segment.span.start).sum());
-    let merged = merge_all(&layout, to, &bar);
-    bar.finish_and_clear();
-    merged
+/// Which bytes of which outputs, in the order of the source.
+#[derive(Debug, Default)]
+struct Plan {
+    pieces: Vec<Piece>,
+    /// Bytes of the source that are in none of the outputs.
+    holes: Vec<Segment>,
 }
 
-fn merge_all(layout: &Layout, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
-    let mut holes = Vec::new();
-    for segments in layout.contents() {
-        let mut at = segments.first().map_or(0, |segment| segment.span.start);
-        for segment in segments {
-            if segment.span.start > at {
-                holes.push(Segment { span: at..segment.span.start, ..segment.clone() });
-            }
-            let from = at.max(segment.span.start);
-            // What another output holds, too, is left out.
-            bar.inc(from.min(segment.span.end) - segment.span.start);
-            if from >= segment.span.end {
-                continue;
-            }
-            let Some(part) = layout.parts.get(segment.part) else { continue };
-            let offset = segment.offset + (from - segment.span.start);
-            match copy(&part.file, offset, segment.span.end - from, to, bar) {
-                Ok(()) => at = segment.span.end,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Merged::ReaderGone),
-                Err(error) => return Err(Failure::failed(format!("copying {}: {error}", part.path.display()))),
+/// Consecutive bytes of an output.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    part: usize,
+    offset: u64,
+    len: u64,
+}
+
+impl Plan {
+    fn of(layout: &Layout) -> Self {
+        let mut plan = Self::default();
+        for segments in layout.contents() {
+            let mut at = segments.first().map_or(0, |segment| segment.span.start);
+            for segment in segments {
+                if segment.span.start > at {
+                    plan.holes.push(Segment { span: at..segment.span.start, ..segment.clone() });
+                }
+                // What another output holds, too, is left out.
+                let from = at.max(segment.span.start);
+                if from < segment.span.end {
+                    let offset = segment.offset + (from - segment.span.start);
+                    plan.pieces.push(Piece { part: segment.part, offset, len: segment.span.end - from });
+                    at = segment.span.end;
+                }
             }
         }
+        plan
     }
-    Ok(Merged::All(holes))
+
+    fn len(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len).sum()
+    }
+
+    /// The pieces without the first `skip` bytes, none longer than [`PIECE`], each where it begins in the result
+    /// and where that is a multiple of [`PIECE`] or the beginning of a piece.
+    fn from(&self, skip: u64) -> impl Iterator<Item = (u64, Piece)> {
+        let mut at = 0;
+        let placed = self.pieces.iter().map(move |piece| {
+            let begins = at;
+            at += piece.len;
+            (begins, *piece)
+        });
+        placed.filter(move |(begins, piece)| begins + piece.len > skip).flat_map(move |(begins, piece)| {
+            let mut next = begins.max(skip);
+            let end = begins + piece.len;
+            std::iter::from_fn(move || {
+                let until = end.min((next / PIECE + 1) * PIECE);
+                let part = Piece { offset: piece.offset + (next - begins), len: until.checked_sub(next)?, ..piece };
+                let placed = (next, part);
+                next = until;
+                (part.len > 0).then_some(placed)
+            })
+        })
+    }
+
+    /// Tells this plan from others, so that a file that was begun is only continued by the same one.
+    fn hash(&self) -> u64 {
+        let mut hasher = delivery::Hasher::default();
+        for piece in &self.pieces {
+            for number in [piece.part as u64, piece.offset, piece.len] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        hasher.finish()
+    }
+}
+
+fn layout_of(outputs: &[PathBuf]) -> Result<Layout, Failure> {
+    Layout::read(outputs)?.ok_or_else(|| {
+        let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
+        Failure::config(format!("--output {path}: there is no journal {path}.journal beside it"))
+    })
+}
+
+fn part_of<'a>(layout: &'a Layout, piece: &Piece) -> Result<&'a Part, Failure> {
+    layout.parts.get(piece.part).ok_or_else(|| Failure::failed("an output is missing"))
+}
+
+fn merge_to_stdout(layout: &Layout, plan: &Plan, bar: &ProgressBar) -> Result<Merged, Failure> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let mut stdout = File::from(stdout.map_err(|error| Failure::failed(format!("standard output: {error}")))?);
+    copy_all(layout, plan, 0, &mut stdout, bar)
+}
+
+fn copy_all(layout: &Layout, plan: &Plan, skip: u64, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
+    for (_, piece) in plan.from(skip) {
+        let part = part_of(layout, &piece)?;
+        match copy(&part.file, piece.offset, piece.len, to) {
+            Ok(()) => bar.inc(piece.len),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Merged::ReaderGone),
+            Err(error) => return Err(Failure::failed(format!("copying {}: {error}", part.path.display()))),
+        }
+    }
+    Ok(Merged::All)
 }
 
 /// Copies a range; the kernel does it where it can.
-fn copy(mut from: &File, offset: u64, mut len: u64, to: &mut File, bar: &ProgressBar) -> io::Result<()> {
+fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()> {
     from.seek(SeekFrom::Start(offset))?;
-    while len > 0 {
-        let copied = io::copy(&mut from.take(len.min(PIECE)), to)?;
-        if copied == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        len -= copied;
-        bar.inc(copied);
+    let copied = io::copy(&mut from.take(len), to)?;
+    if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Merges into a file that appears under its name when it is complete and durable. One that was begun is
+/// continued, one that is complete is compared.
+fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
+    match File::open(path) {
+        Ok(there) => return compare(layout, plan, &there, path, bar),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(_) => {}
     }
-    Ok(())
+    let begun = with_suffix(path, &format!(".{:016x}.part", plan.hash()));
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&begun).map_err(failed)?;
+    if !lock(&file).map_err(failed)? {
+        return Err(Failure::config(format!("--into {}: another writer merges into it", path.display())));
+    }
+    // Whole pieces are durable; what is behind them may be anything after a power cut.
+    let durable = file.metadata().map_err(failed)?.len().min(plan.len()) / PIECE * PIECE;
+    file.set_len(durable).map_err(failed)?;
+    file.seek(SeekFrom::End(0)).map_err(failed)?;
+    bar.inc(durable);
+    for (at, piece) in plan.from(durable) {
+        let part = part_of(layout, &piece)?;
+        copy(&part.file, piece.offset, piece.len, &mut file).map_err(|error| {
+            let (from, to) = (part.path.display(), path.display());
+            Failure::failed(format!("copying {from} to {to}: {error}; run this again to go on"))
+        })?;
+        bar.inc(piece.len);
+        if (at + piece.len).is_multiple_of(PIECE) {
+            file.sync_data().map_err(failed)?;
+        }
+    }
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&begun, path).and_then(|()| sync_folder_of(path)).map_err(failed)?;
+    Ok(Merged::All)
+}
+
+/// Whether a complete file holds what merging gives.
+fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
+    let is_same = || -> Result<bool, Failure> {
+        if there.metadata().map_err(failed)?.len() != plan.len() {
+            return Ok(false);
+        }
+        for (at, piece) in plan.from(0) {
+            let ours =
+                hash_of(&part_of(layout, &piece)?.file, piece.offset..piece.offset + piece.len).map_err(failed)?;
+            if ours != hash_of(there, at..at + piece.len).map_err(failed)? {
+                return Ok(false);
+            }
+            bar.inc(piece.len);
+        }
+        Ok(true)
+    };
+    if is_same()? {
+        return Ok(Merged::All);
+    }
+    let path = path.display();
+    Err(Failure::config(format!("--into {path}: there is another file; allowed: a new one, or the same result")))
 }
 
 #[cfg(test)]
@@ -100,13 +224,15 @@ mod tests {
     use super::*;
     use crate::sample::write_output;
 
-    fn merged(outputs: &[PathBuf]) -> (Vec<u8>, Merged) {
+    fn merged(outputs: &[PathBuf]) -> (Vec<u8>, Vec<Segment>) {
         let mut to = tempfile::tempfile().unwrap();
-        let done = merge(outputs, &mut to).unwrap();
+        let layout = layout_of(outputs).unwrap();
+        let plan = Plan::of(&layout);
+        assert_eq!(copy_all(&layout, &plan, 0, &mut to, &ProgressBar::hidden()), Ok(Merged::All));
         to.seek(SeekFrom::Start(0)).unwrap();
         let mut bytes = Vec::new();
         to.read_to_end(&mut bytes).unwrap();
-        (bytes, done)
+        (bytes, plan.holes)
     }
 
     #[test]
@@ -114,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\n"), (7, 4, b"c\n"), (9, 0, b"x\n")]);
         let two = write_output(&folder.path().join("two"), &[(9, 2, b"y\n"), (7, 2, b"b\n")]);
-        assert_eq!(merged(&[one, two]), (b"a\nb\nc\nx\ny\n".to_vec(), Merged::All(vec![])));
+        assert_eq!(merged(&[one, two]), (b"a\nb\nc\nx\ny\n".to_vec(), vec![]));
     }
 
     #[test]
@@ -122,9 +248,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\nb\n")]);
         let two = write_output(&folder.path().join("two"), &[(7, 2, b"b\nc\n"), (7, 8, b"e\n")]);
-        let (bytes, done) = merged(&[one, two]);
+        let (bytes, holes) = merged(&[one, two]);
         assert_eq!(bytes, b"a\nb\nc\ne\n");
-        let Merged::All(holes) = done else { panic!("the file takes everything") };
         assert_eq!(holes.iter().map(|hole| hole.span.clone()).collect::<Vec<_>>(), [6..8]);
+    }
+
+    #[test]
+    fn a_file_that_was_begun_is_continued_behind_what_is_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> =
+            (0..PIECE + PIECE / 2).map(|at| if at % 8 == 7 { b'\n' } else { (at / 8 % 251) as u8 | 128 }).collect();
+        let (head, tail) = bytes.split_at(1000);
+        let one = write_output(&folder.path().join("one"), &[(7, 0, head)]);
+        let two = write_output(&folder.path().join("two"), &[(7, 1000, tail)]);
+        let outputs = [one, two];
+        let into = folder.path().join("merged.txt");
+        let begun = with_suffix(&into, &format!(".{:016x}.part", Plan::of(&layout_of(&outputs).unwrap()).hash()));
+        // The first piece is durable, and recognisable; what is behind it was lost.
+        let mut there = vec![b'!'; PIECE as usize];
+        there.extend(b"garbage");
+        std::fs::write(&begun, &there).unwrap();
+        run(&outputs, Some(&into)).unwrap();
+        let result = std::fs::read(&into).unwrap();
+        assert!(
+            result[..PIECE as usize] == there[..PIECE as usize] && result[PIECE as usize..] == bytes[PIECE as usize..]
+        );
+        assert!(!begun.exists());
+
+        // From the beginning; and again, when it is there.
+        std::fs::remove_file(&into).unwrap();
+        for _ in 0..2 {
+            run(&outputs, Some(&into)).unwrap();
+            assert!(std::fs::read(&into).unwrap() == bytes);
+        }
+        // Another file is not replaced.
+        std::fs::write(&into, b"another").unwrap();
+        assert_eq!(run(&outputs, Some(&into)).unwrap_err().code(), 2);
+        assert_eq!(std::fs::read(&into).unwrap(), b"another");
     }
 }

@@ -39,6 +39,9 @@ pub(crate) enum OpenError {
     /// It will not work like this, however often it is tried.
     #[error("{0}")]
     Config(String),
+    /// Another writer has it, and may end.
+    #[error("{0}")]
+    Locked(String),
     /// The disk, now.
     #[error("{what} {path}: {source}")]
     Io {
@@ -89,8 +92,10 @@ pub(crate) struct Opened {
     pub(crate) held: BTreeMap<u64, RangeSet>,
     /// Ranges that it held once, durably, and holds no more, by content.
     pub(crate) lost: BTreeMap<u64, RangeSet>,
-    /// Bytes behind the last commit that were cut off, and where they are kept.
-    pub(crate) cut: (u64, Option<PathBuf>),
+    /// How many bytes there are behind the last commit.
+    pub(crate) behind: u64,
+    /// Whether these may be more than an unfinished commit.
+    pub(crate) has_unknown_tail: bool,
 }
 
 /// The output and its journal, both locked as long as this lives.
@@ -104,6 +109,9 @@ pub(crate) struct Output {
     synced_at: Instant,
     /// When it was opened without a journal; nothing was changed since.
     left_alone: Option<Instant>,
+    /// Bytes behind the last commit that are still there, and are to be kept beside the output
+    /// before anything is changed.
+    tail: Option<Span>,
     /// How long the latest sync took, until it was asked for.
     sync_took: Option<Duration>,
     /// What the output was renamed to.
@@ -112,7 +120,9 @@ pub(crate) struct Output {
 
 impl Output {
     /// Opens or creates the output and its journal, and brings both to the last commit.
-    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
+    /// `is_first`: the consuming side has not judged yet whether the journal is the output's, so
+    /// that nothing is cut off before the first commit.
+    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync, is_first: bool) -> Result<Opened, OpenError> {
         loop {
             let journal_path = journal_file::path_of(path);
             is_possible(path, path)?;
@@ -129,7 +139,7 @@ impl Output {
                     let became = Beside::new(path).path(&name);
                     let (Some(file), Some(journal)) = (locked(path, &became, false)?, journal) else { continue };
                     let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
-                    if let Some(opened) = output.settle(*opening)? {
+                    if let Some(opened) = output.settle(*opening, false)? {
                         return Ok(opened);
                     }
                 }
@@ -142,7 +152,7 @@ impl Output {
                     let journal = created(journal, &journal_path, path)?;
                     let (Some(file), Some(journal)) = (file, journal) else { continue };
                     let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
-                    if let Some(opened) = output.settle(*opening)? {
+                    if let Some(opened) = output.settle(*opening, is_first)? {
                         return Ok(opened);
                     }
                 }
@@ -159,6 +169,7 @@ impl Output {
             ledger: opening.ledger.clone(),
             synced_at: Instant::now(),
             left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
+            tail: opening.keep.then(|| opening.cut.clone()),
             sync_took: None,
             became: None,
         }
@@ -166,9 +177,8 @@ impl Output {
 
     /// Brings both files to the last commit. `None`: the output was renamed, and its journal went
     /// with it.
-    fn settle(mut self, opening: Opening) -> Result<Option<Opened>, OpenError> {
-        let kept = if opening.keep { Some(self.keep(&opening.cut)?) } else { None };
-        if self.left_alone.is_none() {
+    fn settle(mut self, opening: Opening, is_first: bool) -> Result<Option<Opened>, OpenError> {
+        if self.left_alone.is_none() && (self.tail.is_none() || !is_first) {
             match self.run(Job::Settle, &[]) {
                 Ok(()) => {}
                 Err(CommitError::Rotated(became)) => {
@@ -192,26 +202,32 @@ impl Output {
                 path.display()
             );
         }
-        let cut = (opening.cut.end - opening.cut.start, kept);
-        Ok(Some(Opened { output: self, journal: opening.journal, held: opening.held, lost: opening.lost, cut }))
+        let Opening { journal, held, lost, cut, keep: has_unknown_tail, .. } = opening;
+        let behind = cut.end - cut.start;
+        Ok(Some(Opened { output: self, journal, held, lost, behind, has_unknown_tail }))
     }
 
     /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.
     /// Where it is.
-    fn keep(&self, cut: &Span) -> Result<PathBuf, OpenError> {
+    fn keep(&self, cut: &Span) -> Result<(), CommitError> {
         let path = with_suffix(&self.path, ".cut");
-        let failed = |what| at(what, &path);
+        let failed = |what| move |source| CommitError::Io { what, source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let kept = opened.map_err(failed("opening"))?;
-        let len = kept.metadata().map_err(failed("looking at"))?.len();
-        let ours = hash_of(&self.file, cut.clone()).map_err(at("reading", &self.path))?;
+        let kept = opened.map_err(failed("opening OUTPUT.cut"))?;
+        let len = kept.metadata().map_err(failed("looking at OUTPUT.cut"))?.len();
+        let ours = hash_of(&self.file, cut.clone()).map_err(failed("reading the output"))?;
         let last = len.saturating_sub(cut.end - cut.start)..len;
         // They are there already when the start that was to cut them off failed.
-        if hash_of(&kept, last).map_err(failed("reading"))? != ours {
-            copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing"))?;
+        if hash_of(&kept, last).map_err(failed("reading OUTPUT.cut"))? != ours {
+            copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing OUTPUT.cut"))?;
         }
-        kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing"))?;
-        Ok(path)
+        kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing OUTPUT.cut"))?;
+        let (output, bytes, path) = (self.path.display(), cut.end - cut.start, path.display());
+        log::warn!(
+            "{output}: {bytes} bytes behind the last commit cut off, and added to {path}; if a writer wrote them, the journal \
+             is older than the output: stop this one and restore both from one backup"
+        );
+        Ok(())
     }
 
     /// Where it is.
@@ -247,9 +263,10 @@ impl Output {
     }
 
     /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
-    /// small, looks whether somebody else changed the files.
-    pub(crate) fn tend(&mut self) -> Result<(), CommitError> {
-        if self.left_alone.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
+    /// small, looks whether somebody else changed the files. `is_judged`: the consuming side has
+    /// found that the journal is the output's.
+    pub(crate) fn tend(&mut self, is_judged: bool) -> Result<(), CommitError> {
+        if self.tail.is_some() && !is_judged || self.left_alone.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
             return Ok(());
         }
         let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
@@ -257,13 +274,20 @@ impl Output {
     }
 
     /// Makes everything that was committed durable, and says so in the journal.
-    pub(crate) fn finish(&mut self) -> Result<(), CommitError> {
+    pub(crate) fn finish(&mut self, is_judged: bool) -> Result<(), CommitError> {
+        if self.tail.is_some() && !is_judged {
+            return Ok(());
+        }
         self.run(Job::Finish, &[])
     }
 
     /// Performs a job's effects, one after the other.
     fn run(&mut self, job: Job, data: &[u8]) -> Result<(), CommitError> {
         self.left_alone = None;
+        if let Some(tail) = &self.tail {
+            self.keep(tail)?;
+            self.tail = None;
+        }
         let mut effect = self.ledger.begin(job);
         let mut failed = None;
         loop {
@@ -405,7 +429,7 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
         Ok(Locked::Ours(file)) => Ok(Some(file)),
         Ok(Locked::Missing) => Ok(None),
         Ok(Locked::ByAnother) => {
-            Err(OpenError::Config(format!("--output {}: another writer is writing to it", output.display())))
+            Err(OpenError::Locked(format!("--output {}: another writer is writing to it", output.display())))
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(OpenError::Config(format!(
             "--output {}: {}: permission denied; the writer must be able to write it and its folder",
@@ -474,7 +498,7 @@ mod tests {
     use std::io::Write as _;
 
     fn open(path: &Path) -> Opened {
-        Output::open(path, &identity(), Fsync::Always).unwrap()
+        Output::open(path, &identity(), Fsync::Always, false).unwrap()
     }
 
     fn held(opened: &Opened, root: u64) -> Vec<Span> {
@@ -493,8 +517,8 @@ mod tests {
     }
 
     fn config_error(path: &Path) -> String {
-        match Output::open(path, &identity(), Fsync::Always) {
-            Err(OpenError::Config(text)) => text,
+        match Output::open(path, &identity(), Fsync::Always, false) {
+            Err(OpenError::Config(text) | OpenError::Locked(text)) => text,
             other => panic!("expected a configuration error, got {other:?}"),
         }
     }
@@ -506,7 +530,7 @@ mod tests {
         let opened = open(&path);
         assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\nx\n");
         assert_eq!((held(&opened, 7), held(&opened, 8)), (vec![0..4], vec![0..2]));
-        assert_eq!((opened.lost.len(), opened.cut), (0, (0, None)));
+        assert_eq!((opened.lost.len(), opened.behind), (0, 0));
     }
 
     #[test]
@@ -519,7 +543,7 @@ mod tests {
         }
         let mut opened = open(&path);
         let kept = folder.path().join("out.cut");
-        assert_eq!((opened.cut.clone(), held(&opened, 7)), ((7, Some(kept.clone())), vec![0..4]));
+        assert_eq!((opened.behind, opened.has_unknown_tail, held(&opened, 7)), (7, true, vec![0..4]));
         assert_eq!(std::fs::read(kept).unwrap(), b"garbage", "nobody knows whose it is");
         opened.output.commit(&batch(&[(7, 4, b"c\n")])).unwrap();
         drop(opened);
@@ -567,7 +591,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         for _ in 0..2 {
             let mut opened = open(&path);
-            opened.output.tend().unwrap();
+            opened.output.tend(true).unwrap();
             assert_eq!((opened.journal, opened.output.len()), (JournalWas::Missing, 7));
             assert_eq!(
                 std::fs::read(journal_file::path_of(&path)).unwrap(),
@@ -602,10 +626,10 @@ mod tests {
         let mut output = open(&path).output;
         output.commit(&batch(&[(7, 0, b"a\n")])).unwrap();
         for _ in 0..3 {
-            output.finish().unwrap();
+            output.finish(true).unwrap();
         }
         output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
-        output.tend().unwrap();
+        output.tend(true).unwrap();
         drop(output);
         assert_eq!(records(&path).1, 1 + 4, "one mark a commit");
         assert_eq!(held(&open(&path), 7), [0..4]);
@@ -670,9 +694,28 @@ mod tests {
         let kept = folder.path().join("out.cut");
         for (bytes, all) in [("one", "one"), ("one", "one"), ("second", "onesecond"), ("one", "onesecondone")] {
             OpenOptions::new().append(true).open(&path).unwrap().write_all(bytes.as_bytes()).unwrap();
-            assert_eq!(open(&path).cut, (bytes.len() as u64, Some(kept.clone())));
+            assert_eq!(open(&path).behind, bytes.len() as u64);
             assert_eq!(std::fs::read_to_string(&kept).unwrap(), all);
         }
+    }
+
+    #[test]
+    fn bytes_that_nobody_has_judged_stay_until_the_first_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);
+        let (journal, kept) = (journal_file::path_of(&path), folder.path().join("out.cut"));
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b\n").unwrap();
+        let before = (std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap());
+        let mut opened = Output::open(&path, &identity(), Fsync::Always, true).unwrap();
+        opened.output.tend(false).unwrap();
+        opened.output.finish(false).unwrap();
+        assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap()), before);
+        assert!(!kept.exists());
+        opened.output.commit(&batch(&[(7, 2, b"c\n")])).unwrap();
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), std::fs::read(&kept).unwrap()),
+            (b"a\nc\n".to_vec(), b"b\n".to_vec())
+        );
     }
 
     #[test]

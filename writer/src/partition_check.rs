@@ -107,7 +107,7 @@ async fn ask_for(held: &mut Option<Connection>, config: &Config, record: &str) -
         Some(connection) => connection,
         None => Connection::connect(config).await?,
     };
-    let reply = connection.send(&cmd("HGETALL").arg(record)).await?;
+    let reply = connection.send(&cmd::<Frame>("HGETALL").arg(record)).await?;
     *held = Some(connection);
     Ok(reply)
 }

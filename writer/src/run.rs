@@ -16,7 +16,7 @@
 //! acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::args::{Fsync, WriterArgs};
+use crate::args::WriterArgs;
 use crate::commit::{Commit, Committed};
 use crate::fetch::Fetch;
 use crate::fetch_log::FetchLog;
@@ -136,7 +136,7 @@ impl Work<'_> {
         let mut former = Vec::new();
         let mut backoff = disk_backoff();
         loop {
-            let Some(opened) = open(&args.output, &identity, args.fsync, context).await? else { return Ok(()) };
+            let Some(opened) = open(args, &identity, committed.is_none(), context).await? else { return Ok(()) };
             let lost = tell(&opened, committed.as_ref(), &args.output);
             let opened_at = Instant::now();
             let id = format!("{:016x}", opened.output.id());
@@ -146,6 +146,7 @@ impl Work<'_> {
                 file: file_of(&args.output),
                 // Also when a start that was refused has begun one.
                 journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
+                has_unknown_tail: opened.has_unknown_tail && committed.is_none(),
                 held: opened.held.clone(),
                 lost,
             };
@@ -172,17 +173,18 @@ impl Work<'_> {
         let (to_commit, handed) = mpsc::channel::<Handed>(1);
         let disk = Arc::new(Semaphore::new(1));
         let (mut to_acknowledge, mut working) = (Vec::with_capacity(lanes.len()), Vec::with_capacity(lanes.len()));
-        for lane in lanes {
+        let seen: Vec<Rc<Seen>> = lanes.iter().map(|_| Rc::default()).collect();
+        for (lane, seen) in lanes.iter().zip(&seen) {
             let (to_lane, committed) = mpsc::unbounded_channel();
             to_acknowledge.push(to_lane);
             let ends = Ends { to_commit: to_commit.clone(), disk: disk.clone(), committed };
-            working.push(self.fetch_and_acknowledge(lane, output.clone(), ends));
+            working.push(self.fetch_and_acknowledge(lane, Rc::clone(seen), output.clone(), ends));
         }
         drop(to_commit);
         // Others are configured alike, so they take over what we have left pending as we do.
         let stale_after = self.claim_idle().map(|idle| idle / 2);
         let mut commit =
-            Commit::new(opened.output, stale_after, &context.health, &context.shutdown, context.hangup.clone());
+            Commit::new(opened.output, seen, stale_after, &context.health, &context.shutdown, context.hangup.clone());
         let committing = commit.run(handed, to_acknowledge);
         let ended = tokio::try_join!(committing, try_join_all(working)).map(|_| ());
         (ended, commit.into_committed())
@@ -193,6 +195,7 @@ impl Work<'_> {
     async fn fetch_and_acknowledge(
         &self,
         lane: &Lane,
+        seen: Rc<Seen>,
         output: consumer::Output,
         Ends { to_commit, disk, committed }: Ends,
     ) -> Result<(), Ended> {
@@ -201,7 +204,6 @@ impl Work<'_> {
             // Whoever takes it is there.
             let _ = give_back.send(Batch::of(lane.nth));
         }
-        let seen = Rc::<Seen>::default();
         let settings = Settings {
             group: lane.group.name.clone(),
             consumer: lane.group.consumer.clone(),
@@ -252,23 +254,35 @@ struct Ends {
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
-async fn open(path: &Path, identity: &Identity, fsync: Fsync, context: &Context) -> Result<Option<Opened>, Failure> {
+async fn open(
+    args: &WriterArgs,
+    identity: &Identity,
+    is_first: bool,
+    context: &Context,
+) -> Result<Option<Opened>, Failure> {
+    let (fsync, lock_wait) = (args.fsync, args.lock_wait.0);
     let mut backoff = disk_backoff();
+    let begun = Instant::now();
     loop {
         context.health.progress();
-        let (owned, of) = (path.to_owned(), identity.clone());
-        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync)).await;
+        let (owned, of) = (args.output.clone(), identity.clone());
+        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync, is_first)).await;
         match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
             Ok(opened) => {
                 context.health.file(Ok(()));
                 return Ok(Some(opened));
             }
-            Err(OpenError::Config(text)) => return Err(Failure::Config(text)),
+            Err(OpenError::Locked(text)) if begun.elapsed() < lock_wait => {
+                context
+                    .health
+                    .file(Err(format!("{text}; waiting for its end for at most {} s", lock_wait.as_secs_f64())));
+            }
+            Err(OpenError::Config(text) | OpenError::Locked(text)) => return Err(Failure::Config(text)),
             Err(error @ OpenError::Io { .. }) => {
                 service::metrics::error("disk");
                 let advice = match &error {
                     OpenError::Io { source, .. } => service::words::io(source),
-                    OpenError::Config(_) => "",
+                    OpenError::Config(_) | OpenError::Locked(_) => "",
                 };
                 context.health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
             }
@@ -314,14 +328,8 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
         }
         JournalWas::New | JournalWas::Read { .. } => {}
     }
-    match &opened.cut {
-        (0, _) => {}
-        (bytes, None) => log::warn!("{path}: {bytes} bytes of an unfinished commit behind the last one cut off"),
-        (bytes, Some(kept)) => log::warn!(
-            "{path}: {bytes} bytes behind the last commit cut off, and added to {}; if a writer wrote them, the journal is older \
-             than the output: stop this one and restore both from one backup",
-            kept.display()
-        ),
+    if opened.behind > 0 && !opened.has_unknown_tail {
+        log::warn!("{path}: {} bytes of an unfinished commit behind the last one cut off", opened.behind);
     }
     let gone = before.map(|before| {
         let mut gone: BTreeMap<u64, RangeSet> = BTreeMap::new();

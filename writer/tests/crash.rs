@@ -36,7 +36,7 @@ impl Rig {
         let record = format!(
             r#"{{"generation":{GENERATION},"root":{GENERATION},"start":0,"previous_end":null,"path":"/in","dev":1,"ino":1,"head_len":0,"head_hash":0}}"#
         );
-        connection.send(&cmd("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
+        connection.send(&cmd::<()>("HSET").arg("{line_stream}:source").arg("next:0").arg(&record)).await.unwrap();
         let mut entries = Pipeline::new();
         for number in 0..lines {
             let line = format!("line {number} {:1000}\r", "");

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let server = server::find_or_install(&interrupt)?;
     println!("redis-server: {}", server.display());
     println!("building reader and writer (release)");
-    let Binaries { reader, writer } = cargo::build(true, &interrupt)?;
+    let Binaries { reader, writer, .. } = cargo::build(true, &interrupt)?;
 
     println!("building the programs with other clients (release)");
     let peers = cargo::build_examples("benches", &interrupt)?;

@@ -37,21 +37,22 @@ pub(crate) fn command(args: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// The two services.
+/// The two services, and the reconciler.
 pub(crate) struct Binaries {
     pub(crate) reader: PathBuf,
     pub(crate) writer: PathBuf,
+    pub(crate) reconciler: PathBuf,
 }
 
-/// Builds the two services.
+/// Builds the two services and the reconciler.
 pub(crate) fn build(release: bool, interrupt: &Interrupt) -> Result<Binaries> {
-    let mut args = vec!["build", "--package", "reader", "--package", "writer", "--bins"];
+    let mut args = vec!["build", "--package", "reader", "--package", "writer", "--package", "reconciler", "--bins"];
     if release {
         args.push("--release");
     }
     Child::spawn("cargo build", &mut command(&args)?)?.must_succeed(interrupt)?;
     let folder = target()?.join(if release { "release" } else { "debug" });
-    Ok(Binaries { reader: folder.join("reader"), writer: folder.join("writer") })
+    Ok(Binaries { reader: folder.join("reader"), writer: folder.join("writer"), reconciler: folder.join("reconciler") })
 }
 
 /// Builds a package's examples (release); the folder where they are.

@@ -20,6 +20,23 @@ pub(crate) struct ImageArgs {
     /// podman, buildah or docker; the first of them that is there unless named
     #[arg(long, value_parser = ["podman", "buildah", "docker"])]
     engine: Option<String>,
+
+    /// For which machines, such as linux/arm64; several, separated by commas, make one image for all of them
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+}
+
+/// What the engine is called with.
+fn build_args(engine: &str, word: &str, args: &ImageArgs) -> Vec<String> {
+    let is_list = args.platform.as_deref().is_some_and(|platform| platform.contains(','));
+    // Docker tags an index of images; podman and buildah put them into a manifest.
+    let name = if is_list && engine != "docker" { "--manifest" } else { "--tag" };
+    let mut words = vec![word.to_owned(), "--file".to_owned(), "Containerfile".to_owned()];
+    if let Some(platform) = &args.platform {
+        words.extend(["--platform".to_owned(), platform.clone()]);
+    }
+    words.extend([name.to_owned(), args.tag.clone(), ".".to_owned()]);
+    words
 }
 
 pub(crate) fn run(args: &ImageArgs) -> Result<()> {
@@ -37,8 +54,29 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
     };
     println!("building {} with {name}", args.tag);
     let mut command = crate::child::tied(program);
-    command.current_dir(cargo::workspace()?).args([word, "--file", "Containerfile", "--tag", &args.tag, "."]);
+    command.current_dir(cargo::workspace()?).args(build_args(name, word, args));
     Child::spawn(name, &mut command)?.must_succeed(&interrupt)?;
     println!("built: {}", args.tag);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_platforms_make_one_image() {
+        let words = |engine: &str, platform: Option<&str>| {
+            let args = ImageArgs { tag: "a:1".to_owned(), engine: None, platform: platform.map(str::to_owned) };
+            build_args(engine, "build", &args).join(" ")
+        };
+        assert_eq!(words("docker", None), "build --file Containerfile --tag a:1 .");
+        assert_eq!(
+            words("podman", Some("linux/arm64")),
+            "build --file Containerfile --platform linux/arm64 --tag a:1 ."
+        );
+        let both = Some("linux/amd64,linux/arm64");
+        assert!(words("buildah", both).ends_with("--platform linux/amd64,linux/arm64 --manifest a:1 ."));
+        assert!(words("docker", both).ends_with("--tag a:1 ."));
+    }
 }

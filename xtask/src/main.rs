@@ -10,6 +10,7 @@
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
 //! | `bench.rs`, `bench/` | runs the benches that compare, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
+//! | `k8s_e2e.rs` | the story of the manifests on a real cluster |
 //! | `image.rs` | the container image |
 //! | `manuals.rs` | shell completions and man pages |
 //! | `install.rs` | the system's package manager |
@@ -29,6 +30,7 @@ mod demo;
 mod image;
 mod install;
 mod interrupt;
+mod k8s_e2e;
 mod manuals;
 mod mutants;
 mod server;
@@ -59,6 +61,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
     Image(image::ImageArgs),
+    /// Install, load, disturb and prove the manifests on the cluster that KUBECONFIG names, and print a table
+    #[command(name = "k8s-e2e")]
+    K8sE2e(k8s_e2e::K8sArgs),
     /// Write shell completions for both services
     Completions(manuals::ManualArgs),
     /// Write man pages for both services
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::K8sE2e(args) => k8s_e2e::run(&args),
         Command::Completions(args) => manuals::completions(&args),
         Command::Man(args) => manuals::man(&args),
         Command::Tied(args) => child::run_tied(&args),

@@ -22,6 +22,9 @@ pub(crate) struct TestArgs {
     args: Vec<String>,
 }
 
+/// How many tests cargo-nextest runs at a time.
+const TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
+
 /// How many tests a step ran.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
@@ -50,7 +53,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
 
     let step = |name: &'static str, args: &[&str]| -> Result<Step> {
         let mut command = cargo::command(args)?;
+        command.env("RECONCILER_BIN", &binaries.reconciler);
         command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
+        if std::env::var_os(TEST_THREADS).is_none() {
+            // Most tests wait for processes most of the time.
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            command.env(TEST_THREADS, (2 * cores).to_string());
+        }
         run_step(name, &mut command, &interrupt)
     };
     let more: Vec<&str> = args.args.iter().map(String::as_str).collect();

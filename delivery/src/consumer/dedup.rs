@@ -111,6 +111,12 @@ impl Dedup {
         }
     }
 
+    /// Whether the output lacks the end of this entry, as far as it is known which bytes it has.
+    pub(super) fn lacks_end_of(&self, id: StreamId) -> bool {
+        let (Some(root), Some(last)) = (self.root_of(id.ms), id.seq.checked_sub(1)) else { return false };
+        !self.held.get(&root).is_some_and(|held| held.contains(last..id.seq))
+    }
+
     /// Where this partition goes on: up to there, the output holds what it can hold, as far as the
     /// record says where its bytes belong; without one, each content is its first generation.
     pub(super) fn end_of_held(&self) -> Option<Position> {

@@ -87,6 +87,9 @@ pub enum Refusal {
     OutputIsInput(String),
     /// The output's journal is missing, and the group has delivered entries already.
     JournalMissing,
+    /// The output has bytes behind what its journal describes, and the group has acknowledged
+    /// entries behind that.
+    JournalOlder,
     /// Another writer, with another output, is at work under this consumer name.
     NameTaken,
     /// Another writer took this consumer name over while this one ran.

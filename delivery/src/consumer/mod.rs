@@ -108,6 +108,9 @@ pub struct Output {
     pub file: FileIdentity,
     /// There are bytes in it, and its journal says of none of them what they are.
     pub journal_is_missing: bool,
+    /// There are bytes behind the last one that its journal describes, more than an unfinished
+    /// commit may leave behind.
+    pub has_unknown_tail: bool,
     /// The ranges that it holds, by content.
     pub held: BTreeMap<u64, RangeSet>,
     /// Ranges that it held once, which were reported.
@@ -541,6 +544,15 @@ impl Consumer {
         let was_here = member.is_some() || noted.is_some() || !self.has_others(now);
         if is_unknown && view.has_acknowledged() && was_here {
             self.refusal = Some(Refusal::JournalMissing);
+            return;
+        }
+        // What is acknowledged was in the journal.
+        let is_acknowledged = view.members.iter().all(|member| member.pending == 0)
+            && !self.has_others(now)
+            && view.notes.shared.is_none_or(|shared| shared < view.last_delivered)
+            && self.dedup.lacks_end_of(view.last_delivered);
+        if output.has_unknown_tail && noted.is_some_and(|noted| self.is_ours(noted)) && is_acknowledged {
+            self.refusal = Some(Refusal::JournalOlder);
             return;
         }
         self.replaced = noted.filter(|noted| !self.is_ours(noted)).cloned();

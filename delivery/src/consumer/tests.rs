@@ -673,6 +673,25 @@ fn a_missing_journal_is_refused_when_entries_were_delivered() {
 }
 
 #[test]
+fn a_journal_that_lacks_what_was_acknowledged_is_refused() {
+    let refusal = |held: Span, pending: u64, shared: Option<u64>| {
+        let mut world = World::new();
+        ended(&mut world);
+        world.pending = (10 - pending + 1..=10).map(|line| StreamId::new(5, 4 * line)).collect();
+        world.namesake = Some((Duration::ZERO, world.now)).filter(|_| pending > 0);
+        let note = shared.map(|seq| (shared_field(GROUP), StreamId::new(5, seq).to_string()));
+        world.fields.extend(note);
+        let mut settings = settings(held);
+        settings.output.has_unknown_tail = true;
+        world.drive(&mut Consumer::new(Partition::WHOLE, settings))
+    };
+    assert_eq!(refusal(0..20, 0, None), Some(Refusal::JournalOlder));
+    assert_eq!(refusal(0..40, 0, None), None, "all that was acknowledged is there");
+    assert_eq!(refusal(0..20, 5, None), None, "an unfinished commit comes again");
+    assert_eq!(refusal(0..20, 0, Some(40)), None, "another writer may have had it");
+}
+
+#[test]
 fn another_number_of_partitions_is_refused() {
     let mut world = World::new();
     world.fields.insert("partitions".to_owned(), "3".to_owned());

@@ -2,9 +2,9 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, Wait};
-use crate::files::{Content, Current, Found, Identified, Inode, Known, Relation};
-use crate::fingerprint::TailChecksum;
+use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, UNNAMED, Wait};
+use crate::files::{Content, Current, Found, Identified, Inode, Known, Neighbour, Relation};
+use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
@@ -41,14 +41,19 @@ pub(super) enum Target {
 
 impl<D: Directory> Producer<D> {
     /// Tells which file holds which content, `position` being delivered.
-    fn look(&mut self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Identified {
+    pub(super) fn look(
+        &mut self,
+        manifest: &Manifest,
+        position: Option<Position>,
+        present: Option<&Present>,
+    ) -> Identified {
         let known = self.known(manifest, position, present);
         let is_of = |content: &Content, file: &D::File| {
             content.inode == Some(file.inode()) && content.created == file.created()
         };
-        self.unnamed.take_if(|file| known.contents.iter().any(|content| is_of(content, file)));
+        let is_known = |file: &D::File| known.contents.iter().any(|content| is_of(content, file));
+        self.open.retain(|open| open.root != UNNAMED || !is_known(&open.file));
         let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.root, &open.file)).collect();
-        open.extend(self.unnamed.as_ref().map(|file| (0, file)));
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.root, streaming.reader.file()));
         }
@@ -57,7 +62,13 @@ impl<D: Directory> Producer<D> {
             self.report(Notice::File(notice.clone()));
         }
         self.manifest.neighbours = identified.neighbours.clone();
-        self.found = identified.holders.keys().chain(identified.blocked.keys()).copied().collect();
+        let longest = |found: &Vec<Found>| found.iter().map(|found| found.len).max().unwrap_or(0);
+        self.found = identified.holders.iter().map(|(&root, found)| (root, longest(found))).collect();
+        self.found.extend(identified.blocked.keys().map(|&root| (root, u64::MAX)));
+        self.unlisted = identified.unlisted;
+        for (_, left) in std::mem::take(&mut self.owed) {
+            self.report_unreadable(left);
+        }
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
@@ -72,10 +83,15 @@ impl<D: Directory> Producer<D> {
     }
 
     fn known(&self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Known {
-        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let delivered = self.delivered(manifest, position);
         let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
         all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
         let newest = all.keys().next_back().copied();
+        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+        for generation in manifest.iter() {
+            let end = ends.entry(generation.root).or_insert(0);
+            *end = manifest.end(generation.generation).unwrap_or(0).max(*end);
+        }
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.root, streaming.reader.file())),
@@ -91,12 +107,22 @@ impl<D: Directory> Producer<D> {
                 file_id: root,
                 fingerprint,
                 head,
-                inode: Some(open.map_or(Inode { dev: generation.dev, ino: generation.ino }, SourceFile::inode)),
-                created: open.map_or(generation.created.map(i128::from), SourceFile::created),
+                inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
+                created: generation.created.map(i128::from),
+                open: open.map(|file| Neighbour {
+                    dev: file.inode().dev,
+                    ino: file.inode().ino,
+                    created: file.created(),
+                }),
                 frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
-                tail: present.map(|present| present.tail.clone()).or_else(|| manifest.tail(root).cloned()),
+                tail: manifest
+                    .tail(root)
+                    .into_iter()
+                    .chain(present.map(|present| &present.tail))
+                    .max_by_key(|tail| tail.end)
+                    .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
-                seen_len: self.seen.get(&root).copied().unwrap_or(0),
+                seen_len: self.seen.get(&root).max(ends.get(&root)).copied().unwrap_or(0),
                 finished: Some(root) != newest,
             }
         };
@@ -143,18 +169,6 @@ impl<D: Directory> Producer<D> {
 
     /// Finds the file to go on with.
     pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
-        if let Some(mut begin) = self.interrupted.take() {
-            if begin.after.map_or(Resume::Fresh, Resume::At) != resume {
-                // It may have no name any more.
-                self.unnamed = Some(begin.reader.into_file());
-                return self.step(now);
-            }
-            if !matches!(begin.stage, Stage::NoBytes { .. }) {
-                begin.stage = Stage::NoBytes { was_empty: false };
-            }
-            self.phase = Phase::Beginning(begin);
-            return self.step(now);
-        }
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
             Resume::At(position) => (position, false),
@@ -168,10 +182,10 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, Some(position), None);
         if renumber || !is_complete {
             let holders = identified.holders.get(&root).map(Vec::as_slice).unwrap_or_default();
-            if let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len >= position.offset) {
+            if let Some(found) = holders.iter().find(|found| goes_on(found, position.offset)) {
                 let number = (!renumber).then_some(position.generation);
-                let start = position.offset;
-                let target = Target::Known { root, key: found.key, start, generation: number, until: end };
+                let (start, until) = (position.offset, bound(found, end));
+                let target = Target::Known { root, key: found.key, start, generation: number, until };
                 self.go(target, Some(position), None)?;
                 return self.step(now);
             }
@@ -186,7 +200,7 @@ impl<D: Directory> Producer<D> {
                 let current = identified.current.found().map(|current| current.relation);
                 let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == root);
                 if !is_complete && !is_derived {
-                    self.report_unreadable(root, position);
+                    self.report_unreadable(position);
                 }
                 self.go(target, Some(after), None)?;
                 self.step(now)
@@ -206,10 +220,12 @@ impl<D: Directory> Producer<D> {
             if let Target::New { key, is_empty, .. } = target {
                 let file = self.open_file(key)?;
                 // A file that appears while it is waited for is new from its first byte on.
-                let start = match self.options.from_end && !self.missed {
-                    true => file.end_of_last_line().map_err(|error| self.trouble("read", &error))?,
-                    false => 0,
+                let start = match self.from.filter(|(inode, _)| *inode == file.inode()) {
+                    _ if !self.options.from_end || self.missed => 0,
+                    Some((_, start)) => start,
+                    None => file.end_of_last_line().map_err(|error| self.trouble("read", &error))?,
                 };
+                self.from = Some((file.inode(), start));
                 self.go(Target::New { key, start, is_empty }, None, None)?;
             } else {
                 self.go(target, None, None)?;
@@ -240,9 +256,9 @@ impl<D: Directory> Producer<D> {
         let mut after = position;
         while let Some(next) = manifest.successor(after.generation) {
             let holders = identified.holders.get(&next.root).map(Vec::as_slice).unwrap_or_default();
-            if let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len >= next.start) {
+            if let Some(found) = holders.iter().find(|found| goes_on(found, next.start)) {
                 let number = Some(next.generation).filter(|number| *number > self.stream.last_id.ms);
-                let until = manifest.end(next.generation);
+                let until = bound(found, manifest.end(next.generation));
                 return Some((
                     Target::Known { root: next.root, key: found.key, start: next.start, generation: number, until },
                     after,
@@ -270,10 +286,10 @@ impl<D: Directory> Producer<D> {
             return Some(target);
         }
         if let Some(found) = identified.unseen.first() {
-            return Some(Target::New { key: found.key, start: 0, is_empty: false });
+            return Some(unseen(found));
         }
         let current = identified.current.found()?;
-        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let delivered = self.delivered(manifest, position);
         let key = current.key;
         match current.relation {
             Relation::Whole(root) | Relation::Edited(root) if Some(root) != present => {
@@ -294,12 +310,12 @@ impl<D: Directory> Producer<D> {
         position: Option<Position>,
         present: Option<u64>,
     ) -> Option<Target> {
-        let delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        let delivered = self.delivered(manifest, position);
         let current = identified.current.found().map(|current| current.key);
         identified.holders.iter().filter(|(root, _)| Some(**root) != present).find_map(|(&root, holders)| {
             let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
             let looked_at = self.nothing_up_to.get(&root).copied().unwrap_or(0);
-            let found = holders.iter().find(|found| has_unsent(found) && found.len > start.max(looked_at))?;
+            let found = holders.iter().find(|found| found.len > start.max(looked_at))?;
             let is_ours = self.options.read.partition.within(start..found.len).next().is_some();
             (Some(found.key) != current && is_ours).then_some(Target::Known {
                 root,
@@ -309,6 +325,15 @@ impl<D: Directory> Producer<D> {
                 until: Some(found.len),
             })
         })
+    }
+
+    /// How far each content is sent when everything up to `position` is delivered.
+    fn delivered(&self, manifest: &Manifest, position: Option<Position>) -> BTreeMap<u64, u64> {
+        let mut delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
+        for (root, left) in &self.owed {
+            delivered.entry(*root).and_modify(|offset| *offset = left.offset.min(*offset));
+        }
+        delivered
     }
 
     /// Where a content begins that only other partitions have sent.
@@ -322,12 +347,11 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
         let is_live = identified.current.found().is_some_and(|found| found.relation.file_id() == Some(present.root));
-        let unseen = identified.unseen.first().filter(|_| is_live);
-        let unseen = unseen.map(|found| Target::New { key: found.key, start: 0, is_empty: false });
+        let unseen = identified.unseen.first().filter(|_| is_live).map(unseen);
         let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.root));
         let Some(target) = earlier.or(unseen) else { return false };
         let guard = self.guard_of(position, present);
-        self.leave_present();
+        self.leave(present, position);
         self.go(target, Some(position), Some(guard)).is_ok()
     }
 
@@ -361,7 +385,7 @@ impl<D: Directory> Producer<D> {
     ) -> Result<bool, Trouble> {
         let Some((target, after)) = self.find_next(present, position, only_if_written) else { return Ok(false) };
         let guard = self.guard_of(position, present);
-        self.leave_present();
+        self.leave(present, position);
         self.go(target, Some(after), Some(guard))?;
         Ok(true)
     }
@@ -371,12 +395,10 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
         let holders = identified.holders.get(&present.root).map(Vec::as_slice).unwrap_or_default();
-        let Some(found) = holders.iter().find(|found| has_unsent(found) && found.len > present.offset) else {
-            return Ok(false);
-        };
+        let Some(found) = holders.iter().find(|found| found.len > present.offset) else { return Ok(false) };
         let is_current = identified.current.found().is_some_and(|current| current.key == found.key);
         let (root, start) = (present.root, position.offset);
-        let until = manifest.end(position.generation);
+        let until = bound(found, manifest.end(position.generation));
         let target = Target::Known { root, key: found.key, start, generation: Some(position.generation), until };
         self.go(target, Some(position), None)?;
         if !is_current && let Phase::Streaming(streaming) = &self.phase {
@@ -385,17 +407,20 @@ impl<D: Directory> Producer<D> {
         Ok(true)
     }
 
-    /// Another file has taken the name of the present one. Goes on in it when it holds the same content.
-    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+    /// What is at the input's path, when that is the present content.
+    pub(super) fn present_at_input(&mut self, present: &Present, position: Position) -> Option<Found> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let Some(current) = identified.current.found() else { return Ok(false) };
-        if !has_unsent(current) || current.relation.file_id() != Some(present.root) {
-            return Ok(false);
-        }
-        let (root, start) = (present.root, position.offset);
-        let until = manifest.end(position.generation);
-        let target = Target::Known { root, key: current.key, start, generation: Some(position.generation), until };
+        let current = identified.current.found()?;
+        (is_whole(current) && current.relation.file_id() == Some(present.root)).then(|| current.clone())
+    }
+
+    /// Another file has taken the name of the present one. Goes on in it when it holds the same content.
+    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+        let Some(current) = self.present_at_input(present, position) else { return Ok(false) };
+        let (root, start, generation) = (present.root, position.offset, position.generation);
+        let until = self.manifest.end(generation);
+        let target = Target::Known { root, key: current.key, start, generation: Some(generation), until };
         self.go(target, Some(position), None)?;
         Ok(true)
     }
@@ -406,13 +431,17 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Keeps the present file open: somebody may still write to it.
-    fn leave_present(&mut self) {
+    fn leave(&mut self, present: &Present, position: Position) {
+        let left = Position { offset: present.offset, ..position };
+        if self.known_end(left).is_some() {
+            self.report_unreadable(left);
+        }
         if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
             let Streaming { reader, root, .. } = *streaming;
             if reader.offset() >= self.seen.get(&root).copied().unwrap_or(0) {
                 self.nothing_up_to.insert(root, reader.offset());
             }
-            self.keep_open(root, reader.into_file());
+            self.keep_open(root, reader);
         }
     }
 
@@ -447,20 +476,24 @@ impl<D: Directory> Producer<D> {
         {
             self.manifest.prints.insert(root, prints.up_to(start));
         }
+        let head = head_of(reader.file(), HEAD_LEN as u64).map_err(|error| self.trouble("read", &error))?;
         match target {
             Target::Known { root, generation: Some(generation), .. } => {
+                self.owed.remove(&root);
                 self.tell_reading(&reader, Some(generation));
                 let position = Position { generation, offset: start };
-                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position)));
+                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position, head)));
             }
             Target::Known { root, .. } => {
                 let stage = Stage::NUMBERING;
-                self.phase = Phase::Beginning(Box::new(Begin { reader, root: Some(root), after, guard, until, stage }));
+                let begin = Begin { reader, root: Some(root), after, guard, until, head, stage };
+                self.phase = Phase::Beginning(Box::new(begin));
             }
             Target::New { is_empty, .. } => {
                 self.tell_reading(&reader, None);
                 let stage = Stage::NoBytes { was_empty: is_empty };
-                self.phase = Phase::Beginning(Box::new(Begin { reader, root: None, after, guard, until: None, stage }));
+                let begin = Begin { reader, root: None, after, guard, until: None, head, stage };
+                self.phase = Phase::Beginning(Box::new(begin));
             }
         }
         Ok(())
@@ -523,7 +556,11 @@ impl<D: Directory> Producer<D> {
                     _ => Ok(Step::Clock),
                 }
             }
-            Stage::Recording(_) => {
+            Stage::Recording(generation, _) => {
+                let is_there = has_head_of(begin.reader.file(), generation);
+                if !is_there.map_err(|error| trouble(&self.options.input, "read", &error))? {
+                    return Err(Changed::InputChanged.into());
+                }
                 if self.manifest.is_empty() && self.manifest.began.is_none() {
                     // Another reader with this state file may have begun the source, and Redis lost its record.
                     if self.load(&Manifest::default())?.last().is_some() {
@@ -541,7 +578,8 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Whether a file that was empty when it was taken for a new content still is one, now that it
-    /// has bytes: a known content may have been copied to the input. Locates again when it is not.
+    /// has bytes: a known content may have been copied to the input, or another one come and gone in
+    /// it. Locates again when it is not.
     fn is_new_now(&mut self) -> bool {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
@@ -549,7 +587,12 @@ impl<D: Directory> Producer<D> {
         let identified = self.look(&manifest, after, None);
         let is_current = self.directory.input().is_ok_and(|input| input == Some(inode));
         let relation = identified.current.found().map(|current| current.relation);
-        if !is_current || relation == Some(Relation::New) {
+        if !is_current || relation == Some(Relation::New) && identified.unseen.is_empty() {
+            if let Phase::Beginning(begin) = &mut self.phase
+                && let Ok(head) = head_of(begin.reader.file(), HEAD_LEN as u64)
+            {
+                begin.head = head;
+            }
             return true;
         }
         self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
@@ -624,8 +667,11 @@ impl<D: Directory> Producer<D> {
             _ => return Ok(()),
         };
         let generation = self.describe(number, root)?;
+        let mut prints = self.manifest.prints.get(&root).cloned().unwrap_or_default();
         if let Phase::Beginning(begin) = &mut self.phase {
-            begin.stage = Stage::Recording(Box::new(generation));
+            let file = begin.reader.file();
+            extend(&mut prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
+            begin.stage = Stage::Recording(Box::new(generation), prints);
         }
         Ok(())
     }
@@ -634,24 +680,30 @@ impl<D: Directory> Producer<D> {
     fn describe(&self, number: u64, root: u64) -> Result<Generation, Trouble> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let file = begin.reader.file();
-        let head = file.bytes(0, HEAD_LEN as u64).map_err(|error| trouble(&self.options.input, "read", &error))?;
+        let head = |len: u64| head_of(file, len).map_err(|error| trouble(&self.options.input, "read", &error));
+        // It can be truncated and written again at any time.
+        if head(begin.head.0)? != begin.head {
+            return Err(Changed::InputChanged.into());
+        }
+        let (head_len, head_hash) = head(HEAD_LEN as u64)?;
         let inode = file.inode();
         let last = self.manifest.last().map(|last| last.generation);
+        let before = || self.manifest.guard.as_ref().filter(|guard| Some(guard.generation) == last);
         let follows = begin.after.is_none_or(|after| Some(after.generation) == last);
         Ok(Generation {
             generation: number,
             root,
             start: begin.reader.frontier(),
             previous_end: begin.after.filter(|_| follows).map(|after| after.offset),
-            previous_guard: begin.guard.clone().filter(|_| follows),
+            previous_guard: begin.guard.as_ref().or_else(before).cloned().filter(|_| follows),
             resumes: begin.after.filter(|_| !follows),
             path: self.options.input.clone(),
             dev: inode.dev,
             ino: inode.ino,
             created: file.created().and_then(|created| i64::try_from(created).ok()),
             real_path: file.real_path().filter(|path| *path != self.options.input),
-            head_len: head.len() as u64,
-            head_hash: hash(&head),
+            head_len,
+            head_hash,
         })
     }
 
@@ -659,17 +711,15 @@ impl<D: Directory> Producer<D> {
     fn change(&self) -> Result<Change, Trouble> {
         let mut after = self.manifest.clone();
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
-        let Stage::Recording(generation) = &begin.stage else { return Err(Changed::InputChanged.into()) };
+        let Stage::Recording(generation, prints) = &begin.stage else { return Err(Changed::InputChanged.into()) };
         after.insert((**generation).clone());
-        let file = begin.reader.file();
-        let prints = after.prints.entry(generation.root).or_default();
-        extend(prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
+        after.prints.insert(generation.root, prints.clone());
         let limits = &self.options.limits;
         if after.len() > limits.generations {
             let oldest = self.stream.oldest.unwrap_or(self.stream.last_id.ms).min(self.stream.last_id.ms);
             let is_kept = |root: u64| root == generation.root || self.open.iter().any(|open| open.root == root);
             let dropped =
-                after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains(&root));
+                after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains_key(&root));
             after.drop_all(&dropped);
         }
         if after.len() > limits.most_generations {
@@ -685,8 +735,10 @@ impl<D: Directory> Producer<D> {
 
     /// The generation is in the source record.
     pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
-        let Stage::Recording(generation) = begin.stage else { return Ok(()) };
+        let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
         let (number, root, start) = (generation.generation, generation.root, generation.start);
+        self.owed.remove(&root);
+        self.stored = Some((root, after.prints.get(&root).map_or(0, Fingerprint::covered)));
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
         let neighbours = self.manifest.neighbours.take();
@@ -694,37 +746,68 @@ impl<D: Directory> Producer<D> {
         self.manifest.neighbours = neighbours;
         self.whole_at.get_or_insert(Position { generation: number, offset: start });
         self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, root, start });
-        let mut streaming = Streaming::new(begin.reader, root, Position { generation: number, offset: start });
-        streaming.is_fresh = true;
+        let (position, head) =
+            (Position { generation: number, offset: start }, (generation.head_len, generation.head_hash));
+        let mut streaming = Streaming::new(begin.reader, root, position, head);
         streaming.late = begin.until.is_some();
         self.phase = Phase::Streaming(Box::new(streaming));
         self.store()
     }
 
-    /// Reports bytes of a content that were seen and cannot be read any more.
-    pub(super) fn report_unreadable(&mut self, root: u64, position: Position) {
-        let seen = self.seen.get(&root).copied();
-        if seen.is_some_and(|seen| seen <= position.offset) {
+    /// Up to where it is known that the content of a position has bytes: because they were seen, or sent once.
+    fn known_end(&self, position: Position) -> Option<u64> {
+        let root = self.manifest.get(position.generation)?.root;
+        self.seen.get(&root).copied().max(self.manifest.end(position.generation))
+    }
+
+    /// A content is left at this position. Reports what is known to have been behind it when that cannot be read any more; else it is
+    /// to be sent later.
+    fn report_unreadable(&mut self, position: Position) {
+        let Some(root) = self.manifest.get(position.generation).map(|generation| generation.root) else { return };
+        if self.unlisted || self.found.get(&root).is_some_and(|found| *found > position.offset) {
+            self.owed.insert(root, position);
             return;
         }
+        let (start, end) = (position.offset, self.known_end(position));
         let partition = self.options.read.partition;
         let bytes =
-            seen.map(|seen| partition.within(position.offset..seen).map(|part| part.end - part.start).sum::<u64>());
+            end.map(|end| partition.within(start..end.max(start)).map(|part| part.end - part.start).sum::<u64>());
         if bytes != Some(0) {
-            self.report(Notice::Unreadable { root, start: position.offset, end: seen, bytes });
+            self.report(Notice::Unreadable { root, start, end, bytes });
         }
     }
 }
 
-/// Whether a file can have bytes of its content that were not sent.
-const fn has_unsent(found: &Found) -> bool {
+/// Whether a file has all that is known of its content, and perhaps more.
+const fn is_whole(found: &Found) -> bool {
     matches!(found.relation, Relation::Whole(_) | Relation::Edited(_))
 }
 
+/// A content that came and went, as it is sent: what it shares with the known one that it was made of is not sent again.
+const fn unseen(found: &Found) -> Target {
+    let start = if let Relation::Derived { start, .. } = found.relation { start } else { 0 };
+    Target::New { key: found.key, start, is_empty: false }
+}
+
+/// Whether a content can be sent from this offset on out of this file. A file that was cut has what is to be sent again.
+const fn goes_on(found: &Found, offset: u64) -> bool {
+    found.len > offset || is_whole(found) && found.len == offset
+}
+
+/// Up to where a content is sent out of a file: what follows in one that was cut is not known to be this content's.
+fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
+    if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
+}
+
+/// Length and hash of a file's first bytes, at most `len`.
+pub(super) fn head_of(file: &impl SourceFile, len: u64) -> io::Result<(u64, u64)> {
+    let head = file.bytes(0, len.min(HEAD_LEN as u64))?;
+    Ok((head.len() as u64, hash(&head)))
+}
+
 /// Whether a file begins with the bytes that a generation was begun with.
-pub(super) fn has_head_of(file: &impl SourceFile, generation: &Generation) -> io::Result<bool> {
-    let head = file.bytes(0, generation.head_len.min(HEAD_LEN as u64))?;
-    Ok(head.len() as u64 == generation.head_len && hash(&head) == generation.head_hash)
+fn has_head_of(file: &impl SourceFile, generation: &Generation) -> io::Result<bool> {
+    Ok(head_of(file, generation.head_len)? == (generation.head_len, generation.head_hash))
 }
 
 /// A file cannot be used.

@@ -41,6 +41,9 @@ pub trait Directory {
     /// may have lost their names. `now` is a clock that never goes back.
     fn look(&mut self, known: &Known, open: &[(u64, &Self::File)], now: Duration) -> Identified;
 
+    /// Whether names may have come or gone in the folders since the latest look.
+    fn has_changed(&self) -> bool;
+
     /// Opens a file of the latest look.
     ///
     /// # Errors
@@ -255,12 +258,16 @@ const CHECK: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(1);
 /// How long such a file holds up the next one at most.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How often new siblings are looked for at most.
+const SIBLINGS: Duration = Duration::from_secs(1);
 /// How soon earlier files are looked at for late lines, at first; while some come, ever later.
 const LATE: Duration = Duration::from_secs(2);
 /// How late that look may become.
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
+/// The file ID of a content that has none yet.
+const UNNAMED: u64 = 0;
 
 /// The machine of one partition.
 #[derive(Debug)]
@@ -273,8 +280,12 @@ pub struct Producer<D: Directory> {
     others: Manifest,
     /// Whether Redis was asked for them.
     has_agreed: bool,
-    /// The contents that some file held at the latest look.
-    found: BTreeSet<u64>,
+    /// The contents that some file held at the latest look, and how much of them; of one that cannot be read, all.
+    found: BTreeMap<u64, u64>,
+    /// Whether some folder could not be listed then.
+    unlisted: bool,
+    /// Contents that were left before all that is known of them was sent: up to where.
+    owed: BTreeMap<u64, Position>,
     /// What Redis must hold before the next batch may be executed.
     expected: Expected,
     stream: StreamState,
@@ -289,7 +300,8 @@ pub struct Producer<D: Directory> {
     /// The position when the stream was last found whole.
     whole_at: Option<Position>,
     phase: Phase<D::File>,
-    /// Files that are kept open, by file ID: of contents that were left, or whose connection was lost.
+    /// Files that are kept open, by file ID: of contents that were left, or whose connection was lost. A content that has no name
+    /// yet has the file ID [`UNNAMED`].
     open: Vec<Open<D::File>>,
     /// The largest length that contents were seen with, by file ID.
     seen: BTreeMap<u64, u64>,
@@ -303,10 +315,8 @@ pub struct Producer<D: Directory> {
     missed: bool,
     /// The ID of the last entry that this process had confirmed.
     last_sent: Option<StreamId>,
-    /// A content without a name whose beginning was interrupted. Its file may have no other name any more.
-    interrupted: Option<Box<Begin<D::File>>>,
-    /// The file of one that was interrupted and is not the next any more.
-    unnamed: Option<D::File>,
+    /// `--from end`: the file that was there at the start, and where its last line ended.
+    from: Option<(Inode, u64)>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
     stopping: bool,
@@ -316,6 +326,8 @@ pub struct Producer<D: Directory> {
     now: Duration,
     next_check: Duration,
     next_late: Duration,
+    /// When new siblings are looked for again, at the earliest.
+    next_siblings: Duration,
     late_pause: Duration,
 }
 
@@ -357,6 +369,8 @@ struct Begin<F> {
     guard: Option<Guard>,
     /// It ends here: late lines of an earlier content.
     until: Option<u64>,
+    /// Length and hash of its first bytes when it was found.
+    head: (u64, u64),
     stage: Stage,
 }
 
@@ -370,8 +384,8 @@ enum Stage {
     Naming(Option<Box<Generation>>),
     /// It needs a number. A pause comes before the next try.
     Numbering { tries: u32, pause: Option<Duration> },
-    /// It is to be written to the source record.
-    Recording(Box<Generation>),
+    /// It is to be written to the source record, with the fingerprint of its content.
+    Recording(Box<Generation>, Fingerprint),
 }
 
 impl Stage {
@@ -387,7 +401,9 @@ impl<D: Directory> Producer<D> {
             manifest: Manifest::default(),
             others: Manifest::default(),
             has_agreed: false,
-            found: BTreeSet::new(),
+            found: BTreeMap::new(),
+            unlisted: false,
+            owed: BTreeMap::new(),
             expected: Expected::default(),
             stream: StreamState::default(),
             added_since: 0,
@@ -403,8 +419,7 @@ impl<D: Directory> Producer<D> {
             aim: None,
             missed: false,
             last_sent: None,
-            interrupted: None,
-            unnamed: None,
+            from: None,
             stored: None,
             stopping: false,
             input_state: Ok(()),
@@ -413,6 +428,7 @@ impl<D: Directory> Producer<D> {
             now: Duration::ZERO,
             next_check: Duration::ZERO,
             next_late: Duration::ZERO,
+            next_siblings: Duration::ZERO,
             late_pause: LATE,
         }
     }
@@ -487,13 +503,11 @@ impl<D: Directory> Producer<D> {
     pub fn restart(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Observing) {
             Phase::Streaming(streaming) => {
-                let stream::Streaming { reader, root, .. } = *streaming;
-                self.keep_open(root, reader.into_file());
+                let stream::Streaming { reader, root, len, .. } = *streaming;
+                self.saw(root, len);
+                self.keep_open(root, reader);
             }
-            Phase::Beginning(begin) => match begin.root {
-                Some(root) => self.keep_open(root, begin.reader.into_file()),
-                None => self.interrupted = Some(begin),
-            },
+            Phase::Beginning(begin) => self.keep_open(begin.root.unwrap_or(UNNAMED), begin.reader),
             _ => {}
         }
     }
@@ -537,7 +551,8 @@ impl<D: Directory> Producer<D> {
         }
         // A tail checksum describes a content, not what Redis holds: one that Redis lost is still true.
         let guards = [manifest.guard.take(), self.manifest.guard.take(), local.guard.clone()];
-        manifest.guard = guards.into_iter().flatten().find(|guard| manifest.get(guard.generation).is_some());
+        let known = guards.into_iter().flatten().filter(|guard| manifest.get(guard.generation).is_some());
+        manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
         manifest.began = local.began;
         manifest.neighbours = self.manifest.neighbours.take().or_else(|| local.neighbours.clone());
         let mut resume = observed.resume(&manifest);
@@ -562,6 +577,7 @@ impl<D: Directory> Producer<D> {
         self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
         self.stream = observed.stream.unwrap_or_default();
         self.added_since = 0;
+        self.nothing_up_to.clear();
         self.whole_at = if let Resume::At(position) = resume { Some(position) } else { None };
         self.notices.push(Notice::Resumed);
         if lost.is_empty() {
@@ -696,14 +712,26 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    fn keep_open(&mut self, root: u64, file: D::File) {
-        let len = file.len().unwrap_or(0);
+    /// A content had so many bytes.
+    fn saw(&mut self, root: u64, len: u64) {
         let seen = self.seen.entry(root).or_insert(0);
         *seen = len.max(*seen);
+    }
+
+    fn keep_open(&mut self, root: u64, reader: LineReader<D::File>) {
+        let len = reader.file().len().unwrap_or(0);
+        if reader.unchanged().unwrap_or(false) {
+            self.saw(root, len);
+        }
+        let file = reader.into_file();
         self.open.retain(|open| open.root != root || open.file.inode() != file.inode());
         self.open.push(Open { root, file, len, since: Duration::ZERO });
-        if self.open.len() > self.options.limits.open_files {
-            self.open.remove(0);
+        // Those of known contents and those of others do not displace each other.
+        let mut alike = self.open.iter().enumerate().filter(|(_, open)| (open.root == UNNAMED) == (root == UNNAMED));
+        if let Some((oldest, _)) = alike.next()
+            && alike.count() >= self.options.limits.open_files
+        {
+            self.open.remove(oldest);
         }
     }
 
@@ -714,7 +742,7 @@ impl<D: Directory> Producer<D> {
             if len != open.len || open.since == Duration::ZERO {
                 (open.len, open.since) = (len, now);
             }
-            now.saturating_sub(open.since) < KEEP_OPEN
+            open.root == UNNAMED || now.saturating_sub(open.since) < KEEP_OPEN
         });
     }
 }

@@ -1,9 +1,9 @@
 //! Streaming: batches, one after the other, and what to do when there is nothing to send.
 
 use super::batch::{Batch, Changed, Entry, Outcome};
-use super::locate::{Present, has_head_of, trouble};
+use super::locate::{Present, head_of, trouble};
 use super::resume::StreamState;
-use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, Step, Trouble, Wait};
+use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, SIBLINGS, Step, Trouble, Wait};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -15,9 +15,6 @@ use resp::StreamId;
 use std::io;
 use std::time::Duration;
 
-/// With a fingerprint that covers less than this, the state file is not written again: 64 KiB, what
-/// it knows from the beginning of the content.
-const MUCH: u64 = 64 << 10;
 /// With payloads above this size, Redis is not asked for the stream's state beside the work: the
 /// answer has the first and the last entry in it.
 const SHORT_ENTRIES: u64 = 1 << 20;
@@ -35,14 +32,16 @@ pub(super) struct Streaming<F> {
     executing: Option<Batch>,
     /// Whether there was nothing to send when it was last looked.
     is_drained: bool,
-    /// Whether nothing was sent since the generation began.
-    pub(super) is_fresh: bool,
+    /// Whether nothing was sent since the file was opened.
+    is_fresh: bool,
+    /// Length and hash of the first bytes of the content, as it was found in the file.
+    head: (u64, u64),
     /// Whether these are late lines of a content that was left.
     pub(super) late: bool,
     /// Since when another file has been at the input's path, and since when this one has not grown.
     replaced: Option<Replaced>,
     /// The content's length when it was last looked at.
-    len: u64,
+    pub(super) len: u64,
     /// When the path was last looked at beside the work.
     looked_at: Duration,
     /// Whether nothing more is put on the wire before it was looked around.
@@ -58,7 +57,7 @@ struct Replaced {
 }
 
 impl<F: SourceFile> Streaming<F> {
-    pub(super) fn new(reader: LineReader<F>, root: u64, confirmed: Position) -> Self {
+    pub(super) fn new(reader: LineReader<F>, root: u64, confirmed: Position, head: (u64, u64)) -> Self {
         let len = reader.file().len().unwrap_or(0);
         Self {
             reader,
@@ -67,7 +66,8 @@ impl<F: SourceFile> Streaming<F> {
             queued: None,
             executing: None,
             is_drained: false,
-            is_fresh: false,
+            is_fresh: true,
+            head,
             late: false,
             replaced: None,
             len,
@@ -143,10 +143,9 @@ impl<D: Directory> Producer<D> {
         let input = self.options.input.clone();
         let Phase::Streaming(streaming) = &mut self.phase else { return Ok(()) };
         streaming.is_fresh = false;
-        let Some(generation) = self.manifest.get(streaming.confirmed.generation) else { return Ok(()) };
-        match has_head_of(streaming.reader.file(), generation) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Changed::InputChanged.into()),
+        match head_of(streaming.reader.file(), streaming.head.0) {
+            Ok(head) if head == streaming.head => Ok(()),
+            Ok(_) => Err(Changed::InputChanged.into()),
             Err(error) => Err(trouble(&input, "read", &error)),
         }
     }
@@ -264,8 +263,7 @@ impl<D: Directory> Producer<D> {
         self.last_sent = Some(batch.end.id());
         // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
         let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
-        if covered >= MUCH && covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1)
-        {
+        if covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1) {
             self.store()?;
             self.stored = Some((root, covered));
         }
@@ -321,9 +319,9 @@ impl<D: Directory> Producer<D> {
         let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
         let is_changed = len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))?;
         if !is_changed {
-            let seen = self.seen.entry(root).or_insert(0);
-            *seen = len.max(*seen);
+            self.saw(root, len);
         }
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         if !has_room {
             streaming.is_drained = false;
             self.next_check = now;
@@ -354,6 +352,9 @@ impl<D: Directory> Producer<D> {
             Some(_) => Ok(()),
             None => Err(format!("{} is gone; following the file that was there", self.options.input)),
         };
+        if input.is_some() && !is_replaced {
+            self.notice_siblings(&present, confirmed, now)?;
+        }
         let once_done = self.once_done(offset, len);
         if once_done == Some(true) && !self.has_late(&present, confirmed, now) {
             self.phase = Phase::Done;
@@ -402,7 +403,8 @@ impl<D: Directory> Producer<D> {
             return self.step(now);
         }
         let input = self.directory.input().ok().flatten();
-        if let Some(streaming) = self.streaming()
+        let is_there = self.present_at_input(present, confirmed).is_some();
+        if let Some(streaming) = self.streaming().filter(|_| is_there)
             && input == Some(streaming.reader.file().inode())
         {
             // It is the present content again. What is behind the limit may have been read already.
@@ -419,12 +421,12 @@ impl<D: Directory> Producer<D> {
         let is_first = self.truncated != Some(root);
         self.truncated = Some(root);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
-        let seen = self.seen.entry(root).or_insert(0);
-        *seen = streaming.len.max(*seen);
+        let (path, len) = (streaming.reader.file().path(), streaming.len);
         if is_first {
-            let path = streaming.reader.file().path();
-            self.notices.push(Notice::Truncated { path, len: streaming.len, sent: present.offset });
+            self.notices.push(Notice::Truncated { path, len, sent: present.offset });
         }
+        self.saw(root, len);
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         if streaming.reader.pending() > 0 {
             // The beginning of a line that was read in time.
             streaming.reader.flush_rest();
@@ -434,15 +436,23 @@ impl<D: Directory> Producer<D> {
         if self.continue_in_copy(present, confirmed)? {
             return self.step(now);
         }
-        let unread = Position { offset: present.offset, ..confirmed };
-        let seen = self.seen.get(&root).copied().unwrap_or(0);
         if self.move_on(present, confirmed, false)? {
-            if seen > present.offset {
-                self.report_unreadable(root, unread);
-            }
             return self.step(now);
         }
         Ok(Step::Wait(Wait::Input))
+    }
+
+    /// A sibling that appears while the present file is at the input's path was never the input,
+    /// whatever its name. After the next rotation that could not be told any more.
+    fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), Trouble> {
+        if now < self.next_siblings || !self.directory.has_changed() {
+            return Ok(());
+        }
+        self.next_siblings = now + SIBLINGS;
+        let before = self.manifest.neighbours.clone();
+        let manifest = self.manifest.clone();
+        self.look(&manifest, Some(confirmed), Some(present));
+        if self.manifest.neighbours == before { Ok(()) } else { self.store() }
     }
 
     /// Goes on with late lines of an earlier content, if there are any and it is time to look.

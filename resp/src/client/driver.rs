@@ -1,17 +1,20 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::sync::broadcast;
+use tokio::time::{Instant, Sleep};
 
-use super::Event;
+use super::event::{Event, Reporter};
 use super::queue::{Call, Queue};
-use crate::connection::{Wire, is_misled};
-use crate::{Backoff, Config, Connection, Error, Kind, ProtocolError, Sent, cmd};
+use super::tracking::Tracking;
+use crate::config::{Config, Endpoint};
+use crate::connection::{Wire, is_misled, is_ok, is_read_only, leaves_open};
+use crate::follower::{self, Follower};
+use crate::{Backoff, Connection, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cmd};
 
 /// The task behind a client: writes what callers have queued, hands out replies, connects again.
 pub(super) struct Driver {
@@ -21,18 +24,29 @@ pub(super) struct Driver {
     pub(super) ping_after: Option<Duration>,
     /// Whether a lost connection is made again.
     pub(super) reconnects: bool,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) events: Arc<Reporter>,
+    pub(super) tracking: Arc<Tracking>,
+    /// Hears from Sentinels that the master has moved.
+    pub(super) follower: Option<Follower>,
+    /// Whether another connection is made when the server turns out to be a replica; and when that was last done.
+    pub(super) leaves_replicas: bool,
+    pub(super) left: Option<Instant>,
 }
 
 /// The last client is gone, or the runtime that the driver was in: nobody must wait for it.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.queue.end();
+        self.events.end();
     }
 }
 
 /// How often calls that wait for a connection are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// A server that is a replica is left at most so often: there may be no master behind the address.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// When nothing is timed.
+const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Driver {
     pub(super) async fn run(mut self, mut connection: Connection) {
@@ -41,8 +55,11 @@ impl Driver {
                 Ok(()) => return,
                 Err(error) => error,
             };
+            if error.kind() == ErrorKind::ReadOnly {
+                self.left = Some(Instant::now());
+            }
             self.queue.set_connected(false);
-            let _ = self.events.send(Event::Disconnected(error));
+            self.events.report(Event::Disconnected(error));
             if !self.reconnects {
                 return;
             }
@@ -51,7 +68,7 @@ impl Driver {
                 None => return,
             };
             self.queue.set_connected(true);
-            let _ = self.events.send(Event::Connected);
+            self.events.report(Event::Connected);
         }
     }
 
@@ -59,20 +76,36 @@ impl Driver {
     async fn connect(&mut self) -> Option<Connection> {
         self.backoff.reset();
         loop {
-            let attempt = self.while_expiring(Connection::connect(&self.config)).await?;
+            let attempt = self.while_expiring(self.attempt()).await?;
             match attempt {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
                     if !error.is_transient() {
                         // Waiting does not help those who wait now.
-                        self.queue.expire(None, || error.clone());
+                        self.queue.fail(|| error.clone());
                     }
-                    let _ = self.events.send(Event::AttemptFailed(error));
+                    self.events.report(Event::AttemptFailed(error));
                 }
             }
             let delay = self.backoff.next_delay();
             self.while_expiring(tokio::time::sleep(delay)).await?;
         }
+    }
+
+    /// One attempt to connect, with tracking set as it was.
+    async fn attempt(&self) -> Result<Connection, Error> {
+        let mut connection = match &self.follower {
+            Some(follower) => follower.connect(&self.config).await?,
+            None => Connection::connect(&self.config).await?,
+        };
+        for command in self.tracking.commands() {
+            match connection.send_encoded(&command).await {
+                Err(error) if error.closes_connection() => return Err(error),
+                Err(error) => self.events.report(Event::TrackingLost(error.during("CLIENT TRACKING", None))),
+                Ok(_) => {}
+            }
+        }
+        Ok(connection)
     }
 
     /// Waits for something, while calls that wait for a connection run out of time. `None` when no client is left.
@@ -86,7 +119,7 @@ impl Driver {
                 Ok(done) => return Some(done),
                 Err(_) => {
                     if let Some(limit) = self.config.command_timeout {
-                        self.queue.expire(Some(limit), || Error::timeout(limit).with_sent(Sent::No));
+                        self.queue.expire(limit);
                     }
                 }
             }
@@ -97,6 +130,8 @@ impl Driver {
 /// What a client does with one connection.
 struct Session<'a> {
     driver: &'a Driver,
+    /// Where the server is.
+    server: Option<Endpoint>,
     wire: Wire,
     /// Calls that are not answered, in order.
     calls: VecDeque<Call>,
@@ -106,7 +141,17 @@ struct Session<'a> {
     replied: usize,
     /// The reply to our own PING comes before those of all calls: it is sent when there are none.
     pinged: bool,
+    /// So many of the first calls, and their bytes, are out of time: their callers know, their replies are still to come.
+    expired: usize,
+    expired_bytes: u64,
+    /// In a transaction: the server has begun it.
+    queueing: bool,
+    /// When the server last replied, or the first call began to wait.
+    alive: Instant,
+    /// When a byte last moved.
     moved: Instant,
+    /// One timer for all calls. It may go off early, never late.
+    timer: Pin<Box<Sleep>>,
     spare: BytesMut,
     wakers: Vec<std::task::Waker>,
     /// How many callers were given their replies the last time. They may be about to call again.
@@ -117,24 +162,39 @@ struct Session<'a> {
     misled: Option<Error>,
 }
 
-/// Why a session stopped to wait.
+/// What came of one turn of a session.
 enum Step {
+    /// Something moved: there may be more.
     Moved,
+    /// No client is left.
     Closed,
     Failed(Error),
 }
 
+/// So often in a row a session takes its turn before others have theirs, and so often it reads in one.
+const MAX_TURNS: usize = 64;
+const MAX_READS: usize = 16;
+
 impl<'a> Session<'a> {
     fn new(driver: &'a Driver, connection: Connection) -> Self {
+        let server = connection.server().cloned();
         let wire = connection.into_wire();
+        let now = Instant::now();
         Self {
             driver,
+            server,
             begin: wire.queued(),
             wire,
             calls: VecDeque::new(),
             replied: 0,
             pinged: false,
-            moved: Instant::now(),
+            expired: 0,
+            expired_bytes: 0,
+            queueing: false,
+            alive: now,
+            moved: now,
+            // Goes off at once, and then when it is to.
+            timer: Box::pin(tokio::time::sleep_until(now)),
             spare: BytesMut::new(),
             wakers: Vec::new(),
             served: 0,
@@ -145,40 +205,84 @@ impl<'a> Session<'a> {
 
     /// Until the connection breaks, or (`Ok`) no client is left.
     async fn run(mut self) -> Result<(), Error> {
-        let error = loop {
-            let awaits = self.pinged || !self.calls.is_empty();
-            let limit = if awaits { self.driver.config.command_timeout } else { self.driver.ping_after };
-            let step = poll_fn(|cx| self.poll(cx));
-            let step = match limit {
-                None => step.await,
-                Some(limit) => match tokio::time::timeout(limit, step).await {
-                    Ok(step) => step,
-                    Err(_) if !awaits => {
-                        self.ping();
-                        Step::Moved
-                    }
-                    Err(_) if self.moved.elapsed() >= limit => Step::Failed(Error::timeout(limit)),
-                    Err(_) => continue,
-                },
-            };
-            match step {
-                Step::Moved => self.moved = Instant::now(),
-                Step::Closed => return Ok(()),
-                Step::Failed(error) => break error,
-            }
-        };
+        let Some(error) = poll_fn(|cx| self.poll(cx)).await else { return Ok(()) };
         self.fail(&error);
         Err(error)
     }
 
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        for _ in 0..MAX_TURNS {
+            while self.timer.as_mut().poll(cx).is_ready() {
+                if let Err(error) = self.keep_time() {
+                    return Poll::Ready(Some(error));
+                }
+            }
+            match self.turn(cx) {
+                Poll::Ready(Step::Moved) if self.wire.has_read_enough() => break,
+                Poll::Ready(Step::Moved) => {}
+                Poll::Ready(Step::Closed) => return Poll::Ready(None),
+                Poll::Ready(Step::Failed(error)) => return Poll::Ready(Some(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Fails the calls whose time is over, asks an idle server whether it is there, and sets the timer again.
+    ///
+    /// A call that is out of time does not end the connection as long as the server answers others.
+    fn keep_time(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let Config { command_timeout: limit, stall_timeout: stall, .. } = self.driver.config;
+        while let Some(call) = self.calls.get(self.expired)
+            && let Some(limit) = limit.filter(|_| call.deadline(limit).is_some_and(|deadline| deadline <= now))
+        {
+            let sent = self.wire.sent(self.begin + self.expired_bytes + call.first as u64);
+            call.slot.fail(Error::timeout(limit).with_sent(sent));
+            self.expired += 1;
+            self.expired_bytes += call.bytes as u64;
+        }
+        let awaits = self.pinged || !self.calls.is_empty();
+        let is_over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
+        if let Some(limit) = limit.filter(|limit| awaits && is_over(self.alive, *limit)) {
+            return Err(Error::timeout(limit));
+        }
+        if let Some(stall) = stall.filter(|stall| awaits && is_over(self.moved, *stall)) {
+            return Err(Error::stalled(stall));
+        }
+        let ping_after = self.driver.ping_after.filter(|_| !awaits);
+        if ping_after.is_some_and(|after| is_over(self.alive, after)) {
+            self.ping();
+            (self.alive, self.moved) = (now, now);
+        }
+        if let (Some(limit), Some(_)) = (limit, &self.misled) {
+            self.driver.queue.expire(limit);
+        }
+        // The call that is queued next must not find that the timer is set to a later time than its own.
+        let after = |since: Instant, limit: Option<Duration>| since.checked_add(limit?);
+        let next = [
+            self.calls.get(self.expired).and_then(|call| call.deadline(limit)),
+            after(self.alive, limit.filter(|_| awaits)),
+            after(self.moved, stall.filter(|_| awaits)),
+            after(self.alive, ping_after),
+            after(now, limit),
+            after(now, stall),
+            after(now, self.misled.as_ref().map(|_| TICK)),
+        ];
+        let next = next.into_iter().flatten().min().or_else(|| now.checked_add(NO_LIMIT)).unwrap_or(now);
+        self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+        Ok(())
+    }
+
     /// Asks the server whether it is there.
     fn ping(&mut self) {
-        self.wire.queue(|out| crate::command::encode(&cmd("PING"), out));
+        self.wire.queue(|out| crate::command::encode(&cmd::<()>("PING"), out));
         self.begin = self.wire.queued();
         self.pinged = true;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         // The first of many callers that go on at the same time wakes this task, which would run at once and write one command. So it stands
         // back for one turn, and then writes the commands of all of them with one system call.
         if self.served > 1 && !self.stood_back {
@@ -187,6 +291,12 @@ impl<'a> Session<'a> {
             return Poll::Pending;
         }
         self.stood_back = false;
+        if let Some(follower) = &self.driver.follower
+            && follower.poll_switch(self.server.as_ref(), cx)
+        {
+            // What the old master still answers counts no more.
+            return Poll::Ready(Step::Failed(follower::switched()));
+        }
         let began_idle = self.calls.is_empty();
         if let Some(error) = &self.misled {
             // What is under way is answered; what comes now waits for the next connection.
@@ -210,76 +320,88 @@ impl<'a> Session<'a> {
         // What else is written is no sign that the first call will ever be answered.
         let first = self.calls.front().map_or(0, |call| call.bytes);
         let is_writing_first = self.wire.sent(self.begin + first as u64) == Sent::No;
-        let (mut wrote, mut read) = (false, false);
+        let (mut wrote, mut read, mut replied) = (false, false, false);
         let mut polled = Poll::Pending;
+        if began_idle && let Some(call) = self.calls.front() {
+            // It may have waited for this connection.
+            if let Some(deadline) = call.deadline(self.driver.config.command_timeout)
+                && deadline < self.timer.deadline()
+            {
+                self.timer.as_mut().reset(deadline);
+            }
+        }
         // As much as is there, so that one wake-up serves many callers.
-        for _ in 0..16 {
+        for _ in 0..MAX_READS {
             polled = self.wire.poll_fill(cx, &mut wrote);
             match polled {
                 Poll::Ready(Ok(())) => read = true,
                 _ => break,
             }
-            if let Err(error) = self.hand_out() {
-                return Poll::Ready(Step::Failed(Error::protocol(error)));
+            match self.hand_out() {
+                Ok(any) => replied |= any,
+                Err(error) => return Poll::Ready(Step::Failed(error)),
+            }
+        }
+        let begins = began_idle && !self.calls.is_empty();
+        let moved = read || (wrote && is_writing_first) || begins;
+        if moved {
+            let now = Instant::now();
+            self.moved = now;
+            if replied || begins {
+                self.alive = now;
             }
         }
         match polled {
             Poll::Ready(Err(error)) => Poll::Ready(Step::Failed(Error::io(error))),
-            // The limits of time begin anew.
-            _ if read || (wrote && is_writing_first) || (began_idle && !self.calls.is_empty()) => {
-                Poll::Ready(Step::Moved)
-            }
+            _ if moved => Poll::Ready(Step::Moved),
             _ => Poll::Pending,
         }
     }
 
-    /// Gives callers their replies.
-    fn hand_out(&mut self) -> Result<(), ProtocolError> {
-        let mut released = 0;
+    /// Gives callers their replies, and says whether there were any.
+    fn hand_out(&mut self) -> Result<bool, Error> {
+        let (mut released, mut any) = (0, false);
         let result = loop {
             let frame = match self.wire.next_frame() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Err(error) => break Err(Error::protocol(error)),
             };
             if frame.kind() == Kind::Push {
-                let _ = self.driver.events.send(Event::Push(frame));
+                self.driver.events.report(Event::Push(frame));
                 continue;
             }
+            any = true;
             if self.pinged {
                 self.pinged = false;
                 continue;
             }
-            match self.calls.front() {
-                Some(call) => {
-                    if self.replied == 0
-                        && self.wire.sent(self.begin + call.bytes as u64) == Sent::No
-                        && call.replies == 1
-                    {
-                        // It came before the command was sent as a whole: the server says why it will not read on.
-                        if let Err(error) = frame.into_result()
-                            && let Some(call) = self.calls.pop_front()
-                        {
-                            released += call.bytes;
-                            self.begin += call.bytes as u64;
-                            call.slot.fail(error.with_sent(Sent::No));
-                        }
-                        break Err(ProtocolError::UnexpectedReply);
-                    }
-                    if self.driver.config.is_found() && is_misled(&frame) {
-                        self.misled = Some(Error::server(frame.value()));
-                    }
-                    let (done, waker) = call.slot.reply(frame);
-                    self.wakers.extend(waker);
-                    self.replied += 1;
-                    if done || self.replied >= call.replies {
-                        released += call.bytes;
-                        self.begin += call.bytes as u64;
-                        self.replied = 0;
-                        self.calls.pop_front();
-                    }
+            let Some(call) = self.calls.front() else { break Err(Error::protocol(ProtocolError::UnexpectedReply)) };
+            if self.replied == 0 && self.wire.sent(self.begin + call.bytes as u64) == Sent::No && call.replies == 1 {
+                // It came before the command was sent as a whole: the server says why it will not read on.
+                if let Err(error) = frame.into_result() {
+                    call.slot.fail(error.with_sent(Sent::No));
+                    released += self.pop();
                 }
-                None => break Err(ProtocolError::UnexpectedReply),
+                break Err(Error::protocol(ProtocolError::UnexpectedReply));
+            }
+            if self.is_left(&frame) {
+                self.misled = Some(Error::server(frame.value()));
+                self.driver.queue.set_connected(false);
+            }
+            if call.multi == Some(self.replied) {
+                self.queueing = is_ok(&frame);
+            }
+            let is_last = self.replied + 1 >= call.replies;
+            let is_open = is_last && call.multi.is_some() && self.queueing && leaves_open(&frame);
+            self.wakers.extend(call.slot.reply(frame));
+            self.replied += 1;
+            if is_last {
+                released += self.pop();
+            }
+            if is_open {
+                // What others have sent behind it would be queued in it.
+                break Err(Error::new(ErrorKind::Closed, "EXEC was refused, and so a transaction left open"));
             }
         };
         if released > 0 {
@@ -289,7 +411,29 @@ impl<'a> Session<'a> {
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
-        result
+        result.map(|()| any)
+    }
+
+    /// Whether a reply says that another server has the place of this one.
+    fn is_left(&self, reply: &Frame) -> bool {
+        let Driver { config, leaves_replicas, left, .. } = self.driver;
+        match config.is_found() {
+            true => is_misled(reply),
+            // Behind one address, too, another server may be the master by now.
+            false => *leaves_replicas && is_read_only(reply) && left.is_none_or(|left| left.elapsed() >= BETWEEN),
+        }
+    }
+
+    /// The first call is answered. Gives its bytes.
+    fn pop(&mut self) -> usize {
+        let bytes = self.calls.pop_front().map_or(0, |call| call.bytes);
+        self.begin += bytes as u64;
+        self.replied = 0;
+        if self.expired > 0 {
+            self.expired -= 1;
+            self.expired_bytes -= bytes as u64;
+        }
+        bytes
     }
 
     /// Tells everybody who waits that the connection is gone.

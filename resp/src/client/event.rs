@@ -1,15 +1,201 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use crate::connection::Kept;
 use crate::{Error, Frame};
 
 /// What happens on the connection of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The connection broke.
+    /// The connection broke. What the server would have pushed until [`Connected`](Self::Connected) is lost: a cache that relies on invalidations
+    /// is to be emptied.
     Disconnected(Error),
     /// An attempt to connect again has failed.
     AttemptFailed(Error),
-    /// The connection is there again.
+    /// The connection is there again, and tracking (`CLIENT TRACKING ON`) is set again if it was.
     Connected,
+    /// The server has refused to set tracking again on the new connection: it sends no more invalidations.
+    TrackingLost(Error),
     /// The server has sent something by itself: an invalidation, a message.
     Push(Frame),
+}
+
+impl Event {
+    /// Makes it independent of the read buffer, and says how much memory it takes.
+    fn compact(self) -> (Self, usize) {
+        match self {
+            Self::Push(frame) => {
+                let frame = frame.compact();
+                let bytes = frame.memory();
+                (Self::Push(frame), bytes)
+            }
+            Self::Disconnected(ref error) | Self::AttemptFailed(ref error) | Self::TrackingLost(ref error) => {
+                let bytes = size_of::<Self>() + error.memory();
+                (self, bytes)
+            }
+            Self::Connected => (self, size_of::<Self>()),
+        }
+    }
+}
+
+/// The [events](crate::Client::events) of a client, from when it was made. Each receiver gets all of them.
+///
+/// A receiver that is slow keeps the last 1024, and at most 16 MiB of them (and the last one, whatever its size). That others are missing, and how many,
+/// it learns from [`RecvError::Lagged`], as from [`tokio::sync::broadcast`].
+pub struct Events(Arc<Mailbox>);
+
+#[derive(Default)]
+struct Mailbox {
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+struct State {
+    events: Kept<Event>,
+    missed: u64,
+    /// There will be no more.
+    ended: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { events: Kept::new(), missed: 0, ended: false }
+    }
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events {
+    /// The next event. May be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// That events before the next one were dropped, because this receiver is slow; or that the client has ended.
+    pub async fn recv(&mut self) -> Result<Event, RecvError> {
+        loop {
+            match self.try_recv() {
+                Ok(event) => return Ok(event),
+                Err(TryRecvError::Lagged(missed)) => return Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+                Err(TryRecvError::Empty) => self.0.arrived.notified().await,
+            }
+        }
+    }
+
+    /// The next event, if it is there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), or that there is none yet.
+    pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
+        let mut state = self.0.lock();
+        match std::mem::take(&mut state.missed) {
+            0 => state.events.pop().ok_or(if state.ended { TryRecvError::Closed } else { TryRecvError::Empty }),
+            missed => Err(TryRecvError::Lagged(missed)),
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// Where a client's driver reports what happens.
+#[derive(Default)]
+pub(super) struct Reporter {
+    receivers: Mutex<Vec<Weak<Mailbox>>>,
+    ended: AtomicBool,
+}
+
+impl Reporter {
+    fn receivers(&self) -> MutexGuard<'_, Vec<Weak<Mailbox>>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody more who is told what happens from now on.
+    pub(super) fn subscribe(&self) -> Events {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut receivers = self.receivers();
+        receivers.retain(|receiver| receiver.strong_count() > 0);
+        receivers.push(Arc::downgrade(&mailbox));
+        mailbox.lock().ended = self.ended.load(Ordering::Relaxed);
+        Events(mailbox)
+    }
+
+    /// Tells all.
+    pub(super) fn report(&self, event: Event) {
+        let mut receivers = self.receivers();
+        if receivers.is_empty() {
+            return;
+        }
+        let (event, bytes) = event.compact();
+        receivers.retain(|receiver| {
+            let Some(mailbox) = receiver.upgrade() else { return false };
+            {
+                let mut state = mailbox.lock();
+                state.missed += state.events.push(event.clone(), bytes);
+            }
+            mailbox.arrived.notify_one();
+            true
+        });
+    }
+
+    /// There will be no more events.
+    pub(super) fn end(&self) {
+        let receivers = self.receivers();
+        self.ended.store(true, Ordering::Relaxed);
+        for mailbox in receivers.iter().filter_map(Weak::upgrade) {
+            mailbox.lock().ended = true;
+            mailbox.arrived.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Decoder, Kind};
+    use bytes::BytesMut;
+
+    /// A small push out of a large block.
+    fn push(block: usize) -> Event {
+        let mut input = BytesMut::with_capacity(block);
+        input.extend_from_slice(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n");
+        Event::Push(Decoder::default().decode(&mut input).unwrap().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_slow_receiver_is_bounded_and_learns_what_it_missed() {
+        let reporter = Reporter::default();
+        reporter.report(push(100));
+        let (mut slow, mut other) = (reporter.subscribe(), reporter.subscribe());
+        let memory = allocation_counter::measure(|| {
+            for _ in 0..3000 {
+                reporter.report(push(256 << 10));
+            }
+        });
+        assert!(memory.bytes_current < 1 << 20, "{} bytes kept", memory.bytes_current);
+        let Err(RecvError::Lagged(missed)) = slow.recv().await else { panic!("some are missing") };
+        assert_eq!(missed, 3000 - 1024);
+        assert!(matches!(slow.recv().await, Ok(Event::Push(frame)) if frame.kind() == Kind::Push));
+        drop(slow);
+        while !matches!(other.try_recv(), Err(TryRecvError::Empty)) {}
+        reporter.report(Event::Connected);
+        reporter.end();
+        assert!(matches!(other.recv().await, Ok(Event::Connected)));
+        for mut events in [other, reporter.subscribe()] {
+            assert!(matches!(events.recv().await, Err(RecvError::Closed)));
+        }
+    }
 }

@@ -4,19 +4,25 @@ mod driver;
 mod event;
 mod outcome;
 mod queue;
+mod tracking;
 
-pub use event::Event;
+pub use event::{Event, Events};
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use bytes::BytesMut;
+use tokio::time::Instant;
 
 use crate::command::{self, Command};
-use crate::connection::{Pipeline, Replies, Transaction};
-use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Frame};
-use queue::Queue;
+use crate::connection::{Pipeline, Replies, Transaction, in_future};
+use crate::follower::Follower;
+use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent, cmd};
+use event::Reporter;
+use outcome::Frames;
+use queue::{Queue, Shape};
+use tracking::Tracking;
 
 /// How a [`Client`] behaves beyond its [`Config`].
 ///
@@ -40,6 +46,8 @@ pub struct ClientOptions {
     backoff: Backoff,
     ping_after: Option<Duration>,
     reconnects: bool,
+    as_replica: bool,
+    leaves_replicas: bool,
 }
 
 impl ClientOptions {
@@ -52,11 +60,13 @@ impl ClientOptions {
             backoff: Backoff::default(),
             ping_after: Some(Duration::from_secs(30)),
             reconnects: true,
+            as_replica: false,
+            leaves_replicas: true,
         }
     }
 
-    /// How many bytes of commands may be queued and in flight; callers wait when there are more. One command may exceed it.
-    /// Default 16 MiB.
+    /// How many bytes of commands may be queued and in flight; callers wait when there are more, as long as the
+    /// [command timeout](Config::command_timeout) allows. One command may exceed it. Default 16 MiB.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -78,9 +88,20 @@ impl ClientOptions {
         self
     }
 
-    /// Ends when its connection does.
-    pub(crate) const fn once(mut self) -> Self {
+    /// Whether another connection is made when the server answers `READONLY`, at most once a second: behind its address another server may be the master
+    /// by now, as with a virtual IP or a managed Redis. The call itself fails with [`ErrorKind::ReadOnly`]. Default true; set it to false for a
+    /// client that is to stay with a replica. With Sentinels and in a cluster it is always so.
+    #[must_use]
+    pub const fn reconnect_on_readonly(mut self, reconnect: bool) -> Self {
+        self.leaves_replicas = reconnect;
+        self
+    }
+
+    /// Ends when its connection does. That of a node of a cluster may be to a replica, which is to answer reads.
+    pub(crate) const fn once(mut self, as_replica: bool) -> Self {
         self.reconnects = false;
+        self.as_replica = as_replica;
+        self.leaves_replicas = false;
         self
     }
 
@@ -96,19 +117,28 @@ impl ClientOptions {
                 Error::new(ErrorKind::Usage, "a cluster takes a ClusterClient, or a key whose node this client is for");
             return Err(error.connecting(&self.config));
         }
-        let connection = Connection::connect(&self.config).await?;
+        let mut connection = Connection::connect(&self.config).await?;
+        if self.as_replica {
+            connection.send(&cmd::<()>("READONLY")).await.map_err(|error| error.connecting(&self.config))?;
+        }
         let queue = Arc::new(Queue::new(self.max_bytes));
-        let (events, _) = broadcast::channel(1024);
+        let events = Arc::new(Reporter::default());
+        let command_timeout = self.config.command_timeout;
+        let tracking = Arc::new(Tracking::default());
         let driver = driver::Driver {
             queue: Arc::clone(&queue),
+            tracking: Arc::clone(&tracking),
+            follower: Follower::start(&self.config).filter(|_| self.reconnects),
+            leaves_replicas: self.leaves_replicas,
+            left: None,
             config: self.config,
             backoff: self.backoff,
             ping_after: self.ping_after,
             reconnects: self.reconnects,
-            events: events.clone(),
+            events: Arc::clone(&events),
         };
         tokio::spawn(driver.run(connection));
-        Ok(Client(Arc::new(Handle { queue, events })))
+        Ok(Client(Arc::new(Handle { queue, events, tracking, command_timeout })))
     }
 }
 
@@ -116,7 +146,13 @@ impl ClientOptions {
 ///
 /// Commands that are sent at the same time travel together (pipelining), so few system calls serve many callers. When the
 /// connection breaks, it is made again; commands that were surely not sent wait for it, the others fail with
-/// [`Sent::Maybe`](crate::Sent::Maybe). Nothing is sent twice.
+/// [`Sent::Maybe`]. Nothing is sent twice.
+///
+/// It is made again, too, when the server turns out to be a replica ([`ErrorKind::ReadOnly`]; see
+/// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon as one of them says that the master has moved, so that a
+/// client that only reads does not stay with the old one. Client-side caching (`CLIENT TRACKING ON`) is set again on the new connection; what was
+/// invalidated meanwhile is not known, so [`Event::Disconnected`] means that the cache is to be emptied. Nothing else that a
+/// command changes on the connection is set again.
 ///
 /// A command that waits in the server would hold up everybody, so it does not fit here: a [`Blocking`](crate::Blocking)
 /// command can only be sent over a [`Connection`] of its own, and untyped ones that block, or that change the connection, are
@@ -154,7 +190,9 @@ pub struct Client(Arc<Handle>);
 
 struct Handle {
     queue: Arc<Queue>,
-    events: broadcast::Sender<Event>,
+    events: Arc<Reporter>,
+    tracking: Arc<Tracking>,
+    command_timeout: Option<Duration>,
 }
 
 /// The last clone is gone.
@@ -178,19 +216,33 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke or nothing moved for the command timeout: [`Error::sent`] says whether the
-    /// server can have executed the command.
+    /// An error reply, or that the connection broke, or that there was no reply within the [command timeout](Config::command_timeout), which
+    /// bounds the whole call: waiting for room and for a new connection, too. [`Error::sent`] says whether the server can have executed the
+    /// command.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         let named = |error: Error| error.during(command.name(), command.key());
         if !command.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        self.0.queue.room().await;
-        let outcome = self.0.queue.add(1, None, |out| command::encode(command, out));
-        match outcome.await {
+        let (mut refused, mut tracks) = (Ok(()), None);
+        let encode = |out: &mut BytesMut| {
+            let start = out.len();
+            refused = command::encode_answered(command, out);
+            match refused {
+                Ok(()) => tracks = self.0.tracking.note(out.get(start..).unwrap_or_default()),
+                Err(_) => out.extend_from_slice(command::REFUSED),
+            }
+        };
+        let outcome = self.call(Shape::ONE, None, encode).await;
+        refused?;
+        let reply = match outcome {
             Ok(mut frames) => command::decode(command, frames.next().ok_or_else(Error::closed)?),
             Err(error) => Err(named(error)),
+        };
+        if let (Some(tracks), Err(_)) = (&tracks, &reply) {
+            self.0.tracking.failed(tracks);
         }
+        reply
     }
 
     /// Sends all commands of a pipeline together, and receives all replies.
@@ -202,10 +254,12 @@ impl Client {
         if pipeline.is_empty() {
             return Ok(Replies::new(std::iter::empty()));
         }
+        pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
-        let frames = self.exchange(pipeline.encoded(), pipeline.len(), pipeline.first()).await;
+        pipeline.track(|command| drop(self.0.tracking.note(command)));
+        let frames = self.exchange(&Parcel::of(pipeline), None).await;
         let frames = frames.map_err(|error| error.during("pipeline", None))?;
         Ok(Replies::new(frames))
     }
@@ -216,41 +270,110 @@ impl Client {
     ///
     /// As [`Connection::exec`].
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
+        let pipeline = transaction.to_pipeline();
+        pipeline.check()?;
         if !transaction.is_shareable() {
             return Err(needs_its_own().during("MULTI", None));
         }
-        let (pipeline, exec) = transaction.to_pipeline();
-        let frames = self.exchange(pipeline.encoded(), pipeline.len(), pipeline.first()).await;
+        transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
+        let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
         let frames = frames.map_err(|error| error.during("MULTI", None))?;
-        match Replies::new(frames).into_exec(exec, transaction.len())? {
+        match Replies::new(frames).into_exec()? {
             Some(replies) => Ok(replies),
             None => Err(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection")),
         }
     }
 
-    /// Sends encoded commands, and receives so many replies. When `first` bytes have been sent, something may have been done.
-    pub(crate) async fn exchange(
+    /// Sends encoded commands, and receives their replies: within the command timeout, or by an earlier deadline.
+    pub(crate) async fn exchange(&self, parcel: &Parcel<'_>, deadline: Option<Instant>) -> Result<Frames, Error> {
+        let Parcel { encoded, replies, first, multi } = *parcel;
+        let shape = Shape { replies, first: Some(first), multi };
+        self.call(shape, deadline, |out| out.extend_from_slice(encoded)).await
+    }
+
+    /// The driver keeps the time of calls, so that each needs no timer of its own, unless it waits for room or has less time than others.
+    async fn call(
         &self,
-        encoded: &[u8],
-        replies: usize,
-        first: usize,
-    ) -> Result<impl Iterator<Item = Frame> + use<>, Error> {
-        self.0.queue.room().await;
-        self.0.queue.add(replies, Some(first), |out| out.extend_from_slice(encoded)).await
+        shape: Shape,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Result<Frames, Error> {
+        let Handle { queue, command_timeout, .. } = &*self.0;
+        if deadline.is_none() && queue.has_room() {
+            return queue.add(shape, encode).await;
+        }
+        let deadline = deadline.or_else(|| in_future(*command_timeout));
+        Box::pin(self.call_until(shape, deadline, encode)).await
+    }
+
+    async fn call_until(
+        &self,
+        shape: Shape,
+        deadline: Option<Instant>,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Result<Frames, Error> {
+        let Handle { queue, command_timeout, .. } = &*self.0;
+        let timeout = || Error::timeout(command_timeout.unwrap_or_default());
+        let Some(deadline) = deadline else {
+            queue.room().await;
+            return queue.add(shape, encode).await;
+        };
+        if tokio::time::timeout_at(deadline, queue.room()).await.is_err() {
+            return Err(timeout().with_sent(Sent::No));
+        }
+        let outcome = queue.add(shape, encode);
+        tokio::time::timeout_at(deadline, outcome).await.unwrap_or_else(|_| Err(timeout()))
+    }
+
+    /// Whether there is no connection any more, and none will be made.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.queue.has_ended()
+    }
+
+    /// Whether these are clones of one client.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What happens on the connection: it breaks, it is there again, the server pushes something.
     ///
-    /// A receiver that is slow misses the oldest events.
+    /// A receiver that is slow misses the oldest events: see [`Events`].
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
+    pub fn events(&self) -> Events {
         self.0.events.subscribe()
+    }
+}
+
+/// What is sent in one piece.
+#[derive(Clone, Copy)]
+pub(crate) struct Parcel<'a> {
+    pub(crate) encoded: &'a [u8],
+    pub(crate) replies: usize,
+    /// When so many bytes have been sent, something may have been done.
+    pub(crate) first: usize,
+    /// In a transaction: which of the replies is that to `MULTI`.
+    pub(crate) multi: Option<usize>,
+}
+
+impl<'a> Parcel<'a> {
+    /// One command.
+    pub(crate) const fn of_command(encoded: &'a [u8]) -> Self {
+        Self { encoded, replies: 1, first: encoded.len(), multi: None }
+    }
+
+    pub(crate) fn of(pipeline: &'a Pipeline) -> Self {
+        Self { encoded: pipeline.encoded(), replies: pipeline.len(), first: pipeline.first(), multi: None }
+    }
+
+    /// A transaction as a pipeline, from `MULTI` to `EXEC`.
+    pub(crate) fn of_transaction(pipeline: &'a Pipeline) -> Self {
+        Self { multi: Some(0), ..Self::of(pipeline) }
     }
 }
 
 /// For commands that would hold up others.
 fn needs_its_own() -> Error {
-    Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(crate::Sent::No)
+    Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(Sent::No)
 }
 
 impl fmt::Debug for Client {

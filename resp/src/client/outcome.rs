@@ -24,20 +24,27 @@ impl Slot {
     }
 
     /// Adds a reply. With the last one, says whom to wake.
-    pub(super) fn reply(&self, frame: Frame) -> (bool, Option<Waker>) {
+    pub(super) fn reply(&self, frame: Frame) -> Option<Waker> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.missing == 0 {
+            // It comes too late.
+            return None;
+        }
         if state.first.is_none() {
             state.first = Some(frame);
         } else {
             state.rest.push(frame);
         }
         state.missing = state.missing.saturating_sub(1);
-        if state.missing == 0 { (true, state.waker.take()) } else { (false, None) }
+        if state.missing == 0 { state.waker.take() } else { None }
     }
 
     /// Ends the call with an error.
     pub(super) fn fail(&self, error: Error) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.missing == 0 {
+            return;
+        }
         state.error = Some(error);
         state.missing = 0;
         let waker = state.waker.take();
@@ -48,12 +55,15 @@ impl Slot {
     }
 }
 
+/// The replies of one call.
+pub(crate) type Frames = std::iter::Chain<std::option::IntoIter<Frame>, std::vec::IntoIter<Frame>>;
+
 /// The replies of one call, when they are there. May be dropped: they are thrown away then.
 #[derive(Debug)]
 pub(super) struct Outcome(pub(super) Arc<Slot>);
 
 impl Future for Outcome {
-    type Output = Result<std::iter::Chain<std::option::IntoIter<Frame>, std::vec::IntoIter<Frame>>, Error>;
+    type Output = Result<Frames, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,13 +2,14 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::outcome::{Outcome, Slot};
-use crate::Error;
+use crate::{Error, Sent};
 
 /// What callers have encoded and the driver has not taken yet.
 #[derive(Debug)]
@@ -41,20 +42,50 @@ pub(super) struct Call {
     /// When so many of them have been sent, something may have been done.
     pub(super) first: usize,
     pub(super) replies: usize,
-    /// When it was queued; only noted while there is no connection.
-    queued: Option<Instant>,
+    /// In a transaction: which of the replies is that to `MULTI`.
+    pub(super) multi: Option<usize>,
+    /// When it was queued. Calls that the driver takes together have the time of the first.
+    pub(super) queued: Instant,
+}
+
+impl Call {
+    /// When it is to be done, if there is a limit.
+    pub(super) fn deadline(&self, limit: Option<Duration>) -> Option<Instant> {
+        self.queued.checked_add(limit?)
+    }
+}
+
+/// How many replies some commands have, and what of them makes a difference.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) replies: usize,
+    /// When so many bytes have been sent (`None`: all), something may have been done.
+    pub(super) first: Option<usize>,
+    /// In a transaction: which of the replies is that to `MULTI`.
+    pub(super) multi: Option<usize>,
+}
+
+impl Shape {
+    pub(super) const ONE: Self = Self { replies: 1, first: None, multi: None };
 }
 
 impl Queue {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { state: Mutex::new(State { connected: true, ..State::default() }), max_bytes, room: Notify::new() }
+        let state = Mutex::new(State { connected: true, ..State::default() });
+        // With no room at all nobody would ever get in.
+        Self { state, max_bytes: max_bytes.max(1), room: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until fewer bytes than allowed are queued and in flight.
+    /// Whether fewer bytes than allowed are queued and in flight.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().bytes < self.max_bytes
+    }
+
+    /// Waits until there is room.
     pub(super) async fn room(&self) {
         loop {
             let mut notified = pin!(self.room.notified());
@@ -73,9 +104,9 @@ impl Queue {
         }
     }
 
-    /// Queues commands with so many replies. When `first` bytes of them have been sent (unless given: all), something may have been done.
-    pub(super) fn add(&self, replies: usize, first: Option<usize>, encode: impl FnOnce(&mut BytesMut)) -> Outcome {
-        let slot = Arc::new(Slot::new(replies));
+    /// Queues commands.
+    pub(super) fn add(&self, shape: Shape, encode: impl FnOnce(&mut BytesMut)) -> Outcome {
+        let slot = Arc::new(Slot::new(shape.replies));
         let mut state = self.lock();
         if state.ended {
             drop(state);
@@ -86,9 +117,14 @@ impl Queue {
         encode(&mut state.out);
         let bytes = state.out.len() - before;
         state.bytes += bytes;
-        let queued = if state.connected { None } else { Some(Instant::now()) };
+        // The driver takes what is queued at once, unless there is no connection.
+        let queued = match state.calls.back() {
+            Some(last) if state.connected => last.queued,
+            _ => Instant::now(),
+        };
+        let Shape { replies, first, multi } = shape;
         let first = first.unwrap_or(bytes).min(bytes);
-        state.calls.push_back(Call { slot: Arc::clone(&slot), bytes, first, replies, queued });
+        state.calls.push_back(Call { slot: Arc::clone(&slot), bytes, first, replies, multi, queued });
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
@@ -136,40 +172,47 @@ impl Queue {
     /// There is no driver any more: what is queued, and what is to be queued, fails.
     pub(super) fn end(&self) {
         self.lock().ended = true;
-        self.expire(None, Error::closed);
+        self.fail(Error::closed);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Says whether there is a connection: without one, calls are timed.
+    /// Says whether there is a connection, and so whether calls are taken as soon as they are queued.
     pub(super) fn set_connected(&self, connected: bool) {
-        let mut state = self.lock();
-        state.connected = connected;
-        let now = if connected { None } else { Some(Instant::now()) };
-        for call in &mut state.calls {
-            call.queued = now;
-        }
+        self.lock().connected = connected;
     }
 
-    /// Fails the calls that have waited too long for a connection, or all of them.
-    pub(super) fn expire(&self, after: Option<Duration>, error: impl Fn() -> Error) {
+    /// Fails all calls.
+    pub(super) fn fail(&self, error: impl Fn() -> Error) {
+        self.fail_while(|_| true, error);
+    }
+
+    /// Fails the calls whose time is over.
+    pub(super) fn expire(&self, limit: Duration) {
+        let now = Instant::now();
+        let is_over = |call: &Call| call.deadline(Some(limit)).is_some_and(|deadline| deadline <= now);
+        self.fail_while(is_over, || Error::timeout(limit).with_sent(Sent::No));
+    }
+
+    /// Fails the oldest calls, as far as they are such.
+    fn fail_while(&self, is_such: impl Fn(&Call) -> bool, error: impl Fn() -> Error) {
         let mut state = self.lock();
-        let mut expired = Vec::new();
+        let mut failed = Vec::new();
         let mut bytes = 0;
-        while let Some(call) = state.calls.front() {
-            if let (Some(after), Some(queued)) = (after, call.queued)
-                && queued.elapsed() < after
-            {
-                break;
-            }
-            bytes += call.bytes;
-            expired.extend(state.calls.pop_front());
+        while state.calls.front().is_some_and(&is_such) {
+            let call = state.calls.pop_front();
+            bytes += call.as_ref().map_or(0, |call| call.bytes);
+            failed.extend(call);
         }
         let _ = state.out.split_to(bytes);
         drop(state);
-        for call in &expired {
+        for call in &failed {
             call.slot.fail(error());
         }
         if bytes > 0 {

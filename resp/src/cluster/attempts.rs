@@ -1,16 +1,44 @@
 //! How often, and how long, a command is tried.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::MAX_REDIRECTS;
+use crate::connection::in_future;
 use crate::{Backoff, Error, Sent};
 
-/// The patience for one command.
+/// How long one command may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    limit: Option<Duration>,
+    deadline: Option<Instant>,
+    /// Some of the time has been spent.
+    is_begun: bool,
+}
+
+impl Patience {
+    /// When it ends; `None` as long as the limit of the connection that is used now is the same.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline.filter(|_| self.is_begun)
+    }
+
+    /// Waits for something no longer than the patience lasts.
+    pub(super) async fn within<T>(&mut self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.is_begun = true;
+        let (Some(deadline), Some(limit)) = (self.deadline, self.limit) else { return what.await };
+        tokio::time::timeout_at(deadline, what).await.unwrap_or_else(|_| Err(Error::timeout(limit)))
+    }
+}
+
+/// What is left of the attempts for one command.
 #[derive(Debug)]
 pub(super) struct Attempts {
     redirects: u32,
     backoff: Backoff,
-    deadline: Option<Instant>,
+    pub(super) patience: Patience,
+    /// Why the last one was put off.
+    last: Option<Error>,
 }
 
 impl Attempts {
@@ -18,12 +46,20 @@ impl Attempts {
         Self {
             redirects: MAX_REDIRECTS,
             backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
-            deadline: limit.map(|limit| Instant::now() + limit),
+            patience: Patience { limit, deadline: in_future(limit), is_begun: false },
+            last: None,
         }
+    }
+
+    /// When there is no time for another one, the last error stands.
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        let is_over = self.patience.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        if is_over && let Some(last) = self.last.take() { Err(last) } else { Ok(()) }
     }
 
     /// One redirect more is followed, or, after too many, the error stands.
     pub(super) fn redirect(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
+        self.patience.is_begun = true;
         match self.redirects.checked_sub(1) {
             Some(left) => self.redirects = left,
             None => return Err(error()),
@@ -33,10 +69,13 @@ impl Attempts {
 
     /// Waits before the next attempt; when there is no time for one, the error stands.
     pub(super) async fn wait(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
+        self.patience.is_begun = true;
         let delay = self.backoff.next_delay();
-        if self.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
-            return Err(error().with_sent(Sent::No));
+        let error = error().with_sent(Sent::No);
+        if self.patience.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
+            return Err(error);
         }
+        self.last = Some(error);
         tokio::time::sleep(delay).await;
         Ok(())
     }
@@ -53,6 +92,11 @@ mod tests {
             attempts.redirect(Error::closed).unwrap();
         }
         attempts.redirect(Error::closed).unwrap_err();
-        while attempts.wait(Error::closed).await.is_ok() {}
+        while attempts.wait(Error::closed).await.is_ok() {
+            attempts.check().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(attempts.check().unwrap_err().kind(), crate::ErrorKind::Closed);
+        attempts.patience.within(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
     }
 }

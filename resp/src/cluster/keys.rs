@@ -4,8 +4,10 @@ use super::Routing;
 
 /// How a command's keys are found among its arguments.
 enum Keys {
-    /// It has none.
+    /// It has none, and each node answers the same.
     None,
+    /// It has none, and is about one node.
+    OneNode,
     /// The argument at this place.
     At(usize),
     /// So many arguments, from this place on.
@@ -25,6 +27,7 @@ pub(crate) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
     let of = |keys: &mut dyn Iterator<Item = &&'a [u8]>| Routing::of_keys(keys);
     match keys(&name(0), &name(1)) {
         Keys::None => Routing::Anywhere,
+        Keys::OneNode => Routing::OneNode,
         Keys::At(at) => of(&mut words.iter().skip(at).take(1)),
         Keys::Some(at, count) => of(&mut words.iter().skip(at).take(count)),
         Keys::Every(at, step) => of(&mut words.iter().skip(at).step_by(step)),
@@ -44,13 +47,14 @@ pub(crate) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
 
 fn keys(name: &str, second: &str) -> Keys {
     match name {
-        "ACL" | "ASKING" | "AUTH" | "BGREWRITEAOF" | "BGSAVE" | "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG"
-        | "DBSIZE" | "DEBUG" | "DISCARD" | "ECHO" | "EXEC" | "FAILOVER" | "FLUSHALL" | "FLUSHDB" | "FUNCTION"
-        | "HELLO" | "INFO" | "KEYS" | "LASTSAVE" | "LATENCY" | "LOLWUT" | "MODULE" | "MULTI" | "PING" | "PUBLISH"
-        | "PUBSUB" | "QUIT" | "RANDOMKEY" | "READONLY" | "READWRITE" | "REPLICAOF" | "ROLE" | "SAVE" | "SCAN"
-        | "SCRIPT" | "SHUTDOWN" | "SLAVEOF" | "SLOWLOG" | "SWAPDB" | "TIME" | "UNWATCH" | "WAIT" | "WAITAOF" => {
-            Keys::None
-        }
+        "AUTH" | "COMMAND" | "DISCARD" | "ECHO" | "EXEC" | "HELLO" | "LOLWUT" | "MULTI" | "PING" | "PUBLISH"
+        | "TIME" | "UNWATCH" => Keys::None,
+        "CLUSTER" if matches!(second, "INFO" | "KEYSLOT" | "NODES" | "SHARDS" | "SLOTS") => Keys::None,
+        "ACL" | "ASKING" | "BGREWRITEAOF" | "BGSAVE" | "CLIENT" | "CLUSTER" | "COMMANDLOG" | "CONFIG" | "DBSIZE"
+        | "DEBUG" | "FAILOVER" | "FLUSHALL" | "FLUSHDB" | "FUNCTION" | "INFO" | "KEYS" | "LASTSAVE" | "LATENCY"
+        | "MODULE" | "MONITOR" | "PSYNC" | "PUBSUB" | "QUIT" | "RANDOMKEY" | "READONLY" | "READWRITE" | "REPLCONF"
+        | "REPLICAOF" | "RESET" | "ROLE" | "SAVE" | "SCAN" | "SCRIPT" | "SENTINEL" | "SHUTDOWN" | "SLAVEOF"
+        | "SLOWLOG" | "SWAPDB" | "SYNC" | "WAIT" | "WAITAOF" => Keys::OneNode,
         "DEL" | "UNLINK" | "EXISTS" | "TOUCH" | "MGET" | "WATCH" | "PFCOUNT" | "PFMERGE" | "SDIFF" | "SDIFFSTORE"
         | "SINTER" | "SINTERSTORE" | "SUNION" | "SUNIONSTORE" => Keys::Every(1, 1),
         "MSET" | "MSETNX" => Keys::Every(1, 2),
@@ -62,7 +66,7 @@ fn keys(name: &str, second: &str) -> Keys {
         "LMPOP" | "SINTERCARD" | "ZDIFF" | "ZINTER" | "ZINTERCARD" | "ZMPOP" | "ZUNION" => Keys::Counted(None, 1),
         "ZDIFFSTORE" | "ZINTERSTORE" | "ZUNIONSTORE" => Keys::Counted(Some(1), 2),
         "XREAD" | "XREADGROUP" => Keys::Streams,
-        "MEMORY" if second != "USAGE" => Keys::None,
+        "MEMORY" if second != "USAGE" => Keys::OneNode,
         "XINFO" | "XGROUP" | "OBJECT" | "MEMORY" => Keys::At(2),
         _ => Keys::At(1),
     }
@@ -92,8 +96,26 @@ mod tests {
         ] {
             assert_eq!(routing(command), Routing::Slot(slot(key.as_bytes())), "{command}");
         }
-        for command in ["PING", "CLUSTER SHARDS", "EVAL script 0 a", "MEMORY DOCTOR", "XREAD", ""] {
+        for command in ["PING", "CLUSTER SHARDS", "cluster nodes", "EVAL script 0 a", "XREAD", ""] {
             assert_eq!(routing(command), Routing::Anywhere, "{command}");
+        }
+        for command in [
+            "SCAN 0",
+            "scan 0",
+            "KEYS *",
+            "DBSIZE",
+            "INFO",
+            "CONFIG GET a",
+            "CLIENT TRACKING ON",
+            "CLUSTER FAILOVER",
+            "CLUSTER MYID",
+            "MEMORY DOCTOR",
+            "SCRIPT LOAD x",
+            "FLUSHALL",
+            "COMMANDLOG GET 1",
+            "ROLE",
+        ] {
+            assert_eq!(routing(command), Routing::OneNode, "{command}");
         }
         for command in ["DEL a b", "RENAME a b", "XREAD STREAMS a b 0 0", "MSET a 1 b 2", "ZINTERSTORE a 1 b"] {
             assert_eq!(routing(command), Routing::CrossSlot, "{command}");

@@ -7,22 +7,27 @@ mod owner;
 mod pipeline;
 mod redirect;
 mod routing;
+mod scan;
+mod shared;
 mod slot;
 mod topology;
 
 pub(crate) use keys::routing as routing_of;
 pub(crate) use owner::connect;
 pub use routing::Routing;
+pub use scan::Scan;
 pub use slot::slot;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use tokio::task::JoinSet;
 
+use crate::client::Parcel;
 use crate::command::{self, Command};
 use crate::config::{Config, Endpoint};
-use crate::connection::{Pipeline, Replies, Transaction};
+use crate::connection::{Pipeline, Replies, Transaction, is_ok};
 use crate::{Connection, Error, ErrorKind, Frame, Sent};
 use attempts::Attempts;
 use nodes::Nodes;
@@ -35,11 +40,18 @@ const MAX_REDIRECTS: u32 = 16;
 ///
 /// Each command goes to the node that has the slot of its key, over one shared connection a node, which is made when it is first needed. Which
 /// node that is is learned from the cluster, and again when a node says that a slot has moved or cannot be reached. What a node sends elsewhere
-/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, a node that is away while another takes its place) is tried again
-/// until the [command timeout](Config::command_timeout) is over. A command that may have been executed is not sent twice:
-/// then the error says [`Sent::Maybe`].
+/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, the `READONLY` of a node that has been
+/// demoted, a node that is away while another takes its place) is tried again until the [command timeout](Config::command_timeout) is over, which
+/// bounds the whole call. A command that may have been executed is not sent twice: then the error says [`Sent::Maybe`].
 ///
-/// A command without a key ([`Routing::Anywhere`]) goes to any one node.
+/// However many callers wait for a node that does not answer, one attempt to connect is made at a time, and its outcome goes to all of them.
+///
+/// A command without a key goes to any one node when each answers the same ([`Routing::Anywhere`]: `PING`, `PUBLISH`, `CLUSTER SHARDS`). One that is
+/// about the node that it reaches ([`Routing::OneNode`]: `SCAN`, `DBSIZE`, `INFO`, `FLUSHALL`, `CONFIG`, `SCRIPT`) is refused by [`send`](Self::send):
+/// [`send_to`](Self::send_to) sends it to one node, [`send_to_masters`](Self::send_to_masters) to all masters, and [`scan`](Self::scan) goes through
+/// the keys of all.
+///
+/// Reads go to the masters, unless [`send_to_replica`](Self::send_to_replica) sends them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,14 +71,6 @@ const MAX_REDIRECTS: u32 = 16;
 /// ```
 #[derive(Clone)]
 pub struct ClusterClient(Arc<Nodes>);
-
-/// What is sent to one node in one piece.
-struct Parcel<'a> {
-    encoded: &'a [u8],
-    replies: usize,
-    /// When so many bytes have been sent, something may have been done.
-    first: usize,
-}
 
 impl ClusterClient {
     /// Learns who has which slot from the first seed that answers.
@@ -89,17 +93,112 @@ impl ClusterClient {
     ///
     /// # Errors
     ///
-    /// As [`Client::send`](crate::Client::send); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
+    /// As [`Client::send`](crate::Client::send). Before anything is sent: [`ErrorKind::CrossSlot`] when its keys lie in different slots,
+    /// [`ErrorKind::Usage`] when it is about one node.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
-        let named = |error: Error| error.during(command.name(), command.key());
-        if !command.is_shareable() {
-            return Err(named(needs_its_own()));
-        }
-        let mut encoded = BytesMut::new();
-        command::encode(command, &mut encoded);
-        let parcel = Parcel { encoded: &encoded, replies: 1, first: encoded.len() };
-        let mut frames = self.deliver(command.routing(), &parcel).await.map_err(named)?;
+        self.deliver_one(command, From::Master).await
+    }
+
+    /// Sends a command that reads to a replica of the node that has its key, each in its turn, and waits for its reply. What it reads may be older
+    /// than what the master has. Where there is no replica, or it cannot answer, the master does; so it does when the command writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+    /// use resp::streams::XRange;
+    ///
+    /// let entries = cluster.send_to_replica(&XRange::new("events", ..).count(100)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_to_replica<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
+        self.deliver_one(command, From::Replica).await
+    }
+
+    async fn deliver_one<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
+        let encoded = encode(command)?;
+        let frames = self.deliver(command.routing(), &Parcel::of_command(&encoded), from).await;
+        let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
+    }
+
+    /// Sends a command to one node, a master or a replica, whatever its keys, and waits for its reply. It is not sent elsewhere: a node that has not
+    /// the slot answers [`ErrorKind::Moved`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send`](crate::Client::send).
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+    /// use resp::cmd;
+    ///
+    /// for node in cluster.nodes().iter().chain(&cluster.replicas()) {
+    ///     let role: resp::Frame = cluster.send_to(node, &cmd("ROLE")).await?;
+    ///     println!("{node}: {:?}", role.value().children().next());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_to<C: Command>(&self, node: &Endpoint, command: &C) -> Result<C::Reply, Error> {
+        let encoded = encode(command)?;
+        let patience = Attempts::new(self.0.config().command_timeout).patience;
+        let frames = self.0.exchange(node, &Parcel::of_command(&encoded), patience).await;
+        let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
+        command::decode(command, frames.pop().ok_or_else(Error::closed)?)
+    }
+
+    /// Sends a command to all masters that have slots, as the cluster says now, and gives what each has answered.
+    ///
+    /// # Errors
+    ///
+    /// When no node says which masters there are, or the command is refused before anything is sent. What became of it at each node stands beside the
+    /// node.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+    /// use resp::cmd;
+    ///
+    /// let mut keys = 0;
+    /// for (_node, size) in cluster.send_to_masters(&cmd::<u64>("DBSIZE")).await? {
+    ///     keys += size?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_to_masters<C: Command>(
+        &self,
+        command: &C,
+    ) -> Result<Vec<(Endpoint, Result<C::Reply, Error>)>, Error> {
+        let named = |error: Error| error.during(command.name(), command.key());
+        let encoded = encode(command)?.freeze();
+        let mut patience = Attempts::new(self.0.config().command_timeout).patience;
+        patience.within(self.0.refresh(self.0.version())).await.map_err(|error| named(error.with_sent(Sent::No)))?;
+        let nodes = self.0.all();
+        let mut sending = JoinSet::new();
+        for (nth, node) in nodes.iter().cloned().enumerate() {
+            let (all, encoded) = (Arc::clone(&self.0), encoded.clone());
+            sending.spawn(async move { (nth, all.exchange(&node, &Parcel::of_command(&encoded), patience).await) });
+        }
+        let mut outcomes: Vec<_> = nodes.into_iter().map(|node| (node, Err(Error::closed()))).collect();
+        while let Some(done) = sending.join_next().await {
+            let Ok((nth, sent)) = done else { continue };
+            let reply = sent
+                .map_err(named)
+                .and_then(|mut frames| command::decode(command, frames.pop().ok_or_else(Error::closed)?));
+            if let Some((_, outcome)) = outcomes.get_mut(nth) {
+                *outcome = reply;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Goes through the keys of all masters: see [`Scan`].
+    pub fn scan(&self) -> Scan {
+        Scan::new(Arc::clone(&self.0))
     }
 
     /// Sends all commands of a pipeline, to each node its own together, and gives the replies in the pipeline's order.
@@ -111,6 +210,7 @@ impl ClusterClient {
     /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before anything is sent. What became of each command is found
     /// in the [`Replies`], the loss of a node's connection included.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        pipeline.check()?;
         if !pipeline.is_shareable() {
             return Err(needs_its_own().during("pipeline", None));
         }
@@ -124,13 +224,14 @@ impl ClusterClient {
     /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
         let named = |error: Error| error.during("MULTI", None);
+        let pipeline = transaction.to_pipeline();
+        pipeline.check()?;
         if !transaction.is_shareable() {
             return Err(named(needs_its_own()));
         }
-        let (pipeline, exec) = transaction.to_pipeline();
-        let parcel = Parcel { encoded: pipeline.encoded(), replies: pipeline.len(), first: pipeline.first() };
-        let frames = self.deliver(transaction.routing(), &parcel).await.map_err(named)?;
-        match Replies::new(frames.into_iter()).into_exec(exec, transaction.len())? {
+        let parcel = Parcel::of_transaction(&pipeline);
+        let frames = self.deliver(transaction.routing(), &parcel, From::Master).await.map_err(named)?;
+        match Replies::new(frames.into_iter()).into_exec()? {
             Some(replies) => Ok(replies),
             None => Err(named(Error::new(ErrorKind::Usage, "somebody has set a WATCH on the shared connection"))),
         }
@@ -152,15 +253,30 @@ impl ClusterClient {
         self.0.all()
     }
 
+    /// The healthy replicas of all masters, as far as is known now.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Endpoint> {
+        self.0.all_replicas()
+    }
+
     /// Delivers one piece, wherever its slot is.
-    async fn deliver(&self, routing: Routing, parcel: &Parcel<'_>) -> Result<Vec<Frame>, Error> {
+    async fn deliver(&self, routing: Routing, parcel: &Parcel<'_>, from: From) -> Result<Vec<Frame>, Error> {
         let nodes = &self.0;
-        if routing == Routing::CrossSlot {
-            return Err(cross_slot());
-        }
+        check(routing)?;
         let mut attempts = Attempts::new(nodes.config().command_timeout);
+        if from == From::Replica
+            && let Some(replica) = nodes.replica(routing)
+        {
+            match nodes.exchange_with_replica(&replica, parcel, attempts.patience).await {
+                // What a replica cannot answer, because it has not the slot, loads or has lost its master, the master can.
+                Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => return Ok(frames),
+                Err(error) if error.sent() != Sent::No || !error.is_transient() => return Err(error),
+                _ => attempts.redirect(nobody)?,
+            }
+        }
         let mut elsewhere = None;
         loop {
+            attempts.check()?;
             let version = nodes.version();
             let (node, asking) = match elsewhere.take() {
                 Some(elsewhere) => elsewhere,
@@ -168,7 +284,7 @@ impl ClusterClient {
                     Some(node) => (node, false),
                     None => {
                         attempts.wait(nobody).await?;
-                        nodes.refresh_quietly(version).await;
+                        nodes.refresh_quietly(version, attempts.patience).await;
                         continue;
                     }
                 },
@@ -179,19 +295,20 @@ impl ClusterClient {
                     encoded: &asked,
                     replies: parcel.replies + 1,
                     first: asked.len() - parcel.encoded.len() + parcel.first,
+                    multi: parcel.multi.map(|multi| multi + 1),
                 };
-                nodes.exchange(&node, &parcel).await.map(|mut frames| {
+                nodes.exchange(&node, &parcel, attempts.patience).await.map(|mut frames| {
                     frames.remove(0);
                     frames
                 })
             } else {
-                nodes.exchange(&node, parcel).await
+                nodes.exchange(&node, parcel, attempts.patience).await
             };
             let frames = match delivered {
                 Ok(frames) => frames,
                 Err(error) if error.sent() == Sent::No && error.is_transient() => {
                     attempts.wait(|| error).await?;
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                     continue;
                 }
                 Err(error) => {
@@ -199,6 +316,9 @@ impl ClusterClient {
                     return Err(error);
                 }
             };
+            if parcel.multi.is_some() && !is_undone(&frames) {
+                return Ok(frames);
+            }
             let redirect = frames.iter().find_map(|frame| Some((Redirect::of(frame, &node)?, frame)));
             let Some((redirect, frame)) = redirect else { return Ok(frames) };
             let error = || Error::server(frame.value());
@@ -216,11 +336,16 @@ impl ClusterClient {
                 Redirect::TryAgain => attempts.wait(error).await?,
                 Redirect::Down => {
                     attempts.wait(error).await?;
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                 }
             }
         }
     }
+}
+
+/// Whether nothing of a transaction was done, as its replies say: only then may it be sent again.
+fn is_undone(replies: &[Frame]) -> bool {
+    replies.first().is_some_and(is_ok) && replies.last().is_some_and(|exec| exec.kind().is_error())
 }
 
 /// `ASKING` in front, in the same piece, so that nothing comes between.
@@ -232,6 +357,36 @@ fn asking_before(parcel: &Parcel<'_>) -> BytesMut {
 }
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// Which of the nodes that have a slot answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Master,
+    Replica,
+}
+
+/// A command that may go over a connection that many share, encoded.
+fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
+    let mut encoded = BytesMut::new();
+    command::encode_answered(command, &mut encoded)?;
+    // A connection to a node is made again without what was set on it.
+    match command.is_shareable() && command::tracking(&encoded).is_none() {
+        true => Ok(encoded),
+        false => Err(needs_its_own().during(command.name(), command.key())),
+    }
+}
+
+/// Whether a command goes to one node, and which one is known.
+fn check(routing: Routing) -> Result<(), Error> {
+    match routing {
+        Routing::CrossSlot => Err(cross_slot()),
+        Routing::OneNode => {
+            let text = "is about one node: send_to sends it to one, send_to_masters to all, scan goes through all keys";
+            Err(Error::new(ErrorKind::Usage, text).with_sent(Sent::No))
+        }
+        Routing::Anywhere | Routing::Slot(_) => Ok(()),
+    }
+}
 
 fn cross_slot() -> Error {
     Error::new(ErrorKind::CrossSlot, "the keys lie in different slots; a {hash tag} puts them in one")

@@ -1,30 +1,35 @@
 //! The nodes, a connection to each, and what is known of their slots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::OnceCell;
-
+use super::attempts::Patience;
+use super::shared::Attempt;
 use super::topology::Topology;
-use super::{Parcel, Routing, owner};
-use crate::client::{Client, ClientOptions};
+use super::{Routing, owner};
+use crate::client::{Client, ClientOptions, Parcel};
 use crate::config::{Config, Endpoint};
-use crate::{Error, Frame, Sent};
+use crate::{Error, Frame, Sent, turn};
 
 /// The cluster is asked at most so often who has which slot.
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// A connection that is made when it is first needed, by the first who needs it.
-type Lazy = Arc<OnceCell<Client>>;
+/// A connection that is made when it is first needed, for all who need it then.
+enum Link {
+    Connecting(Attempt<Client>),
+    Connected(Client),
+}
+
+/// A node, and whether it is to answer reads as a replica. That is a property of a connection, and when the replica is promoted and demoted again, a
+/// command to the master must not be answered by it.
+type Target = (Endpoint, bool);
 
 pub(super) struct Nodes {
     config: Config,
     seeds: Vec<Endpoint>,
     state: Mutex<State>,
-    /// One asks at a time; when it was last done.
-    asking: tokio::sync::Mutex<Option<Instant>>,
     /// Whose turn it is with commands that go anywhere.
     turn: AtomicUsize,
 }
@@ -34,18 +39,15 @@ struct State {
     topology: Topology,
     /// Counts how often it was learned.
     version: u64,
-    clients: HashMap<Endpoint, Lazy>,
+    /// One asks at a time; when it was last done.
+    learning: Option<Attempt<()>>,
+    learned: Option<Instant>,
+    links: HashMap<Target, Link>,
 }
 
 impl Nodes {
     pub(super) fn new(config: Config, seeds: Vec<Endpoint>) -> Self {
-        Self {
-            config,
-            seeds,
-            state: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
-            turn: AtomicUsize::new(0),
-        }
+        Self { config, seeds, state: Mutex::default(), turn: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -65,12 +67,30 @@ impl Nodes {
         self.lock().topology.nodes().to_vec()
     }
 
+    pub(super) fn all_replicas(&self) -> Vec<Endpoint> {
+        self.lock().topology.replicas().cloned().collect()
+    }
+
+    /// A replica of the node that has a slot, each in its turn.
+    pub(super) fn replica(&self, routing: Routing) -> Option<Endpoint> {
+        let Routing::Slot(slot) = routing else { return None };
+        let state = self.lock();
+        let replicas = state.topology.replicas_of(slot);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        replicas.get(turn % replicas.len().max(1)).cloned()
+    }
+
+    /// The slots that a node has.
+    pub(super) fn slots_of(&self, node: &Endpoint) -> Vec<u16> {
+        self.lock().topology.slots_of(node).collect()
+    }
+
     /// Where a command goes.
     pub(super) fn owner(&self, routing: Routing) -> Option<Endpoint> {
         let state = self.lock();
         match routing {
             Routing::Slot(slot) => state.topology.owner(slot).cloned(),
-            Routing::Anywhere | Routing::CrossSlot => {
+            Routing::Anywhere | Routing::OneNode | Routing::CrossSlot => {
                 let nodes = state.topology.nodes();
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 nodes.get(turn % nodes.len().max(1)).cloned()
@@ -84,66 +104,142 @@ impl Nodes {
     }
 
     /// Sends a piece to a node, and waits for its replies.
-    pub(super) async fn exchange(&self, node: &Endpoint, parcel: &Parcel<'_>) -> Result<Vec<Frame>, Error> {
-        let lazy = Arc::clone(self.lock().clients.entry(node.clone()).or_default());
-        let sent = async {
-            let client =
-                lazy.get_or_try_init(|| self.connect(node)).await.map_err(|error| error.with_sent(Sent::No))?;
-            client.exchange(parcel.encoded, parcel.replies, parcel.first).await
+    pub(super) async fn exchange(
+        self: &Arc<Self>,
+        node: &Endpoint,
+        parcel: &Parcel<'_>,
+        patience: Patience,
+    ) -> Result<Vec<Frame>, Error> {
+        self.exchange_with(&(node.clone(), false), parcel, patience).await
+    }
+
+    /// The same with a replica, which answers reads.
+    pub(super) async fn exchange_with_replica(
+        self: &Arc<Self>,
+        node: &Endpoint,
+        parcel: &Parcel<'_>,
+        patience: Patience,
+    ) -> Result<Vec<Frame>, Error> {
+        self.exchange_with(&(node.clone(), true), parcel, patience).await
+    }
+
+    async fn exchange_with(
+        self: &Arc<Self>,
+        target: &Target,
+        parcel: &Parcel<'_>,
+        mut patience: Patience,
+    ) -> Result<Vec<Frame>, Error> {
+        let at = |error: Error| error.at(&format!("node {}", target.0));
+        let client = match self.connected(target) {
+            Some(client) => client,
+            None => patience.within(self.connect(target)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
         };
-        match sent.await {
+        // A connection that is there keeps the time itself, as long as none has been spent.
+        match client.exchange(parcel, patience.deadline()).await {
             Ok(frames) => Ok(frames.collect()),
             Err(error) => {
-                if error.closes_connection() {
-                    self.forget(node, &lazy);
+                if client.has_ended() {
+                    self.forget(target, &client);
                 }
-                Err(error.at(&format!("node {node}")))
+                Err(at(error))
             }
         }
     }
 
-    async fn connect(&self, node: &Endpoint) -> Result<Client, Error> {
-        let config = Config { endpoint: node.clone(), key: None, ..self.config.clone() };
-        ClientOptions::new(config).once().connect().await
+    /// The connection to a node, if there is one.
+    fn connected(&self, target: &Target) -> Option<Client> {
+        match self.lock().links.get(target)? {
+            Link::Connected(client) => Some(client.clone()),
+            Link::Connecting(_) => None,
+        }
+    }
+
+    /// Connects to a node. One attempt is made at a time, and who comes meanwhile waits for its outcome.
+    async fn connect(self: &Arc<Self>, target: &Target) -> Result<Client, Error> {
+        let attempt = {
+            let mut state = self.lock();
+            match state.links.get(target) {
+                Some(Link::Connected(client)) => return Ok(client.clone()),
+                Some(Link::Connecting(attempt)) if attempt.is_running() => attempt.clone(),
+                _ => {
+                    let attempt = Attempt::begin(Arc::clone(self).attempt(target.clone()));
+                    state.links.insert(target.clone(), Link::Connecting(attempt.clone()));
+                    attempt
+                }
+            }
+        };
+        attempt.outcome().await
+    }
+
+    /// One attempt to connect, which leaves the connection to those who come later.
+    async fn attempt(self: Arc<Self>, target: Target) -> Result<Client, Error> {
+        let (node, as_replica) = &target;
+        let config = self.config.clone().with_endpoint(node.clone());
+        let outcome = ClientOptions::new(config).once(*as_replica).connect().await;
+        let mut state = self.lock();
+        // The node may be gone from the cluster meanwhile.
+        if matches!(state.links.get(&target), Some(Link::Connecting(_))) {
+            match &outcome {
+                Ok(client) => state.links.insert(target, Link::Connected(client.clone())),
+                Err(_) => state.links.remove(&target),
+            };
+        }
+        drop(state);
+        outcome
     }
 
     /// A connection that is of no more use; the next command makes another.
-    fn forget(&self, node: &Endpoint, lazy: &Lazy) {
+    fn forget(&self, target: &Target, client: &Client) {
         let mut state = self.lock();
-        if state.clients.get(node).is_some_and(|known| Arc::ptr_eq(known, lazy)) {
-            state.clients.remove(node);
+        if matches!(state.links.get(target), Some(Link::Connected(known)) if known.is(client)) {
+            state.links.remove(target);
         }
     }
 
     /// Learns who has which slot, unless that was done since `version`. One asks for all.
-    pub(super) async fn refresh(&self, version: u64) -> Result<(), Error> {
-        let mut asked = self.asking.lock().await;
-        if self.version() != version {
-            return Ok(());
+    pub(super) async fn refresh(self: &Arc<Self>, version: u64) -> Result<(), Error> {
+        match self.learning(version) {
+            Some(attempt) => attempt.outcome().await,
+            None => Ok(()),
         }
-        if let Some(asked) = *asked {
-            tokio::time::sleep(BETWEEN.saturating_sub(asked.elapsed())).await;
-        }
-        *asked = Some(Instant::now());
-        let deadline = Instant::now() + self.config.connect_timeout;
-        let topology = owner::topology(&self.config, &self.seeds, deadline).await?;
+    }
+
+    /// The attempt to learn it that is under way, or a new one.
+    fn learning(self: &Arc<Self>, version: u64) -> Option<Attempt<()>> {
         let mut state = self.lock();
-        state.clients.retain(|node, _| topology.nodes().contains(node));
+        if state.version != version {
+            return None;
+        }
+        let running = state.learning.take().filter(Attempt::is_running);
+        let attempt = running.unwrap_or_else(|| Attempt::begin(Arc::clone(self).learn(state.learned)));
+        state.learning = Some(attempt.clone());
+        Some(attempt)
+    }
+
+    async fn learn(self: Arc<Self>, last: Option<Instant>) -> Result<(), Error> {
+        if let Some(last) = last {
+            tokio::time::sleep(BETWEEN.saturating_sub(last.elapsed())).await;
+        }
+        let deadline = turn::deadline(self.config.connect_timeout);
+        let learned = owner::topology(&self.config, &self.seeds, deadline).await;
+        let mut state = self.lock();
+        state.learning = None;
+        state.learned = Some(Instant::now());
+        let topology = learned?;
+        let there: HashSet<_> = topology.nodes().iter().chain(topology.replicas()).collect();
+        state.links.retain(|(node, _), _| there.contains(node));
         state.topology = topology;
         state.version += 1;
         Ok(())
     }
 
     /// The same, and when nobody answers, what is known stays.
-    pub(super) async fn refresh_quietly(&self, version: u64) {
-        let _ = self.refresh(version).await;
+    pub(super) async fn refresh_quietly(self: &Arc<Self>, version: u64, mut patience: Patience) {
+        let _ = patience.within(self.refresh(version)).await;
     }
 
     /// The same, and nobody waits for it.
     pub(super) fn refresh_behind(self: &Arc<Self>, version: u64) {
-        if self.asking.try_lock().is_ok() {
-            let nodes = Arc::clone(self);
-            tokio::spawn(async move { nodes.refresh_quietly(version).await });
-        }
+        self.learning(version);
     }
 }

@@ -57,7 +57,7 @@ async fn follow(config: &Config, owner: &Endpoint, key: &[u8]) -> Result<Connect
     for _ in 0..=MAX_REDIRECTS {
         let at = |error: Error| error.at(&format!("node {node}"));
         let mut connection = Connection::connect_to(&node, config).await.map_err(at)?;
-        let error = match connection.send(&cmd("EXISTS").key_arg(key)).await {
+        let error = match connection.send(&cmd::<()>("EXISTS").key_arg(key)).await {
             Ok(_) => return Ok(connection),
             // Who may not look at the key may do what counts.
             Err(error) if error.kind() == ErrorKind::NoPerm => return Ok(connection),

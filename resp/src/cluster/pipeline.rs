@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use super::attempts::Attempts;
 use super::nodes::Nodes;
 use super::redirect::Redirect;
-use super::{ASKING, Parcel, Routing, cross_slot, nobody};
+use super::{ASKING, Routing, check, nobody};
+use crate::client::Parcel;
 use crate::config::Endpoint;
 use crate::connection::{Pipeline, Replies};
 use crate::{Error, Frame, Sent};
@@ -30,10 +31,8 @@ struct Part {
 }
 
 pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Replies, Error> {
-    if pipeline.routings().any(|routing| routing == Routing::CrossSlot) {
-        return Err(cross_slot());
-    }
     let routings: Vec<Routing> = pipeline.routings().collect();
+    routings.iter().try_for_each(|routing| check(*routing))?;
     let mut replies: Vec<Option<Result<Frame, Error>>> = routings.iter().map(|_| None).collect();
     let mut left: Vec<Left> = (0..routings.len()).map(|index| Left { index, elsewhere: None }).collect();
     let mut attempts = Attempts::new(nodes.config().command_timeout);
@@ -62,12 +61,13 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
             part.indexes.push(index);
         }
         let mut sending = JoinSet::new();
+        let patience = attempts.patience;
         for ((node, asking), part) in parts {
             let nodes = Arc::clone(nodes);
             sending.spawn(async move {
                 let count = part.indexes.len() * if asking { 2 } else { 1 };
-                let parcel = Parcel { encoded: &part.encoded, replies: count, first: part.first };
-                let sent = nodes.exchange(&node, &parcel).await;
+                let parcel = Parcel { encoded: &part.encoded, replies: count, first: part.first, multi: None };
+                let sent = nodes.exchange(&node, &parcel, patience).await;
                 (node, asking, part.indexes, sent)
             });
         }
@@ -111,13 +111,13 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
         // In the order of the pipeline, as far as that can be had.
         again.sort_by_key(|left| left.index);
         left = again;
-        let patience = match (waits, redirected) {
+        let outcome = match (waits, redirected) {
             (Some(error), _) => {
                 let waited = attempts.wait(|| error).await;
                 if waited.is_ok() {
-                    nodes.refresh_quietly(version).await;
+                    nodes.refresh_quietly(version, attempts.patience).await;
                 }
-                waited
+                waited.and_then(|()| attempts.check())
             }
             (None, Some(error)) => {
                 nodes.refresh_behind(version);
@@ -125,7 +125,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
             }
             (None, None) => Ok(()),
         };
-        if let Err(error) = patience {
+        if let Err(error) = outcome {
             for Left { index, .. } in std::mem::take(&mut left) {
                 set(&mut replies, index, Err(error.clone()));
             }

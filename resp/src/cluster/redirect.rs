@@ -21,7 +21,7 @@ pub(crate) enum Redirect {
     },
     /// Some keys of the command are here, some there: later.
     TryAgain,
-    /// The cluster takes no commands now: later.
+    /// The cluster or this node takes no such commands now, or another node has taken its place: later, when the topology is known again.
     Down,
 }
 
@@ -45,7 +45,7 @@ impl Redirect {
             }
             "ASK" => Some(Self::Ask { to: address(words.nth(1)?, from)? }),
             "TRYAGAIN" => Some(Self::TryAgain),
-            "CLUSTERDOWN" => Some(Self::Down),
+            "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "READONLY" => Some(Self::Down),
             _ => None,
         }
     }
@@ -71,7 +71,14 @@ mod tests {
         assert_eq!(parse("MOVED 1 ::1:6381"), moved(1, Endpoint::tcp("::1", 6381)));
         assert_eq!(parse("ASK 3999 h:7"), Some(Redirect::Ask { to: Endpoint::tcp("h", 7) }));
         assert_eq!(parse("TRYAGAIN Multiple keys request during rehashing of slot"), Some(Redirect::TryAgain));
-        assert_eq!(parse("CLUSTERDOWN Hash slot not served"), Some(Redirect::Down));
+        for down in [
+            "CLUSTERDOWN Hash slot not served",
+            "LOADING Redis is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down",
+            "READONLY You can't write against a read only replica.",
+        ] {
+            assert_eq!(parse(down), Some(Redirect::Down), "{down}");
+        }
         for answer in
             ["ERR MOVED 1 h:1", "MOVED", "MOVED x h:1", "MOVED 1 h", "MOVED 1 h:0", "ASK 1", "ASK 1 h:99999", ""]
         {

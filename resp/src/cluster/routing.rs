@@ -3,8 +3,11 @@ use super::slot;
 /// Where in a cluster a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Routing {
-    /// It has no key: to any node, as it happens.
+    /// It has no key, and each node answers the same: to any one of them.
     Anywhere,
+    /// It has no key, and is about the node that it reaches (`SCAN`, `INFO`, `FLUSHALL`, `CONFIG`): the caller says to which, with
+    /// [`ClusterClient::send_to`](crate::ClusterClient::send_to) or [`send_to_masters`](crate::ClusterClient::send_to_masters).
+    OneNode,
     /// To the node that has this slot.
     Slot(u16),
     /// Its keys lie in different slots, so no node can execute it.
@@ -37,6 +40,7 @@ impl Routing {
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Anywhere, one) | (one, Self::Anywhere) => one,
+            (Self::OneNode, _) | (_, Self::OneNode) => Self::OneNode,
             (one, other) if one == other => one,
             _ => Self::CrossSlot,
         }

@@ -26,6 +26,10 @@ pub enum Endpoint {
     },
     /// The master that Sentinels watch under a name, whichever server that is at the moment. Every connection asks them anew, so a failover
     /// is followed. The server itself is asked for its `ROLE`, which the user must be allowed to do.
+    ///
+    /// A [`Client`](crate::Client) and a [`Consumer`](crate::Consumer) keep a connection to each of these Sentinels, too, and leave the old master as soon
+    /// as one says that it was replaced (`+switch-master`). Where the user of the Sentinels may not subscribe, they are asked once a second.
+    /// A [`Connection`](crate::Connection) stays: Sentinels close it when they demote a master that they can reach.
     Sentinel {
         /// Where the Sentinels are: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
         sentinels: Vec<Self>,

@@ -1,5 +1,6 @@
 //! How to reach a server, and how long to wait for it.
 
+mod connector;
 mod endpoint;
 mod error;
 mod secret;
@@ -7,18 +8,22 @@ mod secret;
 mod tls;
 mod url;
 
+pub(crate) use connector::{Connector, Io};
 pub use endpoint::Endpoint;
 pub use error::ConfigError;
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::Limits;
 use crate::turn::Known;
-use secret::Secret;
+pub(crate) use secret::Secret;
 
 /// How to connect to a server.
 ///
@@ -51,9 +56,11 @@ pub struct Config {
     pub(crate) resp2: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Option<Duration>,
+    pub(crate) stall_timeout: Option<Duration>,
     pub(crate) block_grace: Duration,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) limits: Limits,
+    pub(crate) connector: Option<Connector>,
     #[cfg(feature = "tls")]
     pub(crate) tls: TlsConfig,
 }
@@ -75,9 +82,11 @@ impl Config {
             resp2: false,
             connect_timeout: Duration::from_secs(5),
             command_timeout: Some(Duration::from_secs(30)),
+            stall_timeout: None,
             block_grace: Duration::from_secs(5),
             keepalive: Some(Duration::from_secs(15)),
             limits: Limits::default(),
+            connector: None,
             #[cfg(feature = "tls")]
             tls: TlsConfig::default(),
         }
@@ -108,6 +117,28 @@ impl Config {
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The same with another endpoint: how to get into one node of a cluster, or the server that a Sentinel has named. A [key](Self::for_key) is
+    /// forgotten; credentials, times, limits and TLS stay.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use resp::{ClusterClient, Config, Connection};
+    ///
+    /// let config = Config::from_url("redis-cluster://:s3cret@a,b")?;
+    /// for node in ClusterClient::connect(&config).await?.nodes() {
+    ///     let mut connection = Connection::connect(&config.clone().with_endpoint(node)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoint = endpoint;
+        self.key = None;
+        self.known = Known::default();
+        self
     }
 
     /// Whether others are asked where the server is.
@@ -187,16 +218,30 @@ impl Config {
         self
     }
 
-    /// How long nothing may move, in either direction, while a reply is awaited. Default 30 s; `None` waits for ever.
+    /// How long a call may take as a whole: waiting for room and for a new connection, sending, redirects of a cluster, and receiving the reply,
+    /// however busy the server is with other things, such as push messages. Default 30 s; `None` waits for ever.
     ///
-    /// It is counted from the last byte that moved, so that a large reply over a slow link is no timeout.
+    /// A large reply over a slow link needs its time, too. Where that is to take as long as it takes, set a long command timeout, or none, and
+    /// a [stall timeout](Self::stall_timeout).
+    ///
+    /// Of the pieces of pipelines, each ([`flush`](crate::Connection::flush), [`receive`](crate::Connection::receive)) is a call. A blocking
+    /// command has [more time](Self::block_grace).
     #[must_use]
     pub const fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// How much later than `BLOCK` says a blocking command may be answered. Default 5 s: servers answer late under load.
+    /// How long nothing may move, in either direction, while a reply is awaited. By default there is no such limit beside the
+    /// [command timeout](Self::command_timeout). Where a command blocks in the server, it holds only once its reply has begun.
+    #[must_use]
+    pub const fn stall_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.stall_timeout = timeout;
+        self
+    }
+
+    /// How much later than `BLOCK` says the reply to a blocking command must have begun. Default 5 s: servers answer late under load. A reply
+    /// that has begun by then has the [command timeout](Self::command_timeout) to arrive.
     #[must_use]
     pub const fn block_grace(mut self, grace: Duration) -> Self {
         self.block_grace = grace;
@@ -215,6 +260,29 @@ impl Config {
     #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// Makes the connections in place of the library: through a proxy or a tunnel, or in memory. It is given the server's endpoint, of which a
+    /// cluster or Sentinels have several, and does what TLS there is to do.
+    ///
+    /// ```
+    /// use resp::{Config, Endpoint};
+    ///
+    /// let config = Config::from_url("redis://redis.internal")?.connector(|endpoint| async move {
+    ///     println!("{endpoint} by way of the bastion");
+    ///     tokio::net::TcpStream::connect("bastion:7000").await
+    /// });
+    /// # Ok::<(), resp::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn connector<F, C, T>(mut self, connect: F) -> Self
+    where
+        F: Fn(Endpoint) -> C + Send + Sync + 'static,
+        C: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.connector = Some(Connector::new(connect));
         self
     }
 

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,33 +20,142 @@ use super::ConfigError;
 /// let config = Config::from_url("rediss://redis.example:6380")?.tls(tls);
 /// # Ok::<(), resp::ConfigError>(())
 /// ```
+///
+/// Each can be given as PEM text too, and all of it as a [`ClientConfig`] of one's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
-    ca: Option<PathBuf>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
+    ca: Option<Pem>,
+    certificate: Option<Pem>,
+    key: Option<Pem>,
     server_name: Option<String>,
+    /// Takes the place of all but the server's name.
+    whole: Option<Whole>,
+}
+
+/// Equal to its clones.
+#[derive(Clone, Debug)]
+struct Whole(Arc<ClientConfig>);
+
+impl PartialEq for Whole {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Whole {}
+
+/// Where PEM text is.
+#[derive(Clone, PartialEq, Eq)]
+enum Pem {
+    File(PathBuf),
+    Memory(Arc<[u8]>),
+}
+
+impl Pem {
+    fn read<T>(
+        &self,
+        of_file: impl FnOnce(&Path) -> Result<T, pem::Error>,
+        of_memory: impl FnOnce(&[u8]) -> Result<T, pem::Error>,
+    ) -> Result<T, ConfigError> {
+        match self {
+            Self::File(file) => of_file(file),
+            Self::Memory(text) => of_memory(text),
+        }
+        .map_err(|error| ConfigError::Tls(format!("{self}: {error}")))
+    }
+
+    /// All certificates, of which there must be at least one.
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+        let certificates = self.read(
+            |file| CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>),
+            |text| CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>(),
+        )?;
+        match certificates.is_empty() {
+            true => Err(ConfigError::Tls(format!("{self} holds no certificate"))),
+            false => Ok(certificates),
+        }
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, ConfigError> {
+        self.read(|file| PrivateKeyDer::from_pem_file(file), PrivateKeyDer::from_pem_slice)
+    }
+}
+
+/// The file's name. What is in memory may be a secret.
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => file.display().fmt(f),
+            Self::Memory(_) => f.write_str("PEM text in memory"),
+        }
+    }
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl TlsConfig {
+    /// All of TLS as it is configured here: roots, certificates, versions, cryptography.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use resp::{TlsConfig, rustls};
+    ///
+    /// let provider = Arc::new(rustls::crypto::ring::default_provider());
+    /// let config = rustls::ClientConfig::builder_with_provider(provider)
+    ///     .with_protocol_versions(&[&rustls::version::TLS13])?
+    ///     .with_root_certificates(rustls::RootCertStore::empty())
+    ///     .with_no_client_auth();
+    /// let tls = TlsConfig::of(Arc::new(config));
+    /// # Ok::<(), rustls::Error>(())
+    /// ```
+    #[must_use]
+    pub fn of(config: Arc<ClientConfig>) -> Self {
+        Self { whole: Some(Whole(config)), ..Self::default() }
+    }
+
     /// Trusts the certificates in this file, and no others.
     #[must_use]
     pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
-        self.ca = Some(file.into());
+        self.ca = Some(Pem::File(file.into()));
+        self
+    }
+
+    /// Trusts the certificates in this PEM text, and no others.
+    #[must_use]
+    pub fn ca_pem(mut self, text: impl AsRef<[u8]>) -> Self {
+        self.ca = Some(Pem::Memory(text.as_ref().into()));
         self
     }
 
     /// Shows this certificate (and the chain behind it in the file) to the server. Needs a [`key`](Self::key).
     #[must_use]
     pub fn certificate(mut self, file: impl Into<PathBuf>) -> Self {
-        self.certificate = Some(file.into());
+        self.certificate = Some(Pem::File(file.into()));
+        self
+    }
+
+    /// Shows this certificate (and the chain behind it in the PEM text) to the server. Needs a [`key`](Self::key_pem).
+    #[must_use]
+    pub fn certificate_pem(mut self, text: impl AsRef<[u8]>) -> Self {
+        self.certificate = Some(Pem::Memory(text.as_ref().into()));
         self
     }
 
     /// The private key of the [`certificate`](Self::certificate).
     #[must_use]
     pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
-        self.key = Some(file.into());
+        self.key = Some(Pem::File(file.into()));
+        self
+    }
+
+    /// The private key of the [`certificate`](Self::certificate_pem), as PEM text.
+    #[must_use]
+    pub fn key_pem(mut self, text: impl AsRef<[u8]>) -> Self {
+        self.key = Some(Pem::Memory(text.as_ref().into()));
         self
     }
 
@@ -73,6 +183,9 @@ impl TlsConfig {
 
     /// Reads the files.
     pub(crate) fn build(&self) -> Result<Arc<ClientConfig>, ConfigError> {
+        if let Some(Whole(whole)) = &self.whole {
+            return Ok(Arc::clone(whole));
+        }
         let wrong = |what: String| ConfigError::Tls(what);
         let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -80,12 +193,9 @@ impl TlsConfig {
             .with_root_certificates(self.roots()?);
         let config = match (&self.certificate, &self.key) {
             (None, None) => config.with_no_client_auth(),
-            (Some(file), Some(key)) => {
-                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-                config
-                    .with_client_auth_cert(certificates(file)?, private)
-                    .map_err(|error| wrong(format!("{} with {}: {error}", file.display(), key.display())))?
-            }
+            (Some(file), Some(key)) => config
+                .with_client_auth_cert(file.certificates()?, key.key()?)
+                .map_err(|error| wrong(format!("{file} with {key}: {error}")))?,
             _ => return Err(wrong("a client certificate and its key are given together".to_owned())),
         };
         Ok(Arc::new(config))
@@ -95,8 +205,8 @@ impl TlsConfig {
         let mut roots = RootCertStore::empty();
         match &self.ca {
             Some(file) => {
-                for certificate in certificates(file)? {
-                    roots.add(certificate).map_err(|error| ConfigError::Tls(format!("{}: {error}", file.display())))?;
+                for certificate in file.certificates()? {
+                    roots.add(certificate).map_err(|error| ConfigError::Tls(format!("{file}: {error}")))?;
                 }
             }
             None => {
@@ -111,19 +221,4 @@ impl TlsConfig {
         }
         Ok(roots)
     }
-}
-
-/// All certificates of a file, of which there must be at least one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let certificates = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(file, &error))?;
-    if certificates.is_empty() {
-        return Err(ConfigError::Tls(format!("{} holds no certificate", file.display())));
-    }
-    Ok(certificates)
-}
-
-fn unreadable(file: &Path, error: &pem::Error) -> ConfigError {
-    ConfigError::Tls(format!("{}: {error}", file.display()))
 }

@@ -1,7 +1,7 @@
 //! What is said before the first command: version of RESP, password, name, database.
 
 use crate::config::Config;
-use crate::{Connection, Error, ErrorKind, cmd};
+use crate::{Connection, Error, ErrorKind, Frame, cmd};
 
 /// The version of RESP that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,22 +13,39 @@ pub enum Protocol {
 }
 
 pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<(), Error> {
+    let mut refused = None;
     connection.protocol = match config.resp2 {
         true => Protocol::Resp2,
-        false => hello(connection, config).await?,
+        false => match hello(connection, config).await? {
+            Ok(protocol) => protocol,
+            Err(error) => {
+                refused = Some(error);
+                Protocol::Resp2
+            }
+        },
     };
+    let done = agreed(connection, config).await;
+    match (done, refused) {
+        // A server that hangs up has said why before.
+        (Err(error), Some(refused)) if error.kind() == ErrorKind::Io => Err(refused),
+        (done, _) => done,
+    }
+}
+
+/// The same, once the version of RESP is agreed on.
+async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Error> {
     if connection.protocol == Protocol::Resp2 {
         authenticate(connection, config).await?;
     }
     // One round trip for all the rest.
-    let select = (config.database != 0).then(|| cmd("SELECT").arg(config.database));
+    let select = (config.database != 0).then(|| cmd::<()>("SELECT").arg(config.database));
     let name = match (&config.client_name, connection.protocol) {
-        (Some(name), Protocol::Resp2) => Some(cmd("CLIENT SETNAME").arg(name)),
+        (Some(name), Protocol::Resp2) => Some(cmd::<()>("CLIENT SETNAME").arg(name)),
         _ => None,
     };
     let info = [
-        cmd("CLIENT SETINFO LIB-NAME").arg(env!("CARGO_PKG_NAME")),
-        cmd("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")),
+        cmd::<()>("CLIENT SETINFO LIB-NAME").arg(env!("CARGO_PKG_NAME")),
+        cmd::<()>("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")),
     ];
     for command in select.iter().chain(&name).chain(&info) {
         connection.queue(command);
@@ -46,9 +63,9 @@ pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<
     Ok(())
 }
 
-/// Proposes RESP3, with password and name in the same message.
-async fn hello(connection: &mut Connection, config: &Config) -> Result<Protocol, Error> {
-    let mut hello = cmd("HELLO").arg(3);
+/// Proposes RESP3, with password and name in the same message. `Err` inside: why the server does not want it, so that RESP2 is left.
+async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Protocol, Error>, Error> {
+    let mut hello = cmd::<Frame>("HELLO").arg(3);
     if let Some((user, password)) = credentials(config) {
         hello = hello.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
     }
@@ -59,24 +76,27 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Protocol,
         Ok(reply) => {
             let number = |name: &[u8]| reply.value().get(name).and_then(crate::Value::as_int);
             connection.client_id = number(b"id");
-            Ok(if number(b"proto") == Some(3) { Protocol::Resp3 } else { Protocol::Resp2 })
+            Ok(Ok(if number(b"proto") == Some(3) { Protocol::Resp3 } else { Protocol::Resp2 }))
         }
-        // A server that does not know HELLO, or not RESP3, or a user who may not say it.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::UnknownCommand | ErrorKind::NoProto | ErrorKind::NoPerm | ErrorKind::Syntax
-            ) =>
-        {
-            Ok(Protocol::Resp2)
-        }
+        Err(error) if !connection.is_closed() && may_be_about_hello(&error, config) => Ok(Err(error)),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether `AUTH` and RESP2 may work where `HELLO` does not. Servers and proxies refuse it in many words.
+fn may_be_about_hello(error: &Error, config: &Config) -> bool {
+    match error.kind() {
+        // It wants AUTH first, as some proxies do; or a password that nobody has given.
+        ErrorKind::NoAuth => credentials(config).is_some(),
+        // HELLO must name a user, AUTH need not.
+        ErrorKind::WrongPass => config.user.is_none(),
+        kind => error.is_server() && !kind.is_transient(),
     }
 }
 
 async fn authenticate(connection: &mut Connection, config: &Config) -> Result<(), Error> {
     let Some((user, password)) = credentials(config) else { return Ok(()) };
-    let mut auth = cmd("AUTH");
+    let mut auth = cmd::<()>("AUTH");
     if let Some(user) = user {
         auth = auth.arg(user);
     }

@@ -6,15 +6,23 @@ use crate::Frame;
 const ANSWERS: [&[u8]; 5] = [b"READONLY ", b"MASTERDOWN ", b"MOVED ", b"ASK ", b"CLUSTERDOWN "];
 
 /// Whether the server says that another one has its place.
-///
-/// A transaction is refused with the same words, behind others.
 pub(crate) fn is_misled(reply: &Frame) -> bool {
+    says(reply, &ANSWERS)
+}
+
+/// Whether the server says that it is a replica, and so takes no writes.
+pub(crate) fn is_read_only(reply: &Frame) -> bool {
+    says(reply, &[b"READONLY "])
+}
+
+/// A transaction is refused with the same words, behind others.
+fn says(reply: &Frame, answers: &[&[u8]]) -> bool {
     let Some(error) = reply.value().as_error() else { return false };
     let text = match error.strip_prefix(b"EXECABORT ") {
         Some(text) => text.rsplit(|byte| *byte == b':').next().map(<[u8]>::trim_ascii_start).unwrap_or_default(),
         None => error,
     };
-    ANSWERS.iter().any(|answer| text.starts_with(answer))
+    answers.iter().any(|answer| text.starts_with(answer))
 }
 
 #[cfg(test)]

@@ -1,24 +1,31 @@
 //! One connection, used by one owner.
 
+mod deadline;
 mod handshake;
+mod kept;
 mod misled;
+mod race;
 mod transaction;
 mod transport;
 mod wire;
 
 pub use handshake::Protocol;
 pub use transaction::{Pipeline, Replies, Slot, Transaction};
+pub(crate) use transaction::{is_ok, leaves_open};
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
 use crate::config::{Config, Endpoint};
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel};
-pub(crate) use misled::is_misled;
+use crate::text::Secrets;
+use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
+pub(crate) use deadline::{Deadline, in_future};
+pub(crate) use kept::Kept;
+pub(crate) use misled::{is_misled, is_read_only};
 use transport::Transport;
 pub(crate) use wire::Wire;
 
@@ -61,20 +68,20 @@ pub struct Connection {
     /// So many of them, from the first, belong to nobody any more.
     stale: usize,
     protocol: Protocol,
+    /// The handshake is done.
+    greeted: bool,
     command_timeout: Option<Duration>,
     block_grace: Duration,
-    endpoint: Option<Endpoint>,
+    /// How to connect to the same server.
+    origin: Option<Box<Config>>,
     /// Whether the server was found by asking others, so that another one may have its place by now.
     found: bool,
     /// It has said that it is no longer the one that was looked for: no more commands go there.
     misled: bool,
     /// What the server calls the connection.
     client_id: Option<i64>,
-    pushes: VecDeque<Frame>,
+    pushes: Kept<Frame>,
 }
-
-/// So many push messages are kept until [`Connection::take_push`] asks for them; then the oldest are dropped.
-const MAX_PUSHES: usize = 1024;
 
 impl Connection {
     /// Connects, agrees on the version of RESP, authenticates and selects the database.
@@ -86,11 +93,10 @@ impl Connection {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let connected = match &config.endpoint {
             Endpoint::Sentinel { sentinels, master, .. } => {
-                let deadline = Instant::now() + config.connect_timeout;
-                sentinel::connect(config, sentinels, master, deadline).await
+                sentinel::connect(config, sentinels, master, turn::deadline(config.connect_timeout)).await
             }
             Endpoint::Cluster { seeds, .. } => {
-                cluster::connect(config, seeds, Instant::now() + config.connect_timeout).await
+                cluster::connect(config, seeds, turn::deadline(config.connect_timeout)).await
             }
             server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
                 Ok(connected) => connected,
@@ -104,8 +110,9 @@ impl Connection {
     pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
         let transport = transport::connect(server, config).await?;
         let mut connection = Self::new(transport, config);
-        connection.endpoint = Some(server.clone());
+        connection.origin = Some(Box::new(Config { endpoint: server.clone(), ..config.clone() }));
         handshake::run(&mut connection, config).await?;
+        connection.greeted = true;
         Ok(connection)
     }
 
@@ -119,26 +126,29 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut connection = Self::new(Transport::Other(Box::new(transport)), config);
-        match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
-            Ok(done) => done?,
-            Err(_) => return Err(Error::timeout(config.connect_timeout)),
-        }
+        let done = match tokio::time::timeout(config.connect_timeout, handshake::run(&mut connection, config)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::timeout(config.connect_timeout)),
+        };
+        done.map_err(|error| error.with_sent(Sent::No).without(&Secrets::of(config)))?;
+        connection.greeted = true;
         Ok(connection)
     }
 
     fn new(transport: Transport, config: &Config) -> Self {
         Self {
-            wire: Wire::new(transport, config.limits),
+            wire: Wire::new(transport, config),
             owed: 0,
             stale: 0,
             protocol: Protocol::Resp2,
+            greeted: false,
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
-            endpoint: None,
+            origin: None,
             found: config.is_found(),
             misled: false,
             client_id: None,
-            pushes: VecDeque::new(),
+            pushes: Kept::new(),
         }
     }
 
@@ -161,13 +171,13 @@ impl Connection {
 
     /// Ends a command that waits in the server on this connection, by another connection to the same server: it answers as if its time were over.
     /// Where that cannot be done, it ends by itself.
-    pub(crate) fn unblock(&self, config: &Config) -> impl Future<Output = ()> + use<> {
-        let (id, server, config) = (self.client_id, self.endpoint.clone(), config.clone());
+    pub(crate) fn unblock(&self) -> impl Future<Output = ()> + use<> {
+        let (id, origin) = (self.client_id, self.origin.clone());
         async move {
-            let (Some(id), Some(server)) = (id, server) else { return };
+            let (Some(id), Some(config)) = (id, origin) else { return };
             let unblocking = async {
-                let mut connection = Self::connect_to(&server, &config).await?;
-                connection.send(&cmd("CLIENT UNBLOCK").arg(id)).await
+                let mut connection = Self::connect_to(&config.endpoint, &config).await?;
+                connection.send(&cmd::<()>("CLIENT UNBLOCK").arg(id)).await
             };
             let _ = tokio::time::timeout(config.connect_timeout, unblocking).await;
         }
@@ -185,12 +195,12 @@ impl Connection {
         self.misled
     }
 
-    /// Changes how long nothing may move while a reply is awaited: see [`Config::command_timeout`].
+    /// Changes how long a call may take: see [`Config::command_timeout`].
     pub const fn set_command_timeout(&mut self, timeout: Option<Duration>) {
         self.command_timeout = timeout;
     }
 
-    /// How long nothing may move while a reply is awaited.
+    /// How long a call may take.
     pub(crate) const fn command_timeout(&self) -> Option<Duration> {
         self.command_timeout
     }
@@ -205,7 +215,7 @@ impl Connection {
     ///
     /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can have executed the command.
     pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        self.round_trip(command, self.command_timeout).await
+        self.round_trip(command, Deadline::after(self.command_timeout)).await
     }
 
     /// Sends a command that waits in the server, and waits for its reply: as long as the command says, and the
@@ -215,32 +225,28 @@ impl Connection {
     ///
     /// As [`send`](Self::send).
     pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
-        let limit = match command.block() {
-            Block::For(time) => Some(self.block_limit(time)),
-            Block::Forever => None,
+        let deadline = match command.block() {
+            Block::For(time) => self.block_deadline(time),
+            Block::Forever => Deadline::never(),
         };
-        self.round_trip(command.command(), limit).await
+        self.round_trip(command.command(), deadline).await
     }
 
     /// How long to wait for the reply to a command that blocks so long.
-    pub(crate) const fn block_limit(&self, block: Duration) -> Duration {
-        block.saturating_add(self.block_grace)
+    pub(crate) fn block_deadline(&self, block: Duration) -> Deadline {
+        Deadline::blocking(block.saturating_add(self.block_grace), self.command_timeout)
     }
 
-    async fn round_trip<C: Command>(&mut self, command: &C, limit: Option<Duration>) -> Result<C::Reply, Error> {
+    async fn round_trip<C: Command>(&mut self, command: &C, mut deadline: Deadline) -> Result<C::Reply, Error> {
         if self.is_closed() {
             return Err(Error::closed().during(command.name(), command.key()));
         }
-        if command::is_answered_by_pushes(command.name()) {
-            let error = Error::new(ErrorKind::Usage, "has no reply but push messages: Connection::subscribe sends it");
-            return Err(error.with_sent(Sent::No).during(command.name(), command.key()));
-        }
-        self.queue(command);
+        self.queue_answered(command)?;
         // Until it is here, the reply is nobody's: this future may be dropped.
         self.stale = self.owed;
         let mark = self.wire.queued();
         loop {
-            match self.next_reply(limit).await {
+            match self.next_reply(&mut deadline).await {
                 Ok(frame) if self.owed == 0 => {
                     if self.wire.sent(mark) == Sent::No {
                         // It was there before the command was. Servers that have too many clients say so in this way.
@@ -267,12 +273,30 @@ impl Connection {
     /// Encodes a command into the write buffer. Its reply is owed to [`receive`](Self::receive).
     ///
     /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see [`buffered`](Self::buffered).
+    ///
+    /// A command that has not [exactly one reply](Command) is not sent. In its place goes one that no server knows, so that its reply is an error
+    /// ([`ErrorKind::UnknownCommand`]) and a transaction that it is in is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        if !self.is_closed() {
-            self.wire.queue(|out| command::encode(command, out));
+        if !self.is_closed() && self.queue_answered(command).is_err() {
+            self.wire.queue(|out| out.extend_from_slice(command::REFUSED));
             self.owed += 1;
         }
+    }
+
+    /// The same for a command that must have exactly one reply: others are refused.
+    #[inline]
+    fn queue_answered<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
+        let mut queued = Ok(());
+        // What is said first may change the version of RESP.
+        match self.greeted {
+            true => self.wire.queue(|out| queued = command::encode_answered(command, out)),
+            false => self.wire.queue(|out| command::encode(command, out)),
+        }
+        if queued.is_ok() {
+            self.owed += 1;
+        }
+        queued
     }
 
     /// Bytes of commands that are queued and not written yet.
@@ -291,9 +315,9 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the connection breaks, or nothing moves for the command timeout.
+    /// When the connection breaks, or it takes longer than the command timeout.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        self.wire.flush(self.command_timeout).await
+        self.wire.flush(&mut Deadline::after(self.command_timeout)).await
     }
 
     /// The next reply, while what is queued is being written.
@@ -305,14 +329,14 @@ impl Connection {
     ///
     /// When the connection broke, or ([`ErrorKind::Usage`]) no reply is owed.
     pub async fn receive(&mut self) -> Result<Frame, Error> {
-        self.receive_within(self.command_timeout).await
+        self.receive_until(Deadline::after(self.command_timeout)).await
     }
 
-    /// The same with another limit, for a command that blocks.
-    pub(crate) async fn receive_within(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+    /// The same with another deadline, for a command that blocks.
+    pub(crate) async fn receive_until(&mut self, mut deadline: Deadline) -> Result<Frame, Error> {
         loop {
             let stale = self.stale > 0;
-            let frame = self.next_reply(limit).await?;
+            let frame = self.next_reply(&mut deadline).await?;
             if !stale {
                 return Ok(frame);
             }
@@ -336,9 +360,10 @@ impl Connection {
 
     // ---- push messages ----
 
-    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept.
+    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept, and at most 16 MiB of them (and the last one,
+    /// whatever its size).
     pub fn take_push(&mut self) -> Option<Frame> {
-        self.pushes.pop_front()
+        self.pushes.pop()
     }
 
     /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are push messages, one for each channel, which
@@ -353,7 +378,7 @@ impl Connection {
     /// ```no_run
     /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
     /// use resp::cmd;
-    /// connection.subscribe(&cmd("SUBSCRIBE").arg("news")).await?;
+    /// connection.subscribe(&cmd::<()>("SUBSCRIBE").arg("news")).await?;
     /// loop {
     ///     let push = connection.next_push().await?;
     ///     let mut parts = push.value().children().filter_map(|part| part.as_bytes());
@@ -369,13 +394,15 @@ impl Connection {
         if self.is_closed() {
             return Err(named(Error::closed()));
         }
-        if !command::is_answered_by_pushes(command.name()) {
+        let mut encoded = BytesMut::new();
+        command::encode(command, &mut encoded);
+        if !command::is_answered_by_pushes(&encoded) {
             return usage("has a reply: Connection::send sends it");
         }
         if self.protocol != Protocol::Resp3 {
             return usage("push messages need RESP3");
         }
-        self.wire.queue(|out| command::encode(command, out));
+        self.wire.queue_all(&mut encoded);
         self.flush().await.map_err(named)
     }
 
@@ -389,7 +416,7 @@ impl Connection {
     /// ([`ErrorKind::Usage`]) when replies are owed, which are to be received first.
     pub async fn next_push(&mut self) -> Result<Frame, Error> {
         loop {
-            if let Some(push) = self.pushes.pop_front() {
+            if let Some(push) = self.pushes.pop() {
                 return Ok(push);
             }
             if self.is_closed() {
@@ -415,7 +442,7 @@ impl Connection {
                         }
                     });
                 }
-                Ok(None) => self.wire.fill(None).await?,
+                Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
                     self.wire.break_off();
                     return Err(Error::protocol(error));
@@ -424,8 +451,43 @@ impl Connection {
         }
     }
 
+    /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see [`heard`](Self::heard).
+    pub(crate) async fn listen_to(&mut self, channel: &str) -> Result<(), Error> {
+        self.wire.queue(|out| command::encode(&cmd::<()>("SUBSCRIBE").arg(channel), out));
+        self.flush().await
+    }
+
+    /// Whatever comes next, while nothing is owed. Dropping the future loses nothing.
+    pub(crate) async fn heard(&mut self) -> Result<Frame, Error> {
+        loop {
+            if let Some(push) = self.pushes.pop() {
+                return Ok(push);
+            }
+            match self.wire.next_frame() {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
+                Err(error) => {
+                    self.wire.break_off();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
+    }
+
+    /// Sends what is encoded as one command already.
+    pub(crate) async fn send_encoded(&mut self, encoded: &[u8]) -> Result<Frame, Error> {
+        self.wire.queue(|out| out.extend_from_slice(encoded));
+        self.owed += 1;
+        self.receive().await?.into_result()
+    }
+
+    /// The server that it leads to, if it made the way itself.
+    pub(crate) fn server(&self) -> Option<&Endpoint> {
+        self.origin.as_ref().map(|config| &config.endpoint)
+    }
+
     /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
-    async fn next_reply(&mut self, limit: Option<Duration>) -> Result<Frame, Error> {
+    async fn next_reply(&mut self, deadline: &mut Deadline) -> Result<Frame, Error> {
         if self.owed == 0 {
             return Err(match self.is_closed() {
                 true => Error::closed(),
@@ -441,7 +503,7 @@ impl Connection {
                     self.misled |= self.found && is_misled(&frame);
                     return Ok(frame);
                 }
-                Ok(None) => self.wire.fill(limit).await?,
+                Ok(None) => self.wire.fill(deadline).await?,
                 Err(error) => {
                     self.wire.break_off();
                     return Err(Error::protocol(error));
@@ -451,17 +513,17 @@ impl Connection {
     }
 
     fn push(&mut self, frame: Frame) {
-        if self.pushes.len() == MAX_PUSHES {
-            self.pushes.pop_front();
-        }
-        self.pushes.push_back(frame);
+        // It may be small, and lie in a large block of the read buffer.
+        let frame = frame.compact();
+        let bytes = frame.memory();
+        self.pushes.push(frame, bytes);
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.origin.as_ref().map(|config| &config.endpoint))
             .field("protocol", &self.protocol)
             .field("closed", &self.is_closed())
             .field("owed", &self.owed)

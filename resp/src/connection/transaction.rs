@@ -4,9 +4,9 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use super::Connection;
+use super::{Connection, Deadline};
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, error};
+use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error, text};
 
 /// `MULTI` and `EXEC`.
 pub(crate) struct Word(&'static str);
@@ -30,6 +30,7 @@ impl Command for Word {
 const MULTI: Word = Word("MULTI");
 const EXEC: Word = Word("EXEC");
 const QUEUED: &[u8] = b"+QUEUED\r\n";
+const FEWER_OWED: &str = "fewer replies are awaited";
 
 /// Transactions by hand: `MULTI`, commands, and `EXEC` when the time has come.
 ///
@@ -41,11 +42,11 @@ const QUEUED: &[u8] = b"+QUEUED\r\n";
 /// use resp::cmd;
 ///
 /// connection.queue_multi();
-/// connection.queue(&cmd("INCR").arg("a"));
+/// connection.queue(&cmd::<i64>("INCR").arg("a"));
 /// connection.queue_exec();
 /// // The next one follows at once, its EXEC does not.
 /// connection.queue_multi();
-/// connection.queue(&cmd("INCR").arg("b"));
+/// connection.queue(&cmd::<i64>("INCR").arg("b"));
 ///
 /// connection.receive_queued(1).await?;
 /// let result = connection.receive_exec().await?;
@@ -69,27 +70,49 @@ impl Connection {
 
     /// Receives the replies to `MULTI` and to `commands` commands behind it.
     ///
+    /// Dropping the future gives these replies up, all of them: what is received next is the reply to what was queued behind them.
+    ///
     /// # Errors
     ///
-    /// The first error reply, after all replies were received (`EXEC` will be refused); or that the connection broke.
+    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may be executed already, one by one: at once when
+    /// `MULTI` was refused, without the other replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be refused).
+    /// Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
+    ///
+    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the first that waits outside of a transaction only,
+    /// such as `WAIT 1000000 0`, and drop the connection after this error.
     pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
-        let mut first = None;
-        let mut left = commands + 1;
+        let mut left = commands.saturating_add(1);
+        if left > self.owed() {
+            let error = if self.is_closed() { Error::closed() } else { Error::new(ErrorKind::Usage, FEWER_OWED) };
+            return Err(error.during("MULTI", None));
+        }
+        // Until all are here, they are nobody's: this future may be dropped.
+        let mut stale = self.stale;
+        self.stale += left;
+        let mut deadline = Deadline::after(self.command_timeout);
+        let mut begun = Begun::default();
         while left > 0 {
-            let most = if left > commands || self.stale > 0 { 0 } else { left.min(self.owed) };
-            let skipped = self.wire.skip_repeated(QUEUED, most);
-            self.owed -= skipped;
-            left -= skipped;
-            if left == 0 {
-                break;
+            if stale == 0 && left <= commands {
+                let skipped = self.wire.skip_repeated(QUEUED, left);
+                self.owed -= skipped;
+                self.stale -= skipped;
+                left -= skipped;
+                if left == 0 {
+                    break;
+                }
             }
-            let frame = self.receive().await.map_err(|error| error.during("MULTI", None))?;
+            let frame = self.next_reply(&mut deadline).await.map_err(|error| error.during("MULTI", None))?;
+            if stale > 0 {
+                stale -= 1;
+                continue;
+            }
+            begun.reply(&frame, left > commands);
             left -= 1;
-            if frame.kind().is_error() && first.is_none() {
-                first = Some(Error::server(frame.value()).during("MULTI", None));
+            if let Some(refused) = begun.refused.take() {
+                return Err(Error::not_atomic(Some(refused)).during("MULTI", None));
             }
         }
-        first.map_or(Ok(()), Err)
+        begun.into_result().map_err(|error| error.during("MULTI", None))
     }
 
     /// Receives the reply to `EXEC`: an array with one reply a command, some of which may be errors; or `None`, when a watched
@@ -97,9 +120,15 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ExecAbort`] and other refusals (nothing was done), or that the connection broke.
+    /// [`ErrorKind::ExecAbort`] and other refusals: nothing was done. [`ErrorKind::NotAtomic`]: the server knew of no transaction, so the commands
+    /// may have been executed one by one. Or that the connection broke. After a refusal that leaves open whether the server still queues
+    /// commands, the connection is closed.
     pub async fn receive_exec(&mut self) -> Result<Option<Frame>, Error> {
-        let frame = self.receive_reply(&EXEC).await?;
+        let frame = self.receive().await.map_err(|error| error.during("EXEC", None))?;
+        if leaves_open(&frame) {
+            self.wire.break_off();
+        }
+        let frame = command::decode(&EXEC, frame)?;
         match frame.kind() {
             Kind::Array => Ok(Some(frame)),
             Kind::Null => Ok(None),
@@ -117,15 +146,17 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::closed().during("pipeline", None));
         }
+        pipeline.check()?;
         let mark = self.wire.queued() + pipeline.first as u64;
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
         self.owed += pipeline.commands;
         let mut replies = Vec::with_capacity(pipeline.commands);
         // What comes first belongs to nobody, and until all are here, so do ours: this future may be dropped.
         self.stale = self.owed;
+        let mut deadline = Deadline::after(self.command_timeout);
         while self.owed > 0 {
             let is_ours = self.owed <= pipeline.commands;
-            match self.next_reply(self.command_timeout).await {
+            match self.next_reply(&mut deadline).await {
                 Ok(frame) if is_ours => replies.push(Some(Ok(frame))),
                 Ok(_) => {}
                 Err(error) => return Err(error.with_sent(self.wire.sent(mark)).during("pipeline", None)),
@@ -138,11 +169,18 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Why the first command that was refused was refused (nothing was done then), or that the connection broke. Commands that
-    /// failed while the transaction was executed are found in the [`Replies`]; the others were executed all the same.
+    /// Why the first command that was refused was refused (nothing was done then); [`ErrorKind::NotAtomic`] when the server refused to begin a
+    /// transaction, so that the commands may have been executed one by one; or that the connection broke. Commands that failed while the
+    /// transaction was executed are found in the [`Replies`]; the others were executed all the same.
+    ///
+    /// When `EXEC` is refused in a way that leaves open whether the server still queues commands, the connection is closed.
     pub async fn exec(&mut self, transaction: &Transaction) -> Result<Option<Replies>, Error> {
-        let (pipeline, exec) = transaction.to_pipeline();
-        self.run(&pipeline).await?.into_exec(exec, transaction.len())
+        let pipeline = transaction.to_pipeline();
+        let replies = self.run(&pipeline).await?;
+        if replies.leave_open() {
+            self.wire.break_off();
+        }
+        replies.into_exec()
     }
 }
 
@@ -171,7 +209,7 @@ impl Connection {
 /// }
 /// let mut replies = connection.run(&pipeline).await?;
 /// for slot in slots {
-///     println!("added as {:?}", replies.take(slot)?);
+///     println!("added as {}", replies.take(slot)?);
 /// }
 /// # Ok(())
 /// # }
@@ -184,6 +222,10 @@ pub struct Pipeline {
     first: usize,
     /// Some command must not go over a connection that many share.
     not_shareable: bool,
+    /// Why the first command that is no good in a pipeline, or a transaction, is none.
+    refused: Option<Error>,
+    /// Some command sets client-side caching, or ends it.
+    tracks: bool,
     /// Where each command ends, and where in a cluster it goes.
     ends: Vec<(usize, Routing)>,
 }
@@ -197,10 +239,15 @@ impl Pipeline {
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
-        command::encode(&command, &mut self.encoded);
+        let start = self.encoded.len();
+        if let Err(error) = command::encode_answered(&command, &mut self.encoded) {
+            self.encoded.extend_from_slice(command::REFUSED);
+            self.refused.get_or_insert(error);
+        }
         if self.commands == 0 {
             self.first = self.encoded.len();
         }
+        self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
         self.commands += 1;
         self.not_shareable |= !command.is_shareable();
         self.ends.push((self.encoded.len(), command.routing()));
@@ -243,6 +290,18 @@ impl Pipeline {
     pub(crate) const fn is_shareable(&self) -> bool {
         !self.not_shareable
     }
+
+    /// Goes through its commands, when one of them may set client-side caching.
+    pub(crate) fn track(&self, note: impl FnMut(&[u8])) {
+        if self.tracks {
+            (0..self.commands).filter_map(|index| self.command(index)).for_each(note);
+        }
+    }
+
+    /// Whether each command has exactly one reply.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.refused.clone().map_or(Ok(()), Err)
+    }
 }
 
 /// Commands that are executed together, with none of others between them: `MULTI` and `EXEC`.
@@ -254,9 +313,9 @@ impl Pipeline {
 ///
 /// let mut transaction = Transaction::new();
 /// let added = transaction.add(XAdd::new("events", AddId::Auto, &[("type", "start")]));
-/// transaction.add(cmd("HSET").arg("state").arg("type").arg("start"));
+/// transaction.add(cmd::<()>("HSET").arg("state").arg("type").arg("start"));
 /// if let Some(mut replies) = connection.exec(&transaction).await? {
-///     println!("added as {:?}", replies.take(added)?);
+///     println!("added as {}", replies.take(added)?);
 /// }
 /// # Ok(())
 /// # }
@@ -274,8 +333,15 @@ impl Transaction {
     }
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
+    ///
+    /// It begins and ends by itself: with `MULTI`, `EXEC`, `DISCARD` or `WATCH` in it, it is refused with [`ErrorKind::Usage`].
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
-        self.pipeline.add(command)
+        let slot = self.pipeline.add(command);
+        if self.pipeline.command(slot.index).is_some_and(command::is_of_transaction) {
+            let error = Error::new(ErrorKind::Usage, "is no command of a Transaction, which begins and ends by itself");
+            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).during(&slot.doing, None));
+        }
+        slot
     }
 
     /// How many commands there are, `MULTI` and `EXEC` not counted.
@@ -295,21 +361,27 @@ impl Transaction {
         self.pipeline.is_shareable()
     }
 
+    /// The commands, without `MULTI` and `EXEC`.
+    pub(crate) const fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     /// Where in a cluster all commands go.
     pub(crate) fn routing(&self) -> Routing {
         self.pipeline.routings().fold(Routing::Anywhere, Routing::and)
     }
 
     /// The commands between `MULTI` and `EXEC`.
-    pub(crate) fn to_pipeline(&self) -> (Pipeline, Slot<Frame>) {
+    pub(crate) fn to_pipeline(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.add(MULTI);
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
         pipeline.commands += self.pipeline.commands;
-        let exec = pipeline.add(EXEC);
-        // Without its EXEC nothing is done.
+        pipeline.refused.clone_from(&self.pipeline.refused);
+        pipeline.add(EXEC);
+        // Without its EXEC nothing is done, unless MULTI is refused: then the first command is.
         pipeline.first = pipeline.encoded.len();
-        (pipeline, exec)
+        pipeline
     }
 }
 
@@ -349,24 +421,36 @@ impl Replies {
         Self { replies }
     }
 
-    /// Of the replies to a transaction, those of the commands in it.
-    pub(crate) fn into_exec(mut self, exec: Slot<Frame>, commands: usize) -> Result<Option<Self>, Error> {
-        let result = self.take(exec);
-        // Why EXEC was refused was said before.
-        for reply in self.frames() {
-            if reply.kind().is_error() {
-                return Err(Error::server(reply.value()).during("MULTI", None));
-            }
+    /// Whether these replies to a transaction leave open whether the server still queues commands.
+    fn leave_open(&self) -> bool {
+        let mut frames = self.frames();
+        frames.next().is_some_and(is_ok) && frames.next_back().is_some_and(leaves_open)
+    }
+
+    /// Of the replies to a transaction, `MULTI` and `EXEC` included, those of the commands in it.
+    pub(crate) fn into_exec(self) -> Result<Option<Self>, Error> {
+        let named = |error: Error| error.during("MULTI", None);
+        let mut replies = self.replies.into_iter().flatten().collect::<Result<Vec<_>, _>>().map_err(named)?;
+        let exec = replies.pop().ok_or_else(Error::closed)?;
+        let mut begun = Begun::default();
+        for (nth, reply) in replies.iter().enumerate() {
+            begun.reply(reply, nth == 0);
         }
-        let result = result?;
-        if result.value().is_null() {
+        if exec.kind().is_error() {
+            // Why EXEC was refused was said before.
+            begun.into_result().map_err(named)?;
+            return Err(Error::server(exec.value()).during("EXEC", None));
+        }
+        // What was executed although a command was refused was no transaction.
+        begun.executed().into_result().map_err(named)?;
+        if exec.value().is_null() {
             return Ok(None);
         }
-        let replies: Vec<_> = result.value().children().map(|reply| Some(Ok(result.extract(reply)))).collect();
-        if result.kind() != Kind::Array || replies.len() != commands {
-            return Err(Error::unexpected_reply("a reply a command", result.value()).during("EXEC", None));
+        let results: Vec<_> = exec.value().children().map(|reply| Some(Ok(exec.extract(reply)))).collect();
+        if exec.kind() != Kind::Array || results.len() + 1 != replies.len() {
+            return Err(Error::unexpected_reply("a reply a command", exec.value()).during("EXEC", None));
         }
-        Ok(Some(Self { replies }))
+        Ok(Some(Self { replies: results }))
     }
 
     /// Takes one command's reply.
@@ -381,7 +465,10 @@ impl Replies {
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
             .and_then(Frame::into_result)
             .and_then(slot.decode)
-            .map_err(|error| error.during(&slot.doing, None))
+            .map_err(|error| match text::name_of_secretive(&slot.doing) {
+                Some(name) => error.without_arguments().during(name, None),
+                None => error.during(&slot.doing, None),
+            })
     }
 
     /// Whether all commands were executed, as far as their replies were not taken.
@@ -398,7 +485,77 @@ impl Replies {
     }
 
     /// The replies in order, those that were taken left out.
-    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+    pub fn frames(&self) -> impl DoubleEndedIterator<Item = &Frame> {
         self.replies.iter().flatten().flatten()
     }
+}
+
+/// What is known of a transaction before its `EXEC`.
+#[derive(Debug, Default)]
+struct Begun {
+    /// Why `MULTI` was refused.
+    refused: Option<Error>,
+    /// The first command that was refused.
+    first: Option<Error>,
+    /// Whether a command may have been executed.
+    executed: bool,
+}
+
+impl Begun {
+    /// The reply to `MULTI`, or to the next command.
+    fn reply(&mut self, reply: &Frame, is_multi: bool) {
+        if is_multi {
+            if !is_ok(reply) {
+                self.refused = Some(match reply.kind().is_error() {
+                    true => Error::server(reply.value()),
+                    false => Error::unexpected_reply("OK", reply.value()),
+                });
+            }
+        } else if reply.kind().is_error() {
+            let error = Error::server(reply.value());
+            // A script that has failed may have done something; who is refused for the same reason as MULTI has not.
+            self.executed |= self.refused.as_ref().is_some_and(|refused| {
+                refused.kind() != error.kind() || matches!(error.kind(), ErrorKind::Other | ErrorKind::UnexpectedReply)
+            });
+            self.first.get_or_insert(error);
+        } else if self.refused.is_some() || reply.value().as_bytes() != Some(b"QUEUED") {
+            self.executed = true;
+        }
+    }
+
+    /// `EXEC` was not refused.
+    fn executed(mut self) -> Self {
+        self.executed |= self.refused.is_some() || self.first.is_some();
+        self
+    }
+
+    /// Why the transaction is none, or will not be executed.
+    fn into_result(self) -> Result<(), Error> {
+        let error = self.refused.or(self.first);
+        match (self.executed, error) {
+            (true, error) => Err(Error::not_atomic(error)),
+            (false, Some(error)) => Err(error),
+            (false, None) => Ok(()),
+        }
+    }
+}
+
+/// Whether the server says that it has begun a transaction.
+pub(crate) fn is_ok(reply: &Frame) -> bool {
+    reply.kind() == Kind::SimpleString && reply.value().as_bytes() == Some(b"OK")
+}
+
+/// Whether the reply to `EXEC` is a refusal that may leave the server queueing commands. Redis itself ends the transaction with each of its refusals.
+pub(crate) fn leaves_open(exec: &Frame) -> bool {
+    exec.kind().is_error()
+        && !matches!(
+            Error::server(exec.value()).kind(),
+            ErrorKind::ExecAbort
+                | ErrorKind::NotAtomic
+                | ErrorKind::Moved
+                | ErrorKind::Ask
+                | ErrorKind::TryAgain
+                | ErrorKind::ClusterDown
+                | ErrorKind::CrossSlot
+        )
 }

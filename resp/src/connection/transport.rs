@@ -7,13 +7,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, Endpoint, Io};
 use crate::{Error, ErrorKind};
-
-/// Anything that bytes can be read from and written to.
-pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// What the bytes travel over.
 pub(super) enum Transport {
@@ -27,6 +22,9 @@ pub(super) enum Transport {
 
 /// Connects to one server, without a timeout of its own.
 pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Transport, Error> {
+    if let Some(connector) = &config.connector {
+        return Ok(Transport::Other(connector.connect(endpoint).await.map_err(Error::io)?));
+    }
     match endpoint {
         Endpoint::Tcp { host, port } => Ok(Transport::Tcp(tcp(host, *port, config).await?)),
         #[cfg(feature = "tls")]
@@ -44,7 +42,8 @@ pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Tran
 }
 
 async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error> {
-    let stream = TcpStream::connect((host, port)).await.map_err(Error::io)?;
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(Error::io)?;
+    let stream = super::race::connect(addresses).await.map_err(Error::io)?;
     stream.set_nodelay(true).map_err(Error::io)?;
     if let Some(after) = config.keepalive {
         let keepalive = socket2::TcpKeepalive::new().with_time(after);
@@ -68,7 +67,7 @@ async fn tls(host: &str, port: u16, config: &Config) -> Result<Transport, Error>
     let tcp = tcp(host, port, config).await?;
     match tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await {
         Ok(stream) => Ok(Transport::Tls(Box::new(stream))),
-        Err(error) => Err(Error::tls(error)),
+        Err(error) => Err(Error::io(error)),
     }
 }
 

@@ -7,15 +7,21 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
+use super::deadline::Deadline;
 use super::transport::Transport;
-use crate::{Decoder, Error, Frame, Limits, ProtocolError, Sent};
+use crate::config::Config;
+use crate::text::Secrets;
+use crate::{Decoder, Error, ErrorKind, Frame, Limits, ProtocolError, Sent, error};
 
 /// How much room is made for one read at first.
 const MIN_READ: usize = 16 * 1024;
 /// How much room is made for one read at most.
 const MAX_READ: usize = 1024 * 1024;
+/// After so many bytes without a wait others have their turn: other tasks, and the timers that end this one.
+const READ_IN_A_ROW: usize = MAX_READ;
 /// A write buffer that grew larger than this is given back when it is empty.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
@@ -36,21 +42,30 @@ pub(crate) struct Wire {
     /// Why nothing can be written any more; there may still be something to read.
     write_error: Option<io::Error>,
     broken: bool,
+    /// Bytes read since the peer last kept us waiting.
+    read_in_a_row: usize,
+    /// How long nothing may move while something is awaited.
+    stall_timeout: Option<Duration>,
+    /// What no error may repeat.
+    secrets: Secrets,
 }
 
 impl Wire {
-    pub(super) fn new(transport: Transport, limits: Limits) -> Self {
+    pub(super) fn new(transport: Transport, config: &Config) -> Self {
         Self {
             transport,
             out: BytesMut::new(),
             input: BytesMut::new(),
-            decoder: Decoder::new(limits),
+            decoder: Decoder::new(config.limits),
             read_size: MIN_READ,
             written: 0,
             queued: 0,
             must_flush: false,
             write_error: None,
             broken: false,
+            read_in_a_row: 0,
+            stall_timeout: config.stall_timeout,
+            secrets: Secrets::of(config),
         }
     }
 
@@ -103,7 +118,26 @@ impl Wire {
     /// The next frame, if it has arrived already.
     #[inline]
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
-        if self.input.is_empty() { Ok(None) } else { self.decoder.decode(&mut self.input) }
+        if self.input.is_empty() {
+            return Ok(None);
+        }
+        let frame = self.decoder.decode(&mut self.input)?;
+        match frame {
+            Some(frame) if frame.kind().is_error() => Ok(Some(self.without_secrets(frame))),
+            frame => Ok(frame),
+        }
+    }
+
+    /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster are kept: they are obeyed, not read.
+    #[cold]
+    fn without_secrets(&self, frame: Frame) -> Frame {
+        let error = Error::server(frame.value());
+        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.are_in(error.message()) {
+            return frame;
+        }
+        let text = format!("-{}\r\n", error::withheld(error.kind(), error.code()));
+        let other = Decoder::new(Limits::default()).decode(&mut BytesMut::from(text.as_str()));
+        other.ok().flatten().unwrap_or(frame)
     }
 
     pub(super) fn recycle(&mut self, frame: Frame) {
@@ -120,44 +154,66 @@ impl Wire {
         count
     }
 
-    /// Waits until bytes have come in. Meanwhile writes what is buffered. `limit` is how long nothing may move.
-    pub(super) async fn fill(&mut self, limit: Option<Duration>) -> Result<(), Error> {
-        self.while_moving(limit, Self::poll_fill).await
+    /// Waits until bytes have come in. Meanwhile writes what is buffered.
+    pub(super) async fn fill(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
+        self.until(deadline, Self::poll_fill).await
     }
 
     /// Waits until everything is written. Meanwhile takes in what the peer sends, if it takes nothing before.
-    pub(super) async fn flush(&mut self, limit: Option<Duration>) -> Result<(), Error> {
-        self.while_moving(limit, Self::poll_flush).await
+    pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
+        self.until(deadline, Self::poll_flush).await
     }
 
-    async fn while_moving(
+    /// Polls until it is done, the deadline has come, or nothing has moved for too long.
+    async fn until(
         &mut self,
-        limit: Option<Duration>,
+        deadline: &mut Deadline,
         mut poll: impl FnMut(&mut Self, &mut Context<'_>, &mut bool) -> Poll<io::Result<()>>,
     ) -> Result<(), Error> {
         if self.broken {
             return Err(Error::closed());
         }
         loop {
+            let now = Instant::now();
+            let end = deadline.fix(now);
+            // A peer that always has something to say never lets the timer have its turn.
+            if let Some((at, limit)) = end
+                && at <= now
+            {
+                if !self.decoder.is_idle() && deadline.extend() {
+                    continue;
+                }
+                self.break_off();
+                return Err(Error::timeout(limit));
+            }
+            let stall_timeout = self.stall_timeout.filter(|_| !deadline.may_be_silent());
+            let stalled = stall_timeout.and_then(|limit| Some((now.checked_add(limit)?, limit)));
+            let stalls_first = stalled.is_some_and(|(at, _)| end.is_none_or(|(end, _)| at < end));
             let mut moved = false;
             let step = std::future::poll_fn(|cx| match poll(self, cx, &mut moved) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
-                // Wake the timer up: time counts from the last byte that moved.
-                Poll::Pending if moved => Poll::Ready(None),
+                // Set the timer again: a stall is counted from the last byte that moved.
+                Poll::Pending if moved && stalls_first => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
-            let step = match limit {
+            let step = match if stalls_first { stalled } else { end } {
                 None => step.await,
-                Some(limit) => match tokio::time::timeout(limit, step).await {
+                Some((at, limit)) => match tokio::time::timeout_at(at, step).await {
                     Ok(step) => step,
-                    Err(_) => {
+                    Err(_) if stalls_first => {
                         self.break_off();
-                        return Err(Error::timeout(limit));
+                        return Err(Error::stalled(limit));
                     }
+                    Err(_) => None,
                 },
             };
             match step {
-                Some(Ok(())) => return Ok(()),
+                Some(Ok(())) => {
+                    if self.has_read_enough() {
+                        tokio::task::yield_now().await;
+                    }
+                    return Ok(());
+                }
                 Some(Err(error)) => {
                     self.break_off();
                     return Err(Error::io(error));
@@ -165,6 +221,15 @@ impl Wire {
                 None => {}
             }
         }
+    }
+
+    /// Whether so much was read without a wait that others are to have their turn: asked once, and then counted from there.
+    pub(crate) fn has_read_enough(&mut self) -> bool {
+        let enough = self.read_in_a_row >= READ_IN_A_ROW;
+        if enough {
+            self.read_in_a_row = 0;
+        }
+        enough
     }
 
     /// One read, after what can be written was written. `moved` says whether any was.
@@ -218,7 +283,11 @@ impl Wire {
         }
         self.make_room();
         let room = self.input.capacity() - self.input.len();
-        let n = ready!(poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input))?;
+        let Poll::Ready(n) = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input)? else {
+            self.read_in_a_row = 0;
+            return Poll::Pending;
+        };
+        self.read_in_a_row += n;
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }

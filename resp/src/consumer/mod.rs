@@ -1,28 +1,32 @@
-//! A consumer group's reader, with a connection of its own.
+//! Reading a stream in a consumer group: managed, or step by step.
 
 mod batch;
+mod group_reader;
 mod options;
+mod stream;
 
 pub use batch::{Batch, Origin};
+pub use group_reader::GroupReader;
 pub use options::ConsumerOptions;
+pub use stream::{Acknowledger, ConsumerStream};
 
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::streams::{GroupFrom, XAck, XAutoClaim, XGroupCreate, XReadGroup};
-use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId, command};
+use crate::follower::Follower;
+use crate::{Connection, Error, ErrorKind, StreamId};
 
-/// Reads a stream as a consumer of a group, for as long as it is to.
+/// Reads a stream as a consumer of a group, for as long as it is to, and looks after its connection.
 ///
-/// It gives first what it had pending, then what is new, and now and then what it has taken over from consumers that are gone.
-/// When the connection breaks it is made again, and what is pending is given again: every entry comes **at least once** until
-/// it is acknowledged.
+/// It makes the group when there is none. It gives first what it had pending, then what is new, and now and then what it has taken over from
+/// consumers that are gone. When the connection breaks it is made again, and what is pending is given again: every entry comes
+/// **at least once** until it is acknowledged.
 ///
 /// Acknowledgements are collected by [`ack`](Self::ack) and travel with the next read. They are kept until the server has
 /// confirmed them, so a broken connection loses none.
@@ -30,11 +34,10 @@ use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId,
 /// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it was. So that a consumer that ends leaves nothing
 /// pending, end its loop by a [`Stopper`], or take what the server has given it already with [`take_last`](Self::take_last).
 ///
-/// Whoever has rules of his own for connecting and waiting makes it [over](ConsumerOptions::over) a connection, and takes single steps with
-/// [`read`](Self::read), [`read_ahead`](Self::read_ahead) and [`ask`](Self::ask).
+/// A [`GroupReader`] is for programs with rules of their own for connecting and waiting.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example() -> Result<(), resp::Error> {
 /// use resp::{Config, Consumer, ConsumerOptions};
 ///
 /// let config = Config::from_url("redis://localhost")?;
@@ -51,84 +54,46 @@ use crate::{Block, Command, Connection, Error, ErrorKind, Frame, Sent, StreamId,
 /// ```
 pub struct Consumer {
     options: ConsumerOptions,
-    connection: Option<Connection>,
-    /// Acknowledgements that the server has not confirmed.
+    /// Over the present connection.
+    reader: Option<GroupReader>,
+    /// Acknowledgements that the server has not confirmed, while there is no connection.
     acks: Vec<StreamId>,
-    /// What was asked and not answered.
-    asked: Option<Asked>,
-    /// The answer to what was asked, when it had to be received early.
-    early: Option<Frame>,
-    phase: Phase,
-    /// Whether a lost connection is made again.
-    reconnects: bool,
-    /// Where the next look for entries of others begins, and when.
-    claim_from: StreamId,
-    claim_at: Instant,
     stop: Arc<watch::Sender<bool>>,
+    /// Hears from Sentinels that the master has moved.
+    follower: Option<Arc<Follower>>,
 }
 
-/// Where the consumer is.
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// Reading its own pending entries behind this one.
-    Pending(StreamId),
-    /// Reading what is new.
-    New,
-}
+/// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no command timeout is set.
+const LAST_ACKS: Duration = Duration::from_secs(30);
 
-/// What was asked in one go.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    /// So many acknowledgements, whose replies come first; 0 when they are here.
-    acks: usize,
-    /// So many of the oldest acknowledgements were refused, and are kept.
-    refused: usize,
-    what: What,
-    /// How long the server waits for entries before it answers.
-    block: Option<Duration>,
+/// How a wait for entries ends.
+enum Next {
+    Batch(Result<Batch, Error>),
+    Stopped,
+    /// Another server is the master.
+    Switched,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Pending,
-    Claim,
-    New,
-}
-
-/// At most so many IDs are acknowledged by one command.
-const MAX_ACKS: usize = 10_000;
 
 impl Consumer {
     async fn connect(options: ConsumerOptions) -> Result<Self, Error> {
-        let mut consumer = Self::new(options, None);
-        consumer.try_connect().await?;
+        let stop = Arc::new(watch::Sender::new(false));
+        let mut consumer = Self { options, reader: None, acks: Vec::new(), stop, follower: None };
+        consumer.reconnect().await?;
+        consumer.follower = Follower::start(&consumer.options.config).map(Arc::new);
         Ok(consumer)
-    }
-
-    fn new(options: ConsumerOptions, connection: Option<Connection>) -> Self {
-        Self {
-            options,
-            reconnects: connection.is_none(),
-            connection,
-            acks: Vec::new(),
-            asked: None,
-            early: None,
-            phase: Phase::Pending(StreamId::ZERO),
-            claim_from: StreamId::ZERO,
-            claim_at: Instant::now(),
-            stop: Arc::new(watch::Sender::new(false)),
-        }
     }
 
     /// The next entries; `None` when the consumer was stopped. Waits as long as there are none.
     ///
     /// A consumer that is stopped ends the read that waits in the server, gives what that read has brought, if anything, and then `None`: nothing
-    /// is left pending that nobody has seen. After `None`, [`ack`](Self::ack) wants a [`flush`](Self::flush).
+    /// is left pending that nobody has seen. Then it tries for the [command timeout](crate::Config::command_timeout) to get the last acknowledgements
+    /// confirmed; after `None`, those that are still [unconfirmed](Self::unconfirmed), and what is [acknowledged](Self::ack) later, want a
+    /// [`flush`](Self::flush), or the entries are given again.
     ///
     /// # Errors
     ///
-    /// What waiting does not cure: the key holds something else, the password is wrong, or the group is missing and is not to be
-    /// made. Calling again tries again.
+    /// What waiting does not cure, and so none that [is transient](Error::is_transient): the key holds something else, the password is wrong, or the
+    /// group is missing and is not to be made. Calling again tries again.
     pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
         if let Some(batch) = self.next_unless_stopped().await {
             return batch.map(Some);
@@ -141,259 +106,113 @@ impl Consumer {
         Ok(None)
     }
 
-    /// What was asked for and not given yet: by [`read_ahead`](Self::read_ahead), or by a call that was dropped before it had its answer. `None` when
-    /// nothing was, or nothing came. A read that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    /// What was asked for and not given yet, by a call that was dropped before it had its answer. `None` when nothing was, or nothing came. A
+    /// read that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
     ///
     /// A consumer that is not read any more and leaves the answer to its last read behind, leaves those entries pending.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
+    /// When the connection breaks: the entries are pending then.
     pub async fn take_last(&mut self) -> Result<Option<Batch>, Error> {
-        let Some(asked) = self.asked else { return Ok(None) };
-        if asked.block.is_some()
-            && self.early.is_none()
-            && let Some(unblock) = self.connection.as_ref().map(|connection| connection.unblock(&self.options.config))
-        {
-            unblock.await;
+        match &mut self.reader {
+            Some(reader) => reader.take_last().await,
+            None => Ok(None),
         }
-        self.step(None).await
     }
 
     /// The next entries, or `None` as soon as the consumer is stopped.
     async fn next_unless_stopped(&mut self) -> Option<Result<Batch, Error>> {
         let mut stopped = self.stop.subscribe();
         let mut stopped = pin!(stopped.wait_for(|stopped| *stopped));
-        let mut batch = pin!(self.next_batch());
-        poll_fn(|cx| match stopped.as_mut().poll(cx) {
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => batch.as_mut().poll(cx).map(Some),
-        })
-        .await
+        loop {
+            let follower = self.follower.clone();
+            let server = self.reader.as_ref().and_then(|reader| reader.connection.server()).cloned();
+            let next = {
+                let mut batch = pin!(self.next_batch());
+                poll_fn(|cx| {
+                    if stopped.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Next::Stopped);
+                    }
+                    if follower.as_ref().is_some_and(|follower| follower.poll_switch(server.as_ref(), cx)) {
+                        return Poll::Ready(Next::Switched);
+                    }
+                    batch.as_mut().poll(cx).map(Next::Batch)
+                })
+                .await
+            };
+            match next {
+                Next::Batch(batch) => return Some(batch),
+                Next::Stopped => return None,
+                // The old master may still answer, as if nothing had happened.
+                Next::Switched => {}
+            }
+            self.disconnect();
+        }
     }
 
     async fn next_batch(&mut self) -> Result<Batch, Error> {
         loop {
-            match self.step(Some(self.options.block)).await {
+            let error = match self.read().await {
                 Ok(Some(batch)) => {
                     self.options.backoff.reset();
                     return Ok(batch);
                 }
-                Ok(None) => {}
+                Ok(None) => continue,
                 // The key went away while the server waited; what there is now, the next read says.
-                Err(error) if error.code() == "UNBLOCKED" => {}
+                Err(error) if error.code() == "UNBLOCKED" => continue,
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
-                    self.create().await?;
+                    match self.create().await {
+                        // It may be taken away again and again.
+                        Ok(()) => {
+                            tokio::time::sleep(self.options.backoff.next_delay()).await;
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
                 }
-                Err(error) if self.reconnects && (error.is_transient() || self.is_misled()) => {
-                    self.disconnect();
-                    tokio::time::sleep(self.options.backoff.next_delay()).await;
-                }
-                Err(error) => return Err(error),
-            }
+                Err(error) => error,
+            };
+            self.recover(error).await?;
         }
     }
 
-    /// One exchange with the server: what is pending next, or, once all of that was given, what is new. `None` when there was nothing:
-    /// then all that was pending was given, or nothing new came for as long as `block` says (without it, nothing is there now).
-    ///
-    /// It neither connects again nor makes the group. May be dropped at any time; the next call receives what this one asked for.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: resp::Connection, options: resp::ConsumerOptions) -> Result<(), resp::Error> {
-    /// // What there is now, and no more.
-    /// let mut consumer = options.over(connection);
-    /// loop {
-    ///     let was_reading_pending = consumer.has_pending();
-    ///     match consumer.read(None).await? {
-    ///         Some(batch) => println!("{} entries", batch.entries().len()),
-    ///         None if was_reading_pending => {}
-    ///         None => break,
-    ///     }
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks, the group is missing, or the key holds something else.
-    pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<Batch>, Error> {
-        self.step(block).await
-    }
-
-    /// Whether it may still have entries pending that [`read`](Self::read) has not given.
-    #[must_use]
-    pub const fn has_pending(&self) -> bool {
-        matches!(self.phase, Phase::Pending(_))
-    }
-
-    /// Asks for new entries now, so that the server works on the answer while the last one is looked at. It does not wait for entries; the next
-    /// [`read`](Self::read) receives the answer. Without effect when something was asked for already, or while pending entries are read.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks.
-    pub async fn read_ahead(&mut self) -> Result<(), Error> {
-        if self.is_ahead() || self.has_pending() {
-            return Ok(());
+    /// Waits before the next attempt, over another connection; an error that waiting does not cure stands.
+    async fn recover(&mut self, error: Error) -> Result<(), Error> {
+        let is_elsewhere = self.is_misled() || (self.options.config.is_found() && error.kind() == ErrorKind::Moved);
+        if !error.is_transient() && !is_elsewhere {
+            return Err(error);
         }
-        self.request(None)?;
-        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
-        connection.flush().await
-    }
-
-    /// Whether entries were asked for whose answer was not given yet.
-    #[must_use]
-    pub const fn is_ahead(&self) -> bool {
-        self.asked.is_some()
-    }
-
-    /// Sends a command on the consumer's connection, between two reads. When entries were asked for, their answer is received first and kept
-    /// for the next [`read`](Self::read); if that read waits in the server, so does this.
-    ///
-    /// # Errors
-    ///
-    /// As [`Connection::send`].
-    pub async fn ask<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        self.receive_early().await?;
-        match &mut self.connection {
-            Some(connection) => connection.send(command).await,
-            None => Err(Error::closed().during(command.name(), command.key())),
-        }
-    }
-
-    /// Changes how many entries the next batches have at most: see [`ConsumerOptions::count`].
-    pub const fn set_count(&mut self, entries: u64) {
-        self.options.count = entries;
-    }
-
-    /// Puts the next question on the wire, and the acknowledgements before it.
-    fn request(&mut self, block: Option<Duration>) -> Result<(), Error> {
-        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
-        let ConsumerOptions { stream, group, name, count, claim_idle, .. } = &self.options;
-        for acks in self.acks.chunks(MAX_ACKS) {
-            connection.queue(&XAck::new(stream, group, acks));
-        }
-        let read = |from| XReadGroup::new(group, name, stream, from).count(*count);
-        let mut asked = Asked { acks: self.acks.len(), refused: 0, what: What::New, block: None };
-        match (self.phase, *claim_idle) {
-            (Phase::Pending(after), _) => {
-                connection.queue(&read(GroupFrom::Pending(after)));
-                asked.what = What::Pending;
-            }
-            (Phase::New, Some(idle)) if Instant::now() >= self.claim_at => {
-                connection.queue(&XAutoClaim::new(stream, group, name, idle, self.claim_from).count(*count));
-                asked.what = What::Claim;
-            }
-            (Phase::New, _) => {
-                match block {
-                    Some(time) => connection.queue(read(GroupFrom::New).block(Block::For(time)).command()),
-                    None => connection.queue(&read(GroupFrom::New)),
-                }
-                asked.block = block;
-            }
-        }
-        self.asked = Some(asked);
+        self.disconnect();
+        tokio::time::sleep(self.options.backoff.next_delay()).await;
         Ok(())
     }
 
-    /// Receives the answer to what was asked, and keeps it.
-    async fn receive_early(&mut self) -> Result<(), Error> {
-        let Some(asked) = self.asked.filter(|_| self.early.is_none()) else { return Ok(()) };
-        let Some(connection) = &mut self.connection else { return Err(Error::closed()) };
-        Self::receive_acks(connection, &mut self.asked, &mut self.acks).await?;
-        let limit = match asked.block {
-            Some(time) => Some(connection.block_limit(time)),
-            None => connection.command_timeout(),
-        };
-        let named = |error: Error| error.during("XREADGROUP", Some(&self.options.stream));
-        self.early = Some(connection.receive_within(limit).await.map_err(named)?);
-        Ok(())
-    }
-
-    /// Asks once, and says what came.
-    async fn step(&mut self, block: Option<Duration>) -> Result<Option<Batch>, Error> {
-        if self.connection.as_ref().is_none_or(Connection::is_closed) {
+    /// Reads once, over a connection that is there or made.
+    async fn read(&mut self) -> Result<Option<Batch>, Error> {
+        if self.reader.as_ref().is_none_or(GroupReader::is_closed) {
             self.disconnect();
-            if !self.reconnects {
-                return Err(Error::closed());
-            }
-            self.try_connect().await?;
+            self.reconnect().await?;
         }
-        // Ask, unless an earlier call has, and was dropped before the answer came.
-        if self.asked.is_none() {
-            self.request(block)?;
-        }
-        self.receive_early().await?;
-        let (Some(asked), Some(frame)) = (self.asked.take(), self.early.take()) else { return Ok(None) };
-        let ConsumerOptions { stream, group, name, claim_idle, .. } = &self.options;
-        let claim_idle = *claim_idle;
-        let read = XReadGroup::new(group, name, stream, GroupFrom::New);
-
-        match asked.what {
-            What::Claim => {
-                let claim = XAutoClaim::new(stream, group, name, Duration::ZERO, StreamId::ZERO);
-                let claimed = command::decode(&claim, frame)?;
-                self.claim_from = claimed.next;
-                if claimed.next == StreamId::ZERO {
-                    // All were looked at. Half the time, so that nothing waits much longer than it must.
-                    self.claim_at = Instant::now() + claim_idle.unwrap_or_default() / 2;
-                }
-                Ok(if claimed.entries.is_empty() { None } else { Some(Batch::claimed(claimed.entries)) })
-            }
-            What::Pending => {
-                let entries = command::decode(&read, frame)?;
-                let last = entries.ids().next_back();
-                match last {
-                    Some(last) => {
-                        self.phase = Phase::Pending(last);
-                        Ok(Some(Batch::read(Origin::Pending, entries)))
-                    }
-                    None => {
-                        self.phase = Phase::New;
-                        Ok(None)
-                    }
-                }
-            }
-            What::New => {
-                let entries = command::decode(&read, frame)?;
-                Ok(if entries.is_empty() { None } else { Some(Batch::read(Origin::New, entries)) })
-            }
+        match &mut self.reader {
+            Some(reader) => reader.read(Some(self.options.block)).await,
+            None => Err(Error::closed()),
         }
     }
 
-    /// Receives the replies to the acknowledgements that were sent, as far as they are still to come.
-    async fn receive_acks(
-        connection: &mut Connection,
-        asked: &mut Option<Asked>,
-        acks: &mut Vec<StreamId>,
-    ) -> Result<(), Error> {
-        let Some(asked) = asked else { return Ok(()) };
-        while asked.acks > 0 {
-            let reply = connection.receive().await?.into_result();
-            let sent = asked.acks.min(MAX_ACKS);
-            asked.acks -= sent;
-            match reply {
-                Ok(_) => drop(acks.drain(asked.refused..asked.refused + sent)),
-                Err(error) => {
-                    asked.refused += sent;
-                    return Err(error.during("XACK", None));
-                }
-            }
-        }
-        Ok(())
+    fn acks(&mut self) -> &mut Vec<StreamId> {
+        self.reader.as_mut().map_or(&mut self.acks, |reader| &mut reader.acks)
     }
 
     /// Acknowledges entries: with the next call of [`next`](Self::next) or [`flush`](Self::flush).
     pub fn ack(&mut self, ids: impl IntoIterator<Item = StreamId>) {
-        self.acks.extend(ids);
+        self.acks().extend(ids);
     }
 
     /// How many acknowledgements the server has not confirmed.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
-        self.acks.len()
+        self.reader.as_ref().map_or(self.acks.len(), GroupReader::unconfirmed)
     }
 
     /// Sends all acknowledgements now, and waits until they are confirmed. While a read waits in the server on the consumer's own connection
@@ -403,40 +222,33 @@ impl Consumer {
     ///
     /// When that fails; they are kept then.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        if let Some(connection) = &mut self.connection
-            && Self::receive_acks(connection, &mut self.asked, &mut self.acks).await.is_err()
+        if let Some(reader) = &mut self.reader
+            && reader.receive_acks().await.is_err()
         {
             self.disconnect();
         }
-        if self.acks.is_empty() {
+        if self.unconfirmed() == 0 {
             return Ok(());
         }
-        if self.asked.is_none()
-            && let Some(connection) = &mut self.connection
-            && !connection.is_closed()
+        if let Some(reader) = &mut self.reader
+            && !reader.is_ahead()
+            && !reader.is_closed()
         {
-            match Self::send_acks(connection, &self.options, &mut self.acks).await {
-                Err(error) if error.closes_connection() || connection.is_closed() => self.disconnect(),
+            match reader.flush().await {
+                Err(error) if error.closes_connection() || reader.is_closed() => self.disconnect(),
                 done => return done,
             }
         }
         let mut connection = Connection::connect(&self.options.config).await?;
-        Self::send_acks(&mut connection, &self.options, &mut self.acks).await
+        let ConsumerOptions { stream, group, .. } = &self.options;
+        let acks = self.reader.as_mut().map_or(&mut self.acks, |reader| &mut reader.acks);
+        group_reader::send_acks(&mut connection, stream, group, acks).await
     }
 
-    /// Sends all acknowledgements, and forgets those that are confirmed.
-    async fn send_acks(
-        connection: &mut Connection,
-        options: &ConsumerOptions,
-        acks: &mut Vec<StreamId>,
-    ) -> Result<(), Error> {
-        while !acks.is_empty() {
-            let count = acks.len().min(MAX_ACKS);
-            let ids = acks.iter().take(count);
-            connection.send(&XAck::new(&options.stream, &options.group, ids)).await?;
-            acks.drain(..count);
-        }
-        Ok(())
+    /// The consumer as a [`Stream`](futures_core::Stream) of batches.
+    #[must_use]
+    pub fn into_stream(self) -> ConsumerStream {
+        ConsumerStream::new(self)
     }
 
     /// What stops this consumer, from another task.
@@ -445,45 +257,50 @@ impl Consumer {
         Stopper(Arc::clone(&self.stop))
     }
 
-    /// The last acknowledgements, then the end.
+    /// The last acknowledgements, then the end. What cannot be confirmed in time stays unconfirmed.
     async fn finish(&mut self) -> Result<(), Error> {
         self.disconnect();
-        self.flush().await
+        let patience = self.options.config.command_timeout.unwrap_or(LAST_ACKS);
+        let confirmed = tokio::time::timeout(patience, async {
+            while let Err(error) = self.flush().await {
+                self.recover(error).await?;
+            }
+            Ok(())
+        });
+        confirmed.await.unwrap_or(Ok(()))
     }
 
     /// Whether the server has said that another one has its place.
     fn is_misled(&self) -> bool {
-        self.connection.as_ref().is_some_and(Connection::is_misled)
+        self.reader.as_ref().is_some_and(|reader| reader.connection.is_misled())
     }
 
     fn disconnect(&mut self) {
-        self.connection = None;
-        self.asked = None;
-        self.early = None;
-        // What was delivered and got lost on the way is pending now.
-        self.phase = Phase::Pending(StreamId::ZERO);
+        if let Some(reader) = self.reader.take() {
+            self.acks = reader.acks;
+        }
     }
 
-    async fn try_connect(&mut self) -> Result<(), Error> {
-        self.connection = Some(Connection::connect(&self.options.config).await?);
-        if self.options.create.is_some() {
-            self.create().await?;
+    async fn reconnect(&mut self) -> Result<(), Error> {
+        let ConsumerOptions { config, stream, group, name, count, claim_idle, .. } = &self.options;
+        let connection = match &self.follower {
+            Some(follower) => follower.connect(config).await?,
+            None => Connection::connect(config).await?,
+        };
+        let mut reader = GroupReader::new(connection, stream, group, name).count(*count).claim_idle(*claim_idle);
+        if let Some(start) = self.options.create {
+            reader.create(start).await?;
         }
+        reader.acks = std::mem::take(&mut self.acks);
+        self.reader = Some(reader);
         Ok(())
     }
 
     /// Makes the group, unless it is there.
     async fn create(&mut self) -> Result<(), Error> {
-        self.asked = None;
-        self.early = None;
-        self.phase = Phase::Pending(StreamId::ZERO);
-        let (Some(connection), Some(start)) = (&mut self.connection, self.options.create) else {
-            return Err(Error::closed().with_sent(Sent::No));
-        };
-        let create = XGroupCreate::new(&self.options.stream, &self.options.group, start).make_stream();
-        match connection.send(&create).await {
-            Err(error) if error.kind() != ErrorKind::BusyGroup => Err(error),
-            _ => Ok(()),
+        match (&mut self.reader, self.options.create) {
+            (Some(reader), Some(start)) => reader.create(start).await,
+            _ => Err(Error::closed()),
         }
     }
 }
@@ -492,8 +309,8 @@ impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
             .field("options", &self.options)
-            .field("phase", &self.phase)
-            .field("unconfirmed", &self.acks.len())
+            .field("reader", &self.reader)
+            .field("unconfirmed", &self.unconfirmed())
             .finish_non_exhaustive()
     }
 }

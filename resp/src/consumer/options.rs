@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::Consumer;
 use crate::streams::GroupStart;
-use crate::{Backoff, Config, Connection, Error, StreamId};
+use crate::{Backoff, Config, Error, StreamId};
 
 /// How a [`Consumer`] reads. The defaults lose nothing: the group begins at the stream's first entry, and is made again when
 /// the server has lost it.
@@ -97,12 +97,5 @@ impl ConsumerOptions {
     /// When the first connection cannot be made, or the key holds something else. Later connections are made again and again.
     pub async fn connect(self) -> Result<Consumer, Error> {
         Consumer::connect(self).await
-    }
-
-    /// A consumer over a connection that is there already. It neither makes the group nor connects again: when the connection breaks, its calls
-    /// fail, and whoever made the connection makes another one, and another consumer.
-    #[must_use]
-    pub fn over(self, connection: Connection) -> Consumer {
-        Consumer::new(self, Some(connection))
     }
 }

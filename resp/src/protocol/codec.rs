@@ -1,7 +1,8 @@
 use bytes::BytesMut;
 use tokio_util::codec;
 
-use super::{Decoder, Frame, Limits, ProtocolError};
+use super::{Decoder, Frame, Limits};
+use crate::Error;
 use crate::command::{self, Command};
 
 /// RESP as a [`tokio_util::codec`]: decodes [`Frame`]s, encodes [`Command`]s.
@@ -15,12 +16,12 @@ use crate::command::{self, Command};
 ///
 /// let mut codec = RespCodec::default();
 /// let mut out = BytesMut::new();
-/// codec.encode(&cmd("GET").arg("name"), &mut out)?;
+/// codec.encode(&cmd::<String>("GET").arg("name"), &mut out)?;
 /// assert_eq!(out, "*2\r\n$3\r\nGET\r\n$4\r\nname\r\n");
 ///
 /// let frame = codec.decode(&mut BytesMut::from("$2\r\nhi\r\n"))?.expect("complete");
 /// assert_eq!(frame.value().as_str(), Some("hi"));
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), resp::Error>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct RespCodec {
@@ -35,20 +36,20 @@ impl RespCodec {
     }
 }
 
-/// [`ProtocolError`] or an I/O error of the transport.
+/// The error is a [`ProtocolError`](crate::ProtocolError) ([`Error::protocol_error`] says which), or one of the transport.
 impl codec::Decoder for RespCodec {
     type Item = Frame;
-    type Error = std::io::Error;
+    type Error = Error;
 
-    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Frame>, std::io::Error> {
-        self.decoder.decode(buf).map_err(ProtocolError::into)
+    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Frame>, Error> {
+        self.decoder.decode(buf).map_err(Error::protocol)
     }
 }
 
 impl<C: Command> codec::Encoder<&C> for RespCodec {
-    type Error = std::io::Error;
+    type Error = Error;
 
-    fn encode(&mut self, command: &C, out: &mut BytesMut) -> Result<(), std::io::Error> {
+    fn encode(&mut self, command: &C, out: &mut BytesMut) -> Result<(), Error> {
         command::encode(command, out);
         Ok(())
     }

@@ -381,6 +381,9 @@ impl Decoder {
         if !top.streamed {
             return Err(ProtocolError::UnexpectedChunk);
         }
+        if self.extra.as_ref().is_some_and(|extra| extra.attributes.waits_for(self.nodes.len())) {
+            return Err(ProtocolError::AttributeOfNothing);
+        }
         let seen = self.limits.aggregate as u32 + 1 - top.missing;
         if matches!(top.kind, Kind::Map | Kind::Attribute) && seen % 2 == 1 {
             return Err(ProtocolError::OddMap);

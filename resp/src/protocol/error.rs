@@ -30,6 +30,8 @@ pub enum ProtocolError {
     OddMap,
     /// A chunk or an end marker without a streamed value, or something else inside a streamed string.
     UnexpectedChunk,
+    /// An attribute at the end of a streamed aggregate: there is no value that it describes.
+    AttributeOfNothing,
     /// Aggregates nest deeper than [`Limits::depth`](crate::Limits::depth).
     TooDeep,
     /// A string or line is longer than [`Limits::bulk`](crate::Limits::bulk).
@@ -59,6 +61,7 @@ impl fmt::Display for ProtocolError {
             Self::InvalidVerbatim => "a verbatim string has no format",
             Self::OddMap => "a streamed map ended behind a key",
             Self::UnexpectedChunk => "a chunk or end marker has no streamed value",
+            Self::AttributeOfNothing => "an attribute describes no value",
             Self::TooDeep => "aggregates nest deeper than the limit",
             Self::BulkTooLong => "a string is longer than the limit",
             Self::AggregateTooLong => "an aggregate has more elements than the limit",

@@ -86,10 +86,11 @@ impl Attributes {
     /// Those of a part of the tape, as if it were a tape of its own.
     pub(super) fn within(&self, place: u32, span: usize) -> Self {
         let mut part = Self::default();
-        for (of, _) in
-            self.index.iter().filter(|(of, _)| (place as usize..place as usize + span).contains(&(*of as usize)))
-        {
-            if let Some((head, below)) = self.of(*of) {
+        // They are in order, so that a frame that is taken apart costs no more than its own length.
+        let from = self.index.partition_point(|(of, _)| *of < place);
+        let end = place as usize + span;
+        for (of, start) in self.index.iter().skip(from).take_while(|(of, _)| (*of as usize) < end) {
+            if let Some((head, below)) = self.nodes.get(*start as usize..).and_then(<[Node]>::split_first) {
                 part.index.push((of - place, part.nodes.len() as u32));
                 part.nodes.push(*head);
                 part.nodes.extend_from_slice(below.get(..head.span() - 1).unwrap_or_default());
@@ -100,5 +101,20 @@ impl Attributes {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.index.is_empty()
+    }
+
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.index.shrink_to_fit();
+    }
+
+    /// What they take, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&self.nodes[..]) + size_of_val(&self.index[..])
+    }
+
+    /// Whether there is one of a value that would come to a place.
+    pub(super) fn waits_for(&self, place: usize) -> bool {
+        self.index.last().is_some_and(|(last, _)| *last as usize == place)
     }
 }

@@ -10,7 +10,7 @@ use super::value::{Pairs, Value};
 /// One complete RESP frame: its bytes, shared with the read buffer, and what they mean.
 ///
 /// A clone shares the bytes. As long as a frame (or a [`Bytes`] taken from it) lives, the whole block of the read buffer lives
-/// that the frame came in; copy what is kept for long.
+/// that the frame came in, of up to 2 MiB even for a frame of a few bytes; copy what is kept for long.
 #[derive(Clone)]
 pub struct Frame {
     bytes: Bytes,
@@ -170,6 +170,29 @@ impl Frame {
             (extra.wire.is_some() || !extra.attributes.is_empty()).then(|| Box::new(extra))
         });
         Self { bytes: self.bytes.clone(), tape: value.to_tape(extra) }
+    }
+
+    /// The same frame in memory of its own, just as much as it needs, so that it keeps no block of the read buffer.
+    pub(crate) fn compact(self) -> Self {
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        let tape = match self.tape {
+            Tape::Tree { mut nodes, mut extra } => {
+                nodes.shrink_to_fit();
+                if let Some(extra) = &mut extra {
+                    extra.attributes.shrink_to_fit();
+                    extra.wire = extra.wire.as_ref().map(|wire| bytes.slice(..wire.len()));
+                }
+                Tape::Tree { nodes, extra }
+            }
+            scalar @ Tape::Scalar(_) => scalar,
+        };
+        Self { bytes, tape }
+    }
+
+    /// What a frame takes that was made [compact](Self::compact), in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let attributes = self.extra().map_or(0, |extra| size_of::<Extra>() + extra.attributes.memory());
+        size_of::<Self>() + self.bytes.len() + size_of_val(self.nodes()) + attributes
     }
 
     /// Turns an error frame into an [`Error`](crate::Error).

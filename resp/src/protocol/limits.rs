@@ -1,6 +1,7 @@
 /// What a peer may make the decoder hold, so that hostile or damaged input cannot exhaust memory.
 ///
-/// Memory always follows the bytes that have arrived: a header that announces a large value allocates nothing.
+/// Memory always follows the bytes that have arrived: a header that announces a large value is given room for at most 64 times as many, and what
+/// they mean takes at most 32 times as much again while a buffer grows.
 ///
 /// ```
 /// use resp::Limits;

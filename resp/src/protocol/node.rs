@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// The type of a [`Value`](crate::Value), named as in the RESP specification.
 ///
 /// RESP2's two nulls (`$-1` and `*-1`) and RESP3's `_` are all [`Kind::Null`].
@@ -50,6 +52,26 @@ impl Kind {
     #[must_use]
     pub const fn is_error(self) -> bool {
         matches!(self, Self::SimpleError | Self::BulkError)
+    }
+}
+
+/// As errors name it: all strings are strings.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SimpleString | Self::BulkString | Self::VerbatimString | Self::StreamedString => "string",
+            Self::SimpleError | Self::BulkError => "error",
+            Self::Integer => "integer",
+            Self::Array => "array",
+            Self::Null => "null",
+            Self::Boolean => "boolean",
+            Self::Double => "double",
+            Self::BigNumber => "big number",
+            Self::Map => "map",
+            Self::Set => "set",
+            Self::Push => "push",
+            Self::Attribute => "attribute",
+        })
     }
 }
 

@@ -142,25 +142,21 @@ impl<'a> Value<'a> {
         self.bytes.get(start.checked_sub(4)?..start - 1)
     }
 
-    /// How many children there are; keys and values of a map count one each.
+    /// The children in order: elements, or keys and values in turn, or the chunks of a streamed string. Others have none; the length of a
+    /// string is that of [`as_bytes`](Self::as_bytes).
+    ///
+    /// ```
+    /// # use bytes::BytesMut;
+    /// # use resp::Decoder;
+    /// let frame = Decoder::default().decode(&mut BytesMut::from("*2\r\n:1\r\n:2\r\n"))?.expect("complete");
+    /// assert_eq!(frame.value().children().len(), 2);
+    /// # Ok::<(), resp::ProtocolError>(())
+    /// ```
     #[must_use]
     #[inline]
-    pub const fn len(self) -> usize {
-        if self.node.kind.is_aggregate() { self.node.a as usize } else { 0 }
-    }
-
-    /// Whether there are no children.
-    #[must_use]
-    #[inline]
-    pub const fn is_empty(self) -> bool {
-        self.len() == 0
-    }
-
-    /// The children in order: elements, or keys and values in turn, or the chunks of a streamed string.
-    #[must_use]
-    #[inline]
-    pub fn children(self) -> Children<'a> {
-        Children { bytes: self.bytes, nodes: self.below, left: self.len() }
+    pub const fn children(self) -> Children<'a> {
+        let left = if self.node.kind.is_aggregate() { self.node.a as usize } else { 0 };
+        Children { bytes: self.bytes, nodes: self.below, left }
     }
 
     /// The children two by two: a map, or the flat array that RESP2 has instead.
@@ -268,7 +264,7 @@ impl PartialEq for Value<'_> {
         self.kind() == other.kind()
             && self.as_bytes() == other.as_bytes()
             && self.format() == other.format()
-            && self.len() == other.len()
+            && self.children().len() == other.children().len()
             && self.children().eq(other.children())
     }
 }

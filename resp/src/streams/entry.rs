@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Error, Frame, Kind, Pairs, StreamId, Value};
+use crate::{Error, Frame, FromReply, Kind, Pairs, StreamId, Value};
 
 /// One entry of a stream. It borrows from the reply; [`Entries::share`] makes a [`Bytes`] of a part.
 #[derive(Clone, Copy)]
@@ -108,7 +108,9 @@ fn check(entry: Value<'_>) -> Option<StreamId> {
     let fields = children.next()?;
     let paired = match fields.kind() {
         Kind::Null => true,
-        Kind::Array | Kind::Map => fields.len() % 2 == 0 && fields.children().all(|part| part.as_bytes().is_some()),
+        Kind::Array | Kind::Map => {
+            fields.children().len() % 2 == 0 && fields.children().all(|part| part.as_bytes().is_some())
+        }
         _ => false,
     };
     paired.then_some(id)
@@ -252,17 +254,6 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// The entries of a reply that is nothing but an array of entries. Null is an empty one.
-    pub(super) fn from_frame(frame: Frame) -> Result<Self, Error> {
-        let list = frame.value();
-        if !matches!(list.kind(), Kind::Array | Kind::Null) {
-            return Err(Error::unexpected_reply("an array of stream entries", list));
-        }
-        let mut places = Vec::new();
-        index(&frame, list.children(), &mut places)?;
-        Ok(Self { frame, index: places })
-    }
-
     pub(super) const fn from_index(frame: Frame, index: Vec<EntryAt>) -> Self {
         Self { frame, index }
     }
@@ -325,6 +316,23 @@ impl Entries {
     #[must_use]
     pub fn into_frame(self) -> Frame {
         self.frame
+    }
+}
+
+/// Of a reply that is nothing but an array of entries. Null is an empty one.
+impl FromReply for Entries {
+    fn from_value(value: Value<'_>, frame: &Frame) -> Result<Self, Error> {
+        Self::from_frame(frame.extract(value))
+    }
+
+    fn from_frame(frame: Frame) -> Result<Self, Error> {
+        let list = frame.value();
+        if !matches!(list.kind(), Kind::Array | Kind::Null) {
+            return Err(Error::unexpected_reply("an array of stream entries", list));
+        }
+        let mut places = Vec::new();
+        index(&frame, list.children(), &mut places)?;
+        Ok(Self { frame, index: places })
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::entry::{self, EntryAt, EntryIter, EntrySlice};
-use crate::{Error, Frame, Kind, StreamId, Value};
+use crate::{Error, Frame, FromReply, Kind, StreamId, Value};
 
 /// What `XREAD` and `XREADGROUP` answer: entries of one or several streams.
 ///
@@ -15,7 +15,7 @@ use crate::{Error, Frame, Kind, StreamId, Value};
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use resp::streams::{GroupFrom, XReadGroup};
 ///
-/// let read = XReadGroup::new("workers", "me", "events", GroupFrom::New).count(1000);
+/// let read = XReadGroup::new("events", "workers", "me", GroupFrom::New).count(1000);
 /// let reply = connection.send(&read).await?;
 /// for entry in reply.entries() {
 ///     match entry.fields {
@@ -41,39 +41,6 @@ struct StreamAt {
 }
 
 impl StreamEntries {
-    pub(super) fn from_frame(frame: Frame) -> Result<Self, Error> {
-        let mut index = Vec::new();
-        let mut streams = Vec::new();
-        let reply = frame.value();
-        let mut add = |key: Value<'_>, entries: Value<'_>| {
-            if key.as_bytes().is_none() || !matches!(entries.kind(), Kind::Array | Kind::Null) {
-                return Err(Error::unexpected_reply("a stream's key and its entries", entries));
-            }
-            let start = index.len();
-            entry::index(&frame, entries.children(), &mut index)?;
-            streams.push(StreamAt { key: frame.place_of(key), entries: start..index.len() });
-            Ok(())
-        };
-        match reply.kind() {
-            Kind::Null => {}
-            Kind::Map => {
-                for (key, entries) in reply.pairs() {
-                    add(key, entries)?;
-                }
-            }
-            Kind::Array => {
-                for stream in reply.children() {
-                    match (stream.children().next(), stream.children().nth(1)) {
-                        (Some(key), Some(entries)) => add(key, entries)?,
-                        _ => return Err(Error::unexpected_reply("a stream's key and its entries", stream)),
-                    }
-                }
-            }
-            _ => return Err(Error::unexpected_reply("streams with their entries", reply)),
-        }
-        Ok(Self { frame, index, streams })
-    }
-
     /// How many entries there are in all streams.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -117,6 +84,46 @@ impl StreamEntries {
     #[must_use]
     pub fn into_frame(self) -> Frame {
         self.frame
+    }
+}
+
+/// Of what `XREAD` and `XREADGROUP` answer.
+impl FromReply for StreamEntries {
+    fn from_value(value: Value<'_>, frame: &Frame) -> Result<Self, Error> {
+        Self::from_frame(frame.extract(value))
+    }
+
+    fn from_frame(frame: Frame) -> Result<Self, Error> {
+        let mut index = Vec::new();
+        let mut streams = Vec::new();
+        let reply = frame.value();
+        let mut add = |key: Value<'_>, entries: Value<'_>| {
+            if key.as_bytes().is_none() || !matches!(entries.kind(), Kind::Array | Kind::Null) {
+                return Err(Error::unexpected_reply("a stream's key and its entries", entries));
+            }
+            let start = index.len();
+            entry::index(&frame, entries.children(), &mut index)?;
+            streams.push(StreamAt { key: frame.place_of(key), entries: start..index.len() });
+            Ok(())
+        };
+        match reply.kind() {
+            Kind::Null => {}
+            Kind::Map => {
+                for (key, entries) in reply.pairs() {
+                    add(key, entries)?;
+                }
+            }
+            Kind::Array => {
+                for stream in reply.children() {
+                    match (stream.children().next(), stream.children().nth(1)) {
+                        (Some(key), Some(entries)) => add(key, entries)?,
+                        _ => return Err(Error::unexpected_reply("a stream's key and its entries", stream)),
+                    }
+                }
+            }
+            _ => return Err(Error::unexpected_reply("streams with their entries", reply)),
+        }
+        Ok(Self { frame, index, streams })
     }
 }
 

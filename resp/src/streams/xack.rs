@@ -12,7 +12,7 @@ use crate::{Command, Error, Frame, Request, StreamId};
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use resp::streams::{GroupFrom, XAck, XReadGroup};
 ///
-/// let read = connection.send(&XReadGroup::new("workers", "me", "events", GroupFrom::New)).await?;
+/// let read = connection.send(&XReadGroup::new("events", "workers", "me", GroupFrom::New)).await?;
 /// let acknowledged = connection.send(&XAck::new("events", "workers", read.ids())).await?;
 /// assert_eq!(acknowledged, read.len() as u64);
 /// # Ok(())

@@ -1,6 +1,7 @@
-use super::reply;
+use std::marker::PhantomData;
+
 use super::{References, Trim};
-use crate::{Command, Error, Frame, Request, StreamId};
+use crate::{Command, Error, Frame, FromReply, Request, StreamId};
 
 /// The ID of a new entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,8 @@ impl From<StreamId> for AddId {
 
 /// `XADD`: adds an entry to a stream. Redis 5.0.
 ///
-/// It borrows everything, so making and encoding one allocates nothing. The reply is the entry's ID; `None` only with
-/// [`no_create`](Self::no_create) when there is no stream.
+/// It borrows everything, so making and encoding one allocates nothing. The reply is the entry's ID. With [`no_create`](Self::no_create) it is
+/// an `Option`: `None` when there is no stream.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -37,10 +38,10 @@ impl From<StreamId> for AddId {
 /// let mut out = BytesMut::new();
 /// RespCodec::default().encode(&add, &mut out)?;
 /// assert_eq!(out, "*5\r\n$4\r\nXADD\r\n$4\r\nplay\r\n$3\r\n7-1\r\n$4\r\nline\r\n$18\r\nto be or not to be\r\n");
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), resp::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct XAdd<'a, F = &'a [u8], V = &'a [u8]> {
+pub struct XAdd<'a, F = &'a [u8], V = &'a [u8], R = StreamId> {
     key: &'a [u8],
     id: AddId,
     fields: &'a [(F, V)],
@@ -48,6 +49,7 @@ pub struct XAdd<'a, F = &'a [u8], V = &'a [u8]> {
     references: Option<References>,
     once: Option<Once<'a>>,
     trim: Option<Trim>,
+    reply: PhantomData<fn() -> R>,
 }
 
 /// What the server knows an entry again by.
@@ -62,16 +64,39 @@ enum Once<'a> {
 impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
     /// Adds an entry with these fields, of which there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), id: impl Into<AddId>, fields: &'a [(F, V)]) -> Self {
-        Self { key: key.as_ref(), id: id.into(), fields, create: true, references: None, once: None, trim: None }
+        Self {
+            key: key.as_ref(),
+            id: id.into(),
+            fields,
+            create: true,
+            references: None,
+            once: None,
+            trim: None,
+            reply: PhantomData,
+        }
     }
 
-    /// `NOMKSTREAM`: does nothing when there is no stream. Redis 6.2.
+    /// `NOMKSTREAM`: does nothing when there is no stream, and the reply is `None` then. Redis 6.2.
+    ///
+    /// ```no_run
+    /// # async fn example(client: &resp::Client) -> Result<(), resp::Error> {
+    /// use resp::StreamId;
+    /// use resp::streams::{AddId, XAdd};
+    ///
+    /// let add = XAdd::new("events", AddId::Auto, &[("type", "start")]);
+    /// let added: StreamId = client.send(&add).await?;
+    /// let added: Option<StreamId> = client.send(&add.no_create()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub const fn no_create(mut self) -> Self {
-        self.create = false;
-        self
+    pub fn no_create(self) -> XAdd<'a, F, V, Option<StreamId>> {
+        let Self { key, id, fields, references, once, trim, .. } = self;
+        XAdd { key, id, fields, create: false, references, once, trim, reply: PhantomData }
     }
+}
 
+impl<'a, F, V, R> XAdd<'a, F, V, R> {
     /// What happens to references of consumer groups to the entries that trimming removes. Redis 8.2.
     #[must_use]
     pub const fn references(mut self, references: References) -> Self {
@@ -102,8 +127,8 @@ impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
     }
 }
 
-impl<F: AsRef<[u8]>, V: AsRef<[u8]>> Command for XAdd<'_, F, V> {
-    type Reply = Option<StreamId>;
+impl<F: AsRef<[u8]>, V: AsRef<[u8]>, R: FromReply> Command for XAdd<'_, F, V, R> {
+    type Reply = R;
 
     fn name(&self) -> &str {
         "XADD"
@@ -153,7 +178,7 @@ impl<F: AsRef<[u8]>, V: AsRef<[u8]>> Command for XAdd<'_, F, V> {
         }
     }
 
-    fn decode(frame: Frame) -> Result<Option<StreamId>, Error> {
-        if frame.value().is_null() { Ok(None) } else { reply::id(frame.value()).map(Some) }
+    fn decode(frame: Frame) -> Result<R, Error> {
+        R::from_frame(frame)
     }
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Entries;
 use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId};
+use crate::{Command, Error, Frame, FromReply, Request, StreamId};
 
 /// `XCLAIM`: takes over pending entries of other consumers. Redis 5.0.
 ///

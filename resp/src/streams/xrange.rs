@@ -2,7 +2,7 @@ use std::ops::RangeBounds;
 
 use super::Entries;
 use super::range::IdRange;
-use crate::{Command, Error, Frame, Request, StreamId};
+use crate::{Command, Error, Frame, FromReply, Request, StreamId};
 
 /// `XRANGE`: the entries of a range of IDs, in order. Redis 5.0.
 ///

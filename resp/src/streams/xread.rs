@@ -1,5 +1,5 @@
 use super::StreamEntries;
-use crate::{Block, Blocking, Command, Error, Frame, Request, Routing, StreamId};
+use crate::{Block, Blocking, Command, Error, Frame, FromReply, Request, Routing, StreamId};
 
 /// From where [`XRead`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

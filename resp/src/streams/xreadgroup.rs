@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::StreamEntries;
-use crate::{Block, Blocking, Command, Error, Frame, Request, Routing, StreamId};
+use crate::{Block, Blocking, Command, Error, Frame, FromReply, Request, Routing, StreamId};
 
 /// From where [`XReadGroup`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub struct XReadGroup<'a> {
 impl<'a> XReadGroup<'a> {
     /// Reads one stream.
     pub fn new(
+        key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),
         consumer: &'a (impl AsRef<[u8]> + ?Sized),
-        key: &'a (impl AsRef<[u8]> + ?Sized),
         from: GroupFrom,
     ) -> Self {
         Self {

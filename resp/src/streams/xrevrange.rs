@@ -2,7 +2,7 @@ use std::ops::RangeBounds;
 
 use super::Entries;
 use super::range::IdRange;
-use crate::{Command, Error, Frame, Request, StreamId};
+use crate::{Command, Error, Frame, FromReply, Request, StreamId};
 
 /// `XREVRANGE`: the entries of a range of IDs, the last one first. Redis 5.0.
 ///

@@ -56,6 +56,57 @@ impl Server {
         Self::tls(&[file.to_str().unwrap(), "--sentinel"], files, "no", &[])
     }
 
+    /// Starts a node of a cluster, without slots. It is reached over TCP.
+    fn node() -> Self {
+        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--repl-diskless-sync-delay", "0"])
+    }
+
+    /// Starts a cluster of one node that has all slots.
+    pub(crate) async fn cluster() -> Self {
+        let server = Self::node();
+        let mut connection = Connection::connect(&server.tcp()).await.unwrap();
+        connection.send(&resp::cmd::<()>("CLUSTER ADDSLOTS").args(0..16384_u32)).await.unwrap();
+        until_says(&mut connection, "CLUSTER INFO", "cluster_state:ok").await;
+        server
+    }
+
+    /// Starts a cluster of two masters, with half of the slots each, and a replica of the first.
+    pub(crate) async fn cluster_of_three() -> [Self; 3] {
+        let nodes = [Self::node(), Self::node(), Self::node()];
+        let mut connections = Vec::new();
+        for node in &nodes {
+            connections.push(Connection::connect(&node.tcp()).await.unwrap());
+        }
+        for (connection, slots) in connections.iter_mut().zip([0..8192_u32, 8192..16384]) {
+            connection.send(&resp::cmd::<()>("CLUSTER ADDSLOTS").args(slots)).await.unwrap();
+        }
+        for node in &nodes[1..] {
+            let meet = resp::cmd::<resp::Frame>("CLUSTER MEET").arg("127.0.0.1").arg(node.port).arg(node.bus().await);
+            connections[0].send(&meet).await.unwrap();
+        }
+        let first = connections[0].send(&resp::cmd::<resp::Frame>("CLUSTER MYID")).await.unwrap();
+        until_says(&mut connections[2], "CLUSTER NODES", first.value().as_str().unwrap()).await;
+        connections[2]
+            .send(&resp::cmd::<resp::Frame>("CLUSTER REPLICATE").arg(first.value().as_bytes().unwrap()))
+            .await
+            .unwrap();
+        until_says(&mut connections[2], "INFO replication", "master_link_status:up").await;
+        for connection in &mut connections {
+            until_says(connection, "CLUSTER INFO", "cluster_state:ok").await;
+            until_says(connection, "CLUSTER INFO", "cluster_known_nodes:3").await;
+            until_says(connection, "CLUSTER NODES", "slave ").await;
+        }
+        nodes
+    }
+
+    /// The port of the cluster's bus.
+    async fn bus(&self) -> u64 {
+        let mut connection = Connection::connect(&self.tcp()).await.unwrap();
+        let port = connection.send(&resp::cmd::<resp::Frame>("CONFIG GET").arg("cluster-port")).await.unwrap();
+        port.value().get(b"cluster-port").unwrap().as_u64().unwrap()
+    }
+
     /// Starts a cluster of one node, without slots, that speaks TLS too.
     pub(crate) fn cluster_with_tls(files: &std::path::Path) -> (Self, u16) {
         let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
@@ -142,11 +193,25 @@ impl Server {
 
     /// The major and minor version of Redis that the server is, or is compatible with.
     pub(crate) async fn version(&self) -> (u32, u32) {
-        let info = self.connect().await.send(&resp::cmd("INFO server")).await.unwrap();
+        let info = self.connect().await.send(&resp::cmd::<resp::Frame>("INFO server")).await.unwrap();
         let text = info.value().as_str().unwrap().to_owned();
         let version = text.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
         let mut parts = version.split('.').map(|part| part.parse().unwrap());
         (parts.next().unwrap(), parts.next().unwrap())
+    }
+}
+
+/// Asks until the answer contains this.
+async fn until_says(connection: &mut Connection, question: &str, text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = connection.send(&resp::cmd::<resp::Frame>(question)).await.unwrap();
+        let answer = answer.value().as_str().unwrap();
+        if answer.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no {text} in {answer}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -122,6 +122,8 @@ pub struct SimulatedDirectory {
     state: State,
     /// The files of the latest look, by key: inode, path, and fingerprint.
     found: Vec<(Inode, String, Option<Fingerprint>)>,
+    /// The folders of the latest look, with the names in them.
+    listed: Vec<(String, Vec<(String, Inode)>)>,
     watch: Watch,
     /// The state of each file at the look before.
     before: BTreeMap<Inode, Shape>,
@@ -140,6 +142,7 @@ impl SimulatedDirectory {
             noted,
             state,
             found: Vec::new(),
+            listed: Vec::new(),
             watch: Watch::new(limits),
             before: BTreeMap::new(),
             fingerprints: BTreeMap::new(),
@@ -162,7 +165,9 @@ impl SimulatedDirectory {
                 folders.push((folder_of(&base).to_owned(), base));
             }
         }
+        self.listed.clear();
         for (folder, base) in folders {
+            self.listed.push((folder.clone(), names(&files, &folder)));
             match files.list(&folder) {
                 Err(_) => snapshot.unlisted.push((folder, "permission denied".to_owned())),
                 Ok(entries) => {
@@ -274,6 +279,10 @@ impl SimulatedDirectory {
     }
 }
 
+fn names(files: &FileSystem, folder: &str) -> Vec<(String, Inode)> {
+    files.list(folder).into_iter().flatten().map(|(path, inode)| (path.to_owned(), inode)).collect()
+}
+
 fn hashes(spans: &[Span], bytes: &[u8]) -> BTreeMap<Span, u64> {
     let of = |span: &Span| {
         let range = usize::try_from(span.start).ok()?..usize::try_from(span.end).ok()?;
@@ -293,6 +302,11 @@ impl Directory for SimulatedDirectory {
         });
         self.watch = watch;
         identified
+    }
+
+    fn has_changed(&self) -> bool {
+        let files = self.files.borrow();
+        self.listed.iter().any(|(folder, before)| names(&files, folder) != *before)
     }
 
     fn open(&mut self, key: usize) -> io::Result<SimulatedFile> {

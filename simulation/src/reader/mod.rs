@@ -558,7 +558,7 @@ impl Lane {
         let read = self.noted.borrow().read.filter(has);
         let known = world.ledger.content(id.ms).filter(has);
         let any = || (0..world.truth.contents().len()).rev().find(has);
-        let content = read.or(known).or_else(any)?;
+        let content = known.or(read).or_else(any)?;
         world.ledger.sent(id.ms, content);
         world.truth.source_begins(content);
         Some(Origin { content, span: piece.span })
@@ -608,18 +608,49 @@ impl Lane {
                 let input = world.input.borrow().at(crate::programs::INPUT).and_then(|file| file.content);
                 for content in 0..input.unwrap_or(0) {
                     if world.truth.get(content).is_some_and(|known| known.sent == 0) {
-                        world.truth.note(content, 0..u64::MAX, Fate::OPTIONAL);
+                        world.truth.is_earlier(content);
                     }
                 }
             }
-            Notice::File(files::Notice::SameBeginning { path, bytes }) if *bytes <= DISTINCT => {
+            Notice::File(files::Notice::SameBeginning { path, bytes }) if self.may_be_either(world, path, *bytes) => {
                 let content = world.input.borrow().at(path).and_then(|file| file.content);
                 if let Some(content) = content {
                     world.truth.note(content, 0..*bytes, Fate::REPEATABLE);
+                    world.truth.comes_late(content);
+                }
+            }
+            // It goes on without this file: what Redis has lost of it is a gap, if this process does not live to send it again.
+            Notice::File(files::Notice::Unreadable { path, .. }) => {
+                if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
+                    world.truth.note(content, 0..u64::MAX, Fate::REMOVED);
+                }
+            }
+            Notice::File(files::Notice::Unlisted { .. }) => {
+                let input = world.input.borrow().at(crate::programs::INPUT).and_then(|file| file.content);
+                for content in (0..world.truth.contents().len()).filter(|content| Some(*content) != input) {
+                    world.truth.note(content, 0..u64::MAX, Fate::REMOVED);
+                }
+            }
+            Notice::File(files::Notice::StillWritten { path }) => {
+                if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
+                    world.truth.comes_late(content);
                 }
             }
             _ => {}
         }
+    }
+}
+
+impl Lane {
+    /// Whether a file that begins with so many bytes of an earlier content may be another one: few are a header, and many may be one when
+    /// the earlier content is there, too.
+    fn may_be_either(&self, world: &World, path: &str, bytes: u64) -> bool {
+        let files = world.input.borrow();
+        let (Ok(inode), Some(file)) = (files.resolve(path), files.at(path)) else { return false };
+        let first = file.plain().get(..usize::try_from(bytes).unwrap_or(usize::MAX));
+        let has_them = |other: &crate::filesystem::File| first.is_some_and(|first| other.plain().starts_with(first));
+        let is_named = |other: u64| files.names_of(other).any(|name| !name.starts_with("backup/"));
+        bytes <= DISTINCT || files.files().any(|(other, file)| other != inode && is_named(other) && has_them(file))
     }
 }
 

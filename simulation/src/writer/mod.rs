@@ -188,6 +188,7 @@ impl Writer {
                 id: id.to_string(),
                 former: Vec::new(),
                 file: FileIdentity { dev: 2, ino: output.inode(), head },
+                has_unknown_tail: opening.keep,
                 journal_is_missing: opening.journal == JournalWas::Missing,
                 held: opening.held,
                 lost: opening.lost.iter().flat_map(|(file, ranges)| ranges.iter().map(|span| (*file, span))).collect(),

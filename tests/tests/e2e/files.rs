@@ -2,7 +2,7 @@
 //! that belongs to the input comes out once, nothing else does.
 
 use std::fs;
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -577,6 +577,33 @@ fn neighbours_are_never_sent() {
             }
             log.finish(&format!("{name}, down: {down}"));
         }
+    }
+}
+
+/// The input's state files, which say which siblings are none of its.
+fn recorded(log: &Log) -> String {
+    let files = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let (folders, mut states): (Vec<_>, Vec<_>) = files(&log.path("")).into_iter().partition(|path| path.is_dir());
+    states.extend(folders.iter().flat_map(|folder| files(folder)));
+    let states = states.iter().filter(|path| path.to_string_lossy().ends_with(".json"));
+    states.filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
+#[test]
+fn a_sibling_that_appears_while_the_input_is_there_is_never_sent() {
+    for shape in [LINE, PARTITIONED] {
+        let mut log = Log::begun(shape, 200);
+        for name in ["input.txt-20261130", "input.txt.7"] {
+            fs::write(log.path(name), "a line of another program\n".repeat(20)).unwrap();
+            let ino = fs::metadata(log.path(name)).unwrap().ino().to_string();
+            wait::until("all partitions have recorded it", || {
+                recorded(&log).matches(&ino).count() >= shape.partitions as usize
+            });
+        }
+        log.rotate(".1");
+        log.append(10);
+        log.wait();
+        log.finish(&format!("{shape:?}"));
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use e2e::{Rig, http, text, wait};
+use e2e::{Proxy, Rig, http, text, wait};
 
 #[test]
 fn metrics_tell_the_truth() {
@@ -119,6 +119,56 @@ fn a_redis_that_takes_connections_and_refuses_the_work_is_one_state() {
     for service in [&mut reader, &mut writer] {
         wait::until("ready again", || service.readyz().0 == 200);
     }
+}
+
+#[test]
+fn a_reader_stops_when_redis_begins_no_transactions() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    let mut reader = rig.reader().start();
+    wait::until("the first line is in the stream", || rig.redis.cli("XLEN line_stream").int() == 1);
+    rig.redis.cli("ACL SETUSER default -multi");
+    rig.append_input("two\nthree\n");
+    let status = reader.wait_exit(wait::SOON);
+    let log = reader.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert_eq!(rig.redis.cli("XLEN line_stream").int(), 1, "nothing was added outside of a transaction");
+    assert!(log.contains("began no transaction") && log.contains("NOPERM") && log.contains("ACL SETUSER"), "{log}");
+    // The next one sees it before it sends anything.
+    rig.append_input("four\n");
+    let before = rig.redis.cli("XLEN line_stream").int();
+    let mut reader = rig.reader().run();
+    let log = reader.log();
+    assert_eq!(reader.code(), Some(2), "{log}");
+    assert!(log.contains("no transactions") && log.contains("NOPERM"), "{log}");
+    assert_eq!(rig.redis.cli("XLEN line_stream").int(), before);
+    rig.redis.cli("ACL SETUSER default +multi");
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_reader_whose_transactions_are_taken_away_leaves_no_gap() {
+    let rig = Rig::new();
+    let proxy = Proxy::start(rig.redis.port());
+    rig.write_input("first\n");
+    let mut reader = rig.reader().set("--redis-url", proxy.url()).start();
+    wait::until("the first line is in the stream", || rig.stream_len() == 1);
+    // One batch waits for its EXEC, and the next one is on its way behind it.
+    proxy.hold_requests_before(b"*1\r\n$4\r\nEXEC\r\n");
+    rig.append_input(text::numbered(0..20_000, 1));
+    wait::until("a batch is about to be executed", || proxy.holds_requests());
+    rig.redis.cli("ACL SETUSER default -@transaction");
+    proxy.heal();
+    reader.wait_exit(wait::SOON);
+    let log = reader.log();
+    assert!(matches!(reader.code(), Some(1 | 2)) && log.contains("ACL SETUSER"), "{log}");
+    assert_eq!(rig.stream_len(), 1, "neither batch was added: {log}");
+    rig.redis.cli("ACL SETUSER default +@all");
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    rig.assert_identical();
 }
 
 #[test]

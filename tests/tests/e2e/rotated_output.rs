@@ -47,6 +47,47 @@ fn sighup_after_a_rename_goes_on_in_a_new_file() {
 }
 
 #[test]
+fn writer_rotate_renames_the_output_of_a_writer_at_work() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1_000, 1));
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    let mut rotate = rig.command(Program::Writer).word("rotate").env("OUTPUT", &rig.output.to_string_lossy()).run();
+    assert_eq!(rotate.code(), Some(0), "{}", rotate.log());
+    let said = String::from_utf8(rotate.process().stdout()).unwrap();
+    let first = PathBuf::from(said.trim_end());
+    assert!(first.to_string_lossy().starts_with(&format!("{}-20", rig.output.display())), "{said}");
+    assert!(Path::new(&format!("{}.journal", first.display())).exists(), "{said}");
+    rig.append_input("last\n");
+    rig.wait_output_len(5);
+    assert_verified(&rig, &[&first, &rig.output]);
+    // All outputs of a folder, into a file.
+    let into = rig.folder.join("merged.txt");
+    let folder = rig.output.parent().unwrap();
+    rig.command(Program::Writer).word("merge").word("--folder").word(folder).word("--into").word(&into).run_ok();
+    assert_eq!(fs::read(&into).unwrap(), fs::read(&rig.input).unwrap());
+    reader.stop();
+    writer.stop();
+}
+
+#[test]
+fn a_writer_waits_for_one_that_still_has_the_output() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..100, 1));
+    let mut reader = rig.reader().start();
+    let mut before = rig.writer().start();
+    rig.wait_delivered();
+    let mut after = rig.writer().set("--lock-wait", "60s").start();
+    after.wait_for_log(&["another writer is writing to it", "waiting for its end"]);
+    assert_eq!(after.get("/healthz").0, 200);
+    before.stop();
+    rig.append_input("last\n");
+    rig.wait_delivered();
+    after.stop();
+    reader.stop();
+}
+
+#[test]
 fn what_a_rotated_output_holds_is_not_written_again() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..5_000, 1));

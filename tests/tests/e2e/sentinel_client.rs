@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::sentinel::MASTER;
 use e2e::{Folder, SentinelSet};
 use resp::streams::{AddId, XAdd};
-use resp::{Client, Config, Connection, ConsumerOptions, ErrorKind, Event, cmd};
+use resp::{Client, Config, Connection, ConsumerOptions, ErrorKind, Event, Frame, cmd};
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
@@ -13,7 +13,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 /// The port of the server that a connection leads to.
 async fn port_of(connection: &mut Connection) -> u16 {
-    let reply = connection.send(&cmd("CONFIG GET").arg("port")).await.unwrap();
+    let reply = connection.send(&cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap();
     reply.value().get(b"port").unwrap().as_str().unwrap().parse().unwrap()
 }
 
@@ -111,7 +111,7 @@ fn a_demoted_server_is_left() {
 
         // By hand, so that nobody closes the connections and the Sentinels know nothing of it.
         set.servers[0].cli(&format!("REPLICAOF 127.0.0.1 {}", set.servers[1].port()));
-        let write = cmd("SET").arg("key").arg("value");
+        let write = cmd::<Frame>("SET").arg("key").arg("value");
         let error = connection.send(&write).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
         assert!(connection.is_closed(), "another has its place");
@@ -131,6 +131,6 @@ fn a_demoted_server_is_left() {
         set.servers[0].cli("REPLICAOF NO ONE");
         let id = client.send(&XAdd::new("s", AddId::Auto, &[("a", "b")])).await.unwrap();
         let batch = consumer.next().await.unwrap().unwrap();
-        assert_eq!(batch.ids().next(), id);
+        assert_eq!(batch.ids().next(), Some(id));
     });
 }

@@ -61,5 +61,5 @@ fn the_api_is_served_by_the_adapter() {
     let args =
         object("Deployment", "prometheus-adapter")["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
     let prometheus = object("Service", "prometheus");
-    assert!(args.contains(&format!("prometheus.line-stream.svc:{}/", list(&prometheus["spec"]["ports"])[0]["port"])));
+    assert!(args.contains(&format!("http://prometheus:{}/", list(&prometheus["spec"]["ports"])[0]["port"])));
 }

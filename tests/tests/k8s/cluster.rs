@@ -1,22 +1,26 @@
 //! `k8s/overlays/cluster`: its Redis nodes are started by their container's command, with their configuration, on addresses of the loopback
-//! interface, and the reconciler's script makes a cluster of them.
+//! interface, and the reconciler makes a cluster of them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use e2e::{Folder, Port, Process, Program, Rig, Service, redis, text, wait};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::kustomize::render;
-use crate::manifests::{find, list, own_objects, repository, selects, text as file, word, workloads_of};
+use crate::manifests::{find, list, own_objects, selects, text as file, word, workloads_of};
 use crate::references::{containers, labels};
 use crate::rules::tool;
 
 const OVERLAY: &str = "k8s/overlays/cluster";
 /// One that the shell, redis.conf and a URL each write in another way.
 const PASSWORD: &str = r#"a 'quoted' "word" \ $HOME"#;
+/// Two machines, and on which of them the pods are: three on each, but masters and replicas unevenly.
+const MACHINES: [&str; 2] = ["machine-a", "machine-b"];
+const MACHINE_OF: [usize; 6] = [0, 0, 1, 0, 1, 1];
 
 /// The variables of a workload's first container that have a value.
 fn values(workload: &Value) -> BTreeMap<String, String> {
@@ -151,17 +155,34 @@ struct Pod {
     address: Ipv4Addr,
     port: Port,
     bus: Port,
+    machine: &'static str,
+    password: &'static str,
     process: Option<Process>,
     starts: usize,
 }
 
 impl Pod {
+    fn new(folder: &Path, ordinal: u64) -> Self {
+        let machine = MACHINE_OF[usize::try_from(ordinal).expect("few nodes") % MACHINE_OF.len()];
+        Self {
+            name: format!("redis-cluster-{ordinal}"),
+            folder: folder.join(format!("redis-cluster-{ordinal}")),
+            address: Ipv4Addr::LOCALHOST,
+            port: Port::take(),
+            bus: Port::take(),
+            machine: MACHINES[machine],
+            password: PASSWORD,
+            process: None,
+            starts: 0,
+        }
+    }
+
     /// Starts it at another address than before, as a pod that starts again has one.
     fn start(&mut self, container: &Value, address: Ipv4Addr) {
         std::fs::create_dir_all(self.folder.join("data")).expect("a volume");
         let at = self.folder.display();
         // Where the image has its files, and where the volumes are mounted.
-        let config = file(&format!("{OVERLAY}/redis.conf"));
+        let config = file("k8s/components/cluster/redis.conf");
         let config = config.replace("dir /data", &format!("dir {at}/data")).replace("/run/redis", &at.to_string());
         std::fs::write(self.folder.join("redis.conf"), config).expect("a file");
         let script = word(&container["args"][0]).trim_end();
@@ -173,8 +194,13 @@ impl Pod {
         args.extend(
             ["redis", "--bind", &address.to_string(), "--port", &port, "--cluster-port", &bus].map(String::from),
         );
-        let env =
-            [("POD_NAME", self.name.clone()), ("POD_IP", address.to_string()), ("REDIS_PASSWORD", PASSWORD.to_owned())];
+        args.extend(["--cluster-node-timeout", "2000"].map(String::from));
+        let env = [
+            ("POD_NAME", self.name.clone()),
+            ("POD_IP", address.to_string()),
+            ("NODE_NAME", self.machine.to_owned()),
+            ("REDIS_PASSWORD", self.password.to_owned()),
+        ];
         self.starts += 1;
         self.address = address;
         let log = self.folder.with_extension(format!("{}.log", self.starts));
@@ -193,7 +219,7 @@ impl Pod {
     fn ask(&self, command: &[&str]) -> Option<String> {
         let mut cli = Command::new("redis-cli");
         cli.args(["-e", "-h", &self.address.to_string(), "-p", &self.port.number().to_string()]).args(command);
-        let output = cli.env("REDISCLI_AUTH", PASSWORD).output().expect("redis-cli");
+        let output = cli.env("REDISCLI_AUTH", self.password).output().expect("redis-cli");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 }
@@ -202,9 +228,7 @@ impl Pod {
 struct Nodes {
     pods: Vec<Pod>,
     container: Value,
-    shells: Vec<Vec<&'static str>>,
     state: PathBuf,
-    rounds: usize,
 }
 
 impl Nodes {
@@ -223,27 +247,16 @@ impl Nodes {
             return None;
         }
         let set = find(&own_objects("cluster"), "StatefulSet", "redis-cluster");
-        let pod = |ordinal| Pod {
-            name: format!("redis-cluster-{ordinal}"),
-            folder: folder.join(format!("redis-cluster-{ordinal}")),
-            address: Ipv4Addr::LOCALHOST,
-            port: Port::take(),
-            bus: Port::take(),
-            process: None,
-            starts: 0,
-        };
         let state = folder.join("state");
         std::fs::create_dir_all(&state).expect("a folder");
-        // That of this machine, and that of the image where it is here, too.
-        let mut shells = vec![vec!["sh"]];
-        shells.extend(Command::new("busybox").arg("true").output().is_ok().then(|| vec!["busybox", "sh"]));
-        let pods = (0..set["spec"]["replicas"].as_u64().expect("a number")).map(pod).collect();
-        let mut nodes = Self { pods, container: containers(&set)[0].clone(), shells, state, rounds: 0 };
+        let replicas = set["spec"]["replicas"].as_u64().expect("a number");
+        let pods = (0..replicas).map(|ordinal| Pod::new(folder, ordinal)).collect();
+        let mut nodes = Self { pods, container: containers(&set)[0].clone(), state };
         nodes.start_all(1);
         Some(nodes)
     }
 
-    /// Starts all that do not run, in another network.
+    /// Starts all that do not run, in another network. They notice sooner than in a real network who is gone.
     fn start_all(&mut self, network: u8) {
         for (ordinal, pod) in self.pods.iter_mut().enumerate().filter(|(_, pod)| pod.process.is_none()) {
             pod.start(&self.container, address(network, ordinal));
@@ -251,29 +264,40 @@ impl Nodes {
         wait::until("all nodes answer", || self.pods.iter().all(|pod| pod.ask(&["PING"]).as_deref() == Some("PONG")));
     }
 
-    /// One round of the reconciler, by the shells in turn.
-    fn round(&mut self) -> Output {
-        let shell = &self.shells[self.rounds % self.shells.len()];
-        self.rounds += 1;
-        let mut command = Command::new(shell[0]);
-        command.args(&shell[1..]).arg(repository().join(OVERLAY).join("reconcile.sh")).arg("once");
-        let seeds: Vec<String> = self.pods.iter().map(Pod::seed).collect();
-        command.envs(reconciler()).env("NODES", seeds.join(" ")).env("STATE", &self.state);
-        command.env("REDIS_PASSWORD", PASSWORD).output().expect("a shell")
+    /// The reconciler, until the cluster is complete.
+    fn start_reconciler(&self, log: PathBuf) -> Process {
+        self.start_reconciler_to(3, log)
     }
 
-    /// Rounds of the reconciler until the cluster is complete.
-    fn reconcile(&mut self) {
-        let mut said = String::new();
-        let done = wait::try_within(wait::SOON, || {
-            let output = self.round();
-            said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            let is_complete = output.status.success();
-            assert_eq!(self.state.join("complete").exists(), is_complete, "{said}");
-            is_complete.then_some(())
-        });
-        assert!(done.is_some(), "{said}");
-        assert_eq!(said, "the cluster is complete\n");
+    /// As [`Self::start_reconciler`], for this number of masters.
+    fn start_reconciler_to(&self, masters: usize, log: PathBuf) -> Process {
+        let mut env = reconciler();
+        let seeds: Vec<String> = self.pods.iter().map(Pod::seed).collect();
+        env.extend([
+            ("NODES".to_owned(), seeds.join(" ")),
+            ("STATE".to_owned(), self.state.display().to_string()),
+            ("REDIS_PASSWORD".to_owned(), self.pods[0].password.to_owned()),
+            ("MASTERS".to_owned(), masters.to_string()),
+            ("INTERVAL".to_owned(), "0.1".to_owned()),
+            // The manifest's waits are for networks and volumes that come back.
+            ("TAKEOVER_AFTER".to_owned(), "1".to_owned()),
+        ]);
+        Process::start("reconciler", &e2e::reconciler(), ["--once"], env, log)
+    }
+
+    /// Rounds of the reconciler until the cluster is complete; what it did.
+    fn reconcile(&self) -> String {
+        self.reconcile_to(3)
+    }
+
+    /// As [`Self::reconcile`], with this number of masters.
+    fn reconcile_to(&self, masters: usize) -> String {
+        let mut reconciler = self.start_reconciler_to(masters, self.state.with_extension("log"));
+        let done = wait::try_within(wait::SOON, || reconciler.try_exit());
+        let said = reconciler.log();
+        assert!(done.is_some_and(|status| status.success()), "{said}");
+        assert!(self.state.join("complete").exists() && said.ends_with("the cluster is complete\n"), "{said}");
+        said
     }
 
     /// What a node tells of all of them, by their pods' names: these fields of CLUSTER NODES, the last one (8) with all slots.
@@ -308,6 +332,22 @@ impl Nodes {
     fn lose(&mut self, ordinal: usize) {
         self.pods[ordinal].kill9();
         std::fs::remove_dir_all(&self.pods[ordinal].folder).expect("a volume");
+    }
+
+    /// One node is introduced to another.
+    fn meet(&self, one: usize, other: usize) {
+        let pod = &self.pods[other];
+        let (address, port, bus) =
+            (pod.address.to_string(), pod.port.number().to_string(), pod.bus.number().to_string());
+        let said = self.pods[one].ask(&["CLUSTER", "MEET", &address, &port, &bus]);
+        assert_eq!(said.as_deref(), Some("OK"));
+    }
+
+    /// Two more pods.
+    fn grow(&mut self) {
+        let folder = self.pods[0].folder.parent().expect("a folder").to_owned();
+        self.pods.extend((6..8).map(|ordinal| Pod::new(&folder, ordinal)));
+        self.start_all(1);
     }
 
     fn kill_all(&mut self) {
@@ -352,6 +392,13 @@ fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses(
     // A key of the second master.
     let (key, slots) = ("line_stream:{1}", &roles["redis-cluster-1"][3]);
     assert_eq!(nodes.pods[0].ask(&["-c", "SET", key, "kept"]).as_deref(), Some("OK"));
+
+    // No replica is on the machine of its master, as each machine has three of the six.
+    let machine = |pod: &str| nodes.pods[ordinal(pod)].machine;
+    for (pod, row) in roles.iter().filter(|(_, row)| row[1] == "slave") {
+        let master = roles.iter().find(|(_, master)| master[0] == row[2]).expect("its master").0;
+        assert_ne!(machine(pod), machine(master), "{pod} and {master}: {roles:?}");
+    }
 
     // What is complete stays as it is.
     nodes.reconcile();
@@ -405,23 +452,135 @@ fn six_nodes_become_a_cluster_once_and_find_each_other_again_at_other_addresses(
 }
 
 #[test]
-fn a_node_that_is_away_is_told_and_nothing_is_done_about_it() {
+fn a_node_that_is_away_is_reported_and_nothing_is_done_about_it() {
     let folder = Folder::new();
     let Some(mut nodes) = Nodes::start(folder.path()) else { return };
     // Five of six are no cluster yet.
     nodes.pods[5].kill9();
-    let said = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
-    wait::until("the others know each other", || {
-        let output = nodes.round();
-        assert!(!output.status.success() && said(&output).contains(&nodes.pods[5].seed()), "{}", said(&output));
-        !said(&output).contains("CLUSTER MEET")
-    });
-    let again = nodes.round();
-    assert!(!again.status.success() && !said(&again).contains("CLUSTER "), "{}", said(&again));
-    assert_eq!(nodes.pods[0].ask(&["CLUSTER", "NODES"]).map(|nodes| nodes.contains("0-")), Some(false));
+    let mut reconciler = nodes.start_reconciler(folder.join("reconciler.log"));
+    let count = || nodes.pods[0].ask(&["CLUSTER", "INFO"]).is_some_and(|info| info.contains("cluster_known_nodes:5"));
+    wait::until("the others know each other", count);
+    wait::until("it waits", || reconciler.log().contains(" 0 of 16384 slots"));
+    let said = reconciler.log();
+    assert!(said.contains(&nodes.pods[5].seed()) && !said.contains("ADDSLOTS"), "{said}");
+    assert!(!nodes.state.join("complete").exists() && reconciler.try_exit().is_none());
+    let probe =
+        |name: &str| Command::new(e2e::reconciler()).arg(name).env("STATE", &nodes.state).status().expect("a probe");
+    assert!(probe("alive").success() && !probe("complete").success());
+    reconciler.signal(Signal::TERM);
+    assert!(reconciler.wait_exit(wait::SOON).success());
     nodes.start_all(2);
     nodes.reconcile();
     assert_eq!(nodes.roles().values().filter(|row| row[1] == "slave").count(), 3);
+    assert!(
+        Command::new(e2e::reconciler()).arg("complete").env("STATE", &nodes.state).status().expect("a probe").success()
+    );
+}
+
+/// Redis corrects the address of a node that it does not reach by what others say of it, and a replica then goes on with
+/// the old address of its master.
+#[test]
+fn a_replica_that_learns_its_masters_address_from_others_is_pointed_at_it() {
+    let folder = Folder::new();
+    let Some(mut nodes) = Nodes::start(folder.path()) else { return };
+    nodes.reconcile();
+    let roles = nodes.roles();
+    let master = nodes.owner(&roles["redis-cluster-1"][3]);
+    let id = &roles[&format!("redis-cluster-{master}")][0];
+    let replica = ordinal(roles.iter().find(|(_, row)| row[2] == *id).expect("its replica").0);
+    let other = (0..6).find(|other| *other != master && *other != replica).expect("another one");
+    nodes.kill_all();
+    nodes.start_all(2);
+    let line = |nodes: &Nodes| {
+        let said = nodes.pods[replica].ask(&["CLUSTER", "NODES"]).expect("CLUSTER NODES");
+        said.lines().find(|line| line.starts_with(id)).expect("its master").to_owned()
+    };
+    wait::until("it misses its master", || line(&nodes).contains("fail"));
+    // The others find each other, and the replica finds one of them.
+    for known in (0..6).filter(|known| *known != replica) {
+        nodes.meet(other, known);
+    }
+    wait::until("the others know each other", || {
+        let said = nodes.pods[other].ask(&["CLUSTER", "NODES"]).expect("CLUSTER NODES");
+        let is_known = |pod: &Pod| said.lines().any(|line| line.contains(&pod.seed()) && line.contains(" connected"));
+        nodes.pods.iter().enumerate().all(|(nth, pod)| nth == replica || is_known(pod)) && !said.contains("handshake")
+    });
+    nodes.meet(replica, other);
+    let seed = nodes.pods[master].seed();
+    wait::until("it has heard of the master's address", || line(&nodes).contains(&seed));
+    let said = nodes.reconcile();
+    let role = nodes.pods[replica].ask(&["ROLE"]).expect("ROLE");
+    assert!(role.contains(&nodes.pods[master].address.to_string()), "{role}: {said}");
+}
+
+/// A replica that has started without its master is not elected: it may have missed any time.
+#[test]
+fn a_stale_replica_takes_over_when_its_masters_volume_is_lost() {
+    let folder = Folder::new();
+    let Some(mut nodes) = Nodes::start(folder.path()) else { return };
+    nodes.reconcile();
+    let roles = nodes.roles();
+    let (key, slots) = ("line_stream:{1}", &roles["redis-cluster-1"][3]);
+    let master = nodes.owner(slots);
+    let id = &roles[&format!("redis-cluster-{master}")][0];
+    let replica = ordinal(roles.iter().find(|(_, row)| row[2] == *id).expect("its replica").0);
+    nodes.pods[replica].ask(&["CONFIG", "SET", "appendfsync", "always"]).expect("CONFIG SET");
+    // Until its first append-only file is complete, a new replica has nothing on the disk.
+    let is_written =
+        |info: String| ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"].iter().all(|one| info.contains(one));
+    wait::until("its file", || nodes.pods[replica].ask(&["INFO", "persistence"]).is_some_and(is_written));
+    assert_eq!(nodes.pods[0].ask(&["-c", "SET", key, "kept"]).as_deref(), Some("OK"));
+    wait::until("it has the key", || nodes.pods[replica].ask(&["DBSIZE"]).as_deref() == Some("1"));
+    nodes.pods[replica].kill9();
+    nodes.lose(master);
+    nodes.start_all(2);
+    let said = nodes.reconcile();
+    assert!(said.contains("CLUSTER FAILOVER TAKEOVER: OK"), "{said}");
+    assert_eq!(nodes.owner(slots), replica);
+    assert_eq!(nodes.roles()[&format!("redis-cluster-{master}")][1], "slave");
+    assert_eq!(nodes.pods[0].ask(&["-c", "GET", key]).as_deref(), Some("kept"));
+}
+
+#[test]
+fn all_nodes_get_another_password_at_once_and_at_other_addresses() {
+    let folder = Folder::new();
+    let Some(mut nodes) = Nodes::start(folder.path()) else { return };
+    nodes.reconcile();
+    let roles = nodes.roles();
+    nodes.kill_all();
+    nodes.pods.iter_mut().for_each(|pod| pod.password = "another");
+    nodes.start_all(2);
+    nodes.reconcile();
+    assert_eq!(column(&nodes.roles(), 0), column(&roles, 0));
+    // Who has the old one is refused, and says so.
+    nodes.pods[0].password = PASSWORD;
+    let refused = nodes.start_reconciler(folder.join("reconciler.log"));
+    wait::until("it is refused", || refused.log().contains("WRONGPASS"));
+}
+
+#[test]
+fn a_cluster_grows_to_eight_nodes_and_slots_move() {
+    let folder = Folder::new();
+    let Some(mut nodes) = Nodes::start(folder.path()) else { return };
+    nodes.reconcile();
+    nodes.grow();
+    let said = nodes.reconcile_to(4);
+    let roles = nodes.roles();
+    assert_eq!(roles.values().filter(|row| row[1] == "master").count(), 4, "{said}");
+    let new = roles.iter().find(|(_, row)| row[1] == "master" && row[3].is_empty()).expect("a master without slots").0;
+    let from = nodes.owner(&roles["redis-cluster-0"][3]);
+    let from_id = &roles[&format!("redis-cluster-{from}")][0];
+    let mut cli = Command::new("redis-cli");
+    cli.env("REDISCLI_AUTH", PASSWORD).args(["--cluster", "reshard", &nodes.pods[0].seed(), "--cluster-from", from_id]);
+    cli.args(["--cluster-to", &roles[new][0], "--cluster-slots", "1585", "--cluster-yes"]);
+    let output = cli.output().expect("redis-cli");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    nodes.reconcile_to(4);
+    let roles = nodes.roles();
+    assert_eq!(roles[new][3], "0-1584");
+    for master in roles.values().filter(|row| row[1] == "master") {
+        assert_eq!(column(&roles, 2).iter().filter(|of| **of == master[0]).count(), 1, "its replica: {roles:?}");
+    }
 }
 
 /// The whole overlay: what the reader and six writers are given, on its Redis.
@@ -429,7 +588,7 @@ fn a_node_that_is_away_is_told_and_nothing_is_done_about_it() {
 fn a_writer_for_each_partition_has_its_lines_and_together_they_have_all() {
     let Some(objects) = render(OVERLAY) else { return };
     let rig = Rig::new();
-    let Some(mut nodes) = Nodes::start(&rig.folder.join("nodes")) else { return };
+    let Some(nodes) = Nodes::start(&rig.folder.join("nodes")) else { return };
     nodes.reconcile();
     let shared = find(&objects, "ConfigMap", "line-stream")["data"].clone();
     let given = |kind: &str, program: Program| {

@@ -180,7 +180,7 @@ fn prometheus_has_the_rules_jobs_and_labels_of_the_manifests() {
             .map(|one| (word(&one["target_label"]), &one["replacement"]))
             .collect();
         assert_eq!(labels.keys().map(String::as_str).collect::<BTreeSet<_>>(), relabels.keys().copied().collect());
-        for (name, value) in labels.iter().filter(|(name, _)| *name != "pod") {
+        for (name, value) in labels.iter().filter(|(name, _)| !["pod", "namespace"].contains(&name.as_str())) {
             assert_eq!(&value, &relabels[name.as_str()], "{name}");
         }
     }
@@ -210,7 +210,7 @@ fn grafana_has_the_dashboard_and_its_data() {
     let grafana = &recipe["services"]["grafana"];
     let mounts = mounts(grafana);
     let (_, dashboard, _) =
-        mounts.iter().find(|(from, ..)| from == "./k8s/overlays/monitoring/dashboard.json").expect("the dashboard");
+        mounts.iter().find(|(from, ..)| from == "./k8s/components/monitoring/dashboard.json").expect("the dashboard");
     assert_eq!(word(&grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]), dashboard);
     let (folder, ..) =
         mounts.iter().find(|(_, to, _)| to == "/etc/grafana/provisioning").expect("what Grafana reads at its start");
@@ -222,7 +222,7 @@ fn grafana_has_the_dashboard_and_its_data() {
     let source = &source["datasources"][0];
     assert_eq!((word(&source["type"]), word(&source["url"])), ("prometheus", "http://prometheus:9090"));
     assert_eq!(source["isDefault"], true, "the dashboard's variable begins with the default");
-    let dashboard: Value = serde_json::from_str(&text("k8s/overlays/monitoring/dashboard.json")).expect("JSON");
+    let dashboard: Value = serde_json::from_str(&text("k8s/components/monitoring/dashboard.json")).expect("JSON");
     let variable = list(&dashboard["templating"]["list"]).iter().find(|one| one["name"] == "datasource");
     assert_eq!(variable.expect("a variable for the data source")["query"], source["type"]);
 }

@@ -64,7 +64,7 @@ fn schema(name: &str) -> Value {
 }
 
 fn overlay(file: &str) -> Vec<Value> {
-    documents(file, &text(&format!("k8s/overlays/{file}.yaml")))
+    documents(file, &text(&format!("k8s/components/{file}.yaml")))
 }
 
 #[test]
@@ -73,6 +73,8 @@ fn overlays_fit_the_schemas_of_their_kinds() {
         ("keda/scaledobject", "scaledobject"),
         ("monitoring/servicemonitor", "servicemonitor"),
         ("monitoring/prometheusrule", "prometheusrule"),
+        ("redis-exporter/podmonitor", "podmonitor"),
+        ("redis-exporter/prometheusrule", "prometheusrule"),
     ] {
         let schema = schema(name);
         for object in overlay(file) {

@@ -8,6 +8,9 @@ use e2e::{Program, Rig, text};
 
 use crate::manifests::{list, repository, text as file, workloads};
 
+/// Where users put their own image.
+pub(crate) const COMMON: &str = "k8s/components/common/kustomization.yaml";
+
 /// The instructions of the Containerfile, with their continuation lines.
 fn instructions() -> Vec<(String, String)> {
     let joined = file("Containerfile").replace("\\\n", " ");
@@ -22,7 +25,7 @@ fn of(name: &str) -> Vec<String> {
 /// The workspace's crates that the services stand on, themselves included.
 fn crates() -> BTreeSet<String> {
     let workspace = file("Cargo.toml");
-    let (mut found, mut open) = (BTreeSet::new(), vec!["reader".to_owned(), "writer".to_owned()]);
+    let (mut found, mut open) = (BTreeSet::new(), ["reader", "writer", "reconciler"].map(str::to_owned).to_vec());
     while let Some(name) = open.pop() {
         let manifest = file(&format!("{name}/Cargo.toml"));
         let dependencies =
@@ -52,7 +55,7 @@ fn the_recipe_names_what_there_is() {
         }
     }
     let crates = crates();
-    assert_eq!(crates.len(), 5, "{crates:?}");
+    assert_eq!(crates.len(), 6, "{crates:?}");
     let members = crates.iter().map(String::as_str).collect::<BTreeSet<_>>();
     let skeleton = file("image/skeleton.sh");
     let listed = skeleton.split("members = [").nth(1).and_then(|rest| rest.split(']').next()).expect("members");
@@ -84,7 +87,7 @@ fn the_empty_sources_are_a_workspace() {
     let output = ask.output().expect("cargo");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(list(&told["packages"]).len(), 6);
+    assert_eq!(list(&told["packages"]).len(), 7);
 }
 
 #[test]
@@ -108,9 +111,8 @@ fn the_image_is_run_as_the_manifests_run_it() {
     }
     assert_eq!(found, 2, "{ours} in both workloads");
     // Where users put their own tag.
-    let kustomization =
-        std::fs::read_to_string(repository().join("k8s/kustomization.yaml")).expect("k8s/kustomization.yaml");
-    assert!(kustomization.contains(&format!("newTag: {version}\n")), "k8s/kustomization.yaml: newTag is not {version}");
+    let kustomization = std::fs::read_to_string(repository().join(COMMON)).expect(COMMON);
+    assert!(kustomization.contains(&format!("newTag: {version}\n")), "{COMMON}: newTag is not {version}");
 }
 
 /// Runs a command as the image's user in `root`. `None`, and a word about it, where this process may not.
@@ -129,7 +131,8 @@ fn the_binaries_run_where_there_is_nothing_but_what_the_image_holds() {
     let rig = Rig::new();
     let root = rig.folder.join("root");
     let mut make = Command::new("sh");
-    make.arg(repository().join("image/rootfs.sh")).arg(&root).arg(Program::Reader.path()).arg(Program::Writer.path());
+    make.arg(repository().join("image/rootfs.sh")).arg(&root);
+    make.args([Program::Reader.path(), Program::Writer.path(), e2e::reconciler()]);
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root may give files to the image's user");
         return;
@@ -155,6 +158,8 @@ fn the_binaries_run_where_there_is_nothing_but_what_the_image_holds() {
     let roots = std::fs::read_to_string(root.join("etc/ssl/certs/ca-certificates.crt")).expect("TLS roots");
     assert!(roots.contains("BEGIN CERTIFICATE"));
     assert!(!root.join("bin/sh").exists(), "no shell");
+    let Some(done) = within(&root, &["/usr/local/bin/reconciler", "--version"]) else { return };
+    assert!(done.status.success(), "reconciler: {}", String::from_utf8_lossy(&done.stderr));
 
     // Without a library that the script found nothing runs: the root is all there is.
     let loader = std::fs::read_dir(root.join("lib64"))

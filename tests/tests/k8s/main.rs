@@ -8,6 +8,7 @@ mod cluster;
 mod compose;
 mod crd;
 mod image;
+mod jobs;
 mod kustomize;
 mod manifests;
 mod pods;

@@ -42,17 +42,26 @@ pub(crate) fn objects() -> Vec<Value> {
 
 /// The names of the overlays.
 pub(crate) fn overlays() -> Vec<String> {
-    let folder = std::fs::read_dir(repository().join("k8s/overlays")).expect("overlays");
+    names_in("k8s/overlays")
+}
+
+/// The names of the components.
+pub(crate) fn components() -> Vec<String> {
+    names_in("k8s/components")
+}
+
+fn names_in(folder: &str) -> Vec<String> {
+    let folder = std::fs::read_dir(repository().join(folder)).expect("a folder");
     let mut names: Vec<String> =
         folder.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
 
-/// The objects that an overlay's own files hold.
-pub(crate) fn own_objects(overlay: &str) -> Vec<Value> {
-    let folder = format!("k8s/overlays/{overlay}");
-    let entries = std::fs::read_dir(repository().join(&folder)).expect("an overlay");
+/// The objects that a component's own files hold.
+pub(crate) fn own_objects(component: &str) -> Vec<Value> {
+    let folder = format!("k8s/components/{component}");
+    let entries = std::fs::read_dir(repository().join(&folder)).expect("a component");
     let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
     let files = names.filter(|name| name.ends_with(".yaml") && name != "kustomization.yaml");
     files.map(|name| format!("{folder}/{name}")).flat_map(|path| documents(&path, &text(&path))).collect()
@@ -63,10 +72,10 @@ pub(crate) fn object(kind: &str, name: &str) -> Value {
     find(&objects(), kind, name)
 }
 
-/// The object of this kind and name.
+/// The object of this kind and name; the name of a ConfigMap may end in a hash.
 #[track_caller]
 pub(crate) fn find(objects: &[Value], kind: &str, name: &str) -> Value {
-    let found = objects.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
+    let found = objects.iter().find(|one| one["kind"] == kind && name_of(one) == name);
     found.cloned().unwrap_or_else(|| panic!("{kind}/{name}"))
 }
 
@@ -83,7 +92,16 @@ pub(crate) fn workloads_of(objects: &[Value]) -> Vec<Value> {
 
 /// Kind and name.
 pub(crate) fn title(object: &Value) -> String {
-    format!("{}/{}", word(&object["kind"]), word(&object["metadata"]["name"]))
+    format!("{}/{}", word(&object["kind"]), name_of(object))
+}
+
+/// The name, without the hash that kustomize puts behind the name of a ConfigMap.
+fn name_of(object: &Value) -> &str {
+    let name = word(&object["metadata"]["name"]);
+    match name.rsplit_once('-') {
+        Some((plain, hash)) if object["kind"] == "ConfigMap" && hash.len() == 10 => plain,
+        _ => name,
+    }
 }
 
 /// A string.

@@ -35,7 +35,10 @@ impl Prometheus {
             };
             let by_dns = job.as_object_mut().expect("a job").remove("dns_sd_configs");
             assert!(by_dns.is_some_and(|found| word(&found[0]["names"][0]).starts_with("_http._tcp.")));
-            job["static_configs"] = serde_json::json!([{"targets": targets}]);
+            // What the DNS of a cluster says of a pod.
+            let target = format!("pod-0.{}.line-stream.svc.cluster.local.", word(&job["job_name"]));
+            let labels = serde_json::json!({"__meta_dns_srv_record_target": target});
+            job["static_configs"] = serde_json::json!([{"targets": targets, "labels": labels}]);
         }
         let rules = config("prometheus", "rules.yml").replace("interval: 5s", "interval: 250ms");
         std::fs::write(folder.join("prometheus.yml"), settings.to_string()).expect("a file");
@@ -68,7 +71,7 @@ impl Prometheus {
 
 /// What the dashboard asks.
 fn dashboard() -> Vec<String> {
-    let page: Value = serde_json::from_str(&file("k8s/overlays/monitoring/dashboard.json")).expect("JSON");
+    let page: Value = serde_json::from_str(&file("k8s/components/monitoring/dashboard.json")).expect("JSON");
     let targets = list(&page["panels"]).iter().flat_map(|panel| list(&panel["targets"]));
     targets.map(|target| word(&target["expr"]).replace("$namespace", ".*")).collect()
 }
@@ -159,6 +162,8 @@ fn the_autoscaler_gets_the_backlog_once_however_many_writers_tell_it() {
             && held("max")
     };
     wait::until("the backlog", || lasting(PENDING));
+    let labelled = prometheus.query(r#"up{job="reader",namespace="line-stream",pod="pod-0"}"#);
+    assert_eq!(labelled.len(), 1, "namespace and pod are read from the name in DNS");
     wait::until("its age", || prometheus.values("stream:oldest_pending_seconds:max").first() > Some(&0.0));
 
     // Redis does not know the lag any more after a deletion behind what was delivered.

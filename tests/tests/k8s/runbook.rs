@@ -1,6 +1,6 @@
 //! The runbook has a section for each alert, and each alert names it. What the docs say of objects of the cluster is there.
 
-use crate::manifests::{config, documents, find, list, objects, overlays, own_objects, text, word};
+use crate::manifests::{components, config, documents, find, list, objects, own_objects, text, word};
 
 #[test]
 fn every_alert_has_a_section_that_it_names() {
@@ -29,7 +29,7 @@ fn every_alert_has_a_section_that_it_names() {
 fn objects_that_the_docs_name_exist() {
     let mut found = 0;
     let mut known = objects();
-    known.extend(overlays().iter().flat_map(|overlay| own_objects(overlay)));
+    known.extend(components().iter().flat_map(|component| own_objects(component)));
     for page in ["docs/kubernetes.md", "docs/operations.md"] {
         let text = text(page);
         for name in text.split(|c: char| c.is_whitespace() || c == '`') {

@@ -43,6 +43,7 @@ pub(crate) fn check(object: &Value) -> Option<Result<(), String>> {
         ("v1", "ConfigMap") => through::<api::core::v1::ConfigMap>(object),
         ("v1", "ServiceAccount") => through::<api::core::v1::ServiceAccount>(object),
         ("v1", "PersistentVolumeClaim") => through::<api::core::v1::PersistentVolumeClaim>(object),
+        ("batch/v1", "Job") => through::<api::batch::v1::Job>(object),
         ("apps/v1", "Deployment") => through::<api::apps::v1::Deployment>(object),
         ("apps/v1", "StatefulSet") => through::<api::apps::v1::StatefulSet>(object),
         ("autoscaling/v2", "HorizontalPodAutoscaler") => {

@@ -1,18 +1,19 @@
 //! A server that is not the demo's own: whether it can be used, and no trace left in it.
 
-use resp::{Cmd, Config, Connection, cmd};
+use resp::{Cmd, Config, Connection, Frame, cmd};
 
 use crate::{During, Result};
 
 /// An error when the server cannot be used.
 pub(super) fn check(redis_url: &str) -> Result<()> {
-    ask(redis_url, &[cmd("PING")])
+    ask(redis_url, &[cmd::<Frame>("PING")])
 }
 
 /// Deletes the stream and the reader's record beside it.
 pub(super) fn delete(redis_url: &str, stream: &str) -> Result<()> {
     let keys = [stream.to_owned(), format!("{{{stream}}}:source")];
-    ask(redis_url, &keys.map(|key| cmd("DEL").arg(key))).during(|| format!("deleting the demo's stream {stream}"))
+    ask(redis_url, &keys.map(|key| cmd::<Frame>("DEL").arg(key)))
+        .during(|| format!("deleting the demo's stream {stream}"))
 }
 
 fn ask(redis_url: &str, commands: &[Cmd]) -> Result<()> {

@@ -106,7 +106,7 @@ fn check(place: &str, words: &[String]) {
             }
         }
         // Nothing of ours but files.
-        "kubectl" | "kind" | "install" | "man" | "systemd-sysusers" | "mkdir" | "cp" | "export" => {}
+        "kubectl" | "kind" | "install" | "man" | "systemd-sysusers" | "mkdir" | "cp" | "export" | "sh" => {}
         program => match service(program) {
             Some(program) => check_service(place, program, &words[1..]),
             None => panic!("{place}: {program}: say here how it is checked"),
@@ -189,7 +189,9 @@ fn flags_that_the_text_names_exist() {
     for program in [Program::Reader, Program::Writer] {
         known.extend(flags::of(program, None));
     }
-    known.extend(flags::of(Program::Writer, Some("verify")));
+    for subcommand in ["verify", "merge", "rotate"] {
+        known.extend(flags::of(Program::Writer, Some(subcommand)));
+    }
     known.extend(flags::of_xtask().iter().flat_map(|(_, flags)| flags.clone()));
     known.extend(THEIRS.map(str::to_owned));
     for page in all() {

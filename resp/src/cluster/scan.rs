@@ -1,0 +1,198 @@
+//! All keys of a cluster.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::attempts::Attempts;
+use super::nodes::Nodes;
+use super::slot::SLOTS;
+use super::{MAX_REDIRECTS, Routing, nobody};
+use crate::client::Parcel;
+use crate::command::{self, Command};
+use crate::config::Endpoint;
+use crate::{Cmd, Error, ErrorKind, Frame, Sent, Value, cmd};
+
+/// Goes through the keys of all masters of a cluster, with `SCAN` at one after the other.
+///
+/// A key that is there from the beginning to the end is given at least once, also when slots move or a replica takes its master's place meanwhile:
+/// in the end the slots are looked at again that were not where they are then. Keys may be given several times. While a slot is on its way from one
+/// node to another, some of its keys may be missed.
+///
+/// ```no_run
+/// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
+/// let mut scan = cluster.scan().matching("events:*").kind("stream").count(1000);
+/// while let Some(keys) = scan.next().await? {
+///     for key in keys {
+///         println!("{}", key.escape_ascii());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub struct Scan {
+    nodes: Arc<Nodes>,
+    pattern: Option<Vec<u8>>,
+    count: Option<u64>,
+    kind: Option<String>,
+    /// For each slot the node where it was looked at.
+    done: Vec<Option<Arc<Endpoint>>>,
+    current: Option<Current>,
+    /// How often it was looked for slots that have moved.
+    passes: u32,
+}
+
+/// The node that is gone through.
+struct Current {
+    node: Arc<Endpoint>,
+    slots: Vec<u16>,
+    cursor: u64,
+}
+
+impl Scan {
+    pub(super) fn new(nodes: Arc<Nodes>) -> Self {
+        let done = vec![None; usize::from(SLOTS)];
+        Self { nodes, pattern: None, count: None, kind: None, done, current: None, passes: 0 }
+    }
+
+    /// Only keys that match a pattern (`MATCH`).
+    pub fn matching(mut self, pattern: impl AsRef<[u8]>) -> Self {
+        self.pattern = Some(pattern.as_ref().to_vec());
+        self
+    }
+
+    /// About how many keys the server looks at in one go (`COUNT`); 10 unless set.
+    pub const fn count(mut self, keys: u64) -> Self {
+        self.count = Some(keys);
+        self
+    }
+
+    /// Only keys that hold this kind of value (`TYPE`, Redis 6.0): `stream`, `string`, …
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = Some(kind.into());
+        self
+    }
+
+    /// The next keys, perhaps none; `None` when all nodes were gone through. May be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClusterClient::send`](crate::ClusterClient::send). Calling again goes on where it was. [`ErrorKind::ClusterDown`] when nobody has some slots,
+    /// or they move faster than they can be gone through.
+    pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+        self.page().await.map_err(|error| error.during("SCAN", None))
+    }
+
+    async fn page(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+        let mut attempts = Attempts::new(self.nodes.config().command_timeout);
+        loop {
+            let version = self.nodes.version();
+            let Some(current) = self.current.take().or_else(|| self.begin()) else {
+                // What is not done, nobody has.
+                if self.done.iter().any(Option::is_none) {
+                    attempts.wait(nobody).await?;
+                    self.nodes.refresh_quietly(version, attempts.patience).await;
+                    continue;
+                }
+                if self.is_over(&mut attempts).await? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let scan = self.command(current.cursor);
+            let mut encoded = BytesMut::new();
+            command::encode(&scan, &mut encoded);
+            let current = self.current.insert(current);
+            let sent = self.nodes.exchange(&current.node, &Parcel::of_command(&encoded), attempts.patience).await;
+            let reply = sent.and_then(|mut frames| frames.pop().ok_or_else(Error::closed)?.into_result());
+            match reply {
+                Ok(reply) => {
+                    let (cursor, keys) =
+                        page(&reply).ok_or_else(|| Error::unexpected_reply("a cursor and keys", reply.value()))?;
+                    current.cursor = cursor;
+                    if cursor == 0 {
+                        self.finish();
+                    }
+                    return Ok(Some(keys));
+                }
+                // It only reads, so it may be sent again; but the cursor means something else at another node.
+                Err(error) if error.is_transient() => {
+                    self.current = None;
+                    attempts.wait(|| error.with_sent(Sent::No)).await?;
+                    self.nodes.refresh_quietly(version, attempts.patience).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn command(&self, cursor: u64) -> Cmd {
+        let mut scan = cmd("SCAN").arg(cursor);
+        if let Some(pattern) = &self.pattern {
+            scan = scan.arg("MATCH").arg(pattern);
+        }
+        if let Some(count) = self.count {
+            scan = scan.arg("COUNT").arg(count);
+        }
+        if let Some(kind) = &self.kind {
+            scan = scan.arg("TYPE").arg(kind);
+        }
+        scan
+    }
+
+    /// The node that has the first slot that is not done.
+    fn begin(&self) -> Option<Current> {
+        let node = (0..SLOTS).zip(&self.done).filter(|(_, done)| done.is_none());
+        let node = node.map(|(slot, _)| self.nodes.owner(Routing::Slot(slot))).find(Option::is_some).flatten()?;
+        let slots = self.nodes.slots_of(&node);
+        Some(Current { node: Arc::new(node), slots, cursor: 0 })
+    }
+
+    /// The slots of a node are done.
+    fn finish(&mut self) {
+        let Some(Current { node, slots, .. }) = self.current.take() else { return };
+        for slot in slots {
+            if let Some(done) = self.done.get_mut(usize::from(slot)) {
+                *done = Some(Arc::clone(&node));
+            }
+        }
+    }
+
+    /// Whether all slots were looked at where they are now.
+    async fn is_over(&mut self, attempts: &mut Attempts) -> Result<bool, Error> {
+        attempts.patience.within(self.nodes.refresh(self.nodes.version())).await?;
+        let mut is_over = true;
+        for (slot, done) in (0..SLOTS).zip(&mut self.done) {
+            let is_there = match (&done, self.nodes.owner(Routing::Slot(slot))) {
+                (Some(done), Some(owner)) => **done == owner,
+                _ => false,
+            };
+            if !is_there {
+                *done = None;
+                is_over = false;
+            }
+        }
+        self.passes += 1;
+        if !is_over && self.passes > MAX_REDIRECTS {
+            return Err(Error::new(ErrorKind::ClusterDown, "slots move faster than their keys can be gone through"));
+        }
+        Ok(is_over)
+    }
+}
+
+/// The next cursor, and the keys.
+fn page(reply: &Frame) -> Option<(u64, Vec<Bytes>)> {
+    let mut parts = reply.value().children();
+    let cursor = parts.next().and_then(Value::as_u64)?;
+    let keys = parts.next()?.children().map(|key| key.as_bytes().map(|_| reply.slice(key))).collect::<Option<_>>()?;
+    Some((cursor, keys))
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let command = self.command(self.current.as_ref().map_or(0, |current| current.cursor));
+        f.debug_struct("Scan").field("command", &command.name()).finish_non_exhaustive()
+    }
+}

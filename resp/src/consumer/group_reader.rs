@@ -1,0 +1,360 @@
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::{Batch, Origin};
+use crate::connection::Deadline;
+use crate::streams::{GroupFrom, GroupStart, XAck, XAutoClaim, XGroupCreate, XReadGroup};
+use crate::{Block, Command, Connection, Error, ErrorKind, Frame, StreamId, command};
+
+/// Reads a stream as a consumer of a group, step by step, over a connection that is given.
+///
+/// It gives first what this consumer had pending, then what is new. It neither makes the group nor connects again: when the connection breaks,
+/// its calls fail, and whoever made the connection makes another one, and another reader. A [`Consumer`](super::Consumer) does all of that.
+///
+/// Acknowledgements are collected by [`ack`](Self::ack), and travel with the next read.
+///
+/// Its futures may be dropped at any time; the next call receives what an earlier one has asked for.
+///
+/// ```no_run
+/// # async fn example(connection: resp::Connection) -> Result<(), resp::Error> {
+/// use resp::GroupReader;
+///
+/// // What there is now, and no more.
+/// let mut reader = GroupReader::new(connection, "events", "workers", "me").count(100);
+/// loop {
+///     let was_reading_pending = reader.has_pending();
+///     match reader.read(None).await? {
+///         Some(batch) => reader.ack(batch.ids()),
+///         None if was_reading_pending => {}
+///         None => break,
+///     }
+/// }
+/// reader.flush().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct GroupReader {
+    pub(super) connection: Connection,
+    stream: Vec<u8>,
+    group: Vec<u8>,
+    name: Vec<u8>,
+    count: u64,
+    claim_idle: Option<Duration>,
+    /// Acknowledgements that the server has not confirmed.
+    pub(super) acks: Vec<StreamId>,
+    /// What was asked and not answered.
+    asked: Option<Asked>,
+    /// The answer to what was asked, when it had to be received early.
+    early: Option<Frame>,
+    phase: Phase,
+    /// Where the next look for entries of others begins, and when.
+    claim_from: StreamId,
+    claim_at: Instant,
+}
+
+/// Where the reader is.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Reading its own pending entries behind this one.
+    Pending(StreamId),
+    /// Reading what is new.
+    New,
+}
+
+/// What was asked in one go.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// So many acknowledgements, whose replies come first; 0 when they are here.
+    acks: usize,
+    /// So many of the oldest acknowledgements were refused, and are kept.
+    refused: usize,
+    what: What,
+    /// How long the server waits for entries before it answers.
+    block: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Pending,
+    Claim,
+    New,
+}
+
+/// At most so many IDs are acknowledged by one command.
+const MAX_ACKS: usize = 10_000;
+
+impl GroupReader {
+    /// Reads as a consumer of this name in a group of a stream.
+    #[must_use]
+    pub fn new(
+        connection: Connection,
+        stream: impl AsRef<[u8]>,
+        group: impl AsRef<[u8]>,
+        name: impl AsRef<[u8]>,
+    ) -> Self {
+        Self {
+            connection,
+            stream: stream.as_ref().to_vec(),
+            group: group.as_ref().to_vec(),
+            name: name.as_ref().to_vec(),
+            count: 1000,
+            claim_idle: None,
+            acks: Vec::new(),
+            asked: None,
+            early: None,
+            phase: Phase::Pending(StreamId::ZERO),
+            claim_from: StreamId::ZERO,
+            claim_at: Instant::now(),
+        }
+    }
+
+    /// At most so many entries in one batch. Default 1000.
+    #[must_use]
+    pub const fn count(mut self, entries: u64) -> Self {
+        self.count = entries;
+        self
+    }
+
+    /// Takes over entries that have been pending in the group for so long: see
+    /// [`ConsumerOptions::claim_idle`](super::ConsumerOptions::claim_idle). Default: never.
+    #[must_use]
+    pub const fn claim_idle(mut self, idle: Option<Duration>) -> Self {
+        self.claim_idle = idle;
+        self
+    }
+
+    /// Changes how many entries the next batches have at most.
+    pub const fn set_count(&mut self, entries: u64) {
+        self.count = entries;
+    }
+
+    /// One exchange with the server: what is pending next, or, once all of that was given, what is new. `None` when there was nothing:
+    /// then all that was pending was given, or nothing new came for as long as `block` says (without it, nothing is there now).
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, the group is missing, or the key holds something else.
+    pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<Batch>, Error> {
+        if self.is_closed() {
+            return Err(Error::closed());
+        }
+        // Ask, unless an earlier call has, and was dropped before the answer came.
+        if self.asked.is_none() {
+            self.request(block);
+        }
+        self.receive_early().await?;
+        let (Some(asked), Some(frame)) = (self.asked.take(), self.early.take()) else { return Ok(None) };
+        let Self { stream, group, name, claim_idle, .. } = self;
+        let claim_idle = *claim_idle;
+        let read = XReadGroup::new(stream, group, name, GroupFrom::New);
+
+        match asked.what {
+            What::Claim => {
+                let claim = XAutoClaim::new(stream, group, name, Duration::ZERO, StreamId::ZERO);
+                let claimed = command::decode(&claim, frame)?;
+                self.claim_from = claimed.next;
+                if claimed.next == StreamId::ZERO {
+                    // All were looked at. Half the time, so that nothing waits much longer than it must.
+                    self.claim_at = Instant::now() + claim_idle.unwrap_or_default() / 2;
+                }
+                Ok(if claimed.entries.is_empty() { None } else { Some(Batch::claimed(claimed.entries)) })
+            }
+            What::Pending => {
+                let entries = command::decode(&read, frame)?;
+                let last = entries.ids().next_back();
+                match last {
+                    Some(last) => {
+                        self.phase = Phase::Pending(last);
+                        Ok(Some(Batch::read(Origin::Pending, entries)))
+                    }
+                    None => {
+                        self.phase = Phase::New;
+                        Ok(None)
+                    }
+                }
+            }
+            What::New => {
+                let entries = command::decode(&read, frame)?;
+                Ok(if entries.is_empty() { None } else { Some(Batch::read(Origin::New, entries)) })
+            }
+        }
+    }
+
+    /// Whether it may still have entries pending that [`read`](Self::read) has not given.
+    #[must_use]
+    pub const fn has_pending(&self) -> bool {
+        matches!(self.phase, Phase::Pending(_))
+    }
+
+    /// Asks for new entries now, so that the server works on the answer while the last one is looked at. It does not wait for entries; the next
+    /// [`read`](Self::read) receives the answer. Without effect when something was asked for already, or while pending entries are read.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub async fn read_ahead(&mut self) -> Result<(), Error> {
+        if self.is_ahead() || self.has_pending() {
+            return Ok(());
+        }
+        if self.is_closed() {
+            return Err(Error::closed());
+        }
+        self.request(None);
+        self.connection.flush().await
+    }
+
+    /// Whether entries were asked for whose answer was not given yet.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Sends a command on the reader's connection, between two reads. When entries were asked for, their answer is received first and kept
+    /// for the next [`read`](Self::read); if that read waits in the server, so does this.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::send`].
+    pub async fn ask<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+        self.receive_early().await?;
+        self.connection.send(command).await
+    }
+
+    /// Puts the next question on the wire, and the acknowledgements before it.
+    fn request(&mut self, block: Option<Duration>) {
+        let Self { connection, stream, group, name, count, claim_idle, .. } = self;
+        for acks in self.acks.chunks(MAX_ACKS) {
+            connection.queue(&XAck::new(stream, group, acks));
+        }
+        let read = |from| XReadGroup::new(stream, group, name, from).count(*count);
+        let mut asked = Asked { acks: self.acks.len(), refused: 0, what: What::New, block: None };
+        match (self.phase, *claim_idle) {
+            (Phase::Pending(after), _) => {
+                connection.queue(&read(GroupFrom::Pending(after)));
+                asked.what = What::Pending;
+            }
+            (Phase::New, Some(idle)) if Instant::now() >= self.claim_at => {
+                connection.queue(&XAutoClaim::new(stream, group, name, idle, self.claim_from).count(*count));
+                asked.what = What::Claim;
+            }
+            (Phase::New, _) => {
+                match block {
+                    Some(time) => connection.queue(read(GroupFrom::New).block(Block::For(time)).command()),
+                    None => connection.queue(&read(GroupFrom::New)),
+                }
+                asked.block = block;
+            }
+        }
+        self.asked = Some(asked);
+    }
+
+    /// Receives the answer to what was asked, and keeps it.
+    async fn receive_early(&mut self) -> Result<(), Error> {
+        let Some(asked) = self.asked.filter(|_| self.early.is_none()) else { return Ok(()) };
+        self.receive_acks().await?;
+        let deadline = match asked.block {
+            Some(time) => self.connection.block_deadline(time),
+            None => Deadline::after(self.connection.command_timeout()),
+        };
+        let named = |error: Error| error.during("XREADGROUP", Some(&self.stream));
+        self.early = Some(self.connection.receive_until(deadline).await.map_err(named)?);
+        Ok(())
+    }
+
+    /// Receives the replies to the acknowledgements that were sent, as far as they are still to come.
+    pub(super) async fn receive_acks(&mut self) -> Result<(), Error> {
+        let Self { connection, asked: Some(asked), acks, .. } = self else { return Ok(()) };
+        while asked.acks > 0 {
+            let reply = connection.receive().await?.into_result();
+            let sent = asked.acks.min(MAX_ACKS);
+            asked.acks -= sent;
+            match reply {
+                Ok(_) => drop(acks.drain(asked.refused..asked.refused + sent)),
+                Err(error) => {
+                    asked.refused += sent;
+                    return Err(error.during("XACK", None));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was asked for and not given yet: by [`read_ahead`](Self::read_ahead), or by a call that was dropped before it had its answer. `None` when
+    /// nothing was, or nothing came. A read that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    ///
+    /// A reader that is not read any more and leaves the answer to its last read behind, leaves those entries pending.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub async fn take_last(&mut self) -> Result<Option<Batch>, Error> {
+        let Some(asked) = self.asked else { return Ok(None) };
+        if asked.block.is_some() && self.early.is_none() {
+            self.connection.unblock().await;
+        }
+        self.read(None).await
+    }
+
+    /// Acknowledges entries: with the next [`read`](Self::read) or [`flush`](Self::flush).
+    pub fn ack(&mut self, ids: impl IntoIterator<Item = StreamId>) {
+        self.acks.extend(ids);
+    }
+
+    /// How many acknowledgements the server has not confirmed.
+    #[must_use]
+    pub const fn unconfirmed(&self) -> usize {
+        self.acks.len()
+    }
+
+    /// Sends all acknowledgements now, and waits until they are confirmed. When entries were asked for, their answer is received first, as by
+    /// [`ask`](Self::ask).
+    ///
+    /// # Errors
+    ///
+    /// When that fails; they are kept then.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        self.receive_early().await?;
+        send_acks(&mut self.connection, &self.stream, &self.group, &mut self.acks).await
+    }
+
+    /// Whether an error has ended the connection.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Makes the group, unless it is there, and begins again.
+    pub(super) async fn create(&mut self, start: GroupStart) -> Result<(), Error> {
+        (self.asked, self.early, self.phase) = (None, None, Phase::Pending(StreamId::ZERO));
+        let create = XGroupCreate::new(&self.stream, &self.group, start).make_stream();
+        match self.connection.send(&create).await {
+            Err(error) if error.kind() != ErrorKind::BusyGroup => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Sends all acknowledgements, and forgets those that are confirmed.
+pub(super) async fn send_acks(
+    connection: &mut Connection,
+    stream: &[u8],
+    group: &[u8],
+    acks: &mut Vec<StreamId>,
+) -> Result<(), Error> {
+    while !acks.is_empty() {
+        let count = acks.len().min(MAX_ACKS);
+        connection.send(&XAck::new(stream, group, acks.iter().take(count))).await?;
+        acks.drain(..count);
+    }
+    Ok(())
+}
+
+impl fmt::Debug for GroupReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupReader")
+            .field("connection", &self.connection)
+            .field("phase", &self.phase)
+            .field("unconfirmed", &self.acks.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,92 @@
+//! The scripted server, and what is best shown with one.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use std::time::Duration;
+
+use resp::streams::{AddId, XAdd, XLen};
+use resp::testing::{Script, ScriptedServer, reply};
+use resp::{Backoff, Client, ClientOptions, Connection, ConsumerOptions, Endpoint, ErrorKind, Protocol, StreamId, cmd};
+
+#[tokio::test]
+async fn a_script_is_followed_by_connections_of_all_kinds() {
+    let add = XAdd::new("s", AddId::Auto, &[("a", "b")]);
+    let server = ScriptedServer::new([
+        Script::new().on(&add, reply::bulk("1-1")).on_name("xlen", reply::integer(1)),
+        Script::resp2().on(&XLen::new("s"), reply::integer(2)),
+    ]);
+    let config = server.config().password("pw").client_name("me").database(3);
+    let client = Client::connect(&config).await.unwrap();
+    assert_eq!(client.send(&add).await.unwrap(), StreamId::new(1, 1));
+    assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 1);
+    let mut connection = Connection::connect(&config).await.unwrap();
+    assert_eq!(connection.protocol(), Protocol::Resp2);
+    assert_eq!(connection.send(&XLen::new("s")).await.unwrap(), 2);
+    let refused = Connection::connect(&config).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Io);
+    server.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_script_is_reported() {
+    let get = cmd::<String>("GET").arg("a");
+    let server = ScriptedServer::new([Script::new().on(&get, reply::bulk("1"))]);
+    let mut connection = Connection::connect(&server.config()).await.unwrap();
+    let error = connection.send(&cmd::<()>("SET").arg("a").arg(2)).await.unwrap_err();
+    assert_eq!(error.to_string(), "SET: ERR not in the script: expected GET a, got SET a 2");
+    let error = server.finish().await.unwrap_err();
+    assert_eq!(error.to_string(), "connection 1: expected GET a, got SET a 2");
+
+    let server = ScriptedServer::new([Script::new()]);
+    let mut connection = Connection::connect(&server.config()).await.unwrap();
+    assert!(connection.send(&get).await.is_err());
+    assert_eq!(server.finish().await.unwrap_err().to_string(), "connection 1: expected no more commands, got GET a");
+
+    tokio::time::pause();
+    let server = ScriptedServer::new([Script::new().on(&get, reply::bulk("1"))]);
+    let connection = Connection::connect(&server.config()).await.unwrap();
+    assert_eq!(server.finish().await.unwrap_err().to_string(), "connection 1: GET a did not come");
+    drop(connection);
+    let server = ScriptedServer::new([Script::new()]);
+    assert_eq!(server.finish().await.unwrap_err().to_string(), "1 connections more were expected");
+}
+
+#[tokio::test]
+async fn a_client_reconnects_over_the_connector() {
+    let get = cmd::<u64>("GET").arg("a");
+    let server = ScriptedServer::new([
+        Script::new().on(&get, reply::integer(1)).close(),
+        Script::new().on(&get, reply::integer(2)),
+    ]);
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+    let client = ClientOptions::new(server.config()).backoff(backoff).connect().await.unwrap();
+    assert_eq!(client.send(&get).await.unwrap(), 1);
+    while client.send(&get).await.is_err() {}
+    server.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn sentinels_are_found_through_the_connector() {
+    let address = reply::array([reply::bulk("10.0.0.1"), reply::bulk("6379")]);
+    let server = ScriptedServer::new([
+        Script::new().on_name("SENTINEL GET-MASTER-ADDR-BY-NAME", address),
+        Script::new().on_name("ROLE", reply::array([reply::bulk("master")])).on_name("PING", reply::bulk("PONG")),
+    ]);
+    let mut connection = Connection::connect(&server.at(Endpoint::sentinel([("a", 1)], "m"))).await.unwrap();
+    let pong: String = connection.send(&cmd("PING")).await.unwrap();
+    assert_eq!(pong, "PONG");
+    server.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_consumer_follows_a_script() {
+    let entry = reply::array([reply::bulk("1-1"), reply::array([reply::bulk("a"), reply::bulk("b")])]);
+    let read = |entries: Vec<bytes::Bytes>| reply::map([reply::bulk("s"), reply::array(entries)]);
+    let server = ScriptedServer::new([Script::new()
+        .on_name("XGROUP CREATE", reply::ok())
+        .on_name("XREADGROUP", read(vec![]))
+        .on_name("XREADGROUP", read(vec![entry]))]);
+    let mut consumer = ConsumerOptions::new(server.config(), "s", "g", "c").connect().await.unwrap();
+    let batch = consumer.next().await.unwrap().unwrap();
+    assert_eq!(batch.ids().collect::<Vec<_>>(), [StreamId::new(1, 1)]);
+    server.finish().await.unwrap();
+}

@@ -1,0 +1,140 @@
+//! `writer rotate`: renames the output, and waits until the writer has gone on in a new file.
+//!
+//! The writer notices the rename by itself and moves the journal beside the renamed file; this command needs
+//! neither a signal nor the right to send one, so it works from `kubectl exec` as well.
+
+use crate::journal_file::{path_of, sync_folder_of, with_suffix};
+use crate::rotate::Beside;
+use delivery::output::{Folder as _, journal_of};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use service::Failure;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often the folder is looked at while the writer has not noticed.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Renames the output, and prints the new path.
+pub(crate) fn run(output: &Path, patience: Duration) -> Result<(), Failure> {
+    match rotate(output, patience, SystemTime::now())? {
+        Some(became) => {
+            let _ = writeln!(io::stdout(), "{}", became.display());
+        }
+        None => {
+            let _ = writeln!(io::stderr(), "writer rotate: {} is empty; nothing to rotate", output.display());
+        }
+    }
+    Ok(())
+}
+
+/// Where the output is now; `None` when it is empty.
+fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<PathBuf>, Failure> {
+    let shown = output.display();
+    let failed = |doing: &str, error: io::Error| Failure::failed(format!("--output {shown}: {doing}: {error}"));
+    let metadata = match std::fs::metadata(output) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Err(Failure::config(format!("--output {shown}: not a regular file; only one can be rotated"))),
+        Err(error) => return Err(Failure::config(format!("--output {shown}: {error}; allowed: a writer's output"))),
+    };
+    if !path_of(output).exists() {
+        return Err(Failure::config(format!(
+            "--output {shown}: there is no journal beside it; allowed: a writer's output"
+        )));
+    }
+    if metadata.len() == 0 {
+        return Ok(None);
+    }
+    let became = with_suffix(output, &format!("-{}", name_of(now)));
+    let mut beside = Beside::new(output);
+    let journal = journal_of(beside.name());
+    let is_at_work = beside.is_locked(&journal).map_err(|error| failed("looking at its journal", error))?;
+    // Nothing that exists is replaced.
+    renameat_with(CWD, output, CWD, &became, RenameFlags::NOREPLACE)
+        .map_err(|errno| failed(&format!("renaming it to {}", became.display()), errno.into()))?;
+    sync_folder_of(output).map_err(|error| failed("syncing its folder", error))?;
+    if !is_at_work {
+        // The next one moves the journal when it starts.
+        return Ok(Some(became));
+    }
+    let begun = Instant::now();
+    while !path_of(&became).exists() {
+        if begun.elapsed() >= patience {
+            return Err(Failure::failed(format!(
+                "{shown} was renamed to {}, but the writer has not gone on in a new file within {} s; it does when its disk lets it",
+                became.display(),
+                patience.as_secs_f64()
+            )));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(Some(became))
+}
+
+/// Date and time (UTC) for a file's name: `20261130T120501.250Z`.
+fn name_of(now: SystemTime) -> String {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Howard Hinnant's civil_from_days, for days from 1970 on: years begin in March, so the leap day is their last.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{:03}Z", since.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Fsync;
+    use crate::output::Output;
+    use crate::sample::{batch, identity, write_output};
+
+    #[test]
+    fn times_become_names() {
+        let name = |seconds: u64| name_of(UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + 250));
+        assert_eq!(name(0), "19700101T000000.250Z");
+        assert_eq!(name(951_782_400), "20000229T000000.250Z");
+        assert_eq!(name(1_796_040_301), "20261130T120501.250Z");
+        assert_eq!(name(4_107_542_399), "21000228T235959.250Z");
+        assert_eq!(name(4_107_542_400), "21000301T000000.250Z");
+    }
+
+    #[test]
+    fn without_a_writer_the_next_one_finds_what_was_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_output(&folder.path().join("output.txt"), &[(7, 0, b"a\n")]);
+        let became = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap().unwrap();
+        let mut opened = Output::open(&path, &identity(), Fsync::Always, false).unwrap();
+        assert!(path_of(&became).exists());
+        assert_eq!(opened.output.len(), 0);
+        assert_eq!(opened.held.values().map(delivery::ranges::RangeSet::bytes).sum::<u64>(), 2, "it still counts");
+        // An empty output stays as it is.
+        assert_eq!(rotate(&path, Duration::ZERO, SystemTime::now()), Ok(None));
+        // With a writer that does not notice, the wait is bounded.
+        opened.output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
+        let error = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap_err();
+        assert!(error.to_string().contains("has not gone on"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_output_is_refused_and_nothing_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let code = |path: &Path| rotate(path, Duration::ZERO, UNIX_EPOCH).unwrap_err().code();
+        assert_eq!(code(&folder.path().join("missing")), 2);
+        assert_eq!(code(folder.path()), 2);
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "x").unwrap();
+        assert_eq!(code(&plain), 2);
+        let path = write_output(&folder.path().join("output.txt"), &[(7, 0, b"a\n")]);
+        let there = folder.path().join("output.txt-19700101T000000.000Z");
+        std::fs::write(&there, "kept").unwrap();
+        assert_eq!(code(&path), 1);
+        assert_eq!(std::fs::read(&there).unwrap(), b"kept");
+    }
+}
