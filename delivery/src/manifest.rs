@@ -164,6 +164,8 @@ pub struct Manifest {
     generations: BTreeMap<u64, Generation>,
     /// The fingerprints of the contents, by file ID.
     pub prints: BTreeMap<u64, Fingerprint>,
+    /// The newest generation that another one names as its predecessor and that is not there.
+    pub hole: Option<u64>,
     /// The latest guard.
     pub guard: Option<Guard>,
     /// A position of which it is certain that everything before it was added to the stream.
@@ -218,10 +220,12 @@ impl Manifest {
     /// When a field that we know cannot be read.
     pub fn from_fields<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self, RecordError> {
         let mut manifest = Self::default();
+        let mut named: Vec<u64> = Vec::new();
         for (name, value) in fields {
             let field = String::from_utf8_lossy(name);
             let error = |why: String| RecordError { field: field.to_string(), why };
-            if field.starts_with("next:") {
+            if let Some(predecessor) = field.strip_prefix("next:") {
+                named.extend(predecessor.parse::<u64>().ok().filter(|&number| number > 0));
                 manifest.insert(serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
             } else if let Some(root) = field.strip_prefix("prints:") {
                 let root = root.parse().map_err(|_| error("not a file ID".to_owned()))?;
@@ -236,6 +240,7 @@ impl Manifest {
                 manifest.longest = longest.ok_or_else(|| error("not a number of bytes".to_owned()))?;
             }
         }
+        manifest.hole = named.into_iter().filter(|number| manifest.get(*number).is_none()).max();
         Ok(manifest)
     }
 
@@ -382,12 +387,14 @@ impl Manifest {
         self.generations.iter().any(|(number, g)| other.generations.get(number) == Some(g))
     }
 
-    /// The generations here that `redis` lacks and that can be added to it: those after the last one of `redis`. A generation that
-    /// `redis` has in another form wins over ours.
+    /// The generations here that `redis` lacks and that can be added to it: those after the last one of `redis`, and those up to its hole. A
+    /// generation that `redis` has in another form wins over ours.
     #[must_use]
     pub fn missing_in(&self, redis: &Self) -> Vec<Generation> {
-        let last = redis.last().map_or(Some(0), |last| last.generation.checked_add(1));
-        last.map_or_else(Vec::new, |from| self.generations.range(from..).map(|(_, g)| g.clone()).collect())
+        let last = redis.last().map(|last| last.generation);
+        let is_lost = |number: u64| Some(number) > last || redis.hole.is_some_and(|hole| number <= hole);
+        let missing = self.iter().filter(|known| is_lost(known.generation) && redis.get(known.generation).is_none());
+        missing.cloned().collect()
     }
 
     /// The commands' view of the generations: each with the field that names it in the source record.

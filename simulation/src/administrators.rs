@@ -4,7 +4,7 @@
 //! [truth](crate::truth): those bytes need not arrive, but then they must be reported.
 
 use crate::random::Random;
-use crate::redis::{AddId, Bytes, Command, Entry, Name, Right, Server, Stream, bytes};
+use crate::redis::{AddId, Command, Entry, Name, Right, Server, Stream, bytes};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
 use resp::StreamId;
@@ -59,13 +59,9 @@ pub struct Happened {
 }
 
 /// Notes that these entries may never arrive.
-fn note_removed<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>) {
-    let is_choice = truth.may_pass && !truth.is_written;
+fn note_removed<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>, fate: Fate) {
     for origin in entries.into_iter().filter_map(|entry| entry.origin.as_ref()) {
-        truth.note(origin.content, origin.span.clone(), Fate::REMOVED);
-        if is_choice {
-            truth.note(origin.content, origin.span.clone(), Fate::OPTIONAL);
-        }
+        truth.note(origin.content, origin.span.clone(), fate);
     }
 }
 
@@ -173,40 +169,39 @@ impl Administrators {
         let stream = server.stream_at(&key);
         let ids: Vec<StreamId> = stream.map(|s| s.entries().keys().copied().collect()).unwrap_or_default();
         let some = random.pick(&ids).copied();
-        let is_noted = |field: &Bytes| field.starts_with(format!("output:{}:", self.group).as_bytes());
-        let has_notes = match server.keys().get(&record) {
-            Some(crate::redis::Value::Hash(hash)) => hash.keys().any(is_noted),
-            _ => false,
-        };
-        // Where the group begins before anybody reads is the administrator's choice; and who deletes the notes of consumers that have
-        // written nothing begins again.
-        truth.may_pass |= !truth.is_written && !has_notes;
+        // Before an output holds anything, where it begins is the administrator's choice: nobody can tell a group that was moved from one
+        // that was made there, nor a consumer that was deleted from one that never was.
+        let nth = self.partitions.iter().position(|one| one.stream == key).unwrap_or(0);
+        let fate = if truth.written.contains(&nth) { Fate::REMOVED } else { Fate::OPTIONAL };
         let command = match random.below(14) {
             0 | 12 | 13 => {
-                note_removed(truth, &all_entries(stream));
+                note_removed(truth, &all_entries(stream), fate);
                 self.happened.redis_went_back = true;
                 Command::Del { key }
             }
             1 => {
                 self.happened.redis_went_back = true;
-                truth.may_pass |= !truth.is_written;
                 Command::Del { key: record }
             }
             2 | 3 => {
                 let Some(id) = some else { return };
-                note_removed(truth, stream.and_then(|s| s.entries().get(&id)));
+                note_removed(truth, stream.and_then(|s| s.entries().get(&id)), fate);
                 Command::XDel { key, ids: vec![id] }
             }
             4 => {
                 let Some(min) = some else { return };
-                note_removed(truth, stream.into_iter().flat_map(|s| s.entries().range(..min)).map(|(_, entry)| entry));
+                note_removed(
+                    truth,
+                    stream.into_iter().flat_map(|s| s.entries().range(..min)).map(|(_, entry)| entry),
+                    fate,
+                );
                 Command::XTrimMinId { key, min }
             }
             5 => {
                 let Some(at) = some else { return };
                 let passed: Vec<Rc<Entry>> =
                     stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry.clone()).collect();
-                note_removed(truth, &passed);
+                note_removed(truth, &passed, fate);
                 Command::XGroupSetId { key, group: self.group.clone(), at }
             }
             6 => {
@@ -221,7 +216,7 @@ impl Administrators {
                 let pending = known.pending().filter(|(_, name)| **name == consumer);
                 let entries: Vec<Rc<Entry>> =
                     pending.filter_map(|(id, _)| stream.and_then(|s| s.entries().get(&id)).cloned()).collect();
-                note_removed(truth, &entries);
+                note_removed(truth, &entries, fate);
                 Command::XGroupDelConsumer { key, group: self.group.clone(), consumer }
             }
             9 => {
@@ -229,7 +224,7 @@ impl Administrators {
                 Command::XGroupDestroy { key, group: self.group.clone() }
             }
             10 => {
-                note_removed(truth, &all_entries(stream));
+                note_removed(truth, &all_entries(stream), fate);
                 self.happened.redis_went_back = true;
                 let to = Name::from(format!("{key}.old"));
                 Command::Rename { key, to }

@@ -5,6 +5,7 @@
 //! shares its beginning with the one that it was made from.
 
 use crate::filesystem::{ContentId, File, FileSystem};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What is known of one byte.
@@ -62,10 +63,8 @@ pub struct Content {
 pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
-    /// Whether there ever was a byte in an output.
-    pub is_written: bool,
-    /// Whether an administrator chose where the group begins, while nothing was written.
-    pub may_pass: bool,
+    /// The partitions of which there ever was a byte in an output.
+    pub written: BTreeSet<usize>,
 }
 
 impl Truth {

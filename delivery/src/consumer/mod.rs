@@ -835,10 +835,10 @@ impl Consumer {
             self.resume();
             // Without its record, nobody knows where in the source the group is.
             self.is_begun = !self.record.manifest.is_empty() || self.last_delivered == StreamId::ZERO;
-            if let (Some(delivered), true, None) = (delivered, self.is_resumed, self.others_at) {
-                self.dedup.ended_at(delivered.id());
+            match (delivered, self.is_resumed, self.others_at) {
+                (Some(delivered), true, None) => self.dedup.ended_at(delivered.id()),
+                _ => self.dedup.watch_from(self.last_delivered),
             }
-            self.dedup.watch_from(self.last_delivered);
         } else if self.last_delivered > StreamId::ZERO && !self.dedup.is_watching() {
             self.dedup.watch_from(self.last_delivered);
         }

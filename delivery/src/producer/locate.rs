@@ -562,6 +562,11 @@ impl<D: Directory> Producer<D> {
                     return Err(Changed::InputChanged.into());
                 }
                 if self.manifest.is_empty() && self.manifest.began.is_none() {
+                    // Another reader with this state file may have begun the source, and Redis lost its record.
+                    if self.load(&Manifest::default())?.last().is_some() {
+                        return Err(Changed::OtherReader.into());
+                    }
+                    let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
                     // Which siblings are older than the source must be known whatever happens next.
                     self.manifest.began =
                         begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());

@@ -649,7 +649,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    fn load(&mut self, record: &Manifest) -> Result<Manifest, Trouble> {
+    pub(super) fn load(&mut self, record: &Manifest) -> Result<Manifest, Trouble> {
         let path = self.options.state.clone();
         let stored = self.directory.load().map_err(|error| Trouble::File { doing: "read", path, error })?;
         match stored {

@@ -195,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_that_somebody_removed_is_restored() {
+        let (whole, mut redis) = (manifest(&[10, 20, 30]), manifest(&[30]));
+        assert_eq!(lost(&redis, &whole), [], "they were dropped");
+        redis.hole = Some(20);
+        assert_eq!(lost(&redis, &whole), [generation(10), generation(20)]);
+        let field = serde_json::to_vec(&generation(30)).unwrap();
+        let read = Manifest::from_fields([(&b"next:20"[..], &field[..])]).unwrap();
+        assert_eq!(read.hole, Some(20));
+    }
+
+    #[test]
     fn redis_wins_over_another_state_file() {
         assert_eq!(resume(&manifest(&[10]), &manifest(&[11, 12]), 10, 9).1, 0);
     }

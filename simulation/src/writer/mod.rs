@@ -287,7 +287,9 @@ impl Writer {
             Some(Outcome::Done) => {
                 if let Some(batch) = running.output.committing.take() {
                     world.progress += 1;
-                    world.truth.is_written |= !batch.data.is_empty();
+                    if !batch.data.is_empty() {
+                        world.truth.written.insert(batch.partition);
+                    }
                     world.story.tell(|| format!("{name} has committed {} bytes", running.output.ledger.committed()));
                     running.lanes[batch.partition].to_acknowledge.push_back(batch);
                 }
