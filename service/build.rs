@@ -1,4 +1,5 @@
-//! Tells the crate from which commit and for which target it is built, and the hashes of the status page's style and script.
+//! Tells the crate from which commit and for which target it is built, and the hashes of the status
+//! page's style and script.
 
 use std::process::Command;
 

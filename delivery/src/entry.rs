@@ -6,11 +6,13 @@ use std::ops::Range;
 /// A byte range of a content: `start..end`, offsets in bytes.
 pub type Span = Range<u64>;
 
-/// The longest line that travels as one entry, in bytes, newline not counted: 64 MiB. Longer lines go in pieces.
+/// The longest line that travels as one entry, in bytes, newline not counted: 64 MiB. Longer lines
+/// go in pieces.
 pub const MAX_LINE: usize = 64 << 20;
 
-/// The second field of an entry that does not begin where the one before it in its stream ended: the offset up to which this stream had its
-/// bytes, as a decimal number. What lies between belongs to other [partitions](crate::partition). Where entries adjoin, there is no such field.
+/// The second field of an entry that does not begin where the one before it in its stream ended:
+/// the offset up to which this stream had its bytes, as a decimal number. What lies between belongs
+/// to other [partitions](crate::partition). Where entries adjoin, there is no such field.
 pub const AFTER: &[u8] = b"after";
 
 /// The offset that a field [`AFTER`] holds; `None` when it holds something else.
@@ -26,7 +28,8 @@ pub enum Field {
     Line,
     /// Many whole lines, newlines included.
     Lines,
-    /// The first piece of a line that is not whole: longer than [`MAX_LINE`], or the last one without newline.
+    /// The first piece of a line that is not whole: longer than [`MAX_LINE`], or the last one
+    /// without newline.
     Part,
     /// A further piece of a line that a `Part` began, its newline included when it has one.
     Rest,
@@ -103,8 +106,8 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// The piece that an entry with position `end` and this one field is; `None` when it cannot be one of ours
-    /// (unknown field, or more payload than there are bytes before `end`).
+    /// The piece that an entry with position `end` and this one field is; `None` when it cannot be
+    /// one of ours (unknown field, or more payload than there are bytes before `end`).
     #[must_use]
     pub fn new(field: &[u8], payload: &'a [u8], end: u64) -> Option<Self> {
         let field = Field::from_name(field)?;

@@ -179,8 +179,8 @@ pub struct Limits {
     /// How long a file must have kept its length to count as rolled back: a copy that is under way
     /// is a beginning, too.
     pub stands: Duration,
-    /// How long an unknown rotated file that was seen changing must have kept its state before it is
-    /// sent.
+    /// How long an unknown rotated file that was seen changing must have kept its state before it
+    /// is sent.
     pub quiet: Duration,
     /// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
     pub first_look: u64,
@@ -398,8 +398,8 @@ pub struct Identified {
     pub neighbours: Option<Vec<Neighbour>>,
     /// What to report, each once.
     pub notices: Vec<Notice>,
-    /// The rotated files that are no known content and no neighbours, by key: those in `unseen`, and
-    /// those that must be looked at again.
+    /// The rotated files that are no known content and no neighbours, by key: those in `unseen`,
+    /// and those that must be looked at again.
     pub pending: Vec<(usize, Pending)>,
     /// What to find out before this is final. Empty: it is final.
     pub questions: Vec<Question>,
@@ -709,7 +709,8 @@ impl<'a> Look<'a> {
         self.out
     }
 
-    /// Whether contents can have come and gone: as long as the live content is where it was, none can.
+    /// Whether contents can have come and gone: as long as the live content is where it was, none
+    /// can.
     fn has_moved(&self, current: Option<&Sighting>) -> bool {
         let before = self.watch.input;
         let Some(live) = self.known.contents.last() else {
@@ -746,7 +747,8 @@ impl<'a> Look<'a> {
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
-                // One with another beginning was written again before it was rotated, and a longer one appended to.
+                // One with another beginning was written again before it was rotated, and a longer
+                // one appended to.
                 Bytes::Apart { common, .. }
                     if content.finished
                         && is_file
@@ -1057,8 +1059,8 @@ impl<'a> Look<'a> {
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
 
-    /// Whether rotation gives the newest file the smallest index, as far as the names of known contents and of unseen ones, which are
-    /// newer, tell.
+    /// Whether rotation gives the newest file the smallest index, as far as the names of known
+    /// contents and of unseen ones, which are newer, tell.
     fn newest_first(&self, unseen: &[&Sighting]) -> Option<bool> {
         // A header alone may be one of any content.
         let is_certain = |file: &Sighting, content: &Content, role: Role| {
@@ -1180,8 +1182,9 @@ fn was_in(content: &Content, file: &Sighting) -> bool {
     begun.iter().chain(&content.open).any(|known| known.is(file))
 }
 
-/// Whether a file begins with the first bytes of a content. Beside the live content, one that is no copy of it is a copy of one that
-/// was truncated since: both have the same header, and only that was sent.
+/// Whether a file begins with the first bytes of a content. Beside the live content, one that is no
+/// copy of it is a copy of one that was truncated since: both have the same header, and only that
+/// was sent.
 fn begins_like(file: &Sighting, content: &Content) -> bool {
     matches!(content.compare(file), Bytes::Whole | Bytes::Apart { common: 1.., .. })
 }
@@ -1191,7 +1194,8 @@ fn parted(file: &Sighting, content: &Content) -> Option<u64> {
     file.compared.get(&content.file_id)?.same_until.filter(|&same| same < file.len)
 }
 
-/// Whether a file that differs from a content was made of it by an edit: it ends with what was sent last.
+/// Whether a file that differs from a content was made of it by an edit: it ends with what was sent
+/// last.
 fn made_of(file: &Sighting, content: &Content) -> bool {
     let tail_at = file.compared.get(&content.file_id).and_then(|compared| compared.tail_at);
     tail_at.is_some_and(|at| at >= content.end() / 2 && at == file.len)
@@ -1208,9 +1212,10 @@ fn index_of(file: &Sighting) -> Option<u32> {
     if let Some(Order::Index(index)) = order_of(file) { Some(*index) } else { None }
 }
 
-/// Sorts rotated files, the oldest first. Some rotations give the newest file the smallest index, some the largest; when it is not
-/// known which (`newest_first`), they are sorted by when they were last written to, if that agrees with the order of their names.
-/// When the names disagree, a clock was set: then the largest index is the oldest, as logrotate has it.
+/// Sorts rotated files, the oldest first. Some rotations give the newest file the smallest index,
+/// some the largest; when it is not known which (`newest_first`), they are sorted by when they were
+/// last written to, if that agrees with the order of their names. When the names disagree, a clock
+/// was set: then the largest index is the oldest, as logrotate has it.
 fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     files.sort_by_key(|file| file.modified);
     let date = |file: &Sighting| if let Some(Order::Date(date)) = order_of(file) { Some(date.clone()) } else { None };

@@ -1,7 +1,8 @@
 //! The delivery rules of the project, without I/O and without clocks.
 //!
-//! The system stands on one idea: **the entry ID is the position in the source**. An entry `<generation>-<end>` is the range of
-//! bytes that ends at `end` in one physical content of the input file. Everything here follows from it.
+//! The system stands on one idea: **the entry ID is the position in the source**. An entry
+//! `<generation>-<end>` is the range of bytes that ends at `end` in one physical content of the
+//! input file. Everything here follows from it.
 //!
 //! # Layout
 //!

@@ -61,7 +61,8 @@ pub struct LineReader<F> {
 enum Place {
     /// In lines that are all ours.
     Whole,
-    /// In lines of ours: all that begin before `limit`. None of the bytes at hand from there to `searched` is a newline.
+    /// In lines of ours: all that begin before `limit`. None of the bytes at hand from there to
+    /// `searched` is a newline.
     Ours { limit: u64, searched: u64 },
     /// The same, and the last one of them ends here.
     OursUntil(u64),
@@ -152,8 +153,8 @@ impl<F: SourceFile> LineReader<F> {
         self.behind = Behind::More;
     }
 
-    /// Gives this partition's next pieces to `wanted`, each with the frontier before it, until there are none for now or
-    /// `wanted` returns `false`. Every piece given counts as taken.
+    /// Gives this partition's next pieces to `wanted`, each with the frontier before it, until
+    /// there are none for now or `wanted` returns `false`. Every piece given counts as taken.
     ///
     /// # Errors
     /// Those of the file.
@@ -206,7 +207,8 @@ impl<F: SourceFile> LineReader<F> {
         };
     }
 
-    /// How many of the bytes at hand are ours, and what is known of those behind them. Steps over what is others', as far as it is there.
+    /// How many of the bytes at hand are ours, and what is known of those behind them. Steps over
+    /// what is others', as far as it is there.
     #[inline]
     fn at_hand(&mut self) -> io::Result<(usize, Behind)> {
         match self.place {
@@ -294,7 +296,8 @@ impl<F: SourceFile> LineReader<F> {
         }
     }
 
-    /// Reads more bytes, which are needed to name the next piece. Whether it is worth while to try again.
+    /// Reads more bytes, which are needed to name the next piece. Whether it is worth while to try
+    /// again.
     fn read_on(&mut self) -> io::Result<bool> {
         if self.behind != Behind::More {
             return Ok(false);

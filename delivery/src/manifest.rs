@@ -1,9 +1,11 @@
-//! The manifest of a source: which contents it has had, and under which generations their bytes travel.
+//! The manifest of a source: which contents it has had, and under which generations their bytes
+//! travel.
 //!
 //! A *content* is one physical state of the input file: created, rotated in, or truncated and
 //! rewritten. Its *file ID* (`root`) names it for good. A *generation* is a number under which a
-//! range of a content's bytes travels. The manifest lists the generations, oldest first, and what is
-//! needed to recognise the contents. It is stored in Redis (the source record) and in the state file.
+//! range of a content's bytes travels. The manifest lists the generations, oldest first, and what
+//! is needed to recognise the contents. It is stored in Redis (the source record) and in the state
+//! file.
 
 use crate::files::Neighbour;
 use crate::fingerprint::{Fingerprint, TAIL_LEN, TailChecksum};
@@ -27,7 +29,8 @@ pub const GUARD_LEN: usize = TAIL_LEN as usize;
 #[must_use]
 pub fn record_key(stream: &str) -> String {
     let tagged = stream.find('{').is_some_and(|open| stream[open + 1..].find('}').is_some_and(|close| close > 0));
-    // A brace that is no tag would end ours too early; such a stream gives up the common slot, which only a cluster asks for.
+    // A brace that is no tag would end ours too early; such a stream gives up the common slot,
+    // which only a cluster asks for.
     if tagged || stream.contains('}') { format!("{stream}:source") } else { format!("{{{stream}}}:source") }
 }
 
@@ -47,13 +50,15 @@ pub fn prints_field(root: u64) -> String {
 pub const GUARD_FIELD: &str = "guard";
 /// The source record's field that holds a confirmed position.
 pub const CONFIRMED_FIELD: &str = "confirmed";
-/// The source record's field that holds the size of the largest payload so far, as a power of two of at least [`SHORT`] bytes.
+/// The source record's field that holds the size of the largest payload so far, as a power of two
+/// of at least [`SHORT`] bytes.
 pub const LONGEST_FIELD: &str = "longest";
 /// The source record's field that holds the ID of the last entry with a payload above [`SHORT`].
 pub const LONG_FIELD: &str = "long";
 /// A payload of at most this size is short: 64 KiB. A thousand of them fit into memory.
 pub const SHORT: u64 = 64 << 10;
-/// The field of the record beside the base stream's key that holds how many partitions the source has; without it there is one.
+/// The field of the record beside the base stream's key that holds how many partitions the source
+/// has; without it there is one.
 pub const PARTITIONS_FIELD: &str = "partitions";
 
 /// A place in the source: an offset within a generation's content.
@@ -84,11 +89,13 @@ impl Position {
 pub struct Generation {
     /// Its number: milliseconds since the epoch, larger than every earlier one.
     pub generation: u64,
-    /// The content's file ID, which all its generations and all partitions share: the number of the generation that first named it.
+    /// The content's file ID, which all its generations and all partitions share: the number of the
+    /// generation that first named it.
     pub root: u64,
     /// The offset at which it begins.
     pub start: u64,
-    /// Where the previous generation ended: of a partition, where its last entry did. `None` when that is not known.
+    /// Where the previous generation ended: of a partition, where its last entry did. `None` when
+    /// that is not known.
     pub previous_end: Option<u64>,
     /// The last bytes that were looked at in the previous generation's content.
     #[serde(default)]
@@ -104,7 +111,8 @@ pub struct Generation {
     pub dev: u64,
     /// The file's inode.
     pub ino: u64,
-    /// When the file was created, if the file system tells: nanoseconds since the epoch on its clock.
+    /// When the file was created, if the file system tells: nanoseconds since the epoch on its
+    /// clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
     /// The file's path with links resolved, if that is not `path`.
@@ -125,8 +133,8 @@ pub struct Guard {
     /// The bytes before the position.
     #[serde(flatten)]
     pub tail: TailChecksum,
-    /// The position of the first entry that went with it. When a foreign entry is found there or behind it, ours was refused, though later
-    /// ones may have landed.
+    /// The position of the first entry that went with it. When a foreign entry is found there or
+    /// behind it, ours was refused, though later ones may have landed.
     pub first: u64,
     /// What came before the batch that it was written with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,7 +153,8 @@ pub struct Before {
 }
 
 impl Guard {
-    /// The guard of `bytes`, which end at `end`. `first`: the end of the first entry that goes with it.
+    /// The guard of `bytes`, which end at `end`. `first`: the end of the first entry that goes with
+    /// it.
     #[must_use]
     pub fn new(generation: u64, first: u64, end: u64, bytes: &[u8]) -> Self {
         Self { generation, tail: TailChecksum::new(end, bytes), first, before: None }
@@ -188,8 +197,9 @@ pub struct RecordError {
     pub why: String,
 }
 
-/// How many partitions a source was begun with, as the fields of the record beside the base stream's key tell (those of `HGETALL`). `None`
-/// when they do not: there is no record yet, or it holds only what somebody else wrote.
+/// How many partitions a source was begun with, as the fields of the record beside the base
+/// stream's key tell (those of `HGETALL`). `None` when they do not: there is no record yet, or it
+/// holds only what somebody else wrote.
 ///
 /// # Errors
 /// When [`PARTITIONS_FIELD`] holds no number that a source can have.
@@ -214,7 +224,8 @@ pub fn begun_with<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) ->
 }
 
 impl Manifest {
-    /// Reads the source record from its fields (those of `HGETALL`). Fields that are not known are left alone.
+    /// Reads the source record from its fields (those of `HGETALL`). Fields that are not known are
+    /// left alone.
     ///
     /// # Errors
     /// When a field that we know cannot be read.
@@ -387,8 +398,9 @@ impl Manifest {
         self.generations.iter().any(|(number, g)| other.generations.get(number) == Some(g))
     }
 
-    /// The generations here that `redis` lacks and that can be added to it: those after the last one of `redis`, and those up to its hole. A
-    /// generation that `redis` has in another form wins over ours.
+    /// The generations here that `redis` lacks and that can be added to it: those after the last
+    /// one of `redis`, and those up to its hole. A generation that `redis` has in another form wins
+    /// over ours.
     #[must_use]
     pub fn missing_in(&self, redis: &Self) -> Vec<Generation> {
         let last = redis.last().map(|last| last.generation);
@@ -397,14 +409,16 @@ impl Manifest {
         missing.cloned().collect()
     }
 
-    /// The commands' view of the generations: each with the field that names it in the source record.
+    /// The commands' view of the generations: each with the field that names it in the source
+    /// record.
     pub fn links(&self) -> impl Iterator<Item = (String, &Generation)> + '_ {
         let before = std::iter::once(0).chain(self.generations.keys().copied());
         before.zip(self.generations.values()).map(|(before, generation)| (next_field(before), generation))
     }
 
-    /// A number for the next generation: the millisecond before `now_ms` (Redis's clock, so that an entry that somebody else adds now or
-    /// later gets another one), but larger than every generation known and than `last_id`. `None`: the IDs are exhausted.
+    /// A number for the next generation: the millisecond before `now_ms` (Redis's clock, so that an
+    /// entry that somebody else adds now or later gets another one), but larger than every
+    /// generation known and than `last_id`. `None`: the IDs are exhausted.
     #[must_use]
     pub fn next_number(&self, now_ms: u64, last_id: StreamId) -> Option<u64> {
         let least = last_id.ms.max(self.last().map_or(0, |g| g.generation)).checked_add(1)?;
@@ -439,7 +453,8 @@ impl Manifest {
             .collect()
     }
 
-    /// Drops generations, and joins the remaining ones: a later one of the same content takes over where the dropped one began.
+    /// Drops generations, and joins the remaining ones: a later one of the same content takes over
+    /// where the dropped one began.
     pub fn drop_all(&mut self, dropped: &[u64]) {
         for &number in dropped {
             let next = self.after(number).map(|next| next.generation);

@@ -1,9 +1,10 @@
 //! Partitions: one source, several streams.
 //!
-//! A content is cut into blocks by position alone: [`SMALL`] each below [`LARGE_FROM`], so that small files spread, too, and [`LARGE`] each from there on.
-//! A line belongs to the block of its first byte, whole, however far it reaches; block `b` belongs to partition `b mod N`. So everybody who
-//! knows `N` and the content knows whose a line is, and the bytes of a partition are a source of their own: in order, with its own last ID as
-//! the checkpoint.
+//! A content is cut into blocks by position alone: [`SMALL`] each below [`LARGE_FROM`], so that
+//! small files spread, too, and [`LARGE`] each from there on. A line belongs to the block of its
+//! first byte, whole, however far it reaches; block `b` belongs to partition `b mod N`. So
+//! everybody who knows `N` and the content knows whose a line is, and the bytes of a partition are
+//! a source of their own: in order, with its own last ID as the checkpoint.
 
 use crate::entry::Span;
 
@@ -52,7 +53,8 @@ impl Partition {
         if index < count && count <= MAX { Some(Self { index, count, scale: 1 }) } else { None }
     }
 
-    /// The same with blocks that are so many times smaller, for simulations of small files. At least 1.
+    /// The same with blocks that are so many times smaller, for simulations of small files. At
+    /// least 1.
     #[must_use]
     pub const fn with_scale(self, scale: u64) -> Self {
         Self { scale: if scale == 0 { 1 } else { scale }, ..self }
@@ -89,8 +91,8 @@ impl Partition {
         self.count == 1
     }
 
-    /// The key of its stream, where `stream` is the source's: the same for the only one, else `<stream>:{<index>}`, whose hash tag lets a
-    /// Redis Cluster spread them.
+    /// The key of its stream, where `stream` is the source's: the same for the only one, else
+    /// `<stream>:{<index>}`, whose hash tag lets a Redis Cluster spread them.
     ///
     /// ```
     /// use delivery::partition::Partition;
@@ -108,7 +110,8 @@ impl Partition {
         self.is_whole() || self.block_of(offset) % self.count as u64 == self.index as u64
     }
 
-    /// Lines that begin at `offset`, or behind it and before what this answers, belong to it; `offset` when none does.
+    /// Lines that begin at `offset`, or behind it and before what this answers, belong to it;
+    /// `offset` when none does.
     #[must_use]
     pub const fn run_end(self, offset: u64) -> u64 {
         if self.is_whole() {
@@ -136,8 +139,9 @@ impl Partition {
         self.start_of(block + (index + count - block % count) % count)
     }
 
-    /// The parts of `span` that lie in its blocks. A line that reaches from one block into another one's counts where its bytes lie, not where it
-    /// begins, so this is exact but for the length of a line.
+    /// The parts of `span` that lie in its blocks. A line that reaches from one block into another
+    /// one's counts where its bytes lie, not where it begins, so this is exact but for the length
+    /// of a line.
     pub fn within(self, span: Span) -> impl Iterator<Item = Span> {
         let mut at = span.start;
         std::iter::from_fn(move || {

@@ -3,8 +3,8 @@
 use crate::entry::Span;
 use std::collections::BTreeMap;
 
-/// The byte ranges of one content that somebody holds. Ranges that touch are joined, so the set costs memory by its holes, not by its
-/// inserts.
+/// The byte ranges of one content that somebody holds. Ranges that touch are joined, so the set
+/// costs memory by its holes, not by its inserts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// start → end, disjoint and not touching.

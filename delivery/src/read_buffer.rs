@@ -61,7 +61,8 @@ impl ReadBuffer {
         self.offset += bytes as u64;
     }
 
-    /// Whether the bytes around the offset, and the last that were read, are still those of the file.
+    /// Whether the bytes around the offset, and the last that were read, are still those of the
+    /// file.
     ///
     /// # Errors
     /// Those of the file.
@@ -78,7 +79,8 @@ impl ReadBuffer {
         Ok(true)
     }
 
-    /// Reads more; 0 at the end of the file, and when the bytes before are not those any more that were read.
+    /// Reads more; 0 at the end of the file, and when the bytes before are not those any more that
+    /// were read.
     ///
     /// # Errors
     /// Those of the file.
@@ -94,7 +96,8 @@ impl ReadBuffer {
             if self.buffer.len() > 4 * self.block && self.filled < self.block {
                 self.buffer = self.buffer[..self.filled].to_vec();
             }
-            // A line longer than the buffer: grow by an eighth, so that the work stays linear and the memory near the line's size.
+            // A line longer than the buffer: grow by an eighth, so that the work stays linear and
+            // the memory near the line's size.
             let wanted = (self.filled + self.block).max(self.filled + self.filled / 8);
             if self.buffer.len() < self.filled + self.block {
                 self.buffer.reserve_exact(wanted - self.buffer.len());

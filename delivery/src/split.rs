@@ -1,7 +1,7 @@
 //! Cutting a file's bytes into entries.
 //!
-//! The splitter sees the bytes from an offset on, as far as they were read, and names the next piece. It keeps one bit: whether the
-//! offset lies in the middle of a line. It never copies.
+//! The splitter sees the bytes from an offset on, as far as they were read, and names the next
+//! piece. It keeps one bit: whether the offset lies in the middle of a line. It never copies.
 
 use crate::entry::{Field, MAX_LINE, Piece};
 use memchr::{memchr, memrchr};
@@ -15,7 +15,8 @@ pub enum Framing {
     Chunk,
 }
 
-/// The size that a chunk is filled up to, in bytes: 64 KiB. A single longer line makes a longer chunk.
+/// The size that a chunk is filled up to, in bytes: 64 KiB. A single longer line makes a longer
+/// chunk.
 pub const CHUNK: usize = 64 << 10;
 
 /// What is known of the bytes behind those at hand.
@@ -25,7 +26,8 @@ pub enum Behind {
     More,
     /// None for now: whole lines go at once, an unfinished line waits for its newline.
     NoneYet,
-    /// None that this content will get, or none that are waited for: what is there goes, an unfinished line included.
+    /// None that this content will get, or none that are waited for: what is there goes, an
+    /// unfinished line included.
     End,
 }
 
@@ -39,12 +41,14 @@ pub struct Splitter {
     offset: u64,
     inside_line: bool,
     max_line: usize,
-    /// How many bytes behind the offset are known to hold no newline, so that a long line is searched once.
+    /// How many bytes behind the offset are known to hold no newline, so that a long line is
+    /// searched once.
     searched: usize,
 }
 
 impl Splitter {
-    /// A splitter that goes on at `offset`. `inside_line`: the byte before the offset is not a newline (and there is one).
+    /// A splitter that goes on at `offset`. `inside_line`: the byte before the offset is not a
+    /// newline (and there is one).
     #[must_use]
     pub const fn new(framing: Framing, offset: u64, inside_line: bool) -> Self {
         Self { framing, offset, inside_line, max_line: MAX_LINE, searched: 0 }
@@ -63,7 +67,8 @@ impl Splitter {
         self.offset
     }
 
-    /// The next piece of `bytes`, which begin at [`offset`](Self::offset). `None`: more bytes are needed to name it (or there are none).
+    /// The next piece of `bytes`, which begin at [`offset`](Self::offset). `None`: more bytes are
+    /// needed to name it (or there are none).
     ///
     pub fn next<'a>(&mut self, bytes: &'a [u8], behind: Behind) -> Option<Piece<'a>> {
         let (field, payload_len) = self.name(bytes, behind)?;
@@ -171,7 +176,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes become visible, the pieces cover them exactly once, in order, and say what they are.
+        /// However the bytes become visible, the pieces cover them exactly once, in order, and say
+        /// what they are.
         #[test]
         fn pieces_add_up(
             text in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => Just(b'\n')], 0..400),

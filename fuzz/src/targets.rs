@@ -84,8 +84,9 @@ fn decode(
     (frames, None, left)
 }
 
-/// Any cut of any bytes gives the same frames, the same error and the same rest as the whole; a frame's bytes decode to that frame; memory
-/// follows the bytes that came. Input: the limits, how many cuts, the lengths of the pieces, then RESP.
+/// Any cut of any bytes gives the same frames, the same error and the same rest as the whole; a
+/// frame's bytes decode to that frame; memory follows the bytes that came. Input: the limits, how
+/// many cuts, the lengths of the pieces, then RESP.
 pub fn decoder(data: &[u8]) {
     let mut choices = Choices(data);
     let limits = match choices.byte() % 4 {
@@ -155,7 +156,8 @@ fn walk(frame: &Frame, value: Value<'_>) {
     }
 }
 
-/// Every command is one array of bulk strings, which begins with its name and holds what it was given.
+/// Every command is one array of bulk strings, which begins with its name and holds what it was
+/// given.
 pub fn commands(data: &[u8]) {
     let mut c = Choices(data);
     let which = c.byte() % 20;
@@ -332,7 +334,8 @@ fn entries_are_sound(entries: EntrySlice<'_>, share: impl Fn(&[u8]) -> bytes::By
     }
 }
 
-/// No URL panics; what is shown of one is a URL again; a password is never shown, however it is mangled.
+/// No URL panics; what is shown of one is a URL again; a password is never shown, however it is
+/// mangled.
 pub fn url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(config) = Config::from_url(&text) {

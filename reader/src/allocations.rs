@@ -11,7 +11,8 @@ const LINES: usize = 400_000;
 /// Much more than a start, an end and a batch or two need, and far from one for a line.
 const MOST: u64 = LINES as u64 / 50;
 
-/// How often the whole reader allocates, as `main` runs it, against a real Redis: its work runs on the calling thread, which is the one that is counted.
+/// How often the whole reader allocates, as `main` runs it, against a real Redis: its work runs on
+/// the calling thread, which is the one that is counted.
 fn allocations(framing: &str) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("input.txt");

@@ -31,7 +31,8 @@ const EXAMPLES: &str = "Examples:
 /// Instead of the service.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
-    /// Test the whole configuration without moving a line: exit 0, or 1 when the reader would wait, 2 when it would end; and what to do
+    /// Test the whole configuration without moving a line: exit 0, or 1 when the reader would wait,
+    /// 2 when it would end; and what to do
     Check(Box<CheckArgs>),
     /// Print what a shell needs to complete the flags
     Completions {

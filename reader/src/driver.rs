@@ -115,7 +115,8 @@ impl Shared {
         {
             producer.aim(inode, metadata.len());
         }
-        // Before any partition names a content: Redis may have lost a name, and where it was used may be away.
+        // Before any partition names a content: Redis may have lost a name, and where it was used
+        // may be away.
         if let (Some(registry), Ok(Stored::Manifest(known))) = (&self.registry, producer.directory().load()) {
             registry.learn(&known);
         }
@@ -379,7 +380,8 @@ impl Driver {
 
     /// After an interrupt: reports it, waits as long as it makes sense, and clears the connection.
     async fn recover(&mut self, interrupt: Interrupt, connection: &mut Connection) -> Result<Then, Stop> {
-        // Without the right to EXEC there may be none to MULTI, and then the fence holds up DISCARD, too.
+        // Without the right to EXEC there may be none to MULTI, and then the fence holds up
+        // DISCARD, too.
         let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
         match interrupt {
             Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
@@ -421,7 +423,8 @@ impl Driver {
         if must_reconnect {
             return Ok(Then::Reconnect);
         }
-        // What is on the wire without an EXEC is taken back; Redis answers with an error when nothing is.
+        // What is on the wire without an EXEC is taken back; Redis answers with an error when
+        // nothing is.
         match connection.send(&cmd::<Frame>("DISCARD")).await {
             Err(error)
                 if error.closes_connection()

@@ -4,7 +4,8 @@ use delivery::producer::{Changed, Trouble};
 use service::source_record::RecordFault;
 use service::{Failure, SourceRecord};
 
-/// Why the work with one connection ends before all is sent. The next attempt begins by looking at what Redis holds.
+/// Why the work with one connection ends before all is sent. The next attempt begins by looking at
+/// what Redis holds.
 #[derive(Debug)]
 pub(crate) enum Interrupt {
     /// Redis refused, or the connection was lost.

@@ -9,7 +9,8 @@
 //! The `EXEC` follows when the previous batch is confirmed and the record is what that batch left.
 //! So a batch can neither overtake one that failed, nor land behind a gap when Redis lost data in
 //! between, nor mix with another reader's. All of that needs transactions: [`try_transaction`] sees
-//! that there are any, [`Fence`] keeps a batch from being executed without one, and [`outcome`] tells.
+//! that there are any, [`Fence`] keeps a batch from being executed without one, and [`outcome`]
+//! tells.
 
 use crate::error::Interrupt;
 use delivery::entry::AFTER;
@@ -25,11 +26,13 @@ use service::{Failure, SourceRecord};
 /// lines, which would pile up. 4 MiB, far more than a batch of short ones.
 const SEND_FIRST: usize = 4 << 20;
 
-/// What stands between `MULTI` and a batch, so that the batch cannot be executed without a transaction.
+/// What stands between `MULTI` and a batch, so that the batch cannot be executed without a
+/// transaction.
 ///
-/// Should `MULTI` be refused, as after a change of rights, the commands behind it would be executed at once, before it
-/// is known what became of the previous batch. In a transaction `WAIT` only tells a number; outside of one it
-/// waits, for more replicas than there can be, and nothing behind it is executed before the connection ends.
+/// Should `MULTI` be refused, as after a change of rights, the commands behind it would be executed
+/// at once, before it is known what became of the previous batch. In a transaction `WAIT` only
+/// tells a number; outside of one it waits, for more replicas than there can be, and nothing behind
+/// it is executed before the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fence {
     Wait,
@@ -54,7 +57,8 @@ fn wait() -> Cmd {
     cmd::<Frame>("WAIT").arg(REPLICAS).arg(0)
 }
 
-/// Tries an empty transaction, without which the reader must not begin, and then one with the fence.
+/// Tries an empty transaction, without which the reader must not begin, and then one with the
+/// fence.
 pub(crate) async fn try_transaction(connection: &mut Connection) -> Result<Fence, Interrupt> {
     match connection.exec(&Transaction::new()).await {
         Ok(_) => {}
@@ -153,8 +157,8 @@ pub(crate) async fn expectations(connection: &mut Connection) -> Result<Answers,
     answers(connection).await
 }
 
-/// Waits for what became of a batch that has `entries` entries. [`ErrorKind::NotAtomic`]: Redis has begun no
-/// transaction, so the batch may have been added without regard to what it expects.
+/// Waits for what became of a batch that has `entries` entries. [`ErrorKind::NotAtomic`]: Redis has
+/// begun no transaction, so the batch may have been added without regard to what it expects.
 pub(crate) async fn outcome(connection: &mut Connection, entries: u64, fence: Fence) -> Result<Outcome, Error> {
     let commands = usize::try_from(entries).unwrap_or(usize::MAX).saturating_add(2);
     connection.receive_queued(commands.saturating_add(fence.commands())).await?;
@@ -175,7 +179,8 @@ pub(crate) async fn outcome(connection: &mut Connection, entries: u64, fence: Fe
     Ok(Outcome::Added { len })
 }
 
-/// Asks whether Redis holds what is expected. Also the stream's length (`None`: there is no stream), and its state when that is asked for.
+/// Asks whether Redis holds what is expected. Also the stream's length (`None`: there is no
+/// stream), and its state when that is asked for.
 pub(crate) async fn check(
     connection: &mut Connection,
     record: &SourceRecord,

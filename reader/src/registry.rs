@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, Notify};
 
 /// How often Redis is asked whether it still holds the record.
 const EVERY: Duration = Duration::from_secs(5);
-/// How long the work waits for the first answer, before it makes anything in Redis. The record's node may be away, and others not.
+/// How long the work waits for the first answer, before it makes anything in Redis. The record's
+/// node may be away, and others not.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// How many contents are kept before the oldest are dropped.
 const CONTENTS: usize = 1024;
@@ -51,7 +52,8 @@ impl Registry {
         }
     }
 
-    /// Does `work`, and beside it refuses another number of partitions and restores what Redis lost.
+    /// Does `work`, and beside it refuses another number of partitions and restores what Redis
+    /// lost.
     pub(crate) async fn beside<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
         let refused = self.maintain();
         tokio::pin!(refused);
@@ -94,7 +96,8 @@ impl Registry {
         }
     }
 
-    /// Loads the record, and adds what it lacks. A source with another number of partitions is refused.
+    /// Loads the record, and adds what it lacks. A source with another number of partitions is
+    /// refused.
     pub(crate) async fn refresh(&self) -> Result<Manifest, Interrupt> {
         let mut held = self.connection.lock().await;
         let connection = self.connect(&mut held).await?;

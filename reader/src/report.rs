@@ -139,8 +139,8 @@ impl Report {
         is_due
     }
 
-    /// Says once that the stream is full, and which group holds it up. Returns a reason not to be ready: nobody reads that group, or
-    /// it does not get on.
+    /// Says once that the stream is full, and which group holds it up. Returns a reason not to be
+    /// ready: nobody reads that group, or it does not get on.
     pub(crate) fn full(&mut self, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> Option<String> {
         let share = if self.partition.is_whole() { "" } else { " for its share" };
         let why = full(&self.stream, share, stream, max_backlog, groups);

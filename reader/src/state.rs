@@ -89,7 +89,8 @@ impl StateFile {
         &self.path
     }
 
-    /// With how many partitions the source was begun, when that is another number, and what says so. `None`: not with another one, as far as is known here.
+    /// With how many partitions the source was begun, when that is another number, and what says
+    /// so. `None`: not with another one, as far as is known here.
     pub(crate) fn other_number(&self) -> io::Result<Option<(u32, &Path)>> {
         let number = |path: &Path| match fs::read(path) {
             Ok(bytes) => Ok(serde_json::from_slice::<State>(&bytes).ok().map(|state| state.partitions)),
@@ -159,7 +160,8 @@ impl StateFile {
         self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
-    /// Refuses a state folder that cannot be written to, and removes what killed readers left in it.
+    /// Refuses a state folder that cannot be written to, and removes what killed readers left in
+    /// it.
     pub(crate) fn check_folder(folder: &Path, is_named: bool) -> Result<(), Failure> {
         let probe = create_unique(&folder.join(".reader-probe"));
         let tried = probe.and_then(|(path, _)| {

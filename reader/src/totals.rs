@@ -42,7 +42,8 @@ impl Totals {
         Self { all: Rc::clone(&self.all), index }
     }
 
-    /// Everything before this position of the input is confirmed. The slowest partition counts. `None`: there is no content.
+    /// Everything before this position of the input is confirmed. The slowest partition counts.
+    /// `None`: there is no content.
     pub(crate) fn position(&self, position: Option<u64>) {
         self.tell(|told| told.position = position);
         let slowest = self.all.borrow().values().map(|told| told.position).min().flatten();

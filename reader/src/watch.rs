@@ -45,7 +45,8 @@ impl Events {
     fn follow(&self, path: &Path) {
         let mut watcher = self.watcher.borrow_mut();
         let Some(watcher) = watcher.as_mut() else { return };
-        // Another file may lie there since it was watched for somebody else. That it was not watched is no error.
+        // Another file may lie there since it was watched for somebody else. That it was not
+        // watched is no error.
         let _ = watcher.unwatch(path);
         if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
             debug!("no file events for {}: {error}; looking every {TICK:?}", path.display());

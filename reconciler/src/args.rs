@@ -29,7 +29,8 @@ pub(crate) struct Args {
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub(crate) redis_password: Option<String>,
 
-    /// How many seconds Redis has to replace a master whose volume is lost, before its replica takes over
+    /// How many seconds Redis has to replace a master whose volume is lost, before its replica
+    /// takes over
     #[arg(long, env, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) takeover_after: Duration,
 
@@ -37,7 +38,8 @@ pub(crate) struct Args {
     #[arg(long, env, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub(crate) absent_after: Duration,
 
-    /// How many seconds the cluster must have been complete before replicas move off their master's machine
+    /// How many seconds the cluster must have been complete before replicas move off their master's
+    /// machine
     #[arg(long, env, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) spread_after: Duration,
 

@@ -100,7 +100,8 @@ async fn ask(config: &Config) -> Result<Option<Report>, Error> {
     let nodes = connection.send(&cmd::<Frame>("CLUSTER NODES")).await?;
     let Some(mut report) = text(nodes.value()).and_then(|nodes| Report::parse(&nodes)) else { return Ok(None) };
     report.source = source(connection.send(&cmd::<Frame>("ROLE")).await?.value());
-    // Not every user may read the configuration, and nothing but the spread over machines depends on it.
+    // Not every user may read the configuration, and nothing but the spread over machines depends
+    // on it.
     if let Ok(ident) = connection.send(&cmd::<Frame>("CONFIG GET").arg("syslog-ident")).await {
         let ident = ident.value().get(b"syslog-ident").and_then(text);
         report.machine = ident.and_then(|ident| Some(ident.strip_prefix(MACHINE)?.to_owned()));
@@ -108,7 +109,8 @@ async fn ask(config: &Config) -> Result<Option<Report>, Error> {
     Ok(Some(report))
 }
 
-/// From the reply to `ROLE`: `slave`, the master's host and port, the state of the link, the offset.
+/// From the reply to `ROLE`: `slave`, the master's host and port, the state of the link, the
+/// offset.
 fn source(role: Value<'_>) -> Option<Source> {
     let mut fields = role.children();
     (text(fields.next()?)? == "slave").then_some(())?;

@@ -1,10 +1,10 @@
-//! A model of the nodes of a Redis Cluster, in which pods die, come back at other addresses, and lose their
-//! volumes at random: from every such state the planner must lead to a complete cluster, and never give up
-//! data that still exists.
+//! A model of the nodes of a Redis Cluster, in which pods die, come back at other addresses, and
+//! lose their volumes at random: from every such state the planner must lead to a complete cluster,
+//! and never give up data that still exists.
 //!
-//! The model has what makes repairs hard: what a node knows is its own and may be old, gossip corrects an
-//! address without pointing the replica at it, a replica that has started without its master is not
-//! elected, and without a majority of the masters nobody is.
+//! The model has what makes repairs hard: what a node knows is its own and may be old, gossip
+//! corrects an address without pointing the replica at it, a replica that has started without its
+//! master is not elected, and without a majority of the masters nobody is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -154,7 +154,8 @@ impl Model {
                 }
                 let (from, heard) = (self.pods[y].clone(), self.pods[y].known.clone());
                 self.hear(x, &from);
-                // Of others: nodes that it does not know, and better addresses of those that it does not reach.
+                // Of others: nodes that it does not know, and better addresses of those that it
+                // does not reach.
                 for (id, (at, master)) in heard {
                     let reachable = self.reaches(&from, id);
                     let known = self.pods[x].known.get(&id).map(|known| known.0);

@@ -1,17 +1,20 @@
-//! What is to be done in a round: decided from the nodes' reports alone, without I/O and without a clock of its own.
+//! What is to be done in a round: decided from the nodes' reports alone, without I/O and without a
+//! clock of its own.
 //!
-//! A round does the first of these steps that finds something to do, and the next round looks again:
+//! A round does the first of these steps that finds something to do, and the next round looks
+//! again:
 //!
-//! 1. Nodes that do not know each other's present address are introduced (`CLUSTER MEET`). A replica that
-//!    still fetches from an address that its master had before is pointed at the present one
-//!    (`CLUSTER REPLICATE`): when Redis learns the new address by gossip, it does not do this itself.
-//! 2. A master that is gone, and whose replica Redis does not let take over, is replaced by that replica
-//!    after a bounded wait (`CLUSTER FAILOVER TAKEOVER`).
+//! 1. Nodes that do not know each other's present address are introduced (`CLUSTER MEET`). A
+//!    replica that still fetches from an address that its master had before is pointed at the
+//!    present one (`CLUSTER REPLICATE`): when Redis learns the new address by gossip, it does not
+//!    do this itself.
+//! 2. A master that is gone, and whose replica Redis does not let take over, is replaced by that
+//!    replica after a bounded wait (`CLUSTER FAILOVER TAKEOVER`).
 //! 3. Nodes that no longer exist are forgotten (`CLUSTER FORGET`).
 //! 4. Slots that nobody serves are assigned (`CLUSTER ADDSLOTSRANGE`).
 //! 5. Masters without slots, beyond the number of masters there are to be, become replicas.
-//! 6. In a cluster that has been complete for a while, two replicas swap their masters if fewer then
-//!    share a machine with their master.
+//! 6. In a cluster that has been complete for a while, two replicas swap their masters if fewer
+//!    then share a machine with their master.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,8 +30,8 @@ pub(crate) struct Goal {
     pub(crate) masters: usize,
     /// The slots of a new cluster: a range for each of its masters.
     pub(crate) slots: Vec<RangeInclusive<u16>>,
-    /// How long Redis may take to replace a master, when every node answers and none is this master: its
-    /// volume is lost.
+    /// How long Redis may take to replace a master, when every node answers and none is this
+    /// master: its volume is lost.
     pub(crate) takeover_after: Duration,
     /// The same while a node does not answer, which may be this master.
     pub(crate) absent_after: Duration,
@@ -166,8 +169,8 @@ impl Planner {
         Round { acts, waits }
     }
 
-    /// Step 2. Redis itself replaces a master within seconds, unless the replica has been without its master for
-    /// too long (or since it started), or too few masters are left to agree.
+    /// Step 2. Redis itself replaces a master within seconds, unless the replica has been without
+    /// its master for too long (or since it started), or too few masters are left to agree.
     fn replace_masters(
         &mut self,
         nodes: &[Node<'_>],
@@ -236,8 +239,8 @@ fn point_at_present_address(nodes: &[Node<'_>]) -> Vec<Act> {
     stale.filter_map(|node| Some(node.replicates(node.report.own.master.as_deref()?))).collect()
 }
 
-/// The masters with slots that no node is any more and that every other node takes for failed, each with the
-/// replica that has the most of its data.
+/// The masters with slots that no node is any more and that every other node takes for failed, each
+/// with the replica that has the most of its data.
 fn gone_masters<'a>(nodes: &[Node<'a>], ids: &BTreeSet<&str>) -> BTreeMap<&'a str, Node<'a>> {
     let mut gone: BTreeMap<&str, Node<'_>> = BTreeMap::new();
     for node in nodes {
@@ -254,7 +257,8 @@ fn gone_masters<'a>(nodes: &[Node<'a>], ids: &BTreeSet<&str>) -> BTreeMap<&'a st
     gone
 }
 
-/// Step 3: every node answers, and none has this ID. An owner of slots that has a replica is that one's matter.
+/// Step 3: every node answers, and none has this ID. An owner of slots that has a replica is that
+/// one's matter.
 fn forget(nodes: &[Node<'_>], ids: &BTreeSet<&str>) -> Vec<Act> {
     let masters: BTreeSet<&str> = nodes.iter().filter_map(|node| node.report.own.master.as_deref()).collect();
     let owners: BTreeSet<&str> =
@@ -276,8 +280,8 @@ fn lines<'a>(nodes: &[Node<'a>]) -> impl Iterator<Item = &'a Line> {
     nodes.iter().flat_map(|node| node.report.lines())
 }
 
-/// Step 4: slots without an owner go to the masters without slots, a range of the goal each; when there is no
-/// such master, to the one with the fewest.
+/// Step 4: slots without an owner go to the masters without slots, a range of the goal each; when
+/// there is no such master, to the one with the fewest.
 fn assign(nodes: &[Node<'_>], ranges: &[RangeInclusive<u16>]) -> Vec<Act> {
     let mut taken: Vec<&RangeInclusive<u16>> = lines(nodes).flat_map(|line| &line.slots).collect();
     taken.sort_by_key(|range| *range.start());
@@ -311,8 +315,8 @@ fn without(range: &RangeInclusive<u16>, others: &[&RangeInclusive<u16>]) -> Vec<
     left
 }
 
-/// Step 5: a node without slots is new, or has lost its volume. It follows the master with the fewest
-/// replicas, on another machine where there is a choice.
+/// Step 5: a node without slots is new, or has lost its volume. It follows the master with the
+/// fewest replicas, on another machine where there is a choice.
 fn replicate(nodes: &[Node<'_>], masters: usize) -> Vec<Act> {
     let owners: Vec<&Node<'_>> = nodes.iter().filter(|node| node.is_master() && node.has_slots()).collect();
     let surplus = nodes.iter().filter(|node| node.is_master()).count().saturating_sub(masters);
@@ -354,7 +358,8 @@ fn better_swap(pairs: &[(Node<'_>, Node<'_>)]) -> Option<(usize, usize)> {
     better.next()
 }
 
-/// Step 6: one swap at a time, as both masters are without a replica until it has fetched everything.
+/// Step 6: one swap at a time, as both masters are without a replica until it has fetched
+/// everything.
 fn spread(nodes: &[Node<'_>]) -> Vec<Act> {
     let of = |replica: &Node<'_>| {
         let master = replica.report.own.master.as_deref()?;

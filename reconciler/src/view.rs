@@ -122,7 +122,8 @@ impl Line {
 }
 
 impl Address {
-    /// Host and port, the port of the bus behind `@`, then names behind commas; the host may be an IPv6 address.
+    /// Host and port, the port of the bus behind `@`, then names behind commas; the host may be an
+    /// IPv6 address.
     fn parse(text: &str) -> Option<Self> {
         let (address, bus) = text.split(',').next()?.split_once('@')?;
         let (host, port) = address.rsplit_once(':')?;

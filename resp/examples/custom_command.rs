@@ -1,4 +1,5 @@
-//! A command of one's own, with a typed reply: `cargo run --example custom_command -- redis://localhost`
+//! A command of one's own, with a typed reply:
+//! `cargo run --example custom_command -- redis://localhost`
 use std::time::Duration;
 
 use resp::{Client, Command, Config, Error, Frame, Request};

@@ -1,4 +1,5 @@
-//! Adds each line of standard input to a stream: `cargo run --example producer -- redis://localhost events < file`
+//! Adds each line of standard input to a stream:
+//! `cargo run --example producer -- redis://localhost events < file`
 use std::io::BufRead;
 
 use resp::streams::{AddId, Trim, XAdd};

@@ -1,7 +1,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// How long to wait between attempts: exponential, with full jitter, so that many clients do not come back all at once.
+/// How long to wait between attempts: exponential, with full jitter, so that many clients do not
+/// come back all at once.
 ///
 /// It has no clock: it only says the next delay.
 ///
@@ -39,7 +40,8 @@ impl Backoff {
         Self { min, max, ceiling: min, random: seed | 1 }
     }
 
-    /// The next delay: anywhere between half a millisecond and the current bound, but never above the bound.
+    /// The next delay: anywhere between half a millisecond and the current bound, but never above
+    /// the bound.
     pub fn next_delay(&mut self) -> Duration {
         let ceiling = self.ceiling;
         self.ceiling = ceiling.saturating_mul(2).clamp(self.min, self.max);

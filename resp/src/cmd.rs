@@ -8,8 +8,9 @@ use crate::{Arg, Command, Error, Frame, FromReply, Request, Routing, cluster};
 
 /// A command in words, for everything that is not typed.
 ///
-/// Words in the name become arguments of their own. The reply is of the type that is asked for: see [`FromReply`]. Where nothing says which,
-/// the command does: `cmd::<()>` for a reply that is not needed, `cmd::<Frame>` for one whose shape is not known.
+/// Words in the name become arguments of their own. The reply is of the type that is asked for: see
+/// [`FromReply`]. Where nothing says which, the command does: `cmd::<()>` for a reply that is not
+/// needed, `cmd::<Frame>` for one whose shape is not known.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -52,10 +53,11 @@ impl<R> Cmd<R> {
         self
     }
 
-    /// Adds an argument that is a key, by which a [`ClusterClient`](crate::ClusterClient) finds the node.
+    /// Adds an argument that is a key, by which a [`ClusterClient`](crate::ClusterClient) finds the
+    /// node.
     ///
-    /// Where no argument was said to be one, they are found by the command's name, as for all commands of Redis itself; of a command that is not
-    /// known, the first argument is the key.
+    /// Where no argument was said to be one, they are found by the command's name, as for all
+    /// commands of Redis itself; of a command that is not known, the first argument is the key.
     ///
     /// ```
     /// use resp::{Command, Routing, cmd};

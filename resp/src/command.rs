@@ -7,12 +7,14 @@ use crate::{Error, ErrorKind, Frame, Request, Routing, Sent, cluster, text};
 
 /// A command: how it is written, and what its reply means.
 ///
-/// The trait is open: implement it for commands that this crate does not type (see [`Request`] for an example), or use
-/// [`cmd`](crate::cmd()) for a quick one.
+/// The trait is open: implement it for commands that this crate does not type (see [`Request`] for
+/// an example), or use [`cmd`](crate::cmd()) for a quick one.
 ///
-/// A command must be answered by exactly one reply, and must leave the replies to others as they are. Those that do not are refused with
-/// [`ErrorKind::Usage`], however they are written: `SUBSCRIBE` and its kin ([`Connection::subscribe`](crate::Connection::subscribe) sends them),
-/// `MONITOR`, `SYNC`, `PSYNC`, `REPLCONF`, `CLIENT REPLY OFF` and `SKIP`, `QUIT`, `RESET`, and `HELLO` with a version.
+/// A command must be answered by exactly one reply, and must leave the replies to others as they
+/// are. Those that do not are refused with [`ErrorKind::Usage`], however they are written:
+/// `SUBSCRIBE` and its kin ([`Connection::subscribe`](crate::Connection::subscribe) sends them),
+/// `MONITOR`, `SYNC`, `PSYNC`, `REPLCONF`, `CLIENT REPLY OFF` and `SKIP`, `QUIT`, `RESET`, and
+/// `HELLO` with a version.
 pub trait Command {
     /// What the reply is decoded to.
     type Reply;
@@ -25,8 +27,9 @@ pub trait Command {
         None
     }
 
-    /// Where in a cluster it goes: to the node that has its [`key`](Self::key); without a key, its [`name`](Self::name) says whether any node will
-    /// do. A command with several keys says [`Routing::of_keys`] of all of them.
+    /// Where in a cluster it goes: to the node that has its [`key`](Self::key); without a key, its
+    /// [`name`](Self::name) says whether any node will do. A command with several keys says
+    /// [`Routing::of_keys`] of all of them.
     fn routing(&self) -> Routing {
         let without_key = || cluster::routing_of(self.name().split_ascii_whitespace().map(str::as_bytes));
         self.key().map_or_else(without_key, Routing::of_key)
@@ -35,14 +38,15 @@ pub trait Command {
     /// Writes the command's name and arguments.
     fn encode(&self, out: &mut Request<'_>);
 
-    /// Whether the command may go over a [`Client`](crate::Client)'s connection, which many share: not if it waits in the
-    /// server, or changes the connection's state. Known by its name, unless this is overridden.
+    /// Whether the command may go over a [`Client`](crate::Client)'s connection, which many share:
+    /// not if it waits in the server, or changes the connection's state. Known by its name, unless
+    /// this is overridden.
     fn is_shareable(&self) -> bool {
         is_shareable(self.name())
     }
 
-    /// Makes the typed reply from a frame that is no error. The command itself is not asked: it may be gone by then, and what a reply
-    /// means is seen from its shape.
+    /// Makes the typed reply from a frame that is no error. The command itself is not asked: it may
+    /// be gone by then, and what a reply means is seen from its shape.
     ///
     /// # Errors
     ///
@@ -78,7 +82,8 @@ impl<C: Command + ?Sized> Command for &C {
     }
 }
 
-/// Why a command that is encoded has not exactly one reply, or changes how many replies others have; `None` for all that have one.
+/// Why a command that is encoded has not exactly one reply, or changes how many replies others
+/// have; `None` for all that have one.
 fn refusal(encoded: &[u8]) -> Option<&'static str> {
     let mut words = words(encoded);
     let name = words.next()?;
@@ -114,7 +119,8 @@ pub(crate) fn is_answered_by_pushes(encoded: &[u8]) -> bool {
     })
 }
 
-/// Whether a command that is encoded sets client-side caching (`true`), or ends it; `None` for all others.
+/// Whether a command that is encoded sets client-side caching (`true`), or ends it; `None` for all
+/// others.
 pub(crate) fn tracking(encoded: &[u8]) -> Option<bool> {
     let mut words = words(encoded);
     let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
@@ -200,8 +206,8 @@ pub(crate) fn encode_answered<C: Command + ?Sized>(command: &C, buf: &mut BytesM
     }
 }
 
-/// What is sent in place of a command that was refused, where its reply has been promised already: no server knows it, so the reply is an error, and
-/// a transaction that it is in is not executed.
+/// What is sent in place of a command that was refused, where its reply has been promised already:
+/// no server knows it, so the reply is an error, and a transaction that it is in is not executed.
 pub(crate) const REFUSED: &[u8] = b"*1\r\n$46\r\nrefused: the command has not exactly one reply\r\n";
 
 /// The typed reply of a command, or the error that the server sent instead.
@@ -215,7 +221,8 @@ pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C
 /// How long a blocking command may wait in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
-    /// At most so long; rounded up to whole milliseconds, and at least one, because 0 means for ever.
+    /// At most so long; rounded up to whole milliseconds, and at least one, because 0 means for
+    /// ever.
     For(Duration),
     /// Until there is something.
     Forever,
@@ -235,7 +242,8 @@ impl Block {
 
 /// A command that waits in the server, and so needs a connection of its own.
 ///
-/// It is no [`Command`]: [`Connection::send_blocking`](crate::Connection::send_blocking) takes it, nothing that is shared does.
+/// It is no [`Command`]: [`Connection::send_blocking`](crate::Connection::send_blocking) takes it,
+/// nothing that is shared does.
 ///
 /// ```
 /// use std::time::Duration;

@@ -26,7 +26,8 @@ pub enum ErrorKind {
     Usage,
     /// A URL or another setting is not valid: see [`ConfigError`].
     Config,
-    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate, which TLS 1.3 tells afterwards.
+    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate,
+    /// which TLS 1.3 tells afterwards.
     Tls,
     /// `NOGROUP`: the stream or its consumer group does not exist.
     NoGroup,
@@ -50,7 +51,8 @@ pub enum ErrorKind {
     MasterDown,
     /// `MISCONF`: the server cannot persist, and refuses writes.
     MisConf,
-    /// The server is no master (any more), though Sentinels name it as one: a failover is under way, or they have not noticed yet.
+    /// The server is no master (any more), though Sentinels name it as one: a failover is under
+    /// way, or they have not noticed yet.
     NotMaster,
     /// No Sentinel knows a master of this name.
     UnknownMaster,
@@ -78,10 +80,11 @@ pub enum ErrorKind {
     CrossSlot,
     /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
     ExecAbort,
-    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the commands may have been executed, one by one and
-    /// not as a whole.
+    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the
+    /// commands may have been executed, one by one and not as a whole.
     NotAtomic,
-    /// A key that the connection watched was changed, so nothing was done: read it again, and try again.
+    /// A key that the connection watched was changed, so nothing was done: read it again, and try
+    /// again.
     WatchFailed,
     /// The server does not know the command or subcommand.
     UnknownCommand,
@@ -94,7 +97,8 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the same attempt can succeed later without anybody changing the program or its configuration.
+    /// Whether the same attempt can succeed later without anybody changing the program or its
+    /// configuration.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         matches!(
@@ -134,10 +138,11 @@ pub enum Sent {
     Maybe,
 }
 
-/// Everything that can go wrong with a command, a connection or a setting. All errors of the library turn into it, so `?` works on all of them.
+/// Everything that can go wrong with a command, a connection or a setting. All errors of the
+/// library turn into it, so `?` works on all of them.
 ///
-/// The text says what was being done, with what, and what came back. It never holds a password of the configuration, not even one that the server
-/// repeats, and no control characters.
+/// The text says what was being done, with what, and what came back. It never holds a password of
+/// the configuration, not even one that the server repeats, and no control characters.
 ///
 /// ```
 /// # use resp::{Error, ErrorKind};
@@ -188,7 +193,8 @@ impl Error {
         }))
     }
 
-    /// What the operating system says, or TLS: a refused certificate is reported by the first read when the handshake itself went well.
+    /// What the operating system says, or TLS: a refused certificate is reported by the first read
+    /// when the handshake itself went well.
     pub(crate) fn io(source: io::Error) -> Self {
         let error = match tls_refusal(&source) {
             Some(Refusal::NotTls) => Self::new(ErrorKind::Protocol, "this port does not speak TLS"),
@@ -219,7 +225,8 @@ impl Error {
         Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
     }
 
-    /// Commands of a transaction were, or may have been, executed outside of one, because of a refusal.
+    /// Commands of a transaction were, or may have been, executed outside of one, because of a
+    /// refusal.
     pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
         const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
         let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
@@ -274,7 +281,8 @@ impl Error {
         error
     }
 
-    /// For implementations of [`Command`](crate::Command): the reply is not what the command answers.
+    /// For implementations of [`Command`](crate::Command): the reply is not what the command
+    /// answers.
     #[must_use]
     pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
         let mut shown = Beginning { text: String::new(), room: 120 };
@@ -290,7 +298,8 @@ impl Error {
         Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
     }
 
-    /// For the answer to a command with a password: only texts that repeat nothing of the command are shown.
+    /// For the answer to a command with a password: only texts that repeat nothing of the command
+    /// are shown.
     pub(crate) fn without_arguments(mut self) -> Self {
         if self.is_server() && !text::is_known(&self.0.message) {
             self.withhold();
@@ -340,7 +349,8 @@ impl Error {
         self.0.kind
     }
 
-    /// The first word of an error reply, such as `NOGROUP` or `ERR`; empty when the server sent none.
+    /// The first word of an error reply, such as `NOGROUP` or `ERR`; empty when the server sent
+    /// none.
     #[must_use]
     pub fn code(&self) -> &str {
         &self.0.code
@@ -348,7 +358,8 @@ impl Error {
 
     /// The error reply (its first 4 KiB), or what went wrong here, without what was being done.
     ///
-    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and texts that repeat a password, are left out.
+    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and
+    /// texts that repeat a password, are left out.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -356,7 +367,8 @@ impl Error {
 
     /// Whether the server can have executed the command.
     ///
-    /// An error reply is [`Sent::Maybe`]: the server had the command, and few errors leave part of it done.
+    /// An error reply is [`Sent::Maybe`]: the server had the command, and few errors leave part of
+    /// it done.
     #[must_use]
     pub fn sent(&self) -> Sent {
         self.0.sent
@@ -533,7 +545,8 @@ fn classify(text: &str) -> (ErrorKind, &str) {
     (kind, if is_code { code } else { "ERR" })
 }
 
-/// Errors of the code `ERR` are told apart by their text. The texts are those of Redis 5 to 8 and Valkey.
+/// Errors of the code `ERR` are told apart by their text. The texts are those of Redis 5 to 8 and
+/// Valkey.
 fn classify_text(text: &str) -> ErrorKind {
     let text = text.to_ascii_lowercase();
     let has = |part: &str| text.contains(part);

@@ -1,6 +1,7 @@
 use crate::{Client, ClusterClient, Command, Connection, Error, Pipeline, Replies, Transaction};
 
-/// What commands can be sent over: a [`Connection`], a [`Client`] or a [`ClusterClient`]. For code that does not care which.
+/// What commands can be sent over: a [`Connection`], a [`Client`] or a [`ClusterClient`]. For code
+/// that does not care which.
 ///
 /// ```no_run
 /// use resp::streams::{AddId, XAdd};

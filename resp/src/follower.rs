@@ -1,4 +1,5 @@
-//! Follows where the master is, while a connection to it is there: a master that was replaced may still answer.
+//! Follows where the master is, while a connection to it is there: a master that was replaced may
+//! still answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -16,9 +17,11 @@ const ASK: Duration = Duration::from_secs(10);
 /// How often one is asked that does not send them.
 const ASK_WITHOUT: Duration = Duration::from_secs(1);
 
-/// What the Sentinels of a configuration say about its master, each over a connection of its own, as long as this lives.
+/// What the Sentinels of a configuration say about its master, each over a connection of its own,
+/// as long as this lives.
 ///
-/// What counts is that a Sentinel changes its mind. One that lags, or is cut off from the others, does not.
+/// What counts is that a Sentinel changes its mind. One that lags, or is cut off from the others,
+/// does not.
 pub(crate) struct Follower {
     said: Arc<Said>,
     _listening: JoinSet<()>,
@@ -73,7 +76,8 @@ impl Follower {
         Some(Self { said, _listening: listening })
     }
 
-    /// Whether the master has moved away from the server that a connection leads to. Wakes its owner when it does.
+    /// Whether the master has moved away from the server that a connection leads to. Wakes its
+    /// owner when it does.
     pub(crate) fn poll_switch(&self, server: Option<&Endpoint>, cx: &Context<'_>) -> bool {
         let mut state = self.said.lock();
         if std::mem::take(&mut state.is_news) && state.master.as_ref() != server {
@@ -86,7 +90,8 @@ impl Follower {
         false
     }
 
-    /// Connects to where the master has moved; else, and when it is not there, to where the Sentinels say.
+    /// Connects to where the master has moved; else, and when it is not there, to where the
+    /// Sentinels say.
     pub(crate) async fn connect(&self, config: &Config) -> Result<Connection, Error> {
         let master = {
             let mut state = self.said.lock();
@@ -173,7 +178,8 @@ impl Listener {
         self.last = Some(master);
     }
 
-    /// The address in a message that says that our master has moved: `NAME OLD-HOST OLD-PORT HOST PORT`.
+    /// The address in a message that says that our master has moved:
+    /// `NAME OLD-HOST OLD-PORT HOST PORT`.
     fn switch(&self, message: &Frame) -> Option<Endpoint> {
         let mut parts = message.value().children().filter_map(Value::as_str);
         if (parts.next()?, parts.next()?) != ("message", CHANNEL) {

@@ -45,8 +45,8 @@ use crate::{Error, Frame, Kind, StreamId, Value};
 /// | [`Entries`](crate::streams::Entries), [`StreamEntries`](crate::streams::StreamEntries) | those of `XRANGE` and of `XREAD` |
 /// | [`Frame`] | every reply, errors inside arrays included |
 ///
-/// A reply of another kind is [`ErrorKind::UnexpectedReply`](crate::ErrorKind::UnexpectedReply); the error names both types. An error inside
-/// an array is the error of the whole.
+/// A reply of another kind is [`ErrorKind::UnexpectedReply`](crate::ErrorKind::UnexpectedReply);
+/// the error names both types. An error inside an array is the error of the whole.
 ///
 /// The trait is open:
 ///
@@ -98,7 +98,8 @@ pub trait FromReply: Sized {
         Self::from_value(frame.value(), &frame)
     }
 
-    /// Makes a list of a value: one item an element. Types that lists are sent of in another way say so here, as bytes and pairs do.
+    /// Makes a list of a value: one item an element. Types that lists are sent of in another way
+    /// say so here, as bytes and pairs do.
     ///
     /// # Errors
     ///

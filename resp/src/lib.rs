@@ -2,9 +2,11 @@
 //!
 //! # Layout
 //!
-//! * RESP itself, without I/O: [`Decoder`] turns bytes into [`Frame`]s, whose [`Value`]s borrow from the read buffer; [`Request`] writes commands;
-//!   [`RespCodec`] is both for tokio. [`Limits`] bound what a peer can make them hold.
-//! * [`Connection`], [`Client`], [`ClusterClient`]: commands and their replies. [`Executor`] is any of them.
+//! * RESP itself, without I/O: [`Decoder`] turns bytes into [`Frame`]s, whose [`Value`]s borrow
+//!   from the read buffer; [`Request`] writes commands; [`RespCodec`] is both for tokio. [`Limits`]
+//!   bound what a peer can make them hold.
+//! * [`Connection`], [`Client`], [`ClusterClient`]: commands and their replies. [`Executor`] is any
+//!   of them.
 //! * [`Consumer`], [`GroupReader`], [`Subscription`]: what is read for as long as it is wanted.
 //! * [`streams`]: the stream commands with typed replies. [`cmd()`] and [`FromReply`]: all others.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -23,7 +23,8 @@ fn parse_sixteen(digits: &[u8]) -> Option<u64> {
     Some(high * 100_000_000 + low)
 }
 
-/// 1 to 8 bytes as one number, the first one lowest. Reads may overlap: the same byte lands in the same place.
+/// 1 to 8 bytes as one number, the first one lowest. Reads may overlap: the same byte lands in the
+/// same place.
 #[inline]
 fn load(bytes: &[u8]) -> u64 {
     let at = |byte: &u8, place: usize| u64::from(*byte) << (8 * place);
@@ -65,7 +66,8 @@ pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Text written from its end to its beginning into a small array on the stack, so that no length need be known in advance.
+/// Text written from its end to its beginning into a small array on the stack, so that no length
+/// need be known in advance.
 pub(crate) struct Backwards<const N: usize> {
     bytes: [u8; N],
     start: usize,

@@ -8,7 +8,8 @@ use crate::{Config, Error};
 
 /// Sees how calls and attempts to connect end: for metrics and traces. See [`Config::observer`].
 ///
-/// It is called by the task that made the call, so it must be quick. A call whose future is dropped is not reported.
+/// It is called by the task that made the call, so it must be quick. A call whose future is dropped
+/// is not reported.
 ///
 /// ```
 /// use std::sync::Arc;

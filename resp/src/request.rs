@@ -5,8 +5,8 @@ use crate::number::Backwards;
 
 /// Writes one command as RESP, straight into the buffer that goes to the socket.
 ///
-/// The number of arguments is counted. What [`command`](Self::command) is told is only a guess that saves correcting the
-/// header, so a wrong count can never garble the connection.
+/// The number of arguments is counted. What [`command`](Self::command) is told is only a guess that
+/// saves correcting the header, so a wrong count can never garble the connection.
 ///
 /// ```
 /// use resp::{Command, Error, Frame, Request};
@@ -180,7 +180,8 @@ impl<'b> Request<'b> {
     }
 }
 
-/// Room for the longest short argument, `(` and an ID of 41 bytes, with its length before it: 49 bytes.
+/// Room for the longest short argument, `(` and an ID of 41 bytes, with its length before it: 49
+/// bytes.
 type SmallArg = Backwards<56>;
 
 #[cfg(test)]

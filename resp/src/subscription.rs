@@ -61,8 +61,8 @@ impl SubscriptionOptions {
         self
     }
 
-    /// `SSUBSCRIBE`: the messages of a shard channel. In a cluster, the connection leads to the node that has its slot; several must lie in one
-    /// slot. Redis 7.0.
+    /// `SSUBSCRIBE`: the messages of a shard channel. In a cluster, the connection leads to the
+    /// node that has its slot; several must lie in one slot. Redis 7.0.
     #[must_use]
     pub fn shard_channel(mut self, name: impl AsRef<[u8]>) -> Self {
         self.shard_channels.push(name.as_ref().to_vec());
@@ -87,8 +87,8 @@ impl SubscriptionOptions {
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made, or a subscription is refused. [`ErrorKind::Usage`] when the server does not speak RESP3, or
-    /// there is nothing to subscribe to.
+    /// When the first connection cannot be made, or a subscription is refused. [`ErrorKind::Usage`]
+    /// when the server does not speak RESP3, or there is nothing to subscribe to.
     pub async fn connect(mut self) -> Result<Subscription, Error> {
         if let Some(first) = self.shard_channels.first() {
             self.config = self.config.for_key(first);
@@ -97,7 +97,8 @@ impl SubscriptionOptions {
         Ok(Subscription { options: self, connection: Some(connection), early })
     }
 
-    /// A connection on which everything is confirmed, and the messages that came before the last confirmation.
+    /// A connection on which everything is confirmed, and the messages that came before the last
+    /// confirmation.
     async fn subscribe(&self) -> Result<(Connection, VecDeque<Message>), Error> {
         let mut connection = Connection::connect(&self.config).await?;
         let usage = |text| Err(Error::new(ErrorKind::Usage, text).with_sent(Sent::No).connecting(&self.config));
@@ -136,9 +137,11 @@ impl SubscriptionOptions {
 
 /// Messages of channels: see [`SubscriptionOptions`].
 ///
-/// It has a connection of its own. When that breaks, it is made again, and everything is subscribed to again. Needs RESP3 (Redis 6).
+/// It has a connection of its own. When that breaks, it is made again, and everything is subscribed
+/// to again. Needs RESP3 (Redis 6).
 ///
-/// Redis keeps no messages for who is away: what is published while there is no connection is lost. What must not be lost belongs in a stream.
+/// Redis keeps no messages for who is away: what is published while there is no connection is lost.
+/// What must not be lost belongs in a stream.
 #[derive(Debug)]
 pub struct Subscription {
     options: SubscriptionOptions,
@@ -152,7 +155,8 @@ pub struct Subscription {
 pub enum SubscriptionEvent {
     /// Somebody has published this.
     Message(Message),
-    /// The connection was lost, and everything is subscribed to again: what was published between is missing.
+    /// The connection was lost, and everything is subscribed to again: what was published between
+    /// is missing.
     Reconnected,
 }
 
@@ -173,7 +177,8 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// What waiting does not cure: the password is wrong, or a subscription is not allowed any more. Calling again tries again.
+    /// What waiting does not cure: the password is wrong, or a subscription is not allowed any
+    /// more. Calling again tries again.
     pub async fn next(&mut self) -> Result<SubscriptionEvent, Error> {
         loop {
             if let Some(message) = self.early.pop_front() {
@@ -186,7 +191,8 @@ impl Subscription {
                         (self.connection, self.early) = (Some(connection), early);
                         return Ok(SubscriptionEvent::Reconnected);
                     }
-                    // The slot of a shard channel moves; the next connection leads to where it is then.
+                    // The slot of a shard channel moves; the next connection leads to where it is
+                    // then.
                     Err(error) if error.is_transient() || error.kind() == ErrorKind::Moved => {}
                     Err(error) => return Err(error),
                 }

@@ -1,7 +1,8 @@
 //! A server for tests, without a server: it follows a script, in memory. Cargo feature `testing`.
 //!
-//! Everything that connects does so as to a real server: [`Client`](crate::Client), [`Connection`](crate::Connection),
-//! [`Consumer`](crate::Consumer), Sentinels and clusters. Each connection follows one [`Script`]; when there is none left, connecting is refused.
+//! Everything that connects does so as to a real server: [`Client`](crate::Client),
+//! [`Connection`](crate::Connection), [`Consumer`](crate::Consumer), Sentinels and clusters. Each
+//! connection follows one [`Script`]; when there is none left, connecting is refused.
 //!
 //! ```
 //! use resp::testing::{Script, ScriptedServer, reply};
@@ -43,8 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a [`ScriptedServer`] does on one connection, step by step.
 ///
-/// The greeting is not part of it: `HELLO`, `AUTH`, `SELECT` and `CLIENT` are answered as a server does, unless the first step is about one of
-/// them. All other steps come behind it. A command that the next step is not about is answered with an error, and is what
+/// The greeting is not part of it: `HELLO`, `AUTH`, `SELECT` and `CLIENT` are answered as a server
+/// does, unless the first step is about one of them. All other steps come behind it. A command that
+/// the next step is not about is answered with an error, and is what
 /// [`finish`](ScriptedServer::finish) complains about.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -87,7 +89,8 @@ impl Script {
         self.step(Step::Command { encoded: encoded.freeze(), reply: reply.into() })
     }
 
-    /// Waits for a command of this name, such as `XADD` or `XGROUP CREATE`, with any arguments, and answers with these bytes.
+    /// Waits for a command of this name, such as `XADD` or `XGROUP CREATE`, with any arguments, and
+    /// answers with these bytes.
     #[must_use]
     pub fn on_name(self, name: &str, reply: impl Into<Bytes>) -> Self {
         self.step(Step::Name { name: name.to_owned(), reply: reply.into() })
@@ -153,7 +156,8 @@ impl ScriptedServer {
         self.at(Endpoint::tcp("scripted", 6379))
     }
 
-    /// The same under an address of one's own: of Sentinels or a cluster, whose servers are all this one.
+    /// The same under an address of one's own: of Sentinels or a cluster, whose servers are all
+    /// this one.
     #[must_use]
     pub fn at(&self, endpoint: Endpoint) -> Config {
         let (scripts, sessions) = (Arc::clone(&self.scripts), Arc::clone(&self.sessions));

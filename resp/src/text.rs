@@ -1,11 +1,13 @@
-//! What of a server's texts may be shown: no passwords, and nothing that a terminal or a log would obey.
+//! What of a server's texts may be shown: no passwords, and nothing that a terminal or a log would
+//! obey.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::config::{Config, Secret};
 
-/// The text with control characters, line breaks and marks that turn the direction of writing escaped, as in string literals.
+/// The text with control characters, line breaks and marks that turn the direction of writing
+/// escaped, as in string literals.
 pub(crate) fn printable(text: Cow<'static, str>) -> Cow<'static, str> {
     if !text.contains(is_obeyed) {
         return text;
@@ -27,7 +29,8 @@ fn is_obeyed(c: char) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets(Vec<Secret>);
 
-/// A text without its punctuation must be so long to count as a repetition of a password without its own.
+/// A text without its punctuation must be so long to count as a repetition of a password without
+/// its own.
 const MIN_BARE: usize = 6;
 
 impl Secrets {
@@ -36,7 +39,8 @@ impl Secrets {
         Self(secrets.filter(|secret| !secret.reveal().is_empty()).cloned().collect())
     }
 
-    /// Whether a text repeats one of them: as it is, percent-encoded, escaped, in quotes, or in pieces.
+    /// Whether a text repeats one of them: as it is, percent-encoded, escaped, in quotes, or in
+    /// pieces.
     pub(crate) fn are_in(&self, text: &str) -> bool {
         if self.0.is_empty() {
             return false;

@@ -45,10 +45,11 @@ fn add_missing(known: &mut Vec<Endpoint>, others: &[Endpoint]) {
     known.extend(missing);
 }
 
-/// One round: one after the other until one answers with something that can be used, and why none did.
+/// One round: one after the other until one answers with something that can be used, and why none
+/// did.
 ///
-/// Each gets a share of the time that is left, and one share is kept for what is done with the answer; so a server that is dead costs its share
-/// only, and the next time it is asked last.
+/// Each gets a share of the time that is left, and one share is kept for what is done with the
+/// answer; so a server that is dead costs its share only, and the next time it is asked last.
 #[derive(Debug)]
 pub(crate) struct Turns {
     known: Known,

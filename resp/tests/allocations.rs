@@ -59,7 +59,8 @@ fn a_long_reply_in_pieces_is_given_its_room_at_once() {
         }
         assert_eq!(frames, 1);
     });
-    // The tape grows by doubling, and takes as much again; buffers that are doubled would take twice the reply alone.
+    // The tape grows by doubling, and takes as much again; buffers that are doubled would take
+    // twice the reply alone.
     let tape = 20_000 * 5 * 12 * 4;
     assert!(bytes < reply.len() * 3 / 2 + tape, "{bytes} bytes in {count} allocations for {}", reply.len());
 }

@@ -1,7 +1,9 @@
-//! The public API, as a text that is kept beside the code: what users see never changes by accident.
+//! The public API, as a text that is kept beside the code: what users see never changes by
+//! accident.
 //!
-//! The text is made of the source: all that is `pub` (which the lint `unreachable_pub` keeps honest), with derives, and the implementations of
-//! traits. Macros that make implementations are shown as they are called.
+//! The text is made of the source: all that is `pub` (which the lint `unreachable_pub` keeps
+//! honest), with derives, and the implementations of traits. Macros that make implementations are
+//! shown as they are called.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeSet;

@@ -132,7 +132,7 @@ async fn one_node_all_masters_all_keys_and_replicas() {
     }
 }
 
-/// A node that answers what it likes to.
+/// A node that gives these answers.
 async fn node(listener: TcpListener, answer: impl Fn(&str) -> String + Send + Sync + 'static) {
     let answer = Arc::new(answer);
     while let Ok((mut socket, _)) = listener.accept().await {

@@ -1,4 +1,5 @@
-//! The fuzz targets on their kept corpus, so that what fuzzing has found is looked at with every test run.
+//! The fuzz targets on their kept corpus, so that what fuzzing has found is looked at with every
+//! test run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

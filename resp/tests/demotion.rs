@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// A server that answers what it likes to, for each connection anew, and says something by itself when `news` changes. Spaces in answers are ends of
-/// lines.
+/// A server that gives these answers on each connection, and says something by itself
+/// when `news` changes. Spaces in answers are ends of lines.
 async fn server<A>(answers: impl Fn(usize) -> A + Send + 'static, news: watch::Receiver<String>) -> u16
 where
     A: Fn(&str) -> String + Send + 'static,
@@ -95,7 +95,8 @@ async fn a_client_leaves_a_server_that_became_a_replica() {
     assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("1"));
 }
 
-/// There may be no master behind the address: then the connection is not made again with each write. And a client may be meant to stay.
+/// There may be no master behind the address: then the connection is not made again with each
+/// write. And a client may be meant to stay.
 #[tokio::test]
 async fn a_replica_is_not_left_again_and_again() {
     for leaves in [true, false] {
@@ -117,8 +118,9 @@ async fn a_replica_is_not_left_again_and_again() {
     }
 }
 
-/// Two masters, of which the first still answers after the second has taken its place; a Sentinel that says so in its way; what leads there,
-/// and the moment when the Sentinel has been asked for messages.
+/// Two masters, of which the first still answers after the second has taken its place; a Sentinel
+/// that says so in its way; what leads there, and the moment when the Sentinel has been asked for
+/// messages.
 async fn replaced(subscribes: bool) -> (Config, impl Fn(), impl Future<Output = ()>) {
     let answers = |name: &'static str| {
         move |_: usize| {

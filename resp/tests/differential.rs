@@ -1,4 +1,5 @@
-//! The same bytes read by this crate and by `redis-protocol`, and what each of them writes read by both.
+//! The same bytes read by this crate and by `redis-protocol`, and what each of them writes read by
+//! both.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use bytes::BytesMut;

@@ -1,5 +1,6 @@
-//! A connection that breaks at every single byte of a session, in each direction: nothing hangs, no reply is taken for another's, and
-//! what is said about a failed command is true. For what connects again by itself, see `links.rs`.
+//! A connection that breaks at every single byte of a session, in each direction: nothing hangs, no
+//! reply is taken for another's, and what is said about a failed command is true. For what connects
+//! again by itself, see `links.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;

@@ -1,5 +1,6 @@
-//! Links that break at every single byte of a session, in each direction, below what connects again by itself: nothing hangs, no reply
-//! is taken for another's, what is said about a failed command is true, and in the end everything is done.
+//! Links that break at every single byte of a session, in each direction, below what connects again
+//! by itself: nothing hangs, no reply is taken for another's, what is said about a failed command
+//! is true, and in the end everything is done.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;

@@ -1,4 +1,5 @@
-//! What a user has: a crate of their own, outside this workspace, that holds the programs of the README and nothing else.
+//! What a user has: a crate of their own, outside this workspace, that holds the programs of the
+//! README and nothing else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -37,7 +38,8 @@ async fn the_programs_of_the_readme_run() {
         package.display().to_string()
     );
     std::fs::write(root.join("Cargo.toml"), manifest).unwrap();
-    // The versions that are here already, so that nothing has to be fetched; kept built between runs.
+    // The versions that are here already, so that nothing has to be fetched; kept built between
+    // runs.
     let lock = package.join("../Cargo.lock");
     if lock.exists() {
         std::fs::copy(lock, root.join("Cargo.lock")).unwrap();

@@ -1,4 +1,5 @@
-//! What callers of the shared client and of pipelines are promised when a server hangs, hangs up, or a runtime ends.
+//! What callers of the shared client and of pipelines are promised when a server hangs, hangs up,
+//! or a runtime ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -10,7 +11,8 @@ use resp::{Block, Blocking, Client, ClusterClient, Cmd, Config, Connection, Erro
 use resp::{Pipeline, Sent, Transaction, cmd};
 use support::Server;
 
-/// Calls keep coming, and are written to a server that hangs: that is no reason to go on waiting for its replies.
+/// Calls keep coming, and are written to a server that hangs: that is no reason to go on waiting
+/// for its replies.
 #[tokio::test]
 async fn a_server_that_takes_commands_and_answers_none_is_noticed() {
     let server = Server::start();

@@ -1,4 +1,5 @@
-//! The decoder: tables from the RESP specification, any cut of the bytes, and what hostile peers send.
+//! The decoder: tables from the RESP specification, any cut of the bytes, and what hostile peers
+//! send.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use bytes::{BufMut, BytesMut};
@@ -305,7 +306,8 @@ fn an_attribute_of_nothing_is_no_resp() {
     assert_eq!((described.value().children().len(), described.attributes_of(first).count()), (2, 1));
 }
 
-/// Taking a frame apart, one element after the other, costs as much as the frame is long, whatever its attributes.
+/// Taking a frame apart, one element after the other, costs as much as the frame is long, whatever
+/// its attributes.
 #[test]
 fn elements_with_attributes_are_taken_out_in_linear_time() {
     let time = |elements: usize, element: &str| {
@@ -559,7 +561,8 @@ proptest! {
 
 #[test]
 fn work_is_linear_however_the_bytes_are_cut() {
-    // A frame of 2 MB that arrives byte by byte takes seconds if anything is read again, milliseconds if not.
+    // A frame of 2 MB that arrives byte by byte takes seconds if anything is read again,
+    // milliseconds if not.
     let mut bytes = Vec::new();
     bytes.put_slice(b"*3\r\n$1000000\r\n");
     bytes.resize(bytes.len() + 1_000_000, b'x');

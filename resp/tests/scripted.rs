@@ -105,7 +105,8 @@ async fn add(mut redis: impl Executor) -> StreamId {
     redis.send(&add).await.unwrap()
 }
 
-/// What was observed: the calls, with the number of commands in each, and how many attempts to connect.
+/// What was observed: the calls, with the number of commands in each, and how many attempts to
+/// connect.
 #[derive(Debug, Default)]
 struct Seen(Mutex<(Vec<String>, usize)>);
 

@@ -1,5 +1,5 @@
-//! Servers that are slow, silent, talkative or refuse: every call ends by its deadline, no error shows a secret, and none is
-//! taken for something else.
+//! Servers that are slow, silent, talkative or refuse: every call ends by its deadline, no error
+//! shows a secret, and none is taken for something else.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::pin::Pin;
@@ -64,7 +64,8 @@ fn parse(input: &[u8]) -> Option<(Vec<String>, usize)> {
 
 const HELLO: &str = "%1\r\n$5\r\nproto\r\n:3\r\n";
 
-/// What a usual server says to what clients say first, and a node of a cluster of one that is at this port.
+/// What a usual server says to what clients say first, and a node of a cluster of one that is at
+/// this port.
 fn usual(words: &[String], port: u16) -> Option<String> {
     Some(match (words[0].as_str(), words.get(1).map(String::as_str)) {
         ("HELLO", _) => HELLO.to_owned(),
@@ -77,7 +78,8 @@ fn usual(words: &[String], port: u16) -> Option<String> {
 
 type Answer = Pin<Box<dyn Future<Output = Peer> + Send>>;
 
-/// A server: what is said first is answered as usual, the rest by `answer`. Its port, and how many connections it had.
+/// A server: what is said first is answered as usual, the rest by `answer`. Its port, and how many
+/// connections it had.
 async fn server(
     answer: impl Fn(Peer, Vec<String>) -> Answer + Clone + Send + Sync + 'static,
 ) -> (u16, Arc<AtomicUsize>) {

@@ -18,12 +18,13 @@ pub use crate::usage::origin;
 use crate::usage::{self, Origins};
 use crate::{Failure, LogFormat, config_file};
 
-/// The flags both binaries share. Each has an environment variable: its name in upper snake case behind `LINE_STREAM_`. One that is empty counts as
-/// not set.
+/// The flags both binaries share. Each has an environment variable: its name in upper snake case
+/// behind `LINE_STREAM_`. One that is empty counts as not set.
 #[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct ServiceArgs {
-    /// A TOML file with flags by their names (redis-url = "…"); the command line and the environment go before it
+    /// A TOML file with flags by their names (redis-url = "…"); the command line and the
+    /// environment go before it
     #[arg(long, env = "LINE_STREAM_CONFIG", value_name = "FILE", help_heading = "Service")]
     pub config: Option<PathBuf>,
 
@@ -44,18 +45,20 @@ pub struct ServiceArgs {
     #[arg(long, env = "LINE_STREAM_STREAM", value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
-    /// Over how many streams the source is spread: 1 is the key of --stream itself, more are KEY:{0}, KEY:{1} …; the same for reader and writers
+    /// Over how many streams the source is spread: 1 is the key of --stream itself, more are
+    /// KEY:{0}, KEY:{1} …; the same for reader and writers
     #[arg(help_heading = "Redis")]
     #[arg(long, env = "LINE_STREAM_PARTITIONS", value_name = "N", default_value_t = 1, value_parser = partitions)]
     pub partitions: u32,
 
-    /// Which partitions this process takes: numbers from 0 (0,2 or 0-9), or the name of a StatefulSet's pod, which ends in one (writer-2) [default: all of them]
+    /// Which partitions this process takes: numbers from 0 (0,2 or 0-9), or the name of a
+    /// StatefulSet's pod, which ends in one (writer-2) [default: all of them]
     #[arg(help_heading = "Redis")]
     #[arg(long, env = "LINE_STREAM_PARTITION", value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
     pub partition: Vec<RangeInclusive<u32>>,
 
-    /// Where to serve /metrics, /healthz, /readyz and a status page: an address or a host name with a port, or off; port 0 picks a free port
-    /// and logs it
+    /// Where to serve /metrics, /healthz, /readyz and a status page: an address or a host name with
+    /// a port, or off; port 0 picks a free port and logs it
     #[arg(help_heading = "Service")]
     #[arg(long, env = "LINE_STREAM_HTTP_ADDR", value_name = "HOST:PORT", default_value = "0.0.0.0:8080", value_parser = HttpAddr::from_str)]
     pub http_addr: HttpAddr,
@@ -87,7 +90,8 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// The partitions that this process takes, in order, each once: all of them unless `--partition` names some.
+    /// The partitions that this process takes, in order, each once: all of them unless
+    /// `--partition` names some.
     ///
     /// # Errors
     ///
@@ -123,9 +127,11 @@ impl ServiceArgs {
     ///
     /// # Errors
     ///
-    /// When that file cannot be read or holds no password, or the URL has one, too; the text never shows what it holds.
+    /// When that file cannot be read or holds no password, or the URL has one, too; the text never
+    /// shows what it holds.
     pub fn redis(&self) -> Result<resp::Config, Failure> {
-        // In a cluster, connections lead to the node that has the stream, and with it the source record.
+        // In a cluster, connections lead to the node that has the stream, and with it the source
+        // record.
         let config = self.redis_url.config().clone().for_key(&self.stream);
         let Some(path) = &self.redis_password_file else { return Ok(config) };
         let wrong = |why: &str| {
@@ -214,8 +220,8 @@ fn partitions(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("allowed: a whole number from 1 to {most}"))
 }
 
-/// A number, two with a dash between them for all from one to the other, or a name that ends in a dash and a number, as the pods of a StatefulSet
-/// have it.
+/// A number, two with a dash between them for all from one to the other, or a name that ends in a
+/// dash and a number, as the pods of a StatefulSet have it.
 fn some_partitions(text: &str) -> Result<RangeInclusive<u32>, &'static str> {
     let number = |text: &str| text.parse().ok().filter(|_: &u32| text.bytes().all(|byte| byte.is_ascii_digit()));
     let named = match text.rsplit_once('-') {
@@ -283,8 +289,8 @@ impl fmt::Display for HttpAddr {
     }
 }
 
-/// The flags of this process. `Err` holds the exit code of a process that has nothing more to do: help and version were
-/// printed (0), or one line that says what is wrong with the flags (2).
+/// The flags of this process. `Err` holds the exit code of a process that has nothing more to do:
+/// help and version were printed (0), or one line that says what is wrong with the flags (2).
 ///
 /// # Errors
 ///
@@ -355,8 +361,9 @@ fn text_of(error: &clap::Error) -> String {
     if is_seen { text.ansi().to_string() } else { text.to_string() }
 }
 
-/// Takes what people write: an environment variable that is empty counts as not set, as deployment templates like to leave them; `-1` is
-/// a value, which is then refused with what is allowed; `Line` means `line`.
+/// Takes what people write: an environment variable that is empty counts as not set, as deployment
+/// templates like to leave them; `-1` is a value, which is then refused with what is allowed;
+/// `Line` means `line`.
 fn lenient(command: Command) -> Command {
     let (bold, plain) = (AnsiColor::Green.on_default().bold(), AnsiColor::Cyan.on_default());
     command

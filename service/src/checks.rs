@@ -1,4 +1,5 @@
-//! What `reader check` and `writer check` find, and what both look at: Redis, the stream's key, folders, the port.
+//! What `reader check` and `writer check` find, and what both look at: Redis, the stream's key,
+//! folders, the port.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -78,7 +79,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// What a finding says behind the name of something that each stream has: nothing when there is one stream only, else ` of <key>`.
+    /// What a finding says behind the name of something that each stream has: nothing when there is
+    /// one stream only, else ` of <key>`.
     #[must_use]
     pub fn of_stream(&self) -> String {
         if self.partition.is_whole() { String::new() } else { format!(" of {}", self.key) }
@@ -158,7 +160,8 @@ impl Checks {
         self.running
     }
 
-    /// The last line, and the exit code: that of the service when it would end, 1 when it would wait.
+    /// The last line, and the exit code: that of the service when it would end, 1 when it would
+    /// wait.
     fn end(mut self, name: &str) -> ExitCode {
         let (wrong, waits) = (self.wrong, self.waits);
         let listed = |number, one| format!("{number} {}, listed above", noun(number, one));
@@ -210,8 +213,9 @@ impl Checks {
         }
     }
 
-    /// Whether Redis would take these commands of this user now: they are queued in transactions that are discarded, so none is executed.
-    /// The first one of each must be one that only reads. `WATCH`, which no transaction takes, is tried by itself.
+    /// Whether Redis would take these commands of this user now: they are queued in transactions
+    /// that are discarded, so none is executed. The first one of each must be one that only reads.
+    /// `WATCH`, which no transaction takes, is tried by itself.
     pub async fn commands(&mut self, asked: Vec<Commands<'_>>) {
         let (mut forbidden, mut refused) = (BTreeMap::<String, String>::new(), None);
         let mut forbid = |name: &str, error: &Error| {
@@ -235,7 +239,8 @@ impl Checks {
                     false
                 }
             };
-            // The first of them only reads: should what answers have no transactions, nothing has been done.
+            // The first of them only reads: should what answers have no transactions, nothing has
+            // been done.
             for command in &commands {
                 if !begun {
                     break;
@@ -271,14 +276,15 @@ impl Checks {
         }
     }
 
-    /// Whether the source was begun with as many partitions as the flags say. `connection` leads to the key of the stream that would be the
-    /// only one.
+    /// Whether the source was begun with as many partitions as the flags say. `connection` leads to
+    /// the key of the stream that would be the only one.
     async fn begun(&mut self, connection: &mut Connection, args: &ServiceArgs) {
         let ServiceArgs { stream, partitions, .. } = args;
         let record = record_key(stream);
         let reply = match connection.send(&cmd::<Frame>("HGETALL").arg(&record)).await {
             Ok(reply) => reply,
-            // Of the only stream, that is told with everything else about its record; of others, with the commands that are needed.
+            // Of the only stream, that is told with everything else about its record; of others,
+            // with the commands that are needed.
             Err(error) if *partitions == 1 || error.kind() == ErrorKind::NoPerm => return,
             Err(error) => return self.redis(format!("source: reading {record}"), &error),
         };
@@ -302,9 +308,10 @@ impl Checks {
     }
 }
 
-/// Checks what both services need, then what `more` looks at; it gets the streams of these partitions and, when there are several, a connection to the
-/// key of the stream that would be the only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit code 0, 1
-/// when the service would wait, 2 when it would end.
+/// Checks what both services need, then what `more` looks at; it gets the streams of these
+/// partitions and, when there are several, a connection to the key of the stream that would be the
+/// only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit
+/// code 0, 1 when the service would wait, 2 when it would end.
 pub fn run(
     name: &str,
     flow: &str,

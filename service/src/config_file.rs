@@ -1,4 +1,5 @@
-//! The TOML file of `--config`: the flags by their names, below the command line and the environment.
+//! The TOML file of `--config`: the flags by their names, below the command line and the
+//! environment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,7 +23,8 @@ pub(crate) struct Found {
 /// The subcommand that has the flags of the service, too.
 const CHECK: &str = "check";
 
-/// The arguments with those that the file has and neither the command line nor the environment. `None`: there is no `--config`.
+/// The arguments with those that the file has and neither the command line nor the environment.
+/// `None`: there is no `--config`.
 ///
 /// `args` led to `matches`.
 pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) -> Result<Option<Found>, String> {

@@ -12,8 +12,9 @@ use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
 use crate::{Failure, Health, Shutdown, words};
 
-/// How long nothing may move while a reply is awaited. With the time that connecting takes well below [`crate::HEARTBEAT_LIMIT`],
-/// so that a Redis that hangs does not make the service look as if it hung.
+/// How long nothing may move while a reply is awaited. With the time that connecting takes well
+/// below [`crate::HEARTBEAT_LIMIT`], so that a Redis that hangs does not make the service look as
+/// if it hung.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one call may take: the longest line over a link of two megabits a second.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
@@ -24,7 +25,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes connections to Redis, and waits as long as there is none to be had.
 ///
-/// One connector is for one connection at a time; for a second connection beside it, clone it before its first use.
+/// One connector is for one connection at a time; for a second connection beside it, clone it
+/// before its first use.
 #[derive(Debug, Clone)]
 pub struct Connector {
     config: Config,
@@ -33,7 +35,8 @@ pub struct Connector {
     backoff: Backoff,
     health: Health,
     shutdown: Shutdown,
-    /// Whether any connection of this process has been made: from then on the configuration is known to be good.
+    /// Whether any connection of this process has been made: from then on the configuration is
+    /// known to be good.
     proven: Arc<AtomicBool>,
     /// Whether this connector has made a connection.
     connected: bool,
@@ -69,7 +72,8 @@ impl Connector {
         }
     }
 
-    /// The same for another key, which in a cluster may lie on another node; `health` is told how that goes.
+    /// The same for another key, which in a cluster may lie on another node; `health` is told how
+    /// that goes.
     pub(crate) fn for_stream(&self, key: &str, health: Health) -> Self {
         Self { config: self.config.clone().for_key(key), health, connected: false, ..self.clone() }
     }
@@ -80,23 +84,25 @@ impl Connector {
         &self.config
     }
 
-    /// Says that the connection was lost, or is given up, because of this error: it is counted, and Redis is not ready until
-    /// the next [`Self::connect`] succeeds.
+    /// Says that the connection was lost, or is given up, because of this error: it is counted, and
+    /// Redis is not ready until the next [`Self::connect`] succeeds.
     pub fn lost(&self, error: &Error) {
         redis_error(error.kind());
         self.down(error);
     }
 
-    /// A connection, as soon as there is one. Redis that is away, starting, or full is waited for, with exponential backoff and jitter;
-    /// the log tells changes of state only.
+    /// A connection, as soon as there is one. Redis that is away, starting, or full is waited for,
+    /// with exponential backoff and jitter; the log tells changes of state only.
     ///
-    /// The first connection of the process proves the configuration: until it has been made, an answer that says that the
-    /// configuration is wrong (password, user, rights, database, not a Redis at all) is final. Later such an answer is waited out,
-    /// because somebody is changing the server.
+    /// The first connection of the process proves the configuration: until it has been made, an
+    /// answer that says that the configuration is wrong (password, user, rights, database, not a
+    /// Redis at all) is final. Later such an answer is waited out, because somebody is changing the
+    /// server.
     ///
     /// # Errors
     ///
-    /// [`Stop::Shutdown`] when the service is asked to stop meanwhile; [`Stop::Failure`] when the configuration is wrong.
+    /// [`Stop::Shutdown`] when the service is asked to stop meanwhile; [`Stop::Failure`] when the
+    /// configuration is wrong.
     pub async fn connect(&mut self) -> Result<Connection, Stop> {
         let shutdown = self.shutdown.clone();
         loop {
@@ -128,8 +134,8 @@ impl Connector {
         }
     }
 
-    /// One attempt, for a service that is to stop and has something left to say to Redis: as [`Self::connect`], but it neither tries again
-    /// nor outlasts `within`.
+    /// One attempt, for a service that is to stop and has something left to say to Redis: as
+    /// [`Self::connect`], but it neither tries again nor outlasts `within`.
     ///
     /// # Errors
     ///
@@ -181,7 +187,8 @@ pub fn in_words(error: &Error) -> String {
     format!("{what}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), words::redis(error.kind()))
 }
 
-/// A connection to a Redis that answers commands: one that still loads its data, or has lost its master, takes connections too.
+/// A connection to a Redis that answers commands: one that still loads its data, or has lost its
+/// master, takes connections too.
 async fn usable(config: &Config) -> Result<Connection, Error> {
     let mut connection = Connection::connect(config).await?;
     match connection.send(&cmd::<Frame>("PING")).await {

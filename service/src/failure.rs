@@ -3,13 +3,14 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a service ends before its work is done. The text is one line for the user: what was being done, with what, and what
-/// can be done about it.
+/// Why a service ends before its work is done. The text is one line for the user: what was being
+/// done, with what, and what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// The work failed: exit code 1.
     Failed(String),
-    /// The configuration is wrong, trying again cannot help: exit code 2. The text names the flag, its value, and what is allowed.
+    /// The configuration is wrong, trying again cannot help: exit code 2. The text names the flag,
+    /// its value, and what is allowed.
     Config(String),
 }
 

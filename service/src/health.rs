@@ -1,4 +1,5 @@
-//! What `/healthz` and `/readyz` tell: the heartbeat of the work, the state of Redis, the state of the file.
+//! What `/healthz` and `/readyz` tell: the heartbeat of the work, the state of Redis, the state of
+//! the file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -110,7 +111,8 @@ struct State {
 struct Fault {
     /// For people.
     text: String,
-    /// What different texts about one fault have in common: a server that was killed resets connections, then refuses them.
+    /// What different texts about one fault have in common: a server that was killed resets
+    /// connections, then refuses them.
     class: Cow<'static, str>,
 }
 
@@ -157,8 +159,8 @@ impl Health {
         Self { inner: Arc::new(inner), nth: 0, stream: Arc::default() }
     }
 
-    /// The state of the work on one of several streams, number `nth` of them. The service is well when all of them are, and what is wrong is told
-    /// with the stream's name.
+    /// The state of the work on one of several streams, number `nth` of them. The service is well
+    /// when all of them are, and what is wrong is told with the stream's name.
     ///
     /// ```
     /// let health = service::Health::new();
@@ -186,12 +188,14 @@ impl Health {
 
     /// Redis can be used, or why not. A change of state is logged, once.
     ///
-    /// That it can be used again does not count while somebody's work fails: see [`Self::redis_fails`].
+    /// That it can be used again does not count while somebody's work fails: see
+    /// [`Self::redis_fails`].
     pub fn redis(&self, well: Result<(), String>) {
         self.inner.redis.set(self.nth, well.map_err(|reason| Fault::text(reason).about(&self.stream)));
     }
 
-    /// Redis did not do what the work of `whose` asks for, and why. It may still take connections and answer others, so this stands until
+    /// Redis did not do what the work of `whose` asks for, and why. It may still take connections
+    /// and answer others, so this stands until
     /// [`Self::redis_works`]: else each new connection would look as if all were well.
     ///
     /// ```
@@ -207,7 +211,8 @@ impl Health {
         self.inner.redis.fails((self.nth, whose), Fault::text(reason).about(&self.stream));
     }
 
-    /// As [`Self::redis_fails`], because of this error. One fault is logged once, whatever errors it has.
+    /// As [`Self::redis_fails`], because of this error. One fault is logged once, whatever errors
+    /// it has.
     pub fn redis_failed(&self, whose: &'static str, error: &resp::Error) {
         self.inner.redis.fails((self.nth, whose), Fault::of_redis(error).about(&self.stream));
     }
@@ -366,7 +371,8 @@ impl Part {
     /// Enters what holds now, and tells of the change. `None`: not all is known yet.
     fn change(&self, state: &mut State, well: Option<Result<(), Fault>>) {
         let Some(well) = well.filter(|well| state.well.as_ref() != Some(well)) else { return };
-        // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds it true.
+        // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds
+        // it true.
         if let Some(name) = self.gauge {
             gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });
         }
@@ -396,7 +402,8 @@ impl Part {
 }
 
 impl State {
-    /// What all that was told comes to: well, or the first reason why not. `None` while something was not told yet.
+    /// What all that was told comes to: well, or the first reason why not. `None` while something
+    /// was not told yet.
     fn whole(&self) -> Option<Result<(), Fault>> {
         if let Some((_, fault)) = self.failing.last() {
             return Some(Err(fault.clone()));

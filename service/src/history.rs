@@ -1,4 +1,5 @@
-//! The last minutes, sampled from the metrics: for the status page, and a summary a minute for the log.
+//! The last minutes, sampled from the metrics: for the status page, and a summary a minute for the
+//! log.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,7 +108,8 @@ impl History {
         Some((known(values, size)?, known(values, free)?))
     }
 
-    /// Takes a sample. The summary, when a minute is over in which something was done, or after which something else is left.
+    /// Takes a sample. The summary, when a minute is over in which something was done, or after
+    /// which something else is left.
     pub(crate) fn tick(&self, redis_is_well: bool) -> Option<Summary> {
         let values = self.values();
         let sample = self.sample_of(&values);

@@ -15,8 +15,9 @@ use crate::{logs, status};
 /// The page around the figures. It has all it needs in it: style, script and icon.
 const PAGE: &str = include_str!("status.html");
 
-/// What a browser may do with the page: run its own style and script, which are known by their hashes, and ask this service for news.
-/// A name that should ever get into the page as markup can do nothing.
+/// What a browser may do with the page: run its own style and script, which are known by their
+/// hashes, and ask this service for news. A name that should ever get into the page as markup can
+/// do nothing.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; style-src 'sha256-",
     env!("PAGE_STYLE"),

@@ -1,8 +1,9 @@
 //! A small HTTP server that no client can hold up or make grow.
 //!
-//! `tiny_http::Server` starts a thread for every connection, reads heads of any size for any time, and stops accepting for good at
-//! the first failed `accept`; nothing around its public API can bound that. So connections are accepted and read here, with limits
-//! on their number, size and time, on one thread of its own, and `tiny_http` writes the responses.
+//! `tiny_http::Server` starts a thread for every connection, reads heads of any size for any time,
+//! and stops accepting for good at the first failed `accept`; nothing around its public API can
+//! bound that. So connections are accepted and read here, with limits on their number, size and
+//! time, on one thread of its own, and `tiny_http` writes the responses.
 
 use std::collections::VecDeque;
 use std::io::{self, Cursor};
@@ -16,7 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Connections served at a time. One more, and the oldest has to go: who asks now is served now, whoever else holds connections.
+/// Connections served at a time. One more, and the oldest has to go: who asks now is served now,
+/// whoever else holds connections.
 const CONNECTIONS: usize = 64;
 /// Bytes of a request's head.
 const HEAD: usize = 8 * 1024;
@@ -24,7 +26,8 @@ const HEAD: usize = 8 * 1024;
 const READ_TIME: Duration = Duration::from_secs(5);
 /// For the client to take the response.
 const WRITE_TIME: Duration = Duration::from_secs(10);
-/// For the client to close its side afterwards, so that the response is not lost with bytes of the client that nobody read.
+/// For the client to close its side afterwards, so that the response is not lost with bytes of the
+/// client that nobody read.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How long to wait when no connection can be accepted (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -110,8 +113,8 @@ impl Http {
                             debug!("http: {error}");
                         }
                     }));
-                    // The new connection runs once before another one is accepted: a request that is there already gets its
-                    // response however many others knock.
+                    // The new connection runs once before another one is accepted: a request that
+                    // is there already gets its response however many others knock.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
@@ -158,7 +161,8 @@ async fn converse(mut stream: TcpStream, pages: &impl Pages) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a whole head came: the bytes up to the first empty line. Else the client ended early, or the buffer holds [`HEAD`] bytes.
+/// Whether a whole head came: the bytes up to the first empty line. Else the client ended early, or
+/// the buffer holds [`HEAD`] bytes.
 async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let searched = buffer.len().saturating_sub(3);

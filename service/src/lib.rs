@@ -1,8 +1,9 @@
 //! The shell that both services stand in.
 //!
-//! A binary parses its flags with [`args::parse`], and hands its work to [`run()`], which brings the rest: logs, metrics, the HTTP
-//! endpoint, signals, and the exit code. The work gets a [`Context`]: when to stop ([`Shutdown`]), where to report its state
-//! ([`Health`]), and how to reach Redis ([`Connector`]).
+//! A binary parses its flags with [`args::parse`], and hands its work to [`run()`], which brings
+//! the rest: logs, metrics, the HTTP endpoint, signals, and the exit code. The work gets
+//! a [`Context`]: when to stop ([`Shutdown`]), where to report its state ([`Health`]), and how to
+//! reach Redis ([`Connector`]).
 //!
 //! # Layout
 //!
@@ -75,6 +76,7 @@ pub use shutdown::Shutdown;
 pub use source_record::SourceRecord;
 pub use streams::Stream;
 
-/// The version with the commit and the target that it was built from and for, as `--version` shows it.
+/// The version with the commit and the target that it was built from and for, as `--version` shows
+/// it.
 pub const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("BUILD_COMMIT"), ", ", env!("BUILD_TARGET"), ")");

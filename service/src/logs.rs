@@ -17,7 +17,8 @@ use crate::progress;
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// One JSON object a line: `timestamp`, `level`, `target`, `message`, and what the line is about: `event`, `stream`, `bytes` …
+    /// One JSON object a line: `timestamp`, `level`, `target`, `message`, and what the line is
+    /// about: `event`, `stream`, `bytes` …
     Json,
 }
 
@@ -146,7 +147,8 @@ pub(crate) fn init(args: &ServiceArgs, name: &str) {
     }
 }
 
-/// The last line of a process that failed, or of one that will say nothing more: it comes whatever `RUST_LOG` says.
+/// The last line of a process that failed, or of one that will say nothing more: it comes whatever
+/// `RUST_LOG` says.
 pub(crate) fn last_words(format: LogFormat, name: &str, text: &str) {
     // Nobody is left to tell when standard error is gone.
     match format {

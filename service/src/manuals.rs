@@ -21,7 +21,8 @@ pub fn completions<T: CommandFactory>(shell: Shell) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Writes the man pages of this program and of its commands into a folder; `files` are the files that the service has, with what they are for.
+/// Writes the man pages of this program and of its commands into a folder; `files` are the files
+/// that the service has, with what they are for.
 #[must_use]
 pub fn man<T: CommandFactory>(folder: &Path, files: &[(&str, &str)]) -> ExitCode {
     // The usual options of a program need no pages of their own.

@@ -1,4 +1,5 @@
-//! Names, descriptions, buckets: every metric is registered in one place, and is there from the start.
+//! Names, descriptions, buckets: every metric is registered in one place, and is there from the
+//! start.
 
 use std::io;
 
@@ -22,8 +23,9 @@ const SECONDS: [f64; 18] = [
     60.0,
 ];
 
-/// A metric of a service. A service lists its metrics once, in [`crate::About::metrics`]; those without labels are there with value 0 from
-/// the start, so that a rate is right from the first event on.
+/// A metric of a service. A service lists its metrics once, in [`crate::About::metrics`]; those
+/// without labels are there with value 0 from the start, so that a rate is right from the first
+/// event on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
     kind: Kind,
@@ -129,7 +131,8 @@ pub fn error(kind: impl Into<SharedString>) {
     counter!(ERRORS, "kind" => kind.into()).increment(1);
 }
 
-/// Counts an error of the connection to Redis, or of a command, in [`ERRORS`]: `redis_` and its kind.
+/// Counts an error of the connection to Redis, or of a command, in [`ERRORS`]: `redis_` and its
+/// kind.
 pub fn redis_error(kind: resp::ErrorKind) {
     error(format!("redis_{}", name_of(kind)));
 }
@@ -154,7 +157,8 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Takes over the recording for this process, and registers the shared metrics and those of the service.
+    /// Takes over the recording for this process, and registers the shared metrics and those of the
+    /// service.
     ///
     /// All of them carry `labels`: those of two pairs of services are apart in one Prometheus.
     pub(crate) fn install(about: &About) -> io::Result<Self> {
@@ -187,7 +191,8 @@ impl Recorded {
         self.handle.render()
     }
 
-    /// Moves samples to where they take no room; from time to time, also when nobody asks for `/metrics`.
+    /// Moves samples to where they take no room; from time to time, also when nobody asks for
+    /// `/metrics`.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }

@@ -15,8 +15,8 @@ const BUCKETS: usize = 60;
 /// Left free at the top, for the line's width.
 const MARGIN: f64 = 4.0;
 
-/// Adds a figure with values that are an interval apart, from nothing to the largest; `unit` says a value for people. A value that is NaN
-/// is unknown: the line has a gap there.
+/// Adds a figure with values that are an interval apart, from nothing to the largest; `unit` says a
+/// value for people. A value that is NaN is unknown: the line has a gap there.
 #[expect(clippy::cast_precision_loss, reason = "some hundred samples")]
 pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn(f64) -> String) {
     let most = values.iter().copied().fold(0.0, f64::max);

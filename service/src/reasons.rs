@@ -23,7 +23,8 @@ pub fn reason(error: &Error) -> Cow<'_, str> {
     }
 }
 
-/// What is allowed in place of a `--redis-url` that leads to this error; `password_source` is where the password comes from.
+/// What is allowed in place of a `--redis-url` that leads to this error; `password_source` is where
+/// the password comes from.
 #[must_use]
 pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &str) -> String {
     let is_server = error.is_server();

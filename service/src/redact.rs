@@ -1,7 +1,8 @@
 //! Passwords out of everything that is shown.
 
-/// The text without what may be a password: everything between `://` and the last `@`, and the values of query parameters
-/// that carry secrets. For text that came from the user and may be a URL, a broken one included.
+/// The text without what may be a password: everything between `://` and the last `@`, and the
+/// values of query parameters that carry secrets. For text that came from the user and may be a
+/// URL, a broken one included.
 ///
 /// # Examples
 ///

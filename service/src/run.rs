@@ -25,7 +25,8 @@ pub struct About {
     pub name: &'static str,
     /// The binary's version.
     pub version: &'static str,
-    /// From where to where, for the log and the status page: `/data/input.txt → line_stream`. No secrets.
+    /// From where to where, for the log and the status page: `/data/input.txt → line_stream`. No
+    /// secrets.
     pub flow: String,
     /// Labels of all its metrics: the stream and what else tells two pairs of services apart.
     pub labels: Vec<(&'static str, String)>,
@@ -50,11 +51,12 @@ pub struct Context {
     pub hangup: Arc<Notify>,
 }
 
-/// Runs a service: logs, metrics, the HTTP endpoint and signals around the work, which runs on a single-threaded tokio runtime on the
-/// calling thread. The HTTP endpoint and the signals have a thread of their own, so neither can hold up the other.
+/// Runs a service: logs, metrics, the HTTP endpoint and signals around the work, which runs on a
+/// single-threaded tokio runtime on the calling thread. The HTTP endpoint and the signals have a
+/// thread of their own, so neither can hold up the other.
 ///
-/// Ends with 0 when the work is done or was asked to stop, 1 when it failed or `--once` was stopped before it was done, 2 when the
-/// configuration is wrong; the last line on standard error says why.
+/// Ends with 0 when the work is done or was asked to stop, 1 when it failed or `--once` was stopped
+/// before it was done, 2 when the configuration is wrong; the last line on standard error says why.
 ///
 /// The work may end with a [`Failure`] or with a [`Stop`].
 pub fn run<E: Into<Stop>>(
@@ -80,7 +82,8 @@ pub fn run<E: Into<Stop>>(
     }
 }
 
-/// Each partition needs connections, and systems allow a process 1024 files unless it asks for what they allow at most.
+/// Each partition needs connections, and systems allow a process 1024 files unless it asks for what
+/// they allow at most.
 fn allow_connections() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {

@@ -1,4 +1,5 @@
-//! What the Redis server says of itself, and who reads the stream: asked now and then, on a connection that is there already.
+//! What the Redis server says of itself, and who reads the stream: asked now and then, on a
+//! connection that is there already.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -11,7 +12,8 @@ use crate::health::{Health, Member};
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_secs(10);
-/// The sections of `INFO` that are asked for. One command each: Redis before 7.0 takes one section at a time.
+/// The sections of `INFO` that are asked for. One command each: Redis before 7.0 takes one section
+/// at a time.
 const SECTIONS: [&str; 3] = ["server", "memory", "persistence"];
 /// Of how many groups the consumers are asked for.
 const GROUPS: usize = 8;
@@ -69,8 +71,9 @@ pub(crate) fn fields(info: &str) -> BTreeMap<&str, &str> {
 
 /// Asks a server about itself every ten seconds, for the status page.
 ///
-/// The questions go out with whatever else goes out on the connection, and their answers come with the others: nobody waits for them. A user who
-/// may not ask has no figures, and nothing else changes.
+/// The questions go out with whatever else goes out on the connection, and their answers come with
+/// the others: nobody waits for them. A user who may not ask has no figures, and nothing else
+/// changes.
 #[derive(Debug)]
 pub struct ServerWatch {
     health: Health,
@@ -130,7 +133,8 @@ impl ServerWatch {
         }
     }
 
-    /// Takes the answers off the wire, if questions were asked. To be called when everything that was asked for before them has been received.
+    /// Takes the answers off the wire, if questions were asked. To be called when everything that
+    /// was asked for before them has been received.
     ///
     /// # Errors
     ///
@@ -167,7 +171,8 @@ impl ServerWatch {
     }
 }
 
-/// A [`ServerWatch`] with a connection of its own, so that the work's connections carry nothing but work.
+/// A [`ServerWatch`] with a connection of its own, so that the work's connections carry nothing but
+/// work.
 #[derive(Debug)]
 pub struct OwnConnection {
     watch: ServerWatch,
@@ -175,7 +180,8 @@ pub struct OwnConnection {
 }
 
 impl OwnConnection {
-    /// Asks until it is dropped. A server that is away is asked again; whoever works with it reports that.
+    /// Asks until it is dropped. A server that is away is asked again; whoever works with it
+    /// reports that.
     pub async fn run(mut self) -> Infallible {
         loop {
             if let Ok(mut connection) = Connection::connect(&self.config).await {

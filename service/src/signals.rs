@@ -22,8 +22,9 @@ impl Signals {
         Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, hangup: signal(hangup)? })
     }
 
-    /// The first signal asks for a clean end, the second one ends the process at once. Runs beside the work, on another thread, so that
-    /// work that hangs in a system call cannot keep the process from ending.
+    /// The first signal asks for a clean end, the second one ends the process at once. Runs beside
+    /// the work, on another thread, so that work that hangs in a system call cannot keep the
+    /// process from ending.
     pub(crate) async fn obey(mut self, shutdown: Shutdown, hangup: Arc<Notify>) {
         let name = self.next(&hangup).await;
         info!("{name}: stopping, after what is under way; a second signal stops at once");

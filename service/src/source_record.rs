@@ -67,7 +67,8 @@ impl SourceRecord {
         Ok(loaded(&connection.send(&cmd::<Frame>("HGETALL").arg(&self.key)).await?)?)
     }
 
-    /// Loads the record and the stream's state, as they are at one moment. `below`: also the last entry up to this ID.
+    /// Loads the record and the stream's state, as they are at one moment. `below`: also the last
+    /// entry up to this ID.
     ///
     /// # Errors
     /// Those of Redis, or the field that no reader wrote.

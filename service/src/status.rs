@@ -78,7 +78,8 @@ fn consumer(consumer: &Member) -> Value {
     })
 }
 
-/// Where the backlog goes; not known while Redis is away, since then it is the last one that was seen.
+/// Where the backlog goes; not known while Redis is away, since then it is the last one that was
+/// seen.
 pub(crate) fn trend(pages: &ServicePages, shown: &Snapshot) -> Trend {
     if pages.health.redis_is_well() { shown.trend() } else { Trend::Unknown }
 }

@@ -34,10 +34,11 @@ pub(crate) enum Trend {
     Steady,
 }
 
-/// The trend of a backlog, from times in seconds and what waited then, the newest last, and the rate at which entries pass through.
+/// The trend of a backlog, from times in seconds and what waited then, the newest last, and the
+/// rate at which entries pass through.
 ///
-/// The slope is that of the regression line through the last minute, in which the newest samples count most. A slope that the scatter
-/// of the samples explains is none.
+/// The slope is that of the regression line through the last minute, in which the newest samples
+/// count most. A slope that the scatter of the samples explains is none.
 pub(crate) fn trend(samples: impl DoubleEndedIterator<Item = (f64, f64)>, rate: f64) -> Trend {
     let mut newest_first = samples.rev().peekable();
     let Some((now, waiting)) = newest_first.peek().copied().filter(|(_, waiting)| !waiting.is_nan()) else {

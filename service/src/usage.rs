@@ -18,8 +18,8 @@ static ORIGINS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 /// A warning about variables without the prefix.
 static UNPREFIXED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Where the value of a flag comes from, as a message says it: ` (from REDIS_URL)`, or ` (from line 3 of reader.toml)`. Empty
-/// for the command line and for a default.
+/// Where the value of a flag comes from, as a message says it: ` (from REDIS_URL)`, or
+/// ` (from line 3 of reader.toml)`. Empty for the command line and for a default.
 #[must_use]
 pub fn origin(flag: &str) -> String {
     let origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +106,8 @@ fn without_prefix(command: &Command) -> Option<String> {
     ))
 }
 
-/// One line that names the flag, its value, where that comes from, and what is allowed, in place of clap's paragraphs.
+/// One line that names the flag, its value, where that comes from, and what is allowed, in place of
+/// clap's paragraphs.
 pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
     let command = origins.command;
     let name = command.get_name();

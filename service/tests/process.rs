@@ -256,7 +256,8 @@ fn variables_that_are_wrong_are_named_with_what_is_allowed() {
     assert!(!last.contains("hunter2"));
 }
 
-/// A Redis that is not there yet, then refuses, then works, then goes away, and comes back: as far as a connection sees it.
+/// A Redis that is not there yet, then refuses, then works, then goes away, and comes back: as far
+/// as a connection sees it.
 #[test]
 fn redis_is_waited_for_and_each_change_is_said_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -112,8 +112,8 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// How many first bytes of a content cannot be told from a shorter copy of another one: all that could be read long enough, when another
-/// content begins with them.
+/// How many first bytes of a content cannot be told from a shorter copy of another one: all that
+/// could be read long enough, when another content begins with them.
 fn beginning_of_another(truth: &Truth, content: ContentId) -> u64 {
     let Some(known) = truth.get(content) else { return 0 };
     let len = known.bytes.len() as u64;
@@ -137,7 +137,8 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
         0 if removed && (reported || terms.several_writers) => None,
         // Of a content of which nothing was sent, nobody need have known anything.
         0 if vanished && (reported || !fate.is(Fate::SEEN) || is_unknown) => None,
-        // Of what was never added, or what Redis lost again, nobody knows but the reader, which waits.
+        // Of what was never added, or what Redis lost again, nobody knows but the reader, which
+        // waits.
         0 if terms.unfinished && (terms.comes_back || !fate.is(Fate::ADDED)) => None,
         0 if removed || vanished => Some("missing, and nobody reported it"),
         0 if reported => Some("reported as missing, though nobody took it away"),

@@ -50,7 +50,8 @@ pub struct Content {
     pub sent: u64,
     /// A reader said why its turn is not where it was written.
     pub late: bool,
-    /// It was there before the source began: all of it may be sent or not, also what is added later.
+    /// It was there before the source began: all of it may be sent or not, also what is added
+    /// later.
     is_earlier: bool,
     /// How much of it could be read at the last look.
     readable: u64,
@@ -220,8 +221,9 @@ impl Truth {
         }
     }
 
-    /// A compressed file is unpacked to read the content that was last begun, or bytes of an earlier one that are known to be missing. Late lines
-    /// that were compressed before a reader saw them are not looked for: each start would unpack every file that there is.
+    /// A compressed file is unpacked to read the content that was last begun, or bytes of an
+    /// earlier one that are known to be missing. Late lines that were compressed before a reader
+    /// saw them are not looked for: each start would unpack every file that there is.
     fn known_end(&self, content: ContentId) -> u64 {
         if self.contents.iter().skip(content + 1).all(|later| later.sent == 0) {
             return u64::MAX;

@@ -40,9 +40,11 @@ pub struct World {
     pub keys: Vec<Keys>,
     /// Bits that were flipped in journals.
     pub flips: Vec<Flip>,
-    /// A writer started while the journal of a rotated output was damaged: it does not know what only that tells.
+    /// A writer started while the journal of a rotated output was damaged: it does not know what
+    /// only that tells.
     pub forgot_rotated: bool,
-    /// A writer took entries over that another one had. When that one was only slow, both may commit them.
+    /// A writer took entries over that another one had. When that one was only slow, both may
+    /// commit them.
     pub taken_over: bool,
     /// Whether faults still happen.
     pub faulty: bool,

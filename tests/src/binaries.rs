@@ -35,7 +35,8 @@ impl Program {
     }
 }
 
-/// The reconciler of the Redis Cluster: `RECONCILER_BIN` of the environment, else the one that cargo builds.
+/// The reconciler of the Redis Cluster: `RECONCILER_BIN` of the environment, else the one that
+/// cargo builds.
 #[must_use]
 pub fn reconciler() -> PathBuf {
     std::env::var_os("RECONCILER_BIN").map_or_else(|| built().join("reconciler"), PathBuf::from)

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const LINES: u64 = 400_000;
-/// Much more than a start, an end and a few for each reply of a thousand need, and far from one for a line.
+/// Much more than a start, an end and a few for each reply of a thousand need, and far from one for
+/// a line.
 const MOST: u64 = LINES / 50;
 const LINE: &[u8] = b"a line of no special length, of which there are many";
 const GENERATION: u64 = 1_700_000_000_000;
@@ -33,8 +34,8 @@ async fn fill(url: &str) {
     }
 }
 
-/// How often the whole writer allocates, as `main` runs it, against a real Redis: reading, taking and acknowledging, all of which run on the
-/// calling thread, which is the one that is counted.
+/// How often the whole writer allocates, as `main` runs it, against a real Redis: reading, taking
+/// and acknowledging, all of which run on the calling thread, which is the one that is counted.
 fn allocations(folder: &Path, url: &str) -> u64 {
     let output = folder.join("output.txt").display().to_string();
     let flags = ["--redis-url", url, "--output", &output, "--http-addr", "127.0.0.1:0", "--once"];

@@ -46,15 +46,18 @@ pub(crate) struct WriterArgs {
     #[arg(long, env = "LINE_STREAM_GROUP", help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
     pub(crate) group: String,
 
-    /// This writer's name in the group; it must be the same after a restart [default: the host name and the output's path]
+    /// This writer's name in the group; it must be the same after a restart [default: the host name
+    /// and the output's path]
     #[arg(long, env = "LINE_STREAM_CONSUMER", help_heading = "Output", value_name = "NAME", value_parser = name)]
     pub(crate) consumer: Option<String>,
 
-    /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or 1h [default: off]
+    /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or
+    /// 1h [default: off]
     #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
-    /// When written lines are made durable: before they are acknowledged, once a second, or when the system likes to
+    /// When written lines are made durable: before they are acknowledged, once a second, or when
+    /// the system likes to
     #[arg(long, env = "LINE_STREAM_FSYNC", help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
 
@@ -114,14 +117,17 @@ pub(crate) struct CheckArgs {
 /// Instead of the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Test the whole configuration without moving a line: exit 0, or 1 when the writer would wait, 2 when it would end; and what to do
+    /// Test the whole configuration without moving a line: exit 0, or 1 when the writer would wait,
+    /// 2 when it would end; and what to do
     Check(Box<CheckArgs>),
     /// Prove that the outputs together hold every byte of the inputs exactly once
     ///
-    /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The journals beside the outputs tell
-    /// what lies where; a single output without a journal is compared byte by byte.
+    /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The
+    /// journals beside the outputs tell what lies where; a single output without a journal is
+    /// compared byte by byte.
     Verify {
-        /// A file that was read; more than once for rotated ones, in any order (without a journal: in the order in which they were written)
+        /// A file that was read; more than once for rotated ones, in any order (without a journal:
+        /// in the order in which they were written)
         #[arg(long, required = true, value_name = "FILE")]
         input: Vec<PathBuf>,
         /// A file that a writer wrote
@@ -147,7 +153,8 @@ pub(crate) enum Command {
     },
     /// Put the outputs of several writers back into the order of the source, on standard output
     ///
-    /// Bytes that two outputs hold are written once. Exits 1 and names the ranges when bytes are missing.
+    /// Bytes that two outputs hold are written once. Exits 1 and names the ranges when bytes are
+    /// missing.
     Merge {
         /// A file that a writer wrote
         #[arg(long, required_unless_present = "folder", value_name = "FILE")]
@@ -155,13 +162,16 @@ pub(crate) enum Command {
         /// A folder: every file in it that has a journal beside it, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
-        /// Write into this new file instead; it appears when it is complete and durable, and an interrupted merge is continued
+        /// Write into this new file instead; it appears when it is complete and durable, and an
+        /// interrupted merge is continued
         #[arg(long, value_name = "FILE")]
         into: Option<PathBuf>,
     },
-    /// Rename the output (output.txt-20261130T120501.250Z), and wait until the writer has gone on in a new file
+    /// Rename the output (output.txt-20261130T120501.250Z), and wait until the writer has gone on
+    /// in a new file
     ///
-    /// Prints the new path. The journal goes with it. Without a writer at work the next one moves the journal.
+    /// Prints the new path. The journal goes with it. Without a writer at work the next one moves
+    /// the journal.
     Rotate {
         /// The file that the writer appends to
         #[arg(long, env = "LINE_STREAM_OUTPUT", value_name = "FILE", default_value = "/data/output.txt")]

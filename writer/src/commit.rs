@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
-/// How often the output is looked after while nothing is written: syncs that are due, somebody else's changes.
+/// How often the output is looked after while nothing is written: syncs that are due, somebody
+/// else's changes.
 const TEND: Duration = Duration::from_secs(1);
 
 /// What an output held when it was given up; `None` when that is not known.
@@ -76,8 +77,8 @@ impl<'a> Commit<'a> {
         self.output.map(|output| output.held())
     }
 
-    /// Commits what is handed over, until nobody hands over any more. What is committed goes to the stage that acknowledges it, of which each
-    /// partition has one.
+    /// Commits what is handed over, until nobody hands over any more. What is committed goes to the
+    /// stage that acknowledges it, of which each partition has one.
     pub(crate) async fn run(
         &mut self,
         mut handed: mpsc::Receiver<Handed>,
@@ -85,7 +86,8 @@ impl<'a> Commit<'a> {
     ) -> Result<(), Ended> {
         let mut ticks = tokio::time::interval(TEND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // When even the first batch is late, all will be, and waiting for a fresh one would be waiting for ever.
+        // When even the first batch is late, all will be, and waiting for a fresh one would be
+        // waiting for ever.
         let mut is_proven = false;
         loop {
             let (batch, busy) = tokio::select! {
@@ -126,8 +128,9 @@ impl<'a> Commit<'a> {
             batch.release_data();
             drop(busy);
             self.health.progress();
-            // Never waits, so that no partition waits for another one's Redis; there are only so many batches of each. When nobody takes it, that
-            // partition's part of the work has ended, and it comes again.
+            // Never waits, so that no partition waits for another one's Redis; there are only so
+            // many batches of each. When nobody takes it, that partition's part of the work has
+            // ended, and it comes again.
             if let Some(to_acknowledge) = to_acknowledge.get(batch.partition) {
                 let _ = to_acknowledge.send(batch);
             }
@@ -148,7 +151,8 @@ impl<'a> Commit<'a> {
         self.seen.iter().all(|seen| seen.has_name.get())
     }
 
-    /// Does something with the output until it succeeds. `None`: it did not, and the service is to stop.
+    /// Does something with the output until it succeeds. `None`: it did not, and the service is to
+    /// stop.
     async fn insist(
         &mut self,
         mut batch: Batch,

@@ -25,8 +25,8 @@ pub(crate) enum Cause {
     Extra,
 }
 
-/// Compares an input with the output from `at` on, and names what differs. Returns where the input's bytes end in the output;
-/// behind the last input, what the output has left is extra.
+/// Compares an input with the output from `at` on, and names what differs. Returns where the
+/// input's bytes end in the output; behind the last input, what the output has left is extra.
 pub(crate) fn compare(
     input: &mut Window<'_>,
     input_len: u64,

@@ -2,7 +2,8 @@
 //!
 //! Compiled in only with the feature `failpoints`; a released writer has none.
 
-/// Ends the process here when the environment variable `WRITER_FAILPOINT` names this place. `name:N` lets it pass N times first.
+/// Ends the process here when the environment variable `WRITER_FAILPOINT` names this place.
+/// `name:N` lets it pass N times first.
 #[cfg(feature = "failpoints")]
 pub(crate) fn reach(name: &str) {
     use std::sync::atomic::{AtomicU64, Ordering};

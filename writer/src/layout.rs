@@ -50,7 +50,8 @@ impl Layout {
     pub(crate) fn read(outputs: &[PathBuf]) -> Result<Option<Self>, Failure> {
         let mut layout = Self { parts: Vec::new(), segments: Vec::new() };
         for path in outputs {
-            // The output's length first: a writer that is at work appends to the journal before it appends to the output.
+            // The output's length first: a writer that is at work appends to the journal before it
+            // appends to the output.
             let (file, len) = open(path)?;
             let journal = path_of(path);
             let bytes = match std::fs::read(&journal) {

@@ -1,4 +1,5 @@
-//! `writer`: appends the lines of a Redis Stream to a file, each exactly once; `verify`, `merge` and `rotate` for what was written.
+//! `writer`: appends the lines of a Redis Stream to a file, each exactly once; `verify`, `merge`
+//! and `rotate` for what was written.
 //!
 //! # Layout
 //!

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 /// The progress is told after so many bytes, and `--into` makes them durable.
 const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
-/// Writes the bytes of all outputs in the order of the source, each once: to standard output, or into a file.
+/// Writes the bytes of all outputs in the order of the source, each once: to standard output, or
+/// into a file.
 pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failure> {
     let layout = layout_of(outputs)?;
     let plan = Plan::of(&layout);
@@ -90,8 +91,8 @@ impl Plan {
         self.pieces.iter().map(|piece| piece.len).sum()
     }
 
-    /// The pieces without the first `skip` bytes, none longer than [`PIECE`], each where it begins in the result
-    /// and where that is a multiple of [`PIECE`] or the beginning of a piece.
+    /// The pieces without the first `skip` bytes, none longer than [`PIECE`], each where it begins
+    /// in the result and where that is a multiple of [`PIECE`] or the beginning of a piece.
     fn from(&self, skip: u64) -> impl Iterator<Item = (u64, Piece)> {
         let mut at = 0;
         let placed = self.pieces.iter().map(move |piece| {
@@ -112,7 +113,8 @@ impl Plan {
         })
     }
 
-    /// Tells this plan from others, so that a file that was begun is only continued by the same one.
+    /// Tells this plan from others, so that a file that was begun is only continued by the same
+    /// one.
     fn hash(&self) -> u64 {
         let mut hasher = delivery::Hasher::default();
         for piece in &self.pieces {
@@ -160,8 +162,8 @@ fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()>
     if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Merges into a file that appears under its name when it is complete and durable. One that was begun is
-/// continued, one that is complete is compared.
+/// Merges into a file that appears under its name when it is complete and durable. One that was
+/// begun is continued, one that is complete is compared.
 fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     match File::open(path) {

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 /// With `--fsync interval`, how often the files are made durable.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an output without a journal is left as it is when nothing is committed: until then, the consuming side knows
-/// whether it must be refused, and a refused start changes nothing.
+/// How long an output without a journal is left as it is when nothing is committed: until then, the
+/// consuming side knows whether it must be refused, and a refused start changes nothing.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// Why the output cannot be opened.

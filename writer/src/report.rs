@@ -54,7 +54,8 @@ pub(crate) struct InputReport {
     pub(crate) path: String,
     /// Its length.
     pub(crate) bytes: u64,
-    /// The generation that named it first; `None` when no output has anything of it, or there is no journal.
+    /// The generation that named it first; `None` when no output has anything of it, or there is no
+    /// journal.
     pub(crate) content: Option<u64>,
     /// In none of the outputs.
     pub(crate) missing: Ranges,

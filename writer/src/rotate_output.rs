@@ -1,7 +1,8 @@
 //! `writer rotate`: renames the output, and waits until the writer has gone on in a new file.
 //!
-//! The writer notices the rename by itself and moves the journal beside the renamed file; this command needs
-//! neither a signal nor the right to send one, so it works from `kubectl exec` as well.
+//! The writer notices the rename by itself and moves the journal beside the renamed file; this
+//! command needs neither a signal nor the right to send one, so it works from `kubectl exec` as
+//! well.
 
 use crate::journal_file::{path_of, sync_folder_of, with_suffix};
 use crate::rotate::Beside;
@@ -75,7 +76,8 @@ fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<P
 fn name_of(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Howard Hinnant's civil_from_days, for days from 1970 on: years begin in March, so the leap day is their last.
+    // Howard Hinnant's civil_from_days, for days from 1970 on: years begin in March, so the leap
+    // day is their last.
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;

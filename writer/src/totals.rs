@@ -35,7 +35,8 @@ impl Totals {
         Self { partitions: RefCell::new(gauges.collect()) }
     }
 
-    /// Number `lane` of the partitions was measured. `None`: what was measured is not true any more.
+    /// Number `lane` of the partitions was measured. `None`: what was measured is not true any
+    /// more.
     pub(crate) fn set(&self, lane: usize, measured: Option<Measured>) {
         let mut partitions = self.partitions.borrow_mut();
         let Some((old, backlog)) = partitions.get_mut(lane) else { return };

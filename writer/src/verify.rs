@@ -1,7 +1,8 @@
 //! `writer verify`: do the outputs together hold every byte of the inputs exactly once?
 //!
-//! The journals say which bytes of which content lie where; every byte is then compared with the input's. A content is paired with the
-//! input whose bytes it has, in whichever order the inputs were named.
+//! The journals say which bytes of which content lie where; every byte is then compared with the
+//! input's. A content is paired with the input whose bytes it has, in whichever order the inputs
+//! were named.
 
 use crate::compare::{Cause, compare};
 use crate::layout::{Layout, Segment};
@@ -15,7 +16,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// So many bytes at each end of what is held of a content decide whether an input is the one it came from.
+/// So many bytes at each end of what is held of a content decide whether an input is the one it
+/// came from.
 const PROBE: u64 = 4 << 10;
 
 /// Verifies, and prints the report. `Err`: they do not match, or could not be read.
@@ -110,8 +112,9 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
     Ok(report)
 }
 
-/// Which input each content came from: the one with its bytes at both ends of what is held of it; else, since a byte may have
-/// been changed, the one with its first bytes; else the first that is left.
+/// Which input each content came from: the one with its bytes at both ends of what is held of it;
+/// else, since a byte may have been changed, the one with its first bytes; else the first that is
+/// left.
 fn pair(inputs: &[Input<'_>], contents: &[&[Segment]], windows: &mut [Window<'_>]) -> io::Result<Vec<Option<usize>>> {
     let mut paired = vec![None; contents.len()];
     let mut free: Vec<usize> = (0..inputs.len()).collect();

@@ -1,4 +1,5 @@
-//! The writer dies at every point of a commit, and the next one makes the output whole: every byte once, in order.
+//! The writer dies at every point of a commit, and the next one makes the output whole: every byte
+//! once, in order.
 
 #![allow(clippy::unwrap_used)]
 

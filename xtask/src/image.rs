@@ -21,7 +21,8 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_parser = ["podman", "buildah", "docker"])]
     engine: Option<String>,
 
-    /// For which machines, such as linux/arm64; several, separated by commas, make one image for all of them
+    /// For which machines, such as linux/arm64; several, separated by commas, make one image for
+    /// all of them
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
 }

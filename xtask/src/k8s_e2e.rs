@@ -1,5 +1,6 @@
-//! The story of docs/kubernetes.md, on the cluster that `KUBECONFIG` names: install, load, scale, force
-//! deletes, restarts and losses, proof, uninstall. It prints a table of what held and how long it took.
+//! The story of docs/kubernetes.md, on the cluster that `KUBECONFIG` names: install, load, scale,
+//! force deletes, restarts and losses, proof, uninstall. It prints a table of what held and how
+//! long it took.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -68,7 +68,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Build the container image of both services, with podman, buildah or docker
     Image(image::ImageArgs),
-    /// Install, load, disturb and prove the manifests on the cluster that KUBECONFIG names, and print a table
+    /// Install, load, disturb and prove the manifests on the cluster that KUBECONFIG names, and
+    /// print a table
     #[command(name = "k8s-e2e")]
     K8sE2e(k8s_e2e::K8sArgs),
     /// Build what users install: a Debian package and a tarball, with checksums and an SBOM

@@ -67,7 +67,8 @@ impl Pace {
         self.noted_at.is_none_or(|at| now.saturating_duration_since(at) > FRESH)
     }
 
-    /// A reply came. Whether the next one is to be asked for ahead: this one was full, and memory has room for both.
+    /// A reply came. Whether the next one is to be asked for ahead: this one was full, and memory
+    /// has room for both.
     pub(super) fn came(&mut self, reply: Reply) -> bool {
         let is_full = reply.entries >= self.asked;
         let fits = u64::try_from(BATCH_BYTES / reply.last_size.max(1)).unwrap_or(1);

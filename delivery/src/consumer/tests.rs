@@ -774,7 +774,8 @@ proptest! {
         for event in events.into_iter().chain([Event::RestoreRecord, Event::Run, Event::Run]) {
             match event {
                 Event::Add(count) if kept.is_empty() => {
-                    // Entries of others have IDs above, so lines are added before the first of them only.
+                    // Entries of others have IDs above, so lines are added before the first of them
+                    // only.
                     if foreign == 0 {
                         world.add(count);
                         lines += count;

@@ -10,7 +10,8 @@ use std::fmt;
 pub struct Expected {
     /// The bytes of the record's guard field.
     pub guard: Option<Vec<u8>>,
-    /// The record's field that names the newest generation; it must be there. `None` while there is none.
+    /// The record's field that names the newest generation; it must be there. `None` while there is
+    /// none.
     pub link: Option<String>,
     /// Whether there is a stream.
     pub stream: bool,
@@ -45,7 +46,8 @@ impl fmt::Display for Changed {
 }
 
 impl Expected {
-    /// Compares with what Redis answered: the guard field, whether the link is there, and whether the stream exists.
+    /// Compares with what Redis answered: the guard field, whether the link is there, and whether
+    /// the stream exists.
     ///
     /// # Errors
     /// What has changed.
@@ -56,7 +58,8 @@ impl Expected {
                 _ => Changed::RecordLost,
             });
         }
-        // A writer may have created the stream meanwhile; that it is gone means that Redis lost what it held.
+        // A writer may have created the stream meanwhile; that it is gone means that Redis lost
+        // what it held.
         if self.stream && !stream { Err(Changed::StreamGone) } else { Ok(()) }
     }
 }

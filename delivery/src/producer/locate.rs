@@ -1,4 +1,5 @@
-//! Which content is sent next, and from which file: locating, moving on, and beginning a generation.
+//! Which content is sent next, and from which file: locating, moving on, and beginning a
+//! generation.
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
@@ -14,8 +15,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-/// A file that has at least so many bytes of a content, and all that was sent of it, is that content
-/// although it is at another path: 4 KiB.
+/// A file that has at least so many bytes of a content, and all that was sent of it, is that
+/// content although it is at another path: 4 KiB.
 const DISTINCT: u64 = 4 << 10;
 /// How often Redis's clock is waited for, so that the new number is in its past.
 const TRIES: u32 = 5;
@@ -33,7 +34,8 @@ pub(super) struct Present {
 /// What to send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A content that is known, from an offset on; in a generation that is known, when Redis lost its entries.
+    /// A content that is known, from an offset on; in a generation that is known, when Redis lost
+    /// its entries.
     Known { root: u64, key: usize, start: u64, generation: Option<u64>, until: Option<u64> },
     /// A new content. `is_empty`: it had no bytes that could tell that it is none.
     New { key: usize, start: u64, is_empty: bool },
@@ -133,7 +135,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Whether the file at the input's path is a content of this record, and not only one that begins alike.
+    /// Whether the file at the input's path is a content of this record, and not only one that
+    /// begins alike.
     pub(super) fn is_known_file(&mut self, record: &Manifest) -> bool {
         let position =
             record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
@@ -190,7 +193,8 @@ impl<D: Directory> Producer<D> {
                 return self.step(now);
             }
         }
-        // Another partition's node may be away: it is needed only when another content is to be found.
+        // Another partition's node may be away: it is needed only when another content is to be
+        // found.
         if self.needs_others() {
             return Ok(Step::Agree);
         }
@@ -215,7 +219,8 @@ impl<D: Directory> Producer<D> {
         }
         let manifest = Manifest::default();
         let identified = self.look(&manifest, None, None);
-        // Other partitions may have begun long ago: what they have sent of earlier contents is missing here.
+        // Other partitions may have begun long ago: what they have sent of earlier contents is
+        // missing here.
         if let Some(target) = self.choose(&manifest, &identified, None, None) {
             if let Target::New { key, is_empty, .. } = target {
                 let file = self.open_file(key)?;
@@ -244,8 +249,9 @@ impl<D: Directory> Producer<D> {
         if self.stopping { Step::Stopped } else { Step::Wait(Wait::Input) }
     }
 
-    /// What comes after `position`, and up to where the source is delivered then: a generation whose
-    /// entries Redis lost, or what [`choose`](Self::choose) finds. `present`: the content that is complete.
+    /// What comes after `position`, and up to where the source is delivered then: a generation
+    /// whose entries Redis lost, or what [`choose`](Self::choose) finds. `present`: the content
+    /// that is complete.
     fn next_target(
         &mut self,
         manifest: &Manifest,
@@ -273,8 +279,8 @@ impl<D: Directory> Producer<D> {
         self.choose(manifest, identified, Some(after), present).map(|target| (target, after))
     }
 
-    /// What is sent next when no known generation follows: the rest of an earlier content, then contents
-    /// that came and went unseen, then what is at the input's path.
+    /// What is sent next when no known generation follows: the rest of an earlier content, then
+    /// contents that came and went unseen, then what is at the input's path.
     fn choose(
         &self,
         manifest: &Manifest,
@@ -341,8 +347,8 @@ impl<D: Directory> Producer<D> {
         self.others.get(root).map_or(0, |generation| generation.start)
     }
 
-    /// Goes on with late lines in a file that was left, or with a content that could not be sent when
-    /// its turn was. `false`: there are none.
+    /// Goes on with late lines in a file that was left, or with a content that could not be sent
+    /// when its turn was. `false`: there are none.
     pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
@@ -355,7 +361,8 @@ impl<D: Directory> Producer<D> {
         self.go(target, Some(position), Some(guard)).is_ok()
     }
 
-    /// What comes next when the present content is done with. With `only_if_written` an empty file does not count.
+    /// What comes next when the present content is done with. With `only_if_written` an empty file
+    /// does not count.
     pub(super) fn find_next(
         &mut self,
         present: &Present,
@@ -390,7 +397,8 @@ impl<D: Directory> Producer<D> {
         Ok(true)
     }
 
-    /// The present file is not the content any more: goes on in a copy of it, if there is one with more bytes.
+    /// The present file is not the content any more: goes on in a copy of it, if there is one with
+    /// more bytes.
     pub(super) fn continue_in_copy(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
@@ -415,7 +423,8 @@ impl<D: Directory> Producer<D> {
         (is_whole(current) && current.relation.file_id() == Some(present.root)).then(|| current.clone())
     }
 
-    /// Another file has taken the name of the present one. Goes on in it when it holds the same content.
+    /// Another file has taken the name of the present one. Goes on in it when it holds the same
+    /// content.
     pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
         let Some(current) = self.present_at_input(present, position) else { return Ok(false) };
         let (root, start, generation) = (present.root, position.offset, position.generation);
@@ -548,7 +557,8 @@ impl<D: Directory> Producer<D> {
             Stage::Numbering { .. } => {
                 let above = self.stream.last_id.ms.max(self.manifest.last().map_or(0, |last| last.generation));
                 match begin.root {
-                    // A content's file ID is its first number, too, where no other number has come above it.
+                    // A content's file ID is its first number, too, where no other number has come
+                    // above it.
                     Some(root) if root > above => {
                         self.record(root)?;
                         self.begin(now)
@@ -562,7 +572,8 @@ impl<D: Directory> Producer<D> {
                     return Err(Changed::InputChanged.into());
                 }
                 if self.manifest.is_empty() && self.manifest.began.is_none() {
-                    // Another reader with this state file may have begun the source, and Redis lost its record.
+                    // Another reader with this state file may have begun the source, and Redis lost
+                    // its record.
                     if self.load(&Manifest::default())?.last().is_some() {
                         return Err(Changed::OtherReader.into());
                     }
@@ -578,8 +589,8 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Whether a file that was empty when it was taken for a new content still is one, now that it
-    /// has bytes: a known content may have been copied to the input, or another one come and gone in
-    /// it. Locates again when it is not.
+    /// has bytes: a known content may have been copied to the input, or another one come and gone
+    /// in it. Locates again when it is not.
     fn is_new_now(&mut self) -> bool {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
@@ -754,14 +765,15 @@ impl<D: Directory> Producer<D> {
         self.store()
     }
 
-    /// Up to where it is known that the content of a position has bytes: because they were seen, or sent once.
+    /// Up to where it is known that the content of a position has bytes: because they were seen, or
+    /// sent once.
     fn known_end(&self, position: Position) -> Option<u64> {
         let root = self.manifest.get(position.generation)?.root;
         self.seen.get(&root).copied().max(self.manifest.end(position.generation))
     }
 
-    /// A content is left at this position. Reports what is known to have been behind it when that cannot be read any more; else it is
-    /// to be sent later.
+    /// A content is left at this position. Reports what is known to have been behind it when that
+    /// cannot be read any more; else it is to be sent later.
     fn report_unreadable(&mut self, position: Position) {
         let Some(root) = self.manifest.get(position.generation).map(|generation| generation.root) else { return };
         if self.unlisted || self.found.get(&root).is_some_and(|found| *found > position.offset) {
@@ -783,18 +795,21 @@ const fn is_whole(found: &Found) -> bool {
     matches!(found.relation, Relation::Whole(_) | Relation::Edited(_))
 }
 
-/// A content that came and went, as it is sent: what it shares with the known one that it was made of is not sent again.
+/// A content that came and went, as it is sent: what it shares with the known one that it was made
+/// of is not sent again.
 const fn unseen(found: &Found) -> Target {
     let start = if let Relation::Derived { start, .. } = found.relation { start } else { 0 };
     Target::New { key: found.key, start, is_empty: false }
 }
 
-/// Whether a content can be sent from this offset on out of this file. A file that was cut has what is to be sent again.
+/// Whether a content can be sent from this offset on out of this file. A file that was cut has what
+/// is to be sent again.
 const fn goes_on(found: &Found, offset: u64) -> bool {
     found.len > offset || is_whole(found) && found.len == offset
 }
 
-/// Up to where a content is sent out of a file: what follows in one that was cut is not known to be this content's.
+/// Up to where a content is sent out of a file: what follows in one that was cut is not known to be
+/// this content's.
 fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
     if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
 }

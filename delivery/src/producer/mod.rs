@@ -107,9 +107,11 @@ pub struct Options {
 /// Bounds of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many entries a batch has at most. Larger batches are no faster; smaller ones keep memory and latency low.
+    /// How many entries a batch has at most. Larger batches are no faster; smaller ones keep memory
+    /// and latency low.
     pub batch_entries: u64,
-    /// How many bytes of the source a batch is filled up to. A single longer line makes a larger batch.
+    /// How many bytes of the source a batch is filled up to. A single longer line makes a larger
+    /// batch.
     pub batch_bytes: u64,
     /// How many generations are kept before the oldest are dropped.
     pub generations: usize,
@@ -135,7 +137,8 @@ pub enum Step {
     },
     /// Ask which contents other partitions know: [`Producer::agreed`].
     Agree,
-    /// Name a content for all partitions, if the last one that is known has this file ID: [`Producer::named`].
+    /// Name a content for all partitions, if the last one that is known has this file ID:
+    /// [`Producer::named`].
     Name {
         /// The content.
         named: Box<Generation>,
@@ -148,11 +151,13 @@ pub enum Step {
     Record(Box<Change>),
     /// Put the next batch on the wire, all but its `EXEC`: [`Producer::fill`].
     Fill,
-    /// Ask what the batch on the wire expects, and compare: [`Producer::may_execute`]; then send its `EXEC`.
+    /// Ask what the batch on the wire expects, and compare: [`Producer::may_execute`]; then send
+    /// its `EXEC`.
     Execute,
     /// Wait for Redis to say what became of the batch that was executed: [`Producer::confirmed`].
     Confirm,
-    /// Ask whether Redis still holds what it should: [`Producer::checked`]. `stream`: the stream's state, too.
+    /// Ask whether Redis still holds what it should: [`Producer::checked`]. `stream`: the stream's
+    /// state, too.
     Check {
         /// Whether to ask for the stream's state.
         stream: bool,
@@ -280,7 +285,8 @@ pub struct Producer<D: Directory> {
     others: Manifest,
     /// Whether Redis was asked for them.
     has_agreed: bool,
-    /// The contents that some file held at the latest look, and how much of them; of one that cannot be read, all.
+    /// The contents that some file held at the latest look, and how much of them; of one that
+    /// cannot be read, all.
     found: BTreeMap<u64, u64>,
     /// Whether some folder could not be listed then.
     unlisted: bool,
@@ -300,8 +306,8 @@ pub struct Producer<D: Directory> {
     /// The position when the stream was last found whole.
     whole_at: Option<Position>,
     phase: Phase<D::File>,
-    /// Files that are kept open, by file ID: of contents that were left, or whose connection was lost. A content that has no name
-    /// yet has the file ID [`UNNAMED`].
+    /// Files that are kept open, by file ID: of contents that were left, or whose connection was
+    /// lost. A content that has no name yet has the file ID [`UNNAMED`].
     open: Vec<Open<D::File>>,
     /// The largest length that contents were seen with, by file ID.
     seen: BTreeMap<u64, u64>,
@@ -376,7 +382,8 @@ struct Begin<F> {
 
 #[derive(Debug)]
 enum Stage {
-    /// There is nothing to send yet. `was_empty`: nor was there anything that tells which content it is.
+    /// There is nothing to send yet. `was_empty`: nor was there anything that tells which content
+    /// it is.
     NoBytes { was_empty: bool },
     /// Other partitions may have named it.
     Agreeing,
@@ -463,7 +470,8 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &self.phase { streaming.executing_entries() } else { 0 }
     }
 
-    /// Everything of this partition that begins before this offset of the present content is confirmed.
+    /// Everything of this partition that begins before this offset of the present content is
+    /// confirmed.
     #[must_use]
     pub fn position(&self) -> Option<(u64, u64)> {
         if let Phase::Streaming(streaming) = &self.phase { Some(streaming.progress()) } else { None }
@@ -499,7 +507,8 @@ impl<D: Directory> Producer<D> {
         self.aim.get_or_insert((inode, len));
     }
 
-    /// Looks at what Redis holds: after a lost connection, and after every [`Trouble`]. Files stay open.
+    /// Looks at what Redis holds: after a lost connection, and after every [`Trouble`]. Files stay
+    /// open.
     pub fn restart(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Observing) {
             Phase::Streaming(streaming) => {
@@ -549,7 +558,8 @@ impl<D: Directory> Producer<D> {
                 manifest.prints.entry(*root).or_insert_with(|| prints.clone());
             }
         }
-        // A tail checksum describes a content, not what Redis holds: one that Redis lost is still true.
+        // A tail checksum describes a content, not what Redis holds: one that Redis lost is still
+        // true.
         let guards = [manifest.guard.take(), self.manifest.guard.take(), local.guard.clone()];
         let known = guards.into_iter().flatten().filter(|guard| manifest.get(guard.generation).is_some());
         manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
@@ -560,8 +570,9 @@ impl<D: Directory> Producer<D> {
         let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
         resume = confirmed.map_or(resume, |id| Resume::At(Position::of(id)));
         if let Some(doubtful) = self.in_doubt.take() {
-            // The stream is an older one, with a gap below what was added since: it begins behind the last entry before that. When
-            // that is trimmed, nobody knows where; the writer drops what it holds.
+            // The stream is an older one, with a gap below what was added since: it begins behind
+            // the last entry before that. When that is trimmed, nobody knows where; the writer
+            // drops what it holds.
             let start = manifest.get(doubtful.generation).map_or(0, |generation| generation.start);
             let last = below.filter(|id| manifest.get(id.ms).is_some()).map(Position::of);
             let from = last.unwrap_or(Position { offset: start, ..doubtful });
@@ -614,7 +625,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Answers [`Step::Name`]: whether the content got this name. Otherwise another partition named one.
+    /// Answers [`Step::Name`]: whether the content got this name. Otherwise another partition named
+    /// one.
     pub fn named(&mut self, done: bool) {
         let Phase::Beginning(begin) = &mut self.phase else { return };
         let Stage::Naming(Some(named)) = &begin.stage else { return };
@@ -699,8 +711,8 @@ impl<D: Directory> Producer<D> {
         )))
     }
 
-    /// How many entries the stream may still take: its share of the bound, so that no partition that stands still holds up
-    /// another one, or its share of what all of them together have left.
+    /// How many entries the stream may still take: its share of the bound, so that no partition
+    /// that stands still holds up another one, or its share of what all of them together have left.
     fn room(&self) -> u64 {
         let count = u64::from(self.options.read.partition.count());
         match self.options.max_backlog {

@@ -16,8 +16,8 @@ pub struct Observed {
     pub guard_field: Option<Vec<u8>>,
     /// The stream; `None` when there is none.
     pub stream: Option<StreamState>,
-    /// Whether the first entry that is left at the guard's first position or behind it has the form of ours; `None` when there is none. A
-    /// foreign one was in the way of the guard's first entry.
+    /// Whether the first entry that is left at the guard's first position or behind it has the form
+    /// of ours; `None` when there is none. A foreign one was in the way of the guard's first entry.
     pub first_is_ours: Option<bool>,
     /// The entry at the stream's last ID, when it has the form of ours: its field and payload.
     pub last_entry: Option<(Field, Vec<u8>)>,
@@ -46,14 +46,17 @@ pub enum Resume {
     /// At this position, if the stream's last entry is what the content has there: a batch of ours
     /// that landed without its guard. Else from the other one, in a new generation.
     Verify(Position, Position),
-    /// Foreign entries are above our last one. Go on from this position, in a new generation of the same content.
+    /// Foreign entries are above our last one. Go on from this position, in a new generation of the
+    /// same content.
     Renumber(Position),
 }
 
-/// The generations that Redis lacks and that the state file has: to be written to the source record again.
+/// The generations that Redis lacks and that the state file has: to be written to the source record
+/// again.
 #[must_use]
 pub fn lost(record: &Manifest, local: &Manifest) -> Vec<Generation> {
-    // A state file of another source says nothing here; the path decides whether the input belongs to this one.
+    // A state file of another source says nothing here; the path decides whether the input belongs
+    // to this one.
     if record.is_empty() || record.shares(local) { local.missing_in(record) } else { Vec::new() }
 }
 
@@ -217,7 +220,8 @@ mod tests {
         redis.guard = Some(Guard::new(10, 45, 50, b""));
         let expected = Resume::Renumber(Position { generation: 10, offset: 44 });
         assert_eq!(resume(&redis, &redis, 999, 0).0, expected);
-        // The same when the foreign ID got our number, with a clock that is behind it: above our last one, ...
+        // The same when the foreign ID got our number, with a clock that is behind it: above our
+        // last one, ...
         assert_eq!(resume(&redis, &redis, 10, 51).0, expected);
         // ... or in the place of the first of a batch, whose other entries landed.
         let seen = Observed { first_is_ours: Some(false), ..observed(&redis, 10, 50) };
@@ -254,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_batch_that_landed_without_its_guard_is_compared_with_the_content() {
-        // A torn append-only file can hold the first entries of a transaction without the rest of it.
+        // A torn append-only file can hold the first entries of a transaction without the rest of
+        // it.
         let mut redis = manifest(&[10]);
         redis.confirmed = Some(Position { generation: 10, offset: 30 });
         redis.guard = Some(Guard::new(10, 31, 44, b""));

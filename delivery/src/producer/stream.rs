@@ -138,7 +138,8 @@ impl<D: Directory> Producer<D> {
         self.look_around(now)
     }
 
-    /// Between the look at its first bytes and the reading of them, a file can be truncated and rewritten.
+    /// Between the look at its first bytes and the reading of them, a file can be truncated and
+    /// rewritten.
     fn still_begins_so(&mut self) -> Result<(), Trouble> {
         let input = self.options.input.clone();
         let Phase::Streaming(streaming) = &mut self.phase else { return Ok(()) };
@@ -150,8 +151,9 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Answers [`Step::Fill`]: takes the next pieces and gives each to `add` as an entry. `None`: there is nothing to send.
-    /// Otherwise the batch's fields are to be set, too, and its `EXEC` is to be withheld.
+    /// Answers [`Step::Fill`]: takes the next pieces and gives each to `add` as an entry. `None`:
+    /// there is nothing to send. Otherwise the batch's fields are to be set, too, and its `EXEC` is
+    /// to be withheld.
     ///
     /// # Errors
     /// Those of the file.
@@ -222,7 +224,8 @@ impl<D: Directory> Producer<D> {
         Ok(Some(&*streaming.queued.insert(batch)))
     }
 
-    /// Answers [`Step::Execute`]: compares what Redis answered with what the batch expects. The batch's `EXEC` follows.
+    /// Answers [`Step::Execute`]: compares what Redis answered with what the batch expects. The
+    /// batch's `EXEC` follows.
     ///
     /// # Errors
     /// What has changed; the `EXEC` must not be sent.
@@ -261,7 +264,8 @@ impl<D: Directory> Producer<D> {
         (self.stream.len, self.stream.last_id) = (len, batch.end.id());
         self.added_since += batch.entries;
         self.last_sent = Some(batch.end.id());
-        // The state file is to know the content when Redis loses everything; so seldom, it costs nothing.
+        // The state file is to know the content when Redis loses everything; so seldom, it costs
+        // nothing.
         let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
         if covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1) {
             self.store()?;
@@ -270,8 +274,8 @@ impl<D: Directory> Producer<D> {
         Ok(Some(batch))
     }
 
-    /// Answers [`Step::Check`]: what the record holds, whether the stream exists and how many entries it has, and its state
-    /// when that was asked for.
+    /// Answers [`Step::Check`]: what the record holds, whether the stream exists and how many
+    /// entries it has, and its state when that was asked for.
     ///
     /// # Errors
     /// What has changed.
@@ -290,7 +294,8 @@ impl<D: Directory> Producer<D> {
             let expected = known.added.map(|added| added.saturating_add(self.added_since));
             let lost = state.added.zip(expected).is_some_and(|(added, expected)| added < expected);
             if lost || state.last_id < known.last_id {
-                // What was added since stands above a gap; it began where the stream was last whole, or before.
+                // What was added since stands above a gap; it began where the stream was last
+                // whole, or before.
                 self.in_doubt = self.whole_at.filter(|_| state.last_id >= known.last_id);
                 return Err(Changed::EntriesLost.into());
             }
@@ -470,8 +475,8 @@ impl<D: Directory> Producer<D> {
         is_late
     }
 
-    /// `--once`: whether all that the input held at the start is confirmed, `offset` bytes being confirmed and the file `len`
-    /// bytes long. `None`: the service runs on.
+    /// `--once`: whether all that the input held at the start is confirmed, `offset` bytes being
+    /// confirmed and the file `len` bytes long. `None`: the service runs on.
     fn once_done(&mut self, offset: u64, len: u64) -> Option<bool> {
         if !self.options.once {
             return None;

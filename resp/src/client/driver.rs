@@ -28,7 +28,8 @@ pub(super) struct Driver {
     pub(super) tracking: Arc<Tracking>,
     /// Hears from Sentinels that the master has moved.
     pub(super) follower: Option<Follower>,
-    /// Whether another connection is made when the server turns out to be a replica; and when that was last done.
+    /// Whether another connection is made when the server turns out to be a replica; and when that
+    /// was last done.
     pub(super) leaves_replicas: bool,
     pub(super) left: Option<Instant>,
 }
@@ -108,7 +109,8 @@ impl Driver {
         Ok(connection)
     }
 
-    /// Waits for something, while calls that wait for a connection run out of time. `None` when no client is left.
+    /// Waits for something, while calls that wait for a connection run out of time. `None` when no
+    /// client is left.
     async fn while_expiring<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         let mut what = pin!(what);
         loop {
@@ -141,7 +143,8 @@ struct Session<'a> {
     replied: usize,
     /// The reply to our own PING comes before those of all calls: it is sent when there are none.
     pinged: bool,
-    /// So many of the first calls, and their bytes, are out of time: their callers know, their replies are still to come.
+    /// So many of the first calls, and their bytes, are out of time: their callers know, their
+    /// replies are still to come.
     expired: usize,
     expired_bytes: u64,
     /// In a transaction: the server has begun it.
@@ -171,7 +174,8 @@ enum Step {
     Failed(Error),
 }
 
-/// So often in a row a session takes its turn before others have theirs, and so often it reads in one.
+/// So often in a row a session takes its turn before others have theirs, and so often it reads in
+/// one.
 const MAX_TURNS: usize = 64;
 const MAX_READS: usize = 16;
 
@@ -229,7 +233,8 @@ impl<'a> Session<'a> {
         Poll::Pending
     }
 
-    /// Fails the calls whose time is over, asks an idle server whether it is there, and sets the timer again.
+    /// Fails the calls whose time is over, asks an idle server whether it is there, and sets the
+    /// timer again.
     ///
     /// A call that is out of time does not end the connection as long as the server answers others.
     fn keep_time(&mut self) -> Result<(), Error> {
@@ -259,7 +264,8 @@ impl<'a> Session<'a> {
         if let (Some(limit), Some(_)) = (limit, &self.misled) {
             self.driver.queue.expire(limit);
         }
-        // The call that is queued next must not find that the timer is set to a later time than its own.
+        // The call that is queued next must not find that the timer is set to a later time than its
+        // own.
         let after = |since: Instant, limit: Option<Duration>| since.checked_add(limit?);
         let next = [
             self.calls.get(self.expired).and_then(|call| call.deadline(limit)),
@@ -283,8 +289,9 @@ impl<'a> Session<'a> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        // The first of many callers that go on at the same time wakes this task, which would run at once and write one command. So it stands
-        // back for one turn, and then writes the commands of all of them with one system call.
+        // The first of many callers that go on at the same time wakes this task, which would run at
+        // once and write one command. So it stands back for one turn, and then writes the commands
+        // of all of them with one system call.
         if self.served > 1 && !self.stood_back {
             self.stood_back = true;
             cx.waker().wake_by_ref();
@@ -378,7 +385,8 @@ impl<'a> Session<'a> {
             }
             let Some(call) = self.calls.front() else { break Err(Error::protocol(ProtocolError::UnexpectedReply)) };
             if self.replied == 0 && self.wire.sent(self.begin + call.bytes as u64) == Sent::No && call.replies == 1 {
-                // It came before the command was sent as a whole: the server says why it will not read on.
+                // It came before the command was sent as a whole: the server says why it will not
+                // read on.
                 if let Err(error) = frame.into_result() {
                     call.slot.fail(error.with_sent(Sent::No));
                     released += self.pop();

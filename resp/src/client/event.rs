@@ -12,14 +12,15 @@ use crate::{Error, Frame};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The connection broke. What the server would have pushed until [`Connected`](Self::Connected) is lost: a cache that relies on invalidations
-    /// is to be emptied.
+    /// The connection broke. What the server would have pushed until [`Connected`](Self::Connected)
+    /// is lost: a cache that relies on invalidations is to be emptied.
     Disconnected(Error),
     /// An attempt to connect again has failed.
     AttemptFailed(Error),
     /// The connection is there again, and tracking (`CLIENT TRACKING ON`) is set again if it was.
     Connected,
-    /// The server has refused to set tracking again on the new connection: it sends no more invalidations.
+    /// The server has refused to set tracking again on the new connection: it sends no more
+    /// invalidations.
     TrackingLost(Error),
     /// The server has sent something by itself: an invalidation, a message.
     Push(Frame),
@@ -43,10 +44,12 @@ impl Event {
     }
 }
 
-/// The [events](crate::Client::events) of a client, from when it was made. Each receiver gets all of them.
+/// The [events](crate::Client::events) of a client, from when it was made. Each receiver gets all
+/// of them.
 ///
-/// A receiver that is slow keeps the last 1024, and at most 16 MiB of them (and the last one, whatever its size). That others are missing, and how many,
-/// it learns from [`RecvError::Lagged`], as from [`tokio::sync::broadcast`].
+/// A receiver that is slow keeps the last 1024, and at most 16 MiB of them (and the last one,
+/// whatever its size). That others are missing, and how many, it learns from [`RecvError::Lagged`],
+/// as from [`tokio::sync::broadcast`].
 pub struct Events(Arc<Mailbox>);
 
 #[derive(Default)]
@@ -79,7 +82,8 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// That events before the next one were dropped, because this receiver is slow; or that the client has ended.
+    /// That events before the next one were dropped, because this receiver is slow; or that the
+    /// client has ended.
     pub async fn recv(&mut self) -> Result<Event, RecvError> {
         loop {
             match self.try_recv() {

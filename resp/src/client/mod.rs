@@ -66,8 +66,9 @@ impl ClientOptions {
         }
     }
 
-    /// How many bytes of commands may be queued and in flight; callers wait when there are more, as long as the
-    /// [command timeout](Config::command_timeout) allows. One command may exceed it. Default 16 MiB.
+    /// How many bytes of commands may be queued and in flight; callers wait when there are more, as
+    /// long as the [command timeout](Config::command_timeout) allows. One command may exceed it.
+    /// Default 16 MiB.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
@@ -81,24 +82,27 @@ impl ClientOptions {
         self
     }
 
-    /// After so long without commands the server is asked whether it is there, so that a dead link is noticed before the next
-    /// command. Default 30 s.
+    /// After so long without commands the server is asked whether it is there, so that a dead link
+    /// is noticed before the next command. Default 30 s.
     #[must_use]
     pub const fn ping_after(mut self, idle: Option<Duration>) -> Self {
         self.ping_after = idle;
         self
     }
 
-    /// Whether another connection is made when the server answers `READONLY`, at most once a second: behind its address another server may be the master
-    /// by now, as with a virtual IP or a managed Redis. The call itself fails with [`ErrorKind::ReadOnly`]. Default true; set it to false for a
-    /// client that is to stay with a replica. With Sentinels and in a cluster it is always so.
+    /// Whether another connection is made when the server answers `READONLY`, at most once a
+    /// second: behind its address another server may be the master by now, as with a virtual IP or
+    /// a managed Redis. The call itself fails with [`ErrorKind::ReadOnly`]. Default true; set it to
+    /// false for a client that is to stay with a replica. With Sentinels and in a cluster it is
+    /// always so.
     #[must_use]
     pub const fn reconnect_on_readonly(mut self, reconnect: bool) -> Self {
         self.leaves_replicas = reconnect;
         self
     }
 
-    /// Ends when its connection does. That of a node of a cluster may be to a replica, which is to answer reads.
+    /// Ends when its connection does. That of a node of a cluster may be to a replica, which is to
+    /// answer reads.
     pub(crate) const fn once(mut self, as_replica: bool) -> Self {
         self.reconnects = false;
         self.as_replica = as_replica;
@@ -110,8 +114,8 @@ impl ClientOptions {
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made. Later ones are made again and again. [`ErrorKind::Usage`] for a cluster without
-    /// [a key](Config::for_key).
+    /// When the first connection cannot be made. Later ones are made again and again.
+    /// [`ErrorKind::Usage`] for a cluster without [a key](Config::for_key).
     pub async fn connect(self) -> Result<Client, Error> {
         if matches!(self.config.endpoint, Endpoint::Cluster { .. }) && self.config.key.is_none() {
             let error =
@@ -146,21 +150,23 @@ impl ClientOptions {
 
 /// A connection that many tasks share: cheap to clone, safe to use from anywhere.
 ///
-/// Commands that are sent at the same time travel together (pipelining), so few system calls serve many callers. When the
-/// connection breaks, it is made again; commands that were surely not sent wait for it, the others fail with
-/// [`Sent::Maybe`]. Nothing is sent twice.
+/// Commands that are sent at the same time travel together (pipelining), so few system calls serve
+/// many callers. When the connection breaks, it is made again; commands that were surely not sent
+/// wait for it, the others fail with [`Sent::Maybe`]. Nothing is sent twice.
 ///
 /// It is made again, too, when the server turns out to be a replica ([`ErrorKind::ReadOnly`]; see
-/// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon as one of them says that the master has moved, so that a
-/// client that only reads does not stay with the old one. Client-side caching (`CLIENT TRACKING ON`) is set again on the new connection; what was
-/// invalidated meanwhile is not known, so [`Event::Disconnected`] means that the cache is to be emptied. Nothing else that a
-/// command changes on the connection is set again.
+/// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon
+/// as one of them says that the master has moved, so that a client that only reads does not stay
+/// with the old one. Client-side caching (`CLIENT TRACKING ON`) is set again on the new connection;
+/// what was invalidated meanwhile is not known, so [`Event::Disconnected`] means that the cache is
+/// to be emptied. Nothing else that a command changes on the connection is set again.
 ///
-/// A command that waits in the server would hold up everybody, so it does not fit here: a [`Blocking`](crate::Blocking)
-/// command can only be sent over a [`Connection`] of its own, and untyped ones that block, or that change the connection, are
-/// refused with [`ErrorKind::Usage`].
+/// A command that waits in the server would hold up everybody, so it does not fit here: a
+/// [`Blocking`](crate::Blocking) command can only be sent over a [`Connection`] of its own, and
+/// untyped ones that block, or that change the connection, are refused with [`ErrorKind::Usage`].
 ///
-/// Futures may be dropped at any time; a command that was queued is sent all the same. The connection ends with the last clone.
+/// Futures may be dropped at any time; a command that was queued is sent all the same. The
+/// connection ends with the last clone.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -219,9 +225,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke, or that there was no reply within the [command timeout](Config::command_timeout), which
-    /// bounds the whole call: waiting for room and for a new connection, too. [`Error::sent`] says whether the server can have executed the
-    /// command.
+    /// An error reply, or that the connection broke, or that there was no reply within the [command
+    /// timeout](Config::command_timeout), which bounds the whole call: waiting for room and for a
+    /// new connection, too. [`Error::sent`] says whether the server can have executed the command.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         self.0.observer.call(command.name(), 1, self.send_unobserved(command)).await
     }
@@ -296,14 +302,16 @@ impl Client {
         Replies::new(frames).into_exec()
     }
 
-    /// Sends encoded commands, and receives their replies: within the command timeout, or by an earlier deadline.
+    /// Sends encoded commands, and receives their replies: within the command timeout, or by an
+    /// earlier deadline.
     pub(crate) async fn exchange(&self, parcel: &Parcel<'_>, deadline: Option<Instant>) -> Result<Frames, Error> {
         let Parcel { encoded, replies, first, multi } = *parcel;
         let shape = Shape { replies, first: Some(first), multi };
         self.call(shape, deadline, |out| out.extend_from_slice(encoded)).await
     }
 
-    /// The driver keeps the time of calls, so that each needs no timer of its own, unless it waits for room or has less time than others.
+    /// The driver keeps the time of calls, so that each needs no timer of its own, unless it waits
+    /// for room or has less time than others.
     async fn call(
         &self,
         shape: Shape,

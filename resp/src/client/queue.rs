@@ -133,8 +133,8 @@ impl Queue {
         Outcome(slot)
     }
 
-    /// Moves everything that is queued to the driver, which is woken when there is more. `false` when there will be nothing any
-    /// more.
+    /// Moves everything that is queued to the driver, which is woken when there is more. `false`
+    /// when there will be nothing any more.
     pub(super) fn take(&self, out: &mut BytesMut, calls: &mut VecDeque<Call>, waker: &Waker) -> bool {
         let mut state = self.lock();
         match &mut state.driver {
@@ -183,7 +183,8 @@ impl Queue {
         self.lock().closed
     }
 
-    /// Says whether there is a connection, and so whether calls are taken as soon as they are queued.
+    /// Says whether there is a connection, and so whether calls are taken as soon as they are
+    /// queued.
     pub(super) fn set_connected(&self, connected: bool) {
         self.lock().connected = connected;
     }

@@ -8,7 +8,8 @@ use crate::command;
 /// At most so many commands are remembered, of which each may add prefixes.
 const MAX_COMMANDS: usize = 64;
 
-/// The commands that set client-side caching (`CLIENT TRACKING ON`) on a connection, so that they can be set again on the next one.
+/// The commands that set client-side caching (`CLIENT TRACKING ON`) on a connection, so that they
+/// can be set again on the next one.
 #[derive(Debug, Default)]
 pub(super) struct Tracking(Mutex<VecDeque<Bytes>>);
 
@@ -17,7 +18,8 @@ impl Tracking {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A command is about to be sent. Gives what [`failed`](Self::failed) wants when it sets tracking.
+    /// A command is about to be sent. Gives what [`failed`](Self::failed) wants when it sets
+    /// tracking.
     pub(super) fn note(&self, encoded: &[u8]) -> Option<Bytes> {
         let is_on = command::tracking(encoded)?;
         let mut commands = self.lock();

@@ -38,17 +38,23 @@ const MAX_REDIRECTS: u32 = 16;
 
 /// All nodes of a Redis Cluster: cheap to clone, safe to use from anywhere.
 ///
-/// Each command goes to the node that has the slot of its key, over one shared connection a node, which is made when it is first needed. Which
-/// node that is is learned from the cluster, and again when a node says that a slot has moved or cannot be reached. What a node sends elsewhere
-/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, the `READONLY` of a node that has been
-/// demoted, a node that is away while another takes its place) is tried again until the [command timeout](Config::command_timeout) is over, which
-/// bounds the whole call. A command that may have been executed is not sent twice: then the error says [`Sent::Maybe`].
+/// Each command goes to the node that has the slot of its key, over one shared connection a node,
+/// which is made when it is first needed. Which node that is is learned from the cluster, and again
+/// when a node says that a slot has moved or cannot be reached. What a node sends elsewhere
+/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, `LOADING`,
+/// `MASTERDOWN`, the `READONLY` of a node that has been demoted, a node that is away while another
+/// takes its place) is tried again until the [command timeout](Config::command_timeout) is over,
+/// which bounds the whole call. A command that may have been executed is not sent twice: then the
+/// error says [`Sent::Maybe`].
 ///
-/// However many callers wait for a node that does not answer, one attempt to connect is made at a time, and its outcome goes to all of them.
+/// However many callers wait for a node that does not answer, one attempt to connect is made at a
+/// time, and its outcome goes to all of them.
 ///
-/// A command without a key goes to any one node when each answers the same ([`Routing::Anywhere`]: `PING`, `PUBLISH`, `CLUSTER SHARDS`). One that is
-/// about the node that it reaches ([`Routing::OneNode`]: `SCAN`, `DBSIZE`, `INFO`, `FLUSHALL`, `CONFIG`, `SCRIPT`) is refused by [`send`](Self::send):
-/// [`send_to`](Self::send_to) sends it to one node, [`send_to_masters`](Self::send_to_masters) to all masters, and [`scan`](Self::scan) goes through
+/// A command without a key goes to any one node when each answers the same ([`Routing::Anywhere`]:
+/// `PING`, `PUBLISH`, `CLUSTER SHARDS`). One that is about the node that it reaches
+/// ([`Routing::OneNode`]: `SCAN`, `DBSIZE`, `INFO`, `FLUSHALL`, `CONFIG`, `SCRIPT`) is refused by
+/// [`send`](Self::send): [`send_to`](Self::send_to) sends it to one node,
+/// [`send_to_masters`](Self::send_to_masters) to all masters, and [`scan`](Self::scan) goes through
 /// the keys of all.
 ///
 /// Reads go to the masters, unless [`send_to_replica`](Self::send_to_replica) sends them.
@@ -77,7 +83,8 @@ impl ClusterClient {
     ///
     /// # Errors
     ///
-    /// When none does within the connect timeout, or it is no cluster. [`ErrorKind::Usage`] when the configuration's endpoint is none of a cluster.
+    /// When none does within the connect timeout, or it is no cluster. [`ErrorKind::Usage`] when
+    /// the configuration's endpoint is none of a cluster.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let Endpoint::Cluster { seeds, .. } = config.endpoint() else {
             return Err(
@@ -93,14 +100,15 @@ impl ClusterClient {
     ///
     /// # Errors
     ///
-    /// As [`Client::send`](crate::Client::send). Before anything is sent: [`ErrorKind::CrossSlot`] when its keys lie in different slots,
-    /// [`ErrorKind::Usage`] when it is about one node.
+    /// As [`Client::send`](crate::Client::send). Before anything is sent: [`ErrorKind::CrossSlot`]
+    /// when its keys lie in different slots, [`ErrorKind::Usage`] when it is about one node.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         self.deliver_one(command, From::Master).await
     }
 
-    /// Sends a command that reads to a replica of the node that has its key, each in its turn, and waits for its reply. What it reads may be older
-    /// than what the master has. Where there is no replica, or it cannot answer, the master does; so it does when the command writes.
+    /// Sends a command that reads to a replica of the node that has its key, each in its turn, and
+    /// waits for its reply. What it reads may be older than what the master has. Where there is no
+    /// replica, or it cannot answer, the master does; so it does when the command writes.
     ///
     /// # Errors
     ///
@@ -129,8 +137,8 @@ impl ClusterClient {
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
 
-    /// Sends a command to one node, a master or a replica, whatever its keys, and waits for its reply. It is not sent elsewhere: a node that has not
-    /// the slot answers [`ErrorKind::Moved`].
+    /// Sends a command to one node, a master or a replica, whatever its keys, and waits for its
+    /// reply. It is not sent elsewhere: a node that has not the slot answers [`ErrorKind::Moved`].
     ///
     /// # Errors
     ///
@@ -155,12 +163,13 @@ impl ClusterClient {
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
 
-    /// Sends a command to all masters that have slots, as the cluster says now, and gives what each has answered.
+    /// Sends a command to all masters that have slots, as the cluster says now, and gives what each
+    /// has answered.
     ///
     /// # Errors
     ///
-    /// When no node says which masters there are, or the command is refused before anything is sent. What became of it at each node stands beside the
-    /// node.
+    /// When no node says which masters there are, or the command is refused before anything is
+    /// sent. What became of it at each node stands beside the node.
     ///
     /// ```no_run
     /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
@@ -205,14 +214,17 @@ impl ClusterClient {
         Scan::new(Arc::clone(&self.0))
     }
 
-    /// Sends all commands of a pipeline, to each node its own together, and gives the replies in the pipeline's order.
+    /// Sends all commands of a pipeline, to each node its own together, and gives the replies in
+    /// the pipeline's order.
     ///
-    /// Commands of one slot are executed in order, unless the slot is moving: what a node sends elsewhere or puts off is sent again after the others.
+    /// Commands of one slot are executed in order, unless the slot is moving: what a node sends
+    /// elsewhere or puts off is sent again after the others.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before anything is sent. What became of each command is found
-    /// in the [`Replies`], the loss of a node's connection included.
+    /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before
+    /// anything is sent. What became of each command is found in the [`Replies`], the loss of a
+    /// node's connection included.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         self.0.config().observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
     }
@@ -229,7 +241,8 @@ impl ClusterClient {
     ///
     /// # Errors
     ///
-    /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in different slots, before anything is sent.
+    /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in
+    /// different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
         self.0.config().observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
     }
@@ -246,8 +259,8 @@ impl ClusterClient {
         Replies::new(frames.into_iter()).into_exec()
     }
 
-    /// A connection of its own to the node that has a key, for blocking reads and `WATCH`. It ends when the slot moves; another one leads to the
-    /// node that has it then.
+    /// A connection of its own to the node that has a key, for blocking reads and `WATCH`. It ends
+    /// when the slot moves; another one leads to the node that has it then.
     ///
     /// # Errors
     ///
@@ -277,7 +290,8 @@ impl ClusterClient {
             && let Some(replica) = nodes.replica(routing)
         {
             match nodes.exchange_with_replica(&replica, parcel, attempts.patience).await {
-                // What a replica cannot answer, because it has not the slot, loads or has lost its master, the master can.
+                // What a replica cannot answer, because it has not the slot, loads or has lost its
+                // master, the master can.
                 Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => return Ok(frames),
                 Err(error) if error.sent() != Sent::No || !error.is_transient() => return Err(error),
                 _ => attempts.redirect(nobody)?,

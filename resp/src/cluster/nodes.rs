@@ -22,8 +22,9 @@ enum Link {
     Connected(Client),
 }
 
-/// A node, and whether it is to answer reads as a replica. That is a property of a connection, and when the replica is promoted and demoted again, a
-/// command to the master must not be answered by it.
+/// A node, and whether it is to answer reads as a replica. That is a property of a connection, and
+/// when the replica is promoted and demoted again, a command to the master must not be answered by
+/// it.
 type Target = (Endpoint, bool);
 
 pub(super) struct Nodes {
@@ -154,7 +155,8 @@ impl Nodes {
         }
     }
 
-    /// Connects to a node. One attempt is made at a time, and who comes meanwhile waits for its outcome.
+    /// Connects to a node. One attempt is made at a time, and who comes meanwhile waits for its
+    /// outcome.
     async fn connect(self: &Arc<Self>, target: &Target) -> Result<Client, Error> {
         let attempt = {
             let mut state = self.lock();

@@ -9,7 +9,8 @@ use crate::config::{Config, Endpoint};
 use crate::turn::{self, Turns};
 use crate::{Connection, Error, ErrorKind, cmd};
 
-/// Connects to the node that has the configuration's key, which says itself that it has it. Without a key, to any node.
+/// Connects to the node that has the configuration's key, which says itself that it has it. Without
+/// a key, to any node.
 pub(crate) async fn connect(config: &Config, seeds: &[Endpoint], deadline: Instant) -> Result<Connection, Error> {
     let mut turns = Turns::new(&config.known, seeds, deadline);
     while let Some((node, until)) = turns.next() {

@@ -21,7 +21,8 @@ pub(crate) enum Redirect {
     },
     /// Some keys of the command are here, some there: later.
     TryAgain,
-    /// The cluster or this node takes no such commands now, or another node has taken its place: later, when the topology is known again.
+    /// The cluster or this node takes no such commands now, or another node has taken its place:
+    /// later, when the topology is known again.
     Down,
 }
 

@@ -5,8 +5,9 @@ use super::slot;
 pub enum Routing {
     /// It has no key, and each node answers the same: to any one of them.
     Anywhere,
-    /// It has no key, and is about the node that it reaches (`SCAN`, `INFO`, `FLUSHALL`, `CONFIG`): the caller says to which, with
-    /// [`ClusterClient::send_to`](crate::ClusterClient::send_to) or [`send_to_masters`](crate::ClusterClient::send_to_masters).
+    /// It has no key, and is about the node that it reaches (`SCAN`, `INFO`, `FLUSHALL`, `CONFIG`):
+    /// the caller says to which, with [`ClusterClient::send_to`](crate::ClusterClient::send_to) or
+    /// [`send_to_masters`](crate::ClusterClient::send_to_masters).
     OneNode,
     /// To the node that has this slot.
     Slot(u16),

@@ -16,9 +16,10 @@ use crate::{Cmd, Error, ErrorKind, Frame, Sent, Value, cmd};
 
 /// Goes through the keys of all masters of a cluster, with `SCAN` at one after the other.
 ///
-/// A key that is there from the beginning to the end is given at least once, also when slots move or a replica takes its master's place meanwhile:
-/// in the end the slots are looked at again that were not where they are then. Keys may be given several times. While a slot is on its way from one
-/// node to another, some of its keys may be missed.
+/// A key that is there from the beginning to the end is given at least once, also when slots move
+/// or a replica takes its master's place meanwhile: in the end the slots are looked at again that
+/// were not where they are then. Keys may be given several times. While a slot is on its way from
+/// one node to another, some of its keys may be missed.
 ///
 /// ```no_run
 /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
@@ -75,12 +76,14 @@ impl Scan {
         self
     }
 
-    /// The next keys, perhaps none; `None` when all nodes were gone through. May be dropped at any time.
+    /// The next keys, perhaps none; `None` when all nodes were gone through. May be dropped at any
+    /// time.
     ///
     /// # Errors
     ///
-    /// As [`ClusterClient::send`](crate::ClusterClient::send). Calling again goes on where it was. [`ErrorKind::ClusterDown`] when nobody has some slots,
-    /// or they move faster than they can be gone through.
+    /// As [`ClusterClient::send`](crate::ClusterClient::send). Calling again goes on where it was.
+    /// [`ErrorKind::ClusterDown`] when nobody has some slots, or they move faster than they can be
+    /// gone through.
     pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
         self.page().await.map_err(|error| error.during("SCAN", None))
     }
@@ -117,7 +120,8 @@ impl Scan {
                     }
                     return Ok(Some(keys));
                 }
-                // It only reads, so it may be sent again; but the cursor means something else at another node.
+                // It only reads, so it may be sent again; but the cursor means something else at
+                // another node.
                 Err(error) if error.is_transient() => {
                     self.current = None;
                     attempts.wait(|| error.with_sent(Sent::No)).await?;

@@ -3,7 +3,8 @@
 /// How many slots a cluster has.
 pub(crate) const SLOTS: u16 = 16384;
 
-/// The slot of a key: CRC16 of it, or of its hash tag: what stands between the first `{` and the first `}` behind it, unless that is nothing.
+/// The slot of a key: CRC16 of it, or of its hash tag: what stands between the first `{` and the
+/// first `}` behind it, unless that is nothing.
 ///
 /// ```
 /// assert_eq!(resp::cluster::slot(b"{user:7}:name"), resp::cluster::slot(b"{user:7}:mail"));

@@ -23,8 +23,8 @@ const NOBODY: u16 = u16::MAX;
 /// More nodes than slots have none.
 const MAX_NODES: usize = 2 * SLOTS as usize;
 
-/// A slot can be named several times, as while one node takes the place of another; this is more than any cluster has, and less than keeps a
-/// thread busy.
+/// A slot can be named several times, as while one node takes the place of another; this is more
+/// than any cluster has, and less than keeps a thread busy.
 const MAX_NAMED: usize = 16 * SLOTS as usize;
 
 impl Topology {
@@ -155,7 +155,8 @@ fn range(first: Value<'_>, last: Value<'_>, named: &mut usize) -> Option<(u16, u
     (*named <= MAX_NAMED).then_some((first, last))
 }
 
-/// Where a node is that another one names. A host that is not known is that of the node that was asked.
+/// Where a node is that another one names. A host that is not known is that of the node that was
+/// asked.
 pub(super) fn address(host: Option<&str>, port: u64, asked: &Endpoint) -> Option<Endpoint> {
     let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
     let own = match asked {

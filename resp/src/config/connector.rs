@@ -14,7 +14,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
 
-/// Makes the connections in place of the library: see [`Config::connector`](super::Config::connector).
+/// Makes the connections in place of the library: see
+/// [`Config::connector`](super::Config::connector).
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<dyn Fn(Endpoint) -> Connecting + Send + Sync>);
 

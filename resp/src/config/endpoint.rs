@@ -24,12 +24,15 @@ pub enum Endpoint {
         /// The socket's path.
         path: PathBuf,
     },
-    /// The master that Sentinels watch under a name, whichever server that is at the moment. Every connection asks them anew, so a failover
-    /// is followed. The server itself is asked for its `ROLE`, which the user must be allowed to do.
+    /// The master that Sentinels watch under a name, whichever server that is at the moment. Every
+    /// connection asks them anew, so a failover is followed. The server itself is asked for its
+    /// `ROLE`, which the user must be allowed to do.
     ///
-    /// A [`Client`](crate::Client) and a [`Consumer`](crate::Consumer) keep a connection to each of these Sentinels, too, and leave the old master as soon
-    /// as one says that it was replaced (`+switch-master`). Where the user of the Sentinels may not subscribe, they are asked once a second.
-    /// A [`Connection`](crate::Connection) stays: Sentinels close it when they demote a master that they can reach.
+    /// A [`Client`](crate::Client) and a [`Consumer`](crate::Consumer) keep a connection to each of
+    /// these Sentinels, too, and leave the old master as soon as one says that it was replaced
+    /// (`+switch-master`). Where the user of the Sentinels may not subscribe, they are asked once a
+    /// second. A [`Connection`](crate::Connection) stays: Sentinels close it when they demote a
+    /// master that they can reach.
     Sentinel {
         /// Where the Sentinels are: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
         sentinels: Vec<Self>,
@@ -38,10 +41,12 @@ pub enum Endpoint {
         /// Whether the master itself speaks TLS.
         tls: bool,
     },
-    /// A Redis Cluster: see [`ClusterClient`](crate::ClusterClient). A [`Connection`](crate::Connection) leads to the node that has the
+    /// A Redis Cluster: see [`ClusterClient`](crate::ClusterClient). A
+    /// [`Connection`](crate::Connection) leads to the node that has the
     /// [key](crate::Config::for_key) of the configuration.
     Cluster {
-        /// Some of its nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`]; the others are learned from them.
+        /// Some of its nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`]; the others are learned
+        /// from them.
         seeds: Vec<Self>,
         /// Whether its nodes speak TLS.
         tls: bool,
@@ -67,7 +72,8 @@ impl Endpoint {
         Self::Unix { path: path.into() }
     }
 
-    /// The master of this name, by asking Sentinels, over plain TCP. [`Endpoint::Sentinel`] says more.
+    /// The master of this name, by asking Sentinels, over plain TCP. [`Endpoint::Sentinel`] says
+    /// more.
     #[must_use]
     pub fn sentinel(sentinels: impl IntoIterator<Item = (impl Into<String>, u16)>, master: impl Into<String>) -> Self {
         let sentinels = sentinels.into_iter().map(|(host, port)| Self::tcp(host, port)).collect();
@@ -105,7 +111,8 @@ fn list(f: &mut fmt::Formatter<'_>, endpoints: &[Endpoint]) -> fmt::Result {
     Ok(())
 }
 
-/// `host:port`, the path, the Sentinels and the master's name (`host:port,host:port/master`), or the cluster's seeds (`host:port,host:port`).
+/// `host:port`, the path, the Sentinels and the master's name (`host:port,host:port/master`), or
+/// the cluster's seeds (`host:port,host:port`).
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

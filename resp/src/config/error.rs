@@ -24,7 +24,8 @@ pub enum ConfigError {
     MissingPath,
     /// A query parameter is not known.
     UnknownParameter(String),
-    /// User or password is not UTF-8 once its percent-encoding is undone, or `%` is not followed by two hex digits.
+    /// User or password is not UTF-8 once its percent-encoding is undone, or `%` is not followed by
+    /// two hex digits.
     InvalidEncoding,
     /// There is a fragment (`#…`), which means nothing here; in a password, `#` is written `%23`.
     Fragment,

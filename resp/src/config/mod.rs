@@ -97,21 +97,27 @@ impl Config {
 
     /// A server by URL.
     ///
-    /// * `redis://[[user]:password@]host[:port][/database]`, the port 6379 unless given; an IPv6 host in brackets
-    /// * `rediss://…[?ca=FILE&cert=FILE&key=FILE&server_name=NAME]`: the same over TLS (cargo feature `tls`); see `TlsConfig`
+    /// * `redis://[[user]:password@]host[:port][/database]`, the port 6379 unless given; an IPv6
+    ///   host in brackets
+    /// * `rediss://…[?ca=FILE&cert=FILE&key=FILE&server_name=NAME]`: the same over TLS (cargo
+    ///   feature `tls`); see `TlsConfig`
     /// * `unix:///path/to/socket[?db=N&user=U&pass=P]`, also `redis+unix://`
-    /// * `redis-sentinel://[[user]:password@]host[:port],host[:port],…/master[/database][?sentinel_user=U&sentinel_password=P]`: the master
-    ///   that Sentinels watch under this name. The ports are those of the Sentinels, 26379 unless given. User and password before the `@` are
-    ///   for Redis, the parameters for the Sentinels. `rediss-sentinel://` speaks TLS with both
-    /// * `redis-cluster://[[user]:password@]host[:port],host[:port],…`: a Redis Cluster, by some of its nodes; `rediss-cluster://` for TLS
+    /// * `redis-sentinel://[[user]:password@]host[:port],host[:port],…/master[/database][?sentinel_user=U&sentinel_password=P]`:
+    ///   the master that Sentinels watch under this name. The ports are those of the Sentinels,
+    ///   26379 unless given. User and password before the `@` are for Redis, the parameters for the
+    ///   Sentinels. `rediss-sentinel://` speaks TLS with both
+    /// * `redis-cluster://[[user]:password@]host[:port],host[:port],…`: a Redis Cluster, by some of
+    ///   its nodes; `rediss-cluster://` for TLS
     /// * `valkey://` and `valkeys://`, which mean the same as `redis://` and `rediss://`
     ///
-    /// Each takes the parameters `protocol=2|3` (RESP2, or RESP3 where the server knows it, which is the default) and `client_name=NAME`, also.
-    /// User, password, path, master's name and parameters may be percent-encoded.
+    /// Each takes the parameters `protocol=2|3` (RESP2, or RESP3 where the server knows it, which
+    /// is the default) and `client_name=NAME`, also. User, password, path, master's name and
+    /// parameters may be percent-encoded.
     ///
     /// # Errors
     ///
-    /// When the URL is none of these. The error says what is wrong and what is allowed, and never holds the password.
+    /// When the URL is none of these. The error says what is wrong and what is allowed, and never
+    /// holds the password.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         url::parse(url)
     }
@@ -122,8 +128,9 @@ impl Config {
         &self.endpoint
     }
 
-    /// The same with another endpoint: how to get into one node of a cluster, or the server that a Sentinel has named. A [key](Self::for_key) is
-    /// forgotten; credentials, times, limits and TLS stay.
+    /// The same with another endpoint: how to get into one node of a cluster, or the server that a
+    /// Sentinel has named. A [key](Self::for_key) is forgotten; credentials, times, limits and TLS
+    /// stay.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -149,17 +156,19 @@ impl Config {
         matches!(self.endpoint, Endpoint::Sentinel { .. } | Endpoint::Cluster { .. })
     }
 
-    /// In a cluster: a [`Connection`](crate::Connection), [`Client`](crate::Client) or [`Consumer`](crate::Consumer) is to lead to the node that has
-    /// this key; keys with the same hash tag lie on the same node. When the slot has moved, the answer is [`ErrorKind::Moved`](crate::ErrorKind), the
-    /// connection is closed, and the next one leads to where the slot is then. Without effect where there is no cluster.
+    /// In a cluster: a [`Connection`](crate::Connection), [`Client`](crate::Client) or
+    /// [`Consumer`](crate::Consumer) is to lead to the node that has this key; keys with the same
+    /// hash tag lie on the same node. When the slot has moved, the answer is
+    /// [`ErrorKind::Moved`](crate::ErrorKind), the connection is closed, and the next one leads to
+    /// where the slot is then. Without effect where there is no cluster.
     #[must_use]
     pub fn for_key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(key.as_ref().to_vec());
         self
     }
 
-    /// The ACL user. Without one, Redis takes a password to be that of the user `default`; without a password, the user must be one that
-    /// needs none.
+    /// The ACL user. Without one, Redis takes a password to be that of the user `default`; without
+    /// a password, the user must be one that needs none.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
@@ -186,7 +195,8 @@ impl Config {
         self
     }
 
-    /// The password of the Sentinels. Without one, nothing is said to them: Redis' own password is never sent to a Sentinel.
+    /// The password of the Sentinels. Without one, nothing is said to them: Redis' own password is
+    /// never sent to a Sentinel.
     #[must_use]
     pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
         self.sentinel_password = Some(Secret::new(password.into()));
@@ -220,51 +230,58 @@ impl Config {
         self
     }
 
-    /// How long connecting may take, TLS and authentication included, and asking Sentinels. Default 5 s.
+    /// How long connecting may take, TLS and authentication included, and asking Sentinels. Default
+    /// 5 s.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take as a whole: waiting for room and for a new connection, sending, redirects of a cluster, and receiving the reply,
-    /// however busy the server is with other things, such as push messages. Default 30 s; `None` waits for ever.
+    /// How long a call may take as a whole: waiting for room and for a new connection, sending,
+    /// redirects of a cluster, and receiving the reply, however busy the server is with other
+    /// things, such as push messages. Default 30 s; `None` waits for ever.
     ///
-    /// A large reply over a slow link needs its time, too. Where that is to take as long as it takes, set a long command timeout, or none, and
-    /// a [stall timeout](Self::stall_timeout).
+    /// A large reply over a slow link needs its time, too. Where that is to take as long as it
+    /// takes, set a long command timeout, or none, and a [stall timeout](Self::stall_timeout).
     ///
-    /// Of the pieces of pipelines, each ([`flush`](crate::Connection::flush), [`receive`](crate::Connection::receive)) is a call. A blocking
-    /// command has [more time](Self::block_grace).
+    /// Of the pieces of pipelines, each ([`flush`](crate::Connection::flush),
+    /// [`receive`](crate::Connection::receive)) is a call. A blocking command has [more
+    /// time](Self::block_grace).
     #[must_use]
     pub const fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// How long nothing may move, in either direction, while a reply is awaited. By default there is no such limit beside the
-    /// [command timeout](Self::command_timeout). Where a command blocks in the server, it holds only once its reply has begun.
+    /// How long nothing may move, in either direction, while a reply is awaited. By default there
+    /// is no such limit beside the [command timeout](Self::command_timeout). Where a command blocks
+    /// in the server, it holds only once its reply has begun.
     #[must_use]
     pub const fn stall_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.stall_timeout = timeout;
         self
     }
 
-    /// How much later than `BLOCK` says the reply to a blocking command must have begun. Default 5 s: servers answer late under load. A reply
-    /// that has begun by then has the [command timeout](Self::command_timeout) to arrive.
+    /// How much later than `BLOCK` says the reply to a blocking command must have begun. Default 5
+    /// s: servers answer late under load. A reply that has begun by then has the [command
+    /// timeout](Self::command_timeout) to arrive.
     #[must_use]
     pub const fn block_grace(mut self, grace: Duration) -> Self {
         self.block_grace = grace;
         self
     }
 
-    /// TCP keepalive after so long without traffic, so that half-open connections are noticed. Default 15 s; `None` for none.
+    /// TCP keepalive after so long without traffic, so that half-open connections are noticed.
+    /// Default 15 s; `None` for none.
     #[must_use]
     pub const fn keepalive(mut self, after: Option<Duration>) -> Self {
         self.keepalive = after;
         self
     }
 
-    /// What the TLS of `rediss://` trusts, and how it proves who it is. Replaces what the URL said about it.
+    /// What the TLS of `rediss://` trusts, and how it proves who it is. Replaces what the URL said
+    /// about it.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
@@ -272,8 +289,9 @@ impl Config {
         self
     }
 
-    /// Makes the connections in place of the library: through a proxy or a tunnel, or in memory. It is given the server's endpoint, of which a
-    /// cluster or Sentinels have several, and does what TLS there is to do.
+    /// Makes the connections in place of the library: through a proxy or a tunnel, or in memory. It
+    /// is given the server's endpoint, of which a cluster or Sentinels have several, and does what
+    /// TLS there is to do.
     ///
     /// ```
     /// use resp::{Config, Endpoint};
@@ -295,7 +313,8 @@ impl Config {
         self
     }
 
-    /// Tells an observer how calls and attempts to connect end, for metrics and traces. One observer: a new one takes its place.
+    /// Tells an observer how calls and attempts to connect end, for metrics and traces. One
+    /// observer: a new one takes its place.
     #[must_use]
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Observed::by(observer);

@@ -10,8 +10,9 @@ use super::ConfigError;
 
 /// What TLS trusts, and how it proves who it is. Cargo feature `tls`.
 ///
-/// The default trusts what the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected) and shows no certificate.
-/// Files are in PEM form and read with every new connection, so that renewed certificates are used.
+/// The default trusts what the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected) and
+/// shows no certificate. Files are in PEM form and read with every new connection, so that renewed
+/// certificates are used.
 ///
 /// ```
 /// use resp::{Config, TlsConfig};
@@ -131,14 +132,16 @@ impl TlsConfig {
         self
     }
 
-    /// Shows this certificate (and the chain behind it in the file) to the server. Needs a [`key`](Self::key).
+    /// Shows this certificate (and the chain behind it in the file) to the server. Needs a
+    /// [`key`](Self::key).
     #[must_use]
     pub fn certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.certificate = Some(Pem::File(file.into()));
         self
     }
 
-    /// Shows this certificate (and the chain behind it in the PEM text) to the server. Needs a [`key`](Self::key_pem).
+    /// Shows this certificate (and the chain behind it in the PEM text) to the server. Needs a
+    /// [`key`](Self::key_pem).
     #[must_use]
     pub fn certificate_pem(mut self, text: impl AsRef<[u8]>) -> Self {
         self.certificate = Some(Pem::Memory(text.as_ref().into()));
@@ -159,7 +162,8 @@ impl TlsConfig {
         self
     }
 
-    /// The name that the server's certificate must have, when it is not the host that is connected to.
+    /// The name that the server's certificate must have, when it is not the host that is connected
+    /// to.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());

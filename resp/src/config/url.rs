@@ -29,7 +29,8 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
         "redis" | "sentinel" | "cluster" => {
             let path = rest.split_once('/').map_or("", |(_, path)| path);
             if path.contains('@') || query.contains('@') {
-                // It ends a password that is not encoded, of which a part would be taken for something that may be shown.
+                // It ends a password that is not encoded, of which a part would be taken for
+                // something that may be shown.
                 return Err(ConfigError::InvalidHost);
             }
             match kind {
@@ -39,7 +40,8 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
             }
         }
         "unix" | "redis+unix" => socket(rest)?,
-        // A scheme may be a password that was pasted in the wrong place; only what looks like a scheme is shown.
+        // A scheme may be a password that was pasted in the wrong place; only what looks like a
+        // scheme is shown.
         _ if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
             return Err(ConfigError::UnknownScheme(scheme));
         }

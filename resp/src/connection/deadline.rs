@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 /// The end of one call, whatever it does until then.
 ///
-/// It is fixed when the call first has to wait, so a call that finds its reply in the buffer asks no clock.
+/// It is fixed when the call first has to wait, so a call that finds its reply in the buffer asks
+/// no clock.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     end: End,
@@ -30,7 +31,8 @@ impl Deadline {
         Self { end: limit.map_or(End::Never, End::After), extension: None, may_be_silent: false }
     }
 
-    /// For what the peer answers when it has something: a reply that has begun after `limit` may take so much longer.
+    /// For what the peer answers when it has something: a reply that has begun after `limit` may
+    /// take so much longer.
     pub(crate) const fn blocking(limit: Duration, extension: Option<Duration>) -> Self {
         Self { end: End::After(limit), extension: Some(extension), may_be_silent: true }
     }

@@ -63,7 +63,8 @@ async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Erro
     Ok(())
 }
 
-/// Proposes RESP3, with password and name in the same message. `Err` inside: why the server does not want it, so that RESP2 is left.
+/// Proposes RESP3, with password and name in the same message. `Err` inside: why the server does
+/// not want it, so that RESP2 is left.
 async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Protocol, Error>, Error> {
     let mut hello = cmd::<Frame>("HELLO").arg(3);
     if let Some((user, password)) = credentials(config) {
@@ -83,7 +84,8 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Pr
     }
 }
 
-/// Whether `AUTH` and RESP2 may work where `HELLO` does not. Servers and proxies refuse it in many words.
+/// Whether `AUTH` and RESP2 may work where `HELLO` does not. Servers and proxies refuse it in many
+/// words.
 fn may_be_about_hello(error: &Error, config: &Config) -> bool {
     match error.kind() {
         // It wants AUTH first, as some proxies do; or a password that nobody has given.

@@ -34,23 +34,27 @@ pub(crate) use wire::Wire;
 ///
 /// It has two levels, which can be mixed:
 ///
-/// * [`send`](Self::send) and [`send_blocking`](Self::send_blocking) do one round trip and give the typed reply. A [`Pipeline`]
-///   does one for many commands, a [`Transaction`] for many that are executed as one.
-/// * [`queue`](Self::queue), [`flush`](Self::flush) and [`receive`](Self::receive) are the pieces of which pipelines are made by
-///   hand: commands are encoded into the write buffer, and each is answered by one reply, in order.
+/// * [`send`](Self::send) and [`send_blocking`](Self::send_blocking) do one round trip and give the
+///   typed reply. A [`Pipeline`] does one for many commands, a [`Transaction`] for many that are
+///   executed as one.
+/// * [`queue`](Self::queue), [`flush`](Self::flush) and [`receive`](Self::receive) are the pieces
+///   of which pipelines are made by hand: commands are encoded into the write buffer, and each is
+///   answered by one reply, in order.
 ///
 /// # Dropped futures
 ///
-/// Every future may be dropped at any moment. Replies are counted, so the reply of a call that was given up is read and thrown
-/// away by a later one; it is never taken for another command's. After giving up a blocking command, later calls wait until the
-/// server has answered it; it is often better to drop the connection.
+/// Every future may be dropped at any moment. Replies are counted, so the reply of a call that was
+/// given up is read and thrown away by a later one; it is never taken for another command's. After
+/// giving up a blocking command, later calls wait until the server has answered it; it is often
+/// better to drop the connection.
 ///
 /// # Errors
 ///
-/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives [`ErrorKind::Closed`]. So it is after
-/// [`ErrorKind::ReadOnly`] when Sentinels were asked for the master ([`Endpoint::Sentinel`]): the server has been demoted, and another connection
-/// leads to the one that took its place. In a cluster ([`Endpoint::Cluster`]) it is so after [`ErrorKind::Moved`], [`ErrorKind::Ask`] and
-/// [`ErrorKind::ClusterDown`].
+/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives
+/// [`ErrorKind::Closed`]. So it is after [`ErrorKind::ReadOnly`] when Sentinels were asked for the
+/// master ([`Endpoint::Sentinel`]): the server has been demoted, and another connection leads to
+/// the one that took its place. In a cluster ([`Endpoint::Cluster`]) it is so after
+/// [`ErrorKind::Moved`], [`ErrorKind::Ask`] and [`ErrorKind::ClusterDown`].
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +79,8 @@ pub struct Connection {
     block_grace: Duration,
     /// How to connect to the same server.
     origin: Option<Box<Config>>,
-    /// Whether the server was found by asking others, so that another one may have its place by now.
+    /// Whether the server was found by asking others, so that another one may have its place by
+    /// now.
     found: bool,
     /// It has said that it is no longer the one that was looked for: no more commands go there.
     misled: bool,
@@ -91,8 +96,9 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`] tells a wrong password
-    /// ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that is away.
+    /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`]
+    /// tells a wrong password ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that
+    /// is away.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         config.observer.connect(config, Self::connect_unobserved(config)).await
     }
@@ -117,7 +123,8 @@ impl Connection {
         connected.map_err(|error: Error| error.connecting(config))
     }
 
-    /// Connects to one server, without a timeout of its own. What else the configuration says holds for it.
+    /// Connects to one server, without a timeout of its own. What else the configuration says holds
+    /// for it.
     pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
         let transport = transport::connect(server, config).await?;
         let mut connection = Self::new(transport, config);
@@ -177,14 +184,16 @@ impl Connection {
         self.protocol
     }
 
-    /// The number under which the server knows this connection, for `CLIENT UNBLOCK` and others; `None` with RESP2, where `CLIENT ID` tells it.
+    /// The number under which the server knows this connection, for `CLIENT UNBLOCK` and others;
+    /// `None` with RESP2, where `CLIENT ID` tells it.
     #[must_use]
     pub const fn client_id(&self) -> Option<i64> {
         self.client_id
     }
 
-    /// Ends a command that waits in the server on this connection, by another connection to the same server: it answers as if its time were over.
-    /// Where that cannot be done, it ends by itself.
+    /// Ends a command that waits in the server on this connection, by another connection to the
+    /// same server: it answers as if its time were over. Where that cannot be done, it ends by
+    /// itself.
     pub(crate) fn unblock(&self) -> impl Future<Output = ()> + use<> {
         let (id, origin) = (self.client_id, self.origin.clone());
         async move {
@@ -197,8 +206,8 @@ impl Connection {
         }
     }
 
-    /// Whether an error has ended the connection. Replies that are owed may still be received after the one that says that
-    /// another server has its place.
+    /// Whether an error has ended the connection. Replies that are owed may still be received after
+    /// the one that says that another server has its place.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.wire.is_broken() || self.misled
@@ -227,13 +236,14 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can have executed the command.
+    /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can
+    /// have executed the command.
     pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
         self.round_trip(command, Deadline::after(self.command_timeout)).await
     }
 
-    /// Sends a command that waits in the server, and waits for its reply: as long as the command says, and the
-    /// [grace](Config::block_grace).
+    /// Sends a command that waits in the server, and waits for its reply: as long as the command
+    /// says, and the [grace](Config::block_grace).
     ///
     /// # Errors
     ///
@@ -272,7 +282,8 @@ impl Connection {
             match self.next_reply(&mut deadline).await {
                 Ok(frame) if self.owed == 0 => {
                     if self.wire.sent(mark) == Sent::No {
-                        // It was there before the command was. Servers that have too many clients say so in this way.
+                        // It was there before the command was. Servers that have too many clients
+                        // say so in this way.
                         self.wire.break_off();
                         let error = match frame.into_result() {
                             Ok(_) => Error::protocol(ProtocolError::UnexpectedReply),
@@ -295,10 +306,12 @@ impl Connection {
 
     /// Encodes a command into the write buffer. Its reply is owed to [`receive`](Self::receive).
     ///
-    /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see [`buffered`](Self::buffered).
+    /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see
+    /// [`buffered`](Self::buffered).
     ///
-    /// A command that has not [exactly one reply](Command) is not sent. In its place goes one that no server knows, so that its reply is an error
-    /// ([`ErrorKind::UnknownCommand`]) and a transaction that it is in is not executed.
+    /// A command that has not [exactly one reply](Command) is not sent. In its place goes one that
+    /// no server knows, so that its reply is an error ([`ErrorKind::UnknownCommand`]) and a
+    /// transaction that it is in is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
         if !self.is_closed() && self.queue_answered(command).is_err() {
@@ -334,7 +347,8 @@ impl Connection {
         self.owed - self.stale
     }
 
-    /// Writes all that is queued. Takes in what the server sends meanwhile, so that neither side can block the other.
+    /// Writes all that is queued. Takes in what the server sends meanwhile, so that neither side
+    /// can block the other.
     ///
     /// # Errors
     ///
@@ -345,8 +359,9 @@ impl Connection {
 
     /// The next reply, while what is queued is being written.
     ///
-    /// An error that the server sent is an ordinary frame here, so that the replies of a pipeline can be told apart;
-    /// [`Frame::into_result`] makes an [`Error`] of it. No memory is allocated for a reply that is one scalar.
+    /// An error that the server sent is an ordinary frame here, so that the replies of a pipeline
+    /// can be told apart; [`Frame::into_result`] makes an [`Error`] of it. No memory is allocated
+    /// for a reply that is one scalar.
     ///
     /// # Errors
     ///
@@ -376,27 +391,31 @@ impl Connection {
         command::decode(command, frame)
     }
 
-    /// Gives a frame's memory back for the next one. Never needed; saves an allocation where every one counts.
+    /// Gives a frame's memory back for the next one. Never needed; saves an allocation where every
+    /// one counts.
     pub fn recycle(&mut self, frame: Frame) {
         self.wire.recycle(frame);
     }
 
     // ---- push messages ----
 
-    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024 are kept, and at most 16 MiB of them (and the last one,
-    /// whatever its size).
+    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024
+    /// are kept, and at most 16 MiB of them (and the last one, whatever its size).
     pub fn take_push(&mut self) -> Option<Frame> {
         self.pushes.pop()
     }
 
-    /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are push messages, one for each channel, which
-    /// [`next_push`](Self::next_push) gives, as the messages themselves. Commands of other kinds still work on the connection.
+    /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are
+    /// push messages, one for each channel, which [`next_push`](Self::next_push) gives, as the
+    /// messages themselves. Commands of other kinds still work on the connection.
     ///
-    /// A subscription ends with the connection, and messages are not kept for who is away: what must not be lost is better in a stream.
+    /// A subscription ends with the connection, and messages are not kept for who is away: what
+    /// must not be lost is better in a stream.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Usage`] for other commands, and when the server does not speak RESP3; or the connection breaks.
+    /// [`ErrorKind::Usage`] for other commands, and when the server does not speak RESP3; or the
+    /// connection breaks.
     ///
     /// ```no_run
     /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -429,14 +448,16 @@ impl Connection {
         self.flush().await.map_err(named)
     }
 
-    /// The next push message, however long it takes: one that is kept already, or one that comes. Dropping the future loses nothing.
+    /// The next push message, however long it takes: one that is kept already, or one that comes.
+    /// Dropping the future loses nothing.
     ///
     /// That the server is gone without a word is noticed by TCP keepalive ([`Config::keepalive`]).
     ///
     /// # Errors
     ///
-    /// When the connection breaks; the server's refusal of a subscription, after which the connection goes on; or
-    /// ([`ErrorKind::Usage`]) when replies are owed, which are to be received first.
+    /// When the connection breaks; the server's refusal of a subscription, after which the
+    /// connection goes on; or ([`ErrorKind::Usage`]) when replies are owed, which are to be
+    /// received first.
     pub async fn next_push(&mut self) -> Result<Frame, Error> {
         loop {
             if let Some(push) = self.pushes.pop() {
@@ -474,7 +495,8 @@ impl Connection {
         }
     }
 
-    /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see [`heard`](Self::heard).
+    /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see
+    /// [`heard`](Self::heard).
     pub(crate) async fn listen_to(&mut self, channel: &str) -> Result<(), Error> {
         self.wire.queue(|out| command::encode(&cmd::<()>("SUBSCRIBE").arg(channel), out));
         self.flush().await

@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How long an address is tried before the next one is tried beside it: the shortest time that the RFC recommends.
+/// How long an address is tried before the next one is tried beside it: the shortest time that the
+/// RFC recommends.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-/// Connects to the address that answers first. Each has a head start over the next one, and one that refuses gives way at once.
+/// Connects to the address that answers first. Each has a head start over the next one, and one
+/// that refuses gives way at once.
 pub(super) async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = interleaved(addresses);
     // Those that are still running when one has won end with the set.
@@ -41,7 +43,8 @@ pub(super) async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::
     }
 }
 
-/// In the resolver's order, but IPv6 and IPv4 in turn, so that a family that does not work costs one head start.
+/// In the resolver's order, but IPv6 and IPv4 in turn, so that a family that does not work costs
+/// one head start.
 fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
     let all: Vec<_> = addresses.collect();
     let is_first_family = |address: &SocketAddr| all.first().is_some_and(|first| first.is_ipv6() == address.is_ipv6());
@@ -62,7 +65,8 @@ mod tests {
     use std::time::Instant;
     use tokio::net::{TcpListener, TcpSocket};
 
-    /// An address of a host that takes no connections: its queue is full. It is so as long as what comes with it lives.
+    /// An address of a host that takes no connections: its queue is full. It is so as long as what
+    /// comes with it lives.
     async fn black_hole() -> (SocketAddr, impl Drop) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

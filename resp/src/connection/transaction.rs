@@ -34,8 +34,9 @@ const FEWER_OWED: &str = "fewer replies are awaited";
 
 /// Transactions by hand: `MULTI`, commands, and `EXEC` when the time has come.
 ///
-/// The commands of the next transaction can be sent before the `EXEC` of this one is answered, so that they travel while the
-/// server works; and as long as their own `EXEC` is withheld, dropping the connection undoes them.
+/// The commands of the next transaction can be sent before the `EXEC` of this one is answered, so
+/// that they travel while the server works; and as long as their own `EXEC` is withheld, dropping
+/// the connection undoes them.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -70,16 +71,19 @@ impl Connection {
 
     /// Receives the replies to `MULTI` and to `commands` commands behind it.
     ///
-    /// Dropping the future gives these replies up, all of them: what is received next is the reply to what was queued behind them.
+    /// Dropping the future gives these replies up, all of them: what is received next is the reply
+    /// to what was queued behind them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may be executed already, one by one: at once when
-    /// `MULTI` was refused, without the other replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be refused).
-    /// Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
+    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may
+    /// be executed already, one by one: at once when `MULTI` was refused, without the other
+    /// replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be
+    /// refused). Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
     ///
-    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the first that waits outside of a transaction only,
-    /// such as `WAIT 1000000 0`, and drop the connection after this error.
+    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the
+    /// first that waits outside of a transaction only, such as `WAIT 1000000 0`, and drop the
+    /// connection after this error.
     pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
         let mut left = commands.saturating_add(1);
         if left > self.owed() {
@@ -115,14 +119,14 @@ impl Connection {
         begun.into_result().map_err(|error| error.during("MULTI", None))
     }
 
-    /// Receives the reply to `EXEC`: an array with one reply a command, some of which may be errors; or `None`, when a watched
-    /// key was changed and so nothing was done.
+    /// Receives the reply to `EXEC`: an array with one reply a command, some of which may be
+    /// errors; or `None`, when a watched key was changed and so nothing was done.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::ExecAbort`] and other refusals: nothing was done. [`ErrorKind::NotAtomic`]: the server knew of no transaction, so the commands
-    /// may have been executed one by one. Or that the connection broke. After a refusal that leaves open whether the server still queues
-    /// commands, the connection is closed.
+    /// may have been executed one by one. Or that the connection broke. After a refusal that leaves
+    /// open whether the server still queues commands, the connection is closed.
     pub async fn receive_exec(&mut self) -> Result<Option<Frame>, Error> {
         let frame = self.receive().await.map_err(|error| error.during("EXEC", None))?;
         if leaves_open(&frame) {
@@ -140,8 +144,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// That the connection broke: [`Error::sent`] says whether the server can have executed any of the commands. Error replies are found
-    /// in the [`Replies`].
+    /// That the connection broke: [`Error::sent`] says whether the server can have executed any of
+    /// the commands. Error replies are found in the [`Replies`].
     pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
         let observer = self.observer.clone();
         observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
@@ -156,7 +160,8 @@ impl Connection {
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
         self.owed += pipeline.commands;
         let mut replies = Vec::with_capacity(pipeline.commands);
-        // What comes first belongs to nobody, and until all are here, so do ours: this future may be dropped.
+        // What comes first belongs to nobody, and until all are here, so do ours: this future may
+        // be dropped.
         self.stale = self.owed;
         let mut deadline = Deadline::after(self.command_timeout);
         while self.owed > 0 {
@@ -174,11 +179,14 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WatchFailed`] when a watched key was changed, and so nothing was done. Why the first command that was refused was refused (nothing was done then); [`ErrorKind::NotAtomic`] when the server refused to begin a
-    /// transaction, so that the commands may have been executed one by one; or that the connection broke. Commands that failed while the
-    /// transaction was executed are found in the [`Replies`]; the others were executed all the same.
+    /// [`ErrorKind::WatchFailed`] when a watched key was changed, and so nothing was done. Why the
+    /// first command that was refused was refused (nothing was done then); [`ErrorKind::NotAtomic`]
+    /// when the server refused to begin a transaction, so that the commands may have been executed
+    /// one by one; or that the connection broke. Commands that failed while the transaction was
+    /// executed are found in the [`Replies`]; the others were executed all the same.
     ///
-    /// When `EXEC` is refused in a way that leaves open whether the server still queues commands, the connection is closed.
+    /// When `EXEC` is refused in a way that leaves open whether the server still queues commands,
+    /// the connection is closed.
     pub async fn exec(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
         let observer = self.observer.clone();
         observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
@@ -343,7 +351,8 @@ impl Transaction {
 
     /// Adds a command: by value or by reference. The slot is where its reply will be.
     ///
-    /// It begins and ends by itself: with `MULTI`, `EXEC`, `DISCARD` or `WATCH` in it, it is refused with [`ErrorKind::Usage`].
+    /// It begins and ends by itself: with `MULTI`, `EXEC`, `DISCARD` or `WATCH` in it, it is
+    /// refused with [`ErrorKind::Usage`].
     pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
         let slot = self.pipeline.add(command);
         if self.pipeline.command(slot.index).is_some_and(command::is_of_transaction) {
@@ -394,7 +403,8 @@ impl Transaction {
     }
 }
 
-/// The place of one command's reply, of type `R`, in the [`Replies`] of its pipeline or transaction. It borrows nothing.
+/// The place of one command's reply, of type `R`, in the [`Replies`] of its pipeline or
+/// transaction. It borrows nothing.
 pub struct Slot<R> {
     index: usize,
     /// The command and its key, for errors.
@@ -417,7 +427,8 @@ impl<R> fmt::Debug for Slot<R> {
 /// The replies of a [`Pipeline`] or [`Transaction`].
 #[derive(Debug)]
 pub struct Replies {
-    /// What came for each command, as far as it was not taken: in a cluster one node may be lost, and the others have answered.
+    /// What came for each command, as far as it was not taken: in a cluster one node may be lost,
+    /// and the others have answered.
     replies: Vec<Option<Result<Frame, Error>>>,
 }
 
@@ -523,7 +534,8 @@ impl Begun {
             }
         } else if reply.kind().is_error() {
             let error = Error::server(reply.value());
-            // A script that has failed may have done something; who is refused for the same reason as MULTI has not.
+            // A script that has failed may have done something; who is refused for the same reason
+            // as MULTI has not.
             self.executed |= self.refused.as_ref().is_some_and(|refused| {
                 refused.kind() != error.kind() || matches!(error.kind(), ErrorKind::Other | ErrorKind::UnexpectedReply)
             });
@@ -555,7 +567,8 @@ pub(crate) fn is_ok(reply: &Frame) -> bool {
     reply.kind() == Kind::SimpleString && reply.value().as_bytes() == Some(b"OK")
 }
 
-/// Whether the reply to `EXEC` is a refusal that may leave the server queueing commands. Redis itself ends the transaction with each of its refusals.
+/// Whether the reply to `EXEC` is a refusal that may leave the server queueing commands. Redis
+/// itself ends the transaction with each of its refusals.
 pub(crate) fn leaves_open(exec: &Frame) -> bool {
     exec.kind().is_error()
         && !matches!(

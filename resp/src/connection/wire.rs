@@ -20,14 +20,17 @@ use crate::{Decoder, Error, ErrorKind, Frame, Limits, ProtocolError, Sent, error
 const MIN_READ: usize = 16 * 1024;
 /// How much room is made for one read at most.
 const MAX_READ: usize = 1024 * 1024;
-/// After so many bytes without a wait others have their turn: other tasks, and the timers that end this one.
+/// After so many bytes without a wait others have their turn: other tasks, and the timers that end
+/// this one.
 const READ_IN_A_ROW: usize = MAX_READ;
 /// A write buffer that grew larger than this is given back when it is empty.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
-/// A transport with its buffers: what is to be written, what was read, and the frame that is on its way.
+/// A transport with its buffers: what is to be written, what was read, and the frame that is on its
+/// way.
 ///
-/// Writing never keeps it from reading, nor the other way round, so two full sockets cannot lock each other.
+/// Writing never keeps it from reading, nor the other way round, so two full sockets cannot lock
+/// each other.
 pub(crate) struct Wire {
     transport: Transport,
     out: BytesMut,
@@ -128,7 +131,8 @@ impl Wire {
         }
     }
 
-    /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster are kept: they are obeyed, not read.
+    /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster
+    /// are kept: they are obeyed, not read.
     #[cold]
     fn without_secrets(&self, frame: Frame) -> Frame {
         let error = Error::server(frame.value());
@@ -159,7 +163,8 @@ impl Wire {
         self.until(deadline, Self::poll_fill).await
     }
 
-    /// Waits until everything is written. Meanwhile takes in what the peer sends, if it takes nothing before.
+    /// Waits until everything is written. Meanwhile takes in what the peer sends, if it takes
+    /// nothing before.
     pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
         self.until(deadline, Self::poll_flush).await
     }
@@ -223,7 +228,8 @@ impl Wire {
         }
     }
 
-    /// Whether so much was read without a wait that others are to have their turn: asked once, and then counted from there.
+    /// Whether so much was read without a wait that others are to have their turn: asked once, and
+    /// then counted from there.
     pub(crate) fn has_read_enough(&mut self) -> bool {
         let enough = self.read_in_a_row >= READ_IN_A_ROW;
         if enough {
@@ -291,7 +297,8 @@ impl Wire {
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }
-        // Room follows what comes in: twice as much when it was filled, half when most stayed empty.
+        // Room follows what comes in: twice as much when it was filled, half when most stayed
+        // empty.
         if n == room {
             self.read_size = (self.read_size * 2).min(MAX_READ);
         } else if n < self.read_size / 4 {

@@ -6,7 +6,8 @@ use crate::streams::{Entries, EntryIter, EntrySlice, StreamEntries};
 /// Why a consumer has the entries of a [`Batch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// It had them before, and has not acknowledged them: before it was started, or before it had to connect again.
+    /// It had them before, and has not acknowledged them: before it was started, or before it had
+    /// to connect again.
     Pending,
     /// They had been pending for too long, mostly with another consumer, and were taken over.
     Claimed,

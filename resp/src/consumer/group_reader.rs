@@ -8,12 +8,14 @@ use crate::{Block, Command, Connection, Error, ErrorKind, Frame, StreamId, comma
 
 /// Reads a stream as a consumer of a group, step by step, over a connection that is given.
 ///
-/// It gives first what this consumer had pending, then what is new. It neither makes the group nor connects again: when the connection breaks,
-/// its calls fail, and whoever made the connection makes another one, and another reader. A [`Consumer`](super::Consumer) does all of that.
+/// It gives first what this consumer had pending, then what is new. It neither makes the group nor
+/// connects again: when the connection breaks, its calls fail, and whoever made the connection
+/// makes another one, and another reader. A [`Consumer`](super::Consumer) does all of that.
 ///
 /// Acknowledgements are collected by [`ack`](Self::ack), and travel with the next read.
 ///
-/// Its futures may be dropped at any time; the next call receives what an earlier one has asked for.
+/// Its futures may be dropped at any time; the next call receives what an earlier one has asked
+/// for.
 ///
 /// ```no_run
 /// # async fn example(connection: resp::Connection) -> Result<(), resp::Error> {
@@ -128,8 +130,9 @@ impl GroupReader {
         self.count = entries;
     }
 
-    /// One exchange with the server: what is pending next, or, once all of that was given, what is new. `None` when there was nothing:
-    /// then all that was pending was given, or nothing new came for as long as `block` says (without it, nothing is there now).
+    /// One exchange with the server: what is pending next, or, once all of that was given, what is
+    /// new. `None` when there was nothing: then all that was pending was given, or nothing new came
+    /// for as long as `block` says (without it, nothing is there now).
     ///
     /// # Errors
     ///
@@ -154,7 +157,8 @@ impl GroupReader {
                 let claimed = command::decode(&claim, frame)?;
                 self.claim_from = claimed.next;
                 if claimed.next == StreamId::ZERO {
-                    // All were looked at. Half the time, so that nothing waits much longer than it must.
+                    // All were looked at. Half the time, so that nothing waits much longer than it
+                    // must.
                     self.claim_at = Instant::now() + claim_idle.unwrap_or_default() / 2;
                 }
                 Ok(if claimed.entries.is_empty() { None } else { Some(Batch::claimed(claimed.entries)) })
@@ -186,8 +190,9 @@ impl GroupReader {
         matches!(self.phase, Phase::Pending(_))
     }
 
-    /// Asks for new entries now, so that the server works on the answer while the last one is looked at. It does not wait for entries; the next
-    /// [`read`](Self::read) receives the answer. Without effect when something was asked for already, or while pending entries are read.
+    /// Asks for new entries now, so that the server works on the answer while the last one is
+    /// looked at. It does not wait for entries; the next [`read`](Self::read) receives the answer.
+    /// Without effect when something was asked for already, or while pending entries are read.
     ///
     /// # Errors
     ///
@@ -209,8 +214,9 @@ impl GroupReader {
         self.asked.is_some()
     }
 
-    /// Sends a command on the reader's connection, between two reads. When entries were asked for, their answer is received first and kept
-    /// for the next [`read`](Self::read); if that read waits in the server, so does this.
+    /// Sends a command on the reader's connection, between two reads. When entries were asked for,
+    /// their answer is received first and kept for the next [`read`](Self::read); if that read
+    /// waits in the server, so does this.
     ///
     /// # Errors
     ///
@@ -261,7 +267,8 @@ impl GroupReader {
         Ok(())
     }
 
-    /// Receives the replies to the acknowledgements that were sent, as far as they are still to come.
+    /// Receives the replies to the acknowledgements that were sent, as far as they are still to
+    /// come.
     pub(super) async fn receive_acks(&mut self) -> Result<(), Error> {
         let Self { connection, asked: Some(asked), acks, .. } = self else { return Ok(()) };
         while asked.acks > 0 {
@@ -279,10 +286,13 @@ impl GroupReader {
         Ok(())
     }
 
-    /// What was asked for and not given yet: by [`read_ahead`](Self::read_ahead), or by a call that was dropped before it had its answer. `None` when
-    /// nothing was, or nothing came. A read that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    /// What was asked for and not given yet: by [`read_ahead`](Self::read_ahead), or by a call that
+    /// was dropped before it had its answer. `None` when nothing was, or nothing came. A read that
+    /// waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its
+    /// time).
     ///
-    /// A reader that is not read any more and leaves the answer to its last read behind, leaves those entries pending.
+    /// A reader that is not read any more and leaves the answer to its last read behind, leaves
+    /// those entries pending.
     ///
     /// # Errors
     ///
@@ -306,8 +316,8 @@ impl GroupReader {
         self.acks.len()
     }
 
-    /// Sends all acknowledgements now, and waits until they are confirmed. When entries were asked for, their answer is received first, as by
-    /// [`ask`](Self::ask).
+    /// Sends all acknowledgements now, and waits until they are confirmed. When entries were asked
+    /// for, their answer is received first, as by [`ask`](Self::ask).
     ///
     /// # Errors
     ///

@@ -22,17 +22,20 @@ use tokio::sync::watch;
 use crate::follower::Follower;
 use crate::{Connection, Error, ErrorKind, StreamId};
 
-/// Reads a stream as a consumer of a group, for as long as it is to, and looks after its connection.
+/// Reads a stream as a consumer of a group, for as long as it is to, and looks after its
+/// connection.
 ///
-/// It makes the group when there is none. It gives first what it had pending, then what is new, and now and then what it has taken over from
-/// consumers that are gone. When the connection breaks it is made again, and what is pending is given again: every entry comes
-/// **at least once** until it is acknowledged.
+/// It makes the group when there is none. It gives first what it had pending, then what is new, and
+/// now and then what it has taken over from consumers that are gone. When the connection breaks it
+/// is made again, and what is pending is given again: every entry comes **at least once** until it
+/// is acknowledged.
 ///
-/// Acknowledgements are collected by [`ack`](Self::ack) and travel with the next read. They are kept until the server has
-/// confirmed them, so a broken connection loses none.
+/// Acknowledgements are collected by [`ack`](Self::ack) and travel with the next read. They are
+/// kept until the server has confirmed them, so a broken connection loses none.
 ///
-/// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it was. So that a consumer that ends leaves nothing
-/// pending, end its loop by a [`Stopper`], or take what the server has given it already with [`take_last`](Self::take_last).
+/// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it
+/// was. So that a consumer that ends leaves nothing pending, end its loop by a [`Stopper`], or take
+/// what the server has given it already with [`take_last`](Self::take_last).
 ///
 /// A [`GroupReader`] is for programs with rules of their own for connecting and waiting.
 ///
@@ -63,7 +66,8 @@ pub struct Consumer {
     follower: Option<Arc<Follower>>,
 }
 
-/// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no command timeout is set.
+/// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no
+/// command timeout is set.
 const LAST_ACKS: Duration = Duration::from_secs(30);
 
 /// How a wait for entries ends.
@@ -85,15 +89,18 @@ impl Consumer {
 
     /// The next entries; `None` when the consumer was stopped. Waits as long as there are none.
     ///
-    /// A consumer that is stopped ends the read that waits in the server, gives what that read has brought, if anything, and then `None`: nothing
-    /// is left pending that nobody has seen. Then it tries for the [command timeout](crate::Config::command_timeout) to get the last acknowledgements
-    /// confirmed; after `None`, those that are still [unconfirmed](Self::unconfirmed), and what is [acknowledged](Self::ack) later, want a
+    /// A consumer that is stopped ends the read that waits in the server, gives what that read has
+    /// brought, if anything, and then `None`: nothing is left pending that nobody has seen. Then it
+    /// tries for the [command timeout](crate::Config::command_timeout) to get the last
+    /// acknowledgements confirmed; after `None`, those that are still
+    /// [unconfirmed](Self::unconfirmed), and what is [acknowledged](Self::ack) later, want a
     /// [`flush`](Self::flush), or the entries are given again.
     ///
     /// # Errors
     ///
-    /// What waiting does not cure, and so none that [is transient](Error::is_transient): the key holds something else, the password is wrong, or the
-    /// group is missing and is not to be made. Calling again tries again.
+    /// What waiting does not cure, and so none that [is transient](Error::is_transient): the key
+    /// holds something else, the password is wrong, or the group is missing and is not to be made.
+    /// Calling again tries again.
     pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
         if let Some(batch) = self.next_unless_stopped().await {
             return batch.map(Some);
@@ -106,10 +113,12 @@ impl Consumer {
         Ok(None)
     }
 
-    /// What was asked for and not given yet, by a call that was dropped before it had its answer. `None` when nothing was, or nothing came. A
-    /// read that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    /// What was asked for and not given yet, by a call that was dropped before it had its answer.
+    /// `None` when nothing was, or nothing came. A read that waits in the server is ended (by
+    /// `CLIENT UNBLOCK`; where that cannot be done, after its time).
     ///
-    /// A consumer that is not read any more and leaves the answer to its last read behind, leaves those entries pending.
+    /// A consumer that is not read any more and leaves the answer to its last read behind, leaves
+    /// those entries pending.
     ///
     /// # Errors
     ///
@@ -177,7 +186,8 @@ impl Consumer {
         }
     }
 
-    /// Waits before the next attempt, over another connection; an error that waiting does not cure stands.
+    /// Waits before the next attempt, over another connection; an error that waiting does not cure
+    /// stands.
     async fn recover(&mut self, error: Error) -> Result<(), Error> {
         let is_elsewhere = self.is_misled() || (self.options.config.is_found() && error.kind() == ErrorKind::Moved);
         if !error.is_transient() && !is_elsewhere {
@@ -215,8 +225,9 @@ impl Consumer {
         self.reader.as_ref().map_or(self.acks.len(), GroupReader::unconfirmed)
     }
 
-    /// Sends all acknowledgements now, and waits until they are confirmed. While a read waits in the server on the consumer's own connection
-    /// (because a future of [`next`](Self::next) was dropped), or that connection is gone, they travel over one that is made for it.
+    /// Sends all acknowledgements now, and waits until they are confirmed. While a read waits in
+    /// the server on the consumer's own connection (because a future of [`next`](Self::next) was
+    /// dropped), or that connection is gone, they travel over one that is made for it.
     ///
     /// # Errors
     ///
@@ -315,8 +326,8 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Stops a [`Consumer`]: its [`next`](Consumer::next) gives what the server has given it already, confirms what was acknowledged, and gives
-/// `None`.
+/// Stops a [`Consumer`]: its [`next`](Consumer::next) gives what the server has given it already,
+/// confirms what was acknowledged, and gives `None`.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<watch::Sender<bool>>);
 

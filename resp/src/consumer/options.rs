@@ -4,8 +4,8 @@ use super::Consumer;
 use crate::streams::GroupStart;
 use crate::{Backoff, Config, Error, StreamId};
 
-/// How a [`Consumer`] reads. The defaults lose nothing: the group begins at the stream's first entry, and is made again when
-/// the server has lost it.
+/// How a [`Consumer`] reads. The defaults lose nothing: the group begins at the stream's first
+/// entry, and is made again when the server has lost it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,18 +65,19 @@ impl ConsumerOptions {
         self
     }
 
-    /// Makes the group when there is none, at first and after the server has lost it, and the stream with it. Default: at the
-    /// first entry. With `None`, a missing group is an error.
+    /// Makes the group when there is none, at first and after the server has lost it, and the
+    /// stream with it. Default: at the first entry. With `None`, a missing group is an error.
     #[must_use]
     pub const fn create_group(mut self, start: Option<GroupStart>) -> Self {
         self.create = start;
         self
     }
 
-    /// Takes over entries that have been pending in the group for so long. Default: never. Redis 6.2.
+    /// Takes over entries that have been pending in the group for so long. Default: never. Redis
+    /// 6.2.
     ///
-    /// It must be longer than the work on a batch takes: what this consumer itself has not acknowledged for so long is given again too, as
-    /// [`Origin::Claimed`](super::Origin::Claimed).
+    /// It must be longer than the work on a batch takes: what this consumer itself has not
+    /// acknowledged for so long is given again too, as [`Origin::Claimed`](super::Origin::Claimed).
     #[must_use]
     pub const fn claim_idle(mut self, idle: Option<Duration>) -> Self {
         self.claim_idle = idle;
@@ -94,7 +95,8 @@ impl ConsumerOptions {
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made, or the key holds something else. Later connections are made again and again.
+    /// When the first connection cannot be made, or the key holds something else. Later connections
+    /// are made again and again.
     pub async fn connect(self) -> Result<Consumer, Error> {
         Consumer::connect(self).await
     }

@@ -9,9 +9,11 @@ use futures_core::stream::FusedStream;
 use super::{Batch, Consumer, Stopper};
 use crate::{Error, StreamId};
 
-/// A [`Consumer`] as a [`Stream`] of batches, for the combinators of `futures` and `tokio-stream`. It ends when the consumer is stopped.
+/// A [`Consumer`] as a [`Stream`] of batches, for the combinators of `futures` and `tokio-stream`.
+/// It ends when the consumer is stopped.
 ///
-/// Entries are acknowledged by [`ack`](Self::ack), or by an [`Acknowledger`], where the stream itself is inside of something else.
+/// Entries are acknowledged by [`ack`](Self::ack), or by an [`Acknowledger`], where the stream
+/// itself is inside of something else.
 ///
 /// ```no_run
 /// # use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -46,7 +48,8 @@ enum State {
     Ended,
 }
 
-/// Acknowledges entries that came from a [`ConsumerStream`]: cheap to clone, for other tasks. The acknowledgements travel with the next read.
+/// Acknowledges entries that came from a [`ConsumerStream`]: cheap to clone, for other tasks. The
+/// acknowledgements travel with the next read.
 #[derive(Clone, Debug, Default)]
 pub struct Acknowledger(Arc<Mutex<Vec<StreamId>>>);
 

@@ -7,7 +7,8 @@ use crate::command::{self, Command};
 
 /// RESP as a [`tokio_util::codec`]: decodes [`Frame`]s, encodes [`Command`]s.
 ///
-/// It says where frames begin and end; [`Connection`](crate::Connection) also knows which reply belongs to which command.
+/// It says where frames begin and end; [`Connection`](crate::Connection) also knows which reply
+/// belongs to which command.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -36,7 +37,8 @@ impl RespCodec {
     }
 }
 
-/// The error is a [`ProtocolError`](crate::ProtocolError) ([`Error::protocol_error`] says which), or one of the transport.
+/// The error is a [`ProtocolError`](crate::ProtocolError) ([`Error::protocol_error`] says which),
+/// or one of the transport.
 impl codec::Decoder for RespCodec {
     type Item = Frame;
     type Error = Error;

@@ -10,8 +10,9 @@ use crate::number;
 
 /// A resumable RESP2/RESP3 decoder without I/O.
 ///
-/// It reads each byte once, however the bytes are cut: what it has understood of a frame lies on a flat tape, and the next call
-/// goes on behind it. A complete frame takes its bytes out of the buffer without copying them.
+/// It reads each byte once, however the bytes are cut: what it has understood of a frame lies on a
+/// flat tape, and the next call goes on behind it. A complete frame takes its bytes out of the
+/// buffer without copying them.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -60,7 +61,8 @@ pub struct Decoder {
 struct Open {
     /// Its place on the tape.
     node: u32,
-    /// How many children are missing. Streamed ones count down to the first one that would be too many.
+    /// How many children are missing. Streamed ones count down to the first one that would be too
+    /// many.
     missing: u32,
     /// How many it has.
     total: u32,
@@ -75,7 +77,8 @@ impl Open {
     const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: Kind::Null, streamed: false };
 }
 
-/// Room is made for a frame as long as it seems to become, but for no more than so many times the bytes that have come.
+/// Room is made for a frame as long as it seems to become, but for no more than so many times the
+/// bytes that have come.
 const MAX_GROWTH: usize = 64;
 
 /// A tape is not started with more nodes than this (384 KiB), however long the last one was.
@@ -117,7 +120,8 @@ impl Decoder {
         }
     }
 
-    /// How many bytes the buffer must hold, from the beginning of the current frame, before a call can get any further.
+    /// How many bytes the buffer must hold, from the beginning of the current frame, before a call
+    /// can get any further.
     ///
     /// Exact inside a bulk string, otherwise a lower bound. A reader can use it to make room.
     #[must_use]
@@ -178,7 +182,8 @@ impl Decoder {
         }
     }
 
-    /// Makes room for the rest of the frame, so that a long one is not copied again and again while it comes in.
+    /// Makes room for the rest of the frame, so that a long one is not copied again and again while
+    /// it comes in.
     fn make_room(&mut self, buf: &mut BytesMut) {
         // The estimate costs a step a level, which must not be paid for each of many small pieces.
         if buf.len() < buf.capacity() && buf.len() - self.estimated.min(buf.len()) <= self.estimated / 64 {
@@ -189,7 +194,8 @@ impl Decoder {
         buf.reserve(self.expected().min(most).saturating_sub(buf.len()));
     }
 
-    /// How long the frame will be, if the children that aggregates still miss are as long as those they have.
+    /// How long the frame will be, if the children that aggregates still miss are as long as those
+    /// they have.
     fn expected(&self) -> usize {
         let mut end = self.needed.max(self.pos);
         let mut is_inside = end > self.pos;
@@ -226,8 +232,8 @@ impl Decoder {
         self.outer.clear();
     }
 
-    /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that is one scalar is returned
-    /// and needs no tape.
+    /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that
+    /// is one scalar is returned and needs no tape.
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
         loop {
             self.run(buf)?;
@@ -235,7 +241,8 @@ impl Decoder {
                 self.needed = 0;
                 return Ok(None);
             }
-            // What lies behind the longest frame is not looked at, so that it makes no difference how much of it has come.
+            // What lies behind the longest frame is not looked at, so that it makes no difference
+            // how much of it has come.
             match self.step(buf.get(..self.budget).unwrap_or(buf))? {
                 Step::Partial(needed) => {
                     self.needed = needed;
@@ -257,7 +264,8 @@ impl Decoder {
                 }
                 Step::Header(kind, length, end) => {
                     let own = match kind {
-                        // One that its parent did not count, and its place in the list of attributes.
+                        // One that its parent did not count, and its place in the list of
+                        // attributes.
                         Kind::Attribute => 2,
                         _ => usize::from(self.top.streamed),
                     };
@@ -281,8 +289,8 @@ impl Decoder {
         if self.pos > self.budget { Err(ProtocolError::FrameTooLong) } else { Ok(()) }
     }
 
-    /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers send. All else is left to
-    /// [`step`](Self::step), which also knows what is wrong.
+    /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers
+    /// send. All else is left to [`step`](Self::step), which also knows what is wrong.
     #[inline]
     fn run(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         // What is streamed is counted child by child.
@@ -329,7 +337,8 @@ impl Decoder {
                 _ => break,
             }
             if top.missing == 0 {
-                // Attributes are no value of their own, and streamed aggregates end by themselves; `close` knows about both.
+                // Attributes are no value of their own, and streamed aggregates end by themselves;
+                // `close` knows about both.
                 while top.missing == 0 && top.kind != Kind::Attribute && !top.streamed {
                     let Some(parent) = outer.pop() else { break };
                     let span = (nodes.len() - top.node as usize) as u32;
@@ -396,7 +405,8 @@ impl Decoder {
         if top.kind == Kind::StreamedString { self.join(top.node as usize + 1, buf) } else { Ok(()) }
     }
 
-    /// Adds the node that says where a streamed string lies in one piece, behind those of its chunks.
+    /// Adds the node that says where a streamed string lies in one piece, behind those of its
+    /// chunks.
     fn join(&mut self, first: usize, buf: &[u8]) -> Result<(), ProtocolError> {
         let joined = match self.nodes.get(first..).unwrap_or_default() {
             [] => Node { a: 0, b: 0, kind: Kind::BulkString },

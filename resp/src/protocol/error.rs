@@ -28,7 +28,8 @@ pub enum ProtocolError {
     InvalidVerbatim,
     /// A streamed map ended behind a key.
     OddMap,
-    /// A chunk or an end marker without a streamed value, or something else inside a streamed string.
+    /// A chunk or an end marker without a streamed value, or something else inside a streamed
+    /// string.
     UnexpectedChunk,
     /// An attribute at the end of a streamed aggregate: there is no value that it describes.
     AttributeOfNothing,

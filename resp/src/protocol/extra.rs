@@ -6,7 +6,8 @@ use super::node::{Kind, Node};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Extra {
     pub(super) attributes: Attributes,
-    /// Streamed strings of several chunks, one behind the other. In the end they lie behind the frame's bytes.
+    /// Streamed strings of several chunks, one behind the other. In the end they lie behind the
+    /// frame's bytes.
     pub(super) joined: Vec<u8>,
     /// The frame as it came, when it has joined strings behind it.
     pub(super) wire: Option<Bytes>,
@@ -45,12 +46,14 @@ fn move_joined(nodes: &mut [Node], by: usize) {
 pub(super) struct Attributes {
     /// One attribute behind the other, each with its pairs.
     pub(super) nodes: Vec<Node>,
-    /// The place on the tape of the value that is described, and where its attribute begins. In order.
+    /// The place on the tape of the value that is described, and where its attribute begins. In
+    /// order.
     index: Vec<(u32, u32)>,
 }
 
 impl Attributes {
-    /// Adds what a tape has from a place on: an attribute, which describes the value that comes to that place.
+    /// Adds what a tape has from a place on: an attribute, which describes the value that comes to
+    /// that place.
     pub(super) fn add(&mut self, place: usize, attribute: &[Node]) {
         // Attributes in attributes are not kept.
         while self.index.last().is_some_and(|(last, _)| *last as usize > place) {

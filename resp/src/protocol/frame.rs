@@ -9,8 +9,9 @@ use super::value::{Pairs, Value};
 
 /// One complete RESP frame: its bytes, shared with the read buffer, and what they mean.
 ///
-/// A clone shares the bytes. As long as a frame (or a [`Bytes`] taken from it) lives, the whole block of the read buffer lives
-/// that the frame came in, of up to 2 MiB even for a frame of a few bytes; copy what is kept for long.
+/// A clone shares the bytes. As long as a frame (or a [`Bytes`] taken from it) lives, the whole
+/// block of the read buffer lives that the frame came in, of up to 2 MiB even for a frame of a few
+/// bytes; copy what is kept for long.
 #[derive(Clone)]
 pub struct Frame {
     bytes: Bytes,
@@ -89,7 +90,8 @@ impl Frame {
         self.attributes_of(self.value())
     }
 
-    /// The pairs of the attributes (`|`) that came before a value in this frame; usually none. Attributes in attributes are not kept.
+    /// The pairs of the attributes (`|`) that came before a value in this frame; usually none.
+    /// Attributes in attributes are not kept.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -130,8 +132,8 @@ impl Frame {
         self.extra().and_then(|extra| extra.wire.as_ref()).unwrap_or(&self.bytes)
     }
 
-    /// A value's bytes as a [`Bytes`] that shares the frame's buffer. Copies only when the value is not of this frame; empty
-    /// when the value has no bytes.
+    /// A value's bytes as a [`Bytes`] that shares the frame's buffer. Copies only when the value is
+    /// not of this frame; empty when the value has no bytes.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -147,7 +149,8 @@ impl Frame {
         self.share(value.as_bytes().unwrap_or_default())
     }
 
-    /// A part of the frame's bytes as a [`Bytes`] that shares the frame's buffer. Copies when the part lies elsewhere.
+    /// A part of the frame's bytes as a [`Bytes`] that shares the frame's buffer. Copies when the
+    /// part lies elsewhere.
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
         let start = (part.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
@@ -172,7 +175,8 @@ impl Frame {
         Self { bytes: self.bytes.clone(), tape: value.to_tape(extra) }
     }
 
-    /// The same frame in memory of its own, just as much as it needs, so that it keeps no block of the read buffer.
+    /// The same frame in memory of its own, just as much as it needs, so that it keeps no block of
+    /// the read buffer.
     pub(crate) fn compact(self) -> Self {
         let bytes = Bytes::copy_from_slice(&self.bytes);
         let tape = match self.tape {

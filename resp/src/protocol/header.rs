@@ -15,7 +15,8 @@ pub(super) enum Length {
 /// No count that RESP can mean needs more digits.
 const MAX_DIGITS: usize = 19;
 
-/// Reads the header whose type byte lies at `at`: what it announces and where its line ends; `None` when bytes are missing.
+/// Reads the header whose type byte lies at `at`: what it announces and where its line ends; `None`
+/// when bytes are missing.
 #[inline]
 pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, ProtocolError> {
     let first = at + 1;
@@ -55,7 +56,8 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, Pro
     }
 }
 
-/// The same for a header of at most six digits with two more bytes behind it; `None` for all others.
+/// The same for a header of at most six digits with two more bytes behind it; `None` for all
+/// others.
 #[inline]
 pub(super) fn read_short(buf: &[u8], at: usize) -> Option<(usize, usize)> {
     let text: &[u8; 8] = buf.get(at + 1..)?.first_chunk()?;

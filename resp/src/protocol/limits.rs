@@ -1,7 +1,8 @@
 /// What a peer may make the decoder hold, so that hostile or damaged input cannot exhaust memory.
 ///
-/// Memory always follows the bytes that have arrived: a header that announces a large value is given room for at most 64 times as many, and what
-/// they mean takes at most 32 times as much again while a buffer grows.
+/// Memory always follows the bytes that have arrived: a header that announces a large value is
+/// given room for at most 64 times as many, and what they mean takes at most 32 times as much again
+/// while a buffer grows.
 ///
 /// ```
 /// use resp::Limits;
@@ -14,13 +15,14 @@
 pub struct Limits {
     /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128; at most 512.
     pub depth: usize,
-    /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in bytes.
-    /// Default 512 MiB, Redis' own default for `proto-max-bulk-len`.
+    /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in
+    /// bytes. Default 512 MiB, Redis' own default for `proto-max-bulk-len`.
     pub bulk: usize,
     /// Most elements in one aggregate; a map's keys and values count one each. Default 64 Mi.
     pub aggregate: usize,
-    /// Most memory for a frame, in bytes: its own bytes, and 12 bytes for each value in it (and once more the content of
-    /// streamed strings). Default 1 GiB; at most 4 GiB - 1. Buffers that grow can for a while have twice the room.
+    /// Most memory for a frame, in bytes: its own bytes, and 12 bytes for each value in it (and
+    /// once more the content of streamed strings). Default 1 GiB; at most 4 GiB - 1. Buffers that
+    /// grow can for a while have twice the room.
     pub frame: usize,
 }
 
@@ -53,8 +55,8 @@ impl Limits {
         self
     }
 
-    /// The same limits, cut to what the tape's 32-bit offsets can say, and to the depth at which comparing and showing values, which
-    /// are recursive, need little of a thread's stack.
+    /// The same limits, cut to what the tape's 32-bit offsets can say, and to the depth at which
+    /// comparing and showing values, which are recursive, need little of a thread's stack.
     pub(crate) fn effective(self) -> Self {
         const OFFSETS: usize = u32::MAX as usize;
         Self {

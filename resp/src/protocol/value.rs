@@ -6,8 +6,8 @@ use crate::number;
 
 /// A place in a [`Frame`](super::Frame): cheap to copy, borrows everything.
 ///
-/// Questions that do not fit the value's kind are answered with `None` or an empty iterator, so that hostile replies are ordinary
-/// values.
+/// Questions that do not fit the value's kind are answered with `None` or an empty iterator, so
+/// that hostile replies are ordinary values.
 ///
 /// ```
 /// # use bytes::BytesMut;
@@ -47,8 +47,8 @@ impl<'a> Value<'a> {
         matches!(self.node.kind, Kind::Null)
     }
 
-    /// The content of a string (in one piece, also when it came in chunks), number, boolean or error; `None` for null and for
-    /// everything that has elements.
+    /// The content of a string (in one piece, also when it came in chunks), number, boolean or
+    /// error; `None` for null and for everything that has elements.
     #[must_use]
     #[inline]
     pub fn as_bytes(self) -> Option<&'a [u8]> {
@@ -142,8 +142,8 @@ impl<'a> Value<'a> {
         self.bytes.get(start.checked_sub(4)?..start - 1)
     }
 
-    /// The children in order: elements, or keys and values in turn, or the chunks of a streamed string. Others have none; the length of a
-    /// string is that of [`as_bytes`](Self::as_bytes).
+    /// The children in order: elements, or keys and values in turn, or the chunks of a streamed
+    /// string. Others have none; the length of a string is that of [`as_bytes`](Self::as_bytes).
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -165,7 +165,8 @@ impl<'a> Value<'a> {
         Pairs::new(self.children())
     }
 
-    /// The value behind a key of a map, or of the flat array that RESP2 has instead. The first one, when there are several.
+    /// The value behind a key of a map, or of the flat array that RESP2 has instead. The first one,
+    /// when there are several.
     #[must_use]
     pub fn get(self, key: &[u8]) -> Option<Self> {
         self.pairs().find(|(name, _)| name.as_bytes() == Some(key)).map(|(_, value)| value)

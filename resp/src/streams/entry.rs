@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use crate::{Error, Frame, FromReply, Kind, Pairs, StreamId, Value};
 
-/// One entry of a stream. It borrows from the reply; [`Entries::share`] makes a [`Bytes`] of a part.
+/// One entry of a stream. It borrows from the reply; [`Entries::share`] makes a [`Bytes`] of a
+/// part.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Entry<'a> {
@@ -100,7 +101,8 @@ pub(super) fn index<'a>(
     Ok(())
 }
 
-/// The ID of an entry of the right shape: `[id, fields]` or `[id, null]`, perhaps with idle time and delivery count.
+/// The ID of an entry of the right shape: `[id, fields]` or `[id, null]`, perhaps with idle time
+/// and delivery count.
 #[inline]
 fn check(entry: Value<'_>) -> Option<StreamId> {
     let mut children = entry.children();

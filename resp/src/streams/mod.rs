@@ -1,7 +1,7 @@
 //! The stream commands, one file each, with typed replies.
 //!
-//! All commands borrow their arguments. Keys, groups, consumers, fields and values are any bytes. Replies are decoded by the
-//! shape that they have, so RESP2 and RESP3 give the same values.
+//! All commands borrow their arguments. Keys, groups, consumers, fields and values are any bytes.
+//! Replies are decoded by the shape that they have, so RESP2 and RESP3 give the same values.
 
 use std::borrow::Borrow;
 

@@ -1,6 +1,7 @@
 use crate::{Error, Frame};
 
-/// What became of an entry that [`XAckDel`](super::XAckDel) or [`XDelEx`](super::XDelEx) was to remove.
+/// What became of an entry that [`XAckDel`](super::XAckDel) or [`XDelEx`](super::XDelEx) was to
+/// remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Removed {

@@ -8,8 +8,8 @@ use crate::{Error, Frame, FromReply, Kind, StreamId, Value};
 
 /// What `XREAD` and `XREADGROUP` answer: entries of one or several streams.
 ///
-/// Empty when there was nothing (a null reply). RESP2 and RESP3 give the same values. The entries lie in the read buffer as they
-/// came; going through them allocates nothing.
+/// Empty when there was nothing (a null reply). RESP2 and RESP3 give the same values. The entries
+/// lie in the read buffer as they came; going through them allocates nothing.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -53,7 +53,8 @@ impl StreamEntries {
         self.index.is_empty()
     }
 
-    /// The streams with their entries, in the server's order. Streams without entries may be left out by the server.
+    /// The streams with their entries, in the server's order. Streams without entries may be left
+    /// out by the server.
     pub fn streams(&self) -> impl ExactSizeIterator<Item = (&[u8], EntrySlice<'_>)> + '_ {
         self.streams.iter().map(|stream| {
             let key = self.frame.value_at(stream.key).as_bytes().unwrap_or_default();
@@ -62,7 +63,8 @@ impl StreamEntries {
         })
     }
 
-    /// The entries of all streams, one stream after the other. Meant for the usual case, one stream.
+    /// The entries of all streams, one stream after the other. Meant for the usual case, one
+    /// stream.
     #[must_use]
     #[inline]
     pub fn entries(&self) -> EntrySlice<'_> {

@@ -1,6 +1,7 @@
 use crate::{Request, StreamId};
 
-/// How much of a stream is kept, for [`XTrim`](super::XTrim) and [`XAdd`](super::XAdd). Exact unless said otherwise.
+/// How much of a stream is kept, for [`XTrim`](super::XTrim) and [`XAdd`](super::XAdd). Exact
+/// unless said otherwise.
 ///
 /// ```
 /// use resp::streams::Trim;
@@ -21,7 +22,8 @@ enum Keep {
     MinId(StreamId),
 }
 
-/// What happens to the references that consumer groups hold to an entry when it is removed from the stream. Redis 8.2.
+/// What happens to the references that consumer groups hold to an entry when it is removed from the
+/// stream. Redis 8.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum References {
     /// `KEEPREF`: they stay; the server's default.

@@ -5,8 +5,8 @@ use crate::{Command, Error, Frame, Request, StreamId};
 
 /// `XACK`: acknowledges entries, which removes them from the group's pending ones. Redis 5.0.
 ///
-/// The IDs are anything that can be gone through twice: a slice, or an iterator that can be cloned. Nothing is allocated an ID.
-/// The reply is how many of them were pending.
+/// The IDs are anything that can be gone through twice: a slice, or an iterator that can be cloned.
+/// Nothing is allocated an ID. The reply is how many of them were pending.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

@@ -23,8 +23,8 @@ impl From<StreamId> for AddId {
 
 /// `XADD`: adds an entry to a stream. Redis 5.0.
 ///
-/// It borrows everything, so making and encoding one allocates nothing. The reply is the entry's ID. With [`no_create`](Self::no_create) it is
-/// an `Option`: `None` when there is no stream.
+/// It borrows everything, so making and encoding one allocates nothing. The reply is the entry's
+/// ID. With [`no_create`](Self::no_create) it is an `Option`: `None` when there is no stream.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -97,15 +97,16 @@ impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
 }
 
 impl<'a, F, V, R> XAdd<'a, F, V, R> {
-    /// What happens to references of consumer groups to the entries that trimming removes. Redis 8.2.
+    /// What happens to references of consumer groups to the entries that trimming removes. Redis
+    /// 8.2.
     #[must_use]
     pub const fn references(mut self, references: References) -> Self {
         self.references = Some(references);
         self
     }
 
-    /// `IDMP`: adds the entry only when this producer has not added one of this name lately; the reply is the ID that it has.
-    /// Redis 8.6.
+    /// `IDMP`: adds the entry only when this producer has not added one of this name lately; the
+    /// reply is the ID that it has. Redis 8.6.
     #[must_use]
     pub fn once(mut self, producer: &'a (impl AsRef<[u8]> + ?Sized), name: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.once = Some(Once::Id(producer.as_ref(), name.as_ref()));

@@ -5,7 +5,8 @@ use super::entry;
 use super::reply;
 use crate::{Command, Error, Frame, Request, StreamId, Value};
 
-/// `XAUTOCLAIM`: looks through a group's pending entries, and takes over those that are idle for too long. Redis 6.2.
+/// `XAUTOCLAIM`: looks through a group's pending entries, and takes over those that are idle for
+/// too long. Redis 6.2.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -44,7 +45,8 @@ pub struct AutoClaimed {
     pub next: StreamId,
     /// The entries that were taken over.
     pub entries: Entries,
-    /// Entries that are deleted from the stream, and were taken off the pending ones. Redis 7.0; empty before.
+    /// Entries that are deleted from the stream, and were taken off the pending ones. Redis 7.0;
+    /// empty before.
     pub deleted: Vec<StreamId>,
 }
 
@@ -56,12 +58,14 @@ pub struct AutoClaimedIds {
     pub next: StreamId,
     /// The entries that were taken over.
     pub ids: Vec<StreamId>,
-    /// Entries that are deleted from the stream, and were taken off the pending ones. Redis 7.0; empty before.
+    /// Entries that are deleted from the stream, and were taken off the pending ones. Redis 7.0;
+    /// empty before.
     pub deleted: Vec<StreamId>,
 }
 
 impl<'a> XAutoClaim<'a> {
-    /// Looks at pending entries from `start` on, and takes over those that were delivered at least `min_idle` ago.
+    /// Looks at pending entries from `start` on, and takes over those that were delivered at least
+    /// `min_idle` ago.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),

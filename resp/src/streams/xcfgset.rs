@@ -3,7 +3,8 @@ use std::time::Duration;
 use super::reply;
 use crate::{Command, Error, Frame, Request};
 
-/// `XCFGSET`: how long, and how many, names of entries the server keeps for [`XAdd::once`](super::XAdd::once). Redis 8.6.
+/// `XCFGSET`: how long, and how many, names of entries the server keeps for
+/// [`XAdd::once`](super::XAdd::once). Redis 8.6.
 ///
 /// Forgets those that it has.
 ///

@@ -7,8 +7,8 @@ use crate::{Command, Error, Frame, FromReply, Request, StreamId};
 
 /// `XCLAIM`: takes over pending entries of other consumers. Redis 5.0.
 ///
-/// The reply holds the entries that were taken over. Entries that are deleted are left out (and from Redis 7.0 on, they are no
-/// longer pending).
+/// The reply holds the entries that were taken over. Entries that are deleted are left out (and
+/// from Redis 7.0 on, they are no longer pending).
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

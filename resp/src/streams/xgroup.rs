@@ -27,7 +27,8 @@ impl GroupStart {
 
 /// `XGROUP CREATE`: makes a consumer group. Redis 5.0.
 ///
-/// When there is one of this name, the error is [`ErrorKind::BusyGroup`](crate::ErrorKind::BusyGroup); when there is no stream,
+/// When there is one of this name, the error is
+/// [`ErrorKind::BusyGroup`](crate::ErrorKind::BusyGroup); when there is no stream,
 /// [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
 ///
 /// ```no_run
@@ -273,7 +274,8 @@ impl Command for XGroupCreateConsumer<'_> {
 
 /// `XGROUP DELCONSUMER`: removes a consumer. Redis 5.0.
 ///
-/// The reply is how many entries it had pending: they are lost to the group, unless they are claimed before.
+/// The reply is how many entries it had pending: they are lost to the group, unless they are
+/// claimed before.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

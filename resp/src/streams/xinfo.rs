@@ -145,9 +145,11 @@ pub struct GroupInfo {
     pub pending: u64,
     /// The last entry that was delivered.
     pub last_delivered_id: StreamId,
-    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than
+    /// Redis 7.0.
     pub entries_read: Option<u64>,
-    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older
+    /// than Redis 7.0.
     pub lag: Option<u64>,
 }
 
@@ -218,7 +220,8 @@ pub struct ConsumerInfo {
     pub pending: u64,
     /// Since when it has not tried anything.
     pub idle: Duration,
-    /// Since when it has not got anything; `None` when it never has, or the server is older than Redis 7.2.
+    /// Since when it has not got anything; `None` when it never has, or the server is older than
+    /// Redis 7.2.
     pub inactive: Option<Duration>,
 }
 

@@ -7,7 +7,8 @@ use super::reply;
 use super::{Entries, XInfoStream};
 use crate::{Command, Error, Frame, Request, StreamId, Value};
 
-/// `XINFO STREAM … FULL`: a stream with its entries, groups, consumers and what they have pending. Redis 6.0.
+/// `XINFO STREAM … FULL`: a stream with its entries, groups, consumers and what they have pending.
+/// Redis 6.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -35,7 +36,8 @@ impl<'a> XInfoStream<'a> {
 }
 
 impl XInfoStreamFull<'_> {
-    /// At most so many entries, and pending ones of each group and consumer; 10 unless set, 0 for all.
+    /// At most so many entries, and pending ones of each group and consumer; 10 unless set, 0 for
+    /// all.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
@@ -69,9 +71,11 @@ pub struct FullGroupInfo {
     pub name: Bytes,
     /// The last entry that was delivered.
     pub last_delivered_id: StreamId,
-    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than
+    /// Redis 7.0.
     pub entries_read: Option<u64>,
-    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older than Redis 7.0.
+    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older
+    /// than Redis 7.0.
     pub lag: Option<u64>,
     /// How many entries are delivered and not acknowledged.
     pub pending: u64,
@@ -185,7 +189,8 @@ fn consumer(frame: &Frame, map: Value<'_>) -> Result<FullConsumerInfo, Error> {
     })
 }
 
-/// The member `pending` of a consumer, or `pel` of a group: with the consumer's name in the second place, or without.
+/// The member `pending` of a consumer, or `pel` of a group: with the consumer's name in the second
+/// place, or without.
 fn pending(frame: &Frame, map: Value<'_>) -> Result<Vec<FullPendingEntry>, Error> {
     let one = |entry: Value<'_>| {
         let mut parts = entry.children();

@@ -7,7 +7,8 @@ use super::range::IdRange;
 use super::reply;
 use crate::{Command, Error, Frame, Kind, Request, StreamId, Value};
 
-/// `XPENDING` in its short form: what a group has delivered and not acknowledged, summed up. Redis 5.0.
+/// `XPENDING` in its short form: what a group has delivered and not acknowledged, summed up. Redis
+/// 5.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

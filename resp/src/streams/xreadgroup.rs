@@ -8,13 +8,15 @@ use crate::{Block, Blocking, Command, Error, Frame, FromReply, Request, Routing,
 pub enum GroupFrom {
     /// `>`: entries that no consumer of the group has had.
     New,
-    /// What this consumer has had and not acknowledged, with larger IDs than this one; [`StreamId::ZERO`] for all of it.
+    /// What this consumer has had and not acknowledged, with larger IDs than this one;
+    /// [`StreamId::ZERO`] for all of it.
     Pending(StreamId),
 }
 
 /// `XREADGROUP`: reads entries as a consumer of a group. Redis 5.0.
 ///
-/// See [`StreamEntries`] for an example. Without the group the error is [`ErrorKind::NoGroup`](crate::ErrorKind::NoGroup).
+/// See [`StreamEntries`] for an example. Without the group the error is
+/// [`ErrorKind::NoGroup`](crate::ErrorKind::NoGroup).
 #[derive(Clone, Debug)]
 pub struct XReadGroup<'a> {
     group: &'a [u8],
@@ -79,14 +81,16 @@ impl<'a> XReadGroup<'a> {
         self
     }
 
-    /// `NOACK`: entries count as acknowledged when they are delivered, so what is lost on the way is lost.
+    /// `NOACK`: entries count as acknowledged when they are delivered, so what is lost on the way
+    /// is lost.
     #[must_use]
     pub const fn no_ack(mut self) -> Self {
         self.no_ack = true;
         self
     }
 
-    /// `CLAIM`: first takes over entries that were delivered to anybody this long ago and not acknowledged. Redis 8.4.
+    /// `CLAIM`: first takes over entries that were delivered to anybody this long ago and not
+    /// acknowledged. Redis 8.4.
     #[must_use]
     pub const fn claim(mut self, min_idle: Duration) -> Self {
         self.claim = Some(min_idle);

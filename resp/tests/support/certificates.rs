@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-/// A certificate authority, a server's certificate for `redis.test` and `localhost`, a client's, and a second authority.
+/// A certificate authority, a server's certificate for `redis.test` and `localhost`, a client's,
+/// and a second authority.
 pub(crate) fn make_files(folder: &Path) {
     let authority = |name: &str| {
         let mut params = CertificateParams::default();

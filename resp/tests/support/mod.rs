@@ -38,7 +38,8 @@ impl Server {
         panic!("redis-server does not start; REDIS_SERVER=/path chooses the binary");
     }
 
-    /// Starts a server that speaks TLS too, with files of this folder. `None`, and a word about it, when it was built without TLS.
+    /// Starts a server that speaks TLS too, with files of this folder. `None`, and a word about it,
+    /// when it was built without TLS.
     pub(crate) fn with_tls(files: &std::path::Path, clients: &str) -> Option<(Self, u16)> {
         // Every server refuses this; one with TLS, because it misses a certificate.
         let probe = Command::new(binary()).args(["--port", "0", "--tls-port", "1", "--save", ""]).output().unwrap();
@@ -49,7 +50,8 @@ impl Server {
         Some(Self::tls(&[], files, clients, &[]))
     }
 
-    /// Starts a Sentinel that speaks TLS too, and names the server at this port of 127.0.0.1 as the master `m`.
+    /// Starts a Sentinel that speaks TLS too, and names the server at this port of 127.0.0.1 as the
+    /// master `m`.
     pub(crate) fn sentinel_with_tls(files: &std::path::Path, master: u16) -> (Self, u16) {
         let file = files.join("sentinel.conf");
         std::fs::write(&file, format!("sentinel monitor m 127.0.0.1 {master} 1\n")).unwrap();
@@ -182,7 +184,8 @@ impl Server {
         [Connection::connect(&self.config().resp2(true)).await.unwrap(), self.connect().await]
     }
 
-    /// Whether the server is of this version of Redis at least. When it is not, says what is left out.
+    /// Whether the server is of this version of Redis at least. When it is not, says what is left
+    /// out.
     pub(crate) async fn since(&self, version: (u32, u32), what: &str) -> bool {
         let this = self.version().await;
         if this < version {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Larger than what the sockets' buffers take, so that a client that does not read makes the server wait.
+/// Larger than what the sockets' buffers take, so that a client that does not read makes the server
+/// wait.
 const LARGE: usize = 8 << 20;
 /// Far more than any answer here takes; a test fails at this point in place of hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,7 +58,8 @@ fn healthy(addr: SocketAddr) {
     assert!(said.starts_with("HTTP/1.0 200 OK\r\n") && said.ends_with("\r\n\r\nok\n"), "{said:?}");
 }
 
-/// Whether the server still has to do with this client: it waits for the rest of the request, or for the client to read.
+/// Whether the server still has to do with this client: it waits for the rest of the request, or
+/// for the client to read.
 fn is_held(mut stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let (mut buffer, mut len) = (vec![0; 1 << 16], 0);
@@ -96,7 +98,8 @@ fn half_requests_hold_up_nobody() {
     healthy(addr);
     // It was answered while they were waited for, not when their time was up.
     assert!(is_held(held.last().unwrap()));
-    // The oldest had to go long before their time was up: their end is an error or an end, not a timeout.
+    // The oldest had to go long before their time was up: their end is an error or an end, not a
+    // timeout.
     let mut first = &held[0];
     let ended = match first.read(&mut [0]) {
         Ok(n) => n == 0,
@@ -126,7 +129,8 @@ fn a_head_that_does_not_end_is_cut_off() {
     let mut request = b"GET /healthz HTTP/1.1\r\n".to_vec();
     request.resize(10 << 20, b'x');
     let mut stream = open(addr);
-    // The server stops reading long before the end, so this fails or blocks no longer than the connection lives.
+    // The server stops reading long before the end, so this fails or blocks no longer than the
+    // connection lives.
     let _ = stream.write_all(&request);
     let said = ask(addr, &request[..HEAD]);
     assert!(said.starts_with("HTTP/1.0 431"), "{said:?}");

@@ -621,7 +621,8 @@ impl Lane {
                     world.truth.comes_late(content);
                 }
             }
-            // It goes on without this file: what Redis has lost of it is a gap, if this process does not live to send it again.
+            // It goes on without this file: what Redis has lost of it is a gap, if this process
+            // does not live to send it again.
             Notice::File(files::Notice::Unreadable { path, .. }) => {
                 if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
                     world.truth.note(content, 0..u64::MAX, Fate::REMOVED);
@@ -644,8 +645,8 @@ impl Lane {
 }
 
 impl Lane {
-    /// Whether a file that begins with so many bytes of an earlier content may be another one: few are a header, and many may be one when
-    /// the earlier content is there, too.
+    /// Whether a file that begins with this many bytes of an earlier content may be another one: few
+    /// are a header, and many may be one when the earlier content is there, too.
     fn may_be_either(&self, world: &World, path: &str, bytes: u64) -> bool {
         let files = world.input.borrow();
         let (Ok(inode), Some(file)) = (files.resolve(path), files.at(path)) else { return false };

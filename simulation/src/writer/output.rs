@@ -69,7 +69,8 @@ pub struct Open {
 }
 
 impl Open {
-    /// Opens both files, which are made when they are not there. `at`: the name that the output has now. `None`: another process has them.
+    /// Opens both files, which are made when they are not there. `at`: the name that the output has
+    /// now. `None`: another process has them.
     pub fn new(files: &mut FileSystem, name: &[u8], at: &[u8], process: u32, ledger: Ledger) -> Option<Self> {
         let file = files.create(&path(at));
         let journal = files.create(&path(&journal_of(name)));

@@ -125,7 +125,8 @@ fn a_slot_that_moves_is_followed() {
         let mut transaction = Transaction::new();
         let there = transaction.add(cmd::<Frame>("APPEND").arg("{foo}3").arg("er"));
         assert_eq!(client.exec(&transaction).await.unwrap().take(there).unwrap().value().as_int(), Some(5));
-        // TRYAGAIN: keys of one command are in two places; it is answered when the move is over, not before.
+        // TRYAGAIN: keys of one command are in two places; it is answered when the move is over,
+        // not before.
         let both = cmd::<Frame>("MGET").arg("{foo}1").arg("{foo}2");
         let impatient = Config::from_url(&nodes.url()).unwrap().command_timeout(Some(Duration::from_millis(200)));
         let impatient = ClusterClient::connect(&impatient).await.unwrap();

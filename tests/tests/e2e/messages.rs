@@ -1,11 +1,13 @@
-//! What is said when something is wrong: for each situation the exact line, which says what, the value, why, and what is allowed.
+//! What is said when something is wrong: for each situation the exact line, which says what, the
+//! value, why, and what is allowed.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use e2e::{Launch, Persistence, Program, Rig};
 
-/// Ends with exit code `code` and this line, and says no other one on standard error but those of its start.
+/// Ends with exit code `code` and this line, and says no other one on standard error but those of
+/// its start.
 #[track_caller]
 fn says(launch: &Launch, code: i32, line: &str) {
     let mut service = launch.run();

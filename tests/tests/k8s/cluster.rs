@@ -19,7 +19,8 @@ use crate::rules::tool;
 const OVERLAY: &str = "k8s/overlays/cluster";
 /// One that the shell, redis.conf and a URL each write in another way.
 const PASSWORD: &str = r#"a 'quoted' "word" \ $HOME"#;
-/// Two machines, and on which of them the pods are: three on each, but masters and replicas unevenly.
+/// Two machines, and on which of them the pods are: three on each, but masters and replicas
+/// unevenly.
 const MACHINES: [&str; 2] = ["machine-a", "machine-b"];
 const MACHINE_OF: [usize; 6] = [0, 0, 1, 0, 1, 1];
 
@@ -258,7 +259,8 @@ impl Nodes {
         Some(nodes)
     }
 
-    /// Starts all that do not run, in another network. They notice sooner than in a real network who is gone.
+    /// Starts all that do not run, in another network. They notice sooner than in a real network
+    /// who is gone.
     fn start_all(&mut self, network: u8) {
         for (ordinal, pod) in self.pods.iter_mut().enumerate().filter(|(_, pod)| pod.process.is_none()) {
             pod.start(&self.container, address(network, ordinal));
@@ -481,8 +483,8 @@ fn a_node_that_is_away_is_reported_and_nothing_is_done_about_it() {
     );
 }
 
-/// Redis corrects the address of a node that it does not reach by what others say of it, and a replica then goes on with
-/// the old address of its master.
+/// Redis corrects the address of a node that it does not reach by what others say of it, and a
+/// replica then goes on with the old address of its master.
 #[test]
 fn a_replica_that_learns_its_masters_address_from_others_is_pointed_at_it() {
     let folder = Folder::new();

@@ -29,8 +29,8 @@ fn render_in(root: &Path, folder: &str) -> Option<Vec<Value>> {
     Some(documents(folder, &String::from_utf8(output.stdout).expect("text")))
 }
 
-/// `k8s/` and every overlay, and combinations of components; of these none where there is no kubectl that can
-/// render them.
+/// `k8s/` and every overlay, and combinations of components; of these none where there is no
+/// kubectl that can render them.
 pub(crate) fn variants() -> Vec<(String, Vec<Value>)> {
     let overlays = overlays().into_iter().map(|name| format!("k8s/overlays/{name}"));
     let rendered = overlays.map_while(|folder| render(&folder).map(|objects| (folder, objects)));

@@ -52,7 +52,8 @@ fn every_page_with_blocks_to_run_is_run() {
     assert_eq!(found, listed);
 }
 
-/// Who follows the pages one after the other on one Redis, with the services of the pages before still running, must not be refused.
+/// Who follows the pages one after the other on one Redis, with the services of the pages before
+/// still running, must not be refused.
 #[test]
 fn pages_have_streams_and_ports_of_their_own() {
     let mut owners = std::collections::BTreeMap::new();
