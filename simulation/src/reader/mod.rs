@@ -645,8 +645,8 @@ impl Lane {
 }
 
 impl Lane {
-    /// Whether a file that begins with this many bytes of an earlier content may be another one: few
-    /// are a header, and many may be one when the earlier content is there, too.
+    /// Whether a file that begins with this many bytes of an earlier content may be another one:
+    /// few are a header, and many may be one when the earlier content is there, too.
     fn may_be_either(&self, world: &World, path: &str, bytes: u64) -> bool {
         let files = world.input.borrow();
         let (Ok(inode), Some(file)) = (files.resolve(path), files.at(path)) else { return false };
