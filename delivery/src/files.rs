@@ -747,12 +747,12 @@ impl<'a> Look<'a> {
                 Bytes::Edited => Role::Edited,
                 Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
-                // One with another beginning was written again before it was rotated, and a longer
-                // one appended to.
+                // One that has no more than a header in common was written again before it was
+                // rotated, and a longer one appended to.
                 Bytes::Apart { common, .. }
                     if content.finished
                         && is_file
-                        && common >= end / 2
+                        && common >= self.watch.limits.distinct.min(end / 2)
                         && file.len <= end
                         && !self.was_copied(file, content) =>
                 {

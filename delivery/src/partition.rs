@@ -139,6 +139,22 @@ impl Partition {
         self.start_of(block + (index + count - block % count) % count)
     }
 
+    /// The end of the last part of `span` whose bytes certainly are of its own lines: where the
+    /// span begins in a block of its own, or covers one. The beginning of a block alone can be the
+    /// end of another partition's line.
+    #[must_use]
+    pub fn last_within(self, span: &Span) -> Option<u64> {
+        if self.is_whole() {
+            return Some(span.end);
+        }
+        let last = self.block_of(span.end.checked_sub(1)?);
+        let blocks = (self.block_of(span.start)..=last).rev().take(2 * self.count as usize);
+        blocks.filter(|block| self.owns(self.start_of(*block))).find_map(|block| {
+            let (start, end) = (self.start_of(block), self.start_of(block + 1));
+            (span.start >= start || span.end >= end).then_some(end.min(span.end))
+        })
+    }
+
     /// The parts of `span` that lie in its blocks. A line that reaches from one block into another
     /// one's counts where its bytes lie, not where it begins, so this is exact but for the length
     /// of a line.
@@ -187,6 +203,20 @@ mod tests {
         assert!(second.owns(LARGE_FROM));
         assert_eq!(second.run_end(LARGE_FROM), LARGE_FROM + LARGE);
         assert_eq!(second.next(LARGE_FROM + LARGE), LARGE_FROM + 3 * LARGE);
+    }
+
+    #[test]
+    fn the_beginning_of_a_block_alone_may_be_of_another_partition() {
+        let second = Partition::new(1, 3).unwrap();
+        let last = |span: Span| second.last_within(&span);
+        assert_eq!(last(0..SMALL + 7), None, "the end of the first one's last line");
+        assert_eq!(last(0..2 * SMALL), Some(2 * SMALL));
+        assert_eq!(last(0..3 * SMALL), Some(2 * SMALL));
+        assert_eq!(last(SMALL + 7..SMALL + 99), Some(SMALL + 99));
+        assert_eq!(last(0..4 * SMALL + 7), Some(2 * SMALL), "of the next block nothing is certain");
+        assert_eq!(last(2 * SMALL..4 * SMALL + 7), None);
+        assert_eq!((last(3 * SMALL..4 * SMALL), last(5..5), last(0..0)), (None, None, None));
+        assert_eq!(Partition::WHOLE.last_within(&(3..9)), Some(9));
     }
 
     proptest! {

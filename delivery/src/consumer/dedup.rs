@@ -120,11 +120,9 @@ impl Dedup {
     /// Where this partition goes on: up to there, the output holds what it can hold, as far as the
     /// record says where its bytes belong; without one, each content is its first generation.
     pub(super) fn end_of_held(&self) -> Option<Position> {
-        // Bytes that begin in a block of another partition can be the end of a line of that, and an
-        // output can hold several partitions.
         let end = |generation: u64, held: &RangeSet| {
-            let last = held.iter().rev().find(|range| self.partition.owns(range.start))?;
-            Some(Position { generation, offset: last.end.min(self.partition.run_end(last.start)) })
+            let offset = held.iter().rev().find_map(|range| self.partition.last_within(&range))?;
+            Some(Position { generation, offset })
         };
         if self.manifest.is_empty() {
             return self.held.iter().rev().find_map(|(&root, held)| end(root, held));

@@ -162,7 +162,7 @@ fn damage_that_cannot_be_restored_is_refused_and_changes_nothing() {
         fs::write(&journal, damaged).unwrap();
         is_refused(&rig, &rig.writer(), &["--output", "output.txt.journal", expected, "nothing was changed"]);
         let (code, text) = check(&rig);
-        assert!(code == Some(1) && text.contains(expected), "{text}");
+        assert!(code == Some(2) && text.contains(expected), "{text}");
         let verify = rig.command(Program::Writer).word("verify").word("--input").word(&rig.input);
         let mut verify = verify.word("--output").word(&rig.output).run();
         assert_eq!(verify.code(), Some(2), "{}", verify.log());
@@ -364,13 +364,13 @@ fn what_cannot_be_an_output_is_refused_without_side_effects() {
         // Also where a journal seems to belong to it: to look at a pipe must not open it.
         is_refused(&rig, &launch, &["--output", why, "allowed"]);
         let mut run = rig.service(Program::Writer).word("check").set("--output", &path).run();
-        assert_eq!(run.code(), Some(1), "{}", run.log());
+        assert_eq!(run.code(), Some(2), "{}", run.log());
         assert!(!journal_of(&path).exists(), "{name}");
     }
     assert!(text::can("mkfifo", &[&journal_of(&rig.output).to_string_lossy()]));
     is_refused(&rig, &rig.writer(), &["--output", "output.txt.journal: it is a pipe", "allowed"]);
     let mut run = rig.service(Program::Writer).word("check").set("--output", &rig.output).run();
-    assert_eq!(run.code(), Some(1), "{}", run.log());
+    assert_eq!(run.code(), Some(2), "{}", run.log());
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn the_input_as_output_is_found() {
     for output in [&rig.input, &other_name] {
         let mut run = rig.service(Program::Writer).word("check").set("--output", output).run();
         let text = String::from_utf8(run.process().stdout()).unwrap();
-        assert!(run.code() == Some(1) && text.contains("is the source's input"), "{text}");
+        assert!(run.code() == Some(2) && text.contains("is the source's input"), "{text}");
     }
     let mut run = rig.service(Program::Writer).word("check").set("--output", &rig.output).run();
     assert_eq!(run.code(), Some(0), "{}", run.log());

@@ -249,7 +249,7 @@ fn wrong_servers() {
         &plain.reader().set("--redis-url", format!("redis-sentinel://127.0.0.1:{port}/mymaster")),
         2,
         &format!(
-            "reader: --redis-url redis-sentinel://127.0.0.1:{port}/mymaster: Sentinel 127.0.0.1:{port}: SENTINEL GET-MASTER-ADDR-BY-NAME: ERR unknown command 'SENTINEL', with args beginning with: 'GET-MASTER-ADDR-BY-NAME' 'mymaster' ; this is no Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)"
+            "reader: --redis-url redis-sentinel://127.0.0.1:{port}/mymaster: Sentinel 127.0.0.1:{port}: SENTINEL GET-MASTER-ADDR-BY-NAME: ERR unknown command 'SENTINEL'; this is no Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)"
         ),
     );
 }

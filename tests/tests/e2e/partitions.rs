@@ -309,12 +309,9 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
     let of_each = |writer: &mut Service| -> Vec<(String, f64)> {
         let metrics = writer.metrics();
         let of_partition = |(name, value): (&str, f64)| {
-            Some((
-                name.strip_prefix("line_stream_partition_backlog_entries{partition=\"")?
-                    .trim_end_matches("\"}")
-                    .to_owned(),
-                value,
-            ))
+            let labels = name.strip_prefix("line_stream_partition_backlog_entries{")?;
+            let (_, partition) = labels.split_once("partition=\"")?;
+            Some((partition.split_once('"')?.0.to_owned(), value))
         };
         metrics.iter().filter_map(of_partition).collect()
     };

@@ -148,9 +148,10 @@ fn sigterm_ends_a_service_that_is_idle() {
 #[test]
 fn once_that_is_stopped_before_its_work_is_done_does_not_end_with_0() {
     let rig = Rig::new();
-    let mut waits_for_a_file = rig.reader().once().start();
-    e2e::wait::until("the reader says what it waits for", || waits_for_a_file.readyz().1.contains("does not exist"));
-    waits_for_a_file.stop_with(1);
+    rig.write_input("one\n");
+    let mut waits_for_redis = rig.reader().once().set("--redis-url", "redis://127.0.0.1:1").start();
+    e2e::wait::until("the reader says what it waits for", || waits_for_redis.readyz().1.contains("refused"));
+    waits_for_redis.stop_with(1);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn a_second_file_on_a_stream_is_refused_every_time() {
                 assert_eq!(names_in(other.parent().unwrap()), before, "a refused start writes nothing");
             }
             let mut check = rig.reader().word("check").set("--input", &other).run();
-            assert_eq!(check.code(), Some(1), "{}", check.log());
+            assert_eq!(check.code(), Some(2), "{}", check.log());
         }
         assert_eq!(rig.stream_len(), 1);
         // The first file is still welcome.

@@ -32,7 +32,8 @@ fn crates() -> BTreeSet<String> {
             manifest.split("[dependencies]").nth(1).unwrap_or_default().split("\n[").next().unwrap_or_default();
         for line in dependencies.lines() {
             let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
-            if !dependency.is_empty() && workspace.contains(&format!("\n{dependency} = {{ path = ")) {
+            let is_here = |line: &str| line.starts_with(&format!("{dependency} = {{")) && line.contains("path = ");
+            if !dependency.is_empty() && workspace.lines().any(is_here) {
                 open.push(dependency.to_owned());
             }
         }
