@@ -113,15 +113,17 @@ impl GapWatch {
     }
 }
 
-/// What of `span` is this partition's, and not held. Nobody knows where exactly the entries lay
-/// that are missing: what counts are the partition's own blocks, and when there are none in it, all
-/// of it: it is then of a line that went on into other ones.
+/// What of `span`, which ends where an entry of this partition ended, is this partition's, and not
+/// held. Nobody knows where exactly the entries lay that are missing: what counts are the
+/// partition's own blocks. When there are none in it and its end is missing, that is of a line
+/// that went on into other ones.
 pub(super) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
     let none = RangeSet::new();
+    let end = span.end;
     let not_held: Vec<Span> = held.unwrap_or(&none).missing(span).collect();
     let mut ours: Vec<Span> = not_held.iter().flat_map(|span| partition.within(span.clone())).collect();
     if ours.is_empty() {
-        ours = not_held;
+        ours.extend(not_held.last().filter(|last| last.end == end).cloned());
     }
     ours.into_iter()
 }
@@ -246,6 +248,16 @@ mod tests {
         assert_eq!(line, [(5, 10 * BLOCK + 5..11 * BLOCK)], "its end lies in the next block");
         let rest = step(&mut watch, &manifest, &[], 5, 12 * BLOCK + 90..13 * BLOCK + 10);
         assert_eq!(rest, [(5, 11 * BLOCK + 80..12 * BLOCK + 90)], "a piece of a line, in blocks of others");
+    }
+
+    #[test]
+    fn what_other_partitions_have_not_written_is_no_gap() {
+        let manifest = manifest(&[(5, 5, 0, None)]);
+        let mut watch = second_of_three();
+        // The output holds what the second and the third one have sent, and nothing of the first.
+        watch.resume(Position { generation: 5, offset: 2 * BLOCK });
+        let held = [(5, BLOCK..3 * BLOCK), (5, 4 * BLOCK..4 * BLOCK + 50)];
+        assert_eq!(step(&mut watch, &manifest, &held, 5, 4 * BLOCK + 50..4 * BLOCK + 60), []);
     }
 
     #[test]
