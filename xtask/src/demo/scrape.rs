@@ -29,9 +29,13 @@ impl Endpoint {
     }
 }
 
-/// The value of a metric without labels.
+/// The value of a metric, whatever its labels: the first one.
 pub(super) fn value(metrics: &str, name: &str) -> Option<f64> {
-    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    metrics.lines().find_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = rest.strip_prefix(' ').or_else(|| Some(rest.strip_prefix('{')?.rsplit_once("} ")?.1));
+        value?.trim().parse().ok()
+    })
 }
 
 #[cfg(test)]
@@ -40,7 +44,10 @@ mod tests {
     fn a_value_is_found_by_its_whole_name() {
         let text = "# TYPE lines_read_total counter\nlines_read_total 12\nlines_read 3\nup{a=\"b\"} 1\n";
         assert_eq!(super::value(text, "lines_read_total"), Some(12.0));
+        let labelled = "lines_read_total{stream=\"a\",input=\"/b} c\"} 7\n";
+        assert_eq!(super::value(labelled, "lines_read_total"), Some(7.0));
         assert_eq!(super::value(text, "lines_read"), Some(3.0));
-        assert_eq!(super::value(text, "up"), None);
+        assert_eq!(super::value(text, "up"), Some(1.0));
+        assert_eq!(super::value(text, "u"), None);
     }
 }
