@@ -11,7 +11,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use service::Failure;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often the folder is looked at while the writer has not noticed.
 const POLL: Duration = Duration::from_millis(20);
@@ -74,20 +74,8 @@ fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<P
 
 /// Date and time (UTC) for a file's name: `20261130T120501.250Z`.
 fn name_of(now: SystemTime) -> String {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Howard Hinnant's civil_from_days, for days from 1970 on: years begin in March, so the leap
-    // day is their last.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{:03}Z", since.subsec_millis())
+    let now = jiff::Timestamp::try_from(now).unwrap_or_default();
+    now.strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
 }
 
 #[cfg(test)]
@@ -96,6 +84,7 @@ mod tests {
     use crate::args::Fsync;
     use crate::output::Output;
     use crate::sample::{batch, identity, write_output};
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn times_become_names() {

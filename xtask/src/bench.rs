@@ -1,7 +1,6 @@
 //! Runs the comparing benches, and writes their results.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 
@@ -10,7 +9,7 @@ use crate::child::Child;
 use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
-use crate::{During, Error, Result};
+use crate::{During, Result};
 
 mod machine;
 mod page;
@@ -117,42 +116,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .during(|| format!("writing {}", path.display()))?;
     }
     // Sections that were not measured keep their text.
-    let about = machine::About::of(&server, today()?);
+    let about = machine::About::of(&server, jiff::Timestamp::now().strftime("%Y-%m-%d").to_string());
     let path = to.join("RESULTS.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
     fs::write(&path, page::page(&before, &results, &about)).during(|| format!("writing {}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())
-}
-
-/// The date, as in 2026-11-24 (UTC).
-fn today() -> Result<String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::new("the clock is before 1970"))?;
-    Ok(date(since.as_secs() / 86_400))
-}
-
-/// The date of a day counted from 1970-01-01: the algorithm `civil_from_days` of Howard Hinnant's
-/// "chrono-Compatible Low-Level Date Algorithms".
-fn date(days: u64) -> String {
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_are_dates() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(19_782), "2024-02-29");
-        assert_eq!(date(20_781), "2026-11-24");
-    }
 }
