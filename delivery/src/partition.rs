@@ -139,9 +139,9 @@ impl Partition {
         self.start_of(block + (index + count - block % count) % count)
     }
 
-    /// The end of the last part of `span` whose bytes certainly are of its own lines: where the
-    /// span begins in a block of its own, or covers one. The beginning of a block alone can be the
-    /// end of another partition's line.
+    /// The end of the last part of `span` that certainly holds lines of this partition: the span
+    /// begins in the part's block, or covers it. The first bytes of a block alone may be the end of
+    /// a line of another partition.
     #[must_use]
     pub fn last_within(self, span: &Span) -> Option<u64> {
         if self.is_whole() {

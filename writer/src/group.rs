@@ -111,8 +111,8 @@ impl Group {
                  lost; put the journal back, or move the output away, or use another --group"
             )),
             Refusal::JournalOlder => Failure::config(format!(
-                "--output {output}: its journal is older than the output: group {name} has acknowledged entries that it lacks; nothing was changed; \
-                 restore the journal that belongs to the output, or cut the output to where the journal ends, and lose what is behind"
+                "--output {output}: its journal is older than the output: group {name} has acknowledged entries that the journal lacks; nothing was \
+                 changed; restore the journal that belongs to the output, or move both away"
             )),
             Refusal::NameTaken => Failure::config(format!(
                 "--consumer {consumer}: another writer with another output is at work as {consumer} in group {name} of {stream}; allowed: a name \

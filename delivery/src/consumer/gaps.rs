@@ -113,10 +113,9 @@ impl GapWatch {
     }
 }
 
-/// What of `span`, which ends where an entry of this partition ended, is this partition's, and not
-/// held. Nobody knows where exactly the entries lay that are missing: what counts are the
-/// partition's own blocks. When there are none in it and its end is missing, that is of a line
-/// that went on into other ones.
+/// The missing bytes of `span`, which ends where an entry of this partition ended: what is not held
+/// of the partition's own blocks. If that is nothing and the span's end is missing, the missing
+/// bytes belong to a line that continues in blocks of other partitions.
 pub(super) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
     let none = RangeSet::new();
     let end = span.end;
