@@ -95,8 +95,8 @@ pub struct Opening {
     pub lost: BTreeMap<u64, RangeSet>,
     /// The bytes behind the last commit, which are cut off.
     pub cut: Span,
-    /// Whether these bytes may be more than an unfinished commit, so that they must be kept in a
-    /// file beside the output, durably, before anything is changed.
+    /// Whether these bytes may be more than an unfinished commit, so that they are kept in a file
+    /// beside the output before anything is changed.
     pub keep: bool,
     /// Journals of this output that cannot be used: of a rotated output, damaged.
     pub unusable: Vec<Vec<u8>>,
@@ -225,7 +225,10 @@ pub fn startup<F: Folder>(
             cut: base..base,
             keep: false,
             unusable,
-            ledger: Ledger::new(owner_now, base, &[], base..base, Trust::Journal { touched: false }),
+            ledger: Ledger {
+                is_left_alone: base > 0,
+                ..Ledger::new(owner_now, base, &[], base..base, Trust::Journal { touched: false })
+            },
         })));
     };
     if let Some(damage) = parsed.damage {
@@ -255,6 +258,8 @@ pub fn startup<F: Folder>(
         recovered.unproven.clone(),
         if is_as_we_write_it { Trust::Sound } else { Trust::Neither { attempt: u64::MAX } },
     );
+    ledger.keeps_tail = recovered.keep;
+    ledger.is_left_alone = recovered.keep && became.is_none();
     if is_as_we_write_it {
         ledger.journal_len = recovered.journal_len;
         ledger.marked = ledger.committed;
@@ -556,6 +561,8 @@ pub enum Effect {
         /// The journal's.
         journal: Option<u64>,
     },
+    /// Keep this part of the output in a file beside it, durably: it is about to be cut off.
+    Keep(Span),
     /// Write this part of the output once more, from what the output holds, in pieces, and make all
     /// of it durable. After a failed sync the system may have dropped what it could not write, and
     /// call it clean.
@@ -680,6 +687,7 @@ enum Trust {
 enum Phase {
     Idle,
     Looking,
+    Keeping,
     CuttingBack,
     WritingAgain,
     Hashing,
@@ -711,6 +719,11 @@ pub struct Ledger {
     /// The committed records, neighbours joined.
     joined: Vec<Record>,
     trust: Trust,
+    /// Nobody has judged yet whether the journal is the output's: nothing is changed before the
+    /// first commit.
+    is_left_alone: bool,
+    /// What is behind the last commit may be more than an unfinished one.
+    keeps_tail: bool,
     job: Job,
     phase: Phase,
     /// The output's length for which the tail checksum is known, and the checksum.
@@ -736,6 +749,8 @@ impl Ledger {
             journal_len: 0,
             joined,
             trust,
+            is_left_alone: false,
+            keeps_tail: false,
             job: Job::Settle,
             phase: Phase::Idle,
             tail: None,
@@ -784,9 +799,18 @@ impl Ledger {
         self.bytes = data.len() as u64;
     }
 
+    /// The consuming side has found that the journal is the output's, and not too old.
+    pub const fn judged(&mut self) {
+        self.is_left_alone = false;
+    }
+
     /// Begins a job.
     pub fn begin(&mut self, job: Job) -> Effect {
         self.job = job;
+        if self.is_left_alone && !matches!(job, Job::Commit { .. }) {
+            return self.end(Outcome::Done);
+        }
+        self.is_left_alone = false;
         self.go(Phase::Looking, Effect::Look)
     }
 
@@ -794,6 +818,7 @@ impl Ledger {
     pub fn on(&mut self, answer: Answer) -> Effect {
         match (self.phase, answer) {
             (Phase::Looking, Answer::Seen(seen)) => return self.seen(seen),
+            (Phase::Keeping, Answer::Done) => self.keeps_tail = false,
             (Phase::Hashing, Answer::Hash(hash)) => self.tail = Some((self.committed, hash)),
             (Phase::CuttingBack, Answer::Done) => {
                 let again = self.durable..self.committed;
@@ -854,6 +879,9 @@ impl Ledger {
             Place::Here => {}
             Place::Renamed => self.job = Job::Rotate,
             Place::Gone => return self.end(Outcome::Disturbed(Disturbance::Replaced)),
+        }
+        if self.keeps_tail && seen.len > self.committed {
+            return self.go(Phase::Keeping, Effect::Keep(self.committed..seen.len));
         }
         if self.trust == Trust::Sound && seen.journal_len != Some(self.journal_len) {
             self.trust = Trust::Journal { touched: true };
@@ -1081,6 +1109,7 @@ mod tests {
         fn open(&mut self) -> Opening {
             match self.startup("writers") {
                 Verdict::Open(mut opening) => {
+                    opening.ledger.judged();
                     assert_eq!(self.finish(&mut opening.ledger, Job::Settle, b""), Outcome::Done);
                     *opening
                 }
@@ -1144,6 +1173,10 @@ mod tests {
                     if let Some(len) = journal {
                         self.journal().truncate(len as usize);
                     }
+                }
+                Effect::Keep(span) => {
+                    let tail = self.out()[span.start as usize..span.end as usize].to_vec();
+                    self.file(b"out.cut").bytes.extend(tail);
                 }
                 Effect::WriteAgain(span) => {
                     let again = self.out()[span.start as usize..span.end as usize].to_vec();
@@ -1363,6 +1396,15 @@ mod tests {
         *disk.journal() = older.clone();
         let Verdict::Open(opening) = disk.startup("writers") else { panic!("refused") };
         assert_eq!((opening.cut.clone(), opening.keep), (1000..4000, true));
+        // Nothing is changed before it is judged.
+        let (mut judged, mut settling) = (disk.clone(), opening.ledger);
+        for job in [Job::Settle, Job::Tend { sync: true }, Job::Finish] {
+            assert_eq!(judged.finish(&mut settling, job, b""), Outcome::Done);
+            assert_eq!((judged.out().len(), *judged.journal() == older), (4000, true), "{job:?}");
+        }
+        settling.judged();
+        assert_eq!(judged.finish(&mut settling, Job::Tend { sync: true }, b""), Outcome::Done);
+        assert_eq!((judged.out().len(), &judged.file(b"out.cut").bytes), (1000, &content(1000..4000)));
         let long = vec![b'x'; COMMIT_LIMIT as usize];
         disk.commit(&mut ledger, 4000, &long);
         *disk.journal() = older;

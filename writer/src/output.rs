@@ -29,10 +29,6 @@ use std::time::{Duration, Instant};
 /// With `--fsync interval`, how often the files are made durable.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an output without a journal is left as it is when nothing is committed: until then, the
-/// consuming side knows whether it must be refused, and a refused start changes nothing.
-const LEFT_ALONE: Duration = Duration::from_secs(5);
-
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -107,11 +103,6 @@ pub(crate) struct Output {
     fsync: Fsync,
     ledger: Ledger,
     synced_at: Instant,
-    /// When it was opened without a journal; nothing was changed since.
-    left_alone: Option<Instant>,
-    /// Bytes behind the last commit that are still there, and are to be kept beside the output
-    /// before anything is changed.
-    tail: Option<Span>,
     /// How long the latest sync took, until it was asked for.
     sync_took: Option<Duration>,
     /// What the output was renamed to.
@@ -119,10 +110,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Opens or creates the output and its journal, and brings both to the last commit.
-    /// `is_first`: the consuming side has not judged yet whether the journal is the output's, so
-    /// that nothing is cut off before the first commit.
-    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync, is_first: bool) -> Result<Opened, OpenError> {
+    /// Opens or creates the output and its journal, and brings both to the last commit, now or when
+    /// the consuming side has judged them.
+    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
         loop {
             let journal_path = journal_file::path_of(path);
             is_possible(path, path)?;
@@ -139,7 +129,7 @@ impl Output {
                     let became = Beside::new(path).path(&name);
                     let (Some(file), Some(journal)) = (locked(path, &became, false)?, journal) else { continue };
                     let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
-                    if let Some(opened) = output.settle(*opening, false)? {
+                    if let Some(opened) = output.settle(*opening)? {
                         return Ok(opened);
                     }
                 }
@@ -152,7 +142,7 @@ impl Output {
                     let journal = created(journal, &journal_path, path)?;
                     let (Some(file), Some(journal)) = (file, journal) else { continue };
                     let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
-                    if let Some(opened) = output.settle(*opening, is_first)? {
+                    if let Some(opened) = output.settle(*opening)? {
                         return Ok(opened);
                     }
                 }
@@ -168,8 +158,6 @@ impl Output {
             fsync,
             ledger: opening.ledger.clone(),
             synced_at: Instant::now(),
-            left_alone: (opening.journal == JournalWas::Missing).then(Instant::now),
-            tail: opening.keep.then(|| opening.cut.clone()),
             sync_took: None,
             became: None,
         }
@@ -177,22 +165,20 @@ impl Output {
 
     /// Brings both files to the last commit. `None`: the output was renamed, and its journal went
     /// with it.
-    fn settle(mut self, opening: Opening, is_first: bool) -> Result<Option<Opened>, OpenError> {
-        if self.left_alone.is_none() && (self.tail.is_none() || !is_first) {
-            match self.run(Job::Settle, &[]) {
-                Ok(()) => {}
-                Err(CommitError::Rotated(became)) => {
-                    let (path, became) = (self.path.display(), became.display());
-                    log::info!("{path}: was renamed to {became}; its journal went with it");
-                    return Ok(None);
-                }
-                Err(error) => {
-                    let (what, source) = match error {
-                        CommitError::Io { what, source } => (what, source),
-                        other => ("opening", io::Error::other(other)),
-                    };
-                    return Err(OpenError::Io { what, path: self.path, source });
-                }
+    fn settle(mut self, opening: Opening) -> Result<Option<Opened>, OpenError> {
+        match self.run(Job::Settle, &[]) {
+            Ok(()) => {}
+            Err(CommitError::Rotated(became)) => {
+                let (path, became) = (self.path.display(), became.display());
+                log::info!("{path}: was renamed to {became}; its journal went with it");
+                return Ok(None);
+            }
+            Err(error) => {
+                let (what, source) = match error {
+                    CommitError::Io { what, source } => (what, source),
+                    other => ("opening", io::Error::other(other)),
+                };
+                return Err(OpenError::Io { what, path: self.path, source });
             }
         }
         for name in &opening.unusable {
@@ -209,7 +195,7 @@ impl Output {
 
     /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.
     /// Where it is.
-    fn keep(&self, cut: &Span) -> Result<(), CommitError> {
+    fn keep(&self, cut: Span) -> Result<(), CommitError> {
         let path = with_suffix(&self.path, ".cut");
         let failed = |what| move |source| CommitError::Io { what, source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -266,8 +252,8 @@ impl Output {
     /// small, looks whether somebody else changed the files. `is_judged`: the consuming side has
     /// found that the journal is the output's.
     pub(crate) fn tend(&mut self, is_judged: bool) -> Result<(), CommitError> {
-        if self.tail.is_some() && !is_judged || self.left_alone.is_some_and(|since| since.elapsed() < LEFT_ALONE) {
-            return Ok(());
+        if is_judged {
+            self.ledger.judged();
         }
         let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
         self.run(Job::Tend { sync }, &[])
@@ -275,19 +261,14 @@ impl Output {
 
     /// Makes everything that was committed durable, and says so in the journal.
     pub(crate) fn finish(&mut self, is_judged: bool) -> Result<(), CommitError> {
-        if self.tail.is_some() && !is_judged {
-            return Ok(());
+        if is_judged {
+            self.ledger.judged();
         }
         self.run(Job::Finish, &[])
     }
 
     /// Performs a job's effects, one after the other.
     fn run(&mut self, job: Job, data: &[u8]) -> Result<(), CommitError> {
-        self.left_alone = None;
-        if let Some(tail) = &self.tail {
-            self.keep(tail)?;
-            self.tail = None;
-        }
         let mut effect = self.ledger.begin(job);
         let mut failed = None;
         loop {
@@ -322,6 +303,7 @@ impl Output {
                     .and_then(|()| to.map_or(Ok(()), |len| journal.cut_back(len)))
                     .map_err(failed("truncating the output"))?;
             }
+            Effect::Keep(span) => self.keep(span)?,
             Effect::WriteAgain(span) => {
                 copy(file, span.clone(), file, span.start).map_err(failed("writing the output"))?;
                 file.sync_all().map_err(failed("syncing the output"))?;
@@ -504,7 +486,11 @@ mod tests {
     use std::io::Write as _;
 
     fn open(path: &Path) -> Opened {
-        Output::open(path, &identity(), Fsync::Always, false).unwrap()
+        let mut opened = Output::open(path, &identity(), Fsync::Always).unwrap();
+        if opened.has_unknown_tail {
+            opened.output.tend(true).unwrap();
+        }
+        opened
     }
 
     fn held(opened: &Opened, root: u64) -> Vec<Span> {
@@ -523,7 +509,7 @@ mod tests {
     }
 
     fn config_error(path: &Path) -> String {
-        match Output::open(path, &identity(), Fsync::Always, false) {
+        match Output::open(path, &identity(), Fsync::Always) {
             Err(OpenError::Config(text) | OpenError::Locked(text)) => text,
             other => panic!("expected a configuration error, got {other:?}"),
         }
@@ -597,7 +583,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         for _ in 0..2 {
             let mut opened = open(&path);
-            opened.output.tend(true).unwrap();
+            opened.output.tend(false).unwrap();
             assert_eq!((opened.journal, opened.output.len()), (JournalWas::Missing, 7));
             assert_eq!(
                 std::fs::read(journal_file::path_of(&path)).unwrap(),
@@ -712,7 +698,7 @@ mod tests {
         let (journal, kept) = (journal_file::path_of(&path), folder.path().join("out.cut"));
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b\n").unwrap();
         let before = (std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap());
-        let mut opened = Output::open(&path, &identity(), Fsync::Always, true).unwrap();
+        let mut opened = Output::open(&path, &identity(), Fsync::Always).unwrap();
         opened.output.tend(false).unwrap();
         opened.output.finish(false).unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap()), before);

@@ -137,7 +137,7 @@ impl Work<'_> {
         let mut former = Vec::new();
         let mut backoff = disk_backoff();
         loop {
-            let Some(opened) = open(args, &identity, committed.is_none(), context).await? else { return Ok(()) };
+            let Some(opened) = open(args, &identity, context).await? else { return Ok(()) };
             let lost = tell(&opened, committed.as_ref(), &args.output);
             let opened_at = Instant::now();
             let id = format!("{:016x}", opened.output.id());
@@ -147,7 +147,7 @@ impl Work<'_> {
                 file: file_of(&args.output),
                 // Also when a start that was refused has begun one.
                 journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
-                has_unknown_tail: opened.has_unknown_tail && committed.is_none(),
+                has_unknown_tail: opened.has_unknown_tail,
                 held: opened.held.clone(),
                 lost,
             };
@@ -255,19 +255,14 @@ struct Ends {
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
-async fn open(
-    args: &WriterArgs,
-    identity: &Identity,
-    is_first: bool,
-    context: &Context,
-) -> Result<Option<Opened>, Failure> {
+async fn open(args: &WriterArgs, identity: &Identity, context: &Context) -> Result<Option<Opened>, Failure> {
     let (fsync, lock_wait) = (args.fsync, args.lock_wait.0);
     let mut backoff = disk_backoff();
     let begun = Instant::now();
     loop {
         context.health.progress();
         let (owned, of) = (args.output.clone(), identity.clone());
-        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync, is_first)).await;
+        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync)).await;
         match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
             Ok(opened) => {
                 context.health.file(Ok(()));

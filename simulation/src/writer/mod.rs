@@ -149,15 +149,6 @@ impl Writer {
                 return;
             }
         };
-        if opening.keep && !opening.cut.is_empty() {
-            let kept = format!("{FOLDER}/{name}.kept-{}", self.process);
-            let inode = world.outputs.create(&kept);
-            if let Ok(from) = world.outputs.resolve(&path(&at))
-                && let Ok(bytes) = world.outputs.read(from, opening.cut.clone())
-            {
-                world.outputs.append(inode, &bytes);
-            }
-        }
         for (file, ranges) in &opening.lost {
             for span in ranges.iter() {
                 world.story.tell(|| format!("{}: bytes {span:?} of file {file} are lost from its output", self.name()));
@@ -277,6 +268,9 @@ impl Writer {
             if running.output.committing.is_some() {
                 running.output.commit_received(true);
             } else if world.random.chance(5) {
+                if running.lanes.iter().all(|lane| lane.consumer.has_name()) {
+                    running.output.ledger.judged();
+                }
                 running.output.begin(Job::Tend { sync: true });
             } else {
                 return;

@@ -142,6 +142,12 @@ impl Open {
                     }
                 }
             }
+            Effect::Keep(span) => {
+                let kept = format!("{}.kept-{}", path(&self.name), self.process);
+                let inode = files.create(&kept);
+                let bytes = files.read(self.file, span.clone())?;
+                files.append(inode, &bytes);
+            }
             Effect::WriteAgain(span) => {
                 let bytes = files.read(self.file, span.clone())?;
                 files.write(self.file, span.start, &bytes)?;
