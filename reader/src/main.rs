@@ -71,14 +71,19 @@ fn main() -> ExitCode {
         None => {}
     }
     let args = cli.args;
-    let about = service::About {
+    let about = about(&args);
+    let service = args.service.clone();
+    service::run(about, &service, async move |context| driver::run(args, context).await)
+}
+
+/// What the service is called, and what it shows.
+fn about(args: &args::ReaderArgs) -> service::About {
+    service::About {
         name: "reader",
         version: service::VERSION,
         flow: args.flow(),
         labels: vec![("stream", args.service.stream.clone()), ("input", args.input.display().to_string())],
         metrics: &telemetry::METRICS,
         series: telemetry::SERIES,
-    };
-    let service = args.service.clone();
-    service::run(about, &service, async move |context| driver::run(args, context).await)
+    }
 }

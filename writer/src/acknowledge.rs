@@ -325,13 +325,11 @@ pub(crate) fn held_up_by(stream: &str, HeldUp { group, entries, since }: &HeldUp
 mod tests {
     use super::*;
     use crate::args::Args;
-    use crate::names;
     use clap::Parser as _;
     use delivery::partition::Partition;
     use e2e::{Persistence, RedisServer};
     use resp::Config;
     use resp::streams::{GroupFrom, XAdd, XReadGroup};
-    use service::About;
     use std::process::ExitCode;
 
     /// A signal that comes while the stage has no connection yet: what was committed is
@@ -343,15 +341,7 @@ mod tests {
         let group = Group::new("s".to_owned(), "g".to_owned(), "c".to_owned());
         let url = redis.url();
         let args = Args::try_parse_from(["writer", "--redis-url", &url, "--http-addr", "127.0.0.1:0"]).unwrap();
-        let about = About {
-            name: "writer",
-            version: "",
-            flow: String::new(),
-            labels: Vec::new(),
-            metrics: names::ALL,
-            series: names::SERIES,
-        };
-        let code = service::run(about, &args.service, async |context| {
+        let code = service::run(crate::about(&args), &args.service, async |context| {
             let mut connection = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
             connection.send(&group.create().make_stream()).await.unwrap();
             let id = StreamId::new(1, 1);

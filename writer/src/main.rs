@@ -105,21 +105,25 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
         Some(Command::Man { folder }) => manuals::man::<Args>(&folder, &FILES),
         None => {
-            let about = About {
-                name: "writer",
-                version: service::VERSION,
-                flow: args.writer.flow(&args.service),
-                labels: vec![
-                    ("stream", args.service.stream.clone()),
-                    ("group", args.writer.group.clone()),
-                    ("output", args.writer.output.display().to_string()),
-                ],
-                metrics: names::ALL,
-                series: names::SERIES,
-            };
             let service = args.service.clone();
-            service::run(about, &service, async |context| run::run(&args.service, &args.writer, context).await)
+            service::run(about(&args), &service, async |context| run::run(&args.service, &args.writer, context).await)
         }
+    }
+}
+
+/// What the service is called, and what it shows.
+fn about(args: &Args) -> About {
+    About {
+        name: "writer",
+        version: service::VERSION,
+        flow: args.writer.flow(&args.service),
+        labels: vec![
+            ("stream", args.service.stream.clone()),
+            ("group", args.writer.group.clone()),
+            ("output", args.writer.output.display().to_string()),
+        ],
+        metrics: names::ALL,
+        series: names::SERIES,
     }
 }
 
