@@ -89,7 +89,7 @@ const LARGEST: [&str; 3] =
 const REST: &str = " monitoring no-demo no-tail openshift read-write-once-pod";
 
 /// Renders combinations; none where there is no kubectl.
-fn combinations<'a>(sets: impl IntoIterator<Item = &'a [&'a str]>) -> Vec<(String, Vec<Value>)> {
+pub(crate) fn combinations<'a>(sets: impl IntoIterator<Item = &'a [&'a str]>) -> Vec<(String, Vec<Value>)> {
     let tree = Tree::new();
     sets.into_iter().map_while(|set| Some((set.join(" + "), tree.combine(set, "")?))).collect()
 }
