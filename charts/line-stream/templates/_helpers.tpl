@@ -114,7 +114,7 @@ its callers assign the result to $_.
 
 {{/* line-stream.redis (root): the name of Redis' objects; empty for one that exists. */}}
 {{- define "line-stream.redis" -}}
-{{- get (dict "standalone" "redis" "cluster" "redis-cluster") .root.Values.redis.mode -}}
+{{- get (dict "standalone" "redis" "sentinel" "redis-sentinel" "cluster" "redis-cluster") .root.Values.redis.mode -}}
 {{- end -}}
 
 {{/* line-stream.url (root): the services' URL of Redis. */}}
@@ -126,8 +126,32 @@ its callers assign the result to $_.
 {{- $nodes := list -}}
 {{- range until 6 -}}{{- $nodes = append $nodes (printf "redis-cluster-%d.redis-cluster:6379" .) -}}{{- end -}}
 redis-cluster://{{ join "," $nodes }}
+{{- else if eq $redis.mode "sentinel" -}}
+{{- $nodes := list -}}
+{{- range until 3 -}}{{- $nodes = append $nodes (printf "redis-sentinel-%d.redis-sentinel:26379" .) -}}{{- end -}}
+{{ ternary "rediss" "redis" $redis.tls.enabled }}-sentinel://{{ join "," $nodes }}/line-stream{{ ternary "?ca=/tls/ca.crt" "" $redis.tls.enabled }}
 {{- else -}}
-redis://redis:6379
+{{ ternary "rediss" "redis" $redis.tls.enabled }}://redis:6379{{ ternary "?ca=/tls/ca.crt" "" $redis.tls.enabled }}
+{{- end -}}
+{{- end -}}
+
+{{/* line-stream.tls (root, object, containers, server): mounts the certificates in these containers; only a server gets its key. */}}
+{{- define "line-stream.tls" -}}
+{{- if .root.Values.redis.tls.enabled -}}
+{{- $pod := .object.spec.template.spec -}}
+{{- $secret := dict "secretName" .root.Values.redis.tls.secret -}}
+{{- if .server -}}
+{{- $_ := set $secret "defaultMode" 288 -}}
+{{- else -}}
+{{- $_ := set $secret "items" (list (dict "key" "ca.crt" "path" "ca.crt")) -}}
+{{- end -}}
+{{- $_ := set $pod "volumes" (append ($pod.volumes | default list) (dict "name" "tls" "secret" $secret)) -}}
+{{- range $container := $pod.containers -}}
+{{- if has .name $.containers -}}
+{{- $_ := set . "volumeMounts" (append .volumeMounts (dict "name" "tls" "mountPath" "/tls" "readOnly" true)) -}}
+{{- if $.server -}}{{- $_ := set . "env" (append .env (dict "name" "REDIS_TLS" "value" "yes")) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -47,7 +47,7 @@ fn matrix() -> Vec<(String, String)> {
 
 /// The objects by kind and name, without what Helm and kustomize each have in their own way:
 /// hashes in names, checksums, the name of the tool, the namespace itself, and the order of
-/// variables.
+/// variables and volumes.
 fn comparable(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let plain = objects.into_iter().filter(|one| one["kind"] != "Namespace").map(|mut object| {
         let title = title(&object);
@@ -59,6 +59,7 @@ fn comparable(objects: Vec<Value>) -> BTreeMap<String, Value> {
         if let Some(template) = object.pointer_mut("/spec/template") {
             drop_annotations(&mut template["metadata"]);
             let pod = &mut template["spec"];
+            sort(pod.get_mut("volumes"));
             for volume in pod.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
                 volume.pointer_mut("/configMap/name").map(strip);
             }
@@ -66,14 +67,20 @@ fn comparable(objects: Vec<Value>) -> BTreeMap<String, Value> {
                 for from in container.get_mut("envFrom").and_then(Value::as_array_mut).into_iter().flatten() {
                     from.pointer_mut("/configMapRef/name").map(strip);
                 }
-                if let Some(env) = container.get_mut("env").and_then(Value::as_array_mut) {
-                    env.sort_by_key(|one| word(&one["name"]).to_owned());
-                }
+                sort(container.get_mut("env"));
+                sort(container.get_mut("volumeMounts"));
             }
         }
         (title, object)
     });
     plain.collect()
+}
+
+/// Sorts a list by its items' names.
+fn sort(items: Option<&mut Value>) {
+    if let Some(items) = items.and_then(Value::as_array_mut) {
+        items.sort_by_key(|one| word(&one["name"]).to_owned());
+    }
 }
 
 fn drop_annotations(metadata: &mut Value) {
@@ -294,6 +301,7 @@ fn values_that_cannot_be_are_refused_with_the_reason() {
         (&["writer.perPartition=true"], "writer.perPartition needs the number of partitions"),
         (&["prometheus.enabled=false"], "the adapter needs prometheus.enabled"),
         (&["prometheus.enabled=false", "writer.autoscaler.kind=keda"], "keda needs prometheus.enabled or"),
+        (&["redis.mode=cluster", "redis.tls.enabled=true"], "redis.tls.enabled: not for the mode cluster"),
         (&["redis.mode=existing", "redis.exporter=true"], "redis.exporter: not for an existing Redis"),
     ] {
         let set: Vec<&str> = values.iter().flat_map(|value| ["--set", value]).collect();

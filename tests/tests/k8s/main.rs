@@ -17,5 +17,6 @@ mod prometheus;
 mod references;
 mod rules;
 mod runbook;
+mod sentinel;
 mod systemd;
 mod types;
