@@ -10,7 +10,7 @@ pub type Span = Range<u64>;
 /// go in pieces.
 pub const MAX_LINE: usize = 64 << 20;
 
-/// The second field of an entry that does not begin where the one before it in its stream ended:
+/// The second field of an entry that does not begin where the previous entry of its stream ended:
 /// the offset up to which this stream had its bytes, as a decimal number. What lies between belongs
 /// to other [partitions](crate::partition). Where entries adjoin, there is no such field.
 pub const AFTER: &[u8] = b"after";
@@ -47,7 +47,7 @@ impl Field {
         }
     }
 
-    /// The field with this name; `None` when it is none of ours.
+    /// The field with this name; `None` for a foreign name.
     ///
     /// ```
     /// use delivery::entry::Field;

@@ -52,8 +52,8 @@ pub struct Sighting {
     pub modified: i128,
     /// When it was created, on the same clock; `None` when the file system does not tell.
     pub created: Option<i128>,
-    /// Whether it changed between this look and the one before, at which it had a rotated name: the
-    /// input itself changes, and an inode that is used again is another file.
+    /// Whether it changed between this look and the previous one, at which it had a rotated name:
+    /// the input itself changes, and an inode that is used again is another file.
     pub changing: bool,
     /// Its fingerprint.
     pub prints: Prefix,

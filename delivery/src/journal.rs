@@ -359,7 +359,7 @@ pub struct Parsed {
     pub damage: Option<Damage>,
 }
 
-/// At most so many damaged records of a journal are restored bit by bit; a torn tail can be long.
+/// At most this many damaged records of a journal are restored bit by bit; a torn tail can be long.
 const MOST_RESTORED: usize = 4096;
 
 impl Parsed {

@@ -278,7 +278,7 @@ impl<F: SourceFile> LineReader<F> {
                         return Ok(false);
                     }
                 } else {
-                    // Written anew: what is there now is another content.
+                    // Rewritten: the file holds another content now.
                     self.ends();
                     return Ok(false);
                 }
@@ -356,7 +356,7 @@ mod tests {
         LineReader::open(file.clone(), ReadOptions::new(framing, partition), offset, None).unwrap()
     }
 
-    /// Lines of random lengths, some longer than several blocks, until there are so many bytes.
+    /// Lines of random lengths, some longer than several blocks, until there are this many bytes.
     fn text(seed: u64, bytes: usize) -> Vec<u8> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut text = Vec::new();
@@ -398,7 +398,7 @@ mod tests {
                 }
                 let mut before = 0;
                 for (frontier, span) in taken {
-                    assert_eq!(frontier, before, "where the one before ended");
+                    assert_eq!(frontier, before, "where the previous one ended");
                     before = span.end;
                     assert!(text[..span.start as usize].last().is_none_or(|&b| b == b'\n'));
                     all.push(span);

@@ -23,13 +23,13 @@ use std::fmt;
 /// A commit of more bytes than this makes its records durable before it appends to the output: 4
 /// MiB.
 pub const COMMIT_LIMIT: u64 = 4 << 20;
-/// At startup, at most so many bytes that no record knows to be durable are written once more: 256
+/// At startup, at most this many bytes that no record proves to be durable are written again: 256
 /// MiB. Only with `--fsync never` there are more.
 const MOST_WRITTEN_AGAIN: u64 = 256 << 20;
-/// A journal shorter than this is never written anew only to make it smaller: 1 MiB, 16,384
+/// A journal shorter than this is never rewritten only to make it smaller: 1 MiB, 16,384
 /// commits.
 const COMPACT_ABOVE: u64 = 1 << 20;
-/// A journal is written anew when it holds this many times more records than it needs.
+/// A journal is rewritten when it holds this many times more records than it needs.
 const COMPACT_RATIO: u64 = 4;
 
 /// What [`startup`] asks of the folder in which the output is. Names are file names in it.
@@ -325,7 +325,7 @@ fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<
                 return Ok(Some(name.clone()));
             }
         }
-        // A journal of version 1 that was written anew knows no hash, only the length.
+        // A rewritten journal of version 1 has no hash, only the length.
         if looked_for.is_empty() && len == recorded {
             return Ok(Some(name.clone()));
         }
@@ -447,7 +447,7 @@ pub struct Recovered {
     pub keep: bool,
     /// The bytes of commits that no record knows to be durable.
     unproven: Span,
-    /// Whether the records are not those of the journal any more, so that it must be written anew.
+    /// Whether the records are not those of the journal any more, so that it must be rewritten.
     changed: bool,
     journal_len: u64,
     restored: u64,
@@ -669,15 +669,15 @@ impl fmt::Display for Disturbance {
 enum Trust {
     /// Both are as the ledger says.
     Sound,
-    /// The output is. The journal must be written anew.
+    /// The output is. The journal must be rewritten.
     Journal {
         /// Because somebody else changed or removed it.
         touched: bool,
     },
     /// Neither is: the output is cut back, what is not known to be durable is written once more,
-    /// and the journal is written anew.
+    /// and the journal is rewritten.
     Neither {
-        /// At most so many bytes behind the last commit are ours.
+        /// At most this many bytes behind the last commit are the writer's.
         attempt: u64,
     },
 }
@@ -913,7 +913,7 @@ impl Ledger {
         }
     }
 
-    /// Writes the journal anew with what it holds, which must be durable.
+    /// Rewrites the journal with what it holds, which must be durable.
     fn replace(&mut self, touched: bool) -> Effect {
         if self.durable < self.committed {
             return self.go(Phase::Syncing, Effect::Sync);
@@ -979,7 +979,7 @@ impl Ledger {
         Header::len(&self.owner) as u64
     }
 
-    /// Whether writing the journal anew would make it much smaller.
+    /// Whether rewriting the journal would make it much smaller.
     fn is_bloated(&self) -> bool {
         self.journal_len > COMPACT_ABOVE && self.journal_len > COMPACT_RATIO * (self.joined.len() * RECORD_LEN) as u64
     }

@@ -53,7 +53,7 @@ impl Partition {
         if index < count && count <= MAX { Some(Self { index, count, scale: 1 }) } else { None }
     }
 
-    /// The same with blocks that are so many times smaller, for simulations of small files. At
+    /// The same with blocks that are this many times smaller, for simulations of small files. At
     /// least 1.
     #[must_use]
     pub const fn with_scale(self, scale: u64) -> Self {

@@ -104,7 +104,7 @@ impl ReadBuffer {
                 self.buffer.resize(wanted, 0);
             }
         }
-        // A few bytes are read again: a file that was truncated and written anew in between shows.
+        // A few bytes are read again: a file that was truncated and rewritten in between shows.
         let overlap = self.filled.min(OVERLAP);
         let mut before = [0; OVERLAP];
         before[..overlap].copy_from_slice(&self.buffer[self.filled - overlap..self.filled]);

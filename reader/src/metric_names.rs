@@ -27,7 +27,7 @@ pub(crate) const METRICS: [Metric; 12] = [
     Metric::gauge(INPUT_SIZE, "Size of the content that is being read; NaN while there is none").unknown(),
     Metric::gauge(INPUT_POSITION, "Confirmed position in the content that is being read; NaN while there is none")
         .unknown(),
-    Metric::counter(GENERATIONS, "Generations begun: contents first seen, or numbered anew after foreign entries"),
+    Metric::counter(GENERATIONS, "Generations begun: contents first seen, or renumbered after foreign entries"),
     Metric::counter(UNREADABLE, "Bytes that were seen in the input and could not be read any more"),
     Metric::counter(UNREADABLE_CONTENTS, "Contents that were gone before they were finished"),
     Metric::counter(RESUMES, "How often the position was taken from Redis: once at the start, then after faults"),

@@ -72,7 +72,7 @@ impl Registry {
     /// Ends only when the source was begun otherwise.
     async fn maintain(&self) -> Failure {
         loop {
-            // Whoever needs the record reports everything else.
+            // The caller that needs the record reports everything else.
             if let Err(Interrupt::Failure(failure)) = self.refresh().await {
                 return failure;
             }

@@ -50,7 +50,7 @@ impl Totals {
         gauge!(INPUT_POSITION).set(slowest.map_or(f64::NAN, |position| position as f64));
     }
 
-    /// The stream holds so many entries. All count.
+    /// The length of the partition's stream; the gauge is the sum.
     pub(crate) fn stream_len(&self, entries: u64) {
         self.tell(|told| (told.stream_len, told.is_current) = (entries, true));
         let is_current = self.all.borrow().values().all(|told| told.is_current);

@@ -371,7 +371,7 @@ impl Part {
     /// Enters what holds now, and tells of the change. `None`: not all is known yet.
     fn change(&self, state: &mut State, well: Option<Result<(), Fault>>) {
         let Some(well) = well.filter(|well| state.well.as_ref() != Some(well)) else { return };
-        // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds
+        // Before the log or `/readyz` reports it: a client that then asks for the gauge finds
         // it true.
         if let Some(name) = self.gauge {
             gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });

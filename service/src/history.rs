@@ -17,7 +17,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 const SAMPLES: usize = 300;
 /// Rates are those of the last ten seconds.
 const RATE: usize = 5;
-/// A summary is told after so many samples: a minute.
+/// A summary is logged after this many samples: one minute.
 const SUMMARY: u64 = 30;
 
 /// The metrics that tell how the work goes.

@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Connections served at a time. One more, and the oldest has to go: who asks now is served now,
-/// whoever else holds connections.
+/// Connections served at a time. Another one closes the oldest, so that idle connections cannot
+/// keep a new request from being answered.
 const CONNECTIONS: usize = 64;
 /// Bytes of a request's head.
 const HEAD: usize = 8 * 1024;

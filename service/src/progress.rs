@@ -30,9 +30,9 @@ pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
 /// How far the work is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Done {
-    /// Bytes of the input, of so many.
+    /// Bytes of the input that are sent, and all.
     Bytes { done: f64, of: f64 },
-    /// Entries, of so many as there were at most.
+    /// Entries that are done, and the most there were.
     Entries { done: f64, of: f64 },
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// Draws the bar anew. `false`: there is none any more.
+    /// Redraws the bar. `false`: the bar has ended.
     pub(crate) fn draw(&mut self, history: &History) -> bool {
         let values = history.values();
         let sample = history.sample_of(&values);

@@ -180,7 +180,7 @@ pub struct OwnConnection {
 }
 
 impl OwnConnection {
-    /// Asks until it is dropped. A server that is away is asked again; whoever works with it
+    /// Asks until it is dropped. A server that is away is asked again; the work that uses it
     /// reports that.
     pub async fn run(mut self) -> Infallible {
         loop {

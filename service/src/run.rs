@@ -96,7 +96,7 @@ fn serve<E: Into<Stop>>(
     args: &ServiceArgs,
     work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> Result<(), Failure> {
-    // Before anything is said, so that whoever reads it can rely on a clean end.
+    // Before the first log line, so that its reader can rely on a clean end.
     let beside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = beside.enter();

@@ -12,7 +12,7 @@ const WINDOW: f64 = 60.0;
 const MEMORY: f64 = 15.0;
 /// The span of samples that tells a slope, in seconds.
 const SHORTEST: f64 = 3.0;
-/// What has not changed for so many seconds is steady.
+/// A value that has not changed for this many seconds is steady.
 const RECENT: f64 = 10.0;
 /// A slope below this share of what passes through is noise.
 const OF_RATE: f64 = 0.01;
@@ -26,7 +26,7 @@ pub(crate) enum Trend {
     Unknown,
     /// Nothing waits.
     Empty,
-    /// It shrinks by so much, and is gone in so many seconds.
+    /// It shrinks at this rate, and is gone after this many seconds.
     Draining { per_second: f64, seconds: f64 },
     /// It grows by so much.
     Growing { per_second: f64 },

@@ -87,7 +87,7 @@ impl<'a> Commit<'a> {
         let mut ticks = tokio::time::interval(MAINTAIN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // When even the first batch is late, all will be, and waiting for a fresh one would be
-        // waiting for ever.
+        // waiting without end.
         let mut is_proven = false;
         loop {
             let (batch, busy) = tokio::select! {

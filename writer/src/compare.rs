@@ -5,7 +5,7 @@ use delivery::entry::Span;
 use memchr::memmem;
 use std::io;
 
-/// After a difference, so many bytes must be equal to go on from there.
+/// After a difference, this many bytes must be equal to go on from there.
 const ANCHOR: usize = 32;
 /// After a difference, the bytes are sought again so far away at most: as far as a window holds.
 const REACH: u64 = crate::file_buffer::BUFFER_LEN as u64;
@@ -107,11 +107,11 @@ fn copied(window: &mut FileBuffer<'_>, at: u64, len: u64) -> io::Result<Vec<u8>>
 /// How to go on behind a difference.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// The output goes on so many bytes further in the input.
+    /// The output goes on this many bytes further in the input.
     Skip(u64),
-    /// The input goes on so many bytes further in the output.
+    /// The input goes on this many bytes further in the output.
     Surplus(u64),
-    /// Both go on after so many bytes.
+    /// Both go on after this many bytes.
     Replace(u64),
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-/// The progress is told after so many bytes, and `--into` makes them durable.
+/// Progress is reported after this many bytes, and `--into` makes them durable.
 const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
 /// Writes the bytes of all outputs in the order of the source, each once: to standard output, or
@@ -26,7 +26,7 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
     };
     bar.finish_and_clear();
     if let Merged::ReaderGone = done? {
-        // Whoever reads has seen enough.
+        // The program at the other end of the pipe has closed it.
         return Ok(());
     }
     for hole in &plan.holes {

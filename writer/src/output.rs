@@ -313,10 +313,10 @@ impl Output {
                 return hash.map(Answer::Hash).ok_or(CommitError::Disturbed(Disturbance::Truncated));
             }
             Effect::ReplaceJournal { touched } => {
-                journal.replace(ledger.journal_bytes()).map_err(failed("writing the journal anew"))?;
+                journal.replace(ledger.journal_bytes()).map_err(failed("rewriting the journal"))?;
                 if touched {
                     log::warn!(
-                        "{}: its journal was changed or removed by somebody else; written anew",
+                        "{}: its journal was changed or removed by another program; rewritten",
                         self.path.display()
                     );
                 }

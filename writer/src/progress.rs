@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on standard error for so many bytes; `what` says what is done to them.
+/// A bar on standard error for this many bytes; `what` says what is done to them.
 pub(crate) fn progress(what: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes);
     match ProgressStyle::with_template(&format!("{{bar:40}} {{bytes}} of {{total_bytes}} {what}, {{bytes_per_sec}}")) {

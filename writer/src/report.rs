@@ -4,7 +4,7 @@ use delivery::entry::Span;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// So many ranges of a kind are listed one by one; the bytes of further ones are counted.
+/// This many ranges of a kind are listed one by one; the bytes of further ones are counted.
 const LISTED: usize = 1000;
 
 /// Byte ranges of one kind.

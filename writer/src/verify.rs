@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// So many bytes at each end of what is held of a content decide whether an input is the one it
+/// This many bytes at each end of what is held of a content decide whether an input is the one it
 /// came from.
 const PROBE: u64 = 4 << 10;
 

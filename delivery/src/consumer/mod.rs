@@ -584,7 +584,7 @@ impl Consumer {
             let gone = names.iter().filter(|(name, _)| name != consumer && view.member(name).is_none());
             self.changes.extend(gone.map(|(name, _)| Change::Remove(output_field(group, name))));
         }
-        // The host's name is often the consumer's, and changes when a container is made anew.
+        // The host's name is often the consumer's, and changes when a container is recreated.
         let is_known = names.iter().any(|(_, output)| self.is_ours(output));
         // Somebody has removed the notes, or the whole record.
         let are_notes_gone = names.is_empty() && view.notes.shared.is_none() && self.own_end.is_some();
