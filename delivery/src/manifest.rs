@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 /// How many of a content's first bytes its fingerprint covers at most: 64 KiB.
 pub const HEAD_LEN: usize = 64 << 10;
 /// How many bytes before a position its tail checksum covers at most: 1 KiB.
+#[allow(clippy::cast_possible_truncation, reason = "1,024")]
 pub const GUARD_LEN: usize = TAIL_LEN as usize;
 
 /// The key of the source record of a stream; it has the stream's hash slot.
@@ -28,7 +29,7 @@ pub const GUARD_LEN: usize = TAIL_LEN as usize;
 /// ```
 #[must_use]
 pub fn record_key(stream: &str) -> String {
-    let tagged = stream.find('{').is_some_and(|open| stream[open + 1..].find('}').is_some_and(|close| close > 0));
+    let tagged = stream.split_once('{').and_then(|(_, tag)| tag.find('}')).is_some_and(|close| close > 0);
     // A brace that is no tag would end ours too early; such a stream gives up the common slot,
     // which only a cluster asks for.
     if tagged || stream.contains('}') { format!("{stream}:source") } else { format!("{{{stream}}}:source") }

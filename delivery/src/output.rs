@@ -474,7 +474,7 @@ impl Parsed {
         if self.header.owner.is_some() && len.saturating_sub(recorded) > COMMIT_LIMIT {
             return Ok(Err(Refusal::Longer { recorded, len }));
         }
-        let mut keep = 0;
+        let mut keep = 0_usize;
         for record in &self.records {
             let end = record.output_end();
             let is_there = end <= len
@@ -482,7 +482,7 @@ impl Parsed {
             if !is_there {
                 break;
             }
-            keep += 1;
+            keep = keep.saturating_add(1);
         }
         let dropped = self.records.split_off(keep);
         let mut lost = Vec::new();
@@ -490,8 +490,8 @@ impl Parsed {
         // usual torn tail.
         for record in dropped.iter().filter(|r| !r.is_mark() && r.output_end() <= durable) {
             // Of a run that was cut in the middle, the first bytes are still there.
-            let there = len.saturating_sub(record.offset).min(record.span.end - record.span.start);
-            let cut = record.span.start + there;
+            let there = len.saturating_sub(record.offset).min(record.bytes());
+            let cut = record.span.start.saturating_add(there);
             lost.push(Record { span: cut..record.span.end, ..record.clone() });
             if there > 0 {
                 self.records.push(Record { span: record.span.start..cut, data_hash: 0, ..record.clone() });
@@ -518,7 +518,7 @@ impl Parsed {
                 || self.restored > 0
                 || committed != len
                 || durable < committed,
-            journal_len: self.header_len + (self.records.len() * RECORD_LEN) as u64,
+            journal_len: self.header_len.saturating_add(len_of(self.records.len())),
             restored: self.restored,
             base,
             records: self.records,
@@ -664,6 +664,11 @@ impl fmt::Display for Disturbance {
     }
 }
 
+/// How many bytes this many records have in a journal.
+const fn len_of(records: usize) -> u64 {
+    (records as u64).saturating_mul(RECORD_LEN as u64)
+}
+
 /// What of the files can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
@@ -790,11 +795,11 @@ impl Ledger {
         self.records.clear();
         let mut at = 0_usize;
         for (file, span, lines) in runs {
-            let len = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+            let len = usize::try_from(span.end.saturating_sub(span.start)).unwrap_or(usize::MAX);
             let bytes = data.get(at..at.saturating_add(len)).unwrap_or_default();
-            let offset = self.committed + at as u64;
+            let offset = self.committed.saturating_add(at as u64);
             self.records.push(Record { file, span, offset, durable: 0, data_hash: hash(bytes), lines });
-            at += bytes.len();
+            at = at.saturating_add(bytes.len());
         }
         self.bytes = data.len() as u64;
     }
@@ -846,7 +851,7 @@ impl Ledger {
                 self.durable = self.committed;
             }
             (Phase::Marking, Answer::Done) => {
-                self.journal_len += RECORD_LEN as u64;
+                self.journal_len = self.journal_len.saturating_add(len_of(1));
                 self.marked = self.committed;
             }
             (Phase::Moving, Answer::Done) => return self.end(Outcome::Rotated),
@@ -873,7 +878,7 @@ impl Ledger {
             Trust::Sound | Trust::Journal { .. } => 0,
         };
         match seen.place {
-            Place::Here if seen.len - self.committed > ours => {
+            Place::Here if seen.len.saturating_sub(self.committed) > ours => {
                 return self.end(Outcome::Disturbed(Disturbance::Extended));
             }
             Place::Here => {}
@@ -963,8 +968,8 @@ impl Ledger {
 
     /// The records of the commit are in the journal for good.
     fn commit(&mut self) {
-        self.journal_len += (self.records.len() * RECORD_LEN) as u64;
-        self.committed += std::mem::take(&mut self.bytes);
+        self.journal_len = self.journal_len.saturating_add(len_of(self.records.len()));
+        self.committed = self.committed.saturating_add(std::mem::take(&mut self.bytes));
         for record in self.records.drain(..) {
             join(&mut self.joined, &record);
         }
@@ -972,7 +977,7 @@ impl Ledger {
 
     /// The place of the next record in the journal.
     fn next_index(&self) -> u64 {
-        self.journal_len.saturating_sub(self.header_len()) / RECORD_LEN as u64
+        self.journal_len.saturating_sub(self.header_len()).div_euclid(RECORD_LEN as u64)
     }
 
     fn header_len(&self) -> u64 {
@@ -981,7 +986,7 @@ impl Ledger {
 
     /// Whether rewriting the journal would make it much smaller.
     fn is_bloated(&self) -> bool {
-        self.journal_len > COMPACT_ABOVE && self.journal_len > COMPACT_RATIO * (self.joined.len() * RECORD_LEN) as u64
+        self.journal_len > COMPACT_ABOVE && self.journal_len > len_of(self.joined.len()).saturating_mul(COMPACT_RATIO)
     }
 
     /// Nothing behind what is known to be durable can be trusted any more.
