@@ -1,11 +1,11 @@
-//! `reader check`: whether the configuration can work, without moving a line.
+//! `reader check`: checks whether the configuration can work, and changes nothing.
 
 use crate::args::{CheckArgs, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::driver;
 use crate::source_file::DiskFile;
 use crate::state::StateFile;
-use delivery::files::{Identified, Inode, Known};
+use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Manifest, record_key};
 use delivery::partition::Partition;
@@ -14,16 +14,16 @@ use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
 use resp::{Connection, Frame, cmd};
 use service::args::ServiceArgs;
-use service::checks::{self, Checks, Commands, Found};
+use service::preflight::{self, Commands, Found, Preflight};
 use service::source_record::RecordFault;
-use service::{SourceRecord, words};
+use service::{SourceRecord, advice};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
-    checks::run("reader", &args.flow(), &args.service, *json, async |checks, mut streams, mut base| {
+    preflight::run("reader", &args.flow(), &args.service, *json, async |checks, mut streams, mut base| {
         let input = match args.input() {
             Ok(input) => input,
             Err(failure) => return checks.wrong(failure, "correct --input"),
@@ -56,8 +56,8 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
     })
 }
 
-/// What the state file holds.
-fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) {
+/// Checks the state file.
+fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
     if let Ok(Some((begun, file))) = state.other_number() {
         let ServiceArgs { stream, partitions, .. } = &args.service;
         checks.wrong(
@@ -72,22 +72,22 @@ fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) {
         Ok(Stored::Missing | Stored::Manifest(_)) => {}
         Ok(Stored::Unreadable(why)) => checks.note(
             format!("--state-dir: cannot read {}: {why}", state.path().display()),
-            "the source record in Redis is used if there is one, and the file is written again",
+            "the source record in Redis is used if there is one, and the file is rewritten",
         ),
         Err(error) => {
-            checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), words::io(&error));
+            checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), advice::io(&error));
         }
     }
 }
 
-/// Decides as the reader does at its start, and changes nothing.
+/// A directory that decides as the reader does at startup, and changes nothing.
 #[derive(Debug)]
 struct DryRun(InputDirectory);
 
 impl Directory for DryRun {
     type File = DiskFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         self.0.look(known, open, now)
     }
 
@@ -116,9 +116,9 @@ impl Directory for DryRun {
     }
 }
 
-/// Whether the stream carries this file, and whether the reader could go on with it.
+/// Checks that the stream carries this file, and that the reader could continue.
 async fn source(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     args: &ReaderArgs,
     input: &Path,
@@ -143,8 +143,8 @@ async fn source(
     }
 }
 
-/// Whether a group holds up the stream.
-async fn backlog(checks: &mut Checks, connection: &mut Connection, key: &str, bound: u64) {
+/// Checks whether the stream is full, and which group holds it up.
+async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str, bound: u64) {
     let Ok(info) = connection.send(&resp::streams::XInfoStream::new(key)).await else { return };
     let groups = connection.send(&XInfoGroups::new(key)).await.unwrap_or_default();
     if bound > 0 && info.length >= bound {
@@ -154,7 +154,7 @@ async fn backlog(checks: &mut Checks, connection: &mut Connection, key: &str, bo
     }
 }
 
-/// What the reader asks of Redis where a stream is.
+/// The commands that the reader sends to the stream and its record.
 fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     let key = record_key(stream);
     let commands = vec![
@@ -172,15 +172,15 @@ fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     Commands { connection, watched: key, commands }
 }
 
-fn open(checks: &mut Checks, input: &Path) {
+fn open(checks: &mut Preflight, input: &Path) {
     match DiskFile::open(input).and_then(|file| file.bytes(0, 1).map(|_| file)) {
         Ok(file) => {
             let len = file.len().unwrap_or(0);
-            checks.ok(format!("--input: {} can be read, {len} {}", input.display(), words::noun(len, "byte")));
+            checks.ok(format!("--input: {} can be read, {len} {}", input.display(), advice::noun(len, "byte")));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && input.parent().is_some_and(Path::is_dir) => {
             checks.note(format!("--input: {} does not exist yet", input.display()), "the reader waits for it");
         }
-        Err(error) => checks.wrong(format!("--input: reading {}: {error}", input.display()), words::io(&error)),
+        Err(error) => checks.wrong(format!("--input: reading {}: {error}", input.display()), advice::io(&error)),
     }
 }

@@ -1,9 +1,10 @@
-//! The producer's view of the disk: the folder around the input, and the state file.
+//! The [`Directory`] of the producer on a real disk: the folder around the input, and the state
+//! file.
 
 use crate::scanner::Scanner;
 use crate::source_file::DiskFile;
 use crate::state::StateFile;
-use delivery::files::{Identified, Inode, Known};
+use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::Manifest;
 use delivery::producer::{Directory, Stored};
@@ -21,7 +22,7 @@ pub(crate) struct InputDirectory {
 impl Directory for InputDirectory {
     type File = DiskFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         self.scanner.look(known, open, now)
     }
 

@@ -1,13 +1,17 @@
-//! Scanning the input's folder: what `delivery::files` decides with.
+//! Scans the folder of the input, and answers the questions of [`delivery::files`].
 //!
-//! A scan lists the folder of the input, that of the file that a link at its path leads to, and
-//! those where known contents were. It hashes what the decision asks for. Hashes are kept as long
-//! as a file keeps its length and times, so that a scan of an unchanged folder reads nothing.
+//! A scan lists the folder of the input, the folder of the file that a link at its path leads to,
+//! and the folders of known contents. It hashes the ranges that the decision needs. Hashes are
+//! cached while the length and times of a file are unchanged, so a scan of an unchanged folder
+//! reads nothing.
 
 use crate::source_file::{DiskFile, Format, inode, nanoseconds};
-use delivery::files::{self, Compared, Identified, Inode, Known, Place, Prints, Question, Sighting, Snapshot, Watch};
+use delivery::files::{
+    self, Compared, Identified, Inode, KnownContents, Prefix, Question, ScanHistory, Sighting, Snapshot,
+};
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::hash;
+use delivery::rotated_names::{NameKind, classify};
 use delivery::source_file::SourceFile;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -17,13 +21,13 @@ use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// How many folders are listed at most.
+/// Maximum number of folders that are listed.
 const FOLDERS: usize = 8;
-/// How many siblings whose names say nothing are compared at most.
+/// Maximum number of files with unrelated names that are compared.
 const OTHERS: usize = 256;
-/// How much of an edited file's end is searched for what was sent last: 4 MiB.
+/// How much of the end of an edited file is searched for the last sent bytes: 4 MiB.
 const SEARCHED: u64 = 4 << 20;
-/// A file that was written to this recently may change again without another time.
+/// A file modified more recently than this may change again without getting another timestamp.
 const COARSE: Duration = Duration::from_millis(100);
 
 /// Scans the folder of an input.
@@ -33,12 +37,13 @@ pub(crate) struct Scanner {
     /// The files of the latest scan, by key.
     files: Vec<Seen>,
     measured: HashMap<Inode, Measured>,
-    /// The folders of the latest scan, each as it was before it was listed.
+    /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
-    watch: Watch,
+    history: ScanHistory,
 }
 
-/// When names last came or went in a folder. `None`: that may not have been the last time.
+/// When a name was last added to or removed from a folder. `None`: unreliable, because a later
+/// change may have the same time.
 type Listed = Option<SystemTime>;
 
 /// A file of the latest scan.
@@ -47,11 +52,11 @@ struct Seen {
     path: PathBuf,
     inode: Inode,
     format: Option<Format>,
-    /// It has no name any more.
+    /// The file has no name any more.
     unlinked: Option<DiskFile>,
 }
 
-/// What identifies a file's state.
+/// The attributes that identify the state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     len: u64,
@@ -67,7 +72,7 @@ impl State {
 }
 
 impl State {
-    /// Whether it was written to; a rename changes the other time alone.
+    /// Whether the file was written to. A rename changes `ctime` only.
     fn is_written_since(self, now: Self) -> bool {
         (self.len, self.modified) != (now.len, now.modified)
     }
@@ -78,18 +83,18 @@ impl State {
 struct Measured {
     state: State,
     created: Option<i128>,
-    /// Whether it had a name that rotation gives.
+    /// Whether the file had a name given by log rotation.
     rotated: bool,
-    /// Whether it was measured so soon after a change that the next one may have the same times.
+    /// Whether it was hashed so soon after a change that the next change may have the same times.
     unsure: bool,
-    prints: Prints,
+    prints: Prefix,
     hashes: BTreeMap<Span, u64>,
-    /// Of a compressed file: the length of what it unpacks to, when that is known.
+    /// The decompressed length of a compressed file, if known.
     unpacked: Option<u64>,
     compared: Vec<(Question, Compared)>,
 }
 
-/// When names last came or went in a folder, if no later change can have the same time.
+/// When a folder was last changed, if no later change can have the same time.
 fn listed_of(folder: &Path) -> Listed {
     let modified = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
     modified.elapsed().is_ok_and(|age| age >= COARSE).then_some(modified)
@@ -98,32 +103,33 @@ fn listed_of(folder: &Path) -> Listed {
 /// A name in one of the folders.
 struct Candidate {
     path: PathBuf,
-    place: Place,
+    name_kind: NameKind,
 }
 
 impl Scanner {
-    /// `input` is absolute; its last part may be a symbolic link.
+    /// `input` must be absolute; its last component may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
-        let watch = Watch::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), watch }
+        let history = ScanHistory::default();
+        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history }
     }
 
     pub(crate) fn input(&self) -> &Path {
         &self.input
     }
 
-    /// Tells which file holds which content. `open`: files that are open already, by file ID.
-    pub(crate) fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+    /// Determines which file holds which content. `open` are the files that are already open, by
+    /// file ID.
+    pub(crate) fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         let mut snapshot = self.scan(known, open);
-        let mut watch = std::mem::take(&mut self.watch);
-        let identified = files::look(&mut snapshot, known, &mut watch, now, |question, snapshot| {
+        let mut history = std::mem::take(&mut self.history);
+        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(question, snapshot, known, open);
         });
-        self.watch = watch;
+        self.history = history;
         identified
     }
 
-    /// Whether names may have come or gone since the latest scan.
+    /// Whether names may have been added or removed since the latest scan.
     pub(crate) fn has_changed(&self) -> bool {
         self.folders.iter().any(|(folder, listed)| listed.is_none() || listed_of(folder) != *listed)
     }
@@ -136,33 +142,33 @@ impl Scanner {
             (None, Some(format)) => DiskFile::open_compressed(&seen.path, format)?,
             (None, None) => DiskFile::open(&seen.path)?,
         };
-        // Another file may have its name since.
+        // Another file may have its name by now.
         if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// The fingerprint of a file of the latest scan.
     pub(crate) fn prints(&self, key: usize) -> Option<&Fingerprint> {
         match &self.measured.get(&self.files.get(key)?.inode)?.prints {
-            Prints::Whole(prints) | Prints::Partial(prints) => Some(prints),
-            Prints::Unreadable(_) => None,
+            Prefix::Whole(prints) | Prefix::Partial(prints) => Some(prints),
+            Prefix::Unreadable(_) => None,
         }
     }
 
-    fn scan(&mut self, known: &Known, open: &[(u64, &DiskFile)]) -> Snapshot {
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
         let mut before = std::mem::take(&mut self.measured);
-        for Candidate { path, place } in candidates {
-            let metadata = if place == Place::Input { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+        for Candidate { path, name_kind } in candidates {
+            let metadata = if name_kind == NameKind::Input { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
             match metadata {
                 Ok(metadata) if metadata.is_file() => {
-                    let format = Format::of(&path).filter(|_| matches!(place, Place::Compressed(_)));
+                    let format = Format::of(&path).filter(|_| matches!(name_kind, NameKind::Compressed(_)));
                     let seen = Seen { inode: inode(&metadata), path, format, unlinked: None };
-                    self.add(&mut snapshot, &mut before, seen, place, &metadata, known);
+                    self.add(&mut snapshot, &mut before, seen, name_kind, &metadata, known);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                faulty if place == Place::Input => {
+                faulty if name_kind == NameKind::Input => {
                     let why = faulty.map_or_else(|error| error.to_string(), |_| "not a regular file".to_owned());
                     self.add_unreadable(&mut snapshot, path, why);
                 }
@@ -174,16 +180,16 @@ impl Scanner {
             if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
                 let path = PathBuf::from(file.path());
                 let seen = Seen { inode: file.inode(), path, format: None, unlinked: Some(file) };
-                self.add(&mut snapshot, &mut before, seen, Place::Unlinked, &metadata, known);
+                self.add(&mut snapshot, &mut before, seen, NameKind::Unlinked, &metadata, known);
             }
         }
         snapshot
     }
 
-    /// The names that may matter, the input first; the best name of a file before its others.
-    fn candidates(&mut self, known: &Known, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
-        // What can be rotated: the input, the file that a link there leads to, and those it led to
-        // before.
+    /// The names that may matter, the input first; the best name of a file before its other names.
+    fn candidates(&mut self, known: &KnownContents, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
+        // Names that log rotation may change: the input, the file that a link there leads to, and
+        // earlier targets of that link.
         let mut bases = vec![self.input.clone()];
         bases.extend(fs::canonicalize(&self.input).ok());
         let paths = known.contents.iter().rev().map(|content| &content.path);
@@ -216,30 +222,30 @@ impl Scanner {
             for entry in &entries {
                 let file_name = entry.file_name();
                 let name = file_name.to_string_lossy();
-                let places = names.iter().map(|base| files::place(&name, base));
-                let place = places.max_by_key(rank).unwrap_or(Place::Other);
+                let kinds = names.iter().map(|base| classify(&name, base));
+                let name_kind = kinds.max_by_key(rank).unwrap_or(NameKind::Other);
                 let is_output = || {
                     let mut journal = file_name.clone();
                     journal.push(".journal");
                     journals.contains(&journal)
                 };
                 let alike = || names.iter().any(|base| name.starts_with(stem(base)));
-                let matters = match place {
+                let matters = match name_kind {
                     _ if known.contains(&entry.ino()) => true,
-                    Place::Other if alike() && others < OTHERS => {
+                    NameKind::Other if alike() && others < OTHERS => {
                         others += 1;
                         true
                     }
-                    Place::Other => false,
+                    NameKind::Other => false,
                     _ => true,
                 };
                 if matters && !is_output() {
-                    found.push(Candidate { path: folder.join(&file_name), place });
+                    found.push(Candidate { path: folder.join(&file_name), name_kind });
                 }
             }
         }
-        found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.place)));
-        let mut candidates = vec![Candidate { path: self.input.clone(), place: Place::Input }];
+        found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.name_kind)));
+        let mut candidates = vec![Candidate { path: self.input.clone(), name_kind: NameKind::Input }];
         candidates.extend(found);
         candidates
     }
@@ -249,11 +255,11 @@ impl Scanner {
         snapshot: &mut Snapshot,
         before: &mut HashMap<Inode, Measured>,
         seen: Seen,
-        place: Place,
+        name_kind: NameKind,
         metadata: &Metadata,
-        known: &Known,
+        known: &KnownContents,
     ) {
-        // A file with several names is one file.
+        // A file with several names counts once.
         if self.files.iter().any(|other| other.inode == seen.inode) {
             return;
         }
@@ -270,33 +276,33 @@ impl Scanner {
                 rotated: false,
                 unsure: age.is_none_or(|age| age < COARSE),
                 prints: match seen.format {
-                    Some(_) => Prints::Partial(Fingerprint::default()),
-                    None => Prints::Whole(Fingerprint::default()),
+                    Some(_) => Prefix::Partial(Fingerprint::default()),
+                    None => Prefix::Whole(Fingerprint::default()),
                 },
                 hashes: BTreeMap::new(),
                 unpacked: None,
                 compared: Vec::new(),
             }
         });
-        measured.rotated = place.is_rotated();
+        measured.rotated = name_kind.is_rotated();
         let needed = match &measured.prints {
-            Prints::Partial(_) => Ok(()),
+            Prefix::Partial(_) => Ok(()),
             _ => self.measure(&seen, &mut measured, known),
         };
         let (inode, path) = (seen.inode, seen.path.to_string_lossy().into_owned());
         match needed {
             Ok(()) => {}
-            // Gone since it was listed.
+            // The file was deleted after it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            // A name that says nothing is not worth a word, unless the file was ours.
-            Err(_) if place == Place::Other && !known.contents.iter().any(|c| c.inode == Some(inode)) => return,
-            Err(error) => measured.prints = Prints::Unreadable(error.to_string()),
+            // Report an unreadable file only if its name or history suggests that it was the input.
+            Err(_) if name_kind == NameKind::Other && !known.contents.iter().any(|c| c.inode == Some(inode)) => return,
+            Err(error) => measured.prints = Prefix::Unreadable(error.to_string()),
         }
         snapshot.sightings.push(Sighting {
             key: self.files.len(),
             path,
             inode,
-            place,
+            name_kind,
             len: measured.unpacked.unwrap_or(state.len),
             modified: state.modified,
             created,
@@ -309,43 +315,43 @@ impl Scanner {
         self.files.push(seen);
     }
 
-    /// What is at the input's path cannot be read.
+    /// Adds an input that cannot be read.
     fn add_unreadable(&mut self, snapshot: &mut Snapshot, path: PathBuf, why: String) {
         let inode = Inode { dev: 0, ino: 0 };
         snapshot.sightings.push(Sighting {
             key: self.files.len(),
             path: path.to_string_lossy().into_owned(),
             inode,
-            place: Place::Input,
+            name_kind: NameKind::Input,
             len: 0,
             modified: 0,
             created: None,
             changing: false,
-            prints: Prints::Unreadable(why),
+            prints: Prefix::Unreadable(why),
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
         });
         self.files.push(Seen { path, inode, format: None, unlinked: None });
     }
 
-    /// Hashes what is not hashed yet of what a decision needs.
-    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &Known) -> io::Result<()> {
-        let prints = match std::mem::replace(&mut measured.prints, Prints::Unreadable(String::new())) {
-            Prints::Whole(prints) | Prints::Partial(prints) => prints,
-            Prints::Unreadable(_) => Fingerprint::default(),
+    /// Hashes the ranges that a decision needs and that are not cached.
+    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
+        let prints = match std::mem::replace(&mut measured.prints, Prefix::Unreadable(String::new())) {
+            Prefix::Whole(prints) | Prefix::Partial(prints) => prints,
+            Prefix::Unreadable(_) => Fingerprint::default(),
         };
         let len = measured.unpacked.unwrap_or(measured.state.len);
         let probes: Vec<Span> = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
         measured.hashes.retain(|span, _| probes.binary_search(span).is_ok());
         let missing: Vec<Span> = probes.into_iter().filter(|probe| !measured.hashes.contains_key(probe)).collect();
         let mut prints = prints;
-        // Opened even when nothing is missing: whether it can be read must be known.
+        // Open the file even if no hash is missing, to learn whether it is readable.
         if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
             let file = self.reopen(seen)?;
             extend(&mut prints, &file, len)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }
-        measured.prints = Prints::Whole(prints);
+        measured.prints = Prefix::Whole(prints);
         Ok(())
     }
 
@@ -357,7 +363,13 @@ impl Scanner {
         }
     }
 
-    fn answer(&mut self, question: &Question, snapshot: &mut Snapshot, known: &Known, open: &[(u64, &DiskFile)]) {
+    fn answer(
+        &mut self,
+        question: &Question,
+        snapshot: &mut Snapshot,
+        known: &KnownContents,
+        open: &[(u64, &DiskFile)],
+    ) {
         let (Question::Unpack { key, .. } | Question::Compare { key, .. }) = question;
         let Some(inode) = self.files.get(*key).map(|seen| seen.inode) else { return };
         let Some(mut measured) = self.measured.remove(&inode) else { return };
@@ -366,7 +378,7 @@ impl Scanner {
             match question {
                 Question::Unpack { up_to, .. } => {
                     if let Err(error) = self.unpack(*key, *up_to, &mut measured, known) {
-                        measured.prints = Prints::Unreadable(error.to_string());
+                        measured.prints = Prefix::Unreadable(error.to_string());
                     }
                     sighting.prints = measured.prints.clone();
                     sighting.hashes = measured.hashes.clone();
@@ -376,7 +388,7 @@ impl Scanner {
                     let before =
                         measured.compared.iter().find(|(asked, _)| asked == question).map(|(_, answer)| *answer);
                     let answer = before.map_or_else(|| self.compare(question, open), Ok);
-                    // A file that cannot be read any more has nothing in common with another.
+                    // An unreadable file has nothing in common with another one.
                     let nothing = Compared { same_until: None, line_start: 0, tail_at: None };
                     let answer = answer.unwrap_or(nothing);
                     sighting.compared.insert(*file_id, answer);
@@ -388,12 +400,12 @@ impl Scanner {
         self.measured.insert(inode, measured);
     }
 
-    fn unpack(&self, key: usize, up_to: u64, measured: &mut Measured, known: &Known) -> io::Result<()> {
+    fn unpack(&self, key: usize, up_to: u64, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
         let file = self.open(key)?;
         if up_to < u64::MAX && file.bytes(up_to, up_to.saturating_add(1))?.len() == 1 {
             let mut prints = Fingerprint::default();
             extend(&mut prints, &file, up_to)?;
-            measured.prints = Prints::Partial(prints);
+            measured.prints = Prefix::Partial(prints);
             return Ok(());
         }
         let len = file.len()?;
@@ -402,7 +414,7 @@ impl Scanner {
         let probes = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
         hashes(&file, probes, &mut measured.hashes)?;
         measured.unpacked = Some(len);
-        measured.prints = Prints::Whole(prints);
+        measured.prints = Prefix::Whole(prints);
         Ok(())
     }
 
@@ -434,23 +446,23 @@ fn stem(name: &str) -> &str {
     name.rfind('.').filter(|&dot| dot > 0).and_then(|dot| name.get(..dot)).unwrap_or(name)
 }
 
-/// Which name of a file says most.
-const fn rank(place: &Place) -> u8 {
-    match place {
-        Place::Input => 5,
-        Place::Rotated(_) => 4,
-        Place::Compressed(_) => 3,
-        Place::Backup => 2,
-        Place::Unlinked => 1,
-        Place::Other => 0,
+/// Ranks the names of a file by how much they say.
+const fn rank(name_kind: &NameKind) -> u8 {
+    match name_kind {
+        NameKind::Input => 5,
+        NameKind::Rotated(_) => 4,
+        NameKind::Compressed(_) => 3,
+        NameKind::Backup => 2,
+        NameKind::Unlinked => 1,
+        NameKind::Other => 0,
     }
 }
 
-/// Adds what a fingerprint lacks of a file's first `len` bytes.
+/// Extends a fingerprint to the first `len` bytes of a file.
 pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64) -> io::Result<()> {
     let mut first = Vec::new();
     for Span { start, end } in prints.missing(len) {
-        // Many checkpoints lie in the first block.
+        // The first block contains many checkpoints.
         let bytes = if start == 0 {
             if (first.len() as u64) < end {
                 first = file.bytes(0, len.min(delivery::fingerprint::BLOCK))?;
@@ -459,14 +471,14 @@ pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64)
         } else {
             Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end - start)
         };
-        // It shrank meanwhile.
+        // The file shrank meanwhile.
         let Some(bytes) = bytes else { break };
         prints.push(hash(&bytes));
     }
     Ok(())
 }
 
-/// Hashes ranges of a file; those that it does not have (any more) are left out.
+/// Hashes ranges of a file, and omits ranges that the file does not have.
 fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64>) -> io::Result<()> {
     spans.sort_unstable();
     for ranges in spans.chunk_by(|a, b| a.start == b.start) {
@@ -481,7 +493,7 @@ fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64
     Ok(())
 }
 
-/// Up to where two files have the same bytes, from `from` on, at most `up_to`.
+/// The offset of the first difference between two files, from `from` on, at most `up_to`.
 fn first_difference(old: &impl SourceFile, new: &impl SourceFile, from: u64, up_to: u64) -> io::Result<u64> {
     const STEP: u64 = 64 << 10;
     let mut at = from;
@@ -497,12 +509,12 @@ fn first_difference(old: &impl SourceFile, new: &impl SourceFile, from: u64, up_
     Ok(at)
 }
 
-/// Where the bytes of a tail checksum end in a file, behind `from`: at a line's end, near the
-/// file's end.
+/// Searches a file after `from` for the bytes of a tail checksum, near the end of the file. Returns
+/// the offset after them, which is the end of a line.
 fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Result<Option<u64>> {
     let len = file.len()?;
     let start = from.max(tail.end / 2).max(len.saturating_sub(SEARCHED));
-    // The bytes before the first place, too.
+    // Include the bytes before the first candidate.
     let begin = start.saturating_sub(delivery::fingerprint::TAIL_LEN);
     let bytes = file.bytes(begin, len)?;
     let offset = |at: usize| begin.saturating_add(at as u64);
@@ -513,7 +525,7 @@ fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Resu
         if !tail.ends(before) {
             continue;
         }
-        // The whole block is better than its end alone.
+        // A match of the whole block is better than a match of its end.
         if TailChecksum::new(tail.end, before).hash == tail.hash {
             return Ok(Some(offset(at)));
         }
@@ -527,18 +539,18 @@ mod tests {
     use super::*;
     use delivery::files::{Content, Notice, Relation};
 
-    /// A folder with an input, and what a reader knows of it.
+    /// A folder with an input, and the state of a reader.
     struct Fixture {
         folder: tempfile::TempDir,
         scanner: Scanner,
-        known: Known,
+        known: KnownContents,
     }
 
     impl Fixture {
         fn new(bytes: &[u8]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let scanner = Scanner::new(folder.path().join("input.txt"));
-            let fixture = Self { folder, scanner, known: Known::default() };
+            let fixture = Self { folder, scanner, known: KnownContents::default() };
             fixture.write("input.txt", bytes);
             fixture
         }
@@ -565,7 +577,7 @@ mod tests {
             self.look().current.found().map(|found| found.relation)
         }
 
-        /// As if everything of a file were sent.
+        /// Marks everything in a file as sent.
         fn send(&mut self, name: &str) {
             let file = DiskFile::open(&self.path(name)).unwrap();
             let bytes = fs::read(self.path(name)).unwrap();
@@ -609,13 +621,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_changes_only_when_it_was_rotated_before() {
+    fn only_growth_after_rotation_counts_as_still_written() {
         let mut fixture = Fixture::new(&lines("first", 100));
         fixture.send("input.txt");
         fixture.rename("input.txt", "input.txt.2");
         fixture.write("input.txt", b"second\n");
         fixture.look();
-        // It grew while it was the input, and was renamed since.
+        // It grew while it was the input, and was then renamed.
         fixture.write("input.txt", b"second\nmore\n");
         fixture.rename("input.txt", "input.txt.1");
         fixture.write("input.txt", b"third\n");
@@ -627,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_keeps_length_and_times_is_seen() {
+    fn an_edit_that_keeps_length_and_times_is_detected() {
         let mut fixture = Fixture::new(&lines("first", 1000));
         fixture.send("input.txt");
         assert_eq!(fixture.current(), Some(Relation::Whole(1)));
@@ -638,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_file_continues_where_what_was_sent_ends() {
+    fn an_edited_file_continues_after_the_last_sent_bytes() {
         let mut fixture = Fixture::new(&lines("first", 1000));
         fixture.send("input.txt");
         let text = String::from_utf8(lines("first", 1000)).unwrap().replace("first 500\n", "");
@@ -648,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_tells_where_another_one_differs() {
+    fn a_replaced_file_is_compared_with_the_open_one() {
         let first = lines("first", 1000);
         let mut fixture = Fixture::new(&first);
         fixture.send("input.txt");
@@ -659,7 +671,7 @@ mod tests {
         let identified = fixture.scanner.look(&fixture.known, &[(1, &old)], Duration::from_secs(1));
         let relation = identified.current.found().unwrap().relation;
         assert_eq!(relation, Relation::Derived { from: 1, start: kept as u64 });
-        // It has no name any more, and can be read all the same.
+        // The file has no name any more, but is still readable.
         let unlinked = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
         assert_eq!(unlinked.bytes(0, 8).unwrap(), b"first 0\n");
     }
@@ -682,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_and_outputs_are_left_alone() {
+    fn neighbours_and_outputs_are_ignored() {
         let mut fixture = Fixture::new(&lines("first", 100));
         fixture.write("input.txt.5", b"older\n");
         fixture.write("input-2.txt", b"another program\n");
@@ -701,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_the_folders_they_lead_to() {
+    fn symbolic_links_and_their_target_folders_are_scanned() {
         use std::os::unix::fs::symlink;
         let mut fixture = Fixture::new(b"");
         fs::remove_file(fixture.path("input.txt")).unwrap();
@@ -718,14 +730,14 @@ mod tests {
         fixture.rename("link", "input.txt");
         let identified = fixture.look();
         assert_eq!(identified.current.found().unwrap().relation, Relation::New);
-        assert!(identified.holders[&1][0].len == 11, "the old target is found where it was");
+        assert!(identified.holders[&1][0].len == 11, "the old target is found in its folder");
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
         assert_eq!(fixture.look().unseen, []);
     }
 
     #[test]
-    fn what_is_no_file_or_is_gone_stops_nothing() {
+    fn missing_and_irregular_files_are_skipped() {
         let mut fixture = Fixture::new(&lines("first", 100));
         fixture.send("input.txt");
         fs::create_dir(fixture.path("input.txt.3")).unwrap();

@@ -1,12 +1,12 @@
-//! `writer check`: whether the configuration can work, without moving a line.
+//! `writer check`: checks whether the configuration can work, and changes nothing.
 
 use crate::args::CheckArgs;
 use crate::group::{Group, state};
 use crate::journal_file::{Locked, folder_of, open_locked, path_of};
 use crate::output::{impossible, verdict};
-use crate::rotate::Beside;
+use crate::output_folder::OutputFolder;
 use crate::run::file_of;
-use delivery::consumer::group::holder;
+use delivery::consumer::trim::holder;
 use delivery::consumer::{self, AT_WORK, GroupState, Record};
 use delivery::entry::Piece;
 use delivery::journal::Identity;
@@ -15,8 +15,8 @@ use delivery::output::{JournalWas, Verdict};
 use delivery::ranges::RangeSet;
 use resp::streams::{Entry, StreamInfo, XInfoConsumers, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, Frame, cmd};
-use service::checks::{self, Checks, Commands};
-use service::words;
+use service::advice;
+use service::preflight::{self, Commands, Preflight};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     let flow = args.writer.flow(&args.service);
-    checks::run("writer", &flow, &args.service, args.json, async |checks, mut streams, mut base| {
+    preflight::run("writer", &flow, &args.service, args.json, async |checks, mut streams, mut base| {
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
@@ -50,8 +50,8 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     })
 }
 
-/// Looks at the output, and says what a start would do. Whether a writer is at work on it.
-fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
+/// Checks the output, and reports what a start would do. Returns whether a writer is working on it.
+fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
     let folder = folder_of(output);
     checks.folder("--output", folder);
@@ -64,11 +64,11 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 checks
                     .wrong(format!("--output: {path_shown}: {why}"), "name a path of regular files, or of nothing yet");
             }
-            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), words::io(&error)),
+            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), advice::io(&error)),
         }
         return false;
     }
-    // Opened for writing, but nothing is made or written.
+    // Opens for writing, but creates and writes nothing.
     for path in [output, &journal] {
         match open_locked(path, false) {
             Ok(Locked::Ours(file)) if path == output => {
@@ -76,13 +76,13 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 checks.ok(format!(
                     "--output: {shown} can be written, {} {}",
                     metadata.len(),
-                    words::noun(metadata.len(), "byte")
+                    advice::noun(metadata.len(), "byte")
                 ));
                 let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
                 if let Ok(false) = volumes {
                     checks.wrong(
                         format!(
-                            "--output: {shown} lies on another volume than its journal, which is in {}",
+                            "--output: {shown} is on another volume than its journal, which is in {}",
                             folder.display()
                         ),
                         "name the file itself, not a link to it on another volume",
@@ -106,20 +106,20 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 return true;
             }
             Err(error) => {
-                checks.wrong(format!("--output: opening {}: {error}", path.display()), words::io(&error));
+                checks.wrong(format!("--output: opening {}: {error}", path.display()), advice::io(&error));
                 return false;
             }
         }
     }
     match verdict(output, identity) {
         Ok(verdict) => start(checks, output, &journal, verdict),
-        Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
+        Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), advice::io(&error)),
     }
     false
 }
 
-/// Says what a start would do with the output.
-fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
+/// Reports what a start would do with the output.
+fn start(checks: &mut Preflight, output: &Path, journal: &Path, verdict: Verdict) {
     let (shown, journal) = (output.display(), journal.display());
     let opening = match verdict {
         Verdict::Refuse(refusal) => {
@@ -127,7 +127,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
             return;
         }
         Verdict::Adopt(name, _) => {
-            let became = Beside::new(output).path(&name);
+            let became = OutputFolder::new(output).path(&name);
             checks.note(
                 format!("journal: {shown} was renamed to {}", became.display()),
                 "the writer would rename its journal after it, and begin a new output",
@@ -156,19 +156,19 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
         } else {
             "the writer would cut them off"
         };
-        checks.note(format!("--output: {cut} bytes of {shown} are behind the last commit"), advice);
+        checks.note(format!("--output: {cut} bytes of {shown} are after the last commit"), advice);
     }
     let lost: u64 = opening.lost.values().map(RangeSet::bytes).sum();
     if lost > 0 {
         checks.note(
-            format!("--output: {lost} bytes were in {shown} and are gone"),
-            "the writer would report them and go on; restore output and journal from one backup if you have one",
+            format!("--output: {lost} bytes of {shown} were committed and are missing"),
+            "the writer would report them and continue; restore output and journal from one backup if you have one",
         );
     }
 }
 
-/// The source record, which tells what the entries' IDs mean, and which file the reader sends.
-async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group, output: &Path) -> Record {
+/// Loads the source record, and checks that the output is not the source's input.
+async fn record(checks: &mut Preflight, connection: &mut Connection, group: &Group, output: &Path) -> Record {
     match connection.send(&group.ask_record()).await {
         Ok(reply) => {
             checks.ok(format!("source: {} can be read", group.record));
@@ -188,12 +188,12 @@ async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group,
     Record::default()
 }
 
-/// Entries whose place in the source nobody can tell.
-fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Record) {
+/// Reports entries whose position in the source is unknown.
+fn orphans(checks: &mut Preflight, group: &Group, info: &StreamInfo, record: &Record) {
     let lacks = |entry: &Entry<'_>| {
         let (field, payload) = entry.fields.and_then(|mut fields| fields.next())?;
-        let is_of_our_form = Piece::new(field, payload, entry.id.seq).is_some();
-        (is_of_our_form && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
+        let is_decodable = Piece::new(field, payload, entry.id.seq).is_some();
+        (is_decodable && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
     };
     if let Some(id) = [info.first_entry(), info.last_entry()].iter().flatten().find_map(lacks) {
         checks.waits(
@@ -203,9 +203,9 @@ fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Recor
     }
 }
 
-/// Groups that keep entries in the stream which ours has done.
+/// Reports groups that hold up trimming: they lack entries that this group has acknowledged.
 async fn holders(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     group: &Group,
     states: &[GroupState],
@@ -229,10 +229,10 @@ async fn holders(
 
 /// `1 entry waits`, `2 entries wait`.
 fn wait(entries: u64) -> String {
-    format!("{entries} {} {}", words::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
+    format!("{entries} {} {}", advice::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
 }
 
-/// What the writer asks of Redis.
+/// The commands that the writer sends.
 fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     let Group { stream, record, name, consumer } = group;
     let mut commands = vec![
@@ -258,9 +258,9 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     commands
 }
 
-/// The group on a stream. `of_stream`: which stream, when there are several.
+/// Checks the group on one stream. `of_stream` names the stream, when there are several.
 async fn look_at(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     group: &Group,
     of_stream: &str,
@@ -272,14 +272,14 @@ async fn look_at(
         Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
             checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made", group.name));
         }
-        // That has been told, or will be.
+        // Another check reports this error.
         Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
         Err(error) => checks.redis(format!("--group: looking at {} of {}", group.name, group.stream), &error),
     }
 }
 
 async fn look_at_group(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     group: &Group,
     of_stream: &str,
@@ -291,17 +291,17 @@ async fn look_at_group(
     orphans(checks, group, &info, record);
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
-    let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
+    let Some(own) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
         checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made; {}", group.name, wait(length)));
         return Ok(());
     };
     let states: Vec<_> = groups.iter().map(state).collect();
-    let waiting = state(ours).lag(length, Some(info.last_generated_id)) + ours.pending;
+    let waiting = state(own).lag(length, Some(info.last_generated_id)) + own.pending;
     checks.ok(format!("--group: {}{of_stream} exists, {}", group.name, wait(waiting)));
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
     let notes = connection.send(&group.ask_notes()).await?;
-    let view = group.view(asked_at, ours, &consumers, &notes);
+    let view = group.view(asked_at, own, &consumers, &notes);
     if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),

@@ -1,10 +1,13 @@
-//! Stage 2: batches to the disk, in order, whatever the disk says.
+//! Stage 2: commits batches to the output in order, and retries disk errors.
+//!
+//! All partitions share one such stage. It owns the [`Output`], and passes committed batches to the
+//! stage that acknowledges them.
 
+use crate::disk_space;
 use crate::group::Seen;
-use crate::names;
+use crate::metric_names;
 use crate::output::{self, CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
-use crate::space;
 use delivery::consumer::Batch;
 use delivery::ranges::RangeSet;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -17,30 +20,29 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
-/// How often the output is looked after while nothing is written: syncs that are due, somebody
-/// else's changes.
-const TEND: Duration = Duration::from_secs(1);
+/// How often an idle output is maintained: due syncs, and detection of changes by other programs.
+const MAINTAIN: Duration = Duration::from_secs(1);
 
-/// What an output held when it was given up; `None` when that is not known.
+/// The ranges in an output when it was closed; `None` if unknown.
 pub(crate) type Committed = Option<BTreeMap<u64, RangeSet>>;
 
-/// The stage.
+/// The commit stage.
 pub(crate) struct Commit<'a> {
-    /// `None` while a blocking thread has it.
+    /// `None` while a blocking thread uses it.
     output: Option<Output>,
-    /// What the partitions' own stages have seen.
+    /// The state of each partition's consumer, as seen by its own stages.
     seen: Vec<Rc<Seen>>,
     health: &'a Health,
     shutdown: &'a Shutdown,
-    /// SIGHUP: the output may have been renamed.
+    /// Notified on SIGHUP: the output may have been renamed.
     hangup: Arc<Notify>,
     path: PathBuf,
-    /// A batch that came longer ago may have been taken over by another consumer.
+    /// A batch delivered longer ago than this may have been taken over by another consumer.
     stale_after: Option<Duration>,
     measured: Measured,
 }
 
-/// The metrics of every batch, looked up once.
+/// Handles of the metrics that every batch updates.
 struct Measured {
     lines: Counter,
     bytes: Counter,
@@ -61,33 +63,33 @@ impl<'a> Commit<'a> {
         hangup: Arc<Notify>,
     ) -> Self {
         let measured = Measured {
-            lines: counter!(names::LINES),
-            bytes: counter!(names::BYTES),
-            batches: counter!(names::BATCHES),
-            size: gauge!(names::OUTPUT_SIZE),
-            duration: histogram!(names::BATCH_DURATION),
-            fsync: histogram!(names::FSYNC_DURATION),
+            lines: counter!(metric_names::LINES),
+            bytes: counter!(metric_names::BYTES),
+            batches: counter!(metric_names::BATCHES),
+            size: gauge!(metric_names::OUTPUT_SIZE),
+            duration: histogram!(metric_names::BATCH_DURATION),
+            fsync: histogram!(metric_names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
         Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, measured }
     }
 
-    /// What the output holds now.
+    /// The ranges in the output.
     pub(crate) fn into_committed(self) -> Committed {
         self.output.map(|output| output.held())
     }
 
-    /// Commits what is handed over, until nobody hands over any more. What is committed goes to the
-    /// stage that acknowledges it, of which each partition has one.
+    /// Commits batches until the channel closes. Sends each committed batch to the acknowledging
+    /// stage of its partition.
     pub(crate) async fn run(
         &mut self,
         mut handed: mpsc::Receiver<Handed>,
         to_acknowledge: Vec<mpsc::UnboundedSender<Batch>>,
     ) -> Result<(), Ended> {
-        let mut ticks = tokio::time::interval(TEND);
+        let mut ticks = tokio::time::interval(MAINTAIN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // When even the first batch is late, all will be, and waiting for a fresh one would be
-        // waiting for ever.
+        // If the first batch is stale already, later ones are too: commit it instead of waiting for
+        // a fresh one forever.
         let mut is_proven = false;
         loop {
             let (batch, busy) = tokio::select! {
@@ -97,11 +99,11 @@ impl<'a> Commit<'a> {
                     None => break,
                 },
                 () = self.hangup.notified() => {
-                    self.tend().await?;
+                    self.maintain().await?;
                     continue;
                 }
                 _ = ticks.tick() => {
-                    self.tend().await?;
+                    self.maintain().await?;
                     continue;
                 }
             };
@@ -111,7 +113,7 @@ impl<'a> Commit<'a> {
                 (Some(after), Some(came_at)) if came_at.elapsed() >= after => Err(CommitError::Stale),
                 _ => output.commit(batch),
             };
-            let Some(mut batch) = self.insist(batch, commit).await? else { return Ok(()) };
+            let Some(mut batch) = self.retry(batch, commit).await? else { return Ok(()) };
             is_proven = true;
             if !batch.runs.is_empty() {
                 let took = begun.elapsed();
@@ -128,32 +130,33 @@ impl<'a> Commit<'a> {
             batch.release_data();
             drop(busy);
             self.health.progress();
-            // Never waits, so that no partition waits for another one's Redis; there are only so
-            // many batches of each. When nobody takes it, that partition's part of the work has
-            // ended, and it comes again.
+            // The channel is unbounded so that no partition waits for the Redis of another; the
+            // pool of batches bounds it. A closed channel means that this partition has ended: its
+            // entries are redelivered.
             if let Some(to_acknowledge) = to_acknowledge.get(batch.partition) {
                 let _ = to_acknowledge.send(batch);
             }
         }
         let is_judged = self.is_judged();
-        self.insist(Batch::default(), move |output, _| output.finish(is_judged)).await?;
+        self.retry(Batch::default(), move |output, _| output.finish(is_judged)).await?;
         Ok(())
     }
 
-    async fn tend(&mut self) -> Result<(), Ended> {
+    async fn maintain(&mut self) -> Result<(), Ended> {
         let is_judged = self.is_judged();
-        self.insist(Batch::default(), move |output, _| output.tend(is_judged)).await?;
+        self.retry(Batch::default(), move |output, _| output.maintain(is_judged)).await?;
         Ok(())
     }
 
-    /// Whether all partitions have found that the output is theirs, and its journal not too old.
+    /// Whether all partitions have verified that the output is theirs and its journal is not too
+    /// old.
     fn is_judged(&self) -> bool {
         self.seen.iter().all(|seen| seen.has_name.get())
     }
 
-    /// Does something with the output until it succeeds. `None`: it did not, and the service is to
-    /// stop.
-    async fn insist(
+    /// Retries an operation on the output until it succeeds. Returns `None` if shutdown is
+    /// requested first.
+    async fn retry(
         &mut self,
         mut batch: Batch,
         work: impl Fn(&mut Output, &Batch) -> Result<(), CommitError> + Send + Copy + 'static,
@@ -165,7 +168,7 @@ impl<'a> Commit<'a> {
             };
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
-                space::measure(output.path());
+                disk_space::measure(output.path());
                 (output, batch, done)
             })
             .await;
@@ -184,7 +187,7 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Rotated(became)) => {
                     log::info!(
-                        "{}: renamed to {}; going on in a new file, the journal of the old one went with it",
+                        "{}: renamed to {}; continuing in a new file; the journal was renamed too",
                         self.path.display(),
                         became.display()
                     );
@@ -192,7 +195,7 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Disturbed(what)) => {
                     service::metrics::error("disturbed");
-                    log::error!("{}: {what}; going on from what it holds now", self.path.display());
+                    log::error!("{}: {what}; continuing from its present contents", self.path.display());
                     return Err(Ended::Again);
                 }
                 Err(CommitError::Stale) => {
@@ -203,14 +206,14 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Io { what, source }) => {
                     if output::is_of_sync(what) {
-                        counter!(names::FSYNC_ERRORS).increment(1);
+                        counter!(metric_names::FSYNC_ERRORS).increment(1);
                     }
                     service::metrics::error("disk");
                     self.health.progress();
                     self.health.file(Err(format!(
                         "{}: {what}: {source}; nothing of it is acknowledged, trying again within 2 s; {}",
                         self.path.display(),
-                        service::words::io(&source)
+                        service::advice::io(&source)
                     )));
                 }
             }

@@ -1,9 +1,9 @@
-//! `writer merge`: the outputs of several writers, back in the order of the source.
+//! `writer merge`: merges the outputs of several writers into the order of the source.
 
+use crate::file_buffer::hash_of;
 use crate::journal_file::{lock, sync_folder_of, with_suffix};
-use crate::layout::{Layout, Part, Segment};
 use crate::progress::progress;
-use crate::window::hash_of;
+use crate::segments::{Part, Segment, Segments};
 use indicatif::ProgressBar;
 use service::Failure;
 use std::fs::File;
@@ -11,29 +11,29 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-/// The progress is told after so many bytes, and `--into` makes them durable.
+/// Interval of progress updates, and of syncs of `--into`, in bytes.
 const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
-/// Writes the bytes of all outputs in the order of the source, each once: to standard output, or
-/// into a file.
+/// Writes the bytes of all outputs in the order of the source, each once, to standard output or to
+/// a file.
 pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failure> {
-    let layout = layout_of(outputs)?;
-    let plan = Plan::of(&layout);
+    let segments = layout_of(outputs)?;
+    let plan = Plan::of(&segments);
     let bar = progress("merged", plan.len());
     let done = match into {
-        Some(path) => merge_into(&layout, &plan, path, &bar),
-        None => merge_to_stdout(&layout, &plan, &bar),
+        Some(path) => merge_into(&segments, &plan, path, &bar),
+        None => merge_to_stdout(&segments, &plan, &bar),
     };
     bar.finish_and_clear();
     if let Merged::ReaderGone = done? {
-        // Whoever reads has seen enough.
+        // The program at the other end of the pipe has exited.
         return Ok(());
     }
     for hole in &plan.holes {
         let _ = writeln!(
             io::stderr(),
             "writer merge: content {}: bytes {}..{} are in none of the outputs",
-            hole.root,
+            hole.file_id,
             hole.span.start,
             hole.span.end
         );
@@ -41,20 +41,20 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
     if plan.holes.is_empty() { Ok(()) } else { Err(Failure::failed("bytes are missing in the outputs")) }
 }
 
-/// How merging ended.
+/// How the merge ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Merged {
-    /// Everything was written.
+    /// All bytes were written.
     All,
     /// The pipe was closed.
     ReaderGone,
 }
 
-/// Which bytes of which outputs, in the order of the source.
+/// The parts of the outputs to copy, in the order of the source.
 #[derive(Debug, Default)]
 struct Plan {
     pieces: Vec<Piece>,
-    /// Bytes of the source that are in none of the outputs.
+    /// Bytes of the source that no output has.
     holes: Vec<Segment>,
 }
 
@@ -67,15 +67,15 @@ struct Piece {
 }
 
 impl Plan {
-    fn of(layout: &Layout) -> Self {
+    fn of(segments: &Segments) -> Self {
         let mut plan = Self::default();
-        for segments in layout.contents() {
+        for segments in segments.contents() {
             let mut at = segments.first().map_or(0, |segment| segment.span.start);
             for segment in segments {
                 if segment.span.start > at {
                     plan.holes.push(Segment { span: at..segment.span.start, ..segment.clone() });
                 }
-                // What another output holds, too, is left out.
+                // Skip bytes that an earlier output has too.
                 let from = at.max(segment.span.start);
                 if from < segment.span.end {
                     let offset = segment.offset + (from - segment.span.start);
@@ -91,8 +91,8 @@ impl Plan {
         self.pieces.iter().map(|piece| piece.len).sum()
     }
 
-    /// The pieces without the first `skip` bytes, none longer than [`PIECE`], each where it begins
-    /// in the result and where that is a multiple of [`PIECE`] or the beginning of a piece.
+    /// The pieces after the first `skip` bytes, each with its offset in the result. Pieces are
+    /// split at multiples of [`PIECE`].
     fn from(&self, skip: u64) -> impl Iterator<Item = (u64, Piece)> {
         let mut at = 0;
         let placed = self.pieces.iter().map(move |piece| {
@@ -113,8 +113,7 @@ impl Plan {
         })
     }
 
-    /// Tells this plan from others, so that a file that was begun is only continued by the same
-    /// one.
+    /// Identifies the plan, so that an unfinished file is only continued with the same plan.
     fn hash(&self) -> u64 {
         let mut hasher = delivery::Hasher::default();
         for piece in &self.pieces {
@@ -126,26 +125,26 @@ impl Plan {
     }
 }
 
-fn layout_of(outputs: &[PathBuf]) -> Result<Layout, Failure> {
-    Layout::read(outputs)?.ok_or_else(|| {
+fn layout_of(outputs: &[PathBuf]) -> Result<Segments, Failure> {
+    Segments::read(outputs)?.ok_or_else(|| {
         let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
         Failure::config(format!("--output {path}: there is no journal {path}.journal beside it"))
     })
 }
 
-fn part_of<'a>(layout: &'a Layout, piece: &Piece) -> Result<&'a Part, Failure> {
-    layout.parts.get(piece.part).ok_or_else(|| Failure::failed("an output is missing"))
+fn part_of<'a>(segments: &'a Segments, piece: &Piece) -> Result<&'a Part, Failure> {
+    segments.parts.get(piece.part).ok_or_else(|| Failure::failed("an output is missing"))
 }
 
-fn merge_to_stdout(layout: &Layout, plan: &Plan, bar: &ProgressBar) -> Result<Merged, Failure> {
+fn merge_to_stdout(segments: &Segments, plan: &Plan, bar: &ProgressBar) -> Result<Merged, Failure> {
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let mut stdout = File::from(stdout.map_err(|error| Failure::failed(format!("standard output: {error}")))?);
-    copy_all(layout, plan, 0, &mut stdout, bar)
+    copy_all(segments, plan, 0, &mut stdout, bar)
 }
 
-fn copy_all(layout: &Layout, plan: &Plan, skip: u64, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
+fn copy_all(segments: &Segments, plan: &Plan, skip: u64, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
     for (_, piece) in plan.from(skip) {
-        let part = part_of(layout, &piece)?;
+        let part = part_of(segments, &piece)?;
         match copy(&part.file, piece.offset, piece.len, to) {
             Ok(()) => bar.inc(piece.len),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Merged::ReaderGone),
@@ -155,19 +154,19 @@ fn copy_all(layout: &Layout, plan: &Plan, skip: u64, to: &mut File, bar: &Progre
     Ok(Merged::All)
 }
 
-/// Copies a range; the kernel does it where it can.
+/// Copies a range, inside the kernel if possible.
 fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()> {
     from.seek(SeekFrom::Start(offset))?;
     let copied = io::copy(&mut from.take(len), to)?;
     if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Merges into a file that appears under its name when it is complete and durable. One that was
-/// begun is continued, one that is complete is compared.
-fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
+/// Merges into a file that appears under its name once it is complete and durable. Continues an
+/// unfinished file, and compares a complete one.
+fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     match File::open(path) {
-        Ok(there) => return compare(layout, plan, &there, path, bar),
+        Ok(there) => return compare(segments, plan, &there, path, bar),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Err(_) => {}
     }
@@ -176,16 +175,16 @@ fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> R
     if !lock(&file).map_err(failed)? {
         return Err(Failure::config(format!("--into {}: another writer merges into it", path.display())));
     }
-    // Whole pieces are durable; what is behind them may be anything after a power cut.
+    // Only whole pieces are durable: after a power loss, the bytes after them may be garbage.
     let durable = file.metadata().map_err(failed)?.len().min(plan.len()) / PIECE * PIECE;
     file.set_len(durable).map_err(failed)?;
     file.seek(SeekFrom::End(0)).map_err(failed)?;
     bar.inc(durable);
     for (at, piece) in plan.from(durable) {
-        let part = part_of(layout, &piece)?;
+        let part = part_of(segments, &piece)?;
         copy(&part.file, piece.offset, piece.len, &mut file).map_err(|error| {
             let (from, to) = (part.path.display(), path.display());
-            Failure::failed(format!("copying {from} to {to}: {error}; run this again to go on"))
+            Failure::failed(format!("copying {from} to {to}: {error}; run this again to continue"))
         })?;
         bar.inc(piece.len);
         if (at + piece.len).is_multiple_of(PIECE) {
@@ -197,8 +196,8 @@ fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> R
     Ok(Merged::All)
 }
 
-/// Whether a complete file holds what merging gives.
-fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
+/// Compares an existing file with the result of the merge.
+fn compare(segments: &Segments, plan: &Plan, there: &File, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     let is_same = || -> Result<bool, Failure> {
         if there.metadata().map_err(failed)?.len() != plan.len() {
@@ -206,7 +205,7 @@ fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &Progre
         }
         for (at, piece) in plan.from(0) {
             let ours =
-                hash_of(&part_of(layout, &piece)?.file, piece.offset..piece.offset + piece.len).map_err(failed)?;
+                hash_of(&part_of(segments, &piece)?.file, piece.offset..piece.offset + piece.len).map_err(failed)?;
             if ours != hash_of(there, at..at + piece.len).map_err(failed)? {
                 return Ok(false);
             }
@@ -224,13 +223,13 @@ fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &Progre
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::write_output;
+    use crate::test_outputs::write_output;
 
     fn merged(outputs: &[PathBuf]) -> (Vec<u8>, Vec<Segment>) {
         let mut to = tempfile::tempfile().unwrap();
-        let layout = layout_of(outputs).unwrap();
-        let plan = Plan::of(&layout);
-        assert_eq!(copy_all(&layout, &plan, 0, &mut to, &ProgressBar::hidden()), Ok(Merged::All));
+        let segments = layout_of(outputs).unwrap();
+        let plan = Plan::of(&segments);
+        assert_eq!(copy_all(&segments, &plan, 0, &mut to, &ProgressBar::hidden()), Ok(Merged::All));
         to.seek(SeekFrom::Start(0)).unwrap();
         let mut bytes = Vec::new();
         to.read_to_end(&mut bytes).unwrap();
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_comes_back() {
+    fn merge_restores_the_source() {
         let folder = tempfile::tempdir().unwrap();
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\n"), (7, 4, b"c\n"), (9, 0, b"x\n")]);
         let two = write_output(&folder.path().join("two"), &[(9, 2, b"y\n"), (7, 2, b"b\n")]);
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_left_out_and_holes_named() {
+    fn merge_skips_duplicates_and_reports_holes() {
         let folder = tempfile::tempdir().unwrap();
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\nb\n")]);
         let two = write_output(&folder.path().join("two"), &[(7, 2, b"b\nc\n"), (7, 8, b"e\n")]);
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_begun_is_continued_behind_what_is_durable() {
+    fn an_unfinished_file_is_continued_after_its_durable_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> =
             (0..PIECE + PIECE / 2).map(|at| if at % 8 == 7 { b'\n' } else { (at / 8 % 251) as u8 | 128 }).collect();
@@ -266,7 +265,7 @@ mod tests {
         let outputs = [one, two];
         let into = folder.path().join("merged.txt");
         let begun = with_suffix(&into, &format!(".{:016x}.part", Plan::of(&layout_of(&outputs).unwrap()).hash()));
-        // The first piece is durable, and recognisable; what is behind it was lost.
+        // The first piece is durable and recognisable; the bytes after it were lost.
         let mut there = vec![b'!'; PIECE as usize];
         there.extend(b"garbage");
         std::fs::write(&begun, &there).unwrap();
@@ -277,13 +276,13 @@ mod tests {
         );
         assert!(!begun.exists());
 
-        // From the beginning; and again, when it is there.
+        // Merge from the beginning, and once more over the complete file.
         std::fs::remove_file(&into).unwrap();
         for _ in 0..2 {
             run(&outputs, Some(&into)).unwrap();
             assert!(std::fs::read(&into).unwrap() == bytes);
         }
-        // Another file is not replaced.
+        // A different file is not replaced.
         std::fs::write(&into, b"another").unwrap();
         assert_eq!(run(&outputs, Some(&into)).unwrap_err().code(), 2);
         assert_eq!(std::fs::read(&into).unwrap(), b"another");

@@ -1,10 +1,10 @@
 //! Noticing bytes that were never delivered.
 //!
-//! Entries of a source come in order, so the next one must begin where the one before ended. When
+//! Entries of a source come in order, so the next one must begin where the previous one ended. When
 //! it begins later, what lies between was taken from the stream before it was delivered (deleted or
 //! trimmed by hand), and nobody will ever send it again. That holds only as long as nobody else in
 //! the group gets a part of the entries. Where the source has several partitions, an entry says
-//! where the one before ended, so that bytes of other partitions are no gap.
+//! where the previous one ended, so that bytes of other partitions are no gap.
 
 use crate::entry::Span;
 use crate::manifest::{Manifest, Position};
@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 /// Bytes of a content that were not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// The content, by its root generation.
-    pub root: u64,
+    /// The content, by its file ID.
+    pub file_id: u64,
     /// The bytes.
     pub span: Span,
 }
@@ -73,9 +73,9 @@ impl GapWatch {
         self.resume(Position { generation, offset: end });
     }
 
-    /// An entry came, and `span` reaches from where it says that the one before it ended to its own
-    /// end: adds what was stepped over to `gaps`, without what is held anyway. An empty span at the
-    /// stream's last ID asks what is missing at the end.
+    /// An entry came, and `span` reaches from where it says that the previous entry ended to its
+    /// own end: adds what was stepped over to `gaps`, without what is held anyway. An empty span at
+    /// the stream's last ID asks what is missing at the end.
     pub(super) fn step(
         &mut self,
         manifest: &Manifest,
@@ -95,8 +95,8 @@ impl GapWatch {
         self.cursor = Cursor::At(at.map_or(came, |at| at.max(came)));
         let Some(mut at) = at.filter(|&at| at < came) else { return };
         let mut missing = |generation: u64, span: Span| {
-            let root = manifest.get(generation).map_or(generation, |g| g.root);
-            gaps.extend(missing_of(self.partition, held.get(&root), span).map(|span| Gap { root, span }));
+            let file_id = manifest.get(generation).map_or(generation, |g| g.file_id);
+            gaps.extend(missing_of(self.partition, held.get(&file_id), span).map(|span| Gap { file_id, span }));
         };
         while at.generation < generation {
             let Some(next) = manifest.successor(at.generation) else { break };
@@ -134,10 +134,10 @@ mod tests {
 
     fn manifest(generations: &[(u64, u64, u64, Option<u64>)]) -> Manifest {
         let mut manifest = Manifest::default();
-        for &(generation, root, start, previous_end) in generations {
+        for &(generation, file_id, start, previous_end) in generations {
             manifest.insert(Generation {
                 generation,
-                root,
+                file_id,
                 start,
                 previous_end,
                 previous_guard: None,
@@ -162,10 +162,10 @@ mod tests {
         span: Span,
     ) -> Vec<(u64, Span)> {
         let mut map: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        held.iter().for_each(|(root, span)| map.entry(*root).or_default().insert(span.clone()));
+        held.iter().for_each(|(file_id, span)| map.entry(*file_id).or_default().insert(span.clone()));
         let mut gaps = Vec::new();
         watch.step(manifest, &map, generation, &span, &mut gaps);
-        gaps.into_iter().map(|gap| (gap.root, gap.span)).collect()
+        gaps.into_iter().map(|gap| (gap.file_id, gap.span)).collect()
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 90 });
         assert_eq!(step(&mut watch, &manifest, &[], 7, 20..30), [(5, 90..100), (6, 0..50), (7, 0..20)]);
-        assert_eq!(step(&mut watch, &manifest, &[], 8, 0..30), [], "where the one before ended is not known");
+        assert_eq!(step(&mut watch, &manifest, &[], 8, 0..30), [], "the previous end is not known");
     }
 
     #[test]

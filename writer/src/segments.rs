@@ -1,7 +1,8 @@
-//! Where the source's bytes lie in the outputs, according to their journals. Read-only.
+//! The positions of source bytes in the outputs, read from their journals. Used by `verify` and
+//! `merge`; read-only.
 
+use crate::file_buffer::hash_of;
 use crate::journal_file::path_of;
-use crate::window::hash_of;
 use delivery::entry::Span;
 use delivery::journal::{Parsed, join};
 use delivery::output::Refusal;
@@ -10,48 +11,48 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An output that was written by a writer.
+/// An output.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// Its path.
+    /// The path of the output.
     pub(crate) path: PathBuf,
     /// The open file.
     pub(crate) file: File,
-    /// Its first bytes, that many, were there before the writer was.
+    /// The length of the output before the writer's first commit.
     pub(crate) base: u64,
-    /// Bytes behind the last commit: not part of the output.
+    /// Bytes after the last commit; not part of the output.
     pub(crate) torn: u64,
 }
 
 /// Contiguous bytes of a content in one of the outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// The content, by its root generation.
-    pub(crate) root: u64,
-    /// The bytes.
+    /// The file ID of the content.
+    pub(crate) file_id: u64,
+    /// The bytes of the content.
     pub(crate) span: Span,
-    /// Which output.
+    /// The index of the output.
     pub(crate) part: usize,
-    /// Where they begin in it.
+    /// The offset in the output.
     pub(crate) offset: u64,
 }
 
-/// Several outputs, and what lies where in them.
+/// Several outputs, and the segments in them.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct Segments {
     /// The outputs.
     pub(crate) parts: Vec<Part>,
-    /// What they hold, in the order of the source.
+    /// The segments, in the order of the source.
     pub(crate) segments: Vec<Segment>,
 }
 
-impl Layout {
-    /// Reads the journals of these outputs. `None`: there is but one, and it has no journal.
+impl Segments {
+    /// Reads the journals of these outputs. `None` if there is a single output without a journal.
     pub(crate) fn read(outputs: &[PathBuf]) -> Result<Option<Self>, Failure> {
-        let mut layout = Self { parts: Vec::new(), segments: Vec::new() };
+        let mut segments = Self { parts: Vec::new(), segments: Vec::new() };
         for path in outputs {
-            // The output's length first: a writer that is at work appends to the journal before it
-            // appends to the output.
+            // Read the length of the output first: a running writer appends to the journal before
+            // it appends to the output.
             let (file, len) = open(path)?;
             let journal = path_of(path);
             let bytes = match std::fs::read(&journal) {
@@ -62,7 +63,7 @@ impl Layout {
             let refused = |refusal: Refusal| {
                 Failure::config(format!("--output {}: {}: {refusal}", path.display(), journal.display()))
             };
-            let part = layout.parts.len();
+            let part = segments.parts.len();
             let (base, committed) = match Parsed::read(&bytes).map_err(|error| refused(error.into()))? {
                 None => (len, len),
                 Some(parsed) => {
@@ -72,8 +73,8 @@ impl Layout {
                         .map_err(refused)?;
                     let mut joined = Vec::new();
                     recovered.records.iter().for_each(|record| join(&mut joined, record));
-                    layout.segments.extend(joined.into_iter().map(|record| Segment {
-                        root: record.file,
+                    segments.segments.extend(joined.into_iter().map(|record| Segment {
+                        file_id: record.file,
                         span: record.span,
                         part,
                         offset: record.offset,
@@ -82,19 +83,19 @@ impl Layout {
                 }
             };
             let torn = len.saturating_sub(committed);
-            layout.parts.push(Part { path: path.clone(), file, base, torn });
+            segments.parts.push(Part { path: path.clone(), file, base, torn });
         }
-        layout.segments.sort_by_key(|segment| (segment.root, segment.span.start, segment.span.end));
-        Ok(Some(layout))
+        segments.segments.sort_by_key(|segment| (segment.file_id, segment.span.start, segment.span.end));
+        Ok(Some(segments))
     }
 
-    /// The contents, in the order of the source, each with its segments.
+    /// The segments of each content, in the order of the source.
     pub(crate) fn contents(&self) -> impl Iterator<Item = &[Segment]> {
-        self.segments.chunk_by(|one, next| one.root == next.root)
+        self.segments.chunk_by(|one, next| one.file_id == next.file_id)
     }
 }
 
-/// Opens a file of the command line for reading.
+/// Opens a file named on the command line.
 fn open(path: &Path) -> Result<(File, u64), Failure> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
     opened.map_err(|error| unreadable(path, path, &error))
