@@ -598,6 +598,12 @@ impl<D: Directory> Producer<D> {
             if !is_stored && !self.manifest.is_empty() {
                 self.store()?;
             }
+        if self.in_doubt.is_none()
+            && let Some(whole) = observed.doubtful_from()
+        {
+            self.in_doubt = Some(whole);
+            return Err(Changed::EntriesLost.into());
+        }
             self.phase = Phase::Locating(resume);
         } else {
             if let Some(first) = lost.first() {

@@ -198,7 +198,10 @@ impl<D: Directory> Producer<D> {
             return Ok(None);
         }
         let end = Position { generation, offset: streaming.reader.frontier() };
-        let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset });
+        let added_before = self.added_since + ahead.map_or(0, |batch| batch.entries);
+        let added = self.stream.added.map(|added| added.saturating_add(added_before));
+        let whole = self.whole_at;
+        let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset, added, whole });
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
         let confirmed = streaming.confirmed.id().to_string().into_bytes();
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
