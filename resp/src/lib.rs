@@ -3,8 +3,8 @@
 //! # Layout
 //!
 //! * RESP itself, without I/O: [`Decoder`] turns bytes into [`Frame`]s, whose [`Value`]s borrow
-//!   from the read buffer; [`Request`] writes commands; [`RespCodec`] is both for tokio. [`Limits`]
-//!   bound what a peer can make them hold.
+//!   from the read buffer; [`CommandWriter`] writes commands; [`RespCodec`] is both for tokio.
+//!   [`DecoderLimits`] bound what a peer can make them hold.
 //! * [`Connection`], [`Client`], [`ClusterClient`]: commands and their replies. [`Executor`] is any
 //!   of them.
 //! * [`Consumer`], [`GroupReader`], [`Subscription`]: what is read for as long as it is wanted.
@@ -18,50 +18,42 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod arg;
 mod backoff;
 mod client;
 pub mod cluster;
-mod cmd;
+mod codec;
 mod command;
 mod config;
 mod connection;
 mod consumer;
+mod discovery;
 mod error;
 mod executor;
-mod follower;
-mod from_reply;
-mod number;
-mod observer;
 mod protocol;
-mod request;
-mod sentinel;
+mod redact;
 mod stream_id;
 pub mod streams;
 mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod text;
-mod turn;
 
-pub use arg::Arg;
 pub use backoff::Backoff;
-pub use client::{Client, ClientOptions, Event, Events};
-pub use cluster::{ClusterClient, Routing};
-pub use cmd::{Cmd, cmd};
-pub use command::{Block, Blocking, Command};
+pub use client::{Client, ClientEvent, ClientEvents, ClientOptions};
+pub use cluster::ClusterClient;
+pub use codec::RespCodec;
+pub use command::{BlockTimeout, Blocking, Cmd, Command, CommandArg, CommandWriter, FromReply, Routing, cmd};
 #[cfg(feature = "tls")]
 pub use config::TlsConfig;
-pub use config::{Config, ConfigError, Endpoint};
-pub use connection::{Connection, Pipeline, Protocol, Replies, Slot, Transaction};
-pub use consumer::{Acknowledger, Batch, Consumer, ConsumerOptions, ConsumerStream, GroupReader, Origin, Stopper};
-pub use error::{Error, ErrorKind, Sent};
+pub use config::{CompletedCall, Config, ConnectAttempt, Endpoint, Observer};
+pub use connection::{Connection, Pipeline, Replies, ReplyHandle, RespVersion, Transaction};
+pub use consumer::{
+    Acknowledger, BatchOrigin, Consumer, ConsumerOptions, ConsumerStopper, ConsumerStream, EntryBatch, GroupReader,
+};
+pub use discovery::Discovery;
+pub use error::{ConfigError, Error, ErrorKind, Sent};
 pub use executor::Executor;
-pub use from_reply::FromReply;
-pub use observer::{Call, ConnectAttempt, Observer};
-pub use protocol::{Children, Decoder, Frame, Kind, Limits, Pairs, ProtocolError, RespCodec, Value};
-pub use request::Request;
+pub use protocol::{Decoder, DecoderLimits, Frame, ProtocolError, Value, ValueChildren, ValueKind, ValuePairs};
 pub use stream_id::{ParseStreamIdError, StreamId};
-pub use subscription::{Message, Subscription, SubscriptionEvent, SubscriptionOptions};
+pub use subscription::{PubSubMessage, Subscription, SubscriptionEvent, SubscriptionOptions};
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;

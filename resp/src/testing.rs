@@ -167,7 +167,7 @@ impl ScriptedServer {
                 let (theirs, ours) = tokio::io::duplex(BUFFER);
                 let (progress, watched) = watch::channel(Progress::Waits(String::new()));
                 lock(&sessions).push(watched);
-                tokio::spawn(Session { stream: ours, script, input: BytesMut::new(), progress }.run());
+                tokio::spawn(ScriptedConnection { stream: ours, script, input: BytesMut::new(), progress }.run());
                 theirs
             });
             async move { stream.ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionRefused, "no script is left")) }
@@ -203,14 +203,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One connection.
-struct Session {
+struct ScriptedConnection {
     stream: DuplexStream,
     script: Script,
     input: BytesMut,
     progress: watch::Sender<Progress>,
 }
 
-impl Session {
+impl ScriptedConnection {
     async fn run(mut self) {
         // When the peer hangs up, what was not done is known from the progress.
         let _ = self.follow().await;

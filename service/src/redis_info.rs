@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use resp::streams::{ConsumerInfo, XInfoConsumers, XInfoGroups};
-use resp::{Config, Connection, Error, Frame, cmd};
+use resp::{Config, Connection, Discovery, Error, Frame, cmd};
 
 use crate::health::{Health, Member};
 
@@ -112,7 +112,7 @@ impl ServerWatch {
     /// Asks on a connection of its own.
     #[must_use]
     pub fn over(self, config: Config) -> OwnConnection {
-        OwnConnection { watch: self, config }
+        OwnConnection { watch: self, discovery: Discovery::new(config) }
     }
 
     /// Puts the questions on the wire when it is time. Not between `MULTI` and `EXEC`.
@@ -176,7 +176,7 @@ impl ServerWatch {
 #[derive(Debug)]
 pub struct OwnConnection {
     watch: ServerWatch,
-    config: Config,
+    discovery: Discovery,
 }
 
 impl OwnConnection {
@@ -184,7 +184,7 @@ impl OwnConnection {
     /// reports that.
     pub async fn run(mut self) -> Infallible {
         loop {
-            if let Ok(mut connection) = Connection::connect(&self.config).await {
+            if let Ok(mut connection) = self.discovery.connect().await {
                 self.watch.asked = false;
                 while self.ask_once(&mut connection).await.is_ok() {}
             }

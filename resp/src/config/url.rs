@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use super::{Config, ConfigError, Endpoint};
+use super::{Config, Endpoint};
+use crate::ConfigError;
 
 /// Redis' port.
 const PORT: u16 = 6379;

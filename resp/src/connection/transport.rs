@@ -43,7 +43,7 @@ pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Tran
 
 async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error> {
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(Error::io)?;
-    let stream = super::race::connect(addresses).await.map_err(Error::io)?;
+    let stream = super::happy_eyeballs::connect(addresses).await.map_err(Error::io)?;
     stream.set_nodelay(true).map_err(Error::io)?;
     if let Some(after) = config.keepalive {
         let keepalive = socket2::TcpKeepalive::new().with_time(after);

@@ -13,8 +13,8 @@ use tokio_util::io::poll_read_buf;
 use super::deadline::Deadline;
 use super::transport::Transport;
 use crate::config::Config;
-use crate::text::Secrets;
-use crate::{Decoder, Error, ErrorKind, Frame, Limits, ProtocolError, Sent, error};
+use crate::redact::Secrets;
+use crate::{Decoder, DecoderLimits, Error, ErrorKind, Frame, ProtocolError, Sent, error};
 
 /// How much room is made for one read at first.
 const MIN_READ: usize = 16 * 1024;
@@ -22,7 +22,7 @@ const MIN_READ: usize = 16 * 1024;
 const MAX_READ: usize = 1024 * 1024;
 /// After so many bytes without a wait others have their turn: other tasks, and the timers that end
 /// this one.
-const READ_IN_A_ROW: usize = MAX_READ;
+const YIELD_AFTER: usize = MAX_READ;
 /// A write buffer that grew larger than this is given back when it is empty.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
@@ -46,7 +46,7 @@ pub(crate) struct Wire {
     write_error: Option<io::Error>,
     broken: bool,
     /// Bytes read since the peer last kept us waiting.
-    read_in_a_row: usize,
+    read_since_wait: usize,
     /// How long nothing may move while something is awaited.
     stall_timeout: Option<Duration>,
     /// What no error may repeat.
@@ -66,9 +66,9 @@ impl Wire {
             must_flush: false,
             write_error: None,
             broken: false,
-            read_in_a_row: 0,
+            read_since_wait: 0,
             stall_timeout: config.stall_timeout,
-            secrets: Secrets::of(config),
+            secrets: config.secrets(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Wire {
 
     /// No more bytes go out or come in.
     #[cold]
-    pub(super) fn break_off(&mut self) {
+    pub(super) fn close(&mut self) {
         self.broken = true;
         self.out = BytesMut::new();
         self.input = BytesMut::new();
@@ -126,7 +126,7 @@ impl Wire {
         }
         let frame = self.decoder.decode(&mut self.input)?;
         match frame {
-            Some(frame) if frame.kind().is_error() => Ok(Some(self.without_secrets(frame))),
+            Some(frame) if frame.kind().is_error() => Ok(Some(self.redact_frame(frame))),
             frame => Ok(frame),
         }
     }
@@ -134,13 +134,13 @@ impl Wire {
     /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster
     /// are kept: they are obeyed, not read.
     #[cold]
-    fn without_secrets(&self, frame: Frame) -> Frame {
+    fn redact_frame(&self, frame: Frame) -> Frame {
         let error = Error::server(frame.value());
-        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.are_in(error.message()) {
+        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.occur_in(error.message()) {
             return frame;
         }
         let text = format!("-{}\r\n", error::withheld(error.kind(), error.code()));
-        let other = Decoder::new(Limits::default()).decode(&mut BytesMut::from(text.as_str()));
+        let other = Decoder::new(DecoderLimits::default()).decode(&mut BytesMut::from(text.as_str()));
         other.ok().flatten().unwrap_or(frame)
     }
 
@@ -188,7 +188,7 @@ impl Wire {
                 if !self.decoder.is_idle() && deadline.extend() {
                     continue;
                 }
-                self.break_off();
+                self.close();
                 return Err(Error::timeout(limit));
             }
             let stall_timeout = self.stall_timeout.filter(|_| !deadline.may_be_silent());
@@ -206,7 +206,7 @@ impl Wire {
                 Some((at, limit)) => match tokio::time::timeout_at(at, step).await {
                     Ok(step) => step,
                     Err(_) if stalls_first => {
-                        self.break_off();
+                        self.close();
                         return Err(Error::stalled(limit));
                     }
                     Err(_) => None,
@@ -214,13 +214,13 @@ impl Wire {
             };
             match step {
                 Some(Ok(())) => {
-                    if self.has_read_enough() {
+                    if self.should_yield() {
                         tokio::task::yield_now().await;
                     }
                     return Ok(());
                 }
                 Some(Err(error)) => {
-                    self.break_off();
+                    self.close();
                     return Err(Error::io(error));
                 }
                 None => {}
@@ -230,10 +230,10 @@ impl Wire {
 
     /// Whether so much was read without a wait that others are to have their turn: asked once, and
     /// then counted from there.
-    pub(crate) fn has_read_enough(&mut self) -> bool {
-        let enough = self.read_in_a_row >= READ_IN_A_ROW;
+    pub(crate) fn should_yield(&mut self) -> bool {
+        let enough = self.read_since_wait >= YIELD_AFTER;
         if enough {
-            self.read_in_a_row = 0;
+            self.read_since_wait = 0;
         }
         enough
     }
@@ -290,10 +290,10 @@ impl Wire {
         self.make_room();
         let room = self.input.capacity() - self.input.len();
         let Poll::Ready(n) = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input)? else {
-            self.read_in_a_row = 0;
+            self.read_since_wait = 0;
             return Poll::Pending;
         };
-        self.read_in_a_row += n;
+        self.read_since_wait += n;
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }

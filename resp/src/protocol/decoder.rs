@@ -1,12 +1,12 @@
 use bytes::BytesMut;
 use memchr::memchr2;
 
-use super::extra::Extra;
+use super::attributes::SideTable;
 use super::frame::Frame;
 use super::header::{self, Length};
-use super::node::{Kind, Node};
-use super::{Limits, ProtocolError};
-use crate::number;
+use super::kind::{Node, ValueKind};
+use super::number;
+use super::{DecoderLimits, ProtocolError};
 
 /// A resumable RESP2/RESP3 decoder without I/O.
 ///
@@ -32,7 +32,7 @@ use crate::number;
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    limits: Limits,
+    limits: DecoderLimits,
     /// Bytes of the current frame that are understood.
     pos: usize,
     /// Bytes searched already for the end of the line at `pos`.
@@ -42,7 +42,7 @@ pub struct Decoder {
     /// The tape of the current frame.
     nodes: Vec<Node>,
     /// Attributes and streamed strings of the current frame, if there are any.
-    extra: Option<Box<Extra>>,
+    side_table: Option<Box<SideTable>>,
     /// How long the frame may become: what its tape will take is taken off.
     budget: usize,
     /// The innermost aggregate that is not complete yet.
@@ -68,13 +68,13 @@ struct Open {
     total: u32,
     /// Where it begins in the buffer.
     start: usize,
-    kind: Kind,
+    kind: ValueKind,
     streamed: bool,
 }
 
 impl Open {
     /// What a frame is for the value in it: complete after one.
-    const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: Kind::Null, streamed: false };
+    const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: ValueKind::Null, streamed: false };
 }
 
 /// Room is made for a frame as long as it seems to become, but for no more than so many times the
@@ -92,7 +92,7 @@ enum Step {
     /// A value without children, with its node and the position behind it.
     Scalar(Node, usize),
     /// An aggregate's header: kind, length, position behind it.
-    Header(Kind, Length, usize),
+    Header(ValueKind, Length, usize),
     /// The end of a streamed aggregate or string.
     End(usize),
     /// More bytes are needed, so many in the buffer.
@@ -102,7 +102,7 @@ enum Step {
 impl Decoder {
     /// A decoder with limits of its own.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: DecoderLimits) -> Self {
         let limits = limits.effective();
         Self {
             limits,
@@ -110,7 +110,7 @@ impl Decoder {
             scanned: 0,
             needed: 0,
             nodes: Vec::new(),
-            extra: None,
+            side_table: None,
             budget: limits.frame,
             top: Open::FRAME,
             outer: Vec::new(),
@@ -160,12 +160,12 @@ impl Decoder {
                 let bytes = buf.split_to(self.pos).freeze();
                 self.last_tape = self.nodes.len();
                 let mut nodes = std::mem::take(&mut self.nodes);
-                let mut extra = self.extra.take();
-                let bytes = match &mut extra {
-                    Some(extra) => extra.attach(bytes, &mut nodes),
+                let mut side_table = self.side_table.take();
+                let bytes = match &mut side_table {
+                    Some(side_table) => side_table.attach(bytes, &mut nodes),
                     None => bytes,
                 };
-                let frame = Frame::tree(bytes, nodes, extra);
+                let frame = Frame::tree(bytes, nodes, side_table);
                 self.restart();
                 Ok(Some(frame))
             }
@@ -176,7 +176,7 @@ impl Decoder {
             Err(error) => {
                 self.failed = Some(error);
                 self.nodes = Vec::new();
-                self.extra = None;
+                self.side_table = None;
                 Err(error)
             }
         }
@@ -253,7 +253,7 @@ impl Decoder {
                 }
                 Step::Scalar(node, end) => {
                     self.pos = end;
-                    if self.outer.is_empty() && self.extra.is_none() {
+                    if self.outer.is_empty() && self.side_table.is_none() {
                         return Ok(Some(node));
                     }
                     self.nodes.push(node);
@@ -266,7 +266,7 @@ impl Decoder {
                     let own = match kind {
                         // One that its parent did not count, and its place in the list of
                         // attributes.
-                        Kind::Attribute => 2,
+                        ValueKind::Attribute => 2,
                         _ => usize::from(self.top.streamed),
                     };
                     self.begin(kind, length)?;
@@ -310,7 +310,7 @@ impl Decoder {
                     if len > limits.bulk || buf.get(end..end + 2) != Some(b"\r\n") {
                         break;
                     }
-                    nodes.push(Node { a: start as u32, b: len as u32, kind: Kind::BulkString });
+                    nodes.push(Node { a: start as u32, b: len as u32, kind: ValueKind::BulkString });
                     pos = end + 2;
                     top.missing -= 1;
                 }
@@ -328,10 +328,10 @@ impl Decoder {
                         missing: len as u32,
                         total: len as u32,
                         start: pos,
-                        kind: Kind::Array,
+                        kind: ValueKind::Array,
                         streamed: false,
                     };
-                    nodes.push(Node { a: len as u32, b: 1, kind: Kind::Array });
+                    nodes.push(Node { a: len as u32, b: 1, kind: ValueKind::Array });
                     pos = start;
                 }
                 _ => break,
@@ -339,7 +339,7 @@ impl Decoder {
             if top.missing == 0 {
                 // Attributes are no value of their own, and streamed aggregates end by themselves;
                 // `close` knows about both.
-                while top.missing == 0 && top.kind != Kind::Attribute && !top.streamed {
+                while top.missing == 0 && top.kind != ValueKind::Attribute && !top.streamed {
                     let Some(parent) = outer.pop() else { break };
                     let span = (nodes.len() - top.node as usize) as u32;
                     if let Some(node) = nodes.get_mut(top.node as usize) {
@@ -360,13 +360,13 @@ impl Decoder {
     }
 
     /// Opens an aggregate.
-    fn begin(&mut self, kind: Kind, length: Length) -> Result<(), ProtocolError> {
+    fn begin(&mut self, kind: ValueKind, length: Length) -> Result<(), ProtocolError> {
         if self.outer.len() >= self.limits.depth {
             return Err(ProtocolError::TooDeep);
         }
         let (missing, streamed) = match length {
             Length::Of(n) => {
-                let n = if matches!(kind, Kind::Map | Kind::Attribute) { n.saturating_mul(2) } else { n };
+                let n = if matches!(kind, ValueKind::Map | ValueKind::Attribute) { n.saturating_mul(2) } else { n };
                 if n > self.limits.aggregate {
                     return Err(ProtocolError::AggregateTooLong);
                 }
@@ -390,11 +390,11 @@ impl Decoder {
         if !top.streamed {
             return Err(ProtocolError::UnexpectedChunk);
         }
-        if self.extra.as_ref().is_some_and(|extra| extra.attributes.waits_for(self.nodes.len())) {
+        if self.side_table.as_ref().is_some_and(|side_table| side_table.attributes.has_pending(self.nodes.len())) {
             return Err(ProtocolError::AttributeOfNothing);
         }
         let seen = self.limits.aggregate as u32 + 1 - top.missing;
-        if matches!(top.kind, Kind::Map | Kind::Attribute) && seen % 2 == 1 {
+        if matches!(top.kind, ValueKind::Map | ValueKind::Attribute) && seen % 2 == 1 {
             return Err(ProtocolError::OddMap);
         }
         if let Some(node) = self.nodes.get_mut(top.node as usize) {
@@ -402,23 +402,23 @@ impl Decoder {
         }
         self.top.missing = 0;
         self.top.streamed = false;
-        if top.kind == Kind::StreamedString { self.join(top.node as usize + 1, buf) } else { Ok(()) }
+        if top.kind == ValueKind::StreamedString { self.join(top.node as usize + 1, buf) } else { Ok(()) }
     }
 
     /// Adds the node that says where a streamed string lies in one piece, behind those of its
     /// chunks.
     fn join(&mut self, first: usize, buf: &[u8]) -> Result<(), ProtocolError> {
         let joined = match self.nodes.get(first..).unwrap_or_default() {
-            [] => Node { a: 0, b: 0, kind: Kind::BulkString },
+            [] => Node { a: 0, b: 0, kind: ValueKind::BulkString },
             [chunk] => *chunk,
             chunks => {
-                let joined = &mut self.extra.get_or_insert_default().joined;
+                let joined = &mut self.side_table.get_or_insert_default().joined;
                 let start = joined.len();
                 for chunk in chunks {
                     let at = chunk.a as usize;
                     joined.extend_from_slice(buf.get(at..at + chunk.b as usize).unwrap_or_default());
                 }
-                Node { a: start as u32, b: (joined.len() - start) as u32, kind: Kind::BulkString }
+                Node { a: start as u32, b: (joined.len() - start) as u32, kind: ValueKind::BulkString }
             }
         };
         self.nodes.push(joined);
@@ -434,10 +434,10 @@ impl Decoder {
             let Some(parent) = self.outer.pop() else { break };
             let closed = std::mem::replace(&mut self.top, parent);
             let start = closed.node as usize;
-            if closed.kind == Kind::Attribute {
+            if closed.kind == ValueKind::Attribute {
                 // An attribute is no value of its own: its parent still misses as many.
                 let attribute = self.nodes.get(start..).unwrap_or_default();
-                self.extra.get_or_insert_default().attributes.add(start, attribute);
+                self.side_table.get_or_insert_default().attributes.add(start, attribute);
                 self.nodes.truncate(start);
                 continue;
             }
@@ -453,30 +453,30 @@ impl Decoder {
     /// Reads what lies at the current position.
     fn step(&mut self, buf: &[u8]) -> Result<Step, ProtocolError> {
         let at = self.pos;
-        let in_string = self.top.kind == Kind::StreamedString;
+        let in_string = self.top.kind == ValueKind::StreamedString;
         let Some(&marker) = buf.get(at) else { return Ok(Step::Partial(at + 1)) };
         if in_string && marker != b';' {
             return Err(ProtocolError::UnexpectedChunk);
         }
         match marker {
-            b'$' => self.bulk(buf, at, Kind::BulkString),
-            b'*' => Self::aggregate(buf, at, Kind::Array),
-            b'%' => Self::aggregate(buf, at, Kind::Map),
-            b'~' => Self::aggregate(buf, at, Kind::Set),
-            b'>' => Self::aggregate(buf, at, Kind::Push),
-            b'|' => Self::aggregate(buf, at, Kind::Attribute),
-            b'=' => self.bulk(buf, at, Kind::VerbatimString),
-            b'!' => self.bulk(buf, at, Kind::BulkError),
-            b'+' => self.line(buf, at, Kind::SimpleString),
-            b'-' => self.line(buf, at, Kind::SimpleError),
-            b':' => self.line(buf, at, Kind::Integer),
-            b'_' => self.line(buf, at, Kind::Null),
-            b'#' => self.line(buf, at, Kind::Boolean),
-            b',' => self.line(buf, at, Kind::Double),
-            b'(' => self.line(buf, at, Kind::BigNumber),
+            b'$' => self.bulk(buf, at, ValueKind::BulkString),
+            b'*' => Self::aggregate(buf, at, ValueKind::Array),
+            b'%' => Self::aggregate(buf, at, ValueKind::Map),
+            b'~' => Self::aggregate(buf, at, ValueKind::Set),
+            b'>' => Self::aggregate(buf, at, ValueKind::Push),
+            b'|' => Self::aggregate(buf, at, ValueKind::Attribute),
+            b'=' => self.bulk(buf, at, ValueKind::VerbatimString),
+            b'!' => self.bulk(buf, at, ValueKind::BulkError),
+            b'+' => self.line(buf, at, ValueKind::SimpleString),
+            b'-' => self.line(buf, at, ValueKind::SimpleError),
+            b':' => self.line(buf, at, ValueKind::Integer),
+            b'_' => self.line(buf, at, ValueKind::Null),
+            b'#' => self.line(buf, at, ValueKind::Boolean),
+            b',' => self.line(buf, at, ValueKind::Double),
+            b'(' => self.line(buf, at, ValueKind::BigNumber),
             b';' if in_string => match header::read(buf, at)? {
                 Some((Length::Of(0), end)) => Ok(Step::End(end)),
-                _ => self.bulk(buf, at, Kind::BulkString),
+                _ => self.bulk(buf, at, ValueKind::BulkString),
             },
             b'.' if self.top.streamed => match (buf.get(at + 1), buf.get(at + 2)) {
                 (Some(b'\r'), Some(b'\n')) => Ok(Step::End(at + 3)),
@@ -489,11 +489,11 @@ impl Decoder {
     }
 
     #[inline]
-    fn aggregate(buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+    fn aggregate(buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         match header::read(buf, at)? {
             None => Ok(Step::Partial(buf.len() + 1)),
-            Some((Length::Null, end)) if kind == Kind::Array => {
-                Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: Kind::Null }, end))
+            Some((Length::Null, end)) if kind == ValueKind::Array => {
+                Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: ValueKind::Null }, end))
             }
             Some((Length::Null, _)) => Err(ProtocolError::InvalidLength),
             Some((length, end)) => Ok(Step::Header(kind, length, end)),
@@ -501,16 +501,16 @@ impl Decoder {
     }
 
     #[inline]
-    fn bulk(&self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+    fn bulk(&self, buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         let (len, start) = match header::read(buf, at)? {
             Some((Length::Of(len), start)) => (len, start),
             None => return Ok(Step::Partial(buf.len() + 1)),
             // The marker keeps a chunk (`;`) from being null or streamed itself.
             Some((Length::Null, end)) if buf.get(at) == Some(&b'$') => {
-                return Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: Kind::Null }, end));
+                return Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: ValueKind::Null }, end));
             }
             Some((Length::Streamed, end)) if buf.get(at) == Some(&b'$') => {
-                return Ok(Step::Header(Kind::StreamedString, Length::Streamed, end));
+                return Ok(Step::Header(ValueKind::StreamedString, Length::Streamed, end));
             }
             Some(_) => return Err(ProtocolError::InvalidLength),
         };
@@ -523,7 +523,7 @@ impl Decoder {
             Some(_) => return Err(ProtocolError::MissingTerminator),
             None => return Ok(Step::Partial(end + 2)),
         }
-        if kind == Kind::VerbatimString {
+        if kind == ValueKind::VerbatimString {
             if len < 4 || buf.get(start + 3) != Some(&b':') {
                 return Err(ProtocolError::InvalidVerbatim);
             }
@@ -532,7 +532,7 @@ impl Decoder {
         Ok(Step::Scalar(Node { a: start as u32, b: len as u32, kind }, end + 2))
     }
 
-    fn line(&mut self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+    fn line(&mut self, buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         let start = at + 1;
         let from = self.scanned.max(start);
         // The longest line, and the first byte of its end.
@@ -555,11 +555,11 @@ impl Decoder {
         }
         let text = buf.get(start..end).unwrap_or_default();
         match kind {
-            Kind::Integer if number::parse_i64(text).is_none() => return Err(ProtocolError::InvalidInteger),
-            Kind::Double if parse_double(text).is_none() => return Err(ProtocolError::InvalidDouble),
-            Kind::BigNumber if !is_big_number(text) => return Err(ProtocolError::InvalidBigNumber),
-            Kind::Boolean if !matches!(text, b"t" | b"f") => return Err(ProtocolError::InvalidBoolean),
-            Kind::Null if !text.is_empty() => return Err(ProtocolError::InvalidNull),
+            ValueKind::Integer if number::parse_i64(text).is_none() => return Err(ProtocolError::InvalidInteger),
+            ValueKind::Double if parse_double(text).is_none() => return Err(ProtocolError::InvalidDouble),
+            ValueKind::BigNumber if !is_big_number(text) => return Err(ProtocolError::InvalidBigNumber),
+            ValueKind::Boolean if !matches!(text, b"t" | b"f") => return Err(ProtocolError::InvalidBoolean),
+            ValueKind::Null if !text.is_empty() => return Err(ProtocolError::InvalidNull),
             _ => {}
         }
         Ok(Step::Scalar(Node { a: start as u32, b: (end - start) as u32, kind }, end + 2))
@@ -568,7 +568,7 @@ impl Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self::new(DecoderLimits::default())
     }
 }
 

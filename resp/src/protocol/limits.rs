@@ -5,14 +5,14 @@
 /// while a buffer grows.
 ///
 /// ```
-/// use resp::Limits;
+/// use resp::DecoderLimits;
 ///
-/// let limits = Limits::default().bulk(16 * 1024 * 1024).depth(8);
+/// let limits = DecoderLimits::default().bulk(16 * 1024 * 1024).depth(8);
 /// assert_eq!(limits.bulk, 16 * 1024 * 1024);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct DecoderLimits {
     /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128; at most 512.
     pub depth: usize,
     /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in
@@ -26,7 +26,7 @@ pub struct Limits {
     pub frame: usize,
 }
 
-impl Limits {
+impl DecoderLimits {
     /// Sets the nesting depth.
     #[must_use]
     pub const fn depth(mut self, depth: usize) -> Self {
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for DecoderLimits {
     fn default() -> Self {
         Self { depth: 128, bulk: 512 << 20, aggregate: 64 << 20, frame: 1 << 30 }
     }

@@ -1,19 +1,18 @@
 //! RESP itself, without I/O: bytes in, frames out.
 
-mod codec;
+mod attributes;
 mod decoder;
 mod error;
-mod extra;
 mod frame;
 mod header;
+mod kind;
 mod limits;
-mod node;
+pub(crate) mod number;
 mod value;
 
-pub use codec::RespCodec;
 pub use decoder::Decoder;
 pub use error::ProtocolError;
 pub use frame::Frame;
-pub use limits::Limits;
-pub use node::Kind;
-pub use value::{Children, Pairs, Value};
+pub use kind::ValueKind;
+pub use limits::DecoderLimits;
+pub use value::{Value, ValueChildren, ValuePairs};

@@ -5,12 +5,12 @@
 
 use std::borrow::Borrow;
 
-use crate::{Request, StreamId};
+use crate::{CommandWriter, StreamId};
 
+mod decode;
 mod entry;
 mod range;
 mod removed;
-mod reply;
 mod stream_entries;
 mod trim;
 mod xack;
@@ -60,7 +60,7 @@ pub use xsetid::XSetId;
 pub use xtrim::XTrim;
 
 /// Writes `IDS numids id …`.
-fn encode_ids<I>(ids: &I, count: usize, out: &mut Request<'_>)
+fn encode_ids<I>(ids: &I, count: usize, out: &mut CommandWriter<'_>)
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {

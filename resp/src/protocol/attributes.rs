@@ -1,10 +1,10 @@
 use bytes::{Bytes, BytesMut};
 
-use super::node::{Kind, Node};
+use super::kind::{Node, ValueKind};
 
 /// What few frames have: attributes, and streamed strings in one piece.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Extra {
+pub(super) struct SideTable {
     pub(super) attributes: Attributes,
     /// Streamed strings of several chunks, one behind the other. In the end they lie behind the
     /// frame's bytes.
@@ -13,7 +13,7 @@ pub(super) struct Extra {
     pub(super) wire: Option<Bytes>,
 }
 
-impl Extra {
+impl SideTable {
     /// Puts the joined strings behind the frame's bytes, where the tape can point to them.
     pub(super) fn attach(&mut self, bytes: Bytes, nodes: &mut [Node]) -> Bytes {
         if self.joined.is_empty() {
@@ -34,7 +34,9 @@ impl Extra {
 /// Says where joined strings lie: before, they were counted from the first one.
 fn move_joined(nodes: &mut [Node], by: usize) {
     for place in 0..nodes.len() {
-        let Some(Node { a: 2.., b: span, kind: Kind::StreamedString }) = nodes.get(place).copied() else { continue };
+        let Some(Node { a: 2.., b: span, kind: ValueKind::StreamedString }) = nodes.get(place).copied() else {
+            continue;
+        };
         if let Some(joined) = nodes.get_mut(place + span as usize - 1) {
             joined.a += by as u32;
         }
@@ -117,7 +119,7 @@ impl Attributes {
     }
 
     /// Whether there is one of a value that would come to a place.
-    pub(super) fn waits_for(&self, place: usize) -> bool {
+    pub(super) fn has_pending(&self, place: usize) -> bool {
         self.index.last().is_some_and(|(last, _)| *last as usize == place)
     }
 }

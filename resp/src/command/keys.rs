@@ -21,7 +21,7 @@ enum Keys {
 }
 
 /// Where a command goes whose words these are, its name first.
-pub(crate) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
+pub(super) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
     let words: Vec<&[u8]> = words.collect();
     let name = |at: usize| String::from_utf8_lossy(words.get(at).copied().unwrap_or_default()).to_ascii_uppercase();
     let of = |keys: &mut dyn Iterator<Item = &&'a [u8]>| Routing::of_keys(keys);
@@ -74,7 +74,7 @@ fn keys(name: &str, second: &str) -> Keys {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot;
+    use super::super::slot::slot;
     use super::*;
 
     #[test]

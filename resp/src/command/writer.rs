@@ -1,7 +1,7 @@
 use bytes::BytesMut;
 
 use crate::StreamId;
-use crate::number::Backwards;
+use crate::protocol::number::Backwards;
 
 /// Writes one command as RESP, straight into the buffer that goes to the socket.
 ///
@@ -9,7 +9,7 @@ use crate::number::Backwards;
 /// saves correcting the header, so a wrong count can never garble the connection.
 ///
 /// ```
-/// use resp::{Command, Error, Frame, Request};
+/// use resp::{Command, Error, Frame, CommandWriter};
 ///
 /// struct Touch<'a>(&'a [&'a str]);
 ///
@@ -20,7 +20,7 @@ use crate::number::Backwards;
 ///         "TOUCH"
 ///     }
 ///
-///     fn encode(&self, out: &mut Request<'_>) {
+///     fn encode(&self, out: &mut CommandWriter<'_>) {
 ///         out.command("TOUCH", self.0.len());
 ///         for key in self.0 {
 ///             out.arg(key);
@@ -33,7 +33,7 @@ use crate::number::Backwards;
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Request<'b> {
+pub struct CommandWriter<'b> {
     buf: &'b mut BytesMut,
     /// Where this command begins in the buffer.
     start: usize,
@@ -43,7 +43,7 @@ pub struct Request<'b> {
     written: usize,
 }
 
-impl<'b> Request<'b> {
+impl<'b> CommandWriter<'b> {
     pub(crate) fn new(buf: &'b mut BytesMut) -> Self {
         let start = buf.len();
         Self { buf, start, header: start, declared: 0, written: 0 }
@@ -188,9 +188,9 @@ type SmallArg = Backwards<56>;
 mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Request<'_>)) -> String {
+    fn written(write: impl FnOnce(&mut CommandWriter<'_>)) -> String {
         let mut buf = BytesMut::from("before");
-        let mut request = Request::new(&mut buf);
+        let mut request = CommandWriter::new(&mut buf);
         write(&mut request);
         request.finish();
         String::from_utf8(buf.to_vec()).unwrap().replace("\r\n", " ")

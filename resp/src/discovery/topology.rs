@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::slot::SLOTS;
+use crate::command::slot::SLOTS;
 use crate::config::{Config, Endpoint};
 use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
@@ -167,8 +167,8 @@ pub(super) fn address(host: Option<&str>, port: u64, asked: &Endpoint) -> Option
     Some(Endpoint::server(host.to_owned(), port, asked.is_tls()))
 }
 
-/// Asks a node.
-pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, Connection), Error> {
+/// Queries the topology from a node.
+pub(super) async fn query(config: &Config, node: &Endpoint) -> Result<(Topology, Connection), Error> {
     let mut connection = Connection::connect_to(node, config).await?;
     let topology = match connection.send(&cmd::<Frame>("CLUSTER SHARDS")).await {
         Ok(reply) => Topology::from_shards(reply.value(), node)?,
@@ -184,12 +184,12 @@ pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decoder, Limits};
+    use crate::{Decoder, DecoderLimits};
     use bytes::BytesMut;
 
     fn frame(text: &str) -> Frame {
         let mut input = BytesMut::from(text.replace(' ', "\r\n").as_str());
-        Decoder::new(Limits::default()).decode(&mut input).unwrap().unwrap()
+        Decoder::new(DecoderLimits::default()).decode(&mut input).unwrap().unwrap()
     }
 
     /// A node as `CLUSTER SHARDS` describes it in RESP2.
