@@ -10,7 +10,7 @@ pub(crate) fn escape_control(text: Cow<'static, str>) -> Cow<'static, str> {
     if !text.contains(must_be_escaped) {
         return text;
     }
-    let mut shown = String::with_capacity(text.len() + 16);
+    let mut shown = String::with_capacity(text.len().saturating_add(16));
     for c in text.chars() {
         // Writing to a string does not fail.
         let _ = if must_be_escaped(c) { write!(shown, "{}", c.escape_default()) } else { shown.write_char(c) };
@@ -93,7 +93,7 @@ fn decoded(text: &str) -> String {
         let digit = |at: usize| digits?.get(at).and_then(|digit| char::from(*digit).to_digit(16));
         match (digit(0), digit(1), digits.and_then(|digits| digits.get(2..))) {
             (Some(high), Some(low), Some(after)) => {
-                decoded.push((high * 16 + low) as u8);
+                decoded.push(hex_byte(high, low));
                 rest = after;
             }
             _ => {
@@ -103,6 +103,11 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// Returns the byte that two hex digits mean.
+pub(crate) fn hex_byte(high: u32, low: u32) -> u8 {
+    u8::try_from(high.saturating_mul(16).saturating_add(low)).unwrap_or_default()
 }
 
 /// What servers answer to `AUTH` and `HELLO`, without anything that they were sent.

@@ -106,13 +106,13 @@ impl SubscriptionOptions {
         if connection.protocol() != RespVersion::Resp3 {
             return usage("subscriptions need RESP3, and this connection speaks RESP2");
         }
-        let mut missing = 0;
+        let mut missing = 0usize;
         for (name, channels) in
             [("SUBSCRIBE", &self.channels), ("PSUBSCRIBE", &self.patterns), ("SSUBSCRIBE", &self.shard_channels)]
         {
             if !channels.is_empty() {
                 connection.subscribe(&cmd::<()>(name).args(channels)).await?;
-                missing += channels.len();
+                missing = missing.saturating_add(channels.len());
             }
         }
         if missing == 0 {
@@ -123,7 +123,7 @@ impl SubscriptionOptions {
             while missing > 0 {
                 match Push::of(&connection.next_push().await?) {
                     Push::Message(message) => early.push_back(message),
-                    Push::Subscribed => missing -= 1,
+                    Push::Subscribed => missing = missing.saturating_sub(1),
                     Push::Unsubscribed | Push::Other => {}
                 }
             }

@@ -182,13 +182,13 @@ impl ScriptedServer {
     pub async fn finish(self) -> Result<(), Error> {
         let wrong = |nth: usize, what: String| Err(Error::new(ErrorKind::Usage, format!("connection {nth}: {what}")));
         let sessions = std::mem::take(&mut *lock(&self.sessions));
-        for (nth, mut session) in sessions.into_iter().enumerate() {
+        for (nth, mut session) in (1..).zip(sessions) {
             let ended = session.wait_for(|progress| !matches!(progress, Progress::Waits(_)));
             let _ = tokio::time::timeout(PATIENCE, ended).await;
             match session.borrow().clone() {
                 Progress::Done => {}
-                Progress::Waits(what) => return wrong(nth + 1, format!("{what} did not come")),
-                Progress::Failed(what) => return wrong(nth + 1, what),
+                Progress::Waits(what) => return wrong(nth, format!("{what} did not come")),
+                Progress::Failed(what) => return wrong(nth, what),
             }
         }
         match lock(&self.scripts).len() {
@@ -380,7 +380,8 @@ pub mod reply {
 
     fn aggregate(kind: char, each: usize, replies: impl IntoIterator<Item = Bytes>) -> Bytes {
         let replies: Vec<Bytes> = replies.into_iter().collect();
-        let mut out = BytesMut::from(format!("{kind}{}\r\n", replies.len() / each).as_str());
+        let mut out =
+            BytesMut::from(format!("{kind}{}\r\n", replies.len().checked_div(each).unwrap_or_default()).as_str());
         replies.iter().for_each(|reply| out.extend_from_slice(reply));
         out.freeze()
     }

@@ -14,6 +14,7 @@ use super::tracking::Tracking;
 use crate::config::{Config, Endpoint};
 use crate::connection::{Wire, is_demoted, is_ok, is_read_only, leaves_transaction_open};
 use crate::discovery::{Discovery, MasterWatch, master_switched};
+use crate::protocol::cast::wide;
 use crate::{Backoff, Connection, Error, ErrorKind, Frame, ProtocolError, Sent, ValueKind, cmd};
 
 /// The task behind a client: writes what callers have queued, hands out replies, connects again.
@@ -104,7 +105,7 @@ impl Driver {
             match connection.send_encoded(&command).await {
                 Err(error) if error.closes_connection() => return Err(error),
                 Err(error) => {
-                    self.events.report(ClientEvent::TrackingLost(error.with_context("CLIENT TRACKING", None)))
+                    self.events.report(ClientEvent::TrackingLost(error.with_context("CLIENT TRACKING", None)));
                 }
                 Ok(_) => {}
             }
@@ -246,10 +247,10 @@ impl<'a> LiveConnection<'a> {
         while let Some(call) = self.calls.get(self.expired)
             && let Some(limit) = limit.filter(|_| call.deadline(limit).is_some_and(|deadline| deadline <= now))
         {
-            let sent = self.wire.sent(self.begin + self.expired_bytes + call.first as u64);
+            let sent = self.wire.sent(self.begin.saturating_add(self.expired_bytes).saturating_add(wide(call.first)));
             call.slot.fail(Error::timeout(limit).with_sent(sent));
-            self.expired += 1;
-            self.expired_bytes += call.bytes as u64;
+            self.expired = self.expired.saturating_add(1);
+            self.expired_bytes = self.expired_bytes.saturating_add(wide(call.bytes));
         }
         let awaits = self.pinged || !self.calls.is_empty();
         let is_over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
@@ -280,7 +281,7 @@ impl<'a> LiveConnection<'a> {
             after(now, self.demoted.as_ref().map(|_| TICK)),
         ];
         let next = next.into_iter().flatten().min().or_else(|| now.checked_add(NO_LIMIT)).unwrap_or(now);
-        self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+        self.timer.as_mut().reset(next.max(now.checked_add(Duration::from_millis(1)).unwrap_or(now)));
         Ok(())
     }
 
@@ -329,7 +330,7 @@ impl<'a> LiveConnection<'a> {
         self.woken = 0;
         // What else is written is no sign that the first call will ever be answered.
         let first = self.calls.front().map_or(0, |call| call.bytes);
-        let is_writing_first = self.wire.sent(self.begin + first as u64) == Sent::No;
+        let is_writing_first = self.wire.sent(self.begin.saturating_add(wide(first))) == Sent::No;
         let (mut wrote, mut read, mut replied) = (false, false, false);
         let mut polled = Poll::Pending;
         if began_idle && let Some(call) = self.calls.front() {
@@ -387,12 +388,15 @@ impl<'a> LiveConnection<'a> {
                 continue;
             }
             let Some(call) = self.calls.front() else { break Err(Error::protocol(ProtocolError::UnexpectedReply)) };
-            if self.replied == 0 && self.wire.sent(self.begin + call.bytes as u64) == Sent::No && call.replies == 1 {
+            if self.replied == 0
+                && self.wire.sent(self.begin.saturating_add(wide(call.bytes))) == Sent::No
+                && call.replies == 1
+            {
                 // It came before the command was sent as a whole: the server says why it will not
                 // read on.
                 if let Err(error) = frame.into_result() {
                     call.slot.fail(error.with_sent(Sent::No));
-                    released += self.pop();
+                    released = self.pop().saturating_add(released);
                 }
                 break Err(Error::protocol(ProtocolError::UnexpectedReply));
             }
@@ -403,12 +407,13 @@ impl<'a> LiveConnection<'a> {
             if call.multi == Some(self.replied) {
                 self.queueing = is_ok(&frame);
             }
-            let is_last = self.replied + 1 >= call.replies;
+            let replied = self.replied.saturating_add(1);
+            let is_last = replied >= call.replies;
             let is_open = is_last && call.multi.is_some() && self.queueing && leaves_transaction_open(&frame);
             self.wakers.extend(call.slot.reply(frame));
-            self.replied += 1;
+            self.replied = replied;
             if is_last {
-                released += self.pop();
+                released = self.pop().saturating_add(released);
             }
             if is_open {
                 // What others have sent behind it would be queued in it.
@@ -442,11 +447,11 @@ impl<'a> LiveConnection<'a> {
     /// The first call is answered. Gives its bytes.
     fn pop(&mut self) -> usize {
         let bytes = self.calls.pop_front().map_or(0, |call| call.bytes);
-        self.begin += bytes as u64;
+        self.begin = self.begin.saturating_add(wide(bytes));
         self.replied = 0;
-        if self.expired > 0 {
-            self.expired -= 1;
-            self.expired_bytes -= bytes as u64;
+        if let Some(expired) = self.expired.checked_sub(1) {
+            self.expired = expired;
+            self.expired_bytes = self.expired_bytes.saturating_sub(wide(bytes));
         }
         bytes
     }
@@ -456,9 +461,9 @@ impl<'a> LiveConnection<'a> {
         let mut released = 0;
         let mut end = self.begin;
         for call in self.calls.drain(..) {
-            end += call.bytes as u64;
-            released += call.bytes;
-            let first = end - (call.bytes - call.first) as u64;
+            end = end.saturating_add(wide(call.bytes));
+            released = call.bytes.saturating_add(released);
+            let first = end.saturating_sub(wide(call.bytes.saturating_sub(call.first)));
             call.slot.fail(error.clone().with_sent(self.wire.sent(first)));
         }
         self.driver.queue.release(released);

@@ -36,7 +36,7 @@ impl ClientEvent {
                 (Self::Push(frame), bytes)
             }
             Self::Disconnected(ref error) | Self::AttemptFailed(ref error) | Self::TrackingLost(ref error) => {
-                let bytes = size_of::<Self>() + error.memory();
+                let bytes = size_of::<Self>().saturating_add(error.memory());
                 (self, bytes)
             }
             Self::Connected => (self, size_of::<Self>()),
@@ -148,7 +148,8 @@ impl Reporter {
             let Some(mailbox) = receiver.upgrade() else { return false };
             {
                 let mut state = mailbox.lock();
-                state.missed += state.events.push(event.clone(), bytes);
+                let dropped = state.events.push(event.clone(), bytes);
+                state.missed = state.missed.saturating_add(dropped);
             }
             mailbox.arrived.notify_one();
             true

@@ -96,7 +96,7 @@ impl Queue {
                 }
                 // In line before the lock is given back, so that no release is missed.
                 notified.as_mut().enable();
-                state.waiting += 1;
+                state.waiting = state.waiting.saturating_add(1);
             }
             let waiting = Waiting(self);
             notified.await;
@@ -115,8 +115,8 @@ impl Queue {
         }
         let before = state.out.len();
         encode(&mut state.out);
-        let bytes = state.out.len() - before;
-        state.bytes += bytes;
+        let bytes = state.out.len().saturating_sub(before);
+        state.bytes = state.bytes.saturating_add(bytes);
         // The driver takes what is queued at once, unless there is no connection.
         let queued = match state.calls.back() {
             Some(last) if state.connected => last.queued,
@@ -208,7 +208,7 @@ impl Queue {
         let mut bytes = 0;
         while state.calls.front().is_some_and(&is_such) {
             let call = state.calls.pop_front();
-            bytes += call.as_ref().map_or(0, |call| call.bytes);
+            bytes = call.as_ref().map_or(0, |call| call.bytes).saturating_add(bytes);
             failed.extend(call);
         }
         let _ = state.out.split_to(bytes);

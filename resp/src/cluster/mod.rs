@@ -306,9 +306,9 @@ impl ClusterClient {
                 let asked = asking_before(commands);
                 let commands = EncodedCommands {
                     encoded: &asked,
-                    replies: commands.replies + 1,
-                    first: asked.len() - commands.encoded.len() + commands.first,
-                    multi: commands.multi.map(|multi| multi + 1),
+                    replies: commands.replies.saturating_add(1),
+                    first: ASKING.len().saturating_add(commands.first),
+                    multi: commands.multi.map(|multi| multi.saturating_add(1)),
                 };
                 nodes.exchange(&node, &commands, retries.time_limit).await.map(|mut frames| {
                     frames.remove(0);
@@ -363,7 +363,7 @@ fn is_undone(replies: &[Frame]) -> bool {
 
 /// `ASKING` in front, in the same piece, so that nothing comes between.
 fn asking_before(commands: &EncodedCommands<'_>) -> BytesMut {
-    let mut encoded = BytesMut::with_capacity(commands.encoded.len() + ASKING.len());
+    let mut encoded = BytesMut::with_capacity(commands.encoded.len().saturating_add(ASKING.len()));
     encoded.extend_from_slice(ASKING);
     encoded.extend_from_slice(commands.encoded);
     encoded

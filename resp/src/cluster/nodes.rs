@@ -82,7 +82,7 @@ impl Nodes {
         let state = self.lock();
         let replicas = state.topology.replicas_of(slot);
         let next = self.round_robin.fetch_add(1, Ordering::Relaxed);
-        replicas.get(next % replicas.len().max(1)).cloned()
+        replicas.get(next.checked_rem(replicas.len())?).cloned()
     }
 
     /// The slots that a node has.
@@ -98,7 +98,7 @@ impl Nodes {
             Routing::Anywhere | Routing::OneNode | Routing::CrossSlot => {
                 let nodes = state.topology.nodes();
                 let next = self.round_robin.fetch_add(1, Ordering::Relaxed);
-                nodes.get(next % nodes.len().max(1)).cloned()
+                nodes.get(next.checked_rem(nodes.len())?).cloned()
             }
         }
     }
@@ -235,7 +235,7 @@ impl Nodes {
         let there: HashSet<_> = topology.nodes().iter().chain(topology.replicas()).collect();
         state.links.retain(|(node, _), _| there.contains(node));
         state.topology = topology;
-        state.version += 1;
+        state.version = state.version.wrapping_add(1);
         Ok(())
     }
 

@@ -65,7 +65,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
         for ((node, asking), part) in parts {
             let nodes = Arc::clone(nodes);
             sending.spawn(async move {
-                let count = part.indexes.len() * if asking { 2 } else { 1 };
+                let count = part.indexes.len().saturating_mul(if asking { 2 } else { 1 });
                 let commands =
                     EncodedCommands { encoded: &part.encoded, replies: count, first: part.first, multi: None };
                 let sent = nodes.exchange(&node, &commands, time_limit).await;
@@ -89,8 +89,8 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                     continue;
                 }
             };
-            let step = if asking { 2 } else { 1 };
-            for (index, frame) in indexes.into_iter().zip(frames.into_iter().skip(step - 1).step_by(step)) {
+            let (skip, step) = if asking { (1, 2) } else { (0, 1) };
+            for (index, frame) in indexes.into_iter().zip(frames.into_iter().skip(skip).step_by(step)) {
                 let redirect = Redirect::of(&frame, &node);
                 let elsewhere = match &redirect {
                     None => {

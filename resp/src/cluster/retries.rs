@@ -72,7 +72,8 @@ impl Retries {
         self.time_limit.is_begun = true;
         let delay = self.backoff.next_delay();
         let error = error().with_sent(Sent::No);
-        if self.time_limit.deadline.is_some_and(|deadline| Instant::now() + delay >= deadline) {
+        if self.time_limit.deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) <= delay)
+        {
             return Err(error);
         }
         self.last = Some(error);

@@ -180,7 +180,7 @@ impl Scan {
                 is_over = false;
             }
         }
-        self.passes += 1;
+        self.passes = self.passes.saturating_add(1);
         if !is_over && self.passes > MAX_REDIRECTS {
             return Err(Error::new(ErrorKind::ClusterDown, "slots move faster than their keys can be gone through"));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::protocol::cast::wide;
 use crate::{CommandWriter, StreamId};
 
 /// What [`Cmd::arg`](crate::Cmd::arg) takes.
@@ -163,13 +164,14 @@ impl CommandArg for u8 {
 
 impl CommandArg for usize {
     fn write(&self, out: &mut CommandWriter<'_>) {
-        out.arg_int(*self as u64);
+        out.arg_int(wide(*self));
     }
 }
 
 impl CommandArg for isize {
     fn write(&self, out: &mut CommandWriter<'_>) {
-        out.arg_int(*self as i64);
+        // An `isize` has at most 64 bits.
+        out.arg_int(i64::try_from(*self).unwrap_or_default());
     }
 }
 

@@ -49,7 +49,7 @@ impl<R> Cmd<R> {
     pub fn arg(mut self, arg: impl CommandArg) -> Self {
         let mut request = CommandWriter::new(&mut self.encoded);
         arg.write(&mut request);
-        self.args += request.written();
+        self.args = self.args.saturating_add(request.written());
         self
     }
 
@@ -150,6 +150,6 @@ fn first_word(encoded: &[u8]) -> (String, &[u8]) {
 pub(crate) fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
     let header = memchr::memchr(b'\r', encoded)?;
     let len = usize::try_from(crate::protocol::number::parse_u64(encoded.get(1..header)?)?).ok()?;
-    let start = header + 2;
-    Some((encoded.get(start..start + len)?, encoded.get(start + len + 2..)?))
+    let (word, behind) = encoded.get(header.checked_add(2)?..)?.split_at_checked(len)?;
+    Some((word, behind.get(2..)?))
 }

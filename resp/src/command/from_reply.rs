@@ -251,6 +251,7 @@ impl FromReply for f64 {
 }
 
 impl FromReply for f32 {
+    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "an f32 is asked for")]
     fn from_value(value: Value<'_>, _: &Frame) -> Result<Self, Error> {
         value.as_f64().map(|n| n as Self).ok_or_else(|| mismatch::<Self>(value))
     }

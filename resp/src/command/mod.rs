@@ -151,7 +151,8 @@ pub(crate) fn is_transaction_control(encoded: &[u8]) -> bool {
 
 /// The arguments of a command that is encoded, its name first.
 fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = memchr::memchr(b'\n', encoded).and_then(|end| encoded.get(end + 1..)).unwrap_or_default();
+    let mut rest =
+        memchr::memchr(b'\n', encoded).and_then(|end| encoded.get(end.checked_add(1)?..)).unwrap_or_default();
     std::iter::from_fn(move || {
         let (word, behind) = split_arg(rest)?;
         rest = behind;
@@ -249,7 +250,7 @@ impl BlockTimeout {
     pub(crate) fn millis(self) -> u64 {
         match self {
             Self::For(time) => {
-                u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64)
+                u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs())
             }
             Self::Forever => 0,
         }

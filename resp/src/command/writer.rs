@@ -1,6 +1,7 @@
 use bytes::BytesMut;
 
 use crate::StreamId;
+use crate::protocol::cast::wide;
 use crate::protocol::number::Backwards;
 
 /// Writes one command as RESP, straight into the buffer that goes to the socket.
@@ -58,10 +59,10 @@ impl<'b> CommandWriter<'b> {
     #[inline]
     pub fn command(&mut self, name: &str, args: usize) {
         if self.written == 0 && self.declared == 0 {
-            self.declared = args + 1;
+            self.declared = args.saturating_add(1);
             let mut header = Backwards::<24>::new();
             header.crlf();
-            header.number(self.declared as u64);
+            header.number(wide(self.declared));
             header.push(b'*');
             self.buf.extend_from_slice(header.as_bytes());
             self.header = self.buf.len();
@@ -77,11 +78,12 @@ impl<'b> CommandWriter<'b> {
 
     /// Adds an argument: any bytes.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the argument is in memory, and so shorter than isize::MAX")]
     pub fn arg(&mut self, arg: impl AsRef<[u8]>) {
         let arg = arg.as_ref();
         let mut header = Backwards::<24>::new();
         header.crlf();
-        header.number(arg.len() as u64);
+        header.number(wide(arg.len()));
         header.push(b'$');
         self.buf.reserve(arg.len() + header.len() + 2);
         self.buf.extend_from_slice(header.as_bytes());
@@ -128,10 +130,11 @@ impl<'b> CommandWriter<'b> {
 
     /// Puts the length before a short argument and writes it all at once.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the argument ends with CR LF")]
     fn finish_small(&mut self, mut arg: SmallArg) {
         let len = arg.len() - 2;
         arg.crlf();
-        arg.number(len as u64);
+        arg.number(wide(len));
         arg.push(b'$');
         self.buf.extend_from_slice(arg.as_bytes());
         self.written += 1;
@@ -143,13 +146,13 @@ impl<'b> CommandWriter<'b> {
             self.declared = args;
             let mut header = Backwards::<24>::new();
             header.crlf();
-            header.number(args as u64);
+            header.number(wide(args));
             header.push(b'*');
             self.buf.extend_from_slice(header.as_bytes());
             self.header = self.buf.len();
         }
         self.buf.extend_from_slice(encoded);
-        self.written += args;
+        self.written = self.written.saturating_add(args);
     }
 
     /// Ends the command, with its header put right when the guess was wrong.
@@ -172,7 +175,7 @@ impl<'b> CommandWriter<'b> {
         self.buf.truncate(self.start);
         let mut header = Backwards::<24>::new();
         header.crlf();
-        header.number(self.written as u64);
+        header.number(wide(self.written));
         header.push(b'*');
         self.buf.extend_from_slice(header.as_bytes());
         self.buf.extend_from_slice(&args);

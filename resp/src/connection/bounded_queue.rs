@@ -23,10 +23,10 @@ impl<T> BoundedQueue<T> {
     pub(crate) fn push(&mut self, item: T, bytes: usize) -> u64 {
         self.items.push_back((item, bytes));
         self.bytes = self.bytes.saturating_add(bytes);
-        let mut dropped = 0;
+        let mut dropped = 0u64;
         while self.items.len() > MAX_ITEMS || (self.bytes > MAX_BYTES && self.items.len() > 1) {
             self.pop();
-            dropped += 1;
+            dropped = dropped.saturating_add(1);
         }
         dropped
     }

@@ -286,7 +286,7 @@ impl Connection {
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
         if !self.is_closed() && self.queue_checked(command).is_err() {
             self.wire.queue(|out| out.extend_from_slice(command::REFUSED_COMMAND));
-            self.owed += 1;
+            self.owed = self.owed.saturating_add(1);
         }
     }
 
@@ -300,7 +300,7 @@ impl Connection {
             false => self.wire.queue(|out| command::encode(command, out)),
         }
         if queued.is_ok() {
-            self.owed += 1;
+            self.owed = self.owed.saturating_add(1);
         }
         queued
     }
@@ -314,7 +314,7 @@ impl Connection {
     /// Replies that queued commands will still have.
     #[must_use]
     pub const fn owed(&self) -> usize {
-        self.owed - self.stale
+        self.owed.saturating_sub(self.stale)
     }
 
     /// Writes all that is queued. Takes in what the server sends meanwhile, so that neither side
@@ -443,7 +443,7 @@ impl Connection {
                 Ok(Some(frame)) if frame.kind() == ValueKind::Push => return Ok(frame),
                 // The reply to a command whose caller did not wait for it.
                 Ok(Some(frame)) if self.owed > 0 => {
-                    self.owed -= 1;
+                    self.owed = self.owed.saturating_sub(1);
                     self.stale = self.stale.saturating_sub(1);
                     self.demoted |= self.found && is_demoted(&frame);
                 }
@@ -492,7 +492,7 @@ impl Connection {
     /// Sends what is encoded as one command already.
     pub(crate) async fn send_encoded(&mut self, encoded: &[u8]) -> Result<Frame, Error> {
         self.wire.queue(|out| out.extend_from_slice(encoded));
-        self.owed += 1;
+        self.owed = self.owed.saturating_add(1);
         self.receive().await?.into_result()
     }
 
@@ -513,7 +513,7 @@ impl Connection {
             match self.wire.next_frame() {
                 Ok(Some(frame)) if frame.kind() == ValueKind::Push => self.push(frame),
                 Ok(Some(frame)) => {
-                    self.owed -= 1;
+                    self.owed = self.owed.saturating_sub(1);
                     self.stale = self.stale.saturating_sub(1);
                     self.demoted |= self.found && is_demoted(&frame);
                     return Ok(frame);

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 
 use super::{Connection, Deadline};
 use crate::command::{self, Command};
+use crate::protocol::cast::wide;
 use crate::{Error, ErrorKind, Frame, Routing, error, redact};
 
 impl Connection {
@@ -29,9 +30,9 @@ impl Connection {
             return Err(Error::closed().with_context("pipeline", None));
         }
         pipeline.check()?;
-        let mark = self.wire.queued() + pipeline.first as u64;
+        let mark = self.wire.queued().saturating_add(wide(pipeline.first));
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
-        self.owed += pipeline.commands;
+        self.owed = self.owed.saturating_add(pipeline.commands);
         let mut replies = Vec::with_capacity(pipeline.commands);
         // What comes first belongs to nobody, and until all are here, so do ours: this future may
         // be dropped.
@@ -113,14 +114,11 @@ impl Pipeline {
             self.first = self.encoded.len();
         }
         self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
-        self.commands += 1;
+        let index = self.commands;
+        self.commands = index.saturating_add(1);
         self.not_shareable |= !command.is_shareable();
         self.ends.push((self.encoded.len(), command.routing()));
-        ReplyHandle {
-            index: self.commands - 1,
-            operation: error::operation(command.name(), command.key()),
-            decode: C::decode,
-        }
+        ReplyHandle { index, operation: error::operation(command.name(), command.key()), decode: C::decode }
     }
 
     /// How many commands there are.

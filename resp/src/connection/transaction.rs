@@ -91,26 +91,26 @@ impl Connection {
         }
         // Until all are here, they are nobody's: this future may be dropped.
         let mut stale = self.stale;
-        self.stale += left;
+        self.stale = self.stale.saturating_add(left);
         let mut deadline = Deadline::after(self.command_timeout);
         let mut begun = MultiState::default();
         while left > 0 {
             if stale == 0 && left <= commands {
                 let skipped = self.wire.skip_repeated(QUEUED, left);
-                self.owed -= skipped;
-                self.stale -= skipped;
-                left -= skipped;
+                self.owed = self.owed.saturating_sub(skipped);
+                self.stale = self.stale.saturating_sub(skipped);
+                left = left.saturating_sub(skipped);
                 if left == 0 {
                     break;
                 }
             }
             let frame = self.next_reply(&mut deadline).await.map_err(|error| error.with_context("MULTI", None))?;
             if stale > 0 {
-                stale -= 1;
+                stale = stale.saturating_sub(1);
                 continue;
             }
             begun.reply(&frame, left > commands);
-            left -= 1;
+            left = left.saturating_sub(1);
             if let Some(refused) = begun.refused.take() {
                 return Err(Error::not_atomic(Some(refused)).with_context("MULTI", None));
             }
@@ -238,7 +238,7 @@ impl Transaction {
         let mut pipeline = Pipeline::new();
         pipeline.add(MULTI);
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
-        pipeline.commands += self.pipeline.commands;
+        pipeline.commands = pipeline.commands.saturating_add(self.pipeline.commands);
         pipeline.refused.clone_from(&self.pipeline.refused);
         pipeline.add(EXEC);
         // Without its EXEC nothing is done, unless MULTI is refused: then the first command is.
@@ -275,7 +275,7 @@ impl Replies {
             return Err(error.with_sent(Sent::No).with_context("EXEC", None));
         }
         let results: Vec<_> = exec.value().children().map(|reply| Some(Ok(exec.extract(reply)))).collect();
-        if exec.kind() != ValueKind::Array || results.len() + 1 != replies.len() {
+        if exec.kind() != ValueKind::Array || results.len().saturating_add(1) != replies.len() {
             return Err(Error::unexpected_reply("a reply a command", exec.value()).with_context("EXEC", None));
         }
         Ok(Self { replies: results })

@@ -13,6 +13,7 @@ use tokio_util::io::poll_read_buf;
 use super::deadline::Deadline;
 use super::transport::Transport;
 use crate::config::Config;
+use crate::protocol::cast::wide;
 use crate::redact::Secrets;
 use crate::{Decoder, DecoderLimits, Error, ErrorKind, Frame, ProtocolError, Sent, error};
 
@@ -77,12 +78,12 @@ impl Wire {
     pub(crate) fn queue(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.out.len();
         write(&mut self.out);
-        self.queued += (self.out.len() - before) as u64;
+        self.queued = self.queued.saturating_add(wide(self.out.len().saturating_sub(before)));
     }
 
     /// Takes all bytes of a buffer, and leaves one that can be used again.
     pub(crate) fn queue_all(&mut self, bytes: &mut BytesMut) {
-        self.queued += bytes.len() as u64;
+        self.queued = self.queued.saturating_add(wide(bytes.len()));
         if self.out.is_empty() {
             std::mem::swap(&mut self.out, bytes);
         } else {
@@ -154,7 +155,7 @@ impl Wire {
             return 0;
         }
         let count = self.input.chunks_exact(reply.len()).take(max).take_while(|chunk| *chunk == reply).count();
-        self.input.advance(count * reply.len());
+        self.input.advance(count.saturating_mul(reply.len()));
         count
     }
 
@@ -267,7 +268,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(n);
-            self.written += n as u64;
+            self.written = self.written.saturating_add(wide(n));
             self.must_flush = true;
             *moved = true;
             if self.out.is_empty() && self.out.try_reclaim(KEEP_WRITE) {
@@ -288,19 +289,19 @@ impl Wire {
             self.input = BytesMut::new();
         }
         self.make_room();
-        let room = self.input.capacity() - self.input.len();
+        let room = self.input.capacity().saturating_sub(self.input.len());
         let Poll::Ready(n) = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input)? else {
             self.read_since_wait = 0;
             return Poll::Pending;
         };
-        self.read_since_wait += n;
+        self.read_since_wait = self.read_since_wait.saturating_add(n);
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }
         // Room follows what comes in: twice as much when it was filled, half when most stayed
         // empty.
         if n == room {
-            self.read_size = (self.read_size * 2).min(MAX_READ);
+            self.read_size = self.read_size.saturating_mul(2).min(MAX_READ);
         } else if n < self.read_size / 4 {
             self.read_size = (self.read_size / 2).max(MIN_READ);
         }
@@ -308,7 +309,7 @@ impl Wire {
     }
 
     fn make_room(&mut self) {
-        let room = self.input.capacity() - self.input.len();
+        let room = self.input.capacity().saturating_sub(self.input.len());
         let missing = self.decoder.needed().saturating_sub(self.input.len());
         if room < missing.clamp(MIN_READ / 4, self.read_size) {
             self.input.reserve(self.read_size);

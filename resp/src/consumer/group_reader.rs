@@ -159,7 +159,9 @@ impl GroupReader {
                 if claimed.next == StreamId::ZERO {
                     // All were looked at. Half the time, so that nothing waits much longer than it
                     // must.
-                    self.claim_at = Instant::now() + claim_idle.unwrap_or_default() / 2;
+                    let pause = claim_idle.unwrap_or_default().checked_div(2).unwrap_or_default();
+                    let now = Instant::now();
+                    self.claim_at = now.checked_add(pause).unwrap_or(now);
                 }
                 Ok(if claimed.entries.is_empty() { None } else { Some(EntryBatch::claimed(claimed.entries)) })
             }
@@ -274,11 +276,12 @@ impl GroupReader {
         while in_flight.acks > 0 {
             let reply = connection.receive().await?.into_result();
             let sent = in_flight.acks.min(MAX_ACKS);
-            in_flight.acks -= sent;
+            in_flight.acks = in_flight.acks.saturating_sub(sent);
+            let behind = in_flight.refused.saturating_add(sent);
             match reply {
-                Ok(_) => drop(acks.drain(in_flight.refused..in_flight.refused + sent)),
+                Ok(_) => drop(acks.drain(in_flight.refused..behind)),
                 Err(error) => {
-                    in_flight.refused += sent;
+                    in_flight.refused = behind;
                     return Err(error.with_context("XACK", None));
                 }
             }

@@ -21,11 +21,11 @@ pub(crate) struct Topology {
 const NOBODY: u16 = u16::MAX;
 
 /// More nodes than slots have none.
-const MAX_NODES: usize = 2 * SLOTS as usize;
+const MAX_NODES: usize = 32_768;
 
 /// A slot can be named several times, as while one node takes the place of another; this is more
 /// than any cluster has, and less than keeps a thread busy.
-const MAX_NAMED: usize = 16 * SLOTS as usize;
+const MAX_NAMED: usize = 262_144;
 
 impl Topology {
     /// The node that has a slot.
@@ -151,7 +151,7 @@ impl Topology {
 fn range(first: Value<'_>, last: Value<'_>, named: &mut usize) -> Option<(u16, u16)> {
     let slot = |value: Value<'_>| value.as_u64().and_then(|slot| u16::try_from(slot).ok()).filter(|slot| *slot < SLOTS);
     let (first, last) = (slot(first)?, slot(last)?);
-    *named += usize::from(last.checked_sub(first)?) + 1;
+    *named = named.saturating_add(usize::from(last.checked_sub(first)?)).saturating_add(1);
     (*named <= MAX_NAMED).then_some((first, last))
 }
 

@@ -218,7 +218,8 @@ impl Error {
 
     /// What it takes, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Inner>() + self.0.operation.len() + self.0.message.len() + self.0.code.len()
+        let texts = [self.0.operation.len(), self.0.message.len(), self.0.code.len()];
+        texts.into_iter().fold(size_of::<Inner>(), usize::saturating_add)
     }
 
     /// The category.

@@ -2,6 +2,7 @@ use bytes::BytesMut;
 use memchr::memchr2;
 
 use super::attributes::SideTable;
+use super::cast::{index, offset};
 use super::frame::Frame;
 use super::header::{self, Length};
 use super::kind::{Node, ValueKind};
@@ -184,6 +185,7 @@ impl Decoder {
 
     /// Makes room for the rest of the frame, so that a long one is not copied again and again while
     /// it comes in.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn make_room(&mut self, buf: &mut BytesMut) {
         // The estimate costs a step a level, which must not be paid for each of many small pieces.
         if buf.len() < buf.capacity() && buf.len() - self.estimated.min(buf.len()) <= self.estimated / 64 {
@@ -196,14 +198,15 @@ impl Decoder {
 
     /// How long the frame will be, if the children that aggregates still miss are as long as those
     /// they have.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn expected(&self) -> usize {
         let mut end = self.needed.max(self.pos);
         let mut is_inside = end > self.pos;
         for open in std::iter::once(&self.top).chain(self.outer.iter().rev()) {
             if !open.streamed {
                 // The one that is coming in is as good as there.
-                let missing = open.missing.saturating_sub(u32::from(is_inside)) as usize;
-                let begun = (open.total as usize - missing).max(1);
+                let missing = index(open.missing.saturating_sub(u32::from(is_inside)));
+                let begun = (index(open.total) - missing).max(1);
                 end = end.saturating_add((end - open.start).saturating_mul(missing) / begun);
             }
             is_inside = true;
@@ -234,6 +237,7 @@ impl Decoder {
 
     /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that
     /// is one scalar is returned and needs no tape.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
         loop {
             self.run(buf)?;
@@ -271,7 +275,7 @@ impl Decoder {
                     };
                     self.begin(kind, length)?;
                     self.pos = end;
-                    let children = if self.top.streamed { 0 } else { self.top.total as usize };
+                    let children = if self.top.streamed { 0 } else { index(self.top.total) };
                     self.spend(NODE.saturating_mul(own + children))?;
                 }
                 Step::End(end) => {
@@ -292,6 +296,7 @@ impl Decoder {
     /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers
     /// send. All else is left to [`step`](Self::step), which also knows what is wrong.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn run(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         // What is streamed is counted child by child.
         if self.outer.is_empty() || self.top.streamed {
@@ -310,7 +315,7 @@ impl Decoder {
                     if len > limits.bulk || buf.get(end..end + 2) != Some(b"\r\n") {
                         break;
                     }
-                    nodes.push(Node { a: start as u32, b: len as u32, kind: ValueKind::BulkString });
+                    nodes.push(Node { a: offset(start), b: offset(len), kind: ValueKind::BulkString });
                     pos = end + 2;
                     top.missing -= 1;
                 }
@@ -322,16 +327,16 @@ impl Decoder {
                     let Some(left) = spare.checked_sub(len.saturating_mul(NODE)) else { break };
                     spare = left;
                     outer.push(top);
-                    let node = nodes.len() as u32;
+                    let node = offset(nodes.len());
                     top = Open {
                         node,
-                        missing: len as u32,
-                        total: len as u32,
+                        missing: offset(len),
+                        total: offset(len),
                         start: pos,
                         kind: ValueKind::Array,
                         streamed: false,
                     };
-                    nodes.push(Node { a: len as u32, b: 1, kind: ValueKind::Array });
+                    nodes.push(Node { a: offset(len), b: 1, kind: ValueKind::Array });
                     pos = start;
                 }
                 _ => break,
@@ -341,8 +346,8 @@ impl Decoder {
                 // `close` knows about both.
                 while top.missing == 0 && top.kind != ValueKind::Attribute && !top.streamed {
                     let Some(parent) = outer.pop() else { break };
-                    let span = (nodes.len() - top.node as usize) as u32;
-                    if let Some(node) = nodes.get_mut(top.node as usize) {
+                    let span = offset(nodes.len() - index(top.node));
+                    if let Some(node) = nodes.get_mut(index(top.node)) {
                         node.b = span;
                     }
                     top = parent;
@@ -360,6 +365,7 @@ impl Decoder {
     }
 
     /// Opens an aggregate.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn begin(&mut self, kind: ValueKind, length: Length) -> Result<(), ProtocolError> {
         if self.outer.len() >= self.limits.depth {
             return Err(ProtocolError::TooDeep);
@@ -370,21 +376,22 @@ impl Decoder {
                 if n > self.limits.aggregate {
                     return Err(ProtocolError::AggregateTooLong);
                 }
-                (n as u32, false)
+                (offset(n), false)
             }
-            _ => (self.limits.aggregate as u32 + 1, true),
+            _ => (offset(self.limits.aggregate) + 1, true),
         };
         if self.nodes.capacity() == 0 {
             self.nodes.reserve(self.last_tape.clamp(8, MAX_TAPE_START));
         }
         self.outer.push(self.top);
-        let node = self.nodes.len() as u32;
+        let node = offset(self.nodes.len());
         self.top = Open { node, missing, total: missing, start: self.pos, kind, streamed };
         self.nodes.push(Node { a: missing, b: 1, kind });
         Ok(())
     }
 
     /// Ends a streamed aggregate or string.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn end_streamed(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         let top = self.top;
         if !top.streamed {
@@ -393,20 +400,21 @@ impl Decoder {
         if self.side_table.as_ref().is_some_and(|side_table| side_table.attributes.has_pending(self.nodes.len())) {
             return Err(ProtocolError::AttributeOfNothing);
         }
-        let seen = self.limits.aggregate as u32 + 1 - top.missing;
+        let seen = offset(self.limits.aggregate) + 1 - top.missing;
         if matches!(top.kind, ValueKind::Map | ValueKind::Attribute) && seen % 2 == 1 {
             return Err(ProtocolError::OddMap);
         }
-        if let Some(node) = self.nodes.get_mut(top.node as usize) {
+        if let Some(node) = self.nodes.get_mut(index(top.node)) {
             node.a = seen;
         }
         self.top.missing = 0;
         self.top.streamed = false;
-        if top.kind == ValueKind::StreamedString { self.join(top.node as usize + 1, buf) } else { Ok(()) }
+        if top.kind == ValueKind::StreamedString { self.join(index(top.node) + 1, buf) } else { Ok(()) }
     }
 
     /// Adds the node that says where a streamed string lies in one piece, behind those of its
     /// chunks.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn join(&mut self, first: usize, buf: &[u8]) -> Result<(), ProtocolError> {
         let joined = match self.nodes.get(first..).unwrap_or_default() {
             [] => Node { a: 0, b: 0, kind: ValueKind::BulkString },
@@ -415,17 +423,18 @@ impl Decoder {
                 let joined = &mut self.side_table.get_or_insert_default().joined;
                 let start = joined.len();
                 for chunk in chunks {
-                    let at = chunk.a as usize;
-                    joined.extend_from_slice(buf.get(at..at + chunk.b as usize).unwrap_or_default());
+                    let at = index(chunk.a);
+                    joined.extend_from_slice(buf.get(at..at + index(chunk.b)).unwrap_or_default());
                 }
-                Node { a: start as u32, b: (joined.len() - start) as u32, kind: ValueKind::BulkString }
+                Node { a: offset(start), b: offset(joined.len() - start), kind: ValueKind::BulkString }
             }
         };
         self.nodes.push(joined);
-        self.spend(NODE + joined.b as usize)
+        self.spend(NODE + index(joined.b))
     }
 
     /// Ends the aggregates that have all their children, from the innermost.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn close(&mut self) -> Result<(), ProtocolError> {
         while self.top.missing == 0 {
             if self.top.streamed {
@@ -433,7 +442,7 @@ impl Decoder {
             }
             let Some(parent) = self.outer.pop() else { break };
             let closed = std::mem::replace(&mut self.top, parent);
-            let start = closed.node as usize;
+            let start = index(closed.node);
             if closed.kind == ValueKind::Attribute {
                 // An attribute is no value of its own: its parent still misses as many.
                 let attribute = self.nodes.get(start..).unwrap_or_default();
@@ -444,13 +453,14 @@ impl Decoder {
             self.top.missing -= 1;
             let span = self.nodes.len() - start;
             if let Some(node) = self.nodes.get_mut(start) {
-                node.b = span as u32;
+                node.b = offset(span);
             }
         }
         Ok(())
     }
 
     /// Reads what lies at the current position.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn step(&mut self, buf: &[u8]) -> Result<Step, ProtocolError> {
         let at = self.pos;
         let in_string = self.top.kind == ValueKind::StreamedString;
@@ -489,11 +499,12 @@ impl Decoder {
     }
 
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn aggregate(buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         match header::read(buf, at)? {
             None => Ok(Step::Partial(buf.len() + 1)),
             Some((Length::Null, end)) if kind == ValueKind::Array => {
-                Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: ValueKind::Null }, end))
+                Ok(Step::Scalar(Node { a: offset(end), b: 0, kind: ValueKind::Null }, end))
             }
             Some((Length::Null, _)) => Err(ProtocolError::InvalidLength),
             Some((length, end)) => Ok(Step::Header(kind, length, end)),
@@ -501,13 +512,14 @@ impl Decoder {
     }
 
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn bulk(&self, buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         let (len, start) = match header::read(buf, at)? {
             Some((Length::Of(len), start)) => (len, start),
             None => return Ok(Step::Partial(buf.len() + 1)),
             // The marker keeps a chunk (`;`) from being null or streamed itself.
             Some((Length::Null, end)) if buf.get(at) == Some(&b'$') => {
-                return Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: ValueKind::Null }, end));
+                return Ok(Step::Scalar(Node { a: offset(end), b: 0, kind: ValueKind::Null }, end));
             }
             Some((Length::Streamed, end)) if buf.get(at) == Some(&b'$') => {
                 return Ok(Step::Header(ValueKind::StreamedString, Length::Streamed, end));
@@ -527,11 +539,12 @@ impl Decoder {
             if len < 4 || buf.get(start + 3) != Some(&b':') {
                 return Err(ProtocolError::InvalidVerbatim);
             }
-            return Ok(Step::Scalar(Node { a: (start + 4) as u32, b: (len - 4) as u32, kind }, end + 2));
+            return Ok(Step::Scalar(Node { a: offset(start + 4), b: offset(len - 4), kind }, end + 2));
         }
-        Ok(Step::Scalar(Node { a: start as u32, b: len as u32, kind }, end + 2))
+        Ok(Step::Scalar(Node { a: offset(start), b: offset(len), kind }, end + 2))
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn line(&mut self, buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         let start = at + 1;
         let from = self.scanned.max(start);
@@ -562,7 +575,7 @@ impl Decoder {
             ValueKind::Null if !text.is_empty() => return Err(ProtocolError::InvalidNull),
             _ => {}
         }
-        Ok(Step::Scalar(Node { a: start as u32, b: (end - start) as u32, kind }, end + 2))
+        Ok(Step::Scalar(Node { a: offset(start), b: offset(end - start), kind }, end + 2))
     }
 }
 

@@ -4,6 +4,7 @@ use std::slice;
 use bytes::Bytes;
 
 use super::attributes::SideTable;
+use super::cast::{index, offset};
 use super::kind::{Node, ValueKind};
 use super::value::{Value, ValuePairs};
 
@@ -72,7 +73,7 @@ impl Frame {
     /// The value at a place on the tape, counted from the frame's value.
     #[inline]
     pub(crate) fn value_at(&self, place: u32) -> Value<'_> {
-        match self.nodes().get(place as usize..).and_then(<[Node]>::split_first) {
+        match self.nodes().get(index(place)..).and_then(<[Node]>::split_first) {
             Some((node, below)) => Value::new(&self.bytes, node, below),
             None => Value::new(&[], &NOTHING, &[]),
         }
@@ -81,7 +82,7 @@ impl Frame {
     /// Where on the tape a value of this frame lies.
     #[inline]
     pub(crate) fn place_of(&self, value: Value<'_>) -> u32 {
-        (self.nodes().len().saturating_sub(value.below.len() + 1)) as u32
+        offset(self.nodes().len().saturating_sub(value.below.len().saturating_add(1)))
     }
 
     /// The pairs of the attributes (`|`) that came before the value; usually none.
@@ -153,7 +154,7 @@ impl Frame {
     /// part lies elsewhere.
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
-        let start = (part.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
+        let start = part.as_ptr().addr().wrapping_sub(self.bytes.as_ptr().addr());
         match start.checked_add(part.len()) {
             Some(end) if end <= self.bytes.len() => self.bytes.slice(start..end),
             _ => Bytes::copy_from_slice(part),
@@ -195,9 +196,11 @@ impl Frame {
 
     /// What a frame takes that was made [compact](Self::compact), in bytes.
     pub(crate) fn memory(&self) -> usize {
-        let attributes =
-            self.side_table().map_or(0, |side_table| size_of::<SideTable>() + side_table.attributes.memory());
-        size_of::<Self>() + self.bytes.len() + size_of_val(self.nodes()) + attributes
+        let attributes = self
+            .side_table()
+            .map_or(0, |side_table| size_of::<SideTable>().saturating_add(side_table.attributes.memory()));
+        let parts = [self.bytes.len(), size_of_val(self.nodes()), attributes];
+        parts.into_iter().fold(size_of::<Self>(), usize::saturating_add)
     }
 }
 
@@ -209,7 +212,7 @@ impl Value<'_> {
         }
         let mut nodes = Vec::with_capacity(span);
         nodes.push(*self.node);
-        nodes.extend_from_slice(self.below.get(..span - 1).unwrap_or_default());
+        nodes.extend_from_slice(self.below.get(..span.saturating_sub(1)).unwrap_or_default());
         Tape::Tree { nodes, side_table }
     }
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use super::cast::index;
+
 /// The type of a [`Value`](crate::Value), named as in the RESP specification.
 ///
 /// RESP2's two nulls (`$-1` and `*-1`) and RESP3's `_` are all [`ValueKind::Null`].
@@ -89,6 +91,6 @@ impl Node {
     /// How many nodes the value takes on the tape.
     #[inline]
     pub(crate) const fn span(self) -> usize {
-        if self.kind.is_aggregate() { self.b as usize } else { 1 }
+        if self.kind.is_aggregate() { index(self.b) } else { 1 }
     }
 }

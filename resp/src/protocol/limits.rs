@@ -1,3 +1,5 @@
+use super::cast::index;
+
 /// What a peer may make the decoder hold, so that hostile or damaged input cannot exhaust memory.
 ///
 /// Memory always follows the bytes that have arrived: a header that announces a large value is
@@ -58,7 +60,7 @@ impl DecoderLimits {
     /// The same limits, cut to what the tape's 32-bit offsets can say, and to the depth at which
     /// comparing and showing values, which are recursive, need little of a thread's stack.
     pub(crate) fn effective(self) -> Self {
-        const OFFSETS: usize = u32::MAX as usize;
+        const OFFSETS: usize = index(u32::MAX);
         Self {
             depth: self.depth.min(512),
             bulk: self.bulk.min(OFFSETS),

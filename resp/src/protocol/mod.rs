@@ -1,6 +1,7 @@
 //! RESP itself, without I/O: bytes in, frames out.
 
 mod attributes;
+pub(crate) mod cast;
 mod decoder;
 mod error;
 mod frame;

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use super::cast::index;
 use super::decoder::parse_double;
 use super::kind::{Node, ValueKind};
 use super::number;
@@ -76,8 +77,8 @@ impl<'a> Value<'a> {
 
     #[inline]
     fn content(self, node: &Node) -> &'a [u8] {
-        let start = node.a as usize;
-        self.bytes.get(start..start + node.b as usize).unwrap_or_default()
+        let start = index(node.a);
+        self.bytes.get(start..start.wrapping_add(index(node.b))).unwrap_or_default()
     }
 
     /// The content as text, when it is UTF-8.
@@ -150,8 +151,8 @@ impl<'a> Value<'a> {
         if self.kind() != ValueKind::VerbatimString {
             return None;
         }
-        let start = self.node.a as usize;
-        self.bytes.get(start.checked_sub(4)?..start - 1)
+        let start = index(self.node.a);
+        self.bytes.get(start.checked_sub(4)?..start.checked_sub(1)?)
     }
 
     /// The children in order: elements, or keys and values in turn, or the chunks of a streamed
@@ -167,7 +168,7 @@ impl<'a> Value<'a> {
     #[must_use]
     #[inline]
     pub const fn children(self) -> ValueChildren<'a> {
-        let left = if self.node.kind.is_aggregate() { self.node.a as usize } else { 0 };
+        let left = if self.node.kind.is_aggregate() { index(self.node.a) } else { 0 };
         ValueChildren { bytes: self.bytes, nodes: self.below, left }
     }
 
@@ -202,7 +203,7 @@ impl<'a> Iterator for ValueChildren<'a> {
         self.left = self.left.checked_sub(1)?;
         let (node, below) = self.nodes.split_first()?;
         let value = Value { bytes: self.bytes, node, below };
-        self.nodes = below.get(node.span() - 1..).unwrap_or_default();
+        self.nodes = below.get(node.span().wrapping_sub(1)..).unwrap_or_default();
         Some(value)
     }
 

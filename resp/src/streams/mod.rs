@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 
+use crate::protocol::cast::wide;
 use crate::{CommandWriter, StreamId};
 
 mod decode;
@@ -65,7 +66,7 @@ where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
     out.arg("IDS");
-    out.arg_int(count as u64);
+    out.arg_int(wide(count));
     for id in ids.clone() {
         out.arg_id(*id.borrow());
     }
@@ -73,5 +74,5 @@ where
 
 /// A duration as the whole milliseconds that Redis takes.
 fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64)
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
 }

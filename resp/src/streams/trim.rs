@@ -79,6 +79,7 @@ impl Trim {
         self
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     pub(super) const fn args(&self) -> usize {
         3 + if self.limit.is_some() { 2 } else { 0 } + if self.references.is_some() { 1 } else { 0 }
     }

@@ -49,6 +49,7 @@ where
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XACK", 2 + self.ids.clone().into_iter().count());
         out.arg(self.key);

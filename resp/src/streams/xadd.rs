@@ -140,6 +140,7 @@ impl<F: AsRef<[u8]>, V: AsRef<[u8]>, R: FromReply> Command for XAdd<'_, F, V, R>
     }
 
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         let options = usize::from(!self.create)
             + usize::from(self.references.is_some())

@@ -89,6 +89,7 @@ impl<'a> XAutoClaim<'a> {
         XAutoClaimJustId(self)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn write(&self, just_id: bool, out: &mut CommandWriter<'_>) {
         out.command("XAUTOCLAIM", 5 + 2 * usize::from(self.count.is_some()) + usize::from(just_id));
         out.arg(self.key);

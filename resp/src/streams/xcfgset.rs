@@ -56,6 +56,7 @@ impl Command for XCfgSet<'_> {
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XCFGSET", 1 + 2 * usize::from(self.duration.is_some()) + 2 * usize::from(self.max_size.is_some()));
         out.arg(self.key);

@@ -108,6 +108,7 @@ where
         XClaimJustId(self)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn write(&self, just_id: bool, out: &mut CommandWriter<'_>) {
         let options = 2 * usize::from(self.delivered.is_some())
             + 2 * usize::from(self.retry_count.is_some())

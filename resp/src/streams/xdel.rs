@@ -46,6 +46,7 @@ where
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XDEL", 1 + self.ids.clone().into_iter().count());
         out.arg(self.key);

@@ -55,6 +55,7 @@ where
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         let ids = self.ids.clone().into_iter().count();
         out.command("XDELEX", 3 + usize::from(self.references.is_some()) + ids);

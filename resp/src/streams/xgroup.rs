@@ -89,6 +89,7 @@ impl Command for XGroupCreate<'_> {
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 4 + usize::from(self.make_stream) + 2 * usize::from(self.entries_read.is_some()));
         out.arg("CREATE");
@@ -157,6 +158,7 @@ impl Command for XGroupSetId<'_> {
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 4 + 2 * usize::from(self.entries_read.is_some()));
         out.arg("SETID");

@@ -81,6 +81,7 @@ where
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         let ids = self.ids.clone().into_iter().count();
         out.command("XNACK", 5 + ids + 2 * usize::from(self.retry_count.is_some()) + usize::from(self.force));

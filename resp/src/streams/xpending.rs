@@ -165,6 +165,7 @@ impl Command for XPendingEntries<'_> {
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         let options = 2 * usize::from(self.min_idle.is_some()) + usize::from(self.consumer.is_some());
         out.command("XPENDING", 5 + options);

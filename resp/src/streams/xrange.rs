@@ -50,6 +50,7 @@ impl Command for XRange<'_> {
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XRANGE", 3 + 2 * usize::from(self.count.is_some()));
         out.arg(self.key);

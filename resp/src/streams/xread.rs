@@ -107,6 +107,7 @@ impl Command for XRead<'_> {
         Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         let streams = || std::iter::once(&self.first).chain(&self.more);
         let pairs = [self.count.is_some(), self.max_count.is_some(), self.max_size.is_some(), self.block.is_some()];

@@ -120,6 +120,7 @@ impl Command for XReadGroup<'_> {
         Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         let streams = || std::iter::once(&self.first).chain(&self.more);
         let pairs = [&self.count, &self.max_count, &self.max_size].map(Option::is_some);

@@ -40,6 +40,7 @@ impl Command for XTrim<'_> {
         Some(self.key)
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XTRIM", 1 + self.trim.args());
         out.arg(self.key);
