@@ -8,7 +8,7 @@
 use crate::error::Interrupt;
 use delivery::manifest::{Generation, Manifest, PARTITIONS_FIELD};
 use delivery::producer::{Change, Changed, Seen};
-use resp::{Config, Connection};
+use resp::{Config, Connection, Discovery};
 use service::args::other_partitions;
 use service::source_record::{Loaded, RecordFault};
 use service::{Failure, SourceRecord, Stop};
@@ -28,7 +28,7 @@ const CONTENTS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// Leads to the record.
-    config: Config,
+    discovery: Discovery,
     record: SourceRecord,
     partitions: u32,
     /// Each content, as a generation whose number is its file ID.
@@ -47,7 +47,7 @@ impl Registry {
     /// The registry of this source. `config` leads to its key.
     pub(crate) fn new(config: Config, source: &str, partitions: u32) -> Self {
         Self {
-            config,
+            discovery: Discovery::new(config),
             record: SourceRecord::of(source),
             partitions,
             contents: RefCell::default(),
@@ -177,7 +177,7 @@ impl Registry {
     async fn connect<'c>(&self, held: &'c mut Option<Connection>) -> Result<&'c mut Connection, resp::Error> {
         let connection = match held.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
-            None => Connection::connect(&self.config).await?,
+            None => self.discovery.connect().await?,
         };
         Ok(held.insert(connection))
     }
