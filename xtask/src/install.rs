@@ -129,6 +129,8 @@ pub(crate) enum Wanted {
     Prometheus,
     /// A browser, for the tests of the status page.
     Chromium,
+    /// Helm and kubectl, from [`crate::helm`]: no package of the system.
+    Helm,
 }
 
 impl Wanted {
@@ -138,15 +140,17 @@ impl Wanted {
             Self::Redis => "redis-server or valkey-server",
             Self::Prometheus => "prometheus and promtool",
             Self::Chromium => "chromium",
+            Self::Helm => "helm and kubectl",
         }
     }
 
     /// Advice for the user.
-    const fn advice(self) -> &'static str {
+    pub(crate) const fn advice(self) -> &'static str {
         match self {
             Self::Redis => "install redis-server or valkey-server, or set REDIS_SERVER to the path of one",
             Self::Prometheus => "install prometheus and promtool",
             Self::Chromium => "install chromium",
+            Self::Helm => "install helm and kubectl",
         }
     }
 
@@ -156,6 +160,7 @@ impl Wanted {
             Self::Redis => "10 MB",
             Self::Prometheus => "200 MB",
             Self::Chromium => "400 MB",
+            Self::Helm => "120 MB",
         }
     }
 
@@ -164,6 +169,7 @@ impl Wanted {
             Self::Redis => manager.redis,
             Self::Prometheus => manager.prometheus,
             Self::Chromium => manager.chromium,
+            Self::Helm => &[],
         }
     }
 }
@@ -181,7 +187,7 @@ pub(crate) struct Consent {
 
 impl Consent {
     /// Asks at a terminal, unless the command line has answered. `Err`: why nothing is installed.
-    fn ask(self, wanted: Wanted, with: &str) -> Result<()> {
+    pub(crate) fn ask(self, wanted: Wanted, with: &str) -> Result<()> {
         let (name, advice) = (wanted.name(), wanted.advice());
         if self.yes {
             return Ok(());

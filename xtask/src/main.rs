@@ -29,6 +29,7 @@ mod cargo;
 mod chaos;
 mod child;
 mod demo;
+mod helm;
 mod image;
 mod install;
 mod interrupt;
