@@ -3,7 +3,7 @@
 //! A content is divided into blocks by offset alone: [`SMALL`] bytes each below [`LARGE_FROM`], so
 //! that small files are distributed too, and [`LARGE`] bytes each from there on. A whole line
 //! belongs to the block that contains its first byte. Block `b` belongs to partition `b mod N`.
-//! Whoever knows `N` and the content therefore knows the partition of each line. Each partition is
+//! So `N` and the content determine the partition of each line. Each partition is
 //! a source of its own: ordered, and with the last ID of its stream as the checkpoint.
 
 use crate::entry::Span;

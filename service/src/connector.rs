@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::debug;
 use metrics::counter;
-use resp::{Backoff, Config, Connection, Error, ErrorKind, Frame, cmd};
+use resp::{Backoff, Config, Connection, Discovery, Error, ErrorKind, Frame, cmd};
 
 use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
@@ -29,7 +29,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// connector before its first use.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    config: Config,
+    discovery: Discovery,
     /// Where the password comes from, for messages.
     password_source: Arc<str>,
     backoff: Backoff,
@@ -62,7 +62,7 @@ impl Connector {
         let config = config.command_timeout(Some(COMMAND_TIMEOUT)).stall_timeout(Some(STALL_TIMEOUT));
         let backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
         Self {
-            config,
+            discovery: Discovery::new(config),
             password_source: password_source.into(),
             backoff,
             health,
@@ -75,13 +75,13 @@ impl Connector {
     /// A connector for another key, which may be on another node of a cluster. It reports to
     /// `health`.
     pub(crate) fn for_stream(&self, key: &str, health: Health) -> Self {
-        Self { config: self.config.clone().for_key(key), health, connected: false, ..self.clone() }
+        Self { discovery: self.discovery.for_key(key), health, connected: false, ..self.clone() }
     }
 
     /// The Redis address, without the password.
     #[must_use]
     pub const fn config(&self) -> &Config {
-        &self.config
+        self.discovery.config()
     }
 
     /// Reports that the connection was lost or abandoned because of `error`. Counts the error, and
@@ -109,7 +109,7 @@ impl Connector {
             let attempt = tokio::select! {
                 biased;
                 () = shutdown.requested() => return Err(Stop::Shutdown),
-                attempt = usable(&self.config) => attempt,
+                attempt = usable(&self.discovery) => attempt,
             };
             let error = match attempt {
                 Ok(connection) => {
@@ -139,7 +139,7 @@ impl Connector {
     ///
     /// [`Stop::Shutdown`] when Redis is unreachable.
     pub async fn connect_to_end(&mut self, within: Duration) -> Result<Connection, Stop> {
-        match tokio::time::timeout(within, usable(&self.config)).await {
+        match tokio::time::timeout(within, usable(&self.discovery)).await {
             Ok(Ok(connection)) => {
                 self.up();
                 Ok(connection)
@@ -168,7 +168,7 @@ impl Connector {
     }
 
     fn wrong(&self, error: &Error) -> Failure {
-        let (config, from) = (&self.config, origin("redis-url"));
+        let (config, from) = (self.config(), origin("redis-url"));
         let allowed = advice::redis_url(config.endpoint(), error, &self.password_source);
         Failure::Config(format!("--redis-url {config}{from}: {}; {allowed}", advice::reason(error)))
     }
@@ -187,8 +187,8 @@ pub fn in_words(error: &Error) -> String {
 
 /// Connects and sends `PING`: a server that is loading its data or has lost its master accepts
 /// connections, but no commands.
-async fn usable(config: &Config) -> Result<Connection, Error> {
-    let mut connection = Connection::connect(config).await?;
+async fn usable(discovery: &Discovery) -> Result<Connection, Error> {
+    let mut connection = discovery.connect().await?;
     match connection.send(&cmd::<Frame>("PING")).await {
         // The ACL may deny PING and still allow the commands that matter.
         Err(error) if error.kind() != ErrorKind::NoPerm => Err(error),

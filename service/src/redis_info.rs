@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use resp::streams::{ConsumerInfo, XInfoConsumers, XInfoGroups};
-use resp::{Config, Connection, Error, Frame, cmd};
+use resp::{Config, Connection, Discovery, Error, Frame, cmd};
 
 use crate::health::{Health, Member};
 
@@ -110,7 +110,7 @@ impl ServerWatch {
     /// Queries on a connection of its own.
     #[must_use]
     pub fn over(self, config: Config) -> OwnConnection {
-        OwnConnection { watch: self, config }
+        OwnConnection { watch: self, discovery: Discovery::new(config) }
     }
 
     /// Queues the queries when they are due. Do not call it between `MULTI` and `EXEC`.
@@ -174,7 +174,7 @@ impl ServerWatch {
 #[derive(Debug)]
 pub struct OwnConnection {
     watch: ServerWatch,
-    config: Config,
+    discovery: Discovery,
 }
 
 impl OwnConnection {
@@ -182,7 +182,7 @@ impl OwnConnection {
     /// reports the outage.
     pub async fn run(mut self) -> Infallible {
         loop {
-            if let Ok(mut connection) = Connection::connect(&self.config).await {
+            if let Ok(mut connection) = self.discovery.connect().await {
                 self.watch.asked = false;
                 while self.ask_once(&mut connection).await.is_ok() {}
             }

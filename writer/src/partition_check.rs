@@ -8,7 +8,7 @@
 
 use crate::group::pairs;
 use delivery::manifest::{begun_with, record_key};
-use resp::{Config, Connection, Error, Frame, cmd};
+use resp::{Config, Connection, Discovery, Error, Frame, cmd};
 use service::Failure;
 use service::args::{ServiceArgs, other_partitions};
 use std::cell::Cell;
@@ -78,10 +78,12 @@ impl PartitionCheck {
     /// Requests the record repeatedly. Returns only if the number of partitions differs.
     async fn ask(&self, config: &Config) -> Failure {
         let record = record_key(&self.stream);
+        let discovery = Discovery::new(config.clone());
         let mut connection = None;
         let mut logged = None;
         loop {
-            let complaint = match ask_for(&mut connection, config, &record).await.map(|reply| self.compare(&reply)) {
+            let complaint = match ask_for(&mut connection, &discovery, &record).await.map(|reply| self.compare(&reply))
+            {
                 Ok(Ok(complaint)) => complaint,
                 Ok(Err(failure)) => return failure,
                 // If the node is unreachable, the stages that need it report that.
@@ -103,10 +105,10 @@ impl PartitionCheck {
     }
 }
 
-async fn ask_for(held: &mut Option<Connection>, config: &Config, record: &str) -> Result<Frame, Error> {
+async fn ask_for(held: &mut Option<Connection>, discovery: &Discovery, record: &str) -> Result<Frame, Error> {
     let mut connection = match held.take().filter(|connection| !connection.is_closed()) {
         Some(connection) => connection,
-        None => Connection::connect(config).await?,
+        None => discovery.connect().await?,
     };
     let reply = connection.send(&cmd::<Frame>("HGETALL").arg(record)).await?;
     *held = Some(connection);

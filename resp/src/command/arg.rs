@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{Request, StreamId};
+use crate::protocol::cast::wide;
+use crate::{CommandWriter, StreamId};
 
 /// What [`Cmd::arg`](crate::Cmd::arg) takes.
 ///
@@ -34,12 +35,12 @@ use crate::{Request, StreamId};
 /// assert_eq!(words, ["ZADD", "board", "1.5", "ann", "2", "bob"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub trait Arg {
+pub trait CommandArg {
     /// Writes its arguments.
-    fn write(&self, out: &mut Request<'_>);
+    fn write(&self, out: &mut CommandWriter<'_>);
 
     /// Writes those of a list: one element after the other. A list of bytes is one argument.
-    fn write_list(list: &[Self], out: &mut Request<'_>)
+    fn write_list(list: &[Self], out: &mut CommandWriter<'_>)
     where
         Self: Sized,
     {
@@ -51,8 +52,8 @@ pub trait Arg {
 
 macro_rules! pointers {
     ($($type:ty),*) => {
-        $(impl<A: Arg + ?Sized> Arg for $type {
-            fn write(&self, out: &mut Request<'_>) {
+        $(impl<A: CommandArg + ?Sized> CommandArg for $type {
+            fn write(&self, out: &mut CommandWriter<'_>) {
                 (**self).write(out);
             }
         })*
@@ -61,47 +62,47 @@ macro_rules! pointers {
 
 pointers!(&A, &mut A, Box<A>, Rc<A>, Arc<A>);
 
-impl<A: Arg + ToOwned + ?Sized> Arg for Cow<'_, A> {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg + ToOwned + ?Sized> CommandArg for Cow<'_, A> {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         (**self).write(out);
     }
 }
 
-impl<A: Arg> Arg for Option<A> {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg> CommandArg for Option<A> {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         if let Some(arg) = self {
             arg.write(out);
         }
     }
 }
 
-impl<A: Arg> Arg for [A] {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg> CommandArg for [A] {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         A::write_list(self, out);
     }
 }
 
-impl<A: Arg, const N: usize> Arg for [A; N] {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg, const N: usize> CommandArg for [A; N] {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         A::write_list(self, out);
     }
 }
 
-impl<A: Arg> Arg for Vec<A> {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg> CommandArg for Vec<A> {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         A::write_list(self, out);
     }
 }
 
-impl<A: Arg, B: Arg> Arg for (A, B) {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg, B: CommandArg> CommandArg for (A, B) {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         self.0.write(out);
         self.1.write(out);
     }
 }
 
-impl<A: Arg, B: Arg, C: Arg> Arg for (A, B, C) {
-    fn write(&self, out: &mut Request<'_>) {
+impl<A: CommandArg, B: CommandArg, C: CommandArg> CommandArg for (A, B, C) {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         self.0.write(out);
         self.1.write(out);
         self.2.write(out);
@@ -110,8 +111,8 @@ impl<A: Arg, B: Arg, C: Arg> Arg for (A, B, C) {
 
 macro_rules! bytes {
     ($($type:ty),*) => {
-        $(impl Arg for $type {
-            fn write(&self, out: &mut Request<'_>) {
+        $(impl CommandArg for $type {
+            fn write(&self, out: &mut CommandWriter<'_>) {
                 out.arg(self);
             }
         })*
@@ -120,28 +121,28 @@ macro_rules! bytes {
 
 bytes!(str, String, Bytes, BytesMut);
 
-impl Arg for char {
-    fn write(&self, out: &mut Request<'_>) {
+impl CommandArg for char {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         out.arg(self.encode_utf8(&mut [0; 4]));
     }
 }
 
-impl Arg for StreamId {
-    fn write(&self, out: &mut Request<'_>) {
+impl CommandArg for StreamId {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         out.arg_id(*self);
     }
 }
 
-impl Arg for bool {
-    fn write(&self, out: &mut Request<'_>) {
+impl CommandArg for bool {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         out.arg(if *self { "1" } else { "0" });
     }
 }
 
 macro_rules! integers {
     ($($type:ty),*) => {
-        $(impl Arg for $type {
-            fn write(&self, out: &mut Request<'_>) {
+        $(impl CommandArg for $type {
+            fn write(&self, out: &mut CommandWriter<'_>) {
                 out.arg_int(*self);
             }
         })*
@@ -151,33 +152,34 @@ macro_rules! integers {
 integers!(u16, u32, u64, i8, i16, i32, i64, i128);
 
 /// A list of it is one argument.
-impl Arg for u8 {
-    fn write(&self, out: &mut Request<'_>) {
+impl CommandArg for u8 {
+    fn write(&self, out: &mut CommandWriter<'_>) {
         out.arg_int(*self);
     }
 
-    fn write_list(list: &[Self], out: &mut Request<'_>) {
+    fn write_list(list: &[Self], out: &mut CommandWriter<'_>) {
         out.arg(list);
     }
 }
 
-impl Arg for usize {
-    fn write(&self, out: &mut Request<'_>) {
-        out.arg_int(*self as u64);
+impl CommandArg for usize {
+    fn write(&self, out: &mut CommandWriter<'_>) {
+        out.arg_int(wide(*self));
     }
 }
 
-impl Arg for isize {
-    fn write(&self, out: &mut Request<'_>) {
-        out.arg_int(*self as i64);
+impl CommandArg for isize {
+    fn write(&self, out: &mut CommandWriter<'_>) {
+        // An `isize` has at most 64 bits.
+        out.arg_int(i64::try_from(*self).unwrap_or_default());
     }
 }
 
 macro_rules! floats {
     ($($type:ty),*) => {
         /// With as many digits as it takes to read the same number again.
-        $(impl Arg for $type {
-            fn write(&self, out: &mut Request<'_>) {
+        $(impl CommandArg for $type {
+            fn write(&self, out: &mut CommandWriter<'_>) {
                 let text = format!("{self:?}");
                 out.arg(text.strip_suffix(".0").unwrap_or(&text));
             }
@@ -193,7 +195,7 @@ mod tests {
     use crate::{Frame, cmd, command};
 
     /// The arguments of a command behind its name, and how many its header announces.
-    fn written(arg: impl Arg) -> Vec<String> {
+    fn written(arg: impl CommandArg) -> Vec<String> {
         let mut out = BytesMut::new();
         command::encode(&cmd::<Frame>("C").arg(arg), &mut out);
         let command = crate::Decoder::default().decode(&mut out).unwrap().unwrap();

@@ -21,7 +21,7 @@ enum Keys {
 }
 
 /// Where a command goes whose words these are, its name first.
-pub(crate) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
+pub(super) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
     let words: Vec<&[u8]> = words.collect();
     let name = |at: usize| String::from_utf8_lossy(words.get(at).copied().unwrap_or_default()).to_ascii_uppercase();
     let of = |keys: &mut dyn Iterator<Item = &&'a [u8]>| Routing::of_keys(keys);
@@ -34,11 +34,13 @@ pub(crate) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
         Keys::Counted(before, at) => {
             let count = name(at).parse().unwrap_or(0);
             let before = before.and_then(|before| words.get(before));
-            of(&mut before.into_iter().chain(words.iter().skip(at + 1).take(count)))
+            of(&mut before.into_iter().chain(words.iter().skip(at.saturating_add(1)).take(count)))
         }
         Keys::Streams => {
-            let behind =
-                words.iter().position(|word| word.eq_ignore_ascii_case(b"STREAMS")).map_or(words.len(), |at| at + 1);
+            let behind = words
+                .iter()
+                .position(|word| word.eq_ignore_ascii_case(b"STREAMS"))
+                .map_or(words.len(), |at| at.saturating_add(1));
             let streams = words.get(behind..).unwrap_or_default();
             of(&mut streams.iter().take(streams.len() / 2))
         }
@@ -74,7 +76,7 @@ fn keys(name: &str, second: &str) -> Keys {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot;
+    use super::super::slot::slot;
     use super::*;
 
     #[test]

@@ -1,7 +1,8 @@
 use bytes::BytesMut;
 
 use crate::StreamId;
-use crate::number::Backwards;
+use crate::protocol::cast::wide;
+use crate::protocol::number::Backwards;
 
 /// Writes one command as RESP, straight into the buffer that goes to the socket.
 ///
@@ -9,7 +10,7 @@ use crate::number::Backwards;
 /// saves correcting the header, so a wrong count can never garble the connection.
 ///
 /// ```
-/// use resp::{Command, Error, Frame, Request};
+/// use resp::{Command, Error, Frame, CommandWriter};
 ///
 /// struct Touch<'a>(&'a [&'a str]);
 ///
@@ -20,7 +21,7 @@ use crate::number::Backwards;
 ///         "TOUCH"
 ///     }
 ///
-///     fn encode(&self, out: &mut Request<'_>) {
+///     fn encode(&self, out: &mut CommandWriter<'_>) {
 ///         out.command("TOUCH", self.0.len());
 ///         for key in self.0 {
 ///             out.arg(key);
@@ -33,7 +34,7 @@ use crate::number::Backwards;
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Request<'b> {
+pub struct CommandWriter<'b> {
     buf: &'b mut BytesMut,
     /// Where this command begins in the buffer.
     start: usize,
@@ -43,7 +44,7 @@ pub struct Request<'b> {
     written: usize,
 }
 
-impl<'b> Request<'b> {
+impl<'b> CommandWriter<'b> {
     pub(crate) fn new(buf: &'b mut BytesMut) -> Self {
         let start = buf.len();
         Self { buf, start, header: start, declared: 0, written: 0 }
@@ -58,10 +59,10 @@ impl<'b> Request<'b> {
     #[inline]
     pub fn command(&mut self, name: &str, args: usize) {
         if self.written == 0 && self.declared == 0 {
-            self.declared = args + 1;
+            self.declared = args.saturating_add(1);
             let mut header = Backwards::<24>::new();
             header.crlf();
-            header.number(self.declared as u64);
+            header.number(wide(self.declared));
             header.push(b'*');
             self.buf.extend_from_slice(header.as_bytes());
             self.header = self.buf.len();
@@ -77,11 +78,12 @@ impl<'b> Request<'b> {
 
     /// Adds an argument: any bytes.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the argument is in memory, and so shorter than isize::MAX")]
     pub fn arg(&mut self, arg: impl AsRef<[u8]>) {
         let arg = arg.as_ref();
         let mut header = Backwards::<24>::new();
         header.crlf();
-        header.number(arg.len() as u64);
+        header.number(wide(arg.len()));
         header.push(b'$');
         self.buf.reserve(arg.len() + header.len() + 2);
         self.buf.extend_from_slice(header.as_bytes());
@@ -128,10 +130,11 @@ impl<'b> Request<'b> {
 
     /// Puts the length before a short argument and writes it all at once.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the argument ends with CR LF")]
     fn finish_small(&mut self, mut arg: SmallArg) {
         let len = arg.len() - 2;
         arg.crlf();
-        arg.number(len as u64);
+        arg.number(wide(len));
         arg.push(b'$');
         self.buf.extend_from_slice(arg.as_bytes());
         self.written += 1;
@@ -143,13 +146,13 @@ impl<'b> Request<'b> {
             self.declared = args;
             let mut header = Backwards::<24>::new();
             header.crlf();
-            header.number(args as u64);
+            header.number(wide(args));
             header.push(b'*');
             self.buf.extend_from_slice(header.as_bytes());
             self.header = self.buf.len();
         }
         self.buf.extend_from_slice(encoded);
-        self.written += args;
+        self.written = self.written.saturating_add(args);
     }
 
     /// Ends the command, with its header put right when the guess was wrong.
@@ -172,7 +175,7 @@ impl<'b> Request<'b> {
         self.buf.truncate(self.start);
         let mut header = Backwards::<24>::new();
         header.crlf();
-        header.number(self.written as u64);
+        header.number(wide(self.written));
         header.push(b'*');
         self.buf.extend_from_slice(header.as_bytes());
         self.buf.extend_from_slice(&args);
@@ -188,9 +191,9 @@ type SmallArg = Backwards<56>;
 mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Request<'_>)) -> String {
+    fn written(write: impl FnOnce(&mut CommandWriter<'_>)) -> String {
         let mut buf = BytesMut::from("before");
-        let mut request = Request::new(&mut buf);
+        let mut request = CommandWriter::new(&mut buf);
         write(&mut request);
         request.finish();
         String::from_utf8(buf.to_vec()).unwrap().replace("\r\n", " ")

@@ -1,12 +1,14 @@
 use std::fmt;
 
+use super::cast::index;
+
 /// The type of a [`Value`](crate::Value), named as in the RESP specification.
 ///
-/// RESP2's two nulls (`$-1` and `*-1`) and RESP3's `_` are all [`Kind::Null`].
+/// RESP2's two nulls (`$-1` and `*-1`) and RESP3's `_` are all [`ValueKind::Null`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
-pub enum Kind {
+pub enum ValueKind {
     /// `+`: a short text without line breaks.
     SimpleString,
     /// `-`: an error in one line.
@@ -41,7 +43,7 @@ pub enum Kind {
     Attribute,
 }
 
-impl Kind {
+impl ValueKind {
     /// Whether values of this kind contain other values.
     #[must_use]
     pub const fn is_aggregate(self) -> bool {
@@ -56,7 +58,7 @@ impl Kind {
 }
 
 /// As errors name it: all strings are strings.
-impl fmt::Display for Kind {
+impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SimpleString | Self::BulkString | Self::VerbatimString | Self::StreamedString => "string",
@@ -82,13 +84,13 @@ pub(crate) struct Node {
     pub(crate) a: u32,
     /// Scalars: the content's length. Aggregates: how many nodes the value takes, itself included.
     pub(crate) b: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
 }
 
 impl Node {
     /// How many nodes the value takes on the tape.
     #[inline]
     pub(crate) const fn span(self) -> usize {
-        if self.kind.is_aggregate() { self.b as usize } else { 1 }
+        if self.kind.is_aggregate() { index(self.b) } else { 1 }
     }
 }

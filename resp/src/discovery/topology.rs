@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::slot::SLOTS;
+use crate::command::slot::SLOTS;
 use crate::config::{Config, Endpoint};
 use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
@@ -21,11 +21,11 @@ pub(crate) struct Topology {
 const NOBODY: u16 = u16::MAX;
 
 /// More nodes than slots have none.
-const MAX_NODES: usize = 2 * SLOTS as usize;
+const MAX_NODES: usize = 32_768;
 
 /// A slot can be named several times, as while one node takes the place of another; this is more
 /// than any cluster has, and less than keeps a thread busy.
-const MAX_NAMED: usize = 16 * SLOTS as usize;
+const MAX_NAMED: usize = 262_144;
 
 impl Topology {
     /// The node that has a slot.
@@ -151,7 +151,7 @@ impl Topology {
 fn range(first: Value<'_>, last: Value<'_>, named: &mut usize) -> Option<(u16, u16)> {
     let slot = |value: Value<'_>| value.as_u64().and_then(|slot| u16::try_from(slot).ok()).filter(|slot| *slot < SLOTS);
     let (first, last) = (slot(first)?, slot(last)?);
-    *named += usize::from(last.checked_sub(first)?) + 1;
+    *named = named.saturating_add(usize::from(last.checked_sub(first)?)).saturating_add(1);
     (*named <= MAX_NAMED).then_some((first, last))
 }
 
@@ -167,8 +167,8 @@ pub(super) fn address(host: Option<&str>, port: u64, asked: &Endpoint) -> Option
     Some(Endpoint::server(host.to_owned(), port, asked.is_tls()))
 }
 
-/// Asks a node.
-pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, Connection), Error> {
+/// Queries the topology from a node.
+pub(super) async fn query(config: &Config, node: &Endpoint) -> Result<(Topology, Connection), Error> {
     let mut connection = Connection::connect_to(node, config).await?;
     let topology = match connection.send(&cmd::<Frame>("CLUSTER SHARDS")).await {
         Ok(reply) => Topology::from_shards(reply.value(), node)?,
@@ -184,12 +184,12 @@ pub(super) async fn ask(config: &Config, node: &Endpoint) -> Result<(Topology, C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decoder, Limits};
+    use crate::{Decoder, DecoderLimits};
     use bytes::BytesMut;
 
     fn frame(text: &str) -> Frame {
         let mut input = BytesMut::from(text.replace(' ', "\r\n").as_str());
-        Decoder::new(Limits::default()).decode(&mut input).unwrap().unwrap()
+        Decoder::new(DecoderLimits::default()).decode(&mut input).unwrap().unwrap()
     }
 
     /// A node as `CLUSTER SHARDS` describes it in RESP2.

@@ -2,27 +2,45 @@
 //! obey.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
-
-use crate::config::{Config, Secret};
+use std::fmt::{self, Write as _};
 
 /// The text with control characters, line breaks and marks that turn the direction of writing
 /// escaped, as in string literals.
-pub(crate) fn printable(text: Cow<'static, str>) -> Cow<'static, str> {
-    if !text.contains(is_obeyed) {
+pub(crate) fn escape_control(text: Cow<'static, str>) -> Cow<'static, str> {
+    if !text.contains(must_be_escaped) {
         return text;
     }
-    let mut shown = String::with_capacity(text.len() + 16);
+    let mut shown = String::with_capacity(text.len().saturating_add(16));
     for c in text.chars() {
         // Writing to a string does not fail.
-        let _ = if is_obeyed(c) { write!(shown, "{}", c.escape_default()) } else { shown.write_char(c) };
+        let _ = if must_be_escaped(c) { write!(shown, "{}", c.escape_default()) } else { shown.write_char(c) };
     }
     shown.into()
 }
 
-fn is_obeyed(c: char) -> bool {
+fn must_be_escaped(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// The passwords of a configuration.
@@ -34,14 +52,13 @@ pub(crate) struct Secrets(Vec<Secret>);
 const MIN_BARE: usize = 6;
 
 impl Secrets {
-    pub(crate) fn of(config: &Config) -> Self {
-        let secrets = [&config.password, &config.sentinel_password].into_iter().flatten();
-        Self(secrets.filter(|secret| !secret.reveal().is_empty()).cloned().collect())
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        Self(secrets.into_iter().filter(|secret| !secret.reveal().is_empty()).cloned().collect())
     }
 
     /// Whether a text repeats one of them: as it is, percent-encoded, escaped, in quotes, or in
     /// pieces.
-    pub(crate) fn are_in(&self, text: &str) -> bool {
+    pub(crate) fn occur_in(&self, text: &str) -> bool {
         if self.0.is_empty() {
             return false;
         }
@@ -76,7 +93,7 @@ fn decoded(text: &str) -> String {
         let digit = |at: usize| digits?.get(at).and_then(|digit| char::from(*digit).to_digit(16));
         match (digit(0), digit(1), digits.and_then(|digits| digits.get(2..))) {
             (Some(high), Some(low), Some(after)) => {
-                decoded.push((high * 16 + low) as u8);
+                decoded.push(hex_byte(high, low));
                 rest = after;
             }
             _ => {
@@ -86,6 +103,11 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// Returns the byte that two hex digits mean.
+pub(crate) fn hex_byte(high: u32, low: u32) -> u8 {
+    u8::try_from(high.saturating_mul(16).saturating_add(low)).unwrap_or_default()
 }
 
 /// What servers answer to `AUTH` and `HELLO`, without anything that they were sent.
@@ -112,12 +134,12 @@ const KNOWN: [&str; 19] = [
 ];
 
 /// Whether a text repeats nothing that was sent to the server, whatever that was.
-pub(crate) fn is_known(text: &str) -> bool {
+pub(crate) fn is_safe_auth_reply(text: &str) -> bool {
     KNOWN.contains(&text)
 }
 
 /// The bare name of a command whose arguments hold a password.
-pub(crate) fn name_of_secretive(command: &str) -> Option<&'static str> {
+pub(crate) fn secret_command(command: &str) -> Option<&'static str> {
     let mut words = command.split_ascii_whitespace().map(str::to_ascii_uppercase);
     match words.next()?.as_str() {
         "AUTH" => Some("AUTH"),
@@ -130,20 +152,24 @@ pub(crate) fn name_of_secretive(command: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Endpoint;
+
+    fn secrets(passwords: &[&str]) -> Secrets {
+        let passwords: Vec<Secret> = passwords.iter().map(|password| Secret::new((*password).to_owned())).collect();
+        Secrets::new(&passwords)
+    }
 
     #[test]
     fn nothing_is_left_to_obey() {
         assert_eq!(
-            printable("a\r\n\u{1b}[31m\u{0}\u{202e}\u{9b}\u{2028}é".into()),
+            escape_control("a\r\n\u{1b}[31m\u{0}\u{202e}\u{9b}\u{2028}é".into()),
             "a\\r\\n\\u{1b}[31m\\u{0}\\u{202e}\\u{9b}\\u{2028}é"
         );
-        assert!(matches!(printable("plain \\n".into()), Cow::Borrowed("plain \\n")));
+        assert!(matches!(escape_control("plain \\n".into()), Cow::Borrowed("plain \\n")));
     }
 
     #[test]
     fn repetitions_of_a_password_are_found() {
-        let secrets = Secrets::of(&Config::new(Endpoint::tcp("h", 1)).password("s3cret-pä&ss"));
+        let known = secrets(&["s3cret-pä&ss"]);
         for text in [
             "ERR 's3cret-pä&ss'",
             "ERR s3cret-p%C3%A4%26ss",
@@ -152,26 +178,26 @@ mod tests {
             "ERR S3CRET PÄ SS",
             "ERR s-3-c-r-e-t-p-ä-s-s",
         ] {
-            assert!(secrets.are_in(text), "{text}");
+            assert!(known.occur_in(text), "{text}");
         }
         for text in ["", "ERR secret", "ERR 100% s3 cret", "%", "%4"] {
-            assert!(!secrets.are_in(text), "{text}");
+            assert!(!known.occur_in(text), "{text}");
         }
-        let short = Secrets::of(&Config::new(Endpoint::tcp("h", 1)).password("a-b").sentinel_password(""));
-        assert!(short.are_in("xa-bx") && !short.are_in("about"));
-        assert!(!Secrets::of(&Config::new(Endpoint::tcp("h", 1)).password("")).are_in("x"));
+        let short = secrets(&["a-b", ""]);
+        assert!(short.occur_in("xa-bx") && !short.occur_in("about"));
+        assert!(!secrets(&[""]).occur_in("x"));
     }
 
     #[test]
     fn commands_that_hold_passwords() {
         for (command, name) in [("auth", "AUTH"), ("AUTH s3cret", "AUTH"), ("HELLO 3", "HELLO")] {
-            assert_eq!(name_of_secretive(command), Some(name));
+            assert_eq!(secret_command(command), Some(name));
         }
         for command in ["acl setuser", "ACL SETUSER me >s3cret"] {
-            assert_eq!(name_of_secretive(command), Some("ACL SETUSER"));
+            assert_eq!(secret_command(command), Some("ACL SETUSER"));
         }
         for command in ["", "GET", "ACL WHOAMI", "ACL"] {
-            assert_eq!(name_of_secretive(command), None, "{command}");
+            assert_eq!(secret_command(command), None, "{command}");
         }
     }
 }

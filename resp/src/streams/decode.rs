@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Children, Error, Frame, Kind, StreamId, Value};
+use crate::{Error, Frame, StreamId, Value, ValueChildren, ValueKind};
 
 pub(super) fn count(frame: &Frame) -> Result<u64, Error> {
     frame.value().as_u64().ok_or_else(|| Error::unexpected_reply("a number", frame.value()))
@@ -28,8 +28,12 @@ pub(super) fn ids(ids: Value<'_>) -> Result<Vec<StreamId>, Error> {
 }
 
 /// The elements of an array.
-pub(super) fn list(array: Value<'_>) -> Result<Children<'_>, Error> {
-    if array.kind() == Kind::Array { Ok(array.children()) } else { Err(Error::unexpected_reply("an array", array)) }
+pub(super) fn list(array: Value<'_>) -> Result<ValueChildren<'_>, Error> {
+    if array.kind() == ValueKind::Array {
+        Ok(array.children())
+    } else {
+        Err(Error::unexpected_reply("an array", array))
+    }
 }
 
 /// A member of a map that must be there.

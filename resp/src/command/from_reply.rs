@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Error, Frame, Kind, StreamId, Value};
+use crate::{Error, Frame, StreamId, Value, ValueKind};
 
 /// A type that replies can be turned into.
 ///
@@ -165,7 +165,7 @@ fn short_name<T>() -> String {
 /// The elements of an array, set or push, for a list of type `T`.
 fn elements<'a, T>(value: Value<'a>) -> Result<impl ExactSizeIterator<Item = Value<'a>> + Clone, Error> {
     match value.kind() {
-        Kind::Array | Kind::Set | Kind::Push => Ok(value.children()),
+        ValueKind::Array | ValueKind::Set | ValueKind::Push => Ok(value.children()),
         _ => Err(mismatch::<T>(value)),
     }
 }
@@ -173,7 +173,7 @@ fn elements<'a, T>(value: Value<'a>) -> Result<impl ExactSizeIterator<Item = Val
 /// The bytes of everything that reads as text.
 fn text<T>(value: Value<'_>) -> Result<&[u8], Error> {
     match value.kind() {
-        Kind::Boolean | Kind::SimpleError | Kind::BulkError => None,
+        ValueKind::Boolean | ValueKind::SimpleError | ValueKind::BulkError => None,
         _ => value.as_bytes(),
     }
     .ok_or_else(|| mismatch::<T>(value))
@@ -236,7 +236,7 @@ impl FromReply for u8 {
 
     fn list_from_value(value: Value<'_>, frame: &Frame) -> Result<Vec<Self>, Error> {
         match value.kind() {
-            Kind::Array | Kind::Set | Kind::Push => {
+            ValueKind::Array | ValueKind::Set | ValueKind::Push => {
                 value.children().map(|element| Self::from_value(element, frame)).collect()
             }
             _ => text::<Vec<Self>>(value).map(<[Self]>::to_vec),
@@ -251,6 +251,7 @@ impl FromReply for f64 {
 }
 
 impl FromReply for f32 {
+    #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "an f32 is asked for")]
     fn from_value(value: Value<'_>, _: &Frame) -> Result<Self, Error> {
         value.as_f64().map(|n| n as Self).ok_or_else(|| mismatch::<Self>(value))
     }
@@ -331,11 +332,11 @@ impl<K: FromReply + Ord, V: FromReply> FromReply for BTreeMap<K, V> {
 fn pairs<T: FromIterator<(K, V)>, K: FromReply, V: FromReply>(value: Value<'_>, frame: &Frame) -> Result<T, Error> {
     let pair = |(key, value)| Ok((K::from_value(key, frame)?, V::from_value(value, frame)?));
     match value.kind() {
-        Kind::Map => value.pairs().map(pair).collect(),
-        Kind::Array if is_nested(value, 2) => {
+        ValueKind::Map => value.pairs().map(pair).collect(),
+        ValueKind::Array if is_nested(value, 2) => {
             value.children().map(|element| <(K, V)>::from_value(element, frame)).collect()
         }
-        Kind::Array if value.children().len().is_multiple_of(2) => value.pairs().map(pair).collect(),
+        ValueKind::Array if value.children().len().is_multiple_of(2) => value.pairs().map(pair).collect(),
         _ => Err(mismatch::<T>(value)),
     }
 }
@@ -343,7 +344,7 @@ fn pairs<T: FromIterator<(K, V)>, K: FromReply, V: FromReply>(value: Value<'_>, 
 /// Whether a list's elements are lists of this length themselves.
 fn is_nested(list: Value<'_>, len: usize) -> bool {
     let mut elements = list.children();
-    elements.all(|element| element.kind() == Kind::Array && element.children().len() == len)
+    elements.all(|element| element.kind() == ValueKind::Array && element.children().len() == len)
 }
 
 macro_rules! tuples {
@@ -361,8 +362,8 @@ macro_rules! tuples {
             /// Of a list of lists, or of a flat one. A map is a list of pairs.
             fn list_from_value(value: Value<'_>, frame: &Frame) -> Result<Vec<Self>, Error> {
                 let mut elements = match value.kind() {
-                    Kind::Map if $len == 2 => value.children(),
-                    Kind::Array | Kind::Set | Kind::Push if !is_nested(value, $len) => value.children(),
+                    ValueKind::Map if $len == 2 => value.children(),
+                    ValueKind::Array | ValueKind::Set | ValueKind::Push if !is_nested(value, $len) => value.children(),
                     _ => return elements::<Vec<Self>>(value)?.map(|element| Self::from_value(element, frame)).collect(),
                 };
                 if !elements.len().is_multiple_of($len) {

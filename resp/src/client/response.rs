@@ -7,7 +7,7 @@ use crate::{Error, Frame};
 
 /// Where the replies of one call will be.
 #[derive(Debug)]
-pub(super) struct Slot(Mutex<State>);
+pub(super) struct ResponseSlot(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
     waker: Option<Waker>,
 }
 
-impl Slot {
+impl ResponseSlot {
     pub(super) const fn new(replies: usize) -> Self {
         Self(Mutex::new(State { first: None, rest: Vec::new(), missing: replies, error: None, waker: None }))
     }
@@ -60,9 +60,9 @@ pub(crate) type Frames = std::iter::Chain<std::option::IntoIter<Frame>, std::vec
 
 /// The replies of one call, when they are there. May be dropped: they are thrown away then.
 #[derive(Debug)]
-pub(super) struct Outcome(pub(super) Arc<Slot>);
+pub(super) struct Response(pub(super) Arc<ResponseSlot>);
 
-impl Future for Outcome {
+impl Future for Response {
     type Output = Result<Frames, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,14 +1,30 @@
+//! Commands: how they are written, what their replies mean, and which node of a cluster they go to.
+
+mod arg;
+mod cmd;
+mod from_reply;
+mod keys;
+mod routing;
+pub(crate) mod slot;
+mod writer;
+
+pub use arg::CommandArg;
+pub use cmd::{Cmd, cmd};
+pub use from_reply::FromReply;
+pub use routing::Routing;
+pub use writer::CommandWriter;
+
 use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::cmd::split_arg;
-use crate::{Error, ErrorKind, Frame, Request, Routing, Sent, cluster, text};
+use crate::{Error, ErrorKind, Frame, Sent, redact};
+use cmd::split_arg;
 
 /// A command: how it is written, and what its reply means.
 ///
-/// The trait is open: implement it for commands that this crate does not type (see [`Request`] for
-/// an example), or use [`cmd`](crate::cmd()) for a quick one.
+/// The trait is open: implement it for commands that this crate does not type (see
+/// [`CommandWriter`] for an example), or use [`cmd`](crate::cmd()) for a quick one.
 ///
 /// A command must be answered by exactly one reply, and must leave the replies to others as they
 /// are. Those that do not are refused with [`ErrorKind::Usage`], however they are written:
@@ -31,12 +47,12 @@ pub trait Command {
     /// [`name`](Self::name) says whether any node will do. A command with several keys says
     /// [`Routing::of_keys`] of all of them.
     fn routing(&self) -> Routing {
-        let without_key = || cluster::routing_of(self.name().split_ascii_whitespace().map(str::as_bytes));
+        let without_key = || keys::routing(self.name().split_ascii_whitespace().map(str::as_bytes));
         self.key().map_or_else(without_key, Routing::of_key)
     }
 
     /// Writes the command's name and arguments.
-    fn encode(&self, out: &mut Request<'_>);
+    fn encode(&self, out: &mut CommandWriter<'_>);
 
     /// Whether the command may go over a [`Client`](crate::Client)'s connection, which many share:
     /// not if it waits in the server, or changes the connection's state. Known by its name, unless
@@ -69,7 +85,7 @@ impl<C: Command + ?Sized> Command for &C {
         (**self).routing()
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         (**self).encode(out);
     }
 
@@ -110,7 +126,7 @@ fn refusal(encoded: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether what answers a command that is encoded are push messages.
-pub(crate) fn is_answered_by_pushes(encoded: &[u8]) -> bool {
+pub(crate) fn is_subscription(encoded: &[u8]) -> bool {
     let name = words(encoded).next().unwrap_or_default();
     let kind = name.len().checked_sub(b"SUBSCRIBE".len()).and_then(|at| name.split_at_checked(at));
     kind.is_some_and(|(kind, subscribe)| {
@@ -128,14 +144,15 @@ pub(crate) fn tracking(encoded: &[u8]) -> Option<bool> {
 }
 
 /// Whether a command that is encoded begins or ends a transaction.
-pub(crate) fn is_of_transaction(encoded: &[u8]) -> bool {
+pub(crate) fn is_transaction_control(encoded: &[u8]) -> bool {
     let name = words(encoded).next().unwrap_or_default();
     [&b"MULTI"[..], b"EXEC", b"DISCARD", b"WATCH"].iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
 /// The arguments of a command that is encoded, its name first.
 fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = memchr::memchr(b'\n', encoded).and_then(|end| encoded.get(end + 1..)).unwrap_or_default();
+    let mut rest =
+        memchr::memchr(b'\n', encoded).and_then(|end| encoded.get(end.checked_add(1)?..)).unwrap_or_default();
     std::iter::from_fn(move || {
         let (word, behind) = split_arg(rest)?;
         rest = behind;
@@ -187,40 +204,40 @@ pub(crate) fn is_shareable(name: &str) -> bool {
 /// Appends a command to a buffer.
 #[inline]
 pub(crate) fn encode<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) {
-    let mut request = Request::new(buf);
+    let mut request = CommandWriter::new(buf);
     command.encode(&mut request);
     request.finish();
 }
 
 /// The same for a command that must have exactly one reply; when it has not, nothing is appended.
 #[inline]
-pub(crate) fn encode_answered<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) -> Result<(), Error> {
+pub(crate) fn encode_checked<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) -> Result<(), Error> {
     let start = buf.len();
     encode(command, buf);
     match refusal(buf.get(start..).unwrap_or_default()) {
         None => Ok(()),
         Some(why) => {
             buf.truncate(start);
-            Err(Error::new(ErrorKind::Usage, why).with_sent(Sent::No).during(command.name(), command.key()))
+            Err(Error::new(ErrorKind::Usage, why).with_sent(Sent::No).with_context(command.name(), command.key()))
         }
     }
 }
 
 /// What is sent in place of a command that was refused, where its reply has been promised already:
 /// no server knows it, so the reply is an error, and a transaction that it is in is not executed.
-pub(crate) const REFUSED: &[u8] = b"*1\r\n$46\r\nrefused: the command has not exactly one reply\r\n";
+pub(crate) const REFUSED_COMMAND: &[u8] = b"*1\r\n$46\r\nrefused: the command has not exactly one reply\r\n";
 
 /// The typed reply of a command, or the error that the server sent instead.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
     frame.into_result().and_then(C::decode).map_err(|error| {
-        let error = if text::name_of_secretive(command.name()).is_some() { error.without_arguments() } else { error };
-        error.during(command.name(), command.key())
+        let error = if redact::secret_command(command.name()).is_some() { error.redact_arguments() } else { error };
+        error.with_context(command.name(), command.key())
     })
 }
 
 /// How long a blocking command may wait in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
+pub enum BlockTimeout {
     /// At most so long; rounded up to whole milliseconds, and at least one, because 0 means for
     /// ever.
     For(Duration),
@@ -228,12 +245,12 @@ pub enum Block {
     Forever,
 }
 
-impl Block {
+impl BlockTimeout {
     /// The number that `BLOCK` takes.
     pub(crate) fn millis(self) -> u64 {
         match self {
             Self::For(time) => {
-                u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).clamp(1, i64::MAX as u64)
+                u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs())
             }
             Self::Forever => 0,
         }
@@ -247,19 +264,19 @@ impl Block {
 ///
 /// ```
 /// use std::time::Duration;
-/// use resp::{Block, Blocking, cmd};
+/// use resp::{BlockTimeout, Blocking, cmd};
 ///
-/// let pop = Blocking::new(cmd::<Option<(String, String)>>("BLPOP").arg("jobs").arg(5), Block::For(Duration::from_secs(5)));
+/// let pop = Blocking::new(cmd::<Option<(String, String)>>("BLPOP").arg("jobs").arg(5), BlockTimeout::For(Duration::from_secs(5)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Blocking<C> {
     command: C,
-    block: Block,
+    block: BlockTimeout,
 }
 
 impl<C: Command> Blocking<C> {
     /// Says that a command, which must itself carry the argument for it, blocks so long.
-    pub const fn new(command: C, block: Block) -> Self {
+    pub const fn new(command: C, block: BlockTimeout) -> Self {
         Self { command, block }
     }
 
@@ -269,7 +286,7 @@ impl<C: Command> Blocking<C> {
     }
 
     /// How long it blocks.
-    pub const fn block(&self) -> Block {
+    pub const fn block(&self) -> BlockTimeout {
         self.block
     }
 }
@@ -283,7 +300,7 @@ mod tests {
     fn commands_without_exactly_one_reply_are_refused() {
         let refused = |command: &crate::Cmd| {
             let mut out = BytesMut::from("before");
-            let refused = encode_answered(command, &mut out).is_err();
+            let refused = encode_checked(command, &mut out).is_err();
             assert!(!refused || out == "before");
             refused
         };
@@ -344,7 +361,7 @@ mod tests {
             fn name(&self) -> &str {
                 "XLEN"
             }
-            fn encode(&self, out: &mut Request<'_>) {
+            fn encode(&self, out: &mut CommandWriter<'_>) {
                 // Longer than announced.
                 out.command("client", 0);
                 out.arg("reply");
@@ -354,8 +371,8 @@ mod tests {
                 Ok(frame)
             }
         }
-        encode_answered(&Liar, &mut BytesMut::new()).unwrap_err();
-        let mut placeholder = BytesMut::from(REFUSED);
+        encode_checked(&Liar, &mut BytesMut::new()).unwrap_err();
+        let mut placeholder = BytesMut::from(REFUSED_COMMAND);
         let frame = crate::Decoder::default().decode(&mut placeholder).unwrap();
         assert!(placeholder.is_empty() && frame.is_some_and(|frame| frame.value().children().len() == 1));
     }
@@ -365,7 +382,7 @@ mod tests {
         let is = |text: &str| {
             let mut out = BytesMut::new();
             encode(&cmd::<()>(text), &mut out);
-            (is_answered_by_pushes(&out), is_of_transaction(&out))
+            (is_subscription(&out), is_transaction_control(&out))
         };
         for text in ["SUBSCRIBE a", "unsubscribe", "PSUBSCRIBE a", "punsubscribe", "ssubscribe a", "SUNSUBSCRIBE"] {
             assert_eq!(is(text), (true, false), "{text}");

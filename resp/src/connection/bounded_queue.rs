@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 
 /// At most so many are kept.
-pub(crate) const MAX_KEPT: usize = 1024;
+pub(crate) const MAX_ITEMS: usize = 1024;
 /// And so many bytes of them, unless the newest alone is larger.
-pub(crate) const MAX_KEPT_BYTES: usize = 16 << 20;
+pub(crate) const MAX_BYTES: usize = 16 << 20;
 
 /// The newest of a series, bounded in number and in bytes.
 #[derive(Debug)]
-pub(crate) struct Kept<T> {
+pub(crate) struct BoundedQueue<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
 }
 
-impl<T> Kept<T> {
+impl<T> BoundedQueue<T> {
     pub(crate) const fn new() -> Self {
         Self { items: VecDeque::new(), bytes: 0 }
     }
@@ -23,10 +23,10 @@ impl<T> Kept<T> {
     pub(crate) fn push(&mut self, item: T, bytes: usize) -> u64 {
         self.items.push_back((item, bytes));
         self.bytes = self.bytes.saturating_add(bytes);
-        let mut dropped = 0;
-        while self.items.len() > MAX_KEPT || (self.bytes > MAX_KEPT_BYTES && self.items.len() > 1) {
+        let mut dropped = 0u64;
+        while self.items.len() > MAX_ITEMS || (self.bytes > MAX_BYTES && self.items.len() > 1) {
             self.pop();
-            dropped += 1;
+            dropped = dropped.saturating_add(1);
         }
         dropped
     }
@@ -45,11 +45,11 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_within_both_bounds() {
-        let mut kept = Kept::new();
-        assert_eq!((0..3000).map(|n| kept.push(n, 1)).sum::<u64>(), 3000 - MAX_KEPT as u64);
-        assert_eq!(kept.pop(), Some(3000 - MAX_KEPT as i32));
-        assert_eq!(kept.push(1, MAX_KEPT_BYTES - 3), MAX_KEPT as u64 - 4);
-        assert_eq!(kept.push(2, MAX_KEPT_BYTES * 2), 4);
+        let mut kept = BoundedQueue::new();
+        assert_eq!((0..3000).map(|n| kept.push(n, 1)).sum::<u64>(), 3000 - MAX_ITEMS as u64);
+        assert_eq!(kept.pop(), Some(3000 - MAX_ITEMS as i32));
+        assert_eq!(kept.push(1, MAX_BYTES - 3), MAX_ITEMS as u64 - 4);
+        assert_eq!(kept.push(2, MAX_BYTES * 2), 4);
         assert_eq!((kept.pop(), kept.pop(), kept.bytes), (Some(2), None, 0), "the newest is there, however large");
     }
 }

@@ -1,142 +1,18 @@
+mod config_error;
+mod kind;
+
+pub use config_error::ConfigError;
+use kind::classify;
+pub use kind::{ErrorKind, Sent};
+
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, ConfigError};
-use crate::text::{self, Secrets};
-use crate::{Kind, ParseStreamIdError, ProtocolError, Value};
-
-/// What went wrong, in the categories that a program acts on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The operating system or the peer broke the connection, or it could not be made.
-    Io,
-    /// A call took longer, or nothing moved for longer, than the configuration allows.
-    Timeout,
-    /// The connection was closed by an earlier error.
-    Closed,
-    /// The peer does not speak RESP, or exceeds a limit.
-    Protocol,
-    /// A reply is well-formed, but not of the shape that the command has.
-    UnexpectedReply,
-    /// The library was used wrongly: a reply was awaited that no command asked for.
-    Usage,
-    /// A URL or another setting is not valid: see [`ConfigError`].
-    Config,
-    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate,
-    /// which TLS 1.3 tells afterwards.
-    Tls,
-    /// `NOGROUP`: the stream or its consumer group does not exist.
-    NoGroup,
-    /// `BUSYGROUP`: the consumer group exists already.
-    BusyGroup,
-    /// `WRONGTYPE`: the key holds something else.
-    WrongType,
-    /// The key does not exist, and the command needs it.
-    NoSuchKey,
-    /// The ID is equal or smaller than the stream's last one.
-    IdTooSmall,
-    /// `OOM`: the server is over its `maxmemory`.
-    Oom,
-    /// `READONLY`: a replica refuses writes.
-    ReadOnly,
-    /// `LOADING`: the server reads its data from disk.
-    Loading,
-    /// `BUSY`: a script holds up the server.
-    Busy,
-    /// `MASTERDOWN`: a replica without its master.
-    MasterDown,
-    /// `MISCONF`: the server cannot persist, and refuses writes.
-    MisConf,
-    /// The server is no master (any more), though Sentinels name it as one: a failover is under
-    /// way, or they have not noticed yet.
-    NotMaster,
-    /// No Sentinel knows a master of this name.
-    UnknownMaster,
-    /// `NOREPLICAS`: fewer good replicas than `min-replicas-to-write`.
-    NoReplicas,
-    /// The server has as many clients as it takes.
-    MaxClients,
-    /// `NOAUTH`: a password is needed.
-    NoAuth,
-    /// `WRONGPASS`: user or password is wrong.
-    WrongPass,
-    /// `NOPERM`: the user may not do this.
-    NoPerm,
-    /// `MOVED`: the slot lies on another node of the cluster.
-    Moved,
-    /// The server has no database of this number.
-    NoSuchDatabase,
-    /// `ASK`: the slot is on its way to another node of the cluster.
-    Ask,
-    /// `CLUSTERDOWN`: the cluster has no majority or misses slots.
-    ClusterDown,
-    /// `TRYAGAIN`: keys of one command lie on two nodes for the moment.
-    TryAgain,
-    /// `CROSSSLOT`: keys of one command lie in several slots.
-    CrossSlot,
-    /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
-    ExecAbort,
-    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the
-    /// commands may have been executed, one by one and not as a whole.
-    NotAtomic,
-    /// A key that the connection watched was changed, so nothing was done: read it again, and try
-    /// again.
-    WatchFailed,
-    /// The server does not know the command or subcommand.
-    UnknownCommand,
-    /// The server does not know an option, or the arguments are not what it takes.
-    Syntax,
-    /// `NOPROTO`: the server does not speak this version of RESP.
-    NoProto,
-    /// Any other error reply: see [`Error::code`].
-    Other,
-}
-
-impl ErrorKind {
-    /// Whether the same attempt can succeed later without anybody changing the program or its
-    /// configuration.
-    #[must_use]
-    pub const fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::Io
-                | Self::Timeout
-                | Self::Closed
-                | Self::Oom
-                | Self::ReadOnly
-                | Self::Loading
-                | Self::Busy
-                | Self::MasterDown
-                | Self::MisConf
-                | Self::NotMaster
-                | Self::NoReplicas
-                | Self::MaxClients
-                | Self::ClusterDown
-                | Self::Ask
-                | Self::TryAgain
-                | Self::WatchFailed
-        )
-    }
-
-    /// Whether the connection cannot be used any more.
-    #[must_use]
-    pub const fn closes_connection(self) -> bool {
-        matches!(self, Self::Io | Self::Timeout | Self::Closed | Self::Protocol | Self::Tls)
-    }
-}
-
-/// Whether the server can have executed a command that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sent {
-    /// Surely not: it never left this process as a whole.
-    No,
-    /// Perhaps: it was sent, and what became of it is known only from the error, if at all.
-    Maybe,
-}
+use crate::redact::{self, Secrets};
+use crate::{Frame, ParseStreamIdError, ProtocolError, Value, ValueKind};
 
 /// Everything that can go wrong with a command, a connection or a setting. All errors of the
 /// library turn into it, so `?` works on all of them.
@@ -161,7 +37,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     sent: Sent,
-    doing: String,
+    operation: String,
     message: Cow<'static, str>,
     code: String,
     source: Option<Source>,
@@ -186,8 +62,8 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             sent: Sent::Maybe,
-            doing: String::new(),
-            message: text::printable(message.into()),
+            operation: String::new(),
+            message: redact::escape_control(message.into()),
             code: String::new(),
             source: None,
         }))
@@ -236,18 +112,18 @@ impl Error {
     }
 
     /// Says where a connection was to go.
-    pub(crate) fn connecting(mut self, config: &Config) -> Self {
-        self.0.doing = match self.0.doing.as_str() {
-            "" => format!("connecting to {config}"),
-            command => format!("connecting to {config}: {command}"),
+    pub(crate) fn connecting(mut self, target: impl fmt::Display, secrets: &Secrets) -> Self {
+        self.0.operation = match self.0.operation.as_str() {
+            "" => format!("connecting to {target}"),
+            command => format!("connecting to {target}: {command}"),
         };
         self.0.sent = Sent::No;
-        self.without(&Secrets::of(config))
+        self.redact(secrets)
     }
 
     /// Says which server it was, of several.
-    pub(crate) fn at(mut self, place: &str) -> Self {
-        self.0.doing = match self.0.doing.as_str() {
+    pub(crate) fn at_server(mut self, place: &str) -> Self {
+        self.0.operation = match self.0.operation.as_str() {
             "" => place.to_owned(),
             command => format!("{place}: {command}"),
         };
@@ -256,8 +132,8 @@ impl Error {
 
     /// The same with a text that says it all.
     pub(crate) fn with_text(mut self, text: String) -> Self {
-        self.0.doing = String::new();
-        self.0.message = text::printable(text.into());
+        self.0.operation = String::new();
+        self.0.message = redact::escape_control(text.into());
         self
     }
 
@@ -289,7 +165,9 @@ impl Error {
         let kind = got.kind();
         let whole = match kind {
             // They are shown with their kind, or are nothing else.
-            Kind::Null | Kind::Push | Kind::SimpleError | Kind::BulkError => write!(shown, "{got:?}"),
+            ValueKind::Null | ValueKind::Push | ValueKind::SimpleError | ValueKind::BulkError => {
+                write!(shown, "{got:?}")
+            }
             _ => write!(shown, "{kind} {got:?}"),
         };
         if whole.is_err() {
@@ -300,17 +178,17 @@ impl Error {
 
     /// For the answer to a command with a password: only texts that repeat nothing of the command
     /// are shown.
-    pub(crate) fn without_arguments(mut self) -> Self {
-        if self.is_server() && !text::is_known(&self.0.message) {
+    pub(crate) fn redact_arguments(mut self) -> Self {
+        if self.is_server() && !redact::is_safe_auth_reply(&self.0.message) {
             self.withhold();
         }
         self
     }
 
     /// The text is not shown when it repeats a secret.
-    pub(crate) fn without(mut self, secrets: &Secrets) -> Self {
+    pub(crate) fn redact(mut self, secrets: &Secrets) -> Self {
         let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
-        if is_of_server && secrets.are_in(&self.0.message) {
+        if is_of_server && secrets.occur_in(&self.0.message) {
             self.withhold();
         }
         self
@@ -326,9 +204,9 @@ impl Error {
     }
 
     /// Adds what was being done, unless an inner call said it already.
-    pub(crate) fn during(mut self, command: &str, key: Option<&[u8]>) -> Self {
-        if self.0.doing.is_empty() {
-            self.0.doing = doing(command, key);
+    pub(crate) fn with_context(mut self, command: &str, key: Option<&[u8]>) -> Self {
+        if self.0.operation.is_empty() {
+            self.0.operation = operation(command, key);
         }
         self
     }
@@ -340,7 +218,8 @@ impl Error {
 
     /// What it takes, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Inner>() + self.0.doing.len() + self.0.message.len() + self.0.code.len()
+        let texts = [self.0.operation.len(), self.0.message.len(), self.0.code.len()];
+        texts.into_iter().fold(size_of::<Inner>(), usize::saturating_add)
     }
 
     /// The category.
@@ -402,6 +281,17 @@ impl Error {
     }
 }
 
+impl Frame {
+    /// Turns an error frame into an [`Error`].
+    ///
+    /// # Errors
+    ///
+    /// When the frame is an error that the server sent.
+    pub fn into_result(self) -> Result<Self, Error> {
+        if self.kind().is_error() { Err(Error::server(self.value())) } else { Ok(self) }
+    }
+}
+
 /// What TLS refuses.
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 enum Refusal {
@@ -440,8 +330,8 @@ pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
 }
 
 /// What a command does, as errors say it.
-pub(crate) fn doing(command: &str, key: Option<&[u8]>) -> String {
-    let command = text::name_of_secretive(command).unwrap_or(command);
+pub(crate) fn operation(command: &str, key: Option<&[u8]>) -> String {
+    let command = redact::secret_command(command).unwrap_or(command);
     match key {
         Some(key) => format!("{command} {}", key.escape_ascii()),
         None => command.to_owned(),
@@ -496,8 +386,8 @@ impl From<io::Error> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.doing.is_empty() {
-            write!(f, "{}: ", text::printable(self.0.doing.clone().into()))?;
+        if !self.0.operation.is_empty() {
+            write!(f, "{}: ", redact::escape_control(self.0.operation.clone().into()))?;
         }
         f.write_str(&self.0.message)
     }
@@ -511,73 +401,6 @@ impl std::error::Error for Error {
             Source::Config(error) => Some(error),
             Source::StreamId(error) => Some(error),
         }
-    }
-}
-
-/// The kind and the code of an error reply.
-fn classify(text: &str) -> (ErrorKind, &str) {
-    use ErrorKind as Kind;
-    let code = text.split(' ').next().unwrap_or_default();
-    let kind = match code {
-        "NOGROUP" => Kind::NoGroup,
-        "BUSYGROUP" => Kind::BusyGroup,
-        "WRONGTYPE" => Kind::WrongType,
-        "OOM" => Kind::Oom,
-        "READONLY" => Kind::ReadOnly,
-        "LOADING" => Kind::Loading,
-        "BUSY" => Kind::Busy,
-        "MASTERDOWN" => Kind::MasterDown,
-        "MISCONF" => Kind::MisConf,
-        "NOREPLICAS" => Kind::NoReplicas,
-        "NOAUTH" => Kind::NoAuth,
-        "WRONGPASS" => Kind::WrongPass,
-        "NOPERM" => Kind::NoPerm,
-        "MOVED" => Kind::Moved,
-        "ASK" => Kind::Ask,
-        "CLUSTERDOWN" => Kind::ClusterDown,
-        "TRYAGAIN" => Kind::TryAgain,
-        "CROSSSLOT" => Kind::CrossSlot,
-        "EXECABORT" => Kind::ExecAbort,
-        "NOPROTO" => Kind::NoProto,
-        _ => classify_text(text),
-    };
-    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    (kind, if is_code { code } else { "ERR" })
-}
-
-/// Errors of the code `ERR` are told apart by their text. The texts are those of Redis 5 to 8 and
-/// Valkey.
-fn classify_text(text: &str) -> ErrorKind {
-    let text = text.to_ascii_lowercase();
-    let has = |part: &str| text.contains(part);
-    if has("equal or smaller than the target stream top item") || has("smaller than the target stream top item") {
-        ErrorKind::IdTooSmall
-    } else if has("no such key") || has("requires the key to exist") {
-        ErrorKind::NoSuchKey
-    } else if has("exec without multi") {
-        ErrorKind::NotAtomic
-    } else if has("unknown command") || has("unknown subcommand") {
-        ErrorKind::UnknownCommand
-    } else if has("syntax error")
-        // What follows the options must be an ID, so an option that is not known is taken for one.
-        || has("invalid stream id")
-        || has("wrong number of arguments")
-        || has("unsupported option")
-        || has("unrecognized option")
-        || has("unknown option")
-        || has("unknown argument")
-    {
-        ErrorKind::Syntax
-    } else if has("db index is out of range") || has("invalid db index") {
-        ErrorKind::NoSuchDatabase
-    } else if has("max number of clients") {
-        ErrorKind::MaxClients
-    } else if has("invalid password") || has("without any password configured") || has("no password is set") {
-        ErrorKind::WrongPass
-    } else if has("operation not permitted") {
-        ErrorKind::NoAuth
-    } else {
-        ErrorKind::Other
     }
 }
 
@@ -617,8 +440,8 @@ mod tests {
 
     #[test]
     fn every_error_turns_into_this_one() {
-        fn url(url: &str) -> Result<Config, Error> {
-            Ok(Config::from_url(url)?)
+        fn url(url: &str) -> Result<crate::Config, Error> {
+            Ok(crate::Config::from_url(url)?)
         }
         fn id(id: &str) -> Result<crate::StreamId, Error> {
             Ok(id.parse()?)
@@ -657,7 +480,7 @@ mod tests {
 
     #[test]
     fn the_text_says_what_was_being_done() {
-        let error = Error::new(ErrorKind::Oom, "OOM command not allowed").during("XADD", Some(b"my stream"));
+        let error = Error::new(ErrorKind::Oom, "OOM command not allowed").with_context("XADD", Some(b"my stream"));
         assert_eq!(error.to_string(), "XADD my stream: OOM command not allowed");
     }
 }

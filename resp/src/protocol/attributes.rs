@@ -1,10 +1,11 @@
 use bytes::{Bytes, BytesMut};
 
-use super::node::{Kind, Node};
+use super::cast::{index, offset};
+use super::kind::{Node, ValueKind};
 
 /// What few frames have: attributes, and streamed strings in one piece.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Extra {
+pub(super) struct SideTable {
     pub(super) attributes: Attributes,
     /// Streamed strings of several chunks, one behind the other. In the end they lie behind the
     /// frame's bytes.
@@ -13,13 +14,13 @@ pub(super) struct Extra {
     pub(super) wire: Option<Bytes>,
 }
 
-impl Extra {
+impl SideTable {
     /// Puts the joined strings behind the frame's bytes, where the tape can point to them.
     pub(super) fn attach(&mut self, bytes: Bytes, nodes: &mut [Node]) -> Bytes {
         if self.joined.is_empty() {
             return bytes;
         }
-        let mut both = BytesMut::with_capacity(bytes.len() + self.joined.len());
+        let mut both = BytesMut::with_capacity(bytes.len().saturating_add(self.joined.len()));
         both.extend_from_slice(&bytes);
         both.extend_from_slice(&self.joined);
         self.joined = Vec::new();
@@ -34,9 +35,11 @@ impl Extra {
 /// Says where joined strings lie: before, they were counted from the first one.
 fn move_joined(nodes: &mut [Node], by: usize) {
     for place in 0..nodes.len() {
-        let Some(Node { a: 2.., b: span, kind: Kind::StreamedString }) = nodes.get(place).copied() else { continue };
-        if let Some(joined) = nodes.get_mut(place + span as usize - 1) {
-            joined.a += by as u32;
+        let Some(Node { a: 2.., b: span, kind: ValueKind::StreamedString }) = nodes.get(place).copied() else {
+            continue;
+        };
+        if let Some(joined) = place.checked_add(index(span).wrapping_sub(1)).and_then(|last| nodes.get_mut(last)) {
+            joined.a = joined.a.saturating_add(offset(by));
         }
     }
 }
@@ -56,24 +59,24 @@ impl Attributes {
     /// that place.
     pub(super) fn add(&mut self, place: usize, attribute: &[Node]) {
         // Attributes in attributes are not kept.
-        while self.index.last().is_some_and(|(last, _)| *last as usize > place) {
+        while self.index.last().is_some_and(|(last, _)| index(*last) > place) {
             if let Some((_, start)) = self.index.pop() {
-                self.nodes.truncate(start as usize);
+                self.nodes.truncate(index(start));
             }
         }
         let Some((head, pairs)) = attribute.split_first() else { return };
         match self.index.last() {
             // A further one of the same value adds to the first.
-            Some((last, start)) if *last as usize == place => {
-                if let Some(first) = self.nodes.get_mut(*start as usize) {
-                    first.a += head.a;
-                    first.b += pairs.len() as u32;
+            Some((last, start)) if index(*last) == place => {
+                if let Some(first) = self.nodes.get_mut(index(*start)) {
+                    first.a = first.a.saturating_add(head.a);
+                    first.b = first.b.saturating_add(offset(pairs.len()));
                 }
                 self.nodes.extend_from_slice(pairs);
             }
             _ => {
-                self.index.push((place as u32, self.nodes.len() as u32));
-                self.nodes.push(Node { b: attribute.len() as u32, ..*head });
+                self.index.push((offset(place), offset(self.nodes.len())));
+                self.nodes.push(Node { b: offset(attribute.len()), ..*head });
                 self.nodes.extend_from_slice(pairs);
             }
         }
@@ -83,7 +86,7 @@ impl Attributes {
     pub(super) fn of(&self, place: u32) -> Option<(&Node, &[Node])> {
         let found = self.index.binary_search_by_key(&place, |(place, _)| *place).ok()?;
         let (_, start) = self.index.get(found)?;
-        self.nodes.get(*start as usize..)?.split_first()
+        self.nodes.get(index(*start)..)?.split_first()
     }
 
     /// Those of a part of the tape, as if it were a tape of its own.
@@ -91,12 +94,12 @@ impl Attributes {
         let mut part = Self::default();
         // They are in order, so that a frame that is taken apart costs no more than its own length.
         let from = self.index.partition_point(|(of, _)| *of < place);
-        let end = place as usize + span;
-        for (of, start) in self.index.iter().skip(from).take_while(|(of, _)| (*of as usize) < end) {
-            if let Some((head, below)) = self.nodes.get(*start as usize..).and_then(<[Node]>::split_first) {
-                part.index.push((of - place, part.nodes.len() as u32));
+        let end = index(place).saturating_add(span);
+        for (of, start) in self.index.iter().skip(from).take_while(|(of, _)| index(*of) < end) {
+            if let Some((head, below)) = self.nodes.get(index(*start)..).and_then(<[Node]>::split_first) {
+                part.index.push((of.saturating_sub(place), offset(part.nodes.len())));
                 part.nodes.push(*head);
-                part.nodes.extend_from_slice(below.get(..head.span() - 1).unwrap_or_default());
+                part.nodes.extend_from_slice(below.get(..head.span().saturating_sub(1)).unwrap_or_default());
             }
         }
         part
@@ -113,11 +116,11 @@ impl Attributes {
 
     /// What they take, in bytes.
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&self.nodes[..]) + size_of_val(&self.index[..])
+        size_of_val(&self.nodes[..]).saturating_add(size_of_val(&self.index[..]))
     }
 
     /// Whether there is one of a value that would come to a place.
-    pub(super) fn waits_for(&self, place: usize) -> bool {
-        self.index.last().is_some_and(|(last, _)| *last as usize == place)
+    pub(super) fn has_pending(&self, place: usize) -> bool {
+        self.index.last().is_some_and(|(last, _)| index(*last) == place)
     }
 }

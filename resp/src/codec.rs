@@ -1,9 +1,8 @@
 use bytes::BytesMut;
 use tokio_util::codec;
 
-use super::{Decoder, Frame, Limits};
-use crate::Error;
 use crate::command::{self, Command};
+use crate::{Decoder, DecoderLimits, Error, Frame};
 
 /// RESP as a [`tokio_util::codec`]: decodes [`Frame`]s, encodes [`Command`]s.
 ///
@@ -32,7 +31,7 @@ pub struct RespCodec {
 impl RespCodec {
     /// A codec with limits of its own.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: DecoderLimits) -> Self {
         Self { decoder: Decoder::new(limits) }
     }
 }

@@ -4,6 +4,9 @@ use super::topology;
 use crate::config::Endpoint;
 use crate::{Error, Frame};
 
+/// How many redirects in a row are followed before the cluster counts as inconsistent.
+pub(crate) const MAX_REDIRECTS: u32 = 16;
+
 /// What a node says in place of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Redirect {

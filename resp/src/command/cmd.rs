@@ -3,8 +3,8 @@ use std::marker::PhantomData;
 
 use bytes::BytesMut;
 
-use crate::command;
-use crate::{Arg, Command, Error, Frame, FromReply, Request, Routing, cluster};
+use super::{Command, CommandArg, CommandWriter, FromReply, Routing, keys};
+use crate::{Error, Frame};
 
 /// A command in words, for everything that is not typed.
 ///
@@ -44,12 +44,12 @@ pub struct Cmd<R = Frame> {
 }
 
 impl<R> Cmd<R> {
-    /// Adds an argument, or those of a list: see [`Arg`].
+    /// Adds an argument, or those of a list: see [`CommandArg`].
     #[must_use]
-    pub fn arg(mut self, arg: impl Arg) -> Self {
-        let mut request = Request::new(&mut self.encoded);
+    pub fn arg(mut self, arg: impl CommandArg) -> Self {
+        let mut request = CommandWriter::new(&mut self.encoded);
         arg.write(&mut request);
-        self.args += request.written();
+        self.args = self.args.saturating_add(request.written());
         self
     }
 
@@ -75,7 +75,7 @@ impl<R> Cmd<R> {
 
     /// Adds each of some arguments: those of an iterator. The pairs of a map are two each.
     #[must_use]
-    pub fn args<A: Arg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+    pub fn args<A: CommandArg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         for arg in args {
             self = self.arg(arg);
         }
@@ -86,7 +86,7 @@ impl<R> Cmd<R> {
 /// Names the command only: an argument may be a password.
 impl<R> fmt::Debug for Cmd<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} arguments)", crate::error::doing(&self.name, None), self.args)
+        write!(f, "{} ({} arguments)", crate::error::operation(&self.name, None), self.args)
     }
 }
 
@@ -109,7 +109,7 @@ impl<R: FromReply> Command for Cmd<R> {
         &self.name
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.encoded(self.args, &self.encoded);
     }
 
@@ -117,7 +117,7 @@ impl<R: FromReply> Command for Cmd<R> {
     fn routing(&self) -> Routing {
         self.keys.unwrap_or_else(|| {
             let mut rest = &self.encoded[..];
-            cluster::routing_of(std::iter::from_fn(|| {
+            keys::routing(std::iter::from_fn(|| {
                 let (word, behind) = split_arg(rest)?;
                 rest = behind;
                 Some(word)
@@ -132,7 +132,7 @@ impl<R: FromReply> Command for Cmd<R> {
             return !self.encoded.windows(9).any(|part| part.eq_ignore_ascii_case(b"\r\nBLOCK\r\n"));
         }
         let first_two = format!("{first} {}", first_word(rest).0);
-        command::is_shareable(&first) && command::is_shareable(&first_two)
+        super::is_shareable(&first) && super::is_shareable(&first_two)
     }
 
     fn decode(frame: Frame) -> Result<R, Error> {
@@ -149,7 +149,7 @@ fn first_word(encoded: &[u8]) -> (String, &[u8]) {
 /// The first of some encoded arguments, and those behind it.
 pub(crate) fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
     let header = memchr::memchr(b'\r', encoded)?;
-    let len = usize::try_from(crate::number::parse_u64(encoded.get(1..header)?)?).ok()?;
-    let start = header + 2;
-    Some((encoded.get(start..start + len)?, encoded.get(start + len + 2..)?))
+    let len = usize::try_from(crate::protocol::number::parse_u64(encoded.get(1..header)?)?).ok()?;
+    let (word, behind) = encoded.get(header.checked_add(2)?..)?.split_at_checked(len)?;
+    Some((word, behind.get(2..)?))
 }

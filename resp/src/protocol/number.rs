@@ -2,6 +2,7 @@
 
 /// The number that ASCII digits say; `None` when they are none, other bytes, or too large.
 #[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
 pub(crate) fn parse_u64(digits: &[u8]) -> Option<u64> {
     match digits.len() {
         1..=8 => parse_eight(load(digits), digits.len()),
@@ -17,6 +18,7 @@ pub(crate) fn parse_u64(digits: &[u8]) -> Option<u64> {
 
 /// 9 to 16 digits.
 #[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
 fn parse_sixteen(digits: &[u8]) -> Option<u64> {
     let high = parse_eight(u64::from_le_bytes(*digits.first_chunk()?), digits.len() - 8)?;
     let low = parse_eight(u64::from_le_bytes(*digits.last_chunk()?), 8)?;
@@ -26,6 +28,11 @@ fn parse_sixteen(digits: &[u8]) -> Option<u64> {
 /// 1 to 8 bytes as one number, the first one lowest. Reads may overlap: the same byte lands in the
 /// same place.
 #[inline]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "the lengths are checked, and the digits are decimal"
+)]
 fn load(bytes: &[u8]) -> u64 {
     let at = |byte: &u8, place: usize| u64::from(*byte) << (8 * place);
     if let Some(eight) = bytes.first_chunk() {
@@ -41,6 +48,7 @@ fn load(bytes: &[u8]) -> u64 {
 
 /// The first `count` of eight digits, all at once: each step joins neighbours.
 #[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
 fn parse_eight(text: u64, count: usize) -> Option<u64> {
     const HIGH: u64 = 0xF0F0_F0F0_F0F0_F0F0;
     const ZEROS: u64 = 0x3030_3030_3030_3030;
@@ -86,6 +94,7 @@ impl<const N: usize> Backwards<N> {
 
     /// How many bytes have been written.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
     pub(crate) const fn len(&self) -> usize {
         N - self.start
     }
@@ -112,6 +121,13 @@ impl<const N: usize> Backwards<N> {
     }
 
     #[inline]
+    #[expect(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::indexing_slicing,
+        reason = "the lengths are checked, and the digits are decimal"
+    )]
     pub(crate) fn number(&mut self, mut n: u64) {
         while n >= 100 {
             let pair = (n % 100) as usize * 2;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Config, Error};
+use super::Config;
+use crate::Error;
 
 /// Sees how calls and attempts to connect end: for metrics and traces. See [`Config::observer`].
 ///
@@ -15,7 +16,7 @@ use crate::{Config, Error};
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// use resp::testing::{Script, ScriptedServer, reply};
-/// use resp::{Call, Client, Observer, cmd};
+/// use resp::{CompletedCall, Client, Observer, cmd};
 ///
 /// #[derive(Default)]
 /// struct Counts {
@@ -24,7 +25,7 @@ use crate::{Config, Error};
 /// }
 ///
 /// impl Observer for Counts {
-///     fn called(&self, call: &Call<'_>) {
+///     fn called(&self, call: &CompletedCall<'_>) {
 ///         self.calls.fetch_add(1, Ordering::Relaxed);
 ///         if let Some(error) = call.error {
 ///             eprintln!("{} failed after {:?}: {error}", call.name, call.took);
@@ -46,7 +47,7 @@ use crate::{Config, Error};
 /// ```
 pub trait Observer: Send + Sync {
     /// A command, pipeline or transaction has its reply, or has failed.
-    fn called(&self, call: &Call<'_>) {
+    fn called(&self, call: &CompletedCall<'_>) {
         let _ = call;
     }
 
@@ -57,7 +58,7 @@ pub trait Observer: Send + Sync {
 }
 
 impl<O: Observer + ?Sized> Observer for Arc<O> {
-    fn called(&self, call: &Call<'_>) {
+    fn called(&self, call: &CompletedCall<'_>) {
         (**self).called(call);
     }
 
@@ -69,7 +70,7 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 /// A call that has ended.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Call<'a> {
+pub struct CompletedCall<'a> {
     /// The command's name, such as `XADD`; `pipeline` or `MULTI` for several.
     pub name: &'a str,
     /// How many commands there were.
@@ -111,7 +112,7 @@ impl Observed {
         let Some(observer) = &self.0 else { return call.await };
         let begun = Instant::now();
         let done = call.await;
-        observer.called(&Call { name, commands, took: begun.elapsed(), error: done.as_ref().err() });
+        observer.called(&CompletedCall { name, commands, took: begun.elapsed(), error: done.as_ref().err() });
         done
     }
 

@@ -1,4 +1,4 @@
-use super::slot;
+use super::slot::slot;
 
 /// Where in a cluster a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,9 +6,9 @@ use crate::Error;
 
 /// One attempt, whose outcome goes to all who wait for it. It goes on when they stop waiting.
 #[derive(Clone, Debug)]
-pub(super) struct Attempt<T>(watch::Receiver<Option<Result<T, Error>>>);
+pub(super) struct SharedAttempt<T>(watch::Receiver<Option<Result<T, Error>>>);
 
-impl<T: Clone + Send + Sync + 'static> Attempt<T> {
+impl<T: Clone + Send + Sync + 'static> SharedAttempt<T> {
     /// Begins it, in a task of its own.
     pub(super) fn begin(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
         let (sender, receiver) = watch::channel(None);
@@ -42,7 +42,7 @@ mod tests {
     async fn all_get_the_outcome_of_one_attempt() {
         let begun = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&begun);
-        let attempt = Attempt::<()>::begin(async move {
+        let attempt = SharedAttempt::<()>::begin(async move {
             count.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(20)).await;
             Err(Error::closed())

@@ -6,7 +6,7 @@ use crate::Frame;
 const ANSWERS: [&[u8]; 5] = [b"READONLY ", b"MASTERDOWN ", b"MOVED ", b"ASK ", b"CLUSTERDOWN "];
 
 /// Whether the server says that another one has its place.
-pub(crate) fn is_misled(reply: &Frame) -> bool {
+pub(crate) fn is_demoted(reply: &Frame) -> bool {
     says(reply, &ANSWERS)
 }
 
@@ -28,24 +28,26 @@ fn says(reply: &Frame, answers: &[&[u8]]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decoder, Limits};
+    use crate::{Decoder, DecoderLimits};
 
-    fn misled(reply: &str) -> bool {
+    fn demoted(reply: &str) -> bool {
         let mut input = bytes::BytesMut::from(reply);
-        is_misled(&Decoder::new(Limits::default()).decode(&mut input).unwrap().unwrap())
+        is_demoted(&Decoder::new(DecoderLimits::default()).decode(&mut input).unwrap().unwrap())
     }
 
     #[test]
     fn a_demoted_server_is_known_by_its_answers() {
-        assert!(misled("-READONLY You can't write against a read only replica.\r\n"));
+        assert!(demoted("-READONLY You can't write against a read only replica.\r\n"));
         assert!(
-            misled("-MOVED 1 h:1\r\n") && misled("-ASK 1 h:1\r\n") && misled("-CLUSTERDOWN Hash slot not served\r\n")
+            demoted("-MOVED 1 h:1\r\n")
+                && demoted("-ASK 1 h:1\r\n")
+                && demoted("-CLUSTERDOWN Hash slot not served\r\n")
         );
-        assert!(!misled("-TRYAGAIN Multiple keys\r\n"));
-        assert!(misled("-MASTERDOWN Link with MASTER is down\r\n"));
-        assert!(misled("-EXECABORT Transaction discarded because of: READONLY You can't write\r\n"));
-        assert!(!misled("-EXECABORT Transaction discarded because of previous errors.\r\n"));
-        assert!(!misled("-ERR READONLY is not what this says\r\n"));
-        assert!(!misled("+READONLY \r\n"));
+        assert!(!demoted("-TRYAGAIN Multiple keys\r\n"));
+        assert!(demoted("-MASTERDOWN Link with MASTER is down\r\n"));
+        assert!(demoted("-EXECABORT Transaction discarded because of: READONLY You can't write\r\n"));
+        assert!(!demoted("-EXECABORT Transaction discarded because of previous errors.\r\n"));
+        assert!(!demoted("-ERR READONLY is not what this says\r\n"));
+        assert!(!demoted("+READONLY \r\n"));
     }
 }

@@ -16,18 +16,27 @@ pub fn slot(key: &[u8]) -> u16 {
 
 fn hash_tag(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else { return key };
-    let behind = &key[open + 1..];
+    let behind = open.checked_add(1).and_then(|start| key.get(start..)).unwrap_or_default();
     match memchr::memchr(b'}', behind) {
         None | Some(0) => key,
-        Some(close) => &behind[..close],
+        Some(close) => behind.get(..close).unwrap_or_default(),
     }
 }
 
 /// CRC-16/XMODEM: polynomial 0x1021, nothing reflected, nothing added.
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+    bytes.iter().fold(0, |crc: u16, byte| {
+        let [high, _] = crc.to_be_bytes();
+        (crc << 8) ^ TABLE.get(usize::from(high ^ byte)).copied().unwrap_or_default()
+    })
 }
 
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses overflow and panics"
+)]
 const TABLE: [u16; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
