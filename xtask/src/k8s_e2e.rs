@@ -166,6 +166,7 @@ impl Story<'_> {
             steps.push(("another password", |story| story.change_password()));
         }
         steps.push(("force deletes", |story| story.force_deletes()));
+        steps.push(("a machine is drained", |story| story.drain_machine()));
         steps.push(("all lines arrive", |story| story.drain()));
         if is_scaled {
             steps.push(("scale down", |story| story.await_writers(QUIET, |writers| writers == 1)));
@@ -263,6 +264,21 @@ impl Story<'_> {
             self.await_ready()?;
         }
         Ok(())
+    }
+
+    /// The machine of a writer.
+    fn drain_machine(&self) -> Result<()> {
+        let writer = "app.kubernetes.io/name=writer";
+        let node = self.inside(&["get", "pod", "-l", writer, "-o", "jsonpath={.items[0].spec.nodeName}"])?;
+        let ours = "--pod-selector=app.kubernetes.io/part-of=line-stream";
+        let drained = self.kubectl(&["drain", &node, ours, "--delete-emptydir-data", "--timeout=90s"]);
+        self.kubectl(&["uncordon", &node])?;
+        if let Err(error) = drained {
+            // A pod whose volume stays on the machine cannot start elsewhere, and a budget then
+            // lets no second one go.
+            println!("   not all pods could go: {error}");
+        }
+        self.await_ready()
     }
 
     fn restart_redis(&self) -> Result<()> {
@@ -480,6 +496,7 @@ case "$*" in
     *"get pvc"*) printf 'persistentvolumeclaim/data-writer%s-0\n' "" "" -orders -audit ;;
     *"get cm"*) echo 'redis-x://redis:6379' ;;
     *get-master-addr-by-name*) printf 'redis-sentinel-2.redis-sentinel\n6379\n' ;;
+    *nodeName*) printf machine-1 ;;
     *"get pod"*) echo pod/one ;;
     *jsonpath=*succeeded*) echo 1/ ;;
     *"cluster nodes"*)
@@ -517,6 +534,8 @@ esac
             let order = [
                 if *variant == Variant::Chart { "install line-stream" } else { "kustomize" },
                 "seq 1 10",
+                "drain machine-1",
+                "uncordon machine-1",
                 "patch deploy/reader",
                 "stream:backlog_entries:sum",
                 "scale deploy/reader",
