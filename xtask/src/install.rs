@@ -181,8 +181,7 @@ pub(crate) struct Consent {
 
 impl Consent {
     /// Asks at a terminal, unless the command line has answered. `Err`: why nothing is installed.
-    fn ask(self, wanted: Wanted, with: &str) -> Result<()> {
-        let (name, advice) = (wanted.name(), wanted.advice());
+    pub(crate) fn ask(self, name: &str, with: &str, size: &str, advice: &str) -> Result<()> {
         if self.yes {
             return Ok(());
         }
@@ -194,10 +193,7 @@ impl Consent {
                 "no {name} here, and nobody to ask; give --yes to install it with {with}, or {advice}"
             )));
         }
-        eprint!(
-            "xtask: no {name} here. Install it with {with} (about {})? No service is started. [y/N] ",
-            wanted.size()
-        );
+        eprint!("xtask: no {name} here. Install it with {with} (about {size})? No service is started. [y/N] ");
         let mut answer = String::new();
         match std::io::stdin().read_line(&mut answer) {
             Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
@@ -220,7 +216,8 @@ pub(crate) fn install(wanted: Wanted, consent: Consent, interrupt: &Interrupt) -
             manager.program
         )));
     }
-    consent.ask(wanted, &format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program))?;
+    let with = format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program);
+    consent.ask(name, &with, wanted.size(), advice)?;
     let run = |args: &[&str]| -> Result<()> {
         let shown = format!("{} {}", manager.program, args.join(" "));
         let with_sudo = if sudo.is_some() { "sudo " } else { "" };

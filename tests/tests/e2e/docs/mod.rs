@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `page.rs` | the pages and their fenced blocks |
 //! | `run.rs` | running the blocks of a page |
+//! | `clients.rs` | programs that read the stream with clients of other languages |
 //! | `manual.rs` | blocks that cannot be run here: their flags, files and names |
 //! | `flags.rs` | the flags that the programs have |
 //! | `names.rs` | tables of flags and metrics |
 //! | `links.rs` | links between pages, and names of files |
 
+mod clients;
 mod flags;
 mod links;
 mod manual;
