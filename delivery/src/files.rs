@@ -1,14 +1,15 @@
 //! The file side: which file holds which content, what comes next, and what is left.
 //!
-//! [`look`] is a pure function of a [`Snapshot`] of the folder and of what is [`Known`]. The reader
-//! takes the snapshot, and answers the [`Question`]s that `look` asks with further reads. The
-//! producing side acts on the result, [`Identified`].
+//! [`look`] is a pure function of a [`Snapshot`] of the folder, the [`KnownContents`] and the
+//! [`ScanHistory`]. The reader takes the snapshot, and answers the [`Question`]s that `look` asks
+//! with further reads. The producing side acts on the result, [`Identified`].
 //!
 //! A file is a known content when their common prefix is the same, whatever its name, device, inode
 //! and length. When two readings are possible, the one that cannot lose bytes wins, and a
 //! [`Notice`] reports it.
 
 use crate::fingerprint::{Fingerprint, Span, TailChecksum};
+use crate::rotated_names::{NameKind, RotationOrder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub struct Sighting {
     /// Its device and inode.
     pub inode: Inode,
     /// What its name says.
-    pub place: Place,
+    pub name_kind: NameKind,
     /// Its length in bytes; of a compressed file, that of its content as far as it is known.
     pub len: u64,
     /// When it was last written to: nanoseconds since the epoch on the file system's clock.
@@ -55,7 +56,7 @@ pub struct Sighting {
     /// input itself changes, and an inode that is used again is another file.
     pub changing: bool,
     /// Its fingerprint.
-    pub prints: Prints,
+    pub prints: Prefix,
     /// The hashes of the ranges that [`probes`] names, as far as the file reaches.
     pub hashes: BTreeMap<Span, u64>,
     /// Answers to [`Question::Compare`], by file ID.
@@ -64,7 +65,7 @@ pub struct Sighting {
 
 /// What is known of a file's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prints {
+pub enum Prefix {
     /// The fingerprint of all that it holds.
     Whole(Fingerprint),
     /// A compressed file: only so much of its content was unpacked. At first nothing.
@@ -73,43 +74,9 @@ pub enum Prints {
     Unreadable(String),
 }
 
-/// What the name of a file says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// It is at the input's path.
-    Input,
-    /// A name that rotation gives to the input.
-    Rotated(Order),
-    /// A compressed copy of the input (`None`) or of a rotated file, by its name.
-    Compressed(Option<Order>),
-    /// A name that editors give to the version before an edit.
-    Backup,
-    /// It has no name any more, and is still open.
-    Unlinked,
-    /// Any other name.
-    Other,
-}
-
-impl Place {
-    /// Whether the name alone says that the file may have been the input.
-    #[must_use]
-    pub const fn is_rotated(&self) -> bool {
-        matches!(self, Self::Rotated(_) | Self::Compressed(_))
-    }
-}
-
-/// Where a rotated name is in the order of rotations.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// The number in it: larger is older.
-    Index(u32),
-    /// The digits of the date in it: larger is newer.
-    Date(String),
-}
-
 /// What is known of a source before looking at the folder.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct KnownContents {
     /// The contents, oldest first. None: the source has not begun.
     pub contents: Vec<Content>,
     /// When the source began, on the file system's clock (the input's last modification then).
@@ -203,7 +170,7 @@ impl Default for Limits {
 /// What was seen before, in the life of a process. It is lost with the process, which then decides
 /// with less.
 #[derive(Debug, Clone, Default)]
-pub struct Watch {
+pub struct ScanHistory {
     limits: Limits,
     /// Contents whose file was seen truncated.
     truncated: BTreeSet<u64>,
@@ -244,12 +211,12 @@ pub enum Pending {
     Written(Duration),
 }
 
-impl Watch {
+impl ScanHistory {
     fn pending(&self, file: &Sighting) -> Option<Pending> {
         self.pending.iter().find(|(pending, _)| pending.is(file)).map(|(_, state)| *state)
     }
 
-    /// A watch that has seen nothing.
+    /// A history that has seen nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
@@ -261,7 +228,7 @@ impl Watch {
         self.beginning.filter(stood).map(|b| b.len)
     }
 
-    fn see(&mut self, snapshot: &Snapshot, known: &Known, identified: &Identified, now: Duration) {
+    fn see(&mut self, snapshot: &Snapshot, known: &KnownContents, identified: &Identified, now: Duration) {
         self.listed = Some(snapshot.unlisted.is_empty());
         self.rotated.extend(&identified.rotated);
         self.rotated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
@@ -539,7 +506,7 @@ impl fmt::Display for Notice {
 
 /// The ranges whose hashes a [`Sighting`] must have, besides its fingerprint.
 #[must_use]
-pub fn probes(known: &Known) -> Vec<Span> {
+pub fn probes(known: &KnownContents) -> Vec<Span> {
     let heads = known.contents.iter().filter_map(|c| c.head).map(|(end, _)| Span { start: 0, end });
     let tails = known.contents.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes);
     let mut spans: Vec<Span> = tails.chain(heads).collect();
@@ -558,13 +525,13 @@ const ROUNDS: usize = 16;
 /// result into the snapshot. `now` is the time since any moment, on a clock that never goes back.
 pub fn look(
     snapshot: &mut Snapshot,
-    known: &Known,
-    watch: &mut Watch,
+    known: &KnownContents,
+    history: &mut ScanHistory,
     now: Duration,
     mut answer: impl FnMut(&Question, &mut Snapshot),
 ) -> Identified {
-    watch.now = now;
-    let mut identified = identify(snapshot, known, watch);
+    history.now = now;
+    let mut identified = identify(snapshot, known, history);
     for _ in 0..ROUNDS {
         if identified.questions.is_empty() {
             break;
@@ -572,17 +539,17 @@ pub fn look(
         for question in std::mem::take(&mut identified.questions) {
             answer(&question, snapshot);
         }
-        identified = identify(snapshot, known, watch);
+        identified = identify(snapshot, known, history);
     }
-    watch.see(snapshot, known, &identified, now);
+    history.see(snapshot, known, &identified, now);
     identified
 }
 
 /// Tells which file is which content, as far as that can be said without the answers to its
 /// questions. Most callers want [`look`].
 #[must_use]
-pub fn identify(snapshot: &Snapshot, known: &Known, watch: &Watch) -> Identified {
-    Look::new(snapshot, known, watch).identify()
+pub fn identify(snapshot: &Snapshot, known: &KnownContents, history: &ScanHistory) -> Identified {
+    Look::new(snapshot, known, history).identify()
 }
 
 /// How the bytes of a file compare with what is known of a content.
@@ -625,9 +592,9 @@ impl Content {
 
     fn compare(&self, file: &Sighting) -> Bytes {
         let (prints, partial) = match &file.prints {
-            Prints::Whole(prints) => (prints, false),
-            Prints::Partial(prints) => (prints, true),
-            Prints::Unreadable(_) => return Bytes::Unknown,
+            Prefix::Whole(prints) => (prints, false),
+            Prefix::Partial(prints) => (prints, true),
+            Prefix::Unreadable(_) => return Bytes::Unknown,
         };
         let found = |span: Span| file.hashes.get(&span).copied();
         let mut agreement = self.fingerprint.agreement(prints);
@@ -667,8 +634,8 @@ impl Content {
 
 /// One decision over one snapshot.
 struct Look<'a> {
-    known: &'a Known,
-    watch: &'a Watch,
+    known: &'a KnownContents,
+    history: &'a ScanHistory,
     files: &'a [Sighting],
     /// For each file that is not at the input's path: its content, and what it is to it.
     roles: Vec<Option<(&'a Content, Role)>>,
@@ -676,23 +643,23 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(snapshot: &'a Snapshot, known: &'a Known, watch: &'a Watch) -> Self {
+    fn new(snapshot: &'a Snapshot, known: &'a KnownContents, history: &'a ScanHistory) -> Self {
         let unlisted = snapshot.unlisted.iter().cloned().map(|(path, why)| Notice::Unlisted { path, why });
         let out = Identified {
             notices: unlisted.collect(),
             unlisted: !snapshot.unlisted.is_empty(),
             ..Identified::default()
         };
-        let mut look = Self { known, watch, files: &snapshot.sightings, roles: Vec::new(), out };
+        let mut look = Self { known, history, files: &snapshot.sightings, roles: Vec::new(), out };
         look.roles = look.files.iter().map(|file| look.role(file)).collect();
         look
     }
 
     fn identify(mut self) -> Identified {
-        let current = self.files.iter().find(|file| file.place == Place::Input);
+        let current = self.files.iter().find(|file| file.name_kind == NameKind::Input);
         self.out.current = match current {
             None => Current::Missing,
-            Some(Sighting { prints: Prints::Unreadable(why), .. }) => Current::Unreadable(why.clone()),
+            Some(Sighting { prints: Prefix::Unreadable(why), .. }) => Current::Unreadable(why.clone()),
             Some(file) => {
                 let relation = self.current(file);
                 Current::Found(Found { key: file.key, relation, len: file.len })
@@ -712,7 +679,7 @@ impl<'a> Look<'a> {
     /// Whether contents can have come and gone: as long as the live content is where it was, none
     /// can.
     fn has_moved(&self, current: Option<&Sighting>) -> bool {
-        let before = self.watch.input;
+        let before = self.history.input;
         let Some(live) = self.known.contents.last() else {
             // The source has not begun; the input that it is to begin with may be gone.
             return before.is_some_and(|(before, _)| current.is_none_or(|current| !before.is(current)));
@@ -735,10 +702,10 @@ impl<'a> Look<'a> {
 
     /// What a file beside the input is.
     fn role(&self, file: &'a Sighting) -> Option<(&'a Content, Role)> {
-        if file.place == Place::Input {
+        if file.name_kind == NameKind::Input {
             return None;
         }
-        let by_name = file.place.is_rotated();
+        let by_name = file.name_kind.is_rotated();
         let roles = self.known.contents.iter().filter_map(|content| {
             let is_file = self.is_file_of(file, content);
             let end = content.end();
@@ -752,7 +719,7 @@ impl<'a> Look<'a> {
                 Bytes::Apart { common, .. }
                     if content.finished
                         && is_file
-                        && common >= self.watch.limits.distinct.min(end / 2)
+                        && common >= self.history.limits.distinct.min(end / 2)
                         && file.len <= end
                         && !self.was_copied(file, content) =>
                 {
@@ -770,7 +737,7 @@ impl<'a> Look<'a> {
     /// Whether a rotated copy of a content is there: then its own file, if it holds something else,
     /// was truncated and holds a later content.
     fn was_copied(&self, file: &Sighting, content: &Content) -> bool {
-        let is_copy = |other: &Sighting| other.place.is_rotated() && content.compare(other) == Bytes::Whole;
+        let is_copy = |other: &Sighting| other.name_kind.is_rotated() && content.compare(other) == Bytes::Whole;
         self.files.iter().any(|other| other.key != file.key && is_copy(other))
     }
 
@@ -782,10 +749,10 @@ impl<'a> Look<'a> {
         };
         match self.files.iter().find(is_original) {
             // A copy has no more than its original, as long as that has a name.
-            Some(original) if original.place != Place::Unlinked => file.len <= original.len,
-            _ if content.end() >= self.watch.limits.distinct => true,
+            Some(original) if original.name_kind != NameKind::Unlinked => file.len <= original.len,
+            _ if content.end() >= self.history.limits.distinct => true,
             Some(original) => file.len <= original.len,
-            None => file.place.is_rotated() && (!content.finished || file.len == content.end()),
+            None => file.name_kind.is_rotated() && (!content.finished || file.len == content.end()),
         }
     }
 
@@ -798,10 +765,10 @@ impl<'a> Look<'a> {
                 Some(Role::Shorter) => file.len >= content.end() / 2,
                 Some(Role::Changed) | None => false,
             };
-            match file.place {
-                Place::Input | Place::Backup | Place::Unlinked => false,
-                Place::Rotated(_) | Place::Compressed(_) => copy || self.is_file_of(file, content),
-                Place::Other => self.is_file_of(file, content),
+            match file.name_kind {
+                NameKind::Input | NameKind::Backup | NameKind::Unlinked => false,
+                NameKind::Rotated(_) | NameKind::Compressed(_) => copy || self.is_file_of(file, content),
+                NameKind::Other => self.is_file_of(file, content),
             }
         };
         let found = self.files.iter().zip(&self.roles).filter(move |(file, role)| shows(file, **role));
@@ -862,16 +829,16 @@ impl<'a> Look<'a> {
     /// Whether the input, which has all known bytes of a content, is that content. It is not when
     /// it is a new file that begins with the same bytes.
     fn is_whole(&self, file: &Sighting, content: &Content) -> bool {
-        let distinct = content.end() >= self.watch.limits.distinct;
+        let distinct = content.end() >= self.history.limits.distinct;
         // A copy that lacks bytes which the input has is under way.
         let has_all = |other: &&Sighting| self.is_file_of(other, content) || other.len >= content.end().min(file.len);
         let mut elsewhere = self.elsewhere(content).filter(has_all).peekable();
         if self.is_file_of(file, content) {
-            let truncated = self.watch.truncated.contains(&content.file_id);
+            let truncated = self.history.truncated.contains(&content.file_id);
             return !truncated || distinct && elsewhere.peek().is_none();
         }
         if elsewhere.peek().is_none() {
-            return distinct || !content.finished && !self.watch.rotated.contains(&content.file_id);
+            return distinct || !content.finished && !self.history.rotated.contains(&content.file_id);
         }
         // The content was found in a copy of the input, which is older than that.
         let is_older = content.created.zip(file.created).is_some_and(|(copy, original)| original < copy);
@@ -884,16 +851,16 @@ impl<'a> Look<'a> {
 
     /// Whether the input, which is a beginning of a content, has nothing else to send.
     fn is_beginning(&self, file: &Sighting, content: &Content) -> bool {
-        let enough = file.len >= self.watch.limits.distinct || !content.finished && file.len >= content.end() / 2;
+        let enough = file.len >= self.history.limits.distinct || !content.finished && file.len >= content.end() / 2;
         enough && self.elsewhere(content).next().is_none()
     }
 
     /// What a file is that is no known content: one that was made of a known one, or a new one.
     fn own(&mut self, file: &'a Sighting) -> Relation {
-        let input = file.place == Place::Input;
+        let input = file.name_kind == NameKind::Input;
         let apart = self.known.contents.iter().filter_map(|content| {
             let Bytes::Apart { common, .. } = content.compare(file) else { return None };
-            let likely = common >= self.watch.limits.distinct || !content.finished || !input;
+            let likely = common >= self.history.limits.distinct || !content.finished || !input;
             let here = self.elsewhere(content).all(|other| other.key == file.key);
             (likely && here).then_some((common, content))
         });
@@ -916,8 +883,9 @@ impl<'a> Look<'a> {
             _ => return None,
         };
         // It was seen when nothing was appended yet.
-        let rolled_back = self.watch.rolled_back(content.file_id);
-        let rolled_back = rolled_back.filter(|len| file.place == Place::Input && (common..differs).contains(len));
+        let rolled_back = self.history.rolled_back(content.file_id);
+        let rolled_back =
+            rolled_back.filter(|len| file.name_kind == NameKind::Input && (common..differs).contains(len));
         let Some(compared) = file.compared.get(&content.file_id) else {
             let from = rolled_back.unwrap_or(common);
             self.compare(file, content, from, differs);
@@ -930,12 +898,12 @@ impl<'a> Look<'a> {
             (None, None, true) => return None,
             (same, rolled_back, _) => same.or(rolled_back).unwrap_or(common),
         };
-        let line = if same.saturating_sub(line_start) > self.watch.limits.long_line { same } else { line_start };
+        let line = if same.saturating_sub(line_start) > self.history.limits.long_line { same } else { line_start };
         let (end, half) = (content.end(), content.end() / 2);
         // A file that was written again in place may begin with the same header, however long.
-        let few = end.saturating_sub(same) <= self.watch.limits.distinct.min(end / 16);
+        let few = end.saturating_sub(same) <= self.history.limits.distinct.min(end / 16);
         let alike = if was_in(content, file) { few } else { same >= half };
-        let much = same >= self.watch.limits.distinct && (alike || rolled_back.is_some());
+        let much = same >= self.history.limits.distinct && (alike || rolled_back.is_some());
         let start = much.then_some(line.min(content.frontier));
         start.max(tail_at.filter(|&at| at >= half))
     }
@@ -957,7 +925,7 @@ impl<'a> Look<'a> {
         let current = self.out.current.found().map(|found| found.relation);
         for (file, role) in self.files.iter().zip(&self.roles) {
             let relation = match (current, role) {
-                (Some(relation), _) if file.place == Place::Input && relation.file_id().is_some() => relation,
+                (Some(relation), _) if file.name_kind == NameKind::Input && relation.file_id().is_some() => relation,
                 (_, Some((content, Role::Whole))) => Relation::Whole(content.file_id),
                 (_, Some((content, Role::Edited))) => Relation::Edited(content.file_id),
                 (_, Some((content, Role::Shorter))) => Relation::Shorter(content.file_id),
@@ -979,15 +947,15 @@ impl<'a> Look<'a> {
                 _ => 0,
             };
             let is_file = self.known.contents.iter().any(|c| c.file_id == id && self.is_file_of(file, c));
-            let place = match file.place {
-                Place::Input => 3,
-                Place::Rotated(_) => 2,
-                Place::Compressed(_) => 1,
-                Place::Backup | Place::Unlinked | Place::Other => 0,
+            let rank = match file.name_kind {
+                NameKind::Input => 3,
+                NameKind::Rotated(_) => 2,
+                NameKind::Compressed(_) => 1,
+                NameKind::Backup | NameKind::Unlinked | NameKind::Other => 0,
             };
             let found = Found { key: file.key, relation, len: file.len };
             // Of several that have no more than the same header, the oldest comes next.
-            holders.push((id, (best, place == 3, is_file, place, std::cmp::Reverse(file.modified)), found));
+            holders.push((id, (best, rank == 3, is_file, rank, std::cmp::Reverse(file.modified)), found));
         }
         holders.sort_by_key(|(id, rank, _)| (*id, std::cmp::Reverse(*rank)));
         for (id, _, found) in holders {
@@ -1000,11 +968,11 @@ impl<'a> Look<'a> {
     /// A file that cannot be read may be one that is needed: which contents it holds, and what to
     /// report.
     fn not_readable(&self, file: &Sighting) -> (Vec<(u64, String)>, Option<Notice>) {
-        let Prints::Unreadable(why) = &file.prints else { return (Vec::new(), None) };
+        let Prefix::Unreadable(why) = &file.prints else { return (Vec::new(), None) };
         let blocks = self.known.contents.iter().filter(|content| self.is_file_of(file, content));
         let blocks: Vec<_> = blocks.map(|content| (content.file_id, why.clone())).collect();
-        let stranger = file.place.is_rotated() && !self.known.contents.is_empty() && !self.is_neighbour(file);
-        let reported = file.place != Place::Input && (stranger || !blocks.is_empty());
+        let stranger = file.name_kind.is_rotated() && !self.known.contents.is_empty() && !self.is_neighbour(file);
+        let reported = file.name_kind != NameKind::Input && (stranger || !blocks.is_empty());
         let notice = reported.then(|| Notice::Unreadable { path: file.path.clone(), why: why.clone() });
         (blocks, notice)
     }
@@ -1016,10 +984,10 @@ impl<'a> Look<'a> {
         let (mut ours, mut others): (Vec<&'a Sighting>, Vec<&'a Sighting>) =
             strangers.partition(|file| self.may_be_ours(file, moved));
         self.out.newest_first = self.newest_first(&ours);
-        sort(&mut ours, self.out.newest_first.or(self.watch.newest_first));
+        sort(&mut ours, self.out.newest_first.or(self.history.newest_first));
         sort(&mut others, None);
         for file in &ours {
-            let readable = matches!(file.prints, Prints::Whole(_)) && file.len > 0;
+            let readable = matches!(file.prints, Prefix::Whole(_)) && file.len > 0;
             let state = match self.last_written(file) {
                 _ if self.is_copied(file, current, &ours) => Pending::Copy,
                 Some(at) => Pending::Written(at),
@@ -1064,7 +1032,7 @@ impl<'a> Look<'a> {
     fn newest_first(&self, unseen: &[&Sighting]) -> Option<bool> {
         // A header alone may be one of any content.
         let is_certain = |file: &Sighting, content: &Content, role: Role| {
-            role >= Role::Edited && (content.end() >= self.watch.limits.distinct || self.is_file_of(file, content))
+            role >= Role::Edited && (content.end() >= self.history.limits.distinct || self.is_file_of(file, content))
         };
         let known = self.files.iter().zip(&self.roles).filter_map(|(file, role)| {
             role.filter(|(of, role)| is_certain(file, of, *role)).map(|(of, _)| (of.file_id, file))
@@ -1082,19 +1050,19 @@ impl<'a> Look<'a> {
     /// because it was one at the look before, and is open and has no name any more.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
-        let was_unknown = || self.watch.pending(file).is_some() || self.watch.input.is_some_and(was_new);
-        file.place.is_rotated() || file.place == Place::Unlinked && was_unknown()
+        let was_unknown = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
+        file.name_kind.is_rotated() || file.name_kind == NameKind::Unlinked && was_unknown()
     }
 
     /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
     /// input was where it was.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
-        if file.place == Place::Unlinked {
+        if file.name_kind == NameKind::Unlinked {
             return true;
         }
         !self.is_neighbour(file)
             && (moved
-                || self.watch.pending(file).is_some()
+                || self.history.pending(file).is_some()
                 || self.was_missed(file)
                 || self.known.contents.last().is_some_and(|live| begins_like(file, live)))
     }
@@ -1107,7 +1075,7 @@ impl<'a> Look<'a> {
             self.known.neighbours.is_some()
                 && live.created.zip(file.created).is_some_and(|(live, created)| created < live)
         };
-        match self.watch.listed {
+        match self.history.listed {
             Some(listed) => !listed,
             None => is_older(),
         }
@@ -1118,27 +1086,27 @@ impl<'a> Look<'a> {
     /// original was truncated.
     fn last_written(&self, file: &Sighting) -> Option<Duration> {
         let was_ours = self.known.contents.iter().any(|content| was_in(content, file));
-        let last = match self.watch.pending(file) {
+        let last = match self.history.pending(file) {
             Some(Pending::Copy) => None,
             _ if was_ours => None,
-            _ if file.changing => Some(self.watch.now),
+            _ if file.changing => Some(self.history.now),
             Some(Pending::Written(last)) => Some(last),
             _ => None,
         };
-        last.filter(|last| self.watch.now.saturating_sub(*last) < self.watch.limits.quiet)
+        last.filter(|last| self.history.now.saturating_sub(*last) < self.history.limits.quiet)
     }
 
     /// Whether a file that is no known content is a beginning of the input or of another such file:
     /// its copy, which may be under way.
     fn is_copied(&self, file: &Sighting, current: Option<&Sighting>, others: &[&Sighting]) -> bool {
-        let Prints::Whole(prints) = &file.prints else { return false };
+        let Prefix::Whole(prints) = &file.prints else { return false };
         let is_copy_of = |other: &Sighting| {
-            let Prints::Whole(of) = &other.prints else { return false };
+            let Prefix::Whole(of) = &other.prints else { return false };
             // A header that was rotated alone is older than the file that begins with it.
             let is_younger = file.created.zip(other.created).is_some_and(|(copy, original)| copy > original);
-            let rank = |file: &Sighting| (file.len, file.place == Place::Input, file.key);
+            let rank = |file: &Sighting| (file.len, file.name_kind == NameKind::Input, file.key);
             rank(other) > rank(file)
-                && (file.len >= self.watch.limits.distinct || is_younger)
+                && (file.len >= self.history.limits.distinct || is_younger)
                 && prints.agreement(of).differs.is_none()
         };
         others.iter().copied().chain(current).any(is_copy_of)
@@ -1166,10 +1134,10 @@ impl<'a> Look<'a> {
         };
         let missing: Vec<&Content> = self.known.contents.iter().filter(is_missing).collect();
         for file in self.files {
-            let Prints::Partial(prints) = &file.prints else { continue };
+            let Prefix::Partial(prints) = &file.prints else { continue };
             let may_be = |content: &&Content| content.compare(file) == Bytes::Unknown;
             if missing.iter().any(may_be) || self.may_be_ours(file, moved) {
-                let up_to = if prints.covered() == 0 { self.watch.limits.first_look } else { u64::MAX };
+                let up_to = if prints.covered() == 0 { self.history.limits.first_look } else { u64::MAX };
                 self.out.questions.push(Question::Unpack { key: file.key, up_to });
             }
         }
@@ -1201,15 +1169,15 @@ fn made_of(file: &Sighting, content: &Content) -> bool {
     tail_at.is_some_and(|at| at >= content.end() / 2 && at == file.len)
 }
 
-fn order_of(file: &Sighting) -> Option<&Order> {
-    match &file.place {
-        Place::Rotated(order) | Place::Compressed(Some(order)) => Some(order),
+fn order_of(file: &Sighting) -> Option<&RotationOrder> {
+    match &file.name_kind {
+        NameKind::Rotated(order) | NameKind::Compressed(Some(order)) => Some(order),
         _ => None,
     }
 }
 
 fn index_of(file: &Sighting) -> Option<u32> {
-    if let Some(Order::Index(index)) = order_of(file) { Some(*index) } else { None }
+    if let Some(RotationOrder::Index(index)) = order_of(file) { Some(*index) } else { None }
 }
 
 /// Sorts rotated files, the oldest first. Some rotations give the newest file the smallest index,
@@ -1218,7 +1186,8 @@ fn index_of(file: &Sighting) -> Option<u32> {
 /// was set: then the largest index is the oldest, as logrotate has it.
 fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     files.sort_by_key(|file| file.modified);
-    let date = |file: &Sighting| if let Some(Order::Date(date)) = order_of(file) { Some(date.clone()) } else { None };
+    let date =
+        |file: &Sighting| if let Some(RotationOrder::Date(date)) = order_of(file) { Some(date.clone()) } else { None };
     let indices: Vec<_> = files.iter().filter_map(|file| index_of(file)).collect();
     if indices.len() == files.len() {
         let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
@@ -1231,67 +1200,4 @@ fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     } else if files.iter().all(|file| date(file).is_some()) {
         files.sort_by_key(|file| date(file));
     }
-}
-
-/// The endings of compressed files that can be unpacked.
-pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
-
-/// What the name of a file says, beside an input of this name.
-///
-/// Rotation gives a file the full name of the input and a separator and a number of at most three
-/// digits or a date (`input.txt.1`, `input.txt-20261123`), or puts them before its extension
-/// (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot).
-///
-/// ```
-/// use delivery::files::{Order, Place, place};
-/// assert_eq!(place("app.log.2", "app.log"), Place::Rotated(Order::Index(2)));
-/// assert_eq!(place("app-2026-11-23.log", "app.log"),
-/// Place::Rotated(Order::Date("20261123".into()))); assert_eq!(place("app.log.1.gz", "app.log"),
-/// Place::Compressed(Some(Order::Index(1)))); assert_eq!(place("app-2.log", "app.log"),
-/// Place::Other);
-/// ```
-#[must_use]
-pub fn place(name: &str, input: &str) -> Place {
-    if let Some(rest) = name.strip_prefix(input)
-        && ["~", ".bak", ".orig", ".save"].contains(&rest)
-    {
-        return Place::Backup;
-    }
-    let unpacked = COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending));
-    match unpacked {
-        Some(name) if name == input => Place::Compressed(None),
-        Some(name) if order(name, input).is_some() => Place::Compressed(order(name, input)),
-        _ => order(name, input).map_or(Place::Other, Place::Rotated),
-    }
-}
-
-fn order(name: &str, input: &str) -> Option<Order> {
-    let behind = || {
-        let tag = name.strip_prefix(input)?.strip_prefix(['.', '-', '_'])?;
-        index(tag).or_else(|| date(tag))
-    };
-    let inside = || {
-        let (stem, extension) = input.rfind('.').filter(|&dot| dot > 0).map(|dot| input.split_at(dot))?;
-        let tag = name.strip_prefix(stem)?.strip_suffix(extension)?;
-        tag.strip_prefix('.').and_then(index).or_else(|| tag.strip_prefix(['.', '-', '_']).and_then(date))
-    };
-    behind().or_else(inside)
-}
-
-fn index(tag: &str) -> Option<Order> {
-    let digits = (1..=3).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| tag.parse().ok()).flatten().map(Order::Index)
-}
-
-/// A date with perhaps a time and a number behind it, or seconds since the epoch.
-fn date(tag: &str) -> Option<Order> {
-    if !tag.bytes().all(|b| b.is_ascii_digit() || b"-_.:TZ+".contains(&b)) {
-        return None;
-    }
-    let digits: String = tag.chars().filter(char::is_ascii_digit).collect();
-    let number = |range: std::ops::Range<usize>| digits.get(range).and_then(|d| d.parse::<u32>().ok());
-    let is_date = matches!((number(0..4), number(4..6), number(6..8)), (Some(1970..=2199), Some(1..=12), Some(1..=31)))
-        && digits.len() <= 23;
-    let is_epoch = digits == tag && digits.len() == 10 && digits.starts_with('1');
-    (is_date || is_epoch).then_some(Order::Date(digits))
 }

@@ -11,6 +11,7 @@
 //! | [`entry`] | the fields of an entry, and the byte range that an entry covers |
 //! | [`fingerprint`] | hashes that tell a content in a file of any length |
 //! | [`files`] | which file in a folder holds which content |
+//! | [`rotated_names`] | which names rotation gives to an input, and their order |
 //! | [`partition`] | which lines go to which of several streams |
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
@@ -38,6 +39,7 @@ pub mod partition;
 pub mod producer;
 pub mod ranges;
 pub mod read_buffer;
+pub mod rotated_names;
 pub mod source_file;
 pub mod split;
 

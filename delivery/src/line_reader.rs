@@ -4,7 +4,7 @@ use crate::entry::{MAX_LINE, Piece, Span};
 use crate::partition::Partition;
 use crate::read_buffer::{BLOCK, ReadBuffer};
 use crate::source_file::SourceFile;
-use crate::split::{Behind, Framing, Splitter};
+use crate::split::{Availability, Framing, Splitter};
 use memchr::memchr;
 use std::io;
 
@@ -42,8 +42,8 @@ pub struct LineReader<F> {
     file: F,
     buffer: ReadBuffer,
     splitter: Splitter,
-    /// What is known of the bytes behind the buffer.
-    behind: Behind,
+    /// What is known of the bytes available the buffer.
+    available: Availability,
     /// Whether a last line without newline is to be sent.
     flush: bool,
     options: ReadOptions,
@@ -86,7 +86,7 @@ impl<F: SourceFile> LineReader<F> {
             file,
             buffer,
             splitter,
-            behind: Behind::More,
+            available: Availability::More,
             flush: false,
             options,
             until: until.unwrap_or(u64::MAX),
@@ -142,15 +142,15 @@ impl<F: SourceFile> LineReader<F> {
         self.buffer.offset() >= self.until
     }
 
-    /// Takes what comes behind `until`, too.
+    /// Takes what comes available `until`, too.
     pub const fn lift_limit(&mut self) {
         self.until = u64::MAX;
-        self.behind = Behind::More;
+        self.available = Availability::More;
     }
 
     /// The file may have grown.
     pub const fn look_again(&mut self) {
-        self.behind = Behind::More;
+        self.available = Availability::More;
     }
 
     /// Gives this partition's next pieces to `wanted`, each with the frontier before it, until
@@ -161,8 +161,8 @@ impl<F: SourceFile> LineReader<F> {
     #[inline]
     pub fn take_pieces(&mut self, mut wanted: impl FnMut(&Piece<'_>, u64) -> bool) -> io::Result<()> {
         loop {
-            let (len, behind) = self.at_hand()?;
-            let Some(piece) = self.splitter.next(&self.buffer.bytes()[..len], behind) else {
+            let (len, available) = self.at_hand()?;
+            let Some(piece) = self.splitter.next(&self.buffer.bytes()[..len], available) else {
                 if !self.read_on()? {
                     return Ok(());
                 }
@@ -186,7 +186,7 @@ impl<F: SourceFile> LineReader<F> {
         self.buffer = ReadBuffer::open(&self.file, self.options.block, offset)?;
         self.splitter = self.options.splitter(offset, false);
         self.frontier = offset;
-        self.behind = Behind::More;
+        self.available = Availability::More;
         self.begin_line();
         Ok(())
     }
@@ -207,35 +207,35 @@ impl<F: SourceFile> LineReader<F> {
         };
     }
 
-    /// How many of the bytes at hand are ours, and what is known of those behind them. Steps over
-    /// what is others', as far as it is there.
+    /// How many of the bytes at hand are ours, and what is known of those available them. Steps
+    /// over what is others', as far as it is there.
     #[inline]
-    fn at_hand(&mut self) -> io::Result<(usize, Behind)> {
+    fn at_hand(&mut self) -> io::Result<(usize, Availability)> {
         match self.place {
             // Nearly every time.
-            Place::Whole => Ok(self.within_limit(self.buffer.bytes().len(), self.behind)),
+            Place::Whole => Ok(self.within_limit(self.buffer.bytes().len(), self.available)),
             Place::OursUntil(end) if self.buffer.offset() < end => {
-                Ok(self.within_limit((end - self.buffer.offset()) as usize, Behind::End))
+                Ok(self.within_limit((end - self.buffer.offset()) as usize, Availability::End))
             }
-            _ => self.look().map(|(len, behind)| self.within_limit(len, behind)),
+            _ => self.look().map(|(len, available)| self.within_limit(len, available)),
         }
     }
 
     /// A generation that is sent again ends where it ended before, a line without newline included.
     #[inline]
-    fn within_limit(&self, len: usize, behind: Behind) -> (usize, Behind) {
+    fn within_limit(&self, len: usize, available: Availability) -> (usize, Availability) {
         let left = self.until.saturating_sub(self.buffer.offset());
-        if len as u64 >= left { (usize::try_from(left).unwrap_or(len), Behind::End) } else { (len, behind) }
+        if len as u64 >= left { (usize::try_from(left).unwrap_or(len), Availability::End) } else { (len, available) }
     }
 
-    fn look(&mut self) -> io::Result<(usize, Behind)> {
+    fn look(&mut self) -> io::Result<(usize, Availability)> {
         loop {
             let at = self.buffer.offset();
             let bytes = self.buffer.bytes();
             match self.place {
-                Place::Whole => return Ok((bytes.len(), self.behind)),
+                Place::Whole => return Ok((bytes.len(), self.available)),
                 // It ends with a newline, so nothing is cut there.
-                Place::OursUntil(end) if at < end => return Ok(((end - at) as usize, Behind::End)),
+                Place::OursUntil(end) if at < end => return Ok(((end - at) as usize, Availability::End)),
                 Place::OursUntil(_) => self.begin_line(),
                 Place::Ours { limit, searched } => {
                     // The line that has the byte before the limit is the last one.
@@ -245,13 +245,13 @@ impl<F: SourceFile> LineReader<F> {
                         Some(found) => self.place = Place::OursUntil(from + found as u64 + 1),
                         None => {
                             self.place = Place::Ours { limit, searched: searched.max(at + bytes.len() as u64) };
-                            return Ok((bytes.len(), self.behind));
+                            return Ok((bytes.len(), self.available));
                         }
                     }
                 }
                 Place::Others { from } => {
                     if !self.step_over(from)? {
-                        return Ok((0, self.behind));
+                        return Ok((0, self.available));
                     }
                     self.splitter = self.options.splitter(self.buffer.offset(), false);
                     self.begin_line();
@@ -260,7 +260,7 @@ impl<F: SourceFile> LineReader<F> {
         }
     }
 
-    /// Goes on to the line behind the first newline from `from` on. Whether it is there yet.
+    /// Goes on to the line available the first newline from `from` on. Whether it is there yet.
     fn step_over(&mut self, from: u64) -> io::Result<bool> {
         loop {
             let at = self.buffer.offset();
@@ -299,7 +299,7 @@ impl<F: SourceFile> LineReader<F> {
     /// Reads more bytes, which are needed to name the next piece. Whether it is worth while to try
     /// again.
     fn read_on(&mut self) -> io::Result<bool> {
-        if self.behind != Behind::More {
+        if self.available != Availability::More {
             return Ok(false);
         }
         if self.buffer.fill(&self.file)? == 0 {
@@ -309,7 +309,7 @@ impl<F: SourceFile> LineReader<F> {
     }
 
     const fn ends(&mut self) {
-        self.behind = if self.flush { Behind::End } else { Behind::NoneYet };
+        self.available = if self.flush { Availability::End } else { Availability::NoneYet };
     }
 
     /// Where this partition's latest entry ends, or its generation begins.
@@ -327,7 +327,7 @@ impl<F: SourceFile> LineReader<F> {
     /// Sends what is left, a line without newline included.
     pub const fn flush_rest(&mut self) {
         self.flush = true;
-        self.behind = Behind::End;
+        self.available = Availability::End;
     }
 }
 
@@ -389,7 +389,7 @@ mod tests {
                 reader.flush_rest();
                 taken.extend(pieces(&mut reader));
                 assert_eq!(reader.offset(), text.len() as u64, "all was looked at");
-                // Everybody who begins behind an entry goes on with the same one.
+                // Everybody who begins available an entry goes on with the same one.
                 for step in taken.chunks(taken.len() / 5 + 1) {
                     let (frontier, next) = step[0].clone();
                     let mut again = open(&path, partition, Framing::Line, frontier);
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!((one.pending(), two.pending()), (text.len() as u64, 0));
         text.extend(b"y\nmine\n");
         path.set(&text);
-        (one.behind, two.behind) = (Behind::More, Behind::More);
+        (one.available, two.available) = (Availability::More, Availability::More);
         let end = SMALL + 12;
         assert_eq!(pieces(&mut one), [(0, 0..end)]);
         assert_eq!(pieces(&mut two), [(0, end..end + 5)]);

@@ -2,7 +2,7 @@
 //! travel.
 //!
 //! A *content* is one physical state of the input file: created, rotated in, or truncated and
-//! rewritten. Its *file ID* (`root`) names it for good. A *generation* is a number under which a
+//! rewritten. Its *file ID* (`file_id`) names it for good. A *generation* is a number under which a
 //! range of a content's bytes travels. The manifest lists the generations, oldest first, and what
 //! is needed to recognise the contents. It is stored in Redis (the source record) and in the state
 //! file.
@@ -42,8 +42,8 @@ pub fn next_field(predecessor: u64) -> String {
 
 /// The source record's field that holds the fingerprint of a content.
 #[must_use]
-pub fn prints_field(root: u64) -> String {
-    format!("prints:{root}")
+pub fn prints_field(file_id: u64) -> String {
+    format!("prints:{file_id}")
 }
 
 /// The source record's field that holds the latest [`Guard`].
@@ -91,7 +91,8 @@ pub struct Generation {
     pub generation: u64,
     /// The content's file ID, which all its generations and all partitions share: the number of the
     /// generation that first named it.
-    pub root: u64,
+    #[serde(rename = "root")]
+    pub file_id: u64,
     /// The offset at which it begins.
     pub start: u64,
     /// Where the previous generation ended: of a partition, where its last entry did. `None` when
@@ -238,9 +239,9 @@ impl Manifest {
             if let Some(predecessor) = field.strip_prefix("next:") {
                 named.extend(predecessor.parse::<u64>().ok().filter(|&number| number > 0));
                 manifest.insert(serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
-            } else if let Some(root) = field.strip_prefix("prints:") {
-                let root = root.parse().map_err(|_| error("not a file ID".to_owned()))?;
-                manifest.prints.insert(root, serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
+            } else if let Some(file_id) = field.strip_prefix("prints:") {
+                let file_id = file_id.parse().map_err(|_| error("not a file ID".to_owned()))?;
+                manifest.prints.insert(file_id, serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
             } else if field == GUARD_FIELD {
                 manifest.guard = Some(serde_json::from_slice(value).map_err(|e| error(e.to_string()))?);
             } else if field == CONFIRMED_FIELD {
@@ -263,8 +264,8 @@ impl Manifest {
     /// Forgets a generation, and the fingerprint of a content that has no other one.
     pub fn remove(&mut self, generation: u64) -> Option<Generation> {
         let removed = self.generations.remove(&generation)?;
-        if !self.iter().any(|known| known.root == removed.root) {
-            self.prints.remove(&removed.root);
+        if !self.iter().any(|known| known.file_id == removed.file_id) {
+            self.prints.remove(&removed.file_id);
         }
         Some(removed)
     }
@@ -350,7 +351,7 @@ impl Manifest {
         let mut at = position.generation;
         while let Some(generation) = self.get(at) {
             let offset = end.unwrap_or(generation.start).max(generation.start);
-            let known = delivered.entry(generation.root).or_insert(offset);
+            let known = delivered.entry(generation.file_id).or_insert(offset);
             *known = offset.max(*known);
             let Some(before) = (match generation.resumes {
                 Some(from) => Some((from.generation, Some(from.offset))),
@@ -365,17 +366,17 @@ impl Manifest {
 
     /// The last bytes of a content that are known, and where they end.
     #[must_use]
-    pub fn tail(&self, root: u64) -> Option<&TailChecksum> {
-        let of_root = |guard: &&Guard| self.get(guard.generation).is_some_and(|known| known.root == root);
+    pub fn tail(&self, file_id: u64) -> Option<&TailChecksum> {
+        let of_content = |guard: &&Guard| self.get(guard.generation).is_some_and(|known| known.file_id == file_id);
         let guards = self.iter().filter_map(|generation| generation.previous_guard.as_ref()).chain(&self.guard);
-        guards.filter(of_root).map(|guard| &guard.tail).max_by_key(|tail| tail.end)
+        guards.filter(of_content).map(|guard| &guard.tail).max_by_key(|tail| tail.end)
     }
 
     /// The file IDs, oldest first, each with a generation that describes its content.
     pub fn contents(&self) -> impl Iterator<Item = &Generation> + '_ {
         let mut newest: BTreeMap<u64, &Generation> = BTreeMap::new();
         for generation in self.generations.values() {
-            newest.insert(generation.root, generation);
+            newest.insert(generation.file_id, generation);
         }
         newest.into_values()
     }
@@ -437,9 +438,9 @@ impl Manifest {
         let superfluous = |generation: &&Generation| {
             // Replayed as one range, a content's adjoining generations give the same bytes.
             let joins = self.after(generation.generation).is_some_and(|next| {
-                next.root == generation.root && next.previous_end == Some(next.start) && next.resumes.is_none()
+                next.file_id == generation.file_id && next.previous_end == Some(next.start) && next.resumes.is_none()
             });
-            joins || is_gone(generation.root)
+            joins || is_gone(generation.file_id)
         };
         let kept_by_resume = |generation: &&Generation| {
             self.iter().any(|later| later.resumes.is_some_and(|from| from.generation == generation.generation))
@@ -460,15 +461,15 @@ impl Manifest {
             let next = self.after(number).map(|next| next.generation);
             let Some(gone) = self.generations.remove(&number) else { continue };
             if let Some(next) = next.and_then(|next| self.generations.get_mut(&next)) {
-                if next.root == gone.root && next.previous_end == Some(next.start) {
+                if next.file_id == gone.file_id && next.previous_end == Some(next.start) {
                     next.start = gone.start;
                 }
                 (next.previous_end, next.previous_guard) = (gone.previous_end, gone.previous_guard);
                 next.resumes = next.resumes.or(gone.resumes);
             }
         }
-        let known: Vec<u64> = self.contents().map(|content| content.root).collect();
-        self.prints.retain(|root, _| known.binary_search(root).is_ok());
+        let known: Vec<u64> = self.contents().map(|content| content.file_id).collect();
+        self.prints.retain(|file_id, _| known.binary_search(file_id).is_ok());
     }
 }
 
@@ -479,7 +480,7 @@ mod tests {
     fn generation(number: u64) -> Generation {
         Generation {
             generation: number,
-            root: number,
+            file_id: number,
             start: 0,
             previous_end: None,
             previous_guard: None,
@@ -514,8 +515,8 @@ mod tests {
 
     fn chain(numbers: &[(u64, u64, u64, Option<u64>)]) -> Manifest {
         let mut manifest = Manifest::default();
-        for &(number, root, start, previous_end) in numbers {
-            manifest.insert(Generation { root, start, previous_end, ..generation(number) });
+        for &(number, file_id, start, previous_end) in numbers {
+            manifest.insert(Generation { file_id, start, previous_end, ..generation(number) });
         }
         manifest
     }
@@ -535,7 +536,7 @@ mod tests {
     fn generations_that_redis_lost_below_foreign_entries_are_void() {
         let mut manifest = chain(&[(1, 1, 0, None), (2, 2, 0, Some(50)), (3, 3, 0, Some(40))]);
         let resumes = Some(Position { generation: 1, offset: 20 });
-        manifest.insert(Generation { root: 1, start: 20, resumes, ..generation(9) });
+        manifest.insert(Generation { file_id: 1, start: 20, resumes, ..generation(9) });
         assert!(manifest.is_void(2) && manifest.is_void(3) && !manifest.is_void(1) && !manifest.is_void(9));
         assert_eq!(manifest.successor(1).map(|next| next.generation), Some(9));
         assert_eq!(manifest.successor(2).map(|next| next.generation), Some(9));
@@ -549,7 +550,7 @@ mod tests {
         let mut manifest = chain(&[(1, 1, 0, None), (2, 1, 10, Some(10)), (3, 1, 30, Some(30)), (4, 4, 0, Some(50))]);
         assert_eq!(manifest.droppable(2, 2, |_| false), [1], "the entries of 2 are still in the stream");
         assert_eq!(manifest.droppable(2, 9, |_| false), [1, 2]);
-        assert_eq!(manifest.droppable(1, 9, |root| root == 1), [1, 2, 3]);
+        assert_eq!(manifest.droppable(1, 9, |file_id| file_id == 1), [1, 2, 3]);
         manifest.drop_all(&[1, 2]);
         assert_eq!(manifest.get(3).map(|g| (g.start, g.previous_end)), Some((0, None)));
         let links: Vec<_> = manifest.links().map(|(field, g)| (field, g.generation)).collect();

@@ -77,7 +77,7 @@ pub enum Verdict {
     /// It is ours, or there is nothing yet.
     Open(Box<Opening>),
     /// It was renamed to this name while no writer ran: open it there, with the journal at its old
-    /// place. Its [`Job::Settle`] lets the journal follow and ends with [`Outcome::Rotated`]. Then
+    /// place. Its [`Job::Recover`] lets the journal follow and ends with [`Outcome::Rotated`]. Then
     /// ask [`startup`] again.
     Adopt(Vec<u8>, Box<Opening>),
     /// It must not be used, and nothing be changed.
@@ -100,7 +100,7 @@ pub struct Opening {
     pub keep: bool,
     /// Journals of this output that cannot be used: of a rotated output, damaged.
     pub unusable: Vec<Vec<u8>>,
-    /// What is done next: perform its [`Job::Settle`].
+    /// What is done next: perform its [`Job::Recover`].
     pub ledger: Ledger,
 }
 
@@ -530,7 +530,7 @@ impl Parsed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
     /// Bring both files to the state that [`startup`] decided on.
-    Settle,
+    Recover,
     /// Commit what was given to [`Ledger::prepare`]; with `sync`, durably.
     Commit {
         /// Whether it must be durable when the job ends.
@@ -538,7 +538,7 @@ pub enum Job {
     },
     /// Look after the files: notice what others did to them, and keep the journal small. With
     /// `sync`, make durable what is not.
-    Tend {
+    Maintain {
         /// Whether a sync is due.
         sync: bool,
     },
@@ -751,7 +751,7 @@ impl Ledger {
             trust,
             is_left_alone: false,
             keeps_tail: false,
-            job: Job::Settle,
+            job: Job::Recover,
             phase: Phase::Idle,
             tail: None,
             records: Vec::new(),
@@ -902,14 +902,14 @@ impl Ledger {
         match self.job {
             Job::Commit { .. } if self.records.is_empty() => self.end(Outcome::Done),
             Job::Commit { .. } => self.append_records(),
-            Job::Settle => self.end(Outcome::Done),
-            Job::Tend { sync } if sync && self.durable < self.committed => self.go(Phase::Syncing, Effect::Sync),
-            Job::Tend { .. } if self.is_bloated() => self.replace(false),
-            Job::Tend { .. } if self.durable < self.committed => self.end(Outcome::Done),
+            Job::Recover => self.end(Outcome::Done),
+            Job::Maintain { sync } if sync && self.durable < self.committed => self.go(Phase::Syncing, Effect::Sync),
+            Job::Maintain { .. } if self.is_bloated() => self.replace(false),
+            Job::Maintain { .. } if self.durable < self.committed => self.end(Outcome::Done),
             Job::Finish | Job::Rotate if self.durable < self.committed => self.go(Phase::Syncing, Effect::Sync),
-            Job::Tend { .. } | Job::Finish | Job::Rotate if self.marked != self.committed => self.mark(),
+            Job::Maintain { .. } | Job::Finish | Job::Rotate if self.marked != self.committed => self.mark(),
             Job::Rotate => self.go(Phase::Moving, Effect::MoveJournal),
-            Job::Tend { .. } | Job::Finish => self.end(Outcome::Done),
+            Job::Maintain { .. } | Job::Finish => self.end(Outcome::Done),
         }
     }
 
@@ -1110,7 +1110,7 @@ mod tests {
             match self.startup("writers") {
                 Verdict::Open(mut opening) => {
                     opening.ledger.judged();
-                    assert_eq!(self.finish(&mut opening.ledger, Job::Settle, b""), Outcome::Done);
+                    assert_eq!(self.finish(&mut opening.ledger, Job::Recover, b""), Outcome::Done);
                     *opening
                 }
                 other => panic!("not opened: {other:?}"),
@@ -1122,7 +1122,7 @@ mod tests {
             let Verdict::Adopt(name, mut opening) = self.startup("writers") else { panic!("not renamed") };
             let new = self.0.remove(OUT);
             self.rename(&name, OUT);
-            let mut effect = opening.ledger.begin(Job::Settle);
+            let mut effect = opening.ledger.begin(Job::Recover);
             while effect != Effect::End(Outcome::Rotated) {
                 let answer = match effect {
                     Effect::MoveJournal => {
@@ -1299,7 +1299,7 @@ mod tests {
             }
             if replaced {
                 disk.0.remove(&b"out.journal"[..]);
-                assert_eq!(disk.finish(&mut ledger, Job::Tend { sync: false }, b""), Outcome::Done);
+                assert_eq!(disk.finish(&mut ledger, Job::Maintain { sync: false }, b""), Outcome::Done);
             }
             disk.rename(OUT, name);
             disk.file(b"a").bytes = vec![1; 5000];
@@ -1398,12 +1398,12 @@ mod tests {
         assert_eq!((opening.cut.clone(), opening.keep), (1000..4000, true));
         // Nothing is changed before it is judged.
         let (mut judged, mut settling) = (disk.clone(), opening.ledger);
-        for job in [Job::Settle, Job::Tend { sync: true }, Job::Finish] {
+        for job in [Job::Recover, Job::Maintain { sync: true }, Job::Finish] {
             assert_eq!(judged.finish(&mut settling, job, b""), Outcome::Done);
             assert_eq!((judged.out().len(), *judged.journal() == older), (4000, true), "{job:?}");
         }
         settling.judged();
-        assert_eq!(judged.finish(&mut settling, Job::Tend { sync: true }, b""), Outcome::Done);
+        assert_eq!(judged.finish(&mut settling, Job::Maintain { sync: true }, b""), Outcome::Done);
         assert_eq!((judged.out().len(), &judged.file(b"out.cut").bytes), (1000, &content(1000..4000)));
         let long = vec![b'x'; COMMIT_LIMIT as usize];
         disk.commit(&mut ledger, 4000, &long);
@@ -1438,7 +1438,7 @@ mod tests {
         let mut retried = (disk.clone(), ledger.clone());
         disk.out().truncate(5);
         let disturbed = Outcome::Disturbed(Disturbance::Truncated);
-        assert_eq!(disk.finish(&mut ledger, Job::Tend { sync: false }, b""), disturbed);
+        assert_eq!(disk.finish(&mut ledger, Job::Maintain { sync: false }, b""), disturbed);
         let (disk, ledger) = (&mut retried.0, &mut retried.1);
         disk.commit(ledger, 10, &content(10..30));
         assert_eq!((spans(&disk.open().held), disk.out().clone()), (vec![0..30], content(0..30)));
@@ -1448,7 +1448,7 @@ mod tests {
     fn what_somebody_did_to_the_output_is_noticed() {
         let (mut disk, mut ledger) = committed(&[10]);
         let mut look = |len, place| {
-            assert_eq!(ledger.begin(Job::Tend { sync: false }), Effect::Look);
+            assert_eq!(ledger.begin(Job::Maintain { sync: false }), Effect::Look);
             ledger.on(Answer::Seen(Seen { len, place, journal_len: Some(disk.journal().len() as u64) }))
         };
         let disturbed = |how| Effect::End(Outcome::Disturbed(how));

@@ -19,9 +19,9 @@ pub enum Framing {
 /// chunk.
 pub const CHUNK: usize = 64 << 10;
 
-/// What is known of the bytes behind those at hand.
+/// What is known of the bytes available those at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Behind {
+pub enum Availability {
     /// More bytes are there to be read: entries may wait until they are full.
     More,
     /// None for now: whole lines go at once, an unfinished line waits for its newline.
@@ -41,7 +41,7 @@ pub struct Splitter {
     offset: u64,
     inside_line: bool,
     max_line: usize,
-    /// How many bytes behind the offset are known to hold no newline, so that a long line is
+    /// How many bytes available the offset are known to hold no newline, so that a long line is
     /// searched once.
     searched: usize,
 }
@@ -70,8 +70,8 @@ impl Splitter {
     /// The next piece of `bytes`, which begin at [`offset`](Self::offset). `None`: more bytes are
     /// needed to name it (or there are none).
     ///
-    pub fn next<'a>(&mut self, bytes: &'a [u8], behind: Behind) -> Option<Piece<'a>> {
-        let (field, payload_len) = self.name(bytes, behind)?;
+    pub fn next<'a>(&mut self, bytes: &'a [u8], available: Availability) -> Option<Piece<'a>> {
+        let (field, payload_len) = self.name(bytes, available)?;
         let payload = &bytes[..payload_len];
         let start = self.offset;
         self.offset += field.covered(payload_len);
@@ -85,7 +85,7 @@ impl Splitter {
     }
 
     /// The next piece's field and the length of its payload.
-    fn name(&mut self, bytes: &[u8], behind: Behind) -> Option<(Field, usize)> {
+    fn name(&mut self, bytes: &[u8], available: Availability) -> Option<(Field, usize)> {
         if bytes.is_empty() {
             return None;
         }
@@ -93,7 +93,7 @@ impl Splitter {
             let window = &bytes[..bytes.len().min(CHUNK)];
             if let Some(at) = memrchr(b'\n', window) {
                 // A chunk that can still grow waits for its bytes.
-                let full = bytes.len() >= CHUNK || behind != Behind::More;
+                let full = bytes.len() >= CHUNK || available != Availability::More;
                 return full.then_some((Field::Lines, at + 1));
             }
         }
@@ -106,7 +106,7 @@ impl Splitter {
             Some(at) if self.framing == Framing::Chunk => Some((Field::Lines, at + 1)),
             Some(at) => Some((Field::Line, at)),
             None if bytes.len() > longest => Some((cut, longest)),
-            None if behind == Behind::End => Some((cut, bytes.len())),
+            None if available == Availability::End => Some((cut, bytes.len())),
             None => {
                 self.searched = window.len();
                 None
@@ -132,12 +132,12 @@ mod tests {
         visible.sort_unstable();
         visible.push(text.len());
         for (index, &end) in visible.iter().enumerate() {
-            let behind = match (index + 1 == visible.len(), index % 2) {
-                (true, _) => Behind::End,
-                (false, 0) => Behind::NoneYet,
-                (false, _) => Behind::More,
+            let available = match (index + 1 == visible.len(), index % 2) {
+                (true, _) => Availability::End,
+                (false, 0) => Availability::NoneYet,
+                (false, _) => Availability::More,
             };
-            while let Some(piece) = splitter.next(&text[splitter.offset() as usize..end], behind) {
+            while let Some(piece) = splitter.next(&text[splitter.offset() as usize..end], available) {
                 pieces.push(owned(piece.field, piece.payload));
             }
         }
@@ -161,10 +161,10 @@ mod tests {
     #[test]
     fn a_fragment_that_grows_goes_on_as_rest() {
         let mut splitter = Splitter::new(Framing::Line, 0, false);
-        assert_eq!(splitter.next(b"abc", Behind::End).unwrap().field, Field::Part);
-        let rest = splitter.next(b"def\nghi\n", Behind::NoneYet).unwrap();
+        assert_eq!(splitter.next(b"abc", Availability::End).unwrap().field, Field::Part);
+        let rest = splitter.next(b"def\nghi\n", Availability::NoneYet).unwrap();
         assert_eq!((rest.field, rest.payload, rest.span), (Field::Rest, &b"def\n"[..], 3..7));
-        assert_eq!(splitter.next(b"ghi\n", Behind::NoneYet).unwrap().field, Field::Line);
+        assert_eq!(splitter.next(b"ghi\n", Availability::NoneYet).unwrap().field, Field::Line);
     }
 
     #[test]

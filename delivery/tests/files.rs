@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use delivery::files::{
-    Compared, Content, Current, Found, Identified, Inode, Known, Notice, Place, Prints, Question, Relation, Sighting,
-    Snapshot, Watch, look, place, probes,
+    Compared, Content, Current, Found, Identified, Inode, KnownContents, Notice, Prefix, Question, Relation,
+    ScanHistory, Sighting, Snapshot, look, probes,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
+use delivery::rotated_names::{NameKind, classify};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,7 +37,7 @@ struct World {
     /// Whether the file system tells when a file was created.
     without_created: bool,
     // The reader.
-    known: Known,
+    known: KnownContents,
     next_id: u64,
     /// What the reader sent, in order.
     sent: Vec<u8>,
@@ -44,7 +45,7 @@ struct World {
     open: BTreeMap<u64, u64>,
     /// Length and times of each file at the look before, and whether it had a rotated name.
     seen: BTreeMap<u64, (usize, i128, i128, bool)>,
-    watch: Watch,
+    history: ScanHistory,
     notices: BTreeSet<Notice>,
     questions: usize,
 }
@@ -125,7 +126,7 @@ impl World {
     fn snapshot(&mut self) -> Snapshot {
         if self.unlisted {
             let mut only = self.listing();
-            only.retain(|sighting| sighting.place == Place::Input);
+            only.retain(|sighting| sighting.name_kind == NameKind::Input);
             return Snapshot { sightings: only, unlisted: vec![("/logs".to_owned(), "permission denied".to_owned())] };
         }
         Snapshot { sightings: self.listing(), unlisted: Vec::new() }
@@ -142,29 +143,29 @@ impl World {
         let order = order.chain(unlinked.iter().map(|(name, ino)| (name, ino)));
         for (name, &ino) in order {
             let file = &self.files[&ino];
-            let place = match name.as_str() {
-                INPUT => Place::Input,
-                "" => Place::Unlinked,
-                _ => place(name, INPUT),
+            let name_kind = match name.as_str() {
+                INPUT => NameKind::Input,
+                "" => NameKind::Unlinked,
+                _ => classify(name, INPUT),
             };
-            let packed = matches!(place, Place::Compressed(_));
-            let now = (file.bytes.len(), file.modified, file.created, place.is_rotated());
+            let packed = matches!(name_kind, NameKind::Compressed(_));
+            let now = (file.bytes.len(), file.modified, file.created, name_kind.is_rotated());
             let before = self.seen.insert(ino, now);
             let is_written = |before: (usize, i128, i128, bool)| {
                 before.3 && before.2 == now.2 && (before.0, before.1) != (now.0, now.1)
             };
             let changing = before.is_some_and(is_written);
             let prints = match file {
-                File { unreadable: true, .. } => Prints::Unreadable("permission denied".to_owned()),
-                _ if packed => Prints::Partial(Fingerprint::default()),
-                file => Prints::Whole(Fingerprint::of(&file.bytes)),
+                File { unreadable: true, .. } => Prefix::Unreadable("permission denied".to_owned()),
+                _ if packed => Prefix::Partial(Fingerprint::default()),
+                file => Prefix::Whole(Fingerprint::of(&file.bytes)),
             };
             let hashes = if packed { BTreeMap::new() } else { hashes(&self.known, &file.bytes) };
             sightings.push(Sighting {
                 key: ino as usize,
                 path: name.clone(),
                 inode: Inode { dev: 1, ino },
-                place,
+                name_kind,
                 len: file.bytes.len() as u64,
                 modified: file.modified,
                 created: (!self.without_created).then_some(file.created),
@@ -180,15 +181,15 @@ impl World {
     /// What the reader's I/O does: takes a snapshot, and answers questions until there are none.
     fn identify(&mut self) -> Identified {
         let mut snapshot = self.snapshot();
-        let mut watch = std::mem::take(&mut self.watch);
+        let mut history = std::mem::take(&mut self.history);
         let now = Duration::from_nanos(self.now as u64);
         let mut questions = 0;
-        let identified = look(&mut snapshot, &self.known, &mut watch, now, |question, snapshot| {
+        let identified = look(&mut snapshot, &self.known, &mut history, now, |question, snapshot| {
             questions += 1;
             self.answer(question, snapshot);
         });
         assert_eq!(identified.questions, [], "it asks again and again");
-        self.watch = watch;
+        self.history = history;
         self.questions += questions;
         self.notices.extend(identified.notices.iter().cloned());
         identified
@@ -200,9 +201,9 @@ impl World {
                 let bytes = self.files[&(*key as u64)].packed.clone().unwrap();
                 let sighting = snapshot.sightings.iter_mut().find(|s| s.key == *key).unwrap();
                 if *up_to < bytes.len() as u64 {
-                    sighting.prints = Prints::Partial(Fingerprint::of(&bytes[..*up_to as usize]));
+                    sighting.prints = Prefix::Partial(Fingerprint::of(&bytes[..*up_to as usize]));
                 } else {
-                    sighting.prints = Prints::Whole(Fingerprint::of(&bytes));
+                    sighting.prints = Prefix::Whole(Fingerprint::of(&bytes));
                     sighting.hashes = hashes(&self.known, &bytes);
                     sighting.len = bytes.len() as u64;
                 }
@@ -298,7 +299,7 @@ impl World {
 
     fn forget_open_files(&mut self) {
         self.open.clear();
-        self.watch = Watch::default();
+        self.history = ScanHistory::default();
         self.seen.clear();
     }
 
@@ -327,7 +328,7 @@ fn start(relation: Relation) -> u64 {
     }
 }
 
-fn hashes(known: &Known, bytes: &[u8]) -> BTreeMap<Span, u64> {
+fn hashes(known: &KnownContents, bytes: &[u8]) -> BTreeMap<Span, u64> {
     let within = probes(known).into_iter().filter(|span| span.end <= bytes.len() as u64);
     within.map(|span| (span, delivery::hash(&bytes[span.start as usize..span.end as usize]))).collect()
 }

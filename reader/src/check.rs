@@ -5,7 +5,7 @@ use crate::directory::InputDirectory;
 use crate::driver;
 use crate::source_file::DiskFile;
 use crate::state::StateFile;
-use delivery::files::{Identified, Inode, Known};
+use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Manifest, record_key};
 use delivery::partition::Partition;
@@ -14,16 +14,16 @@ use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
 use resp::{Connection, Frame, cmd};
 use service::args::ServiceArgs;
-use service::checks::{self, Checks, Commands, Found};
+use service::preflight::{self, Commands, Found, Preflight};
 use service::source_record::RecordFault;
-use service::{SourceRecord, words};
+use service::{SourceRecord, advice};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
-    checks::run("reader", &args.flow(), &args.service, *json, async |checks, mut streams, mut base| {
+    preflight::run("reader", &args.flow(), &args.service, *json, async |checks, mut streams, mut base| {
         let input = match args.input() {
             Ok(input) => input,
             Err(failure) => return checks.wrong(failure, "correct --input"),
@@ -57,7 +57,7 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
 }
 
 /// What the state file holds.
-fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) {
+fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
     if let Ok(Some((begun, file))) = state.other_number() {
         let ServiceArgs { stream, partitions, .. } = &args.service;
         checks.wrong(
@@ -75,7 +75,7 @@ fn known(checks: &mut Checks, state: &StateFile, args: &ReaderArgs) {
             "the source record in Redis is used if there is one, and the file is written again",
         ),
         Err(error) => {
-            checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), words::io(&error));
+            checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), advice::io(&error));
         }
     }
 }
@@ -87,7 +87,7 @@ struct DryRun(InputDirectory);
 impl Directory for DryRun {
     type File = DiskFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         self.0.look(known, open, now)
     }
 
@@ -118,7 +118,7 @@ impl Directory for DryRun {
 
 /// Whether the stream carries this file, and whether the reader could go on with it.
 async fn source(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     args: &ReaderArgs,
     input: &Path,
@@ -144,7 +144,7 @@ async fn source(
 }
 
 /// Whether a group holds up the stream.
-async fn backlog(checks: &mut Checks, connection: &mut Connection, key: &str, bound: u64) {
+async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str, bound: u64) {
     let Ok(info) = connection.send(&resp::streams::XInfoStream::new(key)).await else { return };
     let groups = connection.send(&XInfoGroups::new(key)).await.unwrap_or_default();
     if bound > 0 && info.length >= bound {
@@ -172,15 +172,15 @@ fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     Commands { connection, watched: key, commands }
 }
 
-fn open(checks: &mut Checks, input: &Path) {
+fn open(checks: &mut Preflight, input: &Path) {
     match DiskFile::open(input).and_then(|file| file.bytes(0, 1).map(|_| file)) {
         Ok(file) => {
             let len = file.len().unwrap_or(0);
-            checks.ok(format!("--input: {} can be read, {len} {}", input.display(), words::noun(len, "byte")));
+            checks.ok(format!("--input: {} can be read, {len} {}", input.display(), advice::noun(len, "byte")));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && input.parent().is_some_and(Path::is_dir) => {
             checks.note(format!("--input: {} does not exist yet", input.display()), "the reader waits for it");
         }
-        Err(error) => checks.wrong(format!("--input: reading {}: {error}", input.display()), words::io(&error)),
+        Err(error) => checks.wrong(format!("--input: reading {}: {error}", input.display()), advice::io(&error)),
     }
 }

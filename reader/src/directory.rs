@@ -3,7 +3,7 @@
 use crate::scanner::Scanner;
 use crate::source_file::DiskFile;
 use crate::state::StateFile;
-use delivery::files::{Identified, Inode, Known};
+use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::Manifest;
 use delivery::producer::{Directory, Stored};
@@ -21,7 +21,7 @@ pub(crate) struct InputDirectory {
 impl Directory for InputDirectory {
     type File = DiskFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         self.scanner.look(known, open, now)
     }
 

@@ -393,7 +393,7 @@ impl Driver {
             Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
                 return Err(Stop::Failure(Failure::failed(format!(
                     "redis: {error}; stopping, because order can only be kept by transactions; {}",
-                    service::words::redis(error.kind())
+                    service::advice::redis(error.kind())
                 ))));
             }
             Interrupt::Redis(error) => {

@@ -42,7 +42,7 @@ impl From<Trouble> for Interrupt {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::File { doing, path, error } => {
-                let advice = service::words::io(&error);
+                let advice = service::advice::io(&error);
                 Self::Input(format!("cannot {doing} {path}: {error}; trying again within 5 s; {advice}"))
             }
             Trouble::Changed(changed) => Self::Changed(changed),

@@ -12,7 +12,7 @@
 //! | `state.rs` | the state file |
 //! | `watch.rs` | file events |
 //! | `error.rs` | why the work with a connection ends |
-//! | `report.rs`, `telemetry.rs`, `totals.rs` | logs and metrics |
+//! | `report.rs`, `metric_names.rs`, `totals.rs` | logs and metrics |
 //! | `allocations.rs` | tests: what is allocated |
 
 // Production code neither panics on an index nor cuts a number off.
@@ -33,13 +33,13 @@ mod check;
 mod directory;
 mod driver;
 mod error;
+mod metric_names;
 mod redis;
 mod registry;
 mod report;
 mod scanner;
 mod source_file;
 mod state;
-mod telemetry;
 mod totals;
 mod watch;
 
@@ -83,7 +83,7 @@ fn about(args: &args::ReaderArgs) -> service::About {
         version: service::VERSION,
         flow: args.flow(),
         labels: vec![("stream", args.service.stream.clone()), ("input", args.input.display().to_string())],
-        metrics: &telemetry::METRICS,
-        series: telemetry::SERIES,
+        metrics: &metric_names::METRICS,
+        series: metric_names::SERIES,
     }
 }

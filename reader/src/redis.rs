@@ -64,7 +64,7 @@ pub(crate) async fn try_transaction(connection: &mut Connection) -> Result<Fence
         Ok(_) => {}
         Err(error) if error.closes_connection() || error.is_transient() => return Err(error.into()),
         Err(error) => {
-            let advice = service::words::redis(ErrorKind::NotAtomic);
+            let advice = service::advice::redis(ErrorKind::NotAtomic);
             return Err(Interrupt::Failure(Failure::config(format!("redis: no transactions: {error}; {advice}"))));
         }
     }

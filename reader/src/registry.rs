@@ -89,8 +89,8 @@ impl Registry {
     /// Adds what a partition knows, should Redis have lost it.
     pub(crate) fn learn(&self, manifest: &Manifest) {
         let mut contents = self.contents.borrow_mut();
-        for generation in manifest.iter().filter(|known| known.generation == known.root) {
-            if contents.get(generation.root).is_none() {
+        for generation in manifest.iter().filter(|known| known.generation == known.file_id) {
+            if contents.get(generation.file_id).is_none() {
                 contents.insert(shared(generation));
             }
         }

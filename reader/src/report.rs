@@ -1,6 +1,6 @@
 //! What the reader reports: notices and rates in the log, and the metrics that belong to them.
 
-use crate::telemetry::{
+use crate::metric_names::{
     BATCH_SECONDS, BATCHES, BYTES, GENERATIONS, INPUT_SIZE, LINES, RESUMES, UNREADABLE, UNREADABLE_CONTENTS,
 };
 use delivery::partition::Partition;
@@ -9,7 +9,7 @@ use delivery::producer::{Batch, Changed, Notice};
 use log::{Level, debug, log, warn};
 use metrics::{counter, gauge, histogram};
 use resp::streams::GroupInfo;
-use service::words::noun;
+use service::advice::noun;
 use std::time::{Duration, Instant};
 
 /// How often a change under the reader is logged. Two readers on one file see one all the time.

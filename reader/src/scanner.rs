@@ -5,9 +5,12 @@
 //! as a file keeps its length and times, so that a scan of an unchanged folder reads nothing.
 
 use crate::source_file::{DiskFile, Format, inode, nanoseconds};
-use delivery::files::{self, Compared, Identified, Inode, Known, Place, Prints, Question, Sighting, Snapshot, Watch};
+use delivery::files::{
+    self, Compared, Identified, Inode, KnownContents, Prefix, Question, ScanHistory, Sighting, Snapshot,
+};
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::hash;
+use delivery::rotated_names::{NameKind, classify};
 use delivery::source_file::SourceFile;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -35,7 +38,7 @@ pub(crate) struct Scanner {
     measured: HashMap<Inode, Measured>,
     /// The folders of the latest scan, each as it was before it was listed.
     folders: Vec<(PathBuf, Listed)>,
-    watch: Watch,
+    history: ScanHistory,
 }
 
 /// When names last came or went in a folder. `None`: that may not have been the last time.
@@ -82,7 +85,7 @@ struct Measured {
     rotated: bool,
     /// Whether it was measured so soon after a change that the next one may have the same times.
     unsure: bool,
-    prints: Prints,
+    prints: Prefix,
     hashes: BTreeMap<Span, u64>,
     /// Of a compressed file: the length of what it unpacks to, when that is known.
     unpacked: Option<u64>,
@@ -98,14 +101,14 @@ fn listed_of(folder: &Path) -> Listed {
 /// A name in one of the folders.
 struct Candidate {
     path: PathBuf,
-    place: Place,
+    name_kind: NameKind,
 }
 
 impl Scanner {
     /// `input` is absolute; its last part may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
-        let watch = Watch::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), watch }
+        let history = ScanHistory::default();
+        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history }
     }
 
     pub(crate) fn input(&self) -> &Path {
@@ -113,13 +116,13 @@ impl Scanner {
     }
 
     /// Tells which file holds which content. `open`: files that are open already, by file ID.
-    pub(crate) fn look(&mut self, known: &Known, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+    pub(crate) fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         let mut snapshot = self.scan(known, open);
-        let mut watch = std::mem::take(&mut self.watch);
-        let identified = files::look(&mut snapshot, known, &mut watch, now, |question, snapshot| {
+        let mut history = std::mem::take(&mut self.history);
+        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(question, snapshot, known, open);
         });
-        self.watch = watch;
+        self.history = history;
         identified
     }
 
@@ -143,26 +146,26 @@ impl Scanner {
     /// The fingerprint of a file of the latest scan.
     pub(crate) fn prints(&self, key: usize) -> Option<&Fingerprint> {
         match &self.measured.get(&self.files.get(key)?.inode)?.prints {
-            Prints::Whole(prints) | Prints::Partial(prints) => Some(prints),
-            Prints::Unreadable(_) => None,
+            Prefix::Whole(prints) | Prefix::Partial(prints) => Some(prints),
+            Prefix::Unreadable(_) => None,
         }
     }
 
-    fn scan(&mut self, known: &Known, open: &[(u64, &DiskFile)]) -> Snapshot {
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
         let mut before = std::mem::take(&mut self.measured);
-        for Candidate { path, place } in candidates {
-            let metadata = if place == Place::Input { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+        for Candidate { path, name_kind } in candidates {
+            let metadata = if name_kind == NameKind::Input { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
             match metadata {
                 Ok(metadata) if metadata.is_file() => {
-                    let format = Format::of(&path).filter(|_| matches!(place, Place::Compressed(_)));
+                    let format = Format::of(&path).filter(|_| matches!(name_kind, NameKind::Compressed(_)));
                     let seen = Seen { inode: inode(&metadata), path, format, unlinked: None };
-                    self.add(&mut snapshot, &mut before, seen, place, &metadata, known);
+                    self.add(&mut snapshot, &mut before, seen, name_kind, &metadata, known);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                faulty if place == Place::Input => {
+                faulty if name_kind == NameKind::Input => {
                     let why = faulty.map_or_else(|error| error.to_string(), |_| "not a regular file".to_owned());
                     self.add_unreadable(&mut snapshot, path, why);
                 }
@@ -174,14 +177,14 @@ impl Scanner {
             if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
                 let path = PathBuf::from(file.path());
                 let seen = Seen { inode: file.inode(), path, format: None, unlinked: Some(file) };
-                self.add(&mut snapshot, &mut before, seen, Place::Unlinked, &metadata, known);
+                self.add(&mut snapshot, &mut before, seen, NameKind::Unlinked, &metadata, known);
             }
         }
         snapshot
     }
 
     /// The names that may matter, the input first; the best name of a file before its others.
-    fn candidates(&mut self, known: &Known, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
+    fn candidates(&mut self, known: &KnownContents, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
         // What can be rotated: the input, the file that a link there leads to, and those it led to
         // before.
         let mut bases = vec![self.input.clone()];
@@ -216,30 +219,30 @@ impl Scanner {
             for entry in &entries {
                 let file_name = entry.file_name();
                 let name = file_name.to_string_lossy();
-                let places = names.iter().map(|base| files::place(&name, base));
-                let place = places.max_by_key(rank).unwrap_or(Place::Other);
+                let kinds = names.iter().map(|base| classify(&name, base));
+                let name_kind = kinds.max_by_key(rank).unwrap_or(NameKind::Other);
                 let is_output = || {
                     let mut journal = file_name.clone();
                     journal.push(".journal");
                     journals.contains(&journal)
                 };
                 let alike = || names.iter().any(|base| name.starts_with(stem(base)));
-                let matters = match place {
+                let matters = match name_kind {
                     _ if known.contains(&entry.ino()) => true,
-                    Place::Other if alike() && others < OTHERS => {
+                    NameKind::Other if alike() && others < OTHERS => {
                         others += 1;
                         true
                     }
-                    Place::Other => false,
+                    NameKind::Other => false,
                     _ => true,
                 };
                 if matters && !is_output() {
-                    found.push(Candidate { path: folder.join(&file_name), place });
+                    found.push(Candidate { path: folder.join(&file_name), name_kind });
                 }
             }
         }
-        found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.place)));
-        let mut candidates = vec![Candidate { path: self.input.clone(), place: Place::Input }];
+        found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.name_kind)));
+        let mut candidates = vec![Candidate { path: self.input.clone(), name_kind: NameKind::Input }];
         candidates.extend(found);
         candidates
     }
@@ -249,9 +252,9 @@ impl Scanner {
         snapshot: &mut Snapshot,
         before: &mut HashMap<Inode, Measured>,
         seen: Seen,
-        place: Place,
+        name_kind: NameKind,
         metadata: &Metadata,
-        known: &Known,
+        known: &KnownContents,
     ) {
         // A file with several names is one file.
         if self.files.iter().any(|other| other.inode == seen.inode) {
@@ -270,17 +273,17 @@ impl Scanner {
                 rotated: false,
                 unsure: age.is_none_or(|age| age < COARSE),
                 prints: match seen.format {
-                    Some(_) => Prints::Partial(Fingerprint::default()),
-                    None => Prints::Whole(Fingerprint::default()),
+                    Some(_) => Prefix::Partial(Fingerprint::default()),
+                    None => Prefix::Whole(Fingerprint::default()),
                 },
                 hashes: BTreeMap::new(),
                 unpacked: None,
                 compared: Vec::new(),
             }
         });
-        measured.rotated = place.is_rotated();
+        measured.rotated = name_kind.is_rotated();
         let needed = match &measured.prints {
-            Prints::Partial(_) => Ok(()),
+            Prefix::Partial(_) => Ok(()),
             _ => self.measure(&seen, &mut measured, known),
         };
         let (inode, path) = (seen.inode, seen.path.to_string_lossy().into_owned());
@@ -289,14 +292,14 @@ impl Scanner {
             // Gone since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             // A name that says nothing is not worth a word, unless the file was ours.
-            Err(_) if place == Place::Other && !known.contents.iter().any(|c| c.inode == Some(inode)) => return,
-            Err(error) => measured.prints = Prints::Unreadable(error.to_string()),
+            Err(_) if name_kind == NameKind::Other && !known.contents.iter().any(|c| c.inode == Some(inode)) => return,
+            Err(error) => measured.prints = Prefix::Unreadable(error.to_string()),
         }
         snapshot.sightings.push(Sighting {
             key: self.files.len(),
             path,
             inode,
-            place,
+            name_kind,
             len: measured.unpacked.unwrap_or(state.len),
             modified: state.modified,
             created,
@@ -316,12 +319,12 @@ impl Scanner {
             key: self.files.len(),
             path: path.to_string_lossy().into_owned(),
             inode,
-            place: Place::Input,
+            name_kind: NameKind::Input,
             len: 0,
             modified: 0,
             created: None,
             changing: false,
-            prints: Prints::Unreadable(why),
+            prints: Prefix::Unreadable(why),
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
         });
@@ -329,10 +332,10 @@ impl Scanner {
     }
 
     /// Hashes what is not hashed yet of what a decision needs.
-    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &Known) -> io::Result<()> {
-        let prints = match std::mem::replace(&mut measured.prints, Prints::Unreadable(String::new())) {
-            Prints::Whole(prints) | Prints::Partial(prints) => prints,
-            Prints::Unreadable(_) => Fingerprint::default(),
+    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
+        let prints = match std::mem::replace(&mut measured.prints, Prefix::Unreadable(String::new())) {
+            Prefix::Whole(prints) | Prefix::Partial(prints) => prints,
+            Prefix::Unreadable(_) => Fingerprint::default(),
         };
         let len = measured.unpacked.unwrap_or(measured.state.len);
         let probes: Vec<Span> = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
@@ -345,7 +348,7 @@ impl Scanner {
             extend(&mut prints, &file, len)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }
-        measured.prints = Prints::Whole(prints);
+        measured.prints = Prefix::Whole(prints);
         Ok(())
     }
 
@@ -357,7 +360,13 @@ impl Scanner {
         }
     }
 
-    fn answer(&mut self, question: &Question, snapshot: &mut Snapshot, known: &Known, open: &[(u64, &DiskFile)]) {
+    fn answer(
+        &mut self,
+        question: &Question,
+        snapshot: &mut Snapshot,
+        known: &KnownContents,
+        open: &[(u64, &DiskFile)],
+    ) {
         let (Question::Unpack { key, .. } | Question::Compare { key, .. }) = question;
         let Some(inode) = self.files.get(*key).map(|seen| seen.inode) else { return };
         let Some(mut measured) = self.measured.remove(&inode) else { return };
@@ -366,7 +375,7 @@ impl Scanner {
             match question {
                 Question::Unpack { up_to, .. } => {
                     if let Err(error) = self.unpack(*key, *up_to, &mut measured, known) {
-                        measured.prints = Prints::Unreadable(error.to_string());
+                        measured.prints = Prefix::Unreadable(error.to_string());
                     }
                     sighting.prints = measured.prints.clone();
                     sighting.hashes = measured.hashes.clone();
@@ -388,12 +397,12 @@ impl Scanner {
         self.measured.insert(inode, measured);
     }
 
-    fn unpack(&self, key: usize, up_to: u64, measured: &mut Measured, known: &Known) -> io::Result<()> {
+    fn unpack(&self, key: usize, up_to: u64, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
         let file = self.open(key)?;
         if up_to < u64::MAX && file.bytes(up_to, up_to.saturating_add(1))?.len() == 1 {
             let mut prints = Fingerprint::default();
             extend(&mut prints, &file, up_to)?;
-            measured.prints = Prints::Partial(prints);
+            measured.prints = Prefix::Partial(prints);
             return Ok(());
         }
         let len = file.len()?;
@@ -402,7 +411,7 @@ impl Scanner {
         let probes = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
         hashes(&file, probes, &mut measured.hashes)?;
         measured.unpacked = Some(len);
-        measured.prints = Prints::Whole(prints);
+        measured.prints = Prefix::Whole(prints);
         Ok(())
     }
 
@@ -435,14 +444,14 @@ fn stem(name: &str) -> &str {
 }
 
 /// Which name of a file says most.
-const fn rank(place: &Place) -> u8 {
-    match place {
-        Place::Input => 5,
-        Place::Rotated(_) => 4,
-        Place::Compressed(_) => 3,
-        Place::Backup => 2,
-        Place::Unlinked => 1,
-        Place::Other => 0,
+const fn rank(name_kind: &NameKind) -> u8 {
+    match name_kind {
+        NameKind::Input => 5,
+        NameKind::Rotated(_) => 4,
+        NameKind::Compressed(_) => 3,
+        NameKind::Backup => 2,
+        NameKind::Unlinked => 1,
+        NameKind::Other => 0,
     }
 }
 
@@ -531,14 +540,14 @@ mod tests {
     struct Fixture {
         folder: tempfile::TempDir,
         scanner: Scanner,
-        known: Known,
+        known: KnownContents,
     }
 
     impl Fixture {
         fn new(bytes: &[u8]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let scanner = Scanner::new(folder.path().join("input.txt"));
-            let fixture = Self { folder, scanner, known: Known::default() };
+            let fixture = Self { folder, scanner, known: KnownContents::default() };
             fixture.write("input.txt", bytes);
             fixture
         }

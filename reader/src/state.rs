@@ -233,7 +233,7 @@ mod tests {
         let mut manifest = Manifest::default();
         manifest.insert(Generation {
             generation: 5,
-            root: 5,
+            file_id: 5,
             start: 0,
             previous_end: Some(9),
             previous_guard: None,

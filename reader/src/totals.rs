@@ -1,6 +1,6 @@
 //! Gauges over all partitions of this process.
 
-use crate::telemetry::{INPUT_POSITION, STREAM_LENGTH, WAITING};
+use crate::metric_names::{INPUT_POSITION, STREAM_LENGTH, WAITING};
 use delivery::partition::Partition;
 use metrics::gauge;
 use std::cell::RefCell;

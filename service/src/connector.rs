@@ -10,7 +10,7 @@ use resp::{Backoff, Config, Connection, Error, ErrorKind, Frame, cmd};
 
 use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
-use crate::{Failure, Health, Shutdown, words};
+use crate::{Failure, Health, Shutdown, advice};
 
 /// How long nothing may move while a reply is awaited. With the time that connecting takes well
 /// below [`crate::HEARTBEAT_LIMIT`], so that a Redis that hangs does not make the service look as
@@ -171,8 +171,8 @@ impl Connector {
 
     fn wrong(&self, error: &Error) -> Failure {
         let (config, from) = (&self.config, origin("redis-url"));
-        let allowed = words::redis_url(config.endpoint(), error, &self.password_source);
-        Failure::Config(format!("--redis-url {config}{from}: {}; {allowed}", words::reason(error)))
+        let allowed = advice::redis_url(config.endpoint(), error, &self.password_source);
+        Failure::Config(format!("--redis-url {config}{from}: {}; {allowed}", advice::reason(error)))
     }
 }
 
@@ -181,10 +181,10 @@ impl Connector {
 pub fn in_words(error: &Error) -> String {
     let what = match error.kind() {
         // The server's own text takes several lines.
-        ErrorKind::NoAuth | ErrorKind::WrongPass => words::reason(error),
+        ErrorKind::NoAuth | ErrorKind::WrongPass => advice::reason(error),
         _ => error.to_string().into(),
     };
-    format!("{what}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), words::redis(error.kind()))
+    format!("{what}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), advice::redis(error.kind()))
 }
 
 /// A connection to a Redis that answers commands: one that still loads its data, or has lost its

@@ -11,10 +11,10 @@ use ::metrics::gauge;
 use log::{debug, info, warn};
 use resp::ErrorKind;
 
+use crate::advice;
 use crate::connector;
 use crate::metrics::{self, REDIS_UP};
-use crate::server::ServerState;
-use crate::words;
+use crate::redis_info::ServerState;
 
 /// How old the last heartbeat may be before `/healthz` says that the work hangs.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
@@ -259,9 +259,9 @@ impl Health {
         let mut known = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = &state
             && known.as_ref().is_none_or(|(known, _)| known.policy != state.policy)
-            && let Some(what) = words::evicts(state.max_memory.unwrap_or(0), &state.policy)
+            && let Some(what) = advice::evicts(state.max_memory.unwrap_or(0), &state.policy)
         {
-            warn!(event = "eviction", policy = state.policy; "redis: {what}; {}", words::NO_EVICTION);
+            warn!(event = "eviction", policy = state.policy; "redis: {what}; {}", advice::NO_EVICTION);
         }
         *known = state.map(|state| (state, Instant::now()));
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
+use crate::advice::noun;
 use crate::metrics::Recorded;
 use crate::trend::{Trend, trend};
-use crate::words::noun;
 
 /// Between two samples.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
+use crate::advice::noun;
 use crate::history::{Snapshot, whole};
 use crate::pages::ServicePages;
 use crate::plot::plot;
 use crate::trend::about;
-use crate::words::noun;
 use crate::{logs, status};
 
 /// The page around the figures. It has all it needs in it: style, script and icon.

@@ -20,11 +20,11 @@
 //! | `health.rs` | heartbeat, Redis, file: what `/healthz` and `/readyz` tell |
 //! | `connector.rs` | a connection to Redis, however long it takes |
 //! | `logs.rs` | text or JSON, and the latest warnings |
-//! | `checks.rs` | findings of `reader check` and `writer check`, and what both look at |
+//! | `preflight.rs` | findings of `reader check` and `writer check`, and what both look at |
 //! | `metrics.rs` | names, descriptions, buckets |
 //! | `http.rs` | the bounded HTTP server |
 //! | `reasons.rs` | why something cannot be used, and what is allowed |
-//! | `words.rs` | what a user can do about a fault |
+//! | `advice.rs` | what a user can do about a fault |
 //! | `pages.rs` | what it answers |
 //! | `status.rs` | `/status.json`, and what the status page shows, too |
 //! | `html.rs`, `status.html`, `plot.rs` | the status page |
@@ -32,12 +32,12 @@
 //! | `manuals.rs` | shell completions and man pages |
 //! | `history.rs` | the last minutes, and a summary a minute |
 //! | `trend.rs` | where the backlog goes |
-//! | `server.rs` | what the Redis server says of itself |
+//! | `redis_info.rs` | what the Redis server says of itself |
 //! | `source_record.rs` | the source record in Redis |
 //! | `streams.rs` | the streams that a source is spread over |
 
+pub mod advice;
 pub mod args;
-pub mod checks;
 mod config_file;
 mod connector;
 mod failure;
@@ -50,11 +50,12 @@ pub mod manuals;
 pub mod metrics;
 mod pages;
 mod plot;
+pub mod preflight;
 mod progress;
 mod reasons;
 mod redact;
+mod redis_info;
 mod run;
-mod server;
 mod shutdown;
 mod signals;
 pub mod source_record;
@@ -62,7 +63,6 @@ mod status;
 mod streams;
 mod trend;
 mod usage;
-pub mod words;
 
 pub use connector::{Connector, Stop, in_words};
 pub use failure::Failure;
@@ -70,8 +70,8 @@ pub use health::{HEARTBEAT_LIMIT, Health, Member};
 pub use history::Series;
 pub use logs::LogFormat;
 pub use redact::redact;
+pub use redis_info::{OwnConnection, ServerState, ServerWatch};
 pub use run::{About, Context, run};
-pub use server::{OwnConnection, ServerState, ServerWatch};
 pub use shutdown::Shutdown;
 pub use source_record::SourceRecord;
 pub use streams::Stream;

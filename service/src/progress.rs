@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::advice::noun;
 use crate::history::{History, Sample, rate, whole};
-use crate::words::noun;
 
 /// Between two looks.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);

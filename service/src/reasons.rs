@@ -75,7 +75,7 @@ pub(crate) const NO_EVICTION: &str = "CONFIG SET maxmemory-policy noeviction";
 /// A noun beside its number: `line` for 1, else `lines`; `entry` becomes `entries`.
 ///
 /// ```
-/// use service::words::noun;
+/// use service::advice::noun;
 /// assert_eq!([1, 2].map(|n| format!("{n} {}", noun(n, "entry"))), ["1 entry", "2 entries"]);
 /// ```
 #[must_use]

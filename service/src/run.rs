@@ -16,7 +16,7 @@ use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
 use crate::progress::{self, Progress};
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, logs, usage, words};
+use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, advice, logs, usage};
 
 /// What a binary says about itself.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ fn serve<E: Into<Stop>>(
     let http = match &args.http_addr {
         HttpAddr::Off => None,
         addr => Some(addr.resolve().and_then(|addrs| Http::bind(&addrs)).map_err(|error| {
-            let (from, allowed) = (origin("http-addr"), words::listening(&error));
+            let (from, allowed) = (origin("http-addr"), advice::listening(&error));
             Failure::Config(format!("--http-addr {addr}{from}: {error}; {allowed}"))
         })?),
     };

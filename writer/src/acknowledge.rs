@@ -2,7 +2,7 @@
 
 use crate::failpoint;
 use crate::group::{Group, Seen, state};
-use crate::run::{Ended, Lane};
+use crate::run::{Ended, PartitionWork};
 use crate::totals::{Measured, Totals};
 use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, can_trim, trim_below};
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
@@ -43,7 +43,7 @@ pub(crate) struct Acknowledge<'a> {
     server: Option<ServerWatch>,
     totals: &'a Totals,
     /// Which of the partitions in `totals` it is.
-    lane: usize,
+    partition: usize,
     seen: Rc<Seen>,
     trim_watch: TrimWatch,
     /// When what was acknowledged is to be trimmed, if there is any.
@@ -56,18 +56,23 @@ pub(crate) struct Acknowledge<'a> {
 impl<'a> Acknowledge<'a> {
     /// The stage for this partition, the first of which tells about its server. What is seen of the
     /// group goes to `seen`.
-    pub(crate) fn new(lane: &'a Lane, shutdown: &'a Shutdown, totals: &'a Totals, seen: Rc<Seen>) -> Self {
-        let health = &lane.stream.health;
+    pub(crate) fn new(
+        partition: &'a PartitionWork,
+        shutdown: &'a Shutdown,
+        totals: &'a Totals,
+        seen: Rc<Seen>,
+    ) -> Self {
+        let health = &partition.stream.health;
         Self {
-            group: &lane.group,
-            connector: lane.stream.connector.clone(),
+            group: &partition.group,
+            connector: partition.stream.connector.clone(),
             connection: None,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
             health,
-            server: (lane.nth == 0).then(|| ServerWatch::new(health.clone())),
+            server: (partition.nth == 0).then(|| ServerWatch::new(health.clone())),
             shutdown,
             totals,
-            lane: lane.nth,
+            partition: partition.nth,
             seen,
             trim_watch: TrimWatch::default(),
             trim_at: None,
@@ -212,7 +217,7 @@ impl<'a> Acknowledge<'a> {
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
             let oldest = oldest.first().map_or(Duration::ZERO, |entry| entry.idle);
             let measured = Measured { length, lag, pending: ours.pending, oldest };
-            self.totals.set(self.lane, Some(measured));
+            self.totals.set(self.partition, Some(measured));
         }
         Ok(())
     }
@@ -254,7 +259,7 @@ impl<'a> Acknowledge<'a> {
             Some(connection) => connection,
             None => {
                 // What was measured may have changed since.
-                self.totals.set(self.lane, None);
+                self.totals.set(self.partition, None);
                 match self.connector.connect().await {
                     Ok(connection) => connection,
                     // What is committed is still to be acknowledged: a consumer that is scaled away
@@ -270,7 +275,7 @@ impl<'a> Acknowledge<'a> {
     /// After an error: a new connection, a little later.
     async fn lost(&mut self, doing: &'static str, error: &Error) -> Result<(), Ended> {
         self.connection = None;
-        self.totals.set(self.lane, None);
+        self.totals.set(self.partition, None);
         self.connector.lost(error);
         self.health.redis_failed(doing, error);
         self.health.progress();
@@ -351,9 +356,10 @@ mod tests {
             let (to_acknowledge, committed) = mpsc::unbounded_channel();
             to_acknowledge.send(Batch { ids: vec![id], ..Batch::default() }).unwrap();
             drop(to_acknowledge);
-            let lane = Lane { nth: 0, stream: context.stream("s", Partition::WHOLE), group: group.clone() };
+            let partition =
+                PartitionWork { nth: 0, stream: context.stream("s", Partition::WHOLE), group: group.clone() };
             let totals = Totals::new(&[Partition::WHOLE]);
-            let mut stage = Acknowledge::new(&lane, &context.shutdown, &totals, Rc::default());
+            let mut stage = Acknowledge::new(&partition, &context.shutdown, &totals, Rc::default());
             stage.run(committed, mpsc::unbounded_channel().0).await.unwrap();
             Ok::<(), service::Failure>(())
         });

@@ -72,7 +72,7 @@ fn a_commit_allocates_nothing_for_a_line() {
     const BATCH: u64 = 10_000;
     let folder = tempfile::tempdir().unwrap();
     let mut output =
-        output::Output::open(&folder.path().join("output.txt"), &crate::sample::identity(), args::Fsync::Never)
+        output::Output::open(&folder.path().join("output.txt"), &crate::test_outputs::identity(), args::Fsync::Never)
             .unwrap()
             .output;
     let mut batch = Batch::default();

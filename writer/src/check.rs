@@ -4,9 +4,9 @@ use crate::args::CheckArgs;
 use crate::group::{Group, state};
 use crate::journal_file::{Locked, folder_of, open_locked, path_of};
 use crate::output::{impossible, verdict};
-use crate::rotate::Beside;
+use crate::output_folder::OutputFolder;
 use crate::run::file_of;
-use delivery::consumer::group::holder;
+use delivery::consumer::trim::holder;
 use delivery::consumer::{self, AT_WORK, GroupState, Record};
 use delivery::entry::Piece;
 use delivery::journal::Identity;
@@ -15,8 +15,8 @@ use delivery::output::{JournalWas, Verdict};
 use delivery::ranges::RangeSet;
 use resp::streams::{Entry, StreamInfo, XInfoConsumers, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, Frame, cmd};
-use service::checks::{self, Checks, Commands};
-use service::words;
+use service::advice;
+use service::preflight::{self, Commands, Preflight};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     let flow = args.writer.flow(&args.service);
-    checks::run("writer", &flow, &args.service, args.json, async |checks, mut streams, mut base| {
+    preflight::run("writer", &flow, &args.service, args.json, async |checks, mut streams, mut base| {
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
 }
 
 /// Looks at the output, and says what a start would do. Whether a writer is at work on it.
-fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
+fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
     let folder = folder_of(output);
     checks.folder("--output", folder);
@@ -64,7 +64,7 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 checks
                     .wrong(format!("--output: {path_shown}: {why}"), "name a path of regular files, or of nothing yet");
             }
-            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), words::io(&error)),
+            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), advice::io(&error)),
         }
         return false;
     }
@@ -76,7 +76,7 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 checks.ok(format!(
                     "--output: {shown} can be written, {} {}",
                     metadata.len(),
-                    words::noun(metadata.len(), "byte")
+                    advice::noun(metadata.len(), "byte")
                 ));
                 let volumes = std::fs::metadata(folder).map(|folder| folder.dev() == metadata.dev());
                 if let Ok(false) = volumes {
@@ -106,20 +106,20 @@ fn output(checks: &mut Checks, output: &Path, identity: &Identity) -> bool {
                 return true;
             }
             Err(error) => {
-                checks.wrong(format!("--output: opening {}: {error}", path.display()), words::io(&error));
+                checks.wrong(format!("--output: opening {}: {error}", path.display()), advice::io(&error));
                 return false;
             }
         }
     }
     match verdict(output, identity) {
         Ok(verdict) => start(checks, output, &journal, verdict),
-        Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), words::io(&error)),
+        Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), advice::io(&error)),
     }
     false
 }
 
 /// Says what a start would do with the output.
-fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
+fn start(checks: &mut Preflight, output: &Path, journal: &Path, verdict: Verdict) {
     let (shown, journal) = (output.display(), journal.display());
     let opening = match verdict {
         Verdict::Refuse(refusal) => {
@@ -127,7 +127,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
             return;
         }
         Verdict::Adopt(name, _) => {
-            let became = Beside::new(output).path(&name);
+            let became = OutputFolder::new(output).path(&name);
             checks.note(
                 format!("journal: {shown} was renamed to {}", became.display()),
                 "the writer would rename its journal after it, and begin a new output",
@@ -168,7 +168,7 @@ fn start(checks: &mut Checks, output: &Path, journal: &Path, verdict: Verdict) {
 }
 
 /// The source record, which tells what the entries' IDs mean, and which file the reader sends.
-async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group, output: &Path) -> Record {
+async fn record(checks: &mut Preflight, connection: &mut Connection, group: &Group, output: &Path) -> Record {
     match connection.send(&group.ask_record()).await {
         Ok(reply) => {
             checks.ok(format!("source: {} can be read", group.record));
@@ -189,7 +189,7 @@ async fn record(checks: &mut Checks, connection: &mut Connection, group: &Group,
 }
 
 /// Entries whose place in the source nobody can tell.
-fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Record) {
+fn orphans(checks: &mut Preflight, group: &Group, info: &StreamInfo, record: &Record) {
     let lacks = |entry: &Entry<'_>| {
         let (field, payload) = entry.fields.and_then(|mut fields| fields.next())?;
         let is_of_our_form = Piece::new(field, payload, entry.id.seq).is_some();
@@ -205,7 +205,7 @@ fn orphans(checks: &mut Checks, group: &Group, info: &StreamInfo, record: &Recor
 
 /// Groups that keep entries in the stream which ours has done.
 async fn holders(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     group: &Group,
     states: &[GroupState],
@@ -229,7 +229,7 @@ async fn holders(
 
 /// `1 entry waits`, `2 entries wait`.
 fn wait(entries: u64) -> String {
-    format!("{entries} {} {}", words::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
+    format!("{entries} {} {}", advice::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
 }
 
 /// What the writer asks of Redis.
@@ -260,7 +260,7 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
 
 /// The group on a stream. `of_stream`: which stream, when there are several.
 async fn look_at(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     group: &Group,
     of_stream: &str,
@@ -279,7 +279,7 @@ async fn look_at(
 }
 
 async fn look_at_group(
-    checks: &mut Checks,
+    checks: &mut Preflight,
     connection: &mut Connection,
     group: &Group,
     of_stream: &str,

@@ -1,10 +1,10 @@
 //! Stage 2: batches to the disk, in order, whatever the disk says.
 
+use crate::disk_space;
 use crate::group::Seen;
-use crate::names;
+use crate::metric_names;
 use crate::output::{self, CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
-use crate::space;
 use delivery::consumer::Batch;
 use delivery::ranges::RangeSet;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 /// How often the output is looked after while nothing is written: syncs that are due, somebody
 /// else's changes.
-const TEND: Duration = Duration::from_secs(1);
+const MAINTAIN: Duration = Duration::from_secs(1);
 
 /// What an output held when it was given up; `None` when that is not known.
 pub(crate) type Committed = Option<BTreeMap<u64, RangeSet>>;
@@ -61,12 +61,12 @@ impl<'a> Commit<'a> {
         hangup: Arc<Notify>,
     ) -> Self {
         let measured = Measured {
-            lines: counter!(names::LINES),
-            bytes: counter!(names::BYTES),
-            batches: counter!(names::BATCHES),
-            size: gauge!(names::OUTPUT_SIZE),
-            duration: histogram!(names::BATCH_DURATION),
-            fsync: histogram!(names::FSYNC_DURATION),
+            lines: counter!(metric_names::LINES),
+            bytes: counter!(metric_names::BYTES),
+            batches: counter!(metric_names::BATCHES),
+            size: gauge!(metric_names::OUTPUT_SIZE),
+            duration: histogram!(metric_names::BATCH_DURATION),
+            fsync: histogram!(metric_names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
         Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, measured }
@@ -84,7 +84,7 @@ impl<'a> Commit<'a> {
         mut handed: mpsc::Receiver<Handed>,
         to_acknowledge: Vec<mpsc::UnboundedSender<Batch>>,
     ) -> Result<(), Ended> {
-        let mut ticks = tokio::time::interval(TEND);
+        let mut ticks = tokio::time::interval(MAINTAIN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // When even the first batch is late, all will be, and waiting for a fresh one would be
         // waiting for ever.
@@ -97,11 +97,11 @@ impl<'a> Commit<'a> {
                     None => break,
                 },
                 () = self.hangup.notified() => {
-                    self.tend().await?;
+                    self.maintain().await?;
                     continue;
                 }
                 _ = ticks.tick() => {
-                    self.tend().await?;
+                    self.maintain().await?;
                     continue;
                 }
             };
@@ -111,7 +111,7 @@ impl<'a> Commit<'a> {
                 (Some(after), Some(came_at)) if came_at.elapsed() >= after => Err(CommitError::Stale),
                 _ => output.commit(batch),
             };
-            let Some(mut batch) = self.insist(batch, commit).await? else { return Ok(()) };
+            let Some(mut batch) = self.retry(batch, commit).await? else { return Ok(()) };
             is_proven = true;
             if !batch.runs.is_empty() {
                 let took = begun.elapsed();
@@ -136,13 +136,13 @@ impl<'a> Commit<'a> {
             }
         }
         let is_judged = self.is_judged();
-        self.insist(Batch::default(), move |output, _| output.finish(is_judged)).await?;
+        self.retry(Batch::default(), move |output, _| output.finish(is_judged)).await?;
         Ok(())
     }
 
-    async fn tend(&mut self) -> Result<(), Ended> {
+    async fn maintain(&mut self) -> Result<(), Ended> {
         let is_judged = self.is_judged();
-        self.insist(Batch::default(), move |output, _| output.tend(is_judged)).await?;
+        self.retry(Batch::default(), move |output, _| output.maintain(is_judged)).await?;
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl<'a> Commit<'a> {
 
     /// Does something with the output until it succeeds. `None`: it did not, and the service is to
     /// stop.
-    async fn insist(
+    async fn retry(
         &mut self,
         mut batch: Batch,
         work: impl Fn(&mut Output, &Batch) -> Result<(), CommitError> + Send + Copy + 'static,
@@ -165,7 +165,7 @@ impl<'a> Commit<'a> {
             };
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
-                space::measure(output.path());
+                disk_space::measure(output.path());
                 (output, batch, done)
             })
             .await;
@@ -203,14 +203,14 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Io { what, source }) => {
                     if output::is_of_sync(what) {
-                        counter!(names::FSYNC_ERRORS).increment(1);
+                        counter!(metric_names::FSYNC_ERRORS).increment(1);
                     }
                     service::metrics::error("disk");
                     self.health.progress();
                     self.health.file(Err(format!(
                         "{}: {what}: {source}; nothing of it is acknowledged, trying again within 2 s; {}",
                         self.path.display(),
-                        service::words::io(&source)
+                        service::advice::io(&source)
                     )));
                 }
             }

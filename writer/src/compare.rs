@@ -1,6 +1,6 @@
 //! Comparing an output that has no journal: where do the bytes differ, and how?
 
-use crate::window::Window;
+use crate::file_buffer::FileBuffer;
 use delivery::entry::Span;
 use memchr::memmem;
 use std::io;
@@ -8,7 +8,7 @@ use std::io;
 /// After a difference, so many bytes must be equal to go on from there.
 const ANCHOR: usize = 32;
 /// After a difference, the bytes are sought again so far away at most: as far as a window holds.
-const REACH: u64 = crate::window::WINDOW as u64;
+const REACH: u64 = crate::file_buffer::BUFFER_LEN as u64;
 
 /// What is the matter with a range of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub(crate) enum Cause {
 /// Compares an input with the output from `at` on, and names what differs. Returns where the
 /// input's bytes end in the output; behind the last input, what the output has left is extra.
 pub(crate) fn compare(
-    input: &mut Window<'_>,
+    input: &mut FileBuffer<'_>,
     input_len: u64,
-    output: &mut Window<'_>,
+    output: &mut FileBuffer<'_>,
     mut at: u64,
     output_len: u64,
     is_last: bool,
@@ -93,7 +93,7 @@ pub(crate) fn compare(
     Ok(at)
 }
 
-fn copied(window: &mut Window<'_>, at: u64, len: u64) -> io::Result<Vec<u8>> {
+fn copied(window: &mut FileBuffer<'_>, at: u64, len: u64) -> io::Result<Vec<u8>> {
     let mut bytes = window.at(at, (len - at).min(REACH))?.to_vec();
     // The window may end soon: take what the next one has, too.
     let more = (len - at).min(REACH) - bytes.len() as u64;
@@ -166,7 +166,7 @@ mod tests {
                 all.push((cause, span));
             }
         };
-        let (mut theirs, mut ours) = (Window::new(&input_file), Window::new(&output_file));
+        let (mut theirs, mut ours) = (FileBuffer::new(&input_file), FileBuffer::new(&output_file));
         compare(&mut theirs, input.len() as u64, &mut ours, 0, output.len() as u64, true, found).unwrap();
         all
     }

@@ -8,22 +8,22 @@
 //! | `args.rs` | flags and environment |
 //! | `run.rs` | the service: three stages that overlap, the first and the last once for each partition |
 //! | `partition_check.rs` | with how many partitions the source was begun |
-//! | `fetch.rs`, `fetch_log.rs` | stage 1: reads the stream, fills batches; what `delivery::consumer` decides |
+//! | `consume.rs`, `consume_log.rs` | stage 1: reads the stream, fills batches; what `delivery::consumer` decides |
 //! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
 //! | `output.rs`, `journal_file.rs` | the output and its journal |
-//! | `space.rs` | the room on its file system |
-//! | `rotate.rs` | outputs that were renamed, and the journals that belong to them |
+//! | `disk_space.rs` | the room on its file system |
+//! | `output_folder.rs` | the folder of an output: outputs that were renamed, and their journals |
 //! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
 //! | `group.rs` | what is asked of the group and of the source record |
 //! | `totals.rs` | the backlog of all partitions together |
 //! | `check.rs` | `writer check` |
-//! | `names.rs` | the metrics |
+//! | `metric_names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
 //! | `merge.rs` | `writer merge` |
-//! | `folders.rs` | the outputs in a folder, for these two |
-//! | `rotate_output.rs` | `writer rotate` |
+//! | `find_outputs.rs` | the outputs in a folder, for these two |
+//! | `rotate.rs` | `writer rotate` |
 //! | `progress.rs` | how far these two are |
-//! | `layout.rs`, `window.rs` | where the bytes lie in outputs, and reading them |
+//! | `segments.rs`, `file_buffer.rs` | where the bytes lie in outputs, and reading them |
 //! | `failpoint.rs` | where tests end the process |
 //! | `allocations.rs` | tests: what is allocated |
 
@@ -47,28 +47,28 @@ mod args;
 mod check;
 mod commit;
 mod compare;
+mod consume;
+mod consume_log;
+mod disk_space;
 mod failpoint;
-mod fetch;
-mod fetch_log;
-mod folders;
+mod file_buffer;
+mod find_outputs;
 mod group;
 mod journal_file;
-mod layout;
 mod merge;
-mod names;
+mod metric_names;
 mod output;
+mod output_folder;
 mod partition_check;
 mod progress;
 mod report;
 mod rotate;
-mod rotate_output;
 mod run;
+mod segments;
 #[cfg(test)]
-mod sample;
-mod space;
+mod test_outputs;
 mod totals;
 mod verify;
-mod window;
 
 use args::{Args, Command};
 use service::{About, Failure, manuals};
@@ -79,7 +79,7 @@ use std::process::ExitCode;
 const FILES: [(&str, &str); 3] = [
     (
         "OUTPUT.journal",
-        "Beside the output: which bytes of the source are where in it. Move, copy and back up both together.",
+        "OutputFolder the output: which bytes of the source are where in it. Move, copy and back up both together.",
     ),
     ("OUTPUT.cut", "Bytes that were behind the last commit when the writer started, such as those of another program."),
     (
@@ -96,12 +96,12 @@ fn main() -> ExitCode {
     match args.command {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Verify { input, output, folder, json }) => {
-            finish(folders::outputs(&output, &folder).and_then(|output| verify::run(&input, &output, json)))
+            finish(find_outputs::outputs(&output, &folder).and_then(|output| verify::run(&input, &output, json)))
         }
         Some(Command::Merge { output, folder, into }) => {
-            finish(folders::outputs(&output, &folder).and_then(|output| merge::run(&output, into.as_deref())))
+            finish(find_outputs::outputs(&output, &folder).and_then(|output| merge::run(&output, into.as_deref())))
         }
-        Some(Command::Rotate { output, patience }) => finish(rotate_output::run(&output, patience.0)),
+        Some(Command::Rotate { output, patience }) => finish(rotate::run(&output, patience.0)),
         Some(Command::Completions { shell }) => manuals::completions::<Args>(shell),
         Some(Command::Man { folder }) => manuals::man::<Args>(&folder, &FILES),
         None => {
@@ -122,8 +122,8 @@ fn about(args: &Args) -> About {
             ("group", args.writer.group.clone()),
             ("output", args.writer.output.display().to_string()),
         ],
-        metrics: names::ALL,
-        series: names::SERIES,
+        metrics: metric_names::ALL,
+        series: metric_names::SERIES,
     }
 }
 

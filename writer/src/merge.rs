@@ -1,9 +1,9 @@
 //! `writer merge`: the outputs of several writers, back in the order of the source.
 
+use crate::file_buffer::hash_of;
 use crate::journal_file::{lock, sync_folder_of, with_suffix};
-use crate::layout::{Layout, Part, Segment};
 use crate::progress::progress;
-use crate::window::hash_of;
+use crate::segments::{Part, Segment, Segments};
 use indicatif::ProgressBar;
 use service::Failure;
 use std::fs::File;
@@ -17,12 +17,12 @@ const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 /// Writes the bytes of all outputs in the order of the source, each once: to standard output, or
 /// into a file.
 pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failure> {
-    let layout = layout_of(outputs)?;
-    let plan = Plan::of(&layout);
+    let segments = layout_of(outputs)?;
+    let plan = Plan::of(&segments);
     let bar = progress("merged", plan.len());
     let done = match into {
-        Some(path) => merge_into(&layout, &plan, path, &bar),
-        None => merge_to_stdout(&layout, &plan, &bar),
+        Some(path) => merge_into(&segments, &plan, path, &bar),
+        None => merge_to_stdout(&segments, &plan, &bar),
     };
     bar.finish_and_clear();
     if let Merged::ReaderGone = done? {
@@ -33,7 +33,7 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
         let _ = writeln!(
             io::stderr(),
             "writer merge: content {}: bytes {}..{} are in none of the outputs",
-            hole.root,
+            hole.file_id,
             hole.span.start,
             hole.span.end
         );
@@ -67,9 +67,9 @@ struct Piece {
 }
 
 impl Plan {
-    fn of(layout: &Layout) -> Self {
+    fn of(segments: &Segments) -> Self {
         let mut plan = Self::default();
-        for segments in layout.contents() {
+        for segments in segments.contents() {
             let mut at = segments.first().map_or(0, |segment| segment.span.start);
             for segment in segments {
                 if segment.span.start > at {
@@ -126,26 +126,26 @@ impl Plan {
     }
 }
 
-fn layout_of(outputs: &[PathBuf]) -> Result<Layout, Failure> {
-    Layout::read(outputs)?.ok_or_else(|| {
+fn layout_of(outputs: &[PathBuf]) -> Result<Segments, Failure> {
+    Segments::read(outputs)?.ok_or_else(|| {
         let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
         Failure::config(format!("--output {path}: there is no journal {path}.journal beside it"))
     })
 }
 
-fn part_of<'a>(layout: &'a Layout, piece: &Piece) -> Result<&'a Part, Failure> {
-    layout.parts.get(piece.part).ok_or_else(|| Failure::failed("an output is missing"))
+fn part_of<'a>(segments: &'a Segments, piece: &Piece) -> Result<&'a Part, Failure> {
+    segments.parts.get(piece.part).ok_or_else(|| Failure::failed("an output is missing"))
 }
 
-fn merge_to_stdout(layout: &Layout, plan: &Plan, bar: &ProgressBar) -> Result<Merged, Failure> {
+fn merge_to_stdout(segments: &Segments, plan: &Plan, bar: &ProgressBar) -> Result<Merged, Failure> {
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let mut stdout = File::from(stdout.map_err(|error| Failure::failed(format!("standard output: {error}")))?);
-    copy_all(layout, plan, 0, &mut stdout, bar)
+    copy_all(segments, plan, 0, &mut stdout, bar)
 }
 
-fn copy_all(layout: &Layout, plan: &Plan, skip: u64, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
+fn copy_all(segments: &Segments, plan: &Plan, skip: u64, to: &mut File, bar: &ProgressBar) -> Result<Merged, Failure> {
     for (_, piece) in plan.from(skip) {
-        let part = part_of(layout, &piece)?;
+        let part = part_of(segments, &piece)?;
         match copy(&part.file, piece.offset, piece.len, to) {
             Ok(()) => bar.inc(piece.len),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Merged::ReaderGone),
@@ -164,10 +164,10 @@ fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()>
 
 /// Merges into a file that appears under its name when it is complete and durable. One that was
 /// begun is continued, one that is complete is compared.
-fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
+fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     match File::open(path) {
-        Ok(there) => return compare(layout, plan, &there, path, bar),
+        Ok(there) => return compare(segments, plan, &there, path, bar),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Err(_) => {}
     }
@@ -182,7 +182,7 @@ fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> R
     file.seek(SeekFrom::End(0)).map_err(failed)?;
     bar.inc(durable);
     for (at, piece) in plan.from(durable) {
-        let part = part_of(layout, &piece)?;
+        let part = part_of(segments, &piece)?;
         copy(&part.file, piece.offset, piece.len, &mut file).map_err(|error| {
             let (from, to) = (part.path.display(), path.display());
             Failure::failed(format!("copying {from} to {to}: {error}; run this again to go on"))
@@ -198,7 +198,7 @@ fn merge_into(layout: &Layout, plan: &Plan, path: &Path, bar: &ProgressBar) -> R
 }
 
 /// Whether a complete file holds what merging gives.
-fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
+fn compare(segments: &Segments, plan: &Plan, there: &File, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     let is_same = || -> Result<bool, Failure> {
         if there.metadata().map_err(failed)?.len() != plan.len() {
@@ -206,7 +206,7 @@ fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &Progre
         }
         for (at, piece) in plan.from(0) {
             let ours =
-                hash_of(&part_of(layout, &piece)?.file, piece.offset..piece.offset + piece.len).map_err(failed)?;
+                hash_of(&part_of(segments, &piece)?.file, piece.offset..piece.offset + piece.len).map_err(failed)?;
             if ours != hash_of(there, at..at + piece.len).map_err(failed)? {
                 return Ok(false);
             }
@@ -224,13 +224,13 @@ fn compare(layout: &Layout, plan: &Plan, there: &File, path: &Path, bar: &Progre
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::write_output;
+    use crate::test_outputs::write_output;
 
     fn merged(outputs: &[PathBuf]) -> (Vec<u8>, Vec<Segment>) {
         let mut to = tempfile::tempfile().unwrap();
-        let layout = layout_of(outputs).unwrap();
-        let plan = Plan::of(&layout);
-        assert_eq!(copy_all(&layout, &plan, 0, &mut to, &ProgressBar::hidden()), Ok(Merged::All));
+        let segments = layout_of(outputs).unwrap();
+        let plan = Plan::of(&segments);
+        assert_eq!(copy_all(&segments, &plan, 0, &mut to, &ProgressBar::hidden()), Ok(Merged::All));
         to.seek(SeekFrom::Start(0)).unwrap();
         let mut bytes = Vec::new();
         to.read_to_end(&mut bytes).unwrap();

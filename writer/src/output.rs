@@ -6,11 +6,11 @@
 
 use crate::args::Fsync;
 use crate::failpoint;
+use crate::file_buffer::{BUFFER_LEN, hash_of};
 use crate::journal_file::{
     self, JournalFile, Locked, cut_back, folder_of, is_at, open_locked, sync_folder_of, with_suffix,
 };
-use crate::rotate::{self, Beside};
-use crate::window::{WINDOW, hash_of};
+use crate::output_folder::{self, OutputFolder};
 use delivery::consumer::Batch;
 use delivery::entry::Span;
 use delivery::journal::Identity;
@@ -126,10 +126,10 @@ impl Output {
                     return Err(OpenError::Config(format!("--output {path}: {journal}: {refusal}")));
                 }
                 Verdict::Adopt(name, opening) => {
-                    let became = Beside::new(path).path(&name);
+                    let became = OutputFolder::new(path).path(&name);
                     let (Some(file), Some(journal)) = (locked(path, &became, false)?, journal) else { continue };
                     let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
-                    if let Some(opened) = output.settle(*opening)? {
+                    if let Some(opened) = output.recover(*opening)? {
                         return Ok(opened);
                     }
                 }
@@ -142,7 +142,7 @@ impl Output {
                     let journal = created(journal, &journal_path, path)?;
                     let (Some(file), Some(journal)) = (file, journal) else { continue };
                     let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
-                    if let Some(opened) = output.settle(*opening)? {
+                    if let Some(opened) = output.recover(*opening)? {
                         return Ok(opened);
                     }
                 }
@@ -165,8 +165,8 @@ impl Output {
 
     /// Brings both files to the last commit. `None`: the output was renamed, and its journal went
     /// with it.
-    fn settle(mut self, opening: Opening) -> Result<Option<Opened>, OpenError> {
-        match self.run(Job::Settle, &[]) {
+    fn recover(mut self, opening: Opening) -> Result<Option<Opened>, OpenError> {
+        match self.run(Job::Recover, &[]) {
             Ok(()) => {}
             Err(CommitError::Rotated(became)) => {
                 let (path, became) = (self.path.display(), became.display());
@@ -182,7 +182,7 @@ impl Output {
             }
         }
         for name in &opening.unusable {
-            let path = Beside::new(&self.path).path(name);
+            let path = OutputFolder::new(&self.path).path(name);
             log::warn!(
                 "{}: the journal of a rotated output is damaged; what only it tells may be written again",
                 path.display()
@@ -244,19 +244,19 @@ impl Output {
     /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error
     /// nothing of it is in the output.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        self.ledger.prepare(batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines)), &batch.data);
+        self.ledger.prepare(batch.runs.iter().map(|run| (run.file_id, run.span.clone(), run.lines)), &batch.data);
         self.run(Job::Commit { sync: self.fsync == Fsync::Always }, &batch.data)
     }
 
     /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
     /// small, looks whether somebody else changed the files. `is_judged`: the consuming side has
     /// found that the journal is the output's.
-    pub(crate) fn tend(&mut self, is_judged: bool) -> Result<(), CommitError> {
+    pub(crate) fn maintain(&mut self, is_judged: bool) -> Result<(), CommitError> {
         if is_judged {
             self.ledger.judged();
         }
         let sync = self.fsync == Fsync::Interval && self.synced_at.elapsed() >= SYNC_INTERVAL;
-        self.run(Job::Tend { sync }, &[])
+        self.run(Job::Maintain { sync }, &[])
     }
 
     /// Makes everything that was committed durable, and says so in the journal.
@@ -340,7 +340,7 @@ impl Output {
             Effect::Sync => self.sync_files()?,
             Effect::MoveJournal => {
                 let became = self.became.as_deref().unwrap_or(&self.path);
-                rotate::move_journal(&self.path, became).map_err(failed("moving the journal"))?;
+                output_folder::move_journal(&self.path, became).map_err(failed("moving the journal"))?;
             }
             Effect::End(_) => {}
         }
@@ -352,7 +352,7 @@ impl Output {
         let place = if is_at(&self.file, &self.path)? {
             Place::Here
         } else {
-            self.became = rotate::moved_to(&self.file, &self.path)?;
+            self.became = output_folder::moved_to(&self.file, &self.path)?;
             if self.became.is_some() { Place::Renamed } else { Place::Gone }
         };
         Ok(Seen { len: self.file.metadata()?.len(), place, journal_len: self.journal.len()? })
@@ -384,14 +384,14 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 
 /// What an output and its journal mean at the start. Changes nothing.
 pub(crate) fn verdict(path: &Path, identity: &Identity) -> io::Result<Verdict> {
-    let mut beside = Beside::new(path);
+    let mut beside = OutputFolder::new(path);
     let name = beside.name().to_vec();
     output::startup(&mut beside, &name, identity, RandomState::new().build_hasher().finish())
 }
 
 /// Copies a range of a file in pieces.
 fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
-    let most = usize::try_from(span.end - span.start).unwrap_or(WINDOW).min(WINDOW);
+    let most = usize::try_from(span.end - span.start).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
     let (mut piece, mut read_at) = (vec![0; most], span.start);
     while read_at < span.end {
         let len = most.min(usize::try_from(span.end - read_at).unwrap_or(most));
@@ -481,24 +481,24 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{batch, identity, write_output};
+    use crate::test_outputs::{batch, identity, write_output};
     use delivery::journal::{Parsed, RECORD_LEN};
     use std::io::Write as _;
 
     fn open(path: &Path) -> Opened {
         let mut opened = Output::open(path, &identity(), Fsync::Always).unwrap();
         if opened.has_unknown_tail {
-            opened.output.tend(true).unwrap();
+            opened.output.maintain(true).unwrap();
         }
         opened
     }
 
-    fn held(opened: &Opened, root: u64) -> Vec<Span> {
-        opened.held.get(&root).map(|held| held.iter().collect()).unwrap_or_default()
+    fn held(opened: &Opened, file_id: u64) -> Vec<Span> {
+        opened.held.get(&file_id).map(|held| held.iter().collect()).unwrap_or_default()
     }
 
-    fn lost(opened: &Opened, root: u64) -> Vec<Span> {
-        opened.lost.get(&root).map(|lost| lost.iter().collect()).unwrap_or_default()
+    fn lost(opened: &Opened, file_id: u64) -> Vec<Span> {
+        opened.lost.get(&file_id).map(|lost| lost.iter().collect()).unwrap_or_default()
     }
 
     /// How long the header of the journal is, and how many records it has.
@@ -583,7 +583,7 @@ mod tests {
         std::fs::write(&path, "before\n").unwrap();
         for _ in 0..2 {
             let mut opened = open(&path);
-            opened.output.tend(false).unwrap();
+            opened.output.maintain(false).unwrap();
             assert_eq!((opened.journal, opened.output.len()), (JournalWas::Missing, 7));
             assert_eq!(
                 std::fs::read(journal_file::path_of(&path)).unwrap(),
@@ -621,7 +621,7 @@ mod tests {
             output.finish(true).unwrap();
         }
         output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
-        output.tend(true).unwrap();
+        output.maintain(true).unwrap();
         drop(output);
         assert_eq!(records(&path).1, 1 + 4, "one mark a commit");
         assert_eq!(held(&open(&path), 7), [0..4]);
@@ -673,7 +673,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut output = open(&path).output;
-        let bytes: Vec<u8> = (0..3 * WINDOW + 5).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..3 * BUFFER_LEN + 5).map(|at| (at % 251) as u8).collect();
         output.commit(&batch(&[(7, 0, &bytes)])).unwrap();
         output.perform(Effect::WriteAgain(3..bytes.len() as u64), b"").unwrap();
         assert!(std::fs::read(&path).unwrap() == bytes);
@@ -699,7 +699,7 @@ mod tests {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b\n").unwrap();
         let before = (std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap());
         let mut opened = Output::open(&path, &identity(), Fsync::Always).unwrap();
-        opened.output.tend(false).unwrap();
+        opened.output.maintain(false).unwrap();
         opened.output.finish(false).unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap()), before);
         assert!(!kept.exists());

@@ -1,129 +1,131 @@
-//! The folder of an output: what `delivery` asks of it, and outputs that were renamed (rotated).
+//! `writer rotate`: renames the output, and waits until the writer has gone on in a new file.
 //!
-//! A journal goes where its output goes: `output.txt` that became `output.txt.1` has
-//! `output.txt.1.journal`. What rotated journals say is held still counts as held, so that nothing
-//! is written a second time.
+//! The writer notices the rename by itself and moves the journal beside the renamed file; this
+//! command needs neither a signal nor the right to send one, so it works from `kubectl exec` as
+//! well.
 
-use crate::journal_file::{folder_of, path_of, sync_folder_of, with_suffix};
-use crate::window::hash_of;
-use delivery::entry::Span;
-use delivery::output::{Folder, journal_of};
-use rustix::fs::{FlockOperation, flock};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::MetadataExt as _;
+use crate::journal_file::{path_of, sync_folder_of, with_suffix};
+use crate::output_folder::OutputFolder;
+use delivery::output::{Folder as _, journal_of};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use service::Failure;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-/// The folder in which an output is.
-#[derive(Debug)]
-pub(crate) struct Beside<'a> {
-    output: &'a Path,
+/// How often the folder is looked at while the writer has not noticed.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Renames the output, and prints the new path.
+pub(crate) fn run(output: &Path, patience: Duration) -> Result<(), Failure> {
+    match rotate(output, patience, SystemTime::now())? {
+        Some(became) => {
+            let _ = writeln!(io::stdout(), "{}", became.display());
+        }
+        None => {
+            let _ = writeln!(io::stderr(), "writer rotate: {} is empty; nothing to rotate", output.display());
+        }
+    }
+    Ok(())
 }
 
-impl<'a> Beside<'a> {
-    /// The folder of this output.
-    pub(crate) const fn new(output: &'a Path) -> Self {
-        Self { output }
-    }
-
-    /// The path of a file in it.
-    pub(crate) fn path(&self, name: &[u8]) -> PathBuf {
-        folder_of(self.output).join(OsStr::from_bytes(name))
-    }
-
-    /// The name of the output in it.
-    pub(crate) fn name(&self) -> &[u8] {
-        self.output.file_name().map_or(b"", OsStr::as_bytes)
-    }
-
-    /// Whether this file belongs to the output, so that the writer cannot do without it.
-    fn is_own(&self, name: &[u8]) -> bool {
-        name == self.name() || name == journal_of(self.name())
-    }
-
-    /// Opens a file. `None`: there is none, or another than our own may not be read.
-    fn open(&self, name: &[u8]) -> io::Result<Option<File>> {
-        match File::open(self.path(name)) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.is_own(name) => {
-                log::debug!("{}: {error}; left alone", self.path(name).display());
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Folder for Beside<'_> {
-    type Error = io::Error;
-
-    fn names(&mut self) -> io::Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(folder_of(self.output))? {
-            let entry = entry?;
-            // It may be gone already.
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                names.push(entry.file_name().into_vec());
-            }
-        }
-        Ok(names)
-    }
-
-    fn len(&mut self, name: &[u8]) -> io::Result<Option<u64>> {
-        match std::fs::metadata(self.path(name)) {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn read(&mut self, name: &[u8], most: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(file) = self.open(name)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        file.take(most).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
-    }
-
-    fn hash(&mut self, name: &[u8], span: Span) -> io::Result<Option<u64>> {
-        let Some(file) = self.open(name)? else { return Ok(None) };
-        hash_of(&file, span)
-    }
-
-    fn is_locked(&mut self, name: &[u8]) -> io::Result<bool> {
-        let Some(file) = self.open(name)? else { return Ok(false) };
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-}
-
-/// Where in its folder this open file is now, when its name is not `output` any more.
-pub(crate) fn moved_to(file: &File, output: &Path) -> io::Result<Option<PathBuf>> {
-    let here = file.metadata()?;
-    let mut beside = Beside::new(output);
-    let is_it = |path: &PathBuf| {
-        std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()))
+/// Where the output is now; `None` when it is empty.
+fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<PathBuf>, Failure> {
+    let shown = output.display();
+    let failed = |doing: &str, error: io::Error| Failure::failed(format!("--output {shown}: {doing}: {error}"));
+    let metadata = match std::fs::metadata(output) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Err(Failure::config(format!("--output {shown}: not a regular file; only one can be rotated"))),
+        Err(error) => return Err(Failure::config(format!("--output {shown}: {error}; allowed: a writer's output"))),
     };
-    let mut names = beside.names()?;
-    names.retain(|name| name != beside.name());
-    Ok(names.iter().map(|name| beside.path(name)).find(is_it))
+    if !path_of(output).exists() {
+        return Err(Failure::config(format!(
+            "--output {shown}: there is no journal beside it; allowed: a writer's output"
+        )));
+    }
+    if metadata.len() == 0 {
+        return Ok(None);
+    }
+    let became = with_suffix(output, &format!("-{}", name_of(now)));
+    let mut beside = OutputFolder::new(output);
+    let journal = journal_of(beside.name());
+    let is_at_work = beside.is_locked(&journal).map_err(|error| failed("looking at its journal", error))?;
+    // Nothing that exists is replaced.
+    renameat_with(CWD, output, CWD, &became, RenameFlags::NOREPLACE)
+        .map_err(|errno| failed(&format!("renaming it to {}", became.display()), errno.into()))?;
+    sync_folder_of(output).map_err(|error| failed("syncing its folder", error))?;
+    if !is_at_work {
+        // The next one moves the journal when it starts.
+        return Ok(Some(became));
+    }
+    let begun = Instant::now();
+    while !path_of(&became).exists() {
+        if begun.elapsed() >= patience {
+            return Err(Failure::failed(format!(
+                "{shown} was renamed to {}, but the writer has not gone on in a new file within {} s; it does when its disk lets it",
+                became.display(),
+                patience.as_secs_f64()
+            )));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(Some(became))
 }
 
-/// Moves the journal of `output` beside the file that the output became. Where there is a journal
-/// already, it gets a name of its own, under which it still counts, and `writer verify` does not
-/// find it.
-pub(crate) fn move_journal(output: &Path, became: &Path) -> io::Result<()> {
-    let mut to = path_of(became);
-    if to.exists() {
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
-        to = with_suffix(output, &format!(".{millis}.journal"));
+/// Date and time (UTC) for a file's name: `20261130T120501.250Z`.
+fn name_of(now: SystemTime) -> String {
+    let now = jiff::Timestamp::try_from(now).unwrap_or_default();
+    now.strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Fsync;
+    use crate::output::Output;
+    use crate::test_outputs::{batch, identity, write_output};
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn times_become_names() {
+        let name = |seconds: u64| name_of(UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + 250));
+        assert_eq!(name(0), "19700101T000000.250Z");
+        assert_eq!(name(951_782_400), "20000229T000000.250Z");
+        assert_eq!(name(1_796_040_301), "20261130T120501.250Z");
+        assert_eq!(name(4_107_542_399), "21000228T235959.250Z");
+        assert_eq!(name(4_107_542_400), "21000301T000000.250Z");
     }
-    std::fs::rename(path_of(output), &to)?;
-    sync_folder_of(output)
+
+    #[test]
+    fn without_a_writer_the_next_one_finds_what_was_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_output(&folder.path().join("output.txt"), &[(7, 0, b"a\n")]);
+        let became = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap().unwrap();
+        let mut opened = Output::open(&path, &identity(), Fsync::Always).unwrap();
+        assert!(path_of(&became).exists());
+        assert_eq!(opened.output.len(), 0);
+        assert_eq!(opened.held.values().map(delivery::ranges::RangeSet::bytes).sum::<u64>(), 2, "it still counts");
+        // An empty output stays as it is.
+        assert_eq!(rotate(&path, Duration::ZERO, SystemTime::now()), Ok(None));
+        // With a writer that does not notice, the wait is bounded.
+        opened.output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
+        let error = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap_err();
+        assert!(error.to_string().contains("has not gone on"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_output_is_refused_and_nothing_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let code = |path: &Path| rotate(path, Duration::ZERO, UNIX_EPOCH).unwrap_err().code();
+        assert_eq!(code(&folder.path().join("missing")), 2);
+        assert_eq!(code(folder.path()), 2);
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "x").unwrap();
+        assert_eq!(code(&plain), 2);
+        let path = write_output(&folder.path().join("output.txt"), &[(7, 0, b"a\n")]);
+        let there = folder.path().join("output.txt-19700101T000000.000Z");
+        std::fs::write(&there, "kept").unwrap();
+        assert_eq!(code(&path), 1);
+        assert_eq!(std::fs::read(&there).unwrap(), b"kept");
+    }
 }

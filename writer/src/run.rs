@@ -18,10 +18,10 @@
 use crate::acknowledge::Acknowledge;
 use crate::args::WriterArgs;
 use crate::commit::{Commit, Committed};
-use crate::fetch::Fetch;
-use crate::fetch_log::FetchLog;
+use crate::consume::Consume;
+use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen};
-use crate::names;
+use crate::metric_names;
 use crate::output::{OpenError, Opened, Output};
 use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
@@ -84,7 +84,7 @@ const BATCHES: usize = 3;
 
 /// One of the partitions that this writer takes.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct PartitionWork {
     /// Which of them, counted from 0.
     pub(crate) nth: usize,
     pub(crate) stream: Stream,
@@ -93,19 +93,19 @@ pub(crate) struct Lane {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
-    gauge!(names::CONSUMER, "consumer" => args.consumer()).set(1.0);
+    gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
     let work = Work {
         service,
         args,
         context: &context,
-        lanes: context
+        partitions: context
             .partitions
             .iter()
             .enumerate()
             .map(|(nth, &partition)| {
                 let stream = context.stream(&service.stream, partition);
                 let group = Group::new(stream.key.clone(), args.group.clone(), args.consumer());
-                Lane { nth, stream, group }
+                PartitionWork { nth, stream, group }
             })
             .collect(),
         totals: Totals::new(&context.partitions),
@@ -123,7 +123,7 @@ struct Work<'a> {
     service: &'a ServiceArgs,
     args: &'a WriterArgs,
     context: &'a Context,
-    lanes: Vec<Lane>,
+    partitions: Vec<PartitionWork>,
     totals: Totals,
 }
 
@@ -170,16 +170,17 @@ impl Work<'_> {
     }
 
     async fn stages(&self, opened: Opened, output: consumer::Output) -> (Result<(), Ended>, Committed) {
-        let Self { context, lanes, .. } = self;
+        let Self { context, partitions, .. } = self;
         let (to_commit, handed) = mpsc::channel::<Handed>(1);
         let disk = Arc::new(Semaphore::new(1));
-        let (mut to_acknowledge, mut working) = (Vec::with_capacity(lanes.len()), Vec::with_capacity(lanes.len()));
-        let seen: Vec<Rc<Seen>> = lanes.iter().map(|_| Rc::default()).collect();
-        for (lane, seen) in lanes.iter().zip(&seen) {
-            let (to_lane, committed) = mpsc::unbounded_channel();
-            to_acknowledge.push(to_lane);
+        let (mut to_acknowledge, mut working) =
+            (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
+        let seen: Vec<Rc<Seen>> = partitions.iter().map(|_| Rc::default()).collect();
+        for (partition, seen) in partitions.iter().zip(&seen) {
+            let (to_partition, committed) = mpsc::unbounded_channel();
+            to_acknowledge.push(to_partition);
             let ends = Ends { to_commit: to_commit.clone(), disk: disk.clone(), committed };
-            working.push(self.fetch_and_acknowledge(lane, Rc::clone(seen), output.clone(), ends));
+            working.push(self.consume_and_acknowledge(partition, Rc::clone(seen), output.clone(), ends));
         }
         drop(to_commit);
         // Others are configured alike, so they take over what we have left pending as we do.
@@ -193,9 +194,9 @@ impl Work<'_> {
 
     /// The stages that a partition has for itself. A stop in one of them is no reason for other
     /// partitions to stop where they are.
-    async fn fetch_and_acknowledge(
+    async fn consume_and_acknowledge(
         &self,
-        lane: &Lane,
+        partition: &PartitionWork,
         seen: Rc<Seen>,
         output: consumer::Output,
         Ends { to_commit, disk, committed }: Ends,
@@ -203,32 +204,32 @@ impl Work<'_> {
         let (give_back, empty) = mpsc::unbounded_channel();
         for _ in 0..BATCHES {
             // Whoever takes it is there.
-            let _ = give_back.send(Batch::of(lane.nth));
+            let _ = give_back.send(Batch::of(partition.nth));
         }
         let settings = Settings {
-            group: lane.group.name.clone(),
-            consumer: lane.group.consumer.clone(),
-            partitions: lane.stream.partition.is_whole().then_some(1),
+            group: partition.group.name.clone(),
+            consumer: partition.group.consumer.clone(),
+            partitions: partition.stream.partition.is_whole().then_some(1),
             once: self.service.once,
             claim_idle: self.claim_idle(),
             output,
         };
-        let mut fetch = Fetch {
-            group: &lane.group,
+        let mut fetch = Consume {
+            group: &partition.group,
             output: &self.args.output,
-            connector: lane.stream.connector.clone(),
-            health: &lane.stream.health,
+            connector: partition.stream.connector.clone(),
+            health: &partition.stream.health,
             shutdown: &self.context.shutdown,
-            consumer: Consumer::new(lane.stream.partition, settings),
-            batch: Batch::of(lane.nth),
+            consumer: Consumer::new(partition.stream.partition, settings),
+            batch: Batch::of(partition.nth),
             seen: Rc::clone(&seen),
-            log: FetchLog::default(),
+            log: ConsumeLog::default(),
             disk,
             to_commit,
             empty,
             spare: None,
         };
-        let mut acknowledge = Acknowledge::new(lane, &self.context.shutdown, &self.totals, seen);
+        let mut acknowledge = Acknowledge::new(partition, &self.context.shutdown, &self.totals, seen);
         let fetching = async {
             let ended = fetch.run().await;
             // Without the sender, the next stage ends when it is done with what it has.
@@ -277,7 +278,7 @@ async fn open(args: &WriterArgs, identity: &Identity, context: &Context) -> Resu
             Err(error @ OpenError::Io { .. }) => {
                 service::metrics::error("disk");
                 let advice = match &error {
-                    OpenError::Io { source, .. } => service::words::io(source),
+                    OpenError::Io { source, .. } => service::advice::io(source),
                     OpenError::Config(_) | OpenError::Locked(_) => "",
                 };
                 context.health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
@@ -310,7 +311,7 @@ const LOST_LINES: usize = 10;
 fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
-    gauge!(names::OUTPUT_SIZE).set(len as f64);
+    gauge!(metric_names::OUTPUT_SIZE).set(len as f64);
     let contents = opened.held.len();
     let bytes: u64 = opened.held.values().map(RangeSet::bytes).sum();
     log::info!("{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
@@ -339,7 +340,7 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
     });
     let lost = gone.as_ref().unwrap_or(&opened.lost);
     let bytes: u64 = lost.values().map(RangeSet::bytes).sum();
-    counter!(names::GAP_BYTES).increment(bytes);
+    counter!(metric_names::GAP_BYTES).increment(bytes);
     let ranges: Vec<_> = lost.iter().flat_map(|(file, lost)| lost.iter().map(move |span| (file, span))).collect();
     let (told, rest) = ranges.split_at(ranges.len().min(LOST_LINES));
     for (file, span) in told {

@@ -1,6 +1,6 @@
 //! What the group has still to do: of each partition that this writer takes, and of all of them.
 
-use crate::names;
+use crate::metric_names;
 use delivery::partition::Partition;
 use metrics::{Gauge, gauge};
 use std::cell::RefCell;
@@ -28,27 +28,27 @@ impl Totals {
     /// Those of these partitions, of which nothing is known yet.
     pub(crate) fn new(partitions: &[Partition]) -> Self {
         let gauges = partitions.iter().map(|partition| {
-            let gauge = gauge!(names::PARTITION_BACKLOG, "partition" => partition.index().to_string());
+            let gauge = gauge!(metric_names::PARTITION_BACKLOG, "partition" => partition.index().to_string());
             gauge.set(f64::NAN);
             (None, gauge)
         });
         Self { partitions: RefCell::new(gauges.collect()) }
     }
 
-    /// Number `lane` of the partitions was measured. `None`: what was measured is not true any
+    /// Number `partition` of the partitions was measured. `None`: what was measured is not true any
     /// more.
-    pub(crate) fn set(&self, lane: usize, measured: Option<Measured>) {
+    pub(crate) fn set(&self, partition: usize, measured: Option<Measured>) {
         let mut partitions = self.partitions.borrow_mut();
-        let Some((old, backlog)) = partitions.get_mut(lane) else { return };
+        let Some((old, backlog)) = partitions.get_mut(partition) else { return };
         *old = measured;
         backlog.set(measured.map_or(f64::NAN, |one| (one.lag + one.pending) as f64));
         let all: Option<Measured> = sum(partitions.iter().map(|(measured, _)| *measured));
         let show = |name, of: fn(&Measured) -> f64| gauge!(name).set(all.as_ref().map_or(f64::NAN, of));
-        show(names::LENGTH, |all| all.length as f64);
-        show(names::LAG, |all| all.lag as f64);
-        show(names::PENDING, |all| all.pending as f64);
-        show(names::BACKLOG, |all| (all.lag + all.pending) as f64);
-        show(names::OLDEST_PENDING, |all| all.oldest.as_secs_f64());
+        show(metric_names::LENGTH, |all| all.length as f64);
+        show(metric_names::LAG, |all| all.lag as f64);
+        show(metric_names::PENDING, |all| all.pending as f64);
+        show(metric_names::BACKLOG, |all| (all.lag + all.pending) as f64);
+        show(metric_names::OLDEST_PENDING, |all| all.oldest.as_secs_f64());
     }
 }
 

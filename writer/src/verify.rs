@@ -5,10 +5,10 @@
 //! were named.
 
 use crate::compare::{Cause, compare};
-use crate::layout::{Layout, Segment};
+use crate::file_buffer::FileBuffer;
 use crate::progress::progress;
 use crate::report::{InputReport, OutputReport, Report};
-use crate::window::Window;
+use crate::segments::{Segment, Segments};
 use delivery::entry::Span;
 use indicatif::ProgressBar;
 use service::Failure;
@@ -38,8 +38,8 @@ struct Input<'a> {
 pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, Failure> {
     let inputs: Vec<Input<'_>> = inputs.iter().map(|path| open_input(path)).collect::<Result<_, _>>()?;
     let bar = progress("compared", inputs.iter().map(|input| input.len).sum());
-    let report = match (Layout::read(outputs)?, outputs) {
-        (Some(layout), _) => by_journal(&inputs, &layout, &bar),
+    let report = match (Segments::read(outputs)?, outputs) {
+        (Some(segments), _) => by_journal(&inputs, &segments, &bar),
         (None, [output]) => {
             let file = File::open(output)
                 .map_err(|error| Failure::config(format!("--output {}: {error}", output.display())))?;
@@ -63,11 +63,11 @@ fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
 }
 
 /// With journals: each segment is compared where it belongs.
-fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::Result<Report> {
-    let mut windows: Vec<Window<'_>> = layout.parts.iter().map(|part| Window::new(&part.file)).collect();
+fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> io::Result<Report> {
+    let mut windows: Vec<FileBuffer<'_>> = segments.parts.iter().map(|part| FileBuffer::new(&part.file)).collect();
     let mut report = Report {
         inputs: inputs.iter().map(empty).collect(),
-        outputs: layout
+        outputs: segments
             .parts
             .iter()
             .map(|part| OutputReport {
@@ -79,8 +79,8 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
             })
             .collect(),
     };
-    let mut ends = vec![0; layout.parts.len()];
-    for segments in layout.contents() {
+    let mut ends = vec![0; segments.parts.len()];
+    for segments in segments.contents() {
         for segment in segments {
             let (Some(output), Some(end)) = (report.outputs.get_mut(segment.part), ends.get_mut(segment.part)) else {
                 continue;
@@ -90,7 +90,7 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
             *end = segment.offset + (segment.span.end - segment.span.start);
         }
     }
-    let contents: Vec<&[Segment]> = layout.contents().collect();
+    let contents: Vec<&[Segment]> = segments.contents().collect();
     let paired = pair(inputs, &contents, &mut windows)?;
     for (segments, paired) in contents.into_iter().zip(paired) {
         let of_input = paired.and_then(|at| Some((inputs.get(at)?, report.inputs.get_mut(at)?)));
@@ -115,7 +115,11 @@ fn by_journal(inputs: &[Input<'_>], layout: &Layout, bar: &ProgressBar) -> io::R
 /// Which input each content came from: the one with its bytes at both ends of what is held of it;
 /// else, since a byte may have been changed, the one with its first bytes; else the first that is
 /// left.
-fn pair(inputs: &[Input<'_>], contents: &[&[Segment]], windows: &mut [Window<'_>]) -> io::Result<Vec<Option<usize>>> {
+fn pair(
+    inputs: &[Input<'_>],
+    contents: &[&[Segment]],
+    windows: &mut [FileBuffer<'_>],
+) -> io::Result<Vec<Option<usize>>> {
     let mut paired = vec![None; contents.len()];
     let mut free: Vec<usize> = (0..inputs.len()).collect();
     for strictness in [Fit::BothEnds, Fit::Beginning, Fit::Any] {
@@ -144,7 +148,7 @@ enum Fit {
     BothEnds,
 }
 
-fn fit(input: &Input<'_>, segments: &[Segment], windows: &mut [Window<'_>]) -> io::Result<Fit> {
+fn fit(input: &Input<'_>, segments: &[Segment], windows: &mut [FileBuffer<'_>]) -> io::Result<Fit> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Fit::No) };
     if input.len == 0 {
         return Ok(Fit::No);
@@ -158,25 +162,25 @@ fn fit(input: &Input<'_>, segments: &[Segment], windows: &mut [Window<'_>]) -> i
 }
 
 /// Whether the input has the bytes of this part of a segment.
-fn has(input: &Input<'_>, segment: &Segment, span: Span, windows: &mut [Window<'_>]) -> io::Result<bool> {
+fn has(input: &Input<'_>, segment: &Segment, span: Span, windows: &mut [FileBuffer<'_>]) -> io::Result<bool> {
     let Some(window) = windows.get_mut(segment.part) else { return Ok(false) };
     let ours = window.at(segment.offset + (span.start - segment.span.start), span.end - span.start)?;
     let mut theirs = vec![0; ours.len()];
-    let len = crate::window::read_full(&input.file, &mut theirs, span.start)?;
+    let len = crate::file_buffer::read_full(&input.file, &mut theirs, span.start)?;
     Ok(len == ours.len() && theirs == ours)
 }
 
 fn check_content(
     input: &Input<'_>,
     segments: &[Segment],
-    windows: &mut [Window<'_>],
+    windows: &mut [FileBuffer<'_>],
     report: &mut InputReport,
     bar: &ProgressBar,
 ) -> io::Result<()> {
-    let mut source = Window::new(&input.file);
+    let mut source = FileBuffer::new(&input.file);
     let mut covered = 0;
     for segment in segments {
-        report.content = Some(segment.root);
+        report.content = Some(segment.file_id);
         let Some(window) = windows.get_mut(segment.part) else { continue };
         let span = &segment.span;
         report.missing.add(covered..span.start.min(input.len));
@@ -212,27 +216,21 @@ fn plainly(inputs: &[Input<'_>], path: &Path, file: &File, bar: &ProgressBar) ->
     let len = file.metadata()?.len();
     let mut output =
         OutputReport { path: path.display().to_string(), bytes: len, in_order: true, ..OutputReport::default() };
-    let mut window = Window::new(file);
+    let mut window = FileBuffer::new(file);
     let mut at = 0;
     let mut reports = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         let mut report = empty(input);
         let is_last = index + 1 == inputs.len();
-        at = compare(
-            &mut Window::new(&input.file),
-            input.len,
-            &mut window,
-            at,
-            len,
-            is_last,
-            |cause, span| match cause {
+        at = compare(&mut FileBuffer::new(&input.file), input.len, &mut window, at, len, is_last, |cause, span| {
+            match cause {
                 Cause::Missing => report.missing.add(span),
                 Cause::Doubled => report.doubled.add(span),
                 Cause::Different => report.different.add(span),
                 Cause::Extra => output.extra.add(span),
                 Cause::None => bar.inc(span.end - span.start),
-            },
-        )?;
+            }
+        })?;
         reports.push(report);
     }
     Ok(Report { inputs: reports, outputs: vec![output] })
@@ -245,7 +243,7 @@ fn empty(input: &Input<'_>) -> InputReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::write_output;
+    use crate::test_outputs::write_output;
     use std::os::unix::fs::FileExt as _;
 
     fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {

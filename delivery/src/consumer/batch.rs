@@ -10,8 +10,8 @@ pub const KEEP_CAPACITY: usize = 2 << 20;
 /// Contiguous source bytes of one content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// The content, named by its root generation.
-    pub root: u64,
+    /// The content, named by its file ID.
+    pub file_id: u64,
     /// The bytes of that content.
     pub span: Span,
     /// How many lines begin in them.
@@ -40,13 +40,13 @@ impl Batch {
     }
 
     /// Appends a run's first or further bytes: the bytes themselves are in `data` already.
-    pub fn extend(&mut self, root: u64, span: Span, lines: u64) {
+    pub fn extend(&mut self, file_id: u64, span: Span, lines: u64) {
         match self.runs.last_mut() {
-            Some(run) if run.root == root && run.span.end == span.start => {
+            Some(run) if run.file_id == file_id && run.span.end == span.start => {
                 run.span.end = span.end;
                 run.lines += lines;
             }
-            _ => self.runs.push(Run { root, span, lines }),
+            _ => self.runs.push(Run { file_id, span, lines }),
         }
     }
 
@@ -88,7 +88,7 @@ mod tests {
         batch.extend(1, 5..9, 1);
         batch.extend(1, 12..14, 1);
         batch.extend(2, 14..15, 1);
-        let runs: Vec<_> = batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines)).collect();
+        let runs: Vec<_> = batch.runs.iter().map(|run| (run.file_id, run.span.clone(), run.lines)).collect();
         assert_eq!(runs, [(1, 0..9, 2), (1, 12..14, 1), (2, 14..15, 1)]);
     }
 }

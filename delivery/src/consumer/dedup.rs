@@ -39,7 +39,7 @@ pub enum Delivery {
 #[derive(Debug)]
 struct Open {
     generation: u64,
-    root: u64,
+    file_id: u64,
     span: Span,
     /// Where bytes begin that are held already.
     limit: u64,
@@ -67,9 +67,9 @@ impl Dedup {
     #[must_use]
     pub fn new(partition: Partition, held: BTreeMap<u64, RangeSet>, lost: &[(u64, Span)]) -> Self {
         let mut noticed: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        for (root, span) in lost {
+        for (file_id, span) in lost {
             // A block's first bytes can be the end of another partition's line.
-            noticed.entry(*root).or_default().insert(partition.run_start(span.start)..span.end);
+            noticed.entry(*file_id).or_default().insert(partition.run_start(span.start)..span.end);
         }
         Self {
             partition,
@@ -113,8 +113,8 @@ impl Dedup {
 
     /// Whether the output lacks the end of this entry, as far as it is known which bytes it has.
     pub(super) fn lacks_end_of(&self, id: StreamId) -> bool {
-        let (Some(root), Some(last)) = (self.root_of(id.ms), id.seq.checked_sub(1)) else { return false };
-        !self.held.get(&root).is_some_and(|held| held.contains(last..id.seq))
+        let (Some(file_id), Some(last)) = (self.file_id_of(id.ms), id.seq.checked_sub(1)) else { return false };
+        !self.held.get(&file_id).is_some_and(|held| held.contains(last..id.seq))
     }
 
     /// Where this partition goes on: up to there, the output holds what it can hold, as far as the
@@ -125,17 +125,17 @@ impl Dedup {
             Some(Position { generation, offset })
         };
         if self.manifest.is_empty() {
-            return self.held.iter().rev().find_map(|(&root, held)| end(root, held));
+            return self.held.iter().rev().find_map(|(&file_id, held)| end(file_id, held));
         }
         let certain = self.manifest.iter().rev().find_map(|generation| {
-            let held = self.held.get(&generation.root)?;
+            let held = self.held.get(&generation.file_id)?;
             end(generation.generation, held).filter(|end| end.offset > generation.start)
         });
         // Of this partition there may be nothing. What is older than all that is held may have been
         // in outputs that are gone, unless those are the source's first bytes.
         certain.or_else(|| {
             self.manifest.iter().find_map(|generation| {
-                let first = self.held.get(&generation.root)?.iter().find(|range| range.end > generation.start)?;
+                let first = self.held.get(&generation.file_id)?.iter().find(|range| range.end > generation.start)?;
                 let start = first.start.max(generation.start);
                 let is_beginning = self.partition.within(generation.start..start).nth(1).is_none();
                 let offset = if is_beginning { generation.start } else { start };
@@ -177,7 +177,7 @@ impl Dedup {
         {
             open.span.end = piece.span.end;
             piece.append_from(piece.span.start, &mut batch.data);
-            batch.extend(open.root, piece.span, piece.field.lines(payload));
+            batch.extend(open.file_id, piece.span, piece.field.lines(payload));
             return Outcome::New;
         }
         self.take_elsewhere(id, &piece, piece.span.start, delivery, batch)
@@ -208,12 +208,12 @@ impl Dedup {
         delivery: Delivery,
         batch: &mut Batch,
     ) -> Outcome {
-        let Some(root) = self.root_of(id.ms) else { return Outcome::Unknown };
+        let Some(file_id) = self.file_id_of(id.ms) else { return Outcome::Unknown };
         self.close();
         if self.is_watched(delivery) {
             self.watch.step(&self.manifest, &self.held, id.ms, &(after..piece.span.end), &mut self.gaps);
         }
-        let held = self.held.entry(root).or_default();
+        let held = self.held.entry(file_id).or_default();
         held.insert(after..piece.span.start);
         let holes: Vec<Span> = held.missing(piece.span.clone()).collect();
         for hole in &holes {
@@ -222,14 +222,14 @@ impl Dedup {
             let wanted = usize::try_from(hole.end - hole.start).unwrap_or(usize::MAX);
             batch.data.truncate(before.saturating_add(wanted));
             let lines = lines_beginning_in(piece, hole, batch.data.get(before..).unwrap_or_default());
-            batch.extend(root, hole.clone(), lines);
+            batch.extend(file_id, hole.clone(), lines);
             held.insert(hole.clone());
         }
         let Some(last) = holes.last() else { return Outcome::Held };
         if last.end == piece.span.end {
             let limit =
                 held.missing(last.end..u64::MAX).next().filter(|hole| hole.start == last.end).map(|hole| hole.end);
-            self.open = limit.map(|limit| Open { generation: id.ms, root, span: last.clone(), limit, delivery });
+            self.open = limit.map(|limit| Open { generation: id.ms, file_id, span: last.clone(), limit, delivery });
         }
         Outcome::New
     }
@@ -237,18 +237,18 @@ impl Dedup {
     /// An entry was deleted while it was pending: of its bytes, only the end is known.
     pub fn deleted(&mut self, id: StreamId) -> Outcome {
         self.close();
-        let Some(root) = self.root_of(id.ms) else { return Outcome::Unknown };
+        let Some(file_id) = self.file_id_of(id.ms) else { return Outcome::Unknown };
         if self.watch.is_watching() {
             self.watch.advance(id.ms, id.seq);
         }
         // Entries were delivered in order, so what lies between the bytes held before it and its
         // end was in it or before it.
         let end = id.seq;
-        let before = self.held.get(&root).and_then(|held| held.iter().take_while(|range| range.start < end).last());
+        let before = self.held.get(&file_id).and_then(|held| held.iter().take_while(|range| range.start < end).last());
         let from = before.map_or_else(|| self.manifest.get(id.ms).map_or(0, |g| g.start), |range| range.end);
         if from < end {
             let missing = missing_of(self.partition, None, from..end);
-            self.gaps.extend(missing.map(|span| Gap { root, span }));
+            self.gaps.extend(missing.map(|span| Gap { file_id, span }));
         }
         Outcome::New
     }
@@ -268,7 +268,7 @@ impl Dedup {
             if self.is_watched(open.delivery) {
                 self.watch.advance(open.generation, open.span.end);
             }
-            self.held.entry(open.root).or_default().insert(open.span);
+            self.held.entry(open.file_id).or_default().insert(open.span);
         }
     }
 
@@ -284,9 +284,9 @@ impl Dedup {
     /// got those bytes.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         let mut untold = Vec::new();
-        for Gap { root, span } in self.gaps.drain(..) {
-            let noticed = self.noticed.entry(root).or_default();
-            untold.extend(noticed.missing(span.clone()).map(|span| Gap { root, span }));
+        for Gap { file_id, span } in self.gaps.drain(..) {
+            let noticed = self.noticed.entry(file_id).or_default();
+            untold.extend(noticed.missing(span.clone()).map(|span| Gap { file_id, span }));
             noticed.insert(span);
         }
         untold
@@ -300,22 +300,22 @@ impl Dedup {
 
     /// The path of the file that a content came from, for people.
     #[must_use]
-    pub fn path_of(&self, root: u64) -> &str {
-        self.manifest.iter().find(|generation| generation.root == root).map_or("?", |generation| &generation.path)
+    pub fn path_of(&self, file_id: u64) -> &str {
+        self.manifest.iter().find(|generation| generation.file_id == file_id).map_or("?", |generation| &generation.path)
     }
 
     /// Whether the entries of this generation can be placed.
     pub(super) fn knows(&self, generation: u64) -> bool {
-        self.root_of(generation).is_some()
+        self.file_id_of(generation).is_some()
     }
 
-    fn root_of(&self, generation: u64) -> Option<u64> {
+    fn file_id_of(&self, generation: u64) -> Option<u64> {
         if let Some(open) = self.open.as_ref().filter(|open| open.generation == generation) {
-            return Some(open.root);
+            return Some(open.file_id);
         }
         // What the journal holds was of the source, even when its record is lost.
         let known = || self.held.contains_key(&generation).then_some(generation);
-        self.manifest.get(generation).map(|generation| generation.root).or_else(known)
+        self.manifest.get(generation).map(|generation| generation.file_id).or_else(known)
     }
 }
 
@@ -335,10 +335,10 @@ mod tests {
 
     fn manifest(generations: &[(u64, u64)]) -> Manifest {
         let mut manifest = Manifest::default();
-        for &(generation, root) in generations {
+        for &(generation, file_id) in generations {
             manifest.insert(Generation {
                 generation,
-                root,
+                file_id,
                 start: 0,
                 previous_end: None,
                 previous_guard: None,
@@ -357,7 +357,7 @@ mod tests {
 
     fn dedup(held: &[(u64, Span)]) -> Dedup {
         let mut map: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        held.iter().for_each(|(root, span)| map.entry(*root).or_default().insert(span.clone()));
+        held.iter().for_each(|(file_id, span)| map.entry(*file_id).or_default().insert(span.clone()));
         let mut dedup = Dedup::new(Partition::WHOLE, map, &[]);
         dedup.learn(&manifest(&[(5, 5), (6, 5)]));
         dedup
@@ -382,7 +382,7 @@ mod tests {
     }
 
     fn runs(batch: &Batch) -> Vec<(u64, Span, u64)> {
-        batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines)).collect()
+        batch.runs.iter().map(|run| (run.file_id, run.span.clone(), run.lines)).collect()
     }
 
     #[test]
@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(spans, [8..20, 20..22], "each byte once");
         dedup.take(StreamId { ms: 5, seq: 26 }, b"line", b"abc", Delivery::Again, &mut batch);
         dedup.deleted(StreamId { ms: 5, seq: 30 });
-        assert_eq!(dedup.take_gaps(), [Gap { root: 5, span: 26..30 }]);
+        assert_eq!(dedup.take_gaps(), [Gap { file_id: 5, span: 26..30 }]);
     }
 
     #[test]
@@ -491,7 +491,7 @@ mod tests {
         assert_eq!(take_after(&mut dedup, &mut batch, BLOCK + 4, b"abc\n", "0"), Outcome::New);
         let (start, after) = (4 * BLOCK + 20, 2 * BLOCK + 5);
         assert_eq!(take_after(&mut dedup, &mut batch, start + 4, b"def\n", &after.to_string()), Outcome::New);
-        assert_eq!(dedup.take_gaps(), [Gap { root: 5, span: BLOCK + 4..2 * BLOCK }]);
+        assert_eq!(dedup.take_gaps(), [Gap { file_id: 5, span: BLOCK + 4..2 * BLOCK }]);
         assert_eq!(dedup.held[&5].iter().collect::<Vec<_>>(), [0..BLOCK + 4, after..start + 4]);
         dedup.deleted(StreamId { ms: 5, seq: 7 * BLOCK + 9 });
         let spans: Vec<_> = dedup.take_gaps().into_iter().map(|gap| gap.span).collect();

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 /// Bytes of a content that were not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// The content, by its root generation.
-    pub root: u64,
+    /// The content, by its file ID.
+    pub file_id: u64,
     /// The bytes.
     pub span: Span,
 }
@@ -95,8 +95,8 @@ impl GapWatch {
         self.cursor = Cursor::At(at.map_or(came, |at| at.max(came)));
         let Some(mut at) = at.filter(|&at| at < came) else { return };
         let mut missing = |generation: u64, span: Span| {
-            let root = manifest.get(generation).map_or(generation, |g| g.root);
-            gaps.extend(missing_of(self.partition, held.get(&root), span).map(|span| Gap { root, span }));
+            let file_id = manifest.get(generation).map_or(generation, |g| g.file_id);
+            gaps.extend(missing_of(self.partition, held.get(&file_id), span).map(|span| Gap { file_id, span }));
         };
         while at.generation < generation {
             let Some(next) = manifest.successor(at.generation) else { break };
@@ -134,10 +134,10 @@ mod tests {
 
     fn manifest(generations: &[(u64, u64, u64, Option<u64>)]) -> Manifest {
         let mut manifest = Manifest::default();
-        for &(generation, root, start, previous_end) in generations {
+        for &(generation, file_id, start, previous_end) in generations {
             manifest.insert(Generation {
                 generation,
-                root,
+                file_id,
                 start,
                 previous_end,
                 previous_guard: None,
@@ -162,10 +162,10 @@ mod tests {
         span: Span,
     ) -> Vec<(u64, Span)> {
         let mut map: BTreeMap<u64, RangeSet> = BTreeMap::new();
-        held.iter().for_each(|(root, span)| map.entry(*root).or_default().insert(span.clone()));
+        held.iter().for_each(|(file_id, span)| map.entry(*file_id).or_default().insert(span.clone()));
         let mut gaps = Vec::new();
         watch.step(manifest, &map, generation, &span, &mut gaps);
-        gaps.into_iter().map(|gap| (gap.root, gap.span)).collect()
+        gaps.into_iter().map(|gap| (gap.file_id, gap.span)).collect()
     }
 
     #[test]

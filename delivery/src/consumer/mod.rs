@@ -46,14 +46,16 @@ pub mod gaps;
 pub mod group;
 mod pace;
 pub mod record;
+pub mod trim;
 
 pub use batch::{Batch, Run};
 pub use dedup::{Dedup, Delivery, Outcome};
 pub use effect::{Change, Effect, Refusal, Reply, Report, Taken};
 pub use gaps::Gap;
-pub use group::{GroupState, GroupView, HeldUp, Member, TrimWatch, can_trim, trim_below};
+pub use group::{GroupView, Member};
 pub use pace::{BATCH_BYTES, MAX_COUNT};
 pub use record::{FileIdentity, Notes, Record, Verdict};
+pub use trim::{GroupState, HeldUp, TrimWatch, can_trim, trim_below};
 
 use crate::entry::{AFTER, Span};
 use crate::manifest::Position;
@@ -496,7 +498,7 @@ impl Consumer {
             self.set_shared(view.last_delivered);
         }
         self.reports.extend(gaps.into_iter().map(|gap| {
-            let path = self.dedup.path_of(gap.root).to_owned();
+            let path = self.dedup.path_of(gap.file_id).to_owned();
             Report::Gap(gap, path)
         }));
         if matches!(self.idle, Idle::Judged(..)) {

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 const GROUP: &str = "writers";
 const NAME: &str = "one";
 
-fn generation(number: u64, root: u64, start: u64) -> Generation {
+fn generation(number: u64, file_id: u64, start: u64) -> Generation {
     Generation {
         generation: number,
-        root,
+        file_id,
         start,
         previous_end: None,
         previous_guard: None,

@@ -4,7 +4,7 @@
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, UNNAMED, Wait};
-use crate::files::{Content, Current, Found, Identified, Inode, Known, Neighbour, Relation};
+use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -24,7 +24,7 @@ const TRIES: u32 = 5;
 /// What is known of the content that is being sent, beyond the manifest.
 #[derive(Debug, Clone)]
 pub(super) struct Present {
-    pub(super) root: u64,
+    pub(super) file_id: u64,
     /// Up to where it was looked at.
     pub(super) offset: u64,
     /// The bytes before that.
@@ -36,7 +36,7 @@ pub(super) struct Present {
 pub(super) enum Target {
     /// A content that is known, from an offset on; in a generation that is known, when Redis lost
     /// its entries.
-    Known { root: u64, key: usize, start: u64, generation: Option<u64>, until: Option<u64> },
+    Known { file_id: u64, key: usize, start: u64, generation: Option<u64>, until: Option<u64> },
     /// A new content. `is_empty`: it had no bytes that could tell that it is none.
     New { key: usize, start: u64, is_empty: bool },
 }
@@ -54,10 +54,10 @@ impl<D: Directory> Producer<D> {
             content.inode == Some(file.inode()) && content.created == file.created()
         };
         let is_known = |file: &D::File| known.contents.iter().any(|content| is_of(content, file));
-        self.open.retain(|open| open.root != UNNAMED || !is_known(&open.file));
-        let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.root, &open.file)).collect();
+        self.open.retain(|open| open.file_id != UNNAMED || !is_known(&open.file));
+        let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.file_id, &open.file)).collect();
         if let Phase::Streaming(streaming) = &self.phase {
-            open.push((streaming.root, streaming.reader.file()));
+            open.push((streaming.file_id, streaming.reader.file()));
         }
         let identified = self.directory.look(&known, &open, self.now);
         for notice in &identified.notices {
@@ -65,8 +65,8 @@ impl<D: Directory> Producer<D> {
         }
         self.manifest.neighbours = identified.neighbours.clone();
         let longest = |found: &Vec<Found>| found.iter().map(|found| found.len).max().unwrap_or(0);
-        self.found = identified.holders.iter().map(|(&root, found)| (root, longest(found))).collect();
-        self.found.extend(identified.blocked.keys().map(|&root| (root, u64::MAX)));
+        self.found = identified.holders.iter().map(|(&file_id, found)| (file_id, longest(found))).collect();
+        self.found.extend(identified.blocked.keys().map(|&file_id| (file_id, u64::MAX)));
         self.unlisted = identified.unlisted;
         for (_, left) in std::mem::take(&mut self.owed) {
             self.report_unreadable(left);
@@ -84,29 +84,29 @@ impl<D: Directory> Producer<D> {
         identified
     }
 
-    fn known(&self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> Known {
+    fn known(&self, manifest: &Manifest, position: Option<Position>, present: Option<&Present>) -> KnownContents {
         let delivered = self.delivered(manifest, position);
         let mut all: BTreeMap<u64, &Generation> = BTreeMap::new();
-        all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.root, content)));
+        all.extend(self.others.contents().chain(manifest.contents()).map(|content| (content.file_id, content)));
         let newest = all.keys().next_back().copied();
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
         for generation in manifest.iter() {
-            let end = ends.entry(generation.root).or_insert(0);
+            let end = ends.entry(generation.file_id).or_insert(0);
             *end = manifest.end(generation.generation).unwrap_or(0).max(*end);
         }
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
-            Phase::Streaming(streaming) => Some((streaming.root, streaming.reader.file())),
+            Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
             _ => None,
         };
-        let content = |(&root, generation): (&u64, &&Generation)| {
-            let open = open.filter(|(of, _)| *of == root).map(|(_, file)| file);
-            let fingerprint = manifest.prints.get(&root).cloned().unwrap_or_default();
+        let content = |(&file_id, generation): (&u64, &&Generation)| {
+            let open = open.filter(|(of, _)| *of == file_id).map(|(_, file)| file);
+            let fingerprint = manifest.prints.get(&file_id).cloned().unwrap_or_default();
             let has_none = fingerprint.covered() == 0;
             let head = has_none.then_some((generation.head_len, generation.head_hash));
-            let present = present.filter(|present| present.root == root);
+            let present = present.filter(|present| present.file_id == file_id);
             Content {
-                file_id: root,
+                file_id,
                 fingerprint,
                 head,
                 inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
@@ -116,19 +116,20 @@ impl<D: Directory> Producer<D> {
                     ino: file.inode().ino,
                     created: file.created(),
                 }),
-                frontier: present.map_or_else(|| delivered.get(&root).copied().unwrap_or(0), |present| present.offset),
+                frontier: present
+                    .map_or_else(|| delivered.get(&file_id).copied().unwrap_or(0), |present| present.offset),
                 tail: manifest
-                    .tail(root)
+                    .tail(file_id)
                     .into_iter()
                     .chain(present.map(|present| &present.tail))
                     .max_by_key(|tail| tail.end)
                     .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
-                seen_len: self.seen.get(&root).max(ends.get(&root)).copied().unwrap_or(0),
-                finished: Some(root) != newest,
+                seen_len: self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0),
+                finished: Some(file_id) != newest,
             }
         };
-        Known {
+        KnownContents {
             contents: all.iter().map(content).collect(),
             began: manifest.began.map(i128::from),
             neighbours: self.manifest.neighbours.clone(),
@@ -147,21 +148,23 @@ impl<D: Directory> Producer<D> {
         self.reported.clear();
         let Some(current) = identified.current.found() else { return false };
         let Ok(Some(inode)) = self.directory.input() else { return false };
-        let is_file_of =
-            |root: u64| record.iter().any(|known| (known.root, known.dev, known.ino) == (root, inode.dev, inode.ino));
+        let is_file_of = |file_id: u64| {
+            record.iter().any(|known| (known.file_id, known.dev, known.ino) == (file_id, inode.dev, inode.ino))
+        };
         // Another file can begin with the same few lines; it does not begin with this much of it.
         let is_moved = position.is_some_and(|position| position.offset >= DISTINCT);
         let is_whole = matches!(current.relation, Relation::Whole(_));
-        current.relation.file_id().is_some_and(|root| is_file_of(root) || is_moved && is_whole)
+        current.relation.file_id().is_some_and(|file_id| is_file_of(file_id) || is_moved && is_whole)
     }
 
     /// Whether the stream's last entry is what the content has there.
     pub(super) fn verified(&mut self, observed: &Observed, manifest: &Manifest, resume: Resume) -> Resume {
         let Resume::Verify(position, otherwise) = resume else { return resume };
-        let root = manifest.get(position.generation).map(|generation| generation.root);
-        let (Some(root), Some(span)) = (root, observed.last_span()) else { return Resume::Renumber(otherwise) };
+        let file_id = manifest.get(position.generation).map(|generation| generation.file_id);
+        let (Some(file_id), Some(span)) = (file_id, observed.last_span()) else { return Resume::Renumber(otherwise) };
         let identified = self.look(manifest, Some(otherwise), None);
-        let holder = identified.holders.get(&root).and_then(|found| found.iter().find(|found| found.len >= span.end));
+        let holder =
+            identified.holders.get(&file_id).and_then(|found| found.iter().find(|found| found.len >= span.end));
         let bytes =
             holder.and_then(|found| self.directory.open(found.key).ok()).map(|file| file.bytes(span.start, span.end));
         match bytes {
@@ -179,16 +182,16 @@ impl<D: Directory> Producer<D> {
         };
         let manifest = self.manifest.clone();
         let Some(generation) = manifest.get(position.generation) else { return Err(Changed::RecordLost.into()) };
-        let root = generation.root;
+        let file_id = generation.file_id;
         let end = manifest.end(position.generation);
         let is_complete = manifest.is_void(position.generation) || end.is_some_and(|end| position.offset >= end);
         let identified = self.look(&manifest, Some(position), None);
         if renumber || !is_complete {
-            let holders = identified.holders.get(&root).map(Vec::as_slice).unwrap_or_default();
+            let holders = identified.holders.get(&file_id).map(Vec::as_slice).unwrap_or_default();
             if let Some(found) = holders.iter().find(|found| goes_on(found, position.offset)) {
                 let number = (!renumber).then_some(position.generation);
                 let (start, until) = (position.offset, bound(found, end));
-                let target = Target::Known { root, key: found.key, start, generation: number, until };
+                let target = Target::Known { file_id, key: found.key, start, generation: number, until };
                 self.go(target, Some(position), None)?;
                 return self.step(now);
             }
@@ -198,11 +201,11 @@ impl<D: Directory> Producer<D> {
         if self.needs_others() {
             return Ok(Step::Agree);
         }
-        let target = self.next_target(&manifest, &identified, position, Some(root).filter(|_| is_complete));
+        let target = self.next_target(&manifest, &identified, position, Some(file_id).filter(|_| is_complete));
         match target {
             Some((target, after)) => {
                 let current = identified.current.found().map(|current| current.relation);
-                let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == root);
+                let is_derived = matches!(current, Some(Relation::Derived { from, .. }) if from == file_id);
                 if !is_complete && !is_derived {
                     self.report_unreadable(position);
                 }
@@ -261,18 +264,24 @@ impl<D: Directory> Producer<D> {
     ) -> Option<(Target, Position)> {
         let mut after = position;
         while let Some(next) = manifest.successor(after.generation) {
-            let holders = identified.holders.get(&next.root).map(Vec::as_slice).unwrap_or_default();
+            let holders = identified.holders.get(&next.file_id).map(Vec::as_slice).unwrap_or_default();
             if let Some(found) = holders.iter().find(|found| goes_on(found, next.start)) {
                 let number = Some(next.generation).filter(|number| *number > self.stream.last_id.ms);
                 let until = bound(found, manifest.end(next.generation));
                 return Some((
-                    Target::Known { root: next.root, key: found.key, start: next.start, generation: number, until },
+                    Target::Known {
+                        file_id: next.file_id,
+                        key: found.key,
+                        start: next.start,
+                        generation: number,
+                        until,
+                    },
                     after,
                 ));
             }
             let end = manifest.end(next.generation);
             if end.is_none_or(|end| end > next.start) {
-                self.report(Notice::Gone { root: next.root, start: next.start, end });
+                self.report(Notice::Gone { file_id: next.file_id, start: next.start, end });
             }
             after = Position { generation: next.generation, offset: next.start };
         }
@@ -298,9 +307,9 @@ impl<D: Directory> Producer<D> {
         let delivered = self.delivered(manifest, position);
         let key = current.key;
         match current.relation {
-            Relation::Whole(root) | Relation::Edited(root) if Some(root) != present => {
-                let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
-                Some(Target::Known { root, key, start, generation: None, until: None })
+            Relation::Whole(file_id) | Relation::Edited(file_id) if Some(file_id) != present => {
+                let start = delivered.get(&file_id).copied().unwrap_or_else(|| self.start_of(file_id));
+                Some(Target::Known { file_id, key, start, generation: None, until: None })
             }
             Relation::Whole(_) | Relation::Edited(_) | Relation::Shorter(_) => None,
             Relation::Derived { start, .. } => Some(Target::New { key, start, is_empty: false }),
@@ -318,13 +327,13 @@ impl<D: Directory> Producer<D> {
     ) -> Option<Target> {
         let delivered = self.delivered(manifest, position);
         let current = identified.current.found().map(|current| current.key);
-        identified.holders.iter().filter(|(root, _)| Some(**root) != present).find_map(|(&root, holders)| {
-            let start = delivered.get(&root).copied().unwrap_or_else(|| self.start_of(root));
-            let looked_at = self.nothing_up_to.get(&root).copied().unwrap_or(0);
+        identified.holders.iter().filter(|(file_id, _)| Some(**file_id) != present).find_map(|(&file_id, holders)| {
+            let start = delivered.get(&file_id).copied().unwrap_or_else(|| self.start_of(file_id));
+            let looked_at = self.nothing_up_to.get(&file_id).copied().unwrap_or(0);
             let found = holders.iter().find(|found| found.len > start.max(looked_at))?;
             let is_ours = self.options.read.partition.within(start..found.len).next().is_some();
             (Some(found.key) != current && is_ours).then_some(Target::Known {
-                root,
+                file_id,
                 key: found.key,
                 start,
                 generation: None,
@@ -336,15 +345,15 @@ impl<D: Directory> Producer<D> {
     /// How far each content is sent when everything up to `position` is delivered.
     fn delivered(&self, manifest: &Manifest, position: Option<Position>) -> BTreeMap<u64, u64> {
         let mut delivered = position.map_or_else(BTreeMap::new, |position| manifest.delivered(position));
-        for (root, left) in &self.owed {
-            delivered.entry(*root).and_modify(|offset| *offset = left.offset.min(*offset));
+        for (file_id, left) in &self.owed {
+            delivered.entry(*file_id).and_modify(|offset| *offset = left.offset.min(*offset));
         }
         delivered
     }
 
     /// Where a content begins that only other partitions have sent.
-    fn start_of(&self, root: u64) -> u64 {
-        self.others.get(root).map_or(0, |generation| generation.start)
+    fn start_of(&self, file_id: u64) -> u64 {
+        self.others.get(file_id).map_or(0, |generation| generation.start)
     }
 
     /// Goes on with late lines in a file that was left, or with a content that could not be sent
@@ -352,9 +361,9 @@ impl<D: Directory> Producer<D> {
     pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let is_live = identified.current.found().is_some_and(|found| found.relation.file_id() == Some(present.root));
+        let is_live = identified.current.found().is_some_and(|found| found.relation.file_id() == Some(present.file_id));
         let unseen = identified.unseen.first().filter(|_| is_live).map(unseen);
-        let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.root));
+        let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.file_id));
         let Some(target) = earlier.or(unseen) else { return false };
         let guard = self.guard_of(position, present);
         self.leave(present, position);
@@ -371,7 +380,7 @@ impl<D: Directory> Producer<D> {
     ) -> Option<(Target, Position)> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let (target, after) = self.next_target(&manifest, &identified, position, Some(present.root))?;
+        let (target, after) = self.next_target(&manifest, &identified, position, Some(present.file_id))?;
         let is_empty = |key: usize, start: u64| {
             let mut found =
                 identified.current.found().into_iter().chain(&identified.unseen).filter(|found| found.key == key);
@@ -402,15 +411,15 @@ impl<D: Directory> Producer<D> {
     pub(super) fn continue_in_copy(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
-        let holders = identified.holders.get(&present.root).map(Vec::as_slice).unwrap_or_default();
+        let holders = identified.holders.get(&present.file_id).map(Vec::as_slice).unwrap_or_default();
         let Some(found) = holders.iter().find(|found| found.len > present.offset) else { return Ok(false) };
         let is_current = identified.current.found().is_some_and(|current| current.key == found.key);
-        let (root, start) = (present.root, position.offset);
+        let (file_id, start) = (present.file_id, position.offset);
         let until = bound(found, manifest.end(position.generation));
-        let target = Target::Known { root, key: found.key, start, generation: Some(position.generation), until };
+        let target = Target::Known { file_id, key: found.key, start, generation: Some(position.generation), until };
         self.go(target, Some(position), None)?;
         if !is_current && let Phase::Streaming(streaming) = &self.phase {
-            self.notices.push(Notice::Copy { path: streaming.reader.file().path(), root });
+            self.notices.push(Notice::Copy { path: streaming.reader.file().path(), file_id });
         }
         Ok(true)
     }
@@ -420,16 +429,16 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.look(&manifest, Some(position), Some(present));
         let current = identified.current.found()?;
-        (is_whole(current) && current.relation.file_id() == Some(present.root)).then(|| current.clone())
+        (is_whole(current) && current.relation.file_id() == Some(present.file_id)).then(|| current.clone())
     }
 
     /// Another file has taken the name of the present one. Goes on in it when it holds the same
     /// content.
     pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
         let Some(current) = self.present_at_input(present, position) else { return Ok(false) };
-        let (root, start, generation) = (present.root, position.offset, position.generation);
+        let (file_id, start, generation) = (present.file_id, position.offset, position.generation);
         let until = self.manifest.end(generation);
-        let target = Target::Known { root, key: current.key, start, generation: Some(generation), until };
+        let target = Target::Known { file_id, key: current.key, start, generation: Some(generation), until };
         self.go(target, Some(position), None)?;
         Ok(true)
     }
@@ -446,11 +455,11 @@ impl<D: Directory> Producer<D> {
             self.report_unreadable(left);
         }
         if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
-            let Streaming { reader, root, .. } = *streaming;
-            if reader.offset() >= self.seen.get(&root).copied().unwrap_or(0) {
-                self.nothing_up_to.insert(root, reader.offset());
+            let Streaming { reader, file_id, .. } = *streaming;
+            if reader.offset() >= self.seen.get(&file_id).copied().unwrap_or(0) {
+                self.nothing_up_to.insert(file_id, reader.offset());
             }
-            self.keep_open(root, reader);
+            self.keep_open(file_id, reader);
         }
     }
 
@@ -475,33 +484,33 @@ impl<D: Directory> Producer<D> {
             error,
         })?;
         self.input_state = Ok(());
-        if let Target::Known { root, .. } = target
+        if let Target::Known { file_id, .. } = target
             && let Some(prints) = self.directory.prints(key)
             && self
                 .manifest
                 .prints
-                .get(&root)
+                .get(&file_id)
                 .is_none_or(|known| known.covered() < start || known.agreement(&prints).differs.is_some())
         {
-            self.manifest.prints.insert(root, prints.up_to(start));
+            self.manifest.prints.insert(file_id, prints.up_to(start));
         }
         let head = head_of(reader.file(), HEAD_LEN as u64).map_err(|error| self.trouble("read", &error))?;
         match target {
-            Target::Known { root, generation: Some(generation), .. } => {
-                self.owed.remove(&root);
+            Target::Known { file_id, generation: Some(generation), .. } => {
+                self.owed.remove(&file_id);
                 self.tell_reading(&reader, Some(generation));
                 let position = Position { generation, offset: start };
-                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, root, position, head)));
+                self.phase = Phase::Streaming(Box::new(Streaming::new(reader, file_id, position, head)));
             }
-            Target::Known { root, .. } => {
+            Target::Known { file_id, .. } => {
                 let stage = Stage::NUMBERING;
-                let begin = Begin { reader, root: Some(root), after, guard, until, head, stage };
+                let begin = Begin { reader, file_id: Some(file_id), after, guard, until, head, stage };
                 self.phase = Phase::Beginning(Box::new(begin));
             }
             Target::New { is_empty, .. } => {
                 self.tell_reading(&reader, None);
                 let stage = Stage::NoBytes { was_empty: is_empty };
-                let begin = Begin { reader, root: None, after, guard, until: None, head, stage };
+                let begin = Begin { reader, file_id: None, after, guard, until: None, head, stage };
                 self.phase = Phase::Beginning(Box::new(begin));
             }
         }
@@ -556,11 +565,11 @@ impl<D: Directory> Producer<D> {
             }
             Stage::Numbering { .. } => {
                 let above = self.stream.last_id.ms.max(self.manifest.last().map_or(0, |last| last.generation));
-                match begin.root {
+                match begin.file_id {
                     // A content's file ID is its first number, too, where no other number has come
                     // above it.
-                    Some(root) if root > above => {
-                        self.record(root)?;
+                    Some(file_id) if file_id > above => {
+                        self.record(file_id)?;
                         self.begin(now)
                     }
                     _ => Ok(Step::Clock),
@@ -612,23 +621,23 @@ impl<D: Directory> Producer<D> {
 
     /// A name for all partitions: the one that another partition gave it, or a new one.
     fn name(&mut self, now: Duration) -> Result<Step, Trouble> {
-        let present = self.manifest.iter().map(|known| known.root).max().unwrap_or(0);
+        let present = self.manifest.iter().map(|known| known.file_id).max().unwrap_or(0);
         let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
         let inode = begin.reader.file().inode();
         let fault = |error: &io::Error| trouble(&self.options.input, "read", error);
         let mut named = None;
-        for known in self.others.iter().filter(|known| known.root > present) {
+        for known in self.others.iter().filter(|known| known.file_id > present) {
             let is_same_file = (known.dev, known.ino) == (inode.dev, inode.ino);
             if is_same_file && has_head_of(begin.reader.file(), known).map_err(|e| fault(&e))? {
-                named = Some((known.root, known.start));
+                named = Some((known.file_id, known.start));
                 break;
             }
         }
-        let Some((root, start)) = named else { return Ok(Step::Clock) };
+        let Some((file_id, start)) = named else { return Ok(Step::Clock) };
         if start != begin.reader.offset() {
             begin.reader.begin_at(start).map_err(|e| fault(&e))?;
         }
-        (begin.root, begin.stage) = (Some(root), Stage::NUMBERING);
+        (begin.file_id, begin.stage) = (Some(file_id), Stage::NUMBERING);
         self.begin(now)
     }
 
@@ -673,12 +682,12 @@ impl<D: Directory> Producer<D> {
 
     /// The generation with this number is to be written to the source record.
     fn record(&mut self, number: u64) -> Result<(), Trouble> {
-        let root = match &self.phase {
-            Phase::Beginning(begin) => begin.root.unwrap_or(number),
+        let file_id = match &self.phase {
+            Phase::Beginning(begin) => begin.file_id.unwrap_or(number),
             _ => return Ok(()),
         };
-        let generation = self.describe(number, root)?;
-        let mut prints = self.manifest.prints.get(&root).cloned().unwrap_or_default();
+        let generation = self.describe(number, file_id)?;
+        let mut prints = self.manifest.prints.get(&file_id).cloned().unwrap_or_default();
         if let Phase::Beginning(begin) = &mut self.phase {
             let file = begin.reader.file();
             extend(&mut prints, file, generation.head_len).map_err(|error| trouble(&file.path(), "read", &error))?;
@@ -688,7 +697,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// What a generation of the file that is to be begun is.
-    fn describe(&self, number: u64, root: u64) -> Result<Generation, Trouble> {
+    fn describe(&self, number: u64, file_id: u64) -> Result<Generation, Trouble> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let file = begin.reader.file();
         let head = |len: u64| head_of(file, len).map_err(|error| trouble(&self.options.input, "read", &error));
@@ -703,7 +712,7 @@ impl<D: Directory> Producer<D> {
         let follows = begin.after.is_none_or(|after| Some(after.generation) == last);
         Ok(Generation {
             generation: number,
-            root,
+            file_id,
             start: begin.reader.frontier(),
             previous_end: begin.after.filter(|_| follows).map(|after| after.offset),
             previous_guard: begin.guard.as_ref().or_else(before).cloned().filter(|_| follows),
@@ -724,13 +733,15 @@ impl<D: Directory> Producer<D> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let Stage::Recording(generation, prints) = &begin.stage else { return Err(Changed::InputChanged.into()) };
         after.insert((**generation).clone());
-        after.prints.insert(generation.root, prints.clone());
+        after.prints.insert(generation.file_id, prints.clone());
         let limits = &self.options.limits;
         if after.len() > limits.generations {
             let oldest = self.stream.oldest.unwrap_or(self.stream.last_id.ms).min(self.stream.last_id.ms);
-            let is_kept = |root: u64| root == generation.root || self.open.iter().any(|open| open.root == root);
-            let dropped =
-                after.droppable(limits.generations, oldest, |root| !is_kept(root) && !self.found.contains_key(&root));
+            let is_kept =
+                |file_id: u64| file_id == generation.file_id || self.open.iter().any(|open| open.file_id == file_id);
+            let dropped = after.droppable(limits.generations, oldest, |file_id| {
+                !is_kept(file_id) && !self.found.contains_key(&file_id)
+            });
             after.drop_all(&dropped);
         }
         if after.len() > limits.most_generations {
@@ -747,19 +758,19 @@ impl<D: Directory> Producer<D> {
     /// The generation is in the source record.
     pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
         let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
-        let (number, root, start) = (generation.generation, generation.root, generation.start);
-        self.owed.remove(&root);
-        self.stored = Some((root, after.prints.get(&root).map_or(0, Fingerprint::covered)));
+        let (number, file_id, start) = (generation.generation, generation.file_id, generation.start);
+        self.owed.remove(&file_id);
+        self.stored = Some((file_id, after.prints.get(&file_id).map_or(0, Fingerprint::covered)));
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
         let neighbours = self.manifest.neighbours.take();
         self.manifest = after;
         self.manifest.neighbours = neighbours;
         self.whole_at.get_or_insert(Position { generation: number, offset: start });
-        self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, root, start });
+        self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, file_id, start });
         let (position, head) =
             (Position { generation: number, offset: start }, (generation.head_len, generation.head_hash));
-        let mut streaming = Streaming::new(begin.reader, root, position, head);
+        let mut streaming = Streaming::new(begin.reader, file_id, position, head);
         streaming.late = begin.until.is_some();
         self.phase = Phase::Streaming(Box::new(streaming));
         self.store()
@@ -768,16 +779,16 @@ impl<D: Directory> Producer<D> {
     /// Up to where it is known that the content of a position has bytes: because they were seen, or
     /// sent once.
     fn known_end(&self, position: Position) -> Option<u64> {
-        let root = self.manifest.get(position.generation)?.root;
-        self.seen.get(&root).copied().max(self.manifest.end(position.generation))
+        let file_id = self.manifest.get(position.generation)?.file_id;
+        self.seen.get(&file_id).copied().max(self.manifest.end(position.generation))
     }
 
     /// A content is left at this position. Reports what is known to have been behind it when that
     /// cannot be read any more; else it is to be sent later.
     fn report_unreadable(&mut self, position: Position) {
-        let Some(root) = self.manifest.get(position.generation).map(|generation| generation.root) else { return };
-        if self.unlisted || self.found.get(&root).is_some_and(|found| *found > position.offset) {
-            self.owed.insert(root, position);
+        let Some(file_id) = self.manifest.get(position.generation).map(|generation| generation.file_id) else { return };
+        if self.unlisted || self.found.get(&file_id).is_some_and(|found| *found > position.offset) {
+            self.owed.insert(file_id, position);
             return;
         }
         let (start, end) = (position.offset, self.known_end(position));
@@ -785,7 +796,7 @@ impl<D: Directory> Producer<D> {
         let bytes =
             end.map(|end| partition.within(start..end.max(start)).map(|part| part.end - part.start).sum::<u64>());
         if bytes != Some(0) {
-            self.report(Notice::Unreadable { root, start, end, bytes });
+            self.report(Notice::Unreadable { file_id, start, end, bytes });
         }
     }
 }

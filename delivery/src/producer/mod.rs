@@ -21,7 +21,7 @@ mod stream;
 pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
-use crate::files::{Identified, Inode, Known};
+use crate::files::{Identified, Inode, KnownContents};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, Manifest, Position, next_field};
@@ -39,7 +39,7 @@ pub trait Directory {
 
     /// Tells which file holds which content. `open`: files that are open already, by file ID; they
     /// may have lost their names. `now` is a clock that never goes back.
-    fn look(&mut self, known: &Known, open: &[(u64, &Self::File)], now: Duration) -> Identified;
+    fn look(&mut self, known: &KnownContents, open: &[(u64, &Self::File)], now: Duration) -> Identified;
 
     /// Whether names may have come or gone in the folders since the latest look.
     fn has_changed(&self) -> bool;
@@ -214,17 +214,18 @@ impl Change {
             self.before
                 .prints
                 .keys()
-                .filter(|root| !self.after.prints.contains_key(root))
-                .map(|root| crate::manifest::prints_field(*root)),
+                .filter(|file_id| !self.after.prints.contains_key(file_id))
+                .map(|file_id| crate::manifest::prints_field(*file_id)),
         );
         let changed = after.iter().filter(|(field, generation)| before.get(*field) != Some(generation));
         let mut set = Vec::new();
         for (field, generation) in changed {
             set.push((field.clone(), serde_json::to_vec(generation)?));
         }
-        let prints = self.after.prints.iter().filter(|(root, prints)| self.before.prints.get(*root) != Some(*prints));
-        for (root, prints) in prints {
-            set.push((crate::manifest::prints_field(*root), serde_json::to_vec(prints)?));
+        let prints =
+            self.after.prints.iter().filter(|(file_id, prints)| self.before.prints.get(*file_id) != Some(*prints));
+        for (file_id, prints) in prints {
+            set.push((crate::manifest::prints_field(*file_id), serde_json::to_vec(prints)?));
         }
         Ok(Fields { gone, set })
     }
@@ -340,7 +341,7 @@ pub struct Producer<D: Directory> {
 /// A file that is kept open.
 #[derive(Debug)]
 struct Open<F> {
-    root: u64,
+    file_id: u64,
     file: F,
     len: u64,
     /// Since when it has had that length.
@@ -368,7 +369,7 @@ enum Phase<F> {
 struct Begin<F> {
     reader: LineReader<F>,
     /// The content's file ID, if it has one.
-    root: Option<u64>,
+    file_id: Option<u64>,
     /// Up to where the source is delivered; `None`: nothing of it was ever sent.
     after: Option<Position>,
     /// The last bytes that were looked at in the content before.
@@ -512,11 +513,11 @@ impl<D: Directory> Producer<D> {
     pub fn restart(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Observing) {
             Phase::Streaming(streaming) => {
-                let stream::Streaming { reader, root, len, .. } = *streaming;
-                self.saw(root, len);
-                self.keep_open(root, reader);
+                let stream::Streaming { reader, file_id, len, .. } = *streaming;
+                self.saw(file_id, len);
+                self.keep_open(file_id, reader);
             }
-            Phase::Beginning(begin) => self.keep_open(begin.root.unwrap_or(UNNAMED), begin.reader),
+            Phase::Beginning(begin) => self.keep_open(begin.file_id.unwrap_or(UNNAMED), begin.reader),
             _ => {}
         }
     }
@@ -554,8 +555,8 @@ impl<D: Directory> Producer<D> {
         let mut manifest = observed.record.clone();
         lost.iter().for_each(|generation| manifest.insert(generation.clone()));
         for known in [&self.manifest, &local] {
-            for (root, prints) in &known.prints {
-                manifest.prints.entry(*root).or_insert_with(|| prints.clone());
+            for (file_id, prints) in &known.prints {
+                manifest.prints.entry(*file_id).or_insert_with(|| prints.clone());
             }
         }
         // A tail checksum describes a content, not what Redis holds: one that Redis lost is still
@@ -632,7 +633,7 @@ impl<D: Directory> Producer<D> {
         let Stage::Naming(Some(named)) = &begin.stage else { return };
         if done {
             self.others.insert((**named).clone());
-            begin.root = Some(named.root);
+            begin.file_id = Some(named.file_id);
             begin.stage = Stage::NUMBERING;
         } else {
             begin.stage = Stage::Agreeing;
@@ -725,21 +726,22 @@ impl<D: Directory> Producer<D> {
     }
 
     /// A content had so many bytes.
-    fn saw(&mut self, root: u64, len: u64) {
-        let seen = self.seen.entry(root).or_insert(0);
+    fn saw(&mut self, file_id: u64, len: u64) {
+        let seen = self.seen.entry(file_id).or_insert(0);
         *seen = len.max(*seen);
     }
 
-    fn keep_open(&mut self, root: u64, reader: LineReader<D::File>) {
+    fn keep_open(&mut self, file_id: u64, reader: LineReader<D::File>) {
         let len = reader.file().len().unwrap_or(0);
         if reader.unchanged().unwrap_or(false) {
-            self.saw(root, len);
+            self.saw(file_id, len);
         }
         let file = reader.into_file();
-        self.open.retain(|open| open.root != root || open.file.inode() != file.inode());
-        self.open.push(Open { root, file, len, since: Duration::ZERO });
+        self.open.retain(|open| open.file_id != file_id || open.file.inode() != file.inode());
+        self.open.push(Open { file_id, file, len, since: Duration::ZERO });
         // Those of known contents and those of others do not displace each other.
-        let mut alike = self.open.iter().enumerate().filter(|(_, open)| (open.root == UNNAMED) == (root == UNNAMED));
+        let mut alike =
+            self.open.iter().enumerate().filter(|(_, open)| (open.file_id == UNNAMED) == (file_id == UNNAMED));
         if let Some((oldest, _)) = alike.next()
             && alike.count() >= self.options.limits.open_files
         {
@@ -754,7 +756,7 @@ impl<D: Directory> Producer<D> {
             if len != open.len || open.since == Duration::ZERO {
                 (open.len, open.since) = (len, now);
             }
-            open.root == UNNAMED || now.saturating_sub(open.since) < KEEP_OPEN
+            open.file_id == UNNAMED || now.saturating_sub(open.since) < KEEP_OPEN
         });
     }
 }

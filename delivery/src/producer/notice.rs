@@ -26,7 +26,7 @@ pub enum Notice {
         /// Its number.
         generation: u64,
         /// The content's file ID.
-        root: u64,
+        file_id: u64,
         /// The offset at which it begins.
         start: u64,
     },
@@ -56,12 +56,12 @@ pub enum Notice {
         /// The copy's path.
         path: String,
         /// The content's file ID.
-        root: u64,
+        file_id: u64,
     },
     /// Bytes of a content cannot be read any more.
     Unreadable {
         /// The content's file ID.
-        root: u64,
+        file_id: u64,
         /// From this offset on.
         start: u64,
         /// Up to this one, as far as that was seen.
@@ -72,7 +72,7 @@ pub enum Notice {
     /// A content that Redis lost is not there to be sent again.
     Gone {
         /// The content's file ID.
-        root: u64,
+        file_id: u64,
         /// From this offset on.
         start: u64,
         /// Up to this one.
@@ -99,11 +99,11 @@ impl fmt::Display for Notice {
                 write!(f, "reading {path} from byte {offset} (generation {generation})")
             }
             Self::Reading { path, offset, generation: None } => write!(f, "reading {path} from byte {offset}"),
-            Self::Begun { path, generation, root, start } if generation == root => {
+            Self::Begun { path, generation, file_id, start } if generation == file_id => {
                 write!(f, "{path}: generation {generation} begins at byte {start}")
             }
-            Self::Begun { path, generation, root, start } => {
-                write!(f, "{path}: generation {generation} begins at byte {start} of content {root}")
+            Self::Begun { path, generation, file_id, start } => {
+                write!(f, "{path}: generation {generation} begins at byte {start} of content {file_id}")
             }
             Self::Restoring { generation } => write!(
                 f,
@@ -117,25 +117,25 @@ impl fmt::Display for Notice {
             Self::Truncated { path, len, sent } => {
                 write!(f, "{path}: truncated; it held {len} bytes, of which {sent} were sent")
             }
-            Self::Copy { path, root } => write!(f, "continuing in {path}, a copy of content {root}"),
-            Self::Unreadable { root, start, end: Some(end), bytes } => write!(
+            Self::Copy { path, file_id } => write!(f, "continuing in {path}, a copy of content {file_id}"),
+            Self::Unreadable { file_id, start, end: Some(end), bytes } => write!(
                 f,
-                "content {root}: bytes {start}..{end} ({} bytes) were in the input and cannot be read any more; restore them from \
+                "content {file_id}: bytes {start}..{end} ({} bytes) were in the input and cannot be read any more; restore them from \
                  where they were written",
                 bytes.unwrap_or(end.saturating_sub(*start))
             ),
-            Self::Unreadable { root, start, end: None, .. } => write!(
+            Self::Unreadable { file_id, start, end: None, .. } => write!(
                 f,
-                "content {root}: its file is gone; it was sent up to byte {start}, and what may have followed cannot be read any \
+                "content {file_id}: its file is gone; it was sent up to byte {start}, and what may have followed cannot be read any \
                  more; restore it from where it was written"
             ),
-            Self::Gone { root, start, end: Some(end) } => write!(
+            Self::Gone { file_id, start, end: Some(end) } => write!(
                 f,
-                "content {root}: bytes {start}..{end} were sent before Redis lost them, and their file is gone; restore it from a backup"
+                "content {file_id}: bytes {start}..{end} were sent before Redis lost them, and their file is gone; restore it from a backup"
             ),
-            Self::Gone { root, start, end: None } => write!(
+            Self::Gone { file_id, start, end: None } => write!(
                 f,
-                "content {root}: what was sent from byte {start} on is lost in Redis, and its file is gone; restore it from a backup"
+                "content {file_id}: what was sent from byte {start} on is lost in Redis, and its file is gone; restore it from a backup"
             ),
             Self::StateUnreadable { path, why } => {
                 write!(

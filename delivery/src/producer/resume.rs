@@ -86,8 +86,8 @@ impl Observed {
         let confirmed = manifest.confirmed.filter(|c| manifest.get(c.generation).is_some()).unwrap_or(start);
         // An earlier attempt has begun a generation for this already, and added nothing to it.
         let begun = manifest.last().filter(|newest| {
-            let root = manifest.get(confirmed.generation).map(|generation| generation.root);
-            newest.generation > last_id.ms && Some(newest.root) == root && newest.start == confirmed.offset
+            let file_id = manifest.get(confirmed.generation).map(|generation| generation.file_id);
+            newest.generation > last_id.ms && Some(newest.file_id) == file_id && newest.start == confirmed.offset
         });
         match begun {
             Some(begun) => Resume::At(Position { generation: begun.generation, offset: begun.start }),
@@ -132,7 +132,7 @@ mod tests {
     fn generation(number: u64) -> Generation {
         Generation {
             generation: number,
-            root: number,
+            file_id: number,
             start: 0,
             previous_end: None,
             previous_guard: None,
@@ -241,7 +241,7 @@ mod tests {
         redis.guard = Some(Guard { before, ..Guard::new(10, 45, 50, b"") });
         assert_eq!(observed(&redis, 10, 44).resume(&redis), at(10, 44));
         // The first batch of a generation, above a foreign entry.
-        redis.insert(Generation { root: 10, start: 44, ..generation(20) });
+        redis.insert(Generation { file_id: 10, start: 44, ..generation(20) });
         let before = Some(Before { ms: 15, seq: 0, offset: 44 });
         redis.guard = Some(Guard { before, ..Guard::new(20, 45, 50, b"") });
         assert_eq!(observed(&redis, 15, 0).resume(&redis), at(20, 44));
@@ -251,7 +251,7 @@ mod tests {
     fn a_generation_that_was_begun_for_it_is_used_again() {
         let mut redis = manifest(&[10]);
         redis.confirmed = Some(Position { generation: 10, offset: 44 });
-        redis.insert(Generation { root: 10, start: 44, ..generation(20) });
+        redis.insert(Generation { file_id: 10, start: 44, ..generation(20) });
         redis.guard = Some(Guard::new(10, 44, 44, b""));
         assert_eq!(observed(&redis, 15, 0).resume(&redis), at(20, 44));
     }

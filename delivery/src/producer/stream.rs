@@ -23,7 +23,7 @@ const SHORT_ENTRIES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Streaming<F> {
     pub(super) reader: LineReader<F>,
-    pub(super) root: u64,
+    pub(super) file_id: u64,
     /// The generation, and where its confirmed entries end.
     pub(super) confirmed: Position,
     /// On the wire without its `EXEC`.
@@ -57,11 +57,11 @@ struct Replaced {
 }
 
 impl<F: SourceFile> Streaming<F> {
-    pub(super) fn new(reader: LineReader<F>, root: u64, confirmed: Position, head: (u64, u64)) -> Self {
+    pub(super) fn new(reader: LineReader<F>, file_id: u64, confirmed: Position, head: (u64, u64)) -> Self {
         let len = reader.file().len().unwrap_or(0);
         Self {
             reader,
-            root,
+            file_id,
             confirmed,
             queued: None,
             executing: None,
@@ -92,7 +92,7 @@ impl<F: SourceFile> Streaming<F> {
 
     fn present(&self) -> Present {
         let offset = self.reader.offset();
-        Present { root: self.root, offset, tail: TailChecksum::new(offset, self.reader.history()) }
+        Present { file_id: self.file_id, offset, tail: TailChecksum::new(offset, self.reader.history()) }
     }
 }
 
@@ -108,7 +108,7 @@ impl<D: Directory> Producer<D> {
     pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
         let has_earlier =
-            self.manifest.iter().any(|known| Some(known.root) != self.manifest.last().map(|last| last.root));
+            self.manifest.iter().any(|known| Some(known.file_id) != self.manifest.last().map(|last| last.file_id));
         let is_aim_reached = self.options.once && self.once_done(self.offset(), u64::MAX) == Some(true);
         let Some(streaming) = self.streaming() else { return self.step(now) };
         let is_due = is_aim_reached
@@ -213,12 +213,12 @@ impl<D: Directory> Producer<D> {
             fields.push((LONG_FIELD.to_owned(), long.to_string().into_bytes()));
         }
         let read_to = streaming.reader.offset();
-        let prints = self.manifest.prints.entry(streaming.root).or_default();
+        let prints = self.manifest.prints.entry(streaming.file_id).or_default();
         let covered = prints.covered();
         let grown = extend(prints, streaming.reader.file(), read_to);
         grown.map_err(|error| trouble(&streaming.reader.file().path(), "read", &error))?;
         if prints.covered() != covered {
-            fields.push((prints_field(streaming.root), json(serde_json::to_vec(prints))?));
+            fields.push((prints_field(streaming.file_id), json(serde_json::to_vec(prints))?));
         }
         let batch = Batch { entries, lines, bytes, end, read_to, expected, guard, fields, longest };
         Ok(Some(&*streaming.queued.insert(batch)))
@@ -257,7 +257,7 @@ impl<D: Directory> Producer<D> {
         let Some(streaming) = self.streaming() else { return Ok(None) };
         streaming.confirmed = batch.end;
         streaming.is_drained = false;
-        let root = streaming.root;
+        let file_id = streaming.file_id;
         self.expected = batch.leaves();
         self.manifest.guard = Some(batch.guard.clone());
         self.manifest.longest = self.manifest.longest.max(batch.longest);
@@ -266,10 +266,10 @@ impl<D: Directory> Producer<D> {
         self.last_sent = Some(batch.end.id());
         // The state file is to know the content when Redis loses everything; so seldom, it costs
         // nothing.
-        let covered = self.manifest.prints.get(&root).map_or(0, Fingerprint::covered);
-        if covered / 2 >= self.stored.filter(|stored| stored.0 == root).map_or(0, |stored| stored.1) {
+        let covered = self.manifest.prints.get(&file_id).map_or(0, Fingerprint::covered);
+        if covered / 2 >= self.stored.filter(|stored| stored.0 == file_id).map_or(0, |stored| stored.1) {
             self.store()?;
-            self.stored = Some((root, covered));
+            self.stored = Some((file_id, covered));
         }
         Ok(Some(batch))
     }
@@ -319,12 +319,12 @@ impl<D: Directory> Producer<D> {
         let fault = |error: &io::Error| trouble(&path, "read", error);
         let was_paused = std::mem::take(&mut streaming.is_paused);
         streaming.looked_at = now;
-        let (root, confirmed) = (streaming.root, streaming.confirmed);
+        let (file_id, confirmed) = (streaming.file_id, streaming.confirmed);
         let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
         let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
         let is_changed = len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))?;
         if !is_changed {
-            self.saw(root, len);
+            self.saw(file_id, len);
         }
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         if !has_room {
@@ -422,15 +422,15 @@ impl<D: Directory> Producer<D> {
 
     /// The file was truncated or rewritten. What was not read may be in a copy.
     fn truncated(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
-        let root = present.root;
-        let is_first = self.truncated != Some(root);
-        self.truncated = Some(root);
+        let file_id = present.file_id;
+        let is_first = self.truncated != Some(file_id);
+        self.truncated = Some(file_id);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         let (path, len) = (streaming.reader.file().path(), streaming.len);
         if is_first {
             self.notices.push(Notice::Truncated { path, len, sent: present.offset });
         }
-        self.saw(root, len);
+        self.saw(file_id, len);
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         if streaming.reader.pending() > 0 {
             // The beginning of a line that was read in time.
@@ -468,7 +468,7 @@ impl<D: Directory> Producer<D> {
         }
         self.close_quiet_files(now);
         // A folder can be large: it is listed only when there is an earlier content.
-        let has_earlier = self.manifest.iter().chain(self.others.iter()).any(|known| known.root != present.root);
+        let has_earlier = self.manifest.iter().chain(self.others.iter()).any(|known| known.file_id != present.file_id);
         let is_late = is_last && has_earlier && self.late_target(present, confirmed);
         self.late_pause = if is_late { (self.late_pause * 2).min(LATEST) } else { LATE };
         self.next_late = now + self.late_pause;

@@ -3,11 +3,12 @@
 use crate::filesystem::{ContentId, Errno, FileSystem, Inode, folder_of};
 use crate::programs::INPUT;
 use delivery::files::{
-    self, Compared, Identified, Known, Limits, Place, Prints, Question, Sighting, Snapshot, Watch, place, probes,
+    self, Compared, Identified, KnownContents, Limits, Prefix, Question, ScanHistory, Sighting, Snapshot, probes,
 };
 use delivery::fingerprint::{Fingerprint, Span};
 use delivery::manifest::Manifest;
 use delivery::producer::{Directory, Stored};
+use delivery::rotated_names::{NameKind, classify};
 use delivery::source_file::SourceFile;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -124,7 +125,7 @@ pub struct SimulatedDirectory {
     found: Vec<(Inode, String, Option<Fingerprint>)>,
     /// The folders of the latest look, with the names in them.
     listed: Vec<(String, Vec<(String, Inode)>)>,
-    watch: Watch,
+    history: ScanHistory,
     /// The state of each file at the look before.
     before: BTreeMap<Inode, Shape>,
     /// Fingerprints that were made already, with the version of the file's bytes.
@@ -143,7 +144,7 @@ impl SimulatedDirectory {
             state,
             found: Vec::new(),
             listed: Vec::new(),
-            watch: Watch::new(limits),
+            history: ScanHistory::new(limits),
             before: BTreeMap::new(),
             fingerprints: BTreeMap::new(),
             dies_storing: Rc::default(),
@@ -152,13 +153,13 @@ impl SimulatedDirectory {
 
     /// Files that may matter: the input, its siblings, those in the folder that a link leads to,
     /// and those that are held open.
-    fn sightings(&mut self, known: &Known, open: &[(u64, &SimulatedFile)]) -> Snapshot {
+    fn sightings(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)]) -> Snapshot {
         let files = self.files.borrow();
         let spans = probes(known);
         let mut snapshot = Snapshot::default();
-        let mut listed: Vec<(String, Inode, Place)> = Vec::new();
+        let mut listed: Vec<(String, Inode, NameKind)> = Vec::new();
         let input = files.resolve(INPUT).ok();
-        listed.extend(input.map(|inode| (INPUT.to_owned(), inode, Place::Input)));
+        listed.extend(input.map(|inode| (INPUT.to_owned(), inode, NameKind::Input)));
         let known_paths = known.contents.iter().map(|content| content.path.clone()).filter(|path| !path.is_empty());
         let mut folders: Vec<(String, String)> = Vec::new();
         for base in [INPUT.to_owned()].into_iter().chain(files.canonical(INPUT)).chain(known_paths) {
@@ -175,18 +176,18 @@ impl SimulatedDirectory {
                     for (path, inode) in entries {
                         let name = |path: &str| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
                         if Some(inode) != input {
-                            listed.push((path.to_owned(), inode, place(&name(path), &name(&base))));
+                            listed.push((path.to_owned(), inode, classify(&name(path), &name(&base))));
                         }
                     }
                 }
             }
         }
         for (_, file) in open {
-            listed.push((file.path.clone(), file.inode, Place::Unlinked));
+            listed.push((file.path.clone(), file.inode, NameKind::Unlinked));
         }
         self.found.clear();
         let seen_before = std::mem::take(&mut self.before);
-        for (path, inode, place) in listed {
+        for (path, inode, name_kind) in listed {
             if self.found.iter().any(|(other, ..)| *other == inode) {
                 continue;
             }
@@ -195,27 +196,27 @@ impl SimulatedDirectory {
                 len: file.len(),
                 modified: file.modified,
                 created: file.created,
-                is_input: place == Place::Input,
+                is_input: name_kind == NameKind::Input,
             };
             let before = seen_before.get(&inode);
             self.before.insert(inode, state);
             let held = open.iter().any(|(_, open)| open.inode == inode);
             let prints = if !file.readable && !held {
-                Prints::Unreadable("permission denied".to_owned())
+                Prefix::Unreadable("permission denied".to_owned())
             } else if file.packed {
-                Prints::Partial(Fingerprint::default())
+                Prefix::Partial(Fingerprint::default())
             } else {
                 let known = self.fingerprints.get(&inode).filter(|(version, _)| *version == file.version);
                 let prints = known.map_or_else(|| Fingerprint::of(file.bytes()), |(_, prints)| prints.clone());
                 self.fingerprints.insert(inode, (file.version, prints.clone()));
-                Prints::Whole(prints)
+                Prefix::Whole(prints)
             };
-            let whole = if let Prints::Whole(prints) = &prints { Some(prints.clone()) } else { None };
+            let whole = if let Prefix::Whole(prints) = &prints { Some(prints.clone()) } else { None };
             snapshot.sightings.push(Sighting {
                 key: self.found.len(),
                 path: path.clone(),
                 inode: files::Inode { dev: DEVICE, ino: inode },
-                place,
+                name_kind,
                 len: file.len(),
                 modified: nanos(file.modified),
                 created: Some(nanos(file.created)),
@@ -229,7 +230,13 @@ impl SimulatedDirectory {
         snapshot
     }
 
-    fn answer(&mut self, known: &Known, open: &[(u64, &SimulatedFile)], question: &Question, snapshot: &mut Snapshot) {
+    fn answer(
+        &mut self,
+        known: &KnownContents,
+        open: &[(u64, &SimulatedFile)],
+        question: &Question,
+        snapshot: &mut Snapshot,
+    ) {
         let files = self.files.borrow();
         let bytes = |key: usize| {
             self.found.get(key).and_then(|(inode, ..)| files.file(*inode)).map(|file| file.plain().to_vec())
@@ -241,10 +248,10 @@ impl SimulatedDirectory {
                     return;
                 };
                 match bytes.get(..usize::try_from(*up_to).unwrap_or(usize::MAX)) {
-                    Some(first) => sighting.prints = Prints::Partial(Fingerprint::of(first)),
+                    Some(first) => sighting.prints = Prefix::Partial(Fingerprint::of(first)),
                     None => {
                         let prints = Fingerprint::of(&bytes);
-                        sighting.prints = Prints::Whole(prints.clone());
+                        sighting.prints = Prefix::Whole(prints.clone());
                         sighting.hashes = hashes(&probes(known), &bytes);
                         sighting.len = bytes.len() as u64;
                         if let Some(found) = self.found.get_mut(*key) {
@@ -295,13 +302,13 @@ fn hashes(spans: &[Span], bytes: &[u8]) -> BTreeMap<Span, u64> {
 impl Directory for SimulatedDirectory {
     type File = SimulatedFile;
 
-    fn look(&mut self, known: &Known, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
+    fn look(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
         let mut snapshot = self.sightings(known, open);
-        let mut watch = std::mem::take(&mut self.watch);
-        let identified = files::look(&mut snapshot, known, &mut watch, now, |question, snapshot| {
+        let mut history = std::mem::take(&mut self.history);
+        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(known, open, question, snapshot);
         });
-        self.watch = watch;
+        self.history = history;
         identified
     }
 

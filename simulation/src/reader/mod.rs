@@ -49,7 +49,7 @@ pub struct Reader {
     nth: usize,
     /// One for each partition; all readers share them.
     states: Vec<State>,
-    lanes: Vec<Lane>,
+    partitions: Vec<PartitionWriter>,
     noted: Rc<RefCell<Noted>>,
     /// Up to where the truth knows that this process has seen a content.
     seen: BTreeMap<ContentId, u64>,
@@ -62,7 +62,7 @@ pub struct Reader {
 
 /// What one partition does.
 #[derive(Debug)]
-struct Lane {
+struct PartitionWriter {
     name: String,
     keys: Keys,
     registry: Option<Registry>,
@@ -91,8 +91,8 @@ impl Registry {
     /// Adds what a partition knows, should Redis have lost it.
     fn learn(&self, manifest: &Manifest) {
         let mut contents = self.contents.borrow_mut();
-        for generation in manifest.iter().filter(|known| known.generation == known.root) {
-            if contents.get(generation.root).is_none() {
+        for generation in manifest.iter().filter(|known| known.generation == known.file_id) {
+            if contents.get(generation.file_id).is_none() {
                 contents.insert(shared(generation));
             }
         }
@@ -141,7 +141,7 @@ impl Reader {
             configuration,
             nth,
             states,
-            lanes: Vec::new(),
+            partitions: Vec::new(),
             noted: Rc::default(),
             seen: BTreeMap::new(),
             closed: 0,
@@ -159,7 +159,7 @@ impl Reader {
 
     /// Kills the process.
     pub fn kill(&mut self, world: &mut World) {
-        if !self.lanes.is_empty() {
+        if !self.partitions.is_empty() {
             world.story.tell(|| format!("reader {} is killed", self.nth));
             self.end(world);
         }
@@ -167,7 +167,7 @@ impl Reader {
     }
 
     fn end(&mut self, world: &mut World) {
-        self.lanes.clear();
+        self.partitions.clear();
         self.noted = Rc::default();
         self.seen.clear();
         // What only this process knew of need no longer be reported, and what only it held open
@@ -208,7 +208,7 @@ impl Reader {
                 },
             };
             let several = configuration.partitions.len() > 1;
-            self.lanes.push(Lane {
+            self.partitions.push(PartitionWriter {
                 name: if several { format!("reader {}/{nth}", self.nth) } else { format!("reader {}", self.nth) },
                 keys,
                 registry: registry.clone(),
@@ -232,19 +232,19 @@ impl Reader {
 
     /// One effect.
     pub fn step(&mut self, world: &mut World) {
-        if self.lanes.is_empty() {
+        if self.partitions.is_empty() {
             if world.elapsed >= self.starts_at && self.refused.is_none() {
                 self.start(world);
             }
             return;
         }
-        let nth = world.random.index(self.lanes.len());
+        let nth = world.random.index(self.partitions.len());
         let now = Duration::from_millis(world.elapsed - self.began_at);
-        let lane = &mut self.lanes[nth];
-        lane.dies.set(world.faulty && world.random.one_in(40));
-        let refused = lane.step(world, now);
-        for notice in lane.producer.take_notices() {
-            lane.notice(world, &notice);
+        let partition = &mut self.partitions[nth];
+        partition.dies.set(world.faulty && world.random.one_in(40));
+        let refused = partition.step(world, now);
+        for notice in partition.producer.take_notices() {
+            partition.notice(world, &notice);
         }
         for (content, len) in std::mem::take(&mut self.noted.borrow_mut().seen) {
             let before = self.seen.insert(content, len).unwrap_or(0);
@@ -273,7 +273,7 @@ impl Reader {
     }
 }
 
-impl Lane {
+impl PartitionWriter {
     /// One step of the machine. `Some`: the process ends, killed or with a reason.
     fn step(&mut self, world: &mut World, now: Duration) -> Option<Option<String>> {
         if world.elapsed < self.sleeps_until {
@@ -594,12 +594,12 @@ impl Lane {
     fn notice(&self, world: &mut World, notice: &Notice) {
         world.story.tell(|| format!("{}: {notice}", self.name));
         match notice {
-            Notice::Unreadable { root, start, end, .. } | Notice::Gone { root, start, end } => {
-                world.reported(*root, *start..end.unwrap_or(u64::MAX));
+            Notice::Unreadable { file_id, start, end, .. } | Notice::Gone { file_id, start, end } => {
+                world.reported(*file_id, *start..end.unwrap_or(u64::MAX));
             }
-            Notice::Begun { generation, root, .. } => {
+            Notice::Begun { generation, file_id, .. } => {
                 let content = self.noted.borrow().read;
-                for number in [*generation, *root] {
+                for number in [*generation, *file_id] {
                     if let (None, Some(content)) = (world.ledger.content(number), content) {
                         world.ledger.sent(number, content);
                     }
@@ -644,7 +644,7 @@ impl Lane {
     }
 }
 
-impl Lane {
+impl PartitionWriter {
     /// Whether a file that begins with this many bytes of an earlier content may be another one:
     /// few are a header, and many may be one when the earlier content is there, too.
     fn may_be_either(&self, world: &World, path: &str, bytes: u64) -> bool {

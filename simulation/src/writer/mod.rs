@@ -1,7 +1,7 @@
 //! A simulated writer: a process with an output, which can be killed between any two effects.
 
-mod lane;
 mod output;
+mod partition;
 
 use crate::filesystem::{DiskFault, FileSystem};
 use crate::oracle::Written;
@@ -11,8 +11,8 @@ use delivery::consumer::{Consumer, FileIdentity, Output, Settings};
 use delivery::journal::{Identity, Parsed};
 use delivery::output::{Job, JournalWas, Outcome, Verdict};
 use delivery::partition::Partition;
-use lane::{Lane, Step};
 use output::{FOLDER, Open, path};
+use partition::{PartitionWriter, Step};
 use std::time::Duration;
 
 /// How a writer is configured.
@@ -51,7 +51,7 @@ pub struct Writer {
 
 #[derive(Debug)]
 struct Running {
-    lanes: Vec<Lane>,
+    partitions: Vec<PartitionWriter>,
     output: Open,
     is_stopping: bool,
     /// The committed batch's disk is not to be tried before this time.
@@ -98,7 +98,7 @@ impl Writer {
         if let Some(running) = &mut self.running {
             world.story.tell(|| format!("writer {} is asked to stop", self.nth));
             running.is_stopping = true;
-            running.lanes.iter_mut().for_each(|lane| lane.consumer.stop());
+            running.partitions.iter_mut().for_each(|partition| partition.consumer.stop());
         }
     }
 
@@ -111,12 +111,12 @@ impl Writer {
             return;
         }
         let Some(running) = &mut self.running else { return };
-        let lane = world.random.index(running.lanes.len());
+        let partition = world.random.index(running.partitions.len());
         match world.random.below(3) {
-            _ if running.lanes.is_empty() => self.step_disk(world),
-            0 => running.lanes[lane].acknowledge(world),
+            _ if running.partitions.is_empty() => self.step_disk(world),
+            0 => running.partitions[partition].acknowledge(world),
             1 => self.step_disk(world),
-            _ => self.step_lane(world, lane),
+            _ => self.step_lane(world, partition),
         }
     }
 
@@ -165,7 +165,7 @@ impl Writer {
         };
         if at != name.as_bytes() {
             world.story.tell(|| format!("{} lets its journal follow {name}", self.name()));
-            self.running = Some(Running { lanes: Vec::new(), output, is_stopping: false, disk_waits_until: 0 });
+            self.running = Some(Running { partitions: Vec::new(), output, is_stopping: false, disk_waits_until: 0 });
             return;
         }
         let head = world.outputs.file(output.inode()).map(|file| file.bytes().to_vec()).unwrap_or_default();
@@ -185,22 +185,29 @@ impl Writer {
                 lost: opening.lost.iter().flat_map(|(file, ranges)| ranges.iter().map(|span| (*file, span))).collect(),
             },
         };
-        let lanes = partitions.iter().enumerate().map(|(nth, partition)| {
+        let partitions = partitions.iter().enumerate().map(|(nth, partition)| {
             let keys = world.keys[partition.index() as usize].clone();
             let name =
                 if partitions.len() == 1 { self.name() } else { format!("{}/{}", self.name(), partition.index()) };
-            Lane::new(name, nth, keys, group.clone(), consumer.clone(), Consumer::new(*partition, settings.clone()))
+            PartitionWriter::new(
+                name,
+                nth,
+                keys,
+                group.clone(),
+                consumer.clone(),
+                Consumer::new(*partition, settings.clone()),
+            )
         });
-        let lanes = lanes.collect();
+        let partitions = partitions.collect();
         world.story.tell(|| format!("{} starts with {} bytes in {name}", self.name(), output.ledger.committed()));
-        self.running = Some(Running { lanes, output, is_stopping: false, disk_waits_until: 0 });
+        self.running = Some(Running { partitions, output, is_stopping: false, disk_waits_until: 0 });
     }
 
     fn step_lane(&mut self, world: &mut World, nth: usize) {
         let name = self.name();
         let Some(running) = &mut self.running else { return };
         let disk_is_idle = running.output.is_idle() && running.output.committing.is_none();
-        match running.lanes[nth].step(world, disk_is_idle) {
+        match running.partitions[nth].step(world, disk_is_idle) {
             Step::Done => {}
             Step::HandOver(batch) => {
                 world.story.tell(|| {
@@ -214,7 +221,7 @@ impl Writer {
                 running.output.receive(batch);
             }
             Step::Ended if running.is_stopping => {
-                if running.lanes.iter().all(Lane::is_at_rest) && running.output.is_idle() {
+                if running.partitions.iter().all(PartitionWriter::is_at_rest) && running.output.is_idle() {
                     world.story.tell(|| format!("{name} ends"));
                     self.leave(world);
                 }
@@ -268,10 +275,10 @@ impl Writer {
             if running.output.committing.is_some() {
                 running.output.commit_received(true);
             } else if world.random.chance(5) {
-                if running.lanes.iter().all(|lane| lane.consumer.has_name()) {
+                if running.partitions.iter().all(|partition| partition.consumer.has_name()) {
                     running.output.ledger.judged();
                 }
-                running.output.begin(Job::Tend { sync: true });
+                running.output.begin(Job::Maintain { sync: true });
             } else {
                 return;
             }
@@ -285,7 +292,7 @@ impl Writer {
                         world.truth.written.insert(batch.partition);
                     }
                     world.story.tell(|| format!("{name} has committed {} bytes", running.output.ledger.committed()));
-                    running.lanes[batch.partition].to_acknowledge.push_back(batch);
+                    running.partitions[batch.partition].to_acknowledge.push_back(batch);
                 }
             }
             Some(Outcome::Failed) => {

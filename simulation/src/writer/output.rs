@@ -78,7 +78,7 @@ impl Open {
             return None;
         }
         let mut open = Self { name: name.to_vec(), process, file, journal, ledger, next: None, committing: None };
-        open.begin(Job::Settle);
+        open.begin(Job::Recover);
         Some(open)
     }
 
@@ -106,7 +106,7 @@ impl Open {
 
     /// Begins to commit a batch.
     fn commit(&mut self, batch: Batch, sync: bool) {
-        let runs = batch.runs.iter().map(|run| (run.root, run.span.clone(), run.lines));
+        let runs = batch.runs.iter().map(|run| (run.file_id, run.span.clone(), run.lines));
         self.ledger.prepare(runs, &batch.data);
         self.committing = Some(batch);
         self.begin(Job::Commit { sync });

@@ -187,7 +187,7 @@ fn failover_to_a_stale_replica() {
 
 #[test]
 fn an_emptied_redis_and_a_lost_state_file_are_a_new_source_for_an_old_output() {
-    // Nothing tells any more what the output holds: only the journal's root generation. The content
+    // Nothing tells any more what the output holds: only the journal's file ID. The content
     // begins again; nothing is lost, and doubled lines are in order.
     let rig = Rig::new();
     let bytes = text::numbered(0..1000, 1);

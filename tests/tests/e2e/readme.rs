@@ -24,14 +24,14 @@ fn the_tests_that_the_guarantees_name_exist() {
 #[test]
 fn the_messages_in_the_docs_are_those_of_the_services() {
     let docs = include_str!("../../../docs/messages.md");
-    let words = include_str!("../../../service/src/words.rs");
+    let words = include_str!("../../../service/src/advice.rs");
     let advice: Vec<&str> = words.split('"').skip(1).step_by(2).collect();
     assert!(advice.len() > 8, "{advice:?}");
     for text in advice {
         assert!(docs.contains(&format!("| {text} |")), "docs/messages.md: {text:?} is missing");
     }
     let sources = [
-        "writer/src/fetch_log.rs",
+        "writer/src/consume_log.rs",
         "writer/src/group.rs",
         "writer/src/acknowledge.rs",
         "writer/src/run.rs",

@@ -7,18 +7,18 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 /// How many bytes are read at once: 1 MiB.
-pub(crate) const WINDOW: usize = 1 << 20;
+pub(crate) const BUFFER_LEN: usize = 1 << 20;
 
 /// The part of a file that is in memory.
 #[derive(Debug)]
-pub(crate) struct Window<'f> {
+pub(crate) struct FileBuffer<'f> {
     file: &'f File,
     buffer: Vec<u8>,
     start: u64,
     len: usize,
 }
 
-impl<'f> Window<'f> {
+impl<'f> FileBuffer<'f> {
     /// A window on a file; nothing is read yet.
     pub(crate) const fn new(file: &'f File) -> Self {
         Self { file, buffer: Vec::new(), start: 0, len: 0 }
@@ -31,7 +31,7 @@ impl<'f> Window<'f> {
         let skip = match inside {
             Some(skip) => skip,
             None => {
-                self.buffer.resize(WINDOW, 0);
+                self.buffer.resize(BUFFER_LEN, 0);
                 (self.start, self.len) = (offset, 0);
                 self.len = read_full(self.file, &mut self.buffer, offset)?;
                 0
@@ -59,7 +59,7 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Resu
 
 /// The hash of a range of a file, read in pieces. `None`: it does not have all of it.
 pub(crate) fn hash_of(file: &File, span: Span) -> io::Result<Option<u64>> {
-    let (mut window, mut hasher, mut at) = (Window::new(file), Hasher::default(), span.start);
+    let (mut window, mut hasher, mut at) = (FileBuffer::new(file), Hasher::default(), span.start);
     while at < span.end {
         let bytes = window.at(at, span.end - at)?;
         if bytes.is_empty() {

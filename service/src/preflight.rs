@@ -14,10 +14,10 @@ use delivery::partition::Partition;
 use indicatif::HumanBytes;
 use resp::{Cmd, Command as _, Connection, Error, ErrorKind, Frame, cmd};
 
+use crate::advice::noun;
 use crate::args::ServiceArgs;
-use crate::server::fields;
-use crate::words::noun;
-use crate::{Failure, logs, usage, words};
+use crate::redis_info::fields;
+use crate::{Failure, advice, logs, usage};
 
 /// How long Redis may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Kind {
 
 /// The findings, printed as they come, each once.
 #[derive(Debug, Default)]
-pub struct Checks {
+pub struct Preflight {
     /// Nothing is printed before the end.
     json: bool,
     waits: u64,
@@ -98,7 +98,7 @@ pub struct Commands<'a> {
     pub commands: Vec<Cmd>,
 }
 
-impl Checks {
+impl Preflight {
     fn print(&mut self, kind: Kind, what: &str, more: &str) {
         if self.json {
             self.findings.push(serde_json::json!({"kind": kind.name().to_lowercase(), "what": what, "advice": more}));
@@ -146,11 +146,11 @@ impl Checks {
     pub fn redis(&mut self, what: impl Display, error: &Error) {
         let text = format!(
             "{what}: {}",
-            if error.kind() == ErrorKind::NoAuth { words::reason(error) } else { error.to_string().into() }
+            if error.kind() == ErrorKind::NoAuth { advice::reason(error) } else { error.to_string().into() }
         );
         match error.is_transient() {
-            true => self.waits(text, words::redis(error.kind())),
-            false => self.wrong(text, words::redis(error.kind())),
+            true => self.waits(text, advice::redis(error.kind())),
+            false => self.wrong(text, advice::redis(error.kind())),
         }
     }
 
@@ -197,7 +197,7 @@ impl Checks {
         let probe = folder.join(format!(".check.{}", std::process::id()));
         match std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)) {
             Ok(()) => self.ok(format!("{flag}: files can be made in {shown}")),
-            Err(error) => return self.wrong(format!("{flag}: making a file in {shown}: {error}"), words::io(&error)),
+            Err(error) => return self.wrong(format!("{flag}: making a file in {shown}: {error}"), advice::io(&error)),
         }
         match rustix::fs::statvfs(folder) {
             Ok(disk) => {
@@ -257,7 +257,7 @@ impl Checks {
             let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
             if !begun && refused.is_none() {
                 let what = "redis: what answers has no transactions (MULTI)";
-                return self.wrong(what, words::redis(ErrorKind::UnknownCommand));
+                return self.wrong(what, advice::redis(ErrorKind::UnknownCommand));
             }
         }
         if let Some(why) = forbidden.values().next() {
@@ -308,7 +308,7 @@ impl Checks {
     }
 }
 
-/// Checks what both services need, then what `more` looks at; it gets the streams of these
+/// Preflight what both services need, then what `more` looks at; it gets the streams of these
 /// partitions and, when there are several, a connection to the key of the stream that would be the
 /// only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit
 /// code 0, 1 when the service would wait, 2 when it would end.
@@ -317,7 +317,7 @@ pub fn run(
     flow: &str,
     args: &ServiceArgs,
     json: bool,
-    more: impl AsyncFnOnce(&mut Checks, Vec<Found>, Option<Connection>),
+    more: impl AsyncFnOnce(&mut Preflight, Vec<Found>, Option<Connection>),
 ) -> ExitCode {
     let partitions = match args.taken() {
         Ok(partitions) => partitions,
@@ -326,7 +326,7 @@ pub fn run(
             return ExitCode::from(&failure);
         }
     };
-    let mut checks = Checks { json, ..Checks::default() };
+    let mut checks = Preflight { json, ..Preflight::default() };
     if let Some(warning) = usage::unprefixed() {
         checks.note(warning, "");
     }
@@ -378,12 +378,12 @@ pub fn run(
     checks.end(name)
 }
 
-fn port(checks: &mut Checks, name: &str, flow: &str, args: &ServiceArgs) {
+fn port(checks: &mut Preflight, name: &str, flow: &str, args: &ServiceArgs) {
     let addr = &args.http_addr;
     let addrs = match addr.resolve() {
         Ok(addrs) if addrs.is_empty() => return checks.ok("--http-addr: off"),
         Ok(addrs) => addrs,
-        Err(error) => return checks.wrong(format!("--http-addr: {addr}: {error}"), words::listening(&error)),
+        Err(error) => return checks.wrong(format!("--http-addr: {addr}: {error}"), advice::listening(&error)),
     };
     match TcpListener::bind(&*addrs) {
         Ok(_) => checks.ok(format!("--http-addr: {addr} is free")),
@@ -391,7 +391,7 @@ fn port(checks: &mut Checks, name: &str, flow: &str, args: &ServiceArgs) {
             checks.running = true;
             checks.ok(format!("--http-addr: {name} is running, and listens on {addr}"));
         }
-        Err(error) => checks.wrong(format!("--http-addr: listening on {addr}: {error}"), words::listening(&error)),
+        Err(error) => checks.wrong(format!("--http-addr: listening on {addr}: {error}"), advice::listening(&error)),
     }
 }
 
@@ -418,7 +418,7 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
 }
 
 /// A connection to a Redis that answers, and what it says of itself, unless that was asked of it.
-async fn redis(checks: &mut Checks, config: &resp::Config) -> Option<Connection> {
+async fn redis(checks: &mut Preflight, config: &resp::Config) -> Option<Connection> {
     let mut connection = match Connection::connect(config).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -446,7 +446,7 @@ async fn redis(checks: &mut Checks, config: &resp::Config) -> Option<Connection>
     Some(connection)
 }
 
-async fn stream(checks: &mut Checks, connection: &mut Connection, key: &str) {
+async fn stream(checks: &mut Preflight, connection: &mut Connection, key: &str) {
     match connection.send(&cmd::<Frame>("TYPE").arg(key)).await {
         Ok(kind) => match String::from_utf8_lossy(kind.value().as_bytes().unwrap_or_default()).as_ref() {
             "stream" => checks.ok(format!("--stream: {key} is a stream")),
@@ -461,7 +461,7 @@ async fn stream(checks: &mut Checks, connection: &mut Connection, key: &str) {
 }
 
 /// What INFO says.
-fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>) {
+fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &str>) {
     let field = |name: &str| info.get(name).copied().unwrap_or_default();
     let number = |name: &str| field(name).parse::<u64>().unwrap_or(0);
     let version = field("redis_version");
@@ -476,7 +476,7 @@ fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>
     }
     if number("loading") == 1 {
         // What it says of its files and its memory is not true yet.
-        return checks.waits("redis: it loads its data", words::redis(ErrorKind::Loading));
+        return checks.waits("redis: it loads its data", advice::redis(ErrorKind::Loading));
     }
     match (field("aof_enabled"), field("aof_last_write_status")) {
         ("1", "ok" | "") => checks.ok("redis: the append-only file is on"),
@@ -491,16 +491,16 @@ fn judge(checks: &mut Checks, config: &resp::Config, info: &BTreeMap<&str, &str>
         0 => checks.ok(format!("redis: {} in use, without a limit", HumanBytes(used))),
         _ if used >= most => checks.waits(
             format!("redis: {} of {} in use: nothing can be added", HumanBytes(used), HumanBytes(most)),
-            words::redis(ErrorKind::Oom),
+            advice::redis(ErrorKind::Oom),
         ),
         _ if used >= most / 10 * 9 => checks.note(
             format!("redis: {} of {} in use: little is left", HumanBytes(used), HumanBytes(most)),
-            words::redis(ErrorKind::Oom),
+            advice::redis(ErrorKind::Oom),
         ),
         _ => checks.ok(format!("redis: {} of {} in use", HumanBytes(used), HumanBytes(most))),
     }
-    if let Some(what) = words::evicts(most, policy) {
-        checks.wrong(format!("redis: {what}"), words::NO_EVICTION);
+    if let Some(what) = advice::evicts(most, policy) {
+        checks.wrong(format!("redis: {what}"), advice::NO_EVICTION);
     } else if !policy.is_empty() {
         checks.ok(format!("redis: maxmemory-policy {policy} keeps the stream"));
     }

@@ -7,12 +7,12 @@ use delivery::journal::Identity;
 use delivery::partition::Partition;
 use std::path::{Path, PathBuf};
 
-/// A batch of runs: root, start, bytes.
+/// A batch of runs: file_id, start, bytes.
 pub(crate) fn batch(runs: &[(u64, u64, &[u8])]) -> Batch {
     let mut batch = Batch::default();
-    for &(root, start, bytes) in runs {
+    for &(file_id, start, bytes) in runs {
         batch.data.extend_from_slice(bytes);
-        batch.extend(root, start..start + bytes.len() as u64, bytes.iter().filter(|&&b| b == b'\n').count() as u64);
+        batch.extend(file_id, start..start + bytes.len() as u64, bytes.iter().filter(|&&b| b == b'\n').count() as u64);
     }
     batch
 }

@@ -1,7 +1,7 @@
 //! Where the source's bytes lie in the outputs, according to their journals. Read-only.
 
+use crate::file_buffer::hash_of;
 use crate::journal_file::path_of;
-use crate::window::hash_of;
 use delivery::entry::Span;
 use delivery::journal::{Parsed, join};
 use delivery::output::Refusal;
@@ -26,8 +26,8 @@ pub(crate) struct Part {
 /// Contiguous bytes of a content in one of the outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// The content, by its root generation.
-    pub(crate) root: u64,
+    /// The content, by its file ID.
+    pub(crate) file_id: u64,
     /// The bytes.
     pub(crate) span: Span,
     /// Which output.
@@ -38,17 +38,17 @@ pub(crate) struct Segment {
 
 /// Several outputs, and what lies where in them.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct Segments {
     /// The outputs.
     pub(crate) parts: Vec<Part>,
     /// What they hold, in the order of the source.
     pub(crate) segments: Vec<Segment>,
 }
 
-impl Layout {
+impl Segments {
     /// Reads the journals of these outputs. `None`: there is but one, and it has no journal.
     pub(crate) fn read(outputs: &[PathBuf]) -> Result<Option<Self>, Failure> {
-        let mut layout = Self { parts: Vec::new(), segments: Vec::new() };
+        let mut segments = Self { parts: Vec::new(), segments: Vec::new() };
         for path in outputs {
             // The output's length first: a writer that is at work appends to the journal before it
             // appends to the output.
@@ -62,7 +62,7 @@ impl Layout {
             let refused = |refusal: Refusal| {
                 Failure::config(format!("--output {}: {}: {refusal}", path.display(), journal.display()))
             };
-            let part = layout.parts.len();
+            let part = segments.parts.len();
             let (base, committed) = match Parsed::read(&bytes).map_err(|error| refused(error.into()))? {
                 None => (len, len),
                 Some(parsed) => {
@@ -72,8 +72,8 @@ impl Layout {
                         .map_err(refused)?;
                     let mut joined = Vec::new();
                     recovered.records.iter().for_each(|record| join(&mut joined, record));
-                    layout.segments.extend(joined.into_iter().map(|record| Segment {
-                        root: record.file,
+                    segments.segments.extend(joined.into_iter().map(|record| Segment {
+                        file_id: record.file,
                         span: record.span,
                         part,
                         offset: record.offset,
@@ -82,15 +82,15 @@ impl Layout {
                 }
             };
             let torn = len.saturating_sub(committed);
-            layout.parts.push(Part { path: path.clone(), file, base, torn });
+            segments.parts.push(Part { path: path.clone(), file, base, torn });
         }
-        layout.segments.sort_by_key(|segment| (segment.root, segment.span.start, segment.span.end));
-        Ok(Some(layout))
+        segments.segments.sort_by_key(|segment| (segment.file_id, segment.span.start, segment.span.end));
+        Ok(Some(segments))
     }
 
     /// The contents, in the order of the source, each with its segments.
     pub(crate) fn contents(&self) -> impl Iterator<Item = &[Segment]> {
-        self.segments.chunk_by(|one, next| one.root == next.root)
+        self.segments.chunk_by(|one, next| one.file_id == next.file_id)
     }
 }
 

@@ -13,7 +13,7 @@ use resp::StreamId;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How many batches of a lane are under way at most.
+/// How many batches of a partition are under way at most.
 const BATCHES: usize = 3;
 
 /// What came of a step.
@@ -23,7 +23,7 @@ pub enum Step {
     Done,
     /// A batch is to be committed.
     HandOver(Batch),
-    /// The lane ended.
+    /// The partition ended.
     Ended,
     /// It cannot work like this.
     Refused(Refused),
@@ -31,7 +31,7 @@ pub enum Step {
 
 /// One partition.
 #[derive(Debug)]
-pub struct Lane {
+pub struct PartitionWriter {
     name: String,
     keys: Keys,
     group: Name,
@@ -59,8 +59,8 @@ pub struct Lane {
     pending_from: StreamId,
 }
 
-impl Lane {
-    /// A lane that has not connected yet.
+impl PartitionWriter {
+    /// A partition that has not connected yet.
     #[must_use]
     pub fn new(name: String, nth: usize, keys: Keys, group: Name, consumer_name: Name, consumer: Consumer) -> Self {
         Self {
@@ -133,7 +133,7 @@ impl Lane {
         for report in self.consumer.take_reports() {
             world.story.tell(|| format!("{} reports {report:?}", self.name));
             if let Report::Gap(gap, _) = report {
-                world.reported(gap.root, gap.span);
+                world.reported(gap.file_id, gap.span);
             }
         }
         if step.is_err() {

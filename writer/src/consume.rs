@@ -5,7 +5,7 @@
 //! looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
 
-use crate::fetch_log::FetchLog;
+use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen, read_notes};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
@@ -30,7 +30,7 @@ const WORK: &str = "reading";
 const WAITING: &str = "waiting for the source record";
 
 /// The stage.
-pub(crate) struct Fetch<'a> {
+pub(crate) struct Consume<'a> {
     pub(crate) group: &'a Group,
     /// The output's path, for messages.
     pub(crate) output: &'a Path,
@@ -43,7 +43,7 @@ pub(crate) struct Fetch<'a> {
     /// that it came from.
     pub(crate) batch: Batch,
     pub(crate) seen: Rc<Seen>,
-    pub(crate) log: FetchLog,
+    pub(crate) log: ConsumeLog,
     /// One permit: the disk has nothing to do. All partitions share it.
     pub(crate) disk: Arc<Semaphore>,
     pub(crate) to_commit: mpsc::Sender<Handed>,
@@ -99,7 +99,7 @@ impl OnHand {
     }
 }
 
-impl Fetch<'_> {
+impl Consume<'_> {
     /// Reads until there is nothing more to do (`--once`), or until the service is to stop.
     pub(crate) async fn run(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));

@@ -2,11 +2,11 @@
 //! there is.
 
 use crate::group::Group;
-use crate::names;
+use crate::metric_names;
 use delivery::consumer::{Gap, Report, Taken};
 use metrics::counter;
 use resp::StreamId;
-use service::words::noun;
+use service::advice::noun;
 use std::time::{Duration, Instant};
 
 /// Foreign entries are logged at most this often.
@@ -22,7 +22,7 @@ fn were(entries: u64) -> String {
 
 /// The log of one partition.
 #[derive(Debug, Default)]
-pub(crate) struct FetchLog {
+pub(crate) struct ConsumeLog {
     foreign: u64,
     foreign_at: Option<Instant>,
     gaps_since: Option<Instant>,
@@ -31,7 +31,7 @@ pub(crate) struct FetchLog {
     more_gap_bytes: u64,
 }
 
-impl FetchLog {
+impl ConsumeLog {
     /// Logs what is not about health.
     pub(crate) fn tell(&mut self, group: &Group, report: &Report) {
         match report {
@@ -53,10 +53,10 @@ impl FetchLog {
     /// Counts the entries that were taken.
     pub(crate) fn took(&mut self, taken: &Taken) {
         if taken.redelivered > 0 {
-            counter!(names::REDELIVERED).increment(taken.redelivered);
+            counter!(metric_names::REDELIVERED).increment(taken.redelivered);
         }
         if taken.deleted > 0 {
-            counter!(names::DELETED).increment(taken.deleted);
+            counter!(metric_names::DELETED).increment(taken.deleted);
             log::warn!(
                 event = "deleted", entries = taken.deleted;
                 "{} deleted while pending, the last one {}",
@@ -78,7 +78,7 @@ impl FetchLog {
             );
         }
         if deleted > 0 {
-            counter!(names::DELETED).increment(deleted as u64);
+            counter!(metric_names::DELETED).increment(deleted as u64);
             log::warn!(
                 event = "deleted", entries = deleted;
                 "{} deleted while pending with another consumer", were(deleted as u64)
@@ -87,7 +87,7 @@ impl FetchLog {
     }
 
     fn foreign(&mut self, count: u64, last: StreamId) {
-        counter!(names::FOREIGN).increment(count);
+        counter!(metric_names::FOREIGN).increment(count);
         self.foreign += count;
         if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
             log::warn!(
@@ -100,9 +100,9 @@ impl FetchLog {
         }
     }
 
-    fn gap(&mut self, Gap { root, span }: &Gap, path: &str) {
+    fn gap(&mut self, Gap { file_id, span }: &Gap, path: &str) {
         let bytes = span.end - span.start;
-        counter!(names::GAP_BYTES).increment(bytes);
+        counter!(metric_names::GAP_BYTES).increment(bytes);
         if self.gaps_since.is_none_or(|since| since.elapsed() >= GAP_TIME) {
             self.end_gaps();
             (self.gaps_since, self.gap_lines) = (Some(Instant::now()), 0);
@@ -110,8 +110,8 @@ impl FetchLog {
         if self.gap_lines < GAPS {
             self.gap_lines += 1;
             log::error!(
-                event = "gap", content = *root, offset = span.start, bytes = bytes;
-                "gap: bytes {}..{} ({bytes} bytes) of content {root} ({path}) were never delivered to this writer: entries were deleted, or the \
+                event = "gap", content = *file_id, offset = span.start, bytes = bytes;
+                "gap: bytes {}..{} ({bytes} bytes) of content {file_id} ({path}) were never delivered to this writer: entries were deleted, or the \
                  group or its consumer was changed by hand; take them from the source",
                 span.start,
                 span.end,

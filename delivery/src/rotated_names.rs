@@ -1,0 +1,101 @@
+//! The names of rotated files: which ones belong to an input, and in which order they were rotated.
+//!
+//! Only the name counts here; [`crate::files`] compares contents as well.
+
+/// What the name of a file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameKind {
+    /// It is at the input's path.
+    Input,
+    /// A name that rotation gives to the input.
+    Rotated(RotationOrder),
+    /// A compressed copy of the input (`None`) or of a rotated file, by its name.
+    Compressed(Option<RotationOrder>),
+    /// A name that editors give to the version before an edit.
+    Backup,
+    /// It has no name any more, and is still open.
+    Unlinked,
+    /// Any other name.
+    Other,
+}
+
+impl NameKind {
+    /// Whether the name alone says that the file may have been the input.
+    #[must_use]
+    pub const fn is_rotated(&self) -> bool {
+        matches!(self, Self::Rotated(_) | Self::Compressed(_))
+    }
+}
+
+/// Where a rotated name is in the order of rotations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RotationOrder {
+    /// The number in it: larger is older.
+    Index(u32),
+    /// The digits of the date in it: larger is newer.
+    Date(String),
+}
+
+/// The endings of compressed files that can be unpacked.
+pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
+
+/// What the name of a file says, beside an input of this name.
+///
+/// Rotation gives a file the full name of the input and a separator and a number of at most three
+/// digits or a date (`input.txt.1`, `input.txt-20261123`), or puts them before its extension
+/// (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot).
+///
+/// ```
+/// use delivery::rotated_names::{NameKind, RotationOrder, classify};
+/// let index = |number| RotationOrder::Index(number);
+/// assert_eq!(classify("app.log.2", "app.log"), NameKind::Rotated(index(2)));
+/// assert_eq!(classify("app.log.1.gz", "app.log"), NameKind::Compressed(Some(index(1))));
+/// let date = RotationOrder::Date("20261123".into());
+/// assert_eq!(classify("app-2026-11-23.log", "app.log"), NameKind::Rotated(date));
+/// assert_eq!(classify("app-2.log", "app.log"), NameKind::Other);
+/// ```
+#[must_use]
+pub fn classify(name: &str, input: &str) -> NameKind {
+    if let Some(rest) = name.strip_prefix(input)
+        && ["~", ".bak", ".orig", ".save"].contains(&rest)
+    {
+        return NameKind::Backup;
+    }
+    let unpacked = COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending));
+    match unpacked {
+        Some(name) if name == input => NameKind::Compressed(None),
+        Some(name) if order(name, input).is_some() => NameKind::Compressed(order(name, input)),
+        _ => order(name, input).map_or(NameKind::Other, NameKind::Rotated),
+    }
+}
+
+fn order(name: &str, input: &str) -> Option<RotationOrder> {
+    let behind = || {
+        let tag = name.strip_prefix(input)?.strip_prefix(['.', '-', '_'])?;
+        index(tag).or_else(|| date(tag))
+    };
+    let inside = || {
+        let (stem, extension) = input.rfind('.').filter(|&dot| dot > 0).map(|dot| input.split_at(dot))?;
+        let tag = name.strip_prefix(stem)?.strip_suffix(extension)?;
+        tag.strip_prefix('.').and_then(index).or_else(|| tag.strip_prefix(['.', '-', '_']).and_then(date))
+    };
+    behind().or_else(inside)
+}
+
+fn index(tag: &str) -> Option<RotationOrder> {
+    let digits = (1..=3).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| tag.parse().ok()).flatten().map(RotationOrder::Index)
+}
+
+/// A date with perhaps a time and a number behind it, or seconds since the epoch.
+fn date(tag: &str) -> Option<RotationOrder> {
+    if !tag.bytes().all(|b| b.is_ascii_digit() || b"-_.:TZ+".contains(&b)) {
+        return None;
+    }
+    let digits: String = tag.chars().filter(char::is_ascii_digit).collect();
+    let number = |range: std::ops::Range<usize>| digits.get(range).and_then(|d| d.parse::<u32>().ok());
+    let is_date = matches!((number(0..4), number(4..6), number(6..8)), (Some(1970..=2199), Some(1..=12), Some(1..=31)))
+        && digits.len() <= 23;
+    let is_epoch = digits == tag && digits.len() == 10 && digits.starts_with('1');
+    (is_date || is_epoch).then_some(RotationOrder::Date(digits))
+}

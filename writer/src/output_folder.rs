@@ -1,0 +1,129 @@
+//! The folder of an output: what `delivery` asks of it, and outputs that were renamed (rotated).
+//!
+//! A journal goes where its output goes: `output.txt` that became `output.txt.1` has
+//! `output.txt.1.journal`. What rotated journals say is held still counts as held, so that nothing
+//! is written a second time.
+
+use crate::file_buffer::hash_of;
+use crate::journal_file::{folder_of, path_of, sync_folder_of, with_suffix};
+use delivery::entry::Span;
+use delivery::output::{Folder, journal_of};
+use rustix::fs::{FlockOperation, flock};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The folder in which an output is.
+#[derive(Debug)]
+pub(crate) struct OutputFolder<'a> {
+    output: &'a Path,
+}
+
+impl<'a> OutputFolder<'a> {
+    /// The folder of this output.
+    pub(crate) const fn new(output: &'a Path) -> Self {
+        Self { output }
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn path(&self, name: &[u8]) -> PathBuf {
+        folder_of(self.output).join(OsStr::from_bytes(name))
+    }
+
+    /// The name of the output in it.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.output.file_name().map_or(b"", OsStr::as_bytes)
+    }
+
+    /// Whether this file belongs to the output, so that the writer cannot do without it.
+    fn is_own(&self, name: &[u8]) -> bool {
+        name == self.name() || name == journal_of(self.name())
+    }
+
+    /// Opens a file. `None`: there is none, or another than our own may not be read.
+    fn open(&self, name: &[u8]) -> io::Result<Option<File>> {
+        match File::open(self.path(name)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.is_own(name) => {
+                log::debug!("{}: {error}; left alone", self.path(name).display());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Folder for OutputFolder<'_> {
+    type Error = io::Error;
+
+    fn names(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder_of(self.output))? {
+            let entry = entry?;
+            // It may be gone already.
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                names.push(entry.file_name().into_vec());
+            }
+        }
+        Ok(names)
+    }
+
+    fn len(&mut self, name: &[u8]) -> io::Result<Option<u64>> {
+        match std::fs::metadata(self.path(name)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&mut self, name: &[u8], most: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn hash(&mut self, name: &[u8], span: Span) -> io::Result<Option<u64>> {
+        let Some(file) = self.open(name)? else { return Ok(None) };
+        hash_of(&file, span)
+    }
+
+    fn is_locked(&mut self, name: &[u8]) -> io::Result<bool> {
+        let Some(file) = self.open(name)? else { return Ok(false) };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Where in its folder this open file is now, when its name is not `output` any more.
+pub(crate) fn moved_to(file: &File, output: &Path) -> io::Result<Option<PathBuf>> {
+    let here = file.metadata()?;
+    let mut beside = OutputFolder::new(output);
+    let is_it = |path: &PathBuf| {
+        std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()))
+    };
+    let mut names = beside.names()?;
+    names.retain(|name| name != beside.name());
+    Ok(names.iter().map(|name| beside.path(name)).find(is_it))
+}
+
+/// Moves the journal of `output` beside the file that the output became. Where there is a journal
+/// already, it gets a name of its own, under which it still counts, and `writer verify` does not
+/// find it.
+pub(crate) fn move_journal(output: &Path, became: &Path) -> io::Result<()> {
+    let mut to = path_of(became);
+    if to.exists() {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        to = with_suffix(output, &format!(".{millis}.journal"));
+    }
+    std::fs::rename(path_of(output), &to)?;
+    sync_folder_of(output)
+}
