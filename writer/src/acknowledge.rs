@@ -2,9 +2,12 @@
 
 use crate::failpoint;
 use crate::group::{Group, Seen, state};
+use crate::latency::Latency;
+use crate::metric_names;
 use crate::run::{Ended, PartitionWork};
 use crate::totals::{Measured, Totals};
 use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, can_trim, trim_below};
+use metrics::histogram;
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
@@ -45,6 +48,7 @@ pub(crate) struct Acknowledge<'a> {
     /// Which of the partitions in `totals` it is.
     partition: usize,
     seen: Rc<Seen>,
+    latency: Latency,
     trim_watch: TrimWatch,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
@@ -74,6 +78,7 @@ impl<'a> Acknowledge<'a> {
             totals,
             partition: partition.nth,
             seen,
+            latency: Latency::default(),
             trim_watch: TrimWatch::default(),
             trim_at: None,
             trimmed_at: Instant::now(),
@@ -99,6 +104,8 @@ impl<'a> Acknowledge<'a> {
                 }
                 batch = committed.recv() => match batch {
                     Some(mut batch) => {
+                        self.latency.committed(&batch);
+                        self.show_latency();
                         self.acknowledge(&batch.ids).await?;
                         batch.clear();
                         // When nobody takes it, it is not needed.
@@ -136,6 +143,13 @@ impl<'a> Acknowledge<'a> {
                 }
                 Err(error) => self.lost(ACKNOWLEDGING, &error).await?,
             }
+        }
+    }
+
+    fn show_latency(&mut self) {
+        for latency in self.latency.measured() {
+            histogram!(metric_names::LATENCY).record(latency);
+            self.health.set_latency(latency);
         }
     }
 
@@ -212,6 +226,10 @@ impl<'a> Acknowledge<'a> {
                 // Its answer holds two entries, however long they are.
                 (None, None) => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
             };
+            if let Some(sent) = view.notes.sent {
+                self.latency.sent(sent);
+                self.show_latency();
+            }
             self.seen.view.replace(Some(view));
             let lag = state(ours).lag(length, last);
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
