@@ -155,7 +155,7 @@ async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str,
 }
 
 /// What the reader asks of Redis where a stream is.
-fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
+pub(crate) fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     let key = record_key(stream);
     let commands = vec![
         cmd::<Frame>("XINFO").arg("STREAM").arg(stream),

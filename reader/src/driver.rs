@@ -1,6 +1,7 @@
 //! The driver: performs the steps that the producers ask for, one producer for each partition.
 
 use crate::args::{From, ReaderArgs};
+use crate::check;
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
 use crate::redis::{self, Fence};
@@ -17,6 +18,7 @@ use log::info;
 use resp::streams::{XInfoGroups, XLen};
 use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
 use service::args::{ServiceArgs, other_partitions};
+use service::preflight::must_be_allowed;
 use service::source_record::time;
 use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
 use std::path::{Path, PathBuf};
@@ -198,10 +200,16 @@ impl Driver {
         if let Some(registry) = &self.registry {
             self.producer.learn(&registry.contents());
         }
+        let mut is_allowed = false;
         loop {
             let mut connection = self.connect(&mut connector).await?;
             loop {
                 let performed = match redis::try_transaction(&mut connection).await {
+                    // Rights that are withdrawn later are waited for.
+                    Ok(_) if !std::mem::replace(&mut is_allowed, true) => {
+                        must_be_allowed(check::commands(&mut connection, &self.record.stream)).await?;
+                        continue;
+                    }
                     Ok(fence) => self.perform(&mut connection, fence).await,
                     Err(interrupt) => Err(interrupt),
                 };
