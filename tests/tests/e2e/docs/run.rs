@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::page::{Block, Kind, Page};
 
 /// The ports that pages use.
-const PORTS: std::ops::RangeInclusive<u16> = 8080..=8101;
+const PORTS: std::ops::RangeInclusive<u16> = 8080..=8103;
 /// How long a block may take.
 const BLOCK: Duration = Duration::from_secs(120);
 
@@ -75,6 +75,7 @@ impl Desk {
     /// What is typed here, for what the page says.
     pub(crate) fn translate(&self, text: &str) -> String {
         let mut text = text.replace("redis://localhost", &self.rig.redis.url());
+        text = text.replace("@localhost", &format!("@127.0.0.1:{}", self.rig.redis.port()));
         // The recipe for partitions has a port for each.
         text = text.replace("127.0.0.1:809$((k + 7))", "127.0.0.1:0");
         for (number, port) in &self.ports {
@@ -141,12 +142,25 @@ impl Desk {
     }
 }
 
-/// Runs all blocks of a page, from top to bottom.
-pub(crate) fn page(path: &str) {
-    let page = Page::read(path);
-    let desk = Desk::new();
+/// Runs all blocks of these pages, from top to bottom and one page after the other, on one Redis,
+/// each page in a folder of its own. Services go on until the last page is done.
+pub(crate) fn pages(paths: &[&str]) {
+    let mut desk = Desk::new();
     let mut services = Vec::new();
-    for block in &page.blocks {
+    for (nth, path) in paths.iter().enumerate() {
+        desk.folder = desk.rig.folder.join(&format!("page-{nth}"));
+        fs::create_dir(&desk.folder).unwrap();
+        run_page(&desk, path, &mut services);
+    }
+    while let Some(mut service) = services.pop() {
+        service.signal(Signal::TERM);
+        let status = service.wait_exit(Duration::from_secs(30));
+        assert!(status.success(), "{}: {status} after SIGTERM: {}", service.name(), service.log());
+    }
+}
+
+fn run_page(desk: &Desk, path: &str, services: &mut Vec<Process>) {
+    for block in &Page::read(path).blocks {
         if let Some(program) = desk.lacks(block) {
             eprintln!("SKIPPED: {}: no {program} on this machine", block.place);
             continue;
@@ -167,11 +181,6 @@ pub(crate) fn page(path: &str) {
                 services.push(desk.serve(block, &desk.log(&format!("service-{}", services.len()))));
             }
         }
-    }
-    while let Some(mut service) = services.pop() {
-        service.signal(Signal::TERM);
-        let status = service.wait_exit(Duration::from_secs(30));
-        assert!(status.success(), "{}: {status} after SIGTERM: {}", service.name(), service.log());
     }
 }
 
