@@ -370,6 +370,23 @@ fn once_with_an_input_that_cannot_be_read_fails() {
     );
 }
 
+/// What would be appended would damage it.
+#[test]
+fn the_journal_of_another_output_is_no_output() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    let journal = format!("{}.journal", rig.output.display());
+    let before = std::fs::read(&journal).unwrap();
+    says(
+        &rig.writer().set("--output", &journal).set("--group", "other"),
+        2,
+        &format!("writer: --output {journal}: it is the commit journal of another output; allowed: another file"),
+    );
+    assert_eq!(std::fs::read(&journal).unwrap(), before);
+}
+
 /// A service ends where `check` finds that it cannot work.
 #[test]
 fn a_user_without_rights() {
