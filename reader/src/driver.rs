@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// How long a stop waits for a batch on the wire.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often Redis is asked whether it is there while there is no input.
+const ASK: Duration = Duration::from_secs(2);
 /// How often the stream is looked at while it is full.
 const FULL: Duration = Duration::from_millis(100);
 /// How often the input is measured while there is no connection.
@@ -136,6 +138,7 @@ impl Shared {
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             begun: Instant::now(),
             executed: Instant::now(),
+            asked: Instant::now(),
             input: self.input.clone(),
             position: None,
         };
@@ -181,6 +184,8 @@ struct Driver {
     begun: Instant,
     /// When the latest `EXEC` was sent.
     executed: Instant,
+    /// When Redis was last asked while there was no input.
+    asked: Instant,
     input: PathBuf,
     /// The position that was last confirmed.
     position: Option<u64>,
@@ -361,6 +366,13 @@ impl Driver {
                 tokio::select! {
                     () = self.watch.wait() => {}
                     () = self.shutdown.requested() => {}
+                }
+                // Without an input the producer asks Redis nothing, and nobody would notice its
+                // end.
+                if self.producer.input_state().is_err() && self.asked.elapsed() >= ASK {
+                    self.asked = Instant::now();
+                    let len = connection.send(&XLen::new(&self.record.stream)).await?;
+                    self.totals.stream_len(len);
                 }
             }
             Wait::Pause(pause) => tokio::time::sleep(pause).await,
