@@ -1,5 +1,5 @@
-//! What `reader check` and `writer check` find, and what both look at: Redis, the stream's key,
-//! folders, the port.
+//! Preflight checks of `reader check` and `writer check`: the findings, and the checks that both
+//! share (Redis, the key of the stream, folders, the port).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -19,23 +19,23 @@ use crate::args::ServiceArgs;
 use crate::redis_info::fields;
 use crate::{Failure, advice, logs, usage};
 
-/// How long Redis may take to answer.
+/// Timeout of each command.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// With less space left than this on a disk, the work stops soon.
+/// Less free space than this on a disk is reported.
 const LITTLE_SPACE: u64 = 256 << 20;
-/// The oldest Redis with all that is used.
+/// The oldest supported Redis version.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// How a finding is meant.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// As it should be.
+    /// As expected.
     Ok,
-    /// It works, and there is something to know about it.
+    /// It works; the user should know about it.
     Note,
-    /// The service would start, and wait until this is over.
+    /// The service would start, and wait until this is resolved.
     Waits,
-    /// It will not work like this.
+    /// The service cannot work like this.
     Wrong,
 }
 
@@ -50,51 +50,51 @@ impl Kind {
     }
 }
 
-/// The findings, printed as they come, each once.
+/// The findings, printed as they are found, without duplicates.
 #[derive(Debug, Default)]
 pub struct Preflight {
-    /// Nothing is printed before the end.
+    /// Print one JSON document at the end instead.
     json: bool,
     waits: u64,
     wrong: u64,
-    told: BTreeSet<String>,
+    printed: BTreeSet<String>,
     findings: Vec<serde_json::Value>,
-    /// INFO has told whether there is memory left and whether this is a primary.
+    /// `INFO` has reported memory and role, so errors that follow from these are not repeated.
     informed: bool,
-    /// The servers that INFO was asked of.
+    /// The `run_id` of each server that was checked.
     servers: BTreeSet<String>,
-    /// The service runs already, with the same work.
+    /// The service is already running with the same source and destination.
     running: bool,
 }
 
-/// One of the streams that the service would use.
+/// A stream that the service would use.
 #[derive(Debug)]
 pub struct Found {
-    /// Which part of the source it carries.
+    /// The partition of the source that the stream carries.
     pub partition: Partition,
-    /// Its key.
+    /// The key of the stream.
     pub key: String,
-    /// A connection to where it is, when that can be used.
+    /// A connection to its node, if Redis is usable there.
     pub connection: Option<Connection>,
 }
 
 impl Found {
-    /// What a finding says behind the name of something that each stream has: nothing when there is
-    /// one stream only, else ` of <key>`.
+    /// Suffix for a finding about something that each stream has: empty for a single stream, else `
+    /// of <key>`.
     #[must_use]
     pub fn of_stream(&self) -> String {
         if self.partition.is_whole() { String::new() } else { format!(" of {}", self.key) }
     }
 }
 
-/// Commands that a service sends where a stream, or the record of a source, is.
+/// Commands that a service sends to one key.
 #[derive(Debug)]
 pub struct Commands<'a> {
-    /// Leads there.
+    /// A connection to the node of the key.
     pub connection: &'a mut Connection,
-    /// What it watches with `WATCH`.
+    /// The key for `WATCH`.
     pub watched: String,
-    /// The others; the first one only reads.
+    /// The other commands; the first one must be read-only.
     pub commands: Vec<Cmd>,
 }
 
@@ -181,44 +181,44 @@ impl Preflight {
             return;
         }
         let mut out = std::io::stdout().lock();
-        // Nobody is left to tell when standard output is gone.
+        // Ignore errors: there is no place to report them.
         let _ = writeln!(out, "{:<6} {what}", kind.name());
         if !more.is_empty() {
             let _ = writeln!(out, "       → {more}");
         }
     }
 
-    /// Prints this unless it was; whether it was not.
-    fn tell(&mut self, kind: Kind, what: impl Display, more: &str) -> bool {
+    /// Prints a finding unless it was printed before. Returns whether it is new.
+    fn report(&mut self, kind: Kind, what: impl Display, more: &str) -> bool {
         let what = what.to_string();
-        let is_new = self.told.insert(format!("{kind:?} {what}"));
+        let is_new = self.printed.insert(format!("{kind:?} {what}"));
         if is_new {
             self.print(kind, &what, more);
         }
         is_new
     }
 
-    /// This is as it should be.
+    /// Reports that this is as expected.
     pub fn ok(&mut self, what: impl Display) {
-        self.tell(Kind::Ok, what, "");
+        self.report(Kind::Ok, what, "");
     }
 
-    /// This works, and there is something to know about it.
+    /// Reports something that works and that the user should know about.
     pub fn note(&mut self, what: impl Display, advice: &str) {
-        self.tell(Kind::Note, what, advice);
+        self.report(Kind::Note, what, advice);
     }
 
-    /// The service would start and wait until this is over; what to do about it.
+    /// Reports something that would make the service wait, and what to do about it.
     pub fn waits(&mut self, what: impl Display, advice: &str) {
-        self.waits += u64::from(self.tell(Kind::Waits, what, advice));
+        self.waits += u64::from(self.report(Kind::Waits, what, advice));
     }
 
-    /// This will not work; what to do about it.
+    /// Reports something that will not work, and what to do about it.
     pub fn wrong(&mut self, what: impl Display, advice: &str) {
-        self.wrong += u64::from(self.tell(Kind::Wrong, what, advice));
+        self.wrong += u64::from(self.report(Kind::Wrong, what, advice));
     }
 
-    /// An error of Redis: the service waits for the end of one that ends by itself.
+    /// Reports an error from Redis: the service would wait out a transient error.
     pub fn redis(&mut self, what: impl Display, error: &Error) {
         let text = format!(
             "{what}: {}",
@@ -230,14 +230,15 @@ impl Preflight {
         }
     }
 
-    /// Whether the service runs already, with the same work: what it holds then is as it should be.
+    /// Whether the service is already running with the same source and destination: then its locks
+    /// and port are expected.
     #[must_use]
     pub const fn is_running(&self) -> bool {
         self.running
     }
 
-    /// The last line, and the exit code: that of the service when it would end, 1 when it would
-    /// wait.
+    /// Prints the verdict. Returns the exit code: 2 if the service would exit, 1 if it would wait,
+    /// else 0.
     fn end(mut self, name: &str) -> ExitCode {
         let (wrong, waits) = (self.wrong, self.waits);
         let listed = |number, one| format!("{number} {}, listed above", noun(number, one));
@@ -261,13 +262,13 @@ impl Preflight {
         };
         if self.json {
             let report = serde_json::json!({"service": name, "exit_code": code, "findings": self.findings});
-            // Nobody is left to tell when standard output is gone.
+            // Ignore errors: there is no place to report them.
             let _ = writeln!(std::io::stdout(), "{report}");
         }
         ExitCode::from(code)
     }
 
-    /// A folder must be one that files can be made in, on a disk with space left.
+    /// Checks that files can be created in a folder, and that its disk has free space.
     pub fn folder(&mut self, flag: &str, folder: &Path) {
         let shown = folder.display();
         let probe = folder.join(format!(".check.{}", std::process::id()));
@@ -312,15 +313,15 @@ impl Preflight {
         }
     }
 
-    /// Whether the source was begun with as many partitions as the flags say. `connection` leads to
-    /// the key of the stream that would be the only one.
+    /// Checks that the source was started with the same number of partitions as the flags say.
+    /// `connection` leads to the key of the unpartitioned stream.
     async fn begun(&mut self, connection: &mut Connection, args: &ServiceArgs) {
         let ServiceArgs { stream, partitions, .. } = args;
         let record = record_key(stream);
         let reply = match connection.send(&cmd::<Frame>("HGETALL").arg(&record)).await {
             Ok(reply) => reply,
-            // Of the only stream, that is told with everything else about its record; of others,
-            // with the commands that are needed.
+            // With one partition, the check of the record reports this; with several, the check of
+            // commands does.
             Err(error) if *partitions == 1 || error.kind() == ErrorKind::NoPerm => return,
             Err(error) => return self.redis(format!("source: reading {record}"), &error),
         };
@@ -344,10 +345,10 @@ impl Preflight {
     }
 }
 
-/// Preflight what both services need, then what `more` looks at; it gets the streams of these
-/// partitions and, when there are several, a connection to the key of the stream that would be the
-/// only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit
-/// code 0, 1 when the service would wait, 2 when it would end.
+/// Runs the shared checks, then `more`. `more` gets the streams of these partitions and, with
+/// several partitions, a connection to the key of the unpartitioned stream; each only if Redis is
+/// usable there. Moves no lines, and changes nothing in Redis. Returns exit code 0, 1 if the
+/// service would wait, or 2 if it would exit.
 pub fn run(
     name: &str,
     flow: &str,
@@ -431,7 +432,7 @@ fn port(checks: &mut Preflight, name: &str, flow: &str, args: &ServiceArgs) {
     }
 }
 
-/// Whether the service that answers there is this one, with the same work.
+/// Whether the service at this address is this one, with the same source and destination.
 fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
     let ask = |addr: &SocketAddr| -> std::io::Result<String> {
         let mut addr = *addr;
@@ -442,7 +443,7 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(b"GET /status.json HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
-        // Whatever listens there, it is not read forever.
+        // Limit the size: any program may be listening there.
         stream.take(1 << 20).read_to_string(&mut answer)?;
         Ok(answer)
     };
@@ -453,7 +454,7 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
     })
 }
 
-/// A connection to a Redis that answers, and what it says of itself, unless that was asked of it.
+/// Connects to Redis, and checks `INFO` once per server.
 async fn redis(checks: &mut Preflight, config: &resp::Config) -> Option<Connection> {
     let mut connection = match Connection::connect(config).await {
         Ok(connection) => connection,
@@ -496,7 +497,7 @@ async fn stream(checks: &mut Preflight, connection: &mut Connection, key: &str) 
     }
 }
 
-/// What INFO says.
+/// Checks the fields of `INFO`.
 fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &str>) {
     let field = |name: &str| info.get(name).copied().unwrap_or_default();
     let number = |name: &str| field(name).parse::<u64>().unwrap_or(0);
@@ -511,7 +512,7 @@ fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &s
         checks.waits("redis: this is a replica, which cannot be written to", "use the address of its primary");
     }
     if number("loading") == 1 {
-        // What it says of its files and its memory is not true yet.
+        // While loading, the server reports wrong figures for memory and persistence.
         return checks.waits("redis: it loads its data", advice::redis(ErrorKind::Loading));
     }
     match (field("aof_enabled"), field("aof_last_write_status")) {

@@ -207,7 +207,7 @@ impl Work<'_> {
     ) -> Result<(), Ended> {
         let (give_back, empty) = mpsc::unbounded_channel();
         for _ in 0..BATCHES {
-            // Whoever takes it is there.
+            // The receiver exists.
             let _ = give_back.send(Batch::of(partition.nth));
         }
         let settings = Settings {
@@ -310,7 +310,7 @@ pub(crate) fn file_of(output: &Path) -> FileIdentity {
     FileIdentity { dev, ino, head }
 }
 
-/// At most so many lost ranges have a line each.
+/// At most this many lost ranges have a line each.
 const LOST_LINES: usize = 10;
 
 /// Logs what is known of an output that was just opened. The ranges that it held and holds no more.

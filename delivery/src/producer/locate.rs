@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-/// A file that has at least so many bytes of a content, and all that was sent of it, is that
+/// A file that has at least this many bytes of a content, and all that was sent of it, is that
 /// content although it is at another path: 4 KiB.
 const DISTINCT: u64 = 4 << 10;
 /// How often Redis's clock is waited for, so that the new number is in its past.

@@ -259,8 +259,8 @@ impl From<Changed> for Trouble {
 
 /// How often an idle producer asks whether Redis still holds what it should.
 const CHECK: Duration = Duration::from_secs(2);
-/// How long a file must be quiet after another one took its name: whoever writes to it may not have
-/// noticed yet.
+/// How long a file must be quiet after another one took its name: the program that writes to it may
+/// not have noticed yet.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long such a file holds up the next one at most.
 const LEAVE: Duration = Duration::from_secs(3);
@@ -713,7 +713,8 @@ impl<D: Directory> Producer<D> {
     }
 
     /// How many entries the stream may still take: its share of the bound, so that no partition
-    /// that stands still holds up another one, or its share of what all of them together have left.
+    /// that makes no progress holds up another one, or its share of what all of them together have
+    /// left.
     fn room(&self) -> u64 {
         let count = u64::from(self.options.read.partition.count());
         match self.options.max_backlog {
@@ -725,7 +726,7 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// A content had so many bytes.
+    /// How many bytes a content had.
     fn saw(&mut self, file_id: u64, len: u64) {
         let seen = self.seen.entry(file_id).or_insert(0);
         *seen = len.max(*seen);

@@ -101,7 +101,7 @@ fn wrong_invocations() {
         ),
         (
             &["--output", "/nowhere/out"],
-            "--output /nowhere/out: its folder does not exist; allowed: a file in a folder that is there",
+            "--output /nowhere/out: its folder does not exist; allowed: a file in an existing folder",
         ),
     ];
     for (words, line) in writer {
