@@ -15,6 +15,7 @@ use crate::partition;
 use resp::StreamId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Maximum number of leading bytes that a content's fingerprint covers: 64 KiB.
 pub const HEAD_LEN: usize = 64 << 10;
@@ -59,11 +60,46 @@ pub const LONGEST_FIELD: &str = "longest";
 /// The field of the source record that holds the ID of the last entry with a payload above
 /// [`SHORT`].
 pub const LONG_FIELD: &str = "long";
+/// The source record's field that says when the latest batch was sent: see [`Sent`].
+pub const SENT_FIELD: &str = "sent";
 /// A payload of at most this size is short: 64 KiB. A thousand of them fit into memory.
 pub const SHORT: u64 = 64 << 10;
 /// The field that holds the number of partitions. It is in the record of the unpartitioned key;
 /// without it, there is one partition.
 pub const PARTITIONS_FIELD: &str = "partitions";
+
+/// When the reader put a batch on the wire, for measuring how long its way to the output takes. No
+/// decision depends on it.
+///
+/// ```
+/// use delivery::manifest::Sent;
+/// let sent = Sent { last: resp::StreamId::new(5, 120), unix_ms: 1_796_050_472_322 };
+/// assert_eq!(sent.to_string(), "5-120 1796050472322");
+/// assert_eq!(Sent::parse(b"5-120 1796050472322"), Some(sent));
+/// assert_eq!(Sent::parse(b"5-120"), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// The batch's last entry.
+    pub last: StreamId,
+    /// Milliseconds since 1970, by the clock of the reader's host.
+    pub unix_ms: u64,
+}
+
+impl Sent {
+    /// The value of [`SENT_FIELD`]; `None` if it is none.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let (last, unix_ms) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+        Some(Self { last: StreamId::parse(last.as_bytes())?, unix_ms: unix_ms.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.last, self.unix_ms)
+    }
+}
 
 /// A position in the source: an offset within the content of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

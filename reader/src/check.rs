@@ -155,7 +155,7 @@ async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str,
 }
 
 /// The commands that the reader sends to the stream and its record.
-fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
+pub(crate) fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     let key = record_key(stream);
     let commands = vec![
         cmd::<Frame>("XINFO").arg("STREAM").arg(stream),

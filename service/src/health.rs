@@ -60,6 +60,8 @@ struct Inner {
     groups: Mutex<BTreeMap<usize, Vec<Member>>>,
     server: Mutex<Option<(ServerState, Instant)>>,
     last_batch: Mutex<Option<LastBatch>>,
+    /// How long the way from the reader to the output took, and when that was measured.
+    latency: Mutex<Option<(Duration, Instant)>>,
 }
 
 /// The most recent batch, for the status page.
@@ -157,6 +159,7 @@ impl Health {
             groups: Mutex::default(),
             server: Mutex::default(),
             last_batch: Mutex::default(),
+            latency: Mutex::default(),
         };
         Self { inner: Arc::new(inner), nth: 0, stream: Arc::default() }
     }
@@ -276,6 +279,16 @@ impl Health {
     pub fn batch(&self, lines: u64, bytes: u64, took: Duration) {
         let last = LastBatch { lines, bytes, took, done: Instant::now() };
         *self.inner.last_batch.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    /// How long the way from the reader to the output takes now.
+    pub fn set_latency(&self, latency: Duration) {
+        *self.inner.latency.lock().unwrap_or_else(PoisonError::into_inner) = Some((latency, Instant::now()));
+    }
+
+    /// How long that way took when it was last measured, and when that was.
+    pub(crate) fn latency(&self) -> Option<(Duration, Instant)> {
+        *self.inner.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The most recent batch.

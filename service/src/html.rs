@@ -137,7 +137,7 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     if let Some(last) = pages.health.last_batch() {
         tile(
             "Last batch",
-            format!("{:.1} ms", last.took.as_secs_f64() * 1000.0),
+            time(last.took),
             None,
             format!(
                 "{} {}, {}, {}",
@@ -146,6 +146,14 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
                 HumanBytes(last.bytes),
                 ago(last.done.elapsed())
             ),
+        );
+    }
+    if let Some((latency, measured)) = pages.health.latency() {
+        tile(
+            "From reader to disk",
+            time(latency),
+            None,
+            format!("the last batch measured, {}", ago(measured.elapsed())),
         );
     }
     if let Some((server, _)) = pages.health.server().filter(|_| pages.health.redis_is_well()) {
@@ -262,6 +270,15 @@ fn row(body: &mut String, cells: &[&str]) {
 
 fn bytes(number: f64) -> String {
     HumanBytes(whole(number)).to_string()
+}
+
+/// A time that may be short.
+fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1000.0),
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
+        _ => HumanDuration(time).to_string(),
+    }
 }
 
 fn ago(time: Duration) -> String {

@@ -2,17 +2,29 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory};
 pub use clap_complete::Shell;
 use clap_mangen::Man;
 
+/// The command under the name of the program's file: packages install it under a longer one, which
+/// is what users type.
+fn command_as_installed<T: CommandFactory>() -> Command {
+    let command = T::command();
+    let file = std::env::args_os().next().map(PathBuf::from);
+    match file.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
+        // clap takes names that live as long as the process, which ends soon.
+        Some(name) if name.ends_with(command.get_name()) => command.name(&*name.to_owned().leak()),
+        _ => command,
+    }
+}
+
 /// Prints the completion script of a shell to standard output.
 #[must_use]
 pub fn completions<T: CommandFactory>(shell: Shell) -> ExitCode {
-    let mut command = T::command();
+    let mut command = command_as_installed::<T>();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
@@ -26,7 +38,7 @@ pub fn completions<T: CommandFactory>(shell: Shell) -> ExitCode {
 #[must_use]
 pub fn man<T: CommandFactory>(folder: &Path, files: &[(&str, &str)]) -> ExitCode {
     // `help` and `--help` need no page.
-    let command = T::command().disable_help_subcommand(true);
+    let command = command_as_installed::<T>().disable_help_subcommand(true);
     let name = command.get_name().to_owned();
     let written = std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(command.clone(), folder))

@@ -17,10 +17,10 @@ pub const REDIS_UP: &str = "line_stream_redis_up";
 /// Always 1; its labels carry the version.
 pub const BUILD_INFO: &str = "line_stream_build_info";
 
-/// Upper bounds for `_seconds` histograms: 100 µs (less than an fsync) to 60 s.
-const SECONDS: [f64; 18] = [
+/// Upper bounds for `_seconds` histograms: 100 µs (less than an fsync) to an hour.
+const SECONDS: [f64; 20] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
+    60.0, 600.0, 3600.0,
 ];
 
 /// A metric of a service. A service lists its metrics once, in [`crate::About::metrics`]. Metrics

@@ -98,6 +98,82 @@ pub struct Commands<'a> {
     pub commands: Vec<Cmd>,
 }
 
+/// What Redis said to commands that were tried.
+#[derive(Debug, Default)]
+struct Rights {
+    /// Commands that the user may not run, each with what Redis said.
+    forbidden: BTreeMap<String, String>,
+    /// Another error.
+    refused: Option<Error>,
+    /// What answers takes `MULTI` and begins no transaction.
+    no_transactions: bool,
+}
+
+impl Rights {
+    /// Queues the commands in a transaction that is discarded, so that none is executed. `WATCH`,
+    /// which no transaction takes, is tried by itself.
+    async fn attempt(&mut self, asked: Commands<'_>, is_told: impl Fn(ErrorKind) -> bool) {
+        let Commands { connection, watched, commands } = asked;
+        for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
+            self.send(connection, &command).await;
+        }
+        if self.send(connection, &cmd::<Frame>("MULTI")).await.is_none() {
+            return;
+        }
+        // The first of them only reads: should what answers have no transactions, nothing has been
+        // done.
+        let mut is_begun = true;
+        for command in &commands {
+            match connection.send(command).await {
+                Err(error) if is_told(error.kind()) => {}
+                Err(error) => self.refuse(command.name(), error),
+                Ok(reply) => is_begun = reply.value().as_bytes() == Some(b"QUEUED"),
+            }
+            if !is_begun {
+                self.no_transactions = true;
+                break;
+            }
+        }
+        // Without a transaction there is nothing to discard.
+        let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
+    }
+
+    async fn send(&mut self, connection: &mut Connection, command: &Cmd) -> Option<Frame> {
+        connection.send(command).await.map_err(|error| self.refuse(command.name(), error)).ok()
+    }
+
+    fn refuse(&mut self, name: &str, error: Error) {
+        if error.kind() == ErrorKind::NoPerm {
+            self.forbidden.entry(name.to_owned()).or_insert_with(|| error.message().to_owned());
+        } else {
+            self.refused.get_or_insert(error);
+        }
+    }
+
+    /// What the user may not do, and what to do about it; `None` if there is nothing.
+    fn lacking(&self) -> Option<(String, String)> {
+        let why = self.forbidden.values().next()?;
+        let names: Vec<&str> = self.forbidden.keys().map(String::as_str).collect();
+        let rights: Vec<String> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
+        Some((
+            format!("redis: the user lacks rights for {}: {why}", names.join(", ")),
+            format!("ACL SETUSER its-name {}, and ~ the keys of the stream and its record", rights.join(" ")),
+        ))
+    }
+}
+
+/// At the start of a service: the user must have the rights for all of these commands. Whatever
+/// else Redis says to them, it will say again.
+///
+/// # Errors
+///
+/// The configuration is wrong: which rights are missing.
+pub async fn must_be_allowed(commands: Commands<'_>) -> Result<(), Failure> {
+    let mut rights = Rights::default();
+    rights.attempt(commands, |_| false).await;
+    rights.lacking().map_or(Ok(()), |(what, todo)| Err(Failure::config(format!("{what}; {todo}"))))
+}
+
 impl Preflight {
     fn print(&mut self, kind: Kind, what: &str, more: &str) {
         if self.json {
@@ -214,64 +290,25 @@ impl Preflight {
         }
     }
 
-    /// Checks whether Redis accepts these commands from this user. The commands are queued in a
-    /// transaction that is discarded, so none is executed. `WATCH`, which is not allowed in a
-    /// transaction, is sent by itself.
+    /// Whether Redis would take these commands of this user now.
     pub async fn commands(&mut self, asked: Vec<Commands<'_>>) {
-        let (mut forbidden, mut refused) = (BTreeMap::<String, String>::new(), None);
-        let mut forbid = |name: &str, error: &Error| {
-            forbidden.entry(name.to_owned()).or_insert_with(|| error.message().to_owned());
-        };
-        for Commands { connection, watched, commands } in asked {
-            for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
-                match connection.send(&command).await {
-                    Err(error) if error.kind() == ErrorKind::NoPerm => forbid(command.name(), &error),
-                    done => refused = refused.or(done.err()),
-                }
-            }
-            let mut begun = match connection.send(&cmd::<Frame>("MULTI")).await {
-                Ok(_) => true,
-                Err(error) if error.kind() == ErrorKind::NoPerm => {
-                    forbid("MULTI", &error);
-                    continue;
-                }
-                Err(error) => {
-                    refused = Some(error);
-                    false
-                }
-            };
-            // The first command is read-only: a server without transactions executes nothing else.
-            for command in &commands {
-                if !begun {
-                    break;
-                }
-                match connection.send(command).await {
-                    Ok(reply) => begun = reply.value().as_bytes() == Some(b"QUEUED"),
-                    Err(error) if error.kind() == ErrorKind::NoPerm => forbid(command.name(), &error),
-                    // `INFO` has reported this already.
-                    Err(error) if self.informed && matches!(error.kind(), ErrorKind::Oom | ErrorKind::ReadOnly) => {}
-                    Err(error) => refused = refused.or(Some(error)),
-                }
-            }
-            // Without a transaction there is nothing to discard.
-            let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
-            if !begun && refused.is_none() {
-                let what = "redis: what answers has no transactions (MULTI)";
-                return self.wrong(what, advice::redis(ErrorKind::UnknownCommand));
-            }
+        let mut rights = Rights::default();
+        for commands in asked {
+            // That has been told.
+            let is_told = |kind| self.informed && matches!(kind, ErrorKind::Oom | ErrorKind::ReadOnly);
+            rights.attempt(commands, is_told).await;
         }
-        if let Some(why) = forbidden.values().next() {
-            let names: Vec<&str> = forbidden.keys().map(String::as_str).collect();
-            let rights: Vec<String> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
-            self.wrong(
-                format!("redis: the user lacks rights for {}: {why}", names.join(", ")),
-                &format!("ACL SETUSER its-name {}, and ~ the keys of the stream and its record", rights.join(" ")),
-            );
+        if rights.no_transactions {
+            let what = "redis: what answers has no transactions (MULTI)";
+            return self.wrong(what, advice::redis(ErrorKind::UnknownCommand));
         }
-        if let Some(error) = &refused {
+        if let Some((what, todo)) = rights.lacking() {
+            self.wrong(what, &todo);
+        }
+        if let Some(error) = &rights.refused {
             self.redis("redis", error);
         }
-        if forbidden.is_empty() && refused.is_none() {
+        if rights.forbidden.is_empty() && rights.refused.is_none() {
             self.ok("redis: the user may run all commands that are needed");
         }
     }

@@ -48,6 +48,10 @@ pub(crate) fn json(pages: &ServicePages) -> String {
             "seconds": last.took.as_secs_f64(),
             "age_seconds": last.done.elapsed().as_secs_f64(),
         })),
+        "latency": pages.health.latency().map(|(latency, measured)| json!({
+            "seconds": latency.as_secs_f64(),
+            "age_seconds": measured.elapsed().as_secs_f64(),
+        })),
         "redis": pages.health.server().map(|(server, at)| json!({
             "version": server.version,
             "used_memory_bytes": server.used_memory,

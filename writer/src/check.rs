@@ -233,7 +233,7 @@ fn wait(entries: u64) -> String {
 }
 
 /// The commands that the writer sends.
-fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
+pub(crate) fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     let Group { stream, record, name, consumer } = group;
     let mut commands = vec![
         cmd::<Frame>("XINFO").arg("STREAM").arg(stream),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
@@ -127,6 +127,7 @@ impl<'a> Commit<'a> {
                 self.measured.bytes.increment(batch.data.len() as u64);
                 self.measured.lines.increment(batch.lines());
             }
+            batch.durable_at = Some(SystemTime::now());
             batch.release_data();
             drop(busy);
             self.health.progress();

@@ -55,6 +55,7 @@ mod file_buffer;
 mod find_outputs;
 mod group;
 mod journal_file;
+mod latency;
 mod merge;
 mod metric_names;
 mod output;

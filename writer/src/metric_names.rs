@@ -41,6 +41,8 @@ pub(crate) const LAG: &str = "line_stream_lag_entries";
 pub(crate) const PENDING: &str = "line_stream_pending_entries";
 /// Time since the oldest pending entry was delivered.
 pub(crate) const OLDEST_PENDING: &str = "line_stream_oldest_pending_seconds";
+/// From sending a batch to its bytes being durable in the output.
+pub(crate) const LATENCY: &str = "line_stream_latency_seconds";
 /// Entries in the stream.
 pub(crate) const LENGTH: &str = "line_stream_length_entries";
 
@@ -69,6 +71,10 @@ pub(crate) const ALL: &[Metric] = &[
         "Time since the pending entry with the smallest ID was last delivered; 0 if none is pending, NaN while unknown",
     )
     .unknown(),
+    Metric::histogram(
+        LATENCY,
+        "Time from when the reader sent a batch to when its last entry was durable in the output; one batch a second is measured",
+    ),
     Metric::gauge(LENGTH, "Entries in the stream; NaN while unknown").unknown(),
 ];
 

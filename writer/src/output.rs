@@ -13,7 +13,7 @@ use crate::journal_file::{
 use crate::output_folder::{self, OutputFolder};
 use delivery::consumer::Batch;
 use delivery::entry::Span;
-use delivery::journal::Identity;
+use delivery::journal::{Identity, MAGIC};
 use delivery::output::{
     self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
 };
@@ -425,10 +425,23 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
 fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
     let which = if path == output { String::new() } else { format!("{}: ", path.display()) };
     match impossible(path) {
+        // What a writer would append to another one's journal would damage that.
+        Ok(None) if path == output && is_journal(path).unwrap_or(false) => Err(OpenError::Config(format!(
+            "--output {}: it is the commit journal of another output; allowed: another file",
+            output.display()
+        ))),
         Ok(None) => Ok(()),
         Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {which}{why}", output.display()))),
         Err(error) => Err(at("looking at", path)(error)),
     }
+}
+
+/// Whether the file begins as commit journals do.
+fn is_journal(path: &Path) -> io::Result<bool> {
+    let mut first = [0; MAGIC.len()];
+    File::open(path)?.read_exact_at(&mut first, 0)?;
+    // The last two tell the version.
+    Ok(first.iter().zip(&MAGIC).take(6).all(|(one, other)| one == other))
 }
 
 /// Why no output can be at this path, and what is allowed.

@@ -2,6 +2,7 @@
 
 use delivery::entry::Span;
 use serde::{Serialize, Serializer};
+use service::advice::noun;
 use std::fmt;
 
 /// Maximum number of listed ranges of a kind; further ones are only counted in bytes.
@@ -155,9 +156,9 @@ impl fmt::Display for Report {
         }
         let bytes: u64 = self.inputs.iter().map(|input| input.bytes).sum();
         if self.is_identical() {
-            return write!(f, "identical: {bytes} bytes, each exactly once");
+            return write!(f, "identical: {bytes} {}, each exactly once", noun(bytes, "byte"));
         }
-        write!(f, "NOT identical: of {bytes} bytes")?;
+        write!(f, "NOT identical: of {bytes} {}", noun(bytes, "byte"))?;
         let total = |of: fn(&InputReport) -> &Ranges| self.inputs.iter().map(|input| of(input).bytes).sum::<u64>();
         let extra = total(|input| &input.beyond) + self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>();
         let sums = [
@@ -178,11 +179,12 @@ impl fmt::Display for Report {
 fn list(f: &mut fmt::Formatter<'_>, path: &str, ranges: &Ranges, what: &str) -> fmt::Result {
     for span in &ranges.listed {
         let bytes = span.end - span.start;
-        writeln!(f, "{path}: bytes {}..{} ({bytes} bytes): {what}", span.start, span.end)?;
+        writeln!(f, "{path}: bytes {}..{} ({bytes} {}): {what}", span.start, span.end, noun(bytes, "byte"))?;
     }
     let listed: u64 = ranges.listed.iter().map(|span| span.end - span.start).sum();
     if listed < ranges.bytes {
-        writeln!(f, "{path}: and {} bytes more: {what}", ranges.bytes - listed)?;
+        let more = ranges.bytes - listed;
+        writeln!(f, "{path}: and {more} {} more: {what}", noun(more, "byte"))?;
     }
     Ok(())
 }

@@ -102,5 +102,6 @@ fn open(path: &Path) -> Result<(File, u64), Failure> {
 }
 
 fn unreadable(output: &Path, file: &Path, error: &io::Error) -> Failure {
-    Failure::config(format!("--output {}: reading {}: {error}", output.display(), file.display()))
+    let todo = service::advice::io(error);
+    Failure::config(format!("--output {}: reading {}: {error}; {todo}", output.display(), file.display()))
 }

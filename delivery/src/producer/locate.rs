@@ -76,7 +76,9 @@ impl<D: Directory> Producer<D> {
         }
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
-            Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
+            Current::Missing => {
+                Err(format!("{} does not exist; waiting for it; create it, or correct --input", self.options.input))
+            }
             Current::Unreadable(why) => {
                 let input = &self.options.input;
                 Err(format!(

@@ -12,6 +12,7 @@ mod image;
 mod jobs;
 mod kustomize;
 mod manifests;
+mod package;
 mod pods;
 mod prometheus;
 mod references;
