@@ -1019,8 +1019,10 @@ impl<'a> Look<'a> {
         let unlisted = self.out.unlisted;
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
-        // What an empty file is to hold cannot be told yet.
-        let is_decided = |file: &&&Sighting| file.len > 0 || self.known.contents.is_empty();
+        // What an empty file is to hold cannot be told yet, nor whether a copy of the input will be
+        // all that is left of it.
+        let is_decided =
+            |file: &&&Sighting| (file.len > 0 || self.known.contents.is_empty()) && !self.is_copied(file, current, &[]);
         let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
         let all: BTreeSet<Neighbour> = known.chain(others).collect();
         let is_recorded = self.known.neighbours.is_some() || !unlisted;
