@@ -752,7 +752,10 @@ impl<'a> Look<'a> {
             Some(original) if original.name_kind != NameKind::Unlinked => file.len <= original.len,
             _ if content.end() >= self.history.limits.distinct => true,
             Some(original) => file.len <= original.len,
-            None => file.name_kind.is_rotated() && (!content.finished || file.len == content.end()),
+            None => {
+                let is_all = file.len == content.end() || file.len == content.seen_len;
+                file.name_kind.is_rotated() && (!content.finished || is_all)
+            }
         }
     }
 
