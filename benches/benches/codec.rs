@@ -4,7 +4,7 @@ use benches::read_group_reply;
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use resp::streams::{XAdd, XReadGroup};
-use resp::{Command, Decoder, Limits, RespCodec, StreamId};
+use resp::{Command, Decoder, DecoderLimits, RespCodec, StreamId};
 use std::hint::black_box;
 use tokio_util::codec::Encoder;
 
@@ -14,7 +14,7 @@ fn decode(criterion: &mut Criterion) {
         let reply = read_group_reply(entries, size);
         group.throughput(Throughput::Bytes(reply.len() as u64));
         group.bench_function(format!("{entries} x {size} B"), |bencher| {
-            let mut decoder = Decoder::new(Limits::default());
+            let mut decoder = Decoder::new(DecoderLimits::default());
             bencher.iter_batched(
                 || reply.clone(),
                 |mut bytes| {

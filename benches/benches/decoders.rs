@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use redis::FromRedisValue;
 use redis_protocol::resp3::types::BytesFrame;
 use resp::streams::XReadGroup;
-use resp::{Command, Decoder, Limits, StreamId};
+use resp::{Command, Decoder, DecoderLimits, StreamId};
 
 /// As much as a read from a socket brings.
 const CHUNK: usize = 16 << 10;
@@ -65,7 +65,7 @@ fn repeat<'a>(times: u32, expected: usize, mut decode: impl FnMut() -> usize + '
 }
 
 fn ours(reply: Bytes, chunk: usize) -> impl FnMut() -> usize {
-    let mut decoder = Decoder::new(Limits::default());
+    let mut decoder = Decoder::new(DecoderLimits::default());
     let mut buffer = BytesMut::new();
     move || {
         for chunk in reply.chunks(chunk) {

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use resp::streams::*;
-use resp::{Block, Command, Config, Decoder, Frame, Kind, Limits, ProtocolError, RespCodec, StreamId, Value, cmd};
+use resp::{
+    BlockTimeout, Command, Config, Decoder, DecoderLimits, Frame, ProtocolError, RespCodec, StreamId, Value, ValueKind,
+    cmd,
+};
 use tokio_util::codec::Encoder;
 
 /// A name, and what it does with an input.
@@ -57,7 +60,7 @@ impl<'a> Choices<'a> {
 /// The frames of a stream that comes in pieces, why it ended, and what was left.
 fn decode(
     bytes: &[u8],
-    limits: Limits,
+    limits: DecoderLimits,
     mut piece: impl FnMut() -> usize,
 ) -> (Vec<Frame>, Option<ProtocolError>, usize) {
     let mut decoder = Decoder::new(limits);
@@ -90,10 +93,10 @@ fn decode(
 pub fn decoder(data: &[u8]) {
     let mut choices = Choices(data);
     let limits = match choices.byte() % 4 {
-        0 => Limits::default().depth(3).bulk(10).aggregate(4).frame(64),
-        1 => Limits::default().depth(8).bulk(64).aggregate(50).frame(300),
-        2 => Limits::default().depth(usize::MAX).bulk(usize::MAX).aggregate(usize::MAX).frame(usize::MAX),
-        _ => Limits::default(),
+        0 => DecoderLimits::default().depth(3).bulk(10).aggregate(4).frame(64),
+        1 => DecoderLimits::default().depth(8).bulk(64).aggregate(50).frame(300),
+        2 => DecoderLimits::default().depth(usize::MAX).bulk(usize::MAX).aggregate(usize::MAX).frame(usize::MAX),
+        _ => DecoderLimits::default(),
     };
     let cuts = choices.byte() % 16;
     let pieces = choices.bytes(usize::from(cuts));
@@ -135,7 +138,7 @@ fn walk(frame: &Frame, value: Value<'_>) {
     assert_eq!(children.count(), value.children().len());
     assert!(frame.extract(value).value() == value);
     assert_eq!(frame.slice(value), value.as_bytes().unwrap_or_default());
-    if value.kind() == Kind::StreamedString {
+    if value.kind() == ValueKind::StreamedString {
         let chunks: Vec<_> = value.children().filter_map(Value::as_bytes).collect();
         assert_eq!(value.as_bytes(), Some(&chunks.concat()[..]));
     }
@@ -144,11 +147,11 @@ fn walk(frame: &Frame, value: Value<'_>) {
         assert_eq!(n as u64, m);
     }
     match value.kind() {
-        Kind::Integer => assert!(value.as_int().is_some()),
-        Kind::Double => assert!(value.as_f64().is_some()),
-        Kind::Boolean => assert!(value.as_bool().is_some()),
-        Kind::VerbatimString => assert_eq!(value.format().map(<[u8]>::len), Some(3)),
-        Kind::Map => assert_eq!(value.children().len() % 2, 0),
+        ValueKind::Integer => assert!(value.as_int().is_some()),
+        ValueKind::Double => assert!(value.as_f64().is_some()),
+        ValueKind::Boolean => assert!(value.as_bool().is_some()),
+        ValueKind::VerbatimString => assert_eq!(value.format().map(<[u8]>::len), Some(3)),
+        ValueKind::Map => assert_eq!(value.children().len() % 2, 0),
         _ => {}
     }
     for child in value.children() {
@@ -196,7 +199,7 @@ pub fn commands(data: &[u8]) {
             if c.flag() {
                 read = read.count(c.number()).max_count(c.number()).max_size(c.number());
             }
-            check(read.block(Block::For(time)).command(), &[key, group]);
+            check(read.block(BlockTimeout::For(time)).command(), &[key, group]);
         }
         3 => {
             let from = if c.flag() { GroupFrom::New } else { GroupFrom::Pending(c.id()) };
@@ -252,8 +255,8 @@ fn check(command: &impl Command, holds: &[&[u8]]) -> Vec<Vec<u8>> {
     let mut out = BytesMut::new();
     RespCodec::default().encode(command, &mut out).unwrap();
     let frame = Decoder::default().decode(&mut out).unwrap().unwrap();
-    assert!(out.is_empty() && frame.kind() == Kind::Array);
-    assert!(frame.value().children().all(|word| word.kind() == Kind::BulkString));
+    assert!(out.is_empty() && frame.kind() == ValueKind::Array);
+    assert!(frame.value().children().all(|word| word.kind() == ValueKind::BulkString));
     let words: Vec<_> = frame.value().children().map(|word| word.as_bytes().unwrap().to_vec()).collect();
     for (word, name) in words.iter().zip(command.name().split(' ')) {
         assert_eq!(word, name.as_bytes());
@@ -265,7 +268,7 @@ fn check(command: &impl Command, holds: &[&[u8]]) -> Vec<Vec<u8>> {
 
 /// Whatever a server answers is a typed value or an error, and going through it is safe.
 pub fn replies(data: &[u8]) {
-    let (frames, _, _) = decode(data, Limits::default(), || usize::MAX);
+    let (frames, _, _) = decode(data, DecoderLimits::default(), || usize::MAX);
     for frame in frames.into_iter().take(16) {
         let mut shown = String::new();
         if frame.kind().is_error() {

@@ -2,7 +2,7 @@
 //! `cargo run --example consumer_group -- redis://localhost events workers me`
 use std::time::Duration;
 
-use resp::{Config, ConsumerOptions, Origin};
+use resp::{BatchOrigin, Config, ConsumerOptions};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
 
     while let Some(batch) = consumer.next().await? {
-        let again = if batch.origin() == Origin::New { "" } else { " (again)" };
+        let again = if batch.origin() == BatchOrigin::New { "" } else { " (again)" };
         for entry in &batch {
             match entry.fields {
                 Some(fields) => println!("{}{again}: {fields:?}", entry.id),

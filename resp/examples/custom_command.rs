@@ -2,7 +2,7 @@
 //! `cargo run --example custom_command -- redis://localhost`
 use std::time::Duration;
 
-use resp::{Client, Command, Config, Error, Frame, Request};
+use resp::{Client, Command, CommandWriter, Config, Error, Frame};
 
 /// `PEXPIRE key milliseconds NX`: true when the key is there and had no time to live.
 struct ExpireOnce<'a> {
@@ -21,7 +21,7 @@ impl Command for ExpireOnce<'_> {
         Some(self.key.as_bytes())
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("PEXPIRE", 3);
         out.arg(self.key);
         out.arg_int(u64::try_from(self.after.as_millis()).unwrap_or(u64::MAX));

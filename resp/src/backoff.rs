@@ -42,6 +42,7 @@ impl Backoff {
 
     /// The next delay: anywhere between half a millisecond and the current bound, but never above
     /// the bound.
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "53 bits fit in an f64")]
     pub fn next_delay(&mut self) -> Duration {
         let ceiling = self.ceiling;
         self.ceiling = ceiling.saturating_mul(2).clamp(self.min, self.max);

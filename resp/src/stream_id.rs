@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::number::{self, Backwards};
+use crate::protocol::number::{self, Backwards};
 
 /// The ID of a stream entry: `<milliseconds>-<sequence>`.
 ///

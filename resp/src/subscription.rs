@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Backoff, Config, Connection, Error, ErrorKind, Frame, Protocol, Sent, Value, cmd};
+use crate::{Backoff, Config, Connection, Discovery, Error, ErrorKind, Frame, RespVersion, Value, cmd};
 
 /// What a [`Subscription`] subscribes to.
 ///
@@ -93,25 +93,26 @@ impl SubscriptionOptions {
         if let Some(first) = self.shard_channels.first() {
             self.config = self.config.for_key(first);
         }
-        let (connection, early) = self.subscribe().await?;
-        Ok(Subscription { options: self, connection: Some(connection), early })
+        let discovery = Discovery::new(self.config.clone());
+        let (connection, early) = self.subscribe(&discovery).await?;
+        Ok(Subscription { options: self, discovery, connection: Some(connection), early })
     }
 
     /// A connection on which everything is confirmed, and the messages that came before the last
     /// confirmation.
-    async fn subscribe(&self) -> Result<(Connection, VecDeque<Message>), Error> {
-        let mut connection = Connection::connect(&self.config).await?;
-        let usage = |text| Err(Error::new(ErrorKind::Usage, text).with_sent(Sent::No).connecting(&self.config));
-        if connection.protocol() != Protocol::Resp3 {
+    async fn subscribe(&self, discovery: &Discovery) -> Result<(Connection, VecDeque<PubSubMessage>), Error> {
+        let mut connection = discovery.connect().await?;
+        let usage = |text| Err(self.config.connect_error(Error::new(ErrorKind::Usage, text)));
+        if connection.protocol() != RespVersion::Resp3 {
             return usage("subscriptions need RESP3, and this connection speaks RESP2");
         }
-        let mut missing = 0;
+        let mut missing = 0usize;
         for (name, channels) in
             [("SUBSCRIBE", &self.channels), ("PSUBSCRIBE", &self.patterns), ("SSUBSCRIBE", &self.shard_channels)]
         {
             if !channels.is_empty() {
                 connection.subscribe(&cmd::<()>(name).args(channels)).await?;
-                missing += channels.len();
+                missing = missing.saturating_add(channels.len());
             }
         }
         if missing == 0 {
@@ -122,7 +123,7 @@ impl SubscriptionOptions {
             while missing > 0 {
                 match Push::of(&connection.next_push().await?) {
                     Push::Message(message) => early.push_back(message),
-                    Push::Subscribed => missing -= 1,
+                    Push::Subscribed => missing = missing.saturating_sub(1),
                     Push::Unsubscribed | Push::Other => {}
                 }
             }
@@ -130,7 +131,7 @@ impl SubscriptionOptions {
         };
         let limit = self.config.connect_timeout;
         let confirmed = tokio::time::timeout(limit, confirmed).await.unwrap_or_else(|_| Err(Error::timeout(limit)));
-        confirmed.map_err(|error: Error| error.during("SUBSCRIBE", None))?;
+        confirmed.map_err(|error: Error| error.with_context("SUBSCRIBE", None))?;
         Ok((connection, early))
     }
 }
@@ -145,16 +146,17 @@ impl SubscriptionOptions {
 #[derive(Debug)]
 pub struct Subscription {
     options: SubscriptionOptions,
+    discovery: Discovery,
     connection: Option<Connection>,
     /// Messages that came with the confirmations.
-    early: VecDeque<Message>,
+    early: VecDeque<PubSubMessage>,
 }
 
 /// What comes from a [`Subscription`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionEvent {
     /// Somebody has published this.
-    Message(Message),
+    Message(PubSubMessage),
     /// The connection was lost, and everything is subscribed to again: what was published between
     /// is missing.
     Reconnected,
@@ -163,7 +165,7 @@ pub enum SubscriptionEvent {
 /// What somebody has published on a channel. Its parts share the read buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Message {
+pub struct PubSubMessage {
     /// The channel.
     pub channel: Bytes,
     /// The pattern that has matched it.
@@ -185,7 +187,7 @@ impl Subscription {
                 return Ok(SubscriptionEvent::Message(message));
             }
             let Some(connection) = &mut self.connection else {
-                match self.options.subscribe().await {
+                match self.options.subscribe(&self.discovery).await {
                     Ok((connection, early)) => {
                         self.options.backoff.reset();
                         (self.connection, self.early) = (Some(connection), early);
@@ -222,7 +224,7 @@ async fn next_push(connection: &mut Connection, ping_after: Option<Duration>) ->
 
 /// What a push message means.
 enum Push {
-    Message(Message),
+    Message(PubSubMessage),
     Subscribed,
     Unsubscribed,
     Other,
@@ -242,7 +244,7 @@ impl Push {
             _ => return Self::Other,
         };
         match message {
-            (pattern, Some(channel), Some(payload)) => Self::Message(Message { channel, pattern, payload }),
+            (pattern, Some(channel), Some(payload)) => Self::Message(PubSubMessage { channel, pattern, payload }),
             _ => Self::Other,
         }
     }

@@ -167,7 +167,7 @@ impl ScriptedServer {
                 let (theirs, ours) = tokio::io::duplex(BUFFER);
                 let (progress, watched) = watch::channel(Progress::Waits(String::new()));
                 lock(&sessions).push(watched);
-                tokio::spawn(Session { stream: ours, script, input: BytesMut::new(), progress }.run());
+                tokio::spawn(ScriptedConnection { stream: ours, script, input: BytesMut::new(), progress }.run());
                 theirs
             });
             async move { stream.ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionRefused, "no script is left")) }
@@ -182,13 +182,13 @@ impl ScriptedServer {
     pub async fn finish(self) -> Result<(), Error> {
         let wrong = |nth: usize, what: String| Err(Error::new(ErrorKind::Usage, format!("connection {nth}: {what}")));
         let sessions = std::mem::take(&mut *lock(&self.sessions));
-        for (nth, mut session) in sessions.into_iter().enumerate() {
+        for (nth, mut session) in (1..).zip(sessions) {
             let ended = session.wait_for(|progress| !matches!(progress, Progress::Waits(_)));
             let _ = tokio::time::timeout(PATIENCE, ended).await;
             match session.borrow().clone() {
                 Progress::Done => {}
-                Progress::Waits(what) => return wrong(nth + 1, format!("{what} did not come")),
-                Progress::Failed(what) => return wrong(nth + 1, what),
+                Progress::Waits(what) => return wrong(nth, format!("{what} did not come")),
+                Progress::Failed(what) => return wrong(nth, what),
             }
         }
         match lock(&self.scripts).len() {
@@ -203,14 +203,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// One connection.
-struct Session {
+struct ScriptedConnection {
     stream: DuplexStream,
     script: Script,
     input: BytesMut,
     progress: watch::Sender<Progress>,
 }
 
-impl Session {
+impl ScriptedConnection {
     async fn run(mut self) {
         // When the peer hangs up, what was not done is known from the progress.
         let _ = self.follow().await;
@@ -380,7 +380,8 @@ pub mod reply {
 
     fn aggregate(kind: char, each: usize, replies: impl IntoIterator<Item = Bytes>) -> Bytes {
         let replies: Vec<Bytes> = replies.into_iter().collect();
-        let mut out = BytesMut::from(format!("{kind}{}\r\n", replies.len() / each).as_str());
+        let mut out =
+            BytesMut::from(format!("{kind}{}\r\n", replies.len().checked_div(each).unwrap_or_default()).as_str());
         replies.iter().for_each(|reply| out.extend_from_slice(reply));
         out.freeze()
     }

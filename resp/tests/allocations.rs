@@ -148,7 +148,7 @@ fn pushes_that_nobody_takes_are_bounded_in_bytes() {
                     }
                 });
                 let config = Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true);
-                let mut connection = Connection::over(ours, &config).await.unwrap();
+                let mut connection = Connection::from_transport(ours, &config).await.unwrap();
                 for _ in 0..count {
                     connection.send(&cmd::<()>("PING")).await.unwrap();
                 }

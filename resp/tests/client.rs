@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use resp::streams::{AddId, XAdd, XLen, XRange};
-use resp::{Backoff, Client, ClientOptions, ErrorKind, Event, Frame, Pipeline, Sent, StreamId, Transaction, cmd};
+use resp::{Backoff, Client, ClientEvent, ClientOptions, ErrorKind, Frame, Pipeline, Sent, StreamId, Transaction, cmd};
 use support::Server;
 
 async fn echo(client: &Client, text: &str) -> String {
@@ -178,8 +178,8 @@ async fn it_connects_again() {
             }
         }
     }
-    assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(_)));
-    assert!(matches!(events.recv().await.unwrap(), Event::Connected));
+    assert!(matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(_)));
+    assert!(matches!(events.recv().await.unwrap(), ClientEvent::Connected));
 }
 
 #[tokio::test]
@@ -250,6 +250,6 @@ async fn pushes_are_events() {
     client.send(&cmd::<()>("GET").arg("watched")).await.unwrap();
     server.connect().await.send(&cmd::<Frame>("SET").arg("watched").arg(1)).await.unwrap();
     client.send(&cmd::<()>("PING")).await.unwrap();
-    let Event::Push(push) = events.recv().await.unwrap() else { panic!("a push") };
+    let ClientEvent::Push(push) = events.recv().await.unwrap() else { panic!("a push") };
     assert_eq!(push.value().children().next().unwrap().as_str(), Some("invalidate"));
 }

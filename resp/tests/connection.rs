@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use resp::streams::{AddId, GroupFrom, ReadFrom, XAdd, XRead, XReadGroup};
 use resp::testing::{Script, ScriptedServer, reply};
-use resp::{Block, Blocking, Config, Connection, Endpoint, ErrorKind, Frame, Protocol, Sent, StreamId, cmd};
+use resp::{BlockTimeout, Blocking, Config, Connection, Endpoint, ErrorKind, Frame, RespVersion, Sent, StreamId, cmd};
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
@@ -29,7 +29,7 @@ async fn with_peer(config: &Config, buffer: usize) -> (Connection, DuplexStream)
         peer.write_all(b"+OK\r\n-ERR unknown\r\n").await.unwrap();
         peer
     };
-    let (connection, peer) = tokio::join!(Connection::over(ours, config), greeting);
+    let (connection, peer) = tokio::join!(Connection::from_transport(ours, config), greeting);
     (connection.unwrap(), peer)
 }
 
@@ -42,7 +42,7 @@ async fn over_tcp_with_name_and_database() {
         let info = connection.send(&cmd::<Frame>("CLIENT INFO")).await.unwrap();
         let info = info.value().as_str().unwrap().to_owned();
         assert!(info.contains("name=tester") && info.contains("db=3"), "{info}");
-        assert_eq!(connection.protocol(), if resp2 { Protocol::Resp2 } else { Protocol::Resp3 });
+        assert_eq!(connection.protocol(), if resp2 { RespVersion::Resp2 } else { RespVersion::Resp3 });
     }
 }
 
@@ -93,7 +93,7 @@ async fn a_server_that_does_not_know_hello() {
         .on(&cmd::<()>("CLIENT SETINFO LIB-VER").arg(env!("CARGO_PKG_VERSION")), unknown)
         .on(&cmd::<()>("PING"), "+PONG\r\n")]);
     let mut connection = Connection::connect(&server.config().password("pw").client_name("me")).await.unwrap();
-    assert_eq!(connection.protocol(), Protocol::Resp2);
+    assert_eq!(connection.protocol(), RespVersion::Resp2);
     let pong: String = connection.send(&cmd("PING")).await.unwrap();
     assert_eq!(pong, "PONG");
     server.finish().await.unwrap();
@@ -155,7 +155,7 @@ async fn dropped_futures_never_shift_replies() {
 async fn a_blocking_read_that_is_given_up() {
     let server = Server::start();
     let mut connection = server.connect().await;
-    let read = XRead::new("s", ReadFrom::New).block(Block::For(Duration::from_millis(100)));
+    let read = XRead::new("s", ReadFrom::New).block(BlockTimeout::For(Duration::from_millis(100)));
     tokio::time::timeout(Duration::from_millis(10), connection.send_blocking(&read)).await.unwrap_err();
     assert_eq!(connection.send(&cmd::<Frame>("ECHO").arg("x")).await.unwrap().value().as_str(), Some("x"));
 }
@@ -246,7 +246,7 @@ async fn a_slow_peer_is_in_time_until_it_stalls() {
 #[tokio::test]
 async fn the_reply_to_a_blocking_command_must_begin_in_time() {
     let config = config().block_grace(Duration::from_millis(100)).stall_timeout(Some(Duration::from_millis(150)));
-    let pop = Blocking::new(cmd::<Frame>("BLPOP").arg("x").arg("0.1"), Block::For(Duration::from_millis(100)));
+    let pop = Blocking::new(cmd::<Frame>("BLPOP").arg("x").arg("0.1"), BlockTimeout::For(Duration::from_millis(100)));
     // Silent for longer than a stall, and begun within 200 ms.
     let (mut connection, mut peer) = with_peer(&config, 1 << 16).await;
     let writing = async {
@@ -304,7 +304,7 @@ async fn a_peer_that_says_why_it_hangs_up() {
 
 #[tokio::test]
 async fn a_protocol_error_ends_the_connection() {
-    for garbage in ["HTTP/1.1 400 Bad Request\r\n\r\n", ":x\r\n", "$999999999999\r\n", "*1\r\n.\r\n"] {
+    for garbage in ["HTTP/1.1 400 Bad CommandWriter\r\n\r\n", ":x\r\n", "$999999999999\r\n", "*1\r\n.\r\n"] {
         let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
         peer.write_all(garbage.as_bytes()).await.unwrap();
         let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use resp::streams::{AddId, GroupFrom, XAdd, XDel, XGroupCreate, XPending, XReadGroup};
 use resp::{
-    Backoff, Connection, Consumer, ConsumerOptions, ErrorKind, Frame, GroupReader, Origin, Pipeline, StreamId, cmd,
+    Backoff, BatchOrigin, Connection, Consumer, ConsumerOptions, ErrorKind, Frame, GroupReader, Pipeline, StreamId, cmd,
 };
 use support::Server;
 
@@ -50,12 +50,12 @@ enum Origin2 {
     New,
 }
 
-impl From<Origin> for Origin2 {
-    fn from(origin: Origin) -> Self {
+impl From<BatchOrigin> for Origin2 {
+    fn from(origin: BatchOrigin) -> Self {
         match origin {
-            Origin::Pending => Self::Pending,
-            Origin::Claimed => Self::Claimed,
-            Origin::New => Self::New,
+            BatchOrigin::Pending => Self::Pending,
+            BatchOrigin::Claimed => Self::Claimed,
+            BatchOrigin::New => Self::New,
         }
     }
 }
@@ -73,7 +73,7 @@ async fn pending_ones_first_then_new_ones() {
     other.send(&XDel::new("s", [StreamId::new(1, 3)])).await.unwrap();
     let mut consumer = options(&server, "c").connect().await.unwrap();
     let batch = consumer.next().await.unwrap().unwrap();
-    assert_eq!((batch.origin(), batch.entries().len()), (Origin::Pending, 10));
+    assert_eq!((batch.origin(), batch.entries().len()), (BatchOrigin::Pending, 10));
     // Deleted meanwhile: it comes without fields.
     assert!(batch.entries().get(2).unwrap().fields.is_none());
     consumer.ack(batch.ids());
@@ -199,7 +199,7 @@ async fn a_consumer_that_is_stopped_gives_what_the_server_has_given_it() {
     add(&mut other, 0..1).await;
     consumer.stopper().stop();
     let last = tokio::time::timeout(Duration::from_secs(10), consumer.next()).await.unwrap().unwrap().unwrap();
-    assert_eq!((last.origin(), last.entries().len()), (Origin::New, 1));
+    assert_eq!((last.origin(), last.entries().len()), (BatchOrigin::New, 1));
     consumer.ack(last.ids());
     assert!(consumer.next().await.unwrap().is_none());
     assert_eq!(pending(&mut other).await, 0);
@@ -213,16 +213,16 @@ async fn the_last_answer_is_taken_by_hand() {
         let block = if resp2 { Duration::from_millis(300) } else { Duration::from_secs(60) };
         let options = ConsumerOptions::new(server.config().resp2(resp2), "s", "g", "c").block(block);
         let mut consumer = options.connect().await.unwrap();
-        assert!(consumer.take_last().await.unwrap().is_none(), "nothing was asked for");
+        assert!(consumer.drain().await.unwrap().is_none(), "nothing was asked for");
         assert!(tokio::time::timeout(Duration::from_millis(50), consumer.next()).await.is_err());
-        let last = tokio::time::timeout(Duration::from_secs(10), consumer.take_last()).await.unwrap();
+        let last = tokio::time::timeout(Duration::from_secs(10), consumer.drain()).await.unwrap();
         assert!(last.unwrap().is_none(), "nothing came");
 
         let mut reader = GroupReader::new(server.connect().await, "s", "g", "r");
         assert!(reader.read(None).await.unwrap().is_none(), "nothing is pending");
         add(&mut other, if resp2 { 1..2 } else { 0..1 }).await;
-        reader.read_ahead().await.unwrap();
-        let last = reader.take_last().await.unwrap().unwrap();
+        reader.prefetch().await.unwrap();
+        let last = reader.drain().await.unwrap().unwrap();
         assert_eq!(last.entries().len(), 1);
         reader.ack(last.ids());
         reader.flush().await.unwrap();
@@ -245,7 +245,7 @@ async fn read_all(consumer: &mut GroupReader) -> (Vec<u64>, Vec<u64>) {
         match consumer.read(None).await.unwrap() {
             Some(batch) => {
                 let ids = batch.ids().map(|id| id.seq - 1);
-                if batch.origin() == Origin::Pending {
+                if batch.origin() == BatchOrigin::Pending {
                     pending.extend(ids);
                 } else {
                     new.extend(ids);
@@ -295,12 +295,12 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
     assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
     let mut seen = Vec::new();
     while let Some(batch) = consumer.read(None).await.unwrap() {
-        consumer.read_ahead().await.unwrap();
-        consumer.read_ahead().await.unwrap();
-        assert!(consumer.is_ahead());
+        consumer.prefetch().await.unwrap();
+        consumer.prefetch().await.unwrap();
+        assert!(consumer.has_read_in_flight());
         // The server has given the next ones already.
         for _ in 0..2 {
-            let reply = consumer.ask(&cmd::<Frame>("ECHO").arg("between")).await.unwrap();
+            let reply = consumer.send(&cmd::<Frame>("ECHO").arg("between")).await.unwrap();
             assert_eq!(reply.value().as_str(), Some("between"));
         }
         seen.extend(batch.ids().map(|id| id.seq - 1));
@@ -330,8 +330,8 @@ async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
             add.await;
         }
         let echo = cmd::<Frame>("ECHO").arg("dropped");
-        tokio::select! { biased; _ = consumer.ask(&echo) => {}, () = tokio::task::yield_now() => {} }
-        let reply = consumer.ask(&cmd::<Frame>("ECHO").arg(n.to_string())).await.unwrap();
+        tokio::select! { biased; _ = consumer.send(&echo) => {}, () = tokio::task::yield_now() => {} }
+        let reply = consumer.send(&cmd::<Frame>("ECHO").arg(n.to_string())).await.unwrap();
         assert_eq!(reply.value().as_str(), Some(&n.to_string()[..]));
         if let Some(batch) = got {
             seen.extend(batch.ids().map(|id| id.seq - 1));

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use resp::{
-    Backoff, Client, ClientOptions, Config, ConsumerOptions, Decoder, Endpoint, ErrorKind, Event, Frame, Transaction,
-    cmd,
+    Backoff, Client, ClientEvent, ClientOptions, Config, ConsumerOptions, Decoder, Endpoint, ErrorKind, Frame,
+    Transaction, cmd,
 };
 use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,8 +83,10 @@ async fn a_client_leaves_a_server_that_became_a_replica() {
     let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
     assert_eq!(client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap().value().as_str(), Some("1"));
-    assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(error) if error.kind() == ErrorKind::ReadOnly));
-    assert!(matches!(events.recv().await.unwrap(), Event::Connected));
+    assert!(
+        matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(error) if error.kind() == ErrorKind::ReadOnly)
+    );
+    assert!(matches!(events.recv().await.unwrap(), ClientEvent::Connected));
 
     // In a transaction, too.
     let client =
@@ -180,9 +182,9 @@ async fn who_only_reads_leaves_a_master_that_was_replaced() {
         assert!(events.try_recv().is_err());
         switch();
         assert!(
-            matches!(events.recv().await.unwrap(), Event::Disconnected(error) if error.kind() == ErrorKind::NotMaster)
+            matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(error) if error.kind() == ErrorKind::NotMaster)
         );
-        assert!(matches!(events.recv().await.unwrap(), Event::Connected));
+        assert!(matches!(events.recv().await.unwrap(), ClientEvent::Connected));
         assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("new"));
     }
 }
@@ -219,17 +221,17 @@ async fn tracking_is_set_again_after_a_reconnect() {
     let mut events = client.events();
     for round in 0..3 {
         other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
-        while !matches!(events.recv().await.unwrap(), Event::Connected) {}
+        while !matches!(events.recv().await.unwrap(), ClientEvent::Connected) {}
         for key in ["a1", "b1"] {
             other.send(&cmd::<()>("SET").arg(key).arg(round)).await.unwrap();
-            let Event::Push(push) = events.recv().await.unwrap() else { panic!("an invalidation of {key}") };
+            let ClientEvent::Push(push) = events.recv().await.unwrap() else { panic!("an invalidation of {key}") };
             assert!(format!("{push:?}").contains(key), "{push:?}");
         }
     }
     // Not after it was ended.
     client.send(&cmd::<()>("CLIENT TRACKING OFF")).await.unwrap();
     other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
-    while !matches!(events.recv().await.unwrap(), Event::Connected) {}
+    while !matches!(events.recv().await.unwrap(), ClientEvent::Connected) {}
     other.send(&cmd::<()>("SET").arg("a1").arg("x")).await.unwrap();
     client.send(&cmd::<()>("PING")).await.unwrap();
     assert!(events.try_recv().is_err());
@@ -249,8 +251,8 @@ async fn tracking_that_is_lost_is_an_event() {
     let mut events = client.events();
     other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     redirected.send(&cmd::<()>("PING")).await.unwrap_err();
-    assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(_)));
-    let Event::TrackingLost(error) = events.recv().await.unwrap() else { panic!("it is lost") };
+    assert!(matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(_)));
+    let ClientEvent::TrackingLost(error) = events.recv().await.unwrap() else { panic!("it is lost") };
     assert!(error.to_string().contains("CLIENT TRACKING"), "{error}");
-    assert!(matches!(events.recv().await.unwrap(), Event::Connected));
+    assert!(matches!(events.recv().await.unwrap(), ClientEvent::Connected));
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use redis_protocol::resp3::types::{DecodedFrame, FrameKind, Resp3Frame as _, VerbatimStringFormat};
 use redis_protocol::{resp2, resp3};
-use resp::{Frame, Kind, RespCodec, Value, cmd};
+use resp::{Frame, RespCodec, Value, ValueKind, cmd};
 use tokio_util::codec::Encoder;
 
 type Frame2 = resp2::types::OwnedFrame;
@@ -46,21 +46,23 @@ fn of_ours(value: Value<'_>) -> Meaning {
     let bytes = || value.as_bytes().unwrap().to_vec();
     let parts = || value.children().map(of_ours).collect::<Vec<_>>();
     match value.kind() {
-        Kind::Null => Meaning::Null,
-        Kind::SimpleString => Meaning::Simple(bytes()),
-        Kind::SimpleError => Meaning::Error(bytes()),
-        Kind::Integer => Meaning::Int(value.as_int().unwrap()),
-        Kind::BulkString => Meaning::Bulk(bytes()),
-        Kind::StreamedString => Meaning::Bulk(value.as_bytes().unwrap().to_vec()),
-        Kind::Array => Meaning::Array(parts()),
-        Kind::BulkError => Meaning::BulkError(bytes()),
-        Kind::Boolean => Meaning::Bool(value.as_bool().unwrap()),
-        Kind::Double => double(value.as_f64().unwrap()),
-        Kind::BigNumber => Meaning::BigNumber(bytes()),
-        Kind::VerbatimString => Meaning::Verbatim(value.format().unwrap().to_vec(), bytes()),
-        Kind::Map => Meaning::Map(sorted(value.pairs().map(|(key, value)| (of_ours(key), of_ours(value))).collect())),
-        Kind::Set => Meaning::Set(sorted(parts())),
-        Kind::Push => Meaning::Push(parts()),
+        ValueKind::Null => Meaning::Null,
+        ValueKind::SimpleString => Meaning::Simple(bytes()),
+        ValueKind::SimpleError => Meaning::Error(bytes()),
+        ValueKind::Integer => Meaning::Int(value.as_int().unwrap()),
+        ValueKind::BulkString => Meaning::Bulk(bytes()),
+        ValueKind::StreamedString => Meaning::Bulk(value.as_bytes().unwrap().to_vec()),
+        ValueKind::Array => Meaning::Array(parts()),
+        ValueKind::BulkError => Meaning::BulkError(bytes()),
+        ValueKind::Boolean => Meaning::Bool(value.as_bool().unwrap()),
+        ValueKind::Double => double(value.as_f64().unwrap()),
+        ValueKind::BigNumber => Meaning::BigNumber(bytes()),
+        ValueKind::VerbatimString => Meaning::Verbatim(value.format().unwrap().to_vec(), bytes()),
+        ValueKind::Map => {
+            Meaning::Map(sorted(value.pairs().map(|(key, value)| (of_ours(key), of_ours(value))).collect()))
+        }
+        ValueKind::Set => Meaning::Set(sorted(parts())),
+        ValueKind::Push => Meaning::Push(parts()),
         other => panic!("{other:?}"),
     }
 }
@@ -354,7 +356,9 @@ proptest! {
 
 #[test]
 fn streamed_kinds_are_known_by_the_same_names() {
-    for (kind, theirs) in [(Kind::Array, FrameKind::Array), (Kind::Map, FrameKind::Map), (Kind::Set, FrameKind::Set)] {
+    for (kind, theirs) in
+        [(ValueKind::Array, FrameKind::Array), (ValueKind::Map, FrameKind::Map), (ValueKind::Set, FrameKind::Set)]
+    {
         let mut start = [0; 4];
         resp3::encode::streaming::encode_start_aggregate_type(&mut start, 0, theirs).unwrap();
         let frame = resp::Decoder::default().decode(&mut BytesMut::from(&[&start[..], b".\r\n"].concat()[..]));

@@ -105,7 +105,7 @@ const ID: StreamId = StreamId::new(7, 1);
 /// Adds, reads and acknowledges one entry, over a socket that may fail.
 async fn session(config: &Config, socket: Faulty, key: &str) -> Done {
     let mut done = Done::default();
-    let Ok(mut connection) = Connection::over(socket, config).await else { return done };
+    let Ok(mut connection) = Connection::from_transport(socket, config).await else { return done };
     let unless_closed = |connection: &Connection, error: &Error| {
         assert!(error.closes_connection(), "{error}");
         assert!(connection.is_closed());

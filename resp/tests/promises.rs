@@ -7,7 +7,9 @@ mod support;
 use std::time::Duration;
 
 use resp::testing::{Script, ScriptedServer};
-use resp::{Block, Blocking, Client, ClusterClient, Cmd, Config, Connection, Error, ErrorKind, Frame, GroupReader};
+use resp::{
+    BlockTimeout, Blocking, Client, ClusterClient, Cmd, Config, Connection, Error, ErrorKind, Frame, GroupReader,
+};
 use resp::{Pipeline, Sent, Transaction, cmd};
 use support::Server;
 
@@ -168,7 +170,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
             let at = format!("{command:?} {nth}");
             let (pipeline, transaction) = around(command);
             assert!(is_refused(connection.send(command).await), "{at}");
-            assert!(is_refused(connection.send_blocking(&Blocking::new(command, Block::Forever)).await), "{at}");
+            assert!(is_refused(connection.send_blocking(&Blocking::new(command, BlockTimeout::Forever)).await), "{at}");
             assert!(is_refused(connection.run(&pipeline).await), "{at}");
             assert!(is_refused(connection.exec(&transaction).await), "{at}");
             assert!(is_refused(client.send(command).await), "{at}");
@@ -177,7 +179,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
             assert!(is_refused(cluster.send(command).await), "{at}");
             assert!(is_refused(cluster.run(&pipeline).await), "{at}");
             assert!(is_refused(cluster.exec(&transaction).await), "{at}");
-            assert!(is_refused(reader.ask(command).await), "{at}");
+            assert!(is_refused(reader.send(command).await), "{at}");
 
             // By hand, each reply is where it was promised.
             connection.queue(&cmd::<Frame>("ECHO").arg("before"));
@@ -198,7 +200,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
         }
         assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
         assert_eq!(cluster.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
-        assert!(reader.ask(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
+        assert!(reader.send(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
         connection.send(&cmd::<()>("CLIENT REPLY ON")).await.unwrap();
         connection.send(&cmd::<()>("HELLO")).await.unwrap();
         // Subscriptions are known in one word and in several.

@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
-use resp::{Decoder, Frame, Kind, Limits, ProtocolError, RespCodec, StreamId, cmd};
+use resp::{Decoder, DecoderLimits, Frame, ProtocolError, RespCodec, StreamId, ValueKind, cmd};
 use tokio_util::codec::{Decoder as _, Encoder};
 
 fn decode(text: impl AsRef<[u8]>) -> Result<Option<Frame>, ProtocolError> {
@@ -12,7 +12,10 @@ fn decode(text: impl AsRef<[u8]>) -> Result<Option<Frame>, ProtocolError> {
 }
 
 /// All frames that come out when the bytes arrive in these pieces.
-fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: Limits) -> (Vec<Frame>, Option<ProtocolError>) {
+fn in_pieces<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: DecoderLimits,
+) -> (Vec<Frame>, Option<ProtocolError>) {
     let mut decoder = Decoder::new(limits);
     let mut buf = BytesMut::new();
     let mut frames = Vec::new();
@@ -87,7 +90,8 @@ fn every_type_of_the_specification() {
         assert_eq!(frame.as_wire(), input);
         for cut in 0..input.len() {
             assert_eq!(decode(&input[..cut]), Ok(None), "{:?}", &input[..cut]);
-            let (frames, error) = in_pieces([&input.as_bytes()[..cut], &input.as_bytes()[cut..]], Limits::default());
+            let (frames, error) =
+                in_pieces([&input.as_bytes()[..cut], &input.as_bytes()[cut..]], DecoderLimits::default());
             assert_eq!((frames.len(), error), (1, None), "{input:?} cut at {cut}");
             assert_eq!(frames[0], frame, "{input:?} cut at {cut}");
         }
@@ -147,7 +151,7 @@ fn what_is_no_resp() {
     ];
     for (input, error) in table {
         assert_eq!(decode(input), Err(error), "{input:?}");
-        let (frames, cut) = in_pieces(input.as_bytes().chunks(1), Limits::default());
+        let (frames, cut) = in_pieces(input.as_bytes().chunks(1), DecoderLimits::default());
         assert_eq!((frames.len(), cut), (0, Some(error)), "{input:?} byte by byte");
     }
 }
@@ -163,7 +167,7 @@ fn an_error_stays() {
 
 #[test]
 fn limits_hold() {
-    let limits = Limits::default().depth(3).bulk(10).aggregate(4).frame(100);
+    let limits = DecoderLimits::default().depth(3).bulk(10).aggregate(4).frame(100);
     let one = |input: &str| {
         let (mut frames, error) = in_pieces([input.as_bytes()], limits);
         error.map_or_else(|| Ok(frames.pop()), Err)
@@ -186,7 +190,7 @@ fn limits_hold() {
 
 #[test]
 fn limits_do_not_depend_on_how_the_bytes_are_cut() {
-    let limits = Limits::default().depth(3).bulk(10).aggregate(4);
+    let limits = DecoderLimits::default().depth(3).bulk(10).aggregate(4);
     use ProtocolError::*;
     let nines = "$9\r\n012345678\r\n";
     let table = [
@@ -217,7 +221,7 @@ fn limits_do_not_depend_on_how_the_bytes_are_cut() {
 
 #[test]
 fn the_deepest_values_can_be_shown_and_compared() {
-    let limits = Limits::default().depth(usize::MAX);
+    let limits = DecoderLimits::default().depth(usize::MAX);
     let deep = |depth: usize| format!("{}:1\r\n", "*1\r\n".repeat(depth));
     let (frames, error) = in_pieces([deep(512).as_bytes()], limits);
     assert_eq!(error, None);
@@ -262,7 +266,7 @@ fn attributes_of_elements_are_found() {
     let wire = "*4\r\n|1\r\n+a\r\n:1\r\n+x\r\n+y\r\n|1\r\n+b\r\n|1\r\n+lost\r\n+l\r\n:2\r\n|1\r\n+c\r\n$?\r\n;1\r\n3\r\n;1\r\n3\r\n;0\r\n\
         *2\r\n|1\r\n+d\r\n:4\r\n:1\r\n:2\r\n|1\r\n+e\r\n:5\r\n:3\r\n";
     for piece in [1, 5, wire.len()] {
-        let (frames, error) = in_pieces(wire.as_bytes().chunks(piece), Limits::default());
+        let (frames, error) = in_pieces(wire.as_bytes().chunks(piece), DecoderLimits::default());
         assert_eq!(error, None);
         let frame = &frames[0];
         assert_eq!(frame.as_wire(), wire);
@@ -339,7 +343,7 @@ fn on_processor() -> std::time::Duration {
 fn streamed_strings_are_strings() {
     let wire = "*5\r\n$?\r\n;2\r\nab\r\n;1\r\nc\r\n;0\r\n$?\r\n;0\r\n$?\r\n;2\r\n42\r\n;0\r\n*1\r\n$?\r\n;1\r\n4\r\n;1\r\n3\r\n;0\r\n+z\r\n";
     for piece in [1, 3, wire.len()] {
-        let (frames, error) = in_pieces(wire.as_bytes().chunks(piece), Limits::default());
+        let (frames, error) = in_pieces(wire.as_bytes().chunks(piece), DecoderLimits::default());
         assert_eq!(error, None);
         let frame = &frames[0];
         assert_eq!(frame.as_wire(), wire);
@@ -385,7 +389,7 @@ fn the_limit_of_a_frame_is_one_of_memory() {
     ] {
         let wire = wire.into_bytes();
         let made = allocation_counter::measure(|| {
-            let (frames, error) = in_pieces(wire.chunks(16 << 10), Limits::default().frame(limit));
+            let (frames, error) = in_pieces(wire.chunks(16 << 10), DecoderLimits::default().frame(limit));
             assert_eq!(frames.len(), 0);
             assert!(error.is_some());
         });
@@ -397,8 +401,10 @@ fn the_limit_of_a_frame_is_one_of_memory() {
     }
     // Three values of 4 bytes in 4, and not a byte less.
     let wire = "*3\r\n:1\r\n:2\r\n:3\r\n";
-    assert!(Decoder::new(Limits::default().frame(16 + 3 * 12)).decode(&mut BytesMut::from(wire)).unwrap().is_some());
-    let less = Decoder::new(Limits::default().frame(16 + 3 * 12 - 1)).decode(&mut BytesMut::from(wire));
+    assert!(
+        Decoder::new(DecoderLimits::default().frame(16 + 3 * 12)).decode(&mut BytesMut::from(wire)).unwrap().is_some()
+    );
+    let less = Decoder::new(DecoderLimits::default().frame(16 + 3 * 12 - 1)).decode(&mut BytesMut::from(wire));
     assert_eq!(less, Err(ProtocolError::FrameTooLong));
 }
 
@@ -419,7 +425,7 @@ fn values_answer_what_they_can() {
     assert_eq!((first.as_bytes(), first.as_int(), first.children().len()), (None, None, 1));
     assert_eq!(second.children().count(), 0);
     let inner = array.extract(first);
-    assert_eq!((inner.kind(), inner.value().children().next().unwrap().as_int()), (Kind::Array, Some(1)));
+    assert_eq!((inner.kind(), inner.value().children().next().unwrap().as_int()), (ValueKind::Array, Some(1)));
     let alone = array.extract(second);
     assert_eq!(alone.value().as_str(), Some("x"));
     // A value of another frame is copied.
@@ -491,13 +497,13 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
     ) {
         let bytes = values.concat();
-        let (whole, error) = in_pieces([&bytes[..]], Limits::default());
+        let (whole, error) = in_pieces([&bytes[..]], DecoderLimits::default());
         prop_assert_eq!(error, None);
         prop_assert_eq!(whole.len(), values.len());
         for (frame, value) in whole.iter().zip(&values) {
             prop_assert_eq!(frame.as_wire(), value);
         }
-        let (each, error) = in_pieces(bytes.chunks(1), Limits::default());
+        let (each, error) = in_pieces(bytes.chunks(1), DecoderLimits::default());
         prop_assert_eq!(error, None);
         prop_assert_eq!(&each, &whole);
 
@@ -505,7 +511,7 @@ proptest! {
         cuts.extend([0, bytes.len()]);
         cuts.sort_unstable();
         let pieces: Vec<_> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
-        let (cut, error) = in_pieces(pieces, Limits::default());
+        let (cut, error) = in_pieces(pieces, DecoderLimits::default());
         prop_assert_eq!(error, None);
         prop_assert_eq!(&cut, &whole);
     }
@@ -517,7 +523,7 @@ proptest! {
             2 => Just(b'\r'), 2 => Just(b'\n'), 1 => any::<u8>()], 0..200),
         at in any::<prop::sample::Index>(),
     ) {
-        let limits = Limits::default().depth(5).bulk(100).aggregate(50).frame(150);
+        let limits = DecoderLimits::default().depth(5).bulk(100).aggregate(50).frame(150);
         let (whole, error) = in_pieces([&bytes[..]], limits);
         let at = at.index(bytes.len() + 1);
         let (cut, cut_error) = in_pieces([&bytes[..at], &bytes[at..]], limits);
@@ -530,8 +536,8 @@ proptest! {
         let mut bytes = bytes;
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        let (whole, error) = in_pieces([&bytes[..]], Limits::default());
-        let (cut, cut_error) = in_pieces(bytes.chunks(1), Limits::default());
+        let (whole, error) = in_pieces([&bytes[..]], DecoderLimits::default());
+        let (cut, cut_error) = in_pieces(bytes.chunks(1), DecoderLimits::default());
         prop_assert_eq!(whole, cut);
         prop_assert_eq!(error, cut_error);
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use resp::streams::{AddId, XAdd, XLen};
 use resp::testing::{Script, ScriptedServer, reply};
 use resp::{
-    Backoff, Call, Client, ClientOptions, ConnectAttempt, Connection, ConsumerOptions, Endpoint, ErrorKind, Executor,
-    Observer, Pipeline, Protocol, StreamId, Transaction, cmd,
+    Backoff, Client, ClientOptions, CompletedCall, ConnectAttempt, Connection, ConsumerOptions, Endpoint, ErrorKind,
+    Executor, Observer, Pipeline, RespVersion, StreamId, Transaction, cmd,
 };
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_script_is_followed_by_connections_of_all_kinds() {
     assert_eq!(client.send(&add).await.unwrap(), StreamId::new(1, 1));
     assert_eq!(client.send(&XLen::new("s")).await.unwrap(), 1);
     let mut connection = Connection::connect(&config).await.unwrap();
-    assert_eq!(connection.protocol(), Protocol::Resp2);
+    assert_eq!(connection.protocol(), RespVersion::Resp2);
     assert_eq!(connection.send(&XLen::new("s")).await.unwrap(), 2);
     let refused = Connection::connect(&config).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Io);
@@ -111,7 +111,7 @@ async fn add(mut redis: impl Executor) -> StreamId {
 struct Seen(Mutex<(Vec<String>, usize)>);
 
 impl Observer for Seen {
-    fn called(&self, call: &Call<'_>) {
+    fn called(&self, call: &CompletedCall<'_>) {
         let failed = call.error.map_or("", |_| " failed");
         self.0.lock().unwrap().0.push(format!("{} {}{failed}", call.name, call.commands));
     }

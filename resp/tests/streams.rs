@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use resp::streams::*;
-use resp::{Block, ErrorKind, Frame, Pipeline, Protocol, StreamId, Transaction, cmd};
+use resp::{BlockTimeout, ErrorKind, Frame, Pipeline, RespVersion, StreamId, Transaction, cmd};
 use support::Server;
 
 fn id(ms: u64, seq: u64) -> StreamId {
@@ -19,7 +19,7 @@ async fn both_protocols_give_the_same_values() {
     let server = Server::start();
     let is_7 = server.since((7, 0), "half-given IDs, counters, deleted IDs of XAUTOCLAIM, lag").await;
     let [two, three] = server.both().await;
-    assert_eq!((two.protocol(), three.protocol()), (Protocol::Resp2, Protocol::Resp3));
+    assert_eq!((two.protocol(), three.protocol()), (RespVersion::Resp2, RespVersion::Resp3));
     for mut connection in [two, three] {
         connection.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         let c = &mut connection;
@@ -172,12 +172,12 @@ async fn a_blocking_read_waits_and_ends() {
         c.send(&cmd::<()>("FLUSHALL")).await.unwrap();
         c.set_command_timeout(Some(Duration::from_millis(1)));
         let began = Instant::now();
-        let read = XRead::new("s", ReadFrom::New).block(Block::For(Duration::from_millis(50)));
+        let read = XRead::new("s", ReadFrom::New).block(BlockTimeout::For(Duration::from_millis(50)));
         assert!(c.send_blocking(&read).await.unwrap().is_empty());
         assert!(began.elapsed() >= Duration::from_millis(50));
 
         let mut other = server.connect().await;
-        let read = XRead::new("s", ReadFrom::New).block(Block::Forever);
+        let read = XRead::new("s", ReadFrom::New).block(BlockTimeout::Forever);
         let add = async {
             // The reader blocks before the entry is added.
             while !clients(&mut other).await.contains("cmd=xread") {}
@@ -309,7 +309,7 @@ fn options_are_written_where_the_server_looks_for_them() {
                     .count(3)
                     .max_count(4)
                     .max_size(5)
-                    .block(Block::For(Duration::from_micros(1)))
+                    .block(BlockTimeout::For(Duration::from_micros(1)))
                     .command(),
             ),
             "XREAD COUNT 3 MAXCOUNT 4 MAXSIZE 5 BLOCK 1 STREAMS a b $ 1-2",
@@ -323,7 +323,7 @@ fn options_are_written_where_the_server_looks_for_them() {
                     .max_size(5)
                     .claim(second)
                     .no_ack()
-                    .block(Block::Forever)
+                    .block(BlockTimeout::Forever)
                     .command(),
             ),
             "XREADGROUP GROUP g c COUNT 3 MAXCOUNT 4 MAXSIZE 5 BLOCK 0 CLAIM 1000 NOACK STREAMS a b > 1-2",

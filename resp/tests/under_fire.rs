@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use resp::{
-    Block, Blocking, Client, ClientOptions, ClusterClient, Config, Connection, ConsumerOptions, Endpoint, Error,
-    ErrorKind, Event, Frame, Pipeline, Protocol, Sent, Transaction, cmd,
+    BlockTimeout, Blocking, Client, ClientEvent, ClientOptions, ClusterClient, Config, Connection, ConsumerOptions,
+    Endpoint, Error, ErrorKind, Frame, Pipeline, RespVersion, Sent, Transaction, cmd,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -214,7 +214,7 @@ async fn calls(port: u16) -> Vec<(&'static str, Pin<Box<dyn Future<Output = Erro
             Box::pin(async move {
                 let config = config(port).block_grace(Duration::from_millis(100)).command_timeout(Some(LIMIT));
                 let mut five = Connection::connect(&config).await.unwrap();
-                let block = Block::For(Duration::from_millis(100));
+                let block = BlockTimeout::For(Duration::from_millis(100));
                 five.send_blocking(&Blocking::new(cmd::<Frame>("BLPOP").arg("a").arg("0.1"), block)).await.unwrap_err()
             }),
         ),
@@ -271,10 +271,10 @@ async fn connecting_ends_by_its_deadline() {
         let ways: [(&str, Connecting); 7] = [
             ("Connection", Box::pin(async move { Connection::connect(&one).await.err() })),
             (
-                "Connection::over",
+                "Connection::from_transport",
                 Box::pin(async move {
                     let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    Connection::over(socket, &over).await.err()
+                    Connection::from_transport(socket, &over).await.err()
                 }),
             ),
             ("Client", Box::pin(async move { Client::connect(&other).await.err() })),
@@ -808,7 +808,7 @@ async fn control_characters_are_escaped_in_errors_and_events() {
     while let Ok(event) = events.recv().await {
         assert_clean(&format!("{event:?}"), "event");
         seen += 1;
-        if matches!(event, Event::Connected) {
+        if matches!(event, ClientEvent::Connected) {
             break;
         }
     }
@@ -834,7 +834,7 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
         "ERR unsupported command 'hello'",
         "NOPROTO unsupported protocol version",
         "NOPERM this user has no permissions to run the 'hello' command",
-        "ERR Protocol error: HELLO is not supported by this proxy",
+        "ERR RespVersion error: HELLO is not supported by this proxy",
         "INVALID no",
         "NOAUTH Authentication required.",
         "WRONGPASS invalid username-password pair or user is disabled.",
@@ -848,7 +848,7 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
         })
         .await;
         let mut connection = Connection::connect(&config(port).password("pw")).await.unwrap();
-        assert_eq!(connection.protocol(), Protocol::Resp2, "{text}");
+        assert_eq!(connection.protocol(), RespVersion::Resp2, "{text}");
         connection.send(&cmd::<()>("PING")).await.unwrap();
     }
     // What is not about HELLO is said as it is.

@@ -232,9 +232,9 @@ impl Simulation {
                 // Rotated files that nobody saw are sorted by their times, when their names do not
                 // tell.
                 || self.administrators.hazards.clocks,
-            // Behind foreign entries a reader goes on from where it is certain that all has arrived,
-            // and when the source is gone it cannot tell that more has. A rotated file that cannot
-            // be read is as good as gone until it can.
+            // Behind foreign entries a reader goes on from where it is certain that all has
+            // arrived, and when the source is gone it cannot tell that more has. A rotated file
+            // that cannot be read is as good as gone until it can.
             comes_back: self.world.forgot_rotated
                 || happened.redis_went_back
                 || happened.collided

@@ -5,6 +5,7 @@
 //! looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
 
+use crate::check;
 use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen, read_notes};
 use crate::run::{Ended, Handed};
@@ -12,7 +13,9 @@ use delivery::consumer::batch::KEEP_CAPACITY;
 use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Reply, Report};
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, cmd};
+use service::preflight::{Commands, must_be_allowed};
 use service::{Connector, Failure, Health, Shutdown, Stop};
+use std::cell::Cell;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -37,6 +40,9 @@ pub(crate) struct Consume<'a> {
     pub(crate) connector: Connector,
     pub(crate) health: &'a Health,
     pub(crate) shutdown: &'a Shutdown,
+    /// Whether it takes over entries of others.
+    pub(crate) claims: bool,
+    pub(crate) is_allowed: &'a Cell<bool>,
     /// Decides what is done.
     pub(crate) consumer: Consumer,
     /// What was taken and not handed over yet. It counts as held, so it outlives the connection
@@ -86,7 +92,7 @@ enum Session {
 
 /// Entries that came and were not all taken yet.
 enum OnHand {
-    Read(resp::Batch),
+    Read(resp::EntryBatch),
     Claimed(Entries),
 }
 
@@ -104,11 +110,17 @@ impl Consume<'_> {
     pub(crate) async fn run(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            let connection = match self.connector.connect().await {
+            let mut connection = match self.connector.connect().await {
                 Ok(connection) => connection,
                 Err(Stop::Shutdown) => return Ok(()),
                 Err(stop) => return Err(stop.into()),
             };
+            if !self.is_allowed.get() {
+                let (connection, watched) = (&mut connection, self.group.stream.clone());
+                let commands = check::commands(self.group, self.claims);
+                must_be_allowed(Commands { connection, watched, commands }).await?;
+                self.is_allowed.set(true);
+            }
             let ended = self.session(connection).await;
             self.log.end_gaps();
             if self.consumer.has_read() {
@@ -163,7 +175,7 @@ impl Consume<'_> {
             self.report();
             match self.consumer.next(Instant::now()) {
                 Effect::LoadRecord => {
-                    let record = group.read_record(&redis.ask(&group.ask_record()).await?);
+                    let record = group.read_record(&redis.send(&group.ask_record()).await?);
                     let metadata = record.input_path().and_then(|path| std::fs::metadata(path).ok());
                     self.consumer.record_loaded(record, metadata.map(|file| (file.dev(), file.ino())));
                 }
@@ -173,25 +185,25 @@ impl Consume<'_> {
                 }
                 Effect::LookAtGroup => {
                     let asked_at = Instant::now();
-                    let groups = redis.ask(&group.ask_groups()).await?;
-                    let consumers = redis.ask(&group.ask_consumers()).await?;
-                    let notes = redis.ask(&group.ask_notes()).await?;
+                    let groups = redis.send(&group.ask_groups()).await?;
+                    let consumers = redis.send(&group.ask_consumers()).await?;
+                    let notes = redis.send(&group.ask_notes()).await?;
                     let ours = groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
                     let view = group.view(asked_at, ours, &consumers, &notes);
                     self.consumer.group_seen(&view, Instant::now());
                 }
                 Effect::Join => {
-                    redis.ask(&group.show_life()).await?;
+                    redis.send(&group.show_life()).await?;
                     self.consumer.joined();
                 }
                 Effect::ReadNotes => {
-                    let notes = redis.ask(&group.ask_notes()).await?;
+                    let notes = redis.send(&group.ask_notes()).await?;
                     self.consumer.notes_read(&read_notes(&notes), Instant::now());
                 }
                 Effect::WriteNotes(changes) => {
                     let mut is_claimed = true;
                     for change in &changes {
-                        let reply = redis.ask(&group.write_note(change)).await?;
+                        let reply = redis.send(&group.write_note(change)).await?;
                         is_claimed = !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
                         if !is_claimed {
                             break;
@@ -208,7 +220,7 @@ impl Consume<'_> {
                 }
                 Effect::ReadAhead { count } => {
                     redis.set_count(count);
-                    redis.read_ahead().await?;
+                    redis.prefetch().await?;
                 }
                 Effect::Read { count, block, .. } => {
                     redis.set_count(count);
@@ -223,7 +235,7 @@ impl Consume<'_> {
                     self.consumer.delivered(reply(on_hand.as_ref()), Instant::now());
                 }
                 Effect::TakeLast => {
-                    on_hand = match tokio::time::timeout(LAST_ANSWER, redis.take_last()).await {
+                    on_hand = match tokio::time::timeout(LAST_ANSWER, redis.drain()).await {
                         Ok(batch) => batch?.map(OnHand::Read),
                         Err(_) => {
                             log::warn!(
@@ -236,7 +248,7 @@ impl Consume<'_> {
                 }
                 Effect::Claim { start, count, idle } => {
                     let claim = XAutoClaim::new(&group.stream, &group.name, &group.consumer, idle, start).count(count);
-                    let claimed = redis.ask(&claim).await?;
+                    let claimed = redis.send(&claim).await?;
                     self.log.claimed(claimed.entries.len(), claimed.deleted.len());
                     self.consumer.claimed(claimed.entries.len() as u64, claimed.next);
                     on_hand = Some(OnHand::Claimed(claimed.entries));
@@ -257,7 +269,7 @@ impl Consume<'_> {
                     self.consumer.handed_over(Instant::now());
                 }
                 Effect::AskLastId => {
-                    let info = redis.ask(&XInfoStream::new(&group.stream)).await?;
+                    let info = redis.send(&XInfoStream::new(&group.stream)).await?;
                     self.consumer.last_id(info.last_generated_id);
                 }
                 Effect::Reconnect => return Ok(Session::Over),
@@ -329,18 +341,18 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
     // Whether it is watched that there is no stream: the reader may make it meanwhile.
     let mut is_watched = false;
     loop {
-        match redis.ask(&group.create()).await {
+        match redis.send(&group.create()).await {
             Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
             Err(error) if error.kind() == ErrorKind::BusyGroup => is_new = false,
             Err(error) if error.kind() == ErrorKind::NoSuchKey && !is_watched => {
-                redis.ask(&cmd::<()>("WATCH").arg(&group.stream)).await?;
+                redis.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
                 is_watched = true;
                 continue;
             }
             Err(error) if error.kind() == ErrorKind::NoSuchKey => {
                 let mut done = false;
                 for command in group.create_with_stream() {
-                    done = !redis.ask(&command).await?.value().is_null();
+                    done = !redis.send(&command).await?.value().is_null();
                 }
                 is_watched = false;
                 if !done {
@@ -351,7 +363,7 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
             Err(error) => return Err(error),
         }
         if is_watched {
-            redis.ask(&cmd::<()>("UNWATCH")).await?;
+            redis.send(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
     }

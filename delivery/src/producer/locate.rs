@@ -76,7 +76,9 @@ impl<D: Directory> Producer<D> {
         }
         self.input_state = match &identified.current {
             Current::Found(_) => Ok(()),
-            Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
+            Current::Missing => {
+                Err(format!("{} does not exist; waiting for it; create it, or correct --input", self.options.input))
+            }
             Current::Unreadable(why) => {
                 let input = &self.options.input;
                 Err(format!(
@@ -254,7 +256,8 @@ impl<D: Directory> Producer<D> {
         !self.options.read.partition.is_whole() && !self.has_agreed
     }
 
-    /// There is nothing to send until the input changes. What Redis loses meanwhile must be noticed.
+    /// There is nothing to send until the input changes. What Redis loses meanwhile must be
+    /// noticed.
     fn wait_for_input(&self, now: Duration) -> Step {
         match self.stopping {
             true => Step::Stopped,

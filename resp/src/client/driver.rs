@@ -8,30 +8,31 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{Instant, Sleep};
 
-use super::event::{Event, Reporter};
-use super::queue::{Call, Queue};
+use super::event::{ClientEvent, Reporter};
+use super::queue::{PendingCall, Queue};
 use super::tracking::Tracking;
 use crate::config::{Config, Endpoint};
-use crate::connection::{Wire, is_misled, is_ok, is_read_only, leaves_open};
-use crate::follower::{self, Follower};
-use crate::{Backoff, Connection, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cmd};
+use crate::connection::{Wire, is_demoted, is_ok, is_read_only, leaves_transaction_open};
+use crate::discovery::{Discovery, MasterWatch, master_switched};
+use crate::protocol::cast::wide;
+use crate::{Backoff, Connection, Error, ErrorKind, Frame, ProtocolError, Sent, ValueKind, cmd};
 
 /// The task behind a client: writes what callers have queued, hands out replies, connects again.
 pub(super) struct Driver {
     pub(super) queue: Arc<Queue>,
-    pub(super) config: Config,
+    pub(super) discovery: Discovery,
     pub(super) backoff: Backoff,
     pub(super) ping_after: Option<Duration>,
     /// Whether a lost connection is made again.
     pub(super) reconnects: bool,
     pub(super) events: Arc<Reporter>,
     pub(super) tracking: Arc<Tracking>,
-    /// Hears from Sentinels that the master has moved.
-    pub(super) follower: Option<Follower>,
+    /// Hears from Sentinels that the master has last_progress.
+    pub(super) master_watch: Option<MasterWatch>,
     /// Whether another connection is made when the server turns out to be a replica; and when that
     /// was last done.
-    pub(super) leaves_replicas: bool,
-    pub(super) left: Option<Instant>,
+    pub(super) reconnect_on_readonly: bool,
+    pub(super) last_demotion: Option<Instant>,
 }
 
 /// The last client is gone, or the runtime that the driver was in: nobody must wait for it.
@@ -44,23 +45,24 @@ impl Drop for Driver {
 
 /// How often calls that wait for a connection are looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// A server that is a replica is left at most so often: there may be no master behind the address.
-const BETWEEN: Duration = Duration::from_secs(1);
+/// A server that is a replica is last_demotion at most so often: there may be no master behind the
+/// address.
+const DEMOTION_INTERVAL: Duration = Duration::from_secs(1);
 /// When nothing is timed.
 const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Driver {
     pub(super) async fn run(mut self, mut connection: Connection) {
         loop {
-            let error = match Session::new(&self, connection).run().await {
+            let error = match LiveConnection::new(&self, connection).run().await {
                 Ok(()) => return,
                 Err(error) => error,
             };
             if error.kind() == ErrorKind::ReadOnly {
-                self.left = Some(Instant::now());
+                self.last_demotion = Some(Instant::now());
             }
             self.queue.set_connected(false);
-            self.events.report(Event::Disconnected(error));
+            self.events.report(ClientEvent::Disconnected(error));
             if !self.reconnects {
                 return;
             }
@@ -69,11 +71,11 @@ impl Driver {
                 None => return,
             };
             self.queue.set_connected(true);
-            self.events.report(Event::Connected);
+            self.events.report(ClientEvent::Connected);
         }
     }
 
-    /// Connects until it works, or no client is left.
+    /// Connects until it works, or no client is last_demotion.
     async fn connect(&mut self) -> Option<Connection> {
         self.backoff.reset();
         loop {
@@ -85,7 +87,7 @@ impl Driver {
                         // Waiting does not help those who wait now.
                         self.queue.fail(|| error.clone());
                     }
-                    self.events.report(Event::AttemptFailed(error));
+                    self.events.report(ClientEvent::AttemptFailed(error));
                 }
             }
             let delay = self.backoff.next_delay();
@@ -95,14 +97,16 @@ impl Driver {
 
     /// One attempt to connect, with tracking set as it was.
     async fn attempt(&self) -> Result<Connection, Error> {
-        let mut connection = match &self.follower {
-            Some(follower) => follower.connect(&self.config).await?,
-            None => Connection::connect(&self.config).await?,
+        let mut connection = match &self.master_watch {
+            Some(master_watch) => master_watch.connect(&self.discovery).await?,
+            None => self.discovery.connect().await?,
         };
         for command in self.tracking.commands() {
             match connection.send_encoded(&command).await {
                 Err(error) if error.closes_connection() => return Err(error),
-                Err(error) => self.events.report(Event::TrackingLost(error.during("CLIENT TRACKING", None))),
+                Err(error) => {
+                    self.events.report(ClientEvent::TrackingLost(error.with_context("CLIENT TRACKING", None)));
+                }
                 Ok(_) => {}
             }
         }
@@ -110,7 +114,7 @@ impl Driver {
     }
 
     /// Waits for something, while calls that wait for a connection run out of time. `None` when no
-    /// client is left.
+    /// client is last_demotion.
     async fn while_expiring<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         let mut what = pin!(what);
         loop {
@@ -120,7 +124,7 @@ impl Driver {
             match tokio::time::timeout(TICK, &mut what).await {
                 Ok(done) => return Some(done),
                 Err(_) => {
-                    if let Some(limit) = self.config.command_timeout {
+                    if let Some(limit) = self.discovery.config().command_timeout {
                         self.queue.expire(limit);
                     }
                 }
@@ -130,13 +134,13 @@ impl Driver {
 }
 
 /// What a client does with one connection.
-struct Session<'a> {
+struct LiveConnection<'a> {
     driver: &'a Driver,
     /// Where the server is.
     server: Option<Endpoint>,
     wire: Wire,
     /// Calls that are not answered, in order.
-    calls: VecDeque<Call>,
+    calls: VecDeque<PendingCall>,
     /// Where in all bytes ever queued the first call begins.
     begin: u64,
     /// Replies of the first call that have come.
@@ -150,36 +154,36 @@ struct Session<'a> {
     /// In a transaction: the server has begun it.
     queueing: bool,
     /// When the server last replied, or the first call began to wait.
-    alive: Instant,
-    /// When a byte last moved.
-    moved: Instant,
+    last_reply: Instant,
+    /// When a byte last last_progress.
+    last_progress: Instant,
     /// One timer for all calls. It may go off early, never late.
     timer: Pin<Box<Sleep>>,
-    spare: BytesMut,
+    taken: BytesMut,
     wakers: Vec<std::task::Waker>,
     /// How many callers were given their replies the last time. They may be about to call again.
-    served: usize,
-    /// The callers that were served last have had their turn.
-    stood_back: bool,
+    woken: usize,
+    /// The callers that were woken last have had their turn.
+    yielded: bool,
     /// The server has said that another one has its place.
-    misled: Option<Error>,
+    demoted: Option<Error>,
 }
 
 /// What came of one turn of a session.
 enum Step {
-    /// Something moved: there may be more.
+    /// Something last_progress: there may be more.
     Moved,
-    /// No client is left.
+    /// No client is last_demotion.
     Closed,
     Failed(Error),
 }
 
 /// So often in a row a session takes its turn before others have theirs, and so often it reads in
 /// one.
-const MAX_TURNS: usize = 64;
+const MAX_STEPS: usize = 64;
 const MAX_READS: usize = 16;
 
-impl<'a> Session<'a> {
+impl<'a> LiveConnection<'a> {
     fn new(driver: &'a Driver, connection: Connection) -> Self {
         let server = connection.server().cloned();
         let wire = connection.into_wire();
@@ -195,19 +199,19 @@ impl<'a> Session<'a> {
             expired: 0,
             expired_bytes: 0,
             queueing: false,
-            alive: now,
-            moved: now,
+            last_reply: now,
+            last_progress: now,
             // Goes off at once, and then when it is to.
             timer: Box::pin(tokio::time::sleep_until(now)),
-            spare: BytesMut::new(),
+            taken: BytesMut::new(),
             wakers: Vec::new(),
-            served: 0,
-            stood_back: false,
-            misled: None,
+            woken: 0,
+            yielded: false,
+            demoted: None,
         }
     }
 
-    /// Until the connection breaks, or (`Ok`) no client is left.
+    /// Until the connection breaks, or (`Ok`) no client is last_demotion.
     async fn run(mut self) -> Result<(), Error> {
         let Some(error) = poll_fn(|cx| self.poll(cx)).await else { return Ok(()) };
         self.fail(&error);
@@ -215,14 +219,14 @@ impl<'a> Session<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
-        for _ in 0..MAX_TURNS {
+        for _ in 0..MAX_STEPS {
             while self.timer.as_mut().poll(cx).is_ready() {
-                if let Err(error) = self.keep_time() {
+                if let Err(error) = self.check_timeouts() {
                     return Poll::Ready(Some(error));
                 }
             }
-            match self.turn(cx) {
-                Poll::Ready(Step::Moved) if self.wire.has_read_enough() => break,
+            match self.step(cx) {
+                Poll::Ready(Step::Moved) if self.wire.should_yield() => break,
                 Poll::Ready(Step::Moved) => {}
                 Poll::Ready(Step::Closed) => return Poll::Ready(None),
                 Poll::Ready(Step::Failed(error)) => return Poll::Ready(Some(error)),
@@ -237,31 +241,31 @@ impl<'a> Session<'a> {
     /// timer again.
     ///
     /// A call that is out of time does not end the connection as long as the server answers others.
-    fn keep_time(&mut self) -> Result<(), Error> {
+    fn check_timeouts(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let Config { command_timeout: limit, stall_timeout: stall, .. } = self.driver.config;
+        let Config { command_timeout: limit, stall_timeout: stall, .. } = *self.driver.discovery.config();
         while let Some(call) = self.calls.get(self.expired)
             && let Some(limit) = limit.filter(|_| call.deadline(limit).is_some_and(|deadline| deadline <= now))
         {
-            let sent = self.wire.sent(self.begin + self.expired_bytes + call.first as u64);
+            let sent = self.wire.sent(self.begin.saturating_add(self.expired_bytes).saturating_add(wide(call.first)));
             call.slot.fail(Error::timeout(limit).with_sent(sent));
-            self.expired += 1;
-            self.expired_bytes += call.bytes as u64;
+            self.expired = self.expired.saturating_add(1);
+            self.expired_bytes = self.expired_bytes.saturating_add(wide(call.bytes));
         }
         let awaits = self.pinged || !self.calls.is_empty();
         let is_over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
-        if let Some(limit) = limit.filter(|limit| awaits && is_over(self.alive, *limit)) {
+        if let Some(limit) = limit.filter(|limit| awaits && is_over(self.last_reply, *limit)) {
             return Err(Error::timeout(limit));
         }
-        if let Some(stall) = stall.filter(|stall| awaits && is_over(self.moved, *stall)) {
+        if let Some(stall) = stall.filter(|stall| awaits && is_over(self.last_progress, *stall)) {
             return Err(Error::stalled(stall));
         }
         let ping_after = self.driver.ping_after.filter(|_| !awaits);
-        if ping_after.is_some_and(|after| is_over(self.alive, after)) {
+        if ping_after.is_some_and(|after| is_over(self.last_reply, after)) {
             self.ping();
-            (self.alive, self.moved) = (now, now);
+            (self.last_reply, self.last_progress) = (now, now);
         }
-        if let (Some(limit), Some(_)) = (limit, &self.misled) {
+        if let (Some(limit), Some(_)) = (limit, &self.demoted) {
             self.driver.queue.expire(limit);
         }
         // The call that is queued next must not find that the timer is set to a later time than its
@@ -269,15 +273,15 @@ impl<'a> Session<'a> {
         let after = |since: Instant, limit: Option<Duration>| since.checked_add(limit?);
         let next = [
             self.calls.get(self.expired).and_then(|call| call.deadline(limit)),
-            after(self.alive, limit.filter(|_| awaits)),
-            after(self.moved, stall.filter(|_| awaits)),
-            after(self.alive, ping_after),
+            after(self.last_reply, limit.filter(|_| awaits)),
+            after(self.last_progress, stall.filter(|_| awaits)),
+            after(self.last_reply, ping_after),
             after(now, limit),
             after(now, stall),
-            after(now, self.misled.as_ref().map(|_| TICK)),
+            after(now, self.demoted.as_ref().map(|_| TICK)),
         ];
         let next = next.into_iter().flatten().min().or_else(|| now.checked_add(NO_LIMIT)).unwrap_or(now);
-        self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+        self.timer.as_mut().reset(next.max(now.checked_add(Duration::from_millis(1)).unwrap_or(now)));
         Ok(())
     }
 
@@ -288,34 +292,34 @@ impl<'a> Session<'a> {
         self.pinged = true;
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         // The first of many callers that go on at the same time wakes this task, which would run at
         // once and write one command. So it stands back for one turn, and then writes the commands
         // of all of them with one system call.
-        if self.served > 1 && !self.stood_back {
-            self.stood_back = true;
+        if self.woken > 1 && !self.yielded {
+            self.yielded = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.stood_back = false;
-        if let Some(follower) = &self.driver.follower
-            && follower.poll_switch(self.server.as_ref(), cx)
+        self.yielded = false;
+        if let Some(master_watch) = &self.driver.master_watch
+            && master_watch.poll_switch(self.server.as_ref(), cx)
         {
             // What the old master still answers counts no more.
-            return Poll::Ready(Step::Failed(follower::switched()));
+            return Poll::Ready(Step::Failed(master_switched()));
         }
         let began_idle = self.calls.is_empty();
-        if let Some(error) = &self.misled {
+        if let Some(error) = &self.demoted {
             // What is under way is answered; what comes now waits for the next connection.
             return match began_idle {
                 true => Poll::Ready(Step::Failed(error.clone())),
                 false => self.poll_wire(cx, began_idle),
             };
         }
-        let open = self.driver.queue.take(&mut self.spare, &mut self.calls, cx.waker());
-        if !self.spare.is_empty() {
-            let Self { wire, spare, .. } = self;
-            wire.queue_all(spare);
+        let open = self.driver.queue.take(&mut self.taken, &mut self.calls, cx.waker());
+        if !self.taken.is_empty() {
+            let Self { wire, taken, .. } = self;
+            wire.queue_all(taken);
         } else if !open && self.calls.is_empty() && self.wire.buffered() == 0 {
             return Poll::Ready(Step::Closed);
         }
@@ -323,15 +327,15 @@ impl<'a> Session<'a> {
     }
 
     fn poll_wire(&mut self, cx: &mut Context<'_>, began_idle: bool) -> Poll<Step> {
-        self.served = 0;
+        self.woken = 0;
         // What else is written is no sign that the first call will ever be answered.
         let first = self.calls.front().map_or(0, |call| call.bytes);
-        let is_writing_first = self.wire.sent(self.begin + first as u64) == Sent::No;
+        let is_writing_first = self.wire.sent(self.begin.saturating_add(wide(first))) == Sent::No;
         let (mut wrote, mut read, mut replied) = (false, false, false);
         let mut polled = Poll::Pending;
         if began_idle && let Some(call) = self.calls.front() {
             // It may have waited for this connection.
-            if let Some(deadline) = call.deadline(self.driver.config.command_timeout)
+            if let Some(deadline) = call.deadline(self.driver.discovery.config().command_timeout)
                 && deadline < self.timer.deadline()
             {
                 self.timer.as_mut().reset(deadline);
@@ -344,29 +348,29 @@ impl<'a> Session<'a> {
                 Poll::Ready(Ok(())) => read = true,
                 _ => break,
             }
-            match self.hand_out() {
+            match self.deliver_replies() {
                 Ok(any) => replied |= any,
                 Err(error) => return Poll::Ready(Step::Failed(error)),
             }
         }
         let begins = began_idle && !self.calls.is_empty();
-        let moved = read || (wrote && is_writing_first) || begins;
-        if moved {
+        let progressed = read || (wrote && is_writing_first) || begins;
+        if progressed {
             let now = Instant::now();
-            self.moved = now;
+            self.last_progress = now;
             if replied || begins {
-                self.alive = now;
+                self.last_reply = now;
             }
         }
         match polled {
             Poll::Ready(Err(error)) => Poll::Ready(Step::Failed(Error::io(error))),
-            _ if moved => Poll::Ready(Step::Moved),
+            _ if progressed => Poll::Ready(Step::Moved),
             _ => Poll::Pending,
         }
     }
 
     /// Gives callers their replies, and says whether there were any.
-    fn hand_out(&mut self) -> Result<bool, Error> {
+    fn deliver_replies(&mut self) -> Result<bool, Error> {
         let (mut released, mut any) = (0, false);
         let result = loop {
             let frame = match self.wire.next_frame() {
@@ -374,8 +378,8 @@ impl<'a> Session<'a> {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(Error::protocol(error)),
             };
-            if frame.kind() == Kind::Push {
-                self.driver.events.report(Event::Push(frame));
+            if frame.kind() == ValueKind::Push {
+                self.driver.events.report(ClientEvent::Push(frame));
                 continue;
             }
             any = true;
@@ -384,38 +388,42 @@ impl<'a> Session<'a> {
                 continue;
             }
             let Some(call) = self.calls.front() else { break Err(Error::protocol(ProtocolError::UnexpectedReply)) };
-            if self.replied == 0 && self.wire.sent(self.begin + call.bytes as u64) == Sent::No && call.replies == 1 {
+            if self.replied == 0
+                && self.wire.sent(self.begin.saturating_add(wide(call.bytes))) == Sent::No
+                && call.replies == 1
+            {
                 // It came before the command was sent as a whole: the server says why it will not
                 // read on.
                 if let Err(error) = frame.into_result() {
                     call.slot.fail(error.with_sent(Sent::No));
-                    released += self.pop();
+                    released = self.pop().saturating_add(released);
                 }
                 break Err(Error::protocol(ProtocolError::UnexpectedReply));
             }
-            if self.is_left(&frame) {
-                self.misled = Some(Error::server(frame.value()));
+            if self.is_demotion(&frame) {
+                self.demoted = Some(Error::server(frame.value()));
                 self.driver.queue.set_connected(false);
             }
             if call.multi == Some(self.replied) {
                 self.queueing = is_ok(&frame);
             }
-            let is_last = self.replied + 1 >= call.replies;
-            let is_open = is_last && call.multi.is_some() && self.queueing && leaves_open(&frame);
+            let replied = self.replied.saturating_add(1);
+            let is_last = replied >= call.replies;
+            let is_open = is_last && call.multi.is_some() && self.queueing && leaves_transaction_open(&frame);
             self.wakers.extend(call.slot.reply(frame));
-            self.replied += 1;
+            self.replied = replied;
             if is_last {
-                released += self.pop();
+                released = self.pop().saturating_add(released);
             }
             if is_open {
                 // What others have sent behind it would be queued in it.
-                break Err(Error::new(ErrorKind::Closed, "EXEC was refused, and so a transaction left open"));
+                break Err(Error::new(ErrorKind::Closed, "EXEC was refused, and so a transaction last_demotion open"));
             }
         };
         if released > 0 {
             self.driver.queue.release(released);
         }
-        self.served = self.wakers.len().max(self.served);
+        self.woken = self.wakers.len().max(self.woken);
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
@@ -423,23 +431,27 @@ impl<'a> Session<'a> {
     }
 
     /// Whether a reply says that another server has the place of this one.
-    fn is_left(&self, reply: &Frame) -> bool {
-        let Driver { config, leaves_replicas, left, .. } = self.driver;
-        match config.is_found() {
-            true => is_misled(reply),
+    fn is_demotion(&self, reply: &Frame) -> bool {
+        let Driver { discovery, reconnect_on_readonly, last_demotion, .. } = self.driver;
+        match discovery.config().is_discovered() {
+            true => is_demoted(reply),
             // Behind one address, too, another server may be the master by now.
-            false => *leaves_replicas && is_read_only(reply) && left.is_none_or(|left| left.elapsed() >= BETWEEN),
+            false => {
+                *reconnect_on_readonly
+                    && is_read_only(reply)
+                    && last_demotion.is_none_or(|last| last.elapsed() >= DEMOTION_INTERVAL)
+            }
         }
     }
 
     /// The first call is answered. Gives its bytes.
     fn pop(&mut self) -> usize {
         let bytes = self.calls.pop_front().map_or(0, |call| call.bytes);
-        self.begin += bytes as u64;
+        self.begin = self.begin.saturating_add(wide(bytes));
         self.replied = 0;
-        if self.expired > 0 {
-            self.expired -= 1;
-            self.expired_bytes -= bytes as u64;
+        if let Some(expired) = self.expired.checked_sub(1) {
+            self.expired = expired;
+            self.expired_bytes = self.expired_bytes.saturating_sub(wide(bytes));
         }
         bytes
     }
@@ -449,9 +461,9 @@ impl<'a> Session<'a> {
         let mut released = 0;
         let mut end = self.begin;
         for call in self.calls.drain(..) {
-            end += call.bytes as u64;
-            released += call.bytes;
-            let first = end - (call.bytes - call.first) as u64;
+            end = end.saturating_add(wide(call.bytes));
+            released = call.bytes.saturating_add(released);
+            let first = end.saturating_sub(wide(call.bytes.saturating_sub(call.first)));
             call.slot.fail(error.clone().with_sent(self.wire.sent(first)));
         }
         self.driver.queue.release(released);
@@ -459,7 +471,7 @@ impl<'a> Session<'a> {
 }
 
 /// With the runtime that it was in.
-impl Drop for Session<'_> {
+impl Drop for LiveConnection<'_> {
     fn drop(&mut self) {
         if !self.calls.is_empty() {
             self.fail(&Error::closed());

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::connection::Kept;
+use crate::connection::BoundedQueue;
 use crate::{Error, Frame};
 
 /// What happens on the connection of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Event {
+pub enum ClientEvent {
     /// The connection broke. What the server would have pushed until [`Connected`](Self::Connected)
     /// is lost: a cache that relies on invalidations is to be emptied.
     Disconnected(Error),
@@ -26,7 +26,7 @@ pub enum Event {
     Push(Frame),
 }
 
-impl Event {
+impl ClientEvent {
     /// Makes it independent of the read buffer, and says how much memory it takes.
     fn compact(self) -> (Self, usize) {
         match self {
@@ -36,7 +36,7 @@ impl Event {
                 (Self::Push(frame), bytes)
             }
             Self::Disconnected(ref error) | Self::AttemptFailed(ref error) | Self::TrackingLost(ref error) => {
-                let bytes = size_of::<Self>() + error.memory();
+                let bytes = size_of::<Self>().saturating_add(error.memory());
                 (self, bytes)
             }
             Self::Connected => (self, size_of::<Self>()),
@@ -50,7 +50,7 @@ impl Event {
 /// A receiver that is slow keeps the last 1024, and at most 16 MiB of them (and the last one,
 /// whatever its size). That others are missing, and how many, it learns from [`RecvError::Lagged`],
 /// as from [`tokio::sync::broadcast`].
-pub struct Events(Arc<Mailbox>);
+pub struct ClientEvents(Arc<Mailbox>);
 
 #[derive(Default)]
 struct Mailbox {
@@ -59,7 +59,7 @@ struct Mailbox {
 }
 
 struct State {
-    events: Kept<Event>,
+    events: BoundedQueue<ClientEvent>,
     missed: u64,
     /// There will be no more.
     ended: bool,
@@ -67,7 +67,7 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { events: Kept::new(), missed: 0, ended: false }
+        Self { events: BoundedQueue::new(), missed: 0, ended: false }
     }
 }
 
@@ -77,14 +77,14 @@ impl Mailbox {
     }
 }
 
-impl Events {
+impl ClientEvents {
     /// The next event. May be dropped at any time.
     ///
     /// # Errors
     ///
     /// That events before the next one were dropped, because this receiver is slow; or that the
     /// client has ended.
-    pub async fn recv(&mut self) -> Result<Event, RecvError> {
+    pub async fn recv(&mut self) -> Result<ClientEvent, RecvError> {
         loop {
             match self.try_recv() {
                 Ok(event) => return Ok(event),
@@ -100,7 +100,7 @@ impl Events {
     /// # Errors
     ///
     /// As [`recv`](Self::recv), or that there is none yet.
-    pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
+    pub fn try_recv(&mut self) -> Result<ClientEvent, TryRecvError> {
         let mut state = self.0.lock();
         match std::mem::take(&mut state.missed) {
             0 => state.events.pop().ok_or(if state.ended { TryRecvError::Closed } else { TryRecvError::Empty }),
@@ -109,9 +109,9 @@ impl Events {
     }
 }
 
-impl fmt::Debug for Events {
+impl fmt::Debug for ClientEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").finish_non_exhaustive()
+        f.debug_struct("ClientEvents").finish_non_exhaustive()
     }
 }
 
@@ -128,17 +128,17 @@ impl Reporter {
     }
 
     /// Somebody more who is told what happens from now on.
-    pub(super) fn subscribe(&self) -> Events {
+    pub(super) fn subscribe(&self) -> ClientEvents {
         let mailbox = Arc::new(Mailbox::default());
         let mut receivers = self.receivers();
         receivers.retain(|receiver| receiver.strong_count() > 0);
         receivers.push(Arc::downgrade(&mailbox));
         mailbox.lock().ended = self.ended.load(Ordering::Relaxed);
-        Events(mailbox)
+        ClientEvents(mailbox)
     }
 
     /// Tells all.
-    pub(super) fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: ClientEvent) {
         let mut receivers = self.receivers();
         if receivers.is_empty() {
             return;
@@ -148,7 +148,8 @@ impl Reporter {
             let Some(mailbox) = receiver.upgrade() else { return false };
             {
                 let mut state = mailbox.lock();
-                state.missed += state.events.push(event.clone(), bytes);
+                let dropped = state.events.push(event.clone(), bytes);
+                state.missed = state.missed.saturating_add(dropped);
             }
             mailbox.arrived.notify_one();
             true
@@ -169,14 +170,14 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decoder, Kind};
+    use crate::{Decoder, ValueKind};
     use bytes::BytesMut;
 
     /// A small push out of a large block.
-    fn push(block: usize) -> Event {
+    fn push(block: usize) -> ClientEvent {
         let mut input = BytesMut::with_capacity(block);
         input.extend_from_slice(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n");
-        Event::Push(Decoder::default().decode(&mut input).unwrap().unwrap())
+        ClientEvent::Push(Decoder::default().decode(&mut input).unwrap().unwrap())
     }
 
     #[tokio::test]
@@ -192,12 +193,12 @@ mod tests {
         assert!(memory.bytes_current < 1 << 20, "{} bytes kept", memory.bytes_current);
         let Err(RecvError::Lagged(missed)) = slow.recv().await else { panic!("some are missing") };
         assert_eq!(missed, 3000 - 1024);
-        assert!(matches!(slow.recv().await, Ok(Event::Push(frame)) if frame.kind() == Kind::Push));
+        assert!(matches!(slow.recv().await, Ok(ClientEvent::Push(frame)) if frame.kind() == ValueKind::Push));
         drop(slow);
         while !matches!(other.try_recv(), Err(TryRecvError::Empty)) {}
-        reporter.report(Event::Connected);
+        reporter.report(ClientEvent::Connected);
         reporter.end();
-        assert!(matches!(other.recv().await, Ok(Event::Connected)));
+        assert!(matches!(other.recv().await, Ok(ClientEvent::Connected)));
         for mut events in [other, reporter.subscribe()] {
             assert!(matches!(events.recv().await, Err(RecvError::Closed)));
         }

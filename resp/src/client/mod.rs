@@ -2,11 +2,11 @@
 
 mod driver;
 mod event;
-mod outcome;
 mod queue;
+mod response;
 mod tracking;
 
-pub use event::{Event, Events};
+pub use event::{ClientEvent, ClientEvents};
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use crate::command::{self, Command};
+use crate::config::Observed;
 use crate::connection::{Pipeline, Replies, Transaction, in_future};
-use crate::follower::Follower;
-use crate::observer::Observed;
-use crate::{Backoff, Config, Connection, Endpoint, Error, ErrorKind, Sent, cmd};
+use crate::discovery::{Discovery, MasterWatch};
+use crate::{Backoff, Config, Endpoint, Error, ErrorKind, Sent, cmd};
 use event::Reporter;
-use outcome::Frames;
 use queue::{Queue, Shape};
+use response::Frames;
 use tracking::Tracking;
 
 /// How a [`Client`] behaves beyond its [`Config`].
@@ -48,7 +48,7 @@ pub struct ClientOptions {
     ping_after: Option<Duration>,
     reconnects: bool,
     as_replica: bool,
-    leaves_replicas: bool,
+    reconnect_on_readonly: bool,
 }
 
 impl ClientOptions {
@@ -62,7 +62,7 @@ impl ClientOptions {
             ping_after: Some(Duration::from_secs(30)),
             reconnects: true,
             as_replica: false,
-            leaves_replicas: true,
+            reconnect_on_readonly: true,
         }
     }
 
@@ -75,7 +75,7 @@ impl ClientOptions {
         self
     }
 
-    /// How long to wait between attempts to connect again.
+    /// How long to wait between retries to connect again.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -97,7 +97,7 @@ impl ClientOptions {
     /// always so.
     #[must_use]
     pub const fn reconnect_on_readonly(mut self, reconnect: bool) -> Self {
-        self.leaves_replicas = reconnect;
+        self.reconnect_on_readonly = reconnect;
         self
     }
 
@@ -106,7 +106,7 @@ impl ClientOptions {
     pub(crate) const fn once(mut self, as_replica: bool) -> Self {
         self.reconnects = false;
         self.as_replica = as_replica;
-        self.leaves_replicas = false;
+        self.reconnect_on_readonly = false;
         self
     }
 
@@ -120,24 +120,26 @@ impl ClientOptions {
         if matches!(self.config.endpoint, Endpoint::Cluster { .. }) && self.config.key.is_none() {
             let error =
                 Error::new(ErrorKind::Usage, "a cluster takes a ClusterClient, or a key whose node this client is for");
-            return Err(error.connecting(&self.config));
+            return Err(self.config.connect_error(error));
         }
-        let mut connection = Connection::connect(&self.config).await?;
+        let discovery = Discovery::new(self.config);
+        let config = discovery.config();
+        let mut connection = discovery.connect().await?;
         if self.as_replica {
-            connection.send(&cmd::<()>("READONLY")).await.map_err(|error| error.connecting(&self.config))?;
+            connection.send(&cmd::<()>("READONLY")).await.map_err(|error| config.connect_error(error))?;
         }
         let queue = Arc::new(Queue::new(self.max_bytes));
         let events = Arc::new(Reporter::default());
-        let command_timeout = self.config.command_timeout;
+        let command_timeout = config.command_timeout;
         let tracking = Arc::new(Tracking::default());
-        let observer = self.config.observer.clone();
+        let observer = config.observer.clone();
         let driver = driver::Driver {
             queue: Arc::clone(&queue),
             tracking: Arc::clone(&tracking),
-            follower: Follower::start(&self.config).filter(|_| self.reconnects),
-            leaves_replicas: self.leaves_replicas,
-            left: None,
-            config: self.config,
+            master_watch: MasterWatch::start(config).filter(|_| self.reconnects),
+            reconnect_on_readonly: self.reconnect_on_readonly,
+            last_demotion: None,
+            discovery,
             backoff: self.backoff,
             ping_after: self.ping_after,
             reconnects: self.reconnects,
@@ -158,8 +160,8 @@ impl ClientOptions {
 /// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon
 /// as one of them says that the master has moved, so that a client that only reads does not stay
 /// with the old one. Client-side caching (`CLIENT TRACKING ON`) is set again on the new connection;
-/// what was invalidated meanwhile is not known, so [`Event::Disconnected`] means that the cache is
-/// to be emptied. Nothing else that a command changes on the connection is set again.
+/// what was invalidated meanwhile is not known, so [`ClientEvent::Disconnected`] means that the
+/// cache is to be emptied. Nothing else that a command changes on the connection is set again.
 ///
 /// A command that waits in the server would hold up everybody, so it does not fit here: a
 /// [`Blocking`](crate::Blocking) command can only be sent over a [`Connection`] of its own, and
@@ -190,7 +192,7 @@ impl ClientOptions {
 /// ```compile_fail
 /// # async fn example(client: resp::Client) {
 /// use resp::streams::{ReadFrom, XRead};
-/// client.send(&XRead::new("events", ReadFrom::New).block(resp::Block::Forever)).await;
+/// client.send(&XRead::new("events", ReadFrom::New).block(resp::BlockTimeout::Forever)).await;
 /// # }
 /// ```
 #[derive(Clone)]
@@ -233,17 +235,17 @@ impl Client {
     }
 
     async fn send_unobserved<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
-        let named = |error: Error| error.during(command.name(), command.key());
+        let named = |error: Error| error.with_context(command.name(), command.key());
         if !command.is_shareable() {
-            return Err(named(needs_its_own()));
+            return Err(named(not_shareable()));
         }
         let (mut refused, mut tracks) = (Ok(()), None);
         let encode = |out: &mut BytesMut| {
             let start = out.len();
-            refused = command::encode_answered(command, out);
+            refused = command::encode_checked(command, out);
             match refused {
                 Ok(()) => tracks = self.0.tracking.note(out.get(start..).unwrap_or_default()),
-                Err(_) => out.extend_from_slice(command::REFUSED),
+                Err(_) => out.extend_from_slice(command::REFUSED_COMMAND),
             }
         };
         let outcome = self.call(Shape::ONE, None, encode).await;
@@ -273,11 +275,11 @@ impl Client {
         }
         pipeline.check()?;
         if !pipeline.is_shareable() {
-            return Err(needs_its_own().during("pipeline", None));
+            return Err(not_shareable().with_context("pipeline", None));
         }
         pipeline.track(|command| drop(self.0.tracking.note(command)));
-        let frames = self.exchange(&Parcel::of(pipeline), None).await;
-        let frames = frames.map_err(|error| error.during("pipeline", None))?;
+        let frames = self.exchange(&EncodedCommands::of(pipeline), None).await;
+        let frames = frames.map_err(|error| error.with_context("pipeline", None))?;
         Ok(Replies::new(frames))
     }
 
@@ -294,18 +296,22 @@ impl Client {
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;
         if !transaction.is_shareable() {
-            return Err(needs_its_own().during("MULTI", None));
+            return Err(not_shareable().with_context("MULTI", None));
         }
         transaction.pipeline().track(|command| drop(self.0.tracking.note(command)));
-        let frames = self.exchange(&Parcel::of_transaction(&pipeline), None).await;
-        let frames = frames.map_err(|error| error.during("MULTI", None))?;
+        let frames = self.exchange(&EncodedCommands::of_transaction(&pipeline), None).await;
+        let frames = frames.map_err(|error| error.with_context("MULTI", None))?;
         Replies::new(frames).into_exec()
     }
 
     /// Sends encoded commands, and receives their replies: within the command timeout, or by an
     /// earlier deadline.
-    pub(crate) async fn exchange(&self, parcel: &Parcel<'_>, deadline: Option<Instant>) -> Result<Frames, Error> {
-        let Parcel { encoded, replies, first, multi } = *parcel;
+    pub(crate) async fn exchange(
+        &self,
+        commands: &EncodedCommands<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Frames, Error> {
+        let EncodedCommands { encoded, replies, first, multi } = *commands;
         let shape = Shape { replies, first: Some(first), multi };
         self.call(shape, deadline, |out| out.extend_from_slice(encoded)).await
     }
@@ -357,16 +363,16 @@ impl Client {
 
     /// What happens on the connection: it breaks, it is there again, the server pushes something.
     ///
-    /// A receiver that is slow misses the oldest events: see [`Events`].
+    /// A receiver that is slow misses the oldest events: see [`ClientEvents`].
     #[must_use]
-    pub fn events(&self) -> Events {
+    pub fn events(&self) -> ClientEvents {
         self.0.events.subscribe()
     }
 }
 
 /// What is sent in one piece.
 #[derive(Clone, Copy)]
-pub(crate) struct Parcel<'a> {
+pub(crate) struct EncodedCommands<'a> {
     pub(crate) encoded: &'a [u8],
     pub(crate) replies: usize,
     /// When so many bytes have been sent, something may have been done.
@@ -375,7 +381,7 @@ pub(crate) struct Parcel<'a> {
     pub(crate) multi: Option<usize>,
 }
 
-impl<'a> Parcel<'a> {
+impl<'a> EncodedCommands<'a> {
     /// One command.
     pub(crate) const fn of_command(encoded: &'a [u8]) -> Self {
         Self { encoded, replies: 1, first: encoded.len(), multi: None }
@@ -392,7 +398,7 @@ impl<'a> Parcel<'a> {
 }
 
 /// For commands that would hold up others.
-fn needs_its_own() -> Error {
+fn not_shareable() -> Error {
     Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(Sent::No)
 }
 

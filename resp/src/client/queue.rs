@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::outcome::{Outcome, Slot};
+use super::response::{Response, ResponseSlot};
 use crate::{Error, Sent};
 
 /// What callers have encoded and the driver has not taken yet.
@@ -22,7 +22,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     out: BytesMut,
-    calls: VecDeque<Call>,
+    calls: VecDeque<PendingCall>,
     /// Bytes queued, and bytes in flight.
     bytes: usize,
     /// Callers that wait for room.
@@ -36,8 +36,8 @@ struct State {
 
 /// One call: some commands that were queued together.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) slot: Arc<Slot>,
+pub(super) struct PendingCall {
+    pub(super) slot: Arc<ResponseSlot>,
     pub(super) bytes: usize,
     /// When so many of them have been sent, something may have been done.
     pub(super) first: usize,
@@ -48,7 +48,7 @@ pub(super) struct Call {
     pub(super) queued: Instant,
 }
 
-impl Call {
+impl PendingCall {
     /// When it is to be done, if there is a limit.
     pub(super) fn deadline(&self, limit: Option<Duration>) -> Option<Instant> {
         self.queued.checked_add(limit?)
@@ -96,7 +96,7 @@ impl Queue {
                 }
                 // In line before the lock is given back, so that no release is missed.
                 notified.as_mut().enable();
-                state.waiting += 1;
+                state.waiting = state.waiting.saturating_add(1);
             }
             let waiting = Waiting(self);
             notified.await;
@@ -105,18 +105,18 @@ impl Queue {
     }
 
     /// Queues commands.
-    pub(super) fn add(&self, shape: Shape, encode: impl FnOnce(&mut BytesMut)) -> Outcome {
-        let slot = Arc::new(Slot::new(shape.replies));
+    pub(super) fn add(&self, shape: Shape, encode: impl FnOnce(&mut BytesMut)) -> Response {
+        let slot = Arc::new(ResponseSlot::new(shape.replies));
         let mut state = self.lock();
         if state.ended {
             drop(state);
             slot.fail(Error::closed());
-            return Outcome(slot);
+            return Response(slot);
         }
         let before = state.out.len();
         encode(&mut state.out);
-        let bytes = state.out.len() - before;
-        state.bytes += bytes;
+        let bytes = state.out.len().saturating_sub(before);
+        state.bytes = state.bytes.saturating_add(bytes);
         // The driver takes what is queued at once, unless there is no connection.
         let queued = match state.calls.back() {
             Some(last) if state.connected => last.queued,
@@ -124,18 +124,18 @@ impl Queue {
         };
         let Shape { replies, first, multi } = shape;
         let first = first.unwrap_or(bytes).min(bytes);
-        state.calls.push_back(Call { slot: Arc::clone(&slot), bytes, first, replies, multi, queued });
+        state.calls.push_back(PendingCall { slot: Arc::clone(&slot), bytes, first, replies, multi, queued });
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
             driver.wake();
         }
-        Outcome(slot)
+        Response(slot)
     }
 
     /// Moves everything that is queued to the driver, which is woken when there is more. `false`
     /// when there will be nothing any more.
-    pub(super) fn take(&self, out: &mut BytesMut, calls: &mut VecDeque<Call>, waker: &Waker) -> bool {
+    pub(super) fn take(&self, out: &mut BytesMut, calls: &mut VecDeque<PendingCall>, waker: &Waker) -> bool {
         let mut state = self.lock();
         match &mut state.driver {
             Some(driver) => driver.clone_from(waker),
@@ -197,18 +197,18 @@ impl Queue {
     /// Fails the calls whose time is over.
     pub(super) fn expire(&self, limit: Duration) {
         let now = Instant::now();
-        let is_over = |call: &Call| call.deadline(Some(limit)).is_some_and(|deadline| deadline <= now);
+        let is_over = |call: &PendingCall| call.deadline(Some(limit)).is_some_and(|deadline| deadline <= now);
         self.fail_while(is_over, || Error::timeout(limit).with_sent(Sent::No));
     }
 
     /// Fails the oldest calls, as far as they are such.
-    fn fail_while(&self, is_such: impl Fn(&Call) -> bool, error: impl Fn() -> Error) {
+    fn fail_while(&self, is_such: impl Fn(&PendingCall) -> bool, error: impl Fn() -> Error) {
         let mut state = self.lock();
         let mut failed = Vec::new();
         let mut bytes = 0;
         while state.calls.front().is_some_and(&is_such) {
             let call = state.calls.pop_front();
-            bytes += call.as_ref().map_or(0, |call| call.bytes);
+            bytes = call.as_ref().map_or(0, |call| call.bytes).saturating_add(bytes);
             failed.extend(call);
         }
         let _ = state.out.split_to(bytes);

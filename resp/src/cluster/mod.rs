@@ -1,22 +1,13 @@
 //! A client of a whole Redis Cluster.
 
-mod attempts;
-mod keys;
 mod nodes;
-mod owner;
 mod pipeline;
-mod redirect;
-mod routing;
+mod retries;
 mod scan;
-mod shared;
-mod slot;
-mod topology;
+mod shared_attempt;
 
-pub(crate) use keys::routing as routing_of;
-pub(crate) use owner::connect;
-pub use routing::Routing;
+pub use crate::command::slot::slot;
 pub use scan::Scan;
-pub use slot::slot;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,17 +15,14 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::task::JoinSet;
 
-use crate::client::Parcel;
+use crate::client::EncodedCommands;
 use crate::command::{self, Command};
 use crate::config::{Config, Endpoint};
 use crate::connection::{Pipeline, Replies, Transaction, is_ok};
-use crate::{Connection, Error, ErrorKind, Frame, Sent};
-use attempts::Attempts;
+use crate::discovery::Redirect;
+use crate::{Connection, Error, ErrorKind, Frame, Routing, Sent};
 use nodes::Nodes;
-use redirect::Redirect;
-
-/// So many times in a row a command is sent elsewhere before the cluster counts as confused.
-const MAX_REDIRECTS: u32 = 16;
+use retries::Retries;
 
 /// All nodes of a Redis Cluster: cheap to clone, safe to use from anywhere.
 ///
@@ -92,7 +80,7 @@ impl ClusterClient {
             );
         };
         let nodes = Arc::new(Nodes::new(config.clone(), seeds.clone()));
-        nodes.refresh(nodes.version()).await.map_err(|error| error.connecting(config))?;
+        nodes.refresh(nodes.version()).await.map_err(|error| config.connect_error(error))?;
         Ok(Self(nodes))
     }
 
@@ -132,8 +120,8 @@ impl ClusterClient {
 
     async fn deliver_one_unobserved<C: Command>(&self, command: &C, from: From) -> Result<C::Reply, Error> {
         let encoded = encode(command)?;
-        let frames = self.deliver(command.routing(), &Parcel::of_command(&encoded), from).await;
-        let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
+        let frames = self.deliver(command.routing(), &EncodedCommands::of_command(&encoded), from).await;
+        let mut frames = frames.map_err(|error| error.with_context(command.name(), command.key()))?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
 
@@ -157,9 +145,9 @@ impl ClusterClient {
     /// ```
     pub async fn send_to<C: Command>(&self, node: &Endpoint, command: &C) -> Result<C::Reply, Error> {
         let encoded = encode(command)?;
-        let patience = Attempts::new(self.0.config().command_timeout).patience;
-        let frames = self.0.exchange(node, &Parcel::of_command(&encoded), patience).await;
-        let mut frames = frames.map_err(|error| error.during(command.name(), command.key()))?;
+        let time_limit = Retries::new(self.0.config().command_timeout).time_limit;
+        let frames = self.0.exchange(node, &EncodedCommands::of_command(&encoded), time_limit).await;
+        let mut frames = frames.map_err(|error| error.with_context(command.name(), command.key()))?;
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
 
@@ -186,15 +174,17 @@ impl ClusterClient {
         &self,
         command: &C,
     ) -> Result<Vec<(Endpoint, Result<C::Reply, Error>)>, Error> {
-        let named = |error: Error| error.during(command.name(), command.key());
+        let named = |error: Error| error.with_context(command.name(), command.key());
         let encoded = encode(command)?.freeze();
-        let mut patience = Attempts::new(self.0.config().command_timeout).patience;
-        patience.within(self.0.refresh(self.0.version())).await.map_err(|error| named(error.with_sent(Sent::No)))?;
+        let mut time_limit = Retries::new(self.0.config().command_timeout).time_limit;
+        time_limit.within(self.0.refresh(self.0.version())).await.map_err(|error| named(error.with_sent(Sent::No)))?;
         let nodes = self.0.all();
         let mut sending = JoinSet::new();
         for (nth, node) in nodes.iter().cloned().enumerate() {
             let (all, encoded) = (Arc::clone(&self.0), encoded.clone());
-            sending.spawn(async move { (nth, all.exchange(&node, &Parcel::of_command(&encoded), patience).await) });
+            sending.spawn(async move {
+                (nth, all.exchange(&node, &EncodedCommands::of_command(&encoded), time_limit).await)
+            });
         }
         let mut outcomes: Vec<_> = nodes.into_iter().map(|node| (node, Err(Error::closed()))).collect();
         while let Some(done) = sending.join_next().await {
@@ -232,9 +222,9 @@ impl ClusterClient {
     async fn run_unobserved(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         pipeline.check()?;
         if !pipeline.is_shareable() {
-            return Err(needs_its_own().during("pipeline", None));
+            return Err(not_shareable().with_context("pipeline", None));
         }
-        pipeline::run(&self.0, pipeline).await.map_err(|error| error.during("pipeline", None))
+        pipeline::run(&self.0, pipeline).await.map_err(|error| error.with_context("pipeline", None))
     }
 
     /// Sends a transaction to the node that has the slot of all its keys, and receives its result.
@@ -248,14 +238,14 @@ impl ClusterClient {
     }
 
     async fn exec_unobserved(&self, transaction: &Transaction) -> Result<Replies, Error> {
-        let named = |error: Error| error.during("MULTI", None);
+        let named = |error: Error| error.with_context("MULTI", None);
         let pipeline = transaction.to_pipeline();
         pipeline.check()?;
         if !transaction.is_shareable() {
-            return Err(named(needs_its_own()));
+            return Err(named(not_shareable()));
         }
-        let parcel = Parcel::of_transaction(&pipeline);
-        let frames = self.deliver(transaction.routing(), &parcel, From::Master).await.map_err(named)?;
+        let commands = EncodedCommands::of_transaction(&pipeline);
+        let frames = self.deliver(transaction.routing(), &commands, From::Master).await.map_err(named)?;
         Replies::new(frames.into_iter()).into_exec()
     }
 
@@ -266,7 +256,7 @@ impl ClusterClient {
     ///
     /// As [`Connection::connect`].
     pub async fn connection_for(&self, key: impl AsRef<[u8]>) -> Result<Connection, Error> {
-        Connection::connect(&self.0.config().clone().for_key(key.as_ref())).await
+        self.0.discovery().for_key(key.as_ref()).connect().await
     }
 
     /// The nodes that have slots, as far as is known now.
@@ -282,56 +272,56 @@ impl ClusterClient {
     }
 
     /// Delivers one piece, wherever its slot is.
-    async fn deliver(&self, routing: Routing, parcel: &Parcel<'_>, from: From) -> Result<Vec<Frame>, Error> {
+    async fn deliver(&self, routing: Routing, commands: &EncodedCommands<'_>, from: From) -> Result<Vec<Frame>, Error> {
         let nodes = &self.0;
         check(routing)?;
-        let mut attempts = Attempts::new(nodes.config().command_timeout);
+        let mut retries = Retries::new(nodes.config().command_timeout);
         if from == From::Replica
             && let Some(replica) = nodes.replica(routing)
         {
-            match nodes.exchange_with_replica(&replica, parcel, attempts.patience).await {
+            match nodes.exchange_with_replica(&replica, commands, retries.time_limit).await {
                 // What a replica cannot answer, because it has not the slot, loads or has lost its
                 // master, the master can.
                 Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => return Ok(frames),
                 Err(error) if error.sent() != Sent::No || !error.is_transient() => return Err(error),
-                _ => attempts.redirect(nobody)?,
+                _ => retries.redirect(nobody)?,
             }
         }
         let mut elsewhere = None;
         loop {
-            attempts.check()?;
+            retries.check()?;
             let version = nodes.version();
             let (node, asking) = match elsewhere.take() {
                 Some(elsewhere) => elsewhere,
                 None => match nodes.owner(routing) {
                     Some(node) => (node, false),
                     None => {
-                        attempts.wait(nobody).await?;
-                        nodes.refresh_quietly(version, attempts.patience).await;
+                        retries.wait(nobody).await?;
+                        nodes.refresh_quietly(version, retries.time_limit).await;
                         continue;
                     }
                 },
             };
             let delivered = if asking {
-                let asked = asking_before(parcel);
-                let parcel = Parcel {
+                let asked = asking_before(commands);
+                let commands = EncodedCommands {
                     encoded: &asked,
-                    replies: parcel.replies + 1,
-                    first: asked.len() - parcel.encoded.len() + parcel.first,
-                    multi: parcel.multi.map(|multi| multi + 1),
+                    replies: commands.replies.saturating_add(1),
+                    first: ASKING.len().saturating_add(commands.first),
+                    multi: commands.multi.map(|multi| multi.saturating_add(1)),
                 };
-                nodes.exchange(&node, &parcel, attempts.patience).await.map(|mut frames| {
+                nodes.exchange(&node, &commands, retries.time_limit).await.map(|mut frames| {
                     frames.remove(0);
                     frames
                 })
             } else {
-                nodes.exchange(&node, parcel, attempts.patience).await
+                nodes.exchange(&node, commands, retries.time_limit).await
             };
             let frames = match delivered {
                 Ok(frames) => frames,
                 Err(error) if error.sent() == Sent::No && error.is_transient() => {
-                    attempts.wait(|| error).await?;
-                    nodes.refresh_quietly(version, attempts.patience).await;
+                    retries.wait(|| error).await?;
+                    nodes.refresh_quietly(version, retries.time_limit).await;
                     continue;
                 }
                 Err(error) => {
@@ -339,7 +329,7 @@ impl ClusterClient {
                     return Err(error);
                 }
             };
-            if parcel.multi.is_some() && !is_undone(&frames) {
+            if commands.multi.is_some() && !is_undone(&frames) {
                 return Ok(frames);
             }
             let redirect = frames.iter().find_map(|frame| Some((Redirect::of(frame, &node)?, frame)));
@@ -347,19 +337,19 @@ impl ClusterClient {
             let error = || Error::server(frame.value());
             match redirect {
                 Redirect::Moved { slot, to } => {
-                    attempts.redirect(error)?;
+                    retries.redirect(error)?;
                     nodes.moved(slot, &to);
                     nodes.refresh_behind(version);
                     elsewhere = Some((to, false));
                 }
                 Redirect::Ask { to } => {
-                    attempts.redirect(error)?;
+                    retries.redirect(error)?;
                     elsewhere = Some((to, true));
                 }
-                Redirect::TryAgain => attempts.wait(error).await?,
+                Redirect::TryAgain => retries.wait(error).await?,
                 Redirect::Down => {
-                    attempts.wait(error).await?;
-                    nodes.refresh_quietly(version, attempts.patience).await;
+                    retries.wait(error).await?;
+                    nodes.refresh_quietly(version, retries.time_limit).await;
                 }
             }
         }
@@ -372,10 +362,10 @@ fn is_undone(replies: &[Frame]) -> bool {
 }
 
 /// `ASKING` in front, in the same piece, so that nothing comes between.
-fn asking_before(parcel: &Parcel<'_>) -> BytesMut {
-    let mut encoded = BytesMut::with_capacity(parcel.encoded.len() + ASKING.len());
+fn asking_before(commands: &EncodedCommands<'_>) -> BytesMut {
+    let mut encoded = BytesMut::with_capacity(commands.encoded.len().saturating_add(ASKING.len()));
     encoded.extend_from_slice(ASKING);
-    encoded.extend_from_slice(parcel.encoded);
+    encoded.extend_from_slice(commands.encoded);
     encoded
 }
 
@@ -391,11 +381,11 @@ enum From {
 /// A command that may go over a connection that many share, encoded.
 fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
     let mut encoded = BytesMut::new();
-    command::encode_answered(command, &mut encoded)?;
+    command::encode_checked(command, &mut encoded)?;
     // A connection to a node is made again without what was set on it.
     match command.is_shareable() && command::tracking(&encoded).is_none() {
         true => Ok(encoded),
-        false => Err(needs_its_own().during(command.name(), command.key())),
+        false => Err(not_shareable().with_context(command.name(), command.key())),
     }
 }
 
@@ -421,7 +411,7 @@ fn nobody() -> Error {
 }
 
 /// For commands that would hold up others.
-fn needs_its_own() -> Error {
+fn not_shareable() -> Error {
     Error::new(ErrorKind::Usage, "needs a connection of its own: connection_for").with_sent(Sent::No)
 }
 

@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::attempts::Patience;
-use super::shared::Attempt;
-use super::topology::Topology;
-use super::{Routing, owner};
-use crate::client::{Client, ClientOptions, Parcel};
+use super::retries::TimeLimit;
+use super::shared_attempt::SharedAttempt;
+
+use crate::client::{Client, ClientOptions, EncodedCommands};
 use crate::config::{Config, Endpoint};
-use crate::{Error, Frame, Sent, turn};
+use crate::discovery::{self, Discovery, Topology};
+use crate::{Error, Frame, Routing, Sent};
 
 /// The cluster is asked at most so often who has which slot.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 /// A connection that is made when it is first needed, for all who need it then.
 enum Link {
-    Connecting(Attempt<Client>),
+    Connecting(SharedAttempt<Client>),
     Connected(Client),
 }
 
@@ -28,11 +28,11 @@ enum Link {
 type Target = (Endpoint, bool);
 
 pub(super) struct Nodes {
-    config: Config,
+    discovery: Discovery,
     seeds: Vec<Endpoint>,
     state: Mutex<State>,
     /// Whose turn it is with commands that go anywhere.
-    turn: AtomicUsize,
+    round_robin: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -41,14 +41,14 @@ struct State {
     /// Counts how often it was learned.
     version: u64,
     /// One asks at a time; when it was last done.
-    learning: Option<Attempt<()>>,
+    learning: Option<SharedAttempt<()>>,
     learned: Option<Instant>,
     links: HashMap<Target, Link>,
 }
 
 impl Nodes {
     pub(super) fn new(config: Config, seeds: Vec<Endpoint>) -> Self {
-        Self { config, seeds, state: Mutex::default(), turn: AtomicUsize::new(0) }
+        Self { discovery: Discovery::new(config), seeds, state: Mutex::default(), round_robin: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -56,7 +56,11 @@ impl Nodes {
     }
 
     pub(super) const fn config(&self) -> &Config {
-        &self.config
+        self.discovery.config()
+    }
+
+    pub(super) const fn discovery(&self) -> &Discovery {
+        &self.discovery
     }
 
     /// How often it was learned who has which slot.
@@ -77,8 +81,8 @@ impl Nodes {
         let Routing::Slot(slot) = routing else { return None };
         let state = self.lock();
         let replicas = state.topology.replicas_of(slot);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        replicas.get(turn % replicas.len().max(1)).cloned()
+        let next = self.round_robin.fetch_add(1, Ordering::Relaxed);
+        replicas.get(next.checked_rem(replicas.len())?).cloned()
     }
 
     /// The slots that a node has.
@@ -93,8 +97,8 @@ impl Nodes {
             Routing::Slot(slot) => state.topology.owner(slot).cloned(),
             Routing::Anywhere | Routing::OneNode | Routing::CrossSlot => {
                 let nodes = state.topology.nodes();
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                nodes.get(turn % nodes.len().max(1)).cloned()
+                let next = self.round_robin.fetch_add(1, Ordering::Relaxed);
+                nodes.get(next.checked_rem(nodes.len())?).cloned()
             }
         }
     }
@@ -108,35 +112,35 @@ impl Nodes {
     pub(super) async fn exchange(
         self: &Arc<Self>,
         node: &Endpoint,
-        parcel: &Parcel<'_>,
-        patience: Patience,
+        commands: &EncodedCommands<'_>,
+        time_limit: TimeLimit,
     ) -> Result<Vec<Frame>, Error> {
-        self.exchange_with(&(node.clone(), false), parcel, patience).await
+        self.exchange_with(&(node.clone(), false), commands, time_limit).await
     }
 
     /// The same with a replica, which answers reads.
     pub(super) async fn exchange_with_replica(
         self: &Arc<Self>,
         node: &Endpoint,
-        parcel: &Parcel<'_>,
-        patience: Patience,
+        commands: &EncodedCommands<'_>,
+        time_limit: TimeLimit,
     ) -> Result<Vec<Frame>, Error> {
-        self.exchange_with(&(node.clone(), true), parcel, patience).await
+        self.exchange_with(&(node.clone(), true), commands, time_limit).await
     }
 
     async fn exchange_with(
         self: &Arc<Self>,
         target: &Target,
-        parcel: &Parcel<'_>,
-        mut patience: Patience,
+        commands: &EncodedCommands<'_>,
+        mut time_limit: TimeLimit,
     ) -> Result<Vec<Frame>, Error> {
-        let at = |error: Error| error.at(&format!("node {}", target.0));
+        let at = |error: Error| error.at_server(&format!("node {}", target.0));
         let client = match self.connected(target) {
             Some(client) => client,
-            None => patience.within(self.connect(target)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
+            None => time_limit.within(self.connect(target)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
         };
         // A connection that is there keeps the time itself, as long as none has been spent.
-        match client.exchange(parcel, patience.deadline()).await {
+        match client.exchange(commands, time_limit.deadline()).await {
             Ok(frames) => Ok(frames.collect()),
             Err(error) => {
                 if client.has_ended() {
@@ -164,7 +168,7 @@ impl Nodes {
                 Some(Link::Connected(client)) => return Ok(client.clone()),
                 Some(Link::Connecting(attempt)) if attempt.is_running() => attempt.clone(),
                 _ => {
-                    let attempt = Attempt::begin(Arc::clone(self).attempt(target.clone()));
+                    let attempt = SharedAttempt::begin(Arc::clone(self).attempt(target.clone()));
                     state.links.insert(target.clone(), Link::Connecting(attempt.clone()));
                     attempt
                 }
@@ -176,7 +180,7 @@ impl Nodes {
     /// One attempt to connect, which leaves the connection to those who come later.
     async fn attempt(self: Arc<Self>, target: Target) -> Result<Client, Error> {
         let (node, as_replica) = &target;
-        let config = self.config.clone().with_endpoint(node.clone());
+        let config = self.config().clone().with_endpoint(node.clone());
         let outcome = ClientOptions::new(config).once(*as_replica).connect().await;
         let mut state = self.lock();
         // The node may be gone from the cluster meanwhile.
@@ -207,13 +211,13 @@ impl Nodes {
     }
 
     /// The attempt to learn it that is under way, or a new one.
-    fn learning(self: &Arc<Self>, version: u64) -> Option<Attempt<()>> {
+    fn learning(self: &Arc<Self>, version: u64) -> Option<SharedAttempt<()>> {
         let mut state = self.lock();
         if state.version != version {
             return None;
         }
-        let running = state.learning.take().filter(Attempt::is_running);
-        let attempt = running.unwrap_or_else(|| Attempt::begin(Arc::clone(self).learn(state.learned)));
+        let running = state.learning.take().filter(SharedAttempt::is_running);
+        let attempt = running.unwrap_or_else(|| SharedAttempt::begin(Arc::clone(self).learn(state.learned)));
         state.learning = Some(attempt.clone());
         Some(attempt)
     }
@@ -222,8 +226,8 @@ impl Nodes {
         if let Some(last) = last {
             tokio::time::sleep(BETWEEN.saturating_sub(last.elapsed())).await;
         }
-        let deadline = turn::deadline(self.config.connect_timeout);
-        let learned = owner::topology(&self.config, &self.seeds, deadline).await;
+        let deadline = discovery::deadline(self.config().connect_timeout);
+        let learned = discovery::topology(&self.discovery, &self.seeds, deadline).await;
         let mut state = self.lock();
         state.learning = None;
         state.learned = Some(Instant::now());
@@ -231,13 +235,13 @@ impl Nodes {
         let there: HashSet<_> = topology.nodes().iter().chain(topology.replicas()).collect();
         state.links.retain(|(node, _), _| there.contains(node));
         state.topology = topology;
-        state.version += 1;
+        state.version = state.version.wrapping_add(1);
         Ok(())
     }
 
     /// The same, and when nobody answers, what is known stays.
-    pub(super) async fn refresh_quietly(self: &Arc<Self>, version: u64, mut patience: Patience) {
-        let _ = patience.within(self.refresh(version)).await;
+    pub(super) async fn refresh_quietly(self: &Arc<Self>, version: u64, mut time_limit: TimeLimit) {
+        let _ = time_limit.within(self.refresh(version)).await;
     }
 
     /// The same, and nobody waits for it.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::task::JoinSet;
 
-use super::attempts::Attempts;
 use super::nodes::Nodes;
-use super::redirect::Redirect;
-use super::{ASKING, Routing, check, nobody};
-use crate::client::Parcel;
+use super::retries::Retries;
+use super::{ASKING, check, nobody};
+use crate::client::EncodedCommands;
 use crate::config::Endpoint;
 use crate::connection::{Pipeline, Replies};
-use crate::{Error, Frame, Sent};
+use crate::discovery::Redirect;
+use crate::{Error, Frame, Routing, Sent};
 
 /// A command that has no reply yet, and where a node has sent it.
 struct Left {
@@ -35,7 +35,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
     routings.iter().try_for_each(|routing| check(*routing))?;
     let mut replies: Vec<Option<Result<Frame, Error>>> = routings.iter().map(|_| None).collect();
     let mut left: Vec<Left> = (0..routings.len()).map(|index| Left { index, elsewhere: None }).collect();
-    let mut attempts = Attempts::new(nodes.config().command_timeout);
+    let mut retries = Retries::new(nodes.config().command_timeout);
     while !left.is_empty() {
         let version = nodes.version();
         let mut again = Vec::new();
@@ -61,13 +61,14 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
             part.indexes.push(index);
         }
         let mut sending = JoinSet::new();
-        let patience = attempts.patience;
+        let time_limit = retries.time_limit;
         for ((node, asking), part) in parts {
             let nodes = Arc::clone(nodes);
             sending.spawn(async move {
-                let count = part.indexes.len() * if asking { 2 } else { 1 };
-                let parcel = Parcel { encoded: &part.encoded, replies: count, first: part.first, multi: None };
-                let sent = nodes.exchange(&node, &parcel, patience).await;
+                let count = part.indexes.len().saturating_mul(if asking { 2 } else { 1 });
+                let commands =
+                    EncodedCommands { encoded: &part.encoded, replies: count, first: part.first, multi: None };
+                let sent = nodes.exchange(&node, &commands, time_limit).await;
                 (node, asking, part.indexes, sent)
             });
         }
@@ -88,8 +89,8 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                     continue;
                 }
             };
-            let step = if asking { 2 } else { 1 };
-            for (index, frame) in indexes.into_iter().zip(frames.into_iter().skip(step - 1).step_by(step)) {
+            let (skip, step) = if asking { (1, 2) } else { (0, 1) };
+            for (index, frame) in indexes.into_iter().zip(frames.into_iter().skip(skip).step_by(step)) {
                 let redirect = Redirect::of(&frame, &node);
                 let elsewhere = match &redirect {
                     None => {
@@ -113,15 +114,15 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
         left = again;
         let outcome = match (waits, redirected) {
             (Some(error), _) => {
-                let waited = attempts.wait(|| error).await;
+                let waited = retries.wait(|| error).await;
                 if waited.is_ok() {
-                    nodes.refresh_quietly(version, attempts.patience).await;
+                    nodes.refresh_quietly(version, retries.time_limit).await;
                 }
-                waited.and_then(|()| attempts.check())
+                waited.and_then(|()| retries.check())
             }
             (None, Some(error)) => {
                 nodes.refresh_behind(version);
-                attempts.redirect(|| error)
+                retries.redirect(|| error)
             }
             (None, None) => Ok(()),
         };

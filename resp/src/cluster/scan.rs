@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::attempts::Attempts;
+use super::nobody;
 use super::nodes::Nodes;
-use super::slot::SLOTS;
-use super::{MAX_REDIRECTS, Routing, nobody};
-use crate::client::Parcel;
+use super::retries::Retries;
+use crate::client::EncodedCommands;
+use crate::command::slot::SLOTS;
 use crate::command::{self, Command};
 use crate::config::Endpoint;
-use crate::{Cmd, Error, ErrorKind, Frame, Sent, Value, cmd};
+use crate::discovery::MAX_REDIRECTS;
+use crate::{Cmd, Error, ErrorKind, Frame, Routing, Sent, Value, cmd};
 
 /// Goes through the keys of all masters of a cluster, with `SCAN` at one after the other.
 ///
@@ -85,21 +86,21 @@ impl Scan {
     /// [`ErrorKind::ClusterDown`] when nobody has some slots, or they move faster than they can be
     /// gone through.
     pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
-        self.page().await.map_err(|error| error.during("SCAN", None))
+        self.page().await.map_err(|error| error.with_context("SCAN", None))
     }
 
     async fn page(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
-        let mut attempts = Attempts::new(self.nodes.config().command_timeout);
+        let mut retries = Retries::new(self.nodes.config().command_timeout);
         loop {
             let version = self.nodes.version();
             let Some(current) = self.current.take().or_else(|| self.begin()) else {
                 // What is not done, nobody has.
                 if self.done.iter().any(Option::is_none) {
-                    attempts.wait(nobody).await?;
-                    self.nodes.refresh_quietly(version, attempts.patience).await;
+                    retries.wait(nobody).await?;
+                    self.nodes.refresh_quietly(version, retries.time_limit).await;
                     continue;
                 }
-                if self.is_over(&mut attempts).await? {
+                if self.is_over(&mut retries).await? {
                     return Ok(None);
                 }
                 continue;
@@ -108,7 +109,8 @@ impl Scan {
             let mut encoded = BytesMut::new();
             command::encode(&scan, &mut encoded);
             let current = self.current.insert(current);
-            let sent = self.nodes.exchange(&current.node, &Parcel::of_command(&encoded), attempts.patience).await;
+            let sent =
+                self.nodes.exchange(&current.node, &EncodedCommands::of_command(&encoded), retries.time_limit).await;
             let reply = sent.and_then(|mut frames| frames.pop().ok_or_else(Error::closed)?.into_result());
             match reply {
                 Ok(reply) => {
@@ -124,8 +126,8 @@ impl Scan {
                 // another node.
                 Err(error) if error.is_transient() => {
                     self.current = None;
-                    attempts.wait(|| error.with_sent(Sent::No)).await?;
-                    self.nodes.refresh_quietly(version, attempts.patience).await;
+                    retries.wait(|| error.with_sent(Sent::No)).await?;
+                    self.nodes.refresh_quietly(version, retries.time_limit).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -165,8 +167,8 @@ impl Scan {
     }
 
     /// Whether all slots were looked at where they are now.
-    async fn is_over(&mut self, attempts: &mut Attempts) -> Result<bool, Error> {
-        attempts.patience.within(self.nodes.refresh(self.nodes.version())).await?;
+    async fn is_over(&mut self, retries: &mut Retries) -> Result<bool, Error> {
+        retries.time_limit.within(self.nodes.refresh(self.nodes.version())).await?;
         let mut is_over = true;
         for (slot, done) in (0..SLOTS).zip(&mut self.done) {
             let is_there = match (&done, self.nodes.owner(Routing::Slot(slot))) {
@@ -178,7 +180,7 @@ impl Scan {
                 is_over = false;
             }
         }
-        self.passes += 1;
+        self.passes = self.passes.saturating_add(1);
         if !is_over && self.passes > MAX_REDIRECTS {
             return Err(Error::new(ErrorKind::ClusterDown, "slots move faster than their keys can be gone through"));
         }

@@ -28,7 +28,10 @@ impl Connector {
     {
         Self(Arc::new(move |endpoint| {
             let connecting = connect(endpoint);
-            Box::pin(async move { Ok(Box::new(connecting.await?) as Box<dyn Io>) })
+            Box::pin(async move {
+                let io: Box<dyn Io> = Box::new(connecting.await?);
+                Ok(io)
+            })
         }))
     }
 

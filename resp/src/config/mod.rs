@@ -2,15 +2,15 @@
 
 mod connector;
 mod endpoint;
-mod error;
-mod secret;
+mod observer;
 #[cfg(feature = "tls")]
 mod tls;
 mod url;
 
 pub(crate) use connector::{Connector, Io};
 pub use endpoint::Endpoint;
-pub use error::ConfigError;
+pub(crate) use observer::Observed;
+pub use observer::{CompletedCall, ConnectAttempt, Observer};
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;
 
@@ -21,10 +21,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::Limits;
-use crate::observer::{Observed, Observer};
-use crate::turn::Known;
-pub(crate) use secret::Secret;
+use crate::redact::{Secret, Secrets};
+use crate::{ConfigError, DecoderLimits, Error};
 
 /// How to connect to a server.
 ///
@@ -48,8 +46,6 @@ pub struct Config {
     /// How to get into the Sentinels.
     pub(crate) sentinel_user: Option<String>,
     pub(crate) sentinel_password: Option<Secret>,
-    /// In which order to ask those who can say where the server is; shared by all clones.
-    pub(crate) known: Known,
     /// In a cluster: the key that connections are for.
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) database: u32,
@@ -60,7 +56,7 @@ pub struct Config {
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) block_grace: Duration,
     pub(crate) keepalive: Option<Duration>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: DecoderLimits,
     pub(crate) connector: Option<Connector>,
     pub(crate) observer: Observed,
     #[cfg(feature = "tls")]
@@ -77,7 +73,6 @@ impl Config {
             password: None,
             sentinel_user: None,
             sentinel_password: None,
-            known: Known::default(),
             key: None,
             database: 0,
             client_name: None,
@@ -87,7 +82,7 @@ impl Config {
             stall_timeout: None,
             block_grace: Duration::from_secs(5),
             keepalive: Some(Duration::from_secs(15)),
-            limits: Limits::default(),
+            limits: DecoderLimits::default(),
             connector: None,
             observer: Observed::default(),
             #[cfg(feature = "tls")]
@@ -147,13 +142,22 @@ impl Config {
     pub fn with_endpoint(mut self, endpoint: Endpoint) -> Self {
         self.endpoint = endpoint;
         self.key = None;
-        self.known = Known::default();
         self
     }
 
     /// Whether others are asked where the server is.
-    pub(crate) const fn is_found(&self) -> bool {
+    pub(crate) const fn is_discovered(&self) -> bool {
         matches!(self.endpoint, Endpoint::Sentinel { .. } | Endpoint::Cluster { .. })
+    }
+
+    /// The passwords, which no error may repeat.
+    pub(crate) fn secrets(&self) -> Secrets {
+        Secrets::new([&self.password, &self.sentinel_password].into_iter().flatten())
+    }
+
+    /// Adds to an error that it occurred while connecting to this configuration's endpoint.
+    pub(crate) fn connect_error(&self, error: Error) -> Error {
+        error.connecting(self, &self.secrets())
     }
 
     /// In a cluster: a [`Connection`](crate::Connection), [`Client`](crate::Client) or
@@ -323,7 +327,7 @@ impl Config {
 
     /// What a reply may make the client hold in memory.
     #[must_use]
-    pub const fn limits(mut self, limits: Limits) -> Self {
+    pub const fn limits(mut self, limits: DecoderLimits) -> Self {
         self.limits = limits;
         self
     }

@@ -6,7 +6,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::ConfigError;
+use crate::ConfigError;
 
 /// What TLS trusts, and how it proves who it is. Cargo feature `tls`.
 ///

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use super::{Config, ConfigError, Endpoint};
+use super::{Config, Endpoint};
+use crate::ConfigError;
 
 /// Redis' port.
 const PORT: u16 = 6379;
@@ -212,7 +213,7 @@ fn decode(text: &str) -> Result<String, ConfigError> {
         }
         let mut hex = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
         match (hex(), hex()) {
-            (Some(high), Some(low)) => decoded.push((high * 16 + low) as u8),
+            (Some(high), Some(low)) => decoded.push(crate::redact::hex_byte(high, low)),
             _ => return Err(ConfigError::InvalidEncoding),
         }
     }

@@ -5,7 +5,7 @@ use crate::{Connection, Error, ErrorKind, Frame, cmd};
 
 /// The version of RESP that both sides speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub enum RespVersion {
     /// RESP2, which every server speaks.
     Resp2,
     /// RESP3, from Redis 6.
@@ -15,12 +15,12 @@ pub enum Protocol {
 pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<(), Error> {
     let mut refused = None;
     connection.protocol = match config.resp2 {
-        true => Protocol::Resp2,
+        true => RespVersion::Resp2,
         false => match hello(connection, config).await? {
             Ok(protocol) => protocol,
             Err(error) => {
                 refused = Some(error);
-                Protocol::Resp2
+                RespVersion::Resp2
             }
         },
     };
@@ -34,13 +34,13 @@ pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<
 
 /// The same, once the version of RESP is agreed on.
 async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Error> {
-    if connection.protocol == Protocol::Resp2 {
+    if connection.protocol == RespVersion::Resp2 {
         authenticate(connection, config).await?;
     }
     // One round trip for all the rest.
     let select = (config.database != 0).then(|| cmd::<()>("SELECT").arg(config.database));
     let name = match (&config.client_name, connection.protocol) {
-        (Some(name), Protocol::Resp2) => Some(cmd::<()>("CLIENT SETNAME").arg(name)),
+        (Some(name), RespVersion::Resp2) => Some(cmd::<()>("CLIENT SETNAME").arg(name)),
         _ => None,
     };
     let info = [
@@ -65,7 +65,7 @@ async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Erro
 
 /// Proposes RESP3, with password and name in the same message. `Err` inside: why the server does
 /// not want it, so that RESP2 is left.
-async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Protocol, Error>, Error> {
+async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<RespVersion, Error>, Error> {
     let mut hello = cmd::<Frame>("HELLO").arg(3);
     if let Some((user, password)) = credentials(config) {
         hello = hello.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
@@ -77,7 +77,7 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Pr
         Ok(reply) => {
             let number = |name: &[u8]| reply.value().get(name).and_then(crate::Value::as_int);
             connection.client_id = number(b"id");
-            Ok(Ok(if number(b"proto") == Some(3) { Protocol::Resp3 } else { Protocol::Resp2 }))
+            Ok(Ok(if number(b"proto") == Some(3) { RespVersion::Resp3 } else { RespVersion::Resp2 }))
         }
         Err(error) if !connection.is_closed() && may_be_about_hello(&error, config) => Ok(Err(error)),
         Err(error) => Err(error),

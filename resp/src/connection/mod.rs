@@ -1,17 +1,19 @@
 //! One connection, used by one owner.
 
+mod bounded_queue;
 mod deadline;
+mod demoted;
 mod handshake;
-mod kept;
-mod misled;
-mod race;
+mod happy_eyeballs;
+mod pipeline;
 mod transaction;
 mod transport;
 mod wire;
 
-pub use handshake::Protocol;
-pub use transaction::{Pipeline, Replies, Slot, Transaction};
-pub(crate) use transaction::{is_ok, leaves_open};
+pub use handshake::RespVersion;
+pub use pipeline::{Pipeline, Replies, ReplyHandle};
+pub use transaction::Transaction;
+pub(crate) use transaction::{is_ok, leaves_transaction_open};
 
 use std::fmt;
 use std::time::Duration;
@@ -20,13 +22,12 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::command::{self, Blocking, Command};
+use crate::config::Observed;
 use crate::config::{Config, Endpoint};
-use crate::observer::Observed;
-use crate::text::Secrets;
-use crate::{Block, Error, ErrorKind, Frame, Kind, ProtocolError, Sent, cluster, cmd, sentinel, turn};
+use crate::{BlockTimeout, Error, ErrorKind, Frame, ProtocolError, Sent, ValueKind, cmd};
+pub(crate) use bounded_queue::BoundedQueue;
 pub(crate) use deadline::{Deadline, in_future};
-pub(crate) use kept::Kept;
-pub(crate) use misled::{is_misled, is_read_only};
+pub(crate) use demoted::{is_demoted, is_read_only};
 use transport::Transport;
 pub(crate) use wire::Wire;
 
@@ -72,9 +73,9 @@ pub struct Connection {
     owed: usize,
     /// So many of them, from the first, belong to nobody any more.
     stale: usize,
-    protocol: Protocol,
+    protocol: RespVersion,
     /// The handshake is done.
-    greeted: bool,
+    handshake_done: bool,
     command_timeout: Option<Duration>,
     block_grace: Duration,
     /// How to connect to the same server.
@@ -83,46 +84,15 @@ pub struct Connection {
     /// now.
     found: bool,
     /// It has said that it is no longer the one that was looked for: no more commands go there.
-    misled: bool,
+    demoted: bool,
     /// What the server calls the connection.
     client_id: Option<i64>,
-    /// Of calls, once it is greeted.
+    /// Of calls, once it is handshake_done.
     observer: Observed,
-    pushes: Kept<Frame>,
+    pushes: BoundedQueue<Frame>,
 }
 
 impl Connection {
-    /// Connects, agrees on the version of RESP, authenticates and selects the database.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be reached within the connect timeout, or refuses. [`Error::kind`]
-    /// tells a wrong password ([`ErrorKind::WrongPass`], [`ErrorKind::NoAuth`]) from a server that
-    /// is away.
-    pub async fn connect(config: &Config) -> Result<Self, Error> {
-        config.observer.connect(config, Self::connect_unobserved(config)).await
-    }
-
-    async fn connect_unobserved(config: &Config) -> Result<Self, Error> {
-        let connected = match &config.endpoint {
-            Endpoint::Sentinel { sentinels, master, .. } => {
-                sentinel::connect(config, sentinels, master, turn::deadline(config.connect_timeout)).await
-            }
-            Endpoint::Cluster { seeds, .. } => {
-                cluster::connect(config, seeds, turn::deadline(config.connect_timeout)).await
-            }
-            server => match tokio::time::timeout(config.connect_timeout, Self::connect_to(server, config)).await {
-                Ok(connected) => connected,
-                Err(_) if server.is_tls() => Err(Error::timeout(config.connect_timeout).with_text(format!(
-                    "no answer over TLS for {:?}; does this port speak TLS?",
-                    config.connect_timeout
-                ))),
-                Err(_) => Err(Error::timeout(config.connect_timeout)),
-            },
-        };
-        connected.map_err(|error: Error| error.connecting(config))
-    }
-
     /// Connects to one server, without a timeout of its own. What else the configuration says holds
     /// for it.
     pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
@@ -130,7 +100,7 @@ impl Connection {
         let mut connection = Self::new(transport, config);
         connection.origin = Some(Box::new(Config { endpoint: server.clone(), ..config.clone() }));
         handshake::run(&mut connection, config).await?;
-        connection.greeted = true;
+        connection.handshake_done = true;
         connection.observer = config.observer.clone();
         Ok(connection)
     }
@@ -140,7 +110,7 @@ impl Connection {
     /// # Errors
     ///
     /// As [`connect`](Self::connect).
-    pub async fn over<T>(transport: T, config: &Config) -> Result<Self, Error>
+    pub async fn from_transport<T>(transport: T, config: &Config) -> Result<Self, Error>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -149,8 +119,8 @@ impl Connection {
             Ok(done) => done,
             Err(_) => Err(Error::timeout(config.connect_timeout)),
         };
-        done.map_err(|error| error.with_sent(Sent::No).without(&Secrets::of(config)))?;
-        connection.greeted = true;
+        done.map_err(|error| error.with_sent(Sent::No).redact(&config.secrets()))?;
+        connection.handshake_done = true;
         connection.observer = config.observer.clone();
         Ok(connection)
     }
@@ -160,16 +130,16 @@ impl Connection {
             wire: Wire::new(transport, config),
             owed: 0,
             stale: 0,
-            protocol: Protocol::Resp2,
-            greeted: false,
+            protocol: RespVersion::Resp2,
+            handshake_done: false,
             command_timeout: config.command_timeout,
             block_grace: config.block_grace,
             origin: None,
-            found: config.is_found(),
-            misled: false,
+            found: config.is_discovered(),
+            demoted: false,
             client_id: None,
             observer: Observed::default(),
-            pushes: Kept::new(),
+            pushes: BoundedQueue::new(),
         }
     }
 
@@ -180,7 +150,7 @@ impl Connection {
 
     /// The version of RESP that was agreed on.
     #[must_use]
-    pub const fn protocol(&self) -> Protocol {
+    pub const fn protocol(&self) -> RespVersion {
         self.protocol
     }
 
@@ -210,12 +180,12 @@ impl Connection {
     /// the one that says that another server has its place.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        self.wire.is_broken() || self.misled
+        self.wire.is_broken() || self.demoted
     }
 
     /// Whether the server has said that another one has its place.
-    pub(crate) const fn is_misled(&self) -> bool {
-        self.misled
+    pub(crate) const fn is_demoted(&self) -> bool {
+        self.demoted
     }
 
     /// Changes how long a call may take: see [`Config::command_timeout`].
@@ -250,8 +220,8 @@ impl Connection {
     /// As [`send`](Self::send).
     pub async fn send_blocking<C: Command>(&mut self, command: &Blocking<C>) -> Result<C::Reply, Error> {
         let deadline = match command.block() {
-            Block::For(time) => self.block_deadline(time),
-            Block::Forever => Deadline::never(),
+            BlockTimeout::For(time) => self.block_deadline(time),
+            BlockTimeout::Forever => Deadline::never(),
         };
         self.round_trip(command.command(), deadline).await
     }
@@ -272,9 +242,9 @@ impl Connection {
         mut deadline: Deadline,
     ) -> Result<C::Reply, Error> {
         if self.is_closed() {
-            return Err(Error::closed().during(command.name(), command.key()));
+            return Err(Error::closed().with_context(command.name(), command.key()));
         }
-        self.queue_answered(command)?;
+        self.queue_checked(command)?;
         // Until it is here, the reply is nobody's: this future may be dropped.
         self.stale = self.owed;
         let mark = self.wire.queued();
@@ -284,19 +254,19 @@ impl Connection {
                     if self.wire.sent(mark) == Sent::No {
                         // It was there before the command was. Servers that have too many clients
                         // say so in this way.
-                        self.wire.break_off();
+                        self.wire.close();
                         let error = match frame.into_result() {
                             Ok(_) => Error::protocol(ProtocolError::UnexpectedReply),
                             Err(error) => error,
                         };
-                        return Err(error.with_sent(Sent::No).during(command.name(), command.key()));
+                        return Err(error.with_sent(Sent::No).with_context(command.name(), command.key()));
                     }
                     return command::decode(command, frame);
                 }
                 Ok(frame) => self.wire.recycle(frame),
                 Err(error) => {
                     let sent = self.wire.sent(mark);
-                    return Err(error.with_sent(sent).during(command.name(), command.key()));
+                    return Err(error.with_sent(sent).with_context(command.name(), command.key()));
                 }
             }
         }
@@ -314,23 +284,23 @@ impl Connection {
     /// transaction that it is in is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
-        if !self.is_closed() && self.queue_answered(command).is_err() {
-            self.wire.queue(|out| out.extend_from_slice(command::REFUSED));
-            self.owed += 1;
+        if !self.is_closed() && self.queue_checked(command).is_err() {
+            self.wire.queue(|out| out.extend_from_slice(command::REFUSED_COMMAND));
+            self.owed = self.owed.saturating_add(1);
         }
     }
 
     /// The same for a command that must have exactly one reply: others are refused.
     #[inline]
-    fn queue_answered<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
+    fn queue_checked<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
         let mut queued = Ok(());
         // What is said first may change the version of RESP.
-        match self.greeted {
-            true => self.wire.queue(|out| queued = command::encode_answered(command, out)),
+        match self.handshake_done {
+            true => self.wire.queue(|out| queued = command::encode_checked(command, out)),
             false => self.wire.queue(|out| command::encode(command, out)),
         }
         if queued.is_ok() {
-            self.owed += 1;
+            self.owed = self.owed.saturating_add(1);
         }
         queued
     }
@@ -344,7 +314,7 @@ impl Connection {
     /// Replies that queued commands will still have.
     #[must_use]
     pub const fn owed(&self) -> usize {
-        self.owed - self.stale
+        self.owed.saturating_sub(self.stale)
     }
 
     /// Writes all that is queued. Takes in what the server sends meanwhile, so that neither side
@@ -387,7 +357,7 @@ impl Connection {
     ///
     /// An error reply, or as [`receive`](Self::receive).
     pub async fn receive_reply<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        let frame = self.receive().await.map_err(|error| error.during(command.name(), command.key()))?;
+        let frame = self.receive().await.map_err(|error| error.with_context(command.name(), command.key()))?;
         command::decode(command, frame)
     }
 
@@ -399,8 +369,8 @@ impl Connection {
 
     // ---- push messages ----
 
-    /// The next push message ([`Kind::Push`]) that came while replies were awaited. The last 1024
-    /// are kept, and at most 16 MiB of them (and the last one, whatever its size).
+    /// The next push message ([`ValueKind::Push`]) that came while replies were awaited. The last
+    /// 1024 are kept, and at most 16 MiB of them (and the last one, whatever its size).
     pub fn take_push(&mut self) -> Option<Frame> {
         self.pushes.pop()
     }
@@ -431,17 +401,17 @@ impl Connection {
     /// # }
     /// ```
     pub async fn subscribe<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
-        let named = |error: Error| error.during(command.name(), command.key());
+        let named = |error: Error| error.with_context(command.name(), command.key());
         let usage = |text| Err(named(Error::new(ErrorKind::Usage, text).with_sent(Sent::No)));
         if self.is_closed() {
             return Err(named(Error::closed()));
         }
         let mut encoded = BytesMut::new();
         command::encode(command, &mut encoded);
-        if !command::is_answered_by_pushes(&encoded) {
+        if !command::is_subscription(&encoded) {
             return usage("has a reply: Connection::send sends it");
         }
-        if self.protocol != Protocol::Resp3 {
+        if self.protocol != RespVersion::Resp3 {
             return usage("push messages need RESP3");
         }
         self.wire.queue_all(&mut encoded);
@@ -470,25 +440,25 @@ impl Connection {
                 return Err(Error::new(ErrorKind::Usage, "replies are awaited; they are to be received first"));
             }
             match self.wire.next_frame() {
-                Ok(Some(frame)) if frame.kind() == Kind::Push => return Ok(frame),
+                Ok(Some(frame)) if frame.kind() == ValueKind::Push => return Ok(frame),
                 // The reply to a command whose caller did not wait for it.
                 Ok(Some(frame)) if self.owed > 0 => {
-                    self.owed -= 1;
+                    self.owed = self.owed.saturating_sub(1);
                     self.stale = self.stale.saturating_sub(1);
-                    self.misled |= self.found && is_misled(&frame);
+                    self.demoted |= self.found && is_demoted(&frame);
                 }
                 Ok(Some(frame)) => {
                     return Err(match frame.into_result() {
                         Err(refused) => refused,
                         Ok(_) => {
-                            self.wire.break_off();
+                            self.wire.close();
                             Error::protocol(ProtocolError::UnexpectedReply)
                         }
                     });
                 }
                 Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
-                    self.wire.break_off();
+                    self.wire.close();
                     return Err(Error::protocol(error));
                 }
             }
@@ -496,14 +466,14 @@ impl Connection {
     }
 
     /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see
-    /// [`heard`](Self::heard).
-    pub(crate) async fn listen_to(&mut self, channel: &str) -> Result<(), Error> {
+    /// [`next_message`](Self::next_message).
+    pub(crate) async fn subscribe_channel(&mut self, channel: &str) -> Result<(), Error> {
         self.wire.queue(|out| command::encode(&cmd::<()>("SUBSCRIBE").arg(channel), out));
         self.flush().await
     }
 
     /// Whatever comes next, while nothing is owed. Dropping the future loses nothing.
-    pub(crate) async fn heard(&mut self) -> Result<Frame, Error> {
+    pub(crate) async fn next_message(&mut self) -> Result<Frame, Error> {
         loop {
             if let Some(push) = self.pushes.pop() {
                 return Ok(push);
@@ -512,7 +482,7 @@ impl Connection {
                 Ok(Some(frame)) => return Ok(frame),
                 Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
-                    self.wire.break_off();
+                    self.wire.close();
                     return Err(Error::protocol(error));
                 }
             }
@@ -522,7 +492,7 @@ impl Connection {
     /// Sends what is encoded as one command already.
     pub(crate) async fn send_encoded(&mut self, encoded: &[u8]) -> Result<Frame, Error> {
         self.wire.queue(|out| out.extend_from_slice(encoded));
-        self.owed += 1;
+        self.owed = self.owed.saturating_add(1);
         self.receive().await?.into_result()
     }
 
@@ -541,16 +511,16 @@ impl Connection {
         }
         loop {
             match self.wire.next_frame() {
-                Ok(Some(frame)) if frame.kind() == Kind::Push => self.push(frame),
+                Ok(Some(frame)) if frame.kind() == ValueKind::Push => self.push(frame),
                 Ok(Some(frame)) => {
-                    self.owed -= 1;
+                    self.owed = self.owed.saturating_sub(1);
                     self.stale = self.stale.saturating_sub(1);
-                    self.misled |= self.found && is_misled(&frame);
+                    self.demoted |= self.found && is_demoted(&frame);
                     return Ok(frame);
                 }
                 Ok(None) => self.wire.fill(deadline).await?,
                 Err(error) => {
-                    self.wire.break_off();
+                    self.wire.close();
                     return Err(Error::protocol(error));
                 }
             }

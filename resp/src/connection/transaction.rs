@@ -1,24 +1,23 @@
-//! Many commands in one round trip.
+//! Transactions: `MULTI`, commands, `EXEC`, and what their replies prove.
+//!
+//! [`Transaction`] owns the commands; [`Connection`] also offers the single steps, with which a
+//! caller withholds `EXEC` until an earlier transaction is confirmed.
 
-use std::fmt;
-
-use bytes::BytesMut;
-
-use super::{Connection, Deadline};
+use super::{Connection, Deadline, Pipeline, Replies, ReplyHandle};
 use crate::command::{self, Command};
-use crate::{Error, ErrorKind, Frame, Kind, Request, Routing, Sent, error, text};
+use crate::{CommandWriter, Error, ErrorKind, Frame, Routing, Sent, ValueKind};
 
 /// `MULTI` and `EXEC`.
-pub(crate) struct Word(&'static str);
+pub(crate) struct BareCommand(&'static str);
 
-impl Command for Word {
+impl Command for BareCommand {
     type Reply = Frame;
 
     fn name(&self) -> &str {
         self.0
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command(self.0, 0);
     }
 
@@ -27,8 +26,8 @@ impl Command for Word {
     }
 }
 
-const MULTI: Word = Word("MULTI");
-const EXEC: Word = Word("EXEC");
+const MULTI: BareCommand = BareCommand("MULTI");
+const EXEC: BareCommand = BareCommand("EXEC");
 const QUEUED: &[u8] = b"+QUEUED\r\n";
 const FEWER_OWED: &str = "fewer replies are awaited";
 
@@ -88,35 +87,35 @@ impl Connection {
         let mut left = commands.saturating_add(1);
         if left > self.owed() {
             let error = if self.is_closed() { Error::closed() } else { Error::new(ErrorKind::Usage, FEWER_OWED) };
-            return Err(error.during("MULTI", None));
+            return Err(error.with_context("MULTI", None));
         }
         // Until all are here, they are nobody's: this future may be dropped.
         let mut stale = self.stale;
-        self.stale += left;
+        self.stale = self.stale.saturating_add(left);
         let mut deadline = Deadline::after(self.command_timeout);
-        let mut begun = Begun::default();
+        let mut begun = MultiState::default();
         while left > 0 {
             if stale == 0 && left <= commands {
                 let skipped = self.wire.skip_repeated(QUEUED, left);
-                self.owed -= skipped;
-                self.stale -= skipped;
-                left -= skipped;
+                self.owed = self.owed.saturating_sub(skipped);
+                self.stale = self.stale.saturating_sub(skipped);
+                left = left.saturating_sub(skipped);
                 if left == 0 {
                     break;
                 }
             }
-            let frame = self.next_reply(&mut deadline).await.map_err(|error| error.during("MULTI", None))?;
+            let frame = self.next_reply(&mut deadline).await.map_err(|error| error.with_context("MULTI", None))?;
             if stale > 0 {
-                stale -= 1;
+                stale = stale.saturating_sub(1);
                 continue;
             }
             begun.reply(&frame, left > commands);
-            left -= 1;
+            left = left.saturating_sub(1);
             if let Some(refused) = begun.refused.take() {
-                return Err(Error::not_atomic(Some(refused)).during("MULTI", None));
+                return Err(Error::not_atomic(Some(refused)).with_context("MULTI", None));
             }
         }
-        begun.into_result().map_err(|error| error.during("MULTI", None))
+        begun.into_result().map_err(|error| error.with_context("MULTI", None))
     }
 
     /// Receives the reply to `EXEC`: an array with one reply a command, some of which may be
@@ -128,51 +127,16 @@ impl Connection {
     /// may have been executed one by one. Or that the connection broke. After a refusal that leaves
     /// open whether the server still queues commands, the connection is closed.
     pub async fn receive_exec(&mut self) -> Result<Option<Frame>, Error> {
-        let frame = self.receive().await.map_err(|error| error.during("EXEC", None))?;
-        if leaves_open(&frame) {
-            self.wire.break_off();
+        let frame = self.receive().await.map_err(|error| error.with_context("EXEC", None))?;
+        if leaves_transaction_open(&frame) {
+            self.wire.close();
         }
         let frame = command::decode(&EXEC, frame)?;
         match frame.kind() {
-            Kind::Array => Ok(Some(frame)),
-            Kind::Null => Ok(None),
-            _ => Err(Error::unexpected_reply("an array or null", frame.value()).during("EXEC", None)),
+            ValueKind::Array => Ok(Some(frame)),
+            ValueKind::Null => Ok(None),
+            _ => Err(Error::unexpected_reply("an array or null", frame.value()).with_context("EXEC", None)),
         }
-    }
-
-    /// Sends all commands of a pipeline at once, and receives all replies.
-    ///
-    /// # Errors
-    ///
-    /// That the connection broke: [`Error::sent`] says whether the server can have executed any of
-    /// the commands. Error replies are found in the [`Replies`].
-    pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
-        let observer = self.observer.clone();
-        observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
-    }
-
-    async fn run_unobserved(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
-        if self.is_closed() {
-            return Err(Error::closed().during("pipeline", None));
-        }
-        pipeline.check()?;
-        let mark = self.wire.queued() + pipeline.first as u64;
-        self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
-        self.owed += pipeline.commands;
-        let mut replies = Vec::with_capacity(pipeline.commands);
-        // What comes first belongs to nobody, and until all are here, so do ours: this future may
-        // be dropped.
-        self.stale = self.owed;
-        let mut deadline = Deadline::after(self.command_timeout);
-        while self.owed > 0 {
-            let is_ours = self.owed <= pipeline.commands;
-            match self.next_reply(&mut deadline).await {
-                Ok(frame) if is_ours => replies.push(Some(Ok(frame))),
-                Ok(_) => {}
-                Err(error) => return Err(error.with_sent(self.wire.sent(mark)).during("pipeline", None)),
-            }
-        }
-        Ok(Replies { replies })
     }
 
     /// Sends a transaction at once, and receives its replies.
@@ -195,130 +159,10 @@ impl Connection {
     async fn exec_unobserved(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
         let pipeline = transaction.to_pipeline();
         let replies = self.run_unobserved(&pipeline).await?;
-        if replies.leave_open() {
-            self.wire.break_off();
+        if replies.leave_transaction_open() {
+            self.wire.close();
         }
         replies.into_exec()
-    }
-}
-
-/// Commands that are sent together, in one round trip; others may come between them.
-///
-/// A command is encoded when it is added, so what it borrows need not live any longer.
-///
-/// ```no_run
-/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
-/// use resp::streams::{XAck, XLen};
-/// use resp::{Pipeline, StreamId};
-///
-/// let mut pipeline = Pipeline::new();
-/// let acknowledged = pipeline.add(XAck::new("events", "workers", &[StreamId::MIN]));
-/// let length = pipeline.add(XLen::new("events"));
-/// let mut replies = connection.run(&pipeline).await?;
-/// println!("{} acknowledged of {}", replies.take(acknowledged)?, replies.take(length)?);
-///
-/// // Many at once: each made of what lives in its turn of the loop only.
-/// use resp::streams::{AddId, XAdd};
-/// let mut pipeline = Pipeline::new();
-/// let mut slots = Vec::new();
-/// for n in 0..100 {
-///     let number = n.to_string();
-///     slots.push(pipeline.add(XAdd::new("events", AddId::Auto, &[("number", &number)])));
-/// }
-/// let mut replies = connection.run(&pipeline).await?;
-/// for slot in slots {
-///     println!("added as {}", replies.take(slot)?);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Pipeline {
-    encoded: BytesMut,
-    commands: usize,
-    /// When so many bytes have been sent, something may have been done.
-    first: usize,
-    /// Some command must not go over a connection that many share.
-    not_shareable: bool,
-    /// Why the first command that is no good in a pipeline, or a transaction, is none.
-    refused: Option<Error>,
-    /// Some command sets client-side caching, or ends it.
-    tracks: bool,
-    /// Where each command ends, and where in a cluster it goes.
-    ends: Vec<(usize, Routing)>,
-}
-
-impl Pipeline {
-    /// An empty pipeline.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a command: by value or by reference. The slot is where its reply will be.
-    pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
-        let start = self.encoded.len();
-        if let Err(error) = command::encode_answered(&command, &mut self.encoded) {
-            self.encoded.extend_from_slice(command::REFUSED);
-            self.refused.get_or_insert(error);
-        }
-        if self.commands == 0 {
-            self.first = self.encoded.len();
-        }
-        self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
-        self.commands += 1;
-        self.not_shareable |= !command.is_shareable();
-        self.ends.push((self.encoded.len(), command.routing()));
-        Slot { index: self.commands - 1, doing: error::doing(command.name(), command.key()), decode: C::decode }
-    }
-
-    /// How many commands there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.commands
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.commands == 0
-    }
-
-    pub(crate) fn encoded(&self) -> &[u8] {
-        &self.encoded
-    }
-
-    /// One command, encoded.
-    pub(crate) fn command(&self, index: usize) -> Option<&[u8]> {
-        let begin = index.checked_sub(1).map_or(Some(0), |before| Some(self.ends.get(before)?.0))?;
-        self.encoded.get(begin..self.ends.get(index)?.0)
-    }
-
-    /// Where in a cluster each command goes.
-    pub(crate) fn routings(&self) -> impl Iterator<Item = Routing> {
-        self.ends.iter().map(|(_, routing)| *routing)
-    }
-
-    /// When so many bytes have been sent, something may have been done.
-    pub(crate) const fn first(&self) -> usize {
-        self.first
-    }
-
-    /// Whether all commands may go over a connection that many share.
-    pub(crate) const fn is_shareable(&self) -> bool {
-        !self.not_shareable
-    }
-
-    /// Goes through its commands, when one of them may set client-side caching.
-    pub(crate) fn track(&self, note: impl FnMut(&[u8])) {
-        if self.tracks {
-            (0..self.commands).filter_map(|index| self.command(index)).for_each(note);
-        }
-    }
-
-    /// Whether each command has exactly one reply.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        self.refused.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -353,11 +197,11 @@ impl Transaction {
     ///
     /// It begins and ends by itself: with `MULTI`, `EXEC`, `DISCARD` or `WATCH` in it, it is
     /// refused with [`ErrorKind::Usage`].
-    pub fn add<C: Command>(&mut self, command: C) -> Slot<C::Reply> {
+    pub fn add<C: Command>(&mut self, command: C) -> ReplyHandle<C::Reply> {
         let slot = self.pipeline.add(command);
-        if self.pipeline.command(slot.index).is_some_and(command::is_of_transaction) {
+        if self.pipeline.command(slot.index).is_some_and(command::is_transaction_control) {
             let error = Error::new(ErrorKind::Usage, "is no command of a Transaction, which begins and ends by itself");
-            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).during(&slot.doing, None));
+            self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).with_context(&slot.operation, None));
         }
         slot
     }
@@ -394,7 +238,7 @@ impl Transaction {
         let mut pipeline = Pipeline::new();
         pipeline.add(MULTI);
         pipeline.encoded.extend_from_slice(&self.pipeline.encoded);
-        pipeline.commands += self.pipeline.commands;
+        pipeline.commands = pipeline.commands.saturating_add(self.pipeline.commands);
         pipeline.refused.clone_from(&self.pipeline.refused);
         pipeline.add(EXEC);
         // Without its EXEC nothing is done, unless MULTI is refused: then the first command is.
@@ -403,117 +247,44 @@ impl Transaction {
     }
 }
 
-/// The place of one command's reply, of type `R`, in the [`Replies`] of its pipeline or
-/// transaction. It borrows nothing.
-pub struct Slot<R> {
-    index: usize,
-    /// The command and its key, for errors.
-    doing: String,
-    decode: fn(Frame) -> Result<R, Error>,
-}
-
-impl<R> Clone for Slot<R> {
-    fn clone(&self) -> Self {
-        Self { index: self.index, doing: self.doing.clone(), decode: self.decode }
-    }
-}
-
-impl<R> fmt::Debug for Slot<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Slot({}, {:?})", self.index, self.doing)
-    }
-}
-
-/// The replies of a [`Pipeline`] or [`Transaction`].
-#[derive(Debug)]
-pub struct Replies {
-    /// What came for each command, as far as it was not taken: in a cluster one node may be lost,
-    /// and the others have answered.
-    replies: Vec<Option<Result<Frame, Error>>>,
-}
-
 impl Replies {
-    pub(crate) fn new(frames: impl Iterator<Item = Frame>) -> Self {
-        Self { replies: frames.map(|frame| Some(Ok(frame))).collect() }
-    }
-
-    pub(crate) const fn of_each(replies: Vec<Option<Result<Frame, Error>>>) -> Self {
-        Self { replies }
-    }
-
     /// Whether these replies to a transaction leave open whether the server still queues commands.
-    fn leave_open(&self) -> bool {
+    fn leave_transaction_open(&self) -> bool {
         let mut frames = self.frames();
-        frames.next().is_some_and(is_ok) && frames.next_back().is_some_and(leaves_open)
+        frames.next().is_some_and(is_ok) && frames.next_back().is_some_and(leaves_transaction_open)
     }
 
     /// Of the replies to a transaction, `MULTI` and `EXEC` included, those of the commands in it.
     pub(crate) fn into_exec(self) -> Result<Self, Error> {
-        let named = |error: Error| error.during("MULTI", None);
+        let named = |error: Error| error.with_context("MULTI", None);
         let mut replies = self.replies.into_iter().flatten().collect::<Result<Vec<_>, _>>().map_err(named)?;
         let exec = replies.pop().ok_or_else(Error::closed)?;
-        let mut begun = Begun::default();
+        let mut begun = MultiState::default();
         for (nth, reply) in replies.iter().enumerate() {
             begun.reply(reply, nth == 0);
         }
         if exec.kind().is_error() {
             // Why EXEC was refused was said before.
             begun.into_result().map_err(named)?;
-            return Err(Error::server(exec.value()).during("EXEC", None));
+            return Err(Error::server(exec.value()).with_context("EXEC", None));
         }
         // What was executed although a command was refused was no transaction.
         begun.executed().into_result().map_err(named)?;
         if exec.value().is_null() {
             let error = Error::new(ErrorKind::WatchFailed, "a watched key was changed, so nothing was done");
-            return Err(error.with_sent(Sent::No).during("EXEC", None));
+            return Err(error.with_sent(Sent::No).with_context("EXEC", None));
         }
         let results: Vec<_> = exec.value().children().map(|reply| Some(Ok(exec.extract(reply)))).collect();
-        if exec.kind() != Kind::Array || results.len() + 1 != replies.len() {
-            return Err(Error::unexpected_reply("a reply a command", exec.value()).during("EXEC", None));
+        if exec.kind() != ValueKind::Array || results.len().saturating_add(1) != replies.len() {
+            return Err(Error::unexpected_reply("a reply a command", exec.value()).with_context("EXEC", None));
         }
         Ok(Self { replies: results })
-    }
-
-    /// Takes one command's reply.
-    ///
-    /// # Errors
-    ///
-    /// An error reply, or ([`ErrorKind::Usage`]) the slot is of another pipeline.
-    #[expect(clippy::needless_pass_by_value, reason = "a reply can be taken once")]
-    pub fn take<R>(&mut self, slot: Slot<R>) -> Result<R, Error> {
-        let frame = self.replies.get_mut(slot.index).and_then(Option::take);
-        frame
-            .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
-            .and_then(Frame::into_result)
-            .and_then(slot.decode)
-            .map_err(|error| match text::name_of_secretive(&slot.doing) {
-                Some(name) => error.without_arguments().during(name, None),
-                None => error.during(&slot.doing, None),
-            })
-    }
-
-    /// Whether all commands were executed, as far as their replies were not taken.
-    ///
-    /// # Errors
-    ///
-    /// The first error reply.
-    pub fn check(&self) -> Result<(), Error> {
-        self.replies.iter().flatten().try_for_each(|reply| match reply {
-            Ok(frame) if frame.kind().is_error() => Err(Error::server(frame.value())),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.clone()),
-        })
-    }
-
-    /// The replies in order, those that were taken left out.
-    pub fn frames(&self) -> impl DoubleEndedIterator<Item = &Frame> {
-        self.replies.iter().flatten().flatten()
     }
 }
 
 /// What is known of a transaction before its `EXEC`.
 #[derive(Debug, Default)]
-struct Begun {
+struct MultiState {
     /// Why `MULTI` was refused.
     refused: Option<Error>,
     /// The first command that was refused.
@@ -522,7 +293,7 @@ struct Begun {
     executed: bool,
 }
 
-impl Begun {
+impl MultiState {
     /// The reply to `MULTI`, or to the next command.
     fn reply(&mut self, reply: &Frame, is_multi: bool) {
         if is_multi {
@@ -564,12 +335,12 @@ impl Begun {
 
 /// Whether the server says that it has begun a transaction.
 pub(crate) fn is_ok(reply: &Frame) -> bool {
-    reply.kind() == Kind::SimpleString && reply.value().as_bytes() == Some(b"OK")
+    reply.kind() == ValueKind::SimpleString && reply.value().as_bytes() == Some(b"OK")
 }
 
 /// Whether the reply to `EXEC` is a refusal that may leave the server queueing commands. Redis
 /// itself ends the transaction with each of its refusals.
-pub(crate) fn leaves_open(exec: &Frame) -> bool {
+pub(crate) fn leaves_transaction_open(exec: &Frame) -> bool {
     exec.kind().is_error()
         && !matches!(
             Error::server(exec.value()).kind(),

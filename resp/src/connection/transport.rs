@@ -43,17 +43,17 @@ pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Tran
 
 async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error> {
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(Error::io)?;
-    let stream = super::race::connect(addresses).await.map_err(Error::io)?;
+    let stream = super::happy_eyeballs::connect(addresses).await.map_err(Error::io)?;
     stream.set_nodelay(true).map_err(Error::io)?;
     if let Some(after) = config.keepalive {
         let keepalive = socket2::TcpKeepalive::new().with_time(after);
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd", windows))]
-        let keepalive = keepalive.with_interval(after / 3);
+        let keepalive = keepalive.with_interval(after.checked_div(3).unwrap_or(after));
         let socket = socket2::SockRef::from(&stream);
         socket.set_tcp_keepalive(&keepalive).map_err(Error::io)?;
         // What was sent must be acknowledged in the same time, or the link counts as dead.
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        socket.set_tcp_user_timeout(Some(after * 2)).map_err(Error::io)?;
+        socket.set_tcp_user_timeout(Some(after.saturating_mul(2))).map_err(Error::io)?;
     }
     Ok(stream)
 }

@@ -13,8 +13,9 @@ use tokio_util::io::poll_read_buf;
 use super::deadline::Deadline;
 use super::transport::Transport;
 use crate::config::Config;
-use crate::text::Secrets;
-use crate::{Decoder, Error, ErrorKind, Frame, Limits, ProtocolError, Sent, error};
+use crate::protocol::cast::wide;
+use crate::redact::Secrets;
+use crate::{Decoder, DecoderLimits, Error, ErrorKind, Frame, ProtocolError, Sent, error};
 
 /// How much room is made for one read at first.
 const MIN_READ: usize = 16 * 1024;
@@ -22,7 +23,7 @@ const MIN_READ: usize = 16 * 1024;
 const MAX_READ: usize = 1024 * 1024;
 /// After so many bytes without a wait others have their turn: other tasks, and the timers that end
 /// this one.
-const READ_IN_A_ROW: usize = MAX_READ;
+const YIELD_AFTER: usize = MAX_READ;
 /// A write buffer that grew larger than this is given back when it is empty.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
@@ -46,7 +47,7 @@ pub(crate) struct Wire {
     write_error: Option<io::Error>,
     broken: bool,
     /// Bytes read since the peer last kept us waiting.
-    read_in_a_row: usize,
+    read_since_wait: usize,
     /// How long nothing may move while something is awaited.
     stall_timeout: Option<Duration>,
     /// What no error may repeat.
@@ -66,9 +67,9 @@ impl Wire {
             must_flush: false,
             write_error: None,
             broken: false,
-            read_in_a_row: 0,
+            read_since_wait: 0,
             stall_timeout: config.stall_timeout,
-            secrets: Secrets::of(config),
+            secrets: config.secrets(),
         }
     }
 
@@ -77,12 +78,12 @@ impl Wire {
     pub(crate) fn queue(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.out.len();
         write(&mut self.out);
-        self.queued += (self.out.len() - before) as u64;
+        self.queued = self.queued.saturating_add(wide(self.out.len().saturating_sub(before)));
     }
 
     /// Takes all bytes of a buffer, and leaves one that can be used again.
     pub(crate) fn queue_all(&mut self, bytes: &mut BytesMut) {
-        self.queued += bytes.len() as u64;
+        self.queued = self.queued.saturating_add(wide(bytes.len()));
         if self.out.is_empty() {
             std::mem::swap(&mut self.out, bytes);
         } else {
@@ -112,7 +113,7 @@ impl Wire {
 
     /// No more bytes go out or come in.
     #[cold]
-    pub(super) fn break_off(&mut self) {
+    pub(super) fn close(&mut self) {
         self.broken = true;
         self.out = BytesMut::new();
         self.input = BytesMut::new();
@@ -126,7 +127,7 @@ impl Wire {
         }
         let frame = self.decoder.decode(&mut self.input)?;
         match frame {
-            Some(frame) if frame.kind().is_error() => Ok(Some(self.without_secrets(frame))),
+            Some(frame) if frame.kind().is_error() => Ok(Some(self.redact_frame(frame))),
             frame => Ok(frame),
         }
     }
@@ -134,13 +135,13 @@ impl Wire {
     /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster
     /// are kept: they are obeyed, not read.
     #[cold]
-    fn without_secrets(&self, frame: Frame) -> Frame {
+    fn redact_frame(&self, frame: Frame) -> Frame {
         let error = Error::server(frame.value());
-        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.are_in(error.message()) {
+        if matches!(error.kind(), ErrorKind::Moved | ErrorKind::Ask) || !self.secrets.occur_in(error.message()) {
             return frame;
         }
         let text = format!("-{}\r\n", error::withheld(error.kind(), error.code()));
-        let other = Decoder::new(Limits::default()).decode(&mut BytesMut::from(text.as_str()));
+        let other = Decoder::new(DecoderLimits::default()).decode(&mut BytesMut::from(text.as_str()));
         other.ok().flatten().unwrap_or(frame)
     }
 
@@ -154,7 +155,7 @@ impl Wire {
             return 0;
         }
         let count = self.input.chunks_exact(reply.len()).take(max).take_while(|chunk| *chunk == reply).count();
-        self.input.advance(count * reply.len());
+        self.input.advance(count.saturating_mul(reply.len()));
         count
     }
 
@@ -188,7 +189,7 @@ impl Wire {
                 if !self.decoder.is_idle() && deadline.extend() {
                     continue;
                 }
-                self.break_off();
+                self.close();
                 return Err(Error::timeout(limit));
             }
             let stall_timeout = self.stall_timeout.filter(|_| !deadline.may_be_silent());
@@ -206,7 +207,7 @@ impl Wire {
                 Some((at, limit)) => match tokio::time::timeout_at(at, step).await {
                     Ok(step) => step,
                     Err(_) if stalls_first => {
-                        self.break_off();
+                        self.close();
                         return Err(Error::stalled(limit));
                     }
                     Err(_) => None,
@@ -214,13 +215,13 @@ impl Wire {
             };
             match step {
                 Some(Ok(())) => {
-                    if self.has_read_enough() {
+                    if self.should_yield() {
                         tokio::task::yield_now().await;
                     }
                     return Ok(());
                 }
                 Some(Err(error)) => {
-                    self.break_off();
+                    self.close();
                     return Err(Error::io(error));
                 }
                 None => {}
@@ -230,10 +231,10 @@ impl Wire {
 
     /// Whether so much was read without a wait that others are to have their turn: asked once, and
     /// then counted from there.
-    pub(crate) fn has_read_enough(&mut self) -> bool {
-        let enough = self.read_in_a_row >= READ_IN_A_ROW;
+    pub(crate) fn should_yield(&mut self) -> bool {
+        let enough = self.read_since_wait >= YIELD_AFTER;
         if enough {
-            self.read_in_a_row = 0;
+            self.read_since_wait = 0;
         }
         enough
     }
@@ -267,7 +268,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(n);
-            self.written += n as u64;
+            self.written = self.written.saturating_add(wide(n));
             self.must_flush = true;
             *moved = true;
             if self.out.is_empty() && self.out.try_reclaim(KEEP_WRITE) {
@@ -288,19 +289,19 @@ impl Wire {
             self.input = BytesMut::new();
         }
         self.make_room();
-        let room = self.input.capacity() - self.input.len();
+        let room = self.input.capacity().saturating_sub(self.input.len());
         let Poll::Ready(n) = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.input)? else {
-            self.read_in_a_row = 0;
+            self.read_since_wait = 0;
             return Poll::Pending;
         };
-        self.read_in_a_row += n;
+        self.read_since_wait = self.read_since_wait.saturating_add(n);
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }
         // Room follows what comes in: twice as much when it was filled, half when most stayed
         // empty.
         if n == room {
-            self.read_size = (self.read_size * 2).min(MAX_READ);
+            self.read_size = self.read_size.saturating_mul(2).min(MAX_READ);
         } else if n < self.read_size / 4 {
             self.read_size = (self.read_size / 2).max(MIN_READ);
         }
@@ -308,7 +309,7 @@ impl Wire {
     }
 
     fn make_room(&mut self) {
-        let room = self.input.capacity() - self.input.len();
+        let room = self.input.capacity().saturating_sub(self.input.len());
         let missing = self.decoder.needed().saturating_sub(self.input.len());
         if room < missing.clamp(MIN_READ / 4, self.read_size) {
             self.input.reserve(self.read_size);

@@ -3,9 +3,9 @@ use bytes::Bytes;
 use crate::StreamId;
 use crate::streams::{Entries, EntryIter, EntrySlice, StreamEntries};
 
-/// Why a consumer has the entries of a [`Batch`].
+/// Why a consumer has the entries of a [`EntryBatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum BatchOrigin {
     /// It had them before, and has not acknowledged them: before it was started, or before it had
     /// to connect again.
     Pending,
@@ -17,8 +17,8 @@ pub enum Origin {
 
 /// Some entries that a [`Consumer`](super::Consumer) got. They lie in the read buffer as they came.
 #[derive(Clone, Debug)]
-pub struct Batch {
-    origin: Origin,
+pub struct EntryBatch {
+    origin: BatchOrigin,
     reply: Reply,
 }
 
@@ -28,18 +28,18 @@ enum Reply {
     Claimed(Entries),
 }
 
-impl Batch {
-    pub(super) const fn read(origin: Origin, reply: StreamEntries) -> Self {
+impl EntryBatch {
+    pub(super) const fn read(origin: BatchOrigin, reply: StreamEntries) -> Self {
         Self { origin, reply: Reply::Read(reply) }
     }
 
     pub(super) const fn claimed(entries: Entries) -> Self {
-        Self { origin: Origin::Claimed, reply: Reply::Claimed(entries) }
+        Self { origin: BatchOrigin::Claimed, reply: Reply::Claimed(entries) }
     }
 
     /// Why the consumer has them.
     #[must_use]
-    pub const fn origin(&self) -> Origin {
+    pub const fn origin(&self) -> BatchOrigin {
         self.origin
     }
 
@@ -67,7 +67,7 @@ impl Batch {
     }
 }
 
-impl<'a> IntoIterator for &'a Batch {
+impl<'a> IntoIterator for &'a EntryBatch {
     type Item = crate::streams::Entry<'a>;
     type IntoIter = EntryIter<'a>;
 

@@ -1,10 +1,10 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Batch, Origin};
+use super::{BatchOrigin, EntryBatch};
 use crate::connection::Deadline;
 use crate::streams::{GroupFrom, GroupStart, XAck, XAutoClaim, XGroupCreate, XReadGroup};
-use crate::{Block, Command, Connection, Error, ErrorKind, Frame, StreamId, command};
+use crate::{BlockTimeout, Command, Connection, Error, ErrorKind, Frame, StreamId, command};
 
 /// Reads a stream as a consumer of a group, step by step, over a connection that is given.
 ///
@@ -14,14 +14,14 @@ use crate::{Block, Command, Connection, Error, ErrorKind, Frame, StreamId, comma
 ///
 /// Acknowledgements are collected by [`ack`](Self::ack), and travel with the next read.
 ///
-/// Its futures may be dropped at any time; the next call receives what an earlier one has asked
+/// Its futures may be dropped at any time; the next call receives what an earlier one has in_flight
 /// for.
 ///
 /// ```no_run
 /// # async fn example(connection: resp::Connection) -> Result<(), resp::Error> {
 /// use resp::GroupReader;
 ///
-/// // What there is now, and no more.
+/// // ReadKind there is now, and no more.
 /// let mut reader = GroupReader::new(connection, "events", "workers", "me").count(100);
 /// loop {
 ///     let was_reading_pending = reader.has_pending();
@@ -44,10 +44,10 @@ pub struct GroupReader {
     claim_idle: Option<Duration>,
     /// Acknowledgements that the server has not confirmed.
     pub(super) acks: Vec<StreamId>,
-    /// What was asked and not answered.
-    asked: Option<Asked>,
-    /// The answer to what was asked, when it had to be received early.
-    early: Option<Frame>,
+    /// ReadKind was in_flight and not answered.
+    in_flight: Option<InFlight>,
+    /// The answer to what was in_flight, when it had to be received early_reply.
+    early_reply: Option<Frame>,
     phase: Phase,
     /// Where the next look for entries of others begins, and when.
     claim_from: StreamId,
@@ -63,20 +63,20 @@ enum Phase {
     New,
 }
 
-/// What was asked in one go.
+/// ReadKind was in_flight in one go.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct InFlight {
     /// So many acknowledgements, whose replies come first; 0 when they are here.
     acks: usize,
     /// So many of the oldest acknowledgements were refused, and are kept.
     refused: usize,
-    what: What,
+    what: ReadKind,
     /// How long the server waits for entries before it answers.
     block: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum ReadKind {
     Pending,
     Claim,
     New,
@@ -102,8 +102,8 @@ impl GroupReader {
             count: 1000,
             claim_idle: None,
             acks: Vec::new(),
-            asked: None,
-            early: None,
+            in_flight: None,
+            early_reply: None,
             phase: Phase::Pending(StreamId::ZERO),
             claim_from: StreamId::ZERO,
             claim_at: Instant::now(),
@@ -137,39 +137,41 @@ impl GroupReader {
     /// # Errors
     ///
     /// When the connection breaks, the group is missing, or the key holds something else.
-    pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<Batch>, Error> {
+    pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<EntryBatch>, Error> {
         if self.is_closed() {
             return Err(Error::closed());
         }
         // Ask, unless an earlier call has, and was dropped before the answer came.
-        if self.asked.is_none() {
+        if self.in_flight.is_none() {
             self.request(block);
         }
-        self.receive_early().await?;
-        let (Some(asked), Some(frame)) = (self.asked.take(), self.early.take()) else { return Ok(None) };
+        self.receive_in_flight().await?;
+        let (Some(in_flight), Some(frame)) = (self.in_flight.take(), self.early_reply.take()) else { return Ok(None) };
         let Self { stream, group, name, claim_idle, .. } = self;
         let claim_idle = *claim_idle;
         let read = XReadGroup::new(stream, group, name, GroupFrom::New);
 
-        match asked.what {
-            What::Claim => {
+        match in_flight.what {
+            ReadKind::Claim => {
                 let claim = XAutoClaim::new(stream, group, name, Duration::ZERO, StreamId::ZERO);
                 let claimed = command::decode(&claim, frame)?;
                 self.claim_from = claimed.next;
                 if claimed.next == StreamId::ZERO {
                     // All were looked at. Half the time, so that nothing waits much longer than it
                     // must.
-                    self.claim_at = Instant::now() + claim_idle.unwrap_or_default() / 2;
+                    let pause = claim_idle.unwrap_or_default().checked_div(2).unwrap_or_default();
+                    let now = Instant::now();
+                    self.claim_at = now.checked_add(pause).unwrap_or(now);
                 }
-                Ok(if claimed.entries.is_empty() { None } else { Some(Batch::claimed(claimed.entries)) })
+                Ok(if claimed.entries.is_empty() { None } else { Some(EntryBatch::claimed(claimed.entries)) })
             }
-            What::Pending => {
+            ReadKind::Pending => {
                 let entries = command::decode(&read, frame)?;
                 let last = entries.ids().next_back();
                 match last {
                     Some(last) => {
                         self.phase = Phase::Pending(last);
-                        Ok(Some(Batch::read(Origin::Pending, entries)))
+                        Ok(Some(EntryBatch::read(BatchOrigin::Pending, entries)))
                     }
                     None => {
                         self.phase = Phase::New;
@@ -177,9 +179,9 @@ impl GroupReader {
                     }
                 }
             }
-            What::New => {
+            ReadKind::New => {
                 let entries = command::decode(&read, frame)?;
-                Ok(if entries.is_empty() { None } else { Some(Batch::read(Origin::New, entries)) })
+                Ok(if entries.is_empty() { None } else { Some(EntryBatch::read(BatchOrigin::New, entries)) })
             }
         }
     }
@@ -192,13 +194,13 @@ impl GroupReader {
 
     /// Asks for new entries now, so that the server works on the answer while the last one is
     /// looked at. It does not wait for entries; the next [`read`](Self::read) receives the answer.
-    /// Without effect when something was asked for already, or while pending entries are read.
+    /// Without effect when something was in_flight for already, or while pending entries are read.
     ///
     /// # Errors
     ///
     /// When the connection breaks.
-    pub async fn read_ahead(&mut self) -> Result<(), Error> {
-        if self.is_ahead() || self.has_pending() {
+    pub async fn prefetch(&mut self) -> Result<(), Error> {
+        if self.has_read_in_flight() || self.has_pending() {
             return Ok(());
         }
         if self.is_closed() {
@@ -208,21 +210,21 @@ impl GroupReader {
         self.connection.flush().await
     }
 
-    /// Whether entries were asked for whose answer was not given yet.
+    /// Whether entries were in_flight for whose answer was not given yet.
     #[must_use]
-    pub const fn is_ahead(&self) -> bool {
-        self.asked.is_some()
+    pub const fn has_read_in_flight(&self) -> bool {
+        self.in_flight.is_some()
     }
 
-    /// Sends a command on the reader's connection, between two reads. When entries were asked for,
-    /// their answer is received first and kept for the next [`read`](Self::read); if that read
+    /// Sends a command on the reader's connection, between two reads. When entries were in_flight
+    /// for, their answer is received first and kept for the next [`read`](Self::read); if that read
     /// waits in the server, so does this.
     ///
     /// # Errors
     ///
     /// As [`Connection::send`].
-    pub async fn ask<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
-        self.receive_early().await?;
+    pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
+        self.receive_in_flight().await?;
         self.connection.send(command).await
     }
 
@@ -233,62 +235,63 @@ impl GroupReader {
             connection.queue(&XAck::new(stream, group, acks));
         }
         let read = |from| XReadGroup::new(stream, group, name, from).count(*count);
-        let mut asked = Asked { acks: self.acks.len(), refused: 0, what: What::New, block: None };
+        let mut in_flight = InFlight { acks: self.acks.len(), refused: 0, what: ReadKind::New, block: None };
         match (self.phase, *claim_idle) {
             (Phase::Pending(after), _) => {
                 connection.queue(&read(GroupFrom::Pending(after)));
-                asked.what = What::Pending;
+                in_flight.what = ReadKind::Pending;
             }
             (Phase::New, Some(idle)) if Instant::now() >= self.claim_at => {
                 connection.queue(&XAutoClaim::new(stream, group, name, idle, self.claim_from).count(*count));
-                asked.what = What::Claim;
+                in_flight.what = ReadKind::Claim;
             }
             (Phase::New, _) => {
                 match block {
-                    Some(time) => connection.queue(read(GroupFrom::New).block(Block::For(time)).command()),
+                    Some(time) => connection.queue(read(GroupFrom::New).block(BlockTimeout::For(time)).command()),
                     None => connection.queue(&read(GroupFrom::New)),
                 }
-                asked.block = block;
+                in_flight.block = block;
             }
         }
-        self.asked = Some(asked);
+        self.in_flight = Some(in_flight);
     }
 
-    /// Receives the answer to what was asked, and keeps it.
-    async fn receive_early(&mut self) -> Result<(), Error> {
-        let Some(asked) = self.asked.filter(|_| self.early.is_none()) else { return Ok(()) };
+    /// Receives the answer to what was in_flight, and keeps it.
+    async fn receive_in_flight(&mut self) -> Result<(), Error> {
+        let Some(in_flight) = self.in_flight.filter(|_| self.early_reply.is_none()) else { return Ok(()) };
         self.receive_acks().await?;
-        let deadline = match asked.block {
+        let deadline = match in_flight.block {
             Some(time) => self.connection.block_deadline(time),
             None => Deadline::after(self.connection.command_timeout()),
         };
-        let named = |error: Error| error.during("XREADGROUP", Some(&self.stream));
-        self.early = Some(self.connection.receive_until(deadline).await.map_err(named)?);
+        let named = |error: Error| error.with_context("XREADGROUP", Some(&self.stream));
+        self.early_reply = Some(self.connection.receive_until(deadline).await.map_err(named)?);
         Ok(())
     }
 
     /// Receives the replies to the acknowledgements that were sent, as far as they are still to
     /// come.
     pub(super) async fn receive_acks(&mut self) -> Result<(), Error> {
-        let Self { connection, asked: Some(asked), acks, .. } = self else { return Ok(()) };
-        while asked.acks > 0 {
+        let Self { connection, in_flight: Some(in_flight), acks, .. } = self else { return Ok(()) };
+        while in_flight.acks > 0 {
             let reply = connection.receive().await?.into_result();
-            let sent = asked.acks.min(MAX_ACKS);
-            asked.acks -= sent;
+            let sent = in_flight.acks.min(MAX_ACKS);
+            in_flight.acks = in_flight.acks.saturating_sub(sent);
+            let behind = in_flight.refused.saturating_add(sent);
             match reply {
-                Ok(_) => drop(acks.drain(asked.refused..asked.refused + sent)),
+                Ok(_) => drop(acks.drain(in_flight.refused..behind)),
                 Err(error) => {
-                    asked.refused += sent;
-                    return Err(error.during("XACK", None));
+                    in_flight.refused = behind;
+                    return Err(error.with_context("XACK", None));
                 }
             }
         }
         Ok(())
     }
 
-    /// What was asked for and not given yet: by [`read_ahead`](Self::read_ahead), or by a call that
-    /// was dropped before it had its answer. `None` when nothing was, or nothing came. A read that
-    /// waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its
+    /// ReadKind was in_flight for and not given yet: by [`prefetch`](Self::prefetch), or by a call
+    /// that was dropped before it had its answer. `None` when nothing was, or nothing came. A read
+    /// that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its
     /// time).
     ///
     /// A reader that is not read any more and leaves the answer to its last read behind, leaves
@@ -297,9 +300,9 @@ impl GroupReader {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub async fn take_last(&mut self) -> Result<Option<Batch>, Error> {
-        let Some(asked) = self.asked else { return Ok(None) };
-        if asked.block.is_some() && self.early.is_none() {
+    pub async fn drain(&mut self) -> Result<Option<EntryBatch>, Error> {
+        let Some(in_flight) = self.in_flight else { return Ok(None) };
+        if in_flight.block.is_some() && self.early_reply.is_none() {
             self.connection.unblock().await;
         }
         self.read(None).await
@@ -316,14 +319,14 @@ impl GroupReader {
         self.acks.len()
     }
 
-    /// Sends all acknowledgements now, and waits until they are confirmed. When entries were asked
-    /// for, their answer is received first, as by [`ask`](Self::ask).
+    /// Sends all acknowledgements now, and waits until they are confirmed. When entries were
+    /// in_flight for, their answer is received first, as by [`send`](Self::send).
     ///
     /// # Errors
     ///
     /// When that fails; they are kept then.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        self.receive_early().await?;
+        self.receive_in_flight().await?;
         send_acks(&mut self.connection, &self.stream, &self.group, &mut self.acks).await
     }
 
@@ -335,7 +338,7 @@ impl GroupReader {
 
     /// Makes the group, unless it is there, and begins again.
     pub(super) async fn create(&mut self, start: GroupStart) -> Result<(), Error> {
-        (self.asked, self.early, self.phase) = (None, None, Phase::Pending(StreamId::ZERO));
+        (self.in_flight, self.early_reply, self.phase) = (None, None, Phase::Pending(StreamId::ZERO));
         let create = XGroupCreate::new(&self.stream, &self.group, start).make_stream();
         match self.connection.send(&create).await {
             Err(error) if error.kind() != ErrorKind::BusyGroup => Err(error),

@@ -5,7 +5,7 @@ mod group_reader;
 mod options;
 mod stream;
 
-pub use batch::{Batch, Origin};
+pub use batch::{BatchOrigin, EntryBatch};
 pub use group_reader::GroupReader;
 pub use options::ConsumerOptions;
 pub use stream::{Acknowledger, ConsumerStream};
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::follower::Follower;
-use crate::{Connection, Error, ErrorKind, StreamId};
+use crate::discovery::{Discovery, MasterWatch};
+use crate::{Error, ErrorKind, StreamId};
 
 /// Reads a stream as a consumer of a group, for as long as it is to, and looks after its
 /// connection.
@@ -34,8 +34,8 @@ use crate::{Connection, Error, ErrorKind, StreamId};
 /// kept until the server has confirmed them, so a broken connection loses none.
 ///
 /// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it
-/// was. So that a consumer that ends leaves nothing pending, end its loop by a [`Stopper`], or take
-/// what the server has given it already with [`take_last`](Self::take_last).
+/// was. So that a consumer that ends leaves nothing pending, end its loop by a [`ConsumerStopper`],
+/// or take what the server has given it already with [`drain`](Self::drain).
 ///
 /// A [`GroupReader`] is for programs with rules of their own for connecting and waiting.
 ///
@@ -57,13 +57,14 @@ use crate::{Connection, Error, ErrorKind, StreamId};
 /// ```
 pub struct Consumer {
     options: ConsumerOptions,
+    discovery: Discovery,
     /// Over the present connection.
     reader: Option<GroupReader>,
     /// Acknowledgements that the server has not confirmed, while there is no connection.
     acks: Vec<StreamId>,
     stop: Arc<watch::Sender<bool>>,
     /// Hears from Sentinels that the master has moved.
-    follower: Option<Arc<Follower>>,
+    master_watch: Option<Arc<MasterWatch>>,
 }
 
 /// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no
@@ -72,7 +73,7 @@ const LAST_ACKS: Duration = Duration::from_secs(30);
 
 /// How a wait for entries ends.
 enum Next {
-    Batch(Result<Batch, Error>),
+    Batch(Result<EntryBatch, Error>),
     Stopped,
     /// Another server is the master.
     Switched,
@@ -81,9 +82,10 @@ enum Next {
 impl Consumer {
     async fn connect(options: ConsumerOptions) -> Result<Self, Error> {
         let stop = Arc::new(watch::Sender::new(false));
-        let mut consumer = Self { options, reader: None, acks: Vec::new(), stop, follower: None };
+        let discovery = Discovery::new(options.config.clone());
+        let mut consumer = Self { options, discovery, reader: None, acks: Vec::new(), stop, master_watch: None };
         consumer.reconnect().await?;
-        consumer.follower = Follower::start(&consumer.options.config).map(Arc::new);
+        consumer.master_watch = MasterWatch::start(&consumer.options.config).map(Arc::new);
         Ok(consumer)
     }
 
@@ -98,24 +100,24 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// What waiting does not cure, and so none that [is transient](Error::is_transient): the key
-    /// holds something else, the password is wrong, or the group is missing and is not to be made.
-    /// Calling again tries again.
-    pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
+    /// ReadKind waiting does not cure, and so none that [is transient](Error::is_transient): the
+    /// key holds something else, the password is wrong, or the group is missing and is not to be
+    /// made. Calling again tries again.
+    pub async fn next(&mut self) -> Result<Option<EntryBatch>, Error> {
         if let Some(batch) = self.next_unless_stopped().await {
             return batch.map(Some);
         }
         // Where it fails, the entries are pending, as after every lost connection.
-        if let Ok(Some(batch)) = self.take_last().await {
+        if let Ok(Some(batch)) = self.drain().await {
             return Ok(Some(batch));
         }
         self.finish().await?;
         Ok(None)
     }
 
-    /// What was asked for and not given yet, by a call that was dropped before it had its answer.
-    /// `None` when nothing was, or nothing came. A read that waits in the server is ended (by
-    /// `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    /// ReadKind was in_flight for and not given yet, by a call that was dropped before it had its
+    /// answer. `None` when nothing was, or nothing came. A read that waits in the server is ended
+    /// (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
     ///
     /// A consumer that is not read any more and leaves the answer to its last read behind, leaves
     /// those entries pending.
@@ -123,19 +125,19 @@ impl Consumer {
     /// # Errors
     ///
     /// When the connection breaks: the entries are pending then.
-    pub async fn take_last(&mut self) -> Result<Option<Batch>, Error> {
+    pub async fn drain(&mut self) -> Result<Option<EntryBatch>, Error> {
         match &mut self.reader {
-            Some(reader) => reader.take_last().await,
+            Some(reader) => reader.drain().await,
             None => Ok(None),
         }
     }
 
     /// The next entries, or `None` as soon as the consumer is stopped.
-    async fn next_unless_stopped(&mut self) -> Option<Result<Batch, Error>> {
+    async fn next_unless_stopped(&mut self) -> Option<Result<EntryBatch, Error>> {
         let mut stopped = self.stop.subscribe();
         let mut stopped = pin!(stopped.wait_for(|stopped| *stopped));
         loop {
-            let follower = self.follower.clone();
+            let master_watch = self.master_watch.clone();
             let server = self.reader.as_ref().and_then(|reader| reader.connection.server()).cloned();
             let next = {
                 let mut batch = pin!(self.next_batch());
@@ -143,7 +145,7 @@ impl Consumer {
                     if stopped.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Next::Stopped);
                     }
-                    if follower.as_ref().is_some_and(|follower| follower.poll_switch(server.as_ref(), cx)) {
+                    if master_watch.as_ref().is_some_and(|master_watch| master_watch.poll_switch(server.as_ref(), cx)) {
                         return Poll::Ready(Next::Switched);
                     }
                     batch.as_mut().poll(cx).map(Next::Batch)
@@ -160,7 +162,7 @@ impl Consumer {
         }
     }
 
-    async fn next_batch(&mut self) -> Result<Batch, Error> {
+    async fn next_batch(&mut self) -> Result<EntryBatch, Error> {
         loop {
             let error = match self.read().await {
                 Ok(Some(batch)) => {
@@ -189,7 +191,8 @@ impl Consumer {
     /// Waits before the next attempt, over another connection; an error that waiting does not cure
     /// stands.
     async fn recover(&mut self, error: Error) -> Result<(), Error> {
-        let is_elsewhere = self.is_misled() || (self.options.config.is_found() && error.kind() == ErrorKind::Moved);
+        let is_elsewhere =
+            self.is_demoted() || (self.options.config.is_discovered() && error.kind() == ErrorKind::Moved);
         if !error.is_transient() && !is_elsewhere {
             return Err(error);
         }
@@ -199,7 +202,7 @@ impl Consumer {
     }
 
     /// Reads once, over a connection that is there or made.
-    async fn read(&mut self) -> Result<Option<Batch>, Error> {
+    async fn read(&mut self) -> Result<Option<EntryBatch>, Error> {
         if self.reader.as_ref().is_none_or(GroupReader::is_closed) {
             self.disconnect();
             self.reconnect().await?;
@@ -242,7 +245,7 @@ impl Consumer {
             return Ok(());
         }
         if let Some(reader) = &mut self.reader
-            && !reader.is_ahead()
+            && !reader.has_read_in_flight()
             && !reader.is_closed()
         {
             match reader.flush().await {
@@ -250,7 +253,7 @@ impl Consumer {
                 done => return done,
             }
         }
-        let mut connection = Connection::connect(&self.options.config).await?;
+        let mut connection = self.discovery.connect().await?;
         let ConsumerOptions { stream, group, .. } = &self.options;
         let acks = self.reader.as_mut().map_or(&mut self.acks, |reader| &mut reader.acks);
         group_reader::send_acks(&mut connection, stream, group, acks).await
@@ -262,13 +265,14 @@ impl Consumer {
         ConsumerStream::new(self)
     }
 
-    /// What stops this consumer, from another task.
+    /// ReadKind stops this consumer, from another task.
     #[must_use]
-    pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+    pub fn stopper(&self) -> ConsumerStopper {
+        ConsumerStopper(Arc::clone(&self.stop))
     }
 
-    /// The last acknowledgements, then the end. What cannot be confirmed in time stays unconfirmed.
+    /// The last acknowledgements, then the end. ReadKind cannot be confirmed in time stays
+    /// unconfirmed.
     async fn finish(&mut self) -> Result<(), Error> {
         self.disconnect();
         let patience = self.options.config.command_timeout.unwrap_or(LAST_ACKS);
@@ -282,8 +286,8 @@ impl Consumer {
     }
 
     /// Whether the server has said that another one has its place.
-    fn is_misled(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| reader.connection.is_misled())
+    fn is_demoted(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.connection.is_demoted())
     }
 
     fn disconnect(&mut self) {
@@ -293,10 +297,10 @@ impl Consumer {
     }
 
     async fn reconnect(&mut self) -> Result<(), Error> {
-        let ConsumerOptions { config, stream, group, name, count, claim_idle, .. } = &self.options;
-        let connection = match &self.follower {
-            Some(follower) => follower.connect(config).await?,
-            None => Connection::connect(config).await?,
+        let ConsumerOptions { stream, group, name, count, claim_idle, .. } = &self.options;
+        let connection = match &self.master_watch {
+            Some(master_watch) => master_watch.connect(&self.discovery).await?,
+            None => self.discovery.connect().await?,
         };
         let mut reader = GroupReader::new(connection, stream, group, name).count(*count).claim_idle(*claim_idle);
         if let Some(start) = self.options.create {
@@ -329,9 +333,9 @@ impl fmt::Debug for Consumer {
 /// Stops a [`Consumer`]: its [`next`](Consumer::next) gives what the server has given it already,
 /// confirms what was acknowledged, and gives `None`.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<watch::Sender<bool>>);
+pub struct ConsumerStopper(Arc<watch::Sender<bool>>);
 
-impl Stopper {
+impl ConsumerStopper {
     /// Stops the consumer.
     pub fn stop(&self) {
         self.0.send_replace(true);

@@ -77,7 +77,8 @@ impl ConsumerOptions {
     /// 6.2.
     ///
     /// It must be longer than the work on a batch takes: what this consumer itself has not
-    /// acknowledged for so long is given again too, as [`Origin::Claimed`](super::Origin::Claimed).
+    /// acknowledged for so long is given again too, as
+    /// [`BatchOrigin::Claimed`](super::BatchOrigin::Claimed).
     #[must_use]
     pub const fn claim_idle(mut self, idle: Option<Duration>) -> Self {
         self.claim_idle = idle;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 
-use super::{Batch, Consumer, Stopper};
+use super::{Consumer, ConsumerStopper, EntryBatch};
 use crate::{Error, StreamId};
 
 /// A [`Consumer`] as a [`Stream`] of batches, for the combinators of `futures` and `tokio-stream`.
@@ -34,11 +34,11 @@ use crate::{Error, StreamId};
 pub struct ConsumerStream {
     state: State,
     acks: Acknowledger,
-    stopper: Stopper,
+    stopper: ConsumerStopper,
 }
 
 /// The consumer back, with what it has read.
-type Read = (Box<Consumer>, Result<Option<Batch>, Error>);
+type Read = (Box<Consumer>, Result<Option<EntryBatch>, Error>);
 
 /// What the next poll works on.
 enum State {
@@ -83,13 +83,13 @@ impl ConsumerStream {
 
     /// What ends the stream, from another task.
     #[must_use]
-    pub fn stopper(&self) -> Stopper {
+    pub fn stopper(&self) -> ConsumerStopper {
         self.stopper.clone()
     }
 }
 
 impl Stream for ConsumerStream {
-    type Item = Result<Batch, Error>;
+    type Item = Result<EntryBatch, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut reading = match std::mem::replace(&mut self.state, State::Ended) {

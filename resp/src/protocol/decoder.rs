@@ -1,12 +1,13 @@
 use bytes::BytesMut;
 use memchr::memchr2;
 
-use super::extra::Extra;
+use super::attributes::SideTable;
+use super::cast::{index, offset};
 use super::frame::Frame;
 use super::header::{self, Length};
-use super::node::{Kind, Node};
-use super::{Limits, ProtocolError};
-use crate::number;
+use super::kind::{Node, ValueKind};
+use super::number;
+use super::{DecoderLimits, ProtocolError};
 
 /// A resumable RESP2/RESP3 decoder without I/O.
 ///
@@ -32,7 +33,7 @@ use crate::number;
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    limits: Limits,
+    limits: DecoderLimits,
     /// Bytes of the current frame that are understood.
     pos: usize,
     /// Bytes searched already for the end of the line at `pos`.
@@ -42,7 +43,7 @@ pub struct Decoder {
     /// The tape of the current frame.
     nodes: Vec<Node>,
     /// Attributes and streamed strings of the current frame, if there are any.
-    extra: Option<Box<Extra>>,
+    side_table: Option<Box<SideTable>>,
     /// How long the frame may become: what its tape will take is taken off.
     budget: usize,
     /// The innermost aggregate that is not complete yet.
@@ -68,13 +69,13 @@ struct Open {
     total: u32,
     /// Where it begins in the buffer.
     start: usize,
-    kind: Kind,
+    kind: ValueKind,
     streamed: bool,
 }
 
 impl Open {
     /// What a frame is for the value in it: complete after one.
-    const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: Kind::Null, streamed: false };
+    const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: ValueKind::Null, streamed: false };
 }
 
 /// Room is made for a frame as long as it seems to become, but for no more than so many times the
@@ -92,7 +93,7 @@ enum Step {
     /// A value without children, with its node and the position behind it.
     Scalar(Node, usize),
     /// An aggregate's header: kind, length, position behind it.
-    Header(Kind, Length, usize),
+    Header(ValueKind, Length, usize),
     /// The end of a streamed aggregate or string.
     End(usize),
     /// More bytes are needed, so many in the buffer.
@@ -102,7 +103,7 @@ enum Step {
 impl Decoder {
     /// A decoder with limits of its own.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: DecoderLimits) -> Self {
         let limits = limits.effective();
         Self {
             limits,
@@ -110,7 +111,7 @@ impl Decoder {
             scanned: 0,
             needed: 0,
             nodes: Vec::new(),
-            extra: None,
+            side_table: None,
             budget: limits.frame,
             top: Open::FRAME,
             outer: Vec::new(),
@@ -160,12 +161,12 @@ impl Decoder {
                 let bytes = buf.split_to(self.pos).freeze();
                 self.last_tape = self.nodes.len();
                 let mut nodes = std::mem::take(&mut self.nodes);
-                let mut extra = self.extra.take();
-                let bytes = match &mut extra {
-                    Some(extra) => extra.attach(bytes, &mut nodes),
+                let mut side_table = self.side_table.take();
+                let bytes = match &mut side_table {
+                    Some(side_table) => side_table.attach(bytes, &mut nodes),
                     None => bytes,
                 };
-                let frame = Frame::tree(bytes, nodes, extra);
+                let frame = Frame::tree(bytes, nodes, side_table);
                 self.restart();
                 Ok(Some(frame))
             }
@@ -176,7 +177,7 @@ impl Decoder {
             Err(error) => {
                 self.failed = Some(error);
                 self.nodes = Vec::new();
-                self.extra = None;
+                self.side_table = None;
                 Err(error)
             }
         }
@@ -184,6 +185,7 @@ impl Decoder {
 
     /// Makes room for the rest of the frame, so that a long one is not copied again and again while
     /// it comes in.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn make_room(&mut self, buf: &mut BytesMut) {
         // The estimate costs a step a level, which must not be paid for each of many small pieces.
         if buf.len() < buf.capacity() && buf.len() - self.estimated.min(buf.len()) <= self.estimated / 64 {
@@ -196,14 +198,15 @@ impl Decoder {
 
     /// How long the frame will be, if the children that aggregates still miss are as long as those
     /// they have.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn expected(&self) -> usize {
         let mut end = self.needed.max(self.pos);
         let mut is_inside = end > self.pos;
         for open in std::iter::once(&self.top).chain(self.outer.iter().rev()) {
             if !open.streamed {
                 // The one that is coming in is as good as there.
-                let missing = open.missing.saturating_sub(u32::from(is_inside)) as usize;
-                let begun = (open.total as usize - missing).max(1);
+                let missing = index(open.missing.saturating_sub(u32::from(is_inside)));
+                let begun = (index(open.total) - missing).max(1);
                 end = end.saturating_add((end - open.start).saturating_mul(missing) / begun);
             }
             is_inside = true;
@@ -234,6 +237,7 @@ impl Decoder {
 
     /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that
     /// is one scalar is returned and needs no tape.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
         loop {
             self.run(buf)?;
@@ -253,7 +257,7 @@ impl Decoder {
                 }
                 Step::Scalar(node, end) => {
                     self.pos = end;
-                    if self.outer.is_empty() && self.extra.is_none() {
+                    if self.outer.is_empty() && self.side_table.is_none() {
                         return Ok(Some(node));
                     }
                     self.nodes.push(node);
@@ -266,12 +270,12 @@ impl Decoder {
                     let own = match kind {
                         // One that its parent did not count, and its place in the list of
                         // attributes.
-                        Kind::Attribute => 2,
+                        ValueKind::Attribute => 2,
                         _ => usize::from(self.top.streamed),
                     };
                     self.begin(kind, length)?;
                     self.pos = end;
-                    let children = if self.top.streamed { 0 } else { self.top.total as usize };
+                    let children = if self.top.streamed { 0 } else { index(self.top.total) };
                     self.spend(NODE.saturating_mul(own + children))?;
                 }
                 Step::End(end) => {
@@ -292,6 +296,7 @@ impl Decoder {
     /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers
     /// send. All else is left to [`step`](Self::step), which also knows what is wrong.
     #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn run(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         // What is streamed is counted child by child.
         if self.outer.is_empty() || self.top.streamed {
@@ -310,7 +315,7 @@ impl Decoder {
                     if len > limits.bulk || buf.get(end..end + 2) != Some(b"\r\n") {
                         break;
                     }
-                    nodes.push(Node { a: start as u32, b: len as u32, kind: Kind::BulkString });
+                    nodes.push(Node { a: offset(start), b: offset(len), kind: ValueKind::BulkString });
                     pos = end + 2;
                     top.missing -= 1;
                 }
@@ -322,16 +327,16 @@ impl Decoder {
                     let Some(left) = spare.checked_sub(len.saturating_mul(NODE)) else { break };
                     spare = left;
                     outer.push(top);
-                    let node = nodes.len() as u32;
+                    let node = offset(nodes.len());
                     top = Open {
                         node,
-                        missing: len as u32,
-                        total: len as u32,
+                        missing: offset(len),
+                        total: offset(len),
                         start: pos,
-                        kind: Kind::Array,
+                        kind: ValueKind::Array,
                         streamed: false,
                     };
-                    nodes.push(Node { a: len as u32, b: 1, kind: Kind::Array });
+                    nodes.push(Node { a: offset(len), b: 1, kind: ValueKind::Array });
                     pos = start;
                 }
                 _ => break,
@@ -339,10 +344,10 @@ impl Decoder {
             if top.missing == 0 {
                 // Attributes are no value of their own, and streamed aggregates end by themselves;
                 // `close` knows about both.
-                while top.missing == 0 && top.kind != Kind::Attribute && !top.streamed {
+                while top.missing == 0 && top.kind != ValueKind::Attribute && !top.streamed {
                     let Some(parent) = outer.pop() else { break };
-                    let span = (nodes.len() - top.node as usize) as u32;
-                    if let Some(node) = nodes.get_mut(top.node as usize) {
+                    let span = offset(nodes.len() - index(top.node));
+                    if let Some(node) = nodes.get_mut(index(top.node)) {
                         node.b = span;
                     }
                     top = parent;
@@ -360,72 +365,76 @@ impl Decoder {
     }
 
     /// Opens an aggregate.
-    fn begin(&mut self, kind: Kind, length: Length) -> Result<(), ProtocolError> {
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
+    fn begin(&mut self, kind: ValueKind, length: Length) -> Result<(), ProtocolError> {
         if self.outer.len() >= self.limits.depth {
             return Err(ProtocolError::TooDeep);
         }
         let (missing, streamed) = match length {
             Length::Of(n) => {
-                let n = if matches!(kind, Kind::Map | Kind::Attribute) { n.saturating_mul(2) } else { n };
+                let n = if matches!(kind, ValueKind::Map | ValueKind::Attribute) { n.saturating_mul(2) } else { n };
                 if n > self.limits.aggregate {
                     return Err(ProtocolError::AggregateTooLong);
                 }
-                (n as u32, false)
+                (offset(n), false)
             }
-            _ => (self.limits.aggregate as u32 + 1, true),
+            _ => (offset(self.limits.aggregate) + 1, true),
         };
         if self.nodes.capacity() == 0 {
             self.nodes.reserve(self.last_tape.clamp(8, MAX_TAPE_START));
         }
         self.outer.push(self.top);
-        let node = self.nodes.len() as u32;
+        let node = offset(self.nodes.len());
         self.top = Open { node, missing, total: missing, start: self.pos, kind, streamed };
         self.nodes.push(Node { a: missing, b: 1, kind });
         Ok(())
     }
 
     /// Ends a streamed aggregate or string.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn end_streamed(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
         let top = self.top;
         if !top.streamed {
             return Err(ProtocolError::UnexpectedChunk);
         }
-        if self.extra.as_ref().is_some_and(|extra| extra.attributes.waits_for(self.nodes.len())) {
+        if self.side_table.as_ref().is_some_and(|side_table| side_table.attributes.has_pending(self.nodes.len())) {
             return Err(ProtocolError::AttributeOfNothing);
         }
-        let seen = self.limits.aggregate as u32 + 1 - top.missing;
-        if matches!(top.kind, Kind::Map | Kind::Attribute) && seen % 2 == 1 {
+        let seen = offset(self.limits.aggregate) + 1 - top.missing;
+        if matches!(top.kind, ValueKind::Map | ValueKind::Attribute) && seen % 2 == 1 {
             return Err(ProtocolError::OddMap);
         }
-        if let Some(node) = self.nodes.get_mut(top.node as usize) {
+        if let Some(node) = self.nodes.get_mut(index(top.node)) {
             node.a = seen;
         }
         self.top.missing = 0;
         self.top.streamed = false;
-        if top.kind == Kind::StreamedString { self.join(top.node as usize + 1, buf) } else { Ok(()) }
+        if top.kind == ValueKind::StreamedString { self.join(index(top.node) + 1, buf) } else { Ok(()) }
     }
 
     /// Adds the node that says where a streamed string lies in one piece, behind those of its
     /// chunks.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn join(&mut self, first: usize, buf: &[u8]) -> Result<(), ProtocolError> {
         let joined = match self.nodes.get(first..).unwrap_or_default() {
-            [] => Node { a: 0, b: 0, kind: Kind::BulkString },
+            [] => Node { a: 0, b: 0, kind: ValueKind::BulkString },
             [chunk] => *chunk,
             chunks => {
-                let joined = &mut self.extra.get_or_insert_default().joined;
+                let joined = &mut self.side_table.get_or_insert_default().joined;
                 let start = joined.len();
                 for chunk in chunks {
-                    let at = chunk.a as usize;
-                    joined.extend_from_slice(buf.get(at..at + chunk.b as usize).unwrap_or_default());
+                    let at = index(chunk.a);
+                    joined.extend_from_slice(buf.get(at..at + index(chunk.b)).unwrap_or_default());
                 }
-                Node { a: start as u32, b: (joined.len() - start) as u32, kind: Kind::BulkString }
+                Node { a: offset(start), b: offset(joined.len() - start), kind: ValueKind::BulkString }
             }
         };
         self.nodes.push(joined);
-        self.spend(NODE + joined.b as usize)
+        self.spend(NODE + index(joined.b))
     }
 
     /// Ends the aggregates that have all their children, from the innermost.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn close(&mut self) -> Result<(), ProtocolError> {
         while self.top.missing == 0 {
             if self.top.streamed {
@@ -433,50 +442,51 @@ impl Decoder {
             }
             let Some(parent) = self.outer.pop() else { break };
             let closed = std::mem::replace(&mut self.top, parent);
-            let start = closed.node as usize;
-            if closed.kind == Kind::Attribute {
+            let start = index(closed.node);
+            if closed.kind == ValueKind::Attribute {
                 // An attribute is no value of its own: its parent still misses as many.
                 let attribute = self.nodes.get(start..).unwrap_or_default();
-                self.extra.get_or_insert_default().attributes.add(start, attribute);
+                self.side_table.get_or_insert_default().attributes.add(start, attribute);
                 self.nodes.truncate(start);
                 continue;
             }
             self.top.missing -= 1;
             let span = self.nodes.len() - start;
             if let Some(node) = self.nodes.get_mut(start) {
-                node.b = span as u32;
+                node.b = offset(span);
             }
         }
         Ok(())
     }
 
     /// Reads what lies at the current position.
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn step(&mut self, buf: &[u8]) -> Result<Step, ProtocolError> {
         let at = self.pos;
-        let in_string = self.top.kind == Kind::StreamedString;
+        let in_string = self.top.kind == ValueKind::StreamedString;
         let Some(&marker) = buf.get(at) else { return Ok(Step::Partial(at + 1)) };
         if in_string && marker != b';' {
             return Err(ProtocolError::UnexpectedChunk);
         }
         match marker {
-            b'$' => self.bulk(buf, at, Kind::BulkString),
-            b'*' => Self::aggregate(buf, at, Kind::Array),
-            b'%' => Self::aggregate(buf, at, Kind::Map),
-            b'~' => Self::aggregate(buf, at, Kind::Set),
-            b'>' => Self::aggregate(buf, at, Kind::Push),
-            b'|' => Self::aggregate(buf, at, Kind::Attribute),
-            b'=' => self.bulk(buf, at, Kind::VerbatimString),
-            b'!' => self.bulk(buf, at, Kind::BulkError),
-            b'+' => self.line(buf, at, Kind::SimpleString),
-            b'-' => self.line(buf, at, Kind::SimpleError),
-            b':' => self.line(buf, at, Kind::Integer),
-            b'_' => self.line(buf, at, Kind::Null),
-            b'#' => self.line(buf, at, Kind::Boolean),
-            b',' => self.line(buf, at, Kind::Double),
-            b'(' => self.line(buf, at, Kind::BigNumber),
+            b'$' => self.bulk(buf, at, ValueKind::BulkString),
+            b'*' => Self::aggregate(buf, at, ValueKind::Array),
+            b'%' => Self::aggregate(buf, at, ValueKind::Map),
+            b'~' => Self::aggregate(buf, at, ValueKind::Set),
+            b'>' => Self::aggregate(buf, at, ValueKind::Push),
+            b'|' => Self::aggregate(buf, at, ValueKind::Attribute),
+            b'=' => self.bulk(buf, at, ValueKind::VerbatimString),
+            b'!' => self.bulk(buf, at, ValueKind::BulkError),
+            b'+' => self.line(buf, at, ValueKind::SimpleString),
+            b'-' => self.line(buf, at, ValueKind::SimpleError),
+            b':' => self.line(buf, at, ValueKind::Integer),
+            b'_' => self.line(buf, at, ValueKind::Null),
+            b'#' => self.line(buf, at, ValueKind::Boolean),
+            b',' => self.line(buf, at, ValueKind::Double),
+            b'(' => self.line(buf, at, ValueKind::BigNumber),
             b';' if in_string => match header::read(buf, at)? {
                 Some((Length::Of(0), end)) => Ok(Step::End(end)),
-                _ => self.bulk(buf, at, Kind::BulkString),
+                _ => self.bulk(buf, at, ValueKind::BulkString),
             },
             b'.' if self.top.streamed => match (buf.get(at + 1), buf.get(at + 2)) {
                 (Some(b'\r'), Some(b'\n')) => Ok(Step::End(at + 3)),
@@ -489,11 +499,12 @@ impl Decoder {
     }
 
     #[inline]
-    fn aggregate(buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
+    fn aggregate(buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         match header::read(buf, at)? {
             None => Ok(Step::Partial(buf.len() + 1)),
-            Some((Length::Null, end)) if kind == Kind::Array => {
-                Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: Kind::Null }, end))
+            Some((Length::Null, end)) if kind == ValueKind::Array => {
+                Ok(Step::Scalar(Node { a: offset(end), b: 0, kind: ValueKind::Null }, end))
             }
             Some((Length::Null, _)) => Err(ProtocolError::InvalidLength),
             Some((length, end)) => Ok(Step::Header(kind, length, end)),
@@ -501,16 +512,17 @@ impl Decoder {
     }
 
     #[inline]
-    fn bulk(&self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
+    fn bulk(&self, buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         let (len, start) = match header::read(buf, at)? {
             Some((Length::Of(len), start)) => (len, start),
             None => return Ok(Step::Partial(buf.len() + 1)),
             // The marker keeps a chunk (`;`) from being null or streamed itself.
             Some((Length::Null, end)) if buf.get(at) == Some(&b'$') => {
-                return Ok(Step::Scalar(Node { a: end as u32, b: 0, kind: Kind::Null }, end));
+                return Ok(Step::Scalar(Node { a: offset(end), b: 0, kind: ValueKind::Null }, end));
             }
             Some((Length::Streamed, end)) if buf.get(at) == Some(&b'$') => {
-                return Ok(Step::Header(Kind::StreamedString, Length::Streamed, end));
+                return Ok(Step::Header(ValueKind::StreamedString, Length::Streamed, end));
             }
             Some(_) => return Err(ProtocolError::InvalidLength),
         };
@@ -523,16 +535,17 @@ impl Decoder {
             Some(_) => return Err(ProtocolError::MissingTerminator),
             None => return Ok(Step::Partial(end + 2)),
         }
-        if kind == Kind::VerbatimString {
+        if kind == ValueKind::VerbatimString {
             if len < 4 || buf.get(start + 3) != Some(&b':') {
                 return Err(ProtocolError::InvalidVerbatim);
             }
-            return Ok(Step::Scalar(Node { a: (start + 4) as u32, b: (len - 4) as u32, kind }, end + 2));
+            return Ok(Step::Scalar(Node { a: offset(start + 4), b: offset(len - 4), kind }, end + 2));
         }
-        Ok(Step::Scalar(Node { a: start as u32, b: len as u32, kind }, end + 2))
+        Ok(Step::Scalar(Node { a: offset(start), b: offset(len), kind }, end + 2))
     }
 
-    fn line(&mut self, buf: &[u8], at: usize, kind: Kind) -> Result<Step, ProtocolError> {
+    #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
+    fn line(&mut self, buf: &[u8], at: usize, kind: ValueKind) -> Result<Step, ProtocolError> {
         let start = at + 1;
         let from = self.scanned.max(start);
         // The longest line, and the first byte of its end.
@@ -555,20 +568,20 @@ impl Decoder {
         }
         let text = buf.get(start..end).unwrap_or_default();
         match kind {
-            Kind::Integer if number::parse_i64(text).is_none() => return Err(ProtocolError::InvalidInteger),
-            Kind::Double if parse_double(text).is_none() => return Err(ProtocolError::InvalidDouble),
-            Kind::BigNumber if !is_big_number(text) => return Err(ProtocolError::InvalidBigNumber),
-            Kind::Boolean if !matches!(text, b"t" | b"f") => return Err(ProtocolError::InvalidBoolean),
-            Kind::Null if !text.is_empty() => return Err(ProtocolError::InvalidNull),
+            ValueKind::Integer if number::parse_i64(text).is_none() => return Err(ProtocolError::InvalidInteger),
+            ValueKind::Double if parse_double(text).is_none() => return Err(ProtocolError::InvalidDouble),
+            ValueKind::BigNumber if !is_big_number(text) => return Err(ProtocolError::InvalidBigNumber),
+            ValueKind::Boolean if !matches!(text, b"t" | b"f") => return Err(ProtocolError::InvalidBoolean),
+            ValueKind::Null if !text.is_empty() => return Err(ProtocolError::InvalidNull),
             _ => {}
         }
-        Ok(Step::Scalar(Node { a: start as u32, b: (end - start) as u32, kind }, end + 2))
+        Ok(Step::Scalar(Node { a: offset(start), b: offset(end - start), kind }, end + 2))
     }
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self::new(DecoderLimits::default())
     }
 }
 

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Why bytes are not RESP, or are more than the [`Limits`](crate::Limits) allow.
+/// Why bytes are not RESP, or are more than the [`DecoderLimits`](crate::DecoderLimits) allow.
 ///
 /// A protocol error ends a connection: where the next frame begins is no longer known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,13 +33,14 @@ pub enum ProtocolError {
     UnexpectedChunk,
     /// An attribute at the end of a streamed aggregate: there is no value that it describes.
     AttributeOfNothing,
-    /// Aggregates nest deeper than [`Limits::depth`](crate::Limits::depth).
+    /// Aggregates nest deeper than [`DecoderLimits::depth`](crate::DecoderLimits::depth).
     TooDeep,
-    /// A string or line is longer than [`Limits::bulk`](crate::Limits::bulk).
+    /// A string or line is longer than [`DecoderLimits::bulk`](crate::DecoderLimits::bulk).
     BulkTooLong,
-    /// An aggregate has more elements than [`Limits::aggregate`](crate::Limits::aggregate).
+    /// An aggregate has more elements than
+    /// [`DecoderLimits::aggregate`](crate::DecoderLimits::aggregate).
     AggregateTooLong,
-    /// A frame takes more memory than [`Limits::frame`](crate::Limits::frame).
+    /// A frame takes more memory than [`DecoderLimits::frame`](crate::DecoderLimits::frame).
     FrameTooLong,
     /// A reply came that no command asked for.
     UnexpectedReply,

@@ -3,9 +3,10 @@ use std::slice;
 
 use bytes::Bytes;
 
-use super::extra::Extra;
-use super::node::{Kind, Node};
-use super::value::{Pairs, Value};
+use super::attributes::SideTable;
+use super::cast::{index, offset};
+use super::kind::{Node, ValueKind};
+use super::value::{Value, ValuePairs};
 
 /// One complete RESP frame: its bytes, shared with the read buffer, and what they mean.
 ///
@@ -23,19 +24,19 @@ enum Tape {
     /// Most replies are one scalar: no memory of their own.
     Scalar(Node),
     /// Everything else.
-    Tree { nodes: Vec<Node>, extra: Option<Box<Extra>> },
+    Tree { nodes: Vec<Node>, side_table: Option<Box<SideTable>> },
 }
 
 /// Stands in for a value that is not there, which cannot happen in a frame that the decoder made.
-static NOTHING: Node = Node { a: 0, b: 0, kind: Kind::Null };
+static NOTHING: Node = Node { a: 0, b: 0, kind: ValueKind::Null };
 
 impl Frame {
     pub(super) const fn scalar(bytes: Bytes, node: Node) -> Self {
         Self { bytes, tape: Tape::Scalar(node) }
     }
 
-    pub(super) const fn tree(bytes: Bytes, nodes: Vec<Node>, extra: Option<Box<Extra>>) -> Self {
-        Self { bytes, tape: Tape::Tree { nodes, extra } }
+    pub(super) const fn tree(bytes: Bytes, nodes: Vec<Node>, side_table: Option<Box<SideTable>>) -> Self {
+        Self { bytes, tape: Tape::Tree { nodes, side_table } }
     }
 
     pub(super) fn into_tape(self) -> Vec<Node> {
@@ -52,9 +53,9 @@ impl Frame {
         }
     }
 
-    fn extra(&self) -> Option<&Extra> {
+    fn side_table(&self) -> Option<&SideTable> {
         match &self.tape {
-            Tape::Tree { extra, .. } => extra.as_deref(),
+            Tape::Tree { side_table, .. } => side_table.as_deref(),
             Tape::Scalar(_) => None,
         }
     }
@@ -72,7 +73,7 @@ impl Frame {
     /// The value at a place on the tape, counted from the frame's value.
     #[inline]
     pub(crate) fn value_at(&self, place: u32) -> Value<'_> {
-        match self.nodes().get(place as usize..).and_then(<[Node]>::split_first) {
+        match self.nodes().get(index(place)..).and_then(<[Node]>::split_first) {
             Some((node, below)) => Value::new(&self.bytes, node, below),
             None => Value::new(&[], &NOTHING, &[]),
         }
@@ -81,12 +82,12 @@ impl Frame {
     /// Where on the tape a value of this frame lies.
     #[inline]
     pub(crate) fn place_of(&self, value: Value<'_>) -> u32 {
-        (self.nodes().len().saturating_sub(value.below.len() + 1)) as u32
+        offset(self.nodes().len().saturating_sub(value.below.len().saturating_add(1)))
     }
 
     /// The pairs of the attributes (`|`) that came before the value; usually none.
     #[must_use]
-    pub fn attributes(&self) -> Pairs<'_> {
+    pub fn attributes(&self) -> ValuePairs<'_> {
         self.attributes_of(self.value())
     }
 
@@ -105,9 +106,9 @@ impl Frame {
     /// # Ok::<(), resp::ProtocolError>(())
     /// ```
     #[must_use]
-    pub fn attributes_of<'a>(&'a self, value: Value<'a>) -> Pairs<'a> {
-        let found = self.extra().filter(|_| self.contains(value));
-        let pairs = match found.and_then(|extra| extra.attributes.of(self.place_of(value))) {
+    pub fn attributes_of<'a>(&'a self, value: Value<'a>) -> ValuePairs<'a> {
+        let found = self.side_table().filter(|_| self.contains(value));
+        let pairs = match found.and_then(|side_table| side_table.attributes.of(self.place_of(value))) {
             Some((attribute, below)) => Value::new(&self.bytes, attribute, below),
             None => Value::new(&[], &NOTHING, &[]),
         };
@@ -122,14 +123,14 @@ impl Frame {
     /// The type of the value.
     #[must_use]
     #[inline]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         self.value().kind()
     }
 
     /// The frame as it came over the wire.
     #[must_use]
     pub fn as_wire(&self) -> &Bytes {
-        self.extra().and_then(|extra| extra.wire.as_ref()).unwrap_or(&self.bytes)
+        self.side_table().and_then(|side_table| side_table.wire.as_ref()).unwrap_or(&self.bytes)
     }
 
     /// A value's bytes as a [`Bytes`] that shares the frame's buffer. Copies only when the value is
@@ -153,7 +154,7 @@ impl Frame {
     /// part lies elsewhere.
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
-        let start = (part.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
+        let start = part.as_ptr().addr().wrapping_sub(self.bytes.as_ptr().addr());
         match start.checked_add(part.len()) {
             Some(end) if end <= self.bytes.len() => self.bytes.slice(start..end),
             _ => Bytes::copy_from_slice(part),
@@ -167,12 +168,12 @@ impl Frame {
             // A value of another frame has offsets that mean nothing here.
             return Self { bytes: Bytes::copy_from_slice(value.bytes), tape: value.to_tape(None) };
         }
-        let extra = self.extra().filter(|_| self.contains(value)).and_then(|extra| {
-            let attributes = extra.attributes.within(self.place_of(value), value.node.span());
-            let extra = Extra { attributes, joined: Vec::new(), wire: extra.wire.clone() };
-            (extra.wire.is_some() || !extra.attributes.is_empty()).then(|| Box::new(extra))
+        let side_table = self.side_table().filter(|_| self.contains(value)).and_then(|side_table| {
+            let attributes = side_table.attributes.within(self.place_of(value), value.node.span());
+            let side_table = SideTable { attributes, joined: Vec::new(), wire: side_table.wire.clone() };
+            (side_table.wire.is_some() || !side_table.attributes.is_empty()).then(|| Box::new(side_table))
         });
-        Self { bytes: self.bytes.clone(), tape: value.to_tape(extra) }
+        Self { bytes: self.bytes.clone(), tape: value.to_tape(side_table) }
     }
 
     /// The same frame in memory of its own, just as much as it needs, so that it keeps no block of
@@ -180,13 +181,13 @@ impl Frame {
     pub(crate) fn compact(self) -> Self {
         let bytes = Bytes::copy_from_slice(&self.bytes);
         let tape = match self.tape {
-            Tape::Tree { mut nodes, mut extra } => {
+            Tape::Tree { mut nodes, mut side_table } => {
                 nodes.shrink_to_fit();
-                if let Some(extra) = &mut extra {
-                    extra.attributes.shrink_to_fit();
-                    extra.wire = extra.wire.as_ref().map(|wire| bytes.slice(..wire.len()));
+                if let Some(side_table) = &mut side_table {
+                    side_table.attributes.shrink_to_fit();
+                    side_table.wire = side_table.wire.as_ref().map(|wire| bytes.slice(..wire.len()));
                 }
-                Tape::Tree { nodes, extra }
+                Tape::Tree { nodes, side_table }
             }
             scalar @ Tape::Scalar(_) => scalar,
         };
@@ -195,30 +196,24 @@ impl Frame {
 
     /// What a frame takes that was made [compact](Self::compact), in bytes.
     pub(crate) fn memory(&self) -> usize {
-        let attributes = self.extra().map_or(0, |extra| size_of::<Extra>() + extra.attributes.memory());
-        size_of::<Self>() + self.bytes.len() + size_of_val(self.nodes()) + attributes
-    }
-
-    /// Turns an error frame into an [`Error`](crate::Error).
-    ///
-    /// # Errors
-    ///
-    /// When the frame is an error that the server sent.
-    pub fn into_result(self) -> Result<Self, crate::Error> {
-        if self.kind().is_error() { Err(crate::Error::server(self.value())) } else { Ok(self) }
+        let attributes = self
+            .side_table()
+            .map_or(0, |side_table| size_of::<SideTable>().saturating_add(side_table.attributes.memory()));
+        let parts = [self.bytes.len(), size_of_val(self.nodes()), attributes];
+        parts.into_iter().fold(size_of::<Self>(), usize::saturating_add)
     }
 }
 
 impl Value<'_> {
-    fn to_tape(self, extra: Option<Box<Extra>>) -> Tape {
+    fn to_tape(self, side_table: Option<Box<SideTable>>) -> Tape {
         let span = self.node.span();
-        if span == 1 && !self.kind().is_aggregate() && extra.is_none() {
+        if span == 1 && !self.kind().is_aggregate() && side_table.is_none() {
             return Tape::Scalar(*self.node);
         }
         let mut nodes = Vec::with_capacity(span);
         nodes.push(*self.node);
-        nodes.extend_from_slice(self.below.get(..span - 1).unwrap_or_default());
-        Tape::Tree { nodes, extra }
+        nodes.extend_from_slice(self.below.get(..span.saturating_sub(1)).unwrap_or_default());
+        Tape::Tree { nodes, side_table }
     }
 }
 

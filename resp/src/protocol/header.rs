@@ -18,6 +18,7 @@ const MAX_DIGITS: usize = 19;
 /// Reads the header whose type byte lies at `at`: what it announces and where its line ends; `None`
 /// when bytes are missing.
 #[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, and 19 digits fit in 64 bits")]
 pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, ProtocolError> {
     let first = at + 1;
     let mut i = first;
@@ -59,6 +60,11 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, Pro
 /// The same for a header of at most six digits with two more bytes behind it; `None` for all
 /// others.
 #[inline]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "positions lie in the buffer, and 19 digits fit in 64 bits"
+)]
 pub(super) fn read_short(buf: &[u8], at: usize) -> Option<(usize, usize)> {
     let text: &[u8; 8] = buf.get(at + 1..)?.first_chunk()?;
     let mut n = 0;

@@ -1,3 +1,5 @@
+use super::cast::index;
+
 /// What a peer may make the decoder hold, so that hostile or damaged input cannot exhaust memory.
 ///
 /// Memory always follows the bytes that have arrived: a header that announces a large value is
@@ -5,14 +7,14 @@
 /// while a buffer grows.
 ///
 /// ```
-/// use resp::Limits;
+/// use resp::DecoderLimits;
 ///
-/// let limits = Limits::default().bulk(16 * 1024 * 1024).depth(8);
+/// let limits = DecoderLimits::default().bulk(16 * 1024 * 1024).depth(8);
 /// assert_eq!(limits.bulk, 16 * 1024 * 1024);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct DecoderLimits {
     /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128; at most 512.
     pub depth: usize,
     /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in
@@ -26,7 +28,7 @@ pub struct Limits {
     pub frame: usize,
 }
 
-impl Limits {
+impl DecoderLimits {
     /// Sets the nesting depth.
     #[must_use]
     pub const fn depth(mut self, depth: usize) -> Self {
@@ -58,7 +60,7 @@ impl Limits {
     /// The same limits, cut to what the tape's 32-bit offsets can say, and to the depth at which
     /// comparing and showing values, which are recursive, need little of a thread's stack.
     pub(crate) fn effective(self) -> Self {
-        const OFFSETS: usize = u32::MAX as usize;
+        const OFFSETS: usize = index(u32::MAX);
         Self {
             depth: self.depth.min(512),
             bulk: self.bulk.min(OFFSETS),
@@ -68,7 +70,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for DecoderLimits {
     fn default() -> Self {
         Self { depth: 128, bulk: 512 << 20, aggregate: 64 << 20, frame: 1 << 30 }
     }

@@ -1,19 +1,19 @@
 //! RESP itself, without I/O: bytes in, frames out.
 
-mod codec;
+mod attributes;
+pub(crate) mod cast;
 mod decoder;
 mod error;
-mod extra;
 mod frame;
 mod header;
+mod kind;
 mod limits;
-mod node;
+pub(crate) mod number;
 mod value;
 
-pub use codec::RespCodec;
 pub use decoder::Decoder;
 pub use error::ProtocolError;
 pub use frame::Frame;
-pub use limits::Limits;
-pub use node::Kind;
-pub use value::{Children, Pairs, Value};
+pub use kind::ValueKind;
+pub use limits::DecoderLimits;
+pub use value::{Value, ValueChildren, ValuePairs};

@@ -1,8 +1,9 @@
 use std::fmt;
 
+use super::cast::index;
 use super::decoder::parse_double;
-use super::node::{Kind, Node};
-use crate::number;
+use super::kind::{Node, ValueKind};
+use super::number;
 
 /// A place in a [`Frame`](super::Frame): cheap to copy, borrows everything.
 ///
@@ -11,10 +12,10 @@ use crate::number;
 ///
 /// ```
 /// # use bytes::BytesMut;
-/// # use resp::{Decoder, Kind};
+/// # use resp::{Decoder, ValueKind};
 /// let frame = Decoder::default().decode(&mut BytesMut::from("%1\r\n+length\r\n:3\r\n"))?.expect("complete");
 /// let map = frame.value();
-/// assert_eq!(map.kind(), Kind::Map);
+/// assert_eq!(map.kind(), ValueKind::Map);
 /// assert_eq!(map.get(b"length").and_then(|n| n.as_int()), Some(3));
 /// assert_eq!(map.as_int(), None);
 /// # Ok::<(), resp::ProtocolError>(())
@@ -36,7 +37,7 @@ impl<'a> Value<'a> {
     /// The value's type.
     #[must_use]
     #[inline]
-    pub const fn kind(self) -> Kind {
+    pub const fn kind(self) -> ValueKind {
         self.node.kind
     }
 
@@ -44,7 +45,7 @@ impl<'a> Value<'a> {
     #[must_use]
     #[inline]
     pub const fn is_null(self) -> bool {
-        matches!(self.node.kind, Kind::Null)
+        matches!(self.node.kind, ValueKind::Null)
     }
 
     /// The content of a string (in one piece, also when it came in chunks), number, boolean or
@@ -58,7 +59,7 @@ impl<'a> Value<'a> {
     /// A streamed string in one piece.
     #[cold]
     fn joined(self) -> Option<&'a [u8]> {
-        if self.kind() != Kind::StreamedString {
+        if self.kind() != ValueKind::StreamedString {
             return None;
         }
         // Its last node, behind those of the chunks, says where.
@@ -67,13 +68,17 @@ impl<'a> Value<'a> {
 
     #[inline]
     fn text(self) -> &'a [u8] {
-        if self.kind() == Kind::StreamedString { self.joined().unwrap_or_default() } else { self.content(self.node) }
+        if self.kind() == ValueKind::StreamedString {
+            self.joined().unwrap_or_default()
+        } else {
+            self.content(self.node)
+        }
     }
 
     #[inline]
     fn content(self, node: &Node) -> &'a [u8] {
-        let start = node.a as usize;
-        self.bytes.get(start..start + node.b as usize).unwrap_or_default()
+        let start = index(node.a);
+        self.bytes.get(start..start.wrapping_add(index(node.b))).unwrap_or_default()
     }
 
     /// The content as text, when it is UTF-8.
@@ -86,9 +91,11 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_int(self) -> Option<i64> {
         match self.kind() {
-            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::StreamedString | Kind::BigNumber => {
-                number::parse_i64(self.text())
-            }
+            ValueKind::Integer
+            | ValueKind::BulkString
+            | ValueKind::SimpleString
+            | ValueKind::StreamedString
+            | ValueKind::BigNumber => number::parse_i64(self.text()),
             _ => None,
         }
     }
@@ -97,7 +104,11 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_u64(self) -> Option<u64> {
         match self.kind() {
-            Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::StreamedString | Kind::BigNumber => {
+            ValueKind::Integer
+            | ValueKind::BulkString
+            | ValueKind::SimpleString
+            | ValueKind::StreamedString
+            | ValueKind::BigNumber => {
                 let text = self.text();
                 number::parse_u64(text.strip_prefix(b"+").unwrap_or(text))
             }
@@ -109,9 +120,11 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         match self.kind() {
-            Kind::Double | Kind::Integer | Kind::BulkString | Kind::SimpleString | Kind::StreamedString => {
-                parse_double(self.text())
-            }
+            ValueKind::Double
+            | ValueKind::Integer
+            | ValueKind::BulkString
+            | ValueKind::SimpleString
+            | ValueKind::StreamedString => parse_double(self.text()),
             _ => None,
         }
     }
@@ -120,8 +133,8 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn as_bool(self) -> Option<bool> {
         match (self.kind(), self.text()) {
-            (Kind::Boolean, b"t") | (Kind::Integer, b"1") => Some(true),
-            (Kind::Boolean, b"f") | (Kind::Integer, b"0") => Some(false),
+            (ValueKind::Boolean, b"t") | (ValueKind::Integer, b"1") => Some(true),
+            (ValueKind::Boolean, b"f") | (ValueKind::Integer, b"0") => Some(false),
             _ => None,
         }
     }
@@ -135,11 +148,11 @@ impl<'a> Value<'a> {
     /// The three letters that say what a verbatim string is, such as `txt` or `mkd`.
     #[must_use]
     pub fn format(self) -> Option<&'a [u8]> {
-        if self.kind() != Kind::VerbatimString {
+        if self.kind() != ValueKind::VerbatimString {
             return None;
         }
-        let start = self.node.a as usize;
-        self.bytes.get(start.checked_sub(4)?..start - 1)
+        let start = index(self.node.a);
+        self.bytes.get(start.checked_sub(4)?..start.checked_sub(1)?)
     }
 
     /// The children in order: elements, or keys and values in turn, or the chunks of a streamed
@@ -154,15 +167,15 @@ impl<'a> Value<'a> {
     /// ```
     #[must_use]
     #[inline]
-    pub const fn children(self) -> Children<'a> {
-        let left = if self.node.kind.is_aggregate() { self.node.a as usize } else { 0 };
-        Children { bytes: self.bytes, nodes: self.below, left }
+    pub const fn children(self) -> ValueChildren<'a> {
+        let left = if self.node.kind.is_aggregate() { index(self.node.a) } else { 0 };
+        ValueChildren { bytes: self.bytes, nodes: self.below, left }
     }
 
     /// The children two by two: a map, or the flat array that RESP2 has instead.
     #[must_use]
-    pub fn pairs(self) -> Pairs<'a> {
-        Pairs::new(self.children())
+    pub fn pairs(self) -> ValuePairs<'a> {
+        ValuePairs::new(self.children())
     }
 
     /// The value behind a key of a map, or of the flat array that RESP2 has instead. The first one,
@@ -175,14 +188,14 @@ impl<'a> Value<'a> {
 
 /// The children of a [`Value`].
 #[derive(Clone, Copy)]
-pub struct Children<'a> {
+pub struct ValueChildren<'a> {
     bytes: &'a [u8],
     /// The next child, and everything behind it.
     nodes: &'a [Node],
     left: usize,
 }
 
-impl<'a> Iterator for Children<'a> {
+impl<'a> Iterator for ValueChildren<'a> {
     type Item = Value<'a>;
 
     #[inline]
@@ -190,7 +203,7 @@ impl<'a> Iterator for Children<'a> {
         self.left = self.left.checked_sub(1)?;
         let (node, below) = self.nodes.split_first()?;
         let value = Value { bytes: self.bytes, node, below };
-        self.nodes = below.get(node.span() - 1..).unwrap_or_default();
+        self.nodes = below.get(node.span().wrapping_sub(1)..).unwrap_or_default();
         Some(value)
     }
 
@@ -200,9 +213,9 @@ impl<'a> Iterator for Children<'a> {
     }
 }
 
-impl ExactSizeIterator for Children<'_> {}
+impl ExactSizeIterator for ValueChildren<'_> {}
 
-impl fmt::Debug for Children<'_> {
+impl fmt::Debug for ValueChildren<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(*self).finish()
     }
@@ -210,17 +223,17 @@ impl fmt::Debug for Children<'_> {
 
 /// Keys and values of a [`Value`].
 #[derive(Clone, Copy)]
-pub struct Pairs<'a> {
-    children: Children<'a>,
+pub struct ValuePairs<'a> {
+    children: ValueChildren<'a>,
 }
 
-impl<'a> Pairs<'a> {
-    const fn new(children: Children<'a>) -> Self {
+impl<'a> ValuePairs<'a> {
+    const fn new(children: ValueChildren<'a>) -> Self {
         Self { children }
     }
 }
 
-impl<'a> Iterator for Pairs<'a> {
+impl<'a> Iterator for ValuePairs<'a> {
     type Item = (Value<'a>, Value<'a>);
 
     #[inline]
@@ -235,7 +248,7 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-impl fmt::Debug for Pairs<'_> {
+impl fmt::Debug for ValuePairs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(*self).finish()
     }
@@ -244,15 +257,15 @@ impl fmt::Debug for Pairs<'_> {
 impl fmt::Debug for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind() {
-            Kind::Null => f.write_str("null"),
-            Kind::Map | Kind::Attribute => self.pairs().fmt(f),
-            Kind::Array | Kind::Set | Kind::StreamedString => self.children().fmt(f),
-            Kind::Push => write!(f, "push {:?}", self.children()),
-            Kind::SimpleError | Kind::BulkError => write!(f, "error \"{}\"", self.text().escape_ascii()),
-            Kind::BulkString | Kind::SimpleString | Kind::VerbatimString => {
+            ValueKind::Null => f.write_str("null"),
+            ValueKind::Map | ValueKind::Attribute => self.pairs().fmt(f),
+            ValueKind::Array | ValueKind::Set | ValueKind::StreamedString => self.children().fmt(f),
+            ValueKind::Push => write!(f, "push {:?}", self.children()),
+            ValueKind::SimpleError | ValueKind::BulkError => write!(f, "error \"{}\"", self.text().escape_ascii()),
+            ValueKind::BulkString | ValueKind::SimpleString | ValueKind::VerbatimString => {
                 write!(f, "\"{}\"", self.text().escape_ascii())
             }
-            Kind::Integer | Kind::Boolean | Kind::Double | Kind::BigNumber => {
+            ValueKind::Integer | ValueKind::Boolean | ValueKind::Double | ValueKind::BigNumber => {
                 write!(f, "{}", self.text().escape_ascii())
             }
         }

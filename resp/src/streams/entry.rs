@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Error, Frame, FromReply, Kind, Pairs, StreamId, Value};
+use crate::{Error, Frame, FromReply, StreamId, Value, ValueKind, ValuePairs};
 
 /// One entry of a stream. It borrows from the reply; [`Entries::share`] makes a [`Bytes`] of a
 /// part.
@@ -39,7 +39,7 @@ impl fmt::Debug for Entry<'_> {
 
 /// The fields of an entry with their values: in order, duplicates included.
 #[derive(Clone, Copy)]
-pub struct Fields<'a>(Pairs<'a>);
+pub struct Fields<'a>(ValuePairs<'a>);
 
 impl<'a> Fields<'a> {
     /// The value of a field, the first one when the field is there several times.
@@ -109,8 +109,8 @@ fn check(entry: Value<'_>) -> Option<StreamId> {
     let id = StreamId::parse(children.next()?.as_bytes()?)?;
     let fields = children.next()?;
     let paired = match fields.kind() {
-        Kind::Null => true,
-        Kind::Array | Kind::Map => {
+        ValueKind::Null => true,
+        ValueKind::Array | ValueKind::Map => {
             fields.children().len() % 2 == 0 && fields.children().all(|part| part.as_bytes().is_some())
         }
         _ => false,
@@ -329,7 +329,7 @@ impl FromReply for Entries {
 
     fn from_frame(frame: Frame) -> Result<Self, Error> {
         let list = frame.value();
-        if !matches!(list.kind(), Kind::Array | Kind::Null) {
+        if !matches!(list.kind(), ValueKind::Array | ValueKind::Null) {
             return Err(Error::unexpected_reply("an array of stream entries", list));
         }
         let mut places = Vec::new();

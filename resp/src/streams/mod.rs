@@ -5,12 +5,13 @@
 
 use std::borrow::Borrow;
 
-use crate::{Request, StreamId};
+use crate::protocol::cast::wide;
+use crate::{CommandWriter, StreamId};
 
+mod decode;
 mod entry;
 mod range;
 mod removed;
-mod reply;
 mod stream_entries;
 mod trim;
 mod xack;
@@ -60,12 +61,12 @@ pub use xsetid::XSetId;
 pub use xtrim::XTrim;
 
 /// Writes `IDS numids id …`.
-fn encode_ids<I>(ids: &I, count: usize, out: &mut Request<'_>)
+fn encode_ids<I>(ids: &I, count: usize, out: &mut CommandWriter<'_>)
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
     out.arg("IDS");
-    out.arg_int(count as u64);
+    out.arg_int(wide(count));
     for id in ids.clone() {
         out.arg_id(*id.borrow());
     }
@@ -73,5 +74,5 @@ where
 
 /// A duration as the whole milliseconds that Redis takes.
 fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64)
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
 }

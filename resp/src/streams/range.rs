@@ -1,6 +1,6 @@
 use std::ops::{Bound, RangeBounds};
 
-use crate::{Request, StreamId};
+use crate::{CommandWriter, StreamId};
 
 /// A range of IDs, as commands take it.
 #[derive(Clone, Copy, Debug)]
@@ -14,16 +14,16 @@ impl IdRange {
         Self { start: range.start_bound().cloned(), end: range.end_bound().cloned() }
     }
 
-    pub(super) fn encode_start(&self, out: &mut Request<'_>) {
+    pub(super) fn encode_start(&self, out: &mut CommandWriter<'_>) {
         bound(self.start, "-", out);
     }
 
-    pub(super) fn encode_end(&self, out: &mut Request<'_>) {
+    pub(super) fn encode_end(&self, out: &mut CommandWriter<'_>) {
         bound(self.end, "+", out);
     }
 }
 
-fn bound(bound: Bound<StreamId>, none: &str, out: &mut Request<'_>) {
+fn bound(bound: Bound<StreamId>, none: &str, out: &mut CommandWriter<'_>) {
     match bound {
         Bound::Included(id) => out.arg_id(id),
         Bound::Excluded(id) => out.arg_id_exclusive(id),

@@ -21,6 +21,6 @@ impl Removed {
             Some(2) => Ok(Self::Referenced),
             _ => Err(Error::unexpected_reply("-1, 1 or 2", value)),
         };
-        super::reply::list(frame.value())?.map(one).collect()
+        super::decode::list(frame.value())?.map(one).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::entry::{self, EntryAt, EntryIter, EntrySlice};
-use crate::{Error, Frame, FromReply, Kind, StreamId, Value};
+use crate::{Error, Frame, FromReply, StreamId, Value, ValueKind};
 
 /// What `XREAD` and `XREADGROUP` answer: entries of one or several streams.
 ///
@@ -100,7 +100,7 @@ impl FromReply for StreamEntries {
         let mut streams = Vec::new();
         let reply = frame.value();
         let mut add = |key: Value<'_>, entries: Value<'_>| {
-            if key.as_bytes().is_none() || !matches!(entries.kind(), Kind::Array | Kind::Null) {
+            if key.as_bytes().is_none() || !matches!(entries.kind(), ValueKind::Array | ValueKind::Null) {
                 return Err(Error::unexpected_reply("a stream's key and its entries", entries));
             }
             let start = index.len();
@@ -109,13 +109,13 @@ impl FromReply for StreamEntries {
             Ok(())
         };
         match reply.kind() {
-            Kind::Null => {}
-            Kind::Map => {
+            ValueKind::Null => {}
+            ValueKind::Map => {
                 for (key, entries) in reply.pairs() {
                     add(key, entries)?;
                 }
             }
-            Kind::Array => {
+            ValueKind::Array => {
                 for stream in reply.children() {
                     match (stream.children().next(), stream.children().nth(1)) {
                         (Some(key), Some(entries)) => add(key, entries)?,

@@ -1,4 +1,4 @@
-use crate::{Request, StreamId};
+use crate::{CommandWriter, StreamId};
 
 /// How much of a stream is kept, for [`XTrim`](super::XTrim) and [`XAdd`](super::XAdd). Exact
 /// unless said otherwise.
@@ -79,11 +79,12 @@ impl Trim {
         self
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
     pub(super) const fn args(&self) -> usize {
         3 + if self.limit.is_some() { 2 } else { 0 } + if self.references.is_some() { 1 } else { 0 }
     }
 
-    pub(super) fn encode(&self, out: &mut Request<'_>) {
+    pub(super) fn encode(&self, out: &mut CommandWriter<'_>) {
         let how = if self.approximate { "~" } else { "=" };
         match self.keep {
             Keep::MaxLen(entries) => {

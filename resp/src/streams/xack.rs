@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 
-use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// `XACK`: acknowledges entries, which removes them from the group's pending ones. Redis 5.0.
 ///
@@ -49,7 +49,8 @@ where
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XACK", 2 + self.ids.clone().into_iter().count());
         out.arg(self.key);
         out.arg(self.group);
@@ -59,6 +60,6 @@ where
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {
-        reply::count(&frame)
+        decode::count(&frame)
     }
 }

@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 
 use super::{References, Removed};
-use crate::{Command, Error, Frame, Request, StreamId};
+use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// `XACKDEL`: acknowledges entries and removes them from the stream in one step. Redis 8.2.
 ///
@@ -56,7 +56,8 @@ where
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         let ids = self.ids.clone().into_iter().count();
         out.command("XACKDEL", 4 + usize::from(self.references.is_some()) + ids);
         out.arg(self.key);

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use super::{References, Trim};
-use crate::{Command, Error, Frame, FromReply, Request, StreamId};
+use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 
 /// The ID of a new entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,8 @@ impl<F: AsRef<[u8]>, V: AsRef<[u8]>, R: FromReply> Command for XAdd<'_, F, V, R>
     }
 
     #[inline]
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         let options = usize::from(!self.create)
             + usize::from(self.references.is_some())
             + self.once.map_or(0, |once| if matches!(once, Once::Id(..)) { 3 } else { 2 })

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::Entries;
+use super::decode;
 use super::entry;
-use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId, Value};
+use crate::{Command, CommandWriter, Error, Frame, StreamId, Value};
 
 /// `XAUTOCLAIM`: looks through a group's pending entries, and takes over those that are idle for
 /// too long. Redis 6.2.
@@ -89,7 +89,8 @@ impl<'a> XAutoClaim<'a> {
         XAutoClaimJustId(self)
     }
 
-    fn write(&self, just_id: bool, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn write(&self, just_id: bool, out: &mut CommandWriter<'_>) {
         out.command("XAUTOCLAIM", 5 + 2 * usize::from(self.count.is_some()) + usize::from(just_id));
         out.arg(self.key);
         out.arg(self.group);
@@ -112,7 +113,7 @@ fn parts(reply: Value<'_>) -> Result<(StreamId, Value<'_>, Vec<StreamId>), Error
     let (Some(next), Some(claimed)) = (parts.next(), parts.next()) else {
         return Err(Error::unexpected_reply("next ID, entries and deleted IDs", reply));
     };
-    Ok((reply::id(next)?, claimed, parts.next().map_or(Ok(Vec::new()), reply::ids)?))
+    Ok((decode::id(next)?, claimed, parts.next().map_or(Ok(Vec::new()), decode::ids)?))
 }
 
 impl Command for XAutoClaim<'_> {
@@ -126,14 +127,14 @@ impl Command for XAutoClaim<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         self.write(false, out);
     }
 
     fn decode(frame: Frame) -> Result<AutoClaimed, Error> {
         let (next, claimed, deleted) = parts(frame.value())?;
         let mut index = Vec::new();
-        entry::index(&frame, reply::list(claimed)?, &mut index)?;
+        entry::index(&frame, decode::list(claimed)?, &mut index)?;
         Ok(AutoClaimed { next, entries: Entries::from_index(frame, index), deleted })
     }
 }
@@ -153,12 +154,12 @@ impl Command for XAutoClaimJustId<'_> {
         Some(self.0.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         self.0.write(true, out);
     }
 
     fn decode(frame: Frame) -> Result<AutoClaimedIds, Error> {
         let (next, claimed, deleted) = parts(frame.value())?;
-        Ok(AutoClaimedIds { next, ids: reply::ids(claimed)?, deleted })
+        Ok(AutoClaimedIds { next, ids: decode::ids(claimed)?, deleted })
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use super::reply;
-use crate::{Command, Error, Frame, Request};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame};
 
 /// `XCFGSET`: how long, and how many, names of entries the server keeps for
 /// [`XAdd::once`](super::XAdd::once). Redis 8.6.
@@ -56,7 +56,8 @@ impl Command for XCfgSet<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XCFGSET", 1 + 2 * usize::from(self.duration.is_some()) + 2 * usize::from(self.max_size.is_some()));
         out.arg(self.key);
         if let Some(duration) = self.duration {
@@ -70,6 +71,6 @@ impl Command for XCfgSet<'_> {
     }
 
     fn decode(frame: Frame) -> Result<(), Error> {
-        reply::ok(&frame)
+        decode::ok(&frame)
     }
 }

@@ -2,8 +2,8 @@ use std::borrow::Borrow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Entries;
-use super::reply;
-use crate::{Command, Error, Frame, FromReply, Request, StreamId};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 
 /// `XCLAIM`: takes over pending entries of other consumers. Redis 5.0.
 ///
@@ -108,7 +108,8 @@ where
         XClaimJustId(self)
     }
 
-    fn write(&self, just_id: bool, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn write(&self, just_id: bool, out: &mut CommandWriter<'_>) {
         let options = 2 * usize::from(self.delivered.is_some())
             + 2 * usize::from(self.retry_count.is_some())
             + 2 * usize::from(self.last_id.is_some())
@@ -164,7 +165,7 @@ where
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         self.write(false, out);
     }
 
@@ -191,11 +192,11 @@ where
         Some(self.0.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         self.0.write(true, out);
     }
 
     fn decode(frame: Frame) -> Result<Vec<StreamId>, Error> {
-        reply::ids(frame.value())
+        decode::ids(frame.value())
     }
 }

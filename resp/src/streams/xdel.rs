@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 
-use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// `XDEL`: removes entries from a stream. Redis 5.0.
 ///
@@ -46,7 +46,8 @@ where
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XDEL", 1 + self.ids.clone().into_iter().count());
         out.arg(self.key);
         for id in self.ids.clone() {
@@ -55,6 +56,6 @@ where
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {
-        reply::count(&frame)
+        decode::count(&frame)
     }
 }

@@ -1,5 +1,5 @@
-use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// Where a consumer group begins to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl From<StreamId> for GroupStart {
 }
 
 impl GroupStart {
-    fn encode(self, out: &mut Request<'_>) {
+    fn encode(self, out: &mut CommandWriter<'_>) {
         match self {
             Self::End => out.arg("$"),
             Self::After(id) => out.arg_id(id),
@@ -89,7 +89,8 @@ impl Command for XGroupCreate<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 4 + usize::from(self.make_stream) + 2 * usize::from(self.entries_read.is_some()));
         out.arg("CREATE");
         out.arg(self.key);
@@ -105,7 +106,7 @@ impl Command for XGroupCreate<'_> {
     }
 
     fn decode(frame: Frame) -> Result<(), Error> {
-        reply::ok(&frame)
+        decode::ok(&frame)
     }
 }
 
@@ -157,7 +158,8 @@ impl Command for XGroupSetId<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 4 + 2 * usize::from(self.entries_read.is_some()));
         out.arg("SETID");
         out.arg(self.key);
@@ -170,7 +172,7 @@ impl Command for XGroupSetId<'_> {
     }
 
     fn decode(frame: Frame) -> Result<(), Error> {
-        reply::ok(&frame)
+        decode::ok(&frame)
     }
 }
 
@@ -208,7 +210,7 @@ impl Command for XGroupDestroy<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 3);
         out.arg("DESTROY");
         out.arg(self.key);
@@ -216,7 +218,7 @@ impl Command for XGroupDestroy<'_> {
     }
 
     fn decode(frame: Frame) -> Result<bool, Error> {
-        reply::flag(&frame)
+        decode::flag(&frame)
     }
 }
 
@@ -259,7 +261,7 @@ impl Command for XGroupCreateConsumer<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 4);
         out.arg("CREATECONSUMER");
         out.arg(self.key);
@@ -268,7 +270,7 @@ impl Command for XGroupCreateConsumer<'_> {
     }
 
     fn decode(frame: Frame) -> Result<bool, Error> {
-        reply::flag(&frame)
+        decode::flag(&frame)
     }
 }
 
@@ -312,7 +314,7 @@ impl Command for XGroupDelConsumer<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XGROUP", 4);
         out.arg("DELCONSUMER");
         out.arg(self.key);
@@ -321,6 +323,6 @@ impl Command for XGroupDelConsumer<'_> {
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {
-        reply::count(&frame)
+        decode::count(&frame)
     }
 }

@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::decode;
 use super::entry;
-use super::reply;
 use super::{Entries, Entry};
-use crate::{Command, Error, Frame, Kind, Request, StreamId, Value};
+use crate::{Command, CommandWriter, Error, Frame, StreamId, Value, ValueKind};
 
 /// `XINFO STREAM`: what the server knows of a stream. Redis 5.0.
 ///
@@ -80,7 +80,7 @@ impl Command for XInfoStream<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XINFO", 2);
         out.arg("STREAM");
         out.arg(self.key);
@@ -93,15 +93,15 @@ impl Command for XInfoStream<'_> {
         let mut index = Vec::new();
         entry::index(&frame, first.into_iter().chain(last), &mut index)?;
         Ok(StreamInfo {
-            length: reply::number(map, "length")?,
-            last_generated_id: reply::optional_id(map, "last-generated-id")
-                .ok_or_else(|| reply::missing(map, "last-generated-id"))?,
-            max_deleted_entry_id: reply::optional_id(map, "max-deleted-entry-id"),
-            entries_added: reply::optional_number(map, "entries-added"),
-            recorded_first_entry_id: reply::optional_id(map, "recorded-first-entry-id"),
-            groups: reply::number(map, "groups")?,
-            radix_tree_keys: reply::number(map, "radix-tree-keys")?,
-            radix_tree_nodes: reply::number(map, "radix-tree-nodes")?,
+            length: decode::number(map, "length")?,
+            last_generated_id: decode::optional_id(map, "last-generated-id")
+                .ok_or_else(|| decode::missing(map, "last-generated-id"))?,
+            max_deleted_entry_id: decode::optional_id(map, "max-deleted-entry-id"),
+            entries_added: decode::optional_number(map, "entries-added"),
+            recorded_first_entry_id: decode::optional_id(map, "recorded-first-entry-id"),
+            groups: decode::number(map, "groups")?,
+            radix_tree_keys: decode::number(map, "radix-tree-keys")?,
+            radix_tree_nodes: decode::number(map, "radix-tree-nodes")?,
             has_first: first.is_some(),
             has_last: last.is_some(),
             entries: Entries::from_index(frame, index),
@@ -164,7 +164,7 @@ impl Command for XInfoGroups<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XINFO", 2);
         out.arg("GROUPS");
         out.arg(self.key);
@@ -174,13 +174,13 @@ impl Command for XInfoGroups<'_> {
         maps(&frame)?
             .map(|map| {
                 Ok(GroupInfo {
-                    name: reply::bytes(&frame, map, "name")?,
-                    consumers: reply::number(map, "consumers")?,
-                    pending: reply::number(map, "pending")?,
-                    last_delivered_id: reply::optional_id(map, "last-delivered-id")
-                        .ok_or_else(|| reply::missing(map, "last-delivered-id"))?,
-                    entries_read: reply::optional_number(map, "entries-read"),
-                    lag: reply::optional_number(map, "lag"),
+                    name: decode::bytes(&frame, map, "name")?,
+                    consumers: decode::number(map, "consumers")?,
+                    pending: decode::number(map, "pending")?,
+                    last_delivered_id: decode::optional_id(map, "last-delivered-id")
+                        .ok_or_else(|| decode::missing(map, "last-delivered-id"))?,
+                    entries_read: decode::optional_number(map, "entries-read"),
+                    lag: decode::optional_number(map, "lag"),
                 })
             })
             .collect()
@@ -236,7 +236,7 @@ impl Command for XInfoConsumers<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XINFO", 3);
         out.arg("CONSUMERS");
         out.arg(self.key);
@@ -247,11 +247,11 @@ impl Command for XInfoConsumers<'_> {
         maps(&frame)?
             .map(|map| {
                 Ok(ConsumerInfo {
-                    name: reply::bytes(&frame, map, "name")?,
-                    pending: reply::number(map, "pending")?,
-                    idle: Duration::from_millis(reply::optional_number(map, "idle").unwrap_or(0)),
+                    name: decode::bytes(&frame, map, "name")?,
+                    pending: decode::number(map, "pending")?,
+                    idle: Duration::from_millis(decode::optional_number(map, "idle").unwrap_or(0)),
                     // -1 for never.
-                    inactive: reply::optional_number(map, "inactive").map(Duration::from_millis),
+                    inactive: decode::optional_number(map, "inactive").map(Duration::from_millis),
                 })
             })
             .collect()
@@ -261,7 +261,7 @@ impl Command for XInfoConsumers<'_> {
 /// The elements of a reply that is an array of maps.
 fn maps(frame: &Frame) -> Result<impl Iterator<Item = Value<'_>>, Error> {
     let reply = frame.value();
-    if reply.kind() == Kind::Array {
+    if reply.kind() == ValueKind::Array {
         Ok(reply.children())
     } else {
         Err(Error::unexpected_reply("an array of maps", reply))

@@ -2,10 +2,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::decode;
 use super::entry;
-use super::reply;
 use super::{Entries, XInfoStream};
-use crate::{Command, Error, Frame, Request, StreamId, Value};
+use crate::{Command, CommandWriter, Error, Frame, StreamId, Value};
 
 /// `XINFO STREAM … FULL`: a stream with its entries, groups, consumers and what they have pending.
 /// Redis 6.0.
@@ -126,7 +126,8 @@ impl Command for XInfoStreamFull<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XINFO", 3 + 2 * usize::from(self.count.is_some()));
         out.arg("STREAM");
         out.arg(self.key);
@@ -143,10 +144,10 @@ impl Command for XInfoStreamFull<'_> {
         entry::index(&frame, list(map, b"entries")?, &mut index)?;
         let groups = list(map, b"groups")?.map(|map| group(&frame, map)).collect::<Result<_, _>>()?;
         Ok(FullStreamInfo {
-            length: reply::number(map, "length")?,
+            length: decode::number(map, "length")?,
             last_generated_id: required_id(map, "last-generated-id")?,
-            max_deleted_entry_id: reply::optional_id(map, "max-deleted-entry-id"),
-            entries_added: reply::optional_number(map, "entries-added"),
+            max_deleted_entry_id: decode::optional_id(map, "max-deleted-entry-id"),
+            entries_added: decode::optional_number(map, "entries-added"),
             groups,
             entries: Entries::from_index(frame, index),
         })
@@ -155,12 +156,12 @@ impl Command for XInfoStreamFull<'_> {
 
 /// The elements of a member that is a list; none when the member is missing.
 fn list<'a>(map: Value<'a>, name: &[u8]) -> Result<impl Iterator<Item = Value<'a>>, Error> {
-    let list = map.get(name).map(reply::list).transpose()?;
+    let list = map.get(name).map(decode::list).transpose()?;
     Ok(list.into_iter().flatten())
 }
 
 fn required_id(map: Value<'_>, name: &str) -> Result<StreamId, Error> {
-    reply::optional_id(map, name).ok_or_else(|| reply::missing(map, name))
+    decode::optional_id(map, name).ok_or_else(|| decode::missing(map, name))
 }
 
 fn time(millis: u64) -> SystemTime {
@@ -169,11 +170,11 @@ fn time(millis: u64) -> SystemTime {
 
 fn group(frame: &Frame, map: Value<'_>) -> Result<FullGroupInfo, Error> {
     Ok(FullGroupInfo {
-        name: reply::bytes(frame, map, "name")?,
+        name: decode::bytes(frame, map, "name")?,
         last_delivered_id: required_id(map, "last-delivered-id")?,
-        entries_read: reply::optional_number(map, "entries-read"),
-        lag: reply::optional_number(map, "lag"),
-        pending: reply::number(map, "pel-count")?,
+        entries_read: decode::optional_number(map, "entries-read"),
+        lag: decode::optional_number(map, "lag"),
+        pending: decode::number(map, "pel-count")?,
         pending_entries: pending(frame, map)?,
         consumers: list(map, b"consumers")?.map(|map| consumer(frame, map)).collect::<Result<_, _>>()?,
     })
@@ -181,10 +182,10 @@ fn group(frame: &Frame, map: Value<'_>) -> Result<FullGroupInfo, Error> {
 
 fn consumer(frame: &Frame, map: Value<'_>) -> Result<FullConsumerInfo, Error> {
     Ok(FullConsumerInfo {
-        name: reply::bytes(frame, map, "name")?,
-        seen: time(reply::number(map, "seen-time")?),
-        active: reply::optional_number(map, "active-time").map(time),
-        pending: reply::number(map, "pel-count")?,
+        name: decode::bytes(frame, map, "name")?,
+        seen: time(decode::number(map, "seen-time")?),
+        active: decode::optional_number(map, "active-time").map(time),
+        pending: decode::number(map, "pel-count")?,
         pending_entries: pending(frame, map)?,
     })
 }

@@ -1,5 +1,5 @@
-use super::reply;
-use crate::{Command, Error, Frame, Request};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame};
 
 /// `XLEN`: how many entries a stream has, 0 when there is none. Redis 5.0.
 ///
@@ -32,12 +32,12 @@ impl Command for XLen<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XLEN", 1);
         out.arg(self.key);
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {
-        reply::count(&frame)
+        decode::count(&frame)
     }
 }

@@ -1,7 +1,7 @@
 use std::borrow::Borrow;
 
-use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// Why [`XNack`] gives entries back, which decides how their deliveries are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,8 @@ where
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         let ids = self.ids.clone().into_iter().count();
         out.command("XNACK", 5 + ids + 2 * usize::from(self.retry_count.is_some()) + usize::from(self.force));
         out.arg(self.key);
@@ -102,6 +103,6 @@ where
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {
-        reply::count(&frame)
+        decode::count(&frame)
     }
 }

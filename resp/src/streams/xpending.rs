@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::decode;
 use super::range::IdRange;
-use super::reply;
-use crate::{Command, Error, Frame, Kind, Request, StreamId, Value};
+use crate::{Command, CommandWriter, Error, Frame, StreamId, Value, ValueKind};
 
 /// `XPENDING` in its short form: what a group has delivered and not acknowledged, summed up. Redis
 /// 5.0.
@@ -67,7 +67,7 @@ impl Command for XPending<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XPENDING", 2);
         out.arg(self.key);
         out.arg(self.group);
@@ -82,8 +82,8 @@ impl Command for XPending<'_> {
         else {
             return Err(wrong());
         };
-        let id = |value: Value<'_>| if value.is_null() { Ok(None) } else { reply::id(value).map(Some) };
-        if !matches!(consumers.kind(), Kind::Array | Kind::Null) {
+        let id = |value: Value<'_>| if value.is_null() { Ok(None) } else { decode::id(value).map(Some) };
+        if !matches!(consumers.kind(), ValueKind::Array | ValueKind::Null) {
             return Err(wrong());
         }
         let consumers = consumers
@@ -165,7 +165,8 @@ impl Command for XPendingEntries<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         let options = 2 * usize::from(self.min_idle.is_some()) + usize::from(self.consumer.is_some());
         out.command("XPENDING", 5 + options);
         out.arg(self.key);
@@ -184,7 +185,7 @@ impl Command for XPendingEntries<'_> {
 
     fn decode(frame: Frame) -> Result<Vec<PendingEntry>, Error> {
         let reply = frame.value();
-        if !matches!(reply.kind(), Kind::Array | Kind::Null) {
+        if !matches!(reply.kind(), ValueKind::Array | ValueKind::Null) {
             return Err(Error::unexpected_reply("pending entries", reply));
         }
         let entry = |entry: Value<'_>| {

@@ -1,5 +1,5 @@
 use super::StreamEntries;
-use crate::{Block, Blocking, Command, Error, Frame, FromReply, Request, Routing, StreamId};
+use crate::{BlockTimeout, Blocking, Command, CommandWriter, Error, Frame, FromReply, Routing, StreamId};
 
 /// From where [`XRead`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,9 @@ impl From<StreamId> for ReadFrom {
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
 /// use std::time::Duration;
 /// use resp::streams::{ReadFrom, XRead};
-/// use resp::Block;
+/// use resp::BlockTimeout;
 ///
-/// let read = XRead::new("events", ReadFrom::New).count(10).block(Block::For(Duration::from_secs(1)));
+/// let read = XRead::new("events", ReadFrom::New).count(10).block(BlockTimeout::For(Duration::from_secs(1)));
 /// for entry in &connection.send_blocking(&read).await? {
 ///     println!("{entry:?}");
 /// }
@@ -40,7 +40,7 @@ pub struct XRead<'a> {
     count: Option<u64>,
     max_count: Option<u64>,
     max_size: Option<u64>,
-    block: Option<Block>,
+    block: Option<BlockTimeout>,
 }
 
 impl<'a> XRead<'a> {
@@ -86,7 +86,7 @@ impl<'a> XRead<'a> {
 
     /// Waits in the server until there is an entry.
     #[must_use]
-    pub fn block(mut self, block: Block) -> Blocking<Self> {
+    pub fn block(mut self, block: BlockTimeout) -> Blocking<Self> {
         self.block = Some(block);
         Blocking::new(self, block)
     }
@@ -107,7 +107,8 @@ impl Command for XRead<'_> {
         Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         let streams = || std::iter::once(&self.first).chain(&self.more);
         let pairs = [self.count.is_some(), self.max_count.is_some(), self.max_size.is_some(), self.block.is_some()];
         let options = 2 * pairs.iter().filter(|set| **set).count();

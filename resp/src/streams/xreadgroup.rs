@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::StreamEntries;
-use crate::{Block, Blocking, Command, Error, Frame, FromReply, Request, Routing, StreamId};
+use crate::{BlockTimeout, Blocking, Command, CommandWriter, Error, Frame, FromReply, Routing, StreamId};
 
 /// From where [`XReadGroup`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct XReadGroup<'a> {
     max_size: Option<u64>,
     no_ack: bool,
     claim: Option<Duration>,
-    block: Option<Block>,
+    block: Option<BlockTimeout>,
 }
 
 impl<'a> XReadGroup<'a> {
@@ -99,7 +99,7 @@ impl<'a> XReadGroup<'a> {
 
     /// Waits in the server until there is an entry. Has no effect on pending ones.
     #[must_use]
-    pub fn block(mut self, block: Block) -> Blocking<Self> {
+    pub fn block(mut self, block: BlockTimeout) -> Blocking<Self> {
         self.block = Some(block);
         Blocking::new(self, block)
     }
@@ -120,7 +120,8 @@ impl Command for XReadGroup<'_> {
         Routing::of_keys(std::iter::once(self.first.0).chain(self.more.iter().map(|(key, _)| *key)))
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         let streams = || std::iter::once(&self.first).chain(&self.more);
         let pairs = [&self.count, &self.max_count, &self.max_size].map(Option::is_some);
         let pairs = pairs.into_iter().chain([self.block.is_some(), self.claim.is_some()]);

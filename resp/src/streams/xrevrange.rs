@@ -2,7 +2,7 @@ use std::ops::RangeBounds;
 
 use super::Entries;
 use super::range::IdRange;
-use crate::{Command, Error, Frame, FromReply, Request, StreamId};
+use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 
 /// `XREVRANGE`: the entries of a range of IDs, the last one first. Redis 5.0.
 ///
@@ -50,7 +50,8 @@ impl Command for XRevRange<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XREVRANGE", 3 + 2 * usize::from(self.count.is_some()));
         out.arg(self.key);
         self.range.encode_end(out);

@@ -1,5 +1,5 @@
-use super::reply;
-use crate::{Command, Error, Frame, Request, StreamId};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// `XSETID`: sets a stream's last ID. Redis 5.0.
 ///
@@ -46,7 +46,7 @@ impl Command for XSetId<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XSETID", if self.entries_added.is_some() { 6 } else { 2 });
         out.arg(self.key);
         out.arg_id(self.last);
@@ -59,6 +59,6 @@ impl Command for XSetId<'_> {
     }
 
     fn decode(frame: Frame) -> Result<(), Error> {
-        reply::ok(&frame)
+        decode::ok(&frame)
     }
 }

@@ -1,6 +1,6 @@
 use super::Trim;
-use super::reply;
-use crate::{Command, Error, Frame, Request};
+use super::decode;
+use crate::{Command, CommandWriter, Error, Frame};
 
 /// `XTRIM`: removes the oldest entries of a stream. Redis 5.0.
 ///
@@ -40,13 +40,14 @@ impl Command for XTrim<'_> {
         Some(self.key)
     }
 
-    fn encode(&self, out: &mut Request<'_>) {
+    #[expect(clippy::arithmetic_side_effects, reason = "the counts are of arguments in memory")]
+    fn encode(&self, out: &mut CommandWriter<'_>) {
         out.command("XTRIM", 1 + self.trim.args());
         out.arg(self.key);
         self.trim.encode(out);
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {
-        reply::count(&frame)
+        decode::count(&frame)
     }
 }

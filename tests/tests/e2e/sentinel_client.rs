@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::sentinel::MASTER;
 use e2e::{Folder, SentinelSet};
 use resp::streams::{AddId, XAdd};
-use resp::{Client, Config, Connection, ConsumerOptions, ErrorKind, Event, Frame, cmd};
+use resp::{Client, ClientEvent, Config, Connection, ConsumerOptions, ErrorKind, Frame, cmd};
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
@@ -120,9 +120,9 @@ fn a_demoted_server_is_left() {
         let mut events = client.events();
         let error = client.send(&write).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
-        assert!(matches!(events.recv().await.unwrap(), Event::Disconnected(_)));
+        assert!(matches!(events.recv().await.unwrap(), ClientEvent::Disconnected(_)));
         let refused = loop {
-            if let Event::AttemptFailed(error) = events.recv().await.unwrap() {
+            if let ClientEvent::AttemptFailed(error) = events.recv().await.unwrap() {
                 break error;
             }
         };

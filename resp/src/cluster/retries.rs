@@ -1,0 +1,103 @@
+//! How often, and how long, a command is tried.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::connection::in_future;
+use crate::discovery::MAX_REDIRECTS;
+use crate::{Backoff, Error, Sent};
+
+/// How long one command may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TimeLimit {
+    limit: Option<Duration>,
+    deadline: Option<Instant>,
+    /// Some of the time has been spent.
+    is_begun: bool,
+}
+
+impl TimeLimit {
+    /// When it ends; `None` as long as the limit of the connection that is used now is the same.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline.filter(|_| self.is_begun)
+    }
+
+    /// Waits for something no longer than the time_limit lasts.
+    pub(super) async fn within<T>(&mut self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.is_begun = true;
+        let (Some(deadline), Some(limit)) = (self.deadline, self.limit) else { return what.await };
+        tokio::time::timeout_at(deadline, what).await.unwrap_or_else(|_| Err(Error::timeout(limit)))
+    }
+}
+
+/// What is left of the retries for one command.
+#[derive(Debug)]
+pub(super) struct Retries {
+    redirects: u32,
+    backoff: Backoff,
+    pub(super) time_limit: TimeLimit,
+    /// Why the last one was put off.
+    last: Option<Error>,
+}
+
+impl Retries {
+    pub(super) fn new(limit: Option<Duration>) -> Self {
+        Self {
+            redirects: MAX_REDIRECTS,
+            backoff: Backoff::new(Duration::from_millis(10), Duration::from_secs(1)),
+            time_limit: TimeLimit { limit, deadline: in_future(limit), is_begun: false },
+            last: None,
+        }
+    }
+
+    /// When there is no time for another one, the last error stands.
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        let is_over = self.time_limit.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        if is_over && let Some(last) = self.last.take() { Err(last) } else { Ok(()) }
+    }
+
+    /// One redirect more is followed, or, after too many, the error stands.
+    pub(super) fn redirect(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
+        self.time_limit.is_begun = true;
+        match self.redirects.checked_sub(1) {
+            Some(left) => self.redirects = left,
+            None => return Err(error()),
+        }
+        Ok(())
+    }
+
+    /// Waits before the next attempt; when there is no time for one, the error stands.
+    pub(super) async fn wait(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
+        self.time_limit.is_begun = true;
+        let delay = self.backoff.next_delay();
+        let error = error().with_sent(Sent::No);
+        if self.time_limit.deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) <= delay)
+        {
+            return Err(error);
+        }
+        self.last = Some(error);
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn redirects_and_time_are_bounded() {
+        let mut retries = Retries::new(Some(Duration::from_millis(30)));
+        for _ in 0..MAX_REDIRECTS {
+            retries.redirect(Error::closed).unwrap();
+        }
+        retries.redirect(Error::closed).unwrap_err();
+        while retries.wait(Error::closed).await.is_ok() {
+            retries.check().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(retries.check().unwrap_err().kind(), crate::ErrorKind::Closed);
+        retries.time_limit.within(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
+    }
+}

@@ -1,0 +1,395 @@
+//! Commands: how they are written, what their replies mean, and which node of a cluster they go to.
+
+mod arg;
+mod cmd;
+mod from_reply;
+mod keys;
+mod routing;
+pub(crate) mod slot;
+mod writer;
+
+pub use arg::CommandArg;
+pub use cmd::{Cmd, cmd};
+pub use from_reply::FromReply;
+pub use routing::Routing;
+pub use writer::CommandWriter;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::{Error, ErrorKind, Frame, Sent, redact};
+use cmd::split_arg;
+
+/// A command: how it is written, and what its reply means.
+///
+/// The trait is open: implement it for commands that this crate does not type (see
+/// [`CommandWriter`] for an example), or use [`cmd`](crate::cmd()) for a quick one.
+///
+/// A command must be answered by exactly one reply, and must leave the replies to others as they
+/// are. Those that do not are refused with [`ErrorKind::Usage`], however they are written:
+/// `SUBSCRIBE` and its kin ([`Connection::subscribe`](crate::Connection::subscribe) sends them),
+/// `MONITOR`, `SYNC`, `PSYNC`, `REPLCONF`, `CLIENT REPLY OFF` and `SKIP`, `QUIT`, `RESET`, and
+/// `HELLO` with a version.
+pub trait Command {
+    /// What the reply is decoded to.
+    type Reply;
+
+    /// The command's name, for errors.
+    fn name(&self) -> &str;
+
+    /// The key that the command is about, for errors.
+    fn key(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Where in a cluster it goes: to the node that has its [`key`](Self::key); without a key, its
+    /// [`name`](Self::name) says whether any node will do. A command with several keys says
+    /// [`Routing::of_keys`] of all of them.
+    fn routing(&self) -> Routing {
+        let without_key = || keys::routing(self.name().split_ascii_whitespace().map(str::as_bytes));
+        self.key().map_or_else(without_key, Routing::of_key)
+    }
+
+    /// Writes the command's name and arguments.
+    fn encode(&self, out: &mut CommandWriter<'_>);
+
+    /// Whether the command may go over a [`Client`](crate::Client)'s connection, which many share:
+    /// not if it waits in the server, or changes the connection's state. Known by its name, unless
+    /// this is overridden.
+    fn is_shareable(&self) -> bool {
+        is_shareable(self.name())
+    }
+
+    /// Makes the typed reply from a frame that is no error. The command itself is not asked: it may
+    /// be gone by then, and what a reply means is seen from its shape.
+    ///
+    /// # Errors
+    ///
+    /// When the reply has a shape that the command does not know.
+    fn decode(frame: Frame) -> Result<Self::Reply, Error>;
+}
+
+impl<C: Command + ?Sized> Command for &C {
+    type Reply = C::Reply;
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        (**self).key()
+    }
+
+    fn routing(&self) -> Routing {
+        (**self).routing()
+    }
+
+    fn encode(&self, out: &mut CommandWriter<'_>) {
+        (**self).encode(out);
+    }
+
+    fn is_shareable(&self) -> bool {
+        (**self).is_shareable()
+    }
+
+    fn decode(frame: Frame) -> Result<Self::Reply, Error> {
+        C::decode(frame)
+    }
+}
+
+/// Why a command that is encoded has not exactly one reply, or changes how many replies others
+/// have; `None` for all that have one.
+fn refusal(encoded: &[u8]) -> Option<&'static str> {
+    let mut words = words(encoded);
+    let name = words.next()?;
+    // Few commands begin like those, and no stream command does.
+    if !matches!(name.first()?.to_ascii_uppercase(), b'C' | b'H' | b'M' | b'P' | b'Q' | b'R' | b'S' | b'U') {
+        return None;
+    }
+    let mut capitals = [0; b"PUNSUBSCRIBE".len()];
+    let capitals = capitals.get_mut(..name.len())?;
+    capitals.copy_from_slice(name);
+    capitals.make_ascii_uppercase();
+    let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
+    match &*capitals {
+        b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE" | b"SUNSUBSCRIBE" => {
+            Some("has no reply but push messages: Connection::subscribe sends it")
+        }
+        b"MONITOR" | b"SYNC" | b"PSYNC" | b"REPLCONF" => Some("is answered by more or less than one reply"),
+        b"CLIENT" if is_next("REPLY") && !is_next("ON") => Some("takes replies away that are awaited"),
+        b"QUIT" => Some("ends the connection: drop it instead"),
+        b"RESET" => Some("changes the version of RESP: connect again instead"),
+        b"HELLO" if words.next().is_some() => Some("changes the version of RESP: Config::resp2 chooses it"),
+        _ => None,
+    }
+}
+
+/// Whether what answers a command that is encoded are push messages.
+pub(crate) fn is_subscription(encoded: &[u8]) -> bool {
+    let name = words(encoded).next().unwrap_or_default();
+    let kind = name.len().checked_sub(b"SUBSCRIBE".len()).and_then(|at| name.split_at_checked(at));
+    kind.is_some_and(|(kind, subscribe)| {
+        subscribe.eq_ignore_ascii_case(b"SUBSCRIBE")
+            && ["", "P", "S", "UN", "PUN", "SUN"].iter().any(|such| kind.eq_ignore_ascii_case(such.as_bytes()))
+    })
+}
+
+/// Whether a command that is encoded sets client-side caching (`true`), or ends it; `None` for all
+/// others.
+pub(crate) fn tracking(encoded: &[u8]) -> Option<bool> {
+    let mut words = words(encoded);
+    let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
+    (is_next("CLIENT") && is_next("TRACKING")).then(|| is_next("ON"))
+}
+
+/// Whether a command that is encoded begins or ends a transaction.
+pub(crate) fn is_transaction_control(encoded: &[u8]) -> bool {
+    let name = words(encoded).next().unwrap_or_default();
+    [&b"MULTI"[..], b"EXEC", b"DISCARD", b"WATCH"].iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
+/// The arguments of a command that is encoded, its name first.
+fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest =
+        memchr::memchr(b'\n', encoded).and_then(|end| encoded.get(end.checked_add(1)?..)).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (word, behind) = split_arg(rest)?;
+        rest = behind;
+        Some(word)
+    })
+}
+
+/// Whether a command of this name leaves the connection as it was, and lets others pass.
+pub(crate) fn is_shareable(name: &str) -> bool {
+    const NOT: [&str; 33] = [
+        "ASKING",
+        "AUTH",
+        "BLMOVE",
+        "BLMPOP",
+        "BLPOP",
+        "BRPOP",
+        "BRPOPLPUSH",
+        "BZMPOP",
+        "BZPOPMAX",
+        "BZPOPMIN",
+        "CLIENT REPLY",
+        "DISCARD",
+        "EXEC",
+        "HELLO",
+        "MONITOR",
+        "MULTI",
+        "PSUBSCRIBE",
+        "PSYNC",
+        "PUNSUBSCRIBE",
+        "QUIT",
+        "READONLY",
+        "READWRITE",
+        "REPLCONF",
+        "RESET",
+        "SELECT",
+        "SSUBSCRIBE",
+        "SUBSCRIBE",
+        "SUNSUBSCRIBE",
+        "SYNC",
+        "UNSUBSCRIBE",
+        "WAIT",
+        "WAITAOF",
+        "WATCH",
+    ];
+    // The stream commands, which are what this crate is for, pass at once.
+    name.starts_with('X') || !NOT.iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
+/// Appends a command to a buffer.
+#[inline]
+pub(crate) fn encode<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) {
+    let mut request = CommandWriter::new(buf);
+    command.encode(&mut request);
+    request.finish();
+}
+
+/// The same for a command that must have exactly one reply; when it has not, nothing is appended.
+#[inline]
+pub(crate) fn encode_checked<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) -> Result<(), Error> {
+    let start = buf.len();
+    encode(command, buf);
+    match refusal(buf.get(start..).unwrap_or_default()) {
+        None => Ok(()),
+        Some(why) => {
+            buf.truncate(start);
+            Err(Error::new(ErrorKind::Usage, why).with_sent(Sent::No).with_context(command.name(), command.key()))
+        }
+    }
+}
+
+/// What is sent in place of a command that was refused, where its reply has been promised already:
+/// no server knows it, so the reply is an error, and a transaction that it is in is not executed.
+pub(crate) const REFUSED_COMMAND: &[u8] = b"*1\r\n$46\r\nrefused: the command has not exactly one reply\r\n";
+
+/// The typed reply of a command, or the error that the server sent instead.
+pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
+    frame.into_result().and_then(C::decode).map_err(|error| {
+        let error = if redact::secret_command(command.name()).is_some() { error.redact_arguments() } else { error };
+        error.with_context(command.name(), command.key())
+    })
+}
+
+/// How long a blocking command may wait in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockTimeout {
+    /// At most so long; rounded up to whole milliseconds, and at least one, because 0 means for
+    /// ever.
+    For(Duration),
+    /// Until there is something.
+    Forever,
+}
+
+impl BlockTimeout {
+    /// The number that `BLOCK` takes.
+    pub(crate) fn millis(self) -> u64 {
+        match self {
+            Self::For(time) => {
+                u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs())
+            }
+            Self::Forever => 0,
+        }
+    }
+}
+
+/// A command that waits in the server, and so needs a connection of its own.
+///
+/// It is no [`Command`]: [`Connection::send_blocking`](crate::Connection::send_blocking) takes it,
+/// nothing that is shared does.
+///
+/// ```
+/// use std::time::Duration;
+/// use resp::{BlockTimeout, Blocking, cmd};
+///
+/// let pop = Blocking::new(cmd::<Option<(String, String)>>("BLPOP").arg("jobs").arg(5), BlockTimeout::For(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Blocking<C> {
+    command: C,
+    block: BlockTimeout,
+}
+
+impl<C: Command> Blocking<C> {
+    /// Says that a command, which must itself carry the argument for it, blocks so long.
+    pub const fn new(command: C, block: BlockTimeout) -> Self {
+        Self { command, block }
+    }
+
+    /// The command.
+    pub const fn command(&self) -> &C {
+        &self.command
+    }
+
+    /// How long it blocks.
+    pub const fn block(&self) -> BlockTimeout {
+        self.block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd;
+
+    #[test]
+    fn commands_without_exactly_one_reply_are_refused() {
+        let refused = |command: &crate::Cmd| {
+            let mut out = BytesMut::from("before");
+            let refused = encode_checked(command, &mut out).is_err();
+            assert!(!refused || out == "before");
+            refused
+        };
+        for command in [
+            "SUBSCRIBE a",
+            "psubscribe a",
+            "SSubscribe a",
+            "UNSUBSCRIBE",
+            "PUnsubscribe",
+            "sunsubscribe a",
+            "MONITOR",
+            "monitor",
+            "Sync",
+            "PSYNC ? -1",
+            "REPLCONF ack 1",
+            "CLIENT REPLY OFF",
+            "client Reply skip",
+            "CLIENT reply",
+            "QUIT",
+            "quit",
+            "RESET",
+            "HELLO 3",
+            "hello 2 AUTH a b",
+        ] {
+            let in_parts = command.split(' ').skip(1).fold(cmd(command.split(' ').next().unwrap()), crate::Cmd::arg);
+            assert!(refused(&cmd(command)) && refused(&in_parts), "{command}");
+        }
+        for command in [
+            "GET a",
+            "HELLO",
+            "CLIENT REPLY ON",
+            "CLIENT ID",
+            "PUBLISH a b",
+            "SPUBLISH a b",
+            "SELECT 1",
+            "PING",
+            "XADD s * a b",
+            "MULTI",
+            "REPLICAOF NO ONE",
+            "PUBSUB CHANNELS",
+            "ROLE",
+            "GET MONITOR",
+            "ECHO SUBSCRIBE",
+            "RESTORE a 0 b",
+            "",
+        ] {
+            assert!(!refused(&cmd(command)), "{command}");
+        }
+        assert!(!refused(&cmd("").arg("")));
+    }
+
+    /// Whatever it says its name is.
+    #[test]
+    fn the_words_count_that_are_sent() {
+        struct Liar;
+        impl Command for Liar {
+            type Reply = Frame;
+            fn name(&self) -> &str {
+                "XLEN"
+            }
+            fn encode(&self, out: &mut CommandWriter<'_>) {
+                // Longer than announced.
+                out.command("client", 0);
+                out.arg("reply");
+                out.arg("off");
+            }
+            fn decode(frame: Frame) -> Result<Frame, Error> {
+                Ok(frame)
+            }
+        }
+        encode_checked(&Liar, &mut BytesMut::new()).unwrap_err();
+        let mut placeholder = BytesMut::from(REFUSED_COMMAND);
+        let frame = crate::Decoder::default().decode(&mut placeholder).unwrap();
+        assert!(placeholder.is_empty() && frame.is_some_and(|frame| frame.value().children().len() == 1));
+    }
+
+    #[test]
+    fn subscriptions_are_known() {
+        let is = |text: &str| {
+            let mut out = BytesMut::new();
+            encode(&cmd::<()>(text), &mut out);
+            (is_subscription(&out), is_transaction_control(&out))
+        };
+        for text in ["SUBSCRIBE a", "unsubscribe", "PSUBSCRIBE a", "punsubscribe", "ssubscribe a", "SUNSUBSCRIBE"] {
+            assert_eq!(is(text), (true, false), "{text}");
+        }
+        for text in ["XSUBSCRIBE", "SUB", "", "GET SUBSCRIBE"] {
+            assert_eq!(is(text), (false, false), "{text}");
+        }
+        assert_eq!((is("exec"), is("Multi"), is("EXECUTE")), ((false, true), (false, true), (false, false)));
+    }
+}

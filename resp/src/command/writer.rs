@@ -1,0 +1,237 @@
+use bytes::BytesMut;
+
+use crate::StreamId;
+use crate::protocol::cast::wide;
+use crate::protocol::number::Backwards;
+
+/// Writes one command as RESP, straight into the buffer that goes to the socket.
+///
+/// The number of arguments is counted. What [`command`](Self::command) is told is only a guess that
+/// saves correcting the header, so a wrong count can never garble the connection.
+///
+/// ```
+/// use resp::{Command, Error, Frame, CommandWriter};
+///
+/// struct Touch<'a>(&'a [&'a str]);
+///
+/// impl Command for Touch<'_> {
+///     type Reply = i64;
+///
+///     fn name(&self) -> &str {
+///         "TOUCH"
+///     }
+///
+///     fn encode(&self, out: &mut CommandWriter<'_>) {
+///         out.command("TOUCH", self.0.len());
+///         for key in self.0 {
+///             out.arg(key);
+///         }
+///     }
+///
+///     fn decode(frame: Frame) -> Result<i64, Error> {
+///         frame.value().as_int().ok_or_else(|| Error::unexpected_reply("an integer", frame.value()))
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct CommandWriter<'b> {
+    buf: &'b mut BytesMut,
+    /// Where this command begins in the buffer.
+    start: usize,
+    /// Where its header ends.
+    header: usize,
+    declared: usize,
+    written: usize,
+}
+
+impl<'b> CommandWriter<'b> {
+    pub(crate) fn new(buf: &'b mut BytesMut) -> Self {
+        let start = buf.len();
+        Self { buf, start, header: start, declared: 0, written: 0 }
+    }
+
+    /// How many arguments were written, the name included.
+    pub(crate) const fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Begins the command: its name, and how many arguments will follow.
+    #[inline]
+    pub fn command(&mut self, name: &str, args: usize) {
+        if self.written == 0 && self.declared == 0 {
+            self.declared = args.saturating_add(1);
+            let mut header = Backwards::<24>::new();
+            header.crlf();
+            header.number(wide(self.declared));
+            header.push(b'*');
+            self.buf.extend_from_slice(header.as_bytes());
+            self.header = self.buf.len();
+        }
+        self.arg(name);
+    }
+
+    /// Makes room for so many bytes at once.
+    #[inline]
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buf.reserve(bytes);
+    }
+
+    /// Adds an argument: any bytes.
+    #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the argument is in memory, and so shorter than isize::MAX")]
+    pub fn arg(&mut self, arg: impl AsRef<[u8]>) {
+        let arg = arg.as_ref();
+        let mut header = Backwards::<24>::new();
+        header.crlf();
+        header.number(wide(arg.len()));
+        header.push(b'$');
+        self.buf.reserve(arg.len() + header.len() + 2);
+        self.buf.extend_from_slice(header.as_bytes());
+        self.buf.extend_from_slice(arg);
+        self.buf.extend_from_slice(b"\r\n");
+        self.written += 1;
+    }
+
+    /// Adds a number as an argument.
+    #[inline]
+    pub fn arg_int(&mut self, n: impl Into<i128>) {
+        let n: i128 = n.into();
+        let Ok(digits) = u64::try_from(n.unsigned_abs()) else { return self.arg(n.to_string()) };
+        let mut arg = SmallArg::new();
+        arg.crlf();
+        arg.number(digits);
+        if n < 0 {
+            arg.push(b'-');
+        }
+        self.finish_small(arg);
+    }
+
+    /// Adds a stream entry's ID as an argument.
+    #[inline]
+    pub fn arg_id(&mut self, id: StreamId) {
+        let mut arg = SmallArg::new();
+        arg.crlf();
+        arg.number(id.seq);
+        arg.push(b'-');
+        arg.number(id.ms);
+        self.finish_small(arg);
+    }
+
+    /// Adds a stream ID with `(` before it: a range that begins or ends without it.
+    pub(crate) fn arg_id_exclusive(&mut self, id: StreamId) {
+        let mut arg = SmallArg::new();
+        arg.crlf();
+        arg.number(id.seq);
+        arg.push(b'-');
+        arg.number(id.ms);
+        arg.push(b'(');
+        self.finish_small(arg);
+    }
+
+    /// Puts the length before a short argument and writes it all at once.
+    #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "the argument ends with CR LF")]
+    fn finish_small(&mut self, mut arg: SmallArg) {
+        let len = arg.len() - 2;
+        arg.crlf();
+        arg.number(wide(len));
+        arg.push(b'$');
+        self.buf.extend_from_slice(arg.as_bytes());
+        self.written += 1;
+    }
+
+    /// Adds arguments that are encoded already.
+    pub(crate) fn encoded(&mut self, args: usize, encoded: &[u8]) {
+        if self.written == 0 && self.declared == 0 {
+            self.declared = args;
+            let mut header = Backwards::<24>::new();
+            header.crlf();
+            header.number(wide(args));
+            header.push(b'*');
+            self.buf.extend_from_slice(header.as_bytes());
+            self.header = self.buf.len();
+        }
+        self.buf.extend_from_slice(encoded);
+        self.written = self.written.saturating_add(args);
+    }
+
+    /// Ends the command, with its header put right when the guess was wrong.
+    #[inline]
+    pub(crate) fn finish(self) {
+        if self.written != self.declared || self.written == 0 {
+            self.correct();
+        }
+    }
+
+    #[cold]
+    fn correct(mut self) {
+        if self.written == 0 {
+            // Redis answers nothing to an empty command; an empty name it answers with an error.
+            self.buf.truncate(self.start);
+            self.buf.extend_from_slice(b"*1\r\n$0\r\n\r\n");
+            return;
+        }
+        let args = self.buf.split_off(self.header);
+        self.buf.truncate(self.start);
+        let mut header = Backwards::<24>::new();
+        header.crlf();
+        header.number(wide(self.written));
+        header.push(b'*');
+        self.buf.extend_from_slice(header.as_bytes());
+        self.buf.extend_from_slice(&args);
+        self.header = self.buf.len();
+    }
+}
+
+/// Room for the longest short argument, `(` and an ID of 41 bytes, with its length before it: 49
+/// bytes.
+type SmallArg = Backwards<56>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut CommandWriter<'_>)) -> String {
+        let mut buf = BytesMut::from("before");
+        let mut request = CommandWriter::new(&mut buf);
+        write(&mut request);
+        request.finish();
+        String::from_utf8(buf.to_vec()).unwrap().replace("\r\n", " ")
+    }
+
+    #[test]
+    fn arguments() {
+        let text = written(|out| {
+            out.command("X", 3);
+            out.arg_int(-12);
+            out.arg_id(StreamId::MAX);
+            out.arg("");
+        });
+        assert_eq!(text, "before*4 $1 X $3 -12 $41 18446744073709551615-18446744073709551615 $0  ");
+    }
+
+    #[test]
+    fn the_longest_short_arguments() {
+        assert_eq!(
+            written(|out| out.arg_id_exclusive(StreamId::MAX)),
+            "before*1 $42 (18446744073709551615-18446744073709551615 "
+        );
+        assert_eq!(written(|out| out.arg_int(u64::MAX)), "before*1 $20 18446744073709551615 ");
+        assert_eq!(written(|out| out.arg_int(i64::MIN)), "before*1 $20 -9223372036854775808 ");
+        assert_eq!(written(|out| out.arg_int(i128::MIN)), format!("before*1 $40 {} ", i128::MIN));
+    }
+
+    #[test]
+    fn a_wrong_count_is_corrected() {
+        for guess in [0, 1, 3, 12345] {
+            let text = written(|out| {
+                out.command("X", guess);
+                out.arg("a");
+                out.arg("b");
+            });
+            assert_eq!(text, "before*3 $1 X $1 a $1 b ", "guess {guess}");
+        }
+        assert_eq!(written(|out| out.arg("X")), "before*1 $1 X ");
+        assert_eq!(written(|_| ()), "before*1 $0  ");
+    }
+}

@@ -1,0 +1,247 @@
+//! Many commands in one round trip.
+//!
+//! [`Pipeline`] owns the encoded commands; [`Replies`] owns what the server answered. All three
+//! clients send pipelines, and a [`Transaction`](super::Transaction) is one between `MULTI` and
+//! `EXEC`.
+
+use std::fmt;
+
+use bytes::BytesMut;
+
+use super::{Connection, Deadline};
+use crate::command::{self, Command};
+use crate::protocol::cast::wide;
+use crate::{Error, ErrorKind, Frame, Routing, error, redact};
+
+impl Connection {
+    /// Sends all commands of a pipeline at once, and receives all replies.
+    ///
+    /// # Errors
+    ///
+    /// That the connection broke: [`Error::sent`] says whether the server can have executed any of
+    /// the commands. Error replies are found in the [`Replies`].
+    pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        let observer = self.observer.clone();
+        observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
+    }
+
+    pub(super) async fn run_unobserved(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
+        if self.is_closed() {
+            return Err(Error::closed().with_context("pipeline", None));
+        }
+        pipeline.check()?;
+        let mark = self.wire.queued().saturating_add(wide(pipeline.first));
+        self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
+        self.owed = self.owed.saturating_add(pipeline.commands);
+        let mut replies = Vec::with_capacity(pipeline.commands);
+        // What comes first belongs to nobody, and until all are here, so do ours: this future may
+        // be dropped.
+        self.stale = self.owed;
+        let mut deadline = Deadline::after(self.command_timeout);
+        while self.owed > 0 {
+            let is_ours = self.owed <= pipeline.commands;
+            match self.next_reply(&mut deadline).await {
+                Ok(frame) if is_ours => replies.push(Some(Ok(frame))),
+                Ok(_) => {}
+                Err(error) => return Err(error.with_sent(self.wire.sent(mark)).with_context("pipeline", None)),
+            }
+        }
+        Ok(Replies { replies })
+    }
+}
+
+/// Commands that are sent together, in one round trip; others may come between them.
+///
+/// A command is encoded when it is added, so what it borrows need not live any longer.
+///
+/// ```no_run
+/// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
+/// use resp::streams::{XAck, XLen};
+/// use resp::{Pipeline, StreamId};
+///
+/// let mut pipeline = Pipeline::new();
+/// let acknowledged = pipeline.add(XAck::new("events", "workers", &[StreamId::MIN]));
+/// let length = pipeline.add(XLen::new("events"));
+/// let mut replies = connection.run(&pipeline).await?;
+/// println!("{} acknowledged of {}", replies.take(acknowledged)?, replies.take(length)?);
+///
+/// // Many at once: each made of what lives in its turn of the loop only.
+/// use resp::streams::{AddId, XAdd};
+/// let mut pipeline = Pipeline::new();
+/// let mut slots = Vec::new();
+/// for n in 0..100 {
+///     let number = n.to_string();
+///     slots.push(pipeline.add(XAdd::new("events", AddId::Auto, &[("number", &number)])));
+/// }
+/// let mut replies = connection.run(&pipeline).await?;
+/// for slot in slots {
+///     println!("added as {}", replies.take(slot)?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Pipeline {
+    pub(super) encoded: BytesMut,
+    pub(super) commands: usize,
+    /// When so many bytes have been sent, something may have been done.
+    pub(super) first: usize,
+    /// Some command must not go over a connection that many share.
+    not_shareable: bool,
+    /// Why the first command that is no good in a pipeline, or a transaction, is none.
+    pub(super) refused: Option<Error>,
+    /// Some command sets client-side caching, or ends it.
+    tracks: bool,
+    /// Where each command ends, and where in a cluster it goes.
+    ends: Vec<(usize, Routing)>,
+}
+
+impl Pipeline {
+    /// An empty pipeline.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a command: by value or by reference. The slot is where its reply will be.
+    pub fn add<C: Command>(&mut self, command: C) -> ReplyHandle<C::Reply> {
+        let start = self.encoded.len();
+        if let Err(error) = command::encode_checked(&command, &mut self.encoded) {
+            self.encoded.extend_from_slice(command::REFUSED_COMMAND);
+            self.refused.get_or_insert(error);
+        }
+        if self.commands == 0 {
+            self.first = self.encoded.len();
+        }
+        self.tracks |= self.encoded.get(start..).and_then(command::tracking).is_some();
+        let index = self.commands;
+        self.commands = index.saturating_add(1);
+        self.not_shareable |= !command.is_shareable();
+        self.ends.push((self.encoded.len(), command.routing()));
+        ReplyHandle { index, operation: error::operation(command.name(), command.key()), decode: C::decode }
+    }
+
+    /// How many commands there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.commands
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.commands == 0
+    }
+
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// One command, encoded.
+    pub(crate) fn command(&self, index: usize) -> Option<&[u8]> {
+        let begin = index.checked_sub(1).map_or(Some(0), |before| Some(self.ends.get(before)?.0))?;
+        self.encoded.get(begin..self.ends.get(index)?.0)
+    }
+
+    /// Where in a cluster each command goes.
+    pub(crate) fn routings(&self) -> impl Iterator<Item = Routing> {
+        self.ends.iter().map(|(_, routing)| *routing)
+    }
+
+    /// When so many bytes have been sent, something may have been done.
+    pub(crate) const fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Whether all commands may go over a connection that many share.
+    pub(crate) const fn is_shareable(&self) -> bool {
+        !self.not_shareable
+    }
+
+    /// Goes through its commands, when one of them may set client-side caching.
+    pub(crate) fn track(&self, note: impl FnMut(&[u8])) {
+        if self.tracks {
+            (0..self.commands).filter_map(|index| self.command(index)).for_each(note);
+        }
+    }
+
+    /// Whether each command has exactly one reply.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.refused.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// The place of one command's reply, of type `R`, in the [`Replies`] of its pipeline or
+/// transaction. It borrows nothing.
+pub struct ReplyHandle<R> {
+    pub(super) index: usize,
+    /// The command and its key, for errors.
+    pub(super) operation: String,
+    decode: fn(Frame) -> Result<R, Error>,
+}
+
+impl<R> Clone for ReplyHandle<R> {
+    fn clone(&self) -> Self {
+        Self { index: self.index, operation: self.operation.clone(), decode: self.decode }
+    }
+}
+
+impl<R> fmt::Debug for ReplyHandle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplyHandle({}, {:?})", self.index, self.operation)
+    }
+}
+
+/// The replies of a [`Pipeline`] or [`Transaction`].
+#[derive(Debug)]
+pub struct Replies {
+    /// What came for each command, as far as it was not taken: in a cluster one node may be lost,
+    /// and the others have answered.
+    pub(super) replies: Vec<Option<Result<Frame, Error>>>,
+}
+
+impl Replies {
+    pub(crate) fn new(frames: impl Iterator<Item = Frame>) -> Self {
+        Self { replies: frames.map(|frame| Some(Ok(frame))).collect() }
+    }
+
+    pub(crate) const fn of_each(replies: Vec<Option<Result<Frame, Error>>>) -> Self {
+        Self { replies }
+    }
+
+    /// Takes one command's reply.
+    ///
+    /// # Errors
+    ///
+    /// An error reply, or ([`ErrorKind::Usage`]) the slot is of another pipeline.
+    #[expect(clippy::needless_pass_by_value, reason = "a reply can be taken once")]
+    pub fn take<R>(&mut self, slot: ReplyHandle<R>) -> Result<R, Error> {
+        let frame = self.replies.get_mut(slot.index).and_then(Option::take);
+        frame
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
+            .and_then(Frame::into_result)
+            .and_then(slot.decode)
+            .map_err(|error| match redact::secret_command(&slot.operation) {
+                Some(name) => error.redact_arguments().with_context(name, None),
+                None => error.with_context(&slot.operation, None),
+            })
+    }
+
+    /// Whether all commands were executed, as far as their replies were not taken.
+    ///
+    /// # Errors
+    ///
+    /// The first error reply.
+    pub fn check(&self) -> Result<(), Error> {
+        self.replies.iter().flatten().try_for_each(|reply| match reply {
+            Ok(frame) if frame.kind().is_error() => Err(Error::server(frame.value())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.clone()),
+        })
+    }
+
+    /// The replies in order, those that were taken left out.
+    pub fn frames(&self) -> impl DoubleEndedIterator<Item = &Frame> {
+        self.replies.iter().flatten().flatten()
+    }
+}

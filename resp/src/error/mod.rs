@@ -1,0 +1,486 @@
+mod config_error;
+mod kind;
+
+pub use config_error::ConfigError;
+use kind::classify;
+pub use kind::{ErrorKind, Sent};
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::redact::{self, Secrets};
+use crate::{Frame, ParseStreamIdError, ProtocolError, Value, ValueKind};
+
+/// Everything that can go wrong with a command, a connection or a setting. All errors of the
+/// library turn into it, so `?` works on all of them.
+///
+/// The text says what was being done, with what, and what came back. It never holds a password of
+/// the configuration, not even one that the server repeats, and no control characters.
+///
+/// ```
+/// # use resp::{Error, ErrorKind};
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::NoGroup => "create the group again",
+///         kind if kind.is_transient() => "wait, then try again",
+///         _ => "give up",
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    kind: ErrorKind,
+    sent: Sent,
+    operation: String,
+    message: Cow<'static, str>,
+    code: String,
+    source: Option<Source>,
+}
+
+/// What servers put before the arguments of a command that they do not know.
+const ARGUMENTS: &str = ", with args beginning with";
+
+/// So much of an error reply is kept. Those of real servers have a few hundred bytes.
+const MAX_TEXT: usize = 4096;
+
+#[derive(Clone, Debug)]
+enum Source {
+    Io(Arc<io::Error>),
+    Protocol(ProtocolError),
+    Config(ConfigError),
+    StreamId(ParseStreamIdError),
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            sent: Sent::Maybe,
+            operation: String::new(),
+            message: redact::escape_control(message.into()),
+            code: String::new(),
+            source: None,
+        }))
+    }
+
+    /// What the operating system says, or TLS: a refused certificate is reported by the first read
+    /// when the handshake itself went well.
+    pub(crate) fn io(source: io::Error) -> Self {
+        let error = match tls_refusal(&source) {
+            Some(Refusal::NotTls) => Self::new(ErrorKind::Protocol, "this port does not speak TLS"),
+            Some(Refusal::Other) => Self::new(ErrorKind::Tls, format!("TLS: {source}")),
+            None => Self::new(ErrorKind::Io, source.to_string()),
+        };
+        error.with_source(Source::Io(Arc::new(source)))
+    }
+
+    fn with_source(mut self, source: Source) -> Self {
+        self.0.source = Some(source);
+        self
+    }
+
+    pub(crate) fn protocol(source: ProtocolError) -> Self {
+        Self::new(ErrorKind::Protocol, source.to_string()).with_source(Source::Protocol(source))
+    }
+
+    pub(crate) fn timeout(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("not done within {time:?}"))
+    }
+
+    pub(crate) fn stalled(time: Duration) -> Self {
+        Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
+    }
+
+    /// Commands of a transaction were, or may have been, executed outside of one, because of a
+    /// refusal.
+    pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
+        const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
+        let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
+        error.0.kind = ErrorKind::NotAtomic;
+        error.0.message = format!("{WHAT}: {}", error.0.message).into();
+        error
+    }
+
+    /// Says where a connection was to go.
+    pub(crate) fn connecting(mut self, target: impl fmt::Display, secrets: &Secrets) -> Self {
+        self.0.operation = match self.0.operation.as_str() {
+            "" => format!("connecting to {target}"),
+            command => format!("connecting to {target}: {command}"),
+        };
+        self.0.sent = Sent::No;
+        self.redact(secrets)
+    }
+
+    /// Says which server it was, of several.
+    pub(crate) fn at_server(mut self, place: &str) -> Self {
+        self.0.operation = match self.0.operation.as_str() {
+            "" => place.to_owned(),
+            command => format!("{place}: {command}"),
+        };
+        self
+    }
+
+    /// The same with a text that says it all.
+    pub(crate) fn with_text(mut self, text: String) -> Self {
+        self.0.operation = String::new();
+        self.0.message = redact::escape_control(text.into());
+        self
+    }
+
+    /// An error reply.
+    pub(crate) fn server(reply: Value<'_>) -> Self {
+        let text = reply.as_error().unwrap_or_default();
+        let mut text = match text.get(..MAX_TEXT) {
+            Some(beginning) => format!("{}…", String::from_utf8_lossy(beginning)),
+            None => String::from_utf8_lossy(text).into_owned(),
+        };
+        let (kind, code) = classify(&text);
+        let code = code.to_owned();
+        if kind == ErrorKind::UnknownCommand
+            && let Some(at) = text.find(ARGUMENTS)
+        {
+            // Any of them may be a secret, and the caller knows them.
+            text.truncate(at);
+        }
+        let mut error = Self::new(kind, text);
+        error.0.code = code;
+        error
+    }
+
+    /// For implementations of [`Command`](crate::Command): the reply is not what the command
+    /// answers.
+    #[must_use]
+    pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
+        let mut shown = Beginning { text: String::new(), room: 120 };
+        let kind = got.kind();
+        let whole = match kind {
+            // They are shown with their kind, or are nothing else.
+            ValueKind::Null | ValueKind::Push | ValueKind::SimpleError | ValueKind::BulkError => {
+                write!(shown, "{got:?}")
+            }
+            _ => write!(shown, "{kind} {got:?}"),
+        };
+        if whole.is_err() {
+            shown.text.push('…');
+        }
+        Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
+    }
+
+    /// For the answer to a command with a password: only texts that repeat nothing of the command
+    /// are shown.
+    pub(crate) fn redact_arguments(mut self) -> Self {
+        if self.is_server() && !redact::is_safe_auth_reply(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// The text is not shown when it repeats a secret.
+    pub(crate) fn redact(mut self, secrets: &Secrets) -> Self {
+        let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
+        if is_of_server && secrets.occur_in(&self.0.message) {
+            self.withhold();
+        }
+        self
+    }
+
+    /// Keeps of the text what the kind tells.
+    #[cold]
+    fn withhold(&mut self) {
+        if self.0.kind == ErrorKind::Other && self.0.code != "DENIED" && self.is_server() {
+            "ERR".clone_into(&mut self.0.code);
+        }
+        self.0.message = withheld(self.0.kind, &self.0.code).into();
+    }
+
+    /// Adds what was being done, unless an inner call said it already.
+    pub(crate) fn with_context(mut self, command: &str, key: Option<&[u8]>) -> Self {
+        if self.0.operation.is_empty() {
+            self.0.operation = operation(command, key);
+        }
+        self
+    }
+
+    pub(crate) fn with_sent(mut self, sent: Sent) -> Self {
+        self.0.sent = sent;
+        self
+    }
+
+    /// What it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let texts = [self.0.operation.len(), self.0.message.len(), self.0.code.len()];
+        texts.into_iter().fold(size_of::<Inner>(), usize::saturating_add)
+    }
+
+    /// The category.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The first word of an error reply, such as `NOGROUP` or `ERR`; empty when the server sent
+    /// none.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The error reply (its first 4 KiB), or what went wrong here, without what was being done.
+    ///
+    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and
+    /// texts that repeat a password, are left out.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether the server can have executed the command.
+    ///
+    /// An error reply is [`Sent::Maybe`]: the server had the command, and few errors leave part of
+    /// it done.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.0.sent
+    }
+
+    /// Whether the same attempt can succeed later: see [`ErrorKind::is_transient`].
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.kind().is_transient()
+    }
+
+    /// Whether the connection cannot be used any more: see [`ErrorKind::closes_connection`].
+    #[must_use]
+    pub fn closes_connection(&self) -> bool {
+        self.kind().closes_connection()
+    }
+
+    /// What was wrong with the bytes, when the [`kind`](Self::kind) is [`ErrorKind::Protocol`].
+    #[must_use]
+    pub fn protocol_error(&self) -> Option<ProtocolError> {
+        match self.0.source {
+            Some(Source::Protocol(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether this is an error reply of the server.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        !self.0.code.is_empty()
+    }
+}
+
+impl Frame {
+    /// Turns an error frame into an [`Error`].
+    ///
+    /// # Errors
+    ///
+    /// When the frame is an error that the server sent.
+    pub fn into_result(self) -> Result<Self, Error> {
+        if self.kind().is_error() { Err(Error::server(self.value())) } else { Ok(self) }
+    }
+}
+
+/// What TLS refuses.
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+enum Refusal {
+    /// What came is not TLS.
+    NotTls,
+    Other,
+}
+
+#[cfg(feature = "tls")]
+fn tls_refusal(error: &io::Error) -> Option<Refusal> {
+    use tokio_rustls::rustls::Error as Tls;
+    let cause = error.get_ref()?.downcast_ref::<Tls>()?;
+    Some(if matches!(cause, Tls::InvalidMessage(_)) { Refusal::NotTls } else { Refusal::Other })
+}
+
+#[cfg(not(feature = "tls"))]
+const fn tls_refusal(_: &io::Error) -> Option<Refusal> {
+    None
+}
+
+/// A text that stands for one that must not be shown. It is classified as the other one was.
+pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
+    let words = match kind {
+        ErrorKind::IdTooSmall => " equal or smaller than the target stream top item",
+        ErrorKind::NoSuchKey => " no such key",
+        ErrorKind::UnknownCommand => " unknown command",
+        ErrorKind::Syntax => " syntax error",
+        ErrorKind::MaxClients => " max number of clients reached",
+        ErrorKind::WrongPass => " invalid password",
+        ErrorKind::NoAuth => " operation not permitted",
+        ErrorKind::NotAtomic => " EXEC without MULTI",
+        _ => "",
+    };
+    let space = if code.is_empty() { "" } else { " " };
+    format!("{code}{words}{space}(text withheld: it may repeat a password)")
+}
+
+/// What a command does, as errors say it.
+pub(crate) fn operation(command: &str, key: Option<&[u8]>) -> String {
+    let command = redact::secret_command(command).unwrap_or(command);
+    match key {
+        Some(key) => format!("{command} {}", key.escape_ascii()),
+        None => command.to_owned(),
+    }
+}
+
+/// The beginning of a text, so that a reply of any size makes a short message.
+struct Beginning {
+    text: String,
+    /// So many characters more.
+    room: usize,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
+            self.text.push(c);
+        }
+        Ok(())
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        let kind = match error {
+            ConfigError::Tls(_) | ConfigError::NoTls => ErrorKind::Tls,
+            _ => ErrorKind::Config,
+        };
+        Self::new(kind, error.to_string()).with_sent(Sent::No).with_source(Source::Config(error))
+    }
+}
+
+impl From<ParseStreamIdError> for Error {
+    fn from(error: ParseStreamIdError) -> Self {
+        Self::new(ErrorKind::Usage, error.to_string()).with_sent(Sent::No).with_source(Source::StreamId(error))
+    }
+}
+
+impl From<ProtocolError> for Error {
+    fn from(error: ProtocolError) -> Self {
+        Self::protocol(error)
+    }
+}
+
+/// [`ErrorKind::Io`].
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::io(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.operation.is_empty() {
+            write!(f, "{}: ", redact::escape_control(self.0.operation.clone().into()))?;
+        }
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.0.source.as_ref()? {
+            Source::Io(error) => Some(&**error),
+            Source::Protocol(error) => Some(error),
+            Source::Config(error) => Some(error),
+            Source::StreamId(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_replies_are_told_apart() {
+        let table = [
+            (
+                "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
+                ErrorKind::NoGroup,
+                "NOGROUP",
+            ),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::WrongType, "WRONGTYPE"),
+            (
+                "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+                ErrorKind::IdTooSmall,
+                "ERR",
+            ),
+            ("ERR no such key", ErrorKind::NoSuchKey, "ERR"),
+            ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
+            ("ERR syntax error", ErrorKind::Syntax, "ERR"),
+            ("ERR DB index is out of range", ErrorKind::NoSuchDatabase, "ERR"),
+            ("ERR max number of clients reached", ErrorKind::MaxClients, "ERR"),
+            ("EXECABORT Transaction discarded because of previous errors.", ErrorKind::ExecAbort, "EXECABORT"),
+            ("ERR something new", ErrorKind::Other, "ERR"),
+            ("no code at all", ErrorKind::Other, "ERR"),
+            ("", ErrorKind::Other, "ERR"),
+            ("NEWCODE x", ErrorKind::Other, "NEWCODE"),
+        ];
+        for (text, kind, code) in table {
+            assert_eq!(classify(text), (kind, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_error_turns_into_this_one() {
+        fn url(url: &str) -> Result<crate::Config, Error> {
+            Ok(crate::Config::from_url(url)?)
+        }
+        fn id(id: &str) -> Result<crate::StreamId, Error> {
+            Ok(id.parse()?)
+        }
+        use std::error::Error as _;
+        let wrong = url("http://h").unwrap_err();
+        assert_eq!((wrong.kind(), wrong.sent(), wrong.is_transient()), (ErrorKind::Config, Sent::No, false));
+        assert!(wrong.source().is_some_and(<dyn std::error::Error>::is::<ConfigError>));
+        assert_eq!(url("rediss://h?ca=").is_ok(), cfg!(feature = "tls"));
+        assert_eq!(Error::from(ConfigError::NoTls).kind(), ErrorKind::Tls);
+        assert_eq!(id("7").unwrap_err().kind(), ErrorKind::Usage);
+        let protocol = Error::from(ProtocolError::TooDeep);
+        assert_eq!((protocol.kind(), protocol.protocol_error()), (ErrorKind::Protocol, Some(ProtocolError::TooDeep)));
+    }
+
+    #[test]
+    fn a_text_that_is_withheld_keeps_its_kind_and_code() {
+        for text in [
+            "ERR The ID specified in XADD is equal or smaller than the target stream top item",
+            "ERR no such key",
+            "ERR unknown command",
+            "ERR syntax error",
+            "ERR max number of clients reached",
+            "WRONGPASS invalid username-password pair",
+            "ERR invalid password",
+            "NOAUTH Authentication required.",
+            "ERR operation not permitted",
+            "ERR EXEC without MULTI",
+            "ERR else",
+            "READONLY x",
+        ] {
+            let (kind, code) = classify(text);
+            assert_eq!(classify(&withheld(kind, code)), (kind, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_text_says_what_was_being_done() {
+        let error = Error::new(ErrorKind::Oom, "OOM command not allowed").with_context("XADD", Some(b"my stream"));
+        assert_eq!(error.to_string(), "XADD my stream: OOM command not allowed");
+    }
+}

@@ -1,0 +1,203 @@
+//! What of a server's texts may be shown: no passwords, and nothing that a terminal or a log would
+//! obey.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+/// The text with control characters, line breaks and marks that turn the direction of writing
+/// escaped, as in string literals.
+pub(crate) fn escape_control(text: Cow<'static, str>) -> Cow<'static, str> {
+    if !text.contains(must_be_escaped) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len().saturating_add(16));
+    for c in text.chars() {
+        // Writing to a string does not fail.
+        let _ = if must_be_escaped(c) { write!(shown, "{}", c.escape_default()) } else { shown.write_char(c) };
+    }
+    shown.into()
+}
+
+fn must_be_escaped(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) const fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The passwords of a configuration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secrets(Vec<Secret>);
+
+/// A text without its punctuation must be so long to count as a repetition of a password without
+/// its own.
+const MIN_BARE: usize = 6;
+
+impl Secrets {
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        Self(secrets.into_iter().filter(|secret| !secret.reveal().is_empty()).cloned().collect())
+    }
+
+    /// Whether a text repeats one of them: as it is, percent-encoded, escaped, in quotes, or in
+    /// pieces.
+    pub(crate) fn occur_in(&self, text: &str) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let (decoded, bare_text) = (decoded(text), bare(text));
+        let bare_decoded = bare(&decoded);
+        self.0.iter().any(|secret| {
+            let secret = secret.reveal();
+            let bare_secret = bare(secret);
+            text.contains(secret)
+                || decoded.contains(secret)
+                || (bare_secret.len() >= MIN_BARE
+                    && (bare_text.contains(&bare_secret) || bare_decoded.contains(&bare_secret)))
+        })
+    }
+}
+
+/// Letters and digits, in lower case.
+fn bare(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// With `%41` and `\x41` for `A` undone wherever it can be.
+fn decoded(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let digits = match byte {
+            b'%' => Some(behind),
+            b'\\' => behind.strip_prefix(b"x"),
+            _ => None,
+        };
+        let digit = |at: usize| digits?.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        match (digit(0), digit(1), digits.and_then(|digits| digits.get(2..))) {
+            (Some(high), Some(low), Some(after)) => {
+                decoded.push(hex_byte(high, low));
+                rest = after;
+            }
+            _ => {
+                decoded.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// Returns the byte that two hex digits mean.
+pub(crate) fn hex_byte(high: u32, low: u32) -> u8 {
+    u8::try_from(high.saturating_mul(16).saturating_add(low)).unwrap_or_default()
+}
+
+/// What servers answer to `AUTH` and `HELLO`, without anything that they were sent.
+const KNOWN: [&str; 19] = [
+    "WRONGPASS invalid username-password pair or user is disabled.",
+    "WRONGPASS invalid username-password pair",
+    "ERR invalid password",
+    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+    "ERR Client sent AUTH, but no password is set",
+    "NOAUTH Authentication required.",
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+    "NOPROTO unsupported protocol version",
+    "NOPROTO sorry, this protocol version is not supported.",
+    "NOPERM this user has no permissions to run the 'auth' command",
+    "NOPERM this user has no permissions to run the 'auth' command or its subcommand",
+    "NOPERM this user has no permissions to run the 'hello' command",
+    "NOPERM this user has no permissions to run the 'hello' command or its subcommand",
+    "ERR wrong number of arguments for 'auth' command",
+    "ERR wrong number of arguments for 'hello' command",
+    "ERR syntax error",
+    "LOADING Redis is loading the dataset in memory",
+    "LOADING Valkey is loading the dataset in memory",
+    "ERR max number of clients reached",
+];
+
+/// Whether a text repeats nothing that was sent to the server, whatever that was.
+pub(crate) fn is_safe_auth_reply(text: &str) -> bool {
+    KNOWN.contains(&text)
+}
+
+/// The bare name of a command whose arguments hold a password.
+pub(crate) fn secret_command(command: &str) -> Option<&'static str> {
+    let mut words = command.split_ascii_whitespace().map(str::to_ascii_uppercase);
+    match words.next()?.as_str() {
+        "AUTH" => Some("AUTH"),
+        "HELLO" => Some("HELLO"),
+        "ACL" if words.next()? == "SETUSER" => Some("ACL SETUSER"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets(passwords: &[&str]) -> Secrets {
+        let passwords: Vec<Secret> = passwords.iter().map(|password| Secret::new((*password).to_owned())).collect();
+        Secrets::new(&passwords)
+    }
+
+    #[test]
+    fn nothing_is_left_to_obey() {
+        assert_eq!(
+            escape_control("a\r\n\u{1b}[31m\u{0}\u{202e}\u{9b}\u{2028}é".into()),
+            "a\\r\\n\\u{1b}[31m\\u{0}\\u{202e}\\u{9b}\\u{2028}é"
+        );
+        assert!(matches!(escape_control("plain \\n".into()), Cow::Borrowed("plain \\n")));
+    }
+
+    #[test]
+    fn repetitions_of_a_password_are_found() {
+        let known = secrets(&["s3cret-pä&ss"]);
+        for text in [
+            "ERR 's3cret-pä&ss'",
+            "ERR s3cret-p%C3%A4%26ss",
+            "ERR \\x733cret-p\\xc3\\xa4&ss",
+            "ERR 's3cret' '-pä&ss'",
+            "ERR S3CRET PÄ SS",
+            "ERR s-3-c-r-e-t-p-ä-s-s",
+        ] {
+            assert!(known.occur_in(text), "{text}");
+        }
+        for text in ["", "ERR secret", "ERR 100% s3 cret", "%", "%4"] {
+            assert!(!known.occur_in(text), "{text}");
+        }
+        let short = secrets(&["a-b", ""]);
+        assert!(short.occur_in("xa-bx") && !short.occur_in("about"));
+        assert!(!secrets(&[""]).occur_in("x"));
+    }
+
+    #[test]
+    fn commands_that_hold_passwords() {
+        for (command, name) in [("auth", "AUTH"), ("AUTH s3cret", "AUTH"), ("HELLO 3", "HELLO")] {
+            assert_eq!(secret_command(command), Some(name));
+        }
+        for command in ["acl setuser", "ACL SETUSER me >s3cret"] {
+            assert_eq!(secret_command(command), Some("ACL SETUSER"));
+        }
+        for command in ["", "GET", "ACL WHOAMI", "ACL"] {
+            assert_eq!(secret_command(command), None, "{command}");
+        }
+    }
+}
