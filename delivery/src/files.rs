@@ -752,7 +752,10 @@ impl<'a> Look<'a> {
             Some(original) if original.name_kind != NameKind::Unlinked => file.len <= original.len,
             _ if content.end() >= self.history.limits.distinct => true,
             Some(original) => file.len <= original.len,
-            None => file.name_kind.is_rotated() && (!content.finished || file.len == content.end()),
+            None => {
+                let is_all = file.len == content.end() || file.len == content.seen_len;
+                file.name_kind.is_rotated() && (!content.finished || is_all)
+            }
         }
     }
 
@@ -1019,8 +1022,10 @@ impl<'a> Look<'a> {
         let unlisted = self.out.unlisted;
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
-        // What an empty file is to hold cannot be told yet.
-        let is_decided = |file: &&&Sighting| file.len > 0 || self.known.contents.is_empty();
+        // What an empty file is to hold cannot be told yet, nor whether a copy of the input will be
+        // all that is left of it.
+        let is_decided =
+            |file: &&&Sighting| (file.len > 0 || self.known.contents.is_empty()) && !self.is_copied(file, current, &[]);
         let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
         let all: BTreeSet<Neighbour> = known.chain(others).collect();
         let is_recorded = self.known.neighbours.is_some() || !unlisted;

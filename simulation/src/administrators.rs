@@ -51,6 +51,9 @@ pub struct Happened {
     pub redis_went_back: bool,
     /// Something was taken away, so that reports are to be expected.
     pub removed: bool,
+    /// An older state came back after Redis had lost something: it holds what the present state
+    /// never had, so nobody can tell what the present one lacks.
+    pub branched_off: bool,
     /// A stream can take no more entries.
     pub exhausted: bool,
     /// A foreign entry took an ID of our present generation: it is in the way of some entries of a
@@ -147,6 +150,7 @@ impl Administrators {
         if server.dumps() == 0 {
             return;
         }
+        self.happened.branched_off |= self.happened.redis_went_back;
         self.happened.redis_went_back = true;
         match random.below(3) {
             0 => {

@@ -38,6 +38,9 @@ pub struct Terms {
     pub contents_unordered: bool,
     /// What was delivered may have been reported as missing: it came back.
     pub comes_back: bool,
+    /// Redis holds a history that branched off: what is missing is reported, and may not be sent
+    /// again.
+    pub branched_off: bool,
     /// The reader ended, so what it had not sent is nowhere.
     pub unfinished: bool,
 }
@@ -81,7 +84,9 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
                 first_seen.push((one.output, content));
             }
             let before = last.insert((one.output, content), span.end).unwrap_or(0);
-            let is_again = truth.fate(content, span.start).is(Fate::REPEATABLE) || repeats(truth, content, span.start);
+            let is_again = truth.fate(content, span.start).is(Fate::REPEATABLE)
+                || repeats(truth, content, span.start)
+                || span.end <= crate::reader::DISTINCT && is_beginning_of_another(truth, content, span.end);
             if !terms.unordered && !terms.several_writers && span.start < before && !is_again {
                 return Err(format!(
                     "output {}: bytes {}..{} of content {content} come after its byte {before}",
@@ -118,11 +123,15 @@ fn beginning_of_another(truth: &Truth, content: ContentId) -> u64 {
     let Some(known) = truth.get(content) else { return 0 };
     let len = known.bytes.len() as u64;
     let readable = (0..len).find(|&offset| truth.fate(content, offset).is(Fate::VANISHED)).unwrap_or(len);
-    let begins = |first: u64| {
-        let first = &known.bytes[..index(first)];
-        truth.contents().iter().enumerate().any(|(other, of)| other != content && of.bytes.starts_with(first))
-    };
-    [len, readable].into_iter().find(|first| begins(*first)).unwrap_or(0)
+    let begins = |first: &u64| is_beginning_of_another(truth, content, *first);
+    [len, readable].into_iter().find(begins).unwrap_or(0)
+}
+
+/// Whether another content begins with the first bytes of this one: a header, for example.
+fn is_beginning_of_another(truth: &Truth, content: ContentId, first: u64) -> bool {
+    let Some(known) = truth.get(content) else { return false };
+    let first = known.bytes.get(..index(first)).unwrap_or_default();
+    truth.contents().iter().enumerate().any(|(other, of)| other != content && of.bytes.starts_with(first))
 }
 
 /// What is wrong with one byte that is in the outputs `count` times.
@@ -131,6 +140,7 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
     let reported = fate.is(Fate::REPORTED);
     let removed = fate.is(Fate::REMOVED);
     let vanished = fate.is(Fate::VANISHED);
+    let is_operated = truth.get(content).is_some_and(|content| content.is_operated);
     let is_unknown = truth.get(content).is_none_or(|content| content.sent == 0);
     match count {
         0 if fate.is(Fate::OPTIONAL) => None,
@@ -140,6 +150,7 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
         // Of what was never added, or what Redis lost again, nobody knows but the reader, which
         // waits.
         0 if terms.unfinished && (terms.comes_back || !fate.is(Fate::ADDED)) => None,
+        0 if reported && terms.branched_off => None,
         0 if removed || vanished => Some("missing, and nobody reported it"),
         0 if reported => Some("reported as missing, though nobody took it away"),
         0 => Some("missing"),
@@ -147,6 +158,7 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
         1 => None,
         _ if terms.may_repeat || fate.is(Fate::REPEATABLE) => None,
         _ if repeats(truth, content, offset) => None,
+        _ if truth.several_partitions && is_operated => None,
         _ => Some("there more than once"),
     }
 }

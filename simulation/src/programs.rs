@@ -392,6 +392,7 @@ impl Programs {
         let target = self.target(files);
         let Some(file) = files.at(&target) else { return };
         let (len, Some(content)) = (file.len(), file.content) else { return };
+        truth.operate(content);
         match random.below(6) {
             // rsync, or an editor: a temporary file with the same bytes takes its place.
             0 => {

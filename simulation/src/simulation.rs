@@ -98,6 +98,7 @@ impl Simulation {
         });
         let mut world = World::new(random, story.clone(), hazards, keys.clone(), START);
         world.truth.several_partitions = count > 1;
+        world.truth.several_holders = count > 1 || readers.len() > 1;
         let programs = {
             let mut files = world.input.borrow_mut();
             Programs::begin(habits, &mut files, &mut world.truth, &mut world.random, story.clone())
@@ -227,7 +228,10 @@ impl Simulation {
                 || self.partitions > 1
                 || habits.late_lines
                 || habits.permissions
-                || habits.operates,
+                || habits.operates
+                // Rotated files that nobody saw are sorted by their times, when their names do not
+                // tell.
+                || self.administrators.hazards.clocks,
             // Behind foreign entries a reader goes on from where it is certain that all has
             // arrived, and when the source is gone it cannot tell that more has. A rotated file
             // that cannot be read is as good as gone until it can.
@@ -238,6 +242,7 @@ impl Simulation {
                 || self.partitions > 1
                 || habits.operates
                 || habits.permissions,
+            branched_off: happened.branched_off,
             unfinished: happened.exhausted,
         };
         let written: Vec<_> = self.writers.iter().flat_map(|writer| writer.written(&self.world.outputs)).collect();

@@ -50,6 +50,8 @@ pub struct Content {
     pub sent: u64,
     /// A reader said why its turn is not where it was written.
     pub late: bool,
+    /// An operator has changed a file of it, or of the one that it was made from.
+    pub is_operated: bool,
     /// It was there before the source began: all of it may be sent or not, also what is added
     /// later.
     is_earlier: bool,
@@ -64,8 +66,11 @@ pub struct Content {
 pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
-    /// Whether the source has several partitions. A file that was deleted while one of them holds
-    /// it open is out of the others' reach: what is theirs of it is lost, and reported.
+    /// Whether the source has several partitions or readers. A file that was deleted while one of
+    /// them holds it open is out of the others' reach: what they need of it is lost, and reported.
+    pub several_holders: bool,
+    /// Whether the source has several partitions. Each of them decides by what it has sent itself
+    /// whether an edited file is still the same content.
     pub several_partitions: bool,
     /// The partitions of which there ever was a byte in an output.
     pub written: BTreeSet<usize>,
@@ -88,10 +93,19 @@ impl Truth {
         let shared = shared.max(same);
         // Too little to be told from a header that many files begin with.
         let may_repeat = shared <= crate::reader::DISTINCT;
+        let is_operated = self.contents.get(from).is_some_and(|parent| parent.is_operated);
         let derived = self.begin(bytes);
         let content = &mut self.contents[derived];
         (content.shares, content.may_repeat) = (Some((from, shared)), may_repeat);
+        content.is_operated = is_operated;
         derived
+    }
+
+    /// An operator changes a file of this content.
+    pub fn operate(&mut self, content: ContentId) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.is_operated = true;
+        }
     }
 
     /// Adds to a content.
@@ -200,7 +214,7 @@ impl Truth {
             let of_it = files.files().filter(|(inode, file)| {
                 file.content == Some(content)
                     && (is_known || !file.packed)
-                    && (file.is_served() && !self.several_partitions
+                    && (file.is_served() && !self.several_holders
                         || files.names_of(*inode).any(|name| !name.starts_with("backup/")))
             });
             let known_end = self.known_end(content);

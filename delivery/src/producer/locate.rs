@@ -648,12 +648,33 @@ impl<D: Directory> Producer<D> {
                 break;
             }
         }
+        let after = begin.after;
+        let named = named.or_else(|| self.named_by_bytes(after, inode));
         let Some((file_id, start)) = named else { return Ok(Step::Clock) };
+        let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
         if start != begin.reader.offset() {
-            begin.reader.begin_at(start).map_err(|e| fault(&e))?;
+            let begun = begin.reader.begin_at(start);
+            begun.map_err(|error| trouble(&self.options.input, "read", &error))?;
         }
         (begin.file_id, begin.stage) = (Some(file_id), Stage::NUMBERING);
         self.begin(now)
+    }
+
+    /// The name that another partition gave to the content of a file: it may have seen the content in
+    /// a file that was copied, replaced or compressed since.
+    fn named_by_bytes(&mut self, after: Option<Position>, inode: Inode) -> Option<(u64, u64)> {
+        let is_news = |known: &Generation| !self.begun.contains(&known.file_id);
+        let others: Vec<(u64, u64)> =
+            self.others.iter().filter(|known| is_news(known)).map(|known| (known.file_id, known.start)).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let manifest = self.manifest.clone();
+        let identified = self.look(&manifest, after, None);
+        others.into_iter().find(|(file_id, _)| {
+            let holders = identified.holders.get(file_id).into_iter().flatten().filter(|found| is_whole(found));
+            holders.map(|found| self.directory.open(found.key)).any(|file| file.is_ok_and(|file| file.inode() == inode))
+        })
     }
 
     /// Answers [`Step::Clock`]: milliseconds since the epoch, as Redis has them.

@@ -648,6 +648,7 @@ impl<D: Directory> Producer<D> {
         self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
         self.stream = observed.stream.unwrap_or_default();
         self.added_since = 0;
+        self.next_check = self.now.saturating_add(CHECK);
         self.nothing_up_to.clear();
         // Another reader may have sent what this one could not read.
         self.unconfirmed.clear();

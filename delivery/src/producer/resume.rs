@@ -84,6 +84,12 @@ impl Observed {
             return Resume::At(start);
         }
         let confirmed = manifest.confirmed.filter(|c| manifest.get(c.generation).is_some()).unwrap_or(start);
+        // An older state of the stream was restored beside a newer record.
+        let went_back = || {
+            let generation = manifest.iter().rev().find(|generation| generation.generation <= last_id.ms);
+            generation.map_or(start, |known| Position { generation: known.generation, offset: known.start })
+        };
+        let confirmed = if last_id < confirmed.id() { went_back() } else { confirmed };
         // An earlier attempt has begun a generation for this already, and added nothing to it.
         let begun = manifest.last().filter(|newest| {
             let file_id = manifest.get(confirmed.generation).map(|generation| generation.file_id);
@@ -103,8 +109,9 @@ impl Observed {
     /// written with, and fewer entries were added to it than the guard says.
     #[must_use]
     pub fn doubtful_from(&self) -> Option<Position> {
-        let before = self.record.guard.as_ref()?.before?;
-        let stream = self.stream.filter(|stream| stream.last_id >= StreamId { ms: before.ms, seq: before.seq })?;
+        let guard = self.record.guard.as_ref()?;
+        let (before, end) = (guard.before?, StreamId { ms: guard.generation, seq: guard.tail.end });
+        let stream = self.stream.filter(|stream| stream.last_id >= end)?;
         before.whole.filter(|_| stream.added < before.added && stream.added.is_some())
     }
 
@@ -258,10 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn an_older_stream_beside_a_newer_record_is_sent_again() {
+        let mut redis = manifest(&[10, 20]);
+        redis.confirmed = Some(Position { generation: 20, offset: 30 });
+        redis.guard = Some(Guard::new(20, 31, 44, b""));
+        let beginning = Position { generation: 10, offset: 0 };
+        // The entry at the last ID is trimmed: whose it was cannot be told.
+        assert_eq!(observed(&redis, 10, 5).resume(&redis), Resume::Renumber(beginning));
+        let seen = Observed { last_entry: Some((Field::Line, b"abc".to_vec())), ..observed(&redis, 10, 5) };
+        let last = Position { generation: 10, offset: 5 };
+        assert_eq!(seen.resume(&redis), Resume::Verify(last, beginning));
+        assert_eq!(observed(&redis, 15, 0).resume(&redis), Resume::Renumber(beginning), "a foreign one");
+    }
+
+    #[test]
     fn a_gap_below_a_batch_that_was_added_to_an_older_stream_is_noticed() {
         let mut redis = manifest(&[10]);
         let whole = Some(Position { generation: 10, offset: 20 });
-        let before = Some(Before { ms: 10, seq: 44, offset: 44, added: Some(4), whole });
+        let before = Some(Before { ms: 10, seq: 44, offset: 44, added: Some(5), whole });
         redis.guard = Some(Guard { before, ..Guard::new(10, 50, 50, b"") });
         let doubtful = |seq: u64, added: Option<u64>| {
             let mut seen = observed(&redis, 10, seq);
@@ -270,7 +291,7 @@ mod tests {
         };
         assert_eq!(doubtful(50, Some(5)), None, "the batch and what was there before it");
         assert_eq!(doubtful(50, Some(9)), None, "foreign entries, too");
-        assert_eq!(doubtful(50, Some(3)), whole, "the batch, and two of four before it");
+        assert_eq!(doubtful(50, Some(4)), whole, "the batch, and three of four before it");
         assert_eq!(doubtful(44, Some(4)), None, "each command of the batch failed alone");
         assert_eq!(doubtful(30, Some(2)), None, "a tail that is lost is no gap");
         assert_eq!(doubtful(50, None), None, "an older Redis does not count");

@@ -206,8 +206,8 @@ impl<D: Directory> Producer<D> {
             return Ok(None);
         }
         let end = Position { generation, offset: streaming.reader.frontier() };
-        let added_before = self.added_since.saturating_add(ahead.map_or(0, |batch| batch.entries));
-        let added = self.stream.added.map(|added| added.saturating_add(added_before));
+        let since = self.added_since.saturating_add(ahead.map_or(0, |batch| batch.entries)).saturating_add(entries);
+        let added = self.stream.added.map(|added| added.saturating_add(since));
         let whole = self.whole_at;
         let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset, added, whole });
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };

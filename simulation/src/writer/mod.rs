@@ -7,7 +7,7 @@ use crate::filesystem::{DiskFault, FileSystem};
 use crate::oracle::Written;
 use crate::redis::Name;
 use crate::world::World;
-use delivery::consumer::{Consumer, FileIdentity, Output, Settings};
+use delivery::consumer::{Consumer, FileIdentity, Output, Refusal, Settings};
 use delivery::journal::{Identity, Parsed};
 use delivery::output::{Job, JournalWas, Outcome, Verdict};
 use delivery::partition::Partition;
@@ -229,7 +229,14 @@ impl Writer {
             Step::Ended => {}
             Step::Refused(refusal) => {
                 world.story.tell(|| format!("{name} refuses: {refusal:?}"));
-                self.refused = Some(format!("{refusal:?}"));
+                if world.restore_journals() {
+                    world.story.tell(|| "an operator restores the journals");
+                } else if refusal == Refusal::JournalOlder && world.hazards.administrators {
+                    // Entries that an administrator took from the group look like acknowledged ones.
+                    move_away(world, &path(self.configuration.output.as_bytes()), true);
+                } else {
+                    self.refused = Some(format!("{refusal:?}"));
+                }
                 self.running = None;
                 world.outputs.unlock_all(self.process);
                 self.process += 1;
@@ -353,6 +360,17 @@ pub struct DiskHazards {
     pub rotates: bool,
 }
 
+/// An output gets another name, with its journal or without.
+fn move_away(world: &mut World, own: &str, with_journal: bool) {
+    let nth = world.outputs.list(FOLDER).unwrap_or_default().len();
+    let rotated = format!("{own}.r{}", "0".repeat(nth));
+    world.story.tell(|| format!("{own} is renamed to {rotated}"));
+    let _ = world.outputs.rename(own, &rotated);
+    if with_journal {
+        let _ = world.outputs.rename(&format!("{own}.journal"), &format!("{rotated}.journal"));
+    }
+}
+
 /// One fault of the disk that the outputs are on.
 pub fn disturb(world: &mut World, writers: &mut [Writer], hazards: DiskHazards) {
     match world.random.below(10) {
@@ -372,10 +390,7 @@ pub fn disturb(world: &mut World, writers: &mut [Writer], hazards: DiskHazards) 
             if world.outputs.at(&own).is_none_or(crate::filesystem::File::is_empty) {
                 return;
             }
-            let nth = world.outputs.list(FOLDER).unwrap_or_default().len();
-            let rotated = format!("{own}.r{}", "0".repeat(nth));
-            world.story.tell(|| format!("logrotate renames {own} to {rotated}"));
-            let _ = world.outputs.rename(&own, &rotated);
+            move_away(world, &own, false);
         }
         8..=9 if hazards.flips => {
             let listed = world.outputs.list(FOLDER).unwrap_or_default();
