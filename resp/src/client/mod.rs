@@ -168,8 +168,8 @@ impl ClientOptions {
 /// state that commands set on the connection is restored.
 ///
 /// A command that blocks would delay all other callers. A [`Blocking`](crate::Blocking) command
-/// therefore needs its own [`Connection`](crate::Connection), and untyped commands that block or change the
-/// connection's state are refused with [`ErrorKind::Usage`].
+/// therefore needs its own [`Connection`](crate::Connection), and untyped commands that block or
+/// change the connection's state are refused with [`ErrorKind::Usage`].
 ///
 /// Futures may be dropped at any time; a queued command is sent all the same. The connection closes
 /// with the last clone.

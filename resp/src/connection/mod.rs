@@ -18,6 +18,7 @@ pub use pipeline::{Pipeline, Replies, ReplyHandle};
 pub use transaction::Transaction;
 pub(crate) use transaction::{is_ok, leaves_transaction_open};
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub struct Connection {
     /// Observes calls once the handshake is done.
     observer: Observed,
     pushes: BoundedQueue<Frame>,
+    /// Replies that arrived during a flush, and are still owed.
+    received: VecDeque<Frame>,
 }
 
 impl Connection {
@@ -142,6 +145,7 @@ impl Connection {
             client_id: None,
             observer: Observed::default(),
             pushes: BoundedQueue::new(),
+            received: VecDeque::new(),
         }
     }
 
@@ -321,7 +325,36 @@ impl Connection {
     ///
     /// The connection breaks, or writing takes longer than the command timeout.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        self.wire.flush(&mut Deadline::after(self.command_timeout)).await
+        let mut deadline = Deadline::after(self.command_timeout);
+        while !self.wire.flush(&mut deadline).await? {
+            self.decode_received()?;
+        }
+        Ok(())
+    }
+
+    /// Decodes what arrived during a flush: push messages are bounded, and replies are owed.
+    fn decode_received(&mut self) -> Result<(), Error> {
+        while self.received.len() <= self.owed {
+            match self.wire.next_frame() {
+                Ok(Some(frame)) if frame.kind() == ValueKind::Push => self.push(frame),
+                Ok(Some(frame)) => self.received.push_back(frame),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    self.wire.close();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
+        self.wire.close();
+        Err(Error::protocol(ProtocolError::UnexpectedReply))
+    }
+
+    /// Returns the next frame that was received.
+    fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
+        match self.received.pop_front() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.wire.next_frame(),
+        }
     }
 
     /// Receives the next reply. Writes queued commands meanwhile.
@@ -433,7 +466,7 @@ impl Connection {
             if self.owed() > 0 {
                 return Err(Error::new(ErrorKind::Usage, "replies are outstanding; receive them first"));
             }
-            match self.wire.next_frame() {
+            match self.next_frame() {
                 Ok(Some(frame)) if frame.kind() == ValueKind::Push => return Ok(frame),
                 // The reply to an abandoned call.
                 Ok(Some(frame)) if self.owed > 0 => {
@@ -473,7 +506,7 @@ impl Connection {
             if let Some(push) = self.pushes.pop() {
                 return Ok(push);
             }
-            match self.wire.next_frame() {
+            match self.next_frame() {
                 Ok(Some(frame)) => return Ok(frame),
                 Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
@@ -505,7 +538,7 @@ impl Connection {
             });
         }
         loop {
-            match self.wire.next_frame() {
+            match self.next_frame() {
                 Ok(Some(frame)) if frame.kind() == ValueKind::Push => self.push(frame),
                 Ok(Some(frame)) => {
                     self.owed = self.owed.saturating_sub(1);

@@ -99,7 +99,7 @@ impl Connection {
         let mut deadline = Deadline::after(self.command_timeout);
         let mut begun = MultiState::default();
         while left > 0 {
-            if stale == 0 && left <= commands {
+            if stale == 0 && left <= commands && self.received.is_empty() {
                 let skipped = self.wire.skip_repeated(QUEUED, left);
                 self.owed = self.owed.saturating_sub(skipped);
                 self.stale = self.stale.saturating_sub(skipped);

@@ -24,6 +24,8 @@ const MIN_READ: usize = 16 * 1024;
 const MAX_READ: usize = 1024 * 1024;
 /// After this many bytes without a wait, the task yields to other tasks and to its own timers.
 const YIELD_AFTER: usize = MAX_READ;
+/// How many bytes are read during a flush before they are decoded.
+const DECODE_AFTER: usize = MAX_READ;
 /// An empty write buffer that is larger than this is freed.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
@@ -163,10 +165,12 @@ impl Wire {
         self.until(deadline, Self::poll_fill).await
     }
 
-    /// Waits until everything is written. Reads meanwhile, if the peer accepts nothing before it is
-    /// read.
-    pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
-        self.until(deadline, Self::poll_flush).await
+    /// Waits until everything is written, or enough was read meanwhile to be decoded first. Returns
+    /// whether everything is written.
+    pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<bool, Error> {
+        let decode_at = self.input.len().saturating_add(DECODE_AFTER);
+        self.until(deadline, |wire, cx, moved| wire.poll_flush(cx, moved, decode_at)).await?;
+        Ok(self.out.is_empty() && !self.must_flush)
     }
 
     /// Polls until the operation is done, the deadline has passed, or no byte has moved for too
@@ -251,13 +255,16 @@ impl Wire {
         self.poll_read(cx).map_err(|error| self.write_error.take().unwrap_or(error))
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool, decode_at: usize) -> Poll<io::Result<()>> {
         loop {
             if let Poll::Ready(done) = self.poll_write(cx, moved) {
                 return Poll::Ready(done);
             }
             ready!(self.poll_read(cx))?;
             *moved = true;
+            if self.input.len() >= decode_at {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 
