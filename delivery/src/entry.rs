@@ -1,42 +1,45 @@
-//! The fields of an entry and the byte range that it covers.
+//! The fields of an entry, and the byte range that it covers.
+//!
+//! The reader encodes entries with these types, and the writer and `verify` decode them.
 
 use memchr::memchr_iter;
 use std::ops::Range;
 
-/// A byte range of a content: `start..end`, offsets in bytes.
+/// A byte range of a content: `start..end`, in bytes.
 pub type Span = Range<u64>;
 
-/// The longest line that travels as one entry, in bytes, newline not counted: 64 MiB. Longer lines
-/// go in pieces.
+/// The longest line sent as one entry, in bytes without its newline: 64 MiB. Longer lines are
+/// split.
 pub const MAX_LINE: usize = 64 << 20;
 
-/// The second field of an entry that does not begin where the one before it in its stream ended:
-/// the offset up to which this stream had its bytes, as a decimal number. What lies between belongs
-/// to other [partitions](crate::partition). Where entries adjoin, there is no such field.
+/// The name of the second field of an entry that does not begin where the previous entry of its
+/// stream ended. Its value is that end, as a decimal number. The bytes between belong to other
+/// [partitions](crate::partition). Adjacent entries have no such field.
 pub const AFTER: &[u8] = b"after";
 
-/// The offset that a field [`AFTER`] holds; `None` when it holds something else.
+/// Parses the value of a field [`AFTER`]; `None` if it is not a number.
 #[must_use]
 pub fn after(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// What an entry's first field holds.
+/// The kind of an entry's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// One whole line, without its newline.
+    /// One complete line, without its newline.
     Line,
-    /// Many whole lines, newlines included.
+    /// Several complete lines, with their newlines.
     Lines,
-    /// The first piece of a line that is not whole: longer than [`MAX_LINE`], or the last one
-    /// without newline.
+    /// The first piece of a line that is not sent whole: longer than [`MAX_LINE`], or last and
+    /// without a newline.
     Part,
-    /// A further piece of a line that a `Part` began, its newline included when it has one.
+    /// A further piece of a line that began with a `Part`. It includes the newline, if the line has
+    /// one.
     Rest,
 }
 
 impl Field {
-    /// The field's name on the wire.
+    /// The name of the field in the entry.
     #[must_use]
     pub const fn name(self) -> &'static [u8] {
         match self {
@@ -47,7 +50,7 @@ impl Field {
         }
     }
 
-    /// The field with this name; `None` when it is none of ours.
+    /// The field with this name; `None` for a foreign name.
     ///
     /// ```
     /// use delivery::entry::Field;
@@ -65,16 +68,16 @@ impl Field {
         }
     }
 
-    /// How many bytes of the source a payload of `len` bytes stands for.
+    /// The number of source bytes that a payload of `len` bytes covers.
     #[must_use]
     pub const fn covered(self, len: usize) -> u64 {
         match self {
-            Self::Line => len as u64 + 1,
+            Self::Line => (len as u64).saturating_add(1),
             Self::Lines | Self::Part | Self::Rest => len as u64,
         }
     }
 
-    /// How many lines a payload counts for. A line counts where it begins, so that pieces add up.
+    /// The number of lines in a payload. A line counts in the piece that contains its beginning.
     #[must_use]
     pub fn lines(self, payload: &[u8]) -> u64 {
         match self {
@@ -84,7 +87,7 @@ impl Field {
         }
     }
 
-    /// The newline that follows the payload in the source but is not in it.
+    /// The newline that follows the payload in the source and is not part of it.
     #[must_use]
     pub const fn suffix(self) -> &'static [u8] {
         match self {
@@ -94,20 +97,20 @@ impl Field {
     }
 }
 
-/// One of our entries: a field, its payload, and the range it covers.
+/// A decoded entry: its field, its payload, and the range that it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// What the payload is.
+    /// The kind of the payload.
     pub field: Field,
-    /// The bytes on the wire.
+    /// The payload.
     pub payload: &'a [u8],
-    /// The bytes of the source that it stands for.
+    /// The source bytes that it covers.
     pub span: Span,
 }
 
 impl<'a> Piece<'a> {
-    /// The piece that an entry with position `end` and this one field is; `None` when it cannot be
-    /// one of ours (unknown field, or more payload than there are bytes before `end`).
+    /// Decodes an entry that ends at offset `end`. Returns `None` if no reader can have written it:
+    /// the field is unknown, or the payload is longer than the bytes before `end`.
     #[must_use]
     pub fn new(field: &[u8], payload: &'a [u8], end: u64) -> Option<Self> {
         let field = Field::from_name(field)?;
@@ -119,7 +122,7 @@ impl<'a> Piece<'a> {
         Some(Self { field, payload, span: start..end })
     }
 
-    /// Appends the source bytes from offset `from` on (an offset within the span) to `out`.
+    /// Appends the source bytes from offset `from` on, an offset within the span, to `out`.
     pub fn append_from(&self, from: u64, out: &mut Vec<u8>) {
         let skip = usize::try_from(from.saturating_sub(self.span.start)).unwrap_or(usize::MAX);
         out.extend_from_slice(self.payload.get(skip..).unwrap_or_default());
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlap_is_trimmed_to_its_new_bytes() {
+    fn append_from_skips_overlapping_bytes() {
         let piece = Piece::new(b"line", b"abc", 10).unwrap();
         for (from, expected) in [(7, &b"bc\n"[..]), (9, b"\n"), (10, b"")] {
             let mut out = Vec::new();
@@ -152,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_range_is_none_of_ours() {
+    fn impossible_entries_are_foreign() {
         assert_eq!(Piece::new(b"line", b"abc", 3), None, "longer than the bytes before its end");
         assert_eq!(Piece::new(b"rest", b"", 3), None, "covers nothing");
         assert_eq!(Piece::new(b"message", b"abc", 30), None, "unknown field");
     }
 
     #[test]
-    fn lines_count_where_they_begin() {
+    fn lines_count_in_the_piece_where_they_begin() {
         assert_eq!(Field::Lines.lines(b"a\nb\n"), 2);
         assert_eq!(Field::Part.lines(b"a") + Field::Rest.lines(b"b\n"), 1);
     }

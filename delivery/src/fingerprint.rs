@@ -1,37 +1,36 @@
-//! Fingerprints: what is kept of a content's bytes, to recognise it in a file of any length.
+//! Fingerprints: hashes that recognise a content in a file of any length.
 //!
-//! A [`Fingerprint`] holds a hash at every [`checkpoint`] of a universal grid of offsets, from the
-//! first byte on. Two files that share a prefix agree at every checkpoint inside it, so
-//! fingerprints tell how long the common prefix is, to within an eighth of its length. A
-//! [`TailChecksum`] covers the bytes before one position, the frontier, and says nearly exactly
-//! where a file that shrank by a few bytes differs.
+//! A [`Fingerprint`] has a hash at every [`checkpoint`] of a fixed grid of offsets that begins at
+//! the first byte. Two files with a common prefix agree at every checkpoint inside it. Fingerprints
+//! therefore give the length of the common prefix to within an eighth. A [`TailChecksum`] covers
+//! the bytes before one position, the frontier, and locates the first difference in a file that
+//! shrank by a few bytes almost exactly.
 //!
-//! The reader computes both with a few short reads, however long the content is.
+//! The reader computes both with a few short reads, independently of the length of the content.
 
 use crate::hash;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt::Write as _;
 
-/// How many bytes the hash at a checkpoint covers at most: 4 KiB.
+/// Maximum number of bytes covered by the hash at a checkpoint: 4 KiB.
 pub const BLOCK: u64 = 4 << 10;
-/// How many bytes before its end a tail checksum covers at most: 1 KiB.
+/// Maximum number of bytes covered by a tail checksum: 1 KiB.
 pub const TAIL_LEN: u64 = 1 << 10;
-/// How many of the last bytes are searched for in a file that was edited: 128.
+/// How many of the last bytes are searched for in an edited file: 128.
 pub const SHORT_LEN: u64 = 128;
-/// How many bytes before the end of a tail checksum its further hashes end.
+/// Distances from the end of a tail checksum to the ends of its additional hashes.
 const CUTS: [u64; 19] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768];
 
-/// A range of bytes whose hash is asked for.
+/// A byte range to hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// The offset of the first byte.
     pub start: u64,
-    /// The offset behind the last byte.
+    /// The offset after the last byte.
     pub end: u64,
 }
 
-/// The offset of a checkpoint: each of the first eight, then eight in every octave. `None` beyond
-/// what an offset can be.
+/// The offset of a checkpoint: 1 to 8, then eight per octave. `None` if it exceeds `u64`.
 ///
 /// ```
 /// use delivery::fingerprint::checkpoint;
@@ -46,22 +45,21 @@ pub const fn checkpoint(index: usize) -> Option<u64> {
         return Some(index as u64 + 1);
     }
     let index = index - 7;
-    // 15 << 59 is the last one that fits.
+    // 15 << 59 is the last offset that fits.
     if index / 8 > 59 { None } else { Some((8 + (index % 8) as u64) << (index / 8)) }
 }
 
-/// The bytes that the hash at a checkpoint covers: the block of up to [`BLOCK`] bytes that ends
-/// there.
+/// The range that the hash at a checkpoint covers: up to [`BLOCK`] bytes that end there.
 const fn span_of(checkpoint: u64) -> Span {
     Span { start: checkpoint.saturating_sub(BLOCK), end: checkpoint }
 }
 
-/// The part of a hash that is kept.
+/// Truncates a hash to the stored part.
 const fn short(hash: u64) -> u32 {
     hash as u32
 }
 
-/// The hashes of a content at its checkpoints, from the first on.
+/// The hashes of a content at its first checkpoints.
 ///
 /// ```
 /// use delivery::fingerprint::{Fingerprint, Span};
@@ -80,7 +78,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The fingerprint of a content that is all in memory.
+    /// The fingerprint of a content in memory.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let mut prints = Self::default();
@@ -90,14 +88,14 @@ impl Fingerprint {
         prints
     }
 
-    /// The last checkpoint it has; 0 when it has none.
+    /// The offset of its last checkpoint; 0 if it has none.
     #[must_use]
     pub fn covered(&self) -> u64 {
         self.hashes.len().checked_sub(1).and_then(checkpoint).unwrap_or(0)
     }
 
-    /// The ranges whose hashes it lacks to cover a content of `len` bytes, in the order in which
-    /// [`Fingerprint::push`] takes them.
+    /// The ranges to hash until the fingerprint covers a content of `len` bytes, in the order in
+    /// which to [`push`](Fingerprint::push) the hashes.
     pub fn missing(&self, len: u64) -> impl Iterator<Item = Span> + use<> {
         (self.hashes.len()..).map_while(checkpoint).take_while(move |&end| end <= len).map(span_of)
     }
@@ -107,7 +105,7 @@ impl Fingerprint {
         self.hashes.push(short(hash));
     }
 
-    /// How two contents compare: see [`Agreement`].
+    /// Compares the fingerprints of two contents.
     #[must_use]
     pub fn agreement(&self, other: &Self) -> Agreement {
         let mut agreement = Agreement { compared: 0, common: 0, differs: None, weight: 0 };
@@ -134,7 +132,7 @@ impl Fingerprint {
     }
 }
 
-/// How the fingerprints of two contents compare.
+/// The result of comparing the fingerprints of two contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreement {
     /// The last checkpoint that both have.
@@ -143,29 +141,29 @@ pub struct Agreement {
     pub common: u64,
     /// The first checkpoint at which they differ.
     pub differs: Option<u64>,
-    /// How many bytes lie before checkpoints at which they agree, back to the checkpoint before.
+    /// The number of bytes in the intervals before the checkpoints at which they agree.
     pub weight: u64,
 }
 
-/// A checksum of the last bytes before a position, with hashes of the beginnings of the same block.
+/// A checksum of the bytes before a position, with hashes of prefixes of the same block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailChecksum {
-    /// The offset just behind the bytes.
+    /// The offset after the block.
     pub end: u64,
-    /// How many bytes, at most [`TAIL_LEN`].
+    /// The length of the block, at most [`TAIL_LEN`].
     pub len: u64,
-    /// Their xxh3.
+    /// xxh3 of the block.
     pub hash: u64,
-    /// The hash of the last [`SHORT_LEN`] of them. 0: not known, as in older records.
+    /// The hash of its last [`SHORT_LEN`] bytes. 0 if unknown, as in older records.
     #[serde(default)]
     pub short: u32,
-    /// Hashes of the same block without its last bytes. Empty in older records.
+    /// Hashes of the block without its last bytes. Empty in older records.
     #[serde(default, with = "hex")]
     pub cuts: Vec<u32>,
 }
 
 impl TailChecksum {
-    /// The checksum of `bytes`, which end at `end`; the last [`TAIL_LEN`] of them count.
+    /// The checksum of `bytes`, which end at `end`; only the last [`TAIL_LEN`] bytes count.
     #[must_use]
     pub fn new(end: u64, bytes: &[u8]) -> Self {
         let bytes = last(bytes, TAIL_LEN);
@@ -179,37 +177,37 @@ impl TailChecksum {
         }
     }
 
-    /// Whether `bytes`, which end at `end`, are the bytes that it was made of.
+    /// Whether `bytes`, which end at `end`, match the checksum.
     #[must_use]
     pub fn matches(&self, end: u64, bytes: &[u8]) -> bool {
         let bytes = last(bytes, self.len.min(TAIL_LEN));
         end == self.end && bytes.len() as u64 == self.len && hash(bytes) == self.hash
     }
 
-    /// Whether `bytes` end with the last bytes that it was made of.
+    /// Whether `bytes` end with the last bytes of the block.
     #[must_use]
     pub fn ends(&self, bytes: &[u8]) -> bool {
         let len = self.len.min(SHORT_LEN);
         let bytes = last(bytes, len);
-        // Nothing ends everywhere.
+        // An empty block would match everywhere.
         len > 0 && bytes.len() as u64 == len && self.short != 0 && short(hash(bytes)) == self.short
     }
 
-    /// The range of bytes that it covers.
+    /// The range that the checksum covers.
     #[must_use]
     pub const fn span(&self) -> Span {
         Span { start: self.end.saturating_sub(self.len), end: self.end }
     }
 
-    /// The ranges whose hashes tell where a file differs, the longest first.
+    /// The ranges to hash to locate the first difference in a file, longest first.
     pub fn probes(&self) -> impl Iterator<Item = Span> + '_ {
         let Span { start, end } = self.span();
         let cuts = CUTS.iter().take(self.cuts.len()).map(move |cut| Span { start, end: end.saturating_sub(*cut) });
         std::iter::once(Span { start, end }).chain(cuts)
     }
 
-    /// Up to where a file has the same bytes, of which `hash_of` tells the hash of a range: `end`
-    /// when all are the same, `None` when none of the checksum's hashes agrees.
+    /// The offset up to which a file matches the block; `hash_of` hashes a range of the file.
+    /// Returns `end` if the whole block matches, and `None` if no hash does.
     pub fn same_until(&self, hash_of: impl Fn(Span) -> Option<u64>) -> Option<u64> {
         let mut expected = std::iter::once(None).chain(self.cuts.iter().map(|&cut| Some(cut)));
         self.probes().find_map(|span| {
@@ -230,7 +228,7 @@ fn last(bytes: &[u8], len: u64) -> &[u8] {
     bytes.get(bytes.len().saturating_sub(len)..).unwrap_or_default()
 }
 
-/// Hashes as one string of hexadecimal digits, eight for each.
+/// Hashes as one string of hexadecimal digits, eight per hash.
 mod hex {
     use super::*;
     use serde::de::Error as _;
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_changes_only_the_blocks_over_it() {
+    fn a_changed_byte_changes_only_the_blocks_that_cover_it() {
         let whole = text(100_000);
         let mut edited = whole.clone();
         edited[50_000] ^= 1;
@@ -307,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_back() {
+    fn fingerprints_and_checksums_round_trip_as_json() {
         let prints = Fingerprint::of(&text(1000));
         let json = serde_json::to_string(&prints).unwrap();
         assert_eq!(serde_json::from_str::<Fingerprint>(&json).unwrap(), prints);
@@ -317,13 +315,13 @@ mod tests {
         for broken in ["\"123\"", "\"1234567g\"", "7", &format!("\"{}\"", "0".repeat(8 * 1000))] {
             assert!(serde_json::from_str::<Fingerprint>(broken).is_err(), "{broken}");
         }
-        // As `Guard` was written.
+        // The JSON of an older `Guard`.
         let old: TailChecksum = serde_json::from_str(r#"{"generation":7,"end":9,"len":9,"hash":5,"first":4}"#).unwrap();
         assert_eq!((old.end, old.len, old.hash, old.cuts.len()), (9, 9, 5, 0));
     }
 
     #[test]
-    fn a_tail_tells_where_a_shorter_file_ends() {
+    fn a_tail_checksum_locates_the_end_of_a_truncated_file() {
         let whole = text(5000);
         let tail = TailChecksum::new(5000, &whole);
         let until =
@@ -339,6 +337,6 @@ mod tests {
         }
         assert_eq!(until(&whole[..3000]), None);
         assert!(tail.ends(&whole) && !tail.ends(&whole[..4999]));
-        assert!(!TailChecksum::new(0, b"").ends(&whole), "nothing ends everywhere");
+        assert!(!TailChecksum::new(0, b"").ends(&whole), "an empty block matches nowhere");
     }
 }

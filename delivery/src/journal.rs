@@ -1,14 +1,14 @@
-//! The writer's commit journal: its format.
+//! The format of the writer's commit journal.
 //!
-//! The journal is stored beside the output and says which bytes of which content are where in it.
-//! It is a header and records of fixed size; a record describes one run of contiguous source bytes
-//! that was appended to the output. What a journal means for its output is decided in
-//! [`output`](crate::output).
+//! The journal is stored beside the output. It records which bytes of which content are stored
+//! where in the output. It consists of a header and records of fixed size; a record describes one
+//! run of contiguous source bytes that was appended to the output. [`output`](crate::output)
+//! decides what a journal means for its output, and is the only user of this module.
 //!
-//! Reading trusts nothing. A record counts when its own hash is right, which includes its place in
-//! the journal, and when it continues the output exactly where the previous record ended. A damaged
-//! record is restored when only one value of it is possible; one that cannot be restored is told
-//! apart from a torn tail by what later records know to be durable.
+//! The parser trusts nothing. A record counts only if its own hash is right, which includes its
+//! index in the journal, and if it continues the output exactly where the previous record ended. A
+//! damaged record is restored if only one value is possible. If it cannot be restored, later
+//! records that claim durability distinguish damage from a torn tail.
 
 use crate::entry::Span;
 use crate::partition::Partition;
@@ -16,74 +16,81 @@ use crate::ranges::RangeSet;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The first bytes of every journal, its version in them.
+/// The first bytes of every journal; they include its version.
 pub const MAGIC: [u8; 8] = *b"LSJRNL02";
 /// Size of a record in bytes.
 pub const RECORD_LEN: usize = 64;
-/// How many bytes a tail checksum covers at most: 64 KiB.
+/// Maximum number of bytes covered by a tail checksum: 64 KiB.
 pub const TAIL_LEN: u64 = 64 << 10;
-/// A header is at most this large: 2 MiB.
+/// Maximum size of a header: 2 MiB.
 pub const MAX_HEADER_LEN: usize = 2 << 20;
 
-/// The first bytes of a journal of version 1, whose header is 32 bytes and names no owner.
+/// The first bytes of a journal of version 1. Its header has 32 bytes and no owner.
 const MAGIC_1: [u8; 8] = *b"LSJRNL01";
 const HEADER_LEN_1: usize = 32;
-/// Where the names begin in one copy of a header.
+/// Offset of the names in a copy of the header.
 const NAMES_AT: usize = 48;
-/// A copy of a header is as long as a multiple of this and one half, so that records begin at odd
+/// The length of a header copy is a multiple of this plus one half, so records begin at odd
 /// multiples of 32 in both versions.
 const COPY_STEP: usize = 32;
 
-/// One run of contiguous source bytes in the output; or, without bytes, a mark that everything
-/// before it is durable.
+/// One run of contiguous source bytes in the output; without bytes, a mark that everything before
+/// it is durable.
 ///
-/// A record cannot say of its own bytes that they are durable, so the last commit of a writer that
-/// becomes idle is followed by a mark. Without it, recovery could not tell a last commit that
-/// somebody cut off from one that never reached the disk.
+/// A record cannot claim durability for its own bytes. A writer that becomes idle therefore appends
+/// a mark after its last commit. Without the mark, recovery could not distinguish a last commit
+/// that was truncated later from one that never reached the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The content's file ID.
+    /// The file ID of the content.
     pub file: u64,
     /// The bytes of that content.
     pub span: Span,
     /// Where they begin in the output.
     pub offset: u64,
-    /// The length of the output that was known to be durable when this was written.
+    /// The length of the output that was known to be durable when the record was written.
     pub durable: u64,
-    /// xxh3 of the bytes; 0 when it is not known (joined records). Of a mark: the tail checksum.
+    /// xxh3 of the bytes; 0 if unknown (joined records). In a mark: the tail checksum.
     pub data_hash: u64,
-    /// How many lines the run counts for. Of a mark: how many bytes its tail checksum covers.
+    /// The number of lines in the run. In a mark: the number of bytes that the tail checksum
+    /// covers.
     pub lines: u64,
 }
 
 impl Record {
-    /// A mark that the output is durable up to `len`, its length. `tail`: the hash of the bytes
-    /// that [`tail`] names.
+    /// A mark that the output is durable up to `len`, its length. `hash` is the hash of the range
+    /// that [`tail`] returns.
     #[must_use]
     pub const fn mark(len: u64, tail: Span, hash: u64) -> Self {
         let lines = tail.end.saturating_sub(tail.start);
         Self { file: 0, span: 0..0, offset: len, durable: len, data_hash: if lines > 0 { hash } else { 0 }, lines }
     }
 
-    /// Whether this is a mark, and no run of bytes.
+    /// Whether this is a mark.
     #[must_use]
     pub const fn is_mark(&self) -> bool {
         self.span.start == self.span.end
     }
 
-    /// The offset in the output just behind this run.
+    /// How many bytes the run has.
     #[must_use]
-    pub const fn output_end(&self) -> u64 {
-        self.offset + (self.span.end - self.span.start)
+    pub const fn bytes(&self) -> u64 {
+        self.span.end.saturating_sub(self.span.start)
     }
 
-    /// Whether `next` continues where this one ends, both in the source and in the output.
+    /// The offset in the output after this run.
+    #[must_use]
+    pub const fn output_end(&self) -> u64 {
+        self.offset.saturating_add(self.bytes())
+    }
+
+    /// Whether `next` continues this run, both in the source and in the output.
     #[must_use]
     pub fn precedes(&self, next: &Self) -> bool {
         self.file == next.file && self.span.end == next.span.start && self.output_end() == next.offset
     }
 
-    /// The part of the output whose hash this record knows, and the hash.
+    /// The part of the output whose hash this record contains, and the hash.
     #[must_use]
     pub fn evidence(&self) -> Option<(Span, u64)> {
         let start = if self.is_mark() { self.offset.checked_sub(self.lines)? } else { self.offset };
@@ -91,8 +98,8 @@ impl Record {
         (!span.is_empty() && self.data_hash != 0).then_some((span, self.data_hash))
     }
 
-    /// The record's bytes. `index` is its place in the journal, counted from 0: a record that was
-    /// copied elsewhere is not valid.
+    /// Encodes the record. `index` is its index in the journal, from 0: a record copied to another
+    /// index is invalid.
     #[must_use]
     pub fn encode(&self, index: u64) -> [u8; RECORD_LEN] {
         let mut out = [0; RECORD_LEN];
@@ -119,34 +126,33 @@ impl Record {
             lines: word(body, 6)?,
             span,
         };
-        let is_run = record.span.start < record.span.end
-            && record.offset.checked_add(record.span.end - record.span.start).is_some();
+        let is_run = record.bytes() > 0 && record.offset.checked_add(record.bytes()).is_some();
         let is_mark = (record.file, record.span.clone(), record.durable) == (0, 0..0, record.offset)
             && record.lines <= TAIL_LEN.min(record.offset);
         (is_run || is_mark).then_some(record)
     }
 }
 
-/// The last bytes of an output of this length that a tail checksum covers. Bytes below `base` are
-/// not ours.
+/// The range that a tail checksum of an output of this length covers. The writer did not write the
+/// bytes below `base`.
 #[must_use]
 pub fn tail(base: u64, len: u64) -> Span {
     len.saturating_sub(TAIL_LEN).max(base).min(len)..len
 }
 
-/// What an output is for: bytes of one source, of these partitions of it, delivered to one group.
+/// The purpose of an output: these partitions of one source, delivered to one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The key of the source's stream.
     pub stream: String,
     /// The consumer group.
     pub group: String,
-    /// Which partitions: `0-2,5 of 6`.
+    /// The partitions: `0-2,5 of 6`.
     pub partitions: String,
 }
 
 impl Identity {
-    /// The identity of an output of `group` that takes these partitions, in order, of `stream`.
+    /// The identity of an output that `group` writes from these partitions, in order, of `stream`.
     ///
     /// ```
     /// use delivery::journal::Identity;
@@ -157,10 +163,13 @@ impl Identity {
     #[must_use]
     pub fn new(stream: &str, group: &str, partitions: &[Partition]) -> Self {
         let mut ranges = RangeSet::new();
-        partitions.iter().map(|one| u64::from(one.index())).for_each(|index| ranges.insert(index..index + 1));
+        partitions
+            .iter()
+            .map(|one| u64::from(one.index()))
+            .for_each(|index| ranges.insert(index..index.saturating_add(1)));
         let ranges: Vec<String> = ranges
             .iter()
-            .map(|range| match range.end - 1 {
+            .map(|range| match range.end.saturating_sub(1) {
                 last if last == range.start => last.to_string(),
                 last => format!("{}-{last}", range.start),
             })
@@ -172,19 +181,19 @@ impl Identity {
 }
 
 impl Identity {
-    /// Whether a writer of `other` may go on with an output of this: it is of the same stream and
-    /// group, and takes at least one of the partitions of this.
+    /// Whether a writer with identity `other` may continue an output with this identity: stream and
+    /// group are equal, and the two have at least one partition in common.
     #[must_use]
     pub fn admits(&self, other: &Self) -> bool {
         let in_common = || {
-            let ((ours, count), (theirs, of)) = (self.parse()?, other.parse()?);
-            Some(count == of && theirs.iter().any(|range| !ours.missing(range.clone()).eq([range])))
+            let ((own, count), (wanted, of)) = (self.parse()?, other.parse()?);
+            Some(count == of && wanted.iter().any(|range| !own.missing(range.clone()).eq([range])))
         };
         (&self.stream, &self.group) == (&other.stream, &other.group)
             && (self.partitions == other.partitions || in_common() == Some(true))
     }
 
-    /// Which partitions, and of how many.
+    /// The partitions, and their total number.
     fn parse(&self) -> Option<(RangeSet, u64)> {
         let (ranges, count) = self.partitions.split_once(" of ")?;
         let mut set = RangeSet::new();
@@ -203,14 +212,14 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Whose journal it is.
+/// The output that a journal belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The output's ID: the same in the journals of all files that one output became by rotation.
+    /// The ID of the output; rotation keeps it, so the journals of rotated files have it too.
     pub id: u64,
-    /// The output's file name when the journal was written.
+    /// The file name of the output when the journal was written.
     pub name: Vec<u8>,
-    /// What the output is for.
+    /// The purpose of the output.
     pub identity: Identity,
 }
 
@@ -221,25 +230,27 @@ impl Owner {
     }
 }
 
-/// The head of a journal.
+/// The header of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The length of the output before the first record: bytes that are not ours.
+    /// The length of the output before the first record: bytes that the writer did not write.
     pub base: u64,
-    /// Whose it is. `None` in version 1.
+    /// The output that it belongs to. `None` in version 1.
     pub owner: Option<Owner>,
 }
 
 impl Header {
-    /// How long the header of this owner is.
+    /// The length of a header with this owner.
     #[must_use]
+    #[allow(clippy::arithmetic_side_effects, reason = "three names, which are in memory")]
     pub fn len(owner: &Owner) -> usize {
         let names = owner.names().map(<[u8]>::len).iter().sum::<usize>();
         2 * ((NAMES_AT + names + 8).next_multiple_of(COPY_STEP) + COPY_STEP / 2)
     }
 
-    /// The header's bytes: two copies, so that one can be damaged.
+    /// Encodes the header: two copies, so that one may be damaged.
     #[must_use]
+    #[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "names of less than 4 GiB")]
     pub fn encode(base: u64, owner: &Owner) -> Vec<u8> {
         let (names, len) = (owner.names(), Self::len(owner) / 2);
         let mut copy = Vec::with_capacity(2 * len);
@@ -256,7 +267,7 @@ impl Header {
         copy
     }
 
-    /// Reads the header at the beginning of a journal. With it: how long it is, and whether it had
+    /// Parses the header at the beginning of a journal. Also returns its length, and whether it had
     /// to be restored.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<(Self, usize, bool)> {
@@ -264,13 +275,14 @@ impl Header {
             return Some((Self { base, owner: None }, HEADER_LEN_1, false));
         }
         if let Some((header, len)) = Self::decode_copy(bytes) {
-            return Some((header, 2 * len, bytes.get(..len) != bytes.get(len..2 * len)));
+            let both = len.saturating_mul(2);
+            return Some((header, both, bytes.get(..len) != bytes.get(len..both)));
         }
-        // The first copy is damaged, so the second one says how long both are.
+        // The first copy is damaged, so the length comes from the second one.
         let most = bytes.len().min(MAX_HEADER_LEN / 2);
         let second = (COPY_STEP / 2..most).step_by(COPY_STEP).find_map(|at| {
             let (header, len) = Self::decode_copy(bytes.get(at..)?)?;
-            (len == at).then_some((header, 2 * len, true))
+            (len == at).then_some((header, len.saturating_mul(2), true))
         });
         let of_1 = || {
             let base = restore(bytes.get(..HEADER_LEN_1)?, decode_1)?;
@@ -281,16 +293,17 @@ impl Header {
 
     fn decode_copy(bytes: &[u8]) -> Option<(Self, usize)> {
         let len = usize::try_from(word(bytes, 1)?).ok().filter(|len| (NAMES_AT..=MAX_HEADER_LEN / 2).contains(len))?;
-        let (body, sealed) = bytes.get(..len)?.split_at_checked(len - 8)?;
+        let (body, sealed) = bytes.get(..len)?.split_at_checked(len.checked_sub(8)?)?;
         if !body.starts_with(&MAGIC) || word(sealed, 0)? != seal(body, u64::MAX) {
             return None;
         }
         let mut at = NAMES_AT;
         let mut name = |nth: usize| {
-            let len = body.get(32 + 4 * nth..36 + 4 * nth)?;
+            let len = body.get(32..)?.chunks_exact(4).nth(nth)?;
             let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
-            let name = body.get(at..at.checked_add(len)?)?;
-            at += len;
+            let end = at.checked_add(len)?;
+            let name = body.get(at..end)?;
+            at = end;
             Some(name.to_vec())
         };
         let output = name(0)?;
@@ -307,11 +320,11 @@ fn decode_1(bytes: &[u8]) -> Option<u64> {
     if right { word(header, 1) } else { None }
 }
 
-/// The value that `decode` finds after exactly one bit of `bytes` was changed. Each value carries a
-/// hash of 64 bits, so a wrong one passes with a probability of about 2⁻⁵⁵.
+/// Finds the value that decodes after flipping exactly one bit of `bytes`. A value carries a 64-bit
+/// hash, so the probability of a wrong one is about 2⁻⁵⁵.
 fn restore<T>(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut bytes = bytes.to_vec();
-    (0..bytes.len() * 8).find_map(|bit| {
+    (0..bytes.len().saturating_mul(8)).find_map(|bit| {
         *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
         let found = decode(&bytes);
         *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
@@ -324,56 +337,56 @@ fn seal(bytes: &[u8], index: u64) -> u64 {
 }
 
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
-    let chunk = bytes.get(index * 8..index * 8 + 8)?;
+    let chunk = bytes.chunks_exact(8).nth(index)?;
     chunk.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// A file that is not a journal, or whose beginning is damaged beyond repair.
+/// Not a journal, or the beginning is damaged beyond repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its first bytes are not those of a commit journal")]
 pub struct NotAJournal;
 
-/// Records that cannot be read, though later ones prove that what they describe was durable.
+/// Unreadable records, although later records prove that the bytes they describe were durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// How many.
+    /// The number of records.
     pub records: u64,
     /// The part of the output that they describe.
     pub output: Span,
 }
 
-/// What the journal's bytes say, before the output was looked at.
+/// A parsed journal, before it is compared with the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// How long the header is.
+    /// The length of the header.
     pub header_len: u64,
-    /// The records, in order, restored ones included.
+    /// The valid records in order, restored ones included.
     pub records: Vec<Record>,
-    /// Bytes behind the last of them: torn or garbage.
+    /// Bytes after the last record: torn or garbage.
     pub torn: u64,
-    /// How many records, or copies of the header, were damaged and could be restored.
+    /// The number of damaged records and header copies that were restored.
     pub restored: u64,
-    /// What is damaged in the middle and cannot be restored. The records end before it.
+    /// Damage in the middle that cannot be restored. `records` ends before it.
     pub damage: Option<Damage>,
 }
 
-/// At most so many damaged records of a journal are restored bit by bit; a torn tail can be long.
+/// Maximum number of damaged records that are restored bit by bit; a torn tail can be long.
 const MOST_RESTORED: usize = 4096;
 
 impl Parsed {
-    /// Reads a journal. `None`: the header was never completed, so nothing was ever committed, and
-    /// the journal is to be begun again.
+    /// Parses a journal. Returns `None` if the header was never completed: nothing was committed,
+    /// and the journal starts over.
     ///
     /// # Errors
-    /// When there are more bytes than a torn header has, and they are not a journal's.
+    /// If the bytes are more than a torn header, and not a journal.
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, NotAJournal> {
         if bytes.len() <= HEADER_LEN_1 && decode_1(bytes).is_none() {
-            // A header of version 1 torn by a crash begins like one (or is zeros, on some file
-            // systems). One of version 2 appears as a whole or not at all.
-            let known = bytes.len().min(MAGIC_1.len());
-            if bytes[..known] == MAGIC_1[..known] && bytes.len() < HEADER_LEN_1 || bytes.iter().all(|&b| b == 0) {
+            // A torn header of version 1 begins like a complete one, or is zeros on some file
+            // systems. A header of version 2 is written atomically.
+            let is_beginning = bytes.iter().zip(&MAGIC_1).all(|(byte, magic)| byte == magic);
+            if is_beginning && bytes.len() < HEADER_LEN_1 || bytes.iter().all(|&b| b == 0) {
                 return Ok(None);
             }
         }
@@ -386,7 +399,7 @@ impl Parsed {
             .map(|(chunk, index)| match Record::decode(chunk, index) {
                 Some(record) => Slot::Intact(record),
                 None if restorable > 0 && chunk.iter().any(|&b| b != 0) => {
-                    restorable -= 1;
+                    restorable = restorable.saturating_sub(1);
                     restore(chunk, |chunk| Record::decode(chunk, index)).map_or(Slot::Damaged, Slot::Restored)
                 }
                 None => Slot::Damaged,
@@ -402,11 +415,12 @@ impl Parsed {
             damage: None,
         };
         let used = parsed.take(base, slots);
-        parsed.torn = (body.len() - used * RECORD_LEN) as u64;
+        parsed.torn = body.len().saturating_sub(used.saturating_mul(RECORD_LEN)) as u64;
         Ok(Some(parsed))
     }
 
-    /// Takes the records that are certain. How many places they had in the journal.
+    /// Keeps the records that are certain. Returns the number of slots that they occupy.
+    #[allow(clippy::arithmetic_side_effects, reason = "counts of records, which are in memory")]
     fn take(&mut self, base: u64, slots: Vec<Slot>) -> usize {
         let durable = slots.iter().filter_map(Slot::record).map(|record| record.durable).max().unwrap_or(0);
         let is_damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
@@ -424,21 +438,21 @@ impl Parsed {
                     None => break,
                 }
             }
-            // A damaged place without bytes of the output was a mark.
+            // A damaged slot that describes no bytes of the output was a mark.
             self.restored += damaged + u64::from(is_restored);
             (end, used, damaged) = (record.output_end(), place, 0);
             self.records.push(record);
         }
-        // Not torn: what was durable behind the last certain record had records, too.
+        // This is not a torn tail: durable bytes after the last certain record had records too.
         if durable > end {
             self.damage = Some(Damage { records: damaged.max(1), output: end..durable });
         }
         used
     }
 
-    /// The record that must have been between the last one and `next`, when only one is possible:
-    /// both are of the same content, as far from each other in the source as in the output, and no
-    /// other record has those bytes.
+    /// The record between the last one and `next`, if only one is possible: both belong to the same
+    /// content, their distance in the source equals that in the output, and no other record
+    /// contains those bytes.
     fn between(&self, next: &Record, end: u64, held: &BTreeMap<u64, RangeSet>) -> Option<Record> {
         let previous = self.records.iter().rev().find(|record| !record.is_mark())?;
         let span = previous.span.end..next.span.start;
@@ -456,20 +470,20 @@ impl Parsed {
         })
     }
 
-    /// The length of the output that some record knew to be durable.
+    /// The length of the output that is durable according to the records.
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.records.iter().map(|r| r.durable).max().unwrap_or(0).max(self.header.base)
     }
 
-    /// The output's length according to the last record.
+    /// The length of the output according to the last record.
     #[must_use]
     pub fn output_len(&self) -> u64 {
         self.records.last().map_or(self.header.base, Record::output_end)
     }
 }
 
-/// One place for a record in a journal.
+/// A slot for a record in the journal.
 enum Slot {
     Intact(Record),
     Restored(Record),
@@ -501,8 +515,8 @@ pub fn ranges<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeMap<u64
     held
 }
 
-/// Adds a record to joined ones: it extends the last one when it continues it in the source and in
-/// the output.
+/// Appends a record to joined records. Extends the last one if the record continues it in both the
+/// source and the output.
 pub fn join(joined: &mut Vec<Record>, record: &Record) {
     if record.is_mark() {
         return;
@@ -512,17 +526,17 @@ pub fn join(joined: &mut Vec<Record>, record: &Record) {
             last.span.end = record.span.end;
             last.lines = last.lines.saturating_add(record.lines);
         }
-        // The hash of a part says nothing of the whole.
+        // The hash of a part is useless for the whole.
         _ => joined.push(Record { durable: 0, data_hash: 0, ..record.clone() }),
     }
 }
 
-/// A journal with these joined records and a mark, which all are durable in the output.
+/// Encodes a journal of joined records and a mark. All of them must be durable in the output.
 #[must_use]
 pub fn encode(base: u64, owner: &Owner, joined: &[Record], mark: &Record) -> Vec<u8> {
     let mut bytes = Header::encode(base, owner);
-    bytes.reserve((joined.len() + 1) * RECORD_LEN);
-    // Each of them says how much is durable, so that a journal that somebody shortens is noticed.
+    bytes.reserve(joined.len().saturating_add(1).saturating_mul(RECORD_LEN));
+    // Every record states the durable length, so that a truncated journal is detected.
     let all = joined.iter().chain([mark]).map(|record| Record { durable: mark.durable, ..record.clone() });
     for (index, record) in (0..).zip(all) {
         bytes.extend_from_slice(&record.encode(index));
@@ -551,7 +565,7 @@ mod tests {
         Owner { id: 77, name: b"out".to_vec(), identity }
     }
 
-    /// A journal and its output, as a writer leaves them: `durable` trails by one commit.
+    /// A journal and its output as a writer leaves them: `durable` is one commit behind.
     fn written(base: u64, sizes: &[u64]) -> (Vec<u8>, Vec<u8>) {
         let mut output: Vec<u8> = (0..base).map(|i| i as u8).collect();
         let mut journal = Header::encode(base, &owner());
@@ -583,14 +597,14 @@ mod tests {
         ranges(&recovered.records).get(&5).map(|held| held.iter().collect()).unwrap_or_default()
     }
 
-    /// The place of a record in the bytes of a journal with the header of [`owner`].
+    /// The byte range of a record in a journal with the header of [`owner`].
     fn place(index: usize) -> std::ops::Range<usize> {
         let at = Header::len(&owner()) + index * RECORD_LEN;
         at..at + RECORD_LEN
     }
 
     #[test]
-    fn a_whole_journal_is_read_back() {
+    fn a_complete_journal_round_trips() {
         let (journal, output) = written(3, &[4, 5, 6]);
         let recovered = recover(&journal, &output);
         assert_eq!((recovered.base, recovered.cut.clone(), held(&recovered)), (3, 18..18, vec![0..15]));
@@ -599,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_is_refused_and_a_torn_header_is_not() {
+    fn other_files_are_refused_and_torn_headers_are_accepted() {
         assert_eq!(Parsed::read(b"my notes"), Err(NotAJournal));
         assert_eq!(Parsed::read(&[b'x'; 100]), Err(NotAJournal));
         assert_eq!(Parsed::read(&[0; 64]), Err(NotAJournal), "a header is never that long without a record");
@@ -622,30 +636,30 @@ mod tests {
     }
 
     #[test]
-    fn a_record_at_another_place_is_not_valid() {
+    fn a_record_at_another_index_is_invalid() {
         let (journal, output) = written(0, &[4, 4]);
         let swapped = [&journal[..place(0).start], &journal[place(1)], &journal[place(0)]].concat();
         assert_eq!(held(&recover(&swapped, &output)), []);
     }
 
     #[test]
-    fn durable_bytes_that_are_gone_are_named() {
+    fn lost_durable_bytes_are_reported() {
         let (journal, output) = written(0, &[10, 10, 10]);
         let recovered = recover(&journal, &output[..5]);
         assert_eq!((recovered.cut.clone(), held(&recovered)), (5..5, vec![0..5]));
         let lost: Vec<_> = recovered.lost[&5].iter().collect();
-        assert_eq!(lost, [5..20], "one range; the last record was never known to be durable");
+        assert_eq!(lost, [5..20], "one range; nothing proves that the last record was durable");
     }
 
     #[test]
-    fn behind_a_mark_the_last_record_is_known_to_be_durable_too() {
+    fn a_mark_proves_that_the_last_record_is_durable() {
         let (mut journal, output) = written(3, &[10, 10]);
         journal.extend_from_slice(&Record::mark(23, 3..23, crate::hash(&output[3..])).encode(2));
         let recovered = recover(&journal, &output);
         assert_eq!((recovered.cut.clone(), held(&recovered)), (23..23, vec![0..20]));
         let cut = recover(&journal, &output[..20]);
         assert_eq!((cut.cut.clone(), cut.lost[&5].iter().collect::<Vec<_>>()), (20..20, vec![17..20]));
-        // A commit after the mark is torn: what is before it stays.
+        // A torn commit after the mark leaves everything before it in place.
         let torn = Record { file: 5, span: 20..30, offset: 23, durable: 23, data_hash: 1, lines: 1 };
         journal.extend_from_slice(&torn.encode(3));
         let recovered = recover(&journal, &[output, vec![0; 10]].concat());
@@ -681,16 +695,16 @@ mod tests {
             let recovered = damaged(some).unwrap();
             assert_eq!((held(&recovered), recovered.cut), (vec![0..50], 53..53), "{some:?}");
         }
-        // Of what content the first bytes are, nobody knows.
+        // Nothing says which content the first bytes belong to.
         assert_eq!(damaged(&[0]), Err(Refusal::Damaged(Damage { records: 1, output: 3..43 })));
-        // The last one may be torn: of it, everything is kept.
+        // The last record may be torn, so the bytes are kept in a file.
         let torn = damaged(&[4]).unwrap();
         assert_eq!((held(&torn), torn.cut, torn.keep), (vec![0..40], 43..53, true));
     }
 
     #[test]
-    fn a_damaged_record_is_not_inferred_when_its_bytes_are_elsewhere() {
-        // 10..20 of the content follows later; between 0..10 and 20..30 there is something else.
+    fn a_damaged_record_is_not_inferred_if_another_record_has_its_bytes() {
+        // 10..20 of the content follows later; other bytes are between 0..10 and 20..30.
         let runs = [(0..10, 5), (0..10, 6), (20..30, 5), (10..20, 5)];
         let mut journal = Header::encode(0, &owner());
         for (index, (span, file)) in (0..).zip(runs) {
@@ -706,7 +720,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_may_get_other_partitions_when_it_keeps_one() {
+    fn an_output_accepts_other_partitions_if_one_is_in_common() {
         let of = |stream: &str, count, some: &[u32]| {
             let partitions: Vec<_> = some.iter().filter_map(|&index| Partition::new(index, count)).collect();
             Identity::new(stream, "writers", &partitions)
@@ -729,11 +743,7 @@ mod tests {
     fn two_damaged_copies_of_the_header_are_refused() {
         let (mut journal, _) = written(0, &[4]);
         let half = Header::len(&owner()) / 2;
-        assert_eq!(
-            Header::len(&owner()) % RECORD_LEN,
-            HEADER_LEN_1,
-            "records are where readers of version 1 look for them"
-        );
+        assert_eq!(Header::len(&owner()) % RECORD_LEN, HEADER_LEN_1, "records have the alignment of version 1");
         journal[50] ^= 3;
         assert!(Parsed::read(&journal).unwrap().unwrap().restored > 0);
         journal[half + 50] ^= 3;
@@ -741,10 +751,10 @@ mod tests {
     }
 
     proptest! {
-        /// Power loss: the journal and the output each keep any prefix that includes what was
-        /// durable, garbage behind it.
+        /// Power loss: the journal and the output each keep any prefix that includes the durable
+        /// bytes, followed by garbage.
         #[test]
-        fn what_survives_a_crash_is_a_prefix_of_the_commits(
+        fn a_crash_leaves_a_prefix_of_the_commits(
             base in 0u64..5,
             sizes in prop::collection::vec(1u64..20, 1..12),
             journal_cut in 0usize..RECORD_LEN * 2,
@@ -753,7 +763,7 @@ mod tests {
             zeros in any::<bool>(),
         ) {
             let (journal, output) = written(base, &sizes);
-            // Only the last commit was not durable.
+            // Only the last commit was not durable yet.
             let last = *sizes.last().unwrap() as usize;
             let output_keep = output.len() - output_cut.min(last);
             let journal_keep = journal.len() - journal_cut.min(RECORD_LEN);
@@ -771,10 +781,10 @@ mod tests {
             prop_assert!(recovered.lost.is_empty());
         }
 
-        /// Bits are flipped anywhere in the journal: what it says to be held is true, and nothing
-        /// is cut off without being kept.
+        /// Bit flips anywhere in the journal: recovered ranges are true, and no bytes are cut off
+        /// without being kept.
         #[test]
-        fn flipped_bits_never_cut_what_was_committed(
+        fn flipped_bits_never_cut_committed_bytes(
             base in 0u64..5,
             sizes in prop::collection::vec(1u64..20, 1..12),
             is_marked in any::<bool>(),
@@ -796,15 +806,14 @@ mod tests {
                 Ok(recovered) => {
                     prop_assert!(recovered.lost.is_empty());
                     prop_assert!(recovered.cut.is_empty() || recovered.keep);
-                    // Source and output run together in these journals.
+                    // In these journals, source and output offsets advance together.
                     let held = held(&recovered);
                     prop_assert!(held.len() <= 1 && held.iter().all(|held| held.start == 0 && held.end <= whole));
                     for record in recovered.records.iter().filter(|record| !record.is_mark()) {
                         prop_assert_eq!(record.offset, base + record.span.start);
                     }
                     prop_assert_eq!(recovered.cut.start, base + held.first().map_or(0, |held| held.end));
-                    // With two flipped bits each, the last record and its mark say nothing any
-                    // more.
+                    // With two flipped bits each, neither the last record nor its mark is readable.
                     let is_known = is_marked && bits.len() < 4;
                     prop_assert!(!is_known || recovered.cut.is_empty(), "it was known to be durable");
                 }

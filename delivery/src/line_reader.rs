@@ -1,4 +1,7 @@
-//! The line reader: cuts a file into the pieces that one partition sends, and keeps how far it got.
+//! The line reader: splits a file into the pieces that one partition sends, and tracks its
+//! position.
+//!
+//! The reader's driver opens one per content, and the simulation uses the same code.
 
 use crate::entry::{MAX_LINE, Piece, Span};
 use crate::partition::Partition;
@@ -8,21 +11,21 @@ use crate::split::{Availability, Framing, Splitter};
 use memchr::memchr;
 use std::io;
 
-/// How files are read.
+/// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
     /// How lines become entries.
     pub framing: Framing,
-    /// Whose lines are taken.
+    /// The partition whose lines are returned.
     pub partition: Partition,
-    /// The longest line that travels whole, in bytes.
+    /// The longest line sent as one entry, in bytes.
     pub max_line: usize,
-    /// How many bytes are read at once.
+    /// The size of a read.
     pub block: usize,
 }
 
 impl ReadOptions {
-    /// For production.
+    /// The options used in production.
     #[must_use]
     pub const fn new(framing: Framing, partition: Partition) -> Self {
         Self { framing, partition, max_line: MAX_LINE, block: BLOCK }
@@ -33,51 +36,51 @@ impl ReadOptions {
     }
 }
 
-/// A file that is being read, and how far.
+/// An open file and the position in it.
 ///
-/// The read buffer goes through the file in order and leaves out, without reading them, blocks of
-/// other partitions. All lines of this partition that begin before the buffer were taken.
+/// The read buffer advances through the file in order, and skips blocks of other partitions without
+/// reading them. All lines of this partition that begin before the buffer have been returned.
 #[derive(Debug)]
 pub struct LineReader<F> {
     file: F,
     buffer: ReadBuffer,
     splitter: Splitter,
-    /// What is known of the bytes available the buffer.
+    /// What is known about the bytes after the buffer.
     available: Availability,
-    /// Whether a last line without newline is to be sent.
+    /// Whether to return a last line without a newline.
     flush: bool,
     options: ReadOptions,
-    /// Bytes from here on are not to be taken.
+    /// Stop at this offset.
     until: u64,
-    /// Where this partition's latest entry ends, or its generation begins.
+    /// The end of this partition's latest entry, or the start of its generation.
     frontier: u64,
-    /// The bytes before the frontier, once the buffer has left it.
+    /// The bytes before the frontier, once the buffer has moved past it.
     before: Vec<u8>,
     place: Place,
 }
 
-/// Where the buffer is, as partitions go.
+/// The position of the buffer relative to the blocks of partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// In lines that are all ours.
+    /// There is one partition: all lines belong to it.
     Whole,
-    /// In lines of ours: all that begin before `limit`. None of the bytes at hand from there to
-    /// `searched` is a newline.
-    Ours { limit: u64, searched: u64 },
-    /// The same, and the last one of them ends here.
-    OursUntil(u64),
-    /// In lines of others: the first newline from here on ends them.
-    Others { from: u64 },
+    /// In lines of this partition: all that begin before `limit`. The buffer has no newline between
+    /// `limit` and `searched`.
+    Own { limit: u64, searched: u64 },
+    /// As `Own`, and the last line of this partition ends at this offset.
+    OwnUntil(u64),
+    /// In lines of other partitions: they end with the first newline from this offset on.
+    Foreign { from: u64 },
 }
 
 impl<F: SourceFile> LineReader<F> {
-    /// Reads from `offset` on, and nothing from `until` on.
+    /// Opens a file at `offset`, to be read up to `until`.
     ///
     /// # Errors
-    /// Those of the file.
+    /// I/O errors of the file.
     pub fn open(file: F, options: ReadOptions, offset: u64, until: Option<u64>) -> io::Result<Self> {
         let buffer = ReadBuffer::open(&file, options.block, offset)?;
-        // Entries end inside a line only when the rest of it is ours, too.
+        // An entry ends inside a line only if the rest of the line belongs to the same partition.
         let inside_line = buffer.history().last().is_some_and(|&b| b != b'\n');
         let splitter = options.splitter(offset, inside_line);
         let partition = options.partition;
@@ -92,7 +95,7 @@ impl<F: SourceFile> LineReader<F> {
             until: until.unwrap_or(u64::MAX),
             frontier: offset,
             before: Vec::new(),
-            place: if partition.is_whole() { Place::Whole } else { Place::Ours { limit, searched: offset } },
+            place: if partition.is_whole() { Place::Whole } else { Place::Own { limit, searched: offset } },
         };
         if !inside_line {
             reader.begin_line();
@@ -105,63 +108,65 @@ impl<F: SourceFile> LineReader<F> {
         &self.file
     }
 
-    /// Gives the open file back.
+    /// Returns the open file.
     pub fn into_file(self) -> F {
         self.file
     }
 
-    /// The offset up to which everything that is this partition's was taken.
+    /// The offset up to which all lines of this partition have been returned.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.buffer.offset()
     }
 
-    /// How many bytes were read and not taken: at the end of the file, those of an unfinished line.
+    /// The number of bytes that were read and not returned: at the end of the file, an unfinished
+    /// line.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.buffer.bytes().len() as u64
     }
 
-    /// The last bytes that were looked at.
+    /// The last bytes before the position.
     #[must_use]
     pub fn history(&self) -> &[u8] {
         self.buffer.history()
     }
 
-    /// Whether the bytes around the offset are still those of the file.
+    /// Whether the file still has the bytes around the position.
     ///
     /// # Errors
-    /// Those of the file.
+    /// I/O errors of the file.
     pub fn unchanged(&self) -> io::Result<bool> {
         self.buffer.unchanged(&self.file)
     }
 
-    /// Whether everything up to `until` was taken.
+    /// Whether the reader has reached `until`.
     #[must_use]
     pub const fn is_at_limit(&self) -> bool {
         self.buffer.offset() >= self.until
     }
 
-    /// Takes what comes available `until`, too.
+    /// Removes the limit `until`.
     pub const fn lift_limit(&mut self) {
         self.until = u64::MAX;
         self.available = Availability::More;
     }
 
-    /// The file may have grown.
+    /// Reads again after the end of the file was reached, because the file may have grown.
     pub const fn look_again(&mut self) {
         self.available = Availability::More;
     }
 
-    /// Gives this partition's next pieces to `wanted`, each with the frontier before it, until
-    /// there are none for now or `wanted` returns `false`. Every piece given counts as taken.
+    /// Passes the next pieces of this partition to `wanted`, each with the frontier before it,
+    /// until no piece is available or `wanted` returns `false`. Every piece passed counts as
+    /// returned.
     ///
     /// # Errors
-    /// Those of the file.
+    /// I/O errors of the file.
     #[inline]
     pub fn take_pieces(&mut self, mut wanted: impl FnMut(&Piece<'_>, u64) -> bool) -> io::Result<()> {
         loop {
-            let (len, available) = self.at_hand()?;
+            let (len, available) = self.own_bytes()?;
             let Some(piece) = self.splitter.next(&self.buffer.bytes()[..len], available) else {
                 if !self.read_on()? {
                     return Ok(());
@@ -178,10 +183,10 @@ impl<F: SourceFile> LineReader<F> {
         }
     }
 
-    /// Begins again, at another offset, where a line begins.
+    /// Restarts at another offset, which must be the start of a line.
     ///
     /// # Errors
-    /// Those of the file.
+    /// I/O errors of the file.
     pub fn begin_at(&mut self, offset: u64) -> io::Result<()> {
         self.buffer = ReadBuffer::open(&self.file, self.options.block, offset)?;
         self.splitter = self.options.splitter(offset, false);
@@ -191,66 +196,68 @@ impl<F: SourceFile> LineReader<F> {
         Ok(())
     }
 
-    /// The buffer is where a line begins: whose is it?
+    /// Determines which partition owns the line that begins at the buffer.
     fn begin_line(&mut self) {
         let at = self.buffer.offset();
         self.place = if self.options.partition.is_whole() {
             Place::Whole
         } else if self.options.partition.owns(at) {
-            Place::Ours { limit: self.options.partition.run_end(at), searched: at }
+            Place::Own { limit: self.options.partition.run_end(at), searched: at }
         } else {
             if at == self.frontier {
                 self.before = self.buffer.history().to_vec();
             }
-            // The newline before it may be the end of a line that reaches over.
-            Place::Others { from: self.options.partition.next(at) - 1 }
+            // Start one byte early: the newline before the block may end a line that reaches into
+            // it.
+            Place::Foreign { from: self.options.partition.next(at) - 1 }
         };
     }
 
-    /// How many of the bytes at hand are ours, and what is known of those available them. Steps
-    /// over what is others', as far as it is there.
+    /// The number of buffered bytes that belong to this partition, and what is known about the
+    /// bytes after them. Skips lines of other partitions.
     #[inline]
-    fn at_hand(&mut self) -> io::Result<(usize, Availability)> {
+    fn own_bytes(&mut self) -> io::Result<(usize, Availability)> {
         match self.place {
-            // Nearly every time.
+            // The usual case.
             Place::Whole => Ok(self.within_limit(self.buffer.bytes().len(), self.available)),
-            Place::OursUntil(end) if self.buffer.offset() < end => {
+            Place::OwnUntil(end) if self.buffer.offset() < end => {
                 Ok(self.within_limit((end - self.buffer.offset()) as usize, Availability::End))
             }
-            _ => self.look().map(|(len, available)| self.within_limit(len, available)),
+            _ => self.locate().map(|(len, available)| self.within_limit(len, available)),
         }
     }
 
-    /// A generation that is sent again ends where it ended before, a line without newline included.
+    /// A generation that is sent again ends at the same offset as before, even inside a line.
     #[inline]
     fn within_limit(&self, len: usize, available: Availability) -> (usize, Availability) {
         let left = self.until.saturating_sub(self.buffer.offset());
         if len as u64 >= left { (usize::try_from(left).unwrap_or(len), Availability::End) } else { (len, available) }
     }
 
-    fn look(&mut self) -> io::Result<(usize, Availability)> {
+    fn locate(&mut self) -> io::Result<(usize, Availability)> {
         loop {
             let at = self.buffer.offset();
             let bytes = self.buffer.bytes();
             match self.place {
                 Place::Whole => return Ok((bytes.len(), self.available)),
-                // It ends with a newline, so nothing is cut there.
-                Place::OursUntil(end) if at < end => return Ok(((end - at) as usize, Availability::End)),
-                Place::OursUntil(_) => self.begin_line(),
-                Place::Ours { limit, searched } => {
-                    // The line that has the byte before the limit is the last one.
+                // The last line ends with a newline, so nothing is split here.
+                Place::OwnUntil(end) if at < end => return Ok(((end - at) as usize, Availability::End)),
+                Place::OwnUntil(_) => self.begin_line(),
+                Place::Own { limit, searched } => {
+                    // The last line of this partition is the one that contains the byte before the
+                    // limit.
                     let from = (limit - 1).max(searched).max(at);
                     let unsearched = usize::try_from(from - at).ok().and_then(|from| bytes.get(from..));
                     match unsearched.and_then(|bytes| memchr(b'\n', bytes)) {
-                        Some(found) => self.place = Place::OursUntil(from + found as u64 + 1),
+                        Some(found) => self.place = Place::OwnUntil(from + found as u64 + 1),
                         None => {
-                            self.place = Place::Ours { limit, searched: searched.max(at + bytes.len() as u64) };
+                            self.place = Place::Own { limit, searched: searched.max(at + bytes.len() as u64) };
                             return Ok((bytes.len(), self.available));
                         }
                     }
                 }
-                Place::Others { from } => {
-                    if !self.step_over(from)? {
+                Place::Foreign { from } => {
+                    if !self.skip_to_line(from)? {
                         return Ok((0, self.available));
                     }
                     self.splitter = self.options.splitter(self.buffer.offset(), false);
@@ -260,25 +267,29 @@ impl<F: SourceFile> LineReader<F> {
         }
     }
 
-    /// Goes on to the line available the first newline from `from` on. Whether it is there yet.
-    fn step_over(&mut self, from: u64) -> io::Result<bool> {
+    /// Advances to the line after the first newline from `from` on. Returns `false` if the file
+    /// does not have that newline yet.
+    fn skip_to_line(&mut self, from: u64) -> io::Result<bool> {
         loop {
             let at = self.buffer.offset();
-            let at_hand = self.buffer.bytes().len() as u64;
+            let buffered = self.buffer.bytes().len() as u64;
             if at < from {
-                if from <= at + at_hand {
+                if from <= at + buffered {
                     self.buffer.take(from - at);
                 } else if self.buffer.unchanged(&self.file)? {
-                    let there = from.min(self.file.len()?);
-                    if there > at {
-                        self.buffer = ReadBuffer::open(&self.file, self.options.block, there)?;
+                    let target = from.min(self.file.len()?);
+                    if target > at {
+                        self.buffer = ReadBuffer::open(&self.file, self.options.block, target)?;
                     }
-                    if there < from {
+                    if target < from {
                         self.ends();
                         return Ok(false);
                     }
                 } else {
-                    // Written anew: what is there now is another content.
+                    // The file was rewritten, and holds another content now. The buffered bytes
+                    // belong to other partitions; if they stayed, they would look like an
+                    // unfinished line of this one.
+                    self.buffer.take(buffered);
                     self.ends();
                     return Ok(false);
                 }
@@ -288,7 +299,7 @@ impl<F: SourceFile> LineReader<F> {
                 self.buffer.take(found as u64 + 1);
                 return Ok(true);
             }
-            self.buffer.take(at_hand);
+            self.buffer.take(buffered);
             if self.buffer.fill(&self.file)? == 0 {
                 self.ends();
                 return Ok(false);
@@ -296,8 +307,7 @@ impl<F: SourceFile> LineReader<F> {
         }
     }
 
-    /// Reads more bytes, which are needed to name the next piece. Whether it is worth while to try
-    /// again.
+    /// Reads more bytes. Returns whether to try again to find a piece.
     fn read_on(&mut self) -> io::Result<bool> {
         if self.available != Availability::More {
             return Ok(false);
@@ -312,7 +322,7 @@ impl<F: SourceFile> LineReader<F> {
         self.available = if self.flush { Availability::End } else { Availability::NoneYet };
     }
 
-    /// Where this partition's latest entry ends, or its generation begins.
+    /// The end of this partition's latest entry, or the start of its generation.
     #[must_use]
     pub const fn frontier(&self) -> u64 {
         self.frontier
@@ -324,7 +334,7 @@ impl<F: SourceFile> LineReader<F> {
         if self.buffer.offset() == self.frontier { self.buffer.history() } else { &self.before }
     }
 
-    /// Sends what is left, a line without newline included.
+    /// Returns the rest of the file, including a last line without a newline.
     pub const fn flush_rest(&mut self) {
         self.flush = true;
         self.available = Availability::End;
@@ -340,7 +350,7 @@ mod tests {
 
     type Reader = LineReader<MemoryFile>;
 
-    /// What a partition takes of a file: spans, each with the frontier before it.
+    /// The spans that a partition returns from a file, each with the frontier before it.
     fn pieces(reader: &mut Reader) -> Vec<(u64, Span)> {
         let mut spans = Vec::new();
         let keep = |piece: &Piece<'_>, frontier: u64| {
@@ -356,7 +366,8 @@ mod tests {
         LineReader::open(file.clone(), ReadOptions::new(framing, partition), offset, None).unwrap()
     }
 
-    /// Lines of random lengths, some longer than several blocks, until there are so many bytes.
+    /// Lines of random lengths, some longer than several blocks, with at least this many bytes in
+    /// total.
     fn text(seed: u64, bytes: usize) -> Vec<u8> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut text = Vec::new();
@@ -373,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_take_every_line_once_and_whole_wherever_they_begin_again() {
+    fn partitions_return_every_line_exactly_once_from_any_restart() {
         for (seed, count, framing) in
             [(1, 3, Framing::Line), (2, 2, Framing::Chunk), (3, 7, Framing::Line), (4, 100, Framing::Chunk)]
         {
@@ -388,8 +399,8 @@ mod tests {
                 assert_eq!((reader.pending() == 0), reader.offset() == text.len() as u64);
                 reader.flush_rest();
                 taken.extend(pieces(&mut reader));
-                assert_eq!(reader.offset(), text.len() as u64, "all was looked at");
-                // Everybody who begins available an entry goes on with the same one.
+                assert_eq!(reader.offset(), text.len() as u64, "the whole file was read");
+                // A reader that starts after an entry continues with the same next entry.
                 for step in taken.chunks(taken.len() / 5 + 1) {
                     let (frontier, next) = step[0].clone();
                     let mut again = open(&path, partition, Framing::Line, frontier);
@@ -398,7 +409,7 @@ mod tests {
                 }
                 let mut before = 0;
                 for (frontier, span) in taken {
-                    assert_eq!(frontier, before, "where the one before ended");
+                    assert_eq!(frontier, before, "where the previous one ended");
                     before = span.end;
                     assert!(text[..span.start as usize].last().is_none_or(|&b| b == b'\n'));
                     all.push(span);
@@ -415,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_waits_at_the_end_and_goes_on_when_its_lines_come() {
+    fn a_partition_waits_at_the_end_and_continues_with_new_lines() {
         let (first, second) = (Partition::new(0, 2).unwrap(), Partition::new(1, 2).unwrap());
         // A line that begins in the first block and ends in the second one.
         let mut text = vec![b'x'; SMALL as usize + 10];
@@ -434,7 +445,26 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_is_sent_again_ends_where_it_ended() {
+    fn bytes_of_others_are_not_pending_when_the_file_is_rewritten() {
+        // The beginning of a line of the other partition was read, and the file truncated then.
+        let second = Partition::new(1, 2).unwrap();
+        let mut text = vec![b'x'; SMALL as usize];
+        text.extend(b"\nmine\n");
+        let end = text.len() as u64;
+        text.resize(2 * SMALL as usize, b'x');
+        text.extend(b"\nother");
+        let file = MemoryFile::new(&text);
+        let mut reader = open(&file, second, Framing::Line, 0);
+        assert_eq!(pieces(&mut reader).first(), Some(&(0, SMALL + 1..end)));
+        file.set(b"new\n");
+        reader.look_again();
+        reader.flush_rest();
+        let _ = pieces(&mut reader);
+        assert_eq!(reader.pending(), 0);
+    }
+
+    #[test]
+    fn a_generation_sent_again_ends_at_the_same_offset() {
         for framing in [Framing::Line, Framing::Chunk] {
             let file = MemoryFile::new(b"one\ntwo\nthree\n");
             let mut reader = LineReader::open(file, ReadOptions::new(framing, Partition::WHOLE), 4, Some(10)).unwrap();

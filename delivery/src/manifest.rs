@@ -1,11 +1,13 @@
-//! The manifest of a source: which contents it has had, and under which generations their bytes
-//! travel.
+//! The manifest of a source: the contents that the input has had, and the generations under which
+//! their bytes are sent.
 //!
 //! A *content* is one physical state of the input file: created, rotated in, or truncated and
-//! rewritten. Its *file ID* (`file_id`) names it for good. A *generation* is a number under which a
-//! range of a content's bytes travels. The manifest lists the generations, oldest first, and what
-//! is needed to recognise the contents. It is stored in Redis (the source record) and in the state
-//! file.
+//! rewritten. Its *file ID* (`file_id`) names it permanently. A *generation* is the number under
+//! which a range of a content's bytes is sent. The manifest lists the generations, oldest first,
+//! and the fingerprints that recognise the contents.
+//!
+//! The reader owns the manifest. It is stored in Redis (the source record) and in the state file.
+//! The writer reads it to map entries to contents.
 
 use crate::files::Neighbour;
 use crate::fingerprint::{Fingerprint, TAIL_LEN, TailChecksum};
@@ -13,13 +15,15 @@ use crate::partition;
 use resp::StreamId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
-/// How many of a content's first bytes its fingerprint covers at most: 64 KiB.
+/// Maximum number of leading bytes that a content's fingerprint covers: 64 KiB.
 pub const HEAD_LEN: usize = 64 << 10;
-/// How many bytes before a position its tail checksum covers at most: 1 KiB.
+/// Maximum number of bytes that a tail checksum covers: 1 KiB.
+#[allow(clippy::cast_possible_truncation, reason = "1,024")]
 pub const GUARD_LEN: usize = TAIL_LEN as usize;
 
-/// The key of the source record of a stream; it has the stream's hash slot.
+/// The key of a stream's source record. It has the hash slot of the stream.
 ///
 /// ```
 /// use delivery::manifest::record_key;
@@ -28,40 +32,76 @@ pub const GUARD_LEN: usize = TAIL_LEN as usize;
 /// ```
 #[must_use]
 pub fn record_key(stream: &str) -> String {
-    let tagged = stream.find('{').is_some_and(|open| stream[open + 1..].find('}').is_some_and(|close| close > 0));
-    // A brace that is no tag would end ours too early; such a stream gives up the common slot,
-    // which only a cluster asks for.
+    let tagged = stream.split_once('{').and_then(|(_, tag)| tag.find('}')).is_some_and(|close| close > 0);
+    // A hash tag would end at a brace in the name, so such a stream gets no tag. Its record may
+    // then be in another slot, which matters only in a cluster.
     if tagged || stream.contains('}') { format!("{stream}:source") } else { format!("{{{stream}}}:source") }
 }
 
-/// The source record's field that names the generation after `predecessor`.
+/// The field of the source record that holds the generation after `predecessor`.
 #[must_use]
 pub fn next_field(predecessor: u64) -> String {
     format!("next:{predecessor}")
 }
 
-/// The source record's field that holds the fingerprint of a content.
+/// The field of the source record that holds the fingerprint of a content.
 #[must_use]
 pub fn prints_field(file_id: u64) -> String {
     format!("prints:{file_id}")
 }
 
-/// The source record's field that holds the latest [`Guard`].
+/// The field of the source record that holds the latest [`Guard`].
 pub const GUARD_FIELD: &str = "guard";
-/// The source record's field that holds a confirmed position.
+/// The field of the source record that holds a confirmed position.
 pub const CONFIRMED_FIELD: &str = "confirmed";
-/// The source record's field that holds the size of the largest payload so far, as a power of two
-/// of at least [`SHORT`] bytes.
+/// The field of the source record that holds the size of the largest payload so far, rounded up to
+/// a power of two of at least [`SHORT`] bytes.
 pub const LONGEST_FIELD: &str = "longest";
-/// The source record's field that holds the ID of the last entry with a payload above [`SHORT`].
+/// The field of the source record that holds the ID of the last entry with a payload above
+/// [`SHORT`].
 pub const LONG_FIELD: &str = "long";
+/// The source record's field that says when the latest batch was sent: see [`Sent`].
+pub const SENT_FIELD: &str = "sent";
 /// A payload of at most this size is short: 64 KiB. A thousand of them fit into memory.
 pub const SHORT: u64 = 64 << 10;
-/// The field of the record beside the base stream's key that holds how many partitions the source
-/// has; without it there is one.
+/// The field that holds the number of partitions. It is in the record of the unpartitioned key;
+/// without it, there is one partition.
 pub const PARTITIONS_FIELD: &str = "partitions";
 
-/// A place in the source: an offset within a generation's content.
+/// When the reader put a batch on the wire, for measuring how long its way to the output takes. No
+/// decision depends on it.
+///
+/// ```
+/// use delivery::manifest::Sent;
+/// let sent = Sent { last: resp::StreamId::new(5, 120), unix_ms: 1_796_050_472_322 };
+/// assert_eq!(sent.to_string(), "5-120 1796050472322");
+/// assert_eq!(Sent::parse(b"5-120 1796050472322"), Some(sent));
+/// assert_eq!(Sent::parse(b"5-120"), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// The batch's last entry.
+    pub last: StreamId,
+    /// Milliseconds since 1970, by the clock of the reader's host.
+    pub unix_ms: u64,
+}
+
+impl Sent {
+    /// The value of [`SENT_FIELD`]; `None` if it is none.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let (last, unix_ms) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+        Some(Self { last: StreamId::parse(last.as_bytes())?, unix_ms: unix_ms.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.last, self.unix_ms)
+    }
+}
+
+/// A position in the source: an offset within the content of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The generation.
@@ -77,56 +117,56 @@ impl Position {
         StreamId { ms: self.generation, seq: self.offset }
     }
 
-    /// The position that an entry's ID is.
+    /// The position that an entry ID encodes.
     #[must_use]
     pub const fn of(id: StreamId) -> Self {
         Self { generation: id.ms, offset: id.seq }
     }
 }
 
-/// One generation: a range of a content that travels under one number.
+/// A generation: a range of a content that is sent under one number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     /// Its number: milliseconds since the epoch, larger than every earlier one.
     pub generation: u64,
-    /// The content's file ID, which all its generations and all partitions share: the number of the
-    /// generation that first named it.
+    /// The file ID of the content, shared by all its generations and all partitions. It is the
+    /// number of the content's first generation.
     #[serde(rename = "root")]
     pub file_id: u64,
     /// The offset at which it begins.
     pub start: u64,
-    /// Where the previous generation ended: of a partition, where its last entry did. `None` when
-    /// that is not known.
+    /// The end of the previous generation; in a partition, the end of its last entry. `None` if
+    /// unknown.
     pub previous_end: Option<u64>,
-    /// The last bytes that were looked at in the previous generation's content.
+    /// The last bytes that were read from the previous generation's content.
     #[serde(default)]
     pub previous_guard: Option<Guard>,
     /// The position up to which everything is delivered when this generation begins, if that is not
-    /// the end of the previous one: the generations in between are void, because Redis lost their
-    /// entries and holds foreign ones above their numbers.
+    /// the end of the previous one. The generations between are void: Redis lost their entries and
+    /// has foreign entries above their numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<Position>,
-    /// The absolute path of the input when this was written.
+    /// The absolute path of the input when the generation was recorded.
     pub path: String,
     /// The file's device.
     pub dev: u64,
     /// The file's inode.
     pub ino: u64,
-    /// When the file was created, if the file system tells: nanoseconds since the epoch on its
-    /// clock.
+    /// The creation time of the file in nanoseconds since the epoch on the file system's clock, if
+    /// available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
-    /// The file's path with links resolved, if that is not `path`.
+    /// The path of the file with links resolved, if that differs from `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_path: Option<String>,
-    /// How many first bytes `head_hash` covers.
+    /// The number of leading bytes that `head_hash` covers.
     pub head_len: u64,
-    /// xxh3 of the content's first `head_len` bytes.
+    /// xxh3 of the first `head_len` bytes.
     pub head_hash: u64,
 }
 
-/// The tail checksum before a position of a generation, and the batch that it was written with. The
-/// checksum describes the content, not what was delivered.
+/// The tail checksum before a position of a generation, and the batch with which it was written.
+/// The checksum describes the content, not what was delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
     /// The generation of the content.
@@ -134,76 +174,84 @@ pub struct Guard {
     /// The bytes before the position.
     #[serde(flatten)]
     pub tail: TailChecksum,
-    /// The position of the first entry that went with it. When a foreign entry is found there or
-    /// behind it, ours was refused, though later ones may have landed.
+    /// The position of the first entry of the batch. If a foreign entry is found at this position
+    /// or later, Redis refused that entry, although later ones may have been added.
     pub first: u64,
-    /// What came before the batch that it was written with.
+    /// The state before the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
 }
 
-/// The state before a batch: what Redis holds when every command of the batch failed singly.
+/// The state before a batch: what Redis still has if every command of the batch failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Before {
     /// The first half of the stream's last ID.
     pub ms: u64,
-    /// The second half of it.
+    /// The second half of the stream's last ID.
     pub seq: u64,
-    /// The offset from which the batch goes on in its content.
+    /// The offset at which the batch continues its content.
     pub offset: u64,
+    /// How many entries had ever been added to the stream, as far as the reader knew. A stream that
+    /// has fewer and yet holds the batch is an older one with a gap: the reader added to it before
+    /// it noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
+    /// The position when the stream was last found whole: the gap is not below that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Position>,
 }
 
 impl Guard {
-    /// The guard of `bytes`, which end at `end`. `first`: the end of the first entry that goes with
-    /// it.
+    /// The guard of `bytes`, which end at `end`. `first` is the end of the first entry of the
+    /// batch.
     #[must_use]
     pub fn new(generation: u64, first: u64, end: u64, bytes: &[u8]) -> Self {
         Self { generation, tail: TailChecksum::new(end, bytes), first, before: None }
     }
 
-    /// Whether it was written with the entry that has this ID.
+    /// Whether it was written with the entry of this ID.
     #[must_use]
     pub const fn stands_at(&self, id: StreamId) -> bool {
         self.generation == id.ms && self.tail.end == id.seq
     }
 }
 
-/// The generations of a source, oldest first, and what is known beside them.
+/// The generations of a source, oldest first, and related state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     generations: BTreeMap<u64, Generation>,
     /// The fingerprints of the contents, by file ID.
     pub prints: BTreeMap<u64, Fingerprint>,
-    /// The newest generation that another one names as its predecessor and that is not there.
+    /// The newest generation that another one names as its predecessor and that is missing.
     pub hole: Option<u64>,
     /// The latest guard.
     pub guard: Option<Guard>,
-    /// A position of which it is certain that everything before it was added to the stream.
+    /// A position up to which everything was certainly added to the stream.
     pub confirmed: Option<Position>,
-    /// The size of the largest payload so far, as a power of two; 0 when it is not known.
+    /// The size of the largest payload so far, rounded up to a power of two; 0 if unknown.
     pub longest: u64,
-    /// When the source began, on the file system's clock. Only the state file has it.
+    /// When the source began, on the file system's clock. Only in the state file.
     pub began: Option<i64>,
-    /// Siblings of the input that are not ours. Only the state file has them.
+    /// Files beside the input that are not part of the source. Only in the state file.
     pub neighbours: Option<Vec<Neighbour>>,
 }
 
-/// The source record holds something that no reader wrote.
+/// A field of the source record that no reader can have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the source record's field `{field}` is not readable: {why}")]
 pub struct RecordError {
-    /// The field.
+    /// The name of the field.
     pub field: String,
-    /// What is wrong with it.
+    /// What is wrong with its value.
     pub why: String,
 }
 
-/// How many partitions a source was begun with, as the fields of the record beside the base
-/// stream's key tell (those of `HGETALL`). `None` when they do not: there is no record yet, or it
-/// holds only what somebody else wrote.
+/// The number of partitions that the source was started with, from the fields of the record (a
+/// reply to `HGETALL`) of the unpartitioned key. `None` if there is no record yet, or only fields
+/// of other programs.
 ///
 /// # Errors
-/// When [`PARTITIONS_FIELD`] holds no number that a source can have.
+/// If [`PARTITIONS_FIELD`] is not a valid number of partitions.
 pub fn begun_with<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Option<u32>, RecordError> {
     let mut begun = None;
     for (name, value) in fields {
@@ -225,11 +273,10 @@ pub fn begun_with<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) ->
 }
 
 impl Manifest {
-    /// Reads the source record from its fields (those of `HGETALL`). Fields that are not known are
-    /// left alone.
+    /// Parses the fields of the source record (a reply to `HGETALL`). Ignores unknown fields.
     ///
     /// # Errors
-    /// When a field that we know cannot be read.
+    /// If a known field is invalid.
     pub fn from_fields<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self, RecordError> {
         let mut manifest = Self::default();
         let mut named: Vec<u64> = Vec::new();
@@ -261,7 +308,8 @@ impl Manifest {
         self.generations.insert(generation.generation, generation);
     }
 
-    /// Forgets a generation, and the fingerprint of a content that has no other one.
+    /// Removes a generation, and the fingerprint of its content if no other generation has that
+    /// content.
     pub fn remove(&mut self, generation: u64) -> Option<Generation> {
         let removed = self.generations.remove(&generation)?;
         if !self.iter().any(|known| known.file_id == removed.file_id) {
@@ -275,7 +323,7 @@ impl Manifest {
         self.generations.values()
     }
 
-    /// How many generations are known.
+    /// The number of generations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.generations.len()
@@ -311,7 +359,7 @@ impl Manifest {
         self.generations.range(..generation).next_back().map(|(_, g)| g)
     }
 
-    /// The generations that count, newest first: without those that a later one made void.
+    /// The generations that are not void, newest first.
     fn chain(&self) -> impl Iterator<Item = &Generation> + '_ {
         let before = |generation: &&Generation| match generation.resumes {
             Some(from) => self.get(from.generation),
@@ -326,13 +374,13 @@ impl Manifest {
         self.chain().take_while(|known| known.generation >= generation).all(|known| known.generation != generation)
     }
 
-    /// The generation that goes on where this one ends; after a void one, the next that counts.
+    /// The next generation that is not void.
     #[must_use]
     pub fn successor(&self, generation: u64) -> Option<&Generation> {
         self.chain().take_while(|known| known.generation > generation).last()
     }
 
-    /// Where a generation ends; `None` when nothing follows it, or when its end was never known.
+    /// The end of a generation; `None` if it has no successor, or if its end is unknown.
     #[must_use]
     pub fn end(&self, generation: u64) -> Option<u64> {
         let next = self.successor(generation)?;
@@ -343,7 +391,8 @@ impl Manifest {
         }
     }
 
-    /// How far each content is delivered when everything up to `position` is: file ID to offset.
+    /// The offset up to which each content (by file ID) is delivered when everything up to
+    /// `position` is.
     #[must_use]
     pub fn delivered(&self, position: Position) -> BTreeMap<u64, u64> {
         let mut delivered = BTreeMap::new();
@@ -364,7 +413,7 @@ impl Manifest {
         delivered
     }
 
-    /// The last bytes of a content that are known, and where they end.
+    /// The tail checksum of a content with the highest end.
     #[must_use]
     pub fn tail(&self, file_id: u64) -> Option<&TailChecksum> {
         let of_content = |guard: &&Guard| self.get(guard.generation).is_some_and(|known| known.file_id == file_id);
@@ -372,7 +421,7 @@ impl Manifest {
         guards.filter(of_content).map(|guard| &guard.tail).max_by_key(|tail| tail.end)
     }
 
-    /// The file IDs, oldest first, each with a generation that describes its content.
+    /// The newest generation of each content.
     pub fn contents(&self) -> impl Iterator<Item = &Generation> + '_ {
         let mut newest: BTreeMap<u64, &Generation> = BTreeMap::new();
         for generation in self.generations.values() {
@@ -381,27 +430,26 @@ impl Manifest {
         newest.into_values()
     }
 
-    /// Whether no generation is known.
+    /// Whether there are no generations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
     }
 
-    /// Whether both know the same generations.
+    /// Whether both have the same generations.
     #[must_use]
     pub fn same_generations(&self, other: &Self) -> bool {
         self.generations == other.generations
     }
 
-    /// Whether the two describe the same source: they share a generation that says the same.
+    /// Whether both describe the same source: they have an equal generation.
     #[must_use]
     pub fn shares(&self, other: &Self) -> bool {
         self.generations.iter().any(|(number, g)| other.generations.get(number) == Some(g))
     }
 
-    /// The generations here that `redis` lacks and that can be added to it: those after the last
-    /// one of `redis`, and those up to its hole. A generation that `redis` has in another form wins
-    /// over ours.
+    /// The generations that `redis` lacks and that can be added to it: those after its last one,
+    /// and those up to its hole. If `redis` has a generation in another form, that form wins.
     #[must_use]
     pub fn missing_in(&self, redis: &Self) -> Vec<Generation> {
         let last = redis.last().map(|last| last.generation);
@@ -410,33 +458,32 @@ impl Manifest {
         missing.cloned().collect()
     }
 
-    /// The commands' view of the generations: each with the field that names it in the source
-    /// record.
+    /// The generations, each with its field name in the source record.
     pub fn links(&self) -> impl Iterator<Item = (String, &Generation)> + '_ {
         let before = std::iter::once(0).chain(self.generations.keys().copied());
         before.zip(self.generations.values()).map(|(before, generation)| (next_field(before), generation))
     }
 
-    /// A number for the next generation: the millisecond before `now_ms` (Redis's clock, so that an
-    /// entry that somebody else adds now or later gets another one), but larger than every
-    /// generation known and than `last_id`. `None`: the IDs are exhausted.
+    /// The number of the next generation: the millisecond before `now_ms`, but larger than every
+    /// known generation and than `last_id`. `now_ms` is Redis's clock, so that a foreign entry
+    /// added now or later gets another number. `None`: the IDs are exhausted.
     #[must_use]
     pub fn next_number(&self, now_ms: u64, last_id: StreamId) -> Option<u64> {
         let least = last_id.ms.max(self.last().map_or(0, |g| g.generation)).checked_add(1)?;
         Some(least.max(now_ms.saturating_sub(1)))
     }
 
-    /// The generations that can be dropped so that at most `keep` are left: the oldest ones whose
+    /// The generations to drop so that at most `keep` are left. A generation can be dropped if its
     /// entries are all gone from the stream (`oldest` is the smallest generation that still has
-    /// some), and that say nothing that a later one does not: a later one of the same content
-    /// follows, or `is_gone` says that the content cannot be read any more.
+    /// entries) and if it is superfluous: a later generation of the same content follows, or
+    /// `is_gone` says that the content is no longer readable.
     #[must_use]
     pub fn droppable(&self, keep: usize, oldest: u64, is_gone: impl Fn(u64) -> bool) -> Vec<u64> {
         let many = self.len().saturating_sub(keep);
         let newest = self.last().map_or(0, |last| last.generation);
         let acknowledged = |generation: &&Generation| generation.generation < oldest.min(newest);
         let superfluous = |generation: &&Generation| {
-            // Replayed as one range, a content's adjoining generations give the same bytes.
+            // Replaying adjacent generations of a content as one range gives the same bytes.
             let joins = self.after(generation.generation).is_some_and(|next| {
                 next.file_id == generation.file_id && next.previous_end == Some(next.start) && next.resumes.is_none()
             });
@@ -454,8 +501,8 @@ impl Manifest {
             .collect()
     }
 
-    /// Drops generations, and joins the remaining ones: a later one of the same content takes over
-    /// where the dropped one began.
+    /// Drops generations, and extends a later generation of the same content to the start of the
+    /// dropped one.
     pub fn drop_all(&mut self, dropped: &[u64]) {
         for &number in dropped {
             let next = self.after(number).map(|next| next.generation);
@@ -496,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_is_read_back() {
+    fn the_record_round_trips() {
         let json = serde_json::to_vec(&generation(7)).unwrap();
         let guard = Guard::new(7, 2000, 2000, &[b'x'; 2000]);
         assert_eq!(guard.tail.len, GUARD_LEN as u64);
@@ -522,8 +569,8 @@ mod tests {
     }
 
     #[test]
-    fn a_content_is_delivered_as_far_as_its_generations_reach() {
-        // A rotated file, its successor, late lines of the first one, and the second one again.
+    fn contents_are_delivered_up_to_the_end_of_their_generations() {
+        // A rotated file, its successor, late lines of the first file, and the second file again.
         let manifest = chain(&[(1, 1, 0, None), (2, 2, 0, Some(50)), (3, 1, 50, Some(30)), (4, 2, 30, Some(60))]);
         let at = |generation, offset| Position { generation, offset };
         assert_eq!(manifest.delivered(at(4, 90)), BTreeMap::from([(1, 60), (2, 90)]));
@@ -542,7 +589,7 @@ mod tests {
         assert_eq!(manifest.successor(2).map(|next| next.generation), Some(9));
         assert_eq!((manifest.end(1), manifest.end(2)), (Some(20), None));
         let delivered = manifest.delivered(Position { generation: 9, offset: 25 });
-        assert_eq!(delivered, BTreeMap::from([(1, 25)]), "of 2 and 3 nothing is there any more");
+        assert_eq!(delivered, BTreeMap::from([(1, 25)]), "the entries of 2 and 3 are lost");
     }
 
     #[test]
@@ -568,13 +615,13 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_field_is_named() {
+    fn an_error_names_the_broken_field() {
         let error = Manifest::from_fields([(&b"next:0"[..], &b"{}"[..])]).unwrap_err();
         assert!(error.to_string().contains("next:0"), "{error}");
     }
 
     #[test]
-    fn the_record_tells_how_many_partitions_the_source_was_begun_with() {
+    fn the_record_contains_the_number_of_partitions() {
         let begun = |fields: &[(&'static str, &'static str)]| {
             begun_with(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
                 .map_err(|e| e.to_string())
@@ -591,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_only_grow() {
+    fn generation_numbers_only_grow() {
         let mut manifest = Manifest::default();
         assert_eq!(manifest.next_number(100, StreamId::ZERO), Some(99));
         manifest.insert(generation(500));

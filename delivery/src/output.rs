@@ -1,15 +1,15 @@
-//! The output side: what a journal and an output mean at startup, and how a commit proceeds.
+//! The output side: recovery at startup, and the state machine of commits. It does no I/O.
 //!
-//! [`startup`] decides whether an output is ours, what it holds, what may be cut off, and what is
-//! refused. It asks a [`Folder`] for what it needs and changes nothing. A [`Ledger`] then runs the
-//! commits: the driver performs one [`Effect`] after the other and reports each result as an
-//! [`Answer`].
+//! [`startup`] decides whether a file is the writer's output, which ranges it contains, what to cut
+//! off, and what to refuse. It queries a [`Folder`], and changes nothing. A [`Ledger`] then runs
+//! the commits: its driver (the writer, or the simulation) performs one [`Effect`] after another,
+//! and reports each result as an [`Answer`].
 //!
-//! A commit writes its records into the journal, then its bytes into the output, and makes both
-//! durable at the same time. Bytes behind the last record are therefore never those of a killed
-//! writer. After a power loss they can be, of one commit of at most [`COMMIT_LIMIT`] bytes; a
-//! larger commit makes its records durable first. So whatever is longer than that was committed,
-//! and the journal is older than its output.
+//! A commit appends its records to the journal, then its bytes to the output, and syncs both at the
+//! same time. Bytes after the last record are therefore never those of a killed writer. After a
+//! power loss they can be, but only those of one commit of at most [`COMMIT_LIMIT`] bytes, because
+//! a larger commit syncs its records first. If there are more bytes after the last record, the
+//! journal is older than its output.
 
 use crate::entry::Span;
 use crate::hash;
@@ -20,123 +20,126 @@ use crate::ranges::RangeSet;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A commit of more bytes than this makes its records durable before it appends to the output: 4
-/// MiB.
+/// A commit of more bytes than this syncs its records before it appends to the output: 4 MiB.
 pub const COMMIT_LIMIT: u64 = 4 << 20;
-/// At startup, at most so many bytes that no record knows to be durable are written once more: 256
-/// MiB. Only with `--fsync never` there are more.
+/// Maximum number of bytes without proof of durability that are rewritten at startup: 256 MiB. Only
+/// `--fsync never` leaves more.
 const MOST_WRITTEN_AGAIN: u64 = 256 << 20;
-/// A journal shorter than this is never written anew only to make it smaller: 1 MiB, 16,384
-/// commits.
+/// A journal shorter than this is not compacted: 1 MiB, 16,384 commits.
 const COMPACT_ABOVE: u64 = 1 << 20;
-/// A journal is written anew when it holds this many times more records than it needs.
+/// A journal is compacted when it has this many times more records than necessary.
 const COMPACT_RATIO: u64 = 4;
 
-/// What [`startup`] asks of the folder in which the output is. Names are file names in it.
+/// The folder of the output, as [`startup`] reads it. Names are names of files in the folder.
 pub trait Folder {
-    /// Why it cannot answer.
+    /// An error of the file system.
     type Error;
 
-    /// The names of the regular files in it.
+    /// The names of the regular files in the folder.
     ///
     /// # Errors
-    /// When the folder cannot be listed.
+    ///
+    /// If the folder cannot be listed.
     fn names(&mut self) -> Result<Vec<Vec<u8>>, Self::Error>;
 
-    /// How long a file is. `None`: there is none.
+    /// The length of a file. `None` if the file does not exist.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    ///
+    /// If the length cannot be determined.
     fn len(&mut self, name: &[u8]) -> Result<Option<u64>, Self::Error>;
 
-    /// The first bytes of a file, at most `most`. `None`: there is none, or it is another file than
-    /// our own and cannot be read.
+    /// The first bytes of a file, at most `most`. `None` if the file does not exist, or if it is
+    /// not one of the writer's files and cannot be read.
     ///
     /// # Errors
-    /// When it cannot be read.
+    ///
+    /// If the file cannot be read.
     fn read(&mut self, name: &[u8], most: u64) -> Result<Option<Vec<u8>>, Self::Error>;
 
     /// The [`hash`] of a range of a file. Ranges may be large: read them in pieces, with a
-    /// [`Hasher`](crate::Hasher). `None`: the file does not have all of them, or it is another file
-    /// than our own and cannot be read.
+    /// [`Hasher`](crate::Hasher). `None` if the file does not have the whole range, or if it is not
+    /// one of the writer's files and cannot be read.
     ///
     /// # Errors
-    /// When it cannot be read.
+    ///
+    /// If the file cannot be read.
     fn hash(&mut self, name: &[u8], span: Span) -> Result<Option<u64>, Self::Error>;
 
-    /// Whether another process has the file locked.
+    /// Whether another process has locked the file.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    ///
+    /// If that cannot be determined.
     fn is_locked(&mut self, name: &[u8]) -> Result<bool, Self::Error>;
 }
 
-/// What an output and its journal mean.
+/// The decision of [`startup`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is ours, or there is nothing yet.
+    /// Open the output. It belongs to this writer, or does not exist yet.
     Open(Box<Opening>),
-    /// It was renamed to this name while no writer ran: open it there, with the journal at its old
-    /// place. Its [`Job::Recover`] lets the journal follow and ends with [`Outcome::Rotated`]. Then
-    /// ask [`startup`] again.
+    /// The output was renamed to this name while no writer ran. Open it there, with the journal
+    /// still at its old path. The [`Job::Recover`] renames the journal too, and ends with
+    /// [`Outcome::Rotated`]. Then call [`startup`] again.
     Adopt(Vec<u8>, Box<Opening>),
-    /// It must not be used, and nothing be changed.
+    /// Do not use the output, and change nothing.
     Refuse(Refusal),
 }
 
-/// How an output begins.
+/// The state of an output at startup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
-    /// What its journal was.
+    /// The state of its journal.
     pub journal: JournalWas,
-    /// The ranges that it and what it became by rotation hold, by content.
+    /// The ranges in the output and in its rotated files, by content.
     pub held: BTreeMap<u64, RangeSet>,
-    /// The ranges that it held once, durably, and holds no more, by content.
+    /// The ranges that were durable in the output and are missing now, by content.
     pub lost: BTreeMap<u64, RangeSet>,
-    /// The bytes behind the last commit, which are cut off.
+    /// The bytes after the last commit, to be cut off.
     pub cut: Span,
-    /// Whether these bytes may be more than an unfinished commit, so that they are kept in a file
+    /// Whether these bytes may be more than an unfinished commit: then they are kept in a file
     /// beside the output before anything is changed.
     pub keep: bool,
-    /// Journals of this output that cannot be used: of a rotated output, damaged.
+    /// Journals of rotated files of this output that are damaged and cannot be used.
     pub unusable: Vec<Vec<u8>>,
-    /// What is done next: perform its [`Job::Recover`].
+    /// The ledger to continue with. Run its [`Job::Recover`] first.
     pub ledger: Ledger,
 }
 
-/// What the journal of an output was when it was opened.
+/// The state of a journal when it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalWas {
-    /// There was none, and nothing in the output: both begin.
+    /// Neither journal nor output has any bytes yet.
     New,
-    /// There was none, or an empty one, beside an output that holds bytes. Nothing is known of
-    /// these bytes: when the group has delivered to this consumer before, they are probably what
-    /// was delivered.
+    /// The output has bytes, but its journal is missing or empty. The origin of the bytes is
+    /// unknown: if the group has delivered entries to this consumer before, the bytes are probably
+    /// those.
     Missing,
-    /// It was read.
+    /// The journal was read.
     Read {
-        /// How many damaged records, or copies of the header, were restored.
+        /// The number of damaged records and header copies that were restored.
         restored: u64,
     },
 }
 
-/// Why an output must not be used.
+/// Why an output is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// What is at the journal's place is no journal.
+    /// The file at the journal's path is not a journal.
     NotAJournal,
-    /// The journal is of an output of another source, group or partition set.
+    /// The journal belongs to an output of another source, group or partition set.
     Owner {
-        /// Whose it is.
+        /// The identity in the journal.
         found: Box<Identity>,
-        /// Who asks.
+        /// The identity of this writer.
         ours: Box<Identity>,
     },
     /// Records in the middle of the journal are damaged and cannot be restored.
     Damaged(Damage),
-    /// The output does not hold the bytes that the journal describes: these.
+    /// The output does not contain the bytes that the journal describes in this range.
     Differs(Span),
-    /// The output is so much longer than what the journal describes that the journal must be older.
+    /// The output is so much longer than the journal describes that the journal must be older.
     Longer {
         /// The end of the last record.
         recorded: u64,
@@ -151,7 +154,7 @@ impl From<NotAJournal> for Refusal {
     }
 }
 
-/// Why, and what to do: to be put behind the names of output and journal.
+/// The reason and what to do, to be appended to the names of output and journal.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -184,11 +187,11 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What to do when a folder holds an output of this name: decides, and changes nothing. `fresh_id`:
-/// a random number, the ID of an output that begins.
+/// Decides what to do with the output of this name, and changes nothing. `fresh_id` is a random
+/// number, used as the ID of a new output.
 ///
 /// # Errors
-/// Those of the folder.
+/// Errors of the folder.
 pub fn startup<F: Folder>(
     folder: &mut F,
     output: &[u8],
@@ -235,7 +238,7 @@ pub fn startup<F: Folder>(
         return Ok(Verdict::Refuse(Refusal::Damaged(damage)));
     }
     let mut became = None;
-    if !is_ours(folder, output, len, &parsed)? {
+    if !is_same_output(folder, output, len, &parsed)? {
         became = renamed(folder, output, &parsed)?;
         if let (None, Some((span, _))) = (&became, evidence(&parsed, len.unwrap_or(0).min(parsed.durable()))) {
             return Ok(Verdict::Refuse(Refusal::Differs(span)));
@@ -284,15 +287,21 @@ pub fn startup<F: Folder>(
     })
 }
 
-/// The name of the journal that belongs to a file.
+/// The name of the journal of a file.
 #[must_use]
 pub fn journal_of(name: &[u8]) -> Vec<u8> {
     [name, b".journal"].concat()
 }
 
-/// Whether the file at the output's path is the output: it holds the last bytes that are known to
-/// be durable, or, when it is shorter, the last ones that it can have.
-fn is_ours<F: Folder>(folder: &mut F, output: &[u8], len: Option<u64>, parsed: &Parsed) -> Result<bool, F::Error> {
+/// Whether the file at the output's path is the output that the journal describes: it contains the
+/// last bytes known to be durable or, if it is shorter, the last described bytes that it can
+/// contain.
+fn is_same_output<F: Folder>(
+    folder: &mut F,
+    output: &[u8],
+    len: Option<u64>,
+    parsed: &Parsed,
+) -> Result<bool, F::Error> {
     match len {
         Some(len) if len > parsed.header.base => match evidence(parsed, len.min(parsed.durable())) {
             Some((span, hash)) => Ok(folder.hash(output, span)? == Some(hash)),
@@ -307,9 +316,9 @@ fn evidence(parsed: &Parsed, end: u64) -> Option<(Span, u64)> {
     parsed.records.iter().rev().filter(|record| record.output_end() <= end).find_map(Record::evidence)
 }
 
-/// The name that the output has now, when it was renamed as rotation does: of a file without a
-/// journal that holds the bytes that are described last. Under any other name it is not looked for:
-/// the source's file has these bytes, too.
+/// The present name of an output that log rotation renamed: that of a file without a journal that
+/// contains the last described bytes. Files with other names are not considered, because the
+/// source's own file contains these bytes too.
 fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<Option<Vec<u8>>, F::Error> {
     let recorded = parsed.output_len();
     let mut looked_for: Vec<(Span, u64)> = Vec::new();
@@ -325,7 +334,7 @@ fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<
                 return Ok(Some(name.clone()));
             }
         }
-        // A journal of version 1 that was written anew knows no hash, only the length.
+        // A rewritten journal of version 1 has no hash, only the length.
         if looked_for.is_empty() && len == recorded {
             return Ok(Some(name.clone()));
         }
@@ -333,8 +342,8 @@ fn renamed<F: Folder>(folder: &mut F, output: &[u8], parsed: &Parsed) -> Result<
     Ok(None)
 }
 
-/// Whether an output can have this name after a rotation: `output.txt.1`, `output.txt-20261124`,
-/// `output-20261124.txt`.
+/// Whether log rotation can have given this name to the output: `output.txt.1`,
+/// `output.txt-20261124`, `output-20261124.txt`.
 fn is_rotated(name: &[u8], output: &[u8]) -> bool {
     let behind = name.strip_prefix(output).is_some_and(|suffix| suffix.starts_with(b".") || suffix.starts_with(b"-"));
     let dot = output.iter().rposition(|&byte| byte == b'.').unwrap_or(output.len());
@@ -343,25 +352,25 @@ fn is_rotated(name: &[u8], output: &[u8]) -> bool {
     behind || inside.is_some_and(is_number)
 }
 
-/// Whether this is what rotation adds to a name: a number, a date or a time.
+/// Whether this suffix is one of log rotation: a number, a date or a time.
 fn is_number(suffix: &[u8]) -> bool {
     let [b'.' | b'-', number @ ..] = suffix else { return false };
     number.first().is_some_and(u8::is_ascii_digit)
         && number.iter().all(|byte| byte.is_ascii_digit() || b"-_.:TZ".contains(byte))
 }
 
-/// The journals of files that the output was before it was rotated.
+/// The journals of the rotated files of an output.
 struct Rotated {
-    /// The output's ID, when one of them tells.
+    /// The ID of the output, if a journal contains it.
     id: Option<u64>,
-    /// By name.
+    /// The names of journals with that ID.
     journals: Vec<Vec<u8>>,
-    /// Those of version 1, which do not say whose they are, and are recognised by their names.
+    /// The names of journals of version 1. They contain no owner, and are recognised by name.
     unnamed: Vec<Vec<u8>>,
 }
 
 impl Rotated {
-    /// Finds them. `owner`: what our own journal says, when there is one that does.
+    /// Finds the journals. `owner` is the owner in the output's present journal, if there is one.
     fn find<F: Folder>(
         folder: &mut F,
         output: &[u8],
@@ -384,15 +393,16 @@ impl Rotated {
                 _ => {}
             }
         }
-        // An output without a journal was rotated when others have the name that it has.
-        let of_our_name = || others.iter().find(|(_, of)| of.name == output).map(|(_, of)| of.id);
-        found.id = owner.map(|owner| owner.id).or_else(of_our_name);
-        let is_ours = |(name, of): (Vec<u8>, Owner)| (Some(of.id) == found.id).then_some(name);
-        found.journals = others.into_iter().filter_map(is_ours).collect();
+        // An output without a journal was rotated if another journal has its name.
+        let of_same_name = || others.iter().find(|(_, of)| of.name == output).map(|(_, of)| of.id);
+        found.id = owner.map(|owner| owner.id).or_else(of_same_name);
+        let of_this_output = |(name, of): (Vec<u8>, Owner)| (Some(of.id) == found.id).then_some(name);
+        found.journals = others.into_iter().filter_map(of_this_output).collect();
         Ok(found)
     }
 
-    /// What they hold, and those that cannot be used. `own`: what the output itself holds.
+    /// The ranges in the rotated files, and the unusable journals. `own`: the ranges in the output
+    /// itself.
     #[allow(clippy::type_complexity)]
     fn held<F: Folder>(
         &self,
@@ -410,8 +420,8 @@ impl Rotated {
                 unusable.push(name.clone());
             }
             let ranges = ranges(&parsed.records);
-            // An output never holds what was in it before it was rotated: this one is of another
-            // writer.
+            // An output never contains ranges of its own rotated files, so this journal belongs to
+            // another writer.
             let overlaps = |(file, ranges): (&u64, &RangeSet)| {
                 own.get(file).is_some_and(|own| ranges.iter().any(|span| !own.missing(span.clone()).eq([span])))
             };
@@ -427,40 +437,41 @@ impl Rotated {
     }
 }
 
-/// Whether this can be the journal of a rotated output by its name alone.
+/// Whether the name alone says that this may be the journal of a rotated output.
 fn is_numbered(journal: &[u8], output: &[u8]) -> bool {
     journal.strip_prefix(output).and_then(|rest| rest.strip_suffix(b".journal")).is_some_and(is_number)
 }
 
-/// What an output holds for certain.
+/// The certain contents of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// The length of the output before the first record.
     pub base: u64,
     /// The valid records.
     pub records: Vec<Record>,
-    /// Ranges that were durable and are no longer in the output, by content: somebody cut it.
+    /// Ranges that were durable and are missing now, by content: the output was truncated.
     pub lost: BTreeMap<u64, RangeSet>,
-    /// The bytes behind the last commit.
+    /// The bytes after the last commit.
     pub cut: Span,
-    /// Whether these may be more than one unfinished commit.
+    /// Whether these bytes may be more than one unfinished commit.
     pub keep: bool,
-    /// The bytes of commits that no record knows to be durable.
+    /// Committed bytes that no record proves to be durable.
     unproven: Span,
-    /// Whether the records are not those of the journal any more, so that it must be written anew.
+    /// Whether the records differ from those in the journal, so that the journal must be rewritten.
     changed: bool,
     journal_len: u64,
     restored: u64,
 }
 
 impl Parsed {
-    /// Decides which of the records have their bytes in the output.
+    /// Determines which records have their bytes in the output.
     ///
-    /// `len` is the output's real length. `hash_of` gives the hash of a range of it, or `None` when
-    /// it does not have all of it; it is asked only for records behind what is known to be durable.
+    /// `len` is the length of the output. `hash_of` hashes a range of the output, or returns `None`
+    /// if the range is not complete. It is called only for records after the known durable length.
     ///
     /// # Errors
-    /// Those of `hash_of`. Inside: when journal and output cannot belong together.
+    ///
+    /// Errors of `hash_of`. The inner error: journal and output do not belong together.
     pub fn recover<E>(
         mut self,
         len: u64,
@@ -470,11 +481,11 @@ impl Parsed {
             return Ok(Err(Refusal::Damaged(damage)));
         }
         let (durable, recorded) = (self.durable(), self.output_len());
-        // Nothing that a commit leaves behind is as long. (With a journal of version 1, it can be.)
+        // An unfinished commit is never this long. (With a journal of version 1, it can be.)
         if self.header.owner.is_some() && len.saturating_sub(recorded) > COMMIT_LIMIT {
             return Ok(Err(Refusal::Longer { recorded, len }));
         }
-        let mut keep = 0;
+        let mut keep = 0_usize;
         for record in &self.records {
             let end = record.output_end();
             let is_there = end <= len
@@ -482,16 +493,16 @@ impl Parsed {
             if !is_there {
                 break;
             }
-            keep += 1;
+            keep = keep.saturating_add(1);
         }
         let dropped = self.records.split_off(keep);
         let mut lost = Vec::new();
-        // What was durable once and is not there now was taken away by somebody; the rest is the
-        // usual torn tail.
+        // Missing bytes that were durable were removed by another program; the rest is a normal
+        // torn tail.
         for record in dropped.iter().filter(|r| !r.is_mark() && r.output_end() <= durable) {
-            // Of a run that was cut in the middle, the first bytes are still there.
-            let there = len.saturating_sub(record.offset).min(record.span.end - record.span.start);
-            let cut = record.span.start + there;
+            // A run that was truncated in the middle still has its first bytes.
+            let there = len.saturating_sub(record.offset).min(record.bytes());
+            let cut = record.span.start.saturating_add(there);
             lost.push(Record { span: cut..record.span.end, ..record.clone() });
             if there > 0 {
                 self.records.push(Record { span: record.span.start..cut, data_hash: 0, ..record.clone() });
@@ -500,8 +511,7 @@ impl Parsed {
         let base = self.header.base.min(len);
         let committed = self.records.last().map_or(base, Record::output_end).min(len);
         let unproven = committed.saturating_sub(durable);
-        // One record is of one commit, and when not all of its bytes are there, that commit was
-        // never complete.
+        // Only one record was dropped, and its bytes are incomplete: that commit never finished.
         let is_unfinished = dropped.len() == 1 && len < recorded;
         Ok(Ok(Recovered {
             lost: ranges(&lost),
@@ -518,7 +528,7 @@ impl Parsed {
                 || self.restored > 0
                 || committed != len
                 || durable < committed,
-            journal_len: self.header_len + (self.records.len() * RECORD_LEN) as u64,
+            journal_len: self.header_len.saturating_add(len_of(self.records.len())),
             restored: self.restored,
             base,
             records: self.records,
@@ -526,131 +536,129 @@ impl Parsed {
     }
 }
 
-/// What is to be done with an output.
+/// A task for the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Bring both files to the state that [`startup`] decided on.
+    /// Bring both files into the state that [`startup`] decided on.
     Recover,
-    /// Commit what was given to [`Ledger::prepare`]; with `sync`, durably.
+    /// Commit the runs of [`Ledger::prepare`], durably if `sync`.
     Commit {
-        /// Whether it must be durable when the job ends.
+        /// Whether the commit must be durable when the job ends.
         sync: bool,
     },
-    /// Look after the files: notice what others did to them, and keep the journal small. With
-    /// `sync`, make durable what is not.
+    /// Maintain the files: detect changes by other programs, and compact the journal. With `sync`,
+    /// sync what is not durable yet.
     Maintain {
         /// Whether a sync is due.
         sync: bool,
     },
-    /// Make everything durable, and say so in the journal.
+    /// Sync everything, and mark it as durable in the journal.
     Finish,
-    /// Make everything durable, and let the journal follow the output, which was renamed.
+    /// Sync everything, and rename the journal after the output was renamed.
     Rotate,
 }
 
-/// What the driver does next. It reports the result to [`Ledger::on`].
+/// The next step for the driver, which reports the result to [`Ledger::on`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Look at both files, and answer [`Answer::Seen`].
+    /// Inspect both files, and answer [`Answer::Seen`].
     Look,
-    /// Shorten the output, and the journal too when there is a length for it. A file that is
-    /// shorter than that already stays as it is.
+    /// Truncate the output, and the journal if there is a length for it. Leave a file that is
+    /// already shorter.
     CutBack {
-        /// The output's length.
+        /// The length of the output.
         output: u64,
-        /// The journal's.
+        /// The length of the journal.
         journal: Option<u64>,
     },
-    /// Keep this part of the output in a file beside it, durably: it is about to be cut off.
+    /// Durably copy this part of the output to a file beside it, because it is about to be cut off.
     Keep(Span),
-    /// Write this part of the output once more, from what the output holds, in pieces, and make all
-    /// of it durable. After a failed sync the system may have dropped what it could not write, and
-    /// call it clean.
+    /// Rewrite this part of the output with its present bytes, in pieces, and sync all of it. After
+    /// a failed sync, the kernel may have dropped dirty pages and marked them clean.
     WriteAgain(Span),
     /// Hash this part of the output, and answer [`Answer::Hash`].
     HashTail(Span),
-    /// Put a new journal with [`Ledger::journal_bytes`] in the place of the present one, as a whole
-    /// and durably.
+    /// Replace the journal atomically and durably by [`Ledger::journal_bytes`].
     ReplaceJournal {
-        /// Whether that is because somebody else changed or removed the present one.
+        /// Whether the reason is that another program changed or removed the journal.
         touched: bool,
     },
-    /// Write [`Ledger::journal_bytes`] into the journal at this offset.
+    /// Write [`Ledger::journal_bytes`] to the journal at this offset.
     AppendJournal {
-        /// Where.
+        /// The offset.
         at: u64,
-        /// Whether it must be durable before the next effect.
+        /// Whether the journal must be durable before the next effect.
         sync: bool,
     },
-    /// Write the bytes of the commit into the output at this offset.
+    /// Write the bytes of the commit to the output at this offset.
     AppendOutput {
-        /// Where.
+        /// The offset.
         at: u64,
     },
-    /// Make both files durable.
+    /// Sync both files.
     Sync,
-    /// Rename the journal after the output.
+    /// Rename the journal as the output was renamed.
     MoveJournal,
-    /// The job ended.
+    /// The job has ended.
     End(Outcome),
 }
 
 /// The result of an [`Effect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It is done.
+    /// The effect succeeded.
     Done,
-    /// It failed, perhaps in part.
+    /// The effect failed, perhaps partially.
     Failed,
-    /// What both files are.
+    /// The state of both files.
     Seen(Seen),
-    /// A hash.
+    /// The requested hash.
     Hash(u64),
 }
 
-/// What both files are.
+/// The state of both files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// The output's length.
+    /// The length of the output.
     pub len: u64,
-    /// Where it is.
+    /// The location of the output.
     pub place: Place,
-    /// The length of the journal. `None`: our journal is not at its path any more.
+    /// The length of the journal. `None`: the journal is no longer at its path.
     pub journal_len: Option<u64>,
 }
 
-/// Where the output is.
+/// The location of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// At its path.
     Here,
     /// In the same folder, under another name.
     Renamed,
-    /// Elsewhere, or nowhere.
+    /// Elsewhere, or deleted.
     Gone,
 }
 
-/// How a job ended.
+/// The result of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// The job succeeded.
     Done,
-    /// An effect failed. Nothing of the job is in the output, and it can be tried again.
+    /// An effect failed. The output contains nothing of the job, which can be retried.
     Failed,
-    /// Somebody changed the output. It must be opened again.
+    /// Another program changed the output, which must be opened again.
     Disturbed(Disturbance),
-    /// The output was renamed, and its journal followed. A new one is to be opened.
+    /// The output was renamed, and its journal too. Open a new output.
     Rotated,
 }
 
-/// What somebody did to an output.
+/// A change by another program to an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disturbance {
-    /// It was removed, or another file is in its place.
+    /// The output was removed or replaced.
     Replaced,
-    /// It is shorter than what was committed.
+    /// The output is shorter than its commits.
     Truncated,
-    /// It is longer.
+    /// The output is longer than its commits.
     Extended,
 }
 
@@ -664,25 +672,30 @@ impl fmt::Display for Disturbance {
     }
 }
 
-/// What of the files can be trusted.
+/// How many bytes this many records have in a journal.
+const fn len_of(records: usize) -> u64 {
+    (records as u64).saturating_mul(RECORD_LEN as u64)
+}
+
+/// Which files are in a known state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
-    /// Both are as the ledger says.
+    /// Both files are as the ledger says.
     Sound,
-    /// The output is. The journal must be written anew.
+    /// The output is as the ledger says. The journal must be rewritten.
     Journal {
-        /// Because somebody else changed or removed it.
+        /// Whether the reason is that another program changed or removed the journal.
         touched: bool,
     },
-    /// Neither is: the output is cut back, what is not known to be durable is written once more,
-    /// and the journal is written anew.
+    /// Neither file is. The output is truncated to the last commit, the bytes not known to be
+    /// durable are rewritten, and the journal is rewritten.
     Neither {
-        /// At most so many bytes behind the last commit are ours.
+        /// Maximum number of bytes after the last commit that the writer itself wrote.
         attempt: u64,
     },
 }
 
-/// What the driver is doing.
+/// The effect that the driver is performing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Idle,
@@ -695,44 +708,44 @@ enum Phase {
     Syncing,
     AppendingJournal,
     AppendingOutput,
-    /// The sync of the commit.
+    /// Syncing the commit.
     Committing,
     Marking,
     Moving,
-    /// After a write that failed.
+    /// Truncating both files after a failed write.
     TakingBack,
 }
 
-/// What is committed, and how the next commit proceeds.
+/// The committed state of an output, and the state machine of its jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
     owner: Owner,
     base: u64,
-    /// The length up to the last commit.
+    /// The length of the output up to the last commit.
     committed: u64,
-    /// The length that is durable for certain.
+    /// The length that is certainly durable.
     durable: u64,
-    /// The length up to which the journal says that the output is durable.
+    /// The durable length according to the journal.
     marked: u64,
-    /// The committed bytes of the journal.
+    /// The length of the journal up to the last commit.
     journal_len: u64,
-    /// The committed records, neighbours joined.
+    /// The committed records; adjacent ones are joined.
     joined: Vec<Record>,
     trust: Trust,
-    /// Nobody has judged yet whether the journal is the output's: nothing is changed before the
-    /// first commit.
+    /// The writer has not yet verified that the journal belongs to the output: change nothing
+    /// before the first commit.
     is_left_alone: bool,
-    /// What is behind the last commit may be more than an unfinished one.
+    /// The bytes after the last commit may be more than an unfinished commit.
     keeps_tail: bool,
     job: Job,
     phase: Phase,
-    /// The output's length for which the tail checksum is known, and the checksum.
+    /// The last tail checksum, and the length of the output for which it was computed.
     tail: Option<(u64, u64)>,
-    /// The records of the commit under way.
+    /// The records of the commit in progress.
     records: Vec<Record>,
-    /// How many bytes it has.
+    /// The number of bytes of the commit in progress.
     bytes: u64,
-    /// What [`Effect::AppendJournal`] and [`Effect::ReplaceJournal`] write.
+    /// The bytes to write for [`Effect::AppendJournal`] and [`Effect::ReplaceJournal`].
     buffer: Vec<u8>,
 }
 
@@ -766,45 +779,45 @@ impl Ledger {
         self.committed
     }
 
-    /// Whose output it is.
+    /// The owner of the output.
     #[must_use]
     pub const fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// The ranges that the output holds, by content.
+    /// The ranges in the output, by content.
     #[must_use]
     pub fn held(&self) -> BTreeMap<u64, RangeSet> {
         ranges(&self.joined)
     }
 
-    /// What to write into the journal.
+    /// The bytes to write to the journal.
     #[must_use]
     pub fn journal_bytes(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// Prepares the commit of these runs (file ID, range, lines), whose bytes are in `data`, one
-    /// run behind the other.
+    /// Prepares the commit of these runs (file ID, range, lines). `data` contains their bytes,
+    /// concatenated.
     pub fn prepare(&mut self, runs: impl IntoIterator<Item = (u64, Span, u64)>, data: &[u8]) {
         self.records.clear();
         let mut at = 0_usize;
         for (file, span, lines) in runs {
-            let len = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+            let len = usize::try_from(span.end.saturating_sub(span.start)).unwrap_or(usize::MAX);
             let bytes = data.get(at..at.saturating_add(len)).unwrap_or_default();
-            let offset = self.committed + at as u64;
+            let offset = self.committed.saturating_add(at as u64);
             self.records.push(Record { file, span, offset, durable: 0, data_hash: hash(bytes), lines });
-            at += bytes.len();
+            at = at.saturating_add(bytes.len());
         }
         self.bytes = data.len() as u64;
     }
 
-    /// The consuming side has found that the journal is the output's, and not too old.
+    /// The writer has verified that the journal belongs to the output and is not too old.
     pub const fn judged(&mut self) {
         self.is_left_alone = false;
     }
 
-    /// Begins a job.
+    /// Starts a job.
     pub fn begin(&mut self, job: Job) -> Effect {
         self.job = job;
         if self.is_left_alone && !matches!(job, Job::Commit { .. }) {
@@ -814,7 +827,7 @@ impl Ledger {
         self.go(Phase::Looking, Effect::Look)
     }
 
-    /// Goes on after an effect.
+    /// Continues after an effect.
     pub fn on(&mut self, answer: Answer) -> Effect {
         match (self.phase, answer) {
             (Phase::Looking, Answer::Seen(seen)) => return self.seen(seen),
@@ -846,12 +859,11 @@ impl Ledger {
                 self.durable = self.committed;
             }
             (Phase::Marking, Answer::Done) => {
-                self.journal_len += RECORD_LEN as u64;
+                self.journal_len = self.journal_len.saturating_add(len_of(1));
                 self.marked = self.committed;
             }
             (Phase::Moving, Answer::Done) => return self.end(Outcome::Rotated),
-            // When it was the sync that failed, the system may have dropped what it could not
-            // write.
+            // If the sync failed, the kernel may have dropped dirty pages.
             (Phase::AppendingJournal, _) if self.bytes > COMMIT_LIMIT => return self.fail(),
             (Phase::AppendingJournal | Phase::AppendingOutput | Phase::Marking, _) => {
                 let back = Effect::CutBack { output: self.committed, journal: Some(self.journal_len) };
@@ -868,12 +880,12 @@ impl Ledger {
         if seen.len < self.committed {
             return self.end(Outcome::Disturbed(Disturbance::Truncated));
         }
-        let ours = match self.trust {
+        let own = match self.trust {
             Trust::Neither { attempt } => attempt,
             Trust::Sound | Trust::Journal { .. } => 0,
         };
         match seen.place {
-            Place::Here if seen.len - self.committed > ours => {
+            Place::Here if seen.len.saturating_sub(self.committed) > own => {
                 return self.end(Outcome::Disturbed(Disturbance::Extended));
             }
             Place::Here => {}
@@ -889,7 +901,7 @@ impl Ledger {
         self.next()
     }
 
-    /// What the job needs next.
+    /// The next effect of the job.
     fn next(&mut self) -> Effect {
         match self.trust {
             Trust::Neither { .. } => {
@@ -913,7 +925,7 @@ impl Ledger {
         }
     }
 
-    /// Writes the journal anew with what it holds, which must be durable.
+    /// Rewrites the journal from the committed records, which must be durable first.
     fn replace(&mut self, touched: bool) -> Effect {
         if self.durable < self.committed {
             return self.go(Phase::Syncing, Effect::Sync);
@@ -927,8 +939,7 @@ impl Ledger {
         }
     }
 
-    /// Says in the journal that the last commit is durable, too. It is no loss when this does not
-    /// reach the disk.
+    /// Appends a mark that the last commit is durable. Losing the mark in a crash is harmless.
     fn mark(&mut self) -> Effect {
         match self.tail_mark() {
             Err(tail) => self.go(Phase::Hashing, Effect::HashTail(tail)),
@@ -940,7 +951,7 @@ impl Ledger {
         }
     }
 
-    /// The mark of what is committed; or what must be hashed for it.
+    /// The mark for the committed length; or the range to hash for it.
     fn tail_mark(&self) -> Result<Record, Span> {
         let tail = tail(self.base, self.committed);
         match self.tail {
@@ -961,30 +972,30 @@ impl Ledger {
         self.go(Phase::AppendingJournal, Effect::AppendJournal { at: self.journal_len, sync })
     }
 
-    /// The records of the commit are in the journal for good.
+    /// The records of the commit are now part of the journal.
     fn commit(&mut self) {
-        self.journal_len += (self.records.len() * RECORD_LEN) as u64;
-        self.committed += std::mem::take(&mut self.bytes);
+        self.journal_len = self.journal_len.saturating_add(len_of(self.records.len()));
+        self.committed = self.committed.saturating_add(std::mem::take(&mut self.bytes));
         for record in self.records.drain(..) {
             join(&mut self.joined, &record);
         }
     }
 
-    /// The place of the next record in the journal.
+    /// The index of the next record in the journal.
     fn next_index(&self) -> u64 {
-        self.journal_len.saturating_sub(self.header_len()) / RECORD_LEN as u64
+        self.journal_len.saturating_sub(self.header_len()).div_euclid(RECORD_LEN as u64)
     }
 
     fn header_len(&self) -> u64 {
         Header::len(&self.owner) as u64
     }
 
-    /// Whether writing the journal anew would make it much smaller.
+    /// Whether compaction would make the journal much smaller.
     fn is_bloated(&self) -> bool {
-        self.journal_len > COMPACT_ABOVE && self.journal_len > COMPACT_RATIO * (self.joined.len() * RECORD_LEN) as u64
+        self.journal_len > COMPACT_ABOVE && self.journal_len > len_of(self.joined.len()).saturating_mul(COMPACT_RATIO)
     }
 
-    /// Nothing behind what is known to be durable can be trusted any more.
+    /// Bytes after the known durable length can no longer be trusted.
     fn fail(&mut self) -> Effect {
         self.trust = Trust::Neither { attempt: self.bytes };
         self.end(Outcome::Failed)
@@ -1014,12 +1025,12 @@ mod tests {
         Identity::new("line_stream", group, &[Partition::WHOLE])
     }
 
-    /// One file of the model: what a process sees, and what a power loss leaves for certain.
+    /// A file of the model: its present bytes, and those that a power loss certainly preserves.
     #[derive(Debug, Clone, Default, PartialEq, Eq)]
     struct File {
         bytes: Vec<u8>,
         synced: Vec<u8>,
-        /// The offsets that the next sync writes.
+        /// The ranges that the next sync writes.
         dirty: Vec<std::ops::Range<usize>>,
     }
 
@@ -1031,7 +1042,7 @@ mod tests {
             self.dirty.push(at..at + bytes.len());
         }
 
-        /// What a failed sync could not write is clean from then on.
+        /// Ranges that a failed sync could not write are clean afterwards.
         fn sync(&mut self, fails: bool) {
             let dirty = std::mem::take(&mut self.dirty);
             if !fails {
@@ -1117,7 +1128,7 @@ mod tests {
             }
         }
 
-        /// Lets the journal follow an output that was renamed. Its name.
+        /// Adopts a renamed output: runs the job that renames its journal. Returns the new name.
         fn adopt(&mut self) -> Vec<u8> {
             let Verdict::Adopt(name, mut opening) = self.startup("writers") else { panic!("not renamed") };
             let new = self.0.remove(OUT);
@@ -1141,13 +1152,13 @@ mod tests {
             name
         }
 
-        /// Performs a job to its end.
+        /// Runs a job to its end.
         fn finish(&mut self, ledger: &mut Ledger, job: Job, data: &[u8]) -> Outcome {
             self.run(ledger, job, data, &mut { u64::MAX }).unwrap()
         }
 
-        /// Performs a job; it is interrupted before the effect at which `left` is used up. Writes
-        /// and syncs of two files are effects of their own.
+        /// Runs a job, and interrupts it before the effect at which `left` reaches 0. Writes and
+        /// syncs of two files count as separate effects.
         fn run(&mut self, ledger: &mut Ledger, job: Job, data: &[u8], left: &mut u64) -> Option<Outcome> {
             let mut effect = ledger.begin(job);
             loop {
@@ -1210,7 +1221,7 @@ mod tests {
         }
     }
 
-    /// An output of these commits of a content, whose bytes are the same at the same offset.
+    /// An output with these commits of one content.
     fn committed(sizes: &[u64]) -> (Disk, Ledger) {
         let mut disk = Disk::default();
         let mut ledger = disk.open().ledger;
@@ -1235,14 +1246,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_held_at_the_next_start() {
+    fn committed_ranges_are_held_at_the_next_start() {
         let (mut disk, mut ledger) = committed(&[10, 20]);
         let opening = disk.open();
         assert_eq!((spans(&opening.held), opening.journal), (vec![0..30], JournalWas::Read { restored: 0 }));
         finish(&mut disk, &mut ledger);
         let before = disk.clone();
         assert_eq!(spans(&disk.open().held), [0..30]);
-        assert_eq!(disk, before, "nothing is written when there is nothing to do");
+        assert_eq!(disk, before, "an unchanged output is not written to");
     }
 
     #[test]
@@ -1254,13 +1265,13 @@ mod tests {
     }
 
     #[test]
-    fn another_outputs_journal_is_never_taken_for_a_rotated_one() {
+    fn the_journal_of_another_output_is_not_a_rotated_one() {
         for name in [&b"out.b"[..], b"out.1", b"out.2026-11-24"] {
             let (mut disk, _) = committed(&[10]);
             disk.rename(OUT, name);
             disk.rename(b"out.journal", &journal_of(name));
-            // Of another group: it has the same lines. Of this group and another output: it has
-            // other ones.
+            // One of another group, which has the same lines; and one of this group for another
+            // output, which has other lines.
             let own = Owner { id: 1, name: name.to_vec(), identity: identity("others") };
             let other = Owner { identity: identity("writers"), ..own.clone() };
             let record = Record { file: 5, span: 0..10, offset: 0, durable: 0, data_hash: 0, lines: 1 };
@@ -1273,20 +1284,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rotated_is_held_under_any_name() {
+    fn rotated_files_count_under_any_name() {
         let (mut disk, ledger) = committed(&[10]);
         disk.rename(OUT, b"archive-7");
         disk.rename(b"out.journal", b"archive-7.journal");
         let opening = disk.open();
         assert_eq!((spans(&opening.held), opening.ledger.owner()), (vec![0..10], ledger.owner()));
-        // Also when the next one has its own journal, and when that has a part of it.
+        // Also when the next output has its own journal, and continues the content.
         let mut next = opening.ledger;
         disk.commit(&mut next, 10, &content(10..15));
         assert_eq!(spans(&disk.open().held), [0..15]);
     }
 
     #[test]
-    fn an_output_renamed_while_no_writer_ran_is_recognised() {
+    fn an_output_renamed_while_no_writer_ran_is_found() {
         for (finished, replaced, name) in [
             (false, false, &b"out.1"[..]),
             (true, false, b"out-2026"),
@@ -1304,7 +1315,7 @@ mod tests {
             disk.rename(OUT, name);
             disk.file(b"a").bytes = vec![1; 5000];
             assert_eq!(disk.clone().adopt(), name, "{finished} {replaced}");
-            // Another file took its place.
+            // Another file has taken its name.
             disk.file(OUT).bytes = b"new".to_vec();
             assert_eq!(disk.clone().adopt(), name);
             disk.file(OUT).bytes = vec![2; 4000];
@@ -1313,17 +1324,17 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_commit_is_cut_off_an_output_that_was_renamed() {
+    fn a_torn_commit_is_cut_off_a_renamed_output() {
         let (mut disk, _) = committed(&[1000, 2000]);
         disk.out().truncate(2500);
         disk.rename(OUT, b"out.1");
         assert_eq!(disk.adopt(), b"out.1");
         assert_eq!(disk.file(b"out.1").bytes, content(0..1000));
-        assert_eq!(spans(&disk.open().held), [0..1000], "the rest is to be written");
+        assert_eq!(spans(&disk.open().held), [0..1000], "the rest must be written again");
     }
 
     #[test]
-    fn a_file_that_only_has_the_same_bytes_is_not_the_output() {
+    fn a_file_with_the_same_bytes_is_not_the_output() {
         let (mut disk, _) = committed(&[1000, 2000]);
         disk.rename(OUT, b"input");
         assert_eq!(disk.open().lost[&5].iter().collect::<Vec<_>>(), [0..1000]);
@@ -1343,7 +1354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_with_other_bytes_is_refused() {
+    fn an_output_with_changed_bytes_is_refused() {
         let (mut disk, mut ledger) = committed(&[1000, 2000]);
         finish(&mut disk, &mut ledger);
         disk.out()[2500] ^= 1;
@@ -1351,7 +1362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_empty_journal_is_told_and_a_zeroed_one_refused() {
+    fn a_missing_or_empty_journal_is_reported_and_a_zeroed_one_refused() {
         let (mut disk, mut ledger) = committed(&[1000]);
         finish(&mut disk, &mut ledger);
         for journal in [None, Some(vec![])] {
@@ -1370,7 +1381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_of_version_1_is_written_anew_and_its_rotated_ones_count() {
+    fn a_journal_of_version_1_is_rewritten_and_its_rotated_files_count() {
         let record = |span: Span, offset| Record { file: 5, span, offset, durable: offset, data_hash: 0, lines: 1 };
         let mark = |len| Record::mark(len, 0..0, 0).encode(1);
         let one = |record: Record| [&journal::header_1(0)[..], &record.encode(0), &mark(record.output_end())].concat();
@@ -1387,7 +1398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_journal_beside_a_longer_output_cuts_nothing_without_keeping_it() {
+    fn bytes_cut_off_by_an_older_journal_are_kept() {
         let (mut disk, mut ledger) = committed(&[1000]);
         finish(&mut disk, &mut ledger);
         let older = disk.journal().clone();
@@ -1396,7 +1407,7 @@ mod tests {
         *disk.journal() = older.clone();
         let Verdict::Open(opening) = disk.startup("writers") else { panic!("refused") };
         assert_eq!((opening.cut.clone(), opening.keep), (1000..4000, true));
-        // Nothing is changed before it is judged.
+        // Nothing is changed before the writer has verified the journal.
         let (mut judged, mut settling) = (disk.clone(), opening.ledger);
         for job in [Job::Recover, Job::Maintain { sync: true }, Job::Finish] {
             assert_eq!(judged.finish(&mut settling, job, b""), Outcome::Done);
@@ -1416,8 +1427,8 @@ mod tests {
         let (mut disk, mut ledger) = committed(&[10]);
         let large = vec![b'x'; COMMIT_LIMIT as usize + 1];
         ledger.prepare([(5, 10..10 + large.len() as u64, 1)], &large);
-        // Look, journal, output: and then the power fails, and of the output all reached the disk,
-        // and of the journal what was synced.
+        // The power fails after the output is written. All of the output reached the disk, but only
+        // the synced part of the journal.
         assert_eq!(disk.run(&mut ledger, Job::Commit { sync: true }, &large, &mut 3), None);
         *disk.journal() = disk.file(b"out.journal").synced.clone();
         disk.out()[5000] = 0;
@@ -1426,7 +1437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_output_is_not_filled_up_after_a_failed_sync() {
+    fn a_truncated_output_is_not_extended_after_a_failed_sync() {
         let (mut disk, mut ledger) = committed(&[10]);
         ledger.prepare([(5, 10..20, 1)], &content(10..20));
         let mut effect = ledger.begin(Job::Commit { sync: true });
@@ -1445,7 +1456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_did_to_the_output_is_noticed() {
+    fn changes_by_other_programs_are_detected() {
         let (mut disk, mut ledger) = committed(&[10]);
         let mut look = |len, place| {
             assert_eq!(ledger.begin(Job::Maintain { sync: false }), Effect::Look);
@@ -1462,10 +1473,10 @@ mod tests {
     }
 
     proptest! {
-        /// A power loss at any effect: each file keeps what was synced, and any part of what was
+        /// A power loss at any effect: each file keeps its synced bytes, and any part of the bytes
         /// written since.
         #[test]
-        fn what_was_durable_survives_a_power_loss_at_any_effect(
+        fn durable_bytes_survive_a_power_loss_at_any_effect(
             sizes in prop::collection::vec((1u64..50, any::<bool>()), 1..8),
             effects in 0u64..60,
             kept in (0usize..80, 0usize..150),
@@ -1500,16 +1511,16 @@ mod tests {
             prop_assert!(held.len() <= 1 && end >= acknowledged, "{held:?} of {acknowledged}");
             prop_assert!(opening.lost.is_empty());
             prop_assert_eq!(disk.out().clone(), content(0..end));
-            // And it goes on.
+            // The next commits succeed.
             let mut ledger = opening.ledger;
             disk.commit(&mut ledger, end, &content(end..end + 10));
             prop_assert_eq!(spans(&disk.open().held), [0..end + 10]);
         }
 
-        /// Effects fail, in whole or in part, and syncs drop what they could not write; then the
-        /// power fails.
+        /// Effects fail, fully or partially, and failed syncs drop dirty pages; then the power
+        /// fails.
         #[test]
-        fn what_was_acknowledged_survives_failing_effects(
+        fn acknowledged_bytes_survive_failing_effects(
             sizes in prop::collection::vec((1u64..50, any::<bool>()), 1..8),
             fails in prop::collection::vec(prop::option::weighted(0.25, any::<bool>()), 0..80),
         ) {
@@ -1517,7 +1528,7 @@ mod tests {
             let mut ledger = disk.open().ledger;
             let mut fails = fails.into_iter();
             let mut at = 0;
-            // Some are only durable when a later job is done, the last one at the latest.
+            // Some commits become durable only with a later job, at the latest with the last one.
             let jobs = sizes.into_iter().map(|(size, sync)| (size, Job::Commit { sync })).chain([(0, Job::Finish)]);
             for (size, job) in jobs {
                 let data = content(at..at + size);
@@ -1554,8 +1565,8 @@ mod tests {
             prop_assert_eq!(disk.out().clone(), content(0..at));
         }
 
-        /// Any bits of the journal are flipped, or of the output's last bytes: what is held is
-        /// true, or it is refused.
+        /// Bit flips in the journal or in the last bytes of the output: recovery reports true
+        /// ranges, or refuses.
         #[test]
         fn flipped_bits_are_repaired_or_refused(
             sizes in prop::collection::vec(1u64..50, 1..8),
@@ -1579,8 +1590,8 @@ mod tests {
                 Verdict::Refuse(_) => {}
                 Verdict::Open(opening) => {
                     prop_assert!(opening.cut.is_empty() || opening.keep);
-                    prop_assert!(!is_known || opening.cut.is_empty(), "all was known to be durable");
-                    prop_assert!(!is_known || !is_changed, "the tail checksum tells");
+                    prop_assert!(!is_known || opening.cut.is_empty(), "everything was marked as durable");
+                    prop_assert!(!is_known || !is_changed, "the tail checksum detects it");
                     prop_assert_eq!(spans(&opening.held).first().map_or(0, |held| held.end), opening.cut.start);
                 }
                 Verdict::Adopt(name, _) => prop_assert!(false, "{name:?}"),

@@ -1,60 +1,61 @@
-//! Partitions: one source, several streams.
+//! Partitions: one source in several streams.
 //!
-//! A content is cut into blocks by position alone: [`SMALL`] each below [`LARGE_FROM`], so that
-//! small files spread, too, and [`LARGE`] each from there on. A line belongs to the block of its
-//! first byte, whole, however far it reaches; block `b` belongs to partition `b mod N`. So
-//! everybody who knows `N` and the content knows whose a line is, and the bytes of a partition are
-//! a source of their own: in order, with its own last ID as the checkpoint.
+//! A content is divided into blocks by offset alone: [`SMALL`] bytes each below [`LARGE_FROM`], so
+//! that small files are distributed too, and [`LARGE`] bytes each from there on. A whole line
+//! belongs to the block that contains its first byte. Block `b` belongs to partition `b mod N`.
+//! So `N` and the content determine the partition of each line. Each partition is
+//! a source of its own: ordered, and with the last ID of its stream as the checkpoint.
 
 use crate::entry::Span;
 
 /// The size of the first blocks: 64 KiB.
 pub const SMALL: u64 = 64 << 10;
-/// The offset from which on blocks are larger: 16 MiB.
+/// The offset from which on blocks have the larger size: 16 MiB.
 pub const LARGE_FROM: u64 = 16 << 20;
-/// The size of the blocks from there on: 1 MiB.
+/// The size of the larger blocks: 1 MiB.
 pub const LARGE: u64 = 1 << 20;
-/// The most partitions that a source can have: as many as a Redis Cluster has slots.
+/// Maximum number of partitions: the number of slots of a Redis Cluster.
 pub const MAX: u32 = 16384;
 
-/// How many small blocks there are.
+/// The number of small blocks.
 const SMALL_BLOCKS: u64 = LARGE_FROM / SMALL;
 
-/// The number of the block that has this offset.
+/// The index of the block that contains this offset.
 const fn block_of(offset: u64) -> u64 {
-    if offset < LARGE_FROM { offset / SMALL } else { SMALL_BLOCKS + (offset - LARGE_FROM) / LARGE }
-}
-
-/// Where a block begins; `u64::MAX` when that is beyond all offsets.
-const fn start_of(block: u64) -> u64 {
-    if block <= SMALL_BLOCKS {
-        block * SMALL
-    } else {
-        (block - SMALL_BLOCKS).saturating_mul(LARGE).saturating_add(LARGE_FROM)
+    match offset.checked_sub(LARGE_FROM) {
+        None => offset / SMALL,
+        Some(behind) => (behind / LARGE).saturating_add(SMALL_BLOCKS),
     }
 }
 
-/// One of the parts of a source.
+/// The start of a block; `u64::MAX` if it exceeds all offsets.
+const fn start_of(block: u64) -> u64 {
+    match block.checked_sub(SMALL_BLOCKS) {
+        None => block.saturating_mul(SMALL),
+        Some(large) => large.saturating_mul(LARGE).saturating_add(LARGE_FROM),
+    }
+}
+
+/// A partition of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Partition {
     index: u32,
     count: u32,
-    /// How many times smaller its blocks are than in production: 1, except in simulations.
+    /// The factor by which blocks are smaller than in production; 1 except in simulations.
     scale: u64,
 }
 
 impl Partition {
-    /// The only one: all of the source.
+    /// The only partition of an unpartitioned source.
     pub const WHOLE: Self = Self { index: 0, count: 1, scale: 1 };
 
-    /// Number `index` of `count`. `None` unless `index < count` and `count` is at most [`MAX`].
+    /// Partition `index` of `count`. `None` unless `index < count` and `count` is at most [`MAX`].
     #[must_use]
     pub const fn new(index: u32, count: u32) -> Option<Self> {
         if index < count && count <= MAX { Some(Self { index, count, scale: 1 }) } else { None }
     }
 
-    /// The same with blocks that are so many times smaller, for simulations of small files. At
-    /// least 1.
+    /// Makes blocks smaller by this factor, at least 1; for simulations of small files.
     #[must_use]
     pub const fn with_scale(self, scale: u64) -> Self {
         Self { scale: if scale == 0 { 1 } else { scale }, ..self }
@@ -64,35 +65,43 @@ impl Partition {
         block_of(offset.saturating_mul(self.scale))
     }
 
+    #[allow(clippy::arithmetic_side_effects, reason = "the scale is at least 1")]
     const fn start_of(self, block: u64) -> u64 {
         start_of(block) / self.scale
     }
 
-    /// All `count` of them.
+    /// The index of the partition that has this block.
+    #[allow(clippy::arithmetic_side_effects, reason = "there is at least one partition")]
+    const fn owner_of(self, block: u64) -> u64 {
+        block % self.count as u64
+    }
+
+    /// All `count` partitions.
     pub fn all(count: u32) -> impl Iterator<Item = Self> {
         (0..count).filter_map(move |index| Self::new(index, count))
     }
 
-    /// Which one it is, from 0.
+    /// The index, from 0.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
     }
 
-    /// How many there are.
+    /// The number of partitions.
     #[must_use]
     pub const fn count(self) -> u32 {
         self.count
     }
 
-    /// Whether it is the only one.
+    /// Whether this is the only partition.
     #[must_use]
     pub const fn is_whole(self) -> bool {
         self.count == 1
     }
 
-    /// The key of its stream, where `stream` is the source's: the same for the only one, else
-    /// `<stream>:{<index>}`, whose hash tag lets a Redis Cluster spread them.
+    /// The key of the partition's stream; `stream` is the key of the source. The only partition
+    /// uses `stream` itself. Otherwise the key is `<stream>:{<index>}`, whose hash tag distributes
+    /// the streams over a Redis Cluster.
     ///
     /// ```
     /// use delivery::partition::Partition;
@@ -104,60 +113,66 @@ impl Partition {
         if self.is_whole() { stream.to_owned() } else { format!("{stream}:{{{}}}", self.index) }
     }
 
-    /// Whether a line that begins at this offset belongs to it.
+    /// Whether a line that begins at this offset belongs to this partition.
     #[must_use]
     pub const fn owns(self, offset: u64) -> bool {
-        self.is_whole() || self.block_of(offset) % self.count as u64 == self.index as u64
+        self.is_whole() || self.owner_of(self.block_of(offset)) == self.index as u64
     }
 
-    /// Lines that begin at `offset`, or behind it and before what this answers, belong to it;
-    /// `offset` when none does.
+    /// The end of the run of owned offsets that begins at `offset`; `offset` itself if this
+    /// partition does not own it.
     #[must_use]
     pub const fn run_end(self, offset: u64) -> u64 {
         if self.is_whole() {
             u64::MAX
         } else if self.owns(offset) {
-            self.start_of(self.block_of(offset) + 1)
+            self.start_of(self.block_of(offset).saturating_add(1))
         } else {
             offset
         }
     }
 
-    /// Where the block begins in which `offset` lies, when that is its own; else `offset`.
+    /// The start of the block that contains `offset` if this partition owns it; else `offset`.
     #[must_use]
     pub const fn run_start(self, offset: u64) -> u64 {
         if self.is_whole() || !self.owns(offset) { offset } else { self.start_of(self.block_of(offset)) }
     }
 
-    /// The first offset from `offset` on at which a line would belong to it.
+    /// The first owned offset at or after `offset`.
     #[must_use]
     pub const fn next(self, offset: u64) -> u64 {
         if self.owns(offset) {
             return offset;
         }
         let (block, count, index) = (self.block_of(offset), self.count as u64, self.index as u64);
-        self.start_of(block + (index + count - block % count) % count)
+        let owner = self.owner_of(block);
+        let blocks = if owner <= index {
+            index.saturating_sub(owner)
+        } else {
+            index.saturating_add(count).saturating_sub(owner)
+        };
+        self.start_of(block.saturating_add(blocks))
     }
 
-    /// The end of the last part of `span` that certainly holds lines of this partition: the span
-    /// begins in the part's block, or covers it. The first bytes of a block alone may be the end of
-    /// a line of another partition.
+    /// The end of the last part of `span` that certainly contains lines of this partition: `span`
+    /// begins inside the block of that part, or covers the block. The first bytes of a block alone
+    /// may be the end of a line of another partition.
     #[must_use]
     pub fn last_within(self, span: &Span) -> Option<u64> {
         if self.is_whole() {
             return Some(span.end);
         }
         let last = self.block_of(span.end.checked_sub(1)?);
-        let blocks = (self.block_of(span.start)..=last).rev().take(2 * self.count as usize);
+        let blocks = (self.block_of(span.start)..=last).rev().take((self.count as usize).saturating_mul(2));
         blocks.filter(|block| self.owns(self.start_of(*block))).find_map(|block| {
-            let (start, end) = (self.start_of(block), self.start_of(block + 1));
+            let (start, end) = (self.start_of(block), self.start_of(block.saturating_add(1)));
             (span.start >= start || span.end >= end).then_some(end.min(span.end))
         })
     }
 
-    /// The parts of `span` that lie in its blocks. A line that reaches from one block into another
-    /// one's counts where its bytes lie, not where it begins, so this is exact but for the length
-    /// of a line.
+    /// The parts of `span` inside the blocks of this partition. Assigns bytes to the block that
+    /// contains them, not to the block in which their line begins. The result is therefore exact
+    /// except for one line per block.
     pub fn within(self, span: Span) -> impl Iterator<Item = Span> {
         let mut at = span.start;
         std::iter::from_fn(move || {
@@ -184,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_owns_everything() {
+    fn the_only_partition_owns_everything() {
         assert!(Partition::WHOLE.owns(0) && Partition::WHOLE.owns(u64::MAX));
         assert_eq!(Partition::WHOLE.next(77), 77);
         assert_eq!(Partition::WHOLE.run_end(77), u64::MAX);
@@ -194,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_grow_where_they_should() {
+    fn blocks_are_larger_from_16_mib_on() {
         let third = Partition::new(2, 3).unwrap();
         assert_eq!(third.next(0), 2 * SMALL);
         assert_eq!(third.run_end(2 * SMALL), 3 * SMALL);
@@ -206,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_of_a_block_alone_may_be_of_another_partition() {
+    fn the_beginning_of_a_block_may_belong_to_another_partition() {
         let second = Partition::new(1, 3).unwrap();
         let last = |span: Span| second.last_within(&span);
         assert_eq!(last(0..SMALL + 7), None, "the end of the first one's last line");
         assert_eq!(last(0..2 * SMALL), Some(2 * SMALL));
         assert_eq!(last(0..3 * SMALL), Some(2 * SMALL));
         assert_eq!(last(SMALL + 7..SMALL + 99), Some(SMALL + 99));
-        assert_eq!(last(0..4 * SMALL + 7), Some(2 * SMALL), "of the next block nothing is certain");
+        assert_eq!(last(0..4 * SMALL + 7), Some(2 * SMALL), "nothing is certain about the next block");
         assert_eq!(last(2 * SMALL..4 * SMALL + 7), None);
         assert_eq!((last(3 * SMALL..4 * SMALL), last(5..5), last(0..0)), (None, None, None));
         assert_eq!(Partition::WHOLE.last_within(&(3..9)), Some(9));
@@ -221,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_offset_belongs_to_one_and_all_questions_agree(offset in offsets(), count in 1u32..50) {
+        fn every_offset_has_one_owner_and_all_methods_agree(offset in offsets(), count in 1u32..50) {
             let owners: Vec<_> = Partition::all(count).filter(|p| p.owns(offset)).collect();
             prop_assert_eq!(owners.len(), 1);
             for partition in Partition::all(count) {

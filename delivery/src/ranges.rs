@@ -1,13 +1,13 @@
-//! Sets of byte ranges.
+//! [`RangeSet`]: a set of byte ranges. The writer keeps one per content for deduplication.
 
 use crate::entry::Span;
 use std::collections::BTreeMap;
 
-/// The byte ranges of one content that somebody holds. Ranges that touch are joined, so the set
-/// costs memory by its holes, not by its inserts.
+/// A set of byte ranges of one content. Adjacent ranges are joined, so memory use depends on the
+/// number of gaps, not of inserts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
-    /// start → end, disjoint and not touching.
+    /// start → end; disjoint and not adjacent.
     ranges: BTreeMap<u64, u64>,
 }
 
@@ -18,13 +18,13 @@ impl RangeSet {
         Self { ranges: BTreeMap::new() }
     }
 
-    /// Adds a range. Adding what is there already changes nothing.
+    /// Adds a range, which may overlap the set.
     pub fn insert(&mut self, span: Span) {
         if span.is_empty() {
             return;
         }
         let (mut start, mut end) = (span.start, span.end);
-        // The usual case by far: the last range grows at its end.
+        // Fast path: the last range grows at its end.
         if let Some(mut last) = self.ranges.last_entry()
             && *last.get() == start
         {
@@ -46,7 +46,7 @@ impl RangeSet {
     pub fn missing(&self, span: Span) -> impl Iterator<Item = Span> + '_ {
         let mut at = span.start;
         let end = span.end;
-        // The range that reaches over the start, then those that begin inside.
+        // The range that contains the start, then the ranges that begin inside `span`.
         let first = self.ranges.range(..=at).next_back().filter(|&(_, &e)| e > at).map(|(&s, &e)| (s, e));
         let mut rest = self.ranges.range(at.saturating_add(1)..end.max(at.saturating_add(1))).map(|(&s, &e)| (s, e));
         let mut pending = first;
@@ -73,31 +73,31 @@ impl RangeSet {
         })
     }
 
-    /// Whether every byte of `span` is in the set.
+    /// Whether the set contains every byte of `span`.
     #[must_use]
     pub fn contains(&self, span: Span) -> bool {
         self.missing(span).next().is_none()
     }
 
-    /// The offset behind the last byte held; 0 when nothing is.
+    /// The offset after the last byte; 0 if the set is empty.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.ranges.last_key_value().map_or(0, |(_, &e)| e)
     }
 
-    /// The offset of the first byte held.
+    /// The offset of the first byte.
     #[must_use]
     pub fn start(&self) -> Option<u64> {
         self.ranges.first_key_value().map(|(&s, _)| s)
     }
 
-    /// How many bytes are held.
+    /// The number of bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.iter().map(|r| r.end - r.start).sum()
+        self.iter().map(|range| range.end.saturating_sub(range.start)).sum()
     }
 
-    /// Whether nothing is held.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
@@ -115,7 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Against the plainest model there is: one flag a byte.
+        /// Compares with a simple model: one flag per byte.
         #[test]
         fn agrees_with_a_bitmap(spans in prop::collection::vec((0u64..200, 0u64..40), 0..60), probe in (0u64..240, 0u64..60)) {
             let mut set = RangeSet::new();

@@ -1,34 +1,36 @@
-//! The read buffer: the bytes of a file that were read and not yet taken, read in large blocks.
+//! The read buffer: reads a file in large blocks, and holds the bytes that are not consumed yet.
+//!
+//! The [line reader](crate::line_reader) owns one per file.
 
 use crate::manifest::GUARD_LEN;
 use crate::source_file::SourceFile;
 use std::io;
 
-/// How many bytes are read at once: 256 KiB.
+/// Size of a read: 256 KiB.
 pub const BLOCK: usize = 256 << 10;
-/// How many bytes are read again with the next block.
+/// Number of bytes that each read reads again, to detect a rewritten file.
 const OVERLAP: usize = 64;
 
-/// The bytes of a file that were read and not yet taken, and the last few that were taken.
+/// The bytes of a file that were read and not consumed, preceded by the last consumed bytes.
 #[derive(Debug)]
 pub struct ReadBuffer {
-    /// How many bytes are read at once.
+    /// Size of a read.
     block: usize,
-    /// History, then bytes to take, then room.
+    /// History, then unconsumed bytes, then free space.
     buffer: Vec<u8>,
-    /// Where the bytes to take begin.
+    /// Start of the unconsumed bytes.
     taken: usize,
-    /// Where they end.
+    /// End of the unconsumed bytes.
     filled: usize,
     /// The offset in the content of `buffer[taken]`.
     offset: u64,
 }
 
 impl ReadBuffer {
-    /// A buffer that begins at an offset.
+    /// A buffer that starts at an offset.
     ///
     /// # Errors
-    /// Those of the file.
+    /// I/O errors of the file.
     pub fn open(file: &impl SourceFile, block: usize, offset: u64) -> io::Result<Self> {
         let mut buffer = file.bytes(offset.saturating_sub(GUARD_LEN as u64), offset)?;
         let taken = buffer.len();
@@ -36,7 +38,7 @@ impl ReadBuffer {
         Ok(Self { block, buffer, taken, filled: taken, offset })
     }
 
-    /// The bytes to take.
+    /// The unconsumed bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.taken..self.filled]
@@ -48,24 +50,24 @@ impl ReadBuffer {
         &self.buffer[self.taken.saturating_sub(GUARD_LEN)..self.taken]
     }
 
-    /// The offset in the content of the first byte to take.
+    /// The offset in the content of the first unconsumed byte.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Takes bytes.
+    /// Consumes bytes.
     pub fn take(&mut self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.filled - self.taken);
         self.taken += bytes;
         self.offset += bytes as u64;
     }
 
-    /// Whether the bytes around the offset, and the last that were read, are still those of the
-    /// file.
+    /// Whether the file still has the bytes around the offset, and the last bytes that were read.
     ///
     /// # Errors
-    /// Those of the file.
+    ///
+    /// I/O errors of the file.
     pub fn unchanged(&self, file: &impl SourceFile) -> io::Result<bool> {
         let around = self.taken - self.history().len()..self.filled.min(self.taken + GUARD_LEN);
         let last = self.filled.saturating_sub(OVERLAP)..self.filled;
@@ -79,32 +81,33 @@ impl ReadBuffer {
         Ok(true)
     }
 
-    /// Reads more; 0 at the end of the file, and when the bytes before are not those any more that
-    /// were read.
+    /// Reads more bytes. Returns 0 at the end of the file, and if the file no longer has the bytes
+    /// before it.
     ///
     /// # Errors
-    /// Those of the file.
+    ///
+    /// I/O errors of the file.
     pub fn fill(&mut self, file: &impl SourceFile) -> io::Result<usize> {
         let history = self.taken.min(GUARD_LEN);
         let pending = self.filled - self.taken;
         if self.buffer.len() - self.filled < self.block {
-            // Only what is pending moves: less than a line, as a rule.
+            // Move the unconsumed bytes to the front: usually less than a line.
             self.buffer.copy_within(self.taken - history..self.filled, 0);
             self.taken = history;
             self.filled = history + pending;
-            // A buffer that a long line made larger is given back when the line is gone.
+            // Shrink a buffer that grew for a long line.
             if self.buffer.len() > 4 * self.block && self.filled < self.block {
                 self.buffer = self.buffer[..self.filled].to_vec();
             }
             // A line longer than the buffer: grow by an eighth, so that the work stays linear and
-            // the memory near the line's size.
+            // memory close to the size of the line.
             let wanted = (self.filled + self.block).max(self.filled + self.filled / 8);
             if self.buffer.len() < self.filled + self.block {
                 self.buffer.reserve_exact(wanted - self.buffer.len());
                 self.buffer.resize(wanted, 0);
             }
         }
-        // A few bytes are read again: a file that was truncated and written anew in between shows.
+        // Read a few bytes again to detect a file that was truncated and rewritten in between.
         let overlap = self.filled.min(OVERLAP);
         let mut before = [0; OVERLAP];
         before[..overlap].copy_from_slice(&self.buffer[self.filled - overlap..self.filled]);
@@ -127,46 +130,46 @@ mod tests {
     use crate::source_file::memory::MemoryFile;
 
     #[test]
-    fn a_file_written_anew_between_two_blocks_is_not_mixed_in() {
+    fn a_file_rewritten_between_two_reads_is_not_mixed_in() {
         let content = MemoryFile::new(b"old content\n");
-        let mut window = ReadBuffer::open(&content, BLOCK, 0).unwrap();
-        assert_eq!(window.fill(&content).unwrap(), 12);
+        let mut buffer = ReadBuffer::open(&content, BLOCK, 0).unwrap();
+        assert_eq!(buffer.fill(&content).unwrap(), 12);
         content.set(b"new content\nthat is longer\n");
-        assert_eq!(window.fill(&content).unwrap(), 0);
-        assert_eq!(window.bytes(), b"old content\n");
-        assert!(!window.unchanged(&content).unwrap());
+        assert_eq!(buffer.fill(&content).unwrap(), 0);
+        assert_eq!(buffer.bytes(), b"old content\n");
+        assert!(!buffer.unchanged(&content).unwrap());
     }
 
     #[test]
-    fn what_stops_a_fill_is_a_change() {
-        // The same first bytes, far more than the history; others behind them.
+    fn a_rewritten_file_stops_fill_and_is_changed() {
+        // The same first bytes, far more than the history, followed by different ones.
         let content = MemoryFile::new(&[b'a'; 5000]);
-        let mut window = ReadBuffer::open(&content, BLOCK, 0).unwrap();
-        window.fill(&content).unwrap();
-        assert!(window.unchanged(&content).unwrap());
+        let mut buffer = ReadBuffer::open(&content, BLOCK, 0).unwrap();
+        buffer.fill(&content).unwrap();
+        assert!(buffer.unchanged(&content).unwrap());
         content.set(&[[b'a'; 4000], [b'b'; 4000]].concat());
-        assert_eq!(window.fill(&content).unwrap(), 0);
-        assert!(!window.unchanged(&content).unwrap());
+        assert_eq!(buffer.fill(&content).unwrap(), 0);
+        assert!(!buffer.unchanged(&content).unwrap());
     }
 
     #[test]
-    fn every_byte_comes_once_and_history_stays() {
+    fn every_byte_is_read_once_and_history_is_kept() {
         let text: Vec<u8> = (0..3 * BLOCK as u32 + 77).map(|i| (i % 251) as u8).collect();
         let content = MemoryFile::new(&text);
         for step in [1000, 100_000, text.len()] {
-            let mut window = ReadBuffer::open(&content, BLOCK, 5).unwrap();
-            assert_eq!(window.history(), &text[..5]);
+            let mut buffer = ReadBuffer::open(&content, BLOCK, 5).unwrap();
+            assert_eq!(buffer.history(), &text[..5]);
             let mut seen = text[..5].to_vec();
             loop {
-                while window.bytes().len() < step && window.fill(&content).unwrap() > 0 {}
-                let take = window.bytes().len().min(step);
+                while buffer.bytes().len() < step && buffer.fill(&content).unwrap() > 0 {}
+                let take = buffer.bytes().len().min(step);
                 if take == 0 {
                     break;
                 }
-                seen.extend_from_slice(&window.bytes()[..take]);
-                window.take(take as u64);
-                assert_eq!(window.offset(), seen.len() as u64);
-                assert_eq!(window.history(), &seen[seen.len().saturating_sub(GUARD_LEN)..]);
+                seen.extend_from_slice(&buffer.bytes()[..take]);
+                buffer.take(take as u64);
+                assert_eq!(buffer.offset(), seen.len() as u64);
+                assert_eq!(buffer.history(), &seen[seen.len().saturating_sub(GUARD_LEN)..]);
             }
             assert!(seen == text);
         }

@@ -1,19 +1,19 @@
-//! The names of rotated files: which ones belong to an input, and in which order they were rotated.
+//! The names of rotated files: which names belong to an input, and their order.
 //!
-//! Only the name counts here; [`crate::files`] compares contents as well.
+//! This module looks at names only; its caller [`crate::files`] also compares contents.
 
-/// What the name of a file says.
+/// The kind of a file name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameKind {
-    /// It is at the input's path.
+    /// The name of the input.
     Input,
-    /// A name that rotation gives to the input.
+    /// A name that log rotation gives to the input.
     Rotated(RotationOrder),
-    /// A compressed copy of the input (`None`) or of a rotated file, by its name.
+    /// A compressed input (`None`), or a compressed rotated file.
     Compressed(Option<RotationOrder>),
-    /// A name that editors give to the version before an edit.
+    /// A name that editors give to a backup copy.
     Backup,
-    /// It has no name any more, and is still open.
+    /// The file is still open, but has no name any more.
     Unlinked,
     /// Any other name.
     Other,
@@ -27,19 +27,19 @@ impl NameKind {
     }
 }
 
-/// Where a rotated name is in the order of rotations.
+/// The position of a rotated name in the order of rotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RotationOrder {
-    /// The number in it: larger is older.
+    /// The number in the name: larger is older.
     Index(u32),
-    /// The digits of the date in it: larger is newer.
+    /// The digits of the date in the name: larger is newer.
     Date(String),
 }
 
-/// The endings of compressed files that can be unpacked.
+/// The extensions of compressed files that can be decompressed.
 pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 
-/// What the name of a file says, beside an input of this name.
+/// Classifies the name of a file beside an input with the name `input`.
 ///
 /// Rotation gives a file the full name of the input and a separator and a number of at most three
 /// digits or a date (`input.txt.1`, `input.txt-20261123`), or puts them before its extension
@@ -87,7 +87,7 @@ fn index(tag: &str) -> Option<RotationOrder> {
     digits.then(|| tag.parse().ok()).flatten().map(RotationOrder::Index)
 }
 
-/// A date with perhaps a time and a number behind it, or seconds since the epoch.
+/// A date, optionally followed by a time and a number; or seconds since the epoch.
 fn date(tag: &str) -> Option<RotationOrder> {
     if !tag.bytes().all(|b| b.is_ascii_digit() || b"-_.:TZ+".contains(&b)) {
         return None;

@@ -1,58 +1,58 @@
-//! An open input file, as far as the rules need one: [`SourceFile`].
+//! [`SourceFile`]: an open input file, reduced to what the delivery rules need.
 //!
-//! The reader implements it over a real file, the simulation over one in memory. Nothing here
-//! touches a disk.
+//! The reader implements it for a real file, and the simulation for a file in memory. This crate
+//! itself does no I/O.
 
 use crate::files::Inode;
 use std::io;
 
-/// An open file. It stays the same file when another one takes its name.
+/// An open file. It stays the same file when another file takes its name.
 pub trait SourceFile {
     /// Reads at an offset; 0 at the end of the file.
-    ///
+    /// I/O errors of the file.
     /// # Errors
-    /// What the file system reports.
+    /// I/O errors of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// The file's length in bytes, now.
+    /// The current length in bytes.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// I/O errors of the file.
     fn len(&self) -> io::Result<u64>;
 
-    /// Which file it is.
+    /// The identity of the file.
     fn inode(&self) -> Inode;
 
-    /// The path that it was opened at, for messages.
+    /// The path at which it was opened, for messages.
     fn path(&self) -> String;
 
-    /// The path with links resolved, when it was opened.
+    /// The path with links resolved at the time of opening.
     fn real_path(&self) -> Option<String> {
         None
     }
 
-    /// When it was created: nanoseconds since the epoch on the file system's clock, if that tells.
+    /// The creation time in nanoseconds since the epoch on the file system's clock, if available.
     fn created(&self) -> Option<i128> {
         None
     }
 
-    /// When it was last written to, on the same clock.
+    /// The modification time, on the same clock.
     fn modified(&self) -> Option<i128> {
         None
     }
 
-    /// Whether the file is empty, now.
+    /// Whether the file is empty now.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// I/O errors of the file.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
-    /// The bytes `start..end`, or as many as there are.
+    /// The bytes `start..end`, or fewer at the end of the file.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// I/O errors of the file.
     fn bytes(&self, start: u64, end: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
         let mut filled = 0;
@@ -66,18 +66,19 @@ pub trait SourceFile {
         Ok(bytes)
     }
 
-    /// The offset behind the last newline; 0 when there is none.
+    /// The offset after the last newline; 0 if there is none.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// I/O errors of the file.
     fn end_of_last_line(&self) -> io::Result<u64> {
         self.line_start(self.len()?)
     }
 
-    /// Where the line begins that has the byte before `offset`; `offset` when a line begins there.
+    /// The start of the line that contains the byte before `offset`; `offset` if a line begins
+    /// there.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// I/O errors of the file.
     fn line_start(&self, offset: u64) -> io::Result<u64> {
         const BLOCK: u64 = 64 << 10;
         let mut end = offset;

@@ -1,7 +1,8 @@
-//! Cutting a file's bytes into entries.
+//! Splits the bytes of a file into entries.
 //!
-//! The splitter sees the bytes from an offset on, as far as they were read, and names the next
-//! piece. It keeps one bit: whether the offset lies in the middle of a line. It never copies.
+//! The splitter gets the bytes from an offset on, as far as they were read, and returns the next
+//! piece. Its only state besides the offset is whether it is inside a line. It never copies. The
+//! [line reader](crate::line_reader) owns it.
 
 use crate::entry::{Field, MAX_LINE, Piece};
 use memchr::{memchr, memrchr};
@@ -9,29 +10,27 @@ use memchr::{memchr, memrchr};
 /// How lines become entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// One entry a line.
+    /// One entry per line.
     Line,
-    /// Many whole lines in an entry, about [`CHUNK`] bytes.
+    /// Several complete lines per entry, about [`CHUNK`] bytes.
     Chunk,
 }
 
-/// The size that a chunk is filled up to, in bytes: 64 KiB. A single longer line makes a longer
-/// chunk.
+/// The target size of a chunk in bytes: 64 KiB. A longer line makes a larger chunk.
 pub const CHUNK: usize = 64 << 10;
 
-/// What is known of the bytes available those at hand.
+/// What is known about the bytes after the given ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Availability {
-    /// More bytes are there to be read: entries may wait until they are full.
+    /// More bytes can be read: an entry may wait until it is full.
     More,
-    /// None for now: whole lines go at once, an unfinished line waits for its newline.
+    /// None for now: complete lines are sent at once, an unfinished line waits for its newline.
     NoneYet,
-    /// None that this content will get, or none that are waited for: what is there goes, an
-    /// unfinished line included.
+    /// No further bytes will be read: everything is sent, including an unfinished line.
     End,
 }
 
-/// The size in which the rest of an over-long line travels, in bytes: 1 MiB.
+/// The size of each further piece of an over-long line, in bytes: 1 MiB.
 pub const REST: usize = 1 << 20;
 
 /// Cuts bytes into pieces.
@@ -41,35 +40,34 @@ pub struct Splitter {
     offset: u64,
     inside_line: bool,
     max_line: usize,
-    /// How many bytes available the offset are known to hold no newline, so that a long line is
-    /// searched once.
+    /// The number of bytes after the offset that are known to contain no newline, so that a long
+    /// line is searched only once.
     searched: usize,
 }
 
 impl Splitter {
-    /// A splitter that goes on at `offset`. `inside_line`: the byte before the offset is not a
-    /// newline (and there is one).
+    /// A splitter that starts at `offset`. `inside_line`: a byte before the offset exists and is
+    /// not a newline.
     #[must_use]
     pub const fn new(framing: Framing, offset: u64, inside_line: bool) -> Self {
         Self { framing, offset, inside_line, max_line: MAX_LINE, searched: 0 }
     }
 
-    /// The same with another limit on what travels whole; for tests. At least 1.
+    /// Sets the maximum length of a line that is sent as one entry, at least 1; for tests.
     #[must_use]
     pub const fn with_max_line(mut self, bytes: usize) -> Self {
         self.max_line = if bytes == 0 { 1 } else { bytes };
         self
     }
 
-    /// Where the next piece begins.
+    /// The offset of the next piece.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The next piece of `bytes`, which begin at [`offset`](Self::offset). `None`: more bytes are
-    /// needed to name it (or there are none).
-    ///
+    /// Returns the next piece of `bytes`, which begin at [`offset`](Self::offset). Returns `None`
+    /// if that needs more bytes.
     pub fn next<'a>(&mut self, bytes: &'a [u8], available: Availability) -> Option<Piece<'a>> {
         let (field, payload_len) = self.name(bytes, available)?;
         let payload = &bytes[..payload_len];
@@ -84,23 +82,23 @@ impl Splitter {
         Some(Piece { field, payload, span: start..self.offset })
     }
 
-    /// The next piece's field and the length of its payload.
+    /// The field of the next piece, and the length of its payload.
     fn name(&mut self, bytes: &[u8], available: Availability) -> Option<(Field, usize)> {
         if bytes.is_empty() {
             return None;
         }
         if self.framing == Framing::Chunk && !self.inside_line {
-            let window = &bytes[..bytes.len().min(CHUNK)];
-            if let Some(at) = memrchr(b'\n', window) {
-                // A chunk that can still grow waits for its bytes.
+            let head = &bytes[..bytes.len().min(CHUNK)];
+            if let Some(at) = memrchr(b'\n', head) {
+                // A chunk that can still grow waits for more bytes.
                 let full = bytes.len() >= CHUNK || available != Availability::More;
                 return full.then_some((Field::Lines, at + 1));
             }
         }
         let (cut, longest) =
             if self.inside_line { (Field::Rest, self.max_line.min(REST)) } else { (Field::Part, self.max_line) };
-        let window = &bytes[..bytes.len().min(longest + 1)];
-        let found = memchr(b'\n', window.get(self.searched..).unwrap_or_default()).map(|at| at + self.searched);
+        let head = &bytes[..bytes.len().min(longest + 1)];
+        let found = memchr(b'\n', head.get(self.searched..).unwrap_or_default()).map(|at| at + self.searched);
         match found {
             Some(at) if self.inside_line => Some((Field::Rest, at + 1)),
             Some(at) if self.framing == Framing::Chunk => Some((Field::Lines, at + 1)),
@@ -108,7 +106,7 @@ impl Splitter {
             None if bytes.len() > longest => Some((cut, longest)),
             None if available == Availability::End => Some((cut, bytes.len())),
             None => {
-                self.searched = window.len();
+                self.searched = head.len();
                 None
             }
         }
@@ -124,7 +122,7 @@ mod tests {
         (field, payload.to_vec())
     }
 
-    /// Splits `text` as a reader does: more and more of it is there, cut at `cuts`.
+    /// Splits `text` as a reader does, while the visible part of it grows to each of `cuts`.
     fn split(framing: Framing, max_line: usize, text: &[u8], cuts: &[usize]) -> Vec<(Field, Vec<u8>)> {
         let mut splitter = Splitter::new(framing, 0, false).with_max_line(max_line);
         let mut pieces = Vec::new();
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_parts_and_rests() {
+    fn long_and_unfinished_lines_are_split_into_parts_and_rests() {
         use Field::{Line, Part, Rest};
         let pieces = split(Framing::Line, 4, b"ab\n\ncdefgh\nxyz", &[]);
         let expected =
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_that_grows_goes_on_as_rest() {
+    fn an_unfinished_line_that_grows_continues_as_rest() {
         let mut splitter = Splitter::new(Framing::Line, 0, false);
         assert_eq!(splitter.next(b"abc", Availability::End).unwrap().field, Field::Part);
         let rest = splitter.next(b"def\nghi\n", Availability::NoneYet).unwrap();
@@ -176,8 +174,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes become visible, the pieces cover them exactly once, in order, and say
-        /// what they are.
+        /// However the bytes become visible, the pieces cover them exactly once and in order, and
+        /// decode to the original text.
         #[test]
         fn pieces_add_up(
             text in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => Just(b'\n')], 0..400),

@@ -1,4 +1,4 @@
-//! What the reader allocates: nothing a line, and little a batch.
+//! Tests that the reader allocates per batch, not per line.
 
 use crate::args::Cli;
 use crate::driver;
@@ -7,15 +7,16 @@ use e2e::{Persistence, RedisServer};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Lines that are read; with the framing `line` about two hundred batches.
+/// Number of lines: about two hundred batches with the framing `line`.
 const LINES: usize = 800_000;
-/// More than a start, an end and the batches need, and far from one for a line.
+/// More than startup, shutdown and the batches need, and far fewer than one allocation per line.
 const MOST: u64 = LINES as u64 / 64;
-/// More than a sample of the metrics needs; one is taken every second, however long the run takes.
+/// More than a sample of the metrics needs; one is taken per second, so a slow run takes more of
+/// them.
 const A_SAMPLE: u64 = 1_000;
 
-/// How often the whole reader allocates, as `main` runs it, against a real Redis: its work runs on
-/// the calling thread, which is the one that is counted.
+/// Counts the allocations of the whole reader, run as `main` does, against a real Redis. Its work
+/// runs on the calling thread, which is the one that is counted.
 fn allocations(framing: &str) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("input.txt");
@@ -35,7 +36,7 @@ fn allocations(framing: &str) -> u64 {
 }
 
 #[test]
-fn nothing_is_allocated_a_line() {
+fn the_reader_does_not_allocate_per_line() {
     let begun = Instant::now();
     let count = allocations("line");
     let samples = begun.elapsed().as_secs() + 1;

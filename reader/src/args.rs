@@ -106,7 +106,8 @@ impl ReaderArgs {
     ///
     /// # Errors
     ///
-    /// When no file that can be followed can be there; with `--once` also when there is none.
+    /// When no file that can be followed can be there; with `--once` also when there is none that
+    /// can be read.
     pub(crate) fn input(&self) -> Result<PathBuf, Failure> {
         let wrong = |why: &str| self.wrong_input(why);
         let shown = self.input.to_string_lossy();
@@ -115,7 +116,12 @@ impl ReaderArgs {
         }
         let input =
             std::path::absolute(&self.input).map_err(|error| wrong(&format!("{error}; allowed: a file's path")))?;
-        match std::fs::metadata(&input) {
+        let once = self.service.once;
+        let found = std::fs::metadata(&input).and_then(|found| match once && found.is_file() {
+            true => File::open(&input).map(|_| found),
+            false => Ok(found),
+        });
+        match found {
             Ok(metadata) if metadata.is_dir() => Err(wrong("a folder; allowed: a file's path")),
             Err(error) if error.kind() == ErrorKind::InvalidFilename => {
                 Err(wrong(&format!("{error}; allowed: a shorter path")))
@@ -123,10 +129,10 @@ impl ReaderArgs {
             Err(error) if error.kind() == ErrorKind::NotFound && shown.contains(['*', '?', '[']) => Err(wrong(
                 "a pattern, and no file has this name; allowed: a file's path, with a reader and a stream for each file",
             )),
-            Err(error) if error.kind() == ErrorKind::NotFound && self.service.once => {
-                let from = service::args::origin("input");
+            Err(error) if once => {
+                let (from, todo) = (service::args::origin("input"), service::advice::io(&error));
                 Err(Failure::failed(format!(
-                    "--input {shown}{from}: {error}; --once sends what there is and does not wait for a file"
+                    "--input {shown}{from}: {error}; --once sends what there is and does not wait for a file; {todo}"
                 )))
             }
             _ if input.file_name().is_none() => Err(wrong("a folder; allowed: a file's path")),

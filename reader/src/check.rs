@@ -1,4 +1,4 @@
-//! `reader check`: whether the configuration can work, without moving a line.
+//! `reader check`: checks whether the configuration can work, and changes nothing.
 
 use crate::args::{CheckArgs, ReaderArgs};
 use crate::directory::InputDirectory;
@@ -56,7 +56,7 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
     })
 }
 
-/// What the state file holds.
+/// Checks the state file.
 fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
     if let Ok(Some((begun, file))) = state.other_number() {
         let ServiceArgs { stream, partitions, .. } = &args.service;
@@ -72,7 +72,7 @@ fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
         Ok(Stored::Missing | Stored::Manifest(_)) => {}
         Ok(Stored::Unreadable(why)) => checks.note(
             format!("--state-dir: cannot read {}: {why}", state.path().display()),
-            "the source record in Redis is used if there is one, and the file is written again",
+            "the source record in Redis is used if there is one, and the file is rewritten",
         ),
         Err(error) => {
             checks.wrong(format!("--state-dir: reading {}: {error}", state.path().display()), advice::io(&error));
@@ -80,7 +80,7 @@ fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
     }
 }
 
-/// Decides as the reader does at its start, and changes nothing.
+/// A directory that decides as the reader does at startup, and changes nothing.
 #[derive(Debug)]
 struct DryRun(InputDirectory);
 
@@ -116,7 +116,7 @@ impl Directory for DryRun {
     }
 }
 
-/// Whether the stream carries this file, and whether the reader could go on with it.
+/// Checks that the stream carries this file, and that the reader could continue.
 async fn source(
     checks: &mut Preflight,
     connection: &mut Connection,
@@ -143,7 +143,7 @@ async fn source(
     }
 }
 
-/// Whether a group holds up the stream.
+/// Checks whether the stream is full, and which group holds it up.
 async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str, bound: u64) {
     let Ok(info) = connection.send(&resp::streams::XInfoStream::new(key)).await else { return };
     let groups = connection.send(&XInfoGroups::new(key)).await.unwrap_or_default();
@@ -154,8 +154,8 @@ async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str,
     }
 }
 
-/// What the reader asks of Redis where a stream is.
-fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
+/// The commands that the reader sends to the stream and its record.
+pub(crate) fn commands<'a>(connection: &'a mut Connection, stream: &str) -> Commands<'a> {
     let key = record_key(stream);
     let commands = vec![
         cmd::<Frame>("XINFO").arg("STREAM").arg(stream),

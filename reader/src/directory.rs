@@ -1,4 +1,5 @@
-//! The producer's view of the disk: the folder around the input, and the state file.
+//! The [`Directory`] of the producer on a real disk: the folder around the input, and the state
+//! file.
 
 use crate::scanner::Scanner;
 use crate::source_file::DiskFile;

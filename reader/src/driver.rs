@@ -1,6 +1,7 @@
 //! The driver: performs the steps that the producers ask for, one producer for each partition.
 
 use crate::args::{From, ReaderArgs};
+use crate::check;
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
 use crate::redis::{self, Fence};
@@ -17,6 +18,7 @@ use log::info;
 use resp::streams::{XInfoGroups, XLen};
 use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
 use service::args::{ServiceArgs, other_partitions};
+use service::preflight::must_be_allowed;
 use service::source_record::time;
 use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// How long a stop waits for a batch on the wire.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often Redis is asked whether it is there while there is no input.
+const ASK: Duration = Duration::from_secs(2);
 /// How often the stream is looked at while it is full.
 const FULL: Duration = Duration::from_millis(100);
 /// How often the input is measured while there is no connection.
@@ -134,6 +138,7 @@ impl Shared {
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             begun: Instant::now(),
             executed: Instant::now(),
+            asked: Instant::now(),
             input: self.input.clone(),
             position: None,
         };
@@ -179,6 +184,8 @@ struct Driver {
     begun: Instant,
     /// When the latest `EXEC` was sent.
     executed: Instant,
+    /// When Redis was last asked while there was no input.
+    asked: Instant,
     input: PathBuf,
     /// The position that was last confirmed.
     position: Option<u64>,
@@ -198,10 +205,16 @@ impl Driver {
         if let Some(registry) = &self.registry {
             self.producer.learn(&registry.contents());
         }
+        let mut is_allowed = false;
         loop {
             let mut connection = self.connect(&mut connector).await?;
             loop {
                 let performed = match redis::try_transaction(&mut connection).await {
+                    // Rights that are withdrawn later are waited for.
+                    Ok(_) if !std::mem::replace(&mut is_allowed, true) => {
+                        must_be_allowed(check::commands(&mut connection, &self.record.stream)).await?;
+                        continue;
+                    }
                     Ok(fence) => self.perform(&mut connection, fence).await,
                     Err(interrupt) => Err(interrupt),
                 };
@@ -244,7 +257,9 @@ impl Driver {
                 self.producer.stop();
             }
             self.producer.set_total_len(self.totals.sum());
+            self.exchange();
             let step = self.producer.step(self.begun.elapsed());
+            self.exchange();
             self.report_notices();
             match step? {
                 Step::Observe { below } => self.observe(connection, below).await?,
@@ -280,6 +295,12 @@ impl Driver {
                 Step::Done => return Ok(()),
                 Step::Stopped => return Err(Interrupt::Shutdown),
             }
+        }
+    }
+
+    fn exchange(&mut self) {
+        if let Some(registry) = &self.registry {
+            self.producer.exchange(&mut registry.seen.borrow_mut());
         }
     }
 
@@ -327,6 +348,9 @@ impl Driver {
 
     async fn check(&mut self, connection: &mut Connection, stream: bool) -> Result<(), Interrupt> {
         let expected = self.producer.next_expected();
+        if let Some(contents) = self.registry.as_ref().and_then(|registry| registry.agreed()) {
+            self.producer.agreed(contents);
+        }
         let (answers, len, state) = redis::check(connection, &self.record, &expected, stream).await?;
         let (guard, link) = answers.fields();
         self.producer.checked(guard, link, len, state, self.begun.elapsed())?;
@@ -353,6 +377,13 @@ impl Driver {
                 tokio::select! {
                     () = self.watch.wait() => {}
                     () = self.shutdown.requested() => {}
+                }
+                // Without an input the producer asks Redis nothing, and nobody would notice its
+                // end.
+                if self.producer.input_state().is_err() && self.asked.elapsed() >= ASK {
+                    self.asked = Instant::now();
+                    let len = connection.send(&XLen::new(&self.record.stream)).await?;
+                    self.totals.stream_len(len);
                 }
             }
             Wait::Pause(pause) => tokio::time::sleep(pause).await,

@@ -1,29 +1,29 @@
-//! Why the work with one connection ends before all is sent.
+//! [`Interrupt`]: why the work with a connection ends before everything is sent.
 
 use delivery::producer::{Changed, Trouble};
 use service::source_record::RecordFault;
 use service::{Failure, SourceRecord};
 
-/// Why the work with one connection ends before all is sent. The next attempt begins by looking at
-/// what Redis holds.
+/// Why the work with a connection ends before everything is sent. The next attempt begins by
+/// loading the state from Redis.
 #[derive(Debug)]
 pub(crate) enum Interrupt {
-    /// Redis refused, or the connection was lost.
+    /// Redis refused a command, or the connection was lost.
     Redis(resp::Error),
-    /// Redis or the folder hold something else than was expected.
+    /// Redis or the folder are not in the expected state.
     Changed(Changed),
-    /// A file cannot be used.
+    /// A file is unusable.
     Input(String),
-    /// Somebody has to do something first.
+    /// The reader waits for an administrator.
     Blocked(String),
-    /// Trying again cannot help.
+    /// A retry cannot help.
     Failure(Failure),
-    /// The service was asked to stop.
+    /// Shutdown was requested.
     Shutdown,
 }
 
 impl Interrupt {
-    /// A record cannot be used.
+    /// The source record is unusable.
     pub(crate) fn of_record(record: &SourceRecord, fault: RecordFault) -> Self {
         match fault {
             RecordFault::Redis(error) => Self::Redis(error),

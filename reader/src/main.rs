@@ -1,21 +1,23 @@
-//! `reader`: follows a text file and streams its lines into a Redis Stream, each exactly once.
+//! `reader`: follows a text file and sends its lines to a Redis Stream, each exactly once.
+//!
+//! # Layout
 //!
 //! | file | subject |
 //! |---|---|
 //! | `args.rs` | flags |
 //! | `check.rs` | `reader check` |
-//! | `driver.rs` | performs the steps of [`delivery::producer`], one producer for each partition |
-//! | `redis.rs` | what those steps are on the wire |
-//! | `registry.rs` | the file IDs of contents, which all partitions share |
-//! | `directory.rs` | the producer's view of the disk: the two files below |
-//! | `scanner.rs`, `source_file.rs` | the files around the input, and an open one |
+//! | `driver.rs` | performs the steps of [`delivery::producer`], one producer per partition |
+//! | `redis.rs` | the Redis commands of those steps |
+//! | `registry.rs` | the file IDs of contents, shared by all partitions |
+//! | `directory.rs` | the producer's view of the disk, from the scanner and the state file |
+//! | `scanner.rs`, `source_file.rs` | scans the files around the input; an open file |
 //! | `state.rs` | the state file |
 //! | `watch.rs` | file events |
 //! | `error.rs` | why the work with a connection ends |
 //! | `report.rs`, `metric_names.rs`, `totals.rs` | logs and metrics |
-//! | `allocations.rs` | tests: what is allocated |
+//! | `allocations.rs` | tests of allocations |
 
-// Production code neither panics on an index nor cuts a number off.
+// Production code must not panic on an index, nor truncate a number.
 #![cfg_attr(
     not(test),
     warn(
@@ -46,12 +48,12 @@ mod watch;
 use service::manuals;
 use std::process::ExitCode;
 
-/// For the man page.
+/// The FILES section of the man page.
 const FILES: [(&str, &str); 2] = [
     (
         ".NAME.STREAM.source.json",
-        "Beside the input, or in --state-dir: which content the input holds, by fingerprints. Keep it with the input: \
-         with it the reader knows the file again after Redis lost its data.",
+        "Beside the input, or in --state-dir: the fingerprints of the contents of the input. Keep it with the input: \
+         it lets the reader recognise the file after Redis lost its data.",
     ),
     (
         "/etc/line-stream/reader-NAME.toml",
@@ -76,7 +78,7 @@ fn main() -> ExitCode {
     service::run(about, &service, async move |context| driver::run(args, context).await)
 }
 
-/// What the service is called, and what it shows.
+/// The description of the service.
 fn about(args: &args::ReaderArgs) -> service::About {
     service::About {
         name: "reader",

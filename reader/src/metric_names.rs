@@ -1,11 +1,11 @@
-//! Metrics.
+//! The names and descriptions of the reader's metrics.
 
 use service::Series;
 use service::metrics::Metric;
 
 /// Lines added to the stream and confirmed by Redis.
 pub(crate) const LINES: &str = "lines_read_total";
-/// Bytes of the input added to the stream and confirmed.
+/// Bytes of the input added to the stream and confirmed by Redis.
 pub(crate) const BYTES: &str = "reader_bytes_read_total";
 pub(crate) const BATCHES: &str = "reader_batches_total";
 pub(crate) const BATCH_SECONDS: &str = "reader_batch_duration_seconds";
@@ -18,24 +18,23 @@ pub(crate) const RESUMES: &str = "reader_resumes_total";
 pub(crate) const STREAM_LENGTH: &str = "line_stream_length_entries";
 pub(crate) const WAITING: &str = "reader_backpressure";
 
-/// Every metric of the reader.
+/// All metrics of the reader.
 pub(crate) const METRICS: [Metric; 12] = [
     Metric::counter(LINES, "Lines added to the stream and confirmed by Redis"),
     Metric::counter(BYTES, "Bytes of the input added to the stream and confirmed by Redis"),
     Metric::counter(BATCHES, "Transactions confirmed by Redis"),
-    Metric::histogram(BATCH_SECONDS, "From a batch's EXEC to its confirmation"),
-    Metric::gauge(INPUT_SIZE, "Size of the content that is being read; NaN while there is none").unknown(),
-    Metric::gauge(INPUT_POSITION, "Confirmed position in the content that is being read; NaN while there is none")
-        .unknown(),
-    Metric::counter(GENERATIONS, "Generations begun: contents first seen, or numbered anew after foreign entries"),
-    Metric::counter(UNREADABLE, "Bytes that were seen in the input and could not be read any more"),
-    Metric::counter(UNREADABLE_CONTENTS, "Contents that were gone before they were finished"),
-    Metric::counter(RESUMES, "How often the position was taken from Redis: once at the start, then after faults"),
-    Metric::gauge(STREAM_LENGTH, "Entries in the stream; NaN while Redis cannot tell").unknown(),
+    Metric::histogram(BATCH_SECONDS, "Time from the EXEC of a batch to its confirmation"),
+    Metric::gauge(INPUT_SIZE, "Size of the content being read; NaN while there is none").unknown(),
+    Metric::gauge(INPUT_POSITION, "Confirmed position in the content being read; NaN while there is none").unknown(),
+    Metric::counter(GENERATIONS, "Generations started: new contents, and contents renumbered after foreign entries"),
+    Metric::counter(UNREADABLE, "Bytes of the input that became unreadable before they were sent"),
+    Metric::counter(UNREADABLE_CONTENTS, "Contents that disappeared before they were sent completely"),
+    Metric::counter(RESUMES, "Number of times the position was loaded from Redis: once at startup, then after faults"),
+    Metric::gauge(STREAM_LENGTH, "Entries in the stream; NaN while unknown").unknown(),
     Metric::gauge(WAITING, "1 while the stream holds --max-backlog entries and the reader waits, else 0"),
 ];
 
-/// What the status page and the summary show.
+/// The metrics that the status page and the summary show.
 pub(crate) const SERIES: Series = Series {
     lines: LINES,
     bytes: BYTES,

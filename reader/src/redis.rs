@@ -14,13 +14,14 @@
 
 use crate::error::Interrupt;
 use delivery::entry::AFTER;
-use delivery::manifest::GUARD_FIELD;
+use delivery::manifest::{GUARD_FIELD, SENT_FIELD, Sent};
 use delivery::producer::resume::StreamState;
 use delivery::producer::{Directory, Expected, Outcome, Producer, Trouble};
 use resp::streams::{XAdd, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, Frame, Transaction, cmd};
 use service::source_record::state;
 use service::{Failure, SourceRecord};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// With more than this on its way to the socket, it goes out before the next batch is made: long
 /// lines, which would pile up. 4 MiB, far more than a batch of short ones.
@@ -117,9 +118,12 @@ pub(crate) async fn fill<D: Directory>(
         connection.flush().await?;
     }
     let expected = producer.next_expected();
-    let mut is_first = true;
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis());
+    let mut sent = None;
     let filled = producer.fill(|entry| {
-        if std::mem::take(&mut is_first) {
+        let is_first = sent.is_none();
+        sent = Some(Sent { last: entry.id, unix_ms: u64::try_from(unix_ms).unwrap_or(0) });
+        if is_first {
             connection.queue(&cmd::<Frame>("WATCH").arg(&record.key));
             ask(connection, record, &expected);
             connection.queue_multi();
@@ -140,7 +144,10 @@ pub(crate) async fn fill<D: Directory>(
     });
     match filled {
         Ok(Some(batch)) => {
-            let set = cmd::<Frame>("HSET").arg(&record.key);
+            let mut set = cmd::<Frame>("HSET").arg(&record.key);
+            if let Some(sent) = sent {
+                set = set.arg(SENT_FIELD).arg(sent.to_string());
+            }
             connection.queue(&batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
             connection.queue(&XLen::new(&record.stream));
             Ok(Ok(()))

@@ -1,42 +1,46 @@
-//! The file registry: the file IDs of contents, which all partitions of a source share, so that
-//! their outputs can be merged.
+//! The file registry: the file IDs of contents. All partitions of a source share it, so that their
+//! outputs can be merged.
 //!
-//! It is the source record beside the key of the stream that would be the only one, and also holds
-//! the number of partitions. Each partition has a source record of its own with everything else, so
-//! only the beginning of a content needs the registry.
+//! The registry is stored in the source record beside the unpartitioned key, with the number of
+//! partitions. Each partition has a source record of its own for everything else, so it needs the
+//! registry only when a content begins.
 
 use crate::error::Interrupt;
 use delivery::manifest::{Generation, Manifest, PARTITIONS_FIELD};
-use delivery::producer::{Change, Changed};
+use delivery::producer::{Change, Changed, Seen};
 use resp::{Config, Connection, Discovery};
 use service::args::other_partitions;
 use service::source_record::{Loaded, RecordFault};
 use service::{Failure, SourceRecord, Stop};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
-/// How often Redis is asked whether it still holds the record.
+/// How often Redis is queried for the record, to restore a lost one.
 const EVERY: Duration = Duration::from_secs(5);
-/// How long the work waits for the first answer, before it makes anything in Redis. The record's
-/// node may be away, and others not.
+/// How long the work waits for the first reply before it creates anything in Redis. The node of the
+/// record may be unreachable while others are not.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// How many contents are kept before the oldest are dropped.
+/// Maximum number of contents; beyond it, the oldest are dropped.
 const CONTENTS: usize = 1024;
 
-/// The contents of a source with several partitions.
+/// The file registry of a source with several partitions.
 #[derive(Debug)]
 pub(crate) struct Registry {
     /// Leads to the record.
     discovery: Discovery,
     record: SourceRecord,
     partitions: u32,
-    /// Each content with its file ID as its number.
+    /// Each content, as a generation whose number is its file ID.
     contents: RefCell<Manifest>,
-    /// One partition at a time uses the connection.
+    /// The connection, used by one partition at a time.
     connection: Mutex<Option<Connection>>,
-    /// Redis was asked once, whatever came of it.
+    /// Notified after the first query, whatever its result.
     asked: Notify,
+    /// Whether Redis has answered since the start.
+    has_answered: Cell<bool>,
+    /// What the partitions have seen of the contents.
+    pub(crate) seen: RefCell<Seen>,
 }
 
 impl Registry {
@@ -49,11 +53,13 @@ impl Registry {
             contents: RefCell::default(),
             connection: Mutex::new(None),
             asked: Notify::new(),
+            has_answered: Cell::new(false),
+            seen: RefCell::default(),
         }
     }
 
-    /// Does `work`, and beside it refuses another number of partitions and restores what Redis
-    /// lost.
+    /// Runs `work`. Meanwhile, refuses a source with another number of partitions, and restores a
+    /// record that Redis lost.
     pub(crate) async fn beside<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
         let refused = self.maintain();
         tokio::pin!(refused);
@@ -69,10 +75,10 @@ impl Registry {
         }
     }
 
-    /// Ends only when the source was begun otherwise.
+    /// Refreshes the record periodically. Returns only if the number of partitions differs.
     async fn maintain(&self) -> Failure {
         loop {
-            // Whoever needs the record reports everything else.
+            // The partition that needs the record reports all other errors.
             if let Err(Interrupt::Failure(failure)) = self.refresh().await {
                 return failure;
             }
@@ -81,13 +87,19 @@ impl Registry {
         }
     }
 
-    /// The contents that are known here.
+    /// The known contents, once Redis has answered.
+    pub(crate) fn agreed(&self) -> Option<Manifest> {
+        self.has_answered.get().then(|| self.contents())
+    }
+
+    /// The known contents.
     pub(crate) fn contents(&self) -> Manifest {
         self.contents.borrow().clone()
     }
 
-    /// Adds what a partition knows, should Redis have lost it.
+    /// Adds the contents that a partition knows, in case Redis lost them.
     pub(crate) fn learn(&self, manifest: &Manifest) {
+        self.seen.borrow_mut().learn(manifest);
         let mut contents = self.contents.borrow_mut();
         for generation in manifest.iter().filter(|known| known.generation == known.file_id) {
             if contents.get(generation.file_id).is_none() {
@@ -96,8 +108,8 @@ impl Registry {
         }
     }
 
-    /// Loads the record, and adds what it lacks. A source with another number of partitions is
-    /// refused.
+    /// Loads the record, and restores what is missing. Refuses a source with another number of
+    /// partitions.
     pub(crate) async fn refresh(&self) -> Result<Manifest, Interrupt> {
         let mut held = self.connection.lock().await;
         let connection = self.connect(&mut held).await?;
@@ -113,10 +125,12 @@ impl Registry {
         if !is_complete && !self.change(connection, &change, extra.as_slice()).await? {
             return Err(Interrupt::Changed(Changed::OtherReader));
         }
+        self.has_answered.set(true);
         Ok(change.after)
     }
 
-    /// Names a content, if `last` is the last one that is known. Whether nobody else was faster.
+    /// Registers a content if `last` is the last known one. Returns `false` if another reader
+    /// registered one first.
     pub(crate) async fn append(&self, named: &Generation, last: u64) -> Result<bool, Interrupt> {
         let mut held = self.connection.lock().await;
         let connection = self.connect(&mut held).await?;
@@ -169,7 +183,7 @@ impl Registry {
     }
 }
 
-/// What all partitions share of a content: nothing that is one partition's.
+/// The properties of a content that all partitions share.
 fn shared(generation: &Generation) -> Generation {
     Generation { previous_end: None, previous_guard: None, resumes: None, ..generation.clone() }
 }

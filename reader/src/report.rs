@@ -1,4 +1,4 @@
-//! What the reader reports: notices and rates in the log, and the metrics that belong to them.
+//! Reports of the reader: notices in the log, and the metrics that belong to them.
 
 use crate::metric_names::{
     BATCH_SECONDS, BATCHES, BYTES, GENERATIONS, INPUT_SIZE, LINES, RESUMES, UNREADABLE, UNREADABLE_CONTENTS,
@@ -12,31 +12,32 @@ use resp::streams::GroupInfo;
 use service::advice::noun;
 use std::time::{Duration, Instant};
 
-/// How often a change under the reader is logged. Two readers on one file see one all the time.
+/// Minimum time between two logged changes by others. Two readers on one file cause them
+/// continuously.
 const CHANGED: Duration = Duration::from_secs(10);
-/// How long the stream must have had room before it is logged again that it is full: one that
-/// hovers at its bound is in one state.
+/// How long the stream must have had room before a full stream is logged again, so that a stream at
+/// its limit is logged once.
 const FULL: Duration = Duration::from_secs(60);
-/// A group that has not moved for this long does not get on.
+/// A group that makes no progress for this long is stuck.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// What is reported of one partition.
+/// The reporter of one partition.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// Names the stream at the beginning of what is logged; empty for the only one.
+    /// Prefix of log lines: the name of the stream, if there are several.
     name: String,
     stream: String,
     partition: Partition,
     changed_at: Option<Instant>,
     full_at: Option<Instant>,
-    /// When the groups were asked for.
+    /// When the groups were last queried.
     asked_at: Instant,
-    is_told: bool,
-    /// The group that held up the stream when it was last looked at.
+    is_logged: bool,
+    /// The slowest group at the last query.
     stuck: Option<Slowest>,
 }
 
-/// A group's name, how many entries wait for it, and how many consumers it has.
+/// A group's name, the number of entries it has not acknowledged, and the number of its consumers.
 type Slowest = (String, u64, u64);
 
 impl Report {
@@ -48,12 +49,12 @@ impl Report {
             changed_at: None,
             full_at: None,
             asked_at: Instant::now(),
-            is_told: false,
+            is_logged: false,
             stuck: None,
         }
     }
 
-    /// Logs and counts what a producer reports.
+    /// Logs and counts the notices of a producer.
     pub(crate) fn notices(&self, notices: &[Notice]) {
         for notice in notices {
             let mut missing = 0;
@@ -97,7 +98,7 @@ impl Report {
         }
     }
 
-    /// A batch was added.
+    /// Records an added batch.
     pub(crate) fn added(&self, batch: &Batch, took: Duration) {
         counter!(LINES).increment(batch.lines);
         counter!(BYTES).increment(batch.bytes);
@@ -110,12 +111,12 @@ impl Report {
         );
     }
 
-    /// The length of the content that is read; `None`: there is none.
+    /// Sets the length of the content being read; `None` if there is none.
     pub(crate) fn input_size(&self, bytes: Option<u64>) {
         gauge!(INPUT_SIZE).set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
     }
 
-    /// Redis or the folder changed under the reader.
+    /// Logs a change of Redis or of the folder by others.
     pub(crate) fn changed(&mut self, changed: Changed) {
         let is_quiet = self.changed_at.is_some_and(|at| at.elapsed() < CHANGED);
         let level = if is_quiet { Level::Debug } else { Level::Info };
@@ -125,13 +126,13 @@ impl Report {
         }
     }
 
-    /// The stream is full: whether it is time to find out which group holds it up.
+    /// Records that the stream is full. Returns whether to query the groups now.
     pub(crate) fn is_full(&mut self) -> bool {
         let is_new = self.full_at.is_none_or(|at| at.elapsed() >= FULL);
         let is_due = is_new || self.asked_at.elapsed() >= STUCK;
         self.full_at = Some(Instant::now());
         if is_new {
-            (self.is_told, self.stuck) = (false, None);
+            (self.is_logged, self.stuck) = (false, None);
         }
         if is_due {
             self.asked_at = Instant::now();
@@ -139,8 +140,8 @@ impl Report {
         is_due
     }
 
-    /// Says once that the stream is full, and which group holds it up. Returns a reason not to be
-    /// ready: nobody reads that group, or it does not get on.
+    /// Logs once that the stream is full, and which group holds it up. Returns a reason not to be
+    /// ready if that group has no consumers or makes no progress.
     pub(crate) fn full(&mut self, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> Option<String> {
         let share = if self.partition.is_whole() { "" } else { " for its share" };
         let why = full(&self.stream, share, stream, max_backlog, groups);
@@ -149,17 +150,17 @@ impl Report {
         let is_dead = is_stuck || slowest.as_ref().is_some_and(|(_, _, consumers)| *consumers == 0);
         self.stuck = slowest;
         if is_dead {
-            self.is_told = true;
+            self.is_logged = true;
             return Some(why);
         }
-        if !std::mem::replace(&mut self.is_told, true) {
+        if !std::mem::replace(&mut self.is_logged, true) {
             warn!("{why}");
         }
         None
     }
 }
 
-/// That a stream is full, which group holds it up, and what to do.
+/// A message that a stream is full, which group holds it up, and what to do.
 pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u64, groups: &[GroupInfo]) -> String {
     let held_up = match slowest(groups, stream) {
         Some((_, 0, _)) => "all groups have acknowledged them, and a writer is about to trim them".to_owned(),
@@ -175,7 +176,7 @@ pub(crate) fn full(key: &str, share: &str, stream: &StreamState, max_backlog: u6
     format!("stream {key}: {len} entries, as many as --max-backlog {max_backlog} allows{share}; waiting; {held_up}")
 }
 
-/// The group that has read or acknowledged least.
+/// The group with the most entries that it has not acknowledged.
 fn slowest(groups: &[GroupInfo], stream: &StreamState) -> Option<Slowest> {
     let waiting = |group: &GroupInfo| {
         let lag = group.lag.unwrap_or(if group.last_delivered_id >= stream.last_id { 0 } else { stream.len });

@@ -1,8 +1,9 @@
-//! Scanning the input's folder: what `delivery::files` decides with.
+//! Scans the folder of the input, and answers the questions of [`delivery::files`].
 //!
-//! A scan lists the folder of the input, that of the file that a link at its path leads to, and
-//! those where known contents were. It hashes what the decision asks for. Hashes are kept as long
-//! as a file keeps its length and times, so that a scan of an unchanged folder reads nothing.
+//! A scan lists the folder of the input, the folder of the file that a link at its path leads to,
+//! and the folders of known contents. It hashes the ranges that the decision needs. Hashes are
+//! cached while the length and times of a file are unchanged, so a scan of an unchanged folder
+//! reads nothing.
 
 use crate::source_file::{DiskFile, Format, inode, nanoseconds};
 use delivery::files::{
@@ -20,13 +21,13 @@ use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// How many folders are listed at most.
+/// Maximum number of folders that are listed.
 const FOLDERS: usize = 8;
-/// How many siblings whose names say nothing are compared at most.
+/// Maximum number of files with unrelated names that are compared.
 const OTHERS: usize = 256;
-/// How much of an edited file's end is searched for what was sent last: 4 MiB.
+/// How much of the end of an edited file is searched for the last sent bytes: 4 MiB.
 const SEARCHED: u64 = 4 << 20;
-/// A file that was written to this recently may change again without another time.
+/// A file modified more recently than this may change again without getting another timestamp.
 const COARSE: Duration = Duration::from_millis(100);
 
 /// Scans the folder of an input.
@@ -36,12 +37,13 @@ pub(crate) struct Scanner {
     /// The files of the latest scan, by key.
     files: Vec<Seen>,
     measured: HashMap<Inode, Measured>,
-    /// The folders of the latest scan, each as it was before it was listed.
+    /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
 }
 
-/// When names last came or went in a folder. `None`: that may not have been the last time.
+/// When a name was last added to or removed from a folder. `None`: unreliable, because a later
+/// change may have the same time.
 type Listed = Option<SystemTime>;
 
 /// A file of the latest scan.
@@ -50,11 +52,11 @@ struct Seen {
     path: PathBuf,
     inode: Inode,
     format: Option<Format>,
-    /// It has no name any more.
+    /// The file has no name any more.
     unlinked: Option<DiskFile>,
 }
 
-/// What identifies a file's state.
+/// The attributes that identify the state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     len: u64,
@@ -70,7 +72,7 @@ impl State {
 }
 
 impl State {
-    /// Whether it was written to; a rename changes the other time alone.
+    /// Whether the file was written to. A rename changes `ctime` only.
     fn is_written_since(self, now: Self) -> bool {
         (self.len, self.modified) != (now.len, now.modified)
     }
@@ -81,18 +83,18 @@ impl State {
 struct Measured {
     state: State,
     created: Option<i128>,
-    /// Whether it had a name that rotation gives.
+    /// Whether the file had a name given by log rotation.
     rotated: bool,
-    /// Whether it was measured so soon after a change that the next one may have the same times.
+    /// Whether it was hashed so soon after a change that the next change may have the same times.
     unsure: bool,
     prints: Prefix,
     hashes: BTreeMap<Span, u64>,
-    /// Of a compressed file: the length of what it unpacks to, when that is known.
+    /// The decompressed length of a compressed file, if known.
     unpacked: Option<u64>,
     compared: Vec<(Question, Compared)>,
 }
 
-/// When names last came or went in a folder, if no later change can have the same time.
+/// When a folder was last changed, if no later change can have the same time.
 fn listed_of(folder: &Path) -> Listed {
     let modified = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
     modified.elapsed().is_ok_and(|age| age >= COARSE).then_some(modified)
@@ -105,7 +107,7 @@ struct Candidate {
 }
 
 impl Scanner {
-    /// `input` is absolute; its last part may be a symbolic link.
+    /// `input` must be absolute; its last component may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
         let history = ScanHistory::default();
         Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history }
@@ -115,7 +117,8 @@ impl Scanner {
         &self.input
     }
 
-    /// Tells which file holds which content. `open`: files that are open already, by file ID.
+    /// Determines which file holds which content. `open` are the files that are already open, by
+    /// file ID.
     pub(crate) fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
         let mut snapshot = self.scan(known, open);
         let mut history = std::mem::take(&mut self.history);
@@ -126,7 +129,7 @@ impl Scanner {
         identified
     }
 
-    /// Whether names may have come or gone since the latest scan.
+    /// Whether names may have been added or removed since the latest scan.
     pub(crate) fn has_changed(&self) -> bool {
         self.folders.iter().any(|(folder, listed)| listed.is_none() || listed_of(folder) != *listed)
     }
@@ -139,7 +142,7 @@ impl Scanner {
             (None, Some(format)) => DiskFile::open_compressed(&seen.path, format)?,
             (None, None) => DiskFile::open(&seen.path)?,
         };
-        // Another file may have its name since.
+        // Another file may have its name by now.
         if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
@@ -183,10 +186,10 @@ impl Scanner {
         snapshot
     }
 
-    /// The names that may matter, the input first; the best name of a file before its others.
+    /// The names that may matter, the input first; the best name of a file before its other names.
     fn candidates(&mut self, known: &KnownContents, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
-        // What can be rotated: the input, the file that a link there leads to, and those it led to
-        // before.
+        // Names that log rotation may change: the input, the file that a link there leads to, and
+        // earlier targets of that link.
         let mut bases = vec![self.input.clone()];
         bases.extend(fs::canonicalize(&self.input).ok());
         let paths = known.contents.iter().rev().map(|content| &content.path);
@@ -256,7 +259,7 @@ impl Scanner {
         metadata: &Metadata,
         known: &KnownContents,
     ) {
-        // A file with several names is one file.
+        // A file with several names counts once.
         if self.files.iter().any(|other| other.inode == seen.inode) {
             return;
         }
@@ -289,9 +292,9 @@ impl Scanner {
         let (inode, path) = (seen.inode, seen.path.to_string_lossy().into_owned());
         match needed {
             Ok(()) => {}
-            // Gone since it was listed.
+            // The file was deleted after it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            // A name that says nothing is not worth a word, unless the file was ours.
+            // Report an unreadable file only if its name or history suggests that it was the input.
             Err(_) if name_kind == NameKind::Other && !known.contents.iter().any(|c| c.inode == Some(inode)) => return,
             Err(error) => measured.prints = Prefix::Unreadable(error.to_string()),
         }
@@ -312,7 +315,7 @@ impl Scanner {
         self.files.push(seen);
     }
 
-    /// What is at the input's path cannot be read.
+    /// Adds an input that cannot be read.
     fn add_unreadable(&mut self, snapshot: &mut Snapshot, path: PathBuf, why: String) {
         let inode = Inode { dev: 0, ino: 0 };
         snapshot.sightings.push(Sighting {
@@ -331,7 +334,7 @@ impl Scanner {
         self.files.push(Seen { path, inode, format: None, unlinked: None });
     }
 
-    /// Hashes what is not hashed yet of what a decision needs.
+    /// Hashes the ranges that a decision needs and that are not cached.
     fn measure(&self, seen: &Seen, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
         let prints = match std::mem::replace(&mut measured.prints, Prefix::Unreadable(String::new())) {
             Prefix::Whole(prints) | Prefix::Partial(prints) => prints,
@@ -342,7 +345,7 @@ impl Scanner {
         measured.hashes.retain(|span, _| probes.binary_search(span).is_ok());
         let missing: Vec<Span> = probes.into_iter().filter(|probe| !measured.hashes.contains_key(probe)).collect();
         let mut prints = prints;
-        // Opened even when nothing is missing: whether it can be read must be known.
+        // Open the file even if no hash is missing, to learn whether it is readable.
         if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
             let file = self.reopen(seen)?;
             extend(&mut prints, &file, len)?;
@@ -385,7 +388,7 @@ impl Scanner {
                     let before =
                         measured.compared.iter().find(|(asked, _)| asked == question).map(|(_, answer)| *answer);
                     let answer = before.map_or_else(|| self.compare(question, open), Ok);
-                    // A file that cannot be read any more has nothing in common with another.
+                    // An unreadable file has nothing in common with another one.
                     let nothing = Compared { same_until: None, line_start: 0, tail_at: None };
                     let answer = answer.unwrap_or(nothing);
                     sighting.compared.insert(*file_id, answer);
@@ -443,7 +446,7 @@ fn stem(name: &str) -> &str {
     name.rfind('.').filter(|&dot| dot > 0).and_then(|dot| name.get(..dot)).unwrap_or(name)
 }
 
-/// Which name of a file says most.
+/// Ranks the names of a file by how much they say.
 const fn rank(name_kind: &NameKind) -> u8 {
     match name_kind {
         NameKind::Input => 5,
@@ -455,11 +458,11 @@ const fn rank(name_kind: &NameKind) -> u8 {
     }
 }
 
-/// Adds what a fingerprint lacks of a file's first `len` bytes.
+/// Extends a fingerprint to the first `len` bytes of a file.
 pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64) -> io::Result<()> {
     let mut first = Vec::new();
     for Span { start, end } in prints.missing(len) {
-        // Many checkpoints lie in the first block.
+        // The first block contains many checkpoints.
         let bytes = if start == 0 {
             if (first.len() as u64) < end {
                 first = file.bytes(0, len.min(delivery::fingerprint::BLOCK))?;
@@ -468,14 +471,14 @@ pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64)
         } else {
             Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end - start)
         };
-        // It shrank meanwhile.
+        // The file shrank meanwhile.
         let Some(bytes) = bytes else { break };
         prints.push(hash(&bytes));
     }
     Ok(())
 }
 
-/// Hashes ranges of a file; those that it does not have (any more) are left out.
+/// Hashes ranges of a file, and omits ranges that the file does not have.
 fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64>) -> io::Result<()> {
     spans.sort_unstable();
     for ranges in spans.chunk_by(|a, b| a.start == b.start) {
@@ -490,7 +493,7 @@ fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64
     Ok(())
 }
 
-/// Up to where two files have the same bytes, from `from` on, at most `up_to`.
+/// The offset of the first difference between two files, from `from` on, at most `up_to`.
 fn first_difference(old: &impl SourceFile, new: &impl SourceFile, from: u64, up_to: u64) -> io::Result<u64> {
     const STEP: u64 = 64 << 10;
     let mut at = from;
@@ -506,12 +509,12 @@ fn first_difference(old: &impl SourceFile, new: &impl SourceFile, from: u64, up_
     Ok(at)
 }
 
-/// Where the bytes of a tail checksum end in a file, behind `from`: at a line's end, near the
-/// file's end.
+/// Searches a file after `from` for the bytes of a tail checksum, near the end of the file. Returns
+/// the offset after them, which is the end of a line.
 fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Result<Option<u64>> {
     let len = file.len()?;
     let start = from.max(tail.end / 2).max(len.saturating_sub(SEARCHED));
-    // The bytes before the first place, too.
+    // Include the bytes before the first candidate.
     let begin = start.saturating_sub(delivery::fingerprint::TAIL_LEN);
     let bytes = file.bytes(begin, len)?;
     let offset = |at: usize| begin.saturating_add(at as u64);
@@ -522,7 +525,7 @@ fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Resu
         if !tail.ends(before) {
             continue;
         }
-        // The whole block is better than its end alone.
+        // A match of the whole block is better than a match of its end.
         if TailChecksum::new(tail.end, before).hash == tail.hash {
             return Ok(Some(offset(at)));
         }
@@ -536,7 +539,7 @@ mod tests {
     use super::*;
     use delivery::files::{Content, Notice, Relation};
 
-    /// A folder with an input, and what a reader knows of it.
+    /// A folder with an input, and the state of a reader.
     struct Fixture {
         folder: tempfile::TempDir,
         scanner: Scanner,
@@ -574,7 +577,7 @@ mod tests {
             self.look().current.found().map(|found| found.relation)
         }
 
-        /// As if everything of a file were sent.
+        /// Marks everything in a file as sent.
         fn send(&mut self, name: &str) {
             let file = DiskFile::open(&self.path(name)).unwrap();
             let bytes = fs::read(self.path(name)).unwrap();
@@ -618,13 +621,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_changes_only_when_it_was_rotated_before() {
+    fn only_growth_after_rotation_counts_as_still_written() {
         let mut fixture = Fixture::new(&lines("first", 100));
         fixture.send("input.txt");
         fixture.rename("input.txt", "input.txt.2");
         fixture.write("input.txt", b"second\n");
         fixture.look();
-        // It grew while it was the input, and was renamed since.
+        // It grew while it was the input, and was then renamed.
         fixture.write("input.txt", b"second\nmore\n");
         fixture.rename("input.txt", "input.txt.1");
         fixture.write("input.txt", b"third\n");
@@ -636,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_keeps_length_and_times_is_seen() {
+    fn an_edit_that_keeps_length_and_times_is_detected() {
         let mut fixture = Fixture::new(&lines("first", 1000));
         fixture.send("input.txt");
         assert_eq!(fixture.current(), Some(Relation::Whole(1)));
@@ -647,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_file_continues_where_what_was_sent_ends() {
+    fn an_edited_file_continues_after_the_last_sent_bytes() {
         let mut fixture = Fixture::new(&lines("first", 1000));
         fixture.send("input.txt");
         let text = String::from_utf8(lines("first", 1000)).unwrap().replace("first 500\n", "");
@@ -657,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_tells_where_another_one_differs() {
+    fn a_replaced_file_is_compared_with_the_open_one() {
         let first = lines("first", 1000);
         let mut fixture = Fixture::new(&first);
         fixture.send("input.txt");
@@ -668,7 +671,7 @@ mod tests {
         let identified = fixture.scanner.look(&fixture.known, &[(1, &old)], Duration::from_secs(1));
         let relation = identified.current.found().unwrap().relation;
         assert_eq!(relation, Relation::Derived { from: 1, start: kept as u64 });
-        // It has no name any more, and can be read all the same.
+        // The file has no name any more, but is still readable.
         let unlinked = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
         assert_eq!(unlinked.bytes(0, 8).unwrap(), b"first 0\n");
     }
@@ -691,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_and_outputs_are_left_alone() {
+    fn neighbours_and_outputs_are_ignored() {
         let mut fixture = Fixture::new(&lines("first", 100));
         fixture.write("input.txt.5", b"older\n");
         fixture.write("input-2.txt", b"another program\n");
@@ -710,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_the_folders_they_lead_to() {
+    fn symbolic_links_and_their_target_folders_are_scanned() {
         use std::os::unix::fs::symlink;
         let mut fixture = Fixture::new(b"");
         fs::remove_file(fixture.path("input.txt")).unwrap();
@@ -727,14 +730,14 @@ mod tests {
         fixture.rename("link", "input.txt");
         let identified = fixture.look();
         assert_eq!(identified.current.found().unwrap().relation, Relation::New);
-        assert!(identified.holders[&1][0].len == 11, "the old target is found where it was");
+        assert!(identified.holders[&1][0].len == 11, "the old target is found in its folder");
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
         assert_eq!(fixture.look().unseen, []);
     }
 
     #[test]
-    fn what_is_no_file_or_is_gone_stops_nothing() {
+    fn missing_and_irregular_files_are_skipped() {
         let mut fixture = Fixture::new(&lines("first", 100));
         fixture.send("input.txt");
         fs::create_dir(fixture.path("input.txt.3")).unwrap();

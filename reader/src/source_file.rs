@@ -1,4 +1,4 @@
-//! Open files: plain ones, and compressed ones, which are unpacked while they are read.
+//! Open files: plain ones, and compressed ones, which are decompressed while they are read.
 
 use delivery::files::Inode;
 use delivery::source_file::SourceFile;
@@ -10,16 +10,16 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How many unpacked bytes are kept to read back a little: 512 KiB.
+/// Minimum number of decompressed bytes kept to read backwards: 512 KiB.
 const KEEP: usize = 512 << 10;
-/// How many bytes are unpacked at once.
+/// Number of bytes decompressed at once.
 const BLOCK: usize = 64 << 10;
-/// A compressed file that unpacks to more than this is not read: 4 GiB.
+/// Maximum decompressed size of a file: 4 GiB.
 const MOST: u64 = 4 << 30;
-/// The largest window of a zstd file, as a power of two: 32 MiB.
+/// The maximum window size of a zstd file, as a power of two: 32 MiB.
 const ZSTD_WINDOW: u32 = 25;
 
-/// An open file. It stays the same file when its name goes to another one.
+/// An open file. It stays the same file when another file takes its name.
 #[derive(Debug)]
 pub(crate) struct DiskFile {
     file: File,
@@ -29,7 +29,7 @@ pub(crate) struct DiskFile {
     unpacked: Option<RefCell<Unpacked>>,
 }
 
-/// How a file is compressed.
+/// The compression format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Gzip,
@@ -37,7 +37,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format that a name tells.
+    /// The format that the extension of a file name indicates.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
             "gz" => Some(Self::Gzip),
@@ -60,7 +60,7 @@ pub(crate) fn nanoseconds(time: SystemTime) -> i128 {
 impl DiskFile {
     /// Opens a regular file.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        // A pipe would block in open, and has no positions.
+        // Opening a pipe would block, and a pipe has no offsets.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -70,7 +70,7 @@ impl DiskFile {
         Ok(Self { inode: inode(&metadata), created, path: path.to_owned(), file, unpacked: None })
     }
 
-    /// Opens a compressed file, to read what it unpacks to.
+    /// Opens a compressed file. Offsets are those of the decompressed bytes.
     pub(crate) fn open_compressed(path: &Path, format: Format) -> io::Result<Self> {
         let mut opened = Self::open(path)?;
         let file = opened.file.try_clone()?;
@@ -79,7 +79,7 @@ impl DiskFile {
         Ok(opened)
     }
 
-    /// The same file, opened again.
+    /// Duplicates the open file.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         let Self { path, inode, created, .. } = self;
         let unpacked = match &self.unpacked {
@@ -129,7 +129,7 @@ impl SourceFile for DiskFile {
 
     fn real_path(&self) -> Option<String> {
         let path = std::fs::canonicalize(&self.path).ok()?;
-        // The link may lead to another file since.
+        // The link may lead to another file by now.
         let is_same = std::fs::metadata(&path).is_ok_and(|metadata| inode(&metadata) == self.inode);
         is_same.then(|| path.to_string_lossy().into_owned())
     }
@@ -143,17 +143,17 @@ impl SourceFile for DiskFile {
     }
 }
 
-/// What a compressed file unpacks to. It is read from the beginning to the end; reading back
-/// further than [`KEEP`] begins again.
+/// The decompressed bytes of a file, read sequentially. Reading backwards by more than [`KEEP`]
+/// bytes restarts at the beginning.
 struct Unpacked {
     file: File,
     format: Format,
     decoder: Option<Box<dyn Read>>,
-    /// Up to where it was unpacked.
+    /// Number of bytes decompressed so far.
     at: u64,
-    /// The last bytes before that.
+    /// The last bytes before that offset.
     kept: Vec<u8>,
-    /// How long it is, once its end was seen.
+    /// The decompressed length, once the end has been reached.
     len: Option<u64>,
 }
 
@@ -185,7 +185,7 @@ impl Unpacked {
         Ok(self.len.unwrap_or(self.at))
     }
 
-    /// Unpacks a further block; 0 at the end.
+    /// Decompresses the next block; returns 0 at the end.
     fn advance(&mut self) -> io::Result<usize> {
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
@@ -221,7 +221,7 @@ impl Unpacked {
     }
 }
 
-/// A file from its beginning on, with a position of its own.
+/// Reads a file from its beginning, with a position of its own.
 struct FromStart {
     file: File,
     at: u64,
@@ -247,7 +247,7 @@ mod tests {
         let (first, second) = text.split_at(text.len() / 3);
         let gzip = folder.path().join("input.txt.1.gz");
         let mut bytes = Vec::new();
-        // Two members, as `cat a.gz b.gz` makes.
+        // Two members, as `cat a.gz b.gz` produces.
         for part in [first, second] {
             let mut encoder = flate2::write::GzEncoder::new(&mut bytes, flate2::Compression::fast());
             encoder.write_all(part).unwrap();

@@ -1,4 +1,4 @@
-//! The state file: the manifest of the source, for a Redis that lost it.
+//! The state file: the manifest of the source, for the case that Redis loses its data.
 
 use delivery::files::Neighbour;
 use delivery::fingerprint::Fingerprint;
@@ -14,9 +14,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The version of the format. Older ones have no version, and are read.
+/// The version of the format. Older files have no version, and are still read.
 const VERSION: u32 = 1;
-/// A temporary file that is older was left by a reader that was killed.
+/// A temporary file older than this was left by a killed reader.
 const LEFT: Duration = Duration::from_secs(600);
 
 /// The state file. It is rewritten only when a generation begins or ends.
@@ -25,9 +25,9 @@ pub(crate) struct StateFile {
     path: PathBuf,
     stream: String,
     partitions: u32,
-    /// The file of a source with one partition.
+    /// The path of the file with one partition.
     alone: PathBuf,
-    /// The folder of one with several.
+    /// The path of the folder with several partitions.
     shared: PathBuf,
 }
 
@@ -49,25 +49,23 @@ struct State {
     neighbours: Option<Vec<Neighbour>>,
 }
 
-/// Only the version, which is read first: a newer format may have anything else.
+/// The version alone. It is parsed first, because a newer format may differ in everything else.
 #[derive(Debug, Deserialize)]
 struct Version {
     #[serde(default = "one")]
     version: u32,
 }
 
-/// What a file says that says nothing of it.
+/// The default value of a missing field.
 const fn one() -> u32 {
     1
 }
 
 impl StateFile {
-    /// The state file of an input that goes to a stream.
-    ///
-    /// Several partitions have theirs in a folder.
+    /// The state file for an input and a stream. Several partitions have theirs in a common folder.
     pub(crate) fn new(folder: &Path, input: &Path, stream: &str, partition: Partition) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        // Every other byte as %XX, so that two streams never share a file.
+        // Escape all other bytes as %XX, so that two streams never share a file.
         let mut escaped = String::new();
         for byte in stream.bytes() {
             if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
@@ -89,8 +87,8 @@ impl StateFile {
         &self.path
     }
 
-    /// With how many partitions the source was begun, when that is another number, and what says
-    /// so. `None`: not with another one, as far as is known here.
+    /// The number of partitions that the source was started with and the file that says so, if the
+    /// number differs. `None` if it is equal or unknown.
     pub(crate) fn other_number(&self) -> io::Result<Option<(u32, &Path)>> {
         let number = |path: &Path| match fs::read(path) {
             Ok(bytes) => Ok(serde_json::from_slice::<State>(&bytes).ok().map(|state| state.partitions)),
@@ -106,7 +104,7 @@ impl StateFile {
         Ok(begun.filter(|(begun, _)| *begun != self.partitions))
     }
 
-    /// What the file holds.
+    /// Loads the file.
     pub(crate) fn load(&self) -> io::Result<Stored> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
@@ -130,7 +128,7 @@ impl StateFile {
         Ok(Stored::Manifest(Box::new(manifest)))
     }
 
-    /// Replaces what the file holds, so that a crash leaves the old or the new.
+    /// Replaces the file atomically and durably.
     pub(crate) fn store(&self, manifest: &Manifest) -> io::Result<()> {
         let state = State {
             version: VERSION,
@@ -160,8 +158,7 @@ impl StateFile {
         self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
-    /// Refuses a state folder that cannot be written to, and removes what killed readers left in
-    /// it.
+    /// Checks that the state folder is writable, and removes temporary files of killed readers.
     pub(crate) fn check_folder(folder: &Path, is_named: bool) -> Result<(), Failure> {
         let probe = create_unique(&folder.join(".reader-probe"));
         let tried = probe.and_then(|(path, _)| {
@@ -170,7 +167,7 @@ impl StateFile {
             remove_left(folder, now)
         });
         match tried {
-            // The input's folder may come with the input.
+            // The input's folder may be created together with the input.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => Ok(()),
             Err(error) => {
                 let whose = if is_named { "" } else { " (the input's folder)" };
@@ -184,10 +181,10 @@ impl StateFile {
     }
 }
 
-/// The end of the name of every temporary file.
+/// The suffix of temporary files.
 const TEMPORARY: &str = ".reader-tmp";
 
-/// Creates a file that no other reader uses: process IDs are the same in every container.
+/// Creates a file with a unique name. Process IDs alone are equal in different containers.
 fn create_unique(beside: &Path) -> io::Result<(PathBuf, File)> {
     let nanos = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     for _ in 0..100 {
@@ -203,7 +200,7 @@ fn create_unique(beside: &Path) -> io::Result<(PathBuf, File)> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Removes old temporary files. `now` is the time on the folder's file system.
+/// Removes old temporary files. `now` is the time on the clock of the folder's file system.
 fn remove_left(folder: &Path, now: SystemTime) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -226,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_stored_is_loaded_and_garbage_is_told() {
+    fn state_round_trips_and_garbage_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::new(folder.path(), Path::new("/data/input.txt"), "line_stream:{0}", Partition::WHOLE);
         assert_eq!(file.load().unwrap(), Stored::Missing);
@@ -255,7 +252,7 @@ mod tests {
         assert_eq!(file.other_number().unwrap().map(|(begun, _)| begun), None);
         assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), Some(1));
         fs::write(file.path(), [0; 40]).unwrap();
-        assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None, "nothing is known");
+        assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None, "unknown");
         of(2, 3).store(&Manifest::default()).unwrap();
         assert_eq!(of(0, 3).other_number().unwrap().map(|(begun, _)| begun), None);
         assert_eq!(of(0, 4).other_number().unwrap().map(|(begun, _)| begun), Some(3));
@@ -263,7 +260,7 @@ mod tests {
         assert!(matches!(file.load().unwrap(), Stored::Unreadable(_)));
         fs::write(file.path(), r#"{"version": 2, "anything": 7}"#).unwrap();
         assert!(matches!(file.load().unwrap(), Stored::Unreadable(why) if why.contains("newer")));
-        // As readers before the version was written had it.
+        // A file of a reader from before versions were written.
         let old = r#"{"stream":"S","generations":[{"generation":5,"root":5,"start":0,"previous_end":null,"path":"/in","dev":1,"ino":2,"head_len":3,"head_hash":4}]}"#;
         fs::write(file.path(), old).unwrap();
         assert!(matches!(file.load().unwrap(), Stored::Manifest(manifest) if manifest.len() == 1));

@@ -1,4 +1,4 @@
-//! File events make the reader look at once; without them it looks every [`TICK`].
+//! File events trigger a scan at once; without events, the reader scans every [`TICK`].
 
 use log::debug;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -9,33 +9,33 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long a look waits at most, with or without events: network file systems send none.
+/// Maximum time between two scans. Network file systems send no events.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
-/// File events for all partitions: one watch for all that follow the same path.
+/// File events for all partitions. All partitions share one watch per path.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     listeners: Arc<Mutex<Vec<Weak<Notify>>>>,
-    /// `None`: there are none to be had.
+    /// `None` if the system provides no events.
     watcher: Rc<RefCell<Option<RecommendedWatcher>>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
         let listeners: Arc<Mutex<Vec<Weak<Notify>>>> = Arc::default();
-        let told = Arc::clone(&listeners);
+        let notified = Arc::clone(&listeners);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reads are no news.
+            // Ignore the reader's own reads.
             if !event.is_ok_and(|e| e.kind.is_access()) {
-                let listeners = told.lock().unwrap_or_else(PoisonError::into_inner);
+                let listeners = notified.lock().unwrap_or_else(PoisonError::into_inner);
                 listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.notify_one());
             }
         });
-        let watcher = watcher.inspect_err(|error| debug!("no file events: {error}; looking every {TICK:?}")).ok();
+        let watcher = watcher.inspect_err(|error| debug!("no file events: {error}; scanning every {TICK:?}")).ok();
         Self { listeners, watcher: Rc::new(RefCell::new(watcher)) }
     }
 
-    /// Wakes one partition.
+    /// A watch that wakes one partition.
     pub(crate) fn watch(&self) -> Watch {
         let notify = Arc::new(Notify::new());
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&notify));
@@ -45,11 +45,11 @@ impl Events {
     fn follow(&self, path: &Path) {
         let mut watcher = self.watcher.borrow_mut();
         let Some(watcher) = watcher.as_mut() else { return };
-        // Another file may lie there since it was watched for somebody else. That it was not
-        // watched is no error.
+        // The path may lead to another file since it was watched last. `unwatch` fails if it was
+        // not watched.
         let _ = watcher.unwatch(path);
         if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
-            debug!("no file events for {}: {error}; looking every {TICK:?}", path.display());
+            debug!("no file events for {}: {error}; scanning every {TICK:?}", path.display());
         }
     }
 }
@@ -65,11 +65,11 @@ impl Watch {
     /// Watches the file that this path leads to now.
     pub(crate) fn follow(&self, path: &Path) {
         self.events.follow(path);
-        // What happened before the watch began was not seen.
+        // Changes before the watch began cause no event.
         self.notify.notify_one();
     }
 
-    /// Waits for an event, a [`TICK`] at most.
+    /// Waits for an event, at most one [`TICK`].
     pub(crate) async fn wait(&self) {
         let _ = tokio::time::timeout(TICK, self.notify.notified()).await;
     }

@@ -405,6 +405,42 @@ fn incomplete(nodes: &[Node<'_>], masters: usize) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// A node's report, from the text of `CLUSTER NODES`.
+    fn view(seed: &str, nodes: &str) -> View {
+        View { seed: seed.to_owned(), report: Ok(Report::parse(nodes).unwrap()) }
+    }
+
+    /// The master `m` has lost its volume and is now `n`. One of the nodes has not noticed yet, so
+    /// nobody may take over yet, and `m` must stay known: its replica has the data of its slots.
+    #[test]
+    fn a_master_with_a_replica_is_not_forgotten_before_all_miss_it() {
+        let nodes = |own: &str, m: &str| {
+            let lines = [
+                ("a", "a 10.0.0.1:1@2 master - 0 0 1 connected 0-8191".to_owned()),
+                ("r", "r 10.0.0.2:1@2 slave m 0 0 1 connected".to_owned()),
+                ("n", "n 10.0.0.3:1@2 master - 0 0 0 connected".to_owned()),
+                ("m", format!("m 10.0.0.4:1@2 {m} 8192-16383")),
+            ];
+            lines.map(|(id, line)| if id == own { line.replace("1@2 ", "1@2 myself,") } else { line }).join("\n")
+        };
+        let failed = "master,fail? - 0 0 1 disconnected";
+        let mut planner = Planner::new(Goal {
+            masters: 2,
+            slots: vec![0..=8191, 8192..=16383],
+            takeover_after: Duration::from_secs(60),
+            absent_after: Duration::from_secs(300),
+            spread_after: Duration::from_secs(60),
+        });
+        let mut acts = |by_a: &str, now: u64| {
+            let views = [("a", by_a), ("r", failed), ("n", failed)].map(|(own, m)| view(own, &nodes(own, m)));
+            planner.round(&views, Duration::from_secs(now)).acts
+        };
+        assert_eq!(acts("master - 0 0 1 connected", 0), []);
+        assert_eq!(acts(failed, 1), []);
+        let takeover = ["CLUSTER", "FAILOVER", "TAKEOVER"].map(str::to_owned);
+        assert_eq!(acts(failed, 61), [Act { node: 1, command: takeover.into() }]);
+    }
+
     #[test]
     fn what_is_left_of_a_range_is_found() {
         let left = |others: &[RangeInclusive<u16>]| without(&(10..=20), &others.iter().collect::<Vec<_>>());

@@ -1,4 +1,6 @@
-//! What a user can do about a fault, in words. `docs/messages.md` lists them.
+//! Advice: what a user can do about a fault, one phrase per kind of error.
+//!
+//! Messages, `/readyz` and `check` append it. `docs/messages.md` lists all of it.
 
 use std::io;
 
@@ -7,7 +9,7 @@ use resp::ErrorKind;
 pub(crate) use crate::reasons::{NO_EVICTION, evicts, redis_url};
 pub use crate::reasons::{listening, noun, reason};
 
-/// What can be done about an error of Redis or of the connection to it.
+/// Advice about an error from Redis or from the connection to it.
 #[must_use]
 pub const fn redis(kind: ErrorKind) -> &'static str {
     match kind {
@@ -40,7 +42,7 @@ pub const fn redis(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// What can be done about an error of a file.
+/// Advice about an I/O error on a file.
 #[must_use]
 pub fn io(error: &io::Error) -> &'static str {
     match error.kind() {

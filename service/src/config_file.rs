@@ -1,5 +1,5 @@
-//! The TOML file of `--config`: the flags by their names, below the command line and the
-//! environment.
+//! The TOML file of `--config`. Its keys are the names of the flags; the command line and the
+//! environment take precedence.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,22 +11,22 @@ use toml::{Spanned, Value};
 
 use crate::redact;
 
-/// What the file adds to the arguments.
+/// Flags that the file adds to the command line.
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
-    /// The arguments with its flags.
+    /// The command line with the flags of the file inserted.
     pub(crate) args: Vec<OsString>,
-    /// Those flags, each with its line.
+    /// The flags of the file, each with its line number.
     pub(crate) lines: Vec<(String, usize)>,
 }
 
-/// The subcommand that has the flags of the service, too.
+/// The subcommand that accepts the flags of the service.
 const CHECK: &str = "check";
 
-/// The arguments with those that the file has and neither the command line nor the environment.
-/// `None`: there is no `--config`.
+/// Inserts the flags that the file sets and neither the command line nor the environment does.
+/// Returns `None` without `--config`.
 ///
-/// `args` led to `matches`.
+/// `matches` is what clap parsed from `args`.
 pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) -> Result<Option<Found>, String> {
     let (command, matches, place) = match matches.subcommand() {
         None => (command, matches, 1),
@@ -45,7 +45,7 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{error}; allowed: a TOML file")))?;
     let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1;
     let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(&text).map_err(|error| {
-        // Its `Display` shows the line, which may hold a password.
+        // The `Display` of the error quotes the line, which may contain a password.
         let line = line_of(error.span().map_or(0, |span| span.start));
         wrong(format!("line {line}: {}", error.message().replace('\n', ", ")))
     })?;
@@ -101,7 +101,7 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
     Ok(Some(Found { path: Path::to_owned(path), args, lines }))
 }
 
-/// A value as it would be on the command line; `None` for one that no flag takes.
+/// A value as written on the command line; `None` if no flag accepts its type.
 fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -121,7 +121,7 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// The flags that a file may have.
+/// The flags that the file may set.
 fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| {
         let long = arg.get_long();

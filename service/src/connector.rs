@@ -1,4 +1,4 @@
-//! A connection to Redis, however long it takes.
+//! Connecting to Redis with retries until a connection is usable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,21 +12,21 @@ use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
 use crate::{Failure, Health, Shutdown, advice};
 
-/// How long nothing may move while a reply is awaited. With the time that connecting takes well
-/// below [`crate::HEARTBEAT_LIMIT`], so that a Redis that hangs does not make the service look as
-/// if it hung.
+/// Maximum time without any progress while a reply is awaited. Together with the connect timeout it
+/// is well below [`crate::HEARTBEAT_LIMIT`], so an unresponsive Redis does not fail the liveness
+/// probe.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long one call may take: the longest line over a link of two megabits a second.
+/// Maximum time of one command: enough for the longest line over a 2 Mbit/s link.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
-/// The longest pause between two attempts.
+/// Maximum delay between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// The bound of the first pause; it doubles with each attempt.
+/// Upper bound of the first delay; it doubles with each attempt.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Makes connections to Redis, and waits as long as there is none to be had.
+/// Connects to Redis, and retries until a connection is usable.
 ///
-/// One connector is for one connection at a time; for a second connection beside it, clone it
-/// before its first use.
+/// One connector serves one connection at a time. For a second, concurrent connection, clone the
+/// connector before its first use.
 #[derive(Debug, Clone)]
 pub struct Connector {
     discovery: Discovery,
@@ -35,19 +35,19 @@ pub struct Connector {
     backoff: Backoff,
     health: Health,
     shutdown: Shutdown,
-    /// Whether any connection of this process has been made: from then on the configuration is
-    /// known to be good.
+    /// Whether any connection of this process succeeded: from then on the configuration is known to
+    /// be valid.
     proven: Arc<AtomicBool>,
-    /// Whether this connector has made a connection.
+    /// Whether this connector has connected before.
     connected: bool,
 }
 
 /// Why the work ends early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// The service was asked to stop.
+    /// Shutdown was requested.
     Shutdown,
-    /// The service cannot go on.
+    /// The service cannot continue.
     Failure(Failure),
 }
 
@@ -72,36 +72,35 @@ impl Connector {
         }
     }
 
-    /// The same for another key, which in a cluster may lie on another node; `health` is told how
-    /// that goes.
+    /// A connector for another key, which may be on another node of a cluster. It reports to
+    /// `health`.
     pub(crate) fn for_stream(&self, key: &str, health: Health) -> Self {
         Self { discovery: self.discovery.for_key(key), health, connected: false, ..self.clone() }
     }
 
-    /// Where Redis is, without the password.
+    /// The Redis address, without the password.
     #[must_use]
     pub const fn config(&self) -> &Config {
         self.discovery.config()
     }
 
-    /// Says that the connection was lost, or is given up, because of this error: it is counted, and
-    /// Redis is not ready until the next [`Self::connect`] succeeds.
+    /// Reports that the connection was lost or abandoned because of `error`. Counts the error, and
+    /// marks Redis as not ready until the next [`Self::connect`] succeeds.
     pub fn lost(&self, error: &Error) {
         redis_error(error.kind());
         self.down(error);
     }
 
-    /// A connection, as soon as there is one. Redis that is away, starting, or full is waited for,
-    /// with exponential backoff and jitter; the log tells changes of state only.
+    /// Connects, and retries with exponential backoff and jitter while Redis is unreachable,
+    /// loading, or full. Logs changes of state only.
     ///
-    /// The first connection of the process proves the configuration: until it has been made, an
-    /// answer that says that the configuration is wrong (password, user, rights, database, not a
-    /// Redis at all) is final. Later such an answer is waited out, because somebody is changing the
-    /// server.
-    ///
+    /// The first connection of the process validates the configuration: until one succeeds, an
+    /// error that means a wrong configuration (password, user, permissions, database, not a Redis
+    /// server) is final. After that, such an error is retried, because an administrator may be
+    /// changing the server.
     /// # Errors
     ///
-    /// [`Stop::Shutdown`] when the service is asked to stop meanwhile; [`Stop::Failure`] when the
+    /// [`Stop::Shutdown`] when shutdown is requested meanwhile; [`Stop::Failure`] when the
     /// configuration is wrong.
     pub async fn connect(&mut self) -> Result<Connection, Stop> {
         let shutdown = self.shutdown.clone();
@@ -134,12 +133,11 @@ impl Connector {
         }
     }
 
-    /// One attempt, for a service that is to stop and has something left to say to Redis: as
-    /// [`Self::connect`], but it neither tries again nor outlasts `within`.
+    /// Connects once, for the last commands on shutdown: no retry, and no longer than `within`.
     ///
     /// # Errors
     ///
-    /// [`Stop::Shutdown`] when Redis is not to be had now.
+    /// [`Stop::Shutdown`] when Redis is unreachable.
     pub async fn connect_to_end(&mut self, within: Duration) -> Result<Connection, Stop> {
         match tokio::time::timeout(within, usable(&self.discovery)).await {
             Ok(Ok(connection)) => {
@@ -176,29 +174,29 @@ impl Connector {
     }
 }
 
-/// What failed and why, what happens now, and what can be done.
+/// A one-line message: what failed, why, what happens now, and what the user can do.
 #[must_use]
 pub fn in_words(error: &Error) -> String {
     let what = match error.kind() {
-        // The server's own text takes several lines.
+        // The server's own text spans several lines.
         ErrorKind::NoAuth | ErrorKind::WrongPass => advice::reason(error),
         _ => error.to_string().into(),
     };
     format!("{what}; nothing is lost, trying again within {} s; {}", MAX_PAUSE.as_secs(), advice::redis(error.kind()))
 }
 
-/// A connection to a Redis that answers commands: one that still loads its data, or has lost its
-/// master, takes connections too.
+/// Connects and sends `PING`: a server that is loading its data or has lost its master accepts
+/// connections, but no commands.
 async fn usable(discovery: &Discovery) -> Result<Connection, Error> {
     let mut connection = discovery.connect().await?;
     match connection.send(&cmd::<Frame>("PING")).await {
-        // Who may not say PING may say what counts.
+        // The ACL may deny PING and still allow the commands that matter.
         Err(error) if error.kind() != ErrorKind::NoPerm => Err(error),
         _ => Ok(connection),
     }
 }
 
-/// Whether trying again cannot help, as long as nobody changes the configuration.
+/// Whether a retry cannot succeed unless somebody changes the configuration.
 fn is_final(error: &Error) -> bool {
     let answered = error.is_server() || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::UnknownMaster);
     answered && !error.is_transient()

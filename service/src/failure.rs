@@ -1,16 +1,16 @@
-//! Why a service ends before its work is done.
+//! [`Failure`]: why a service exits before its work is done, and with which exit code.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a service ends before its work is done. The text is one line for the user: what was being
-/// done, with what, and what can be done about it.
+/// Why a service exits before its work is done. The text is one line for the user: the operation,
+/// its subject, the cause, and advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// The work failed: exit code 1.
     Failed(String),
-    /// The configuration is wrong, trying again cannot help: exit code 2. The text names the flag,
-    /// its value, and what is allowed.
+    /// The configuration is wrong and a retry cannot help: exit code 2. The text names the flag,
+    /// its value, and the allowed values.
     Config(String),
 }
 
@@ -48,7 +48,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Failed(text) | Self::Config(text)) = self;
-        // One line, whatever went into it.
+        // Causes may contain line breaks; the message is one line.
         for (nth, line) in text.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
             if nth > 0 {
                 f.write_str("; ")?;

@@ -1,5 +1,7 @@
-//! What `/healthz` and `/readyz` tell: the heartbeat of the work, the state of Redis, the state of
-//! the file.
+//! The state behind `/healthz` and `/readyz`: the heartbeat of the work, and whether Redis and the
+//! file are usable.
+//!
+//! The work reports to [`Health`]; the HTTP endpoint and the status page read it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,13 +18,13 @@ use crate::connector;
 use crate::metrics::{self, REDIS_UP};
 use crate::redis_info::ServerState;
 
-/// How old the last heartbeat may be before `/healthz` says that the work hangs.
+/// Maximum age of the heartbeat before `/healthz` fails.
 pub const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many different reasons are logged during one bad state; further ones would be noise.
+/// Maximum number of distinct reasons logged per outage; the rest are logged at debug level.
 const REASONS_LOGGED: usize = 8;
 
-/// The state of the service, as its work reports it. Clones share it.
+/// The state of the service, as reported by its work. Clones share the state.
 ///
 /// # Examples
 ///
@@ -40,9 +42,9 @@ const REASONS_LOGGED: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Health {
     inner: Arc<Inner>,
-    /// Which of several streams it is about.
+    /// The index of the stream that this clone reports about.
     nth: usize,
-    /// What reasons begin with, so that people know which one.
+    /// Prefix of reasons: the name of the stream, when there are several.
     stream: Arc<str>,
 }
 
@@ -50,17 +52,19 @@ pub struct Health {
 struct Inner {
     limit: Duration,
     begun: Instant,
-    /// Milliseconds after `begun` of the last heartbeat.
+    /// The last heartbeat, in milliseconds after `begun`.
     heartbeat: AtomicU64,
     redis: Part,
     file: Part,
-    /// By stream.
+    /// The consumers of each stream's groups.
     groups: Mutex<BTreeMap<usize, Vec<Member>>>,
     server: Mutex<Option<(ServerState, Instant)>>,
     last_batch: Mutex<Option<LastBatch>>,
+    /// How long the way from the reader to the output took, and when that was measured.
+    latency: Mutex<Option<(Duration, Instant)>>,
 }
 
-/// The batch that was done last, for the status page.
+/// The most recent batch, for the status page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LastBatch {
     pub(crate) lines: u64,
@@ -69,50 +73,50 @@ pub(crate) struct LastBatch {
     pub(crate) done: Instant,
 }
 
-/// A consumer of the group, for the status page.
+/// A consumer of a group, for the status page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Its group's name.
+    /// The name of its group.
     pub group: String,
-    /// Its name.
+    /// The name of the consumer.
     pub name: String,
-    /// Entries it has and has not acknowledged.
+    /// Delivered entries that it has not acknowledged.
     pub pending: u64,
-    /// Since when it has not asked for anything.
+    /// Time since its last command.
     pub idle: Duration,
 }
 
-/// One thing that must be well before the service is ready.
+/// A dependency that must be usable before the service is ready.
 #[derive(Debug)]
 struct Part {
     name: &'static str,
-    /// 1 while it is well, else 0.
+    /// A gauge that is 1 while the dependency is usable, else 0.
     gauge: Option<&'static str>,
     state: Mutex<State>,
 }
 
-/// Whose work: of which of several streams, and its name.
+/// The work that a report is about: the index of its stream, and its name.
 type Work = (usize, &'static str);
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None` until first told.
+    /// `None` until the first report.
     well: Option<Result<(), Fault>>,
-    /// Classes of faults that were logged since it was last well.
+    /// Classes of faults logged since the dependency was last usable.
     logged: Vec<Cow<'static, str>>,
-    /// Whose work fails, and why.
+    /// Work that fails now, and why.
     failing: Vec<(Work, Fault)>,
-    /// What was last told, by stream; `None` when nothing has been told yet.
-    told: BTreeMap<usize, Option<Result<(), Fault>>>,
+    /// The last report of each stream; `None` before its first one.
+    reported: BTreeMap<usize, Option<Result<(), Fault>>>,
 }
 
-/// Why something cannot be used.
+/// Why a dependency is unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fault {
-    /// For people.
+    /// The message for the user.
     text: String,
-    /// What different texts about one fault have in common: a server that was killed resets
-    /// connections, then refuses them.
+    /// Groups the different messages of one fault: a killed server first resets connections, then
+    /// refuses them.
     class: Cow<'static, str>,
 }
 
@@ -129,7 +133,7 @@ impl Fault {
         Self { class: text.clone().into(), text }
     }
 
-    /// With the stream that it is about.
+    /// Prefixes the message with the stream that it is about.
     fn about(mut self, stream: &str) -> Self {
         self.text.insert_str(0, stream);
         self
@@ -137,13 +141,13 @@ impl Fault {
 }
 
 impl Health {
-    /// Nothing is known yet, and the heart beats now.
+    /// Nothing is known yet; the first heartbeat is now.
     #[must_use]
     pub fn new() -> Self {
         Self::with_limit(HEARTBEAT_LIMIT)
     }
 
-    /// As [`Self::new`], with another age at which a heartbeat counts as missing.
+    /// As [`Self::new`], with another maximum age of the heartbeat.
     #[must_use]
     pub fn with_limit(limit: Duration) -> Self {
         let inner = Inner {
@@ -155,19 +159,20 @@ impl Health {
             groups: Mutex::default(),
             server: Mutex::default(),
             last_batch: Mutex::default(),
+            latency: Mutex::default(),
         };
         Self { inner: Arc::new(inner), nth: 0, stream: Arc::default() }
     }
 
-    /// The state of the work on one of several streams, number `nth` of them. The service is well
-    /// when all of them are, and what is wrong is told with the stream's name.
+    /// A clone that reports about stream number `nth`. The service is ready when all streams are.
+    /// Reasons carry the name of the stream.
     ///
     /// ```
     /// let health = service::Health::new();
     /// let (one, two) = (health.for_stream(0, "s:{0}"), health.for_stream(1, "s:{1}"));
     /// health.file(Ok(()));
     /// one.redis(Ok(()));
-    /// assert!(health.ready().is_err(), "nothing is known of the other one");
+    /// assert!(health.ready().is_err(), "the second stream has not reported yet");
     /// two.redis(Err("away".into()));
     /// one.redis(Ok(()));
     /// assert_eq!(health.ready().unwrap_err(), "redis: stream s:{1}: away");
@@ -176,27 +181,26 @@ impl Health {
     /// ```
     #[must_use]
     pub fn for_stream(&self, nth: usize, stream: &str) -> Self {
-        self.inner.redis.lock().told.entry(nth).or_default();
+        self.inner.redis.lock().reported.entry(nth).or_default();
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
     }
 
-    /// The work goes on. To be called for every batch, and every few seconds while waiting.
+    /// Records a heartbeat. Call it for every batch, and every few seconds while waiting.
     pub fn progress(&self) {
         let now = u64::try_from(self.inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.inner.heartbeat.store(now, Ordering::Relaxed);
     }
 
-    /// Redis can be used, or why not. A change of state is logged, once.
+    /// Reports whether Redis is usable. Logs each change of state once.
     ///
-    /// That it can be used again does not count while somebody's work fails: see
-    /// [`Self::redis_fails`].
+    /// `Ok` has no effect while the work of some stream fails: see [`Self::redis_fails`].
     pub fn redis(&self, well: Result<(), String>) {
         self.inner.redis.set(self.nth, well.map_err(|reason| Fault::text(reason).about(&self.stream)));
     }
 
-    /// Redis did not do what the work of `whose` asks for, and why. It may still take connections
-    /// and answer others, so this stands until
-    /// [`Self::redis_works`]: else each new connection would look as if all were well.
+    /// Reports that Redis does not do what the work `whose` needs. Redis may still accept
+    /// connections and serve other commands, so the fault persists until [`Self::redis_works`].
+    /// Otherwise each new connection would report Redis as usable.
     ///
     /// ```
     /// let health = service::Health::new();
@@ -211,34 +215,34 @@ impl Health {
         self.inner.redis.fails((self.nth, whose), Fault::text(reason).about(&self.stream));
     }
 
-    /// As [`Self::redis_fails`], because of this error. One fault is logged once, whatever errors
-    /// it has.
+    /// As [`Self::redis_fails`], for an error of the client. One fault is logged once, whichever
+    /// errors it causes.
     pub fn redis_failed(&self, whose: &'static str, error: &resp::Error) {
         self.inner.redis.fails((self.nth, whose), Fault::of_redis(error).about(&self.stream));
     }
 
-    /// There is no connection to Redis, because of this error.
+    /// Reports that there is no connection to Redis.
     pub(crate) fn redis_down(&self, error: &resp::Error) {
         self.inner.redis.set(self.nth, Err(Fault::of_redis(error).about(&self.stream)));
     }
 
-    /// Redis did what the work of `whose` asks for.
+    /// Reports that Redis does what the work `whose` needs.
     pub fn redis_works(&self, whose: &'static str) {
         self.inner.redis.works((self.nth, whose));
     }
 
-    /// The file can be used, or why not. A change of state is logged, once.
+    /// Reports whether the file is usable. Logs each change of state once.
     pub fn file(&self, well: Result<(), String>) {
-        // The same file for all streams.
+        // All streams use the same file.
         self.inner.file.set(self.nth, well.map_err(Fault::text));
     }
 
-    /// Who is in the consumer group now.
+    /// Sets the current consumers of this stream's groups.
     pub fn set_group(&self, members: Vec<Member>) {
         self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner).insert(self.nth, members);
     }
 
-    /// Who was in the consumer group when it was last told; of several streams, in any of them.
+    /// The consumers of all streams' groups, as last reported.
     pub(crate) fn group(&self) -> Vec<Member> {
         let groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Member> = Vec::new();
@@ -254,7 +258,7 @@ impl Health {
         all
     }
 
-    /// What the server says of itself now; `None` when it says nothing.
+    /// Sets what the server reports about itself; `None` if it denies `INFO`.
     pub fn set_server(&self, state: Option<ServerState>) {
         let mut known = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = &state
@@ -266,32 +270,42 @@ impl Health {
         *known = state.map(|state| (state, Instant::now()));
     }
 
-    /// What the server said of itself, and when.
+    /// What the server reported about itself, and when.
     pub(crate) fn server(&self) -> Option<(ServerState, Instant)> {
         self.inner.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A batch is done.
+    /// Records a finished batch.
     pub fn batch(&self, lines: u64, bytes: u64, took: Duration) {
         let last = LastBatch { lines, bytes, took, done: Instant::now() };
         *self.inner.last_batch.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
     }
 
-    /// The batch that was done last.
+    /// How long the way from the reader to the output takes now.
+    pub fn set_latency(&self, latency: Duration) {
+        *self.inner.latency.lock().unwrap_or_else(PoisonError::into_inner) = Some((latency, Instant::now()));
+    }
+
+    /// How long that way took when it was last measured, and when that was.
+    pub(crate) fn latency(&self) -> Option<(Duration, Instant)> {
+        *self.inner.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most recent batch.
     pub(crate) fn last_batch(&self) -> Option<LastBatch> {
         *self.inner.last_batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether Redis could be used when it was last told.
+    /// Whether Redis was usable at the last report.
     pub(crate) fn redis_is_well(&self) -> bool {
         self.inner.redis.reason().is_none()
     }
 
-    /// Whether the work makes progress, whatever Redis does; else why it looks as if it hangs.
+    /// Whether the work makes progress, independently of Redis.
     ///
     /// # Errors
     ///
-    /// What `/healthz` answers when the heartbeat is older than the limit.
+    /// The body of `/healthz` when the heartbeat is older than the limit.
     pub fn alive(&self) -> Result<(), String> {
         let last = Duration::from_millis(self.inner.heartbeat.load(Ordering::Relaxed));
         let age = self.inner.begun.elapsed().saturating_sub(last);
@@ -301,17 +315,17 @@ impl Health {
         Err(format!("no progress for {} s (limit {} s)", age.as_secs(), self.inner.limit.as_secs_f64()))
     }
 
-    /// Whether Redis and the file can be used, else the reasons why not.
+    /// Whether Redis and the file are usable.
     ///
     /// # Errors
     ///
-    /// What `/readyz` answers: one reason a part that is not well, joined by `; `.
+    /// The body of `/readyz`: one reason per unusable dependency, joined by `; `.
     pub fn ready(&self) -> Result<(), String> {
         let reasons: Vec<String> = self.parts().filter_map(Part::reason).collect();
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
-    /// Name and state of each part, for the status page.
+    /// Name and state of each dependency, for the status page.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.parts().map(|part| {
             let shown = match &part.lock().well {
@@ -336,7 +350,7 @@ impl Default for Health {
 
 impl Part {
     const fn new(name: &'static str, gauge: Option<&'static str>) -> Self {
-        let state = State { well: None, logged: Vec::new(), failing: Vec::new(), told: BTreeMap::new() };
+        let state = State { well: None, logged: Vec::new(), failing: Vec::new(), reported: BTreeMap::new() };
         Self { name, gauge, state: Mutex::new(state) }
     }
 
@@ -363,16 +377,16 @@ impl Part {
 
     fn set(&self, nth: usize, well: Result<(), Fault>) {
         let mut state = self.lock();
-        state.told.insert(nth, Some(well.clone()));
+        state.reported.insert(nth, Some(well.clone()));
         let whole = if well.is_ok() { state.whole() } else { Some(well) };
         self.change(&mut state, whole);
     }
 
-    /// Enters what holds now, and tells of the change. `None`: not all is known yet.
+    /// Sets the combined state, and logs a change. `None`: some stream has not reported yet.
     fn change(&self, state: &mut State, well: Option<Result<(), Fault>>) {
         let Some(well) = well.filter(|well| state.well.as_ref() != Some(well)) else { return };
-        // Before anybody is told, by the log or by `/readyz`: whoever then asks for the gauge finds
-        // it true.
+        // Set the gauge first: a client that sees the change in the log or in `/readyz` then reads
+        // a gauge that agrees.
         if let Some(name) = self.gauge {
             gauge!(name).set(if well.is_ok() { 1.0 } else { 0.0 });
         }
@@ -402,15 +416,14 @@ impl Part {
 }
 
 impl State {
-    /// What all that was told comes to: well, or the first reason why not. `None` while something
-    /// was not told yet.
+    /// Combines all reports: usable, or the first fault. `None` while some stream has not reported.
     fn whole(&self) -> Option<Result<(), Fault>> {
         if let Some((_, fault)) = self.failing.last() {
             return Some(Err(fault.clone()));
         }
         let mut known = true;
-        for told in self.told.values() {
-            match told {
+        for report in self.reported.values() {
+            match report {
                 Some(Err(fault)) => return Some(Err(fault.clone())),
                 Some(Ok(())) => {}
                 None => known = false,
@@ -425,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_heartbeat_is_told_and_a_new_one_heals() {
+    fn a_stale_heartbeat_fails_liveness_and_a_new_one_recovers() {
         let health = Health::with_limit(Duration::ZERO);
         let reason = health.alive().unwrap_err();
         assert!(reason.starts_with("no progress for 0 s"), "{reason}");
@@ -438,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_that_is_not_well_is_named() {
+    fn ready_names_every_unusable_dependency() {
         let health = Health::new();
         health.redis(Err("away".into()));
         assert_eq!(health.ready().unwrap_err(), "redis: away; file: not known yet");
@@ -451,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn one_fault_is_one_class_whatever_it_says() {
+    fn connection_errors_share_one_fault_class() {
         let connect = |port| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let config = resp::Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
@@ -467,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flapping_reason_is_remembered_once() {
+    fn flapping_reasons_are_logged_a_bounded_number_of_times() {
         let health = Health::new();
         for nth in 0..1000 {
             health.redis(Err(format!("reason {}", nth % 20)));

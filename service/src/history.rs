@@ -1,5 +1,5 @@
-//! The last minutes, sampled from the metrics: for the status page, and a summary a minute for the
-//! log.
+//! Samples of the metrics over the last minutes. The status page draws them, and the log gets a
+//! summary per minute.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,42 +11,43 @@ use crate::advice::noun;
 use crate::metrics::Recorded;
 use crate::trend::{Trend, trend};
 
-/// Between two samples.
+/// Time between two samples.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
-/// Ten minutes.
+/// Number of samples: ten minutes.
 const SAMPLES: usize = 300;
-/// Rates are those of the last ten seconds.
+/// Rates are averages over this many samples: ten seconds.
 const RATE: usize = 5;
-/// A summary is told after so many samples: a minute.
+/// A summary is logged after this many samples: one minute.
 const SUMMARY: u64 = 30;
 
-/// The metrics that tell how the work goes.
+/// The metrics that describe the work of a service.
 #[derive(Debug, Clone, Copy)]
 pub struct Series {
-    /// Counter of lines done.
+    /// Counter of lines.
     pub lines: &'static str,
-    /// Counter of bytes done.
+    /// Counter of bytes.
     pub bytes: &'static str,
-    /// Gauge of entries that wait.
+    /// Gauge of the backlog, in entries.
     pub backlog: &'static str,
-    /// What they are called on the status page.
+    /// Title of the backlog on the status page.
     pub backlog_title: &'static str,
-    /// Gauges of the position in the file and of its size, where there is something left to read.
+    /// Gauges of the position in the input and of its size, for a service that reads a file.
     pub position: Option<(&'static str, &'static str)>,
-    /// Gauges of the output's size and of the room left on its disk, where something is written.
+    /// Gauges of the output's size and of the free space on its disk, for a service that writes a
+    /// file.
     pub output: Option<(&'static str, &'static str)>,
     /// Gauge that is 1 while the work waits for room in the stream.
     pub waiting: Option<&'static str>,
 }
 
-/// What was measured at one time.
+/// The values at one time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sample {
-    /// Seconds since the service began.
+    /// Seconds since the service started.
     pub(crate) at: f64,
     pub(crate) lines: f64,
     pub(crate) bytes: f64,
-    /// NaN: unknown.
+    /// NaN when unknown.
     pub(crate) backlog: f64,
 }
 
@@ -55,14 +56,14 @@ struct Inner {
     samples: VecDeque<Sample>,
     values: BTreeMap<String, f64>,
     ticks: u64,
-    /// What the last summary said of what is left.
+    /// What remained according to the last summary.
     left: Option<Left>,
 }
 
-/// What is left to do: entries that wait, and bytes of the input.
+/// Remaining work: entries in the backlog, and unread bytes of the input.
 type Left = (Option<u64>, Option<u64>);
 
-/// What was measured in the last minutes.
+/// The samples of the last minutes.
 pub(crate) struct History {
     recorded: Recorded,
     series: Series,
@@ -79,12 +80,12 @@ impl History {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the metrics say now.
+    /// The current values of all metrics.
     pub(crate) fn values(&self) -> BTreeMap<String, f64> {
         parse(&self.recorded.render_work())
     }
 
-    /// What the metrics of these values say of the work.
+    /// A sample of these values.
     pub(crate) fn sample_of(&self, values: &BTreeMap<String, f64>) -> Sample {
         let value = |name: &str| values.get(name).copied().unwrap_or(0.0);
         Sample {
@@ -95,21 +96,21 @@ impl History {
         }
     }
 
-    /// Position and size of the file, where there is something left to read.
+    /// Position and size of the input, for a service that reads a file.
     pub(crate) fn position_of(&self, values: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
         let (position, size) = self.series.position?;
         let (position, size) = (known(values, position)?, known(values, size)?);
         Some((position, size.max(position)))
     }
 
-    /// Size of the output and the room left on its disk, where something is written.
+    /// Size of the output and free space on its disk, for a service that writes a file.
     fn output_of(&self, values: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
         let (size, free) = self.series.output?;
         Some((known(values, size)?, known(values, free)?))
     }
 
-    /// Takes a sample. The summary, when a minute is over in which something was done, or after
-    /// which something else is left.
+    /// Takes a sample. Once per minute, returns a summary if lines were processed or the remaining
+    /// work changed.
     pub(crate) fn tick(&self, redis_is_well: bool) -> Option<Summary> {
         let values = self.values();
         let sample = self.sample_of(&values);
@@ -130,12 +131,12 @@ impl History {
         (summary.lines > 0 || was != Some(summary.left())).then_some(summary)
     }
 
-    /// What waits in each partition, by its number.
+    /// The backlog of each partition.
     pub(crate) fn partitions(&self) -> BTreeMap<u32, f64> {
         partitions(&self.recorded.render_work())
     }
 
-    /// What the page shows.
+    /// The data of the status page.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
         let samples: Vec<Sample> = inner.samples.iter().copied().collect();
@@ -157,16 +158,16 @@ impl History {
     }
 }
 
-/// What the page shows of the work.
+/// The data of the status page.
 pub(crate) struct Snapshot {
     pub(crate) last: Sample,
-    /// `None`: unknown, or there is nothing to read.
+    /// `None` if it is unknown, or if the service reads no file.
     pub(crate) position: Option<(f64, f64)>,
     /// Whether the service reads a file.
     pub(crate) has_position: bool,
     pub(crate) lines_per_second: f64,
     pub(crate) bytes_per_second: f64,
-    /// Size of the output, and the room left on its disk.
+    /// Size of the output, and free space on its disk.
     pub(crate) output: Option<(f64, f64)>,
     pub(crate) backlog_title: &'static str,
     /// Whether the work waits for room in the stream.
@@ -176,12 +177,12 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Where the backlog goes.
+    /// The trend of the backlog.
     pub(crate) fn trend(&self) -> Trend {
         trend(self.samples.iter().map(|sample| (sample.at, sample.backlog)), self.lines_per_second)
     }
 
-    /// How long it takes to read what is left, at the present rate.
+    /// Estimated time to read the rest of the input, at the current rate.
     pub(crate) fn seconds_left(&self) -> Option<f64> {
         let (position, size) = self.position?;
         match size - position {
@@ -191,7 +192,7 @@ impl Snapshot {
         }
     }
 
-    /// How something changed from sample to sample, per second.
+    /// The rate per second between consecutive samples.
     pub(crate) fn rates(&self, of: fn(&Sample) -> f64) -> Vec<f64> {
         let pairs = self.samples.windows(2);
         pairs.filter_map(|pair| Some(rate(pair.first()?, pair.get(1)?, of).max(0.0))).collect()
@@ -203,18 +204,18 @@ pub(crate) fn rate(earlier: &Sample, later: &Sample, of: fn(&Sample) -> f64) -> 
     if time > 0.0 { (of(later) - of(earlier)) / time } else { 0.0 }
 }
 
-/// A whole number for people.
+/// Rounds to a whole, non-negative number.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown figures are whole, not negative")]
 pub(crate) fn whole(number: f64) -> u64 {
     number.max(0.0).round() as u64
 }
 
-/// A value that is known.
+/// The value, unless it is missing or NaN.
 fn known(values: &BTreeMap<String, f64>, name: &str) -> Option<f64> {
     values.get(name).copied().filter(|value| !value.is_nan())
 }
 
-/// What was done in a minute, and what is left.
+/// The work of one minute, and what remains.
 pub(crate) struct Summary {
     text: String,
     lines: u64,
@@ -256,7 +257,7 @@ impl Summary {
 
     pub(crate) fn log(&self) {
         let Self { text, lines, bytes, per_second, .. } = self;
-        // NaN becomes null.
+        // JSON shows NaN as null.
         let figure = |value: Option<u64>| value.map_or(f64::NAN, |value| value as f64);
         log::info!(
             event = "summary", lines = *lines, bytes = *bytes, lines_per_second = *per_second,
@@ -266,7 +267,7 @@ impl Summary {
     }
 }
 
-/// The samples of Prometheus' text format, summed over labels; without buckets.
+/// Parses Prometheus' text format. Sums values over labels, and skips buckets.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let mut values = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -281,7 +282,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     values
 }
 
-/// The backlog by partition, where a service tells it.
+/// The backlog by partition, for a service that exports it.
 fn partitions(text: &str) -> BTreeMap<u32, f64> {
     let lines = text.lines().filter(|line| line.starts_with("line_stream_partition_backlog_entries{"));
     let of_line = |line: &str| {
@@ -297,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn partitions_have_their_backlog() {
+    fn the_backlog_is_read_per_partition() {
         let text = "line_stream_partition_backlog_entries{stream=\"s\",partition=\"10\"} 7\n\
                     line_stream_partition_backlog_entries{stream=\"s\",partition=\"2\"} NaN\nline_stream_lag_entries 1\n";
         let found = partitions(text);
@@ -306,13 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_summed_over_labels() {
+    fn values_are_summed_over_labels() {
         let values = parse("# HELP a b\na{kind=\"x\"} 1\na{kind=\"y z\"} 2\nb 3.5\nc_bucket{le=\"1\"} 9\n");
         assert_eq!(values, BTreeMap::from([("a".to_owned(), 3.0), ("b".to_owned(), 3.5)]));
     }
 
     #[test]
-    fn a_summary_has_what_was_done_and_what_waits() {
+    fn a_summary_reports_throughput_and_backlog() {
         let since = Sample { at: 60.0, lines: 1000.0, bytes: 2048.0, ..Sample::default() };
         let now = Sample { at: 120.0, lines: 7000.0, bytes: 4096.0, backlog: 1234.0 };
         let text = |now: &Sample, position| Summary::new(&since, now, position, false).text;

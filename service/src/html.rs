@@ -1,4 +1,4 @@
-//! The status page: made whole here, so that it needs no script.
+//! The status page. The server renders it completely, so it works without JavaScript.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,12 +12,11 @@ use crate::plot::plot;
 use crate::trend::about;
 use crate::{logs, status};
 
-/// The page around the figures. It has all it needs in it: style, script and icon.
+/// The template around the data. It is self-contained: style, script and icon are inline.
 const PAGE: &str = include_str!("status.html");
 
-/// What a browser may do with the page: run its own style and script, which are known by their
-/// hashes, and ask this service for news. A name that should ever get into the page as markup can
-/// do nothing.
+/// The Content-Security-Policy of the page: only its own style and script, identified by their
+/// hashes, and requests to this service. Markup injected through a name cannot run.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; style-src 'sha256-",
     env!("PAGE_STYLE"),
@@ -26,13 +25,13 @@ pub(crate) const POLICY: &str = concat!(
     "'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
 
-/// Who has asked for nothing for less than this is active now.
+/// A consumer idle for less than this counts as active.
 const ACTIVE: Duration = Duration::from_secs(2);
 
-/// Of what only Redis knows, while it is away.
+/// Marks data from Redis that is stale while Redis is unreachable.
 const LAST_SEEN: &str = "when Redis was last seen";
 
-/// The page.
+/// Renders the page.
 pub(crate) fn page(pages: &ServicePages) -> String {
     let shown = pages.history.snapshot();
     let mut body = String::new();
@@ -63,7 +62,7 @@ fn header(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
         Ok(()) if shown.lines_per_second > 0.0 => ("ok", "working".to_owned()),
         Ok(()) => ("ok", "ready, nothing new".to_owned()),
     };
-    // What happens now, and what can be done, are less than what is wrong.
+    // The first clause says what is wrong; the rest (what happens now, advice) is shown smaller.
     let (what, todo) = words.split_once("; ").unwrap_or((&words, ""));
     let todo = if todo.is_empty() { String::new() } else { format!("<span class=todo>{}</span>", escape(todo)) };
     let _ = writeln!(
@@ -117,7 +116,7 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
         if let Some(seconds) = shown.seconds_left().filter(|seconds| *seconds >= 1.0 && pages.health.redis_is_well()) {
             more += &format!(", about {}", about(seconds));
         }
-        // What is not done is not 100 %.
+        // Round down, so that an unfinished file does not show 100 %.
         let percent = if size > at { (share * 1000.0).floor() / 10.0 } else { 100.0 };
         tile("Position in the file", format!("{percent:.1} %"), Some(share), more);
     }
@@ -138,7 +137,7 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
     if let Some(last) = pages.health.last_batch() {
         tile(
             "Last batch",
-            format!("{:.1} ms", last.took.as_secs_f64() * 1000.0),
+            time(last.took),
             None,
             format!(
                 "{} {}, {}, {}",
@@ -147,6 +146,14 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
                 HumanBytes(last.bytes),
                 ago(last.done.elapsed())
             ),
+        );
+    }
+    if let Some((latency, measured)) = pages.health.latency() {
+        tile(
+            "From reader to disk",
+            time(latency),
+            None,
+            format!("the last batch measured, {}", ago(measured.elapsed())),
         );
     }
     if let Some((server, _)) = pages.health.server().filter(|_| pages.health.redis_is_well()) {
@@ -166,7 +173,7 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
 fn state(body: &mut String, pages: &ServicePages) {
     *body += "<section><h2>State</h2><table>\n";
     for (name, state) in pages.health.states() {
-        // The sentence is at the top already.
+        // The full sentence is in the header already.
         row(body, &[name, if state.contains("; ") { "cannot be used, see above" } else { &state }]);
     }
     let server = match pages.health.server() {
@@ -201,7 +208,7 @@ fn consumers(body: &mut String, pages: &ServicePages) {
     *body += "</section>\n";
 }
 
-/// What waits in each partition, when there are several.
+/// The backlog of each partition, when there are several.
 fn partitions(body: &mut String, pages: &ServicePages) {
     let partitions = pages.history.partitions();
     if partitions.len() < 2 {
@@ -215,7 +222,7 @@ fn partitions(body: &mut String, pages: &ServicePages) {
     *body += "</table></section>\n";
 }
 
-/// A row with texts, a number and another text.
+/// A row with texts, a number and a final text.
 fn numbers(body: &mut String, texts: &[&str], number: &str, more: &str) {
     *body += "<tr>";
     for text in texts {
@@ -224,32 +231,32 @@ fn numbers(body: &mut String, texts: &[&str], number: &str, more: &str) {
     let _ = writeln!(body, "<td class=number>{}</td><td>{}</td></tr>", escape(number), escape(more));
 }
 
-/// The name of this machine.
+/// The host name.
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn errors(body: &mut String) {
     *body += "<section><h2>Last warnings and errors</h2>\n";
-    let told = logs::latest();
-    if told.is_empty() {
+    let warnings = logs::latest();
+    if warnings.is_empty() {
         *body += "<p class=more>none since the start</p>\n";
     } else {
         *body += "<table>\n";
-        for told in told {
-            let passed = Duration::from_millis(u64::try_from(logs::now().saturating_sub(told.at)).unwrap_or(0));
-            let times = if told.count > 1 { format!("{} times: ", told.count) } else { String::new() };
-            row(body, &[&ago(passed), &format!("{times}{}", told.text)]);
+        for warning in warnings {
+            let passed = Duration::from_millis(u64::try_from(logs::now().saturating_sub(warning.at)).unwrap_or(0));
+            let times = if warning.count > 1 { format!("{} times: ", warning.count) } else { String::new() };
+            row(body, &[&ago(passed), &format!("{times}{}", warning.text)]);
         }
         *body += "</table>\n";
     }
     *body += "</section>\n";
 }
 
-/// How many warnings and errors there were in the last minute.
+/// The number of warnings and errors in the last minute.
 fn recent_warnings() -> u64 {
     let now = logs::now();
-    logs::latest().iter().filter(|told| now.saturating_sub(told.at) < 60_000).map(|told| told.count).sum()
+    logs::latest().iter().filter(|warning| now.saturating_sub(warning.at) < 60_000).map(|warning| warning.count).sum()
 }
 
 fn row(body: &mut String, cells: &[&str]) {
@@ -265,11 +272,20 @@ fn bytes(number: f64) -> String {
     HumanBytes(whole(number)).to_string()
 }
 
+/// A time that may be short.
+fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1000.0),
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
+        _ => HumanDuration(time).to_string(),
+    }
+}
+
 fn ago(time: Duration) -> String {
     if time < ACTIVE { "just now".to_owned() } else { format!("{} ago", HumanDuration(time)) }
 }
 
-/// Text as it may stand between tags and in attributes.
+/// Escapes text for use between tags and in attributes.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }

@@ -1,9 +1,9 @@
-//! A small HTTP server that no client can hold up or make grow.
+//! A small HTTP server with bounded memory and bounded time per client.
 //!
-//! `tiny_http::Server` starts a thread for every connection, reads heads of any size for any time,
-//! and stops accepting for good at the first failed `accept`; nothing around its public API can
-//! bound that. So connections are accepted and read here, with limits on their number, size and
-//! time, on one thread of its own, and `tiny_http` writes the responses.
+//! `tiny_http::Server` starts a thread for every connection, reads request heads of any size for
+//! any time, and stops accepting after the first failed `accept`. Its public API offers no way to
+//! limit that. This module therefore accepts connections and reads requests itself, on one thread,
+//! with limits on their number, size and duration. `tiny_http` only encodes the responses.
 
 use std::collections::VecDeque;
 use std::io::{self, Cursor};
@@ -17,22 +17,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Connections served at a time. One more, and the oldest has to go: who asks now is served now,
-/// whoever else holds connections.
+/// Maximum number of open connections. One more closes the oldest, so idle connections cannot block
+/// new requests.
 const CONNECTIONS: usize = 64;
-/// Bytes of a request's head.
+/// Maximum size of a request head.
 const HEAD: usize = 8 * 1024;
-/// From the accepted connection to the complete head.
+/// Maximum time from accepting a connection to its complete head.
 const READ_TIME: Duration = Duration::from_secs(5);
-/// For the client to take the response.
+/// Maximum time for the client to read the response.
 const WRITE_TIME: Duration = Duration::from_secs(10);
-/// For the client to close its side afterwards, so that the response is not lost with bytes of the
-/// client that nobody read.
+/// Maximum time for the client to close its side afterwards. Closing earlier, with unread bytes of
+/// the client, would reset the connection and could lose the response.
 const LINGER_TIME: Duration = Duration::from_secs(1);
-/// How long to wait when no connection can be accepted (out of file descriptors, say).
+/// Delay after a failed `accept` (for example, out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The head of a request, as far as anybody needs it.
+/// The parts of a request head that the pages need.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a str,
@@ -46,11 +46,11 @@ pub(crate) struct Answer {
     status: u16,
     content_type: &'static str,
     body: String,
-    /// What a browser may do with it.
+    /// Its `Content-Security-Policy`.
     policy: &'static str,
 }
 
-/// For what is no page: nothing.
+/// The policy of a response that is not an HTML page: it allows nothing.
 const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 
 impl Answer {
@@ -58,7 +58,7 @@ impl Answer {
         Self { status, content_type, body, policy: NO_PAGE }
     }
 
-    /// With the `Content-Security-Policy` of a page.
+    /// Sets the `Content-Security-Policy` of an HTML page.
     pub(crate) const fn with_policy(mut self, policy: &'static str) -> Self {
         self.policy = policy;
         self
@@ -69,25 +69,25 @@ impl Answer {
     }
 }
 
-/// What a server answers. Answers come without waiting.
+/// The pages that a server serves. Implementations must not block.
 pub(crate) trait Pages: Send + Sync + 'static {
     fn answer(&self, head: &Head<'_>) -> Answer;
 }
 
-/// A bound port, not served yet.
+/// A bound listener that does not serve yet.
 pub(crate) struct Http {
     listener: TcpListener,
 }
 
 impl Http {
-    /// Binds the first of these addresses that can be had; port 0 picks a free port.
+    /// Binds the first usable address; port 0 picks a free port.
     pub(crate) fn bind(addrs: &[SocketAddr]) -> io::Result<Self> {
         let listener = TcpListener::bind(addrs)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener })
     }
 
-    /// The address with the port that was picked.
+    /// The bound address, with the port that was picked.
     pub(crate) fn addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -113,8 +113,8 @@ impl Http {
                             debug!("http: {error}");
                         }
                     }));
-                    // The new connection runs once before another one is accepted: a request that
-                    // is there already gets its response however many others knock.
+                    // Let the new connection run once before the next `accept`: a request that has
+                    // already arrived gets its response however many clients connect.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
@@ -122,7 +122,7 @@ impl Http {
                         warn!("http: no connection can be accepted: {error}");
                     }
                     refused = true;
-                    // What is held by stalled clients helps those that come.
+                    // Closing the oldest connection frees a descriptor.
                     if let Some(oldest) = open.pop_front() {
                         oldest.abort();
                     }
@@ -133,7 +133,7 @@ impl Http {
     }
 }
 
-/// One request, one response.
+/// Serves one request.
 async fn converse(mut stream: TcpStream, pages: &impl Pages) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(1024);
     let read = tokio::time::timeout(READ_TIME, read_head(&mut stream, &mut buffer)).await;
@@ -161,8 +161,8 @@ async fn converse(mut stream: TcpStream, pages: &impl Pages) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a whole head came: the bytes up to the first empty line. Else the client ended early, or
-/// the buffer holds [`HEAD`] bytes.
+/// Reads up to the first empty line. Returns `false` if the client closed the connection first, or
+/// if the head exceeds [`HEAD`] bytes.
 async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let searched = buffer.len().saturating_sub(3);
@@ -192,7 +192,7 @@ fn parse(head: &[u8]) -> Option<Head<'_>> {
     Some(Head { method, path })
 }
 
-/// The bytes of the response. HTTP/1.0, because that says that the connection ends with it.
+/// Encodes the response. HTTP/1.0 tells the client that the connection closes afterwards.
 fn encode(answer: Answer, with_body: bool) -> io::Result<Vec<u8>> {
     let header = |name: &str, value: &str| Header::from_bytes(name, value).map_err(|()| io::ErrorKind::InvalidData);
     let mut headers = vec![

@@ -1,40 +1,41 @@
-//! The shell that both services stand in.
+//! The shared shell of both services: flags, logs, metrics, HTTP endpoint, signals, and the
+//! connection to Redis.
 //!
-//! A binary parses its flags with [`args::parse`], and hands its work to [`run()`], which brings
-//! the rest: logs, metrics, the HTTP endpoint, signals, and the exit code. The work gets
-//! a [`Context`]: when to stop ([`Shutdown`]), where to report its state ([`Health`]), and how to
-//! reach Redis ([`Connector`]).
+//! A binary parses its flags with [`args::parse`] and passes its work to [`run()`], which sets up
+//! everything else and determines the exit code. The work gets a [`Context`]: when to stop
+//! ([`Shutdown`]), where to report its state ([`Health`]), and how to connect to Redis
+//! ([`Connector`]).
 //!
 //! # Layout
 //!
-//! | file | what it is |
+//! | file | subject |
 //! |---|---|
-//! | `args.rs` | the flags both binaries share, and errors of one line |
-//! | `usage.rs` | errors in flags, variables and the file: one line each |
-//! | `config_file.rs` | the file of `--config`, below flags and environment |
-//! | `redact.rs` | passwords out of everything that is shown |
-//! | `run.rs` | from flags to exit code |
-//! | `failure.rs` | why a service ends, and with which exit code |
-//! | `shutdown.rs` | the request to stop |
-//! | `signals.rs` | SIGTERM and SIGINT become that request |
-//! | `health.rs` | heartbeat, Redis, file: what `/healthz` and `/readyz` tell |
-//! | `connector.rs` | a connection to Redis, however long it takes |
-//! | `logs.rs` | text or JSON, and the latest warnings |
-//! | `preflight.rs` | findings of `reader check` and `writer check`, and what both look at |
+//! | `args.rs` | the flags that both binaries share |
+//! | `usage.rs` | one-line errors about flags, variables and the configuration file |
+//! | `config_file.rs` | the file of `--config` |
+//! | `redact.rs` | removes passwords from text |
+//! | `run.rs` | runs a service, from flags to exit code |
+//! | `failure.rs` | why a service exits, and with which exit code |
+//! | `shutdown.rs` | the shutdown request |
+//! | `signals.rs` | SIGTERM and SIGINT request shutdown, SIGHUP a scan of the files |
+//! | `health.rs` | heartbeat, state of Redis and of the file, for `/healthz` and `/readyz` |
+//! | `connector.rs` | connects to Redis, with retries |
+//! | `logs.rs` | text or JSON logs, and the latest warnings |
+//! | `preflight.rs` | `reader check` and `writer check`: findings and shared checks |
 //! | `metrics.rs` | names, descriptions, buckets |
 //! | `http.rs` | the bounded HTTP server |
-//! | `reasons.rs` | why something cannot be used, and what is allowed |
+//! | `pages.rs` | the pages that it serves |
+//! | `reasons.rs` | why something is unusable, and what is allowed |
 //! | `advice.rs` | what a user can do about a fault |
-//! | `pages.rs` | what it answers |
-//! | `status.rs` | `/status.json`, and what the status page shows, too |
+//! | `status.rs` | `/status.json` |
 //! | `html.rs`, `status.html`, `plot.rs` | the status page |
-//! | `progress.rs` | the bar of `--once` on a terminal |
+//! | `progress.rs` | the progress bar of `--once` |
 //! | `manuals.rs` | shell completions and man pages |
-//! | `history.rs` | the last minutes, and a summary a minute |
-//! | `trend.rs` | where the backlog goes |
-//! | `redis_info.rs` | what the Redis server says of itself |
+//! | `history.rs` | samples of the last minutes, and a summary per minute |
+//! | `trend.rs` | the trend of the backlog |
+//! | `redis_info.rs` | state of the Redis server and of consumer groups |
 //! | `source_record.rs` | the source record in Redis |
-//! | `streams.rs` | the streams that a source is spread over |
+//! | `streams.rs` | the streams of a partitioned source |
 
 pub mod advice;
 pub mod args;
@@ -76,7 +77,6 @@ pub use shutdown::Shutdown;
 pub use source_record::SourceRecord;
 pub use streams::Stream;
 
-/// The version with the commit and the target that it was built from and for, as `--version` shows
-/// it.
+/// The version with its commit and target, as `--version` prints it.
 pub const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("BUILD_COMMIT"), ", ", env!("BUILD_TARGET"), ")");

@@ -1,4 +1,4 @@
-//! Logs: lines for people or JSON for machines, and the latest warnings for the status page.
+//! Logging as text or JSON. Keeps the latest warnings for the status page.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -12,39 +12,39 @@ use crate::args::ServiceArgs;
 use crate::history::whole;
 use crate::progress;
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Plain text.
     Text,
-    /// One JSON object a line: `timestamp`, `level`, `target`, `message`, and what the line is
-    /// about: `event`, `stream`, `bytes` …
+    /// One JSON object per line: `timestamp`, `level`, `target`, `message`, and fields such as
+    /// `event`, `stream` and `bytes`.
     Json,
 }
 
-/// How many warnings and errors are kept.
+/// Number of warnings and errors kept.
 const KEPT: usize = 10;
 
-/// A warning or an error that was logged.
+/// A logged warning or error.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
-    /// Milliseconds since the epoch.
+pub(crate) struct Warning {
+    /// Milliseconds since the Unix epoch.
     pub(crate) at: u128,
     pub(crate) level: Level,
     pub(crate) text: String,
-    /// How often it was logged.
+    /// How many times it was logged.
     pub(crate) count: u64,
 }
 
-static LATEST: Mutex<VecDeque<Told>> = Mutex::new(VecDeque::new());
+static LATEST: Mutex<VecDeque<Warning>> = Mutex::new(VecDeque::new());
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// The latest warnings and errors, the newest first.
-pub(crate) fn latest() -> Vec<Told> {
+/// The latest warnings and errors, newest first.
+pub(crate) fn latest() -> Vec<Warning> {
     LATEST.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
 }
 
-/// Milliseconds since the epoch, now.
+/// The current time, in milliseconds since the Unix epoch.
 pub(crate) fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis()
 }
@@ -60,14 +60,14 @@ impl Log for Logger {
         if record.level() <= Level::Warn {
             let text = record.args().to_string();
             let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
-            let same = latest.iter().position(|told| told.text == text).and_then(|same| latest.remove(same));
+            let same = latest.iter().position(|known| known.text == text).and_then(|same| latest.remove(same));
             let count = same.map_or(1, |same| same.count + 1);
             if latest.len() == KEPT {
                 latest.pop_front();
             }
-            latest.push_back(Told { at: now(), level: record.level(), text, count });
+            latest.push_back(Warning { at: now(), level: record.level(), text, count });
         }
-        // It filters by itself.
+        // The inner logger applies the filter.
         progress::aside(|| self.0.log(record));
     }
 
@@ -78,7 +78,7 @@ impl Log for Logger {
 
 fn builder(format: LogFormat, level: &str) -> env_logger::Builder {
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    // An empty variable counts as not set, as with the flags.
+    // An empty variable counts as unset, as it does for flags.
     if std::env::var("RUST_LOG").is_ok_and(|spec| spec.trim().is_empty()) {
         builder.parse_filters(level);
     }
@@ -86,7 +86,7 @@ fn builder(format: LogFormat, level: &str) -> env_logger::Builder {
     if format == LogFormat::Json {
         builder.format(|out, record| {
             let mut fields = Fields(serde_json::Map::new());
-            // What cannot be shown is left out.
+            // Fields that cannot be converted are omitted.
             let _ = record.key_values().visit(&mut fields);
             for (name, value) in [
                 ("timestamp", out.timestamp_millis().to_string()),
@@ -118,10 +118,10 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
-/// The parts that log; `RUST_LOG` may name them.
+/// The crates that log; `RUST_LOG` may name them.
 const PARTS: [&str; 5] = ["reader", "writer", "service", "delivery", "resp"];
 
-/// Begins logging. `RUST_LOG` goes before `--quiet` and `--verbose`.
+/// Initializes logging. `RUST_LOG` takes precedence over `--quiet` and `--verbose`.
 pub(crate) fn init(args: &ServiceArgs, name: &str) {
     let format = args.log_format;
     let level = match (args.quiet, args.verbose) {
@@ -141,16 +141,16 @@ pub(crate) fn init(args: &ServiceArgs, name: &str) {
             &format!("RUST_LOG {spec:?}: nothing is logged with it; allowed: info, debug, off or reader=debug,info"),
         );
     }
-    // A second call would mean that the embedding test has a logger already.
+    // `set_logger` fails only in a test that has installed its own logger.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(logger.0.filter().max(LevelFilter::Warn));
     }
 }
 
-/// The last line of a process that failed, or of one that will say nothing more: it comes whatever
-/// `RUST_LOG` says.
+/// Prints a final line, whatever `RUST_LOG` says: why the process failed, or that it will log
+/// nothing more.
 pub(crate) fn last_words(format: LogFormat, name: &str, text: &str) {
-    // Nobody is left to tell when standard error is gone.
+    // Ignore errors: without standard error there is no place to report them.
     match format {
         LogFormat::Text => drop(writeln!(std::io::stderr(), "{name}: {text}")),
         LogFormat::Json => builder(format, "info")

@@ -1,32 +1,44 @@
-//! Shell completions and man pages, made from the flags as they are.
+//! Shell completions and man pages, generated from the flags.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory};
 pub use clap_complete::Shell;
 use clap_mangen::Man;
 
-/// Writes what a shell needs to complete this program's flags to standard output.
+/// The command under the name of the program's file: packages install it under a longer one, which
+/// is what users type.
+fn command_as_installed<T: CommandFactory>() -> Command {
+    let command = T::command();
+    let file = std::env::args_os().next().map(PathBuf::from);
+    match file.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
+        // clap takes names that live as long as the process, which ends soon.
+        Some(name) if name.ends_with(command.get_name()) => command.name(&*name.to_owned().leak()),
+        _ => command,
+    }
+}
+
+/// Prints the completion script of a shell to standard output.
 #[must_use]
 pub fn completions<T: CommandFactory>(shell: Shell) -> ExitCode {
-    let mut command = T::command();
+    let mut command = command_as_installed::<T>();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
-    // Nobody is left to tell when the terminal is gone.
+    // Ignore errors: there is no place to report them.
     let _ = std::io::stdout().write_all(&script);
     ExitCode::SUCCESS
 }
 
-/// Writes the man pages of this program and of its commands into a folder; `files` are the files
-/// that the service has, with what they are for.
+/// Writes the man pages of the program and of its subcommands into `folder`. `files` are the files
+/// of the service and their purpose.
 #[must_use]
 pub fn man<T: CommandFactory>(folder: &Path, files: &[(&str, &str)]) -> ExitCode {
-    // The usual options of a program need no pages of their own.
-    let command = T::command().disable_help_subcommand(true);
+    // `help` and `--help` need no page.
+    let command = command_as_installed::<T>().disable_help_subcommand(true);
     let name = command.get_name().to_owned();
     let written = std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(command.clone(), folder))
@@ -44,7 +56,7 @@ pub fn man<T: CommandFactory>(folder: &Path, files: &[(&str, &str)]) -> ExitCode
     }
 }
 
-/// The program's own page: what clap knows, and the sections that administrators look for.
+/// The main page: clap's sections, and those that administrators expect.
 fn page(mut command: Command, files: &[(&str, &str)]) -> io::Result<Vec<u8>> {
     command.build();
     let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -70,7 +82,7 @@ fn page(mut command: Command, files: &[(&str, &str)]) -> io::Result<Vec<u8>> {
     section(&mut text, "FILES", files.iter().copied());
     let named = variables.iter().map(|(name, what)| (name.as_str(), what.as_str()));
     section(&mut text, "ENVIRONMENT", named.chain(VARIABLES));
-    // `.nf` keeps the lines as they are.
+    // `.nf` keeps the line breaks of the examples.
     let _ = writeln!(text, ".SH EXAMPLES\n.nf");
     for line in examples.lines().skip(1) {
         let _ = writeln!(text, "{}", escape(line.trim_start()));
@@ -81,7 +93,7 @@ fn page(mut command: Command, files: &[(&str, &str)]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// What the exit code says.
+/// The exit codes.
 const EXIT_STATUS: [(&str, &str); 3] = [
     ("0", "Done, or asked to stop."),
     (
@@ -94,7 +106,7 @@ const EXIT_STATUS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Variables that are no flags.
+/// Environment variables that are not flags.
 const VARIABLES: [(&str, &str); 2] = [
     (
         "RUST_LOG",
@@ -110,7 +122,7 @@ fn section<'a>(text: &mut String, title: &str, entries: impl Iterator<Item = (&'
     }
 }
 
-/// Text as it may stand in a line of roff.
+/// Escapes text for a line of roff.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('-', "\\-");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
@@ -123,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_the_sections_and_keeps_the_lines_of_examples() {
+    fn a_page_has_all_sections_and_keeps_line_breaks_of_examples() {
         let command = Command::new("tool")
             .version("1")
             .arg(Arg::new("input").long("input").env("LINE_STREAM_INPUT").help("The file"))

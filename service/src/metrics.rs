@@ -1,5 +1,5 @@
-//! Names, descriptions, buckets: every metric is registered in one place, and is there from the
-//! start.
+//! The metrics of a service: names, descriptions and buckets. All metrics are registered at
+//! startup.
 
 use std::io;
 
@@ -12,20 +12,19 @@ use crate::About;
 pub const ERRORS: &str = "line_stream_errors_total";
 /// Connections to Redis made after the first one.
 pub const REDIS_RECONNECTS: &str = "line_stream_redis_reconnects_total";
-/// Whether there is a connection to Redis.
+/// Whether Redis is usable.
 pub const REDIS_UP: &str = "line_stream_redis_up";
-/// Always 1; its labels tell the version.
+/// Always 1; its labels carry the version.
 pub const BUILD_INFO: &str = "line_stream_build_info";
 
-/// Upper bounds for `_seconds` histograms: 100 µs (less than an fsync) to 60 s.
-const SECONDS: [f64; 18] = [
+/// Upper bounds for `_seconds` histograms: 100 µs (less than an fsync) to an hour.
+const SECONDS: [f64; 20] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
+    60.0, 600.0, 3600.0,
 ];
 
-/// A metric of a service. A service lists its metrics once, in [`crate::About::metrics`]; those
-/// without labels are there with value 0 from the start, so that a rate is right from the first
-/// event on.
+/// A metric of a service. A service lists its metrics once, in [`crate::About::metrics`]. Metrics
+/// without labels are exported as 0 from the start, so a rate includes the first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
     kind: Kind,
@@ -34,14 +33,14 @@ pub struct Metric {
     first: First,
 }
 
-/// What a metric is before it was used.
+/// The initial value of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First {
     /// 0.
     Zero,
-    /// NaN: nobody knows yet.
+    /// NaN: not measured yet.
     Unknown,
-    /// It is not there: its labels are not known.
+    /// Not exported until first used, because its labels are not known.
     Absent,
 }
 
@@ -71,14 +70,14 @@ impl Metric {
         Self { kind: Kind::Histogram, name, help, first: First::Zero }
     }
 
-    /// The metric has labels, so it appears with its first use.
+    /// The metric has labels, so it is exported from its first use on.
     #[must_use]
     pub const fn labelled(mut self) -> Self {
         self.first = First::Absent;
         self
     }
 
-    /// A gauge that nobody knows before it was measured: until then it is NaN.
+    /// A gauge that is NaN until it is first measured.
     #[must_use]
     pub const fn unknown(mut self) -> Self {
         self.first = First::Unknown;
@@ -109,7 +108,7 @@ const SHARED: [Metric; 4] = [
     Metric::gauge(BUILD_INFO, "Always 1; the labels tell the version").labelled(),
 ];
 
-/// The kinds of errors that are there with 0 from the start, so that the first one is an increase.
+/// Kinds of errors exported as 0 from the start, so that the first error is an increase.
 const KINDS: [&str; 13] = [
     "blocked",
     "disk",
@@ -126,18 +125,17 @@ const KINDS: [&str; 13] = [
     "redis_timeout",
 ];
 
-/// Counts an error in [`ERRORS`]. Kinds are few and fixed, in lower snake case.
+/// Counts an error in [`ERRORS`]. Kinds are a small, fixed set in lower snake case.
 pub fn error(kind: impl Into<SharedString>) {
     counter!(ERRORS, "kind" => kind.into()).increment(1);
 }
 
-/// Counts an error of the connection to Redis, or of a command, in [`ERRORS`]: `redis_` and its
-/// kind.
+/// Counts an error of the Redis connection or of a command in [`ERRORS`], as `redis_<kind>`.
 pub fn redis_error(kind: resp::ErrorKind) {
     error(format!("redis_{}", name_of(kind)));
 }
 
-/// The name of a kind in lower snake case.
+/// The name of an error kind in lower snake case.
 pub(crate) fn name_of(kind: resp::ErrorKind) -> String {
     let mut name = String::new();
     for c in format!("{kind:?}").chars() {
@@ -149,7 +147,7 @@ pub(crate) fn name_of(kind: resp::ErrorKind) -> String {
     name
 }
 
-/// What is measured, as `/metrics` shows it.
+/// The recorded metrics, as exported by `/metrics`.
 #[derive(Clone)]
 pub(crate) struct Recorded {
     handle: PrometheusHandle,
@@ -157,10 +155,10 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Takes over the recording for this process, and registers the shared metrics and those of the
+    /// Installs the recorder of this process, and registers the shared metrics and those of the
     /// service.
     ///
-    /// All of them carry `labels`: those of two pairs of services are apart in one Prometheus.
+    /// All metrics carry `labels`, which distinguish several pairs of services in one Prometheus.
     pub(crate) fn install(about: &About) -> io::Result<Self> {
         let labels = about.labels.iter();
         let handle = labels
@@ -180,19 +178,18 @@ impl Recorded {
         Ok(Self { handle, process })
     }
 
-    /// The text of `/metrics`.
+    /// The body of `/metrics`.
     pub(crate) fn render(&self) -> String {
         self.process.collect();
         self.handle.render()
     }
 
-    /// As [`Self::render`], without looking at the process.
+    /// As [`Self::render`], without the process metrics.
     pub(crate) fn render_work(&self) -> String {
         self.handle.render()
     }
 
-    /// Moves samples to where they take no room; from time to time, also when nobody asks for
-    /// `/metrics`.
+    /// Compacts recorded samples. Call it periodically, because nobody may scrape `/metrics`.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }

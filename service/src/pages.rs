@@ -1,4 +1,4 @@
-//! What the HTTP endpoint answers. Nothing here changes anything, and nothing shows a secret.
+//! The pages of the HTTP endpoint. They are read-only, and show no secrets.
 
 use std::time::Instant;
 
@@ -17,9 +17,9 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) struct ServicePages {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
-    /// From where to where.
+    /// Source and destination, for display.
     pub(crate) flow: String,
-    /// Where Redis is, without a password.
+    /// The Redis address, without a password.
     pub(crate) redis: String,
     pub(crate) history: History,
     pub(crate) begun: Instant,

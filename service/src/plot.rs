@@ -1,4 +1,4 @@
-//! A plot of the last minutes, drawn on the server so that it is there without a script.
+//! A plot of the last minutes as SVG, rendered by the server.
 
 use std::fmt::Write as _;
 
@@ -7,16 +7,16 @@ use indicatif::HumanDuration;
 use crate::history::INTERVAL;
 use crate::html::escape;
 
-/// The plot, in units of its own.
+/// The size of the plot, in SVG units.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 140.0;
-/// How many parts of a plot tell their figures.
+/// Number of hover areas that show a value.
 const BUCKETS: usize = 60;
-/// Left free at the top, for the line's width.
+/// Space at the top for the width of the line.
 const MARGIN: f64 = 4.0;
 
-/// Adds a figure with values that are an interval apart, from nothing to the largest; `unit` says a
-/// value for people. A value that is NaN is unknown: the line has a gap there.
+/// Adds a plot of samples taken at [`INTERVAL`], scaled from 0 to the maximum. `unit` formats a
+/// value. NaN means unknown, and leaves a gap in the line.
 #[expect(clippy::cast_precision_loss, reason = "some hundred samples")]
 pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn(f64) -> String) {
     let most = values.iter().copied().fold(0.0, f64::max);
@@ -40,7 +40,7 @@ pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn
             "<polygon points=\"{from:.1},{HEIGHT} {points}{to:.1},{HEIGHT}\"/><polyline points=\"{points}\"/>"
         );
     }
-    // Hovering tells the figures, without a script.
+    // Hover areas show values without JavaScript.
     let bucket = values.len().div_ceil(BUCKETS).max(1);
     for (nth, bucket_values) in values.chunks(bucket).enumerate() {
         let known = bucket_values.iter().copied().filter(|value| !value.is_nan());
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unknown_is_a_gap() {
+    fn unknown_samples_leave_a_gap() {
         let mut body = String::new();
         plot(&mut body, "Waiting", &[1.0, 2.0, f64::NAN, f64::NAN, 4.0], |value| format!("{value}"));
         assert_eq!(body.matches("<polyline").count(), 2, "{body}");

@@ -1,5 +1,5 @@
-//! What `reader check` and `writer check` find, and what both look at: Redis, the stream's key,
-//! folders, the port.
+//! Preflight checks of `reader check` and `writer check`: the findings, and the checks that both
+//! share (Redis, the key of the stream, folders, the port).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -19,23 +19,23 @@ use crate::args::ServiceArgs;
 use crate::redis_info::fields;
 use crate::{Failure, advice, logs, usage};
 
-/// How long Redis may take to answer.
+/// Timeout of each command.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// With less space left than this on a disk, the work stops soon.
+/// Less free space than this on a disk is reported.
 const LITTLE_SPACE: u64 = 256 << 20;
-/// The oldest Redis with all that is used.
+/// The oldest supported Redis version.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// How a finding is meant.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// As it should be.
+    /// As expected.
     Ok,
-    /// It works, and there is something to know about it.
+    /// It works; the user should know about it.
     Note,
-    /// The service would start, and wait until this is over.
+    /// The service would start, and wait until this is resolved.
     Waits,
-    /// It will not work like this.
+    /// The service cannot work like this.
     Wrong,
 }
 
@@ -50,52 +50,128 @@ impl Kind {
     }
 }
 
-/// The findings, printed as they come, each once.
+/// The findings, printed as they are found, without duplicates.
 #[derive(Debug, Default)]
 pub struct Preflight {
-    /// Nothing is printed before the end.
+    /// Print one JSON document at the end instead.
     json: bool,
     waits: u64,
     wrong: u64,
-    told: BTreeSet<String>,
+    printed: BTreeSet<String>,
     findings: Vec<serde_json::Value>,
-    /// INFO has told whether there is memory left and whether this is a primary.
+    /// `INFO` has reported memory and role, so errors that follow from these are not repeated.
     informed: bool,
-    /// The servers that INFO was asked of.
+    /// The `run_id` of each server that was checked.
     servers: BTreeSet<String>,
-    /// The service runs already, with the same work.
+    /// The service is already running with the same source and destination.
     running: bool,
 }
 
-/// One of the streams that the service would use.
+/// A stream that the service would use.
 #[derive(Debug)]
 pub struct Found {
-    /// Which part of the source it carries.
+    /// The partition of the source that the stream carries.
     pub partition: Partition,
-    /// Its key.
+    /// The key of the stream.
     pub key: String,
-    /// A connection to where it is, when that can be used.
+    /// A connection to its node, if Redis is usable there.
     pub connection: Option<Connection>,
 }
 
 impl Found {
-    /// What a finding says behind the name of something that each stream has: nothing when there is
-    /// one stream only, else ` of <key>`.
+    /// Suffix for a finding about something that each stream has: empty for a single stream, else `
+    /// of <key>`.
     #[must_use]
     pub fn of_stream(&self) -> String {
         if self.partition.is_whole() { String::new() } else { format!(" of {}", self.key) }
     }
 }
 
-/// Commands that a service sends where a stream, or the record of a source, is.
+/// Commands that a service sends to one key.
 #[derive(Debug)]
 pub struct Commands<'a> {
-    /// Leads there.
+    /// A connection to the node of the key.
     pub connection: &'a mut Connection,
-    /// What it watches with `WATCH`.
+    /// The key for `WATCH`.
     pub watched: String,
-    /// The others; the first one only reads.
+    /// The other commands; the first one must be read-only.
     pub commands: Vec<Cmd>,
+}
+
+/// What Redis said to commands that were tried.
+#[derive(Debug, Default)]
+struct Rights {
+    /// Commands that the user may not run, each with what Redis said.
+    forbidden: BTreeMap<String, String>,
+    /// Another error.
+    refused: Option<Error>,
+    /// What answers takes `MULTI` and begins no transaction.
+    no_transactions: bool,
+}
+
+impl Rights {
+    /// Queues the commands in a transaction that is discarded, so that none is executed. `WATCH`,
+    /// which no transaction takes, is tried by itself.
+    async fn attempt(&mut self, asked: Commands<'_>, is_told: impl Fn(ErrorKind) -> bool) {
+        let Commands { connection, watched, commands } = asked;
+        for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
+            self.send(connection, &command).await;
+        }
+        if self.send(connection, &cmd::<Frame>("MULTI")).await.is_none() {
+            return;
+        }
+        // The first of them only reads: should what answers have no transactions, nothing has been
+        // done.
+        let mut is_begun = true;
+        for command in &commands {
+            match connection.send(command).await {
+                Err(error) if is_told(error.kind()) => {}
+                Err(error) => self.refuse(command.name(), error),
+                Ok(reply) => is_begun = reply.value().as_bytes() == Some(b"QUEUED"),
+            }
+            if !is_begun {
+                self.no_transactions = true;
+                break;
+            }
+        }
+        // Without a transaction there is nothing to discard.
+        let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
+    }
+
+    async fn send(&mut self, connection: &mut Connection, command: &Cmd) -> Option<Frame> {
+        connection.send(command).await.map_err(|error| self.refuse(command.name(), error)).ok()
+    }
+
+    fn refuse(&mut self, name: &str, error: Error) {
+        if error.kind() == ErrorKind::NoPerm {
+            self.forbidden.entry(name.to_owned()).or_insert_with(|| error.message().to_owned());
+        } else {
+            self.refused.get_or_insert(error);
+        }
+    }
+
+    /// What the user may not do, and what to do about it; `None` if there is nothing.
+    fn lacking(&self) -> Option<(String, String)> {
+        let why = self.forbidden.values().next()?;
+        let names: Vec<&str> = self.forbidden.keys().map(String::as_str).collect();
+        let rights: Vec<String> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
+        Some((
+            format!("redis: the user lacks rights for {}: {why}", names.join(", ")),
+            format!("ACL SETUSER its-name {}, and ~ the keys of the stream and its record", rights.join(" ")),
+        ))
+    }
+}
+
+/// At the start of a service: the user must have the rights for all of these commands. Whatever
+/// else Redis says to them, it will say again.
+///
+/// # Errors
+///
+/// The configuration is wrong: which rights are missing.
+pub async fn must_be_allowed(commands: Commands<'_>) -> Result<(), Failure> {
+    let mut rights = Rights::default();
+    rights.attempt(commands, |_| false).await;
+    rights.lacking().map_or(Ok(()), |(what, todo)| Err(Failure::config(format!("{what}; {todo}"))))
 }
 
 impl Preflight {
@@ -105,44 +181,44 @@ impl Preflight {
             return;
         }
         let mut out = std::io::stdout().lock();
-        // Nobody is left to tell when standard output is gone.
+        // Ignore errors: there is no place to report them.
         let _ = writeln!(out, "{:<6} {what}", kind.name());
         if !more.is_empty() {
             let _ = writeln!(out, "       → {more}");
         }
     }
 
-    /// Prints this unless it was; whether it was not.
-    fn tell(&mut self, kind: Kind, what: impl Display, more: &str) -> bool {
+    /// Prints a finding unless it was printed before. Returns whether it is new.
+    fn report(&mut self, kind: Kind, what: impl Display, more: &str) -> bool {
         let what = what.to_string();
-        let is_new = self.told.insert(format!("{kind:?} {what}"));
+        let is_new = self.printed.insert(format!("{kind:?} {what}"));
         if is_new {
             self.print(kind, &what, more);
         }
         is_new
     }
 
-    /// This is as it should be.
+    /// Reports that this is as expected.
     pub fn ok(&mut self, what: impl Display) {
-        self.tell(Kind::Ok, what, "");
+        self.report(Kind::Ok, what, "");
     }
 
-    /// This works, and there is something to know about it.
+    /// Reports something that works and that the user should know about.
     pub fn note(&mut self, what: impl Display, advice: &str) {
-        self.tell(Kind::Note, what, advice);
+        self.report(Kind::Note, what, advice);
     }
 
-    /// The service would start and wait until this is over; what to do about it.
+    /// Reports something that would make the service wait, and what to do about it.
     pub fn waits(&mut self, what: impl Display, advice: &str) {
-        self.waits += u64::from(self.tell(Kind::Waits, what, advice));
+        self.waits += u64::from(self.report(Kind::Waits, what, advice));
     }
 
-    /// This will not work; what to do about it.
+    /// Reports something that will not work, and what to do about it.
     pub fn wrong(&mut self, what: impl Display, advice: &str) {
-        self.wrong += u64::from(self.tell(Kind::Wrong, what, advice));
+        self.wrong += u64::from(self.report(Kind::Wrong, what, advice));
     }
 
-    /// An error of Redis: the service waits for the end of one that ends by itself.
+    /// Reports an error from Redis: the service would wait out a transient error.
     pub fn redis(&mut self, what: impl Display, error: &Error) {
         let text = format!(
             "{what}: {}",
@@ -154,14 +230,15 @@ impl Preflight {
         }
     }
 
-    /// Whether the service runs already, with the same work: what it holds then is as it should be.
+    /// Whether the service is already running with the same source and destination: then its locks
+    /// and port are expected.
     #[must_use]
     pub const fn is_running(&self) -> bool {
         self.running
     }
 
-    /// The last line, and the exit code: that of the service when it would end, 1 when it would
-    /// wait.
+    /// Prints the verdict. Returns the exit code: 2 if the service would exit, 1 if it would wait,
+    /// else 0.
     fn end(mut self, name: &str) -> ExitCode {
         let (wrong, waits) = (self.wrong, self.waits);
         let listed = |number, one| format!("{number} {}, listed above", noun(number, one));
@@ -185,13 +262,13 @@ impl Preflight {
         };
         if self.json {
             let report = serde_json::json!({"service": name, "exit_code": code, "findings": self.findings});
-            // Nobody is left to tell when standard output is gone.
+            // Ignore errors: there is no place to report them.
             let _ = writeln!(std::io::stdout(), "{report}");
         }
         ExitCode::from(code)
     }
 
-    /// A folder must be one that files can be made in, on a disk with space left.
+    /// Checks that files can be created in a folder, and that its disk has free space.
     pub fn folder(&mut self, flag: &str, folder: &Path) {
         let shown = folder.display();
         let probe = folder.join(format!(".check.{}", std::process::id()));
@@ -213,78 +290,38 @@ impl Preflight {
         }
     }
 
-    /// Whether Redis would take these commands of this user now: they are queued in transactions
-    /// that are discarded, so none is executed. The first one of each must be one that only reads.
-    /// `WATCH`, which no transaction takes, is tried by itself.
+    /// Whether Redis would take these commands of this user now.
     pub async fn commands(&mut self, asked: Vec<Commands<'_>>) {
-        let (mut forbidden, mut refused) = (BTreeMap::<String, String>::new(), None);
-        let mut forbid = |name: &str, error: &Error| {
-            forbidden.entry(name.to_owned()).or_insert_with(|| error.message().to_owned());
-        };
-        for Commands { connection, watched, commands } in asked {
-            for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {
-                match connection.send(&command).await {
-                    Err(error) if error.kind() == ErrorKind::NoPerm => forbid(command.name(), &error),
-                    done => refused = refused.or(done.err()),
-                }
-            }
-            let mut begun = match connection.send(&cmd::<Frame>("MULTI")).await {
-                Ok(_) => true,
-                Err(error) if error.kind() == ErrorKind::NoPerm => {
-                    forbid("MULTI", &error);
-                    continue;
-                }
-                Err(error) => {
-                    refused = Some(error);
-                    false
-                }
-            };
-            // The first of them only reads: should what answers have no transactions, nothing has
-            // been done.
-            for command in &commands {
-                if !begun {
-                    break;
-                }
-                match connection.send(command).await {
-                    Ok(reply) => begun = reply.value().as_bytes() == Some(b"QUEUED"),
-                    Err(error) if error.kind() == ErrorKind::NoPerm => forbid(command.name(), &error),
-                    // That has been told.
-                    Err(error) if self.informed && matches!(error.kind(), ErrorKind::Oom | ErrorKind::ReadOnly) => {}
-                    Err(error) => refused = refused.or(Some(error)),
-                }
-            }
-            // Without a transaction there is nothing to discard.
-            let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
-            if !begun && refused.is_none() {
-                let what = "redis: what answers has no transactions (MULTI)";
-                return self.wrong(what, advice::redis(ErrorKind::UnknownCommand));
-            }
+        let mut rights = Rights::default();
+        for commands in asked {
+            // That has been told.
+            let is_told = |kind| self.informed && matches!(kind, ErrorKind::Oom | ErrorKind::ReadOnly);
+            rights.attempt(commands, is_told).await;
         }
-        if let Some(why) = forbidden.values().next() {
-            let names: Vec<&str> = forbidden.keys().map(String::as_str).collect();
-            let rights: Vec<String> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
-            self.wrong(
-                format!("redis: the user lacks rights for {}: {why}", names.join(", ")),
-                &format!("ACL SETUSER its-name {}, and ~ the keys of the stream and its record", rights.join(" ")),
-            );
+        if rights.no_transactions {
+            let what = "redis: what answers has no transactions (MULTI)";
+            return self.wrong(what, advice::redis(ErrorKind::UnknownCommand));
         }
-        if let Some(error) = &refused {
+        if let Some((what, todo)) = rights.lacking() {
+            self.wrong(what, &todo);
+        }
+        if let Some(error) = &rights.refused {
             self.redis("redis", error);
         }
-        if forbidden.is_empty() && refused.is_none() {
+        if rights.forbidden.is_empty() && rights.refused.is_none() {
             self.ok("redis: the user may run all commands that are needed");
         }
     }
 
-    /// Whether the source was begun with as many partitions as the flags say. `connection` leads to
-    /// the key of the stream that would be the only one.
+    /// Checks that the source was started with the same number of partitions as the flags say.
+    /// `connection` leads to the key of the unpartitioned stream.
     async fn begun(&mut self, connection: &mut Connection, args: &ServiceArgs) {
         let ServiceArgs { stream, partitions, .. } = args;
         let record = record_key(stream);
         let reply = match connection.send(&cmd::<Frame>("HGETALL").arg(&record)).await {
             Ok(reply) => reply,
-            // Of the only stream, that is told with everything else about its record; of others,
-            // with the commands that are needed.
+            // With one partition, the check of the record reports this; with several, the check of
+            // commands does.
             Err(error) if *partitions == 1 || error.kind() == ErrorKind::NoPerm => return,
             Err(error) => return self.redis(format!("source: reading {record}"), &error),
         };
@@ -308,10 +345,10 @@ impl Preflight {
     }
 }
 
-/// Preflight what both services need, then what `more` looks at; it gets the streams of these
-/// partitions and, when there are several, a connection to the key of the stream that would be the
-/// only one, each when Redis can be used there. Moves nothing and changes nothing in Redis. Exit
-/// code 0, 1 when the service would wait, 2 when it would end.
+/// Runs the shared checks, then `more`. `more` gets the streams of these partitions and, with
+/// several partitions, a connection to the key of the unpartitioned stream; each only if Redis is
+/// usable there. Moves no lines, and changes nothing in Redis. Returns exit code 0, 1 if the
+/// service would wait, or 2 if it would exit.
 pub fn run(
     name: &str,
     flow: &str,
@@ -395,7 +432,7 @@ fn port(checks: &mut Preflight, name: &str, flow: &str, args: &ServiceArgs) {
     }
 }
 
-/// Whether the service that answers there is this one, with the same work.
+/// Whether the service at this address is this one, with the same source and destination.
 fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
     let ask = |addr: &SocketAddr| -> std::io::Result<String> {
         let mut addr = *addr;
@@ -406,7 +443,7 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(b"GET /status.json HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
-        // Whatever listens there, it is not read forever.
+        // Limit the size: any program may be listening there.
         stream.take(1 << 20).read_to_string(&mut answer)?;
         Ok(answer)
     };
@@ -417,7 +454,7 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
     })
 }
 
-/// A connection to a Redis that answers, and what it says of itself, unless that was asked of it.
+/// Connects to Redis, and checks `INFO` once per server.
 async fn redis(checks: &mut Preflight, config: &resp::Config) -> Option<Connection> {
     let mut connection = match Connection::connect(config).await {
         Ok(connection) => connection,
@@ -460,7 +497,7 @@ async fn stream(checks: &mut Preflight, connection: &mut Connection, key: &str) 
     }
 }
 
-/// What INFO says.
+/// Checks the fields of `INFO`.
 fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &str>) {
     let field = |name: &str| info.get(name).copied().unwrap_or_default();
     let number = |name: &str| field(name).parse::<u64>().unwrap_or(0);
@@ -475,7 +512,7 @@ fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &s
         checks.waits("redis: this is a replica, which cannot be written to", "use the address of its primary");
     }
     if number("loading") == 1 {
-        // What it says of its files and its memory is not true yet.
+        // While loading, the server reports wrong figures for memory and persistence.
         return checks.waits("redis: it loads its data", advice::redis(ErrorKind::Loading));
     }
     match (field("aof_enabled"), field("aof_last_write_status")) {

@@ -1,4 +1,4 @@
-//! `--once` on a terminal: a bar that shows how far the work is.
+//! The progress bar of `--once` on a terminal.
 
 use std::io::{IsTerminal as _, stderr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,17 +9,17 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 use crate::advice::noun;
 use crate::history::{History, Sample, rate, whole};
 
-/// Between two looks.
+/// Time between two redraws.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 
-/// The bar on the terminal. Log lines go above it.
+/// The bar on the terminal. Log lines are printed above it.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
     BAR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes to standard error without tearing the bar.
+/// Writes to standard error without garbling the bar.
 pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
     match &*bar() {
         Some(bar) => bar.suspend(write),
@@ -27,21 +27,21 @@ pub(crate) fn aside<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// How far the work is.
+/// The progress of the work.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Done {
-    /// Bytes of the input, of so many.
+    /// Bytes of the input: sent, and in total.
     Bytes { done: f64, of: f64 },
-    /// Entries, of so many as there were at most.
+    /// Entries: processed, and the largest backlog seen.
     Entries { done: f64, of: f64 },
 }
 
-/// A bar for the life of this value.
+/// Shows a bar for the lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct Progress;
 
 impl Progress {
-    /// A bar, where standard error is a terminal that can draw one.
+    /// Shows a bar if standard error is a terminal that supports it.
     pub(crate) fn on_terminal() -> Option<Self> {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if dumb || !stderr().is_terminal() {
@@ -54,23 +54,23 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        // Without it nobody draws any more.
+        // The drawing task stops once the bar is removed.
         if let Some(bar) = bar().take() {
             bar.finish_and_clear();
         }
     }
 }
 
-/// What the bar needs from one look to the next.
+/// Redraws the bar, and keeps what it needs between two redraws.
 #[derive(Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct Drawing {
     first: Option<Sample>,
-    /// The most entries that were seen to wait.
+    /// The largest backlog seen.
     most: f64,
 }
 
-impl Look {
-    /// Draws the bar anew. `false`: there is none any more.
+impl Drawing {
+    /// Redraws the bar. Returns `false` once the bar is removed.
     pub(crate) fn draw(&mut self, history: &History) -> bool {
         let values = history.values();
         let sample = history.sample_of(&values);
@@ -86,7 +86,7 @@ impl Look {
             bar.set_style(style);
         }
         if of <= 0.0 {
-            // A bar of nothing would look full.
+            // A bar of length 0 would look full.
             bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
         }
         bar.set_length(whole(of));
@@ -105,7 +105,7 @@ impl Look {
     }
 }
 
-/// What was done, when it is done.
+/// The final line: what was processed, and how fast.
 pub(crate) fn total(sample: &Sample) -> String {
     let per_second = HumanCount(whole(rate(&Sample::default(), sample, |sample| sample.lines)));
     format!(
@@ -113,7 +113,7 @@ pub(crate) fn total(sample: &Sample) -> String {
         HumanCount(whole(sample.lines)),
         noun(whole(sample.lines), "line"),
         HumanBytes(whole(sample.bytes)),
-        // Most runs are shorter than what people call a second.
+        // Show fractions for short runs.
         if sample.at < 10.0 {
             format!("{:.1} s", sample.at)
         } else {
@@ -127,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_an_end_and_a_stream_what_was_seen_to_wait() {
-        let mut look = Look::default();
+    fn progress_of_a_file_is_in_bytes_and_of_a_stream_in_entries() {
+        let mut drawing = Drawing::default();
         let waiting = |backlog| Sample { backlog, ..Sample::default() };
-        assert_eq!(look.done(&waiting(7.0), Some((3.0, 10.0))), Done::Bytes { done: 3.0, of: 10.0 });
-        let mut look = Look::default();
-        assert_eq!(look.done(&waiting(0.0), None), Done::Entries { done: 0.0, of: 0.0 });
-        assert_eq!(look.done(&waiting(100.0), None), Done::Entries { done: 0.0, of: 100.0 });
-        assert_eq!(look.done(&waiting(30.0), None), Done::Entries { done: 70.0, of: 100.0 });
+        assert_eq!(drawing.done(&waiting(7.0), Some((3.0, 10.0))), Done::Bytes { done: 3.0, of: 10.0 });
+        let mut drawing = Drawing::default();
+        assert_eq!(drawing.done(&waiting(0.0), None), Done::Entries { done: 0.0, of: 0.0 });
+        assert_eq!(drawing.done(&waiting(100.0), None), Done::Entries { done: 0.0, of: 100.0 });
+        assert_eq!(drawing.done(&waiting(30.0), None), Done::Entries { done: 70.0, of: 100.0 });
     }
 
     #[test]

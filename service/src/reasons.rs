@@ -1,4 +1,4 @@
-//! Why something cannot be used and what is allowed in its place, in words.
+//! Why something is unusable and what is allowed instead, as short phrases.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -6,7 +6,7 @@ use std::io;
 
 use resp::{Endpoint, Error, ErrorKind, ProtocolError};
 
-/// Why Redis did not do what it was asked for, in fewer words than some servers use.
+/// Why Redis refused a command; shorter than the text of some servers.
 #[must_use]
 pub fn reason(error: &Error) -> Cow<'_, str> {
     match error.kind() {
@@ -23,7 +23,7 @@ pub fn reason(error: &Error) -> Cow<'_, str> {
     }
 }
 
-/// What is allowed in place of a `--redis-url` that leads to this error; `password_source` is where
+/// What is allowed instead of a `--redis-url` that caused this error. `password_source` says where
 /// the password comes from.
 #[must_use]
 pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &str) -> String {
@@ -51,7 +51,7 @@ fn is_tls(source: &(dyn std::error::Error + 'static)) -> bool {
     matches!(source.downcast_ref(), Some(ProtocolError::UnknownType(0x15 | 0x16)))
 }
 
-/// What is allowed in place of an address that cannot be listened on.
+/// What is allowed instead of an address that cannot be bound.
 #[must_use]
 pub fn listening(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -62,17 +62,17 @@ pub fn listening(error: &io::Error) -> &'static str {
     }
 }
 
-/// Why a server with this limit in bytes (0: none) and this policy may lose the stream.
+/// Why a server with this memory limit (0: none) and eviction policy may lose the stream.
 #[must_use]
 pub(crate) fn evicts(max_memory: u64, policy: &str) -> Option<String> {
     let evicts = max_memory > 0 && policy.starts_with("allkeys");
     evicts.then(|| format!("maxmemory-policy {policy} may delete the whole stream when memory is short"))
 }
 
-/// What to do about that.
+/// What to do about eviction.
 pub(crate) const NO_EVICTION: &str = "CONFIG SET maxmemory-policy noeviction";
 
-/// A noun beside its number: `line` for 1, else `lines`; `entry` becomes `entries`.
+/// A noun in the right number: `line` for 1, else `lines`; `entry` becomes `entries`.
 ///
 /// ```
 /// use service::advice::noun;

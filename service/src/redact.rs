@@ -1,8 +1,8 @@
-//! Passwords out of everything that is shown.
+//! Removes passwords from everything that is shown.
 
-/// The text without what may be a password: everything between `://` and the last `@`, and the
-/// values of query parameters that carry secrets. For text that came from the user and may be a
-/// URL, a broken one included.
+/// Removes what may be a password: everything between `://` and the last `@`, and the values of
+/// query parameters that carry secrets. Use it for user input that may be a URL, even a malformed
+/// one.
 ///
 /// # Examples
 ///
@@ -12,7 +12,7 @@
 /// ```
 #[must_use]
 pub fn redact(text: &str) -> String {
-    // What stands in help and errors for them.
+    // Placeholder in help texts and errors; not a secret.
     const PLACEHOLDER: &str = "[user:password@]";
     if let Some((before, behind)) = text.split_once(PLACEHOLDER) {
         return format!("{}{PLACEHOLDER}{}", redact(before), redact(behind));
@@ -21,7 +21,7 @@ pub fn redact(text: &str) -> String {
         (Some(scheme), Some(at)) if scheme + 3 <= at => {
             format!("{}***{}", &text[..scheme + 3], &text[at..])
         }
-        // No scheme, or an `@` before it: what stands before the `@` may be a password.
+        // No scheme, or an `@` before it: the text before the `@` may be a password.
         (_, Some(at)) => format!("***{}", &text[at..]),
         (_, None) => text.to_owned(),
     };
@@ -42,7 +42,7 @@ mod tests {
     use super::redact;
 
     #[test]
-    fn no_form_of_a_url_shows_its_password() {
+    fn passwords_are_removed_from_every_form_of_url() {
         for (text, shown) in [
             ("it has the form redis://[user:password@]host", "it has the form redis://[user:password@]host"),
             ("redis://host", "redis://host"),

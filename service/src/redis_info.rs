@@ -1,5 +1,4 @@
-//! What the Redis server says of itself, and who reads the stream: asked now and then, on a
-//! connection that is there already.
+//! Periodic state of the Redis server and of the consumer groups of a stream, for the status page.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,24 +9,24 @@ use resp::{Config, Connection, Discovery, Error, Frame, cmd};
 
 use crate::health::{Health, Member};
 
-/// How often it is asked.
+/// How often the server is queried.
 const EVERY: Duration = Duration::from_secs(10);
-/// The sections of `INFO` that are asked for. One command each: Redis before 7.0 takes one section
-/// at a time.
+/// The sections of `INFO` that are requested. One command each: Redis before 7.0 accepts one
+/// section per command.
 const SECTIONS: [&str; 3] = ["server", "memory", "persistence"];
-/// Of how many groups the consumers are asked for.
+/// Maximum number of groups whose consumers are listed.
 const GROUPS: usize = 8;
 
-/// What `INFO` tells of a server.
+/// The state of a server, from `INFO`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
     /// Name and version: `Redis 7.4.1`.
     pub version: String,
     /// Bytes in use.
     pub used_memory: u64,
-    /// Bytes that may be in use; `None` without a limit.
+    /// The memory limit in bytes; `None` without one.
     pub max_memory: Option<u64>,
-    /// What happens at the limit: `noeviction`, `allkeys-lru` …
+    /// The eviction policy: `noeviction`, `allkeys-lru` …
     pub policy: String,
     /// Whether the append-only file is on.
     pub append_only: bool,
@@ -48,7 +47,7 @@ impl ServerState {
         let fields = fields(info);
         let text = |name: &str| fields.get(name).copied().unwrap_or_default();
         let number = |name: &str| text(name).parse::<u64>().unwrap_or(0);
-        // Valkey says which Redis it can stand in for, too.
+        // Valkey also reports the Redis version that it is compatible with.
         let version = match (text("valkey_version"), text("redis_version")) {
             ("", "") => return None,
             ("", redis) => format!("Redis {redis}"),
@@ -69,53 +68,52 @@ pub(crate) fn fields(info: &str) -> BTreeMap<&str, &str> {
     info.lines().filter_map(|line| line.trim_end().split_once(':')).collect()
 }
 
-/// Asks a server about itself every ten seconds, for the status page.
+/// Queries a server every ten seconds, for the status page.
 ///
-/// The questions go out with whatever else goes out on the connection, and their answers come with
-/// the others: nobody waits for them. A user who may not ask has no figures, and nothing else
-/// changes.
+/// The queries share a connection with the work: they are pipelined, so nobody waits for their
+/// replies. If the ACL denies them, the figures are missing and nothing else changes.
 #[derive(Debug)]
 pub struct ServerWatch {
     health: Health,
     due: Instant,
-    /// What of `INFO` is asked for.
+    /// The requested sections of `INFO`.
     sections: &'static [&'static str],
-    /// Whether answers are on their way.
+    /// Whether replies are outstanding.
     asked: bool,
-    /// The stream whose groups are asked for.
+    /// The stream whose groups are listed.
     stream: Option<String>,
-    /// The groups it had when they were last asked for.
+    /// The groups of the stream at the last query.
     groups: Vec<Vec<u8>>,
 }
 
 impl ServerWatch {
-    /// Tells `health` what it hears. Asks at once.
+    /// Reports to `health`. The first query is due immediately.
     #[must_use]
     pub fn new(health: Health) -> Self {
         Self { health, due: Instant::now(), sections: &SECTIONS, asked: false, stream: None, groups: Vec::new() }
     }
 
-    /// Asks nothing of the server itself: of several, one is asked.
+    /// Skips `INFO`. With several streams on one server, one watch queries it.
     #[must_use]
     pub fn without_server(mut self) -> Self {
         self.sections = &[];
         self
     }
 
-    /// Asks for the stream's consumer groups, too.
+    /// Also lists the consumer groups of the stream.
     #[must_use]
     pub fn with_groups_of(mut self, stream: &str) -> Self {
         self.stream = Some(stream.to_owned());
         self
     }
 
-    /// Asks on a connection of its own.
+    /// Queries on a connection of its own.
     #[must_use]
     pub fn over(self, config: Config) -> OwnConnection {
         OwnConnection { watch: self, discovery: Discovery::new(config) }
     }
 
-    /// Puts the questions on the wire when it is time. Not between `MULTI` and `EXEC`.
+    /// Queues the queries when they are due. Do not call it between `MULTI` and `EXEC`.
     pub fn ask(&mut self, connection: &mut Connection) {
         if self.asked || Instant::now() < self.due {
             return;
@@ -133,12 +131,12 @@ impl ServerWatch {
         }
     }
 
-    /// Takes the answers off the wire, if questions were asked. To be called when everything that
-    /// was asked for before them has been received.
+    /// Receives the replies, if queries are outstanding. Call it once the replies to all earlier
+    /// commands have been received.
     ///
     /// # Errors
     ///
-    /// When the connection is lost. What Redis refuses to tell is not known, and no error.
+    /// When the connection is lost. A refused query is not an error.
     pub async fn hear(&mut self, connection: &mut Connection) -> Result<(), Error> {
         if !std::mem::take(&mut self.asked) {
             return Ok(());
@@ -153,17 +151,17 @@ impl ServerWatch {
             self.health.set_server(ServerState::parse(&info));
         }
         let Some(stream) = &self.stream else { return Ok(()) };
-        let groups = told(connection.receive_reply(&XInfoGroups::new(stream)).await)?.unwrap_or_default();
+        let groups = unless_refused(connection.receive_reply(&XInfoGroups::new(stream)).await)?.unwrap_or_default();
         let mut members = Vec::new();
         for group in &self.groups {
-            let consumers = told(connection.receive_reply(&XInfoConsumers::new(stream, group)).await)?;
+            let consumers = unless_refused(connection.receive_reply(&XInfoConsumers::new(stream, group)).await)?;
             members.extend(consumers.unwrap_or_default().iter().map(|consumer| Member::of(consumer, group)));
         }
         let groups: Vec<Vec<u8>> = groups.into_iter().map(|group| group.name.into()).take(GROUPS).collect();
         if groups == self.groups {
             self.health.set_group(members);
         } else {
-            // Their consumers are asked for next.
+            // Query the consumers of the new groups next.
             self.groups = groups;
             self.due = Instant::now();
         }
@@ -171,8 +169,8 @@ impl ServerWatch {
     }
 }
 
-/// A [`ServerWatch`] with a connection of its own, so that the work's connections carry nothing but
-/// work.
+/// A [`ServerWatch`] with its own connection, so that the connections of the work carry nothing
+/// else.
 #[derive(Debug)]
 pub struct OwnConnection {
     watch: ServerWatch,
@@ -180,8 +178,8 @@ pub struct OwnConnection {
 }
 
 impl OwnConnection {
-    /// Asks until it is dropped. A server that is away is asked again; whoever works with it
-    /// reports that.
+    /// Queries until dropped. Retries an unreachable server silently, because the work that uses it
+    /// reports the outage.
     pub async fn run(mut self) -> Infallible {
         loop {
             if let Ok(mut connection) = self.discovery.connect().await {
@@ -199,17 +197,17 @@ impl OwnConnection {
     }
 }
 
-/// What was told; `None` when it was refused.
-fn told<T>(reply: Result<T, Error>) -> Result<Option<T>, Error> {
+/// The reply; `None` if the server refused the command.
+fn unless_refused<T>(reply: Result<T, Error>) -> Result<Option<T>, Error> {
     match reply {
-        Ok(told) => Ok(Some(told)),
+        Ok(reply) => Ok(Some(reply)),
         Err(error) if error.closes_connection() => Err(error),
         Err(_) => Ok(None),
     }
 }
 
 impl Member {
-    /// From what `XINFO CONSUMERS` tells of one.
+    /// From an entry of `XINFO CONSUMERS`.
     #[must_use]
     pub fn of(consumer: &ConsumerInfo, group: impl AsRef<[u8]>) -> Self {
         Self {
@@ -226,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valkey_is_called_by_its_name_and_a_limit_is_one() {
+    fn valkey_and_a_memory_limit_are_parsed() {
         let info = "redis_version:7.2.4\r\nvalkey_version:8.0.1\r\nused_memory:5\r\nmaxmemory:9\r\n\
                     maxmemory_policy:allkeys-lru\r\naof_enabled:1\r\n";
         let state = ServerState {
@@ -240,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_a_server_that_refuses() {
+    fn info_without_a_version_is_none() {
         assert_eq!(ServerState::parse("\n\n\n"), None);
         assert_eq!(ServerState::parse("# Memory\r\nused_memory:7\r\n"), None);
     }

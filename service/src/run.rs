@@ -1,4 +1,4 @@
-//! From flags to exit code.
+//! Runs a service, from its flags to its exit code.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,21 +18,22 @@ use crate::progress::{self, Progress};
 use crate::signals::Signals;
 use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, advice, logs, usage};
 
-/// What a binary says about itself.
+/// The static description of a binary.
 #[derive(Debug, Clone)]
 pub struct About {
     /// The binary's name.
     pub name: &'static str,
     /// The binary's version.
     pub version: &'static str,
-    /// From where to where, for the log and the status page: `/data/input.txt → line_stream`. No
-    /// secrets.
+    /// Source and destination, for the log and the status page: `/data/input.txt → line_stream`. It
+    /// must not contain secrets.
     pub flow: String,
-    /// Labels of all its metrics: the stream and what else tells two pairs of services apart.
+    /// Labels of all its metrics: the stream, and whatever else distinguishes two pairs of
+    /// services.
     pub labels: Vec<(&'static str, String)>,
-    /// The metrics of the binary, beside those that every service has.
+    /// The metrics of the binary, in addition to the shared ones.
     pub metrics: &'static [Metric],
-    /// Which of them tell how the work goes.
+    /// The metrics that the status page and the summary show.
     pub series: Series,
 }
 
@@ -41,24 +42,25 @@ pub struct About {
 pub struct Context {
     /// When to stop.
     pub shutdown: Shutdown,
-    /// Where to report how it goes.
+    /// Where to report the state.
     pub health: Health,
-    /// How to reach Redis.
+    /// How to connect to Redis.
     pub connector: Connector,
-    /// Which partitions of the source to work on.
+    /// The partitions of the source to work on.
     pub partitions: Vec<Partition>,
-    /// SIGHUP: notified to look at the files at once.
+    /// Notified on SIGHUP: scan the files at once.
     pub hangup: Arc<Notify>,
 }
 
-/// Runs a service: logs, metrics, the HTTP endpoint and signals around the work, which runs on a
-/// single-threaded tokio runtime on the calling thread. The HTTP endpoint and the signals have a
-/// thread of their own, so neither can hold up the other.
+/// Runs the work of a service on a single-threaded tokio runtime on the calling thread, with logs,
+/// metrics, the HTTP endpoint and signal handling. The endpoint and the signals have their own
+/// thread, so the work cannot delay them.
 ///
-/// Ends with 0 when the work is done or was asked to stop, 1 when it failed or `--once` was stopped
-/// before it was done, 2 when the configuration is wrong; the last line on standard error says why.
+/// Returns 0 when the work is done or shutdown was requested, 1 when the work failed or `--once`
+/// was stopped early, 2 when the configuration is wrong. On failure, the last line on standard
+/// error says why.
 ///
-/// The work may end with a [`Failure`] or with a [`Stop`].
+/// The work may return a [`Failure`] or a [`Stop`].
 pub fn run<E: Into<Stop>>(
     about: About,
     args: &ServiceArgs,
@@ -82,8 +84,8 @@ pub fn run<E: Into<Stop>>(
     }
 }
 
-/// Each partition needs connections, and systems allow a process 1024 files unless it asks for what
-/// they allow at most.
+/// Raises the soft limit of open files to the hard limit: each partition needs connections, and the
+/// default soft limit is often 1024.
 fn allow_connections() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -96,7 +98,8 @@ fn serve<E: Into<Stop>>(
     args: &ServiceArgs,
     work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> Result<(), Failure> {
-    // Before anything is said, so that whoever reads it can rely on a clean end.
+    // Install the handlers before the first log line, so that a program that waits for it can rely
+    // on a clean shutdown.
     let beside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = beside.enter();
@@ -147,13 +150,13 @@ fn serve<E: Into<Stop>>(
             }
         });
         if shows_progress {
-            let looked_at = Arc::clone(&pages);
+            let drawn = Arc::clone(&pages);
             beside.spawn(async move {
                 let mut ticks = tokio::time::interval(progress::INTERVAL);
-                let mut look = progress::Look::default();
+                let mut drawing = progress::Drawing::default();
                 loop {
                     ticks.tick().await;
-                    if !look.draw(&looked_at.history) {
+                    if !drawing.draw(&drawn.history) {
                         break;
                     }
                 }
@@ -169,7 +172,7 @@ fn serve<E: Into<Stop>>(
     let connector = Connector::new(config, args.password_source(), health.clone(), shutdown.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(work(Context { shutdown, health, connector, partitions, hangup }));
-    // What the work left running must not hold up the end.
+    // Tasks that the work left running must not delay the exit.
     runtime.shutdown_background();
     drop(bar);
     if args.once && done.is_ok() {
@@ -179,7 +182,7 @@ fn serve<E: Into<Stop>>(
     match done.map_err(Into::into) {
         Ok(()) => Ok(()),
         Err(Stop::Failure(failure)) => Err(failure),
-        // Who follows a file has no end but this one.
+        // Following a file ends only with a shutdown request.
         Err(Stop::Shutdown) if !args.once => Ok(()),
         Err(Stop::Shutdown) => Err(Failure::failed("stopped by a signal before the work was done")),
     }

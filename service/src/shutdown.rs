@@ -1,10 +1,10 @@
-//! The request to stop.
+//! The shutdown request.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The request to stop, from a signal. Clones see the same request.
+/// The shutdown request, set by a signal. Clones share it.
 ///
 /// # Examples
 ///
@@ -32,20 +32,20 @@ impl Shutdown {
         Self { sender: Arc::new(sender), receiver }
     }
 
-    /// Asks for the end: from now on [`Self::is_requested`] holds.
+    /// Requests shutdown.
     pub fn request(&self) {
         self.sender.send_replace(true);
     }
 
-    /// Whether the end was asked for.
+    /// Whether shutdown was requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.receiver.borrow()
     }
 
-    /// Waits until the end is asked for. Cancel-safe; at once when it has been.
+    /// Waits until shutdown is requested; returns immediately if it was. Cancel-safe.
     pub async fn requested(&self) {
-        // The sender lives as long as `self`, so this ends with a request only.
+        // The sender lives as long as `self`, so `wait_for` cannot fail.
         let _ = self.receiver.clone().wait_for(|requested| *requested).await;
     }
 }

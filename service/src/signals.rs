@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT become the request to stop, SIGHUP the request to look at the files.
+//! Signal handling: SIGTERM and SIGINT request shutdown, SIGHUP requests a scan of the files.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::Shutdown;
 
-/// The signals that ask for the end.
+/// The handled signals.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -16,15 +16,14 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over, from now on. Needs the context of a tokio runtime with I/O.
+    /// Installs the handlers. Needs the context of a tokio runtime with I/O.
     pub(crate) fn install() -> std::io::Result<Self> {
         let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, hangup: signal(hangup)? })
     }
 
-    /// The first signal asks for a clean end, the second one ends the process at once. Runs beside
-    /// the work, on another thread, so that work that hangs in a system call cannot keep the
-    /// process from ending.
+    /// Requests a clean shutdown on the first signal, and exits immediately on the second. Runs on
+    /// another thread than the work, so that work blocked in a system call cannot delay the exit.
     pub(crate) async fn obey(mut self, shutdown: Shutdown, hangup: Arc<Notify>) {
         let name = self.next(&hangup).await;
         info!("{name}: stopping, after what is under way; a second signal stops at once");

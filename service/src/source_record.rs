@@ -1,7 +1,7 @@
-//! The source record in Redis: the one place where a manifest is loaded, changed, and compared.
+//! The source record in Redis: the only module that loads, changes and compares the manifest there.
 //!
-//! The reader resumes from it and extends it, partitions agree on contents by it, and both `check`
-//! commands read it. The rules on what it means are [`delivery::manifest`]'s.
+//! The reader resumes from the record and extends it, writers use it to check that partitions
+//! agree, and both `check` commands read it. [`delivery::manifest`] defines its meaning.
 
 use delivery::entry::{AFTER, Field};
 use delivery::manifest::{GUARD_FIELD, Manifest, RecordError, begun_with, record_key};
@@ -12,7 +12,7 @@ use resp::{Connection, Error, ErrorKind, Frame, StreamId, Transaction, cmd};
 
 use crate::Failure;
 
-/// The record beside a stream.
+/// The source record of a stream.
 #[derive(Debug, Clone)]
 pub struct SourceRecord {
     /// The stream's key.
@@ -21,36 +21,36 @@ pub struct SourceRecord {
     pub key: String,
 }
 
-/// What a record holds.
+/// The contents of a record.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// The manifest.
     pub manifest: Manifest,
-    /// The bytes of the guard field.
+    /// The raw value of the guard field.
     pub guard: Option<Vec<u8>>,
-    /// How many partitions the source was begun with, if the record says that.
+    /// The number of partitions that the source was started with, if the record contains it.
     pub partitions: Option<u32>,
 }
 
-/// Why a record cannot be used.
+/// Why a record cannot be loaded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RecordFault {
-    /// Redis refused, or the connection was lost.
+    /// Redis refused a command, or the connection was lost.
     #[error(transparent)]
     Redis(#[from] Error),
-    /// It holds something that no reader wrote.
+    /// A field was not written by a reader.
     #[error(transparent)]
     Unreadable(#[from] RecordError),
 }
 
 impl SourceRecord {
-    /// The record beside this stream.
+    /// The record of this stream.
     #[must_use]
     pub fn of(stream: &str) -> Self {
         Self { stream: stream.to_owned(), key: record_key(stream) }
     }
 
-    /// That the record cannot be read, as a configuration error.
+    /// A configuration error about a record that cannot be parsed.
     #[must_use]
     pub fn unreadable(&self, error: &RecordError) -> Failure {
         let Self { stream, key } = self;
@@ -62,16 +62,16 @@ impl SourceRecord {
     /// Loads the record.
     ///
     /// # Errors
-    /// Those of Redis, or the field that no reader wrote.
+    /// Errors from Redis, or a field that was not written by a reader.
     pub async fn load(&self, connection: &mut Connection) -> Result<Loaded, RecordFault> {
         Ok(loaded(&connection.send(&cmd::<Frame>("HGETALL").arg(&self.key)).await?)?)
     }
 
-    /// Loads the record and the stream's state, as they are at one moment. `below`: also the last
+    /// Loads the record and the state of the stream atomically. With `below`, also finds the last
     /// entry up to this ID.
     ///
     /// # Errors
-    /// Those of Redis, or the field that no reader wrote.
+    /// Errors from Redis, or a field that was not written by a reader.
     pub async fn observe(
         &self,
         connection: &mut Connection,
@@ -83,7 +83,7 @@ impl SourceRecord {
         let mut replies = connection.exec(&transaction).await?;
         let (stream, last_entry) = match replies.take(info) {
             Ok(info) => {
-                let last = info.last_entry().filter(|entry| entry.id == info.last_generated_id).and_then(ours);
+                let last = info.last_entry().filter(|entry| entry.id == info.last_generated_id).and_then(as_own);
                 (Some(state(&info)), last)
             }
             Err(error) if error.kind() == ErrorKind::NoSuchKey => (None, None),
@@ -95,7 +95,7 @@ impl SourceRecord {
                 let first = StreamId { ms: guard.generation, seq: guard.first };
                 let last = stream.map_or(StreamId::ZERO, |stream: StreamState| stream.last_id);
                 let entries = connection.send(&XRange::new(&self.stream, first..=last.max(first)).count(1)).await?;
-                entries.first().map(|entry| ours(entry).is_some())
+                entries.first().map(|entry| as_own(entry).is_some())
             }
             None => None,
         };
@@ -110,10 +110,11 @@ impl SourceRecord {
         Ok((Observed { record, guard_field, stream, first_is_ours, last_entry }, partitions, below))
     }
 
-    /// Changes the record, if it is what the change expects. `extra`: fields that are set with it.
+    /// Applies a change if the record is in the state that the change expects. Sets the fields of
+    /// `extra` in the same transaction. Returns whether it was applied.
     ///
     /// # Errors
-    /// Those of Redis, or the field that no reader wrote.
+    /// Errors from Redis, or a field that was not written by a reader.
     pub async fn change(
         &self,
         connection: &mut Connection,
@@ -152,10 +153,10 @@ impl SourceRecord {
     }
 }
 
-/// Redis's time, in milliseconds since the epoch.
+/// The clock of the server, in milliseconds since the Unix epoch.
 ///
 /// # Errors
-/// Those of Redis.
+/// Errors from Redis.
 pub async fn time(connection: &mut Connection) -> Result<u64, Error> {
     let frame = connection.send(&cmd::<Frame>("TIME")).await?;
     let mut time = frame.value().children().map(|value| value.as_u64().unwrap_or(0));
@@ -163,7 +164,7 @@ pub async fn time(connection: &mut Connection) -> Result<u64, Error> {
     Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }
 
-/// The state of a stream.
+/// The state of a stream, from `XINFO STREAM`.
 #[must_use]
 pub fn state(info: &resp::streams::StreamInfo) -> StreamState {
     StreamState {
@@ -174,20 +175,20 @@ pub fn state(info: &resp::streams::StreamInfo) -> StreamState {
     }
 }
 
-/// What the reply to `HGETALL` says.
+/// Parses the reply to `HGETALL`.
 fn loaded(reply: &Frame) -> Result<Loaded, RecordError> {
     let manifest = Manifest::from_fields(fields(reply))?;
     let guard = fields(reply).find(|(name, _)| *name == GUARD_FIELD.as_bytes()).map(|(_, value)| value.to_vec());
     Ok(Loaded { manifest, guard, partitions: begun_with(fields(reply))? })
 }
 
-/// Names and values of a record, from the reply to `HGETALL`.
+/// Names and values of the fields of a record, from the reply to `HGETALL`.
 pub fn fields(reply: &Frame) -> impl Iterator<Item = (&[u8], &[u8])> {
     reply.value().pairs().filter_map(|(name, value)| Some((name.as_bytes()?, value.as_bytes()?)))
 }
 
-/// Field and payload of an entry that has the form of ours.
-fn ours(entry: Entry<'_>) -> Option<(Field, Vec<u8>)> {
+/// Field and payload of an entry, if it has the format of a reader's entries.
+fn as_own(entry: Entry<'_>) -> Option<(Field, Vec<u8>)> {
     let mut fields = entry.fields?;
     let (name, payload) = fields.next()?;
     let field = Field::from_name(name)?;

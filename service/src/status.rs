@@ -1,4 +1,4 @@
-//! `/status.json`: the figures for programs. The page shows the same to people.
+//! `/status.json`: the data of the status page for programs.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use crate::logs;
 use crate::pages::ServicePages;
 use crate::trend::Trend;
 
-/// `/status.json`.
+/// Renders `/status.json`.
 pub(crate) fn json(pages: &ServicePages) -> String {
     let shown = pages.history.snapshot();
     let state = |well: Result<(), String>| json!({"ok": well.is_ok(), "reason": well.err()});
     let trend = trend(pages, &shown);
-    let told: Vec<Value> = logs::latest()
+    let errors: Vec<Value> = logs::latest()
         .into_iter()
-        .map(|told| json!({"unix_ms": u64::try_from(told.at).ok(), "level": told.level.as_str(), "text": told.text, "count": told.count}))
+        .map(|warning| json!({"unix_ms": u64::try_from(warning.at).ok(), "level": warning.level.as_str(), "text": warning.text, "count": warning.count}))
         .collect();
     json!({
         "service": pages.name,
@@ -48,6 +48,10 @@ pub(crate) fn json(pages: &ServicePages) -> String {
             "seconds": last.took.as_secs_f64(),
             "age_seconds": last.done.elapsed().as_secs_f64(),
         })),
+        "latency": pages.health.latency().map(|(latency, measured)| json!({
+            "seconds": latency.as_secs_f64(),
+            "age_seconds": measured.elapsed().as_secs_f64(),
+        })),
         "redis": pages.health.server().map(|(server, at)| json!({
             "version": server.version,
             "used_memory_bytes": server.used_memory,
@@ -57,7 +61,7 @@ pub(crate) fn json(pages: &ServicePages) -> String {
             "age_seconds": at.elapsed().as_secs_f64(),
         })),
         "consumers": pages.health.group().iter().map(consumer).collect::<Vec<_>>(),
-        "errors": told,
+        "errors": errors,
         "metrics": shown.values,
         "history": {
             "interval_seconds": INTERVAL.as_secs(),
@@ -78,8 +82,8 @@ fn consumer(consumer: &Member) -> Value {
     })
 }
 
-/// Where the backlog goes; not known while Redis is away, since then it is the last one that was
-/// seen.
+/// The trend of the backlog; unknown while Redis is unreachable, because the last sample is stale
+/// then.
 pub(crate) fn trend(pages: &ServicePages, shown: &Snapshot) -> Trend {
     if pages.health.redis_is_well() { shown.trend() } else { Trend::Unknown }
 }

@@ -1,24 +1,24 @@
-//! The streams that a source is spread over.
+//! The streams of a source: one per partition.
 
 use delivery::partition::Partition;
 
 use crate::{Connector, Context, Health};
 
-/// One of the streams of a source: its key, how to reach it, and where to tell how it goes.
+/// A stream of a source: its key, how to connect to it, and where to report its state.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    /// Which part of the source it carries.
+    /// The partition of the source that the stream carries.
     pub partition: Partition,
-    /// Its key.
+    /// The key of the stream.
     pub key: String,
-    /// Makes connections to where it is.
+    /// Connects to the node of the key.
     pub connector: Connector,
-    /// Where to tell how the work on it goes; with several streams, reasons name it.
+    /// Where to report the state; with several streams, reasons name the stream.
     pub health: Health,
 }
 
 impl Context {
-    /// The stream of a partition of `source`, the key of the stream that would be the only one.
+    /// The stream of a partition of `source`, which is the key of the unpartitioned stream.
     #[must_use]
     pub fn stream(&self, source: &str, partition: Partition) -> Stream {
         let key = partition.stream(source);

@@ -1,4 +1,5 @@
-//! Where the backlog goes: the slope of the last minute, and how long it takes until nothing waits.
+//! The trend of the backlog: the slope over the last minute, and the estimated time until it is
+//! empty.
 
 use std::time::Duration;
 
@@ -6,39 +7,39 @@ use indicatif::HumanCount;
 
 use crate::history::whole;
 
-/// How far back is looked, in seconds.
+/// Length of the regression window, in seconds.
 const WINDOW: f64 = 60.0;
-/// How fast what is past loses its weight, in seconds: a turn shows within a few samples.
+/// Time constant of the weights, in seconds: a change of direction shows within a few samples.
 const MEMORY: f64 = 15.0;
-/// The span of samples that tells a slope, in seconds.
+/// Minimum span of samples for a slope, in seconds.
 const SHORTEST: f64 = 3.0;
-/// What has not changed for so many seconds is steady.
+/// A value that has not moved in the direction of the slope for this many seconds is steady.
 const RECENT: f64 = 10.0;
-/// A slope below this share of what passes through is noise.
+/// A slope below this share of the throughput is noise.
 const OF_RATE: f64 = 0.01;
-/// So is a change over the window below this share of what waits.
+/// A change over the window below this share of the backlog is noise.
 const OF_BACKLOG: f64 = 0.01;
 
-/// Where the backlog goes. Slopes are entries a second.
+/// The trend of the backlog. Slopes are in entries per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Trend {
-    /// Too little was seen yet.
+    /// Too few samples.
     Unknown,
-    /// Nothing waits.
+    /// The backlog is empty.
     Empty,
-    /// It shrinks by so much, and is gone in so many seconds.
+    /// It shrinks at this rate, and is empty after this many seconds.
     Draining { per_second: f64, seconds: f64 },
-    /// It grows by so much.
+    /// It grows at this rate.
     Growing { per_second: f64 },
-    /// It does neither.
+    /// No significant slope.
     Steady,
 }
 
-/// The trend of a backlog, from times in seconds and what waited then, the newest last, and the
-/// rate at which entries pass through.
+/// Computes the trend from pairs of time in seconds and backlog, newest last, and the rate of
+/// processed entries.
 ///
-/// The slope is that of the regression line through the last minute, in which the newest samples
-/// count most. A slope that the scatter of the samples explains is none.
+/// The slope is that of a weighted regression line over the last minute, in which the newest
+/// samples weigh most. A slope within the scatter of the samples counts as steady.
 pub(crate) fn trend(samples: impl DoubleEndedIterator<Item = (f64, f64)>, rate: f64) -> Trend {
     let mut newest_first = samples.rev().peekable();
     let Some((now, waiting)) = newest_first.peek().copied().filter(|(_, waiting)| !waiting.is_nan()) else {
@@ -60,7 +61,8 @@ pub(crate) fn trend(samples: impl DoubleEndedIterator<Item = (f64, f64)>, rate: 
     let slope = sum(&|at, n| (at - mean_at) * (n - mean)) / sum(&|at, _| (at - mean_at).powi(2));
     let scatter = (sum(&|at, n| (n - mean - slope * (at - mean_at)).powi(2)) / all).sqrt();
     let change = slope.abs() * span;
-    // A step is no slope: what does not move now is steady, whatever was a minute ago.
+    // A step is not a slope: a backlog that does not move now is steady, whatever it was a minute
+    // ago.
     let earlier = recent.iter().take_while(|(at, _)| now - at <= RECENT).last().map_or(waiting, |(_, n)| *n);
     if (waiting - earlier) * slope <= 0.0 {
         return Trend::Steady;
@@ -87,7 +89,7 @@ impl Trend {
         }
     }
 
-    /// Entries a second, negative when it shrinks.
+    /// Entries per second; negative while it shrinks.
     pub(crate) const fn per_second(self) -> Option<f64> {
         match self {
             Self::Unknown => None,
@@ -97,7 +99,7 @@ impl Trend {
         }
     }
 
-    /// How long until nothing waits.
+    /// Estimated time until the backlog is empty.
     pub(crate) const fn seconds_to_drain(self) -> Option<f64> {
         match self {
             Self::Empty => Some(0.0),
@@ -106,7 +108,7 @@ impl Trend {
         }
     }
 
-    /// In words.
+    /// The trend as text.
     pub(crate) fn words(self) -> String {
         match self {
             Self::Unknown => "trend not known yet".to_owned(),
@@ -118,7 +120,7 @@ impl Trend {
     }
 }
 
-/// A time that is only an estimate, for people.
+/// Formats an estimated duration in one unit.
 pub(crate) fn about(seconds: f64) -> String {
     const UNITS: [(f64, &str); 3] = [(86_400.0, "days"), (3600.0, "h"), (60.0, "min")];
     let seconds = seconds.clamp(1.0, Duration::MAX.as_secs_f64());
@@ -132,13 +134,13 @@ pub(crate) fn about(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    /// The trend of a backlog of which a sample was taken every two seconds for two minutes.
+    /// The trend of a backlog sampled every two seconds for two minutes.
     fn of(backlog: impl Fn(f64) -> f64, rate: f64) -> Trend {
         trend((0..=60).map(|nth| f64::from(nth) * 2.0).map(|at| (at, backlog(at))), rate)
     }
 
     #[test]
-    fn a_backlog_that_shrinks_says_when_it_is_empty() {
+    fn a_shrinking_backlog_has_an_estimated_end() {
         let found = of(|at| 30_000.0 - 100.0 * at, 1000.0);
         let Trend::Draining { per_second, seconds } = found else { panic!("{found:?}") };
         assert!((per_second - 100.0).abs() < 0.01 && (seconds - 180.0).abs() < 0.1, "{found:?}");
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_that_grows_says_how_fast() {
+    fn a_growing_backlog_has_a_rate() {
         let found = of(|at| 1200.0 * at, 5000.0);
         assert_eq!(found.words(), "growing by 1,200/s");
         assert_eq!((found.name(), found.seconds_to_drain()), ("growing", None));
@@ -161,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn what_turned_lately_has_turned() {
+    fn a_recent_change_of_direction_is_detected() {
         let found = of(|at| if at < 96.0 { 100.0 * at } else { 9600.0 - 200.0 * (at - 96.0) }, 0.0);
         assert_eq!(found.name(), "draining", "{found:?}");
     }
 
     #[test]
-    fn noise_is_no_trend() {
+    fn noise_is_steady() {
         assert_eq!(of(|_| 700.0, 100.0), Trend::Steady);
         let saw = |at: f64| if (at / 2.0) % 2.0 < 1.0 { 4000.0 } else { 100.0 };
         assert_eq!(of(saw, 0.0), Trend::Steady);
@@ -176,26 +178,26 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_no_trend() {
+    fn a_step_is_steady() {
         assert_eq!(of(|at| if at < 100.0 { 1.0 } else { 700.0 }, 0.0), Trend::Steady);
         assert_eq!(of(|at| if at < 108.0 { 9000.0 } else { 700.0 }, 0.0), Trend::Steady);
     }
 
     #[test]
-    fn what_is_unknown_has_no_trend() {
+    fn an_unknown_backlog_has_no_trend() {
         assert_eq!(of(|at| if at < 119.0 { 1.0 } else { f64::NAN }, 0.0), Trend::Unknown);
         let found = of(|at| if at < 100.0 { f64::NAN } else { 10.0 * at }, 0.0);
-        assert_eq!(found.words(), "growing by 10/s", "what was seen since");
+        assert_eq!(found.words(), "growing by 10/s", "samples since then");
     }
 
     #[test]
-    fn nothing_waits_whatever_was() {
+    fn an_empty_backlog_is_empty_whatever_its_history() {
         assert_eq!(of(|at| 120.0 - at, 1.0), Trend::Empty);
         assert_eq!(Trend::Empty.seconds_to_drain(), Some(0.0));
     }
 
     #[test]
-    fn too_little_tells_no_trend() {
+    fn too_few_samples_have_no_trend() {
         assert_eq!(trend([].into_iter(), 0.0), Trend::Unknown);
         assert_eq!(trend([(0.0, 5.0)].into_iter(), 0.0), Trend::Unknown);
         assert_eq!(trend([(0.0, 5.0), (2.0, 9.0)].into_iter(), 0.0), Trend::Unknown);

@@ -1,4 +1,4 @@
-//! Errors in flags, variables and the file of `--config`: one line each.
+//! One-line errors about flags, environment variables and the file of `--config`.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,37 +10,38 @@ use clap::{Arg, Command};
 
 use crate::redact;
 
-/// What the environment variables of this project begin with.
+/// Prefix of this project's environment variables.
 const PREFIX: &str = "LINE_STREAM_";
 
-/// Where the values of this process's flags come from, when that is not the command line.
+/// The origin of each flag's value, when that is not the command line.
 static ORIGINS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 /// A warning about variables without the prefix.
 static UNPREFIXED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Where the value of a flag comes from, as a message says it: ` (from REDIS_URL)`, or
-/// ` (from line 3 of reader.toml)`. Empty for the command line and for a default.
+/// The origin of a flag's value, as a suffix for messages: ` (from REDIS_URL)` or ` (from line 3 of
+/// reader.toml)`. Empty for the command line and for a default.
 #[must_use]
 pub fn origin(flag: &str) -> String {
     let origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
     origins.get(flag).cloned().unwrap_or_default()
 }
 
-/// Where the values of flags come from: the command line, the environment, the file of `--config`.
+/// Finds the origin of a flag's value: the command line, the environment, or the file of
+/// `--config`.
 pub(crate) struct Origins<'a> {
     command: &'a Command,
     args: &'a [OsString],
-    /// The file, and on which of its lines which flag is.
+    /// The file, and the line of each flag in it.
     file: Option<(PathBuf, Vec<(String, usize)>)>,
 }
 
 impl<'a> Origins<'a> {
-    /// `args` is the command line as it was given, without what a file added.
+    /// `args` is the original command line, without the flags of the file.
     pub(crate) const fn new(command: &'a Command, args: &'a [OsString]) -> Self {
         Self { command, args, file: None }
     }
 
-    /// With the flags that a file has, each with its line.
+    /// Adds the flags of the file, each with its line.
     pub(crate) fn with_file(mut self, path: PathBuf, lines: Vec<(String, usize)>) -> Self {
         self.file = Some((path, lines));
         self
@@ -69,7 +70,7 @@ impl<'a> Origins<'a> {
         }
     }
 
-    /// Remembers them for [`origin`].
+    /// Stores all origins for [`origin`].
     pub(crate) fn keep(&self) {
         let mut origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
         for flag in self.command.get_arguments().filter_map(Arg::get_long) {
@@ -83,12 +84,12 @@ fn is_set(env: &OsStr) -> bool {
     std::env::var_os(env).is_some_and(|value| !value.is_empty())
 }
 
-/// One line about variables of this process's environment that lack the prefix, when there are any.
+/// A warning about environment variables of this process that lack the prefix, if there are any.
 pub(crate) fn unprefixed() -> Option<String> {
     UNPREFIXED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// One line about variables that are set and have no effect, because they lack the prefix.
+/// A warning about variables that are set and have no effect, because they lack the prefix.
 fn without_prefix(command: &Command) -> Option<String> {
     let names = command.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str);
     let bare = names.filter_map(|name| Some((name, name.strip_prefix(PREFIX)?)));
@@ -106,8 +107,8 @@ fn without_prefix(command: &Command) -> Option<String> {
     ))
 }
 
-/// One line that names the flag, its value, where that comes from, and what is allowed, in place of
-/// clap's paragraphs.
+/// Renders an error as one line that names the flag, its value, its origin, and what is allowed.
+/// clap's own rendering takes several paragraphs.
 pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
     let command = origins.command;
     let name = command.get_name();
@@ -162,7 +163,7 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
                 _ => format!("{flag}: cannot be used with {prior} {help}"),
             }
         }
-        // clap's own first line says it; what follows are hints about usage.
+        // The first line of clap's text states the error; the rest are usage hints.
         _ => first_line(error, &help),
     };
     format!("{name}: {}", what.replace(['\n', '\r'], " "))
@@ -174,7 +175,7 @@ fn first_line(error: &clap::Error, help: &str) -> String {
     format!("{} {help}", redact(first.trim_start_matches("error: ")))
 }
 
-/// The flag that names the file the service works on.
+/// The flag that names the file of the service.
 fn file_flag(command: &Command) -> Option<&str> {
     command.get_arguments().filter_map(Arg::get_long).find(|flag| matches!(*flag, "input" | "output"))
 }

@@ -2,12 +2,16 @@
 
 use crate::failpoint;
 use crate::group::{Group, Seen, state};
+use crate::latency::Latency;
+use crate::metric_names;
 use crate::run::{Ended, PartitionWork};
 use crate::totals::{Measured, Totals};
 use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, can_trim, trim_below};
+use metrics::histogram;
 use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
 use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,6 +26,8 @@ const TRIM: Duration = Duration::from_millis(5);
 const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
 const MEASURE: Duration = Duration::from_secs(1);
+/// How soon it is measured when the stage that reads has found that the user may ask.
+const SOON: Duration = Duration::from_millis(20);
 /// How soon trimming is tried again after Redis refused it.
 const TRIM_AGAIN: Duration = Duration::from_secs(2);
 /// The names of the kinds of work, where health is concerned.
@@ -45,6 +51,9 @@ pub(crate) struct Acknowledge<'a> {
     /// Which of the partitions in `totals` it is.
     partition: usize,
     seen: Rc<Seen>,
+    /// Before the user was found to have the rights, nothing is asked.
+    is_allowed: &'a Cell<bool>,
+    latency: Latency,
     trim_watch: TrimWatch,
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
@@ -74,6 +83,8 @@ impl<'a> Acknowledge<'a> {
             totals,
             partition: partition.nth,
             seen,
+            is_allowed: &partition.is_allowed,
+            latency: Latency::default(),
             trim_watch: TrimWatch::default(),
             trim_at: None,
             trimmed_at: Instant::now(),
@@ -93,12 +104,17 @@ impl<'a> Acknowledge<'a> {
             let trim_at = self.trim_at;
             tokio::select! {
                 biased;
-                _ = ticks.tick() => self.look_after_group(true).await?,
+                _ = ticks.tick() => match self.is_allowed.get() {
+                    true => self.look_after_group(true).await?,
+                    false => ticks.reset_after(SOON),
+                },
                 () = tokio::time::sleep_until(trim_at.unwrap_or_else(Instant::now)), if trim_at.is_some() => {
                     self.look_after_group(false).await?;
                 }
                 batch = committed.recv() => match batch {
                     Some(mut batch) => {
+                        self.latency.committed(&batch);
+                        self.show_latency();
                         self.acknowledge(&batch.ids).await?;
                         batch.clear();
                         // When nobody takes it, it is not needed.
@@ -136,6 +152,13 @@ impl<'a> Acknowledge<'a> {
                 }
                 Err(error) => self.lost(ACKNOWLEDGING, &error).await?,
             }
+        }
+    }
+
+    fn show_latency(&mut self) {
+        for latency in self.latency.measured() {
+            histogram!(metric_names::LATENCY).record(latency);
+            self.health.set_latency(latency);
         }
     }
 
@@ -212,6 +235,10 @@ impl<'a> Acknowledge<'a> {
                 // Its answer holds two entries, however long they are.
                 (None, None) => Some(connection.send(&XInfoStream::new(&group.stream)).await?.last_generated_id),
             };
+            if let Some(sent) = view.notes.sent {
+                self.latency.sent(sent);
+                self.show_latency();
+            }
             self.seen.view.replace(Some(view));
             let lag = state(ours).lag(length, last);
             let oldest = connection.send(&XPending::new(&group.stream, &group.name).entries(.., 1)).await?;
@@ -356,8 +383,12 @@ mod tests {
             let (to_acknowledge, committed) = mpsc::unbounded_channel();
             to_acknowledge.send(Batch { ids: vec![id], ..Batch::default() }).unwrap();
             drop(to_acknowledge);
-            let partition =
-                PartitionWork { nth: 0, stream: context.stream("s", Partition::WHOLE), group: group.clone() };
+            let partition = PartitionWork {
+                nth: 0,
+                stream: context.stream("s", Partition::WHOLE),
+                group: group.clone(),
+                is_allowed: Cell::default(),
+            };
             let totals = Totals::new(&[Partition::WHOLE]);
             let mut stage = Acknowledge::new(&partition, &context.shutdown, &totals, Rc::default());
             stage.run(committed, mpsc::unbounded_channel().0).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the writer allocates: nothing a line, and little a batch.
+//! Tests that the writer allocates per batch, not per line.
 
 use crate::args::Args;
 use crate::{args, output, run};
@@ -12,15 +12,16 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 const LINES: u64 = 400_000;
-/// More than a start, an end and a few for each reply of a thousand need, and far from one for a
-/// line.
+/// More than startup, shutdown and a few allocations per reply of a thousand entries need, and far
+/// fewer than one per line.
 const MOST: u64 = LINES / 64;
-/// More than a sample of the metrics needs; one is taken every second, however long the run takes.
+/// More than a sample of the metrics needs; one is taken per second, so a slow run takes more of
+/// them.
 const A_SAMPLE: u64 = 1_000;
 const LINE: &[u8] = b"a line of no special length, of which there are many";
 const GENERATION: u64 = 1_700_000_000_000;
 
-/// A stream as a reader leaves it.
+/// Fills a stream as a reader does.
 async fn fill(url: &str) {
     let mut connection = Connection::connect(&Config::from_url(url).unwrap()).await.unwrap();
     let record = format!(
@@ -37,8 +38,8 @@ async fn fill(url: &str) {
     }
 }
 
-/// How often the whole writer allocates, as `main` runs it, against a real Redis: reading, taking
-/// and acknowledging, all of which run on the calling thread, which is the one that is counted.
+/// Counts the allocations of the whole writer, run as `main` does, against a real Redis. Reading,
+/// consuming and acknowledging all run on the calling thread, which is the one that is counted.
 fn allocations(folder: &Path, url: &str) -> u64 {
     let output = folder.join("output.txt").display().to_string();
     let flags = ["--redis-url", url, "--output", &output, "--http-addr", "127.0.0.1:0", "--once"];
@@ -55,7 +56,7 @@ fn allocations(folder: &Path, url: &str) -> u64 {
 }
 
 #[test]
-fn nothing_is_allocated_a_line() {
+fn the_writer_does_not_allocate_per_line() {
     let folder = tempfile::tempdir().unwrap();
     let redis = RedisServer::start(&folder.path().join("redis"), Persistence::None);
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(fill(&redis.url()));
@@ -66,9 +67,9 @@ fn nothing_is_allocated_a_line() {
     assert!(count < MOST + samples * A_SAMPLE, "{count} allocations for {LINES} lines and {samples} samples");
 }
 
-/// The stage that has a thread of its own.
+/// The commit runs on a thread of its own, so it is measured separately.
 #[test]
-fn a_commit_allocates_nothing_for_a_line() {
+fn a_commit_does_not_allocate_per_line() {
     const BATCH: u64 = 10_000;
     let folder = tempfile::tempdir().unwrap();
     let mut output =

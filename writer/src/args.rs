@@ -56,8 +56,8 @@ pub(crate) struct WriterArgs {
     #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
-    /// When written lines are made durable: before they are acknowledged, once a second, or when
-    /// the system likes to
+    /// When written lines are made durable: before they are acknowledged, once a second, or at the
+    /// kernel's discretion
     #[arg(long, env = "LINE_STREAM_FSYNC", help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
 
@@ -92,7 +92,7 @@ pub(crate) enum Fsync {
     Always,
     /// Once a second.
     Interval,
-    /// When the system likes to.
+    /// At the kernel's discretion.
     Never,
 }
 

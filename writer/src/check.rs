@@ -1,4 +1,4 @@
-//! `writer check`: whether the configuration can work, without moving a line.
+//! `writer check`: checks whether the configuration can work, and changes nothing.
 
 use crate::args::CheckArgs;
 use crate::group::{Group, state};
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     })
 }
 
-/// Looks at the output, and says what a start would do. Whether a writer is at work on it.
+/// Checks the output, and reports what a start would do. Returns whether a writer is working on it.
 fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
     let shown = output.display();
     let folder = folder_of(output);
@@ -68,7 +68,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
         }
         return false;
     }
-    // Opened for writing, but nothing is made or written.
+    // Opens for writing, but creates and writes nothing.
     for path in [output, &journal] {
         match open_locked(path, false) {
             Ok(Locked::Ours(file)) if path == output => {
@@ -82,7 +82,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
                 if let Ok(false) = volumes {
                     checks.wrong(
                         format!(
-                            "--output: {shown} lies on another volume than its journal, which is in {}",
+                            "--output: {shown} is on another volume than its journal, which is in {}",
                             folder.display()
                         ),
                         "name the file itself, not a link to it on another volume",
@@ -118,7 +118,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
     false
 }
 
-/// Says what a start would do with the output.
+/// Reports what a start would do with the output.
 fn start(checks: &mut Preflight, output: &Path, journal: &Path, verdict: Verdict) {
     let (shown, journal) = (output.display(), journal.display());
     let opening = match verdict {
@@ -156,18 +156,18 @@ fn start(checks: &mut Preflight, output: &Path, journal: &Path, verdict: Verdict
         } else {
             "the writer would cut them off"
         };
-        checks.note(format!("--output: {cut} bytes of {shown} are behind the last commit"), advice);
+        checks.note(format!("--output: {cut} bytes of {shown} are after the last commit"), advice);
     }
     let lost: u64 = opening.lost.values().map(RangeSet::bytes).sum();
     if lost > 0 {
         checks.note(
-            format!("--output: {lost} bytes were in {shown} and are gone"),
-            "the writer would report them and go on; restore output and journal from one backup if you have one",
+            format!("--output: {lost} bytes of {shown} were committed and are missing"),
+            "the writer would report them and continue; restore output and journal from one backup if you have one",
         );
     }
 }
 
-/// The source record, which tells what the entries' IDs mean, and which file the reader sends.
+/// Loads the source record, and checks that the output is not the source's input.
 async fn record(checks: &mut Preflight, connection: &mut Connection, group: &Group, output: &Path) -> Record {
     match connection.send(&group.ask_record()).await {
         Ok(reply) => {
@@ -188,12 +188,12 @@ async fn record(checks: &mut Preflight, connection: &mut Connection, group: &Gro
     Record::default()
 }
 
-/// Entries whose place in the source nobody can tell.
+/// Reports entries whose position in the source is unknown.
 fn orphans(checks: &mut Preflight, group: &Group, info: &StreamInfo, record: &Record) {
     let lacks = |entry: &Entry<'_>| {
         let (field, payload) = entry.fields.and_then(|mut fields| fields.next())?;
-        let is_of_our_form = Piece::new(field, payload, entry.id.seq).is_some();
-        (is_of_our_form && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
+        let is_decodable = Piece::new(field, payload, entry.id.seq).is_some();
+        (is_decodable && record.judge(entry.id.ms) == consumer::Verdict::Missing).then_some(entry.id)
     };
     if let Some(id) = [info.first_entry(), info.last_entry()].iter().flatten().find_map(lacks) {
         checks.waits(
@@ -203,7 +203,7 @@ fn orphans(checks: &mut Preflight, group: &Group, info: &StreamInfo, record: &Re
     }
 }
 
-/// Groups that keep entries in the stream which ours has done.
+/// Reports groups that hold up trimming: they lack entries that this group has acknowledged.
 async fn holders(
     checks: &mut Preflight,
     connection: &mut Connection,
@@ -232,8 +232,8 @@ fn wait(entries: u64) -> String {
     format!("{entries} {} {}", advice::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
 }
 
-/// What the writer asks of Redis.
-fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
+/// The commands that the writer sends.
+pub(crate) fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     let Group { stream, record, name, consumer } = group;
     let mut commands = vec![
         cmd::<Frame>("XINFO").arg("STREAM").arg(stream),
@@ -258,7 +258,7 @@ fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
     commands
 }
 
-/// The group on a stream. `of_stream`: which stream, when there are several.
+/// Checks the group on one stream. `of_stream` names the stream, when there are several.
 async fn look_at(
     checks: &mut Preflight,
     connection: &mut Connection,
@@ -272,7 +272,7 @@ async fn look_at(
         Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
             checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made", group.name));
         }
-        // That has been told, or will be.
+        // Another check reports this error.
         Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
         Err(error) => checks.redis(format!("--group: looking at {} of {}", group.name, group.stream), &error),
     }
@@ -291,17 +291,17 @@ async fn look_at_group(
     orphans(checks, group, &info, record);
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
-    let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
+    let Some(own) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
         checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made; {}", group.name, wait(length)));
         return Ok(());
     };
     let states: Vec<_> = groups.iter().map(state).collect();
-    let waiting = state(ours).lag(length, Some(info.last_generated_id)) + ours.pending;
+    let waiting = state(own).lag(length, Some(info.last_generated_id)) + own.pending;
     checks.ok(format!("--group: {}{of_stream} exists, {}", group.name, wait(waiting)));
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
     let notes = connection.send(&group.ask_notes()).await?;
-    let view = group.view(asked_at, ours, &consumers, &notes);
+    let view = group.view(asked_at, own, &consumers, &notes);
     if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),

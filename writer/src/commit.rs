@@ -1,4 +1,7 @@
-//! Stage 2: batches to the disk, in order, whatever the disk says.
+//! Stage 2: commits batches to the output in order, and retries disk errors.
+//!
+//! All partitions share one such stage. It owns the [`Output`], and passes committed batches to the
+//! stage that acknowledges them.
 
 use crate::disk_space;
 use crate::group::Seen;
@@ -13,34 +16,33 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
-/// How often the output is looked after while nothing is written: syncs that are due, somebody
-/// else's changes.
+/// How often an idle output is maintained: due syncs, and detection of changes by other programs.
 const MAINTAIN: Duration = Duration::from_secs(1);
 
-/// What an output held when it was given up; `None` when that is not known.
+/// The ranges in an output when it was closed; `None` if unknown.
 pub(crate) type Committed = Option<BTreeMap<u64, RangeSet>>;
 
-/// The stage.
+/// The commit stage.
 pub(crate) struct Commit<'a> {
-    /// `None` while a blocking thread has it.
+    /// `None` while a blocking thread uses it.
     output: Option<Output>,
-    /// What the partitions' own stages have seen.
+    /// The state of each partition's consumer, as seen by its own stages.
     seen: Vec<Rc<Seen>>,
     health: &'a Health,
     shutdown: &'a Shutdown,
-    /// SIGHUP: the output may have been renamed.
+    /// Notified on SIGHUP: the output may have been renamed.
     hangup: Arc<Notify>,
     path: PathBuf,
-    /// A batch that came longer ago may have been taken over by another consumer.
+    /// A batch delivered longer ago than this may have been taken over by another consumer.
     stale_after: Option<Duration>,
     measured: Measured,
 }
 
-/// The metrics of every batch, looked up once.
+/// Handles of the metrics that every batch updates.
 struct Measured {
     lines: Counter,
     bytes: Counter,
@@ -72,13 +74,13 @@ impl<'a> Commit<'a> {
         Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, measured }
     }
 
-    /// What the output holds now.
+    /// The ranges in the output.
     pub(crate) fn into_committed(self) -> Committed {
         self.output.map(|output| output.held())
     }
 
-    /// Commits what is handed over, until nobody hands over any more. What is committed goes to the
-    /// stage that acknowledges it, of which each partition has one.
+    /// Commits batches until the channel closes. Sends each committed batch to the acknowledging
+    /// stage of its partition.
     pub(crate) async fn run(
         &mut self,
         mut handed: mpsc::Receiver<Handed>,
@@ -86,8 +88,8 @@ impl<'a> Commit<'a> {
     ) -> Result<(), Ended> {
         let mut ticks = tokio::time::interval(MAINTAIN);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // When even the first batch is late, all will be, and waiting for a fresh one would be
-        // waiting for ever.
+        // If the first batch is stale already, later ones are too: commit it instead of waiting for
+        // a fresh one forever.
         let mut is_proven = false;
         loop {
             let (batch, busy) = tokio::select! {
@@ -125,12 +127,13 @@ impl<'a> Commit<'a> {
                 self.measured.bytes.increment(batch.data.len() as u64);
                 self.measured.lines.increment(batch.lines());
             }
+            batch.durable_at = Some(SystemTime::now());
             batch.release_data();
             drop(busy);
             self.health.progress();
-            // Never waits, so that no partition waits for another one's Redis; there are only so
-            // many batches of each. When nobody takes it, that partition's part of the work has
-            // ended, and it comes again.
+            // The channel is unbounded so that no partition waits for the Redis of another; the
+            // pool of batches bounds it. A closed channel means that this partition has ended: its
+            // entries are redelivered.
             if let Some(to_acknowledge) = to_acknowledge.get(batch.partition) {
                 let _ = to_acknowledge.send(batch);
             }
@@ -146,13 +149,14 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
-    /// Whether all partitions have found that the output is theirs, and its journal not too old.
+    /// Whether all partitions have verified that the output is theirs and its journal is not too
+    /// old.
     fn is_judged(&self) -> bool {
         self.seen.iter().all(|seen| seen.has_name.get())
     }
 
-    /// Does something with the output until it succeeds. `None`: it did not, and the service is to
-    /// stop.
+    /// Retries an operation on the output until it succeeds. Returns `None` if shutdown is
+    /// requested first.
     async fn retry(
         &mut self,
         mut batch: Batch,
@@ -184,7 +188,7 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Rotated(became)) => {
                     log::info!(
-                        "{}: renamed to {}; going on in a new file, the journal of the old one went with it",
+                        "{}: renamed to {}; continuing in a new file; the journal was renamed too",
                         self.path.display(),
                         became.display()
                     );
@@ -192,7 +196,7 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Disturbed(what)) => {
                     service::metrics::error("disturbed");
-                    log::error!("{}: {what}; going on from what it holds now", self.path.display());
+                    log::error!("{}: {what}; continuing from its present contents", self.path.display());
                     return Err(Ended::Again);
                 }
                 Err(CommitError::Stale) => {

@@ -1,32 +1,35 @@
-//! Comparing an output that has no journal: where do the bytes differ, and how?
+//! Compares an input with an output that has no journal, and classifies the differences. Used by
+//! `writer verify`.
 
 use crate::file_buffer::FileBuffer;
 use delivery::entry::Span;
 use memchr::memmem;
 use std::io;
 
-/// After a difference, so many bytes must be equal to go on from there.
+/// Number of equal bytes that end a difference.
 const ANCHOR: usize = 32;
-/// After a difference, the bytes are sought again so far away at most: as far as a window holds.
+/// Maximum distance at which equal bytes are searched for after a difference: the length of a
+/// buffer.
 const REACH: u64 = crate::file_buffer::BUFFER_LEN as u64;
 
-/// What is the matter with a range of bytes.
+/// The kind of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Nothing: equal bytes (of the input).
+    /// Equal bytes (offsets of the input).
     None,
-    /// Bytes of the input that are not in the output.
+    /// Bytes of the input that are missing in the output.
     Missing,
     /// Bytes of the input that are in the output twice in a row.
     Doubled,
-    /// Bytes of the input that are others in the output.
+    /// Bytes of the input that differ in the output.
     Different,
     /// Bytes of the output that are not in the input.
     Extra,
 }
 
-/// Compares an input with the output from `at` on, and names what differs. Returns where the
-/// input's bytes end in the output; behind the last input, what the output has left is extra.
+/// Compares an input with the output from `at` on, and reports each range to `found`. Returns the
+/// offset in the output after the bytes of this input. For the last input, the rest of the output
+/// is extra.
 pub(crate) fn compare(
     input: &mut FileBuffer<'_>,
     input_len: u64,
@@ -38,24 +41,24 @@ pub(crate) fn compare(
 ) -> io::Result<u64> {
     let mut source = 0;
     while source < input_len && at < output_len {
-        let theirs = input.at(source, input_len - source)?;
-        let ours = output.at(at, theirs.len() as u64)?;
-        let len = theirs.len().min(ours.len());
+        let expected = input.at(source, input_len - source)?;
+        let actual = output.at(at, expected.len() as u64)?;
+        let len = expected.len().min(actual.len());
         if len == 0 {
             break;
         }
-        let equal = match theirs.get(..len) == ours.get(..len) {
+        let equal = match expected.get(..len) == actual.get(..len) {
             true => len,
-            false => theirs.iter().zip(ours).take_while(|(theirs, ours)| theirs == ours).count(),
+            false => expected.iter().zip(actual).take_while(|(expected, actual)| expected == actual).count(),
         } as u64;
         found(Cause::None, source..source + equal);
         (source, at) = (source + equal, at + equal);
         if equal == len as u64 {
             continue;
         }
-        let theirs = copied(input, source, input_len)?;
-        let ours = copied(output, at, output_len)?;
-        let Some(step) = realign(&theirs, &ours) else {
+        let expected = copied(input, source, input_len)?;
+        let actual = copied(output, at, output_len)?;
+        let Some(step) = realign(&expected, &actual) else {
             found(Cause::Different, source..input_len);
             return Ok(if is_last { output_len } else { at.saturating_add(input_len - source).min(output_len) });
         };
@@ -65,14 +68,14 @@ pub(crate) fn compare(
                 source += input;
             }
             Step::Surplus(output) => {
-                // A line that was written twice stands in the input just before.
+                // A doubled line is in the input just before this position.
                 let back = source.checked_sub(output);
                 let before = match back {
                     Some(back) => input.at(back, output)?.to_vec(),
                     None => Vec::new(),
                 };
                 match back {
-                    Some(back) if Some(&before[..]) == ours.get(..before.len()) && before.len() as u64 == output => {
+                    Some(back) if Some(&before[..]) == actual.get(..before.len()) && before.len() as u64 == output => {
                         found(Cause::Doubled, back..source);
                     }
                     _ => found(Cause::Extra, at..at + output),
@@ -93,44 +96,44 @@ pub(crate) fn compare(
     Ok(at)
 }
 
-fn copied(window: &mut FileBuffer<'_>, at: u64, len: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = window.at(at, (len - at).min(REACH))?.to_vec();
-    // The window may end soon: take what the next one has, too.
+fn copied(buffer: &mut FileBuffer<'_>, at: u64, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = buffer.at(at, (len - at).min(REACH))?.to_vec();
+    // The buffer may end soon: read the next one too.
     let more = (len - at).min(REACH) - bytes.len() as u64;
     if more > 0 {
         let next = at + bytes.len() as u64;
-        bytes.extend_from_slice(window.at(next, more)?);
+        bytes.extend_from_slice(buffer.at(next, more)?);
     }
     Ok(bytes)
 }
 
-/// How to go on behind a difference.
+/// How to continue after a difference.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// The output goes on so many bytes further in the input.
+    /// The output continues this many bytes later in the input.
     Skip(u64),
-    /// The input goes on so many bytes further in the output.
+    /// The input continues this many bytes later in the output.
     Surplus(u64),
-    /// Both go on after so many bytes.
+    /// Both continue after this many bytes.
     Replace(u64),
 }
 
 /// The shortest step after which the bytes are equal again.
-fn realign(theirs: &[u8], ours: &[u8]) -> Option<Step> {
+fn realign(expected: &[u8], actual: &[u8]) -> Option<Step> {
     let anchor = |bytes: &'_ [u8]| bytes.len().min(ANCHOR);
     let find = |needle: &[u8], bytes: &[u8]| {
         let needle = needle.get(..anchor(needle))?;
         memmem::find(bytes, needle).filter(|&at| at > 0)
     };
-    let skip = find(ours, theirs);
-    let surplus = find(theirs, ours);
+    let skip = find(actual, expected);
+    let surplus = find(expected, actual);
     let shortest = skip.into_iter().chain(surplus).min().unwrap_or(usize::MAX);
-    let len = theirs.len().min(ours.len());
+    let len = expected.len().min(actual.len());
     let mut replace = None;
-    // How many bytes up to here are equal in a row.
+    // The number of consecutive equal bytes up to here.
     let mut row = 0;
-    for (at, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {
-        row = if theirs == ours { row + 1 } else { 0 };
+    for (at, (expected, actual)) in expected.iter().zip(actual).enumerate() {
+        row = if expected == actual { row + 1 } else { 0 };
         if row >= ANCHOR || row > 0 && at + 1 == len {
             replace = Some(at + 1 - row);
             break;
@@ -187,7 +190,7 @@ mod tests {
         let line = text.len() / 2..text.len() / 2 + 12;
         let output = [&text[..line.start], &text[line.end..]].concat();
         let found = differences(&text, &output);
-        // The range may be shifted by bytes that are equal at both of its ends.
+        // The range may be shifted if the bytes at its ends are equal.
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].0, found[0].1.end - found[0].1.start), (Cause::Missing, 12));
     }
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_that_are_missing_or_extra() {
+    fn missing_and_extra_ends_are_found() {
         assert_eq!(differences(b"a\nb\n", b"a\n"), [(Cause::Missing, 2..4)]);
         assert_eq!(differences(b"a\n", b"a\nb\n"), [(Cause::Extra, 2..4)]);
         assert_eq!(differences(b"", b"b\n"), [(Cause::Extra, 0..2)]);

@@ -5,6 +5,7 @@
 //! looked at; that read never blocks, so that the connection is free for questions. When there is
 //! nothing, a read blocks in Redis.
 
+use crate::check;
 use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen, read_notes};
 use crate::run::{Ended, Handed};
@@ -12,7 +13,9 @@ use delivery::consumer::batch::KEEP_CAPACITY;
 use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Reply, Report};
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, cmd};
+use service::preflight::{Commands, must_be_allowed};
 use service::{Connector, Failure, Health, Shutdown, Stop};
+use std::cell::Cell;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
@@ -37,6 +40,9 @@ pub(crate) struct Consume<'a> {
     pub(crate) connector: Connector,
     pub(crate) health: &'a Health,
     pub(crate) shutdown: &'a Shutdown,
+    /// Whether it takes over entries of others.
+    pub(crate) claims: bool,
+    pub(crate) is_allowed: &'a Cell<bool>,
     /// Decides what is done.
     pub(crate) consumer: Consumer,
     /// What was taken and not handed over yet. It counts as held, so it outlives the connection
@@ -104,11 +110,17 @@ impl Consume<'_> {
     pub(crate) async fn run(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            let connection = match self.connector.connect().await {
+            let mut connection = match self.connector.connect().await {
                 Ok(connection) => connection,
                 Err(Stop::Shutdown) => return Ok(()),
                 Err(stop) => return Err(stop.into()),
             };
+            if !self.is_allowed.get() {
+                let (connection, watched) = (&mut connection, self.group.stream.clone());
+                let commands = check::commands(self.group, self.claims);
+                must_be_allowed(Commands { connection, watched, commands }).await?;
+                self.is_allowed.set(true);
+            }
             let ended = self.session(connection).await;
             self.log.end_gaps();
             if self.consumer.has_read() {

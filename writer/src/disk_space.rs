@@ -1,13 +1,13 @@
-//! How much room the output's file system has.
+//! Metrics of the free space on the output's file system.
 
 use crate::metric_names;
 use metrics::gauge;
 use std::path::Path;
 
-/// Measures it. A file system that does not tell keeps the numbers it had.
+/// Updates the gauges; they keep their values if the file system reports nothing.
 pub(crate) fn measure(output: &Path) {
-    let Ok(told) = rustix::fs::statvfs(output) else { return };
-    // What is kept back for root is not for the writer.
-    gauge!(metric_names::OUTPUT_FREE).set((told.f_bavail * told.f_frsize) as f64);
-    gauge!(metric_names::OUTPUT_CAPACITY).set((told.f_blocks * told.f_frsize) as f64);
+    let Ok(disk) = rustix::fs::statvfs(output) else { return };
+    // `f_bavail` excludes the blocks reserved for root.
+    gauge!(metric_names::OUTPUT_FREE).set((disk.f_bavail * disk.f_frsize) as f64);
+    gauge!(metric_names::OUTPUT_CAPACITY).set((disk.f_blocks * disk.f_frsize) as f64);
 }

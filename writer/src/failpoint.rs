@@ -1,9 +1,10 @@
-//! Places in the commit path where a test can end the process, as a power loss would.
+//! Failpoints: places in the commit path where a test can abort the process, to simulate a power
+//! loss.
 //!
 //! Compiled in only with the feature `failpoints`; a released writer has none.
 
-/// Ends the process here when the environment variable `WRITER_FAILPOINT` names this place.
-/// `name:N` lets it pass N times first.
+/// Aborts the process if the environment variable `WRITER_FAILPOINT` names this place. `name:N`
+/// skips the first N times.
 #[cfg(feature = "failpoints")]
 pub(crate) fn reach(name: &str) {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ pub(crate) fn reach(name: &str) {
         let (name, passes) = armed.split_once(':').unwrap_or((&armed, "0"));
         Some((name.to_owned(), AtomicU64::new(passes.parse().unwrap_or(0))))
     });
-    // One at a time, so that the count is exact.
+    // Serialize the threads, so that the count is exact.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((armed, passes)) = &*ARMED
@@ -26,6 +27,6 @@ pub(crate) fn reach(name: &str) {
     }
 }
 
-/// Nothing: there are no failpoints in this build.
+/// Does nothing: this build has no failpoints.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) const fn reach(_name: &str) {}

@@ -1,4 +1,4 @@
-//! Reading a file at any offset, in large pieces.
+//! Reads a file at any offset in large blocks, for `verify`, `merge` and hashing.
 
 use delivery::Hasher;
 use delivery::entry::Span;
@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// How many bytes are read at once: 1 MiB.
+/// Size of a read: 1 MiB.
 pub(crate) const BUFFER_LEN: usize = 1 << 20;
 
-/// The part of a file that is in memory.
+/// A file, and the part of it that is in memory.
 #[derive(Debug)]
 pub(crate) struct FileBuffer<'f> {
     file: &'f File,
@@ -19,12 +19,12 @@ pub(crate) struct FileBuffer<'f> {
 }
 
 impl<'f> FileBuffer<'f> {
-    /// A window on a file; nothing is read yet.
+    /// A buffer over a file; reads nothing yet.
     pub(crate) const fn new(file: &'f File) -> Self {
         Self { file, buffer: Vec::new(), start: 0, len: 0 }
     }
 
-    /// The bytes from `offset` on: at most `most`, at least one; none at the end of the file.
+    /// The bytes from `offset` on: at least one and at most `most`, or none at the end of the file.
     pub(crate) fn at(&mut self, offset: u64, most: u64) -> io::Result<&[u8]> {
         let inside =
             offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok()).filter(|&skip| skip < self.len);
@@ -43,7 +43,7 @@ impl<'f> FileBuffer<'f> {
     }
 }
 
-/// Fills the buffer from `offset` on, as far as the file goes.
+/// Fills the buffer from `offset` on, up to the end of the file.
 pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut len = 0;
     while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
@@ -57,11 +57,11 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Resu
     Ok(len)
 }
 
-/// The hash of a range of a file, read in pieces. `None`: it does not have all of it.
+/// Hashes a range of a file in blocks. `None` if the file does not have the whole range.
 pub(crate) fn hash_of(file: &File, span: Span) -> io::Result<Option<u64>> {
-    let (mut window, mut hasher, mut at) = (FileBuffer::new(file), Hasher::default(), span.start);
+    let (mut buffer, mut hasher, mut at) = (FileBuffer::new(file), Hasher::default(), span.start);
     while at < span.end {
-        let bytes = window.at(at, span.end - at)?;
+        let bytes = buffer.at(at, span.end - at)?;
         if bytes.is_empty() {
             return Ok(None);
         }

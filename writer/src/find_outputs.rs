@@ -1,10 +1,10 @@
-//! `--folder` of `verify` and `merge`: every output in a folder, rotated ones included.
+//! Finds the outputs in a folder, including rotated ones, for `--folder` of `verify` and `merge`.
 
 use crate::journal_file::path_of;
 use service::Failure;
 use std::path::{Path, PathBuf};
 
-/// The outputs that were named, and those in the folders: every file with a journal beside it.
+/// The named outputs, and those in the folders: every file with a journal beside it.
 pub(crate) fn outputs(named: &[PathBuf], folders: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut outputs = named.to_vec();
     for folder in folders {
@@ -29,7 +29,7 @@ fn in_folder(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    // The order of a folder is not one.
+    // `read_dir` returns entries in no particular order.
     found.sort();
     Ok(found)
 }
@@ -40,7 +40,7 @@ mod tests {
     use crate::journal_file::with_suffix;
 
     #[test]
-    fn outputs_are_files_with_a_journal() {
+    fn outputs_are_the_files_with_a_journal() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("output.txt");
         assert!(outputs(&[], &[folder.path().to_owned()]).is_err());

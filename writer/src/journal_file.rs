@@ -1,4 +1,4 @@
-//! The commit journal as a file: locked, appended to, replaced.
+//! File operations on the commit journal and the output: paths, locks, replacing and truncating.
 
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::OsString;
@@ -7,32 +7,32 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// How often a journal that is replaced while it is opened is opened again.
+/// How many times to open a file again that is replaced while it is being opened.
 const ATTEMPTS: usize = 100;
 
-/// The journal that belongs to an output: the same name, `.journal` behind it.
+/// The journal of an output: its path with `.journal` appended.
 pub(crate) fn path_of(output: &Path) -> PathBuf {
     with_suffix(output, ".journal")
 }
 
-/// A path with something behind its name.
+/// A path with `suffix` appended to its file name.
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Makes a folder's entries durable: files created or renamed in it.
+/// Syncs the folder of a file, which makes created and renamed entries durable.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// The folder in which a file is.
+/// The folder of a file.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Takes the exclusive lock of a file. `Ok(false)`: another process has it.
+/// Takes the exclusive lock of a file. Returns `false` if another process holds it.
 pub(crate) fn lock(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -41,7 +41,7 @@ pub(crate) fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether `path` names this open file, and not another one (or none).
+/// Whether `path` leads to this open file.
 pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let here = file.metadata()?;
     match std::fs::metadata(path) {
@@ -51,13 +51,12 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Shortens a file. One that is shorter already stays as it is: bytes that somebody cut off must
-/// not become zeros.
+/// Truncates a file. Leaves a shorter file as it is, because extending it would insert zeros.
 pub(crate) fn cut_back(file: &File, len: u64) -> io::Result<()> {
     if file.metadata()?.len() > len { file.set_len(len) } else { Ok(()) }
 }
 
-/// Opens a file for reading and writing and takes its lock. `create`: makes it when there is none.
+/// Opens a file for reading and writing, and locks it. With `create`, creates a missing file.
 pub(crate) fn open_locked(path: &Path, create: bool) -> io::Result<Locked> {
     for _ in 0..ATTEMPTS {
         let file = match OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path) {
@@ -68,8 +67,8 @@ pub(crate) fn open_locked(path: &Path, create: bool) -> io::Result<Locked> {
         if !lock(&file)? {
             return Ok(Locked::ByAnother);
         }
-        // Another process may have replaced it between opening and locking: then this is the old
-        // file, which nobody reads.
+        // Another process may have replaced the file between opening and locking. This is then the
+        // old file, which nobody uses.
         if is_at(&file, path)? {
             return Ok(Locked::Ours(file));
         }
@@ -77,18 +76,18 @@ pub(crate) fn open_locked(path: &Path, create: bool) -> io::Result<Locked> {
     Err(io::Error::other("another program replaces it all the time"))
 }
 
-/// What came of locking a file.
+/// The result of locking a file.
 #[derive(Debug)]
 pub(crate) enum Locked {
-    /// It is open, and ours until it is closed.
+    /// The open file, locked until it is closed.
     Ours(File),
-    /// Another process has the lock.
+    /// Another process holds the lock.
     ByAnother,
-    /// There is none.
+    /// The file does not exist.
     Missing,
 }
 
-/// An open journal, locked as long as this lives.
+/// An open journal, locked for the lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct JournalFile {
     path: PathBuf,
@@ -96,13 +95,13 @@ pub(crate) struct JournalFile {
 }
 
 impl JournalFile {
-    /// The journal at this path, which is open and locked.
+    /// The journal at this path, already open and locked.
     pub(crate) const fn new(path: PathBuf, file: File) -> Self {
         Self { path, file }
     }
 
-    /// Puts a journal with these bytes in the place of this one, and locks the new file before it
-    /// takes the old one's place.
+    /// Replaces the journal atomically by one with these bytes. Locks the new file before the
+    /// rename.
     pub(crate) fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
         let fresh_path = with_suffix(&self.path, ".new");
         let fresh = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&fresh_path)?;
@@ -112,8 +111,8 @@ impl JournalFile {
         fresh.write_all_at(bytes, 0)?;
         fresh.sync_all()?;
         std::fs::rename(&fresh_path, &self.path)?;
-        // The lock of the old file goes with it; who waits for that one finds that its name is
-        // gone.
+        // Dropping the old file releases its lock. A process that waits for that lock finds another
+        // file at the path.
         self.file = fresh;
         sync_folder_of(&self.path)
     }
@@ -123,17 +122,17 @@ impl JournalFile {
         self.file.write_all_at(bytes, at)
     }
 
-    /// Shortens it.
+    /// Truncates the journal.
     pub(crate) fn cut_back(&self, len: u64) -> io::Result<()> {
         cut_back(&self.file, len)
     }
 
-    /// Makes what was written durable.
+    /// Syncs the journal.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Its length. `None`: it is not at its path any more.
+    /// The length of the journal. `None` if it is no longer at its path.
     pub(crate) fn len(&self) -> io::Result<Option<u64>> {
         Ok(if is_at(&self.file, &self.path)? { Some(self.file.metadata()?.len()) } else { None })
     }
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_survives_replacing_it() {
+    fn a_replaced_journal_stays_locked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.journal");
         let Locked::Ours(file) = opened(&path) else { panic!("nobody else has it") };
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_somebody_cut_is_not_filled_with_zeros() {
+    fn a_shorter_file_is_not_extended_with_zeros() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         std::fs::write(&path, "12345").unwrap();

@@ -1,33 +1,33 @@
-//! `writer`: appends the lines of a Redis Stream to a file, each exactly once; `verify`, `merge`
-//! and `rotate` for what was written.
+//! `writer`: appends the lines of a Redis Stream to a file, each exactly once. Its commands
+//! `verify`, `merge` and `rotate` work on the files that it wrote.
 //!
 //! # Layout
 //!
-//! | file | what it is |
+//! | file | subject |
 //! |---|---|
-//! | `args.rs` | flags and environment |
-//! | `run.rs` | the service: three stages that overlap, the first and the last once for each partition |
-//! | `partition_check.rs` | with how many partitions the source was begun |
-//! | `consume.rs`, `consume_log.rs` | stage 1: reads the stream, fills batches; what `delivery::consumer` decides |
-//! | `commit.rs` | stage 2: batches to the disk, whatever the disk says |
-//! | `output.rs`, `journal_file.rs` | the output and its journal |
-//! | `disk_space.rs` | the room on its file system |
-//! | `output_folder.rs` | the folder of an output: outputs that were renamed, and their journals |
-//! | `acknowledge.rs` | stage 3: XACK, and the housekeeping of the group |
-//! | `group.rs` | what is asked of the group and of the source record |
-//! | `totals.rs` | the backlog of all partitions together |
+//! | `args.rs` | flags and environment variables |
+//! | `run.rs` | the service: three overlapping stages; the first and the last run once per partition |
+//! | `partition_check.rs` | checks the number of partitions |
+//! | `consume.rs`, `consume_log.rs` | stage 1: reads the stream and fills batches; logs its notices |
+//! | `commit.rs` | stage 2: commits batches, and retries disk errors |
+//! | `output.rs`, `journal_file.rs` | the output and its journal as files |
+//! | `disk_space.rs` | metrics of the free space |
+//! | `output_folder.rs` | the folder of an output: rotated outputs and their journals |
+//! | `acknowledge.rs` | stage 3: XACK, and maintenance of the group |
+//! | `group.rs` | commands on the group and on the source record |
+//! | `totals.rs` | gauges of the backlog of all partitions |
 //! | `check.rs` | `writer check` |
 //! | `metric_names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
 //! | `merge.rs` | `writer merge` |
-//! | `find_outputs.rs` | the outputs in a folder, for these two |
+//! | `find_outputs.rs` | `--folder` of these two |
 //! | `rotate.rs` | `writer rotate` |
-//! | `progress.rs` | how far these two are |
-//! | `segments.rs`, `file_buffer.rs` | where the bytes lie in outputs, and reading them |
-//! | `failpoint.rs` | where tests end the process |
-//! | `allocations.rs` | tests: what is allocated |
+//! | `progress.rs` | the progress bar of `verify` and `merge` |
+//! | `segments.rs`, `file_buffer.rs` | positions of source bytes in outputs; reading them |
+//! | `failpoint.rs` | places where tests abort the process |
+//! | `allocations.rs` | tests of allocations |
 
-// Production code neither panics on an index nor cuts a number off.
+// Production code must not panic on an index, nor truncate a number.
 #![cfg_attr(
     not(test),
     warn(
@@ -37,7 +37,7 @@
         clippy::cast_sign_loss
     )
 )]
-// In tests a list of one range is just that.
+// Tests use lists of a single range.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 mod acknowledge;
@@ -55,6 +55,7 @@ mod file_buffer;
 mod find_outputs;
 mod group;
 mod journal_file;
+mod latency;
 mod merge;
 mod metric_names;
 mod output;
@@ -75,13 +76,13 @@ use service::{About, Failure, manuals};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// For the man page.
+/// The FILES section of the man page.
 const FILES: [(&str, &str); 3] = [
     (
         "OUTPUT.journal",
-        "OutputFolder the output: which bytes of the source are where in it. Move, copy and back up both together.",
+        "Beside the output: records which bytes of the source are where in it. Move, copy and back up both together.",
     ),
-    ("OUTPUT.cut", "Bytes that were behind the last commit when the writer started, such as those of another program."),
+    ("OUTPUT.cut", "Bytes after the last commit when the writer started, such as those of another program."),
     (
         "/etc/line-stream/writer-NAME.toml",
         "The configuration of the unit line-stream-writer@NAME, as --config takes it.",
@@ -111,7 +112,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the service is called, and what it shows.
+/// The description of the service.
 fn about(args: &Args) -> About {
     About {
         name: "writer",

@@ -1,4 +1,4 @@
-//! `writer merge`: the outputs of several writers, back in the order of the source.
+//! `writer merge`: merges the outputs of several writers into the order of the source.
 
 use crate::file_buffer::hash_of;
 use crate::journal_file::{lock, sync_folder_of, with_suffix};
@@ -11,11 +11,11 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-/// The progress is told after so many bytes, and `--into` makes them durable.
+/// Interval of progress updates, and of syncs of `--into`, in bytes.
 const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 
-/// Writes the bytes of all outputs in the order of the source, each once: to standard output, or
-/// into a file.
+/// Writes the bytes of all outputs in the order of the source, each once, to standard output or to
+/// a file.
 pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failure> {
     let segments = layout_of(outputs)?;
     let plan = Plan::of(&segments);
@@ -26,7 +26,7 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
     };
     bar.finish_and_clear();
     if let Merged::ReaderGone = done? {
-        // Whoever reads has seen enough.
+        // The program at the other end of the pipe has exited.
         return Ok(());
     }
     for hole in &plan.holes {
@@ -41,20 +41,20 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
     if plan.holes.is_empty() { Ok(()) } else { Err(Failure::failed("bytes are missing in the outputs")) }
 }
 
-/// How merging ended.
+/// How the merge ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Merged {
-    /// Everything was written.
+    /// All bytes were written.
     All,
     /// The pipe was closed.
     ReaderGone,
 }
 
-/// Which bytes of which outputs, in the order of the source.
+/// The parts of the outputs to copy, in the order of the source.
 #[derive(Debug, Default)]
 struct Plan {
     pieces: Vec<Piece>,
-    /// Bytes of the source that are in none of the outputs.
+    /// Bytes of the source that no output has.
     holes: Vec<Segment>,
 }
 
@@ -75,7 +75,7 @@ impl Plan {
                 if segment.span.start > at {
                     plan.holes.push(Segment { span: at..segment.span.start, ..segment.clone() });
                 }
-                // What another output holds, too, is left out.
+                // Skip bytes that an earlier output has too.
                 let from = at.max(segment.span.start);
                 if from < segment.span.end {
                     let offset = segment.offset + (from - segment.span.start);
@@ -91,8 +91,8 @@ impl Plan {
         self.pieces.iter().map(|piece| piece.len).sum()
     }
 
-    /// The pieces without the first `skip` bytes, none longer than [`PIECE`], each where it begins
-    /// in the result and where that is a multiple of [`PIECE`] or the beginning of a piece.
+    /// The pieces after the first `skip` bytes, each with its offset in the result. Pieces are
+    /// split at multiples of [`PIECE`].
     fn from(&self, skip: u64) -> impl Iterator<Item = (u64, Piece)> {
         let mut at = 0;
         let placed = self.pieces.iter().map(move |piece| {
@@ -113,8 +113,7 @@ impl Plan {
         })
     }
 
-    /// Tells this plan from others, so that a file that was begun is only continued by the same
-    /// one.
+    /// Identifies the plan, so that an unfinished file is only continued with the same plan.
     fn hash(&self) -> u64 {
         let mut hasher = delivery::Hasher::default();
         for piece in &self.pieces {
@@ -155,15 +154,15 @@ fn copy_all(segments: &Segments, plan: &Plan, skip: u64, to: &mut File, bar: &Pr
     Ok(Merged::All)
 }
 
-/// Copies a range; the kernel does it where it can.
+/// Copies a range, inside the kernel if possible.
 fn copy(mut from: &File, offset: u64, len: u64, to: &mut File) -> io::Result<()> {
     from.seek(SeekFrom::Start(offset))?;
     let copied = io::copy(&mut from.take(len), to)?;
     if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Merges into a file that appears under its name when it is complete and durable. One that was
-/// begun is continued, one that is complete is compared.
+/// Merges into a file that appears under its name once it is complete and durable. Continues an
+/// unfinished file, and compares a complete one.
 fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     match File::open(path) {
@@ -176,7 +175,7 @@ fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) 
     if !lock(&file).map_err(failed)? {
         return Err(Failure::config(format!("--into {}: another writer merges into it", path.display())));
     }
-    // Whole pieces are durable; what is behind them may be anything after a power cut.
+    // Only whole pieces are durable: after a power loss, the bytes after them may be garbage.
     let durable = file.metadata().map_err(failed)?.len().min(plan.len()) / PIECE * PIECE;
     file.set_len(durable).map_err(failed)?;
     file.seek(SeekFrom::End(0)).map_err(failed)?;
@@ -185,7 +184,7 @@ fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) 
         let part = part_of(segments, &piece)?;
         copy(&part.file, piece.offset, piece.len, &mut file).map_err(|error| {
             let (from, to) = (part.path.display(), path.display());
-            Failure::failed(format!("copying {from} to {to}: {error}; run this again to go on"))
+            Failure::failed(format!("copying {from} to {to}: {error}; run this again to continue"))
         })?;
         bar.inc(piece.len);
         if (at + piece.len).is_multiple_of(PIECE) {
@@ -197,7 +196,7 @@ fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) 
     Ok(Merged::All)
 }
 
-/// Whether a complete file holds what merging gives.
+/// Compares an existing file with the result of the merge.
 fn compare(segments: &Segments, plan: &Plan, there: &File, path: &Path, bar: &ProgressBar) -> Result<Merged, Failure> {
     let failed = |error: io::Error| Failure::failed(format!("--into {}: {error}", path.display()));
     let is_same = || -> Result<bool, Failure> {
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_comes_back() {
+    fn merge_restores_the_source() {
         let folder = tempfile::tempdir().unwrap();
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\n"), (7, 4, b"c\n"), (9, 0, b"x\n")]);
         let two = write_output(&folder.path().join("two"), &[(9, 2, b"y\n"), (7, 2, b"b\n")]);
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_left_out_and_holes_named() {
+    fn merge_skips_duplicates_and_reports_holes() {
         let folder = tempfile::tempdir().unwrap();
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\nb\n")]);
         let two = write_output(&folder.path().join("two"), &[(7, 2, b"b\nc\n"), (7, 8, b"e\n")]);
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_begun_is_continued_behind_what_is_durable() {
+    fn an_unfinished_file_is_continued_after_its_durable_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> =
             (0..PIECE + PIECE / 2).map(|at| if at % 8 == 7 { b'\n' } else { (at / 8 % 251) as u8 | 128 }).collect();
@@ -266,7 +265,7 @@ mod tests {
         let outputs = [one, two];
         let into = folder.path().join("merged.txt");
         let begun = with_suffix(&into, &format!(".{:016x}.part", Plan::of(&layout_of(&outputs).unwrap()).hash()));
-        // The first piece is durable, and recognisable; what is behind it was lost.
+        // The first piece is durable and recognisable; the bytes after it were lost.
         let mut there = vec![b'!'; PIECE as usize];
         there.extend(b"garbage");
         std::fs::write(&begun, &there).unwrap();
@@ -277,13 +276,13 @@ mod tests {
         );
         assert!(!begun.exists());
 
-        // From the beginning; and again, when it is there.
+        // Merge from the beginning, and once more over the complete file.
         std::fs::remove_file(&into).unwrap();
         for _ in 0..2 {
             run(&outputs, Some(&into)).unwrap();
             assert!(std::fs::read(&into).unwrap() == bytes);
         }
-        // Another file is not replaced.
+        // A different file is not replaced.
         std::fs::write(&into, b"another").unwrap();
         assert_eq!(run(&outputs, Some(&into)).unwrap_err().code(), 2);
         assert_eq!(std::fs::read(&into).unwrap(), b"another");

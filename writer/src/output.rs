@@ -1,8 +1,8 @@
-//! The output and its journal as files: performs what [`delivery::output`] decides.
+//! The output and its journal as files: performs the effects that [`delivery::output`] decides on.
 //!
-//! A commit appends a batch's records to the journal and its bytes to the output, and makes both
-//! durable at the same time. Whatever fails, the output goes back to the last commit; so a batch is
-//! in it as a whole or not at all, and can be tried again.
+//! A commit appends the records of a batch to the journal and its bytes to the output, and syncs
+//! both at the same time. After any failure, the output is truncated to the last commit. The output
+//! therefore contains a batch completely or not at all, and the batch can be retried.
 
 use crate::args::Fsync;
 use crate::failpoint;
@@ -13,7 +13,7 @@ use crate::journal_file::{
 use crate::output_folder::{self, OutputFolder};
 use delivery::consumer::Batch;
 use delivery::entry::Span;
-use delivery::journal::Identity;
+use delivery::journal::{Identity, MAGIC};
 use delivery::output::{
     self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
 };
@@ -26,45 +26,45 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// With `--fsync interval`, how often the files are made durable.
+/// Interval of syncs with `--fsync interval`.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the output cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// It will not work like this, however often it is tried.
+    /// A retry cannot help.
     #[error("{0}")]
     Config(String),
-    /// Another writer has it, and may end.
+    /// Another writer holds the lock, and may exit.
     #[error("{0}")]
     Locked(String),
-    /// The disk, now.
+    /// An I/O error, which may be temporary.
     #[error("{what} {path}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Why a batch was not committed. It can be tried again.
+/// Why a batch was not committed. It can be retried.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
-    /// The disk.
+    /// An I/O error.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: &'static str,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
-    /// The output was renamed, and its journal went with it; a new one is to be opened.
+    /// The output was renamed, and its journal too. Open a new output.
     #[error("renamed to {0}")]
     Rotated(PathBuf),
-    /// Somebody else changed the output; it must be opened again.
+    /// Another program changed the output, which must be opened again.
     #[error("{0}")]
     Disturbed(Disturbance),
     /// The batch waited so long that another consumer may have taken it over.
@@ -72,29 +72,29 @@ pub(crate) enum CommitError {
     Stale,
 }
 
-/// Whether a commit failed at making durable what the disk had taken.
+/// Whether a commit failed during a sync.
 pub(crate) fn is_of_sync(what: &str) -> bool {
     what.starts_with("syncing")
 }
 
-/// An output that was just opened, and what is known of it.
+/// An output that was just opened, and its state.
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// The output.
     pub(crate) output: Output,
-    /// What its journal was.
+    /// The state of its journal.
     pub(crate) journal: JournalWas,
-    /// The ranges it holds, by content.
+    /// The ranges in the output and its rotated files, by content.
     pub(crate) held: BTreeMap<u64, RangeSet>,
-    /// Ranges that it held once, durably, and holds no more, by content.
+    /// Ranges that were durable in the output and are missing now, by content.
     pub(crate) lost: BTreeMap<u64, RangeSet>,
-    /// How many bytes there are behind the last commit.
+    /// The number of bytes after the last commit.
     pub(crate) behind: u64,
-    /// Whether these may be more than an unfinished commit.
+    /// Whether these bytes may be more than an unfinished commit.
     pub(crate) has_unknown_tail: bool,
 }
 
-/// The output and its journal, both locked as long as this lives.
+/// The output and its journal, both locked for the lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct Output {
     path: PathBuf,
@@ -103,21 +103,21 @@ pub(crate) struct Output {
     fsync: Fsync,
     ledger: Ledger,
     synced_at: Instant,
-    /// How long the latest sync took, until it was asked for.
+    /// Duration of the latest sync, until it is reported.
     sync_took: Option<Duration>,
-    /// What the output was renamed to.
+    /// The new path of the output, once it was renamed.
     became: Option<PathBuf>,
 }
 
 impl Output {
-    /// Opens or creates the output and its journal, and brings both to the last commit, now or when
-    /// the consuming side has judged them.
+    /// Opens or creates the output and its journal. Truncates both to the last commit, now or once
+    /// the writer has verified the journal.
     pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
         loop {
             let journal_path = journal_file::path_of(path);
             is_possible(path, path)?;
             is_possible(path, &journal_path)?;
-            // Nothing is created before it is clear that nothing is refused.
+            // Create nothing before it is certain that nothing is refused.
             let file = locked(path, path, false)?;
             let journal = locked(path, &journal_path, false)?;
             match verdict(path, identity).map_err(at("looking at", path))? {
@@ -163,14 +163,14 @@ impl Output {
         }
     }
 
-    /// Brings both files to the last commit. `None`: the output was renamed, and its journal went
-    /// with it.
+    /// Truncates both files to the last commit. `None`: the output was renamed, and its journal
+    /// too.
     fn recover(mut self, opening: Opening) -> Result<Option<Opened>, OpenError> {
         match self.run(Job::Recover, &[]) {
             Ok(()) => {}
             Err(CommitError::Rotated(became)) => {
                 let (path, became) = (self.path.display(), became.display());
-                log::info!("{path}: was renamed to {became}; its journal went with it");
+                log::info!("{path}: was renamed to {became}, and its journal too");
                 return Ok(None);
             }
             Err(error) => {
@@ -184,7 +184,7 @@ impl Output {
         for name in &opening.unusable {
             let path = OutputFolder::new(&self.path).path(name);
             log::warn!(
-                "{}: the journal of a rotated output is damaged; what only it tells may be written again",
+                "{}: the journal of a rotated output is damaged; lines that only it records may be written twice",
                 path.display()
             );
         }
@@ -193,35 +193,34 @@ impl Output {
         Ok(Some(Opened { output: self, journal, held, lost, behind, has_unknown_tail }))
     }
 
-    /// Keeps bytes that are about to be cut off: appends them to a file beside the output, durably.
-    /// Where it is.
+    /// Appends bytes that are about to be cut off to a file beside the output, durably.
     fn keep(&self, cut: Span) -> Result<(), CommitError> {
         let path = with_suffix(&self.path, ".cut");
         let failed = |what| move |source| CommitError::Io { what, source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let kept = opened.map_err(failed("opening OUTPUT.cut"))?;
         let len = kept.metadata().map_err(failed("looking at OUTPUT.cut"))?.len();
-        let ours = hash_of(&self.file, cut.clone()).map_err(failed("reading the output"))?;
+        let cut_hash = hash_of(&self.file, cut.clone()).map_err(failed("reading the output"))?;
         let last = len.saturating_sub(cut.end - cut.start)..len;
-        // They are there already when the start that was to cut them off failed.
-        if hash_of(&kept, last).map_err(failed("reading OUTPUT.cut"))? != ours {
+        // If an earlier start failed after this step, the bytes are in the file already.
+        if hash_of(&kept, last).map_err(failed("reading OUTPUT.cut"))? != cut_hash {
             copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing OUTPUT.cut"))?;
         }
         kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing OUTPUT.cut"))?;
         let (output, bytes, path) = (self.path.display(), cut.end - cut.start, path.display());
         log::warn!(
-            "{output}: {bytes} bytes behind the last commit cut off, and added to {path}; if a writer wrote them, the journal \
+            "{output}: {bytes} bytes after the last commit moved to {path}; if a writer wrote them, the journal \
              is older than the output: stop this one and restore both from one backup"
         );
         Ok(())
     }
 
-    /// Where it is.
+    /// The path of the output.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The output's ID, which it keeps when it is rotated.
+    /// The ID of the output, which it keeps when it is rotated.
     pub(crate) const fn id(&self) -> u64 {
         self.ledger.owner().id
     }
@@ -231,26 +230,26 @@ impl Output {
         self.ledger.committed()
     }
 
-    /// What was committed, by content.
+    /// The committed ranges, by content.
     pub(crate) fn held(&self) -> BTreeMap<u64, RangeSet> {
         self.ledger.held()
     }
 
-    /// How long the sync took that was done since the last question.
+    /// The duration of the last sync, once.
     pub(crate) const fn sync_took(&mut self) -> Option<Duration> {
         self.sync_took.take()
     }
 
-    /// Appends a batch; when this returns, it is as durable as `--fsync` says. After an error
-    /// nothing of it is in the output.
+    /// Appends a batch. On success, the batch is as durable as `--fsync` requires. On failure, the
+    /// output contains nothing of it.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         self.ledger.prepare(batch.runs.iter().map(|run| (run.file_id, run.span.clone(), run.lines)), &batch.data);
         self.run(Job::Commit { sync: self.fsync == Fsync::Always }, &batch.data)
     }
 
-    /// What is to be done now and then: syncs when `--fsync interval` is due, keeps the journal
-    /// small, looks whether somebody else changed the files. `is_judged`: the consuming side has
-    /// found that the journal is the output's.
+    /// Maintains the files: syncs if `--fsync interval` is due, compacts the journal, and detects
+    /// changes by other programs. `is_judged`: all partitions have verified that the journal
+    /// belongs to the output.
     pub(crate) fn maintain(&mut self, is_judged: bool) -> Result<(), CommitError> {
         if is_judged {
             self.ledger.judged();
@@ -259,7 +258,7 @@ impl Output {
         self.run(Job::Maintain { sync }, &[])
     }
 
-    /// Makes everything that was committed durable, and says so in the journal.
+    /// Syncs everything, and marks it as durable in the journal.
     pub(crate) fn finish(&mut self, is_judged: bool) -> Result<(), CommitError> {
         if is_judged {
             self.ledger.judged();
@@ -267,7 +266,7 @@ impl Output {
         self.run(Job::Finish, &[])
     }
 
-    /// Performs a job's effects, one after the other.
+    /// Runs a job: performs its effects one after another.
     fn run(&mut self, job: Job, data: &[u8]) -> Result<(), CommitError> {
         let mut effect = self.ledger.begin(job);
         let mut failed = None;
@@ -313,10 +312,10 @@ impl Output {
                 return hash.map(Answer::Hash).ok_or(CommitError::Disturbed(Disturbance::Truncated));
             }
             Effect::ReplaceJournal { touched } => {
-                journal.replace(ledger.journal_bytes()).map_err(failed("writing the journal anew"))?;
+                journal.replace(ledger.journal_bytes()).map_err(failed("rewriting the journal"))?;
                 if touched {
                     log::warn!(
-                        "{}: its journal was changed or removed by somebody else; written anew",
+                        "{}: its journal was changed or removed by another program; rewritten",
                         self.path.display()
                     );
                 }
@@ -347,7 +346,7 @@ impl Output {
         Ok(Answer::Done)
     }
 
-    /// What both files are now.
+    /// Inspects both files.
     fn look(&mut self) -> io::Result<Seen> {
         let place = if is_at(&self.file, &self.path)? {
             Place::Here
@@ -358,7 +357,7 @@ impl Output {
         Ok(Seen { len: self.file.metadata()?.len(), place, journal_len: self.journal.len()? })
     }
 
-    /// Both at once: two files, one wait.
+    /// Syncs both files in parallel, so that the waits overlap.
     fn sync_files(&mut self) -> Result<(), CommitError> {
         let failed = |what| move |source| CommitError::Io { what, source };
         let begun = Instant::now();
@@ -382,14 +381,14 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { what, path, source }
 }
 
-/// What an output and its journal mean at the start. Changes nothing.
+/// Decides what to do with an output and its journal at startup. Changes nothing.
 pub(crate) fn verdict(path: &Path, identity: &Identity) -> io::Result<Verdict> {
     let mut beside = OutputFolder::new(path);
     let name = beside.name().to_vec();
     output::startup(&mut beside, &name, identity, RandomState::new().build_hasher().finish())
 }
 
-/// Copies a range of a file in pieces.
+/// Copies a range of a file in blocks.
 fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     let most = usize::try_from(span.end - span.start).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
     let (mut piece, mut read_at) = (vec![0; most], span.start);
@@ -404,8 +403,7 @@ fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens one of the files of `output` and takes its lock. `None`: there is none, and it is not to
-/// be created.
+/// Opens a file of `output` and locks it. `None` if the file does not exist and `create` is false.
 fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, OpenError> {
     match open_locked(path, create) {
         Ok(Locked::Ours(file)) => Ok(Some(file)),
@@ -422,15 +420,28 @@ fn locked(output: &Path, path: &Path, create: bool) -> Result<Option<File>, Open
     }
 }
 
-/// Whether a file of this output can be at this path: a regular file, or nothing yet. Opens
-/// nothing: to open a pipe or a device has effects.
+/// Checks that the path is a regular file or does not exist. Does not open it, because opening a
+/// pipe or a device has effects.
 fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
     let which = if path == output { String::new() } else { format!("{}: ", path.display()) };
     match impossible(path) {
+        // What a writer would append to another one's journal would damage that.
+        Ok(None) if path == output && is_journal(path).unwrap_or(false) => Err(OpenError::Config(format!(
+            "--output {}: it is the commit journal of another output; allowed: another file",
+            output.display()
+        ))),
         Ok(None) => Ok(()),
         Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {which}{why}", output.display()))),
         Err(error) => Err(at("looking at", path)(error)),
     }
+}
+
+/// Whether the file begins as commit journals do.
+fn is_journal(path: &Path) -> io::Result<bool> {
+    let mut first = [0; MAGIC.len()];
+    File::open(path)?.read_exact_at(&mut first, 0)?;
+    // The last two tell the version.
+    Ok(first.iter().zip(&MAGIC).take(6).all(|(one, other)| one == other))
 }
 
 /// Why no output can be at this path, and what is allowed.
@@ -448,7 +459,7 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
                     Ok(Some("it names a folder; allowed: a regular file"))
                 }
                 io::ErrorKind::NotFound if !folder_of(path).exists() => {
-                    Ok(Some("its folder does not exist; allowed: a file in a folder that is there"))
+                    Ok(Some("its folder does not exist; allowed: a file in an existing folder"))
                 }
                 io::ErrorKind::NotFound => Ok(None),
                 io::ErrorKind::NotADirectory => Ok(Some("a part of its path is not a folder")),
@@ -460,8 +471,8 @@ pub(crate) fn impossible(path: &Path) -> io::Result<Option<&'static str>> {
             };
         }
     };
-    // What a process has open has a name there, too: its standard output is never a file of ours
-    // alone.
+    // The open files of a process have names in `/dev` and `/proc` too. Standard output, for
+    // example, is not a file that the writer can lock and truncate.
     let folder = folder_of(path).canonicalize()?;
     Ok(Some(if kind.is_dir() {
         "it is a folder; allowed: a regular file"
@@ -501,7 +512,7 @@ mod tests {
         opened.lost.get(&file_id).map(|lost| lost.iter().collect()).unwrap_or_default()
     }
 
-    /// How long the header of the journal is, and how many records it has.
+    /// The length of the journal's header, and the number of its records.
     fn records(path: &Path) -> (u64, usize) {
         let parsed = Parsed::read(&std::fs::read(journal_file::path_of(path)).unwrap()).unwrap().unwrap();
         assert_eq!(parsed.torn, 0);
@@ -516,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_there_after_a_restart() {
+    fn commits_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (7, 2, b"b\n"), (8, 0, b"x\n")]);
         let opened = open(&path);
@@ -526,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_tail_of_either_file_is_cut_off() {
+    fn torn_tails_of_both_files_are_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (7, 2, b"b\n")]);
         let journal = journal_file::path_of(&path);
@@ -536,17 +547,17 @@ mod tests {
         let mut opened = open(&path);
         let kept = folder.path().join("out.cut");
         assert_eq!((opened.behind, opened.has_unknown_tail, held(&opened, 7)), (7, true, vec![0..4]));
-        assert_eq!(std::fs::read(kept).unwrap(), b"garbage", "nobody knows whose it is");
+        assert_eq!(std::fs::read(kept).unwrap(), b"garbage", "the origin of the bytes is unknown");
         opened.output.commit(&batch(&[(7, 4, b"c\n")])).unwrap();
         drop(opened);
         assert_eq!(std::fs::read(&path).unwrap(), b"a\nb\nc\n");
-        assert_eq!(records(&path).1, 3, "the joined ones, a mark, and the last one");
+        assert_eq!(records(&path).1, 3, "the joined record, a mark, and the last commit");
         assert_eq!(held(&open(&path), 7), [0..6]);
     }
 
     #[test]
-    fn every_point_at_which_a_commit_can_stop_is_recovered() {
-        // The bytes of the third commit that reached each file, in any combination.
+    fn a_commit_interrupted_at_any_point_is_recovered() {
+        // Any combination of the bytes of the third commit that reached each file.
         for output_bytes in 0..=2u64 {
             for journal_bytes in [0, 1, RECORD_LEN as u64 - 1, RECORD_LEN as u64] {
                 let folder = tempfile::tempdir().unwrap();
@@ -561,13 +572,13 @@ mod tests {
                 let kept: u64 = if whole { 6 } else { 4 };
                 assert_eq!(held(&opened, 7), [0..kept], "{output_bytes} bytes, {journal_bytes} of the journal");
                 assert_eq!(std::fs::metadata(&path).unwrap().len(), kept);
-                assert!(opened.lost.is_empty(), "what was not durable was not lost");
+                assert!(opened.lost.is_empty(), "bytes that were not durable do not count as lost");
             }
         }
     }
 
     #[test]
-    fn bytes_that_were_there_before_stay() {
+    fn bytes_from_before_the_first_commit_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         std::fs::write(&path, "before\n").unwrap();
@@ -596,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_cut_by_somebody_names_what_is_lost() {
+    fn a_truncated_output_reports_the_lost_ranges() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         std::fs::write(&path, "before\n").unwrap();
@@ -606,13 +617,13 @@ mod tests {
             let opened = open(&path);
             assert_eq!((lost(&opened, 7), held(&opened, 7)), (gone, kept), "one range");
             drop(opened);
-            assert!(open(&path).lost.is_empty(), "told once");
+            assert!(open(&path).lost.is_empty(), "reported once");
             assert_eq!(std::fs::metadata(&path).unwrap().len(), len);
         }
     }
 
     #[test]
-    fn the_last_commit_of_a_writer_that_finished_is_known_to_be_durable() {
+    fn the_last_commit_of_a_finished_writer_is_marked_as_durable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut output = open(&path).output;
@@ -630,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_somebody_changes_is_noticed_before_the_next_commit() {
+    fn changes_by_other_programs_are_detected_at_the_next_commit() {
         type Change = fn(&Path);
         let changes: [(&str, Change); 5] = [
             ("removed or replaced", |path| std::fs::remove_file(path).unwrap()),
@@ -657,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_somebody_removes_is_written_anew() {
+    fn a_removed_journal_is_rewritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut output = open(&path).output;
@@ -669,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_again_is_the_same() {
+    fn rewriting_keeps_the_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut output = open(&path).output;
@@ -680,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_kept_already_are_not_kept_twice() {
+    fn cut_off_bytes_are_kept_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);
         let kept = folder.path().join("out.cut");
@@ -692,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_nobody_has_judged_stay_until_the_first_commit() {
+    fn nothing_is_cut_off_before_the_journal_is_verified() {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);
         let (journal, kept) = (journal_file::path_of(&path), folder.path().join("out.cut"));
@@ -716,7 +727,7 @@ mod tests {
         let path = folder.path().join("out");
         let first = open(&path);
         assert!(config_error(&path).contains("another writer"));
-        // Also by another name, with a journal of its own.
+        // Also under another name, with a journal of its own.
         std::os::unix::fs::symlink(&path, folder.path().join("alias")).unwrap();
         assert!(config_error(&folder.path().join("alias")).contains("another writer"));
         drop(first);
@@ -724,7 +735,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_output_is_said_in_one_line() {
+    fn impossible_outputs_are_refused_with_one_line() {
         let folder = tempfile::tempdir().unwrap();
         assert!(config_error(&folder.path().join("no/such/out")).contains("its folder does not exist"));
         assert!(config_error(folder.path()).contains("it is a folder"));
@@ -735,11 +746,11 @@ mod tests {
         let socket = folder.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert!(config_error(&socket).contains("it is a socket"));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was made");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was created");
         let path = folder.path().join("out");
         std::fs::write(journal_file::path_of(&path), "dear diary, today I wrote some notes").unwrap();
         let text = config_error(&path);
         assert!(text.contains("out.journal") && text.contains("not those of a commit journal"), "{text}");
-        assert!(std::fs::read(journal_file::path_of(&path)).unwrap().starts_with(b"dear diary"), "left alone");
+        assert!(std::fs::read(journal_file::path_of(&path)).unwrap().starts_with(b"dear diary"), "not changed");
     }
 }

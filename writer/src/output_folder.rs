@@ -1,8 +1,9 @@
-//! The folder of an output: what `delivery` asks of it, and outputs that were renamed (rotated).
+//! The folder of an output: implements [`Folder`] for `delivery`, and renames journals after their
+//! outputs.
 //!
-//! A journal goes where its output goes: `output.txt` that became `output.txt.1` has
-//! `output.txt.1.journal`. What rotated journals say is held still counts as held, so that nothing
-//! is written a second time.
+//! The journal of an output is renamed when the output is: `output.txt` renamed to `output.txt.1`
+//! has `output.txt.1.journal`. Ranges in rotated outputs still count for deduplication, so nothing
+//! is written twice.
 
 use crate::file_buffer::hash_of;
 use crate::journal_file::{folder_of, path_of, sync_folder_of, with_suffix};
@@ -17,7 +18,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The folder in which an output is.
+/// The folder of an output.
 #[derive(Debug)]
 pub(crate) struct OutputFolder<'a> {
     output: &'a Path,
@@ -29,28 +30,29 @@ impl<'a> OutputFolder<'a> {
         Self { output }
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &[u8]) -> PathBuf {
         folder_of(self.output).join(OsStr::from_bytes(name))
     }
 
-    /// The name of the output in it.
+    /// The name of the output in the folder.
     pub(crate) fn name(&self) -> &[u8] {
         self.output.file_name().map_or(b"", OsStr::as_bytes)
     }
 
-    /// Whether this file belongs to the output, so that the writer cannot do without it.
+    /// Whether this is the output or its journal, without which the writer cannot work.
     fn is_own(&self, name: &[u8]) -> bool {
         name == self.name() || name == journal_of(self.name())
     }
 
-    /// Opens a file. `None`: there is none, or another than our own may not be read.
+    /// Opens a file. `None` if it does not exist, or if it is not the writer's own and permission
+    /// is denied.
     fn open(&self, name: &[u8]) -> io::Result<Option<File>> {
         match File::open(self.path(name)) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.is_own(name) => {
-                log::debug!("{}: {error}; left alone", self.path(name).display());
+                log::debug!("{}: {error}; ignored", self.path(name).display());
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -65,7 +67,7 @@ impl Folder for OutputFolder<'_> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(folder_of(self.output))? {
             let entry = entry?;
-            // It may be gone already.
+            // The file may have been deleted since it was listed.
             if entry.file_type().is_ok_and(|kind| kind.is_file()) {
                 names.push(entry.file_name().into_vec());
             }
@@ -103,7 +105,7 @@ impl Folder for OutputFolder<'_> {
     }
 }
 
-/// Where in its folder this open file is now, when its name is not `output` any more.
+/// The present path of this open file in its folder, if its name is no longer that of `output`.
 pub(crate) fn moved_to(file: &File, output: &Path) -> io::Result<Option<PathBuf>> {
     let here = file.metadata()?;
     let mut beside = OutputFolder::new(output);
@@ -115,9 +117,9 @@ pub(crate) fn moved_to(file: &File, output: &Path) -> io::Result<Option<PathBuf>
     Ok(names.iter().map(|name| beside.path(name)).find(is_it))
 }
 
-/// Moves the journal of `output` beside the file that the output became. Where there is a journal
-/// already, it gets a name of its own, under which it still counts, and `writer verify` does not
-/// find it.
+/// Renames the journal of `output` after its output was renamed to `became`. If that file already
+/// has a journal, this one gets a unique name: it still counts for deduplication, but `writer
+/// verify` does not find it.
 pub(crate) fn move_journal(output: &Path, became: &Path) -> io::Result<()> {
     let mut to = path_of(became);
     if to.exists() {

@@ -1,9 +1,10 @@
-//! Whether the source was begun with as many partitions as this writer was told: else it would wait
-//! at streams that nobody writes to, or leave out those that somebody does.
+//! Checks that the source was started with the number of partitions that this writer was configured
+//! with. Otherwise the writer would wait for streams that nobody writes to, or ignore streams that
+//! are written.
 //!
-//! The record beside the key of the stream that would be the only one tells. When it is the only
-//! one, that is the source record, which is read anyway; else it is asked for here, on a connection
-//! of its own, which holds up nothing.
+//! The record beside the unpartitioned key contains the number. With one partition, this is the
+//! source record, which is loaded anyway. Otherwise this module loads it on its own connection,
+//! which delays nothing.
 
 use crate::group::pairs;
 use delivery::manifest::{begun_with, record_key};
@@ -14,20 +15,20 @@ use std::cell::Cell;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How often it is asked for while there is none.
+/// How often the record is requested until it exists.
 const EVERY: Duration = Duration::from_secs(2);
-/// How long the work waits for the first answer, before it makes anything in Redis.
+/// How long the work waits for the first reply before it creates anything in Redis.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// What the writer was told, and whether the record says the same.
+/// The configured number of partitions, and whether the record confirms it.
 #[derive(Debug)]
 pub(crate) struct PartitionCheck {
-    /// The key of the stream that would be the only one.
+    /// The key of the unpartitioned stream.
     stream: String,
     partitions: u32,
-    /// The record has not told yet.
+    /// The record has not confirmed the number yet.
     open: Cell<bool>,
-    /// It was asked for once, whatever came of it.
+    /// Notified after the first request, whatever its result.
     asked: Notify,
 }
 
@@ -38,8 +39,8 @@ impl PartitionCheck {
         Self { stream: stream.clone(), partitions: *partitions, open: Cell::new(true), asked: Notify::new() }
     }
 
-    /// What the record says, from the reply to `HGETALL`. `Some`: why that cannot be read.
-    fn hear(&self, reply: &Frame) -> Result<Option<String>, Failure> {
+    /// Compares with the record, a reply to `HGETALL`. `Some`: why the record cannot be parsed.
+    fn compare(&self, reply: &Frame) -> Result<Option<String>, Failure> {
         match begun_with(pairs(reply)) {
             Ok(Some(begun)) if begun != self.partitions => {
                 let Self { stream, partitions, .. } = self;
@@ -53,8 +54,8 @@ impl PartitionCheck {
         }
     }
 
-    /// Does `work` beside asking for the record until it has told. `config` leads to the key of the
-    /// stream that would be the only one.
+    /// Runs `work` while requesting the record until it confirms the number. `config` leads to the
+    /// unpartitioned key.
     pub(crate) async fn beside(
         &self,
         config: &Config,
@@ -74,25 +75,26 @@ impl PartitionCheck {
         }
     }
 
-    /// Asks until it is told; ends only when the source was begun otherwise.
+    /// Requests the record repeatedly. Returns only if the number of partitions differs.
     async fn ask(&self, config: &Config) -> Failure {
         let record = record_key(&self.stream);
         let discovery = Discovery::new(config.clone());
         let mut connection = None;
-        let mut told = None;
+        let mut logged = None;
         loop {
-            let complaint = match ask_for(&mut connection, &discovery, &record).await.map(|reply| self.hear(&reply)) {
+            let complaint = match ask_for(&mut connection, &discovery, &record).await.map(|reply| self.compare(&reply))
+            {
                 Ok(Ok(complaint)) => complaint,
                 Ok(Err(failure)) => return failure,
-                // Of a node that is away, those hear who have something to do there.
+                // If the node is unreachable, the stages that need it report that.
                 Err(error) => Some(error.to_string()).filter(|_| error.is_server()),
             };
-            if complaint != told
+            if complaint != logged
                 && let Some(complaint) = &complaint
             {
-                log::warn!("{record}: {complaint}; with how many partitions the source was begun is not known");
+                log::warn!("{record}: {complaint}; the number of partitions of the source is unknown");
             }
-            told = complaint;
+            logged = complaint;
             self.asked.notify_one();
             if !self.open.get() {
                 drop(connection);

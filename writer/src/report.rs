@@ -1,10 +1,11 @@
-//! What `writer verify` found, for people and for programs.
+//! The report of `writer verify`, as text and as JSON.
 
 use delivery::entry::Span;
 use serde::{Serialize, Serializer};
+use service::advice::noun;
 use std::fmt;
 
-/// So many ranges of a kind are listed one by one; the bytes of further ones are counted.
+/// Maximum number of listed ranges of a kind; further ones are only counted in bytes.
 const LISTED: usize = 1000;
 
 /// Byte ranges of one kind.
@@ -15,7 +16,7 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    /// Adds a range; one that adjoins the last is joined to it.
+    /// Adds a range. Joins it to the last one if they are adjacent.
     pub(crate) fn add(&mut self, span: Span) {
         if span.is_empty() {
             return;
@@ -29,7 +30,7 @@ impl Ranges {
         }
     }
 
-    /// How many bytes they are.
+    /// The total number of bytes.
     #[cfg(test)]
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
@@ -47,54 +48,53 @@ impl Serialize for Ranges {
     }
 }
 
-/// What was found for one input. Offsets are those of the input.
+/// The differences in one input. Offsets are offsets in the input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct InputReport {
-    /// Its path.
+    /// The path of the input.
     pub(crate) path: String,
-    /// Its length.
+    /// The length of the input.
     pub(crate) bytes: u64,
-    /// The generation that named it first; `None` when no output has anything of it, or there is no
-    /// journal.
+    /// The file ID of its content; `None` if no output has bytes of it, or if there is no journal.
     pub(crate) content: Option<u64>,
-    /// In none of the outputs.
+    /// Missing in all outputs.
     pub(crate) missing: Ranges,
-    /// In the outputs more than once.
+    /// More than once in the outputs.
     pub(crate) doubled: Ranges,
     /// In the outputs, but with other bytes.
     pub(crate) different: Ranges,
-    /// In the outputs, but behind the end of the input.
+    /// In the outputs, but after the end of the input.
     pub(crate) beyond: Ranges,
 }
 
-/// What was found for one output. Offsets are those of the output.
+/// The differences in one output. Offsets are offsets in the output.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct OutputReport {
-    /// Its path.
+    /// The path of the output.
     pub(crate) path: String,
-    /// Bytes that were compared.
+    /// The number of compared bytes.
     pub(crate) bytes: u64,
-    /// Whether what it holds stands in the order of the source.
+    /// Whether the ranges are in the order of the source.
     pub(crate) in_order: bool,
-    /// Bytes that were there before the writer was; not compared.
+    /// Bytes from before the writer's first commit; not compared.
     pub(crate) before: u64,
-    /// Bytes behind the last commit; not part of the output.
+    /// Bytes after the last commit; not part of the output.
     pub(crate) torn: u64,
-    /// Bytes that are of none of the inputs.
+    /// Bytes that belong to none of the inputs.
     pub(crate) extra: Ranges,
 }
 
-/// What was found.
+/// The result of `writer verify`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// For each input.
+    /// One report per input.
     pub(crate) inputs: Vec<InputReport>,
-    /// For each output.
+    /// One report per output.
     pub(crate) outputs: Vec<OutputReport>,
 }
 
 impl Report {
-    /// Whether the outputs hold every byte of the inputs exactly once, and nothing else.
+    /// Whether the outputs contain every byte of the inputs exactly once, and nothing else.
     pub(crate) fn is_identical(&self) -> bool {
         let inputs =
             self.inputs.iter().flat_map(|input| [&input.missing, &input.doubled, &input.different, &input.beyond]);
@@ -118,14 +118,14 @@ impl Report {
     }
 }
 
-/// In words, one line a finding, the judgement last.
+/// One line per finding, the verdict last.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for output in &self.outputs {
             if output.before > 0 {
                 writeln!(
                     f,
-                    "{}: its first {} bytes were there before the writer; not compared",
+                    "{}: its first {} bytes are from before the writer; not compared",
                     output.path, output.before
                 )?;
             }
@@ -145,7 +145,7 @@ impl fmt::Display for Report {
                 (&input.missing, "missing in the output"),
                 (&input.doubled, "more than once in the output"),
                 (&input.different, "different in the output"),
-                (&input.beyond, "in the output, behind the end of the input"),
+                (&input.beyond, "in the output, after the end of the input"),
             ];
             for (ranges, what) in kinds {
                 list(f, &input.path, ranges, what)?;
@@ -156,9 +156,9 @@ impl fmt::Display for Report {
         }
         let bytes: u64 = self.inputs.iter().map(|input| input.bytes).sum();
         if self.is_identical() {
-            return write!(f, "identical: {bytes} bytes, each exactly once");
+            return write!(f, "identical: {bytes} {}, each exactly once", noun(bytes, "byte"));
         }
-        write!(f, "NOT identical: of {bytes} bytes")?;
+        write!(f, "NOT identical: of {bytes} {}", noun(bytes, "byte"))?;
         let total = |of: fn(&InputReport) -> &Ranges| self.inputs.iter().map(|input| of(input).bytes).sum::<u64>();
         let extra = total(|input| &input.beyond) + self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>();
         let sums = [
@@ -179,11 +179,12 @@ impl fmt::Display for Report {
 fn list(f: &mut fmt::Formatter<'_>, path: &str, ranges: &Ranges, what: &str) -> fmt::Result {
     for span in &ranges.listed {
         let bytes = span.end - span.start;
-        writeln!(f, "{path}: bytes {}..{} ({bytes} bytes): {what}", span.start, span.end)?;
+        writeln!(f, "{path}: bytes {}..{} ({bytes} {}): {what}", span.start, span.end, noun(bytes, "byte"))?;
     }
     let listed: u64 = ranges.listed.iter().map(|span| span.end - span.start).sum();
     if listed < ranges.bytes {
-        writeln!(f, "{path}: and {} bytes more: {what}", ranges.bytes - listed)?;
+        let more = ranges.bytes - listed;
+        writeln!(f, "{path}: and {more} {} more: {what}", noun(more, "byte"))?;
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
-//! `writer rotate`: renames the output, and waits until the writer has gone on in a new file.
+//! `writer rotate`: renames the output, and waits until the writer continues in a new file.
 //!
-//! The writer notices the rename by itself and moves the journal beside the renamed file; this
-//! command needs neither a signal nor the right to send one, so it works from `kubectl exec` as
-//! well.
+//! The writer detects the rename by itself, and renames the journal too. This command therefore
+//! sends no signal and needs no permission to send one, so it also works with `kubectl exec`.
 
 use crate::journal_file::{path_of, sync_folder_of, with_suffix};
 use crate::output_folder::OutputFolder;
@@ -13,7 +12,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often the folder is looked at while the writer has not noticed.
+/// How often the folder is scanned until the writer has continued.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Renames the output, and prints the new path.
@@ -29,7 +28,7 @@ pub(crate) fn run(output: &Path, patience: Duration) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the output is now; `None` when it is empty.
+/// Renames the output, and returns its new path; `None` if the output is empty.
 fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<PathBuf>, Failure> {
     let shown = output.display();
     let failed = |doing: &str, error: io::Error| Failure::failed(format!("--output {shown}: {doing}: {error}"));
@@ -50,19 +49,19 @@ fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<P
     let mut beside = OutputFolder::new(output);
     let journal = journal_of(beside.name());
     let is_at_work = beside.is_locked(&journal).map_err(|error| failed("looking at its journal", error))?;
-    // Nothing that exists is replaced.
+    // `NOREPLACE`: never replaces an existing file.
     renameat_with(CWD, output, CWD, &became, RenameFlags::NOREPLACE)
         .map_err(|errno| failed(&format!("renaming it to {}", became.display()), errno.into()))?;
     sync_folder_of(output).map_err(|error| failed("syncing its folder", error))?;
     if !is_at_work {
-        // The next one moves the journal when it starts.
+        // The next writer renames the journal at startup.
         return Ok(Some(became));
     }
     let begun = Instant::now();
     while !path_of(&became).exists() {
         if begun.elapsed() >= patience {
             return Err(Failure::failed(format!(
-                "{shown} was renamed to {}, but the writer has not gone on in a new file within {} s; it does when its disk lets it",
+                "{shown} was renamed to {}, but the writer has not continued in a new file within {} s; it continues once its disk allows",
                 became.display(),
                 patience.as_secs_f64()
             )));
@@ -72,7 +71,7 @@ fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<P
     Ok(Some(became))
 }
 
-/// Date and time (UTC) for a file's name: `20261130T120501.250Z`.
+/// Date and time (UTC) for use in a file name: `20261130T120501.250Z`.
 fn name_of(now: SystemTime) -> String {
     let now = jiff::Timestamp::try_from(now).unwrap_or_default();
     now.strftime("%Y%m%dT%H%M%S.%3fZ").to_string()
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_writer_the_next_one_finds_what_was_rotated() {
+    fn the_next_writer_finds_an_output_rotated_without_a_writer() {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("output.txt"), &[(7, 0, b"a\n")]);
         let became = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap().unwrap();
@@ -105,16 +104,16 @@ mod tests {
         assert!(path_of(&became).exists());
         assert_eq!(opened.output.len(), 0);
         assert_eq!(opened.held.values().map(delivery::ranges::RangeSet::bytes).sum::<u64>(), 2, "it still counts");
-        // An empty output stays as it is.
+        // An empty output is not renamed.
         assert_eq!(rotate(&path, Duration::ZERO, SystemTime::now()), Ok(None));
-        // With a writer that does not notice, the wait is bounded.
+        // The wait for a writer that does not continue is bounded.
         opened.output.commit(&batch(&[(7, 2, b"b\n")])).unwrap();
         let error = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap_err();
-        assert!(error.to_string().contains("has not gone on"), "{error}");
+        assert!(error.to_string().contains("has not continued"), "{error}");
     }
 
     #[test]
-    fn what_is_no_output_is_refused_and_nothing_is_replaced() {
+    fn other_files_are_refused_and_nothing_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let code = |path: &Path| rotate(path, Duration::ZERO, UNIX_EPOCH).unwrap_err().code();
         assert_eq!(code(&folder.path().join("missing")), 2);

@@ -36,6 +36,7 @@ use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Stop, Stream};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -89,6 +90,9 @@ pub(crate) struct PartitionWork {
     pub(crate) nth: usize,
     pub(crate) stream: Stream,
     pub(crate) group: Group,
+    /// The user was found to have the rights that are needed; when they are withdrawn, the writer
+    /// waits for them.
+    pub(crate) is_allowed: Cell<bool>,
 }
 
 /// Does the work until it is done, or until the service is asked to stop.
@@ -105,7 +109,7 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
             .map(|(nth, &partition)| {
                 let stream = context.stream(&service.stream, partition);
                 let group = Group::new(stream.key.clone(), args.group.clone(), args.consumer());
-                PartitionWork { nth, stream, group }
+                PartitionWork { nth, stream, group, is_allowed: Cell::default() }
             })
             .collect(),
         totals: Totals::new(&context.partitions),
@@ -203,7 +207,7 @@ impl Work<'_> {
     ) -> Result<(), Ended> {
         let (give_back, empty) = mpsc::unbounded_channel();
         for _ in 0..BATCHES {
-            // Whoever takes it is there.
+            // The receiver exists.
             let _ = give_back.send(Batch::of(partition.nth));
         }
         let settings = Settings {
@@ -220,6 +224,8 @@ impl Work<'_> {
             connector: partition.stream.connector.clone(),
             health: &partition.stream.health,
             shutdown: &self.context.shutdown,
+            claims: self.claim_idle().is_some(),
+            is_allowed: &partition.is_allowed,
             consumer: Consumer::new(partition.stream.partition, settings),
             batch: Batch::of(partition.nth),
             seen: Rc::clone(&seen),
@@ -304,7 +310,7 @@ pub(crate) fn file_of(output: &Path) -> FileIdentity {
     FileIdentity { dev, ino, head }
 }
 
-/// At most so many lost ranges have a line each.
+/// At most this many lost ranges have a line each.
 const LOST_LINES: usize = 10;
 
 /// Logs what is known of an output that was just opened. The ranges that it held and holds no more.

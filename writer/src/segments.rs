@@ -1,4 +1,5 @@
-//! Where the source's bytes lie in the outputs, according to their journals. Read-only.
+//! The positions of source bytes in the outputs, read from their journals. Used by `verify` and
+//! `merge`; read-only.
 
 use crate::file_buffer::hash_of;
 use crate::journal_file::path_of;
@@ -10,48 +11,48 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An output that was written by a writer.
+/// An output.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// Its path.
+    /// The path of the output.
     pub(crate) path: PathBuf,
     /// The open file.
     pub(crate) file: File,
-    /// Its first bytes, that many, were there before the writer was.
+    /// The length of the output before the writer's first commit.
     pub(crate) base: u64,
-    /// Bytes behind the last commit: not part of the output.
+    /// Bytes after the last commit; not part of the output.
     pub(crate) torn: u64,
 }
 
 /// Contiguous bytes of a content in one of the outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// The content, by its file ID.
+    /// The file ID of the content.
     pub(crate) file_id: u64,
-    /// The bytes.
+    /// The bytes of the content.
     pub(crate) span: Span,
-    /// Which output.
+    /// The index of the output.
     pub(crate) part: usize,
-    /// Where they begin in it.
+    /// The offset in the output.
     pub(crate) offset: u64,
 }
 
-/// Several outputs, and what lies where in them.
+/// Several outputs, and the segments in them.
 #[derive(Debug)]
 pub(crate) struct Segments {
     /// The outputs.
     pub(crate) parts: Vec<Part>,
-    /// What they hold, in the order of the source.
+    /// The segments, in the order of the source.
     pub(crate) segments: Vec<Segment>,
 }
 
 impl Segments {
-    /// Reads the journals of these outputs. `None`: there is but one, and it has no journal.
+    /// Reads the journals of these outputs. `None` if there is a single output without a journal.
     pub(crate) fn read(outputs: &[PathBuf]) -> Result<Option<Self>, Failure> {
         let mut segments = Self { parts: Vec::new(), segments: Vec::new() };
         for path in outputs {
-            // The output's length first: a writer that is at work appends to the journal before it
-            // appends to the output.
+            // Read the length of the output first: a running writer appends to the journal before
+            // it appends to the output.
             let (file, len) = open(path)?;
             let journal = path_of(path);
             let bytes = match std::fs::read(&journal) {
@@ -88,18 +89,19 @@ impl Segments {
         Ok(Some(segments))
     }
 
-    /// The contents, in the order of the source, each with its segments.
+    /// The segments of each content, in the order of the source.
     pub(crate) fn contents(&self) -> impl Iterator<Item = &[Segment]> {
         self.segments.chunk_by(|one, next| one.file_id == next.file_id)
     }
 }
 
-/// Opens a file of the command line for reading.
+/// Opens a file named on the command line.
 fn open(path: &Path) -> Result<(File, u64), Failure> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
     opened.map_err(|error| unreadable(path, path, &error))
 }
 
 fn unreadable(output: &Path, file: &Path, error: &io::Error) -> Failure {
-    Failure::config(format!("--output {}: reading {}: {error}", output.display(), file.display()))
+    let todo = service::advice::io(error);
+    Failure::config(format!("--output {}: reading {}: {error}; {todo}", output.display(), file.display()))
 }

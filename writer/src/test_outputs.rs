@@ -1,4 +1,4 @@
-//! Outputs for tests.
+//! Builds outputs and batches for tests.
 
 use crate::args::Fsync;
 use crate::output::Output;
@@ -7,7 +7,7 @@ use delivery::journal::Identity;
 use delivery::partition::Partition;
 use std::path::{Path, PathBuf};
 
-/// A batch of runs: file_id, start, bytes.
+/// A batch of runs: file ID, start, bytes.
 pub(crate) fn batch(runs: &[(u64, u64, &[u8])]) -> Batch {
     let mut batch = Batch::default();
     for &(file_id, start, bytes) in runs {
@@ -17,12 +17,12 @@ pub(crate) fn batch(runs: &[(u64, u64, &[u8])]) -> Batch {
     batch
 }
 
-/// What the outputs of tests are for.
+/// The identity of the outputs of tests.
 pub(crate) fn identity() -> Identity {
     Identity::new("line_stream", "writers", &[Partition::WHOLE])
 }
 
-/// Writes an output with its journal, one commit a run.
+/// Writes an output with its journal, with one commit per run.
 pub(crate) fn write_output(path: &Path, runs: &[(u64, u64, &[u8])]) -> PathBuf {
     let mut output = Output::open(path, &identity(), Fsync::Always).unwrap().output;
     for run in runs {

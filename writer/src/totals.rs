@@ -1,4 +1,4 @@
-//! What the group has still to do: of each partition that this writer takes, and of all of them.
+//! Gauges of the group's backlog: of each partition that this writer consumes, and in total.
 
 use crate::metric_names;
 use delivery::partition::Partition;
@@ -6,26 +6,26 @@ use metrics::{Gauge, gauge};
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// What was last measured of one partition.
+/// The last measurement of one partition.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measured {
     /// Entries in the stream.
     pub(crate) length: u64,
-    /// Not delivered to the group yet.
+    /// Entries not delivered to the group yet.
     pub(crate) lag: u64,
-    /// Delivered and not acknowledged.
+    /// Entries delivered and not acknowledged.
     pub(crate) pending: u64,
-    /// Since when the pending entry with the smallest ID is.
+    /// Time since the pending entry with the smallest ID was delivered.
     pub(crate) oldest: Duration,
 }
 
-/// The gauges of the backlog. What Redis cannot tell now is NaN.
+/// The gauges of the backlog. Unknown values are NaN.
 pub(crate) struct Totals {
     partitions: RefCell<Vec<(Option<Measured>, Gauge)>>,
 }
 
 impl Totals {
-    /// Those of these partitions, of which nothing is known yet.
+    /// The gauges of these partitions, all unknown.
     pub(crate) fn new(partitions: &[Partition]) -> Self {
         let gauges = partitions.iter().map(|partition| {
             let gauge = gauge!(metric_names::PARTITION_BACKLOG, "partition" => partition.index().to_string());
@@ -35,8 +35,8 @@ impl Totals {
         Self { partitions: RefCell::new(gauges.collect()) }
     }
 
-    /// Number `partition` of the partitions was measured. `None`: what was measured is not true any
-    /// more.
+    /// Sets the measurement of a partition, by its position in the list. `None`: the last
+    /// measurement is stale.
     pub(crate) fn set(&self, partition: usize, measured: Option<Measured>) {
         let mut partitions = self.partitions.borrow_mut();
         let Some((old, backlog)) = partitions.get_mut(partition) else { return };
@@ -52,7 +52,7 @@ impl Totals {
     }
 }
 
-/// All together: entries add up, and the oldest of all is the oldest. `None` while one is unknown.
+/// Sums entries, and takes the maximum age. `None` while a partition is unknown.
 fn sum(mut all: impl Iterator<Item = Option<Measured>>) -> Option<Measured> {
     all.try_fold(Measured::default(), |sum, one| {
         let one = one?;
@@ -70,11 +70,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_add_up_and_the_oldest_stays_the_oldest() {
+    fn totals_sum_entries_and_take_the_maximum_age() {
         let measured =
             |length, lag, pending, oldest| Some(Measured { length, lag, pending, oldest: Duration::from_secs(oldest) });
         let all = sum([measured(10, 4, 2, 7), measured(1, 1, 0, 0)].into_iter()).unwrap();
         assert_eq!((all.length, all.lag, all.pending, all.oldest), (11, 5, 2, Duration::from_secs(7)));
-        assert!(sum([measured(10, 4, 2, 7), None].into_iter()).is_none(), "a part is no whole");
+        assert!(sum([measured(10, 4, 2, 7), None].into_iter()).is_none(), "one partition is unknown");
     }
 }

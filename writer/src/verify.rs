@@ -1,8 +1,8 @@
-//! `writer verify`: do the outputs together hold every byte of the inputs exactly once?
+//! `writer verify`: checks that the outputs together contain every byte of the inputs exactly once.
 //!
-//! The journals say which bytes of which content lie where; every byte is then compared with the
-//! input's. A content is paired with the input whose bytes it has, in whichever order the inputs
-//! were named.
+//! The journals give the position of each content in the outputs. Every byte is then compared with
+//! the input. Contents are paired with inputs by their bytes, so the order of the inputs on the
+//! command line does not matter.
 
 use crate::compare::{Cause, compare};
 use crate::file_buffer::FileBuffer;
@@ -16,19 +16,18 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// So many bytes at each end of what is held of a content decide whether an input is the one it
-/// came from.
+/// Number of bytes at each end of a content that must match an input to pair them.
 const PROBE: u64 = 4 << 10;
 
-/// Verifies, and prints the report. `Err`: they do not match, or could not be read.
+/// Verifies and prints the report. Fails if the files do not match, or cannot be read.
 pub(crate) fn run(inputs: &[PathBuf], outputs: &[PathBuf], json: bool) -> Result<(), Failure> {
     let report = verify(inputs, outputs)?;
     let text = if json { report.json() } else { report.to_string() };
     writeln!(io::stdout(), "{text}").map_err(|error| Failure::failed(format!("standard output: {error}")))?;
-    if report.is_identical() { Ok(()) } else { Err(Failure::failed("verify: the outputs are not what the inputs are")) }
+    if report.is_identical() { Ok(()) } else { Err(Failure::failed("verify: the outputs differ from the inputs")) }
 }
 
-/// An input, open.
+/// An open input.
 struct Input<'a> {
     path: &'a Path,
     file: File,
@@ -62,9 +61,9 @@ fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
     }
 }
 
-/// With journals: each segment is compared where it belongs.
+/// With journals: compares each segment at its position.
 fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> io::Result<Report> {
-    let mut windows: Vec<FileBuffer<'_>> = segments.parts.iter().map(|part| FileBuffer::new(&part.file)).collect();
+    let mut buffers: Vec<FileBuffer<'_>> = segments.parts.iter().map(|part| FileBuffer::new(&part.file)).collect();
     let mut report = Report {
         inputs: inputs.iter().map(empty).collect(),
         outputs: segments
@@ -91,11 +90,11 @@ fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> i
         }
     }
     let contents: Vec<&[Segment]> = segments.contents().collect();
-    let paired = pair(inputs, &contents, &mut windows)?;
+    let paired = pair(inputs, &contents, &mut buffers)?;
     for (segments, paired) in contents.into_iter().zip(paired) {
         let of_input = paired.and_then(|at| Some((inputs.get(at)?, report.inputs.get_mut(at)?)));
         if let Some((input, input_report)) = of_input {
-            check_content(input, segments, &mut windows, input_report, bar)?;
+            check_content(input, segments, &mut buffers, input_report, bar)?;
             continue;
         }
         for segment in segments {
@@ -112,13 +111,13 @@ fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> i
     Ok(report)
 }
 
-/// Which input each content came from: the one with its bytes at both ends of what is held of it;
-/// else, since a byte may have been changed, the one with its first bytes; else the first that is
-/// left.
+/// Pairs contents with inputs. Prefers an input that matches both ends of the content. Because a
+/// byte may have been changed, falls back to one that matches the beginning, and then to the first
+/// input that is left.
 fn pair(
     inputs: &[Input<'_>],
     contents: &[&[Segment]],
-    windows: &mut [FileBuffer<'_>],
+    buffers: &mut [FileBuffer<'_>],
 ) -> io::Result<Vec<Option<usize>>> {
     let mut paired = vec![None; contents.len()];
     let mut free: Vec<usize> = (0..inputs.len()).collect();
@@ -127,7 +126,7 @@ fn pair(
             let mut found = None;
             for (place, &at) in free.iter().enumerate() {
                 let Some(input) = inputs.get(at) else { continue };
-                if fit(input, segments, windows)? >= strictness {
+                if fit(input, segments, buffers)? >= strictness {
                     found = Some(place);
                     break;
                 }
@@ -138,42 +137,42 @@ fn pair(
     Ok(paired)
 }
 
-/// How well an input fits to a content.
+/// How well an input matches a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
-    /// An input without a byte has no content.
+    /// An empty input has no content.
     No,
     Any,
     Beginning,
     BothEnds,
 }
 
-fn fit(input: &Input<'_>, segments: &[Segment], windows: &mut [FileBuffer<'_>]) -> io::Result<Fit> {
+fn fit(input: &Input<'_>, segments: &[Segment], buffers: &mut [FileBuffer<'_>]) -> io::Result<Fit> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Fit::No) };
     if input.len == 0 {
         return Ok(Fit::No);
     }
     let begin = first.span.start..first.span.end.min(first.span.start + PROBE);
-    if !has(input, first, begin, windows)? {
+    if !has(input, first, begin, buffers)? {
         return Ok(Fit::Any);
     }
     let end = last.span.start.max(last.span.end.saturating_sub(PROBE))..last.span.end;
-    Ok(if has(input, last, end, windows)? { Fit::BothEnds } else { Fit::Beginning })
+    Ok(if has(input, last, end, buffers)? { Fit::BothEnds } else { Fit::Beginning })
 }
 
 /// Whether the input has the bytes of this part of a segment.
-fn has(input: &Input<'_>, segment: &Segment, span: Span, windows: &mut [FileBuffer<'_>]) -> io::Result<bool> {
-    let Some(window) = windows.get_mut(segment.part) else { return Ok(false) };
-    let ours = window.at(segment.offset + (span.start - segment.span.start), span.end - span.start)?;
-    let mut theirs = vec![0; ours.len()];
-    let len = crate::file_buffer::read_full(&input.file, &mut theirs, span.start)?;
-    Ok(len == ours.len() && theirs == ours)
+fn has(input: &Input<'_>, segment: &Segment, span: Span, buffers: &mut [FileBuffer<'_>]) -> io::Result<bool> {
+    let Some(buffer) = buffers.get_mut(segment.part) else { return Ok(false) };
+    let actual = buffer.at(segment.offset + (span.start - segment.span.start), span.end - span.start)?;
+    let mut expected = vec![0; actual.len()];
+    let len = crate::file_buffer::read_full(&input.file, &mut expected, span.start)?;
+    Ok(len == actual.len() && expected == actual)
 }
 
 fn check_content(
     input: &Input<'_>,
     segments: &[Segment],
-    windows: &mut [FileBuffer<'_>],
+    buffers: &mut [FileBuffer<'_>],
     report: &mut InputReport,
     bar: &ProgressBar,
 ) -> io::Result<()> {
@@ -181,24 +180,26 @@ fn check_content(
     let mut covered = 0;
     for segment in segments {
         report.content = Some(segment.file_id);
-        let Some(window) = windows.get_mut(segment.part) else { continue };
+        let Some(buffer) = buffers.get_mut(segment.part) else { continue };
         let span = &segment.span;
         report.missing.add(covered..span.start.min(input.len));
         report.doubled.add(span.start..span.end.min(covered));
         report.beyond.add(span.start.max(input.len)..span.end);
         let mut at = span.start;
         while at < span.end.min(input.len) {
-            let theirs = source.at(at, span.end - at)?;
-            let ours = window.at(segment.offset + (at - span.start), theirs.len() as u64)?;
-            let len = theirs.len().min(ours.len());
+            let expected = source.at(at, span.end - at)?;
+            let actual = buffer.at(segment.offset + (at - span.start), expected.len() as u64)?;
+            let len = expected.len().min(actual.len());
             if len == 0 {
-                // One of them became shorter while we were reading.
+                // One of the files shrank while it was being read.
                 report.different.add(at..span.end.min(input.len));
                 break;
             }
-            let (theirs, ours) = (theirs.get(..len).unwrap_or_default(), ours.get(..len).unwrap_or_default());
-            if theirs != ours {
-                for (index, _) in theirs.iter().zip(ours).enumerate().filter(|(_, (theirs, ours))| theirs != ours) {
+            let (expected, actual) = (expected.get(..len).unwrap_or_default(), actual.get(..len).unwrap_or_default());
+            if expected != actual {
+                for (index, _) in
+                    expected.iter().zip(actual).enumerate().filter(|(_, (expected, actual))| expected != actual)
+                {
                     report.different.add(at + index as u64..at + index as u64 + 1);
                 }
             }
@@ -211,18 +212,18 @@ fn check_content(
     Ok(())
 }
 
-/// Without a journal: the output against the inputs one behind the other.
+/// Without a journal: compares the output with the concatenated inputs.
 fn plainly(inputs: &[Input<'_>], path: &Path, file: &File, bar: &ProgressBar) -> io::Result<Report> {
     let len = file.metadata()?.len();
     let mut output =
         OutputReport { path: path.display().to_string(), bytes: len, in_order: true, ..OutputReport::default() };
-    let mut window = FileBuffer::new(file);
+    let mut buffer = FileBuffer::new(file);
     let mut at = 0;
     let mut reports = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         let mut report = empty(input);
         let is_last = index + 1 == inputs.len();
-        at = compare(&mut FileBuffer::new(&input.file), input.len, &mut window, at, len, is_last, |cause, span| {
+        at = compare(&mut FileBuffer::new(&input.file), input.len, &mut buffer, at, len, is_last, |cause, span| {
             match cause {
                 Cause::Missing => report.missing.add(span),
                 Cause::Doubled => report.doubled.add(span),
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn several_outputs_hold_the_input_together() {
+    fn several_outputs_together_match_the_input() {
         let folder = tempfile::tempdir().unwrap();
         let input = file(folder.path(), "in", b"a\nb\nc\n");
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"a\n"), (7, 4, b"c\n")]);
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_difference_has_its_range() {
+    fn every_kind_of_difference_is_reported_with_its_range() {
         let folder = tempfile::tempdir().unwrap();
         let input = file(folder.path(), "in", b"aa\nbb\ncc\ndd\nee\n");
         let one = write_output(&folder.path().join("one"), &[(7, 0, b"aa\nxb\n"), (7, 9, b"dd\nee\nff\n")]);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_changed_behind_the_journals_back_is_found() {
+    fn a_byte_changed_after_its_commit_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let text = b"0123456789\n".repeat(300_000);
         let input = file(folder.path(), "in", &text);
@@ -310,7 +311,7 @@ mod tests {
         ];
         let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (9, 0, b"b\n")]);
         let mut of_names = Vec::new();
-        // In any order: a shell names the newest first.
+        // In any order: a shell glob puts the newest file first.
         for inputs in [inputs.to_vec(), inputs.iter().rev().cloned().collect()] {
             let report = verify(&inputs, std::slice::from_ref(&output)).unwrap();
             let mut contents: Vec<_> =
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_that_begin_alike_are_told_apart_by_their_ends() {
+    fn inputs_with_equal_beginnings_are_paired_by_their_ends() {
         let folder = tempfile::tempdir().unwrap();
         let header = b"header\n".repeat(2000);
         let [one, two] = [b"one\n", b"two\n"].map(|end| [&header[..], end].concat());
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_whose_first_bytes_were_changed_is_still_the_one_that_is_left() {
+    fn an_input_with_changed_first_bytes_is_paired_with_the_remaining_content() {
         let folder = tempfile::tempdir().unwrap();
         let inputs = [file(folder.path(), "in", b"b\n"), file(folder.path(), "in.1", b"X\nc\n")];
         let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\nc\n"), (9, 0, b"b\n")]);
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_of_no_input_is_extra() {
+    fn a_content_without_an_input_is_extra() {
         let folder = tempfile::tempdir().unwrap();
         let input = file(folder.path(), "in", b"a\n");
         let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n"), (9, 0, b"b\n")]);
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_tail_is_no_part_of_the_output() {
+    fn a_torn_tail_is_not_part_of_the_output() {
         let folder = tempfile::tempdir().unwrap();
         let input = file(folder.path(), "in", b"a\n");
         let output = write_output(&folder.path().join("out"), &[(7, 0, b"a\n")]);

@@ -129,33 +129,38 @@ pub(crate) enum Wanted {
     Prometheus,
     /// A browser, for the tests of the status page.
     Chromium,
+    /// Helm and kubectl, from [`crate::helm`]: no package of the system.
+    Helm,
 }
 
 impl Wanted {
     /// Its name in messages.
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis-server or valkey-server",
             Self::Prometheus => "prometheus and promtool",
             Self::Chromium => "chromium",
+            Self::Helm => "helm and kubectl",
         }
     }
 
     /// Advice for the user.
-    const fn advice(self) -> &'static str {
+    pub(crate) const fn advice(self) -> &'static str {
         match self {
             Self::Redis => "install redis-server or valkey-server, or set REDIS_SERVER to the path of one",
             Self::Prometheus => "install prometheus and promtool",
             Self::Chromium => "install chromium",
+            Self::Helm => "install helm and kubectl",
         }
     }
 
     /// How much it takes on the disk, with what it needs.
-    const fn size(self) -> &'static str {
+    pub(crate) const fn size(self) -> &'static str {
         match self {
             Self::Redis => "10 MB",
             Self::Prometheus => "200 MB",
             Self::Chromium => "400 MB",
+            Self::Helm => "120 MB",
         }
     }
 
@@ -164,6 +169,7 @@ impl Wanted {
             Self::Redis => manager.redis,
             Self::Prometheus => manager.prometheus,
             Self::Chromium => manager.chromium,
+            Self::Helm => &[],
         }
     }
 }
@@ -181,8 +187,7 @@ pub(crate) struct Consent {
 
 impl Consent {
     /// Asks at a terminal, unless the command line has answered. `Err`: why nothing is installed.
-    fn ask(self, wanted: Wanted, with: &str) -> Result<()> {
-        let (name, advice) = (wanted.name(), wanted.advice());
+    pub(crate) fn ask(self, name: &str, with: &str, size: &str, advice: &str) -> Result<()> {
         if self.yes {
             return Ok(());
         }
@@ -194,10 +199,7 @@ impl Consent {
                 "no {name} here, and nobody to ask; give --yes to install it with {with}, or {advice}"
             )));
         }
-        eprint!(
-            "xtask: no {name} here. Install it with {with} (about {})? No service is started. [y/N] ",
-            wanted.size()
-        );
+        eprint!("xtask: no {name} here. Install it with {with} (about {size})? No service is started. [y/N] ");
         let mut answer = String::new();
         match std::io::stdin().read_line(&mut answer) {
             Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
@@ -220,7 +222,8 @@ pub(crate) fn install(wanted: Wanted, consent: Consent, interrupt: &Interrupt) -
             manager.program
         )));
     }
-    consent.ask(wanted, &format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program))?;
+    let with = format!("{}{}", if sudo.is_some() { "sudo " } else { "" }, manager.program);
+    consent.ask(name, &with, wanted.size(), advice)?;
     let run = |args: &[&str]| -> Result<()> {
         let shown = format!("{} {}", manager.program, args.join(" "));
         let with_sudo = if sudo.is_some() { "sudo " } else { "" };

@@ -16,6 +16,7 @@
 //! | `package.rs` | the Debian package and the tarball |
 //! | `manuals.rs` | shell completions and man pages |
 //! | `install.rs` | the system's package manager |
+//! | `clients.rs` | Redis clients of other languages, for the tests of the documentation |
 //! | `child.rs` | child processes that end with this one |
 //! | `interrupt.rs` | Ctrl-C and SIGTERM, noticed while waiting |
 //! | `cargo.rs` | builds |
@@ -28,7 +29,9 @@ mod bench;
 mod cargo;
 mod chaos;
 mod child;
+mod clients;
 mod demo;
+mod helm;
 mod image;
 mod install;
 mod interrupt;

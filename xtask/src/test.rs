@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::cargo;
 use crate::child::{Child, each_line};
+use crate::clients;
 use crate::install::{Consent, Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
-use crate::{Error, Result};
+use crate::{Error, Result, cargo, helm};
 
 #[derive(Args)]
 pub(crate) struct TestArgs {
@@ -56,12 +56,15 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         &interrupt,
     )?;
     get(Wanted::Chromium, &["chromium"], "the test of the status page in a real browser", args.consent, &interrupt)?;
+    let path = helm::path(args.consent, &interrupt)?;
+    let clients = cargo::target()?.join("clients");
+    clients::get(&clients, args.consent, &interrupt)?;
     println!("building reader and writer");
     let binaries = cargo::build(false, &interrupt)?;
 
     let step = |name: &'static str, args: &[&str]| -> Result<Step> {
         let mut command = cargo::command(args)?;
-        command.env("RECONCILER_BIN", &binaries.reconciler);
+        command.env("PATH", &path).env("RECONCILER_BIN", &binaries.reconciler).env("CLIENTS", &clients);
         command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
         if std::env::var_os(TEST_THREADS).is_none() {
             // Most tests wait for processes most of the time.

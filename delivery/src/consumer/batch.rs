@@ -2,7 +2,7 @@
 
 use crate::entry::Span;
 use resp::StreamId;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Buffers that grew beyond this for one batch are given back: 2 MiB.
 pub const KEEP_CAPACITY: usize = 2 << 20;
@@ -31,6 +31,8 @@ pub struct Batch {
     pub ids: Vec<StreamId>,
     /// When the first of them came.
     pub came_at: Option<Instant>,
+    /// When its bytes were durable.
+    pub durable_at: Option<SystemTime>,
 }
 
 impl Batch {
@@ -72,6 +74,7 @@ impl Batch {
         self.runs.clear();
         self.runs.shrink_to(KEEP_CAPACITY / size_of::<Run>());
         self.came_at = None;
+        self.durable_at = None;
         self.ids.clear();
         self.ids.shrink_to(KEEP_CAPACITY / size_of::<StreamId>());
     }

@@ -168,7 +168,7 @@ impl Dedup {
         batch: &mut Batch,
     ) -> Outcome {
         let Some(piece) = Piece::new(field, payload, id.seq) else { return Outcome::Foreign };
-        // Nearly every entry goes on where the one before ended.
+        // Nearly every entry begins where the previous one ended.
         if let Some(open) = &mut self.open
             && open.generation == id.ms
             && open.span.end == piece.span.start
@@ -183,7 +183,7 @@ impl Dedup {
         self.take_elsewhere(id, &piece, piece.span.start, delivery, batch)
     }
 
-    /// As [`take`](Self::take), for an entry whose second field holds where the one before it
+    /// As [`take`](Self::take), for an entry whose second field holds where the previous one
     /// ended.
     pub fn take_after(
         &mut self,
@@ -219,7 +219,7 @@ impl Dedup {
         for hole in &holes {
             let before = batch.data.len();
             piece.append_from(hole.start, &mut batch.data);
-            let wanted = usize::try_from(hole.end - hole.start).unwrap_or(usize::MAX);
+            let wanted = usize::try_from(hole.end.saturating_sub(hole.start)).unwrap_or(usize::MAX);
             batch.data.truncate(before.saturating_add(wanted));
             let lines = lines_beginning_in(piece, hole, batch.data.get(before..).unwrap_or_default());
             batch.extend(file_id, hole.clone(), lines);

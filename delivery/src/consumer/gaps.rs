@@ -1,10 +1,10 @@
 //! Noticing bytes that were never delivered.
 //!
-//! Entries of a source come in order, so the next one must begin where the one before ended. When
+//! Entries of a source come in order, so the next one must begin where the previous one ended. When
 //! it begins later, what lies between was taken from the stream before it was delivered (deleted or
 //! trimmed by hand), and nobody will ever send it again. That holds only as long as nobody else in
 //! the group gets a part of the entries. Where the source has several partitions, an entry says
-//! where the one before ended, so that bytes of other partitions are no gap.
+//! where the previous one ended, so that bytes of other partitions are no gap.
 
 use crate::entry::Span;
 use crate::manifest::{Manifest, Position};
@@ -73,9 +73,9 @@ impl GapWatch {
         self.resume(Position { generation, offset: end });
     }
 
-    /// An entry came, and `span` reaches from where it says that the one before it ended to its own
-    /// end: adds what was stepped over to `gaps`, without what is held anyway. An empty span at the
-    /// stream's last ID asks what is missing at the end.
+    /// An entry came, and `span` reaches from where it says that the previous entry ended to its
+    /// own end: adds what was stepped over to `gaps`, without what is held anyway. An empty span at
+    /// the stream's last ID asks what is missing at the end.
     pub(super) fn step(
         &mut self,
         manifest: &Manifest,
@@ -196,7 +196,7 @@ mod tests {
         let mut watch = GapWatch::new(Partition::WHOLE);
         watch.resume(Position { generation: 5, offset: 90 });
         assert_eq!(step(&mut watch, &manifest, &[], 7, 20..30), [(5, 90..100), (6, 0..50), (7, 0..20)]);
-        assert_eq!(step(&mut watch, &manifest, &[], 8, 0..30), [], "where the one before ended is not known");
+        assert_eq!(step(&mut watch, &manifest, &[], 8, 0..30), [], "the previous end is not known");
     }
 
     #[test]

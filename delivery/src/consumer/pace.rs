@@ -38,7 +38,7 @@ impl Pace {
         Self {
             count: FIRST_COUNT,
             asked: FIRST_COUNT,
-            notes: Notes { output: None, shared: None, longest: None, long: None, end: None },
+            notes: Notes { output: None, shared: None, longest: None, long: None, end: None, sent: None },
             noted_at: None,
             position: StreamId::ZERO,
             lag: None,

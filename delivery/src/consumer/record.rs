@@ -1,6 +1,8 @@
 //! What the consuming side reads of the source record, and the notes that writers keep in it.
 
-use crate::manifest::{GUARD_FIELD, Generation, Guard, LONG_FIELD, LONGEST_FIELD, Manifest, Position, begun_with};
+use crate::manifest::{
+    GUARD_FIELD, Generation, Guard, LONG_FIELD, LONGEST_FIELD, Manifest, Position, SENT_FIELD, Sent, begun_with,
+};
 use resp::StreamId;
 
 /// The field that holds up to which ID several consumers of a group shared the entries.
@@ -33,15 +35,17 @@ pub struct Notes {
     pub long: Option<StreamId>,
     /// Where the reader's latest batch ends.
     pub end: Option<StreamId>,
+    /// When the reader's latest batch was sent.
+    pub sent: Option<Sent>,
 }
 
 impl Notes {
     /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their
     /// values.
     #[must_use]
-    pub fn fields(group: &str, consumer: &str) -> [String; 5] {
-        let [longest, long, guard] = [LONGEST_FIELD, LONG_FIELD, GUARD_FIELD].map(str::to_owned);
-        [output_field(group, consumer), shared_field(group), longest, long, guard]
+    pub fn fields(group: &str, consumer: &str) -> [String; 6] {
+        let [longest, long, guard, sent] = [LONGEST_FIELD, LONG_FIELD, GUARD_FIELD, SENT_FIELD].map(str::to_owned);
+        [output_field(group, consumer), shared_field(group), longest, long, guard, sent]
     }
 
     /// Reads the values of [`fields`](Self::fields). What cannot be read counts as absent.
@@ -56,6 +60,7 @@ impl Notes {
             longest: std::str::from_utf8(value()).ok().and_then(|text| text.parse().ok()),
             long: StreamId::parse(value()),
             end: serde_json::from_slice::<Guard>(value()).ok().map(|g| StreamId { ms: g.generation, seq: g.tail.end }),
+            sent: Sent::parse(value()),
         }
     }
 }
@@ -104,7 +109,7 @@ impl Record {
         }
         let prefix = output_prefix(group);
         let asked = Notes::fields(group, consumer);
-        let mut values: [Option<&[u8]>; 5] = [None; 5];
+        let mut values: [Option<&[u8]>; 6] = [None; 6];
         let mut links: Vec<(u64, u64)> = Vec::new();
         for (name, value) in fields {
             if let Some(place) = asked.iter().zip(&mut values).find(|(field, _)| field.as_bytes() == name) {

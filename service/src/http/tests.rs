@@ -1,4 +1,4 @@
-//! Real sockets, with clients that behave and clients that do not.
+//! Tests with real sockets, and with well-behaved and hostile clients.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Larger than what the sockets' buffers take, so that a client that does not read makes the server
-/// wait.
+/// Larger than the socket buffers, so that a client that does not read blocks the server.
 const LARGE: usize = 8 << 20;
-/// Far more than any answer here takes; a test fails at this point in place of hanging.
+/// A test that takes longer than this fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Fixed;
@@ -42,10 +41,10 @@ fn open(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// All that the server says to these bytes.
+/// Sends these bytes, and returns the whole response.
 fn ask(addr: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = open(addr);
-    // The server may end the connection before it took everything.
+    // The server may close the connection before it has read everything.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
     let mut said = Vec::new();
@@ -58,8 +57,8 @@ fn healthy(addr: SocketAddr) {
     assert!(said.starts_with("HTTP/1.0 200 OK\r\n") && said.ends_with("\r\n\r\nok\n"), "{said:?}");
 }
 
-/// Whether the server still has to do with this client: it waits for the rest of the request, or
-/// for the client to read.
+/// Whether the server still holds this connection: it waits for the rest of the request, or for the
+/// client to read.
 fn is_held(mut stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let (mut buffer, mut len) = (vec![0; 1 << 16], 0);
@@ -85,21 +84,21 @@ fn answers_are_complete() {
 }
 
 #[test]
-fn half_requests_hold_up_nobody() {
+fn incomplete_requests_do_not_block_others() {
     let addr = server();
     let held: Vec<TcpStream> = (0..200)
         .map(|_| {
             let mut stream = open(addr);
-            // Those that had to go before may make this fail.
+            // The server may have closed older connections already.
             let _ = stream.write_all(b"GET /healthz HTT");
             stream
         })
         .collect();
     healthy(addr);
-    // It was answered while they were waited for, not when their time was up.
+    // The response came while these clients were connected, not after their timeout.
     assert!(is_held(held.last().unwrap()));
-    // The oldest had to go long before their time was up: their end is an error or an end, not a
-    // timeout.
+    // The server closed the oldest connection long before its timeout: the read fails or ends, and
+    // does not time out.
     let mut first = &held[0];
     let ended = match first.read(&mut [0]) {
         Ok(n) => n == 0,
@@ -109,7 +108,7 @@ fn half_requests_hold_up_nobody() {
 }
 
 #[test]
-fn clients_that_never_read_hold_up_nobody() {
+fn clients_that_never_read_do_not_block_others() {
     let addr = server();
     let held: Vec<TcpStream> = (0..100)
         .map(|_| {
@@ -119,18 +118,18 @@ fn clients_that_never_read_hold_up_nobody() {
         })
         .collect();
     healthy(addr);
-    // It was answered while they were waited for, not when their time was up.
+    // The response came while these clients were connected, not after their timeout.
     assert!(is_held(held.last().unwrap()));
 }
 
 #[test]
-fn a_head_that_does_not_end_is_cut_off() {
+fn an_endless_head_is_refused() {
     let addr = server();
     let mut request = b"GET /healthz HTTP/1.1\r\n".to_vec();
     request.resize(10 << 20, b'x');
     let mut stream = open(addr);
-    // The server stops reading long before the end, so this fails or blocks no longer than the
-    // connection lives.
+    // The server stops reading long before the end, so this fails, or blocks only while the
+    // connection is open.
     let _ = stream.write_all(&request);
     let said = ask(addr, &request[..HEAD]);
     assert!(said.starts_with("HTTP/1.0 431"), "{said:?}");
@@ -138,7 +137,7 @@ fn a_head_that_does_not_end_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_drips_is_cut_off() {
+fn a_slow_client_is_disconnected() {
     let addr = server();
     let mut stream = open(addr);
     stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -179,14 +178,14 @@ fn garbage_is_refused() {
 }
 
 #[test]
-fn the_number_of_threads_stays() {
+fn the_number_of_threads_is_constant() {
     let threads = || std::fs::read_dir("/proc/self/task").map(Iterator::count).ok();
     let addr = server();
     healthy(addr);
     let before = threads();
     let _held: Vec<TcpStream> = (0..200).map(|_| open(addr)).collect();
     healthy(addr);
-    // Other tests of this process start theirs: one server each.
+    // Other tests of this process start a thread each.
     if let (Some(before), Some(after)) = (before, threads()) {
         assert!(after < before + 50, "{before} → {after}");
     }

@@ -90,6 +90,25 @@ fn a_hanging_redis_makes_not_ready_but_stays_healthy() {
     }
 }
 
+#[test]
+fn a_reader_without_an_input_notices_that_redis_is_gone() {
+    let mut rig = Rig::new();
+    let mut reader = rig.reader().start();
+    wait::until("it waits for its input", || reader.readyz().1.contains("does not exist"));
+    wait::until("Redis is there", || reader.metric("line_stream_redis_up") == 1.0);
+    rig.redis.kill9();
+    wait::until("it says that Redis is gone", || {
+        let (code, reason) = reader.readyz();
+        code == 503 && reason.contains("redis: ") && reader.metric("line_stream_redis_up") == 0.0
+    });
+    rig.redis.start_again();
+    rig.write_input("one\n");
+    wait::until("both are there", || reader.readyz().0 == 200);
+    reader.stop();
+    rig.writer().once().run_ok();
+    rig.assert_identical();
+}
+
 /// How often Redis refused a command for want of a right.
 fn refused(rig: &Rig) -> i64 {
     rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum()

@@ -87,7 +87,7 @@ fn flipped_bits_anywhere_in_the_journal_are_restored() {
             rig.append_input(text::numbered(0..200, round));
             rig.wait_delivered();
             assert_eq!(writer.find_log(&["damaged", "restored"]).is_some(), is_changed, "{}", writer.log());
-            assert!(writer.find_log(&["cut off"]).is_none() && writer.find_log(&["gone"]).is_none());
+            assert!(writer.find_log(&["after the last commit"]).is_none() && writer.find_log(&["gone"]).is_none());
             wait::until("nothing is pending", || rig.pending() == 0);
             writer.stop();
             rig.assert_identical();
@@ -254,7 +254,7 @@ fn an_older_journal_beside_a_longer_output_destroys_nothing() {
     fs::copy(&journal, &kept_journal).unwrap();
     fs::write(&journal, &older).unwrap();
     let (code, text) = check(&rig);
-    assert!(code == Some(0) && text.contains("behind the last commit"), "{text}");
+    assert!(code == Some(0) && text.contains("after the last commit"), "{text}");
     // It was acknowledged, so no commit left it behind.
     is_refused(&rig, &rig.writer(), &["--output", "older than the output", "restore"]);
     // What another program appended was not acknowledged: it is kept, and the work goes on.

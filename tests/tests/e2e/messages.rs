@@ -101,7 +101,7 @@ fn wrong_invocations() {
         ),
         (
             &["--output", "/nowhere/out"],
-            "--output /nowhere/out: its folder does not exist; allowed: a file in a folder that is there",
+            "--output /nowhere/out: its folder does not exist; allowed: a file in an existing folder",
         ),
     ];
     for (words, line) in writer {
@@ -350,10 +350,62 @@ fn once_without_an_input_fails() {
         &rig.reader().once(),
         1,
         &format!(
-            "reader: --input {input}: No such file or directory (os error 2); --once sends what there is and does not wait for a file"
+            "reader: --input {input}: No such file or directory (os error 2); --once sends what there is and does not wait for a file; create it, or correct the path"
         ),
     );
     assert_eq!(rig.redis.call(&["EXISTS", e2e::rig::STREAM]).int(), 0);
+}
+
+#[test]
+fn once_with_an_input_that_cannot_be_read_fails() {
+    let rig = Rig::new();
+    let input = rig.input.display();
+    std::os::unix::fs::symlink(&rig.input, &rig.input).unwrap();
+    says(
+        &rig.reader().once(),
+        1,
+        &format!(
+            "reader: --input {input}: Too many levels of symbolic links (os error 40); --once sends what there is and does not wait for a file; look at the disk and the kernel's log"
+        ),
+    );
+}
+
+/// What would be appended would damage it.
+#[test]
+fn the_journal_of_another_output_is_no_output() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.reader().once().run_ok();
+    rig.writer().once().run_ok();
+    let journal = format!("{}.journal", rig.output.display());
+    let before = std::fs::read(&journal).unwrap();
+    says(
+        &rig.writer().set("--output", &journal).set("--group", "other"),
+        2,
+        &format!("writer: --output {journal}: it is the commit journal of another output; allowed: another file"),
+    );
+    assert_eq!(std::fs::read(&journal).unwrap(), before);
+}
+
+/// A service ends where `check` finds that it cannot work.
+#[test]
+fn a_user_without_rights() {
+    let rig = Rig::new();
+    rig.write_input("one\n");
+    rig.redis.cli("ACL SETUSER eve on >pw ~* +@all -xadd -xlen -xack");
+    let url = format!("redis://eve:pw@127.0.0.1:{}", rig.redis.port());
+    for (launch, lacks, needs) in
+        [(rig.reader(), "XADD, XLEN", "+xadd +xlen"), (rig.writer(), "XACK, XLEN", "+xack +xlen")]
+    {
+        let name = if lacks.contains("XADD") { "reader" } else { "writer" };
+        let first = lacks.split(',').next().unwrap_or_default().to_lowercase();
+        let line = format!(
+            "{name}: redis: the user lacks rights for {lacks}: NOPERM this user has no permissions to run the '{first}' command; ACL SETUSER its-name {needs}, and ~ the keys of the stream and its record"
+        );
+        says(&launch.clone().set("--redis-url", &url), 2, &line);
+        says(&launch.set("--redis-url", &url).once(), 2, &line);
+    }
+    assert_eq!(rig.redis.cli("DBSIZE").int(), 0, "nothing was made in Redis");
 }
 
 #[test]

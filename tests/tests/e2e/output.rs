@@ -199,11 +199,11 @@ fn a_journal_that_cannot_be_written_anew_is_one_state() {
     wait::until("the writer has tried again and again", || {
         writer.readyz().0 == 503 && writer.metric("line_stream_errors_total") >= 5.0
     });
-    assert_eq!(writer.log().matches("written anew").count(), 0, "it was not: {}", writer.log());
+    assert_eq!(writer.log().matches("rewritten").count(), 0, "it was not: {}", writer.log());
     assert_eq!(writer.log().matches("WARN").count(), 1, "{}", writer.log());
     fs::remove_dir(&journal).unwrap();
     rig.wait_delivered();
-    writer.wait_for_log(&["written anew"]);
+    writer.wait_for_log(&["rewritten"]);
     reader.stop();
     writer.stop();
     rig.assert_identical();

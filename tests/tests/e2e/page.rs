@@ -137,6 +137,29 @@ fn redis_is_asked_while_lines_flow() {
 }
 
 #[test]
+fn the_way_from_the_reader_to_the_disk_is_measured() {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..1000, 1));
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    // The first batch may have been on its way before the writer looked.
+    let mut lines = 1000;
+    wait::until("a batch is measured", || {
+        rig.append_input(text::numbered(lines..lines + 1, 1));
+        lines += 1;
+        rig.wait_delivered();
+        writer.metric("line_stream_latency_seconds_count") >= 1.0
+    });
+    let sum = writer.metric("line_stream_latency_seconds_sum");
+    assert!((0.000_1..60.0).contains(&sum), "{sum} s");
+    let latency = status(&mut writer)["latency"].clone();
+    assert!(latency["seconds"].as_f64().unwrap() < 60.0, "{latency}");
+    assert!(writer.get("/").1.contains("From reader to disk"));
+    // Who writes nothing cannot tell.
+    assert_eq!(status(&mut reader)["latency"], Value::Null);
+}
+
+#[test]
 fn who_may_not_ask_has_no_figures_and_works() {
     let rig = Rig::new();
     rig.redis.cli("ACL SETUSER worker on >secret ~* &* +@all -info -xinfo|groups -xinfo|consumers");

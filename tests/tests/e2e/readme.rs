@@ -47,7 +47,7 @@ fn the_messages_in_the_docs_are_those_of_the_services() {
         "somebody cut it",
         "cannot be read any more",
         "foreign entries",
-        "going on in a new file",
+        "continuing in a new file",
         "lacks generation",
         "holds up trimming",
         "looks like a rotated file",

@@ -158,7 +158,7 @@ fn a_rename_after_the_journal_was_written_anew_is_found() {
         let mut writer = rig.writer().start();
         rig.wait_delivered();
         fs::remove_file(format!("{}.journal", rig.output.display())).unwrap();
-        writer.wait_for_log(&["journal was changed or removed", "written anew"]);
+        writer.wait_for_log(&["journal was changed or removed", "rewritten"]);
         writer.stop();
         let first = renamed(&rig, is_renamed_to);
         let mut writer = rig.writer().start();

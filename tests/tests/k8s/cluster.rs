@@ -18,14 +18,14 @@ use crate::rules::tool;
 
 const OVERLAY: &str = "k8s/overlays/cluster";
 /// One that the shell, redis.conf and a URL each write in another way.
-const PASSWORD: &str = r#"a 'quoted' "word" \ $HOME"#;
+pub(crate) const PASSWORD: &str = r#"a 'quoted' "word" \ $HOME"#;
 /// Two machines, and on which of them the pods are: three on each, but masters and replicas
 /// unevenly.
 const MACHINES: [&str; 2] = ["machine-a", "machine-b"];
 const MACHINE_OF: [usize; 6] = [0, 0, 1, 0, 1, 1];
 
 /// The variables of a workload's first container that have a value.
-fn values(workload: &Value) -> BTreeMap<String, String> {
+pub(crate) fn values(workload: &Value) -> BTreeMap<String, String> {
     let env = list(&containers(workload)[0]["env"]).iter();
     let valued = env.filter_map(|one| Some((word(&one["name"]).to_owned(), one["value"].as_str()?.to_owned())));
     valued.collect()
@@ -150,6 +150,18 @@ fn who_belongs_to_the_cluster_reaches_it_and_nobody_else() {
     }
 }
 
+/// Whether this redis-server is of the version that host names of nodes need, or later.
+pub(crate) fn is_major(needed: u32) -> bool {
+    let version = Command::new(redis::program()).arg("--version").output().expect("redis-server --version");
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let major = version.split("v=").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    let is = major.is_some_and(|major| major >= needed);
+    if !is {
+        eprintln!("SKIPPED: host names of nodes need Redis {needed}.0: {version}");
+    }
+    is
+}
+
 /// A pod of the StatefulSet, without a cluster around it.
 struct Pod {
     name: String,
@@ -238,11 +250,7 @@ impl Nodes {
     /// machine cannot.
     fn start(folder: &Path) -> Option<Self> {
         tool("redis-cli")?;
-        let version = Command::new(redis::program()).arg("--version").output().expect("redis-server --version");
-        let version = String::from_utf8_lossy(&version.stdout).into_owned();
-        let major = version.split("v=").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
-        if major.is_none_or(|major| major < 7) {
-            eprintln!("SKIPPED: host names of a cluster's nodes want Redis 7.0: {version}");
+        if !is_major(7) {
             return None;
         }
         if TcpListener::bind((address(1, 0), 0)).is_err() {

@@ -63,6 +63,16 @@ fn schema(name: &str) -> Value {
     serde_json::from_str(&text(&format!("tests/tests/k8s/crds/{name}.json"))).expect("a schema")
 }
 
+/// Holds an object of another project's kind against its schema.
+pub(crate) fn check(object: &Value) -> Result<(), String> {
+    let kind = word(&object["kind"]);
+    if !["PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor"].contains(&kind) {
+        return Err(format!("{kind}: an unknown kind"));
+    }
+    let faults = faults(object, &schema(&kind.to_lowercase()));
+    if faults.is_empty() { Ok(()) } else { Err(faults.join(", ")) }
+}
+
 fn overlay(file: &str) -> Vec<Value> {
     documents(file, &text(&format!("k8s/components/{file}.yaml")))
 }

@@ -83,13 +83,18 @@ impl Tree {
 }
 
 /// As many components as can be combined.
-const LARGEST: [&str; 3] =
-    ["cluster keda redis-exporter", "cluster writer-per-partition redis-exporter", "own-redis keda"];
+const LARGEST: [&str; 5] = [
+    "cluster keda redis-exporter",
+    "cluster writer-per-partition redis-exporter",
+    "own-redis keda",
+    "redis-exporter redis-tls",
+    "sentinel redis-exporter sentinel-tls",
+];
 /// Those that fit to all of these.
 const REST: &str = " monitoring no-demo no-tail openshift read-write-once-pod";
 
 /// Renders combinations; none where there is no kubectl.
-fn combinations<'a>(sets: impl IntoIterator<Item = &'a [&'a str]>) -> Vec<(String, Vec<Value>)> {
+pub(crate) fn combinations<'a>(sets: impl IntoIterator<Item = &'a [&'a str]>) -> Vec<(String, Vec<Value>)> {
     let tree = Tree::new();
     sets.into_iter().map_while(|set| Some((set.join(" + "), tree.combine(set, "")?))).collect()
 }
@@ -178,13 +183,15 @@ fn a_changed_config_map_is_rolled_out() {
         ("base/prometheus-configmap.yaml", "for: 2m", "for: 3m", &["prometheus"]),
         ("base/prometheus-adapter.yaml", "as: stream_backlog_entries", "as: other", &["prometheus-adapter"]),
         ("components/cluster/redis.conf", "maxmemory 384mb", "maxmemory 385mb", &["redis-cluster"]),
+        ("components/sentinel/start.sh", "line-stream 5000", "line-stream 6000", &["redis-sentinel"]),
     ];
     for (file, from, to, expected) in changes {
         let tree = Tree::new();
-        let folder = if file.contains("cluster") { "overlays/cluster" } else { "." };
-        let Some(before) = tree.render(folder) else { return };
+        let folder = ["cluster", "sentinel"].into_iter().find(|name| file.contains(name));
+        let folder = folder.map_or_else(|| ".".to_owned(), |name| format!("overlays/{name}"));
+        let Some(before) = tree.render(&folder) else { return };
         tree.replace(file, from, to);
-        let after = tree.render(folder).expect("as before");
+        let after = tree.render(&folder).expect("as before");
         let changed: Vec<String> = workloads_of(&before)
             .iter()
             .zip(workloads_of(&after))
@@ -251,6 +258,7 @@ fn overlays_add_and_leave_out_what_they_say() {
             &["/redis", "HorizontalPodAutoscaler/writer", "prometheus-adapter"],
             &["StatefulSet/redis-cluster", "Deployment/redis-cluster-reconciler", "ConfigMap/redis-cluster"],
         ),
+        ("sentinel", &["/redis"], &["StatefulSet/redis-sentinel", "ConfigMap/redis-sentinel"]),
         (
             "second",
             &["/redis", "HorizontalPodAutoscaler/writer", "prometheus-adapter"],

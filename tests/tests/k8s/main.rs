@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod adapter;
+mod chart;
 mod cluster;
 mod compose;
 mod crd;
@@ -11,10 +12,12 @@ mod image;
 mod jobs;
 mod kustomize;
 mod manifests;
+mod package;
 mod pods;
 mod prometheus;
 mod references;
 mod rules;
 mod runbook;
+mod sentinel;
 mod systemd;
 mod types;

@@ -96,7 +96,7 @@ pub(crate) fn title(object: &Value) -> String {
 }
 
 /// The name, without the hash that kustomize puts behind the name of a ConfigMap.
-fn name_of(object: &Value) -> &str {
+pub(crate) fn name_of(object: &Value) -> &str {
     let name = word(&object["metadata"]["name"]);
     match name.rsplit_once('-') {
         Some((plain, hash)) if object["kind"] == "ConfigMap" && hash.len() == 10 => plain,

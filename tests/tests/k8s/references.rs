@@ -67,7 +67,7 @@ fn network_policies_and_budgets_name_pods_and_ports_that_exist() {
     }
 }
 
-fn check_policies(objects: &[Value]) {
+pub(crate) fn check_policies(objects: &[Value]) {
     let workloads = workloads_of(objects);
     let matches = |selector: &Value, workload: &Value| {
         let expressions = list(&selector["matchExpressions"])

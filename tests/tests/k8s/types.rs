@@ -16,7 +16,7 @@ fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Result<(), String
 }
 
 /// The first value that is in `before` and not in `after`.
-fn lost(before: &Value, after: &Value, path: &str) -> Option<String> {
+pub(crate) fn lost(before: &Value, after: &Value, path: &str) -> Option<String> {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => before.iter().find_map(|(name, value)| {
             let path = format!("{path}.{name}");

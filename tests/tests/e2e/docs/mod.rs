@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `page.rs` | the pages and their fenced blocks |
 //! | `run.rs` | running the blocks of a page |
+//! | `clients.rs` | programs that read the stream with clients of other languages |
 //! | `manual.rs` | blocks that cannot be run here: their flags, files and names |
 //! | `flags.rs` | the flags that the programs have |
 //! | `names.rs` | tables of flags and metrics |
 //! | `links.rs` | links between pages, and names of files |
 
+mod clients;
 mod flags;
 mod links;
 mod manual;
@@ -16,31 +18,24 @@ mod names;
 mod page;
 mod run;
 
-/// A test for each page that has blocks to run, so that they run at the same time.
-macro_rules! pages {
-    ($($name:ident: $path:literal,)*) => {
-        /// The pages below.
-        const RUN: &[&str] = &[$($path),*];
-        $(
-            #[test]
-            fn $name() {
-                run::page($path);
-            }
-        )*
-    };
-}
+/// The pages with blocks to run, in the order in which the README names them.
+const RUN: &[&str] = &[
+    "README.md",
+    "docs/configuration.md",
+    "docs/delivery.md",
+    "docs/recipes/systemd.md",
+    "docs/recipes/several-files.md",
+    "docs/recipes/many-writers.md",
+    "docs/recipes/partitions.md",
+    "docs/operations.md",
+    "docs/security.md",
+    "docs/consuming.md",
+    "docs/tuning.md",
+];
 
-pages! {
-    the_commands_of_the_readme_work: "README.md",
-    the_commands_of_configuration_work: "docs/configuration.md",
-    the_commands_of_consuming_work: "docs/consuming.md",
-    the_commands_of_delivery_work: "docs/delivery.md",
-    the_commands_of_operations_work: "docs/operations.md",
-    the_commands_of_tuning_work: "docs/tuning.md",
-    the_commands_of_the_recipe_for_systemd_work: "docs/recipes/systemd.md",
-    the_commands_of_the_recipe_for_several_files_work: "docs/recipes/several-files.md",
-    the_commands_of_the_recipe_for_many_writers_work: "docs/recipes/many-writers.md",
-    the_commands_of_the_recipe_for_partitions_work: "docs/recipes/partitions.md",
+#[test]
+fn the_commands_of_all_pages_work_one_page_after_the_other() {
+    run::pages(RUN);
 }
 
 #[test]
@@ -52,8 +47,7 @@ fn every_page_with_blocks_to_run_is_run() {
     assert_eq!(found, listed);
 }
 
-/// Who follows the pages one after the other on one Redis, with the services of the pages before
-/// still running, must not be refused.
+/// Else the services of one page would keep those of the next one from starting.
 #[test]
 fn pages_have_streams_and_ports_of_their_own() {
     let mut owners = std::collections::BTreeMap::new();

@@ -45,6 +45,15 @@ impl Page {
         self.blocks.iter().any(|block| block.kind != Kind::Manual)
     }
 
+    /// The fenced blocks of a language.
+    pub(crate) fn fenced<'a>(&'a self, language: &'a str) -> impl Iterator<Item = String> {
+        let mut lines = self.text.lines();
+        std::iter::from_fn(move || {
+            lines.by_ref().find(|line| line.strip_prefix("```") == Some(language))?;
+            Some(lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n"))
+        })
+    }
+
     /// The text outside of fences.
     pub(crate) fn prose(&self) -> String {
         let mut fenced = false;

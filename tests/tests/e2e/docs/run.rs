@@ -14,12 +14,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::page::{Block, Kind, Page};
 
 /// The ports that pages use.
-const PORTS: std::ops::RangeInclusive<u16> = 8080..=8101;
+const PORTS: std::ops::RangeInclusive<u16> = 8080..=8103;
 /// How long a block may take.
 const BLOCK: Duration = Duration::from_secs(120);
 
 /// Where a page is typed.
-struct Desk {
+pub(crate) struct Desk {
     rig: Rig,
     folder: PathBuf,
     path: String,
@@ -27,7 +27,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let rig = Rig::new();
         let (folder, bin) = (rig.folder.join("work"), rig.folder.join("bin"));
         fs::create_dir(&folder).unwrap();
@@ -50,9 +50,32 @@ impl Desk {
         Self { rig, folder, path, ports }
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where programs are looked for.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// A log of this name.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.rig.folder.join(&format!("logs/{name}.log"))
+    }
+
+    /// Whether the group has read and acknowledged the whole stream.
+    pub(crate) fn all_acknowledged(&self, stream: &str, group: &str) -> bool {
+        let last = self.rig.redis.call(&["XINFO", "STREAM", stream]).field("last-generated-id").clone();
+        let groups = self.rig.redis.call(&["XINFO", "GROUPS", stream]);
+        let ours = groups.list().iter().find(|of| of.field("name").text() == group);
+        ours.is_some_and(|of| of.field("last-delivered-id").text() == last.text() && of.field("pending").int() == 0)
+    }
+
     /// What is typed here, for what the page says.
-    fn translate(&self, text: &str) -> String {
+    pub(crate) fn translate(&self, text: &str) -> String {
         let mut text = text.replace("redis://localhost", &self.rig.redis.url());
+        text = text.replace("@localhost", &format!("@127.0.0.1:{}", self.rig.redis.port()));
         // The recipe for partitions has a port for each.
         text = text.replace("127.0.0.1:809$((k + 7))", "127.0.0.1:0");
         for (number, port) in &self.ports {
@@ -62,14 +85,14 @@ impl Desk {
     }
 
     /// A program that this machine does not have and the block needs.
-    fn lacks(&self, block: &Block) -> Option<&'static str> {
+    pub(crate) fn lacks(&self, block: &Block) -> Option<&'static str> {
         ["curl", "redis-cli"].into_iter().find(|program| {
             block.text.split_whitespace().any(|word| word == *program) && on_path(program, &self.path).is_none()
         })
     }
 
     /// Runs a block; what it said when it failed.
-    fn run(&self, block: &Block) -> Result<(), String> {
+    pub(crate) fn run(&self, block: &Block) -> Result<(), String> {
         let (script, log) = (self.rig.folder.join("block.sh"), self.rig.folder.join("logs/block.log"));
         fs::write(&script, self.translate(&block.text)).unwrap();
         let out = File::create(&log).unwrap();
@@ -119,12 +142,25 @@ impl Desk {
     }
 }
 
-/// Runs all blocks of a page, from top to bottom.
-pub(crate) fn page(path: &str) {
-    let page = Page::read(path);
-    let desk = Desk::new();
+/// Runs all blocks of these pages, from top to bottom and one page after the other, on one Redis,
+/// each page in a folder of its own. Services go on until the last page is done.
+pub(crate) fn pages(paths: &[&str]) {
+    let mut desk = Desk::new();
     let mut services = Vec::new();
-    for block in &page.blocks {
+    for (nth, path) in paths.iter().enumerate() {
+        desk.folder = desk.rig.folder.join(&format!("page-{nth}"));
+        fs::create_dir(&desk.folder).unwrap();
+        run_page(&desk, path, &mut services);
+    }
+    while let Some(mut service) = services.pop() {
+        service.signal(Signal::TERM);
+        let status = service.wait_exit(Duration::from_secs(30));
+        assert!(status.success(), "{}: {status} after SIGTERM: {}", service.name(), service.log());
+    }
+}
+
+fn run_page(desk: &Desk, path: &str, services: &mut Vec<Process>) {
+    for block in &Page::read(path).blocks {
         if let Some(program) = desk.lacks(block) {
             eprintln!("SKIPPED: {}: no {program} on this machine", block.place);
             continue;
@@ -142,18 +178,12 @@ pub(crate) fn page(path: &str) {
                 assert!(done.is_some(), "{}: {}\n{said}", block.place, block.text);
             }
             Kind::Service => {
-                let log = desk.rig.folder.join(&format!("logs/service-{}.log", services.len()));
-                services.push(desk.serve(block, &log));
+                services.push(desk.serve(block, &desk.log(&format!("service-{}", services.len()))));
             }
         }
     }
-    while let Some(mut service) = services.pop() {
-        service.signal(Signal::TERM);
-        let status = service.wait_exit(Duration::from_secs(30));
-        assert!(status.success(), "{}: {status} after SIGTERM: {}", service.name(), service.log());
-    }
 }
 
-fn on_path(name: &str, path: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str, path: &str) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
