@@ -665,9 +665,9 @@ pub enum Disturbance {
 impl fmt::Display for Disturbance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Replaced => "it was removed or replaced by somebody else",
-            Self::Truncated => "it was truncated by somebody else",
-            Self::Extended => "somebody else wrote to it",
+            Self::Replaced => "it was removed or replaced by another program",
+            Self::Truncated => "it was truncated by another program",
+            Self::Extended => "another program wrote to it",
         })
     }
 }

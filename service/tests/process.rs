@@ -330,8 +330,11 @@ fn a_wrong_password_at_the_start_is_a_wrong_configuration() {
     let socket = folder.path().join("s");
     let _redis = Redis::start(&socket, &["--requirepass", "right"]);
     for (query, what) in [
-        ("", "wants a password"),
-        ("?pass=hunter2", "allowed: those that it knows; the password is from --redis-url (from REDIS_URL)"),
+        ("", "requires a password"),
+        (
+            "?pass=hunter2",
+            "allowed: a user and password that it accepts; the password is from --redis-url (from REDIS_URL)",
+        ),
         ("?pass=right&db=99", "DB index is out of range; allowed: 0 to 15"),
     ] {
         let url = format!("unix://{}{query}", socket.display());
@@ -351,7 +354,7 @@ fn what_is_no_redis_is_a_wrong_configuration() {
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     let (code, last) = service.end();
     assert_eq!(code, 2, "{last}");
-    assert!(last.ends_with(": a web server answers there, no Redis; allowed: the address of a Redis"), "{last}");
+    assert!(last.ends_with(": a web server answers there, not Redis; allowed: the address of a Redis"), "{last}");
 }
 
 #[test]

@@ -1,35 +1,35 @@
-//! What the application wrote, and what became of each byte: the memory of the oracle.
+//! What the application wrote, and the fate of each byte. The oracle compares it with the outputs.
 //!
-//! A *content* is one physical state of the input, as in `delivery`: the application numbers them.
-//! A file that was rolled back or edited and then written to again is a content of its own that
-//! shares its beginning with the one that it was made from.
+//! A *content* is one physical state of the input, as in `delivery`; the application numbers them.
+//! A file that is rolled back or edited and then written to again is a content of its own, which
+//! shares its beginning with the original.
 
 use crate::filesystem::{ContentId, File, FileSystem};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// What is known of one byte.
+/// The fate of one byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fate(u8);
 
 impl Fate {
     /// The byte is gone, and no service made it vanish.
     pub const VANISHED: Self = Self(1);
-    /// Somebody took the byte's entry from Redis, or made the group pass it over.
+    /// The byte's entry was removed from Redis, or the group was made to skip it.
     pub const REMOVED: Self = Self(2);
     /// A service reported it as missing.
     pub const REPORTED: Self = Self(4);
-    /// It may be left out or sent: what it is allows for two readings.
+    /// The byte may be omitted or sent: both are correct.
     pub const OPTIONAL: Self = Self(8);
     /// A reader knew that it existed.
     pub const SEEN: Self = Self(16);
-    /// A reader reported that it may be sent twice: the file begins as another one did, and too
-    /// little is known to tell them apart.
+    /// A reader reported that the byte may be sent twice: the file begins like another one, and is
+    /// too short to tell them apart.
     pub const REPEATABLE: Self = Self(32);
     /// It was added to a stream.
     pub const ADDED: Self = Self(64);
 
-    /// Whether all of `other` is true of the byte.
+    /// Whether all flags of `other` are set.
     #[must_use]
     pub const fn is(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -1,4 +1,4 @@
-//! Everything outside the services, and how they reach it.
+//! Everything outside the services, and the interface through which they reach it.
 
 use crate::administrators::{Hazards, Keys};
 use crate::filesystem::{FileSystem, Flip};
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// The world.
 #[derive(Debug)]
 pub struct World {
-    /// Decides everything.
+    /// The source of randomness.
     pub random: Random,
-    /// What happened.
+    /// The log of events.
     pub story: Story,
     /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic
     /// ones.

@@ -76,9 +76,7 @@ impl<D: Directory> Producer<D> {
             Current::Missing => Err(format!("{} does not exist; waiting for it", self.options.input)),
             Current::Unreadable(why) => {
                 let input = &self.options.input;
-                Err(format!(
-                    "cannot read {input}: {why}; waiting; a regular file must be there that the reader may read"
-                ))
+                Err(format!("cannot read {input}: {why}; waiting; use a regular file that the reader may read"))
             }
         };
         identified

@@ -1,4 +1,4 @@
-//! What README and `docs/` tell to type can be typed, and what they name is there.
+//! Commands in README and `docs/` work, and the names in them exist.
 //!
 //! | file | subject |
 //! |---|---|
@@ -16,7 +16,7 @@ mod names;
 mod page;
 mod run;
 
-/// A test for each page that has blocks to run, so that they run at the same time.
+/// Defines one test per page with runnable blocks, so that pages run in parallel.
 macro_rules! pages {
     ($($name:ident: $path:literal,)*) => {
         /// The pages below.
@@ -52,8 +52,8 @@ fn every_page_with_blocks_to_run_is_run() {
     assert_eq!(found, listed);
 }
 
-/// Who follows the pages one after the other on one Redis, with the services of the pages before
-/// still running, must not be refused.
+/// A reader who follows the pages in order on one Redis, with earlier services still running, must
+/// not meet a conflict.
 #[test]
 fn pages_have_streams_and_ports_of_their_own() {
     let mut owners = std::collections::BTreeMap::new();
