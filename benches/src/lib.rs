@@ -1,4 +1,4 @@
-//! What the benches share.
+//! Shared parts of the benchmarks.
 //!
 //! # Layout
 //!
