@@ -169,9 +169,9 @@ impl Administrators {
         let stream = server.stream_at(&key);
         let ids: Vec<StreamId> = stream.map(|s| s.entries().keys().copied().collect()).unwrap_or_default();
         let some = random.pick(&ids).copied();
-        // Before an output holds anything, where it begins is the administrator's choice: nobody
-        // can tell a group that was moved from one that was made there, nor a consumer that was
-        // deleted from one that never was.
+        // Before an output has lines, the start of the group is the administrator's choice: a moved
+        // group is indistinguishable from one created there, and a deleted consumer from one that
+        // never existed.
         let nth = self.partitions.iter().position(|one| one.stream == key).unwrap_or(0);
         let fate = if truth.written.contains(&nth) { Fate::REMOVED } else { Fate::OPTIONAL };
         let command = match random.below(14) {

@@ -1,9 +1,8 @@
-//! What users install: a Debian package and a tarball, with checksums and a list of what is in
-//! them.
+//! Builds the distribution packages: a Debian package and a tarball, with checksums and an SBOM.
 //!
-//! In `/usr/bin` the programs are `line-stream-reader` and `line-stream-writer`, since `reader` and
-//! `writer` are names that others may have. Their debug information is in files of its own, which
-//! debuggers find by the link in the programs.
+//! In `/usr/bin` the programs are named `line-stream-reader` and `line-stream-writer`, because
+//! other packages may have a `reader` or `writer`. The debug information is in separate files,
+//! which debuggers find through a link in the programs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,9 +24,9 @@ pub(crate) struct PackageArgs {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The programs, as they are built.
+/// The names of the programs as built.
 const PROGRAMS: [&str; 2] = ["reader", "writer"];
-/// Where completions go, by shell: folder, and what is around the program's name.
+/// The completions by shell: folder, and prefix and suffix of the file name.
 const COMPLETIONS: [(&str, &str, &str, &str); 3] = [
     ("bash", "usr/share/bash-completion/completions", "", ""),
     ("zsh", "usr/share/zsh/vendor-completions", "_", ""),
@@ -57,7 +56,7 @@ pub(crate) fn run(args: &PackageArgs) -> Result<()> {
     Ok(())
 }
 
-/// Packs the programs in `binaries`; the package and the tarballs.
+/// Packs the programs in `binaries` into the package and the tarballs.
 fn package(
     workspace: &Path,
     binaries: &Path,
@@ -91,7 +90,7 @@ fn package(
         said(Command::new(&built).arg("man").arg(&man))?;
         for (shell, folder, before, after) in COMPLETIONS {
             let script = said(Command::new(&built).args(["completions", shell]))?;
-            // They complete the program under its name here.
+            // The completions must name the installed program.
             let script = script.replace(&format!(" {name}\n"), &format!(" {installed}\n"));
             place(&format!("{folder}/{before}{installed}{after}"), script.as_bytes(), 0o644)?;
         }
@@ -109,7 +108,7 @@ fn package(
             0o644,
         )?;
     }
-    // The pages of the programs have the names of the package.
+    // The man pages are named after the installed programs.
     for entry in fs::read_dir(&man).during(|| "reading the man pages".to_owned())?.flatten() {
         let named = man.join(format!("line-stream-{}", entry.file_name().to_string_lossy()));
         fs::rename(entry.path(), &named).during(|| format!("naming {}", named.display()))?;
@@ -136,7 +135,7 @@ fn package(
          A reader follows a file and adds its lines to a Redis Stream; a writer appends them to a file.\n"
     );
     place("DEBIAN/control", control.as_bytes(), 0o644)?;
-    // Instances are enabled by the administrator, each with its file.
+    // The administrator enables instances, each with its configuration file.
     let make_user = "#!/bin/sh\nset -e\nif [ \"$1\" = configure ] && command -v systemd-sysusers >/dev/null; then systemd-sysusers line-stream.conf || true; fi\n\
                      if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi\n";
     place("DEBIAN/postinst", make_user.as_bytes(), 0o755)?;
@@ -147,7 +146,7 @@ fn package(
     Ok(vec![package, tarball, debug_tarball])
 }
 
-/// Moves the debug information of a program into a file of its own.
+/// Moves the debug information of a program into a separate file.
 fn split(program: &Path, debug: &Path, interrupt: &Interrupt) -> Result<()> {
     let is_program = fs::read(program).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
     if !is_program {
@@ -166,7 +165,7 @@ fn split(program: &Path, debug: &Path, interrupt: &Interrupt) -> Result<()> {
     objcopy(&[&format!("--add-gnu-debuglink={}", debug.display())], None)
 }
 
-/// What the programs are built from, as a CycloneDX document.
+/// The SBOM of the programs, as a CycloneDX document.
 fn bill_of_materials() -> Result<String> {
     let tree = said(
         cargo::command(&[
@@ -188,7 +187,7 @@ fn bill_of_materials() -> Result<String> {
     Ok(document(&tree))
 }
 
-/// From lines of name, version and licence.
+/// Builds the document from lines of name, version and licence.
 fn document(tree: &str) -> String {
     let mut components: Vec<String> = tree
         .lines()
@@ -210,7 +209,7 @@ fn document(tree: &str) -> String {
     )
 }
 
-/// Runs a command that must succeed; what it said.
+/// Runs a command that must succeed; returns its output.
 fn said(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().during(|| format!("running {name}"))?;
@@ -225,7 +224,7 @@ fn said(command: &mut Command) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// Programs that answer as ours do.
+    /// Scripts that answer like the two programs.
     fn programs(folder: &Path) {
         for name in PROGRAMS {
             let script = format!(

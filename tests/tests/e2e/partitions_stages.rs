@@ -126,7 +126,7 @@ fn a_partition_that_cannot_acknowledge_blocks_no_other() {
 fn missing_bytes_are_a_gap_and_bytes_of_other_partitions_are_not() {
     let rig = rig();
     rig.reader().set("--partitions", "3").once().run_ok();
-    // The entry with the end of the previous one, that previous one, and one in the middle.
+    // Delete three entries: one with the field `after`, the entry before it, and one in the middle.
     let entries = rig.redis.call(&["XRANGE", &stream(1), "-", "+"]);
     let entries = entries.list();
     let fields = |nth: usize| entries[nth].list()[1].list();
