@@ -72,7 +72,7 @@ impl Field {
     #[must_use]
     pub const fn covered(self, len: usize) -> u64 {
         match self {
-            Self::Line => len as u64 + 1,
+            Self::Line => (len as u64).saturating_add(1),
             Self::Lines | Self::Part | Self::Rest => len as u64,
         }
     }

@@ -1011,7 +1011,7 @@ impl<'a> Look<'a> {
             }
         }
         if let (true, Some(newest)) = (self.known.contents.is_empty(), others.last()) {
-            let (path, more) = (newest.path.clone(), others.len() - 1);
+            let (path, more) = (newest.path.clone(), others.len().saturating_sub(1));
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
         // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
@@ -1041,8 +1041,8 @@ impl<'a> Look<'a> {
         let mut known: Vec<(u64, u32)> =
             known.chain(unseen).filter_map(|(age, file)| Some((age, index_of(file)?))).collect();
         known.sort_unstable();
-        let pairs = known.windows(2).filter(|pair| pair[0].0 < pair[1].0);
-        let (falling, rising): (Vec<_>, Vec<_>) = pairs.partition(|pair| pair[0].1 > pair[1].1);
+        let pairs = known.iter().zip(known.iter().skip(1)).filter(|(older, newer)| older.0 < newer.0);
+        let (falling, rising): (Vec<_>, Vec<_>) = pairs.partition(|(older, newer)| older.1 > newer.1);
         (falling.len() != rising.len()).then_some(falling.len() > rising.len())
     }
 
@@ -1191,7 +1191,7 @@ fn sort(files: &mut [&Sighting], newest_first: Option<bool>) {
     let indices: Vec<_> = files.iter().filter_map(|file| index_of(file)).collect();
     if indices.len() == files.len() {
         let agrees = indices.is_sorted() || indices.iter().rev().is_sorted();
-        let by_time = agrees && files.windows(2).all(|pair| pair[0].modified < pair[1].modified);
+        let by_time = agrees && files.is_sorted_by(|one, next| one.modified < next.modified);
         match newest_first {
             None if by_time => {}
             Some(false) => files.sort_by_key(|file| index_of(file)),

@@ -72,10 +72,16 @@ impl Record {
         self.span.start == self.span.end
     }
 
+    /// How many bytes the run has.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.span.end.saturating_sub(self.span.start)
+    }
+
     /// The offset in the output after this run.
     #[must_use]
     pub const fn output_end(&self) -> u64 {
-        self.offset + (self.span.end - self.span.start)
+        self.offset.saturating_add(self.bytes())
     }
 
     /// Whether `next` continues this run, both in the source and in the output.
@@ -120,8 +126,7 @@ impl Record {
             lines: word(body, 6)?,
             span,
         };
-        let is_run = record.span.start < record.span.end
-            && record.offset.checked_add(record.span.end - record.span.start).is_some();
+        let is_run = record.bytes() > 0 && record.offset.checked_add(record.bytes()).is_some();
         let is_mark = (record.file, record.span.clone(), record.durable) == (0, 0..0, record.offset)
             && record.lines <= TAIL_LEN.min(record.offset);
         (is_run || is_mark).then_some(record)
@@ -158,10 +163,13 @@ impl Identity {
     #[must_use]
     pub fn new(stream: &str, group: &str, partitions: &[Partition]) -> Self {
         let mut ranges = RangeSet::new();
-        partitions.iter().map(|one| u64::from(one.index())).for_each(|index| ranges.insert(index..index + 1));
+        partitions
+            .iter()
+            .map(|one| u64::from(one.index()))
+            .for_each(|index| ranges.insert(index..index.saturating_add(1)));
         let ranges: Vec<String> = ranges
             .iter()
-            .map(|range| match range.end - 1 {
+            .map(|range| match range.end.saturating_sub(1) {
                 last if last == range.start => last.to_string(),
                 last => format!("{}-{last}", range.start),
             })
@@ -234,6 +242,7 @@ pub struct Header {
 impl Header {
     /// The length of a header with this owner.
     #[must_use]
+    #[allow(clippy::arithmetic_side_effects, reason = "three names, which are in memory")]
     pub fn len(owner: &Owner) -> usize {
         let names = owner.names().map(<[u8]>::len).iter().sum::<usize>();
         2 * ((NAMES_AT + names + 8).next_multiple_of(COPY_STEP) + COPY_STEP / 2)
@@ -241,6 +250,7 @@ impl Header {
 
     /// Encodes the header: two copies, so that one may be damaged.
     #[must_use]
+    #[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "names of less than 4 GiB")]
     pub fn encode(base: u64, owner: &Owner) -> Vec<u8> {
         let (names, len) = (owner.names(), Self::len(owner) / 2);
         let mut copy = Vec::with_capacity(2 * len);
@@ -265,13 +275,14 @@ impl Header {
             return Some((Self { base, owner: None }, HEADER_LEN_1, false));
         }
         if let Some((header, len)) = Self::decode_copy(bytes) {
-            return Some((header, 2 * len, bytes.get(..len) != bytes.get(len..2 * len)));
+            let both = len.saturating_mul(2);
+            return Some((header, both, bytes.get(..len) != bytes.get(len..both)));
         }
         // The first copy is damaged, so the length comes from the second one.
         let most = bytes.len().min(MAX_HEADER_LEN / 2);
         let second = (COPY_STEP / 2..most).step_by(COPY_STEP).find_map(|at| {
             let (header, len) = Self::decode_copy(bytes.get(at..)?)?;
-            (len == at).then_some((header, 2 * len, true))
+            (len == at).then_some((header, len.saturating_mul(2), true))
         });
         let of_1 = || {
             let base = restore(bytes.get(..HEADER_LEN_1)?, decode_1)?;
@@ -282,16 +293,17 @@ impl Header {
 
     fn decode_copy(bytes: &[u8]) -> Option<(Self, usize)> {
         let len = usize::try_from(word(bytes, 1)?).ok().filter(|len| (NAMES_AT..=MAX_HEADER_LEN / 2).contains(len))?;
-        let (body, sealed) = bytes.get(..len)?.split_at_checked(len - 8)?;
+        let (body, sealed) = bytes.get(..len)?.split_at_checked(len.checked_sub(8)?)?;
         if !body.starts_with(&MAGIC) || word(sealed, 0)? != seal(body, u64::MAX) {
             return None;
         }
         let mut at = NAMES_AT;
         let mut name = |nth: usize| {
-            let len = body.get(32 + 4 * nth..36 + 4 * nth)?;
+            let len = body.get(32..)?.chunks_exact(4).nth(nth)?;
             let len = u32::from_le_bytes(len.try_into().ok()?) as usize;
-            let name = body.get(at..at.checked_add(len)?)?;
-            at += len;
+            let end = at.checked_add(len)?;
+            let name = body.get(at..end)?;
+            at = end;
             Some(name.to_vec())
         };
         let output = name(0)?;
@@ -312,7 +324,7 @@ fn decode_1(bytes: &[u8]) -> Option<u64> {
 /// hash, so the probability of a wrong one is about 2⁻⁵⁵.
 fn restore<T>(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     let mut bytes = bytes.to_vec();
-    (0..bytes.len() * 8).find_map(|bit| {
+    (0..bytes.len().saturating_mul(8)).find_map(|bit| {
         *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
         let found = decode(&bytes);
         *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
@@ -325,7 +337,7 @@ fn seal(bytes: &[u8], index: u64) -> u64 {
 }
 
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
-    let chunk = bytes.get(index * 8..index * 8 + 8)?;
+    let chunk = bytes.chunks_exact(8).nth(index)?;
     chunk.try_into().ok().map(u64::from_le_bytes)
 }
 
@@ -373,8 +385,8 @@ impl Parsed {
         if bytes.len() <= HEADER_LEN_1 && decode_1(bytes).is_none() {
             // A torn header of version 1 begins like a complete one, or is zeros on some file
             // systems. A header of version 2 is written atomically.
-            let known = bytes.len().min(MAGIC_1.len());
-            if bytes[..known] == MAGIC_1[..known] && bytes.len() < HEADER_LEN_1 || bytes.iter().all(|&b| b == 0) {
+            let is_beginning = bytes.iter().zip(&MAGIC_1).all(|(byte, magic)| byte == magic);
+            if is_beginning && bytes.len() < HEADER_LEN_1 || bytes.iter().all(|&b| b == 0) {
                 return Ok(None);
             }
         }
@@ -387,7 +399,7 @@ impl Parsed {
             .map(|(chunk, index)| match Record::decode(chunk, index) {
                 Some(record) => Slot::Intact(record),
                 None if restorable > 0 && chunk.iter().any(|&b| b != 0) => {
-                    restorable -= 1;
+                    restorable = restorable.saturating_sub(1);
                     restore(chunk, |chunk| Record::decode(chunk, index)).map_or(Slot::Damaged, Slot::Restored)
                 }
                 None => Slot::Damaged,
@@ -403,11 +415,12 @@ impl Parsed {
             damage: None,
         };
         let used = parsed.take(base, slots);
-        parsed.torn = (body.len() - used * RECORD_LEN) as u64;
+        parsed.torn = body.len().saturating_sub(used.saturating_mul(RECORD_LEN)) as u64;
         Ok(Some(parsed))
     }
 
     /// Keeps the records that are certain. Returns the number of slots that they occupy.
+    #[allow(clippy::arithmetic_side_effects, reason = "counts of records, which are in memory")]
     fn take(&mut self, base: u64, slots: Vec<Slot>) -> usize {
         let durable = slots.iter().filter_map(Slot::record).map(|record| record.durable).max().unwrap_or(0);
         let is_damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
@@ -522,7 +535,7 @@ pub fn join(joined: &mut Vec<Record>, record: &Record) {
 #[must_use]
 pub fn encode(base: u64, owner: &Owner, joined: &[Record], mark: &Record) -> Vec<u8> {
     let mut bytes = Header::encode(base, owner);
-    bytes.reserve((joined.len() + 1) * RECORD_LEN);
+    bytes.reserve(joined.len().saturating_add(1).saturating_mul(RECORD_LEN));
     // Every record states the durable length, so that a truncated journal is detected.
     let all = joined.iter().chain([mark]).map(|record| Record { durable: mark.durable, ..record.clone() });
     for (index, record) in (0..).zip(all) {

@@ -24,23 +24,61 @@
 //!
 //! Both services and the tests use these rules, so that neither side can have a rule of its own.
 
+// IDs, records and journals are untrusted: arithmetic on them neither overflows nor panics, and
+// nothing is indexed or cut off. Exceptions are stated, with their reason.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 // In tests a list of one range is just that.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init))]
 
 pub mod consumer;
 pub mod entry;
 pub mod files;
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "checkpoints are computed from indices, and only 32 bits of a hash are kept"
+)]
 pub mod fingerprint;
 pub mod journal;
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "offsets in an open file, which are below 2^63, and in bytes at hand"
+)]
 pub mod line_reader;
 pub mod manifest;
 pub mod output;
 pub mod partition;
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "offsets in an open file, which are below 2^63, and counts of what is in memory"
+)]
 pub mod producer;
 pub mod ranges;
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "indices of its own buffer, and offsets in an open file, which are below 2^63"
+)]
 pub mod read_buffer;
 pub mod rotated_names;
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "offsets in an open file, which are below 2^63"
+)]
 pub mod source_file;
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "indices of the bytes at hand")]
 pub mod split;
 
 /// The hash used for fingerprints, guards and journal records: xxh3, 64 bits.

@@ -286,7 +286,10 @@ impl<F: SourceFile> LineReader<F> {
                         return Ok(false);
                     }
                 } else {
-                    // The file was rewritten, and holds another content now.
+                    // The file was rewritten, and holds another content now. The buffered bytes
+                    // belong to other partitions; if they stayed, they would look like an
+                    // unfinished line of this one.
+                    self.buffer.take(buffered);
                     self.ends();
                     return Ok(false);
                 }
@@ -439,6 +442,25 @@ mod tests {
         assert_eq!(pieces(&mut one), [(0, 0..end)]);
         assert_eq!(pieces(&mut two), [(0, end..end + 5)]);
         assert_eq!((one.frontier(), one.before()), (end, &text[..end as usize][(end as usize - 1024)..]));
+    }
+
+    #[test]
+    fn bytes_of_others_are_not_pending_when_the_file_is_rewritten() {
+        // The beginning of a line of the other partition was read, and the file truncated then.
+        let second = Partition::new(1, 2).unwrap();
+        let mut text = vec![b'x'; SMALL as usize];
+        text.extend(b"\nmine\n");
+        let end = text.len() as u64;
+        text.resize(2 * SMALL as usize, b'x');
+        text.extend(b"\nother");
+        let file = MemoryFile::new(&text);
+        let mut reader = open(&file, second, Framing::Line, 0);
+        assert_eq!(pieces(&mut reader).first(), Some(&(0, SMALL + 1..end)));
+        file.set(b"new\n");
+        reader.look_again();
+        reader.flush_rest();
+        let _ = pieces(&mut reader);
+        assert_eq!(reader.pending(), 0);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 /// Maximum number of leading bytes that a content's fingerprint covers: 64 KiB.
 pub const HEAD_LEN: usize = 64 << 10;
 /// Maximum number of bytes that a tail checksum covers: 1 KiB.
+#[allow(clippy::cast_possible_truncation, reason = "1,024")]
 pub const GUARD_LEN: usize = TAIL_LEN as usize;
 
 /// The key of a stream's source record. It has the hash slot of the stream.
@@ -30,7 +31,7 @@ pub const GUARD_LEN: usize = TAIL_LEN as usize;
 /// ```
 #[must_use]
 pub fn record_key(stream: &str) -> String {
-    let tagged = stream.find('{').is_some_and(|open| stream[open + 1..].find('}').is_some_and(|close| close > 0));
+    let tagged = stream.split_once('{').and_then(|(_, tag)| tag.find('}')).is_some_and(|close| close > 0);
     // A hash tag would end at a brace in the name, so such a stream gets no tag. Its record may
     // then be in another slot, which matters only in a cluster.
     if tagged || stream.contains('}') { format!("{stream}:source") } else { format!("{{{stream}}}:source") }
@@ -154,6 +155,14 @@ pub struct Before {
     pub seq: u64,
     /// The offset at which the batch continues its content.
     pub offset: u64,
+    /// How many entries had ever been added to the stream, as far as the reader knew. A stream that
+    /// has fewer and yet holds the batch is an older one with a gap: the reader added to it before
+    /// it noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
+    /// The position when the stream was last found whole: the gap is not below that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Position>,
 }
 
 impl Guard {

@@ -485,7 +485,7 @@ impl Parsed {
         if self.header.owner.is_some() && len.saturating_sub(recorded) > COMMIT_LIMIT {
             return Ok(Err(Refusal::Longer { recorded, len }));
         }
-        let mut keep = 0;
+        let mut keep = 0_usize;
         for record in &self.records {
             let end = record.output_end();
             let is_there = end <= len
@@ -493,7 +493,7 @@ impl Parsed {
             if !is_there {
                 break;
             }
-            keep += 1;
+            keep = keep.saturating_add(1);
         }
         let dropped = self.records.split_off(keep);
         let mut lost = Vec::new();
@@ -501,8 +501,8 @@ impl Parsed {
         // torn tail.
         for record in dropped.iter().filter(|r| !r.is_mark() && r.output_end() <= durable) {
             // A run that was truncated in the middle still has its first bytes.
-            let there = len.saturating_sub(record.offset).min(record.span.end - record.span.start);
-            let cut = record.span.start + there;
+            let there = len.saturating_sub(record.offset).min(record.bytes());
+            let cut = record.span.start.saturating_add(there);
             lost.push(Record { span: cut..record.span.end, ..record.clone() });
             if there > 0 {
                 self.records.push(Record { span: record.span.start..cut, data_hash: 0, ..record.clone() });
@@ -528,7 +528,7 @@ impl Parsed {
                 || self.restored > 0
                 || committed != len
                 || durable < committed,
-            journal_len: self.header_len + (self.records.len() * RECORD_LEN) as u64,
+            journal_len: self.header_len.saturating_add(len_of(self.records.len())),
             restored: self.restored,
             base,
             records: self.records,
@@ -672,6 +672,11 @@ impl fmt::Display for Disturbance {
     }
 }
 
+/// How many bytes this many records have in a journal.
+const fn len_of(records: usize) -> u64 {
+    (records as u64).saturating_mul(RECORD_LEN as u64)
+}
+
 /// Which files are in a known state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
@@ -798,11 +803,11 @@ impl Ledger {
         self.records.clear();
         let mut at = 0_usize;
         for (file, span, lines) in runs {
-            let len = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+            let len = usize::try_from(span.end.saturating_sub(span.start)).unwrap_or(usize::MAX);
             let bytes = data.get(at..at.saturating_add(len)).unwrap_or_default();
-            let offset = self.committed + at as u64;
+            let offset = self.committed.saturating_add(at as u64);
             self.records.push(Record { file, span, offset, durable: 0, data_hash: hash(bytes), lines });
-            at += bytes.len();
+            at = at.saturating_add(bytes.len());
         }
         self.bytes = data.len() as u64;
     }
@@ -854,7 +859,7 @@ impl Ledger {
                 self.durable = self.committed;
             }
             (Phase::Marking, Answer::Done) => {
-                self.journal_len += RECORD_LEN as u64;
+                self.journal_len = self.journal_len.saturating_add(len_of(1));
                 self.marked = self.committed;
             }
             (Phase::Moving, Answer::Done) => return self.end(Outcome::Rotated),
@@ -880,7 +885,7 @@ impl Ledger {
             Trust::Sound | Trust::Journal { .. } => 0,
         };
         match seen.place {
-            Place::Here if seen.len - self.committed > own => {
+            Place::Here if seen.len.saturating_sub(self.committed) > own => {
                 return self.end(Outcome::Disturbed(Disturbance::Extended));
             }
             Place::Here => {}
@@ -969,8 +974,8 @@ impl Ledger {
 
     /// The records of the commit are now part of the journal.
     fn commit(&mut self) {
-        self.journal_len += (self.records.len() * RECORD_LEN) as u64;
-        self.committed += std::mem::take(&mut self.bytes);
+        self.journal_len = self.journal_len.saturating_add(len_of(self.records.len()));
+        self.committed = self.committed.saturating_add(std::mem::take(&mut self.bytes));
         for record in self.records.drain(..) {
             join(&mut self.joined, &record);
         }
@@ -978,7 +983,7 @@ impl Ledger {
 
     /// The index of the next record in the journal.
     fn next_index(&self) -> u64 {
-        self.journal_len.saturating_sub(self.header_len()) / RECORD_LEN as u64
+        self.journal_len.saturating_sub(self.header_len()).div_euclid(RECORD_LEN as u64)
     }
 
     fn header_len(&self) -> u64 {
@@ -987,7 +992,7 @@ impl Ledger {
 
     /// Whether compaction would make the journal much smaller.
     fn is_bloated(&self) -> bool {
-        self.journal_len > COMPACT_ABOVE && self.journal_len > COMPACT_RATIO * (self.joined.len() * RECORD_LEN) as u64
+        self.journal_len > COMPACT_ABOVE && self.journal_len > len_of(self.joined.len()).saturating_mul(COMPACT_RATIO)
     }
 
     /// Bytes after the known durable length can no longer be trusted.

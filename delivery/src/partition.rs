@@ -3,7 +3,7 @@
 //! A content is divided into blocks by offset alone: [`SMALL`] bytes each below [`LARGE_FROM`], so
 //! that small files are distributed too, and [`LARGE`] bytes each from there on. A whole line
 //! belongs to the block that contains its first byte. Block `b` belongs to partition `b mod N`.
-//! Whoever knows `N` and the content therefore knows the partition of each line. Each partition is
+//! So `N` and the content determine the partition of each line. Each partition is
 //! a source of its own: ordered, and with the last ID of its stream as the checkpoint.
 
 use crate::entry::Span;
@@ -22,15 +22,17 @@ const SMALL_BLOCKS: u64 = LARGE_FROM / SMALL;
 
 /// The index of the block that contains this offset.
 const fn block_of(offset: u64) -> u64 {
-    if offset < LARGE_FROM { offset / SMALL } else { SMALL_BLOCKS + (offset - LARGE_FROM) / LARGE }
+    match offset.checked_sub(LARGE_FROM) {
+        None => offset / SMALL,
+        Some(behind) => (behind / LARGE).saturating_add(SMALL_BLOCKS),
+    }
 }
 
 /// The start of a block; `u64::MAX` if it exceeds all offsets.
 const fn start_of(block: u64) -> u64 {
-    if block <= SMALL_BLOCKS {
-        block * SMALL
-    } else {
-        (block - SMALL_BLOCKS).saturating_mul(LARGE).saturating_add(LARGE_FROM)
+    match block.checked_sub(SMALL_BLOCKS) {
+        None => block.saturating_mul(SMALL),
+        Some(large) => large.saturating_mul(LARGE).saturating_add(LARGE_FROM),
     }
 }
 
@@ -63,8 +65,15 @@ impl Partition {
         block_of(offset.saturating_mul(self.scale))
     }
 
+    #[allow(clippy::arithmetic_side_effects, reason = "the scale is at least 1")]
     const fn start_of(self, block: u64) -> u64 {
         start_of(block) / self.scale
+    }
+
+    /// The index of the partition that has this block.
+    #[allow(clippy::arithmetic_side_effects, reason = "there is at least one partition")]
+    const fn owner_of(self, block: u64) -> u64 {
+        block % self.count as u64
     }
 
     /// All `count` partitions.
@@ -107,7 +116,7 @@ impl Partition {
     /// Whether a line that begins at this offset belongs to this partition.
     #[must_use]
     pub const fn owns(self, offset: u64) -> bool {
-        self.is_whole() || self.block_of(offset) % self.count as u64 == self.index as u64
+        self.is_whole() || self.owner_of(self.block_of(offset)) == self.index as u64
     }
 
     /// The end of the run of owned offsets that begins at `offset`; `offset` itself if this
@@ -117,7 +126,7 @@ impl Partition {
         if self.is_whole() {
             u64::MAX
         } else if self.owns(offset) {
-            self.start_of(self.block_of(offset) + 1)
+            self.start_of(self.block_of(offset).saturating_add(1))
         } else {
             offset
         }
@@ -136,7 +145,13 @@ impl Partition {
             return offset;
         }
         let (block, count, index) = (self.block_of(offset), self.count as u64, self.index as u64);
-        self.start_of(block + (index + count - block % count) % count)
+        let owner = self.owner_of(block);
+        let blocks = if owner <= index {
+            index.saturating_sub(owner)
+        } else {
+            index.saturating_add(count).saturating_sub(owner)
+        };
+        self.start_of(block.saturating_add(blocks))
     }
 
     /// The end of the last part of `span` that certainly contains lines of this partition: `span`
@@ -148,9 +163,9 @@ impl Partition {
             return Some(span.end);
         }
         let last = self.block_of(span.end.checked_sub(1)?);
-        let blocks = (self.block_of(span.start)..=last).rev().take(2 * self.count as usize);
+        let blocks = (self.block_of(span.start)..=last).rev().take((self.count as usize).saturating_mul(2));
         blocks.filter(|block| self.owns(self.start_of(*block))).find_map(|block| {
-            let (start, end) = (self.start_of(block), self.start_of(block + 1));
+            let (start, end) = (self.start_of(block), self.start_of(block.saturating_add(1)));
             (span.start >= start || span.end >= end).then_some(end.min(span.end))
         })
     }

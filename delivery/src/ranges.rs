@@ -94,7 +94,7 @@ impl RangeSet {
     /// The number of bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.iter().map(|r| r.end - r.start).sum()
+        self.iter().map(|range| range.end.saturating_sub(range.start)).sum()
     }
 
     /// Whether the set is empty.

@@ -244,7 +244,9 @@ impl Driver {
                 self.producer.stop();
             }
             self.producer.set_total_len(self.totals.sum());
+            self.exchange();
             let step = self.producer.step(self.begun.elapsed());
+            self.exchange();
             self.report_notices();
             match step? {
                 Step::Observe { below } => self.observe(connection, below).await?,
@@ -280,6 +282,12 @@ impl Driver {
                 Step::Done => return Ok(()),
                 Step::Stopped => return Err(Interrupt::Shutdown),
             }
+        }
+    }
+
+    fn exchange(&mut self) {
+        if let Some(registry) = &self.registry {
+            self.producer.exchange(&mut registry.seen.borrow_mut());
         }
     }
 
@@ -327,6 +335,9 @@ impl Driver {
 
     async fn check(&mut self, connection: &mut Connection, stream: bool) -> Result<(), Interrupt> {
         let expected = self.producer.next_expected();
+        if let Some(contents) = self.registry.as_ref().and_then(|registry| registry.agreed()) {
+            self.producer.agreed(contents);
+        }
         let (answers, len, state) = redis::check(connection, &self.record, &expected, stream).await?;
         let (guard, link) = answers.fields();
         self.producer.checked(guard, link, len, state, self.begun.elapsed())?;

@@ -7,12 +7,12 @@
 
 use crate::error::Interrupt;
 use delivery::manifest::{Generation, Manifest, PARTITIONS_FIELD};
-use delivery::producer::{Change, Changed};
+use delivery::producer::{Change, Changed, Seen};
 use resp::{Config, Connection};
 use service::args::other_partitions;
 use service::source_record::{Loaded, RecordFault};
 use service::{Failure, SourceRecord, Stop};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
@@ -37,6 +37,10 @@ pub(crate) struct Registry {
     connection: Mutex<Option<Connection>>,
     /// Notified after the first query, whatever its result.
     asked: Notify,
+    /// Whether Redis has answered since the start.
+    has_answered: Cell<bool>,
+    /// What the partitions have seen of the contents.
+    pub(crate) seen: RefCell<Seen>,
 }
 
 impl Registry {
@@ -49,6 +53,8 @@ impl Registry {
             contents: RefCell::default(),
             connection: Mutex::new(None),
             asked: Notify::new(),
+            has_answered: Cell::new(false),
+            seen: RefCell::default(),
         }
     }
 
@@ -81,6 +87,11 @@ impl Registry {
         }
     }
 
+    /// The known contents, once Redis has answered.
+    pub(crate) fn agreed(&self) -> Option<Manifest> {
+        self.has_answered.get().then(|| self.contents())
+    }
+
     /// The known contents.
     pub(crate) fn contents(&self) -> Manifest {
         self.contents.borrow().clone()
@@ -88,6 +99,7 @@ impl Registry {
 
     /// Adds the contents that a partition knows, in case Redis lost them.
     pub(crate) fn learn(&self, manifest: &Manifest) {
+        self.seen.borrow_mut().learn(manifest);
         let mut contents = self.contents.borrow_mut();
         for generation in manifest.iter().filter(|known| known.generation == known.file_id) {
             if contents.get(generation.file_id).is_none() {
@@ -113,6 +125,7 @@ impl Registry {
         if !is_complete && !self.change(connection, &change, extra.as_slice()).await? {
             return Err(Interrupt::Changed(Changed::OtherReader));
         }
+        self.has_answered.set(true);
         Ok(change.after)
     }
 

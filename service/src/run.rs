@@ -98,8 +98,8 @@ fn serve<E: Into<Stop>>(
     args: &ServiceArgs,
     work: impl AsyncFnOnce(Context) -> Result<(), E>,
 ) -> Result<(), Failure> {
-    // Install the handlers before the first log line, so that whoever waits for it can rely on a
-    // clean shutdown.
+    // Install the handlers before the first log line, so that a program that waits for it can rely
+    // on a clean shutdown.
     let beside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = beside.enter();

@@ -97,6 +97,7 @@ impl Simulation {
             )
         });
         let mut world = World::new(random, story.clone(), hazards, keys.clone(), START);
+        world.truth.several_partitions = count > 1;
         let programs = {
             let mut files = world.input.borrow_mut();
             Programs::begin(habits, &mut files, &mut world.truth, &mut world.random, story.clone())
@@ -227,11 +228,16 @@ impl Simulation {
                 || habits.late_lines
                 || habits.permissions
                 || habits.operates,
+            // Behind foreign entries a reader goes on from where it is certain that all has
+            // arrived, and when the source is gone it cannot tell that more has. A rotated file
+            // that cannot be read is as good as gone until it can.
             comes_back: self.world.forgot_rotated
                 || happened.redis_went_back
                 || happened.collided
+                || self.administrators.hazards.foreign
                 || self.partitions > 1
-                || habits.operates,
+                || habits.operates
+                || habits.permissions,
             unfinished: happened.exhausted,
         };
         let written: Vec<_> = self.writers.iter().flat_map(|writer| writer.written(&self.world.outputs)).collect();

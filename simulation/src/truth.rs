@@ -64,6 +64,9 @@ pub struct Content {
 pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
+    /// Whether the source has several partitions. If a file is deleted while one of them has it open,
+    /// the others cannot read it: their bytes of it are lost and reported.
+    pub several_partitions: bool,
     /// The partitions with at least one byte in an output.
     pub written: BTreeSet<usize>,
 }
@@ -197,7 +200,8 @@ impl Truth {
             let of_it = files.files().filter(|(inode, file)| {
                 file.content == Some(content)
                     && (is_known || !file.packed)
-                    && (file.is_served() || files.names_of(*inode).any(|name| !name.starts_with("backup/")))
+                    && (file.is_served() && !self.several_partitions
+                        || files.names_of(*inode).any(|name| !name.starts_with("backup/")))
             });
             let known_end = self.known_end(content);
             let readable_in = |file: &File| {

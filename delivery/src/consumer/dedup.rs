@@ -219,7 +219,7 @@ impl Dedup {
         for hole in &holes {
             let before = batch.data.len();
             piece.append_from(hole.start, &mut batch.data);
-            let wanted = usize::try_from(hole.end - hole.start).unwrap_or(usize::MAX);
+            let wanted = usize::try_from(hole.end.saturating_sub(hole.start)).unwrap_or(usize::MAX);
             batch.data.truncate(before.saturating_add(wanted));
             let lines = lines_beginning_in(piece, hole, batch.data.get(before..).unwrap_or_default());
             batch.extend(file_id, hole.clone(), lines);

@@ -39,11 +39,13 @@
 //! | [`group`] | who takes part in a group, what can be trimmed, which group holds up the others |
 //! | `pace` | how many entries to ask for |
 
+#[allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 pub mod batch;
 pub mod dedup;
 pub mod effect;
 pub mod gaps;
 pub mod group;
+#[allow(clippy::arithmetic_side_effects, reason = "divisors are at least 1")]
 mod pace;
 pub mod record;
 pub mod trim;
@@ -378,7 +380,8 @@ impl Consumer {
         let least = Duration::from_millis(10);
         // Entries that come late in a read look older by its length, and from half of this time on
         // they are not committed any more.
-        let block = self.settings.claim_idle.map_or(BLOCK, |idle| (idle / 4).clamp(least, BLOCK));
+        let block =
+            self.settings.claim_idle.map_or(BLOCK, |idle| idle.checked_div(4).unwrap_or_default().clamp(least, BLOCK));
         let count = if self.ahead.is_some() { self.pace.asked() } else { self.pace.count(now) };
         self.asked_at = self.ahead.or(Some(now));
         Effect::Read { pending, count, block: can_block.then_some(block) }
@@ -760,14 +763,14 @@ impl Consumer {
                 None => {
                     let outcome = self.dedup.deleted(id);
                     if outcome != Outcome::Unknown {
-                        (taken.deleted, taken.deleted_last) = (taken.deleted + 1, id);
+                        (taken.deleted, taken.deleted_last) = (taken.deleted.saturating_add(1), id);
                     }
                     outcome
                 }
             };
             match outcome {
                 Outcome::New => {}
-                Outcome::Held => taken.redelivered += 1,
+                Outcome::Held => taken.redelivered = taken.redelivered.saturating_add(1),
                 // Whether a reader wrote it, a fresh record knows; and what in that cannot be read
                 // is reported.
                 Outcome::Unknown | Outcome::Foreign if !is_fresh && !self.dedup.knows(id.ms) => {
@@ -782,10 +785,12 @@ impl Consumer {
                     stopped = Some(Phase::HandOver { now: true, then: Then::Wait });
                     break;
                 }
-                Outcome::Foreign | Outcome::Unknown => (taken.foreign, taken.foreign_last) = (taken.foreign + 1, id),
+                Outcome::Foreign | Outcome::Unknown => {
+                    (taken.foreign, taken.foreign_last) = (taken.foreign.saturating_add(1), id);
+                }
             }
             batch.ids.push(id);
-            taken.entries += 1;
+            taken.entries = taken.entries.saturating_add(1);
         }
         self.dedup.close();
         self.phase = match stopped {
@@ -825,7 +830,7 @@ impl Consumer {
     }
 
     fn is_claim_due(&self, idle: Duration, now: Instant) -> bool {
-        self.claimed_at.is_none_or(|at| now.saturating_duration_since(at) >= idle / 2)
+        self.claimed_at.is_none_or(|at| now.saturating_duration_since(at).saturating_mul(2) >= idle)
     }
 
     /// All that was pending has come. What the group has delivered beyond what we have, and nobody

@@ -4,6 +4,7 @@
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
 use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, UNNAMED, Wait};
+use crate::entry::Span;
 use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
@@ -68,6 +69,8 @@ impl<D: Directory> Producer<D> {
         self.found = identified.holders.iter().map(|(&file_id, found)| (file_id, longest(found))).collect();
         self.found.extend(identified.blocked.keys().map(|&file_id| (file_id, u64::MAX)));
         self.unlisted = identified.unlisted;
+        self.has_unseen = !identified.unseen.is_empty();
+        self.note_owed(manifest, position, present, &identified);
         for (_, left) in std::mem::take(&mut self.owed) {
             self.report_unreadable(left);
         }
@@ -99,7 +102,8 @@ impl<D: Directory> Producer<D> {
         };
         let content = |(&file_id, generation): (&u64, &&Generation)| {
             let open = open.filter(|(of, _)| *of == file_id).map(|(_, file)| file);
-            let fingerprint = manifest.prints.get(&file_id).cloned().unwrap_or_default();
+            let prints = [&manifest.prints, &self.others_prints].into_iter().filter_map(|prints| prints.get(&file_id));
+            let fingerprint = prints.max_by_key(|prints| prints.covered()).cloned().unwrap_or_default();
             let has_none = fingerprint.covered() == 0;
             let head = has_none.then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.file_id == file_id);
@@ -210,7 +214,7 @@ impl<D: Directory> Producer<D> {
                 self.go(target, Some(after), None)?;
                 self.step(now)
             }
-            None => Ok(self.wait_for_input()),
+            None => Ok(self.wait_for_input(now)),
         }
     }
 
@@ -239,15 +243,23 @@ impl<D: Directory> Producer<D> {
             return self.step(now);
         }
         self.missed = true;
-        Ok(self.wait_for_input())
+        Ok(self.wait_for_input(now))
     }
 
-    fn needs_others(&self) -> bool {
+    /// Whether contents that other partitions know must be asked for before another content is
+    /// chosen.
+    pub(super) fn needs_others(&self) -> bool {
         !self.options.read.partition.is_whole() && !self.has_agreed
     }
 
-    const fn wait_for_input(&self) -> Step {
-        if self.stopping { Step::Stopped } else { Step::Wait(Wait::Input) }
+    /// There is nothing to send until the input changes. What Redis loses meanwhile must be
+    /// noticed.
+    fn wait_for_input(&self, now: Duration) -> Step {
+        match self.stopping {
+            true => Step::Stopped,
+            false if now >= self.next_check => self.check(),
+            false => Step::Wait(Wait::Input),
+        }
     }
 
     /// What comes after `position`, and up to where the source is delivered then: a generation
@@ -279,7 +291,7 @@ impl<D: Directory> Producer<D> {
             }
             let end = manifest.end(next.generation);
             if end.is_none_or(|end| end > next.start) {
-                self.report(Notice::Gone { file_id: next.file_id, start: next.start, end });
+                self.report_when_confirmed(Notice::Gone { file_id: next.file_id, start: next.start, end });
             }
             after = Position { generation: next.generation, offset: next.start };
         }
@@ -541,6 +553,7 @@ impl<D: Directory> Producer<D> {
                 let is_done = self.stopping
                     || self.options.once && input.is_none_or(|input| input == begin.reader.file().inode());
                 if is_done && len == start {
+                    self.report_unconfirmed();
                     return Ok(if self.stopping { Step::Stopped } else { Step::Done });
                 }
                 if len < start || input != Some(begin.reader.file().inode()) {
@@ -548,7 +561,7 @@ impl<D: Directory> Producer<D> {
                     let after = begin.after;
                     self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
                 }
-                Ok(Step::Wait(Wait::Input))
+                Ok(self.wait_for_input(now))
             }
             Stage::Agreeing => Ok(Step::Agree),
             Stage::Naming(None) => self.name(now),
@@ -756,8 +769,10 @@ impl<D: Directory> Producer<D> {
     /// The generation is in the source record.
     pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
         let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
+        self.report_unconfirmed();
         let (number, file_id, start) = (generation.generation, generation.file_id, generation.start);
         self.owed.remove(&file_id);
+        self.begun.insert(file_id);
         self.stored = Some((file_id, after.prints.get(&file_id).map_or(0, Fingerprint::covered)));
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
@@ -789,12 +804,71 @@ impl<D: Directory> Producer<D> {
             self.owed.insert(file_id, position);
             return;
         }
-        let (start, end) = (position.offset, self.known_end(position));
-        let partition = self.options.read.partition;
-        let bytes =
-            end.map(|end| partition.within(start..end.max(start)).map(|part| part.end - part.start).sum::<u64>());
-        if bytes != Some(0) {
-            self.report(Notice::Unreadable { file_id, start, end, bytes });
+        match self.known_end(position) {
+            Some(end) => self.note_unreadable(file_id, position.offset..end),
+            None => {
+                let (start, end, bytes) = (position.offset, None, None);
+                self.report_when_confirmed(Notice::Unreadable { file_id, start, end, bytes });
+            }
+        }
+    }
+
+    /// These bytes of a content were there and are not any more. What was reported already is left
+    /// out.
+    fn note_unreadable(&mut self, file_id: u64, span: Span) {
+        let reported = self.unreadable.get(&file_id).cloned().unwrap_or_default();
+        for Span { start, end } in reported.missing(span.start..span.end.max(span.start)) {
+            let parts = self.options.read.partition.within(start..end);
+            let bytes = parts.map(|part| part.end.saturating_sub(part.start)).sum::<u64>();
+            // More of it may be known now than when it was last noted.
+            self.unconfirmed.retain(|known| {
+                !matches!(known, Notice::Unreadable { file_id: of, start: at, .. } if (*of, *at) == (file_id, start))
+            });
+            if bytes > 0 {
+                self.report_when_confirmed(Notice::Unreadable { file_id, start, end: Some(end), bytes: Some(bytes) });
+            }
+        }
+    }
+
+    /// Notes the earlier contents of which more was seen than is delivered: another reader may have
+    /// left them with less, and another partition of this process may have seen more.
+    fn note_owed(
+        &mut self,
+        manifest: &Manifest,
+        position: Option<Position>,
+        present: Option<&Present>,
+        identified: &Identified,
+    ) {
+        let Some(position) = position else { return };
+        let here = manifest.get(position.generation).map(|generation| generation.file_id);
+        let here = present.map(|present| present.file_id).or(here);
+        let made_from = match identified.current.found().map(|current| current.relation) {
+            Some(Relation::Derived { from, .. }) => Some(from),
+            _ => None,
+        };
+        for (file_id, offset) in manifest.delivered(position) {
+            if Some(file_id) == here
+                || Some(file_id) == made_from
+                || self.seen.get(&file_id).is_none_or(|seen| *seen <= offset)
+            {
+                continue;
+            }
+            let newest = manifest.iter().rev().find(|generation| generation.file_id == file_id);
+            if let Some(generation) = newest {
+                let left = Position { generation: generation.generation, offset };
+                self.owed.entry(file_id).or_insert(left);
+            }
+        }
+        // Contents that another partition has sent, and whose file was deleted before this one came
+        // to them.
+        let passed =
+            self.others.iter().filter(|known| Some(known.file_id) < here && !self.begun.contains(&known.file_id));
+        let gone: Vec<(u64, Span)> = passed
+            .filter(|known| !self.unlisted && self.found.get(&known.file_id).is_none_or(|found| *found <= known.start))
+            .filter_map(|known| Some((known.file_id, known.start..*self.seen.get(&known.file_id)?)))
+            .collect();
+        for (file_id, span) in gone {
+            self.note_unreadable(file_id, span);
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::files::{Identified, Inode, KnownContents};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, Manifest, Position, next_field};
+use crate::ranges::RangeSet;
 use crate::source_file::SourceFile;
 use resp::StreamId;
 use resume::{Observed, Resume, StreamState};
@@ -231,6 +232,30 @@ impl Change {
     }
 }
 
+/// What the partitions of one process have seen of the contents, by file ID.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The largest lengths.
+    lengths: BTreeMap<u64, u64>,
+    /// The longest fingerprints.
+    prints: BTreeMap<u64, Fingerprint>,
+}
+
+impl Seen {
+    /// Adds the fingerprints of a manifest.
+    pub fn learn(&mut self, manifest: &Manifest) {
+        keep_longer(&mut self.prints, &manifest.prints);
+    }
+}
+
+fn keep_longer(kept: &mut BTreeMap<u64, Fingerprint>, others: &BTreeMap<u64, Fingerprint>) {
+    for (file_id, prints) in others {
+        if kept.get(file_id).is_none_or(|known| known.covered() < prints.covered()) {
+            kept.insert(*file_id, prints.clone());
+        }
+    }
+}
+
 /// Why there is no next step.
 #[derive(Debug)]
 pub enum Trouble {
@@ -284,6 +309,8 @@ pub struct Producer<D: Directory> {
     manifest: Manifest,
     /// Contents that other partitions know.
     others: Manifest,
+    /// The fingerprints that other partitions of this process have.
+    others_prints: BTreeMap<u64, Fingerprint>,
     /// Whether Redis was asked for them.
     has_agreed: bool,
     /// The contents that some file held at the latest look, and how much of them; of one that
@@ -291,6 +318,8 @@ pub struct Producer<D: Directory> {
     found: BTreeMap<u64, u64>,
     /// Whether some folder could not be listed then.
     unlisted: bool,
+    /// Whether there were contents then that came and went unseen.
+    has_unseen: bool,
     /// Contents that were left before all that is known of them was sent: up to where.
     owed: BTreeMap<u64, Position>,
     /// What Redis must hold before the next batch may be executed.
@@ -312,6 +341,12 @@ pub struct Producer<D: Directory> {
     open: Vec<Open<D::File>>,
     /// The largest length that contents were seen with, by file ID.
     seen: BTreeMap<u64, u64>,
+    /// The contents of which this partition has had a generation since the start, by file ID.
+    begun: BTreeSet<u64>,
+    /// What is to be reported when Redis has shown that no other reader sent it meanwhile.
+    unconfirmed: Vec<Notice>,
+    /// The bytes that were reported as unreadable, by file ID.
+    unreadable: BTreeMap<u64, RangeSet>,
     /// The lengths up to which files of earlier contents were looked at and had nothing to send.
     nothing_up_to: BTreeMap<u64, u64>,
     /// The content whose file was seen truncated.
@@ -408,9 +443,11 @@ impl<D: Directory> Producer<D> {
             directory,
             manifest: Manifest::default(),
             others: Manifest::default(),
+            others_prints: BTreeMap::new(),
             has_agreed: false,
             found: BTreeMap::new(),
             unlisted: false,
+            has_unseen: false,
             owed: BTreeMap::new(),
             expected: Expected::default(),
             stream: StreamState::default(),
@@ -422,6 +459,9 @@ impl<D: Directory> Producer<D> {
             phase: Phase::Observing,
             open: Vec::new(),
             seen: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            unconfirmed: Vec::new(),
+            unreadable: BTreeMap::new(),
             nothing_up_to: BTreeMap::new(),
             truncated: None,
             aim: None,
@@ -493,6 +533,19 @@ impl<D: Directory> Producer<D> {
         self.total_len = entries;
     }
 
+    /// Exchanges with the other partitions of this process what was seen of the contents: a byte
+    /// that one of them has seen and another one cannot read any more is reported, and a file is
+    /// recognised by the bytes that any of them has read.
+    pub fn exchange(&mut self, all: &mut Seen) {
+        for (&file_id, &len) in &self.seen {
+            let known = all.lengths.entry(file_id).or_insert(0);
+            *known = len.max(*known);
+        }
+        all.lengths.iter().for_each(|(&file_id, &len)| self.saw(file_id, len));
+        all.learn(&self.manifest);
+        keep_longer(&mut self.others_prints, &all.prints);
+    }
+
     /// How many entries the stream holds, as asked for beside the steps.
     pub const fn set_len(&mut self, entries: u64) {
         self.stream.len = entries;
@@ -551,6 +604,12 @@ impl<D: Directory> Producer<D> {
         }
         let local = self.load(&observed.record)?;
         self.refuse_other_source(&observed.record, &local)?;
+        if self.in_doubt.is_none()
+            && let Some(whole) = observed.doubtful_from()
+        {
+            self.in_doubt = Some(whole);
+            return Err(Changed::EntriesLost.into());
+        }
         let lost = resume::lost(&observed.record, &local);
         let mut manifest = observed.record.clone();
         lost.iter().for_each(|generation| manifest.insert(generation.clone()));
@@ -590,6 +649,9 @@ impl<D: Directory> Producer<D> {
         self.stream = observed.stream.unwrap_or_default();
         self.added_since = 0;
         self.nothing_up_to.clear();
+        // Another reader may have sent what this one could not read.
+        self.unconfirmed.clear();
+        self.begun.extend(manifest.iter().map(|known| known.file_id));
         self.whole_at = if let Resume::At(position) = resume { Some(position) } else { None };
         self.notices.push(Notice::Resumed);
         if lost.is_empty() {
@@ -693,6 +755,24 @@ impl<D: Directory> Producer<D> {
     fn report(&mut self, notice: Notice) {
         if self.reported.len() < 1024 && self.reported.insert(notice.clone()) {
             self.notices.push(notice);
+        }
+    }
+
+    /// Reports something once, as soon as Redis has shown that no other reader was faster: that one
+    /// may have read what this one cannot read any more.
+    fn report_when_confirmed(&mut self, notice: Notice) {
+        if !self.unconfirmed.contains(&notice) {
+            self.unconfirmed.push(notice);
+        }
+    }
+
+    /// No other reader was faster.
+    fn report_unconfirmed(&mut self) {
+        for notice in std::mem::take(&mut self.unconfirmed) {
+            if let Notice::Unreadable { file_id, start, end: Some(end), .. } = notice {
+                self.unreadable.entry(file_id).or_default().insert(start..end);
+            }
+            self.report(notice);
         }
     }
 

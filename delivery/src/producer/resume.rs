@@ -98,6 +98,16 @@ impl Observed {
         }
     }
 
+    /// Where a gap may begin that nobody has noticed: an older state of the stream was restored, a
+    /// reader added to it, and ended before it looked. The stream then holds what the guard was
+    /// written with, and fewer entries were added to it than the guard says.
+    #[must_use]
+    pub fn doubtful_from(&self) -> Option<Position> {
+        let before = self.record.guard.as_ref()?.before?;
+        let stream = self.stream.filter(|stream| stream.last_id >= StreamId { ms: before.ms, seq: before.seq })?;
+        before.whole.filter(|_| stream.added < before.added && stream.added.is_some())
+    }
+
     /// The stream's last-generated ID; zero when there is no stream.
     #[must_use]
     pub fn last_id(&self) -> StreamId {
@@ -237,14 +247,33 @@ mod tests {
     fn a_batch_whose_entries_were_all_refused_is_sent_again() {
         let mut redis = manifest(&[10]);
         redis.confirmed = Some(Position { generation: 10, offset: 30 });
-        let before = Some(Before { ms: 10, seq: 44, offset: 44 });
+        let before = Some(Before { ms: 10, seq: 44, offset: 44, added: None, whole: None });
         redis.guard = Some(Guard { before, ..Guard::new(10, 45, 50, b"") });
         assert_eq!(observed(&redis, 10, 44).resume(&redis), at(10, 44));
         // The first batch of a generation, above a foreign entry.
         redis.insert(Generation { file_id: 10, start: 44, ..generation(20) });
-        let before = Some(Before { ms: 15, seq: 0, offset: 44 });
+        let before = Some(Before { ms: 15, seq: 0, offset: 44, added: None, whole: None });
         redis.guard = Some(Guard { before, ..Guard::new(20, 45, 50, b"") });
         assert_eq!(observed(&redis, 15, 0).resume(&redis), at(20, 44));
+    }
+
+    #[test]
+    fn a_gap_below_a_batch_that_was_added_to_an_older_stream_is_noticed() {
+        let mut redis = manifest(&[10]);
+        let whole = Some(Position { generation: 10, offset: 20 });
+        let before = Some(Before { ms: 10, seq: 44, offset: 44, added: Some(4), whole });
+        redis.guard = Some(Guard { before, ..Guard::new(10, 50, 50, b"") });
+        let doubtful = |seq: u64, added: Option<u64>| {
+            let mut seen = observed(&redis, 10, seq);
+            seen.stream.as_mut().unwrap().added = added;
+            seen.doubtful_from()
+        };
+        assert_eq!(doubtful(50, Some(5)), None, "the batch and what was there before it");
+        assert_eq!(doubtful(50, Some(9)), None, "foreign entries, too");
+        assert_eq!(doubtful(50, Some(3)), whole, "the batch, and two of four before it");
+        assert_eq!(doubtful(44, Some(4)), None, "each command of the batch failed alone");
+        assert_eq!(doubtful(30, Some(2)), None, "a tail that is lost is no gap");
+        assert_eq!(doubtful(50, None), None, "an older Redis does not count");
     }
 
     #[test]

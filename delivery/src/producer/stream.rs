@@ -107,8 +107,8 @@ impl<D: Directory> Producer<D> {
 
     pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
-        let has_earlier =
-            self.manifest.iter().any(|known| Some(known.file_id) != self.manifest.last().map(|last| last.file_id));
+        let has_earlier = self.has_unseen
+            || self.manifest.iter().any(|known| Some(known.file_id) != self.manifest.last().map(|last| last.file_id));
         let is_aim_reached = self.options.once && self.once_done(self.offset(), u64::MAX) == Some(true);
         let Some(streaming) = self.streaming() else { return self.step(now) };
         let is_due = is_aim_reached
@@ -133,9 +133,14 @@ impl<D: Directory> Producer<D> {
             return Ok(Step::Stopped);
         }
         if now >= next_check {
-            return Ok(Step::Check { stream: self.manifest.longest <= SHORT_ENTRIES });
+            return Ok(self.check());
         }
         self.look_around(now)
+    }
+
+    /// Asks whether Redis still holds what it should.
+    pub(super) const fn check(&self) -> Step {
+        Step::Check { stream: self.manifest.longest <= SHORT_ENTRIES }
     }
 
     /// Between the look at its first bytes and the reading of them, a file can be truncated and
@@ -193,12 +198,18 @@ impl<D: Directory> Producer<D> {
             let taken = streaming.reader.take_pieces(wanted);
             taken.map_err(|error| trouble(&streaming.reader.file().path(), "read", &error))?;
         }
+        // What was read was seen, also what is others': they may come too late for it.
+        let seen = self.seen.entry(streaming.file_id).or_insert(0);
+        *seen = streaming.reader.offset().saturating_add(streaming.reader.pending()).max(*seen);
         if entries == 0 {
             streaming.is_drained = true;
             return Ok(None);
         }
         let end = Position { generation, offset: streaming.reader.frontier() };
-        let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset });
+        let added_before = self.added_since.saturating_add(ahead.map_or(0, |batch| batch.entries));
+        let added = self.stream.added.map(|added| added.saturating_add(added_before));
+        let whole = self.whole_at;
+        let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset, added, whole });
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
         let confirmed = streaming.confirmed.id().to_string().into_bytes();
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
@@ -254,6 +265,7 @@ impl<D: Directory> Producer<D> {
             }
         };
         self.refused = false;
+        self.report_unconfirmed();
         let Some(streaming) = self.streaming() else { return Ok(None) };
         streaming.confirmed = batch.end;
         streaming.is_drained = false;
@@ -300,18 +312,18 @@ impl<D: Directory> Producer<D> {
                 return Err(Changed::EntriesLost.into());
             }
             (self.stream.added, self.stream.oldest, self.added_since) = (state.added, state.oldest, 0);
-            self.whole_at = match &self.phase {
-                Phase::Streaming(streaming) => Some(streaming.confirmed),
-                _ => None,
-            };
+            if let Phase::Streaming(streaming) = &self.phase {
+                self.whole_at = Some(streaming.confirmed);
+            }
         }
+        self.report_unconfirmed();
         self.stream.len = stream.unwrap_or(0);
         Ok(())
     }
 
     /// Everything that was taken is confirmed: what now?
     fn look_around(&mut self, now: Duration) -> Result<Step, Trouble> {
-        let (has_room, once) = (self.room() > 0, self.options.once);
+        let (has_room, once, needs_others) = (self.room() > 0, self.options.once, self.needs_others());
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
@@ -333,7 +345,11 @@ impl<D: Directory> Producer<D> {
             return Ok(Step::Wait(Wait::Room));
         }
         let present = streaming.present();
-        if streaming.reader.is_at_limit() {
+        let is_at_limit = streaming.reader.is_at_limit();
+        if needs_others && (is_at_limit || is_changed) {
+            return Ok(Step::Agree);
+        }
+        if is_at_limit {
             // Of late lines, and of a generation that is sent again, nothing more is to be sent.
             return self.after(&present, confirmed, now);
         }
@@ -361,7 +377,11 @@ impl<D: Directory> Producer<D> {
             self.notice_siblings(&present, confirmed, now)?;
         }
         let once_done = self.once_done(offset, len);
+        if once_done == Some(true) && needs_others {
+            return Ok(Step::Agree);
+        }
         if once_done == Some(true) && !self.has_late(&present, confirmed, now) {
+            self.report_unconfirmed();
             self.phase = Phase::Done;
             return Ok(Step::Done);
         }
@@ -385,6 +405,9 @@ impl<D: Directory> Producer<D> {
             streaming.reader.flush_rest();
             streaming.is_drained = false;
             return Ok(Step::Fill);
+        }
+        if may_leave && needs_others {
+            return Ok(Step::Agree);
         }
         if may_leave {
             if pending > 0 && self.find_next(&present, confirmed, !once).is_some() {
@@ -467,9 +490,14 @@ impl<D: Directory> Producer<D> {
             return false;
         }
         self.close_quiet_files(now);
+        if self.needs_others() {
+            // Late lines do not hold up the present ones when another partition's node is away.
+            self.next_late = now + LATE;
+            return false;
+        }
         // A folder can be large: it is listed only when there is an earlier content.
         let has_earlier = self.manifest.iter().chain(self.others.iter()).any(|known| known.file_id != present.file_id);
-        let is_late = is_last && has_earlier && self.late_target(present, confirmed);
+        let is_late = is_last && (has_earlier || self.has_unseen) && self.late_target(present, confirmed);
         self.late_pause = if is_late { (self.late_pause * 2).min(LATEST) } else { LATE };
         self.next_late = now + self.late_pause;
         is_late

@@ -15,7 +15,7 @@ use delivery::manifest::{GUARD_FIELD, Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
 use delivery::producer::{
-    Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, Stored, Trouble, Wait,
+    self, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, Stored, Trouble, Wait,
 };
 use delivery::split::Framing;
 pub use directory::DISTINCT;
@@ -54,6 +54,8 @@ pub struct Reader {
     /// Up to where the truth knows that this process has seen a content.
     seen: BTreeMap<ContentId, u64>,
     closed: u64,
+    /// What the partitions have seen of the contents.
+    exchanged: producer::Seen,
     /// Why it cannot run, when it ended by itself.
     pub refused: Option<String>,
     starts_at: u64,
@@ -145,6 +147,7 @@ impl Reader {
             noted: Rc::default(),
             seen: BTreeMap::new(),
             closed: 0,
+            exchanged: producer::Seen::default(),
             refused: None,
             starts_at: 0,
             began_at: 0,
@@ -170,6 +173,7 @@ impl Reader {
         self.partitions.clear();
         self.noted = Rc::default();
         self.seen.clear();
+        self.exchanged = producer::Seen::default();
         // What only this process knew of need no longer be reported, and what only it held open
         // is gone.
         world.truth.forget_seen();
@@ -182,6 +186,12 @@ impl Reader {
         self.began_at = world.elapsed;
         let configuration = self.configuration.clone();
         let registry = configuration.base.clone().map(|key| Registry { key, contents: Rc::default() });
+        for (registry, state) in self.states.iter().filter_map(|state| Some((registry.as_ref()?, state))) {
+            if let Stored::Manifest(known) = &*state.borrow() {
+                registry.learn(known);
+                self.exchanged.learn(known);
+            }
+        }
         for (nth, partition) in configuration.partitions.iter().enumerate() {
             let keys = world.keys[nth].clone();
             let directory = SimulatedDirectory::new(world.input.clone(), self.noted.clone(), self.states[nth].clone());
@@ -242,7 +252,9 @@ impl Reader {
         let now = Duration::from_millis(world.elapsed - self.began_at);
         let partition = &mut self.partitions[nth];
         partition.dies.set(world.faulty && world.random.one_in(40));
+        partition.producer.exchange(&mut self.exchanged);
         let refused = partition.step(world, now);
+        partition.producer.exchange(&mut self.exchanged);
         for notice in partition.producer.take_notices() {
             partition.notice(world, &notice);
         }
@@ -379,6 +391,10 @@ impl PartitionWriter {
                     _ => return Err(Ended::Lost),
                 };
                 let state = info.map(state_of).filter(|_| stream);
+                if self.registry.is_some() {
+                    let contents = self.refresh(world, session)?;
+                    self.producer.agreed(contents);
+                }
                 self.producer.checked(expected.0.as_deref(), expected.1, info.map(|info| info.length), state, now)?;
             }
             Step::Wait(wait) => {
