@@ -672,7 +672,7 @@ impl fmt::Display for Disturbance {
     }
 }
 
-/// How many bytes this many records have in a journal.
+/// The size of this many records in a journal.
 const fn len_of(records: usize) -> u64 {
     (records as u64).saturating_mul(RECORD_LEN as u64)
 }
