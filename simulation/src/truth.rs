@@ -64,8 +64,8 @@ pub struct Content {
 pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
-    /// Whether the source has several partitions. If a file is deleted while one of them has it open,
-    /// the others cannot read it: their bytes of it are lost and reported.
+    /// Whether the source has several partitions. If a file is deleted while one of them has it
+    /// open, the others cannot read it: their bytes of it are lost and reported.
     pub several_partitions: bool,
     /// The partitions with at least one byte in an output.
     pub written: BTreeSet<usize>,

@@ -65,8 +65,8 @@ fn files_torn_after_the_acknowledged_bytes() {
         let mut writer = rig.writer().start();
         wait::random_moment(&mut rng, 30..400);
         writer.kill9();
-        // On a fast disk hardly any entry is ever pending. Then add so many lines that the writer
-        // is busy until it is killed.
+        // On a fast disk hardly any entry is ever pending. Then add enough lines to keep the writer
+        // busy until it is killed.
         if !growth.runs() {
             rig.append_input(text::numbered(60_000..160_000, seed));
         }
