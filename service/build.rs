@@ -1,5 +1,5 @@
-//! Tells the crate from which commit and for which target it is built, and the hashes of the status
-//! page's style and script.
+//! Sets the commit and the target of the build, and the hashes of the status page's style and
+//! script.
 
 use std::process::Command;
 
@@ -25,7 +25,7 @@ fn main() {
     }
 }
 
-/// A browser runs the style and the script with these hashes, and nothing else.
+/// A browser runs the style and the script with these hashes, and no others.
 fn page_hashes() {
     let page = include_str!("src/status.html");
     for (name, tag) in [("PAGE_STYLE", "style"), ("PAGE_SCRIPT", "script")] {

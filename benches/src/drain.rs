@@ -1,17 +1,16 @@
-//! A socket that drains a stream and acknowledges, and does nothing else: what a writer is compared
-//! with.
+//! A socket that only drains a stream and acknowledges: the baseline for a writer.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use memchr::memchr;
 
-/// Reads all entries of `stream` as a consumer of `group` (which it creates), 1000 at a time, and
-/// acknowledges them; each acknowledgement travels with the next read. The bytes of all payloads.
+/// Reads all entries of `stream` as a consumer of `group`, which it creates. Reads 1000 entries at
+/// a time, and sends each acknowledgement with the next read. Returns the number of payload bytes.
 ///
 /// # Panics
 ///
-/// When the server does not answer as expected.
+/// If the server does not reply as expected.
 #[must_use]
 pub fn drain(port: u16, stream: &str, group: &str) -> usize {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("connect");
@@ -60,7 +59,7 @@ fn command(words: &[&str]) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// What came, and how far it was read.
+/// The received bytes, and the position of the parser.
 struct Input {
     socket: TcpStream,
     bytes: Vec<u8>,
@@ -91,7 +90,7 @@ impl Input {
         &self.bytes[begin..end - 1]
     }
 
-    /// The number behind a marker.
+    /// The number after a type marker.
     fn number(&mut self) -> i64 {
         let line = self.line();
         assert!(matches!(line[0], b'*' | b'$' | b':'), "{}", String::from_utf8_lossy(line));
@@ -108,7 +107,7 @@ impl Input {
         &self.bytes[begin..begin + len]
     }
 
-    /// Forgets what was read.
+    /// Drops the parsed bytes.
     fn forget(&mut self) {
         self.bytes.drain(..self.at);
         self.at = 0;

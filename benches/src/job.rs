@@ -1,47 +1,47 @@
-//! The parts of a service that have nothing to do with Redis: lines from a file in batches, lines
-//! to a file durably. Shared by the programs in `examples/` that do the services' work with other
-//! clients.
+//! The parts of a service that are independent of Redis: reading lines from a file in batches, and
+//! writing lines to a file durably. The programs in `examples/`, which do the services' work with
+//! other clients, share them.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Entries in a batch of lines. Ten times as many are no faster with any of the clients.
+/// Number of entries in a batch of lines. Ten times as many are not faster with any client.
 const BATCH: usize = 1000;
 /// COUNT of a read of lines, and of chunks: with fewer lines the clients are slower, with more
 /// chunks they need hundreds of MiB.
 const COUNT: usize = 10_000;
 const COUNT_CHUNKS: usize = 100;
-/// Bytes of lines in an entry of the framing `chunk`, at least, when there are as many.
+/// Minimum size of an entry with the framing `chunk`, in bytes of whole lines.
 pub const CHUNK: usize = 64 << 10;
-/// Entries in a batch of chunks.
+/// Number of entries in a batch of chunks.
 const CHUNKS: usize = 8;
 
-/// What a program is to do.
+/// The task of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// The lines of a file to a stream.
+    /// Sends the lines of a file to a stream.
     Send {
-        /// Where Redis is.
+        /// The URL of Redis.
         url: String,
-        /// The stream.
+        /// The key of the stream.
         stream: String,
-        /// The file.
+        /// The path of the file.
         input: PathBuf,
-        /// Whether many lines go in one entry.
+        /// Whether to put many lines into an entry.
         chunked: bool,
     },
-    /// The entries of a stream to a file.
+    /// Writes the entries of a stream to a file.
     Receive {
-        /// Where Redis is.
+        /// The URL of Redis.
         url: String,
-        /// The stream.
+        /// The key of the stream.
         stream: String,
-        /// The consumer group, which is created.
+        /// The consumer group, which the program creates.
         group: String,
-        /// The file.
+        /// The path of the file.
         output: PathBuf,
-        /// How many bytes the file is to have at the end.
+        /// The length of the file at the end.
         bytes: u64,
         /// COUNT of a read.
         count: usize,
@@ -49,12 +49,12 @@ pub enum Job {
 }
 
 impl Job {
-    /// From the command line: `send URL STREAM INPUT line|chunk`, or
-    /// `receive URL STREAM GROUP OUTPUT BYTES line|chunk`.
+    /// Parses the command line: `send URL STREAM INPUT line|chunk`, or `receive URL STREAM GROUP
+    /// OUTPUT BYTES line|chunk`.
     ///
     /// # Errors
     ///
-    /// When it is neither.
+    /// If the command line has neither form.
     pub fn from_args() -> io::Result<Self> {
         Self::parse(&std::env::args().skip(1).collect::<Vec<_>>())
     }
@@ -97,26 +97,26 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// From the file's beginning.
+    /// Opens a file at its beginning.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened.
+    /// If the file cannot be opened.
     pub fn open(input: &Path, chunked: bool) -> io::Result<Self> {
         Ok(Self { input: BufReader::with_capacity(256 << 10, File::open(input)?), chunked })
     }
 
-    /// The field that a payload goes into.
+    /// The name of the field for a payload.
     #[must_use]
     pub const fn field(&self) -> &'static str {
         if self.chunked { "lines" } else { "line" }
     }
 
-    /// The next payloads; none at the end.
+    /// The next payloads; empty at the end of the file.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn next_batch(&mut self) -> io::Result<Vec<Vec<u8>>> {
         let most = if self.chunked { CHUNKS } else { BATCH };
         let mut payloads = Vec::with_capacity(most);
@@ -135,7 +135,7 @@ impl Batches {
     }
 }
 
-/// A file that is appended to durably.
+/// A file with durable appends.
 #[derive(Debug)]
 pub struct Output {
     file: File,
@@ -144,16 +144,16 @@ pub struct Output {
 }
 
 impl Output {
-    /// A new file.
+    /// Creates the file.
     ///
     /// # Errors
     ///
-    /// When it cannot be created.
+    /// If the file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self { file: File::create(path)?, buffer: Vec::new(), len: 0 })
     }
 
-    /// Takes an entry's payload.
+    /// Buffers the payload of an entry.
     pub fn take(&mut self, field: &[u8], payload: &[u8]) {
         self.buffer.extend_from_slice(payload);
         if field == b"line" {
@@ -161,11 +161,11 @@ impl Output {
         }
     }
 
-    /// Appends what was taken; it is durable when this returns. The file's length.
+    /// Appends the buffered payloads durably. Returns the length of the file.
     ///
     /// # Errors
     ///
-    /// When the disk refuses.
+    /// If writing or syncing fails.
     pub fn commit(&mut self) -> io::Result<u64> {
         self.file.write_all(&self.buffer)?;
         self.file.sync_data()?;
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_is_what_is_received() {
+    fn received_lines_equal_sent_lines() {
         let folder = tempfile::tempdir().expect("a folder");
         let (input, output) = (folder.path().join("in"), folder.path().join("out"));
         crate::text::write(&input, 5000);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_read_from_words() {
+    fn jobs_are_parsed_from_arguments() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let job = Job::parse(&words("send redis://h s in chunk")).expect("a job");
         assert!(matches!(job, Job::Send { chunked: true, .. }), "{job:?}");

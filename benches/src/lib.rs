@@ -1,8 +1,8 @@
-//! What the benches share.
+//! Shared parts of the benchmarks.
 //!
 //! # Layout
 //!
-//! | file | what it is |
+//! | file | subject |
 //! |---|---|
 //! | `drain.rs` | a socket that drains a stream |
 //! | `job.rs` | the parts of a service that have nothing to do with Redis, for the programs in `examples/` that other clients are measured with |

@@ -1,4 +1,5 @@
-//! The masters of a Redis Cluster: private servers that share the slots as partitions need it.
+//! The masters of a Redis Cluster: private servers whose slots are assigned to spread partitions
+//! evenly.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -7,25 +8,25 @@ use std::time::{Duration, Instant};
 use crate::server::Server;
 use crate::usage;
 
-/// How many slots there are.
+/// The number of slots.
 const SLOTS: u16 = 16384;
-/// How long nodes may take to know each other.
+/// How long the nodes may take to form the cluster.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A cluster of this many masters without replicas.
+/// A cluster of masters without replicas.
 #[derive(Debug)]
 pub struct Masters {
     servers: Vec<Server>,
 }
 
 impl Masters {
-    /// Starts them. The slots of `{0}`, `{1}` … `{partitions - 1}` go to them in turn, so that each
-    /// has as many partitions as another; what is left of the slots goes to the first. `None`, and
-    /// says so, where there is no server.
+    /// Starts the masters. The slots of `{0}`, `{1}` … `{partitions - 1}` are assigned round-robin,
+    /// so that all masters have the same number of partitions; the remaining slots go to the first
+    /// master. Prints a message and returns `None` if there is no redis-server.
     ///
     /// # Panics
     ///
-    /// When they do not come to form a cluster.
+    /// If the nodes do not form a cluster.
     #[must_use]
     pub fn start(masters: usize, partitions: u32) -> Option<Self> {
         let mut servers = Vec::new();
@@ -57,26 +58,26 @@ impl Masters {
         Some(Self { servers })
     }
 
-    /// Their URL.
+    /// The URL of the cluster.
     #[must_use]
     pub fn url(&self) -> String {
         let seeds: Vec<String> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
         format!("redis-cluster://{}", seeds.join(","))
     }
 
-    /// The processor time that each has had.
+    /// The processor time of each master.
     #[must_use]
     pub fn processor(&self) -> Vec<Duration> {
         self.servers.iter().map(|server| usage::processor(server.id())).collect()
     }
 
-    /// Empties them.
+    /// Removes all data.
     pub fn clear(&self) {
         self.servers.iter().for_each(|server| drop(ask(server, "FLUSHALL")));
     }
 }
 
-/// The reply to an inline command, as lines, until one command more has been answered.
+/// Sends an inline command followed by another one. Returns the lines of the first reply.
 fn ask(server: &Server, command: &str) -> String {
     let mut socket = TcpStream::connect(("127.0.0.1", server.port())).expect("connect");
     write!(socket, "{command}\r\nECHO end-of-reply\r\n").expect("write");
@@ -93,7 +94,7 @@ fn ask(server: &Server, command: &str) -> String {
     reply
 }
 
-/// The slot of a hash tag: CRC16 (XMODEM) modulo 16384, as in the Redis Cluster specification.
+/// The hash slot of a tag: CRC16 (XMODEM) modulo 16384, as in the Redis Cluster specification.
 fn slot(tag: &str) -> u16 {
     let mut crc = 0_u16;
     for byte in tag.bytes() {
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_redis() {
+    fn slots_match_the_specification() {
         assert_eq!([slot("0"), slot("1"), slot("2")], [13907, 9842, 5649]);
         assert_eq!(slot("123456789"), 0x31C3 % SLOTS);
     }

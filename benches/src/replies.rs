@@ -1,9 +1,9 @@
-//! Replies to decode.
+//! Replies for the decoder benchmarks.
 
 use bytes::BytesMut;
 
-/// An XREADGROUP reply of RESP3: one stream, `entries` entries with one field `line` of `size`
-/// bytes.
+/// A RESP3 reply to XREADGROUP: one stream with `entries` entries, each with one field `line` of
+/// `size` bytes.
 #[must_use]
 pub fn read_group_reply(entries: usize, size: usize) -> BytesMut {
     let line = vec![b'x'; size];

@@ -1,8 +1,8 @@
 //! Paired rounds.
 //!
-//! On a machine with other work, two figures that were measured one after the other cannot be
-//! compared. So in every round each subject does the same work once, in an order that is rotated
-//! from round to round, and what is compared are the ratios within the rounds: their median, and
+//! On a machine with other load, two figures that were measured one after another are not
+//! comparable. In each round, every subject therefore does the same work once, in an order that
+//! rotates from round to round. The results are the ratios within the rounds: their median, and
 //! their range as the spread.
 
 use std::fs::File;
@@ -10,14 +10,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A subject's work: does it once and says how long that took.
+/// The work of a subject: runs it once and returns the time.
 pub type Work<'a> = Box<dyn FnMut() -> Duration + 'a>;
 
-/// A subject's work that is measured in several ways: does it once and gives a figure for each, or
-/// `None` where it has none.
+/// The work of a subject with several figures: runs it once and returns each figure, or `None` for
+/// a figure that it lacks.
 pub type Measured<'a> = Box<dyn FnMut() -> Vec<Option<f64>> + 'a>;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Unit {
     /// Seconds.
@@ -26,16 +26,16 @@ pub enum Unit {
     /// Bytes.
     #[serde(rename = "B")]
     Bytes,
-    /// Hundredths of one core.
+    /// Percent of one core.
     #[serde(rename = "%")]
     Percent,
-    /// Lines a second: more is better.
+    /// Lines per second: more is better.
     #[serde(rename = "1/s")]
     PerSecond,
 }
 
 impl Unit {
-    /// A figure with a unit that fits.
+    /// Formats a figure with a suitable unit.
     #[must_use]
     pub fn shown(self, figure: f64) -> String {
         match self {
@@ -47,42 +47,43 @@ impl Unit {
     }
 }
 
-/// One way in which subjects are measured.
+/// A figure to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Figure<'a> {
-    /// What kind of thing.
+    /// The section of the results.
     pub section: &'a str,
-    /// Its name in the section.
+    /// The name within the section.
     pub name: &'a str,
-    /// What is counted.
+    /// The unit.
     pub unit: Unit,
 }
 
-/// How many rounds, and where the results go.
+/// The number of rounds, and the destination of the results.
 #[derive(Debug)]
 pub struct Rounds {
     rounds: usize,
-    /// Everything once, to see that it works.
+    /// Run everything once, to test it.
     once: bool,
     filter: Option<String>,
     results: Option<File>,
 }
 
-/// One thing to measure.
+/// A case to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
-    /// What kind of thing.
+    /// The section of the results.
     pub section: &'a str,
-    /// Its name in the section.
+    /// The name within the section.
     pub name: &'a str,
-    /// How many operations a subject's work is; figures are for one.
+    /// The number of operations in a subject's work; figures are per operation.
     pub operations: u32,
 }
 
 impl Rounds {
-    /// From the command line of `cargo bench` and the environment: `--test` does everything once; a
-    /// word picks the cases whose names hold it; `BENCH_ROUNDS` says how many rounds (9 unless
-    /// set), `BENCH_RESULTS` to which file results are appended, one JSON object a line.
+    /// From the command line of `cargo bench` and the environment. `--test` runs everything once; a
+    /// word selects the cases whose names contain it. `BENCH_ROUNDS` sets the number of rounds
+    /// (default 9), `BENCH_RESULTS` the file to which results are appended, one JSON object per
+    /// line.
     #[must_use]
     pub fn from_env() -> Self {
         let args: Vec<String> = std::env::args().skip(1).collect();
@@ -100,20 +101,19 @@ impl Rounds {
         }
     }
 
-    /// Whether everything is done but once, to see that it works.
+    /// Whether everything runs only once, to test it.
     #[must_use]
     pub const fn is_test(&self) -> bool {
         self.once
     }
 
-    /// Whether this case is wanted.
+    /// Whether this case is selected.
     #[must_use]
     pub fn wants(&self, section: &str, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| format!("{section} {name}").contains(filter.as_str()))
     }
 
-    /// Measures the case and prints a line for every subject. The first subject is the one the
-    /// others are compared with.
+    /// Measures the case, and prints a line per subject. The first subject is the baseline.
     pub fn run(&mut self, case: Case<'_>, subjects: &mut [(&str, Work<'_>)]) {
         let Case { section, name, operations } = case;
         let mut measured: Vec<(&str, Measured<'_>)> = Vec::with_capacity(subjects.len());
@@ -123,11 +123,10 @@ impl Rounds {
         self.run_measured(&[Figure { section, name, unit: Unit::Seconds }], &mut measured);
     }
 
-    /// Measures works in several ways at once, and prints a line for every figure and subject. The
-    /// first subject that has a figure is the one that the others are compared with. Nothing is
-    /// done when the first figure is not wanted.
+    /// Measures several figures at once, and prints a line per figure and subject. The first
+    /// subject that has a figure is its baseline. Does nothing if the first figure is not selected.
     ///
-    /// Answers with what was measured: of each subject, in each round, each figure.
+    /// Returns the samples: per subject, round and figure.
     pub fn run_measured(
         &mut self,
         figures: &[Figure<'_>],
@@ -138,7 +137,7 @@ impl Rounds {
         }
         let mut samples = vec![Vec::new(); subjects.len()];
         if !self.is_test() {
-            // The first time is for caches and connections.
+            // The first run warms up caches and connections.
             for (_, work) in subjects.iter_mut() {
                 work();
             }
@@ -158,12 +157,12 @@ impl Rounds {
         samples
     }
 
-    /// Prints what was measured, one figure a round for each subject, and appends it to the
+    /// Prints the samples of one figure, one per round and subject, and appends them to the
     /// results.
     ///
     /// # Panics
     ///
-    /// When the results cannot be written.
+    /// If the results cannot be written.
     pub fn tell(&mut self, figure: Figure<'_>, samples: &[(&str, Vec<f64>)]) {
         let Figure { section, name, unit } = figure;
         println!("{section}: {name}");
@@ -187,23 +186,23 @@ impl Rounds {
     }
 }
 
-/// The middle and the ends of some figures.
+/// Median and range of some samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
-    /// The smallest.
+    /// The minimum.
     pub least: f64,
-    /// The one in the middle; of an even number, the mean of the two.
+    /// The median; with an even number of samples, the mean of the two middle ones.
     pub median: f64,
-    /// The largest.
+    /// The maximum.
     pub most: f64,
 }
 
 impl Spread {
-    /// Of at least one figure.
+    /// The spread of at least one sample.
     ///
     /// # Panics
     ///
-    /// Without any figure.
+    /// Without samples.
     #[must_use]
     pub fn of(figures: &[f64]) -> Self {
         let mut sorted = figures.to_vec();
@@ -214,7 +213,7 @@ impl Spread {
     }
 }
 
-/// Seconds with a unit that fits.
+/// Formats seconds with a suitable unit.
 #[must_use]
 pub fn shown(seconds: f64) -> String {
     let (figure, unit) = match seconds {
@@ -231,19 +230,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_spread_of_figures() {
+    fn the_spread_is_median_and_range() {
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { least: 1.0, median: 2.0, most: 3.0 });
         assert_eq!(Spread::of(&[4.0, 1.0]).median, 2.5);
     }
 
     #[test]
-    fn times_are_shown_with_a_unit_that_fits() {
+    fn times_are_formatted_with_a_suitable_unit() {
         let all = [2.5e-9, 3.0e-5, 0.25, 12.0].map(shown);
         assert_eq!(all, ["2.50 ns", "30.00 µs", "250.00 ms", "12.00 s"]);
     }
 
     #[test]
-    fn every_subject_works_once_a_round_and_once_before() {
+    fn every_subject_runs_once_per_round_and_once_before() {
         let mut rounds = Rounds { rounds: 4, once: false, filter: None, results: None };
         let (mut ours, mut theirs) = (0, 0);
         let mut subjects: Vec<(&str, Work<'_>)> = vec![
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_work_is_measured_in_several_ways_and_a_figure_that_it_has_not_is_left_out() {
+    fn a_work_has_several_figures_and_missing_ones_are_omitted() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("results");
         let results = File::create(&path).expect("a file");
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_shown_in_their_unit() {
+    fn figures_are_formatted_in_their_unit() {
         assert_eq!(Unit::Bytes.shown(3_145_728.0), "3.0 MiB");
         assert_eq!(Unit::Percent.shown(0.123), "0.12 %");
     }

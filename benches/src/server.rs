@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server of its own on a free port of 127.0.0.1, without persistence. Killed when dropped.
+/// A private server on a free port of 127.0.0.1, without persistence. Killed when dropped.
 #[derive(Debug)]
 pub struct Server {
     process: Child,
@@ -15,14 +15,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server that `REDIS_SERVER` names, else `redis-server` or `valkey-server` on the
-    /// PATH. `None`, and says so, when there is none.
+    /// Starts the server in `REDIS_SERVER`, else `redis-server` or `valkey-server` from the PATH.
+    /// Prints a message and returns `None` if there is none.
     #[must_use]
     pub fn start() -> Option<Self> {
         Self::start_with(|_| Vec::new())
     }
 
-    /// The same, as a node of a cluster that it is yet to join.
+    /// As [`Self::start`], as a node that can join a cluster.
     #[must_use]
     pub fn start_in_cluster() -> Option<Self> {
         Self::start_with(|bus| {
@@ -54,25 +54,25 @@ impl Server {
         Some(Self { process, port, bus, _folder: folder })
     }
 
-    /// Its port.
+    /// The TCP port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The port on which a node of a cluster talks to others.
+    /// The port of the cluster bus.
     #[must_use]
     pub const fn bus(&self) -> u16 {
         self.bus
     }
 
-    /// Its process id.
+    /// The process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Its URL.
+    /// The URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -93,7 +93,7 @@ fn program() -> Option<PathBuf> {
     on_path("redis-server").or_else(|| on_path("valkey-server"))
 }
 
-/// A program on the PATH.
+/// The path of a program on the PATH.
 #[must_use]
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,9 +1,9 @@
-//! Reader, writer, and what they are compared with, as processes on one private Redis, with one
-//! input and one output.
+//! Reader, writer, and the programs that they are compared with, as processes on one private Redis,
+//! with one input and one output.
 //!
-//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` name
-//! them, `PEERS_DIR` the folder of the programs built from `examples/` (`cargo xtask bench` sets
-//! all three).
+//! The services run with all guarantees: fsync before XACK. `READER_BIN` and `WRITER_BIN` are their
+//! paths; `PEERS_DIR` is the folder of the programs built from `examples/`. `cargo xtask bench`
+//! sets all three.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -16,21 +16,21 @@ use crate::rounds::Rounds;
 use crate::server::Server;
 use crate::usage::{self, Running, Usage};
 
-/// The stream's key.
+/// The key of the stream.
 pub const STREAM: &str = "line_stream";
 /// The consumer group.
 pub const GROUP: &str = "writers";
-/// Clients that do the services' work in a program of `examples/` each.
+/// Clients with a program in `examples/` that does the services' work.
 pub const PEERS: [&str; 3] = ["redis", "fred", "rustis"];
-/// Between two looks at whether the output is complete.
+/// Time between two checks whether the output is complete.
 const LOOK: Duration = Duration::from_micros(500);
 
 /// How lines become entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// One entry a line.
+    /// One entry per line.
     Line,
-    /// Many lines an entry.
+    /// Many lines per entry.
     Chunk,
 }
 
@@ -45,7 +45,7 @@ impl Framing {
     }
 }
 
-/// Where services run.
+/// The environment of the services.
 #[derive(Debug)]
 pub struct Stage {
     reader: PathBuf,
@@ -55,34 +55,35 @@ pub struct Stage {
     folder: tempfile::TempDir,
 }
 
-/// What processes needed together, Redis too.
+/// The resources used by several processes and Redis.
 #[derive(Debug, Clone, Copy)]
 pub struct Needed {
-    /// From the first one's start to the last one's end.
+    /// From the start of the first process to the exit of the last one.
     pub wall: Duration,
     /// Processor time of Redis meanwhile.
     pub redis: Duration,
-    /// The largest resident size of Redis.
+    /// Maximum resident set size of Redis.
     pub redis_peak: u64,
 }
 
-/// What was needed from file to file.
+/// The resources used from file to file.
 #[derive(Debug, Clone, Copy)]
 pub struct FileToFile {
-    /// All together.
+    /// All processes together.
     pub needed: Needed,
     /// The reader.
     pub reader: Usage,
-    /// The writer; of several, their processor time together and the largest of them.
+    /// The writer; for several writers, the sum of their processor times and the maximum of their
+    /// sizes.
     pub writer: Usage,
 }
 
 impl Stage {
-    /// `None`, and says so, where something is missing.
+    /// Prints a message and returns `None` if a program is missing.
     ///
     /// # Panics
     ///
-    /// When a program that is named is not there.
+    /// If a named program does not exist.
     #[must_use]
     pub fn set() -> Option<Self> {
         let named = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -94,7 +95,7 @@ impl Stage {
             assert!(program.is_file(), "{}: there is no such file", program.display());
         }
         let server = Server::start()?;
-        // BENCH_DIR: the services' files lie on the disk that is meant.
+        // `BENCH_DIR` selects the disk for the services' files.
         let folder = match named("BENCH_DIR") {
             Some(parent) => tempfile::tempdir_in(parent),
             None => tempfile::tempdir(),
@@ -105,7 +106,7 @@ impl Stage {
         Some(stage)
     }
 
-    /// A file's path in the stage's folder, which is deleted at the end.
+    /// The path of a file in the folder of the stage, which is deleted at the end.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -121,7 +122,7 @@ impl Stage {
     ///
     /// # Panics
     ///
-    /// When the system cannot say.
+    /// If the free space cannot be determined.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
         let disk = rustix::fs::statvfs(self.folder.path()).expect("look at the disk");
@@ -133,11 +134,11 @@ impl Stage {
         free >= bytes
     }
 
-    /// Nothing in Redis, no output, no state.
+    /// Removes all data in Redis, the outputs, and the state.
     ///
     /// # Panics
     ///
-    /// When that cannot be had.
+    /// If that fails.
     pub fn clear(&self) {
         let mut redis = TcpStream::connect(("127.0.0.1", self.server.port())).expect("connect");
         redis.write_all(b"FLUSHALL\r\nMEMORY PURGE\r\n").expect("write");
@@ -150,7 +151,7 @@ impl Stage {
         }
     }
 
-    /// What is done in `work`, with what Redis needs meanwhile.
+    /// Runs `work`, and measures Redis meanwhile.
     pub fn needed<T>(&self, work: impl FnOnce() -> T) -> (T, Needed) {
         let redis = self.server.id();
         usage::forget_peak(redis);
@@ -162,7 +163,7 @@ impl Stage {
         (done, needed)
     }
 
-    /// The file that a writer appends to.
+    /// The path of the writer's output.
     #[must_use]
     pub fn output(&self, nth: usize) -> PathBuf {
         self.path(&format!("out/output-{nth}.txt"))
@@ -177,13 +178,13 @@ impl Stage {
         command
     }
 
-    /// A reader of this file, to be started.
+    /// A command for a reader of this file.
     #[must_use]
     pub fn reader(&self, input: &Path, framing: Framing) -> Command {
         self.reader_at(&self.server.url(), input, framing)
     }
 
-    /// The same to another Redis.
+    /// As [`Self::reader`], with another Redis.
     #[must_use]
     pub fn reader_at(&self, url: &str, input: &Path, framing: Framing) -> Command {
         let mut reader = Self::service(&self.reader, url);
@@ -191,13 +192,13 @@ impl Stage {
         reader
     }
 
-    /// A writer to [`Self::output`], to be started.
+    /// A command for a writer to [`Self::output`].
     #[must_use]
     pub fn writer(&self, nth: usize) -> Command {
         self.writer_at(&self.server.url(), nth)
     }
 
-    /// The same from another Redis.
+    /// As [`Self::writer`], with another Redis.
     #[must_use]
     pub fn writer_at(&self, url: &str, nth: usize) -> Command {
         let mut writer = Self::service(&self.writer, url);
@@ -205,7 +206,7 @@ impl Stage {
         writer
     }
 
-    /// The reader's work by another client's program, to be started; `None` where it was not built.
+    /// A command that does the reader's work with another client; `None` if it was not built.
     #[must_use]
     pub fn sender(&self, peer: &str, input: &Path, framing: Framing) -> Option<Command> {
         let mut sender = self.peer(peer)?;
@@ -213,7 +214,7 @@ impl Stage {
         Some(sender)
     }
 
-    /// The writer's work by another client's program, to be started; `None` where it was not built.
+    /// A command that does the writer's work with another client; `None` if it was not built.
     #[must_use]
     pub fn receiver(&self, peer: &str, bytes: u64, framing: Framing) -> Option<Command> {
         let mut receiver = self.peer(peer)?;
@@ -227,12 +228,12 @@ impl Stage {
         program.is_file().then(|| Command::new(program))
     }
 
-    /// Streams the file through the reader and this many writers at once; the outputs are proved to
-    /// hold it exactly once.
+    /// Streams the file through the reader and this many writers at once, and verifies that the
+    /// outputs have its bytes exactly once.
     ///
     /// # Panics
     ///
-    /// When they do not, or a service fails.
+    /// If they do not, or if a service fails.
     #[must_use]
     pub fn file_to_file(&self, input: &Path, framing: Framing, writers: usize) -> FileToFile {
         self.clear();
@@ -242,7 +243,7 @@ impl Stage {
                 (0..writers).map(|nth| Running::start("writer", &mut self.writer(nth))).collect();
             let reader = Running::start("reader", self.reader(input, framing).arg("--once"));
             self.wait_for_outputs(&running, bytes);
-            // What the outputs hold now is durable when the writers have ended in an orderly way.
+            // The outputs are durable once the writers have exited cleanly.
             running.iter().for_each(Running::terminate);
             let writers: Vec<Usage> = running.into_iter().map(Running::ends_well).collect();
             (reader.ends_well(), writers)
@@ -256,11 +257,11 @@ impl Stage {
         FileToFile { needed, reader, writer }
     }
 
-    /// Waits until the outputs together hold this many bytes.
+    /// Waits until the outputs together have this many bytes.
     ///
     /// # Panics
     ///
-    /// When nothing arrives.
+    /// If nothing arrives.
     pub fn wait_for_outputs(&self, writers: &[Running], bytes: u64) {
         let len = |nth| fs::metadata(self.output(nth)).map_or(0, |data| data.len());
         let (mut before, mut since) = (0, Instant::now());
@@ -278,12 +279,12 @@ impl Stage {
         }
     }
 
-    /// Proves that outputs whose lines are not in order hold the input exactly once: with
-    /// `writer verify`.
+    /// Verifies with `writer verify` that outputs whose lines are not in order have the bytes of
+    /// the input exactly once.
     ///
     /// # Panics
     ///
-    /// When they do not.
+    /// If they do not.
     pub fn is_merged(&self, input: &Path, outputs: usize) {
         let mut verify = Command::new(&self.writer);
         verify.arg("verify").arg("--input").arg(input);
@@ -294,12 +295,12 @@ impl Stage {
         assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
     }
 
-    /// Proves that the outputs hold the input exactly once: one by comparing, several with
-    /// `writer verify`.
+    /// Verifies that the outputs have the bytes of the input exactly once: a single output by
+    /// comparison, several with `writer verify`.
     ///
     /// # Panics
     ///
-    /// When they do not.
+    /// If they do not.
     pub fn is_delivered(&self, input: &Path, outputs: usize) {
         if outputs == 1 {
             assert!(are_equal(input, &self.output(0)), "the output is not the input");
@@ -309,7 +310,7 @@ impl Stage {
     }
 }
 
-/// How many lines for a quick look, or for a measurement.
+/// The number of lines for a test run, or for a measurement.
 #[must_use]
 pub const fn scaled(rounds: &Rounds, quick: usize, measured: usize) -> usize {
     if rounds.is_test() { quick } else { measured }
@@ -339,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_equal_to_the_last_byte() {
+    fn files_are_compared_to_the_last_byte() {
         let folder = tempfile::tempdir().expect("a folder");
         let (one, other) = (folder.path().join("one"), folder.path().join("other"));
         let mut bytes = vec![7; (1 << 20) + 5];

@@ -1,24 +1,24 @@
-//! Texts to stream.
+//! Generated texts for the benchmarks.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Lines of a text that looks like a package list: 86 bytes each on average, from 20 to 152, the
+/// Writes lines that resemble a package list: 20 to 152 bytes each, 86 on average. The text is the
 /// same every time.
 ///
 /// # Panics
 ///
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write(path: &Path, lines: usize) {
     write_lines(path, lines, |random| 20 + usize::try_from(random % 133).unwrap_or(0));
 }
 
-/// Lines of `len` bytes each, newline included.
+/// Writes lines of `len` bytes each, including the newline.
 ///
 /// # Panics
 ///
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write_of_length(path: &Path, lines: usize, len: usize) {
     write_lines(path, lines, |_| len);
 }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_are_as_many_and_as_long_as_said() {
+    fn the_text_has_the_documented_number_and_lengths_of_lines() {
         let text = written(|path| write(path, 10_000));
         let lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
         assert_eq!(lines.len(), 10_000);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_one_length() {
+    fn lines_have_the_given_length() {
         let text = written(|path| write_of_length(path, 100, 10));
         assert_eq!(text.len(), 1000);
         assert!(text.split_inclusive(|&byte| byte == b'\n').all(|line| line.len() == 10));

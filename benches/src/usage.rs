@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use wait4::Wait4 as _;
 
-/// Between two looks at the memory of a process. The kernel keeps the peak, so only what comes in
-/// the very last moment is missed.
+/// Time between two samples of a process's memory. The kernel keeps the peak, so samples only miss
+/// the very last moment.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What a process needed from its start to its end.
+/// The resources that a process used from start to exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// How long it took.
+    /// The elapsed time.
     pub wall: Duration,
-    /// Its processor time, that of the kernel on its behalf included.
+    /// The processor time, in user and kernel mode.
     pub processor: Duration,
-    /// The largest resident size, in bytes.
+    /// The maximum resident set size, in bytes.
     pub peak: u64,
 }
 
-/// A process whose usage is looked at while it runs. Killed when dropped.
+/// A process whose usage is sampled while it runs. Killed when dropped.
 #[derive(Debug)]
 pub struct Running {
     name: &'static str,
@@ -37,11 +37,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn start(name: &'static str, command: &mut Command) -> Self {
         let begun = Instant::now();
@@ -61,34 +61,34 @@ impl Running {
         Self { name, child, begun, ended, looking: Some(looking) }
     }
 
-    /// Its process id.
+    /// The process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has not ended.
+    /// Whether it is running.
     ///
     /// # Panics
     ///
-    /// When the system cannot say.
+    /// If that cannot be determined.
     #[must_use]
     pub fn is_running(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(self.pid()), options).expect("look at a child process").is_none()
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = kill_process(self.pid(), Signal::TERM);
     }
 
-    /// Waits for its end, which must be a success.
+    /// Waits for its exit, which must be successful.
     ///
     /// # Panics
     ///
-    /// When it failed.
+    /// If it failed.
     #[must_use]
     pub fn ends_well(mut self) -> Usage {
         let (status, usage) = self.end();
@@ -122,14 +122,14 @@ impl Drop for Running {
     }
 }
 
-/// The resident size of a running process in bytes; 0 when there is none.
+/// The resident set size of a running process in bytes; 0 if there is no such process.
 #[must_use]
 pub fn resident(id: u32) -> u64 {
     of_status(id, "VmRSS:")
 }
 
-/// The largest resident size of a running process in bytes, since its start or since
-/// [`forget_peak`]; 0 when there is none.
+/// The maximum resident set size of a running process in bytes, since its start or since
+/// [`forget_peak`]; 0 if there is no such process.
 #[must_use]
 pub fn peak(id: u32) -> u64 {
     of_status(id, "VmHWM:")
@@ -137,11 +137,11 @@ pub fn peak(id: u32) -> u64 {
 
 /// Resets the peak of a process to its present size.
 pub fn forget_peak(id: u32) {
-    // Where this is not allowed, the peak is one of all rounds.
+    // Without the permission, the peak is that of all rounds.
     let _ = fs::write(format!("/proc/{id}/clear_refs"), "5");
 }
 
-/// The processor time that the threads of a running process have had.
+/// The processor time of a running process's threads.
 #[must_use]
 pub fn processor(id: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_works_has_used_the_processor() {
+    fn a_busy_process_uses_processor_time() {
         let mut command = Command::new("sh");
         command.args(["-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"]);
         let usage = Running::start("sh", &mut command).ends_well();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_process_holds_is_resident() {
+    fn allocated_memory_is_resident() {
         let before = resident(std::process::id());
         let held = std::hint::black_box(vec![1_u8; 64 << 20]);
         let after = resident(std::process::id());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_dropped_is_gone() {
+    fn a_dropped_process_is_killed() {
         let process = Running::start("sleep", Command::new("sleep").arg("1000"));
         let id = process.id();
         assert!(process.is_running());

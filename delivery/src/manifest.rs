@@ -191,12 +191,12 @@ pub struct Before {
     pub seq: u64,
     /// The offset at which the batch continues its content.
     pub offset: u64,
-    /// How many entries have ever been added to the stream with the batch, as far as the reader
-    /// knew. A stream that has fewer and yet holds the batch is an older one with a gap: the reader
-    /// added to it before it noticed.
+    /// The number of entries ever added to the stream, this batch included, as far as the reader
+    /// knew. A stream that has fewer and yet contains the batch is an older state with a gap: the
+    /// reader added to it before it detected that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<u64>,
-    /// The position when the stream was last found whole: the gap is not below that.
+    /// The position up to which the stream was last found complete: a gap begins later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Position>,
 }

@@ -665,14 +665,14 @@ pub enum Disturbance {
 impl fmt::Display for Disturbance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Replaced => "it was removed or replaced by somebody else",
-            Self::Truncated => "it was truncated by somebody else",
-            Self::Extended => "somebody else wrote to it",
+            Self::Replaced => "it was removed or replaced by another program",
+            Self::Truncated => "it was truncated by another program",
+            Self::Extended => "another program wrote to it",
         })
     }
 }
 
-/// How many bytes this many records have in a journal.
+/// The size of this many records in a journal.
 const fn len_of(records: usize) -> u64 {
     (records as u64).saturating_mul(RECORD_LEN as u64)
 }

@@ -133,7 +133,7 @@ async fn source(
             return checks.redis(format!("source: reading {}", record.key), &error);
         }
         Err(RecordFault::Unreadable(error)) => {
-            let advice = "remove what is not the reader's from this key, or choose another --stream";
+            let advice = "remove foreign fields from this key, or choose another --stream";
             return checks.wrong(format!("source: {}: {error}", record.key), advice);
         }
     };

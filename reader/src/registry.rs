@@ -37,9 +37,9 @@ pub(crate) struct Registry {
     connection: Mutex<Option<Connection>>,
     /// Notified after the first query, whatever its result.
     asked: Notify,
-    /// Whether Redis has answered since the start.
+    /// Whether Redis has answered since startup.
     has_answered: Cell<bool>,
-    /// What the partitions have seen of the contents.
+    /// What the partitions of this process know about the contents.
     pub(crate) seen: RefCell<Seen>,
 }
 

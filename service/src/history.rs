@@ -232,8 +232,8 @@ impl Summary {
         let backlog = Some(now.backlog).filter(|backlog| !backlog.is_nan()).map(whole);
         let input_left = position.map(|(position, size)| whole(size - position));
         let waiting = match backlog {
-            None if !redis_is_well => "Redis cannot be used, so what waits there is unknown".to_owned(),
-            None => "what waits is unknown".to_owned(),
+            None if !redis_is_well => "Redis cannot be used, so the backlog is unknown".to_owned(),
+            None => "the backlog is unknown".to_owned(),
             Some(1) => "1 entry waits".to_owned(),
             Some(waiting) => format!("{} entries wait", HumanCount(waiting)),
         };
@@ -324,7 +324,7 @@ mod tests {
         let now = Sample { lines: 1001.0, backlog: f64::NAN, ..now };
         assert_eq!(
             text(&now, None),
-            "in the last 60 seconds: 1 line (2.00 KiB), 0 lines/s; Redis cannot be used, so what waits there is unknown"
+            "in the last 60 seconds: 1 line (2.00 KiB), 0 lines/s; Redis cannot be used, so the backlog is unknown"
         );
     }
 }

@@ -29,7 +29,7 @@ pub(crate) const POLICY: &str = concat!(
 const ACTIVE: Duration = Duration::from_secs(2);
 
 /// Marks data from Redis that is stale while Redis is unreachable.
-const LAST_SEEN: &str = "when Redis was last seen";
+const LAST_SEEN: &str = "as of the last connection to Redis";
 
 /// Renders the page.
 pub(crate) fn page(pages: &ServicePages) -> String {
@@ -107,7 +107,7 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
             "Position in the file",
             "unknown".to_owned(),
             None,
-            "no file is being read, or Redis has not said how far".to_owned(),
+            "no file is being read, or its position is not confirmed yet".to_owned(),
         );
     }
     if let Some((at, size)) = shown.position {
@@ -179,9 +179,9 @@ fn state(body: &mut String, pages: &ServicePages) {
     let server = match pages.health.server() {
         Some((server, at)) => {
             let file = if server.append_only { "append-only file on" } else { "append-only file off" };
-            format!("{}, {file}, asked {}", server.version, ago(at.elapsed()))
+            format!("{}, {file}, queried {}", server.version, ago(at.elapsed()))
         }
-        None => "not known: it was not asked yet, or this user may not ask".to_owned(),
+        None => "unknown: not queried yet, or the user may not run INFO".to_owned(),
     };
     row(body, &["server", &server]);
     row(body, &["running for", &HumanDuration(pages.begun.elapsed()).to_string()]);

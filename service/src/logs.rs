@@ -138,7 +138,7 @@ pub(crate) fn init(args: &ServiceArgs, name: &str) {
         last_words(
             format,
             name,
-            &format!("RUST_LOG {spec:?}: nothing is logged with it; allowed: info, debug, off or reader=debug,info"),
+            &format!("RUST_LOG {spec:?}: it disables all logs; allowed: info, debug, off or reader=debug,info"),
         );
     }
     // `set_logger` fails only in a test that has installed its own logger.

@@ -38,7 +38,11 @@ impl Pages for ServicePages {
             "/readyz" => verdict(self.health.ready()),
             "/" => Answer::new(200, HTML, html::page(self)).with_policy(html::POLICY),
             "/status.json" => Answer::new(200, JSON, status::json(self)),
-            _ => Answer::new(404, TEXT, "here are /, /status.json, /metrics, /healthz and /readyz\n".to_owned()),
+            _ => Answer::new(
+                404,
+                TEXT,
+                "not found; available: /, /status.json, /metrics, /healthz, /readyz\n".to_owned(),
+            ),
         }
     }
 }

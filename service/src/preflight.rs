@@ -156,7 +156,7 @@ impl Rights {
         let names: Vec<&str> = self.forbidden.keys().map(String::as_str).collect();
         let rights: Vec<String> = names.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
         Some((
-            format!("redis: the user lacks rights for {}: {why}", names.join(", ")),
+            format!("redis: the user lacks permission for {}: {why}", names.join(", ")),
             format!("ACL SETUSER its-name {}, and ~ the keys of the stream and its record", rights.join(" ")),
         ))
     }
@@ -256,7 +256,7 @@ impl Preflight {
                 1
             }
             _ => {
-                self.print(Kind::Wrong, &format!("{name} cannot work like this: {}", listed(wrong, "problem")), "");
+                self.print(Kind::Wrong, &format!("{name} cannot start: {}", listed(wrong, "problem")), "");
                 2
             }
         };
@@ -273,8 +273,10 @@ impl Preflight {
         let shown = folder.display();
         let probe = folder.join(format!(".check.{}", std::process::id()));
         match std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)) {
-            Ok(()) => self.ok(format!("{flag}: files can be made in {shown}")),
-            Err(error) => return self.wrong(format!("{flag}: making a file in {shown}: {error}"), advice::io(&error)),
+            Ok(()) => self.ok(format!("{flag}: files can be created in {shown}")),
+            Err(error) => {
+                return self.wrong(format!("{flag}: creating a file in {shown}: {error}"), advice::io(&error));
+            }
         }
         match rustix::fs::statvfs(folder) {
             Ok(disk) => {
@@ -294,12 +296,12 @@ impl Preflight {
     pub async fn commands(&mut self, asked: Vec<Commands<'_>>) {
         let mut rights = Rights::default();
         for commands in asked {
-            // That has been told.
-            let is_told = |kind| self.informed && matches!(kind, ErrorKind::Oom | ErrorKind::ReadOnly);
-            rights.attempt(commands, is_told).await;
+            // `INFO` has reported this already.
+            let is_reported = |kind| self.informed && matches!(kind, ErrorKind::Oom | ErrorKind::ReadOnly);
+            rights.attempt(commands, is_reported).await;
         }
         if rights.no_transactions {
-            let what = "redis: what answers has no transactions (MULTI)";
+            let what = "redis: the server does not support transactions (MULTI)";
             return self.wrong(what, advice::redis(ErrorKind::UnknownCommand));
         }
         if let Some((what, todo)) = rights.lacking() {
@@ -339,7 +341,7 @@ impl Preflight {
             Ok(None) => {}
             Err(error) => self.wrong(
                 format!("source: {record}: {error}"),
-                "remove what is not the reader's from this key, or choose another --stream",
+                "remove foreign fields from this key, or choose another --stream",
             ),
         }
     }
@@ -473,10 +475,10 @@ async fn redis(checks: &mut Preflight, config: &resp::Config) -> Option<Connecti
             checks.informed = true;
         }
         Err(error) if error.kind() == ErrorKind::NoPerm => {
-            checks.note("redis: this user may not ask INFO: version, memory and persistence are not known", "");
+            checks.note("redis: the user may not run INFO: version, memory and persistence are unknown", "");
         }
         Err(error) => {
-            checks.redis(format!("redis: asking {config} for INFO"), &error);
+            checks.redis(format!("redis: INFO of {config}"), &error);
             return None;
         }
     }
@@ -487,13 +489,13 @@ async fn stream(checks: &mut Preflight, connection: &mut Connection, key: &str) 
     match connection.send(&cmd::<Frame>("TYPE").arg(key)).await {
         Ok(kind) => match String::from_utf8_lossy(kind.value().as_bytes().unwrap_or_default()).as_ref() {
             "stream" => checks.ok(format!("--stream: {key} is a stream")),
-            "none" => checks.ok(format!("--stream: {key} does not exist yet, and will be made")),
+            "none" => checks.ok(format!("--stream: {key} does not exist yet, and will be created")),
             other => checks.wrong(
                 format!("--stream: the key {key} holds a {other}"),
                 "choose another --stream, or delete the key",
             ),
         },
-        Err(error) => checks.redis(format!("--stream: looking at {key}"), &error),
+        Err(error) => checks.redis(format!("--stream: reading the type of {key}"), &error),
     }
 }
 
@@ -513,11 +515,11 @@ fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &s
     }
     if number("loading") == 1 {
         // While loading, the server reports wrong figures for memory and persistence.
-        return checks.waits("redis: it loads its data", advice::redis(ErrorKind::Loading));
+        return checks.waits("redis: it is loading its data", advice::redis(ErrorKind::Loading));
     }
     match (field("aof_enabled"), field("aof_last_write_status")) {
         ("1", "ok" | "") => checks.ok("redis: the append-only file is on"),
-        ("1", _) => checks.waits("redis: the append-only file cannot be written", "look at Redis' disk and log"),
+        ("1", _) => checks.waits("redis: the append-only file cannot be written", "check Redis' disk and log"),
         _ => checks.note(
             "redis: the append-only file is off: a restart loses what is in the stream",
             "lines whose source bytes still exist are sent again; for the others: CONFIG SET appendonly yes",

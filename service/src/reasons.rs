@@ -10,13 +10,13 @@ use resp::{Endpoint, Error, ErrorKind, ProtocolError};
 #[must_use]
 pub fn reason(error: &Error) -> Cow<'_, str> {
     match error.kind() {
-        ErrorKind::NoAuth => "NOAUTH: this Redis wants a password".into(),
+        ErrorKind::NoAuth => "NOAUTH: this Redis requires a password".into(),
         ErrorKind::WrongPass => "WRONGPASS: this Redis does not know the user or the password".into(),
         ErrorKind::Protocol => match error.source().and_then(|source| source.downcast_ref()) {
-            Some(ProtocolError::UnknownType(b'H' | b'<')) => "a web server answers there, no Redis".into(),
-            Some(ProtocolError::UnknownType(b'S')) => "an SSH server answers there, no Redis".into(),
+            Some(ProtocolError::UnknownType(b'H' | b'<')) => "a web server answers there, not Redis".into(),
+            Some(ProtocolError::UnknownType(b'S')) => "an SSH server answers there, not Redis".into(),
             Some(ProtocolError::UnknownType(0x15 | 0x16)) => "this port speaks TLS".into(),
-            Some(ProtocolError::UnknownType(_)) => "what answers there is no Redis".into(),
+            Some(ProtocolError::UnknownType(_)) => "the server there is not Redis".into(),
             _ => error.message().into(),
         },
         _ => error.message().into(),
@@ -29,9 +29,11 @@ pub fn reason(error: &Error) -> Cow<'_, str> {
 pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &str) -> String {
     let is_server = error.is_server();
     match (error.kind(), endpoint) {
-        (ErrorKind::WrongPass, _) => format!("allowed: those that it knows; the password is from {password_source}"),
+        (ErrorKind::WrongPass, _) => {
+            format!("allowed: a user and password that it accepts; the password is from {password_source}")
+        }
         (ErrorKind::NoAuth, _) => "give it with --redis-password-file, or redis://[user]:password@host".to_owned(),
-        (ErrorKind::NoPerm, _) => "allowed: a user with the rights that streams need".to_owned(),
+        (ErrorKind::NoPerm, _) => "allowed: a user with the permissions that streams need".to_owned(),
         (ErrorKind::Protocol, _) if error.source().is_some_and(is_tls) => "allowed: rediss:// for TLS".to_owned(),
         (ErrorKind::Protocol, Endpoint::Tls { .. }) => "allowed: redis:// for a port without TLS".to_owned(),
         (ErrorKind::Protocol, _) => "allowed: the address of a Redis".to_owned(),
@@ -40,9 +42,9 @@ pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &st
             "allowed: 0 to 15, unless this Redis has another number of `databases`".to_owned()
         }
         (ErrorKind::UnknownCommand, Endpoint::Sentinel { .. }) => {
-            "this is no Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)".to_owned()
+            "this is not a Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)".to_owned()
         }
-        (_, Endpoint::Cluster { .. }) if is_server => "allowed: redis:// for a Redis that is no cluster".to_owned(),
+        (_, Endpoint::Cluster { .. }) if is_server => "allowed: redis:// for a Redis that is not a cluster".to_owned(),
         _ => "allowed: what this Redis accepts".to_owned(),
     }
 }

@@ -26,7 +26,7 @@ impl Signals {
     /// another thread than the work, so that work blocked in a system call cannot delay the exit.
     pub(crate) async fn obey(mut self, shutdown: Shutdown, hangup: Arc<Notify>) {
         let name = self.next(&hangup).await;
-        info!("{name}: stopping, after what is under way; a second signal stops at once");
+        info!("{name}: stopping after the work in progress; a second signal stops at once");
         shutdown.request();
         let name = self.next(&hangup).await;
         warn!("{name} again: stopping at once");
@@ -39,7 +39,7 @@ impl Signals {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hangup.recv() => {
-                    info!("SIGHUP: looking whether the files are still those at their paths");
+                    info!("SIGHUP: scanning the files");
                     hangup.notify_one();
                 }
             }

@@ -55,7 +55,7 @@ impl SourceRecord {
     pub fn unreadable(&self, error: &RecordError) -> Failure {
         let Self { stream, key } = self;
         Failure::config(format!(
-            "--stream {stream}: {error}; remove what is not the reader's from the key {key}, or choose another --stream"
+            "--stream {stream}: {error}; remove foreign fields from the key {key}, or choose another --stream"
         ))
     }
 

@@ -158,7 +158,7 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
         ErrorKind::ArgumentConflict => {
             let prior = text(ContextKind::PriorArg).unwrap_or_default();
             match error.get(ContextKind::InvalidSubcommand) {
-                Some(ContextValue::String(sub)) => format!("{prior}: must stand behind {sub}: {name} {sub} … {help}"),
+                Some(ContextValue::String(sub)) => format!("{prior}: must come after {sub}: {name} {sub} … {help}"),
                 _ if prior == arg => format!("{flag}: given more than once; allowed: once"),
                 _ => format!("{flag}: cannot be used with {prior} {help}"),
             }

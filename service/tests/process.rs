@@ -1,6 +1,6 @@
-//! A service as a process: what it serves, how it stops, and what it says last.
+//! A service as a process: what it serves, how it stops, and its last line.
 //!
-//! The process is this test binary itself, asked to run the one test that is a service.
+//! The process is this test binary itself, started to run only the test that is a service.
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use service::metrics::Metric;
 use service::{About, Context, Failure, Stop, run};
 
-/// Tells the test named `service` that it is one, and what its work does.
+/// Tells the test named `service` to act as a service, and selects its work.
 const WORK: &str = "SERVICE_TEST_WORK";
 const PATIENCE: Duration = Duration::from_secs(20);
 const METRICS: [Metric; 2] =
@@ -116,7 +116,7 @@ impl Service {
         Self { child, stderr, said: String::new() }
     }
 
-    /// Reads what the service says until it says this; the rest of that line.
+    /// Reads the log until it contains this text; returns the rest of that line.
     fn until(&mut self, wanted: &str) -> String {
         let mut line = String::new();
         loop {
@@ -139,7 +139,7 @@ impl Service {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Exit code, and the last line.
+    /// The exit code and the last line.
     fn end(mut self) -> (i32, String) {
         self.stderr.read_to_string(&mut self.said).unwrap();
         let code = self.child.wait().unwrap().code().unwrap();
@@ -256,8 +256,8 @@ fn variables_that_are_wrong_are_named_with_what_is_allowed() {
     assert!(!last.contains("hunter2"));
 }
 
-/// A Redis that is not there yet, then refuses, then works, then goes away, and comes back: as far
-/// as a connection sees it.
+/// A Redis that does not exist yet, then refuses, works, disappears and returns, as a connection
+/// sees it.
 #[test]
 fn redis_is_waited_for_and_each_change_is_said_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -291,7 +291,7 @@ fn redis_is_waited_for_and_each_change_is_said_once() {
         service.said
     );
 
-    // A password that stops being right is waited out: the server may be on its way to the new one.
+    // A password that becomes invalid is retried: the server may be getting a new one.
     redis.kill();
     redis = Redis::start(&socket, &["--requirepass", "other"]);
     service.until("NOAUTH");
@@ -312,7 +312,7 @@ fn a_redis_that_loads_its_data_is_waited_for() {
     let sets: String = (0..1000).map(|key| format!("SET {key} 1\r\n")).collect();
     redis.ask(&socket, &format!("{sets}SAVE\r\n"), &"+OK\r\n".repeat(1001));
     redis.kill();
-    // A millisecond a key, looking at its clients between them.
+    // Loading takes a millisecond per key, with event processing in between.
     let slow = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
     let _redis = Redis::start(&socket, &slow);
     let url = format!("unix://{}", socket.display());
@@ -330,8 +330,11 @@ fn a_wrong_password_at_the_start_is_a_wrong_configuration() {
     let socket = folder.path().join("s");
     let _redis = Redis::start(&socket, &["--requirepass", "right"]);
     for (query, what) in [
-        ("", "wants a password"),
-        ("?pass=hunter2", "allowed: those that it knows; the password is from --redis-url (from REDIS_URL)"),
+        ("", "requires a password"),
+        (
+            "?pass=hunter2",
+            "allowed: a user and password that it accepts; the password is from --redis-url (from REDIS_URL)",
+        ),
         ("?pass=right&db=99", "DB index is out of range; allowed: 0 to 15"),
     ] {
         let url = format!("unix://{}{query}", socket.display());
@@ -351,7 +354,7 @@ fn what_is_no_redis_is_a_wrong_configuration() {
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     let (code, last) = service.end();
     assert_eq!(code, 2, "{last}");
-    assert!(last.ends_with(": a web server answers there, no Redis; allowed: the address of a Redis"), "{last}");
+    assert!(last.ends_with(": a web server answers there, not Redis; allowed: the address of a Redis"), "{last}");
 }
 
 #[test]
@@ -363,7 +366,7 @@ fn once_that_is_stopped_early_has_failed() {
     assert_eq!((code, last.as_str()), (1, "tested: stopped by a signal before the work was done"));
 }
 
-/// A redis-server on a Unix socket, which answers when this returns; killed when dropped.
+/// A redis-server on a Unix socket that already answers; killed when dropped.
 struct Redis(Child);
 
 impl Redis {
@@ -381,7 +384,7 @@ impl Redis {
         redis
     }
 
-    /// Says something on a connection of its own, and waits for this answer.
+    /// Sends a command on its own connection, and waits for this reply.
     fn ask(&self, socket: &Path, commands: &str, answer: &str) {
         let mut stream = UnixStream::connect(socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,7 +1,7 @@
-//! What is done to Redis from outside: by administrators, by other programs, and by crashes.
+//! Faults and changes of Redis from outside: by administrators, by other programs, and by crashes.
 //!
-//! Everything that takes entries away, or makes the group pass them over, is noted in the
-//! [truth](crate::truth): those bytes need not arrive, but then they must be reported.
+//! Whatever removes entries, or makes the group skip them, is recorded in the
+//! [truth](crate::truth): those bytes need not arrive, but they must be reported.
 
 use crate::random::Random;
 use crate::redis::{AddId, Command, Entry, Name, Right, Server, Stream, bytes};
@@ -10,25 +10,25 @@ use crate::truth::{Fate, Truth};
 use resp::StreamId;
 use std::rc::Rc;
 
-/// What happens to Redis in one seed.
+/// The faults of Redis in one seed.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Hazards {
-    /// It is killed and loses the tail of its log, or all of it.
+    /// Redis is killed, and loses the tail of its log or all of it.
     pub crashes: bool,
     /// A tail may be cut in the middle of a transaction.
     pub tears: bool,
-    /// Older states are restored, of everything or of one key.
+    /// Older states are restored, of all keys or of one.
     pub restores: bool,
     /// Keys, entries, groups, consumers and record fields are deleted, trimmed, moved, renamed.
     pub administrators: bool,
     /// Other programs add entries to the stream.
     pub foreign: bool,
-    /// A foreign ID may be near the largest one, after which nothing can be added.
+    /// A foreign ID may be near the maximum, after which nothing can be added.
     pub exhausts: bool,
-    /// Rights are withdrawn, memory is full, nobody is served for a while.
+    /// Permissions are revoked, memory is full, or no command is served for a while.
     pub refusals: bool,
-    /// Connections are lost, with or without the command's having been executed.
+    /// Connections are lost, before or after a command is executed.
     pub disconnects: bool,
     /// Clocks jump.
     pub clocks: bool,
@@ -43,25 +43,25 @@ pub struct Keys {
     pub record: Name,
 }
 
-/// What happened, as far as the oracle must know.
+/// Events that the oracle must know about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Happened {
-    /// Redis lost something, or an older state came back: several writers may get entries twice.
+    /// Redis lost data or went back to an older state: several writers may get the same entries.
     pub redis_went_back: bool,
-    /// Something was taken away, so that reports are to be expected.
+    /// Entries were removed, so reports are expected.
     pub removed: bool,
     /// An older state came back after Redis had lost something: it holds what the present state
     /// never had, so nobody can tell what the present one lacks.
     pub branched_off: bool,
     /// A stream can take no more entries.
     pub exhausted: bool,
-    /// A foreign entry took an ID of our present generation: it is in the way of some entries of a
-    /// batch and not of others, so order is not promised.
+    /// A foreign entry took an ID of the reader's present generation. It blocks some entries of a
+    /// batch and not others, so the order is not guaranteed.
     pub collided: bool,
 }
 
-/// Notes that these entries may never arrive.
+/// Records that these entries may never arrive.
 fn note_removed<'a>(truth: &mut Truth, entries: impl IntoIterator<Item = &'a Rc<Entry>>, fate: Fate) {
     for origin in entries.into_iter().filter_map(|entry| entry.origin.as_ref()) {
         truth.note(origin.content, origin.span.clone(), fate);
@@ -72,7 +72,7 @@ fn all_entries(stream: Option<&Stream>) -> Vec<Rc<Entry>> {
     stream.map(|stream| stream.entries().values().cloned().collect()).unwrap_or_default()
 }
 
-/// Those who act on Redis from outside.
+/// The actors that change Redis from outside.
 #[derive(Debug)]
 pub struct Administrators {
     /// The keys of the source's partitions.
@@ -81,14 +81,14 @@ pub struct Administrators {
     pub group: Name,
     /// What they do in this seed.
     pub hazards: Hazards,
-    /// What they did.
+    /// What they have done.
     pub happened: Happened,
-    /// The log of what happens.
+    /// The log of events.
     pub story: Story,
 }
 
 impl Administrators {
-    /// One deed of an administrator or another program, or a crash.
+    /// One action of an administrator or another program, or a crash.
     pub fn act(&mut self, server: &mut Server, truth: &mut Truth, random: &mut Random) {
         let Some(keys) = random.pick(&self.partitions).cloned() else { return };
         let hazards = self.hazards;
@@ -110,7 +110,7 @@ impl Administrators {
         }
     }
 
-    /// The faults end: everyone who was refused is served again.
+    /// Ends the faults: all commands are served again.
     pub fn settle(&self, server: &mut Server) {
         server.withdrawn.clear();
         (server.is_full, server.is_away) = (false, false);
@@ -173,9 +173,9 @@ impl Administrators {
         let stream = server.stream_at(&key);
         let ids: Vec<StreamId> = stream.map(|s| s.entries().keys().copied().collect()).unwrap_or_default();
         let some = random.pick(&ids).copied();
-        // Before an output holds anything, where it begins is the administrator's choice: nobody
-        // can tell a group that was moved from one that was made there, nor a consumer that was
-        // deleted from one that never was.
+        // Before an output has lines, the start of the group is the administrator's choice: a moved
+        // group is indistinguishable from one created there, and a deleted consumer from one that
+        // never existed.
         let nth = self.partitions.iter().position(|one| one.stream == key).unwrap_or(0);
         let fate = if truth.written.contains(&nth) { Fate::REMOVED } else { Fate::OPTIONAL };
         let command = match random.below(14) {
@@ -210,7 +210,7 @@ impl Administrators {
                 Command::XGroupSetId { key, group: self.group.clone(), at }
             }
             6 => {
-                // Everything is delivered again.
+                // Everything is redelivered.
                 self.happened.redis_went_back = true;
                 Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO }
             }
@@ -263,8 +263,8 @@ impl Administrators {
             _ => AddId::Auto,
         };
         let field = *random.pick(&["message", "line", "lines", "part"]).unwrap_or(&"message");
-        // One of the reader's fields makes an entry of the reader's form only in a generation of
-        // its own; a program that does both is a reader.
+        // A foreign entry with one of the reader's field names is indistinguishable from a reader's
+        // entry only in a known generation. A program that adds such entries is a reader.
         let field = if matches!(id, AddId::Auto) && last.ms < server.now { field } else { "message" };
         let entry = Rc::new(Entry { fields: vec![(bytes(field), bytes("FOREIGN"))], origin: None });
         let is_above =

@@ -1,22 +1,22 @@
-//! A file system: inodes, names, open handles, and what a power cut leaves of it.
+//! A simulated file system: inodes, names, open handles, and the effects of a power loss.
 //!
-//! The input's folder and each writer's folder are one of these. A name leads to an inode or, as a
-//! symbolic link, to another path. An inode lives as long as a name or a handle leads to it; then
-//! its number is free and is given to the next file, as ext4 does. Folders are the part of a path
-//! before its last slash; they exist when they are used.
+//! The input's folder and each writer's folder are file systems of their own. A name leads to an
+//! inode or, as a symbolic link, to another path. An inode exists as long as a name or a handle
+//! leads to it. Its number is then free, and the next file gets it, as on ext4. The folder of a
+//! path is the part before its last slash; folders exist implicitly.
 //!
-//! Writes are visible at once and durable after a sync. A power cut decides for each unsynced write
-//! how much of it reached the disk, and a name that was changed without a sync of its folder may be
-//! the old one again.
+//! Writes are visible at once, and durable after a sync. At a power loss, a random part of each
+//! unsynced write has reached the disk, and a name changed without a sync of its folder may revert
+//! to its old state.
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// The number of a file.
+/// The number of an inode.
 pub type Inode = u64;
 
-/// The content that an inode holds, as the oracle numbers them.
+/// The content in an inode, by the oracle's numbering.
 pub type ContentId = usize;
 
 /// Why an operation failed.
@@ -34,89 +34,89 @@ pub enum Errno {
     Loop,
 }
 
-/// What a name is.
+/// The target of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Name {
     File(Inode),
     Link(String),
 }
 
-/// What is in a file.
+/// A file.
 #[derive(Debug, Clone, Default)]
 pub struct File {
     bytes: Vec<u8>,
-    /// When it was last written to, in milliseconds on the file system's clock.
+    /// The last modification, in milliseconds on the file system's clock.
     pub modified: u64,
-    /// When its name or its content last changed.
+    /// The last change of its name or its bytes.
     pub changed: u64,
-    /// When it was created.
+    /// The creation time.
     pub created: u64,
-    /// Whether the services may read it.
+    /// Whether the services may read the file.
     pub readable: bool,
-    /// Which content of the application its bytes are; they are a prefix of it.
+    /// The application's content that its bytes belong to; they are a prefix of it.
     pub content: Option<ContentId>,
-    /// Whether it is compressed: its bytes are those of the content, behind [`PACKED`].
+    /// Whether the file is compressed: [`PACKED`], followed by the bytes of the content.
     pub packed: bool,
-    /// Counts changes of the whole file system; that of the latest change of the file's bytes.
+    /// The change counter of the file system at the latest change of the file's bytes.
     pub version: u64,
     handles: u32,
-    /// How many of the handles are a service's.
+    /// The number of handles held by services.
     served: u32,
     /// The process that holds the file's lock.
     locked_by: Option<u32>,
     durable: Vec<u8>,
-    /// Written and not yet synced.
+    /// Ranges written and not synced yet.
     unsynced: Vec<Range<usize>>,
 }
 
-/// The first bytes of a compressed file (those of gzip). The simulated compressor leaves the rest
-/// as it is.
+/// The first bytes of a compressed file (those of gzip). The simulated compressor stores the rest
+/// unchanged.
 pub const PACKED: [u8; 2] = [0x1f, 0x8b];
 
 impl File {
-    /// Its bytes, as they are now.
+    /// The current bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Its bytes as the application wrote them, that is, decompressed.
+    /// The bytes as the application wrote them: decompressed.
     #[must_use]
     pub fn plain(&self) -> &[u8] {
         if self.packed { self.bytes.get(PACKED.len()..).unwrap_or_default() } else { &self.bytes }
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Whether it is empty.
+    /// Whether the file is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Whether a service has it open.
+    /// Whether a service has the file open.
     #[must_use]
     pub const fn is_served(&self) -> bool {
         self.served > 0
     }
 
-    /// Whether all of it would survive a power cut.
+    /// Whether all of it would survive a power loss.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.bytes == self.durable
     }
 }
 
-/// A fault that the next matching operation meets, once.
+/// A fault of the next matching operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
-    /// A write takes a part of its bytes and fails: the disk is full.
+    /// A write stores a part of its bytes and fails: the disk is full.
     Full,
-    /// A sync fails, and the system forgets which bytes it had still to write.
+    /// A sync fails, and the system marks the unsynced bytes as clean.
     Sync,
     /// A read fails.
     Read,
@@ -127,19 +127,19 @@ pub enum DiskFault {
 pub struct FileSystem {
     files: BTreeMap<Inode, File>,
     names: BTreeMap<String, Name>,
-    /// The names as the latest sync of their folder left them.
+    /// The names at the latest sync of their folder.
     durable_names: BTreeMap<String, Name>,
     freed: BTreeSet<Inode>,
     next: Inode,
     changes: u64,
-    /// How many handles of services were closed.
+    /// The number of closed handles of services.
     pub closed: u64,
     unlistable: BTreeSet<String>,
-    /// The clock that times of files are taken from, in milliseconds.
+    /// The clock for file times, in milliseconds.
     pub now: u64,
-    /// What the next operation of that kind meets.
+    /// The fault of the next operation of that kind.
     pub fault: Option<DiskFault>,
-    /// Whether power cuts are asked about: else nothing is remembered of what is durable.
+    /// Whether power losses are simulated; otherwise durability is not tracked.
     keeps_durable: bool,
 }
 
@@ -150,7 +150,7 @@ pub fn folder_of(path: &str) -> &str {
 }
 
 impl FileSystem {
-    /// An empty file system. `keeps_durable`: whether its power may be cut.
+    /// An empty file system. `keeps_durable`: whether power losses will be simulated.
     #[must_use]
     pub fn new(now: u64, keeps_durable: bool) -> Self {
         Self { now, keeps_durable, next: 10, ..Self::default() }
@@ -174,7 +174,7 @@ impl FileSystem {
         Err(Errno::Loop)
     }
 
-    /// The path behind symbolic links; `None` when it leads nowhere.
+    /// The path after resolving symbolic links; `None` for a dangling link.
     #[must_use]
     pub fn canonical(&self, path: &str) -> Option<String> {
         let mut at = path;
@@ -187,13 +187,13 @@ impl FileSystem {
         None
     }
 
-    /// Whether there is such a name, whatever it is.
+    /// Whether the name exists, as a file or a link.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
         self.names.contains_key(path)
     }
 
-    /// Where a symbolic link leads; `None` when the name is none.
+    /// The target of a symbolic link; `None` if the name is not a link.
     #[must_use]
     pub fn link_target(&self, path: &str) -> Option<&str> {
         match self.names.get(path) {
@@ -202,10 +202,10 @@ impl FileSystem {
         }
     }
 
-    /// The regular files of a folder: path and inode, by name.
+    /// The regular files in a folder: path and inode, by name.
     ///
     /// # Errors
-    /// When the folder may not be listed.
+    /// If the folder may not be listed.
     pub fn list(&self, folder: &str) -> Result<Vec<(&str, Inode)>, Errno> {
         if self.unlistable.contains(folder) {
             return Err(Errno::Denied);
@@ -216,12 +216,12 @@ impl FileSystem {
             .collect())
     }
 
-    /// All names that lead to an inode without a symbolic link.
+    /// All names of an inode, without symbolic links.
     pub fn names_of(&self, inode: Inode) -> impl Iterator<Item = &str> {
         self.names.iter().filter(move |(_, name)| **name == Name::File(inode)).map(|(path, _)| path.as_str())
     }
 
-    /// Forbids or allows to list a folder.
+    /// Allows or forbids listing a folder.
     pub fn set_listable(&mut self, folder: &str, listable: bool) {
         if listable {
             self.unlistable.remove(folder);
@@ -230,7 +230,7 @@ impl FileSystem {
         }
     }
 
-    /// Makes an empty file, or takes the one that is there.
+    /// Creates an empty file, or returns the existing one.
     pub fn create(&mut self, path: &str) -> Inode {
         match self.resolve(path) {
             Ok(inode) => inode,
@@ -253,7 +253,7 @@ impl FileSystem {
         inode
     }
 
-    /// Changes what a name is, and frees what no name leads to.
+    /// Changes the target of a name, and frees an inode without names or handles.
     fn point(&mut self, path: &str, name: Option<Name>) {
         let old = match name {
             Some(name) => self.names.insert(path.to_owned(), name),
@@ -272,10 +272,10 @@ impl FileSystem {
         }
     }
 
-    /// Gives a file another name; what had that name before loses it.
+    /// Renames a file, and replaces a file with the new name.
     ///
     /// # Errors
-    /// When there is no such name.
+    /// If the name does not exist.
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
         let name = self.names.get(from).cloned().ok_or(Errno::NotFound)?;
         if self.names.get(to) == Some(&name) {
@@ -291,17 +291,17 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Gives a file a further name.
+    /// Adds a hard link to a file.
     ///
     /// # Errors
-    /// When there is no such file.
+    /// If the file does not exist.
     pub fn link(&mut self, path: &str, further: &str) -> Result<(), Errno> {
         let inode = self.resolve(path)?;
         self.point(further, Some(Name::File(inode)));
         Ok(())
     }
 
-    /// Makes a symbolic link, or switches the one that is there.
+    /// Creates a symbolic link, or replaces an existing one.
     pub fn symlink(&mut self, target: &str, path: &str) {
         self.point(path, Some(Name::Link(target.to_owned())));
     }
@@ -309,7 +309,7 @@ impl FileSystem {
     /// Removes a name.
     ///
     /// # Errors
-    /// When there is none.
+    /// If the name does not exist.
     pub fn unlink(&mut self, path: &str) -> Result<(), Errno> {
         if !self.exists(path) {
             return Err(Errno::NotFound);
@@ -323,7 +323,7 @@ impl FileSystem {
     /// Opens a file as a service does.
     ///
     /// # Errors
-    /// When there is none, or the services may not read it.
+    /// If the file does not exist, or services may not read it.
     pub fn open(&mut self, path: &str) -> Result<Inode, Errno> {
         let inode = self.resolve(path)?;
         if !self.file(inode).is_some_and(|file| file.readable) {
@@ -336,7 +336,7 @@ impl FileSystem {
         Ok(inode)
     }
 
-    /// Takes a further handle on a file that a service has open; false when none has.
+    /// Adds a handle to a file that a service has open; returns false if none has.
     pub fn serve(&mut self, inode: Inode) -> bool {
         match self.files.get_mut(&inode) {
             Some(file) if file.served > 0 => {
@@ -347,14 +347,14 @@ impl FileSystem {
         }
     }
 
-    /// Takes a handle on a file as a program does.
+    /// Adds a handle to a file as a program does.
     pub fn hold(&mut self, inode: Inode) {
         if let Some(file) = self.files.get_mut(&inode) {
             file.handles += 1;
         }
     }
 
-    /// Closes a handle that [`open`](Self::open) gave.
+    /// Closes a handle from [`open`](Self::open).
     pub fn close_served(&mut self, inode: Inode) {
         self.closed += 1;
         if let Some(file) = self.files.get_mut(&inode) {
@@ -363,7 +363,7 @@ impl FileSystem {
         self.close(inode);
     }
 
-    /// Closes a program's handle.
+    /// Closes a handle of a program.
     pub fn close(&mut self, inode: Inode) {
         if let Some(file) = self.files.get_mut(&inode) {
             file.handles = file.handles.saturating_sub(1);
@@ -371,19 +371,19 @@ impl FileSystem {
         self.free(inode);
     }
 
-    /// Takes a file's lock for a process; false when another one has it.
+    /// Locks a file for a process; returns false if another process holds the lock.
     pub fn lock(&mut self, inode: Inode, process: u32) -> bool {
         let Some(file) = self.files.get_mut(&inode) else { return false };
         *file.locked_by.get_or_insert(process) == process
     }
 
-    /// The process that has a file's lock.
+    /// The process that holds the lock of a file.
     #[must_use]
     pub fn lock_holder(&self, inode: Inode) -> Option<u32> {
         self.file(inode)?.locked_by
     }
 
-    /// A process is gone, and with it its locks.
+    /// Releases all locks of a process.
     pub fn unlock_all(&mut self, process: u32) {
         for file in self.files.values_mut().filter(|file| file.locked_by == Some(process)) {
             file.locked_by = None;
@@ -392,13 +392,13 @@ impl FileSystem {
 
     // Files.
 
-    /// A file by its number.
+    /// A file by its inode.
     #[must_use]
     pub fn file(&self, inode: Inode) -> Option<&File> {
         self.files.get(&inode)
     }
 
-    /// A file by its number, to change what is known of it.
+    /// A mutable reference to a file by its inode.
     pub fn file_mut(&mut self, inode: Inode) -> Option<&mut File> {
         self.files.get_mut(&inode)
     }
@@ -414,10 +414,10 @@ impl FileSystem {
         self.files.iter().map(|(inode, file)| (*inode, file))
     }
 
-    /// Reads a range of a file; fewer bytes at its end.
+    /// Reads a range of a file, or fewer bytes at its end.
     ///
     /// # Errors
-    /// When the disk has a read fault.
+    /// If the disk has a read fault.
     pub fn read(&mut self, inode: Inode, range: Range<u64>) -> Result<Vec<u8>, Errno> {
         self.meet(DiskFault::Read, Errno::Io)?;
         let bytes = self.file(inode).ok_or(Errno::NotFound)?.plain();
@@ -439,10 +439,10 @@ impl FileSystem {
         let _ = self.write(inode, end, bytes);
     }
 
-    /// Writes at an offset; the file grows where it must.
+    /// Writes at an offset, and extends the file if necessary.
     ///
     /// # Errors
-    /// When the disk is full: the first half of the bytes is in the file then.
+    /// If the disk is full. The file then has the first half of the bytes.
     pub fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         let met = self.meet(DiskFault::Full, Errno::NoSpace);
         let taken = if met.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
@@ -464,7 +464,7 @@ impl FileSystem {
         met
     }
 
-    /// Cuts a file or extends it with zeros.
+    /// Truncates a file, or extends it with zeros.
     pub fn set_len(&mut self, inode: Inode, len: u64) {
         let (now, keeps) = (self.now, self.keeps_durable);
         self.changes += 1;
@@ -483,16 +483,16 @@ impl FileSystem {
         }
     }
 
-    /// Replaces a file's bytes where they are (an editor that writes in place).
+    /// Overwrites a file in place, as some editors do.
     pub fn rewrite(&mut self, inode: Inode, bytes: &[u8]) {
         self.set_len(inode, 0);
         let _ = self.write(inode, 0, bytes);
     }
 
-    /// Reads a file and writes a new one with the same bytes. Its content is the same.
+    /// Copies a file; the copy has the same content.
     ///
     /// # Errors
-    /// When there is no such file.
+    /// If the file does not exist.
     pub fn copy(&mut self, from: &str, to: &str) -> Result<Inode, Errno> {
         let (bytes, content, packed) = {
             let file = self.at(from).ok_or(Errno::NotFound)?;
@@ -509,10 +509,10 @@ impl FileSystem {
         Ok(inode)
     }
 
-    /// Compresses a file as gzip does: a new file with a longer name, and the old name is gone.
+    /// Compresses a file as gzip does: creates a file with a longer name, and removes the old name.
     ///
     /// # Errors
-    /// When there is no such file.
+    /// If the file does not exist.
     pub fn compress(&mut self, path: &str) -> Result<Inode, Errno> {
         let (plain, content, modified, packed) = {
             let file = self.at(path).ok_or(Errno::NotFound)?;
@@ -533,11 +533,11 @@ impl FileSystem {
 
     // Durability.
 
-    /// Makes a file's bytes durable.
+    /// Syncs a file.
     ///
     /// # Errors
-    /// When the disk has a sync fault. What was unsynced then stays so, unless it is
-    /// written again: a further sync succeeds without it.
+    /// If the disk has a sync fault. The unsynced bytes stay unsynced unless they are rewritten; a
+    /// further sync succeeds without them.
     pub fn sync(&mut self, inode: Inode) -> Result<(), Errno> {
         let met = self.meet(DiskFault::Sync, Errno::Io);
         let Some(file) = self.files.get_mut(&inode) else { return Err(Errno::NotFound) };
@@ -553,10 +553,10 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes the names in a folder durable.
+    /// Syncs the names in a folder.
     ///
     /// # Errors
-    /// When the disk has a sync fault.
+    /// If the disk has a sync fault.
     pub fn sync_folder(&mut self, folder: &str) -> Result<(), Errno> {
         self.meet(DiskFault::Sync, Errno::Io)?;
         let old: Vec<Inode> =
@@ -568,7 +568,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes everything durable that is there: what the machine held before the simulation began.
+    /// Syncs everything: the state of the machine before the simulation begins.
     pub fn settle(&mut self) {
         for file in self.files.values_mut() {
             file.durable.clone_from(&file.bytes);
@@ -577,9 +577,9 @@ impl FileSystem {
         self.durable_names = self.names.clone();
     }
 
-    /// The power is cut and comes back. No process has a file open.
+    /// Simulates a power loss. No process has a file open.
     pub fn power_cut(&mut self, random: &mut Random) {
-        // A new name may reach the disk without a sync, and often does.
+        // A new name often reaches the disk without a sync.
         if random.chance(50) {
             self.names = self.durable_names.clone();
         }
@@ -592,7 +592,7 @@ impl FileSystem {
         inodes.into_iter().for_each(|inode| self.free(inode));
     }
 
-    /// Flips one bit of a file at rest. `None`: there is no such byte.
+    /// Flips one bit of a file. `None`: the file has no such byte.
     pub fn flip(&mut self, inode: Inode, at: usize, bit: u32) -> Option<Flip> {
         let file = self.files.get_mut(&inode)?;
         for bytes in [&mut file.bytes, &mut file.durable] {
@@ -604,8 +604,8 @@ impl FileSystem {
         (!around.is_empty()).then_some(Flip { inode, at, bit, around })
     }
 
-    /// Flips it back (an operator restores the file from a backup), unless something else was
-    /// written there since.
+    /// Reverts a flip, as an operator who restores a backup does, unless those bytes were changed
+    /// since.
     pub fn flip_back(&mut self, flip: &Flip) {
         let present = self.file(flip.inode).and_then(|file| file.bytes.get(flip.at..flip.at + flip.around.len()));
         if present == Some(&flip.around[..]) {
@@ -614,21 +614,21 @@ impl FileSystem {
     }
 }
 
-/// A bit that was flipped.
+/// A flipped bit.
 #[derive(Debug, Clone)]
 pub struct Flip {
     inode: Inode,
     at: usize,
     bit: u32,
-    /// The bytes from there on, after it.
+    /// The bytes from there on, after the flip.
     around: Vec<u8>,
 }
 
 impl File {
-    /// Decides what the disk has of what was not synced.
+    /// Decides which unsynced bytes reached the disk.
     fn lose_unsynced(&mut self, random: &mut Random) {
-        /// What a disk writes as a whole. Small, so that a simulated write of a few bytes can be
-        /// torn.
+        /// The unit of an atomic disk write. It is small, so that simulated writes of a few bytes
+        /// can be torn.
         const SECTOR: usize = 8;
         let mut disk = std::mem::take(&mut self.durable);
         let (old, new) = (disk.len(), self.bytes.len());
@@ -640,7 +640,7 @@ impl File {
         };
         disk.resize(len, if random.chance(50) { 0 } else { 0xa5 });
         for range in std::mem::take(&mut self.unsynced) {
-            // Mostly a write is on the disk or is not.
+            // Usually a write is either completely on the disk or not at all.
             let percent = *random.pick(&[0, 50, 100, 100]).unwrap_or(&100);
             let mut at = range.start;
             while at < range.end {

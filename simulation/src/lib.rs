@@ -1,17 +1,17 @@
-//! The production state machines of `delivery` in a simulated world.
+//! Deterministic simulation of the production state machines of `delivery`.
 //!
 //! # Layout
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`filesystem`] | inodes, names, open handles, power cuts |
-//! | [`redis`] | streams, groups, hashes, transactions, what persistence keeps |
-//! | [`administrators`] | what is done to Redis from outside |
-//! | [`programs`] | the application, logrotate, an operator, neighbours |
-//! | [`truth`] | what the application wrote, and what became of each byte |
-//! | [`oracle`] | what must be in the outputs in the end |
-//! | [`random`] | the one source of chance |
-//! | [`story`] | what happened, in words |
+//! | [`filesystem`] | inodes, names, open handles, power losses |
+//! | [`redis`] | streams, groups, hashes, transactions, persistence |
+//! | [`administrators`] | faults and foreign changes in Redis |
+//! | [`programs`] | the application, logrotate, an operator, programs beside the input |
+//! | [`truth`] | what the application wrote, and the fate of each byte |
+//! | [`oracle`] | the final verdict on the outputs |
+//! | [`random`] | the only source of randomness |
+//! | [`story`] | the log of events |
 
 pub mod administrators;
 pub mod filesystem;

@@ -1,5 +1,5 @@
-//! Runs seeds of the simulation, or one of them with its story. `cargo xtask simulate` builds it in
-//! release and runs it.
+//! Runs many seeds of the simulation, or a single one with its log of events. `cargo xtask
+//! simulate` builds it in release mode and runs it.
 
 use simulation::story::Story;
 use simulation::sweep::{Sweep, run_one};
@@ -14,7 +14,7 @@ const USAGE: &str =
   --all          show every failure, not only 20
   --except FILE  leave out the seeds in this file: numbers, separated by white space
   --without LIST leave out these kinds of faults: clocks,operates,…";
-/// How many failures are shown at most.
+/// Maximum number of failures that are printed.
 const SHOWN: usize = 20;
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     if let Some(seed) = seed {
         return tell(seed, &without);
     }
-    // A failure's panic is shown with its seed.
+    // Failures are printed with their seeds, so the default panic message is not needed.
     std::panic::set_hook(Box::new(|_| {}));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let swept = Sweep { first, seeds, threads, stop, except, without }.run(|ran| eprintln!("{ran} seeds"));

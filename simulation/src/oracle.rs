@@ -1,8 +1,8 @@
-//! Judges what is in the outputs when everything has come to rest.
+//! The final verdict on the outputs, once all services are idle.
 //!
-//! Every byte that the application wrote and that could be read long enough is in an output exactly
-//! once, or somebody took it away and a service has reported it. Nothing else is in an output. What
-//! one writer writes is in the order of the input.
+//! Every byte that the application wrote and that was readable long enough is in an output exactly
+//! once, or it was removed and a service reported it. The outputs contain nothing else. Each writer
+//! writes in the order of the input.
 
 use crate::filesystem::ContentId;
 use crate::story::excerpt;
@@ -11,41 +11,41 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// Bytes of an output, as its journal explains them, in the order in which they are in it.
+/// Bytes of an output and their origin according to the journal, in output order.
 #[derive(Debug, Clone)]
 pub struct Written {
-    /// Which output.
+    /// The index of the output.
     pub output: usize,
-    /// The content, by the number that the services gave it.
+    /// The file ID of the content.
     pub file_id: u64,
     /// The bytes of that content.
     pub span: Range<u64>,
-    /// What the output holds there.
+    /// The bytes in the output.
     pub bytes: Vec<u8>,
 }
 
-/// What a seed allows for.
+/// The exceptions that a seed allows.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Terms {
-    /// Several writers share the group: each sees a part, so none can report what was taken away.
+    /// Several writers share the group. Each sees only a part, so none can report removed entries.
     pub several_writers: bool,
-    /// Bytes may be in several outputs: Redis lost something, or entries were taken over.
+    /// Bytes may be in several outputs, because Redis lost data or entries were taken over.
     pub may_repeat: bool,
-    /// Bytes of one content need not be in order.
+    /// The bytes of a content may be out of order.
     pub unordered: bool,
-    /// Contents need not be in order.
+    /// The contents may be out of order.
     pub contents_unordered: bool,
-    /// What was delivered may have been reported as missing: it came back.
+    /// Delivered bytes may have been reported as missing, because they were redelivered.
     pub comes_back: bool,
-    /// Redis holds a history that branched off: what is missing is reported, and may not be sent
+    /// Redis holds a history that branched off: missing bytes are reported, and may not be sent
     /// again.
     pub branched_off: bool,
-    /// The reader ended, so what it had not sent is nowhere.
+    /// The reader ended early, so unsent bytes are missing.
     pub unfinished: bool,
 }
 
-/// What the services say of their own numbers, and what they reported.
+/// The numbering of the services, and their reports.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// The content of each generation, as the reader sent it.
@@ -53,12 +53,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A reader sent an entry of this generation from this content.
+    /// Records that a reader sent an entry of this generation from this content.
     pub fn sent(&mut self, generation: u64, content: ContentId) {
         self.contents.insert(generation, content);
     }
 
-    /// The content that a file ID or generation stands for.
+    /// The content of a file ID or generation.
     #[must_use]
     pub fn content(&self, number: u64) -> Option<ContentId> {
         self.contents.get(&number).copied()
@@ -68,7 +68,7 @@ impl Ledger {
 /// Judges the outputs.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A description of what is wrong.
 pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) -> Result<(), String> {
     let mut counts: Vec<Vec<u8>> = truth.contents().iter().map(|content| vec![0; content.bytes.len()]).collect();
     let mut last: BTreeMap<(usize, ContentId), u64> = BTreeMap::new();
@@ -117,8 +117,8 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// How many first bytes of a content cannot be told from a shorter copy of another one: all that
-/// could be read long enough, when another content begins with them.
+/// How many first bytes of a content are indistinguishable from a shorter copy of another one: all
+/// bytes that were readable long enough, if another content begins with them.
 fn beginning_of_another(truth: &Truth, content: ContentId) -> u64 {
     let Some(known) = truth.get(content) else { return 0 };
     let len = known.bytes.len() as u64;
@@ -134,7 +134,7 @@ fn is_beginning_of_another(truth: &Truth, content: ContentId, first: u64) -> boo
     truth.contents().iter().enumerate().any(|(other, of)| other != content && of.bytes.starts_with(first))
 }
 
-/// What is wrong with one byte that is in the outputs `count` times.
+/// The fault of a byte that is in the outputs `count` times.
 fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count: u8) -> Option<&'static str> {
     let fate = truth.fate(content, offset);
     let reported = fate.is(Fate::REPORTED);
@@ -145,10 +145,10 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
     match count {
         0 if fate.is(Fate::OPTIONAL) => None,
         0 if removed && (reported || terms.several_writers) => None,
-        // Of a content of which nothing was sent, nobody need have known anything.
+        // Nobody needs to know about a content of which nothing was sent.
         0 if vanished && (reported || !fate.is(Fate::SEEN) || is_unknown) => None,
-        // Of what was never added, or what Redis lost again, nobody knows but the reader, which
-        // waits.
+        // Only the waiting reader knows about bytes that were never added, or that Redis lost
+        // again.
         0 if terms.unfinished && (terms.comes_back || !fate.is(Fate::ADDED)) => None,
         0 if reported && terms.branched_off => None,
         0 if removed || vanished => Some("missing, and nobody reported it"),
@@ -163,8 +163,8 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
     }
 }
 
-/// Whether a byte may be sent again: it is shared with a content that parted from this one before
-/// what had been sent, or in the line in which it parted, which is sent as a whole.
+/// Whether a byte may be sent again. It may if it is shared with a content that diverged from this
+/// one before the last sent byte, or if it is in the line of divergence, which is sent whole.
 fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
     truth.contents().iter().enumerate().any(|(other, known)| {
         let Some((_, shared)) = known.shares.filter(|_| truth.origin(other, offset) == (content, offset)) else {
@@ -178,8 +178,8 @@ fn repeats(truth: &Truth, content: ContentId, offset: u64) -> bool {
     })
 }
 
-/// The contents that written bytes are of. With several that have them, the one that the reader
-/// says, or of which they are missing still.
+/// The contents that the written bytes belong to. If several match, prefers the one that the reader
+/// named, and then one in which they are still missing.
 fn explain(
     truth: &Truth,
     ledger: &Ledger,
@@ -215,7 +215,7 @@ fn explain(
     Ok(explained)
 }
 
-/// Adds one line a range of bytes with the same fault.
+/// Adds one line per range of bytes with the same fault.
 fn describe(text: &mut String, content: ContentId, bytes: &[u8], faults: &[(u64, &'static str)]) {
     let mut at = 0;
     while let Some(&(start, fault)) = faults.get(at) {

@@ -1,27 +1,28 @@
 //! The programs around the input: the application that writes it, logrotate, an operator, and
-//! neighbours.
+//! programs with files beside it.
 //!
-//! Each call to [`Programs::act`] is one step of one of them: so a copy that takes several steps is
-//! overtaken by the application's lines, as `copytruncate` is under load.
+//! Each call of [`Programs::act`] is one step of one program. The application can therefore write
+//! while a copy in several steps is in progress, as happens with `copytruncate` under load.
 
 use crate::filesystem::{ContentId, FileSystem, Inode, folder_of};
 use crate::random::Random;
 use crate::story::{Story, excerpt};
 use crate::truth::{Fate, Truth};
 
-/// The input's path.
+/// The path of the input.
 pub const INPUT: &str = "logs/app.log";
-/// The folder that a symbolic link at the input's path leads to.
+/// The target folder of a symbolic link at the input's path.
 const ELSEWHERE: &str = "releases";
 
-/// What the programs do in one seed. Each is switched on for some seeds only, so that every
-/// combination comes up.
+/// The habits of the programs in one seed. Each is enabled in some seeds only, so that all
+/// combinations occur.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Habits {
     /// Every content begins with the same line.
     pub headers: bool,
-    /// Lines may be longer than travels whole, hold any byte, and lack their newline for a while.
+    /// Lines may exceed the maximum length of an entry, contain any byte, and lack their newline
+    /// for a while.
     pub wild_lines: bool,
     /// The input is rotated by rename.
     pub renames: bool,
@@ -33,54 +34,54 @@ pub struct Habits {
     pub dateext: bool,
     /// The application keeps a rotated file open for late lines.
     pub late_lines: bool,
-    /// Rotated files are deleted, be they read or not.
+    /// Rotated files are deleted, even unread ones.
     pub deletes: bool,
-    /// An operator replaces, restores, rolls back, edits and shrinks files.
+    /// An operator replaces, restores, rolls back, edits and truncates files.
     pub operates: bool,
-    /// Files of others lie in the folder and grow.
+    /// Other programs have growing files in the folder.
     pub neighbours: bool,
-    /// Permissions come and go.
+    /// Permissions are removed and restored.
     pub permissions: bool,
     /// The input is a symbolic link.
     pub linked: bool,
 }
 
-/// A rotation that takes several steps.
+/// A rotation in several steps.
 #[derive(Debug, Clone)]
 enum Rotation {
     None,
-    /// `copytruncate`: the copy is written up to its present length.
+    /// `copytruncate`: the copy has been written up to its present length.
     Copying {
         from: Inode,
         to: Inode,
     },
-    /// The end was reached. What is written before the file is truncated is lost.
+    /// The copy is complete. Bytes written before the truncation are lost.
     Copied {
         from: Inode,
         copied: u64,
     },
 }
 
-/// The programs, and what they remember.
+/// The programs and their state.
 #[derive(Debug)]
 pub struct Programs {
     habits: Habits,
     /// The file that the application appends to.
     current: Inode,
-    /// A rotated file that it still holds.
+    /// A rotated file that the application still has open.
     late: Option<Inode>,
     rotation: Rotation,
     rotations: u64,
     lines: u64,
-    /// Copies that the operator has made: path and content.
+    /// Copies that the operator made.
     backups: Vec<String>,
     story: Story,
 }
 
-/// Files of others that are there before the source begins, and look like rotated ones.
+/// Files of other programs that exist before the source begins and look like rotated files.
 const EARLIER: [&str; 3] = ["logs/app.log.7", "logs/app.log-20250101", "logs/app.log.9.gz"];
 
-/// Names that belong to others.
+/// Names of files of other programs.
 const NEIGHBOURS: [&str; 8] = [
     "logs/app-2.log",
     "logs/app.log.bak",
@@ -93,7 +94,7 @@ const NEIGHBOURS: [&str; 8] = [
 ];
 
 impl Programs {
-    /// The programs, and the input as they have it at the beginning.
+    /// Creates the programs and the initial input.
     pub fn begin(habits: Habits, files: &mut FileSystem, truth: &mut Truth, random: &mut Random, story: Story) -> Self {
         if habits.linked {
             files.symlink("releases/app.log", INPUT);
@@ -119,7 +120,7 @@ impl Programs {
         programs
     }
 
-    /// The application opens the input, which it makes when there is none.
+    /// Opens the input as the application does, and creates it if necessary.
     fn open_input(&mut self, files: &mut FileSystem, truth: &mut Truth) {
         let is_new = files.resolve(INPUT).is_err();
         let inode = files.create(INPUT);
@@ -141,7 +142,7 @@ impl Programs {
         }
     }
 
-    /// Appends to a file, and to its content; a file that holds less than the content has parted
+    /// Appends to a file and to its content. A file with fewer bytes than its content has diverged
     /// from it.
     fn append(&self, files: &mut FileSystem, truth: &mut Truth, inode: Inode, bytes: &[u8]) {
         let Some(file) = files.file(inode) else { return };
@@ -167,7 +168,7 @@ impl Programs {
         });
     }
 
-    /// Some bytes of log, mostly whole lines.
+    /// Some log text, mostly whole lines.
     fn lines(&mut self, content: ContentId, random: &mut Random) -> Vec<u8> {
         let mut bytes = Vec::new();
         for _ in 0..random.between(1, 4) {
@@ -192,7 +193,7 @@ impl Programs {
         bytes
     }
 
-    /// The application writes.
+    /// Lets the application write.
     pub fn write(&mut self, files: &mut FileSystem, truth: &mut Truth, random: &mut Random) {
         let content = files.file(self.current).and_then(|file| file.content).unwrap_or(0);
         let bytes = self.lines(content, random);
@@ -200,7 +201,7 @@ impl Programs {
         truth.look(files, true);
     }
 
-    /// One step of one of the programs.
+    /// Performs one step of one program.
     pub fn act(&mut self, files: &mut FileSystem, truth: &mut Truth, random: &mut Random) {
         if !matches!(self.rotation, Rotation::None) {
             self.go_on_rotating(files, truth, random);
@@ -219,7 +220,7 @@ impl Programs {
         truth.look(files, true);
     }
 
-    /// The faults end: what was begun is finished, and permissions are given back.
+    /// Ends the faults: finishes unfinished steps, and restores permissions.
     pub fn settle(&mut self, files: &mut FileSystem, truth: &mut Truth, random: &mut Random) {
         while !matches!(self.rotation, Rotation::None) {
             self.go_on_rotating(files, truth, random);
@@ -232,15 +233,15 @@ impl Programs {
                 file.readable = true;
             }
         }
-        // An unfinished last line waits for its newline, and the end of a content for the beginning
-        // of the next.
+        // An unfinished last line waits for its newline, and the end of a content waits for the
+        // next content to begin.
         self.append(files, truth, self.current, b"\nthe last line\n");
         truth.look(files, true);
     }
 
     // logrotate.
 
-    /// The path of the file that is rotated: behind a symbolic link, the link's target.
+    /// The path of the file to rotate: the target of a symbolic link.
     fn target(&self, files: &FileSystem) -> String {
         files.canonical(INPUT).unwrap_or_else(|| INPUT.to_owned())
     }
@@ -254,7 +255,7 @@ impl Programs {
         }
     }
 
-    /// `.1` becomes `.2`, and so on; the oldest goes.
+    /// Renames `.1` to `.2`, and so on; removes the oldest.
     fn shift(&mut self, files: &mut FileSystem) {
         const KEPT: u64 = 4;
         self.rotations += 1;
@@ -344,7 +345,7 @@ impl Programs {
         }
     }
 
-    /// The rotated files of the input that exist.
+    /// The existing rotated files of the input.
     fn rotated(&self, files: &FileSystem) -> Vec<String> {
         let target = self.target(files);
         let listed = files.list(folder_of(&target)).unwrap_or_default();
@@ -394,7 +395,8 @@ impl Programs {
         let (len, Some(content)) = (file.len(), file.content) else { return };
         truth.operate(content);
         match random.below(6) {
-            // rsync, or an editor: a temporary file with the same bytes takes its place.
+            // As rsync or an editor does: replaces the file by a temporary file with the same
+            // bytes.
             0 => {
                 self.replace(files, &target, len);
                 self.story.tell(|| format!("an operator replaces {target} by a copy of itself"));
@@ -402,7 +404,7 @@ impl Programs {
             1 if len > 1 => {
                 let kept = random.between(1, len - 1);
                 self.replace(files, &target, kept);
-                // What the operator takes away may have been sent or not.
+                // Bytes that the operator removes may have been sent or not.
                 truth.note(content, kept..len, Fate::OPTIONAL);
                 self.story.tell(|| format!("an operator rolls {target} back to its first {kept} bytes"));
             }
@@ -427,7 +429,7 @@ impl Programs {
                 self.replace_by(files, &backup, &target);
                 self.story.tell(|| format!("an operator restores {target} from {backup}"));
             }
-            // sed -i: a changed copy takes its place.
+            // As `sed -i` does: replaces the file by an edited copy.
             _ if len > 1 => {
                 let at = random.below(len);
                 let Some(file) = files.at(&target) else { return };
@@ -446,8 +448,8 @@ impl Programs {
         }
     }
 
-    /// A temporary file with the first bytes of the present one is renamed over it; the application
-    /// opens it.
+    /// Replaces the file by a temporary file with its first bytes; the application opens the new
+    /// file.
     fn replace(&mut self, files: &mut FileSystem, target: &str, kept: u64) {
         let temporary = format!("{target}.AbC12");
         let _ = files.copy(target, &temporary).map(|inode| files.set_len(inode, kept));
@@ -504,7 +506,7 @@ impl Programs {
 mod tests {
     use super::*;
 
-    /// Whatever the programs do, each file of a content holds a prefix of it.
+    /// Whatever the programs do, each file of a content contains a prefix of it.
     #[test]
     fn every_file_holds_a_prefix_of_its_content() {
         for seed in 0..300 {

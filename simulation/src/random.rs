@@ -1,4 +1,4 @@
-//! The only source of chance: everything that a seed decides is drawn from one generator.
+//! The only source of randomness: everything that a seed decides is drawn from one generator.
 
 /// xorshift64*: small, fast, and the same on every machine.
 #[derive(Debug, Clone)]
@@ -8,7 +8,8 @@ impl Random {
     /// The generator of a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike (splitmix64), and 0 is no state.
+        // Adjacent seeds must not produce similar sequences (splitmix64), and 0 is not a valid
+        // state.
         let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,5 +1,5 @@
-//! One seed: draws what is there and what goes wrong, lets everybody act, ends the faults, and
-//! judges.
+//! The run of one seed: draws the world and its faults, lets all actors act, ends the faults, and
+//! judges the outputs.
 
 use crate::administrators::{Administrators, Happened, Hazards, Keys};
 use crate::oracle::{Terms, judge};
@@ -16,36 +16,36 @@ use delivery::split::Framing;
 
 /// The key of the source's stream.
 const STREAM: &str = "lines";
-/// Redis' clock at the beginning.
+/// The initial time of Redis' clock.
 const START: u64 = 1_700_000_000_000;
-/// Blocks of partitions are this many times smaller than in production: 64 bytes.
+/// The factor by which blocks of partitions are smaller than in production: 64 bytes.
 const SCALE: u64 = 1024;
-/// Milliseconds without any progress after which everything is at rest. Longer than every pause of
-/// the machines.
+/// Milliseconds without progress after which all services are idle; longer than every delay of the
+/// state machines.
 const REST: u64 = 70_000;
-/// Steps within which everything must come to rest when the faults have ended.
+/// Maximum number of steps until all services are idle after the faults have ended.
 const PATIENCE: u64 = 200_000;
 
-/// Runs one seed. `without`: kinds of faults that are left out, by the names of the fields of
+/// Runs one seed. `without` lists kinds of faults to disable: the names of the fields of
 /// [`Hazards`], [`Habits`] and [`DiskHazards`], and `kills`, `partitions`, `writers`, `readers`.
 ///
 /// # Errors
-/// What the oracle found, in words.
+/// The findings of the oracle.
 pub fn run(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
     Simulation::new(seed, without, story).run()
 }
 
-/// Draws what there is in a seed. Kinds that are left out are drawn all the same, so that the rest
-/// of the seed stays as it is.
+/// Draws the world of a seed. Disabled kinds of faults are drawn too, so that everything else in
+/// the seed is unchanged.
 struct Draw<'a> {
     random: Random,
     without: &'a [String],
-    /// Whether all kinds come together.
+    /// Whether all kinds of faults are enabled.
     all: bool,
 }
 
 impl Draw<'_> {
-    /// Whether there is this kind, which comes in `percent` of 100 seeds.
+    /// Whether this kind of fault is enabled, with a probability of `percent`.
     fn has(&mut self, kind: &str, percent: u64) -> bool {
         self.random.chance(if self.all { 60 } else { percent }) && !self.without.iter().any(|one| one == kind)
     }
@@ -129,7 +129,7 @@ impl Simulation {
                 continue;
             }
             quiet += 1;
-            // Nobody does anything but wait.
+            // All services are waiting.
             if quiet > 128 && quiet.is_multiple_of(16) {
                 self.world.pass(1500);
             }
@@ -137,7 +137,7 @@ impl Simulation {
         self.judge()
     }
 
-    /// The world acts.
+    /// Performs one step of the world.
     fn act(&mut self) {
         let world = &mut self.world;
         match world.random.below(100) {
@@ -173,7 +173,7 @@ impl Simulation {
         }
     }
 
-    /// One of the services acts.
+    /// Performs one step of a service.
     fn serve(&mut self) {
         let world = &mut self.world;
         let millis = world.random.below(12);
@@ -203,8 +203,8 @@ impl Simulation {
     }
 
     fn judge(&mut self) -> Result<(), String> {
-        // Journals of rotated outputs are not looked at again: what flipped there is a matter for
-        // `verify`.
+        // The writer does not check the journals of rotated outputs again; their bit flips are left
+        // to `verify`.
         self.world.restore_journals();
         let happened = self.administrators.happened;
         let refused = self.writers.iter().find_map(|writer| writer.refused.as_ref());
@@ -250,7 +250,7 @@ impl Simulation {
     }
 }
 
-/// Most seeds have few kinds of faults, so that one does not hide the other.
+/// Most seeds have few kinds of faults, so that one does not mask another.
 fn draw_hazards(draw: &mut Draw<'_>) -> Hazards {
     draw.all = draw.random.chance(10);
     Hazards {

@@ -1,29 +1,29 @@
-//! What happened, in words: one line per event, written only when somebody wants to read it.
+//! The log of events of one seed: one line per event, formatted only if it is needed.
 
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::rc::Rc;
 
-/// The story of one seed. Clones write to the same story.
+/// The log of one seed. Clones write to the same log.
 #[derive(Debug, Clone, Default)]
 pub struct Story {
     lines: Option<Rc<RefCell<Vec<String>>>>,
 }
 
 impl Story {
-    /// A story that is not written down, as in a run of many seeds.
+    /// A log that discards all events, for runs of many seeds.
     #[must_use]
     pub const fn untold() -> Self {
         Self { lines: None }
     }
 
-    /// A story that is kept.
+    /// A log that keeps all events.
     #[must_use]
     pub fn told() -> Self {
         Self { lines: Some(Rc::default()) }
     }
 
-    /// Adds a line. The text is only made when the story is kept.
+    /// Adds a line. `line` is called only if the log is kept.
     pub fn tell<T: Display>(&self, line: impl FnOnce() -> T) {
         if let Some(lines) = &self.lines {
             lines.borrow_mut().push(line().to_string());
@@ -37,7 +37,7 @@ impl Story {
     }
 }
 
-/// Bytes as a reader of the story wants to see them: the beginning, escaped.
+/// The beginning of the bytes, escaped.
 #[must_use]
 pub fn excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 48;

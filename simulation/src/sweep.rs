@@ -1,4 +1,4 @@
-//! Many seeds on all cores.
+//! Runs many seeds on all cores.
 
 use crate::story::Story;
 use std::collections::BTreeSet;
@@ -7,38 +7,38 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Which seeds to run.
+/// The seeds to run.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// The first one.
+    /// The first seed.
     pub first: u64,
-    /// How many.
+    /// The number of seeds.
     pub seeds: u64,
-    /// How many run at the same time.
+    /// The number of threads.
     pub threads: usize,
-    /// End with the first failure.
+    /// Stop at the first failure.
     pub stop: bool,
-    /// Leave these seeds out.
+    /// Seeds to skip.
     pub except: BTreeSet<u64>,
-    /// Leave these kinds of faults out: see [`run`](crate::run).
+    /// Kinds of faults to disable: see [`run`](crate::run).
     pub without: Vec<String>,
 }
 
-/// What came of it.
+/// The result of a sweep.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// How many seeds were run.
+    /// The number of seeds that ran.
     pub ran: u64,
-    /// Seeds that failed, in order, with the reason.
+    /// The failed seeds in order, with their reasons.
     pub failed: Vec<(u64, String)>,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
-/// Runs one seed. A panic is a failure like any other.
+/// Runs one seed. A panic counts as a failure.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A description of what is wrong.
 pub fn run_one(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| crate::run(seed, without, story))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -48,7 +48,7 @@ pub fn run_one(seed: u64, without: &[String], story: &Story) -> Result<(), Strin
 }
 
 impl Sweep {
-    /// Runs the seeds. `progress` is called now and then with the number of seeds that were run.
+    /// Runs the seeds. Calls `progress` periodically with the number of finished seeds.
     pub fn run(&self, progress: impl Fn(u64) + Sync) -> Swept {
         const EVERY: Duration = Duration::from_secs(10);
         let begun = Instant::now();

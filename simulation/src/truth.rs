@@ -1,35 +1,35 @@
-//! What the application wrote, and what became of each byte: the memory of the oracle.
+//! What the application wrote, and the fate of each byte. The oracle compares it with the outputs.
 //!
-//! A *content* is one physical state of the input, as in `delivery`: the application numbers them.
-//! A file that was rolled back or edited and then written to again is a content of its own that
-//! shares its beginning with the one that it was made from.
+//! A *content* is one physical state of the input, as in `delivery`; the application numbers them.
+//! A file that is rolled back or edited and then written to again is a content of its own, which
+//! shares its beginning with the original.
 
 use crate::filesystem::{ContentId, File, FileSystem};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// What is known of one byte.
+/// The fate of one byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fate(u8);
 
 impl Fate {
     /// The byte is gone, and no service made it vanish.
     pub const VANISHED: Self = Self(1);
-    /// Somebody took the byte's entry from Redis, or made the group pass it over.
+    /// The byte's entry was removed from Redis, or the group was made to skip it.
     pub const REMOVED: Self = Self(2);
     /// A service reported it as missing.
     pub const REPORTED: Self = Self(4);
-    /// It may be left out or sent: what it is allows for two readings.
+    /// The byte may be omitted or sent: both are correct.
     pub const OPTIONAL: Self = Self(8);
     /// A reader knew that it existed.
     pub const SEEN: Self = Self(16);
-    /// A reader reported that it may be sent twice: the file begins as another one did, and too
-    /// little is known to tell them apart.
+    /// A reader reported that the byte may be sent twice: the file begins like another one, and is
+    /// too short to tell them apart.
     pub const REPEATABLE: Self = Self(32);
     /// It was added to a stream.
     pub const ADDED: Self = Self(64);
 
-    /// Whether all of `other` is true of the byte.
+    /// Whether all flags of `other` are set.
     #[must_use]
     pub const fn is(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -39,45 +39,45 @@ impl Fate {
 /// One content.
 #[derive(Debug, Clone, Default)]
 pub struct Content {
-    /// Everything that was ever written to it.
+    /// All bytes ever written to it.
     pub bytes: Vec<u8>,
     fates: Vec<Fate>,
-    /// The content that it shares its first bytes with, and how many.
+    /// The content with which it shares its first bytes, and their number.
     pub shares: Option<(ContentId, u64)>,
-    /// Whether the shared bytes may be sent again: there are few of them.
+    /// Whether the shared bytes may be sent again, because they are few.
     pub may_repeat: bool,
-    /// How far a reader has sent it.
+    /// The offset up to which a reader has sent it.
     pub sent: u64,
-    /// A reader said why its turn is not where it was written.
+    /// A reader reported why it sends this content out of order.
     pub late: bool,
-    /// An operator has changed a file of it, or of the one that it was made from.
+    /// An operator has changed a file of the content, or of the one that it was made from.
     pub is_operated: bool,
-    /// It was there before the source began: all of it may be sent or not, also what is added
-    /// later.
+    /// The content existed before the source began: its bytes may be sent or not, including those
+    /// added later.
     is_earlier: bool,
-    /// How much of it could be read at the last look.
+    /// The number of bytes that were readable at the last check.
     readable: u64,
-    /// How long it was at the last look.
+    /// Its length at the last check.
     looked_at: u64,
 }
 
-/// All contents.
+/// All contents, and the fate of their bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
-    /// Whether the source has several partitions or readers. A file that was deleted while one of
-    /// them holds it open is out of the others' reach: what they need of it is lost, and reported.
+    /// Whether the source has several partitions or readers. If a file is deleted while one of them
+    /// has it open, the others cannot read it: their bytes of it are lost and reported.
     pub several_holders: bool,
-    /// Whether the source has several partitions. Each of them decides by what it has sent itself
-    /// whether an edited file is still the same content.
+    /// Whether the source has several partitions. Each partition decides by the bytes that it sent
+    /// itself whether an edited file is still the same content.
     pub several_partitions: bool,
-    /// The partitions of which there ever was a byte in an output.
+    /// The partitions with at least one byte in an output.
     pub written: BTreeSet<usize>,
 }
 
 impl Truth {
-    /// Begins a content with these bytes.
+    /// Starts a content with these bytes.
     pub fn begin(&mut self, bytes: &[u8]) -> ContentId {
         let content =
             Content { bytes: bytes.to_vec(), fates: vec![Fate::default(); bytes.len()], ..Content::default() };
@@ -85,13 +85,13 @@ impl Truth {
         self.contents.len() - 1
     }
 
-    /// Begins a content that has its first `shared` bytes from another one.
+    /// Starts a content whose first `shared` bytes are those of another one.
     pub fn derive(&mut self, from: ContentId, shared: u64, bytes: &[u8]) -> ContentId {
         let parent = self.contents.get(from).map(|parent| parent.bytes.as_slice()).unwrap_or_default();
-        // The next bytes may happen to be the same.
+        // The next bytes may be equal by chance.
         let same = parent.iter().zip(bytes).take_while(|(a, b)| a == b).count() as u64;
         let shared = shared.max(same);
-        // Too little to be told from a header that many files begin with.
+        // Too short to be distinguished from a header that many files share.
         let may_repeat = shared <= crate::reader::DISTINCT;
         let is_operated = self.contents.get(from).is_some_and(|parent| parent.is_operated);
         let derived = self.begin(bytes);
@@ -101,14 +101,14 @@ impl Truth {
         derived
     }
 
-    /// An operator changes a file of this content.
+    /// Records that an operator changed a file of this content.
     pub fn operate(&mut self, content: ContentId) {
         if let Some(content) = self.contents.get_mut(content) {
             content.is_operated = true;
         }
     }
 
-    /// Adds to a content.
+    /// Appends to a content.
     pub fn append(&mut self, content: ContentId, bytes: &[u8]) {
         if let Some(content) = self.contents.get_mut(content) {
             content.bytes.extend_from_slice(bytes);
@@ -123,13 +123,13 @@ impl Truth {
         self.contents.get(content)
     }
 
-    /// The contents, in the order in which they were begun.
+    /// The contents in the order in which they were started.
     #[must_use]
     pub fn contents(&self) -> &[Content] {
         &self.contents
     }
 
-    /// Where a byte was first written: in the content that this one shares it with.
+    /// The original of a byte: its position in the content where it was first written.
     #[must_use]
     pub fn origin(&self, content: ContentId, offset: u64) -> (ContentId, u64) {
         let mut at = content;
@@ -142,15 +142,15 @@ impl Truth {
         (at, offset)
     }
 
-    /// What became of a byte.
+    /// The fate of a byte.
     #[must_use]
     pub fn fate(&self, content: ContentId, offset: u64) -> Fate {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         self.contents.get(content).and_then(|content| content.fates.get(offset)).copied().unwrap_or_default()
     }
 
-    /// Notes what became of bytes, also where they were first written. Bytes that were never
-    /// written are left out.
+    /// Records the fate of bytes, also in the content where they were first written. Ignores bytes
+    /// that were never written.
     pub fn note(&mut self, content: ContentId, span: Range<u64>, fate: Fate) {
         let len = self.contents.get(content).map_or(0, |content| content.bytes.len() as u64);
         for offset in span.start..span.end.min(len) {
@@ -159,7 +159,7 @@ impl Truth {
         }
     }
 
-    /// A process that knew of bytes is gone: what nobody has reported need not be reported.
+    /// A process with knowledge of bytes has ended: unreported bytes need not be reported any more.
     pub fn forget_seen(&mut self) {
         for content in &mut self.contents {
             content.fates.iter_mut().filter(|fate| !fate.is(Fate::REPORTED)).for_each(|fate| fate.0 &= !Fate::SEEN.0);
@@ -175,14 +175,14 @@ impl Truth {
         }
     }
 
-    /// The source begins with this content. What was there before it may be sent or not.
+    /// The source begins with this content. Earlier contents may be sent or not.
     pub fn source_begins(&mut self, content: ContentId) {
         if !std::mem::replace(&mut self.has_begun, true) {
             (0..content).for_each(|earlier| self.is_earlier(earlier));
         }
     }
 
-    /// A content was there before the source began.
+    /// The content existed before the source began.
     pub fn is_earlier(&mut self, content: ContentId) {
         self.note(content, 0..u64::MAX, Fate::OPTIONAL);
         if let Some(content) = self.contents.get_mut(content) {
@@ -190,26 +190,26 @@ impl Truth {
         }
     }
 
-    /// A reader said that a content comes later than those that were written after it.
+    /// A reader reported that it sends a content later than contents that were written after it.
     pub fn comes_late(&mut self, content: ContentId) {
         if let Some(content) = self.contents.get_mut(content) {
             content.late = true;
         }
     }
 
-    /// A reader sent a content up to here.
+    /// A reader has sent a content up to this offset.
     pub fn sent(&mut self, content: ContentId, end: u64) {
         if let Some(content) = self.contents.get_mut(content) {
             content.sent = content.sent.max(end);
         }
     }
 
-    /// Looks at what can be read now: in a file that has a name or that a service holds open. What
-    /// a program took away has vanished; what comes back is to be delivered again. `excused`:
-    /// whether a program, and not a service, is the cause of what went.
+    /// Checks which bytes are readable: those in a file that has a name or that a service has open.
+    /// Unreadable bytes have vanished; bytes that return must be delivered again. `excused`:
+    /// whether a program, and not a service, removed them.
     pub fn look(&mut self, files: &FileSystem, excused: bool) {
         for content in 0..self.contents.len() {
-            // A compressed file can be recognised only as a content of which something is known.
+            // A compressed file is recognised only if something is known about its content.
             let is_known = self.contents[content].sent > 0;
             let of_it = files.files().filter(|(inode, file)| {
                 file.content == Some(content)
@@ -232,16 +232,17 @@ impl Truth {
             if readable > was {
                 self.retract(content, was..readable, Fate::VANISHED);
             }
-            // Bytes that were written where nobody could read them are gone as well.
+            // Bytes written to an unreadable file have vanished, too.
             if readable < len && excused {
                 self.note_vanished(content, readable..len);
             }
         }
     }
 
-    /// A compressed file is unpacked to read the content that was last begun, or bytes of an
-    /// earlier one that are known to be missing. Late lines that were compressed before a reader
-    /// saw them are not looked for: each start would unpack every file that there is.
+    /// The end of the bytes that a compressed file can contribute. The reader decompresses a file
+    /// to read the newest content, or missing bytes of an earlier one. It does not search for late
+    /// lines that were compressed before it saw them, because each start would have to decompress
+    /// every file.
     fn known_end(&self, content: ContentId) -> u64 {
         if self.contents.iter().skip(content + 1).all(|later| later.sent == 0) {
             return u64::MAX;
@@ -251,7 +252,7 @@ impl Truth {
         known.sent.max(seen)
     }
 
-    /// A shared byte has vanished only when it has in all contents that have it.
+    /// A shared byte has vanished only if it has vanished from all contents that have it.
     fn note_vanished(&mut self, content: ContentId, span: Range<u64>) {
         for offset in span {
             let origin = self.origin(content, offset).0;
@@ -260,7 +261,7 @@ impl Truth {
             });
             if !elsewhere {
                 self.note(content, offset..offset + 1, Fate::VANISHED);
-                // What was seen of a content that has no number yet can be reported of none.
+                // Bytes of a content without a file ID cannot be reported.
                 if self.contents[origin].sent == 0 {
                     self.retract(content, offset..offset + 1, Fate::SEEN);
                 }

@@ -1,4 +1,4 @@
-//! Everything outside the services, and how they reach it.
+//! Everything outside the services, and the interface through which they reach it.
 
 use crate::administrators::{Hazards, Keys};
 use crate::filesystem::{FileSystem, Flip};
@@ -15,24 +15,24 @@ use std::time::{Duration, Instant};
 /// The world.
 #[derive(Debug)]
 pub struct World {
-    /// Decides everything.
+    /// The source of randomness.
     pub random: Random,
-    /// What happened.
+    /// The log of events.
     pub story: Story,
-    /// Milliseconds since the beginning. No clock of a service jumps: they measure with monotonic
-    /// ones.
+    /// Milliseconds since the beginning. Services measure time with monotonic clocks, which never
+    /// jump.
     pub elapsed: u64,
-    /// A moment to count from.
+    /// The reference for instants.
     origin: Instant,
     /// Redis.
     pub redis: Server,
-    /// Where the input and the reader's state file are.
+    /// The machine of the input and of the reader's state file.
     pub input: Rc<RefCell<FileSystem>>,
-    /// Where the outputs are.
+    /// The machine of the outputs.
     pub outputs: FileSystem,
     /// What the application wrote.
     pub truth: Truth,
-    /// What the reader calls which content.
+    /// The file IDs and generations that the reader assigned to contents.
     pub ledger: Ledger,
     /// What happens to Redis.
     pub hazards: Hazards,
@@ -40,15 +40,15 @@ pub struct World {
     pub keys: Vec<Keys>,
     /// Bits that were flipped in journals.
     pub flips: Vec<Flip>,
-    /// A writer started while the journal of a rotated output was damaged: it does not know what
-    /// only that tells.
+    /// A writer started while the journal of a rotated output was damaged: it does not know the
+    /// ranges in that journal.
     pub forgot_rotated: bool,
-    /// A writer took entries over that another one had. When that one was only slow, both may
-    /// commit them.
+    /// A writer took over entries of another one. If that writer was only slow, both may commit
+    /// them.
     pub taken_over: bool,
     /// Whether faults still happen.
     pub faulty: bool,
-    /// Counts changes. When it no longer grows, everything is at rest.
+    /// Counts changes. While it does not grow, all services are idle.
     pub progress: u64,
 }
 
@@ -76,19 +76,19 @@ impl World {
         }
     }
 
-    /// The present moment, for machines that compare moments.
+    /// The present instant.
     #[must_use]
     pub fn instant(&self) -> Instant {
         self.instant_at(self.elapsed)
     }
 
-    /// The moment this many milliseconds after the beginning.
+    /// The instant this many milliseconds after the beginning.
     #[must_use]
     pub fn instant_at(&self, elapsed: u64) -> Instant {
         self.origin + Duration::from_millis(elapsed)
     }
 
-    /// Time passes, on all clocks.
+    /// Advances all clocks.
     pub fn pass(&mut self, millis: u64) {
         self.elapsed += millis;
         self.redis.now = self.redis.now.saturating_add(millis);
@@ -97,7 +97,7 @@ impl World {
         input.now = input.now.saturating_add(millis);
     }
 
-    /// A clock jumps: that of Redis, or that of a file system.
+    /// Lets a clock jump: that of Redis, or that of a file system.
     pub fn jump(&mut self) {
         let far = if self.random.chance(50) { 10_000 } else { 100_000_000 };
         let millis = self.random.below(far);
@@ -117,7 +117,7 @@ impl World {
     /// Connects to Redis.
     ///
     /// # Errors
-    /// When it is away.
+    /// If Redis is unreachable.
     pub fn connect(&mut self) -> Result<Session, Lost> {
         if self.is_cut() { Err(Lost) } else { self.redis.connect() }
     }
@@ -125,7 +125,7 @@ impl World {
     /// Executes a command. The connection may be lost before it, or after it with the reply.
     ///
     /// # Errors
-    /// When the connection is lost.
+    /// If the connection is lost.
     pub fn call(&mut self, session: &mut Session, command: Command) -> Result<Reply, Lost> {
         if self.is_cut() {
             return Err(session.close());
@@ -137,7 +137,7 @@ impl World {
     /// `EXEC`, with the same risk.
     ///
     /// # Errors
-    /// When the connection is lost.
+    /// If the connection is lost.
     pub fn exec(&mut self, session: &mut Session) -> Result<Reply, Lost> {
         if self.is_cut() {
             return Err(session.close());
@@ -158,8 +158,7 @@ impl World {
         Ok(reply)
     }
 
-    /// An operator restores journals that a bit was flipped in, from a backup. False when there
-    /// were none.
+    /// Restores all journals with flipped bits from a backup. Returns false if there were none.
     pub fn restore_journals(&mut self) -> bool {
         let flips = std::mem::take(&mut self.flips);
         flips.iter().rev().for_each(|flip| self.outputs.flip_back(flip));
@@ -170,12 +169,11 @@ impl World {
         self.faulty && self.hazards.disconnects && self.random.one_in(150)
     }
 
-    /// A service reported that bytes of a content are missing. `file`: the number that it calls the
-    /// content.
+    /// Records a report that bytes of a content are missing. `file` is the file ID of the content.
     pub fn reported(&mut self, file: u64, span: Range<u64>) {
         let Some(content) = self.ledger.content(file) else { return };
-        // A line that reaches into blocks of other partitions is reported as far as its own block
-        // reaches.
+        // A line that reaches into blocks of other partitions is reported only up to the end of its
+        // own block.
         let mut end = span.end;
         if let Some(known) = self.truth.get(content).filter(|_| self.keys.len() > 1) {
             let rest = known.bytes.get(usize::try_from(end).unwrap_or(usize::MAX)..).unwrap_or_default();

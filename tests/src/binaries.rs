@@ -1,4 +1,4 @@
-//! Where the built binaries are.
+//! Locates and builds the binaries under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,8 +23,8 @@ impl Program {
         }
     }
 
-    /// The binary: `READER_BIN` or `WRITER_BIN` of the environment, else the one that cargo builds,
-    /// in this build's profile.
+    /// The path of the binary: `READER_BIN` or `WRITER_BIN` from the environment, else the one that
+    /// cargo builds in the profile of this build.
     #[must_use]
     pub fn path(self) -> PathBuf {
         let variable = match self {
@@ -35,22 +35,21 @@ impl Program {
     }
 }
 
-/// The reconciler of the Redis Cluster: `RECONCILER_BIN` of the environment, else the one that
-/// cargo builds.
+/// The path of the reconciler for Redis Cluster: `RECONCILER_BIN` from the environment, else the
+/// one that cargo builds.
 #[must_use]
 pub fn reconciler() -> PathBuf {
     std::env::var_os("RECONCILER_BIN").map_or_else(|| built().join("reconciler"), PathBuf::from)
 }
 
-/// The process that ties children to their parent, when it is there.
+/// The program that ties child processes to their parent, if it was built.
 pub(crate) fn leash() -> Option<&'static Path> {
     static LEASH: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || Some(profile_folder().join("leash")).filter(|path| path.exists());
     LEASH.get_or_init(find).as_deref()
 }
 
-/// The folder with the binaries, after cargo has built them: once a run, and nothing when they are
-/// fresh.
+/// Builds the binaries with cargo, once per test process. Returns their folder.
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -86,7 +85,7 @@ fn built() -> &'static Path {
     })
 }
 
-/// `target/<profile>`, in which this very executable lies, too.
+/// `target/<profile>`, the folder that contains this executable.
 fn profile_folder() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of this executable");
     let folder = exe.parent().expect("a file lies in a folder");

@@ -1,8 +1,7 @@
-//! A real browser: Chromium without a window, driven over its debugging pipe.
+//! A real browser: headless Chromium, controlled over its debugging pipe.
 //!
-//! The protocol is JSON with a zero byte after each message, on file descriptors 3 and 4. That is
-//! all that is needed here; the crates for it bring a WebSocket and bindings for everything that a
-//! browser can do.
+//! The protocol is JSON, with a zero byte after each message, on file descriptors 3 and 4. Crates
+//! for the protocol would add a WebSocket and bindings for the whole API.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,9 +15,9 @@ use serde_json::{Value, json};
 use crate::binaries::leash;
 use crate::wait;
 
-/// What it is called.
+/// Names of the executable.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-/// Nothing but the page is to be asked for, and a sandbox is not to be had for root.
+/// Disable requests of the browser's own, and the sandbox, which root cannot use.
 const ARGS: [&str; 10] = [
     "--headless",
     "--hide-scrollbars",
@@ -32,11 +31,11 @@ const ARGS: [&str; 10] = [
     "--disable-sync",
 ];
 
-/// A browser with one tab. It ends when this is dropped.
+/// A browser with one tab. It exits when this value is dropped.
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
-    /// `None`: it was told to end.
+    /// `None` once it was asked to exit.
     to: Option<ChildStdin>,
     from: Receiver<Value>,
     calls: u64,
@@ -45,8 +44,8 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one whose files lie in `folder`; `None` when there is none on this machine, which is
-    /// said.
+    /// Starts a browser with its files in `folder`. Prints a message and returns `None` if there is
+    /// no browser on this machine.
     #[must_use]
     pub fn start(folder: &Path) -> Option<Self> {
         let Some(program) = find() else {
@@ -114,14 +113,14 @@ impl Browser {
         done["result"]["value"].clone()
     }
 
-    /// The text that a person sees; none while another page takes the place of this one.
+    /// The visible text; empty during navigation.
     pub fn text(&mut self) -> String {
         let script = json!({"expression": "document.body?.innerText", "returnByValue": true});
         let done = self.try_call("Runtime.evaluate", &script).unwrap_or_default();
         done["result"]["value"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The size of the window in CSS pixels, as on a phone or not.
+    /// Sets the size of the window in CSS pixels, and whether it is a phone.
     pub fn set_size(&mut self, width: u32, height: u32, phone: bool) {
         let size = json!({
             "width": width, "height": height, "screenWidth": width, "screenHeight": height, "deviceScaleFactor": 1, "mobile": phone
@@ -129,27 +128,27 @@ impl Browser {
         self.call("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// `light` or `dark`: what the person prefers.
+    /// Sets the preferred color scheme: `light` or `dark`.
     pub fn set_scheme(&mut self, scheme: &str) {
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", &media);
     }
 
-    /// Whether pages may run scripts.
+    /// Sets whether pages may run scripts.
     pub fn set_scripts(&mut self, allowed: bool) {
         self.call("Emulation.setScriptExecutionDisabled", &json!({"value": !allowed}));
     }
 
-    /// What was asked for since the page was opened: the addresses.
+    /// The URLs requested since the page was opened.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         let asked = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         asked.filter_map(|event| event["params"]["request"]["url"].as_str()).map(str::to_owned).collect()
     }
 
-    /// What went wrong since the page was opened: errors of scripts, and requests that failed.
+    /// Script errors and failed requests since the page was opened.
     pub fn complaints(&mut self) -> Vec<String> {
-        // What is on its way comes before the answer.
+        // Events sent before the reply to this command arrive before it.
         self.eval("0");
         let kinds = ["Runtime.exceptionThrown", "Network.loadingFailed"];
         let bad = |event: &&Value| kinds.iter().any(|kind| event["method"] == *kind);
@@ -192,7 +191,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends when its pipe does, and takes its processes along.
+        // Closing the pipe ends the browser with all its processes.
         self.to = None;
         let ended = wait::try_within(wait::SOON, || self.child.try_wait().ok().flatten());
         if ended.is_none() {

@@ -1,10 +1,10 @@
-//! Whether the output is the input, else the first difference in words.
+//! Compares output and input, and describes the first difference.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// The output must be the input, byte for byte.
+/// Asserts that the output equals the input.
 #[track_caller]
 pub fn assert_identical(input: &Path, output: &Path) {
     if let Err(difference) = identical(input, output) {
@@ -16,7 +16,7 @@ pub fn assert_identical(input: &Path, output: &Path) {
 ///
 /// # Errors
 ///
-/// The first difference, in words.
+/// A description of the first difference.
 pub fn identical(input: &Path, output: &Path) -> Result<(), String> {
     let open =
         |path: &Path| File::open(path).map(BufReader::new).map_err(|error| format!("{}: {error}", path.display()));
@@ -52,11 +52,12 @@ pub fn identical(input: &Path, output: &Path) -> Result<(), String> {
     }
 }
 
-/// What is wrong with the numbers of numbered lines (see [`crate::text::numbered`]).
+/// Checks the numbers of numbered lines (see [`crate::text::numbered`]).
 ///
 /// # Errors
 ///
-/// How many of the lines 0 to `count` are missing, doubled or out of order, with an example each.
+/// The number of missing, duplicate and unordered lines among 0 to `count`, with an example of
+/// each.
 pub fn numbered(output: &[u8], count: u64) -> Result<(), String> {
     let mut seen = vec![0_u32; usize::try_from(count).expect("fits in memory")];
     let (mut last, mut disorder, mut strange) = (None, None, None);
@@ -101,7 +102,7 @@ mod tests {
     use crate::text;
 
     #[test]
-    fn a_difference_is_told_in_words() {
+    fn differences_are_described() {
         let folder = crate::Folder::new();
         let (a, b) = (folder.join("a"), folder.join("b"));
         std::fs::write(&a, "one\ntwo\nthree\n").unwrap();
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_missing_doubled_or_out_of_order_are_told() {
+    fn missing_duplicate_and_unordered_numbers_are_described() {
         let lines = text::numbered(0..4, 1);
         assert_eq!(numbered(&lines, 4), Ok(()));
         assert!(numbered(&lines, 5).unwrap_err().contains("missing: (1, Some(4))"));

@@ -1,4 +1,4 @@
-//! RESP2 by hand: as little as a test needs, and independent of the project's own library.
+//! A minimal RESP2 client, independent of the project's own library.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,14 +14,14 @@ pub enum Value {
     Int(i64),
     /// A simple or a bulk string.
     Bytes(Vec<u8>),
-    /// A refusal: only inside a transaction's results; elsewhere it is an `Err`.
+    /// An error inside the results of a transaction; elsewhere errors are an `Err`.
     Error(String),
     /// An array.
     List(Vec<Self>),
 }
 
 impl Value {
-    /// The number, also when it came as text.
+    /// The number, or the number in a string.
     #[must_use]
     pub fn int(&self) -> i64 {
         match self {
@@ -75,18 +75,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When nobody listens there.
+    /// If nobody listens on the socket.
     pub fn connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Sends a command and reads its reply. The inner error is Redis' refusal.
+    /// Sends a command and reads its reply. The inner error is Redis' error reply.
     ///
     /// # Errors
     ///
-    /// When the connection fails.
+    /// If the connection fails.
     pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> io::Result<Result<Value, String>> {
         let mut request = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args.iter().map(AsRef::as_ref) {

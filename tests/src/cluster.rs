@@ -8,13 +8,13 @@ use crate::port::Port;
 use crate::redis::{Persistence, RedisServer};
 use crate::wait;
 
-/// How many masters there are, and as many replicas.
+/// The number of masters, and of replicas.
 const MASTERS: usize = 3;
-/// How many slots there are.
+/// The number of slots.
 const SLOTS: usize = 16384;
 
-/// Three masters, which share the slots, and a replica of each, which takes its place within
-/// seconds when it is gone.
+/// Three masters, which share the slots, and a replica of each, which is promoted within seconds
+/// after its master fails.
 #[derive(Debug)]
 pub struct Cluster {
     /// The servers: the masters, then their replicas in the same order.
@@ -24,8 +24,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts it, and waits until all slots are served and all replicas are in sync. `None`, and
-    /// says so, where the server is too old.
+    /// Starts the cluster, and waits until all slots are served and all replicas are in sync.
+    /// Prints a message and returns `None` if the server is too old.
     #[must_use]
     pub fn start(folder: &Path) -> Option<Self> {
         let version = RedisServer::start(&folder.join("probe"), Persistence::None).info("redis_version");
@@ -43,7 +43,7 @@ impl Cluster {
         };
         let servers: Vec<RedisServer> = buses.iter().enumerate().map(start).collect();
         for (nth, server) in servers.iter().enumerate() {
-            // Each an epoch of its own, so that they need not agree on them first.
+            // Assign distinct epochs, so that the nodes need not negotiate them.
             server.cli(&format!("CLUSTER SET-CONFIG-EPOCH {}", nth + 1));
         }
         for (nth, server) in servers[..MASTERS].iter().enumerate() {
@@ -67,11 +67,11 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Waits until all nodes are there, all slots are served, and all replicas are in sync.
+    /// Waits until all nodes are reachable, all slots are served, and all replicas are in sync.
     pub fn wait_complete(&self) {
         wait::until("the cluster is complete", || {
             self.servers.iter().all(|server| {
-                // One that gets its master's data refuses all this.
+                // A node that is loading its master's data rejects all these commands.
                 let ask = |command: &str| match server.try_call(&command.split(' ').collect::<Vec<_>>()) {
                     Ok(Ok(told)) => told.text(),
                     _ => String::new(),
@@ -89,12 +89,12 @@ impl Cluster {
         });
     }
 
-    /// Waits until all nodes say the same of who has which slot.
+    /// Waits until all nodes agree on the owner of each slot.
     pub fn wait_agreed(&self) {
         wait::until("the nodes agree on the slots", || {
             let told = |server: &RedisServer| {
                 let nodes = server.cli("CLUSTER NODES").text();
-                // A node's ID comes first, its slots come ninth.
+                // The node ID is the first field, the slots begin at the ninth.
                 let slots = |line: &str| {
                     let words: Vec<&str> = line.split(' ').collect();
                     (words.first().map(|&id| id.to_owned()), words.get(8..).unwrap_or_default().join(" "))
@@ -108,14 +108,14 @@ impl Cluster {
         });
     }
 
-    /// Its URL, with all nodes as seeds.
+    /// The URL of the cluster, with all nodes as seeds.
     #[must_use]
     pub fn url(&self) -> String {
         let seeds: Vec<_> = self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
         format!("redis-cluster://{}", seeds.join(","))
     }
 
-    /// Which of the servers that run has a key.
+    /// The index of the running server that owns a key.
     #[must_use]
     pub fn owner(&self, key: &str) -> usize {
         wait::within(wait::SOON, "a node has the key", || {
@@ -123,13 +123,13 @@ impl Cluster {
         })
     }
 
-    /// The other server of a pair, of which one is the master and one its replica.
+    /// The other server of a master and replica pair.
     #[must_use]
     pub const fn partner(&self, server: usize) -> usize {
         (server + MASTERS) % (2 * MASTERS)
     }
 
-    /// The masters, of each pair the one that is it now.
+    /// The present masters.
     #[must_use]
     pub fn masters(&self) -> [usize; MASTERS] {
         std::array::from_fn(|pair| {
@@ -138,14 +138,14 @@ impl Cluster {
         })
     }
 
-    /// Waits until the replica of a master that is gone has taken its place; which one that is.
+    /// Waits until the replica of a failed master is promoted. Returns its index.
     pub fn wait_replaced(&self, master: usize) -> usize {
         let replica = self.partner(master);
         wait::until("the replica takes its place", || self.servers[replica].role().as_deref() == Some("master"));
         replica
     }
 
-    /// From now on slots are served while others have nobody.
+    /// Serve slots even while others have no owner.
     pub fn serve_in_part(&self) {
         for server in &self.servers {
             server.config_set("cluster-require-full-coverage", "no");
@@ -158,20 +158,20 @@ impl Cluster {
         self.servers[0].call(&["CLUSTER", "KEYSLOT", key]).int().to_string()
     }
 
-    /// From now on the slot is on its way from one master to another; its keys are where they were.
+    /// Starts to migrate a slot from one master to another, without moving its keys.
     pub fn begin_move(&self, slot: &str, from: usize, to: usize) {
         self.servers[to].call(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &self.ids[from]]);
         self.servers[from].call(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &self.ids[to]]);
     }
 
-    /// Moves one key of a slot that is on its way.
+    /// Moves one key of a migrating slot.
     pub fn move_key(&self, key: &[u8], from: usize, to: usize) {
         let port = self.servers[to].port().to_string();
         let migrate = [b"MIGRATE", &b"127.0.0.1"[..], port.as_bytes(), key, b"0", b"30000"];
         self.servers[from].call(&migrate);
     }
 
-    /// Moves the keys that are left, and the slot.
+    /// Moves the remaining keys, and assigns the slot.
     pub fn finish_move(&self, slot: &str, from: usize, to: usize) {
         loop {
             let keys = self.servers[from].call(&["CLUSTER", "GETKEYSINSLOT", slot, "100"]);
@@ -187,14 +187,14 @@ impl Cluster {
         }
     }
 
-    /// Moves all slots of a master to another, as `redis-cli --cluster reshard` does it. Whether
-    /// there is a `redis-cli`.
+    /// Moves all slots of a master to another one with `redis-cli --cluster reshard`. Returns
+    /// whether `redis-cli` exists.
     #[must_use]
     pub fn reshard(&self, from: usize, to: usize) -> bool {
         self.reshard_some(from, to, SLOTS / MASTERS)
     }
 
-    /// As [`Self::reshard`], for the first `slots` of them.
+    /// As [`Self::reshard`], for the first `slots` slots.
     #[must_use]
     pub fn reshard_some(&self, from: usize, to: usize, slots: usize) -> bool {
         let entry = format!("127.0.0.1:{}", self.servers[from].port());
@@ -209,7 +209,7 @@ impl Cluster {
         true
     }
 
-    /// Moves a slot from the master that has it to another.
+    /// Moves a slot from its owner to another master.
     pub fn move_slot(&self, slot: &str, from: usize, to: usize) {
         self.begin_move(slot, from, to);
         self.finish_move(slot, from, to);

@@ -1,4 +1,4 @@
-//! A file that grows while the test goes on.
+//! A file that grows during a test.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A thread that appends to a file in pieces of random length, which end anywhere, also inside a
-/// line.
+/// A thread that appends to a file, in pieces of random length that may end inside a line.
 #[derive(Debug)]
 pub struct Growth {
     thread: Option<JoinHandle<()>>,
@@ -18,7 +17,7 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Appends `bytes`, spread over about `time`.
+    /// Appends `bytes` over about `time`.
     #[must_use]
     pub fn of(path: &Path, bytes: Vec<u8>, time: Duration, seed: u64) -> Self {
         let rate = bytes.len() as f64 / time.as_secs_f64().max(0.001);
@@ -38,7 +37,7 @@ impl Growth {
                 rest = after;
                 let total = bytes.len() - rest.len();
                 count.store(total as u64, Ordering::Relaxed);
-                // The pace of the growth; nobody waits for it.
+                // This sleep sets the pace of the growth; the test does not wait for it.
                 let due = Duration::from_secs_f64(total as f64 / rate);
                 std::thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_millis(200)));
             }
@@ -53,19 +52,19 @@ impl Growth {
         }
     }
 
-    /// Ends it early: what is appended by now is all.
+    /// Stops the growth early.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.wait();
     }
 
-    /// Whether it still grows.
+    /// Whether the file still grows.
     #[must_use]
     pub fn runs(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// How many bytes were appended so far.
+    /// The number of bytes appended so far.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)

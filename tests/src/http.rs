@@ -1,28 +1,27 @@
-//! GET, and Prometheus' text format.
+//! An HTTP GET client, and a parser of Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long a service may take to answer. More than enough for a busy machine, and an end for one
-/// that hangs.
+/// Timeout of a request: enough for a busy machine, and an end for a service that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Status and body of a page.
 ///
 /// # Errors
 ///
-/// When there is no answer.
+/// If the service does not answer.
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     request(addr, "GET", path)
 }
 
-/// Status and body of the answer to a request without a body.
+/// Status and body of the response to a request without a body.
 ///
 /// # Errors
 ///
-/// When there is no answer.
+/// If the service does not answer.
 pub fn request(addr: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -43,7 +42,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Reads the page.
+    /// Parses the page.
     #[must_use]
     pub fn parse(page: &str) -> Self {
         let sample = |line: &str| {
@@ -54,7 +53,7 @@ impl Metrics {
         Self { samples }
     }
 
-    /// The value of a metric, summed over its labels; `None` when there is no such metric.
+    /// The value of a metric, summed over its labels; `None` if there is no such metric.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         let of_name = |key: &str| key.split('{').next() == Some(name);
@@ -62,7 +61,7 @@ impl Metrics {
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
-    /// The names, labels included, with their values.
+    /// The names with labels, and the values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
         self.samples.iter().map(|(name, value)| (name.as_str(), *value))
     }

@@ -1,32 +1,32 @@
-//! The harness of the end-to-end tests: real binaries, a private redis-server each, real signals,
-//! real files.
+//! The harness of the end-to-end tests: real binaries, a private redis-server per test, real
+//! signals, real files.
 //!
 //! # Layout
 //!
 //! | file | subject |
 //! |---|---|
-//! | `rig.rs` | one test's folder, Redis, input and output; where a test begins |
+//! | `rig.rs` | the folder, Redis, input and output of one test; the entry point |
 //! | `service.rs` | the `reader` and `writer` processes: flags, logs, metrics, signals |
 //! | `redis.rs` | a private redis-server: persistence, crashes, replicas |
 //! | `cluster.rs` | a Redis Cluster of three masters and three replicas |
 //! | `sentinel.rs` | a master with two replicas, and three Sentinels that watch them |
-//! | `client.rs` | RESP by hand, so that the harness does not judge the project with the project's own code |
+//! | `client.rs` | a minimal RESP client, so that the tests do not rely on the project's own library |
 //! | `process.rs` | a child process that cannot outlive its test |
-//! | `binaries.rs` | where the built binaries are |
-//! | `browser.rs` | Chromium without a window |
-//! | `port.rs` | TCP ports that no other test has |
-//! | `partitions.rs` | a source with several partitions: streams, outputs, and the proof that they are the source |
-//! | `http.rs` | GET, and Prometheus' text format |
-//! | `proxy.rs` | a TCP proxy that misbehaves on demand |
-//! | `mount.rs` | file systems that are mounted for a test |
-//! | `tamper.rs` | system calls that fail on demand |
-//! | `text.rs` | inputs: real text, hard bytes, numbered lines |
-//! | `growth.rs` | a file that grows while the test goes on |
-//! | `check.rs` | whether the output is the input, else the first difference in words |
+//! | `binaries.rs` | locates and builds the binaries |
+//! | `browser.rs` | headless Chromium |
+//! | `port.rs` | TCP ports that no other test uses |
+//! | `partitions.rs` | a source with several partitions: streams, outputs, and their comparison with the source |
+//! | `http.rs` | HTTP GET, and Prometheus' text format |
+//! | `proxy.rs` | a TCP proxy that injects faults |
+//! | `mount.rs` | file systems mounted for a test |
+//! | `tamper.rs` | injected failures of system calls |
+//! | `text.rs` | inputs: real text, difficult bytes, numbered lines |
+//! | `growth.rs` | a file that grows during a test |
+//! | `check.rs` | compares output and input |
 //! | `wait.rs` | waiting for a condition, with a deadline |
-//! | `chaos/` | random faults of everything, then the check |
+//! | `chaos/` | random faults of all components, followed by a check |
 //!
-//! Everything here panics when it cannot do its work: that is how tests fail.
+//! Everything here panics on failure, which fails the test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -69,8 +69,8 @@ pub use sentinel::{Sentinel, SentinelSet};
 pub use service::{Launch, Service};
 pub use tamper::Tamper;
 
-/// A seed for the test's random numbers: `SEED` of the environment, else a new one. It is printed,
-/// so that a run can be repeated.
+/// A seed for the random numbers of a test: `SEED` from the environment, else a random one. It is
+/// printed, so that a run can be repeated.
 #[must_use]
 pub fn seed() -> u64 {
     let seed =

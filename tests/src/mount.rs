@@ -1,4 +1,4 @@
-//! File systems that are mounted for a test.
+//! File systems mounted for a test.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use crate::text;
 pub struct Mount(PathBuf);
 
 impl Mount {
-    /// Mounts a file system of this type on a folder. `None`, and says so, when this process has no
-    /// right to.
+    /// Mounts a file system of this type on a folder. Prints a message and returns `None` without
+    /// the permission to mount.
     #[must_use]
     pub fn new(kind: &str, options: &str, folder: &Path) -> Option<Self> {
         let mounted = text::can("mount", &["-t", kind, "-o", options, kind, &folder.to_string_lossy()]);
@@ -20,7 +20,7 @@ impl Mount {
         mounted.then(|| Self(folder.to_owned()))
     }
 
-    /// Changes its options; whether that worked.
+    /// Changes the mount options; returns whether that succeeded.
     #[must_use]
     pub fn change(&self, options: &str) -> bool {
         text::can("mount", &["-o", &format!("remount,{options}"), &self.0.to_string_lossy()])
@@ -29,7 +29,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Even with files open in it: the folder is about to be removed.
+        // Lazily, because files may be open, and the folder is about to be removed.
         let _ = text::can("umount", &["-l", &self.0.to_string_lossy()]);
     }
 }

@@ -1,8 +1,8 @@
-//! A source with several partitions: its streams and what lies in them, an output for each, and the
-//! proof that together they are the source.
+//! A source with several partitions: its streams and their entries, an output per partition, and a
+//! check that together they equal the source.
 //!
-//! Whose a line is, is worked out here once more, so that the project is not judged with its own
-//! code.
+//! This module computes the partition of a line by itself, so that the tests do not rely on the
+//! project's own code.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -17,9 +17,9 @@ use crate::rig::{STREAM, len};
 use crate::service::Launch;
 use crate::wait;
 
-/// How many partitions most tests have.
+/// The number of partitions in most tests.
 pub const THREE: u32 = 3;
-/// The record on which all partitions agree.
+/// The source record that all partitions share.
 pub const BASE_RECORD: &str = "{line_stream}:source";
 
 /// The key of a partition's stream.
@@ -34,8 +34,8 @@ pub fn record(index: u32) -> String {
     format!("{}:source", stream(index))
 }
 
-/// Whose a line is that begins at this offset: blocks of 64 KiB up to 16 MiB, of 1 MiB from there
-/// on, go to the partitions in turn.
+/// The partition of a line that begins at this offset: blocks of 64 KiB up to 16 MiB, and of 1 MiB
+/// from there on, are assigned round-robin.
 #[must_use]
 pub const fn owner(offset: u64, count: u32) -> u32 {
     const MIB: u64 = 1 << 20;
@@ -43,8 +43,8 @@ pub const fn owner(offset: u64, count: u32) -> u32 {
     (block % count as u64) as u32
 }
 
-/// The lines of a content that are a partition's, in order: what a writer that takes only this one
-/// has to write.
+/// The lines of a content that belong to a partition, in order: the expected output of a writer of
+/// this partition.
 #[must_use]
 pub fn lines_of(content: &[u8], index: u32, count: u32) -> Vec<u8> {
     lines(content).filter(|(start, _)| owner(*start, count) == index).flat_map(|(_, line)| line.to_vec()).collect()
@@ -67,13 +67,13 @@ pub struct Entry {
     pub id: String,
     /// The generation that carries it.
     pub generation: u64,
-    /// The bytes of the content that it is.
+    /// The bytes of the content that it covers.
     pub span: Range<u64>,
-    /// Up to where its partition had its bytes before, when it says so.
+    /// The end of the partition's previous entry, if the entry contains it.
     pub after: Option<u64>,
     /// Its first field.
     pub field: String,
-    /// The source's bytes.
+    /// The source bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -96,15 +96,15 @@ impl Entry {
     }
 }
 
-/// What a partition's stream holds.
+/// The entries of a partition's stream.
 #[must_use]
 pub fn entries(redis: &RedisServer, index: u32) -> Vec<Entry> {
     redis.call(&["XRANGE", &stream(index), "-", "+"]).list().iter().map(Entry::of).collect()
 }
 
-/// The streams must hold all of `content` from `from` on, in one generation: every line in one of
-/// them only, that whose it is, whole, in order; and an entry says where the previous entry ended
-/// exactly where it does not adjoin.
+/// Asserts that the streams contain all of `content` from `from` on, in one generation. Every line
+/// must be complete, in order, and only in the stream of its partition. An entry must contain the
+/// end of the previous one exactly if the two are not adjacent.
 #[track_caller]
 pub fn assert_complete(redis: &RedisServer, content: &[u8], from: u64, count: u32) {
     let mut spans = Vec::new();
@@ -137,8 +137,8 @@ pub fn assert_complete(redis: &RedisServer, content: &[u8], from: u64, count: u3
     assert_eq!(at, content.len() as u64, "missing at the end");
 }
 
-/// An output must hold all of `content` from `from` on, in the order of the source within each
-/// partition. Every line must be another one.
+/// Asserts that an output contains all of `content` from `from` on, in the order of the source
+/// within each partition. All lines must be distinct.
 #[track_caller]
 pub fn assert_order(content: &[u8], from: u64, output: &[u8], count: u32) {
     let owners: HashMap<&[u8], u32> = lines(content).map(|(start, line)| (line, owner(start, count))).collect();
@@ -160,27 +160,26 @@ pub fn output(folder: &Folder, name: &str) -> PathBuf {
     folder.join(&format!("out/{name}.txt"))
 }
 
-/// `writer` as the one that is called `name`, with an output of its own.
+/// A writer with this name and its own output.
 pub fn named(writer: Launch, folder: &Folder, name: &str) -> Launch {
     writer.set("--consumer", name).set("--output", output(folder, name))
 }
 
-/// The names of the writers that [`writers`] makes.
+/// The names of the writers that [`writers`] creates.
 #[must_use]
 pub fn names(count: u32) -> Vec<String> {
     (0..count).map(|index| format!("writer-{index}")).collect()
 }
 
-/// `writer` for each partition, as a StatefulSet has them: partition, consumer and output by the
-/// pod's name.
+/// One writer per partition, as in a StatefulSet: partition, consumer and output follow from the
+/// name of the pod.
 #[must_use]
 pub fn writers(writer: &Launch, folder: &Folder, count: u32) -> Vec<Launch> {
     let partitions = writer.clone().set("--partitions", count.to_string());
     names(count).iter().map(|name| named(partitions.clone(), folder, name).set("--partition", name)).collect()
 }
 
-/// Waits until these outputs together hold this many bytes. However long it takes, as long as they
-/// grow.
+/// Waits until these outputs together have this many bytes, as long as they grow.
 #[track_caller]
 pub fn wait_total(outputs: &[PathBuf], bytes: u64) {
     let total = || outputs.iter().map(|output| len(output)).sum();
@@ -189,8 +188,8 @@ pub fn wait_total(outputs: &[PathBuf], bytes: u64) {
     }
 }
 
-/// `merge` of the outputs must give the contents, one after the other, and `verify` say that
-/// nothing is missing or doubled.
+/// Asserts that `merge` of the outputs gives the contents one after another, and that `verify`
+/// reports nothing missing or duplicate.
 #[track_caller]
 pub fn assert_proven(folder: &Folder, contents: &[&Path], outputs: &[PathBuf]) {
     assert_merged(folder, contents, outputs);
@@ -201,8 +200,8 @@ pub fn assert_proven(folder: &Folder, contents: &[&Path], outputs: &[PathBuf]) {
     assert!(said.contains("identical"), "verify: {said}");
 }
 
-/// Panics unless `writer merge` makes the contents out of the outputs again. A range may be in
-/// several outputs.
+/// Asserts that `writer merge` restores the contents from the outputs. A range may be in several
+/// outputs.
 #[track_caller]
 pub fn assert_merged(folder: &Folder, contents: &[&Path], outputs: &[PathBuf]) {
     let mut merge = with_outputs(command(folder, "merge"), outputs).run();
@@ -226,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_go_to_the_partitions_in_turn() {
+    fn blocks_are_assigned_round_robin() {
         let owners = [0, 65_535, 65_536, 3 * 65_536 - 1, 3 * 65_536].map(|offset| owner(offset, 3));
         assert_eq!(owners, [0, 0, 1, 2, 0]);
         // 256 small blocks, then large ones.
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_whose_its_first_byte_is() {
+    fn a_line_belongs_to_the_partition_of_its_first_byte() {
         let content = [&[b'a'; 65_530][..], b"\nlong line\nb\n"].concat();
         assert!(lines_of(&content, 0, 2) == content[..65_541]);
         assert_eq!(lines_of(&content, 1, 2), b"b\n");

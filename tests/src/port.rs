@@ -1,16 +1,16 @@
-//! TCP ports that no other test has.
+//! TCP ports that no other test uses.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 
 use rustix::fs::FlockOperation;
 
-/// Below the ports that the kernel gives to outgoing connections, so that a server that is down for
-/// a moment finds its port free again.
+/// Below the kernel's range for outgoing connections, so that a server that restarts finds its port
+/// free.
 const PORTS: std::ops::Range<u16> = 15_000..32_000;
 
-/// A port of 127.0.0.1 that belongs to this value until it is dropped, among all processes that use
-/// this module.
+/// A port of 127.0.0.1, reserved among all processes that use this module until this value is
+/// dropped.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
@@ -18,7 +18,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// A port that nobody listens on.
+    /// Reserves a port that nobody listens on.
     #[must_use]
     pub fn take() -> Self {
         let dir = std::env::temp_dir().join("e2e-ports");

@@ -11,12 +11,12 @@ use rustix::process::{Pid, Signal};
 use crate::binaries::leash;
 use crate::wait;
 
-/// How much of a log is shown when a test fails.
+/// How much of the end of a log is printed when a test fails.
 const SHOWN: usize = 4000;
 
-/// A child process whose standard error goes to a file, which is shown when the test fails. It is
-/// killed when this is dropped, and also when the thread that started it ends in any other way, so
-/// it must be started by a thread that outlives it.
+/// A child process whose standard error goes to a file, which is printed if the test fails. It is
+/// killed when this value is dropped, and when the thread that started it ends. That thread must
+/// therefore outlive it.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -62,22 +62,21 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal; one to a process that has ended is lost.
+    /// Sends a signal, unless the process has ended.
     pub fn signal(&self, signal: Signal) {
-        // The child stays a zombie until it is waited for, so its ID cannot belong to somebody
-        // else.
+        // The child is a zombie until it is waited for, so its ID cannot belong to another process.
         if self.ended.is_none() {
             rustix::process::kill_process(self.pid(), signal).expect("signal a child");
         }
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL, and waits for the exit.
     pub fn kill9(&mut self) {
         self.signal(Signal::KILL);
         self.ended = Some(self.child.wait().expect("wait for a child"));
     }
 
-    /// How it ended, when it has.
+    /// The exit status, if it has ended.
     pub fn try_exit(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("look at a child");
@@ -85,26 +84,26 @@ impl Process {
         self.ended
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits by itself.
     #[track_caller]
     pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
         wait::within(deadline, &what, || self.try_exit())
     }
 
-    /// What it wrote to standard error so far.
+    /// The standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
         read(&self.log)
     }
 
-    /// What it wrote to standard output so far.
+    /// The standard output so far.
     #[must_use]
     pub fn stdout(&self) -> Vec<u8> {
         std::fs::read(stdout_of(&self.log)).unwrap_or_default()
     }
 
-    /// The file that holds its standard output.
+    /// The path of the file with its standard output.
     #[must_use]
     pub fn stdout_path(&self) -> PathBuf {
         stdout_of(&self.log)
@@ -116,7 +115,7 @@ impl Process {
         &self.name
     }
 
-    /// The largest resident size it has had, in bytes.
+    /// The maximum resident set size, in bytes.
     #[must_use]
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;

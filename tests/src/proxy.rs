@@ -1,14 +1,14 @@
-//! A TCP proxy that misbehaves on demand.
+//! A TCP proxy that injects faults.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often a waiting pump looks whether it may go on.
+/// How often a blocked pump checks its state.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// From the client to Redis.
@@ -17,13 +17,13 @@ pub enum Way {
     Replies,
 }
 
-/// What happens to bytes.
+/// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Forward,
-    /// They wait.
+    /// Keeps them until healed.
     Hold,
-    /// They vanish.
+    /// Drops them.
     Swallow,
 }
 
@@ -33,11 +33,11 @@ struct State {
     flow: [Flow; 2],
     delay: Duration,
     refuse: bool,
-    /// Where requests are to be held: before these bytes.
+    /// Hold requests from these bytes on.
     hold_before: Option<Vec<u8>>,
-    /// Bytes until the next cut.
+    /// Bytes until the connections are cut.
     budget: [Option<u64>; 2],
-    /// Connections older than this are dead, and nobody tells them.
+    /// Connections with a smaller number are half-open.
     dead_before: u64,
     open: Vec<Link>,
     accepted: u64,
@@ -51,7 +51,7 @@ struct Link {
     server: TcpStream,
 }
 
-/// A TCP proxy in front of Redis. Ends, with all its connections, when dropped.
+/// A TCP proxy in front of Redis. It closes all connections when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
@@ -59,7 +59,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy in front of a port of 127.0.0.1. At first it forwards everything.
+    /// A proxy in front of a port of 127.0.0.1. Initially it forwards everything.
     #[must_use]
     pub fn start(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
@@ -110,63 +110,63 @@ impl Proxy {
         cut(&mut self.lock());
     }
 
-    /// Closes all connections once that many more bytes went that way.
+    /// Closes all connections after this many more bytes in one direction.
     pub fn cut_after(&self, way: Way, bytes: u64) {
         self.lock().budget[way as usize] = Some(bytes);
     }
 
-    /// Drops everything on old and new connections without closing them.
+    /// Drops all bytes of old and new connections, without closing them.
     pub fn stall(&self) {
         self.lock().flow = [Flow::Hold; 2];
     }
 
-    /// Requests go through, replies vanish.
+    /// Forwards requests, and drops replies.
     pub fn drop_replies(&self) {
         self.lock().flow[Way::Replies as usize] = Flow::Swallow;
     }
 
-    /// Requests go through, replies wait.
+    /// Forwards requests, and holds replies.
     pub fn hold_replies(&self) {
         self.lock().flow[Way::Replies as usize] = Flow::Hold;
     }
 
-    /// Requests wait from the next that begins with these bytes on.
+    /// Holds requests from the next one that begins with these bytes.
     pub fn hold_requests_before(&self, bytes: &[u8]) {
         self.lock().hold_before = Some(bytes.to_vec());
     }
 
-    /// Whether requests wait.
+    /// Whether requests are held.
     #[must_use]
     pub fn holds_requests(&self) -> bool {
         self.lock().flow[Way::Requests as usize] == Flow::Hold
     }
 
-    /// Every piece of data is late by this much.
+    /// Delays all data by this duration.
     pub fn delay(&self, by: Duration) {
         self.lock().delay = by;
     }
 
-    /// The connections that are open now are dead from now on, without being closed; new ones work.
+    /// Makes the open connections half-open; new ones work.
     pub fn half_open(&self) {
         let mut state = self.lock();
         state.dead_before = state.accepted;
     }
 
-    /// Closes all connections, and new ones at once.
+    /// Closes all connections, and refuses new ones.
     pub fn refuse(&self) {
         let mut state = self.lock();
         state.refuse = true;
         cut(&mut state);
     }
 
-    /// New connections go to another port of 127.0.0.1; the old ones are closed.
+    /// Forwards new connections to another port of 127.0.0.1; closes the old ones.
     pub fn retarget(&self, port: u16) {
         let mut state = self.lock();
         state.target = (Ipv4Addr::LOCALHOST, port).into();
         cut(&mut state);
     }
 
-    /// Everything works again; what waits goes through now.
+    /// Ends all faults, and forwards held bytes.
     pub fn heal(&self) {
         let mut state = self.lock();
         state.flow = [Flow::Forward; 2];
@@ -176,7 +176,7 @@ impl Proxy {
         state.hold_before = None;
     }
 
-    /// How many connections were accepted.
+    /// The number of accepted connections.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.lock().accepted
@@ -193,7 +193,7 @@ impl Drop for Proxy {
         state.closed = true;
         cut(&mut state);
         drop(state);
-        // Wakes the accepting thread.
+        // Wake the accepting thread.
         let _ = TcpStream::connect(self.addr);
     }
 }
@@ -208,7 +208,7 @@ fn cut(state: &mut State) {
     }
 }
 
-/// Carries bytes one way until the connection ends.
+/// Copies bytes in one direction until the connection ends.
 fn pump(shared: &Mutex<State>, id: u64, way: Way, mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = vec![0; 64 << 10];
     let read = from.set_read_timeout(Some(LOOK));
@@ -240,7 +240,7 @@ fn pump(shared: &Mutex<State>, id: u64, way: Way, mut from: TcpStream, mut to: T
             }
             done = at;
         }
-        // What was told to wait or vanish meanwhile does so.
+        // The fault may have changed since the read.
         let flow = loop {
             match self::flow(shared, id, way) {
                 Some(Flow::Hold) => std::thread::sleep(LOOK),
@@ -262,7 +262,7 @@ fn pump(shared: &Mutex<State>, id: u64, way: Way, mut from: TcpStream, mut to: T
     }
 }
 
-/// What happens to the bytes of a connection; `None` when it is closed.
+/// What to do with the bytes of a connection; `None` if it is closed.
 fn flow(shared: &Mutex<State>, id: u64, way: Way) -> Option<Flow> {
     let state = lock(shared);
     if !state.open.iter().any(|link| link.id == id) {
@@ -274,7 +274,7 @@ fn flow(shared: &Mutex<State>, id: u64, way: Way) -> Option<Flow> {
     }
 }
 
-/// Where the bytes are before which requests are to be held, which they are from now on.
+/// The position of the bytes before which requests are held; from then on, they are held.
 fn found_before(shared: &Mutex<State>, bytes: &[u8]) -> Option<usize> {
     let mut state = lock(shared);
     let wanted = state.hold_before.as_deref()?;
@@ -284,7 +284,7 @@ fn found_before(shared: &Mutex<State>, bytes: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// How many of the bytes may go, and whether the connections are cut then.
+/// The number of bytes to forward, and whether to cut the connections afterwards.
 fn spend(shared: &Mutex<State>, way: Way, count: usize) -> (usize, bool) {
     let mut state = lock(shared);
     let Some(budget) = &mut state.budget[way as usize] else { return (count, false) };

@@ -10,7 +10,7 @@ use crate::port::Port;
 use crate::process::Process;
 use crate::wait;
 
-/// What Redis keeps when it dies.
+/// The persistence of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
     /// Nothing.
@@ -35,7 +35,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server whose files lie in `folder`, and waits until it answers.
+    /// Starts a server with its files in `folder`, and waits until it answers.
     #[must_use]
     pub fn start(folder: &Path, persistence: Persistence) -> Self {
         Self::start_with(folder, persistence, &[])
@@ -58,7 +58,7 @@ impl RedisServer {
         server
     }
 
-    /// Starts a replica of `master` and waits until it has its data.
+    /// Starts a replica of `master`, and waits until it is in sync.
     #[must_use]
     pub fn start_replica_of(master: &Self, folder: &Path) -> Self {
         let of = master.port().to_string();
@@ -76,15 +76,14 @@ impl RedisServer {
         wait::until("the replica is in sync", || self.info("master_link_status").as_deref() == Some("up"));
     }
 
-    /// What it takes itself for: `master` or `slave`.
+    /// Its role: `master` or `slave`.
     #[must_use]
     pub fn role(&self) -> Option<String> {
         let Ok(Ok(role)) = self.try_call(&["ROLE"]) else { return None };
         role.list().first().map(Value::text)
     }
 
-    /// Starts it after it was stopped or killed, on the same files and the same port, and waits
-    /// until it answers.
+    /// Starts the server again on the same files and port, and waits until it answers.
     pub fn start_again(&mut self) {
         assert!(self.process.is_none(), "Redis runs");
         self.starts += 1;
@@ -102,7 +101,7 @@ impl RedisServer {
         args.extend(["--save", "", "--appendonly", append, "--appendfsync", fsync].map(String::from));
         args.extend(self.extra.iter().cloned());
         let none: [(&str, &str); 0] = [];
-        // Redis' log goes to standard output; we want it where it is shown.
+        // Redis logs to standard output by default.
         args.extend(["--logfile", &log.with_extension("server").to_string_lossy()].map(String::from));
         self.process = Some(Process::start("redis", &program(), args, none, log));
         wait::until("Redis answers PING", || {
@@ -116,19 +115,19 @@ impl RedisServer {
         });
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill9(&mut self) {
         self.process.take().expect("Redis runs").kill9();
     }
 
-    /// SIGTERM: Redis saves what it is to save, and ends.
+    /// Sends SIGTERM: Redis saves its data and exits.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("Redis runs");
         process.signal(Signal::TERM);
         process.wait_exit(Duration::from_secs(30));
     }
 
-    /// SIGKILL, and started again at once.
+    /// Kills the server, and starts it again at once.
     pub fn crash(&mut self) {
         self.kill9();
         self.start_again();
@@ -144,8 +143,8 @@ impl RedisServer {
         self.process.as_ref().expect("Redis runs").signal(Signal::CONT);
     }
 
-    /// While it is down: takes up to `bytes` from the end of the append-only file, as a power cut
-    /// does to what was not synced. Says how many.
+    /// While the server is down: removes up to `bytes` bytes from the end of the append-only file,
+    /// as a power loss removes unsynced bytes. Returns the number of removed bytes.
     pub fn lose_tail(&mut self, bytes: u64) -> u64 {
         assert!(self.process.is_none(), "Redis runs");
         let dir = self.folder.join("appendonlydir");
@@ -163,11 +162,11 @@ impl RedisServer {
         lost
     }
 
-    /// Sends a command over a connection of its own.
+    /// Sends a command on its own connection.
     ///
     /// # Errors
     ///
-    /// The connection's failure, or, inside, Redis' refusal.
+    /// An I/O error, or inside, Redis' error reply.
     pub fn try_call<A: AsRef<[u8]>>(&self, args: &[A]) -> std::io::Result<Result<Value, String>> {
         Client::connect(&self.socket)?.call(args)
     }
@@ -183,19 +182,19 @@ impl RedisServer {
         }
     }
 
-    /// A command line, its words cut at spaces.
+    /// Sends a command line, split at spaces.
     #[track_caller]
     pub fn cli(&self, command: &str) -> Value {
         self.call(&command.split(' ').collect::<Vec<_>>())
     }
 
-    /// A connection of its own.
+    /// Opens a connection.
     #[must_use]
     pub fn client(&self) -> Client {
         Client::connect(&self.socket).expect("Redis listens")
     }
 
-    /// Empties it.
+    /// Removes all data.
     pub fn flushall(&self) {
         self.call(&["FLUSHALL"]);
     }

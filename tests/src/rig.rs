@@ -1,4 +1,4 @@
-//! One test's folder, Redis, input and output: where a test begins.
+//! The folder, Redis, input and output of one test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use crate::wait;
 /// The stream's key in tests.
 pub const STREAM: &str = "line_stream";
 
-/// A test's own world. Services started from it end before it does when they are declared after it.
+/// The environment of a test. Declare services after it, so that they are dropped first.
 #[derive(Debug)]
 pub struct Rig {
     /// Its Redis.
     pub redis: RedisServer,
     /// Its folder.
     pub folder: Folder,
-    /// The input file; not there at first.
+    /// The path of the input; the file does not exist initially.
     pub input: PathBuf,
-    /// The output file; not there at first.
+    /// The path of the output; the file does not exist initially.
     pub output: PathBuf,
 }
 
 impl Rig {
-    /// With a Redis that keeps nothing when it dies.
+    /// With a Redis without persistence.
     #[must_use]
     pub fn new() -> Self {
         Self::with(Persistence::None)
@@ -62,7 +62,7 @@ impl Rig {
         self.service(Program::Writer).set("--output", &self.output).set("--consumer", "one")
     }
 
-    /// `program` with the flags that both have.
+    /// `program` with the flags that both services need.
     pub fn service(&self, program: Program) -> Launch {
         self.command(program)
             .set("--redis-url", self.redis.url())
@@ -70,12 +70,12 @@ impl Rig {
             .set("--http-addr", "127.0.0.1:0")
     }
 
-    /// `program` without any flag.
+    /// `program` without flags.
     pub fn command(&self, program: Program) -> Launch {
         Launch::new(program, &self.folder.join("logs"))
     }
 
-    /// Puts `bytes` into the input, in place of what it held.
+    /// Replaces the content of the input.
     pub fn write_input(&self, bytes: impl AsRef<[u8]>) {
         std::fs::write(&self.input, bytes).expect("write the input");
     }
@@ -85,19 +85,19 @@ impl Rig {
         append(&self.input, bytes);
     }
 
-    /// The output's bytes; none when it is not there.
+    /// The bytes of the output; empty if it does not exist.
     #[must_use]
     pub fn output_bytes(&self) -> Vec<u8> {
         std::fs::read(&self.output).unwrap_or_default()
     }
 
-    /// Waits until the output is as long as the input. However long it takes, as long as it grows.
+    /// Waits until the output is as long as the input, as long as it grows.
     #[track_caller]
     pub fn wait_delivered(&self) {
         self.wait_output_len(len(&self.input));
     }
 
-    /// Waits until the output holds `bytes` bytes. However long it takes, as long as it grows.
+    /// Waits until the output has `bytes` bytes, as long as it grows.
     #[track_caller]
     pub fn wait_output_len(&self, bytes: u64) {
         self.wait_len_of(&self.output, bytes);
@@ -111,13 +111,13 @@ impl Rig {
         }
     }
 
-    /// The output must be the input.
+    /// Asserts that the output equals the input.
     #[track_caller]
     pub fn assert_identical(&self) {
         check::assert_identical(&self.input, &self.output);
     }
 
-    /// How many entries the stream holds.
+    /// The number of entries in the stream.
     #[must_use]
     pub fn stream_len(&self) -> i64 {
         self.redis.call(&["XLEN", STREAM]).int()
@@ -137,7 +137,7 @@ impl Rig {
         groups.list().iter().find(of_writers).expect("the group `writers`").field(name).clone()
     }
 
-    /// How many entries the writers' group has delivered and not acknowledged.
+    /// The number of pending entries of the writers' group.
     #[must_use]
     pub fn pending(&self) -> i64 {
         self.group_field("pending").int()
@@ -156,7 +156,7 @@ pub fn append(path: &Path, bytes: impl AsRef<[u8]>) {
     file.write_all(bytes.as_ref()).expect("append to a file");
 }
 
-/// The file's length; 0 when it is not there.
+/// The length of the file; 0 if it does not exist.
 #[must_use]
 pub fn len(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())

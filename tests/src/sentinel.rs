@@ -10,20 +10,20 @@ use crate::process::Process;
 use crate::redis::{self, Persistence, RedisServer};
 use crate::wait;
 
-/// The name under which the Sentinels watch the master.
+/// The name of the master in the Sentinels' configuration.
 pub const MASTER: &str = "mymaster";
 
-/// A master with two replicas, and three Sentinels that notice within a second when it is gone.
+/// A master with two replicas, and three Sentinels that detect its failure within a second.
 #[derive(Debug)]
 pub struct SentinelSet {
-    /// The servers; the first one is the master at first.
+    /// The servers; the first one is the initial master.
     pub servers: Vec<RedisServer>,
     /// The Sentinels.
     pub sentinels: Vec<Sentinel>,
 }
 
 impl SentinelSet {
-    /// Starts them, and waits until all know of each other.
+    /// Starts all servers, and waits until they know each other.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
         Self::start_with(folder, &[], &[])
@@ -51,7 +51,7 @@ impl SentinelSet {
         set
     }
 
-    /// Waits until all Sentinels know of each other and of the replicas, and these are in sync:
+    /// Waits until all Sentinels know each other and the replicas, and the replicas are in sync:
     /// from then on a failover succeeds.
     pub fn wait_complete(&self) {
         for sentinel in &self.sentinels {
@@ -69,7 +69,7 @@ impl SentinelSet {
         });
     }
 
-    /// The URL of the master, wherever it is.
+    /// The URL of the present master.
     #[must_use]
     pub fn url(&self) -> String {
         let addresses: Vec<_> =
@@ -77,7 +77,7 @@ impl SentinelSet {
         format!("redis-sentinel://{}/{MASTER}", addresses.join(","))
     }
 
-    /// Which of the servers the Sentinels name as the master, once they agree.
+    /// The index of the server that the Sentinels report as the master, once they agree.
     #[must_use]
     pub fn master(&self) -> usize {
         wait::within(wait::SOON, "the Sentinels agree on the master", || {
@@ -87,7 +87,7 @@ impl SentinelSet {
         })
     }
 
-    /// Waits until a server other than `old` is the master; which one.
+    /// Waits until a server other than `old` is the master. Returns its index.
     pub fn wait_failover(&self, old: usize) -> usize {
         wait::within(wait::SOON, "a failover", || {
             let master = self.master();
@@ -96,7 +96,7 @@ impl SentinelSet {
     }
 }
 
-/// One Sentinel. Killed when dropped.
+/// A Sentinel. Killed when dropped.
 #[derive(Debug)]
 pub struct Sentinel {
     process: Process,
@@ -109,7 +109,7 @@ impl Sentinel {
         std::fs::create_dir_all(folder).expect("a folder for a Sentinel");
         let (port, socket, file) = (Port::take(), folder.join("s"), folder.join("sentinel.conf"));
         let log = folder.join("sentinel.log");
-        // It writes what it learns into its configuration.
+        // Sentinel writes its state into its configuration file.
         let mut text = format!(
             "port {}\nbind 127.0.0.1\nunixsocket {}\ndir {}\nlogfile {}\nsentinel monitor {MASTER} 127.0.0.1 {master} 2\n\
              sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 3000\n\
@@ -139,7 +139,7 @@ impl Sentinel {
         client.call(args).expect("the Sentinel answers").unwrap_or_else(|refusal| panic!("{args:?}: {refusal}"))
     }
 
-    /// The port of the server that it names as the master.
+    /// The port of the server that it reports as the master.
     #[must_use]
     pub fn named(&self) -> Option<u16> {
         let named = self.call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);

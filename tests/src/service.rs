@@ -13,15 +13,15 @@ use crate::http::{self, Metrics};
 use crate::process::Process;
 use crate::wait;
 
-/// How long a run that must end by itself may take.
+/// Timeout of a run that must exit by itself.
 const RUN: Duration = Duration::from_secs(240);
 
-/// A service that is about to be started: what `rig.reader()` and `rig.writer()` give.
+/// A service to be started, as `rig.reader()` and `rig.writer()` return.
 #[derive(Debug, Clone)]
 #[must_use = "nothing runs before start() or run()"]
 pub struct Launch {
     program: Program,
-    /// A command that runs it.
+    /// A command that wraps it.
     under: Vec<String>,
     words: Vec<String>,
     flags: BTreeMap<String, Option<String>>,
@@ -30,7 +30,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// `program` without any flag; its logs go to the folder `logs`.
+    /// `program` without flags; its logs go to the folder `logs`.
     pub fn new(program: Program, logs: &Path) -> Self {
         Self {
             program,
@@ -42,19 +42,19 @@ impl Launch {
         }
     }
 
-    /// Sets a flag's value, in place of the one it had.
+    /// Sets the value of a flag, and replaces an earlier value.
     pub fn set(mut self, flag: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.flags.insert(flag.to_owned(), Some(value.as_ref().to_string_lossy().into_owned()));
         self
     }
 
-    /// Sets a flag without value.
+    /// Sets a flag without a value.
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.insert(flag.to_owned(), None);
         self
     }
 
-    /// Takes a flag away.
+    /// Removes a flag.
     pub fn unset(mut self, flag: &str) -> Self {
         self.flags.remove(flag);
         self
@@ -65,26 +65,25 @@ impl Launch {
         self.flag("--once")
     }
 
-    /// A word on the command line, before all flags: a subcommand. Also for flags that are given
-    /// several times.
+    /// Adds a word before all flags: a subcommand, or a flag that is given several times.
     pub fn word(mut self, word: impl AsRef<std::ffi::OsStr>) -> Self {
         self.words.push(word.as_ref().to_string_lossy().into_owned());
         self
     }
 
-    /// Runs it under another command, which must replace itself by it, as `setpriv` and `nice` do.
+    /// Runs it under another command that executes it, as `setpriv` and `nice` do.
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// A variable of the environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// Starts it.
+    /// Starts the service.
     #[must_use]
     pub fn start(&self) -> Service {
         let mut args = self.words.clone();
@@ -104,7 +103,7 @@ impl Launch {
         Service { process: Process::start(name, &path, args, &self.env, log) }
     }
 
-    /// Starts it and waits until it ends by itself.
+    /// Starts the service, and waits until it exits by itself.
     #[track_caller]
     #[must_use]
     pub fn run(&self) -> Service {
@@ -113,7 +112,7 @@ impl Launch {
         service
     }
 
-    /// Starts it and waits until it ends by itself, which must be with exit code 0.
+    /// Starts the service, and waits until it exits by itself with code 0.
     #[track_caller]
     pub fn run_ok(&self) {
         let mut service = self.run();
@@ -139,15 +138,15 @@ impl Service {
         self.process.kill9();
     }
 
-    /// SIGTERM, and waits for the end, which must come with exit code 0.
+    /// Sends SIGTERM, and waits for exit code 0.
     #[track_caller]
     pub fn stop(&mut self) {
         self.stop_with(0);
     }
 
-    /// SIGTERM, and it ends with this code.
+    /// Sends SIGTERM, and waits for this exit code.
     pub fn stop_with(&mut self, code: i32) {
-        // Before it answers it may not know of signals yet, and end by them like any process.
+        // Before the endpoint answers, the signal handlers may not be installed yet.
         let _ = self.healthz();
         self.sigterm();
         self.wait_exit(Duration::from_secs(30));
@@ -174,29 +173,30 @@ impl Service {
         self.process.signal(Signal::CONT);
     }
 
-    /// Waits until it ends.
+    /// Waits for the exit.
     #[track_caller]
     pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         self.process.wait_exit(deadline)
     }
 
-    /// Its exit code, when it has ended and was not killed.
+    /// The exit code, if it has exited and was not killed.
     pub fn code(&mut self) -> Option<i32> {
         self.process.try_exit().and_then(|status| status.code())
     }
 
-    /// Whether it runs.
+    /// Whether it is running.
     pub fn runs(&mut self) -> bool {
         self.process.try_exit().is_none()
     }
 
-    /// What it wrote to standard error so far.
+    /// The standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits for a line on standard error that holds all of `parts`, in any case; the line.
+    /// Waits for a line on standard error that contains all of `parts`, ignoring case. Returns the
+    /// line.
     #[track_caller]
     pub fn wait_for_log(&mut self, parts: &[&str]) -> String {
         let what = format!("{} says {parts:?}", self.process.name());
@@ -208,7 +208,7 @@ impl Service {
         })
     }
 
-    /// The first line on standard error that holds all of `parts`, in any case.
+    /// The first line on standard error that contains all of `parts`, ignoring case.
     #[must_use]
     pub fn find_log(&self, parts: &[&str]) -> Option<String> {
         let holds = |line: &str| {
@@ -218,7 +218,7 @@ impl Service {
         self.log().lines().find(|line| holds(line)).map(str::to_owned)
     }
 
-    /// Where its HTTP endpoint listens: the address that it logs.
+    /// The address of its HTTP endpoint, from its log.
     #[track_caller]
     pub fn http_addr(&mut self) -> SocketAddr {
         let line = self.wait_for_log(&["listening on http://"]);
@@ -258,7 +258,7 @@ impl Service {
         metrics.get(name).unwrap_or_else(|| panic!("{} has no metric {name}", self.process.name()))
     }
 
-    /// Waits until a metric satisfies `condition`; its value.
+    /// Waits until a metric satisfies `condition`. Returns its value.
     #[track_caller]
     pub fn wait_for_metric(&mut self, name: &str, condition: impl Fn(f64) -> bool) -> f64 {
         let what = format!("metric {name} of {}", self.process.name());

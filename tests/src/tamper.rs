@@ -1,4 +1,4 @@
-//! System calls of a running service that fail on demand, by `strace`.
+//! Injects failures into system calls of a running service, with `strace`.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use crate::process::Process;
 use crate::service::Service;
 use crate::{text, wait};
 
-/// As long as this lives, some system calls of a service return an error, without being made.
+/// While this value lives, some system calls of a service return an error and are not executed.
 #[derive(Debug)]
 pub struct Tamper {
     strace: Process,
 }
 
 impl Tamper {
-    /// Whether this machine can: it has `strace`, and lets it in. Says so when not.
+    /// Whether `strace` exists on this machine and may attach. Prints a message if not.
     #[must_use]
     pub fn is_possible() -> bool {
         let possible = text::can("strace", &["-qq", "-e", "inject=getpid:error=EIO", "true"]);
@@ -23,8 +23,8 @@ impl Tamper {
         possible
     }
 
-    /// From now on these system calls (such as `fdatasync`, or several, separated by commas) fail
-    /// with this error (such as `EIO`).
+    /// Makes these system calls (such as `fdatasync`, or several, separated by commas) fail with
+    /// this error (such as `EIO`).
     #[must_use]
     pub fn start(service: &Service, folder: &Path, calls: &str, error: &str) -> Self {
         let log = folder.join(format!("strace-{calls}-{error}.log"));
@@ -39,10 +39,9 @@ impl Tamper {
 }
 
 impl Drop for Tamper {
-    /// Everything works again.
+    /// Ends the failures.
     fn drop(&mut self) {
-        // Killed, it lets go of the service at once; asked to end, it may wait for a thread that
-        // sleeps.
+        // SIGKILL detaches `strace` at once; SIGTERM may wait for a sleeping thread.
         self.strace.kill9();
     }
 }

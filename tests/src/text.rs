@@ -1,4 +1,4 @@
-//! Inputs: real text, hard bytes, numbered lines.
+//! Inputs: real text, difficult bytes, numbered lines.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How many lines of real text the tests stream.
+/// The number of lines of real text that the tests stream.
 pub const REAL_LINES: usize = 886_324;
 
-/// Folders in which machines have large texts.
+/// Folders that contain large texts on most machines.
 const FOLDERS: [&str; 4] = ["/usr/share", "/usr/lib/python3", "/var/lib/dpkg", "/var/log"];
 
-/// Writes `lines` lines of a real text to `path`: of the file `E2E_TEXT` names, else of the largest
-/// text found on this machine, repeated when it is too short.
+/// Writes `lines` lines of real text to `path`: from the file in `E2E_TEXT`, else from the largest
+/// text on this machine. Repeats a text that is too short.
 pub fn write_real(path: &Path, lines: usize) {
     let sources = real_sources();
     let mut out = std::io::BufWriter::new(File::create(path).expect("create the input"));
@@ -75,8 +75,8 @@ fn texts(folder: &Path, depth: usize, found: &mut Vec<(u64, PathBuf)>) {
     }
 }
 
-/// Lines that tell their number, of lengths from 24 bytes to about 200; the same `seed` gives the
-/// same lines.
+/// Lines that contain their number, with lengths from 24 to about 200 bytes; the same `seed` gives
+/// the same lines.
 #[must_use]
 pub fn numbered(numbers: Range<u64>, seed: u64) -> Vec<u8> {
     let mut out = Vec::new();
@@ -90,13 +90,13 @@ pub fn numbered(numbers: Range<u64>, seed: u64) -> Vec<u8> {
     out
 }
 
-/// How many whole lines these are.
+/// The number of whole lines.
 #[must_use]
 pub fn lines_in(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// The number of a line that [`numbered`] made.
+/// The number in a line from [`numbered`].
 #[must_use]
 pub fn number_of(line: &[u8]) -> Option<u64> {
     let whole = line.ends_with(b"\n") && line.len() >= 24;
@@ -153,7 +153,7 @@ pub fn hard(seed: u64, long: usize) -> Vec<u8> {
     out
 }
 
-/// Runs a command that tests need, such as `mount`; whether it could.
+/// Runs a command such as `mount`; returns whether it succeeded.
 #[must_use]
 pub fn can(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_its_number() {
+    fn a_line_contains_its_number() {
         let lines = numbered(7..9, 3);
         let numbers: Vec<_> = lines.split_inclusive(|&byte| byte == b'\n').map(number_of).collect();
         assert_eq!(numbers, [Some(7), Some(8)]);

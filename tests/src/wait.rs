@@ -2,28 +2,28 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that should happen soon. Generous, as machines may be busy:
-/// it is only spent when a test fails.
+/// How long a test waits for something that should happen soon. Generous for busy machines, because
+/// only a failing test waits that long.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
 ///
-/// When it does not within [`SOON`]; the text names `what`.
+/// If it does not hold within [`SOON`]; the message contains `what`.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     within(SOON, what, || condition().then_some(()));
 }
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns a value.
 ///
 /// # Panics
 ///
-/// When it does not before the deadline; the text names `what`.
+/// If there is no value before the deadline; the message contains `what`.
 #[track_caller]
 pub fn within<T>(deadline: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
     match try_within(deadline, look) {
@@ -32,7 +32,7 @@ pub fn within<T>(deadline: Duration, what: &str, look: impl FnMut() -> Option<T>
     }
 }
 
-/// As [`within`], but gives up quietly.
+/// As [`within`], but returns `None` on timeout.
 pub fn try_within<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     loop {
@@ -46,12 +46,11 @@ pub fn try_within<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// Waits until the number that `progress` tells has reached `goal`, however long it takes, as long
-/// as it changes.
+/// Waits until `progress` returns at least `goal`, as long as the number changes.
 ///
 /// # Errors
 ///
-/// The number at which it stood still for [`SOON`].
+/// The number that did not change for [`SOON`].
 pub fn progress_to(goal: u64, mut progress: impl FnMut() -> u64) -> Result<(), u64> {
     let mut last = progress();
     let mut changed = Instant::now();
@@ -69,7 +68,7 @@ pub fn progress_to(goal: u64, mut progress: impl FnMut() -> u64) -> Result<(), u
     Ok(())
 }
 
-/// A pause of random length: the moment at which a fault comes. Never a way to wait for something.
+/// Sleeps for a random duration before a fault. Do not use it to wait for a condition.
 pub fn random_moment(rng: &mut fastrand::Rng, millis: std::ops::Range<u64>) {
     std::thread::sleep(Duration::from_millis(rng.u64(millis)));
 }

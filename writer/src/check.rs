@@ -64,7 +64,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
                 checks
                     .wrong(format!("--output: {path_shown}: {why}"), "name a path of regular files, or of nothing yet");
             }
-            Err(error) => checks.wrong(format!("--output: looking at {path_shown}: {error}"), advice::io(&error)),
+            Err(error) => checks.wrong(format!("--output: checking {path_shown}: {error}"), advice::io(&error)),
         }
         return false;
     }
@@ -91,7 +91,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
             }
             Ok(Locked::Ours(_)) => {}
             Ok(Locked::Missing) if path == output => {
-                checks.ok(format!("--output: {shown} does not exist yet, and will be made"));
+                checks.ok(format!("--output: {shown} does not exist yet, and will be created"));
             }
             Ok(Locked::Missing) => {}
             Ok(Locked::ByAnother) if checks.is_running() => {
@@ -270,11 +270,11 @@ async fn look_at(
     match look_at_group(checks, connection, group, of_stream, is_running, record).await {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), ErrorKind::NoSuchKey | ErrorKind::NoGroup) => {
-            checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made", group.name));
+            checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be created", group.name));
         }
         // Another check reports this error.
         Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
-        Err(error) => checks.redis(format!("--group: looking at {} of {}", group.name, group.stream), &error),
+        Err(error) => checks.redis(format!("--group: checking {} of {}", group.name, group.stream), &error),
     }
 }
 
@@ -292,7 +292,11 @@ async fn look_at_group(
     let length = connection.send(&XLen::new(&group.stream)).await?;
     let groups = connection.send(&group.ask_groups()).await?;
     let Some(own) = groups.iter().find(|one| one.name == group.name.as_bytes()) else {
-        checks.ok(format!("--group: {}{of_stream} does not exist yet, and will be made; {}", group.name, wait(length)));
+        checks.ok(format!(
+            "--group: {}{of_stream} does not exist yet, and will be created; {}",
+            group.name,
+            wait(length)
+        ));
         return Ok(());
     };
     let states: Vec<_> = groups.iter().map(state).collect();

@@ -201,7 +201,7 @@ impl<'a> Commit<'a> {
                 }
                 Err(CommitError::Stale) => {
                     log::warn!(
-                        "a batch waited so long that another writer may have taken it over; reading again what is still ours"
+                        "a batch waited so long that another writer may have taken it over; reading the entries that are still pending for this one again"
                     );
                     return Err(Ended::Again);
                 }

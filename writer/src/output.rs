@@ -120,7 +120,7 @@ impl Output {
             // Create nothing before it is certain that nothing is refused.
             let file = locked(path, path, false)?;
             let journal = locked(path, &journal_path, false)?;
-            match verdict(path, identity).map_err(at("looking at", path))? {
+            match verdict(path, identity).map_err(at("checking", path))? {
                 Verdict::Refuse(refusal) => {
                     let (path, journal) = (path.display(), journal_path.display());
                     return Err(OpenError::Config(format!("--output {path}: {journal}: {refusal}")));
@@ -199,7 +199,7 @@ impl Output {
         let failed = |what| move |source| CommitError::Io { what, source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let kept = opened.map_err(failed("opening OUTPUT.cut"))?;
-        let len = kept.metadata().map_err(failed("looking at OUTPUT.cut"))?.len();
+        let len = kept.metadata().map_err(failed("checking OUTPUT.cut"))?.len();
         let cut_hash = hash_of(&self.file, cut.clone()).map_err(failed("reading the output"))?;
         let last = len.saturating_sub(cut.end - cut.start)..len;
         // If an earlier start failed after this step, the bytes are in the file already.
@@ -296,7 +296,7 @@ impl Output {
         let failed = |what| move |source| CommitError::Io { what, source };
         let Self { file, journal, ledger, .. } = self;
         match effect {
-            Effect::Look => return self.look().map(Answer::Seen).map_err(failed("looking at the output")),
+            Effect::Look => return self.look().map(Answer::Seen).map_err(failed("checking the output")),
             Effect::CutBack { output, journal: to } => {
                 cut_back(file, output)
                     .and_then(|()| to.map_or(Ok(()), |len| journal.cut_back(len)))
@@ -432,7 +432,7 @@ fn is_possible(output: &Path, path: &Path) -> Result<(), OpenError> {
         ))),
         Ok(None) => Ok(()),
         Ok(Some(why)) => Err(OpenError::Config(format!("--output {}: {which}{why}", output.display()))),
-        Err(error) => Err(at("looking at", path)(error)),
+        Err(error) => Err(at("checking", path)(error)),
     }
 }
 

@@ -48,7 +48,7 @@ fn rotate(output: &Path, patience: Duration, now: SystemTime) -> Result<Option<P
     let became = with_suffix(output, &format!("-{}", name_of(now)));
     let mut beside = OutputFolder::new(output);
     let journal = journal_of(beside.name());
-    let is_at_work = beside.is_locked(&journal).map_err(|error| failed("looking at its journal", error))?;
+    let is_at_work = beside.is_locked(&journal).map_err(|error| failed("checking its journal", error))?;
     // `NOREPLACE`: never replaces an existing file.
     renameat_with(CWD, output, CWD, &became, RenameFlags::NOREPLACE)
         .map_err(|errno| failed(&format!("renaming it to {}", became.display()), errno.into()))?;

@@ -39,8 +39,8 @@ pub(crate) fn command(args: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether a variable says what cargo was told to run: this program. Build scripts look at some of
-/// them, and would run again.
+/// Whether a variable describes the program that cargo is running now. Some build scripts depend on
+/// such variables, and would run again.
 fn is_of_this_run(name: &str) -> bool {
     const NAMES: [&str; 5] =
         ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
@@ -65,7 +65,7 @@ pub(crate) fn build(release: bool, interrupt: &Interrupt) -> Result<Binaries> {
     Ok(Binaries { reader: folder.join("reader"), writer: folder.join("writer"), reconciler: folder.join("reconciler") })
 }
 
-/// Builds a package's examples (release); the folder where they are.
+/// Builds the examples of a package in release mode; returns their folder.
 pub(crate) fn build_examples(package: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     let mut build = command(&["build", "--package", package, "--examples", "--release"])?;
     Child::spawn("cargo build", &mut build)?.must_succeed(interrupt)?;
@@ -74,8 +74,8 @@ pub(crate) fn build_examples(package: &str, interrupt: &Interrupt) -> Result<Pat
 
 #[cfg(test)]
 mod tests {
-    /// Else `cargo build` after `cargo xtask demo` would build again what depends on a build
-    /// script.
+    /// Otherwise `cargo build` after `cargo xtask demo` would rebuild everything that depends on a
+    /// build script.
     #[test]
     fn an_inner_cargo_does_not_see_what_the_outer_one_runs() {
         let command = super::command(&["build"]).unwrap();

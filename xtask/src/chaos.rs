@@ -1,4 +1,4 @@
-//! Kills, freezes and cuts everything at random moments while a file grows.
+//! Kills, freezes and disconnects all components at random times while a file grows.
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use crate::{Result, cargo};
 pub(crate) struct ChaosArgs {
     #[command(flatten)]
     consent: Consent,
-    /// How long to run
+    /// Duration in minutes
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = positive)]
     minutes: f64,
 

@@ -39,7 +39,7 @@ pub(crate) struct TiedArgs {
     args: Vec<OsString>,
 }
 
-/// Executes the command, which ends when the parent does.
+/// Executes the command, which exits when its parent does.
 pub(crate) fn run_tied(args: &TiedArgs) -> Result<()> {
     #[cfg(target_os = "linux")]
     {
@@ -54,7 +54,7 @@ pub(crate) fn run_tied(args: &TiedArgs) -> Result<()> {
     Err(Error::new(format!("{}: {error}", args.program.display())))
 }
 
-/// A command that ends with this process, in a process group of its own.
+/// A command in its own process group that exits with this process.
 pub(crate) fn tied(program: impl AsRef<Path>) -> Command {
     // /proc leads to the program even after a build has replaced it.
     let this = Path::new("/proc/self/exe");
@@ -69,7 +69,7 @@ pub(crate) fn tied(program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// A running process; ended when dropped.
+/// A running process; stopped when dropped.
 pub(crate) struct Child {
     name: &'static str,
     child: std::process::Child,
@@ -85,8 +85,8 @@ impl Child {
         Ok(Self { name, child, ended: None, tail: Arc::default(), hearing: None })
     }
 
-    /// As [`Self::spawn`], with standard error read line by line: each goes to `seen`, the last
-    /// ones are kept for error messages.
+    /// As [`Self::spawn`], and reads standard error line by line: passes each line to `seen`, and
+    /// keeps the last ones for error messages.
     pub(crate) fn spawn_heard(
         name: &'static str,
         command: &mut Command,
@@ -113,8 +113,7 @@ impl Child {
         self.child.stdout.take()
     }
 
-    /// Waits until everything that the process wrote to its standard error has been read. For a
-    /// process that has ended.
+    /// Waits until the standard error of a process that has exited is read completely.
     pub(crate) fn heard_out(&mut self) {
         if let Some(hearing) = self.hearing.take() {
             let _ = hearing.join();
@@ -126,7 +125,7 @@ impl Child {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).back().cloned().unwrap_or_default()
     }
 
-    /// How the process ended, when it has.
+    /// The exit status, if the process has exited.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().during(|| format!("waiting for {}", self.name))?;
@@ -134,7 +133,7 @@ impl Child {
         Ok(self.ended)
     }
 
-    /// Fails if the process has ended, whatever its exit code: it should still run.
+    /// Fails if the process has exited, whatever its exit code.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         match self.ended()? {
             None => Ok(()),
@@ -142,7 +141,7 @@ impl Child {
         }
     }
 
-    /// Waits for the end; fails unless it is a success.
+    /// Waits for the exit; fails unless the process succeeded.
     pub(crate) fn must_succeed(&mut self, interrupt: &Interrupt) -> Result<()> {
         loop {
             match self.ended()? {
@@ -153,7 +152,7 @@ impl Child {
         }
     }
 
-    /// Asks the process to end, and waits for it.
+    /// Asks the process to exit, and waits for it.
     pub(crate) fn stop(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM);
         let asked = Instant::now();
@@ -186,7 +185,7 @@ impl Child {
         }
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(group) = group {
-            // It may have ended just now.
+            // It may have exited just now.
             let _ = kill_process_group(group, signal);
         }
     }
@@ -200,7 +199,7 @@ impl Drop for Child {
     }
 }
 
-/// Passes each line to `seen` until the end; invalid UTF-8 is replaced.
+/// Passes each line to `seen` until the end; replaces invalid UTF-8.
 pub(crate) fn each_line(from: impl Read, mut seen: impl FnMut(&str)) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();

@@ -75,7 +75,8 @@ impl Framing {
 
 /// The folder of one demo.
 struct Place {
-    /// Holds the server's folder, the reader's state, and a generated input. Deleted at the end.
+    /// The folder of the server, of the reader's state, and of a generated input. Deleted at the
+    /// end.
     temporary: TempDir,
     output: PathBuf,
     redis_url: String,

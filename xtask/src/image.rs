@@ -17,20 +17,20 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_name = "NAME:TAG", default_value = concat!("docker.io/library/line-stream:", env!("CARGO_PKG_VERSION")))]
     tag: String,
 
-    /// The builder [default: the first that is installed]
+    /// The program that builds it [default: the first one that is installed]
     #[arg(long, value_parser = ["podman", "buildah", "docker"])]
     engine: Option<String>,
 
-    /// For which machines, such as linux/arm64; several, separated by commas, make one image for
-    /// all of them
+    /// Target platforms, such as linux/arm64. Several, separated by commas, make one multi-platform
+    /// image
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
 }
 
-/// What the engine is called with.
+/// The arguments for the engine.
 fn build_args(engine: &str, word: &str, args: &ImageArgs) -> Vec<String> {
     let is_list = args.platform.as_deref().is_some_and(|platform| platform.contains(','));
-    // Docker tags an index of images; podman and buildah put them into a manifest.
+    // Docker tags an image index; podman and buildah create a manifest.
     let name = if is_list && engine != "docker" { "--manifest" } else { "--tag" };
     let mut words = vec![word.to_owned(), "--file".to_owned(), "Containerfile".to_owned()];
     if let Some(platform) = &args.platform {

@@ -1,4 +1,4 @@
-//! The system's package manager.
+//! Installs packages with the system's package manager.
 
 use std::env;
 use std::io::IsTerminal as _;
@@ -12,14 +12,14 @@ use crate::{Error, Result};
 /// How a package manager installs a package.
 struct Manager {
     program: &'static str,
-    /// What to run first, so that the package is known.
+    /// Commands to run first, to update the package lists.
     refresh: &'static [&'static str],
     install: &'static [&'static str],
-    /// Packages that bring a Redis server, the preferred one first.
+    /// Packages that contain a Redis server, the preferred one first.
     redis: &'static [&'static str],
-    /// Packages that bring Prometheus and promtool.
+    /// Packages that contain Prometheus and promtool.
     prometheus: &'static [&'static str],
-    /// Packages that bring Chromium.
+    /// Packages that contain Chromium.
     chromium: &'static [&'static str],
     /// Whether it must run as root.
     root: bool,
@@ -99,13 +99,14 @@ const MANAGERS: [Manager; 7] = [
     },
 ];
 
-/// What package managers see. With the second one, no package can start a service of its own.
+/// The environment of package managers. The second variable prevents packages from starting
+/// services.
 const ENVIRONMENT: [(&str, &str); 2] = [("DEBIAN_FRONTEND", "noninteractive"), ("SYSTEMD_OFFLINE", "1")];
 
-/// How often a package manager is tried: networks fail.
+/// How often an installation is tried, because networks fail.
 const TRIES: usize = 3;
 
-/// The program of this name on the PATH.
+/// The path of the program on the PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Some systems keep servers in sbin, which is not on every user's PATH.
@@ -120,7 +121,7 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// Something that packages bring.
+/// A program that packages provide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// A Redis server.
@@ -154,7 +155,7 @@ impl Wanted {
         }
     }
 
-    /// How much it takes on the disk, with what it needs.
+    /// The disk space that it needs, including dependencies.
     pub(crate) const fn size(self) -> &'static str {
         match self {
             Self::Redis => "10 MB",
@@ -180,13 +181,13 @@ pub(crate) struct Consent {
     /// Install the packages that are missing without asking
     #[arg(long, conflicts_with = "no_install")]
     yes: bool,
-    /// Install nothing: leave out the tests that need more, and end when there is no redis-server
+    /// Install nothing: skip the tests that need more, and fail if there is no redis-server
     #[arg(long)]
     no_install: bool,
 }
 
 impl Consent {
-    /// Asks at a terminal, unless the command line has answered. `Err`: why nothing is installed.
+    /// Asks on a terminal, unless the command line has decided. `Err`: why nothing is installed.
     pub(crate) fn ask(self, name: &str, with: &str, size: &str, advice: &str) -> Result<()> {
         if self.yes {
             return Ok(());
@@ -247,7 +248,7 @@ pub(crate) fn install(wanted: Wanted, consent: Consent, interrupt: &Interrupt) -
     for _ in 0..TRIES {
         interrupt.check()?;
         if !manager.refresh.is_empty() {
-            // Even a half successful refresh may be enough.
+            // A partially successful refresh may be sufficient.
             match run(manager.refresh) {
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(Error::Failed(why)) => eprintln!("xtask: {why}"),

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: everything that was started is stopped and cleaned up.
+//! Ctrl-C and SIGTERM: stops and cleans up everything that was started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +8,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::{During, Error, Result};
 
-/// Exit code of a process that Ctrl-C ended.
+/// Exit code of a process that was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// Whether the user wants this to end. Clones see the same.
+/// Whether the user has requested the end. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on the first signal is noticed by [`Self::check`]; a second one ends the process at
+    /// Handles signals from now on: [`Self::check`] reports the first one, a second one exits at
     /// once.
     pub(crate) fn watch() -> Result<Self> {
         let seen = Arc::new(AtomicBool::new(false));
@@ -28,18 +28,18 @@ impl Interrupt {
         Ok(Self(seen))
     }
 
-    /// For tests: nobody interrupts.
+    /// For tests: no signals are handled.
     #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self(Arc::default())
     }
 
-    /// Whether a signal came.
+    /// Fails if a signal was received.
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// The pause between two checks of something that cannot be awaited.
+    /// Sleeps between two checks of a condition that cannot be awaited.
     pub(crate) fn pause(&self, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         self.check()

@@ -1,6 +1,6 @@
-//! The story of docs/kubernetes.md, on the cluster that `KUBECONFIG` names: install, load, scale,
-//! force deletes, restarts and losses, proof, uninstall. It prints a table of what held and how
-//! long it took.
+//! The walk-through of docs/kubernetes.md on the cluster of `KUBECONFIG`: install, load, scale,
+//! force-delete, restart, lose data, verify, uninstall. It prints a table of the steps with their
+//! results and durations.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -18,11 +18,11 @@ use crate::{During, Error, Result};
 const NAMESPACE: &str = "line-stream";
 /// The image in the manifests.
 const IMAGE: &str = concat!("docker.io/library/line-stream:", env!("CARGO_PKG_VERSION"));
-/// How often a state that is awaited is looked at.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_secs(2);
-/// How long an ordinary step may take.
+/// Timeout of an ordinary step.
 const SOON: Duration = Duration::from_secs(300);
-/// How long the autoscaler may take from five writers to one.
+/// Timeout of scaling down from five writers to one.
 const QUIET: Duration = Duration::from_secs(900);
 
 #[derive(Args)]
@@ -31,20 +31,20 @@ pub(crate) struct K8sArgs {
     #[arg(long, value_enum, default_value_t = Variant::Base)]
     variant: Variant,
 
-    /// The image, where the cluster finds it
+    /// The image, at a location that the cluster can pull from
     #[arg(long, value_name = "NAME:TAG", default_value = IMAGE)]
     image: String,
 
-    /// How many lines to load
+    /// Number of lines to load
     #[arg(long, value_name = "N", default_value_t = 5_000_000)]
     lines: u64,
 
-    /// Leave the installation, to look at it
+    /// Keep the installation for inspection
     #[arg(long)]
     keep: bool,
 }
 
-/// What to install.
+/// The variant to install.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Variant {
     /// One Redis, adapter and autoscaler
@@ -53,7 +53,7 @@ enum Variant {
     Keda,
     /// Three Redis with Sentinels
     Sentinel,
-    /// A Redis Cluster, and a writer for each partition
+    /// A Redis Cluster, and a writer per partition
     Cluster,
     /// The Helm chart, with two streams
     Chart,
@@ -85,7 +85,7 @@ impl Variant {
         }
     }
 
-    /// How many writers there can have been.
+    /// The maximum number of writers.
     const fn writers(self) -> u32 {
         if matches!(self, Self::Cluster) { 6 } else { 5 }
     }
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &K8sArgs) -> Result<()> {
     done.and_then(|()| rows.pop().map_or(Ok(()), |row| row.result))
 }
 
-/// A step of the story.
+/// A row of the table: one step.
 struct Row {
     name: &'static str,
     took: Duration,
@@ -151,7 +151,7 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// All steps, until one fails.
+    /// Runs all steps until one fails.
     fn tell(&self, rows: &mut Vec<Row>) -> Result<()> {
         type Step = (&'static str, fn(&Story<'_>) -> Result<()>);
         let variant = self.args.variant;
@@ -211,7 +211,7 @@ impl Story<'_> {
         output(&mut helm, None).map(drop)
     }
 
-    /// All workloads, Redis first.
+    /// Waits for all workloads, Redis first.
     fn await_ready(&self) -> Result<()> {
         let mut workloads = vec![format!("sts/{}", self.args.variant.redis())];
         if self.args.variant == Variant::Cluster {
@@ -331,7 +331,7 @@ impl Story<'_> {
         self.await_ready()
     }
 
-    /// No line comes any more, then nothing waits.
+    /// Waits until no more lines are loaded, and then until the backlog is empty.
     fn drain(&self) -> Result<()> {
         let no_demo = r#"[{"op": "remove", "path": "/spec/template/spec/containers/1"}]"#;
         for reader in self.readers() {
@@ -339,7 +339,7 @@ impl Story<'_> {
         }
         self.await_ready()?;
         for query in ["sum(reader_input_size_bytes - reader_input_position_bytes)", "sum(stream:backlog_entries:sum)"] {
-            // Long enough for a scrape and a rule of Prometheus to have seen the last change.
+            // Longer than a scrape interval plus a rule evaluation of Prometheus.
             let query = format!("max_over_time(({query})[30s:5s])");
             self.await_that(&query, QUIET, || Ok(self.query(&query)? == Some(0.0)))?;
         }
@@ -404,7 +404,7 @@ impl Story<'_> {
         ])
     }
 
-    /// The value of a query with one result.
+    /// The value of a query with a single result.
     fn query(&self, query: &str) -> Result<Option<f64>> {
         let said = self.inside(&[
             "exec",
@@ -435,7 +435,7 @@ impl Story<'_> {
         output(Command::new(&self.kubectl).args(["apply", "-f", "-"]), Some(objects)).map(drop)
     }
 
-    /// kubectl in the namespace.
+    /// Runs kubectl in the namespace.
     fn inside(&self, args: &[&str]) -> Result<String> {
         self.inside_with(args, None)
     }
@@ -464,7 +464,7 @@ fn pair_of(nodes: &str) -> Option<(String, String)> {
     })
 }
 
-/// Runs a command that must succeed; its standard output.
+/// Runs a command that must succeed; returns its standard output.
 fn output(command: &mut Command, input: Option<&str>) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
     let during = |what: &str| format!("{what} {}", Path::new(command.get_program()).display());
@@ -487,7 +487,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    /// A kubectl, and a Helm, that notes what it is asked, and answers as if all went well.
+    /// A kubectl, and a Helm, that records its arguments, and answers as if everything succeeded.
     const KUBECTL: &str = r#"#!/bin/sh
 echo "$*" >>"$(dirname "$0")/asked"
 case "$*" in
@@ -525,7 +525,7 @@ esac
     }
 
     #[test]
-    fn the_proof_comes_when_no_line_comes_nothing_waits_and_nobody_writes() {
+    fn verification_waits_until_loading_backlog_and_writers_have_ended() {
         for variant in Variant::value_variants() {
             let asked = asked(*variant);
             let at = |part: &str| {
@@ -560,7 +560,7 @@ esac
     }
 
     #[test]
-    fn what_failed_is_in_the_table() {
+    fn the_table_shows_failed_steps() {
         let rows = [timed("one", || Ok(())), timed("another", || Err(Error::new("why")))];
         let table = table(&rows);
         assert!(table.contains("one         0.0 s  ok\n"), "{table}");

@@ -1,12 +1,12 @@
-//! What a program can check of the project's habits, beside rustfmt and clippy.
+//! Automated checks of the project's conventions, in addition to rustfmt and clippy.
 //!
 //! | file | checks |
 //! |---|---|
 //! | `lint/width.rs` | comments and Markdown are wrapped at 100 columns; `--fix` wraps them |
-//! | `lint/markdown.rs` | which lines are a paragraph, and how it is filled |
-//! | `lint/rust.rs` | which lines of Rust code are comments |
+//! | `lint/markdown.rs` | finds and fills paragraphs |
+//! | `lint/rust.rs` | finds comments in Rust code |
 //! | `lint/phrases.rs` | phrases with a plainer replacement |
-//! | `lint/commits.rs` | subjects and bodies of the commits since a stated base |
+//! | `lint/commits.rs` | subjects and bodies of the commits since a base |
 //! | `lint/dependencies.rs` | every dependency is used |
 //!
 //! The list of phrases and the base of the commits are in `xtask/lint.toml`.
@@ -49,16 +49,16 @@ pub(crate) struct LintArgs {
 struct Rules {
     /// The last commit that is not checked.
     commits_after: String,
-    /// Files that a program writes: their lines are not wrapped.
+    /// Generated files, whose lines are not wrapped.
     generated: Vec<PathBuf>,
     /// Phrases, each with its replacement.
     phrases: BTreeMap<String, String>,
-    /// Phrases, each with the files and folders that still have it.
+    /// Phrases, each with the files and folders that still contain it.
     #[serde(default)]
     pending: BTreeMap<String, Vec<PathBuf>>,
 }
 
-/// One thing to change.
+/// A finding to fix.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
     /// The file and line, or the commit.
@@ -72,9 +72,9 @@ impl Finding {
     }
 }
 
-/// A file of the repository, with its text.
+/// A file of the repository and its text.
 struct Source {
-    /// From the repository's root.
+    /// The path from the repository's root.
     path: PathBuf,
     text: String,
 }
@@ -117,8 +117,8 @@ pub(crate) fn run(args: &LintArgs) -> Result<()> {
     }
 }
 
-/// The Rust and Markdown files that git knows or would add; without git, those below the
-/// workspace's folder.
+/// The Rust and Markdown files that git tracks or would add; without git, those in the workspace's
+/// folder.
 fn sources(root: &Path, paths: &[PathBuf]) -> Result<Vec<Source>> {
     let paths = paths.iter().map(|path| std::path::absolute(path).during(|| format!("{}", path.display())));
     let paths = paths.collect::<Result<Vec<_>>>()?;
@@ -144,7 +144,7 @@ fn sources(root: &Path, paths: &[PathBuf]) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// All files below `root` except hidden folders and those that builds write.
+/// All files below `root` except hidden folders and build results.
 fn walk(root: &Path) -> Result<Vec<PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
@@ -164,7 +164,7 @@ fn walk(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a git command prints; `None` when it fails or there is no git.
+/// The output of a git command; `None` if it fails or git is missing.
 fn git(root: &Path, args: &[&str]) -> Option<String> {
     let output = Command::new("git").current_dir(root).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())

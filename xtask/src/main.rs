@@ -2,16 +2,16 @@
 //!
 //! # Layout
 //!
-//! | file | what it is |
+//! | file | subject |
 //! |---|---|
 //! | `demo.rs`, `demo/` | streams a file through both services and proves the output identical |
-//! | `test.rs` | runs all tests, and installs what they need |
-//! | `simulate.rs`, `mutants.rs` | the simulation, and the proof that it notices mistakes |
+//! | `test.rs` | runs all tests, and installs required programs |
+//! | `simulate.rs`, `mutants.rs` | the simulation, and the check that it detects mistakes |
 //! | `lint.rs`, `lint/` | line length, phrases, commits and dependencies |
 //! | `chaos.rs` | faults at random moments, for minutes or hours |
 //! | `bench.rs`, `bench/` | runs the comparing benches, and writes `benches/RESULTS.md` |
 //! | `server.rs` | finds or installs redis-server, starts a private instance |
-//! | `k8s_e2e.rs` | the story of the manifests on a real cluster |
+//! | `k8s_e2e.rs` | the walk-through of the manifests on a real cluster |
 //! | `image.rs` | the container image |
 //! | `package.rs` | the Debian package and the tarball |
 //! | `manuals.rs` | shell completions and man pages |

@@ -10,7 +10,7 @@ use crate::child::{Child, tied};
 use crate::interrupt::Interrupt;
 use crate::{Error, Result};
 
-/// The shells, with what their files are called around the program's name.
+/// The shells, with prefix and suffix of the file names.
 const SHELLS: [(&str, &str, &str); 5] = [
     ("bash", "", ".bash"),
     ("zsh", "_", ""),

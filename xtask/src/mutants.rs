@@ -1,8 +1,8 @@
-//! Proves that the simulation notices mistakes: removes one safety line of the production code
-//! after the other, and expects a failure.
+//! Checks that the simulation detects mistakes: removes one safety line of the production code
+//! after another, and expects a failure.
 //!
-//! The mutants are listed in `simulation/mutants.toml`. They are built in a copy of the crates that
-//! the simulation needs, so the working tree stays as it is, and with a profile that compiles fast.
+//! `simulation/mutants.toml` lists the mutants. They are built in a copy of the crates that the
+//! simulation needs, so the working tree is unchanged, and with a profile that compiles fast.
 
 use std::fs;
 use std::io::{Read, Write as _};
@@ -36,19 +36,19 @@ struct List {
     mutant: Vec<Mutant>,
 }
 
-/// A safety line, and what is put in its place.
+/// A safety line, and its replacement.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mutant {
-    /// What it removes.
+    /// The name of the removed protection.
     name: String,
     /// The file, from the workspace's folder.
     file: String,
-    /// Text that is in the file exactly once.
+    /// Text that occurs in the file exactly once.
     find: String,
-    /// What takes its place.
+    /// The replacement.
     replace: String,
-    /// The number of seeds within which it must be found.
+    /// The number of seeds within which it must be detected.
     seeds: u64,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
     let list = workspace.join("simulation/mutants.toml");
     let text = fs::read_to_string(&list).during(|| format!("reading {}", list.display()))?;
     let List { mutant: mutants } = toml::from_str(&text).during(|| format!("reading {}", list.display()))?;
-    // All are checked before the first is built, so that a line that was changed is reported early.
+    // Check all mutants before the first build, so that a changed line is reported early.
     for mutant in &mutants {
         mutant.apply(&workspace)?;
     }
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
     copy_crates(&workspace, &folder)?;
     let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.name.contains(only));
     let (mut survived, mut found) = (Vec::new(), 0);
-    // Seeds that fail without a mutant prove nothing about one.
+    // Seeds that fail without a mutant prove nothing about a mutant.
     let most = mutants.iter().filter(wanted).map(|mutant| mutant.seeds).max().unwrap_or(0);
     fs::write(folder.join(EXCEPT), "").during(|| format!("writing {}", folder.display()))?;
     let faulty = simulate(&folder, &["--seeds", &most.to_string(), "--keep-going", "--all"], &interrupt)?;
@@ -144,7 +144,7 @@ impl Mutant {
     }
 }
 
-/// Copies the sources without their tests' dependencies, and keeps earlier build results.
+/// Copies the sources without dev-dependencies, and keeps earlier build results.
 fn copy_crates(workspace: &Path, folder: &Path) -> Result<()> {
     for name in CRATES {
         let _ = fs::remove_dir_all(folder.join(name));

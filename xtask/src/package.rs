@@ -44,7 +44,7 @@ pub(crate) struct PackageArgs {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The programs, as they are built.
+/// The names of the programs as built.
 const PROGRAMS: [&str; 2] = ["reader", "writer"];
 /// The release with line tables, which go into files of their own.
 const PROFILE: &str = "dist";
@@ -110,7 +110,7 @@ fn rustc() -> PathBuf {
     std::env::var_os("RUSTC").map_or_else(|| "rustc".into(), PathBuf::from)
 }
 
-/// Runs a command that must succeed; what it said.
+/// Runs a command that must succeed; returns its output.
 fn said(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().during(|| format!("running {name}"))?;

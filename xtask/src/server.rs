@@ -13,17 +13,17 @@ use crate::install::{Consent, Wanted, install, on_path};
 use crate::interrupt::Interrupt;
 use crate::{During, Error, Result};
 
-/// Overrides the search.
+/// Overrides the search for a server.
 pub(crate) const REDIS_SERVER: &str = "REDIS_SERVER";
 
-/// Servers that speak the protocol and have streams, the preferred one first.
+/// Servers with the protocol and streams, the preferred one first.
 const NAMES: [&str; 3] = ["redis-server", "valkey-server", "keydb-server"];
 
-/// How long a server may take to answer its first PING.
+/// Timeout of the first PING.
 const START: Duration = Duration::from_secs(20);
 
-/// The server's program: the one that `REDIS_SERVER` names, else one on the PATH, else one that
-/// gets installed now.
+/// The path of the server: `REDIS_SERVER`, else a server on the PATH, else one that is installed
+/// now.
 pub(crate) fn find_or_install(consent: Consent, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(named) = env::var_os(REDIS_SERVER).filter(|named| !named.is_empty()) {
         let program = PathBuf::from(&named);
@@ -44,8 +44,8 @@ fn find() -> Option<PathBuf> {
     NAMES.into_iter().find_map(on_path)
 }
 
-/// A private server on a Unix socket, without a TCP port, with an append-only file. Ended when
-/// dropped; its folder belongs to the caller.
+/// A private server on a Unix socket, without a TCP port, with an append-only file. Stopped when
+/// dropped; the caller owns its folder.
 pub(crate) struct Server {
     child: Child,
     socket: PathBuf,
@@ -86,7 +86,7 @@ impl Server {
         format!("unix://{}", self.socket.display())
     }
 
-    /// Fails if the server has ended.
+    /// Fails if the server has exited.
     pub(crate) fn must_run(&mut self) -> Result<()> {
         self.child.must_run()
     }

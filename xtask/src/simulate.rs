@@ -1,4 +1,4 @@
-//! The simulation: many seeds, or one with its story.
+//! Runs the simulation: many seeds, or a single one with its log of events.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::{Result, cargo};
 
 #[derive(Args)]
 pub(crate) struct SimulateArgs {
-    /// How many seeds to run
+    /// Number of seeds to run
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     seeds: u64,
 
@@ -16,11 +16,11 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     first: u64,
 
-    /// Run only this seed, and print its story
+    /// Run only this seed, and print its log of events
     #[arg(long, value_name = "S", conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
 
-    /// Kinds of faults to leave out: clocks,operates,…
+    /// Kinds of faults to disable: clocks,operates,…
     #[arg(long, value_name = "KINDS")]
     without: Option<String>,
 

@@ -24,10 +24,10 @@ pub(crate) struct TestArgs {
     args: Vec<String>,
 }
 
-/// How many tests cargo-nextest runs at a time.
+/// The number of tests that cargo-nextest runs in parallel.
 const TEST_THREADS: &str = "NEXTEST_TEST_THREADS";
 
-/// How many tests a step ran.
+/// The number of tests in a step, by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     passed: u64,
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         command.env("PATH", &path).env("RECONCILER_BIN", &binaries.reconciler).env("CLIENTS", &clients);
         command.env(REDIS_SERVER, &server).env("READER_BIN", &binaries.reader).env("WRITER_BIN", &binaries.writer);
         if std::env::var_os(TEST_THREADS).is_none() {
-            // Most tests wait for processes most of the time.
+            // Most tests spend their time waiting for processes.
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             command.env(TEST_THREADS, (2 * cores).to_string());
         }
@@ -79,12 +79,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     } else {
         &["test", "--all-targets", "--no-fail-fast"]
     };
-    // With named packages, only those are tested.
+    // If packages are named, only those are tested.
     let names_packages = more.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
     let workspace = if names_packages { &["--all-features"][..] } else { &["--workspace", "--all-features"] };
     let tests = [tests, workspace, &more].concat();
     let mut steps = vec![step("tests", &tests)?];
-    // The examples in the documentation run only with all tests.
+    // The examples in the documentation run only together with all tests.
     if more.is_empty() {
         steps.push(step("examples in the documentation", &["test", "--doc", "--workspace", "--all-features"])?);
     }
@@ -115,7 +115,7 @@ fn has_nextest() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs the step; its output is passed on and read for the counts.
+/// Runs a step; passes its output on and parses the counts.
 fn run_step(name: &'static str, command: &mut Command, interrupt: &Interrupt) -> Result<Step> {
     let begun = Instant::now();
     if std::io::stderr().is_terminal() {
@@ -151,10 +151,10 @@ fn run_step(name: &'static str, command: &mut Command, interrupt: &Interrupt) ->
 }
 
 impl Counts {
-    /// Adds what a line of `cargo test` or `cargo nextest run` says about the number of tests.
+    /// Adds the counts from a line of `cargo test` or `cargo nextest run`.
     fn add(&mut self, line: &str) {
         let plain = without_colour(line);
-        // What a failed test itself printed is indented, and counted already.
+        // Indented lines are output of a failed test, which is counted already.
         let of_cargo = plain.starts_with("test result:");
         let of_nextest = plain.trim_start().starts_with("Summary [") && plain.contains("run: ");
         if !of_cargo && !of_nextest {

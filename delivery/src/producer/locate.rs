@@ -81,9 +81,7 @@ impl<D: Directory> Producer<D> {
             }
             Current::Unreadable(why) => {
                 let input = &self.options.input;
-                Err(format!(
-                    "cannot read {input}: {why}; waiting; a regular file must be there that the reader may read"
-                ))
+                Err(format!("cannot read {input}: {why}; waiting; use a regular file that the reader may read"))
             }
         };
         identified

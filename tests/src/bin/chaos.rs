@@ -1,5 +1,5 @@
-//! `chaos --minutes N --seed S`: rounds of random faults while a file grows; each ends with the
-//! check of the output.
+//! `chaos --minutes N --seed S`: rounds of random faults while a file grows. Each round ends with a
+//! comparison of output and input.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use e2e::chaos::{self, ClusterPlan, Plan};
 
-/// Random faults of reader, writers, Redis and the network while a file grows; then the output must
-/// be the input
+/// Injects random faults into reader, writers, Redis and the network while a file grows; then the
+/// output must equal the input
 #[derive(Debug, Parser)]
 struct Args {
-    /// For how long
+    /// Duration in minutes
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
 
-    /// Repeats the run with this seed; several rounds count on from it
+    /// Repeats the run with this seed; further rounds use the following seeds
     #[arg(long, env = "SEED")]
     seed: Option<u64>,
 
@@ -23,7 +23,7 @@ struct Args {
     #[arg(long, default_value_t = 30.0)]
     round: f64,
 
-    /// Partitions in a Redis Cluster, whose masters fail
+    /// Run partitions in a Redis Cluster whose masters fail
     #[arg(long)]
     cluster: bool,
 }

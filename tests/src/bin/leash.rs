@@ -1,5 +1,5 @@
-//! `leash PARENT PROGRAM ARGS…`: becomes PROGRAM, which the kernel kills when the thread that
-//! started it ends. So nothing that a test starts outlives the test, even when the test itself is
+//! `leash PARENT PROGRAM ARGS…`: executes PROGRAM, and makes the kernel kill it when the thread
+//! that started it ends. No process of a test therefore outlives the test, even if the test is
 //! killed.
 
 use std::os::unix::process::CommandExt;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         eprintln!("leash: {error}");
         return ExitCode::FAILURE;
     }
-    // The parent may have ended before the kernel knew of the leash.
+    // The parent may have ended before the kernel was asked to watch it.
     if getppid() != Some(parent) {
         return ExitCode::FAILURE;
     }

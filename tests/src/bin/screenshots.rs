@@ -1,8 +1,8 @@
-//! `cargo run -p e2e --bin screenshots`: the pictures of the status page in `docs/images`, of real
-//! services in a real browser.
+//! `cargo run -p e2e --bin screenshots`: takes the pictures of the status page in `docs/images`,
+//! from real services in a real browser.
 //!
-//! With `--all FOLDER`: both pages, light and dark, on a desk and on a phone, and with Redis gone;
-//! for looking at them.
+//! With `--all FOLDER`, takes pictures of both pages in light and dark, on a desktop and on a
+//! phone, and while Redis is down, for review.
 
 #![allow(clippy::expect_used, reason = "it is for the people who work on the page")]
 
@@ -16,15 +16,15 @@ use e2e::{Browser, Growth, Persistence, Rig, Service, text};
 /// Pictures of the status page
 #[derive(Debug, Parser)]
 struct Args {
-    /// Where the picture for the documentation goes
+    /// The path of the picture for the documentation
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/images/status.png"))]
     out: PathBuf,
 
-    /// A folder for pictures of everything, in place of that one
+    /// A folder for pictures of all variants, instead of the one for the documentation
     #[arg(long)]
     all: Option<PathBuf>,
 
-    /// For how long lines flow before, in seconds
+    /// How long lines are streamed before the picture, in seconds
     #[arg(long, default_value_t = 90)]
     seconds: u64,
 }
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let Some(mut browser) = Browser::start(rig.folder.path()) else { return ExitCode::FAILURE };
     let redis = rig.redis.url();
     rig.write_input("");
-    // Short names, as at a desk.
+    // Short paths look better in the picture.
     std::env::set_current_dir(rig.folder.path()).expect("enter a folder");
     let mut reader = rig.reader().set("--input", "in/input.txt").start();
     let mut writer = rig.writer().set("--output", "out/output.txt").start();

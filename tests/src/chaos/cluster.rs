@@ -1,4 +1,4 @@
-//! Faults of a whole cluster, while partitions flow through it.
+//! Faults of a whole Redis Cluster, while lines flow through several partitions.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -13,26 +13,26 @@ use crate::rig::{self, Rig, STREAM};
 use crate::service::{Launch, Service};
 use crate::{check, wait};
 
-/// Enough that every master has some.
+/// Enough that every master has at least one.
 const PARTITIONS: usize = 6;
 
-/// What a round in a cluster does.
+/// The plan of a round in a cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct ClusterPlan {
-    /// For how long.
+    /// The duration.
     pub time: Duration,
-    /// Where its random numbers begin. The moments of the faults depend on the machine, too.
+    /// The seed of the random numbers. The times of the faults also depend on the machine.
     pub seed: u64,
-    /// Whether the reader packs many lines into an entry.
+    /// Whether the reader uses the framing `chunk`.
     pub chunk: bool,
     /// Whether the input is rotated.
     pub rotates: bool,
-    /// Whether each partition has a writer of its own.
+    /// Whether each partition has its own writer.
     pub each: bool,
 }
 
 impl ClusterPlan {
-    /// The plan of a seed: seeds that follow each other go through all kinds of rounds.
+    /// The plan of a seed: consecutive seeds cover all combinations.
     #[must_use]
     pub const fn of_seed(seed: u64, time: Duration) -> Self {
         Self { time, seed, chunk: seed & 4 == 4, rotates: seed & 2 == 2, each: seed & 1 == 0 }
@@ -53,16 +53,17 @@ impl fmt::Display for ClusterPlan {
     }
 }
 
-/// A fault. Where nothing else is said, the next one comes when the cluster is whole again.
+/// A fault. Unless documented otherwise, the next fault comes when the cluster has recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     MasterKilled,
-    /// After its replica was cut off for a while, so that what it acknowledged is gone.
+    /// A master is lost after its replica was disconnected for a while, so acknowledged entries are
+    /// lost.
     MasterLost,
     MasterFrozen,
-    /// For a moment; its replica stays a replica.
+    /// A master hangs for a moment; its replica is not promoted.
     MasterHeldUp,
-    /// With its replica, and all that both had.
+    /// A master is lost with its replica, and all data of both.
     PairLost,
     SlotMoved,
     ReaderKilled,
@@ -98,11 +99,11 @@ impl Fault {
     }
 }
 
-/// As [`run`](super::run), for partitions in a cluster. `None`: the server is too old for it.
+/// As [`run`](super::run), for partitions in a cluster. `None`: the server is too old.
 ///
 /// # Errors
 ///
-/// What is wrong, and where the files lie.
+/// What is wrong, and the path of the files.
 pub fn run_in_cluster(plan: ClusterPlan) -> Result<Option<String>, String> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let Some(mut stage) = Stage::new(plan) else { return Ok(None) };
@@ -126,7 +127,7 @@ pub fn run_in_cluster(plan: ClusterPlan) -> Result<Option<String>, String> {
 }
 
 struct Stage {
-    // In the order in which they are to end.
+    // In drop order.
     reader: (Service, Launch),
     writers: Vec<(Service, Launch)>,
     outputs: Vec<PathBuf>,
@@ -159,7 +160,7 @@ impl Stage {
         Some(Self { reader, writers, outputs, source, all, cluster, rig })
     }
 
-    /// The fault comes, and goes again.
+    /// Injects a fault, and ends it.
     fn strike(&mut self, fault: Fault, rng: &mut fastrand::Rng) {
         let Self { reader, writers, source, cluster, .. } = self;
         let masters = cluster.masters();
@@ -170,10 +171,10 @@ impl Stage {
         match fault {
             Fault::MasterKilled | Fault::MasterLost => {
                 if fault == Fault::MasterLost {
-                    // However old its data is, it may take the place.
+                    // Allow the replica to be promoted however old its data is.
                     cluster.servers[replica].config_set("cluster-replica-validity-factor", "0");
                     cluster.servers[replica].freeze();
-                    // What is on the way to it is not to arrive when it thaws.
+                    // Replies on their way to the replica must not arrive after the thaw.
                     cluster.servers[master].call(&["CLIENT", "KILL", "TYPE", "REPLICA"]);
                     wait::random_moment(rng, 0..800);
                 }
@@ -241,7 +242,7 @@ impl Stage {
             Fault::Renamed => source.rename(),
             Fault::CopiedAndTruncated => source.copy_and_truncate(),
         }
-        // Half of the time services are struck while the cluster is still busy with itself.
+        // Half of the time, services fail while the cluster is still recovering.
         if fault.is_of_servers() {
             if rng.bool() {
                 let (service, again) = if rng.bool() { (&mut reader.0, &reader.1) } else { (writer, &*writer_again) };
@@ -252,7 +253,7 @@ impl Stage {
         }
     }
 
-    /// Waits until everything is delivered, ends the services, and checks.
+    /// Waits until everything is delivered, stops the services, and checks the outputs.
     fn finish(&mut self) -> Result<String, String> {
         let lines = self.source.finish();
         let goal = rig::len(&self.all);
@@ -276,7 +277,7 @@ impl Stage {
         Ok(format!("{lines} lines, {goal} bytes: identical"))
     }
 
-    /// The reader has sent all, and the group has acknowledged all.
+    /// Whether the reader has sent everything, and the group has acknowledged everything.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What can happen.
+//! The faults of a round.
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

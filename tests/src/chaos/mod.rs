@@ -1,4 +1,4 @@
-//! Random faults of everything at once, then the check.
+//! Random faults of all components at once, followed by a check of the output.
 
 mod cluster;
 mod fault;
@@ -16,25 +16,25 @@ use crate::{check, wait};
 use fault::Fault;
 use stage::Stage;
 
-/// What a round does.
+/// The plan of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// For how long.
+    /// The duration.
     pub time: Duration,
-    /// Where its random numbers begin. The moments of the faults depend on the machine, too.
+    /// The seed of the random numbers. The times of the faults also depend on the machine.
     pub seed: u64,
-    /// What Redis keeps.
+    /// The persistence of Redis.
     pub persistence: Persistence,
-    /// Whether the reader packs many lines into an entry.
+    /// Whether the reader uses the framing `chunk`.
     pub chunk: bool,
     /// Whether the input is rotated.
     pub rotates: bool,
-    /// How many writers share the group.
+    /// The number of writers in the group.
     pub writers: usize,
 }
 
 impl Plan {
-    /// The plan of a seed: seeds that follow each other go through all kinds of rounds.
+    /// The plan of a seed: consecutive seeds cover all combinations.
     #[must_use]
     pub const fn of_seed(seed: u64, time: Duration) -> Self {
         let persistence = match seed / 8 % 3 {
@@ -60,13 +60,13 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Lets a file grow and rotate while reader, writers, Redis and the network fail at random moments;
-/// then checks that the output (of several writers: the merged one) is what was written to the
-/// input, that nothing is left pending, and that the metrics tell of no loss. A report in words.
+/// Lets a file grow and rotate while reader, writers, Redis and the network fail at random times.
+/// Then checks that the output (or the merge of several outputs) equals everything written to the
+/// input, that no entry is pending, and that the metrics report no loss. Returns a report.
 ///
 /// # Errors
 ///
-/// What is wrong, and where the files lie.
+/// What is wrong, and the path of the files.
 pub fn run(plan: Plan) -> Result<String, String> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut stage = Stage::new(plan);
@@ -89,7 +89,7 @@ pub fn run(plan: Plan) -> Result<String, String> {
     Ok(report)
 }
 
-/// Waits until everything is delivered, ends the services, and checks.
+/// Waits until everything is delivered, stops the services, and checks the outputs.
 fn finish(stage: &mut Stage, plan: Plan) -> Result<String, String> {
     let lines = stage.source.finish();
     let goal = crate::rig::len(&stage.all);

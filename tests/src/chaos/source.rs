@@ -1,4 +1,4 @@
-//! The input of a round: it grows, and is rotated.
+//! The input of a round: a growing file that is rotated.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::{rig, text};
 
-/// A thread that appends numbered lines to the input, wherever that is just then, in pieces that
-/// end anywhere, also inside a line. What it has appended stands in a second file, which is never
-/// rotated.
+/// A thread that appends numbered lines to the input, in pieces that may end inside a line. It
+/// appends the same bytes to a second file, which is never rotated.
 #[derive(Debug)]
 pub(super) struct Source {
     files: Arc<Mutex<Files>>,
@@ -20,8 +19,8 @@ pub(super) struct Source {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Held while something is written or rotated: what is written between a copy and its truncation
-/// would be lost by nature.
+/// Held during a write or a rotation: bytes written between a copy and its truncation would be
+/// lost, as is inherent to `copytruncate`.
 #[derive(Debug)]
 struct Files {
     input: PathBuf,
@@ -30,7 +29,7 @@ struct Files {
 }
 
 impl Source {
-    /// Appends `rate` bytes a second to `input` and to `all`.
+    /// Appends `rate` bytes per second to `input` and to `all`.
     pub(super) fn start(input: &Path, all: &Path, rate: f64, seed: u64) -> Self {
         let files = Files { input: input.to_owned(), all: all.to_owned(), rotated: 0 };
         let mut source =
@@ -51,7 +50,7 @@ impl Source {
                     drop(held);
                     rest = after;
                     total += piece.len();
-                    // The pace of the growth; nobody waits for it.
+                    // This sleep sets the pace of the growth; the test does not wait for it.
                     let due = Duration::from_secs_f64(total as f64 / rate);
                     std::thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_millis(200)));
                 }
@@ -60,8 +59,8 @@ impl Source {
         source
     }
 
-    /// As logrotate's `create` does it: each rotated file moves on by one, the input becomes number
-    /// 1, a new input is written.
+    /// Rotates as logrotate's `create` does: increments the number of each rotated file, renames
+    /// the input to number 1, and creates a new input.
     pub(super) fn rename(&self) {
         let mut files = lock(&self.files);
         files.make_room();
@@ -69,7 +68,7 @@ impl Source {
         File::create(&files.input).expect("create the input");
     }
 
-    /// As logrotate's `copytruncate` does it.
+    /// Rotates as logrotate's `copytruncate` does.
     pub(super) fn copy_and_truncate(&self) {
         let mut files = lock(&self.files);
         files.make_room();
@@ -77,7 +76,7 @@ impl Source {
         File::options().write(true).open(&files.input).and_then(|file| file.set_len(0)).expect("truncate the input");
     }
 
-    /// Ends the growth, at the end of a line. How many lines there are.
+    /// Stops the growth at the end of a line. Returns the number of lines.
     pub(super) fn finish(&mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -103,7 +102,7 @@ impl Files {
             fs::rename(self.number(nth), self.number(nth + 1)).expect("rename a rotated file");
         }
         self.rotated += 1;
-        // The growth may not have begun.
+        // The growth may not have begun yet.
         rig::append(&self.input, b"");
     }
 }

@@ -1,4 +1,4 @@
-//! What runs in a round, and how it is struck.
+//! The components of a round, and the faults that hit them.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::rig::{self, Rig, STREAM};
 use crate::service::{Launch, Service};
 use crate::wait;
 
-/// Bytes a second by which the input grows.
+/// Growth of the input in bytes per second.
 pub(super) const RATE: f64 = 2_000_000.0;
 
 pub(super) struct Stage {
-    // In the order in which they are to end.
+    // In drop order.
     reader: Runner,
     writers: Vec<Runner>,
     pub(super) source: Source,
@@ -25,7 +25,7 @@ pub(super) struct Stage {
     rig: Rig,
 }
 
-/// A service behind a proxy of its own.
+/// A service behind its own proxy.
 struct Runner {
     service: Service,
     launch: Launch,
@@ -59,7 +59,7 @@ impl Stage {
         Self { reader: Runner::start(reader, port), writers, source, all, rig }
     }
 
-    /// The fault comes, and goes again after a random time.
+    /// Injects a fault, and ends it after a random time.
     pub(super) fn strike(&mut self, fault: Fault, rng: &mut fastrand::Rng) {
         let Self { reader, writers, source, rig, .. } = self;
         let writer = rng.usize(..writers.len());
@@ -100,7 +100,7 @@ impl Stage {
             Fault::WriterKilled | Fault::WriterStopped => writer.start_again(),
             Fault::WriterFrozen => writer.service.thaw(),
             Fault::WriterStalled | Fault::WriterRefused => writer.proxy.heal(),
-            // A connection that has lost bytes can only end.
+            // A connection that lost bytes cannot be used any more, so close it.
             Fault::ReaderRepliesLost | Fault::WriterRepliesLost => {
                 let proxy = if fault == Fault::ReaderRepliesLost { &reader.proxy } else { &writer.proxy };
                 proxy.cut();
@@ -134,7 +134,7 @@ impl Stage {
         self.outputs().iter().map(|path| rig::len(path)).sum()
     }
 
-    /// The reader has sent all, and the group has acknowledged all.
+    /// Whether the reader has sent everything, and the group has acknowledged everything.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Stage {
         Err(format!("the group was given the entries up to {delivered} of {last}, and {pending} are pending"))
     }
 
-    /// What the metrics tell must be true: nothing was lost.
+    /// Checks that the metrics report no loss.
     pub(super) fn check_metrics(&mut self) -> Result<(), String> {
         let of_writers = self.writers.iter_mut().map(|writer| (&mut writer.service, "writer_gap_bytes_total"));
         let of_reader = ["reader_unreadable_bytes_total", "reader_unreadable_contents_total"];
@@ -168,7 +168,7 @@ impl Stage {
         self.writers.iter_mut().for_each(|writer| writer.service.stop());
     }
 
-    /// All outputs in the order of the source.
+    /// Merges all outputs into the order of the source.
     pub(super) fn merge(&self) -> Result<PathBuf, String> {
         merge(&self.rig, &self.outputs())
     }
@@ -183,7 +183,7 @@ impl Stage {
     }
 }
 
-/// The last lines of what services said.
+/// The last log lines of services.
 pub(super) fn logs<'a>(services: impl Iterator<Item = (&'a str, &'a Service)>) -> String {
     let tail = |(name, service): (&str, &Service)| {
         let log = service.log();
@@ -193,7 +193,7 @@ pub(super) fn logs<'a>(services: impl Iterator<Item = (&'a str, &'a Service)>) -
     services.map(tail).collect::<Vec<_>>().join("\n")
 }
 
-/// These outputs in the order of the source.
+/// Merges these outputs into the order of the source.
 pub(super) fn merge(rig: &Rig, outputs: &[PathBuf]) -> Result<PathBuf, String> {
     let merge = rig.command(Program::Writer).word("merge");
     let mut merge = outputs.iter().fold(merge, |merge, path| merge.word("--output").word(path)).run();

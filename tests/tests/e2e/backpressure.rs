@@ -1,4 +1,4 @@
-//! Redis refuses, or the stream is as full as it may get: wait, say why, go on.
+//! Redis refuses commands, or the stream is full: the services wait, report why, and continue.
 
 use e2e::{Growth, Persistence, Rig, text, wait};
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn a_read_only_redis_is_waited_for() {
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     rig.wait_delivered();
-    // A replica of nobody: it keeps its data and refuses writes.
+    // A replica without a master keeps its data and refuses writes.
     rig.redis.cli("REPLICAOF 127.0.0.1 1");
     rig.append_input(text::numbered(1000..2000, 1));
     reader.wait_for_log(&["readonly"]);
@@ -79,7 +79,7 @@ fn a_redis_that_cannot_save_is_waited_for() {
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     rig.wait_delivered();
-    // MISCONF: a snapshot is due, and its file cannot be written.
+    // MISCONF: a snapshot is due and its file cannot be written.
     std::fs::create_dir(rig.folder.join("redis/dump.rdb")).unwrap();
     rig.redis.config_set("save", "3600 1");
     rig.redis.cli("SET something new");
@@ -97,7 +97,7 @@ fn a_redis_that_cannot_save_is_waited_for() {
 
 #[test]
 fn a_redis_that_loads_its_data_is_waited_for() {
-    // Half a millisecond for every command of the log: the load takes seconds.
+    // Loading takes half a millisecond per command, seconds in total.
     let mut rig = Rig::with_redis(Persistence::Always, &["--key-load-delay", "500"]);
     rig.write_input(text::numbered(0..5000, 1));
     let mut reader = rig.reader().start();

@@ -1,5 +1,4 @@
-//! The status page as a person sees it: in a real browser, light and dark, on a phone, with and
-//! without a script.
+//! The status page in a real browser: light and dark, on a phone, with and without JavaScript.
 
 use std::path::PathBuf;
 
@@ -29,8 +28,7 @@ fn address(service: &mut Service) -> String {
     format!("http://{}/", service.http_addr())
 }
 
-/// Every text of the page whose contrast with what lies behind it is below 4.5 to 1, and how many
-/// texts there are.
+/// All texts whose contrast with their background is below 4.5 to 1, and the total number of texts.
 const CONTRAST: &str = r"(() => {
   const rgb = colour => { const n = colour.match(/[\d.]+/g).map(Number); return {c: n.slice(0, 3), a: n[3] ?? 1}; };
   const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
@@ -52,7 +50,7 @@ const CONTRAST: &str = r"(() => {
   return {low, texts, page: light(behind(document.body))};
 })()";
 
-/// What is wider than the screen, so that the page must be moved sideways.
+/// Elements wider than the screen, which force horizontal scrolling.
 const TOO_WIDE: &str = r"[document.documentElement, ...document.querySelectorAll('body *')]
   .filter(e => e.scrollWidth > screen.width || e.getBoundingClientRect().right > screen.width + .5)
   .map(e => e.tagName + ' ' + e.textContent.slice(0, 80))";
@@ -77,7 +75,7 @@ fn it_is_readable_in_light_and_dark_on_a_desk_and_on_a_phone() {
                 assert!(found["texts"].as_u64().unwrap() > 40, "{found}");
                 assert_eq!(found["page"].as_f64().unwrap() < 0.1, scheme == "dark", "{found}");
                 assert_eq!(browser.eval(TOO_WIDE), Value::Array(Vec::new()), "{scheme}, {width} pixels");
-                // Letters that nobody can read are not there.
+                // Too small text counts as unreadable.
                 let smallest = "Math.min(...[...document.querySelectorAll('main *')].map(e => parseFloat(getComputedStyle(e).fontSize)))";
                 assert!(browser.eval(smallest).as_f64().unwrap() >= 12.0);
             }
@@ -92,7 +90,7 @@ fn without_a_script_it_has_the_figures_of_status_json() {
     let mut services = delivered(&rig);
     browser.set_scripts(false);
     for service in &mut services {
-        // The service asks for memory again from time to time.
+        // The service samples its memory periodically.
         wait::until("page and numbers say the same", || {
             browser.open(&address(service));
             let (now, shown) = (status(service), browser.text());
@@ -103,14 +101,14 @@ fn without_a_script_it_has_the_figures_of_status_json() {
             missing.is_empty() && browser.eval("document.querySelectorAll('polyline').length") == 3
         });
     }
-    // It asks for itself again and again.
+    // The page refreshes itself.
     let [reader, _] = &mut services;
     browser.open(&address(reader));
     rig.append_input(text::numbered(20_000..20_345, 1));
     wait::until("the new figure", || browser.text().contains("20,345 since the start"));
 }
 
-/// The figures of `/status.json` as the page shows them.
+/// The figures of `/status.json`, formatted as the page shows them.
 fn figures(now: &Value) -> Vec<String> {
     let number = |value: &Value| value.as_f64().unwrap();
     let mut parts = vec![
@@ -180,7 +178,7 @@ fn with_its_script_the_figures_change_without_a_reload() {
         let strange = asked.iter().filter(|url| !url.starts_with(&own) && !url.starts_with("data:"));
         assert_eq!(strange.count(), 0, "{asked:?}");
         assert!(asked.iter().filter(|url| **url == own).count() >= 2, "{asked:?}");
-        // A page of a service that is gone says so, and keeps what it shows.
+        // The page of a stopped service says so, and keeps its last figures.
         service.kill9();
         wait::until("the page shows it", || browser.text().contains("The service does not answer"));
         assert!(browser.text().contains("since the start"));
@@ -194,7 +192,7 @@ fn nothing_but_its_own_script_runs_and_nothing_is_asked_for_elsewhere() {
     let Some(mut browser) = Browser::start(rig.folder.path()) else { return };
     for service in &mut delivered(&rig) {
         browser.open(&address(service));
-        // What would get into the page in spite of everything.
+        // Markup that reached the page in spite of the escaping.
         browser.eval(
             "window.refused = [];
              document.addEventListener('securitypolicyviolation', e => window.refused.push(e.effectiveDirective));
@@ -218,7 +216,7 @@ fn hostile_names_are_text() {
     const TAIL: &str = "'\"&amp;</table></main><img src=x onerror=hacked()>";
     let mut rig = Rig::new();
     let Some(mut browser) = Browser::start(rig.folder.path()) else { return };
-    // A file's name has no slash, but its path has.
+    // A file name cannot contain a slash, but its path can.
     let folder = rig.folder.join("<script>window.hacked=1<");
     std::fs::create_dir_all(folder.join("script>'\"&amp;<")).unwrap();
     let in_folder = |name: &str| -> PathBuf { folder.join("script>'\"&amp;<").join(name) };
@@ -231,7 +229,7 @@ fn hostile_names_are_text() {
     for service in &mut services {
         wait::until("the consumer is shown", || status(service)["consumers"][0]["name"] == consumer);
     }
-    // An error with the name in it.
+    // An error message that contains the name.
     std::fs::remove_file(&rig.input).unwrap();
     let [reader, _] = &mut services;
     wait::until("the page shows it", || !status(reader)["errors"].as_array().unwrap().is_empty());

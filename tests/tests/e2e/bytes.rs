@@ -1,4 +1,4 @@
-//! Bytes are sacred.
+//! Arbitrary bytes pass unchanged.
 
 use std::time::Duration;
 
@@ -60,8 +60,7 @@ fn hard_bytes_that_arrive_in_pieces_while_both_run() {
         let mut reader = rig.reader().set("--framing", framing).start();
         let mut writer = rig.writer().start();
         growth.wait();
-        // A last line that may still grow is nobody's until it ends or the reader is told to
-        // finish.
+        // The last line may still grow, so it is not sent until it ends or the reader flushes.
         rig.append_input("\n");
         rig.wait_delivered();
         reader.stop();
@@ -83,7 +82,7 @@ fn lines_of_64_mib_do_not_multiply_in_memory() {
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     rig.wait_delivered();
-    // Read, and on its way; received, and on its way to the disk. Not the next ones too.
+    // One line being sent or written, and one being received; no further ones.
     for service in [&reader, &writer] {
         let peak = service.process().peak_memory().expect("it runs");
         assert!(peak < 3 * LINE as u64, "{} had {peak} bytes in memory", service.process().name());

@@ -1,4 +1,4 @@
-//! A short run of the chaos that `cargo xtask chaos` does for longer.
+//! A short version of `cargo xtask chaos`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `reader check` and `writer check`: what is wrong, and what to do, without moving a line.
+//! `reader check` and `writer check` report problems with advice, and change nothing.
 
 use std::fs;
 use std::net::TcpListener;
@@ -21,13 +21,13 @@ fn findings(launch: &Launch) -> (Option<i32>, String) {
     (run.code(), String::from_utf8(run.process().stdout()).unwrap())
 }
 
-/// It must find this wrong, with something to do about it.
+/// Asserts that `check` reports this as wrong, with advice.
 #[track_caller]
 fn finds(launch: &Launch, parts: &[&str]) {
     finds_as("WRONG", 2, launch, parts);
 }
 
-/// It must find that the service would wait for this, with something to do about it.
+/// Asserts that `check` reports that the service would wait for this, with advice.
 #[track_caller]
 fn waits(launch: &Launch, parts: &[&str]) {
     finds_as("waits", 1, launch, parts);
@@ -44,7 +44,7 @@ fn finds_as(kind: &str, exit: i32, launch: &Launch, parts: &[&str]) {
 }
 
 #[test]
-fn what_is_well_is_said_and_no_line_is_moved() {
+fn check_reports_success_and_changes_nothing() {
     let rig = Rig::with(Persistence::Everysec);
     rig.write_input("one\n");
     for program in [Program::Reader, Program::Writer] {
@@ -63,11 +63,11 @@ fn what_is_well_is_said_and_no_line_is_moved() {
 }
 
 #[test]
-fn a_redis_that_is_away_or_wants_a_password_is_found() {
+fn check_reports_an_unreachable_redis_and_a_missing_password() {
     let mut rig = Rig::with_redis(Persistence::None, &["--requirepass", "hunter2"]);
     rig.write_input("one\n");
     for program in [Program::Reader, Program::Writer] {
-        finds(&check(&rig, program), &["redis: ", "NOAUTH: this Redis wants a password"]);
+        finds(&check(&rig, program), &["redis: ", "NOAUTH: this Redis requires a password"]);
         let wrong = format!("redis://:wrong-secret@127.0.0.1:{}", rig.redis.port());
         let (_, text) = findings(&check(&rig, program).set("--redis-url", &wrong));
         assert!(!text.contains("wrong-secret"), "{text}");
@@ -77,7 +77,7 @@ fn a_redis_that_is_away_or_wants_a_password_is_found() {
 }
 
 #[test]
-fn a_redis_that_would_lose_the_stream_is_found() {
+fn check_reports_a_redis_that_may_lose_the_stream() {
     let rig = Rig::new();
     rig.write_input("one\n");
     rig.redis.config_set("maxmemory", "100mb");
@@ -126,7 +126,7 @@ fn another_source_and_another_writer_are_found() {
 }
 
 #[test]
-fn a_user_without_the_rights_is_found_and_nothing_is_moved() {
+fn check_reports_missing_permissions_and_changes_nothing() {
     let rig = Rig::with(Persistence::Everysec);
     rig.write_input("one\n");
     let as_user = |name: &str| format!("redis://{name}:pw@127.0.0.1:{}", rig.redis.port());
@@ -139,9 +139,9 @@ fn a_user_without_the_rights_is_found_and_nothing_is_moved() {
         (Program::Writer, "HDEL, HSET, HSETNX, XACK, XGROUP, XREADGROUP, XTRIM: "),
     ] {
         let launch = |user: &str| check(&rig, program).set("--redis-url", as_user(user));
-        finds(&launch("sees"), &["redis: ", "lacks rights for ", writes]);
-        finds(&launch("alone"), &["redis: the user lacks rights for MULTI: "]);
-        finds(&launch("elsewhere"), &["redis: ", "lacks rights for ", "keys"]);
+        finds(&launch("sees"), &["redis: ", "lacks permission for ", writes]);
+        finds(&launch("alone"), &["redis: the user lacks permission for MULTI: "]);
+        finds(&launch("elsewhere"), &["redis: ", "lacks permission for ", "keys"]);
         let (code, text) = findings(&launch("all"));
         assert!(code == Some(0) && text.contains("may run all commands"), "{text}");
     }
@@ -149,7 +149,7 @@ fn a_user_without_the_rights_is_found_and_nothing_is_moved() {
 }
 
 #[test]
-fn a_redis_that_takes_no_writes_now_is_found() {
+fn check_reports_a_redis_that_refuses_writes() {
     let rig = Rig::new();
     rig.write_input("one\n");
     rig.redis.config_set("min-replicas-to-write", "1");
@@ -176,7 +176,7 @@ fn a_source_record_of_another_type_and_an_output_that_is_a_folder_are_found() {
 }
 
 #[test]
-fn a_running_instance_is_said_to_run() {
+fn check_reports_a_running_instance() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
@@ -188,13 +188,13 @@ fn a_running_instance_is_said_to_run() {
         let (code, text) = findings(&same);
         assert_eq!(code, Some(0), "{text}");
         assert!(text.ends_with(&format!("ok     {} is running\n", program.name())), "{text}");
-        // Another one, on this port.
+        // Another source on the port of the running instance.
         finds(&same.set("--stream", "other"), &["--http-addr", "already in use"]);
     }
 }
 
 #[test]
-fn findings_are_json_for_programs() {
+fn findings_are_available_as_json() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let report =

@@ -1,5 +1,5 @@
-//! Both services in a Redis Cluster: the node that has the stream is lost, or the slot moves away,
-//! and the output is the input.
+//! Both services with a Redis Cluster: the node of the stream fails or its slot migrates, and the
+//! output equals the input.
 
 use e2e::rig::STREAM;
 use e2e::{Cluster, Rig, wait};
@@ -7,7 +7,7 @@ use e2e::{Cluster, Rig, wait};
 use crate::failover::Stage;
 
 #[test]
-fn the_master_that_has_the_stream_is_killed() {
+fn the_master_of_the_stream_is_killed() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
@@ -36,7 +36,7 @@ fn the_slot_moves_while_lines_flow() {
         let to = (owner + 1) % 3;
         cluster.begin_move(&slot, owner, to);
         wait::random_moment(&mut rng, 0..300);
-        // One key first, so that transactions find theirs in two places for a while.
+        // Migrate one key first, so that the keys of transactions are temporarily on two nodes.
         if rng.bool() {
             cluster.move_key(STREAM.as_bytes(), owner, to);
             wait::random_moment(&mut rng, 0..300);
@@ -48,7 +48,7 @@ fn the_slot_moves_while_lines_flow() {
 }
 
 #[test]
-fn all_slots_of_a_master_are_resharded_by_the_tool_for_it() {
+fn all_slots_of_a_master_are_resharded_with_redis_cli() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
@@ -60,14 +60,14 @@ fn all_slots_of_a_master_are_resharded_by_the_tool_for_it() {
         eprintln!("SKIPPED redis-cli --cluster reshard: there is no redis-cli");
         return;
     }
-    // The last slots may stay, as the masters have not exactly a third each.
+    // The last slots may remain, because the masters do not have exactly a third each.
     let owner = cluster.owner(STREAM);
     assert_eq!(owner, to);
     stage.finish(&cluster.servers[owner]);
 }
 
 #[test]
-fn a_frozen_master_comes_back_when_its_replica_has_its_place() {
+fn a_frozen_master_returns_after_its_replica_was_promoted() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();

@@ -1,4 +1,4 @@
-//! The library's client of a whole cluster, and its connections in one.
+//! The library's cluster client, and its connections to a cluster.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn commands_pipelines_and_transactions_over_all_nodes() {
     block_on(async {
         let client = ClusterClient::connect(&config).await.unwrap();
         assert_eq!(client.nodes().len(), 3);
-        // Every slot, each by a key of its own, in pipelines of 1000.
+        // A key for every slot, in pipelines of 1000 commands.
         let keys: Vec<String> = {
             let mut of_slot = vec![None; 16384];
             let mut left = of_slot.len();
@@ -74,7 +74,7 @@ fn commands_pipelines_and_transactions_over_all_nodes() {
         replies.take(added).unwrap();
         assert_eq!(replies.take(length).unwrap(), 1);
 
-        // Nothing is sent when one node cannot do it.
+        // If one node cannot execute its part, nothing is sent.
         transaction.add(set("elsewhere", "x"));
         let mut pipeline = Pipeline::new();
         pipeline.add(set("{s}2", "y"));
@@ -113,7 +113,7 @@ fn a_slot_that_moves_is_followed() {
         let to = (from + 1) % 3;
         nodes.begin_move(&slot, from, to);
         nodes.move_key(b"{foo}1", from, to);
-        // ASK: one key is there already, one still here, one is new.
+        // ASK: one key has been migrated, one has not, one is new.
         assert_eq!(get(&client, "{foo}1").await.as_deref(), Some("{foo}1"));
         assert_eq!(get(&client, "{foo}2").await.as_deref(), Some("{foo}2"));
         client.send(&set("{foo}3", "new")).await.unwrap();
@@ -125,8 +125,8 @@ fn a_slot_that_moves_is_followed() {
         let mut transaction = Transaction::new();
         let there = transaction.add(cmd::<Frame>("APPEND").arg("{foo}3").arg("er"));
         assert_eq!(client.exec(&transaction).await.unwrap().take(there).unwrap().value().as_int(), Some(5));
-        // TRYAGAIN: keys of one command are in two places; it is answered when the move is over,
-        // not before.
+        // TRYAGAIN: the keys of a command are on two nodes. The reply comes only after the
+        // migration.
         let both = cmd::<Frame>("MGET").arg("{foo}1").arg("{foo}2");
         let impatient = Config::from_url(&nodes.url()).unwrap().command_timeout(Some(Duration::from_millis(200)));
         let impatient = ClusterClient::connect(&impatient).await.unwrap();
@@ -165,7 +165,7 @@ fn connections_and_consumers_follow_a_stream() {
         assert_eq!(batch.ids().next(), Some(first));
         consumer.ack(batch.ids());
 
-        // The read waits on the node when the slot goes.
+        // The read blocks on the node when the slot is migrated.
         let reading = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().ids().next() });
         let from = nodes.owner("stream");
         let blocked = cmd::<Frame>("INFO").arg("clients");
@@ -200,8 +200,8 @@ fn a_lost_master_is_replaced_by_its_replica() {
         client.send(&set("foo", "1")).await.unwrap();
         wait::until("the replica has it", || nodes.servers[owner + 3].cli("DBSIZE").int() == 1);
         nodes.servers[owner].kill9();
-        // What was surely not sent is tried until the replica has its place; what was perhaps sent
-        // is told.
+        // Commands that were certainly not sent are retried until the replica is promoted. An error
+        // reports those that may have been sent.
         let value = loop {
             match client.send(&cmd::<Frame>("GET").arg("foo")).await {
                 Ok(value) => break value,

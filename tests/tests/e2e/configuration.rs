@@ -1,11 +1,11 @@
-//! Flags from a file, a password from a file, logs for machines.
+//! Flags from a file, a password from a file, and JSON logs.
 
 use std::fs;
 
 use e2e::{Launch, Persistence, Program, Rig};
 
 #[test]
-fn a_file_holds_the_flags_and_the_environment_and_the_command_line_go_before_it() {
+fn the_environment_and_the_command_line_override_the_file() {
     let rig = Rig::new();
     rig.write_input("one\ntwo\n");
     let config = rig.folder.join("reader.toml");
@@ -81,7 +81,7 @@ fn the_version_names_commit_and_target() {
 }
 
 #[test]
-fn what_silences_the_log_by_mistake_is_told() {
+fn settings_that_silence_the_log_are_reported() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let log = |spec: &str| {
@@ -89,8 +89,8 @@ fn what_silences_the_log_by_mistake_is_told() {
         assert_eq!(reader.code(), Some(0), "{}", reader.log());
         reader.log()
     };
-    // A level that is misspelt is the name of a part that there is not.
-    assert!(log("inof").contains("RUST_LOG \"inof\": nothing is logged with it"), "{}", log("inof"));
+    // A misspelt level is parsed as the name of a module that does not exist.
+    assert!(log("inof").contains("RUST_LOG \"inof\": it disables all logs"), "{}", log("inof"));
     assert_eq!(log("off"), "");
     assert!(log("").contains("reader: done"), "an empty variable counts as not set");
     assert!(!log("reader=warn").contains("RUST_LOG"));

@@ -1,5 +1,5 @@
-//! What a writer does when the group, its consumers or the source record are not as it left them:
-//! it waits, reports, or refuses; it never loses or doubles a line in silence.
+//! The group, its consumers or the source record have changed since the writer used them. The
+//! writer waits, reports, or refuses; it never loses or duplicates a line silently.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use e2e::{Launch, Rig, Service, Value, text, wait};
 
 const RECORD: &str = "{line_stream}:source";
 
-/// How the lines travel.
+/// The framing and the number of partitions.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     Lines,
@@ -70,7 +70,7 @@ impl Form {
     }
 }
 
-/// Several blocks of each partition.
+/// Several blocks per partition.
 fn first_lines() -> Vec<u8> {
     text::numbered(0..12_000, 1)
 }
@@ -94,7 +94,7 @@ fn refused(launch: &Launch, code: i32, parts: &[&str]) -> String {
 }
 
 #[test]
-fn entries_wait_for_a_source_record_that_is_gone() {
+fn entries_wait_for_a_missing_source_record() {
     for form in FORMS {
         let rig = Rig::new();
         rig.write_input(first_lines());
@@ -163,7 +163,7 @@ fn a_record_that_lacks_the_newest_generation_is_waited_for() {
 }
 
 #[test]
-fn entries_of_our_form_are_foreign_when_the_record_is_complete() {
+fn entries_of_unknown_generations_are_foreign_when_the_record_is_complete() {
     let rig = Rig::new();
     rig.write_input(first_lines());
     rig.reader().once().run_ok();
@@ -177,13 +177,13 @@ fn entries_of_our_form_are_foreign_when_the_record_is_complete() {
     rig.assert_identical();
 }
 
-/// Somebody changes the group while the writer is down: what the reader added meanwhile, or what
-/// was pending, is then missing.
+/// An administrator changes the group while the writer is down. Entries added meanwhile, or pending
+/// entries, are then missing.
 fn loses(form: Form, change: impl Fn(&Rig, &str)) {
     let rig = Rig::new();
     rig.write_input(first_lines());
     form.reader(&rig).once().run_ok();
-    // Killed, so that its consumer stays.
+    // Kill it, so that its consumer remains.
     let mut writer = form.writer(&rig).start();
     rig.wait_delivered();
     wait::until("all is acknowledged", || form.entries(&rig) < 100);
@@ -203,7 +203,7 @@ fn loses(form: Form, change: impl Fn(&Rig, &str)) {
     let noted = |record: &String| rig.redis.call(&["HEXISTS", record, "shared:writers"]).int() == 1;
     wait::until("it is noted", || form.records().iter().all(noted));
     writer.kill9();
-    // It is reported once.
+    // The gap is reported once.
     let mut writer = form.writer(&rig).start();
     rig.append_input(last_lines());
     form.reader(&rig).once().run_ok();
@@ -222,7 +222,7 @@ fn a_group_moved_forward_while_the_writer_is_down_is_a_gap() {
 }
 
 #[test]
-fn a_group_made_again_at_the_end_while_the_writer_is_down_is_a_gap() {
+fn a_group_recreated_at_the_end_while_the_writer_is_down_is_a_gap() {
     for form in FORMS {
         loses(form, |rig, stream| {
             rig.redis.call(&["XGROUP", "DESTROY", stream, "writers"]);
@@ -258,7 +258,7 @@ fn a_group_moved_forward_under_a_running_writer_is_a_gap() {
 }
 
 #[test]
-fn a_group_moved_back_doubles_nothing() {
+fn a_group_moved_back_duplicates_nothing() {
     let rig = Rig::new();
     rig.redis.call(&["XGROUP", "CREATE", STREAM, "keeps", "0", "MKSTREAM"]);
     rig.write_input(first_lines());
@@ -274,14 +274,14 @@ fn a_group_moved_back_doubles_nothing() {
 }
 
 #[test]
-fn what_other_writers_of_the_group_took_is_no_gap_for_the_one_that_stays() {
+fn entries_consumed_by_other_writers_are_not_a_gap() {
     let rig = Rig::new();
     let output = |name: &str| rig.folder.join(&format!("out/{name}.txt"));
     let writer = |name: &str| rig.writer().set("--consumer", name).set("--output", output(name));
     rig.write_input(first_lines());
     rig.reader().once().run_ok();
     writer("one").once().run_ok();
-    // Only the other one is there while these come.
+    // Only the other writer is running while these lines are added.
     rig.append_input(more_lines());
     rig.reader().once().run_ok();
     let mut one = writer("one").start();
@@ -308,7 +308,7 @@ fn what_other_writers_of_the_group_took_is_no_gap_for_the_one_that_stays() {
     one.stop();
 }
 
-/// Freezes a writer that waits for entries, and waits until none will be given to it.
+/// Freezes a writer that blocks in a read, and waits until Redis no longer delivers entries to it.
 fn freeze(rig: &Rig, writer: &Service) {
     writer.freeze();
     wait::until("no read waits in Redis", || rig.redis.info("blocked_clients").as_deref() == Some("0"));
@@ -339,7 +339,7 @@ fn a_second_writer_under_the_same_name_is_refused() {
 }
 
 #[test]
-fn a_writer_takes_over_the_name_of_one_that_is_gone() {
+fn a_writer_takes_over_the_consumer_name_of_a_stopped_writer() {
     let rig = Rig::new();
     rig.write_input(first_lines());
     rig.reader().once().run_ok();
@@ -377,7 +377,7 @@ fn a_writer_whose_name_was_taken_over_stops() {
 }
 
 #[test]
-fn names_of_writers_that_are_gone_do_not_pile_up() {
+fn consumers_of_stopped_writers_are_removed() {
     let rig = Rig::new();
     rig.write_input("one\n");
     rig.reader().once().run_ok();
@@ -392,7 +392,7 @@ fn names_of_writers_that_are_gone_do_not_pile_up() {
 }
 
 #[test]
-fn a_group_that_nobody_reads_is_named() {
+fn an_unread_group_is_reported() {
     for framing in ["line", "chunk"] {
         let rig = Rig::new();
         rig.redis.call(&["XGROUP", "CREATE", STREAM, "old", "0", "MKSTREAM"]);
@@ -496,7 +496,7 @@ fn long_lines_behind_short_ones_stay_within_memory() {
 }
 
 #[test]
-fn a_group_that_is_gone_again_and_again_is_made_again_at_a_measured_pace() {
+fn a_repeatedly_deleted_group_is_recreated_with_backoff() {
     let rig = Rig::new();
     rig.write_input("one\n");
     rig.reader().once().run_ok();

@@ -1,14 +1,14 @@
-//! The disk says no.
+//! The disk returns errors.
 
 use e2e::{Rig, Tamper, rig, text, wait};
 
 const LINES: u64 = 2000;
 
-/// The calls by which the writer changes files; sockets and logs use others.
+/// The system calls that change the writer's files; sockets and logs use others.
 const WRITES: &str = "pwrite64,ftruncate";
 
-/// While `calls` of the writer fail with `error`, nothing more is acknowledged; the writer says
-/// why, stays alive, and goes on when they work again. Killed meanwhile, too.
+/// While `calls` of the writer fail with `error`, it acknowledges nothing, reports why, and keeps
+/// running. It continues when the calls succeed again, also after it was killed meanwhile.
 #[track_caller]
 fn is_waited_for(calls: &str, error: &str, words: &str) {
     if !Tamper::is_possible() {

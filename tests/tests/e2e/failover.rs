@@ -1,4 +1,4 @@
-//! Reader and writer at work while the server they use is replaced by another.
+//! Reader and writer keep working while their server is replaced.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Starts both on the Redis at `url`, and an input of this many lines that grows for this many
+    /// Starts both on the Redis at `url`, with an input of this many lines that grows for this many
     /// seconds.
     pub(crate) fn start(rig: &'a Rig, url: &str, lines: u64, seconds: u64, seed: u64) -> Self {
         let growth = Growth::of(&rig.input, text::numbered(0..lines, seed), Duration::from_secs(seconds), seed);
@@ -24,7 +24,7 @@ impl<'a> Stage<'a> {
         Self { reader, writer, growth, lines, rig }
     }
 
-    /// Waits until the work is done on this server, and looks at what came of it.
+    /// Waits until everything is delivered through this server, and checks the result.
     pub(crate) fn finish(mut self, server: &RedisServer) {
         self.growth.wait();
         self.rig.wait_delivered();

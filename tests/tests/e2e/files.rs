@@ -1,5 +1,5 @@
-//! Which file is which content: copies, replaced and edited files, neighbours, links. Every byte
-//! that belongs to the input comes out once, nothing else does.
+//! Recognition of contents: copies, replaced and edited files, unrelated files, links. Every byte
+//! of the input is delivered exactly once, and no other byte is.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use e2e::{Launch, Rig, Service, partitions, rig, text, wait};
 
-/// How the source is cut into entries and streams.
+/// The framing and the number of partitions.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     framing: &'static str,
@@ -21,7 +21,7 @@ const PARTITIONED: Shape = Shape { framing: "line", partitions: 2 };
 const PARTITIONED_CHUNKS: Shape = Shape { framing: "chunk", partitions: 2 };
 const ALL: [Shape; 4] = [LINE, CHUNK, PARTITIONED, PARTITIONED_CHUNKS];
 
-/// An input, and what must come out.
+/// An input, and the expected output.
 struct Log {
     rig: Rig,
     shape: Shape,
@@ -34,7 +34,7 @@ struct Log {
 }
 
 impl Log {
-    /// An input with this many lines, which are delivered.
+    /// An input of which this many lines are delivered.
     fn begun(shape: Shape, lines: u64) -> Self {
         Self::begun_at(shape, "input.txt", lines)
     }
@@ -95,7 +95,7 @@ impl Log {
         self.rig.folder.join("in").join(name)
     }
 
-    /// The next lines, which are expected.
+    /// The next lines, which are also added to the expected output.
     fn lines(&mut self, count: u64) -> Vec<u8> {
         let lines = text::numbered(self.next..self.next + count, 13);
         self.next += count;
@@ -103,7 +103,7 @@ impl Log {
         lines
     }
 
-    /// Appends the next lines to the input, which is created when it is not there.
+    /// Appends the next lines to the input; creates it if necessary.
     fn append(&mut self, count: u64) {
         let lines = self.lines(count);
         rig::append(&self.input, lines);
@@ -121,7 +121,7 @@ impl Log {
         fs::File::options().write(true).open(&self.input).unwrap().set_len(to).unwrap();
     }
 
-    /// A new file takes the place of the input, as `rsync`, `sed -i` and editors do.
+    /// Replaces the input by a new file, as `rsync`, `sed -i` and editors do.
     fn replace(&self, bytes: &[u8]) {
         let temporary = self.path(".temporary");
         fs::write(&temporary, bytes).unwrap();
@@ -137,15 +137,15 @@ impl Log {
         self.outputs.iter().flat_map(|output| fs::read(output).unwrap_or_default()).collect()
     }
 
-    /// Waits until a further line has come out, with everything that was on its way before it; then
-    /// what came out must be what is expected.
+    /// Waits until a further line and everything before it is delivered; then compares the output
+    /// with the expected one.
     #[track_caller]
     fn finish(mut self, what: &str) {
         self.settle();
         self.check(what);
     }
 
-    /// Waits until further lines, of all partitions, have come out.
+    /// Waits until further lines of all partitions are delivered.
     #[track_caller]
     fn settle(&mut self) {
         let blocks = if self.shape.partitions > 1 { 2000 } else { 1 };
@@ -169,7 +169,7 @@ impl Log {
     fn check(&mut self, what: &str) {
         let (mut output, mut expected) = (self.output(), self.expected.clone());
         if self.shape.partitions > 1 {
-            // Each partition has its own order.
+            // The order is defined only within each partition.
             (output, expected) = (sorted(&output), sorted(&expected));
         }
         if output != expected {
@@ -226,7 +226,7 @@ fn a_copy_that_was_made_under_load_is_not_sent_again() {
 }
 
 #[test]
-fn a_copy_has_what_was_not_sent_before_the_truncation() {
+fn unsent_bytes_are_read_from_the_copy_after_a_truncation() {
     for shape in ALL {
         let mut log = Log::begun(shape, 2000);
         log.stop();
@@ -259,7 +259,7 @@ fn logrotate_rotates_under_load() {
             if down {
                 log.stop();
             }
-            // What copytruncate cuts off must have been copied: nobody writes meanwhile.
+            // Copytruncate loses lines written between copy and truncation, so write none there.
             log.append(200);
             if options.contains("%s") {
                 let before = std::time::Instant::now();
@@ -277,7 +277,7 @@ fn logrotate_rotates_under_load() {
 }
 
 #[test]
-fn a_file_that_begins_with_the_same_bytes_takes_the_place_of_the_input() {
+fn a_file_with_the_same_beginning_replaces_the_input() {
     for shape in ALL {
         for down in [false, true] {
             let mut log = Log::begun(shape, 2000);
@@ -306,7 +306,7 @@ fn a_file_that_begins_with_the_same_bytes_takes_the_place_of_the_input() {
 }
 
 #[test]
-fn rsync_brings_the_input() {
+fn rsync_replaces_the_input() {
     if !text::can("rsync", &["--version"]) {
         return;
     }
@@ -366,14 +366,14 @@ fn sed_and_editors_change_lines_that_were_sent() {
 fn an_older_version_comes_back_and_grows() {
     for shape in [LINE, CHUNK, PARTITIONED] {
         let mut log = Log::begun(shape, 2000);
-        // The open file tells where the new one differs.
+        // The new file is compared with the open one.
         let older = text::numbered(0..1500, 13);
         let longer = [older, log.lines(30)].concat();
         log.replace(&longer);
         log.wait();
         log.finish("rolled back and longer");
     }
-    // In place, step by step: a beginning of what was sent has nothing new.
+    // Truncated in place, step by step: a prefix of the sent bytes contains nothing new.
     let mut log = Log::begun(LINE, 2000);
     for lines in [100, 1000, 1999] {
         fs::write(&log.input, text::numbered(0..lines, 13)).unwrap();
@@ -409,7 +409,7 @@ fn a_file_that_lost_its_last_bytes_and_grows() {
 }
 
 #[test]
-fn a_hole_in_what_was_sent() {
+fn a_hole_in_the_sent_bytes() {
     for down in [false, true] {
         let mut log = Log::begun(LINE, 1000);
         if down {
@@ -489,7 +489,7 @@ fn lines_that_come_late_to_a_renamed_file() {
         log.rotate(".1");
         log.append(1000);
         log.wait();
-        // The new one was begun, so the old one counted as finished.
+        // The new content has begun, so the old one counted as finished.
         let late = log.lines(10);
         rig::append(&log.rotated(".1"), late);
         log.wait();
@@ -509,7 +509,7 @@ fn lines_that_come_late_to_a_renamed_file() {
             log.wait();
         }
         log.settle();
-        // Late lines come when they come.
+        // The position of late lines is not defined.
         log.expected = sorted(&log.expected);
         let output = sorted(&log.output());
         assert!(output == log.expected, "{:?}: {} of {} bytes", shape, output.len(), log.expected.len());
@@ -580,7 +580,7 @@ fn neighbours_are_never_sent() {
     }
 }
 
-/// The input's state files, which say which siblings are none of its.
+/// The state files of the input, which list unrelated files beside it.
 fn recorded(log: &Log) -> String {
     let files = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let (folders, mut states): (Vec<_>, Vec<_>) = files(&log.path("")).into_iter().partition(|path| path.is_dir());
@@ -611,7 +611,7 @@ fn a_sibling_that_appears_while_the_input_is_there_is_never_sent() {
 fn an_output_beside_the_input_is_not_read() {
     let mut log = Log::new(LINE, "input.txt");
     let output = log.path("input.txt.2");
-    // Before the other group's writer trims anything.
+    // Create the second group before the first group's writer trims entries.
     log.rig.redis.call(&["XGROUP", "CREATE", rig::STREAM, "other", "0", "MKSTREAM"]);
     let mut writer =
         log.rig.writer().set("--output", &output).set("--group", "other").set("--consumer", "other").start();
@@ -631,7 +631,7 @@ fn an_output_beside_the_input_is_not_read() {
 }
 
 #[test]
-fn a_sibling_that_cannot_be_read_stops_nothing() {
+fn an_unreadable_sibling_does_not_stop_the_reader() {
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     if !text::can(nobody[0], &[&nobody[1..], &["true"]].concat()) {
         return;
@@ -662,7 +662,7 @@ fn a_sibling_that_cannot_be_read_stops_nothing() {
         }
         log.wait();
     }
-    // Nor does a folder that cannot be listed.
+    // An unreadable folder is no problem either.
     fs::set_permissions(log.rig.folder.join("in"), fs::Permissions::from_mode(0o333)).unwrap();
     log.append(100);
     log.wait();
@@ -705,7 +705,7 @@ fn a_rotated_file_that_is_edited_or_cut_is_not_sent_again() {
 }
 
 #[test]
-fn what_is_left_of_a_content_is_in_its_compressed_copy() {
+fn the_rest_of_a_content_is_read_from_its_compressed_copy() {
     for (program, ending) in [("gzip", ".gz"), ("zstd", ".zst")] {
         if !text::can(program, &["--version"]) {
             continue;
@@ -715,7 +715,7 @@ fn what_is_left_of_a_content_is_in_its_compressed_copy() {
             log.stop();
             log.append(1000);
             log.rotate(".2");
-            // One that came and went unseen is compressed, too.
+            // A content that was never seen at the input's path is compressed, too.
             log.append(1000);
             log.rotate(".1");
             for suffix in [".2", ".1"] {
@@ -842,7 +842,7 @@ fn a_hard_link_is_a_rename() {
 }
 
 #[test]
-fn a_rotated_file_from_before_the_first_look_is_named() {
+fn a_rotated_file_from_before_the_first_scan_is_reported() {
     let mut log = Log::new(LINE, "input.txt");
     fs::write(log.rotated(".1"), "rotated between the start and the first look\n").unwrap();
     log.append(100);
@@ -854,14 +854,14 @@ fn a_rotated_file_from_before_the_first_look_is_named() {
 }
 
 #[test]
-fn an_inode_is_used_again() {
+fn an_inode_is_reused() {
     let mut log = Log::begun(LINE, 1000);
     for round in 0..6 {
         let down = round % 2 == 1;
         if down {
             log.stop();
         }
-        // Most file systems give its inode to the next file.
+        // Most file systems give the inode to the next file.
         fs::remove_file(&log.input).unwrap();
         log.append(700);
         if down {

@@ -22,7 +22,7 @@ fn a_real_text_arrives_while_the_file_grows() {
 }
 
 #[test]
-fn a_line_arrives_without_another_one_behind_it() {
+fn a_line_is_delivered_before_the_next_one_is_written() {
     let rig = Rig::new();
     rig.write_input("");
     let _reader = rig.reader().start();
@@ -54,7 +54,7 @@ fn a_missing_file_is_waited_for() {
 fn a_missing_folder_is_waited_for() {
     let mut rig = Rig::new();
     rig.input = rig.folder.join("later/input.txt");
-    // The state file's folder is the input's, so it has to wait as well.
+    // The state file is in the folder of the input, so the reader has to wait for it as well.
     let mut reader = rig.reader().start();
     reader.wait_for_log(&["later", "does not exist"]);
     assert!(reader.runs());
@@ -65,9 +65,9 @@ fn a_missing_folder_is_waited_for() {
     rig.assert_identical();
 }
 
-/// Root may read everything, so the right is taken away by failing calls.
+/// Root may read everything, so permission is denied by failing system calls.
 #[test]
-fn a_right_that_is_taken_away_and_given_back_costs_no_line() {
+fn revoked_and_restored_permissions_lose_no_line() {
     if !Tamper::is_possible() {
         return;
     }
@@ -82,7 +82,7 @@ fn a_right_that_is_taken_away_and_given_back_costs_no_line() {
     rig.write_input(text::numbered(1100..2000, 1));
     reader.wait_for_log(&["input.txt", "permission denied"]);
     assert_eq!((reader.healthz().0, reader.readyz().0), (200, 503));
-    // A new connection has it look for the content by name, too.
+    // A new connection makes the reader search for the content by name, too.
     rig.redis.kill9();
     rig.redis.start_again();
     drop(tamper);
@@ -95,7 +95,7 @@ fn a_right_that_is_taken_away_and_given_back_costs_no_line() {
 }
 
 #[test]
-fn without_file_events_the_reader_looks_now_and_then() {
+fn without_file_events_the_reader_scans_periodically() {
     if !Tamper::is_possible() {
         return;
     }
@@ -118,8 +118,7 @@ fn without_file_events_the_reader_looks_now_and_then() {
     assert!(rig.output_bytes() == all);
 }
 
-/// A file system that shows a file that changes elsewhere, as network file systems do: nobody sends
-/// events.
+/// A file system that does not report changes made elsewhere, as network file systems do.
 #[test]
 fn a_file_system_without_events_is_followed() {
     let mut rig = Rig::new();
@@ -145,7 +144,7 @@ fn a_file_system_without_events_is_followed() {
 }
 
 #[test]
-fn two_readers_on_one_file_double_nothing() {
+fn two_readers_on_one_file_duplicate_nothing() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let lines = 30_000;
@@ -155,7 +154,7 @@ fn two_readers_on_one_file_double_nothing() {
         std::fs::create_dir(&folder).unwrap();
         folder
     };
-    // Each with a state folder of its own, as on two machines.
+    // Each has its own state folder, as on two machines.
     let mut readers =
         [rig.reader().set("--state-dir", state("a")).start(), rig.reader().set("--state-dir", state("b")).start()];
     let mut writer = rig.writer().start();
@@ -170,7 +169,7 @@ fn two_readers_on_one_file_double_nothing() {
 }
 
 #[test]
-fn two_readers_with_one_state_folder_double_nothing() {
+fn two_readers_with_one_state_folder_duplicate_nothing() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let mut growth = Growth::of(&rig.input, text::numbered(0..20_000, seed), Duration::from_secs(3), seed);
@@ -186,7 +185,7 @@ fn two_readers_with_one_state_folder_double_nothing() {
 }
 
 #[test]
-fn from_end_begins_behind_what_the_file_holds() {
+fn from_end_skips_the_existing_content() {
     let rig = Rig::new();
     rig.write_input("old\n");
     let mut reader = rig.reader().set("--from", "end").start();
@@ -195,7 +194,7 @@ fn from_end_begins_behind_what_the_file_holds() {
     rig.append_input("new\n");
     rig.wait_output_len(4);
     assert_eq!(rig.output_bytes(), b"new\n");
-    // And a restart goes on, whatever --from says.
+    // A restart continues, whatever --from says.
     reader.stop();
     rig.append_input("while it was down\n");
     let _reader = rig.reader().set("--from", "end").start();
@@ -220,12 +219,12 @@ fn a_read_only_input_folder_works_with_a_state_folder() {
 }
 
 #[test]
-fn a_moved_file_is_gone_on_with() {
+fn a_moved_file_is_continued() {
     let mut rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     rig.reader().once().run_ok();
     assert_eq!(rig.stream_len(), 1000);
-    // Copied as from a backup: another inode, another folder, the same bytes.
+    // A copy as from a backup: another inode, another folder, the same bytes.
     let moved = rig.folder.join("restored.txt");
     std::fs::copy(&rig.input, &moved).unwrap();
     std::fs::remove_file(&rig.input).unwrap();
@@ -238,7 +237,7 @@ fn a_moved_file_is_gone_on_with() {
 }
 
 #[test]
-fn a_restored_file_of_the_same_name_is_gone_on_with() {
+fn a_restored_file_of_the_same_name_is_continued() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..5000, 1));
     rig.reader().once().run_ok();

@@ -1,4 +1,4 @@
-//! The harness itself: a fault that does not happen would make every test pass.
+//! Tests of the harness: a fault that is not injected would make every test pass.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use e2e::proxy::Way;
 use e2e::{Folder, Persistence, Proxy, RedisServer, Value, wait};
 
 #[test]
-fn redis_keeps_what_it_is_told_to_keep() {
+fn redis_keeps_data_according_to_its_persistence() {
     let folder = Folder::new();
     for (persistence, kept) in [(Persistence::None, 0), (Persistence::Everysec, 1), (Persistence::Always, 1)] {
         let mut redis = RedisServer::start(&folder.join(&format!("{persistence:?}")), persistence);

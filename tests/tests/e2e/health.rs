@@ -1,4 +1,4 @@
-//! Metrics tell the truth; the health endpoint answers whatever happens.
+//! Metrics are correct, and the health endpoint always answers.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::{Proxy, Rig, http, text, wait};
 
 #[test]
-fn metrics_tell_the_truth() {
+fn metrics_are_correct() {
     for framing in ["line", "chunk"] {
         let rig = Rig::new();
         let bytes = text::numbered(0..20_000, 1);
@@ -50,7 +50,7 @@ fn every_metric_has_a_help_and_a_type() {
 }
 
 #[test]
-fn readiness_follows_redis_and_health_does_not() {
+fn readiness_depends_on_redis_and_liveness_does_not() {
     let mut rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
@@ -74,7 +74,7 @@ fn readiness_follows_redis_and_health_does_not() {
 }
 
 #[test]
-fn a_hanging_redis_makes_not_ready_but_stays_healthy() {
+fn a_hanging_redis_fails_readiness_but_not_liveness() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
@@ -109,7 +109,7 @@ fn a_reader_without_an_input_notices_that_redis_is_gone() {
     rig.assert_identical();
 }
 
-/// How often Redis refused a command for want of a right.
+/// How many commands Redis denied.
 fn refused(rig: &Rig) -> i64 {
     rig.redis.cli("ACL LOG").list().iter().map(|entry| entry.field("count").int()).sum()
 }
@@ -153,7 +153,7 @@ fn a_reader_stops_when_redis_begins_no_transactions() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert_eq!(rig.redis.cli("XLEN line_stream").int(), 1, "nothing was added outside of a transaction");
     assert!(log.contains("began no transaction") && log.contains("NOPERM") && log.contains("ACL SETUSER"), "{log}");
-    // The next one sees it before it sends anything.
+    // The next reader detects it before it sends anything.
     rig.append_input("four\n");
     let before = rig.redis.cli("XLEN line_stream").int();
     let mut reader = rig.reader().run();
@@ -174,7 +174,7 @@ fn a_reader_whose_transactions_are_taken_away_leaves_no_gap() {
     rig.write_input("first\n");
     let mut reader = rig.reader().set("--redis-url", proxy.url()).start();
     wait::until("the first line is in the stream", || rig.stream_len() == 1);
-    // One batch waits for its EXEC, and the next one is on its way behind it.
+    // Hold one batch at its EXEC, with the next one queued after it.
     proxy.hold_requests_before(b"*1\r\n$4\r\nEXEC\r\n");
     rig.append_input(text::numbered(0..20_000, 1));
     wait::until("a batch is about to be executed", || proxy.holds_requests());
@@ -191,7 +191,7 @@ fn a_reader_whose_transactions_are_taken_away_leaves_no_gap() {
 }
 
 #[test]
-fn a_writer_that_may_not_trim_is_not_ready_until_it_may() {
+fn a_writer_without_permission_to_trim_is_not_ready() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
@@ -202,7 +202,7 @@ fn a_writer_that_may_not_trim_is_not_ready_until_it_may() {
         rig.append_input("more\n");
         rig.wait_delivered();
         wait::until("trimming was refused", || refused(&rig) >= n);
-        // And the group was measured, which works.
+        // The group is still measured successfully.
         let len = rig.stream_len() as f64;
         writer.wait_for_metric("line_stream_length_entries", |measured| measured >= len);
     }
@@ -210,14 +210,14 @@ fn a_writer_that_may_not_trim_is_not_ready_until_it_may() {
     assert!(code == 503 && reason.contains("xtrim"), "{code} {reason}");
     assert_eq!(writer.log().matches("redis: ready").count(), 1, "{}", writer.log());
     rig.redis.cli("ACL SETUSER default +@all");
-    // Nothing more comes that would have to be acknowledged.
+    // No further entries need to be acknowledged.
     wait::until("ready again", || writer.readyz().0 == 200);
     reader.stop();
     writer.stop();
 }
 
 #[test]
-fn slow_and_hostile_clients_do_not_hold_up_health() {
+fn slow_and_hostile_clients_do_not_block_health() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());

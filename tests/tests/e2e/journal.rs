@@ -1,5 +1,4 @@
-//! What belongs to an output: journals that are damaged, missing, older than the output, or of
-//! another one.
+//! Journals that are damaged, missing, older than the output, or belong to another output.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,20 +11,20 @@ fn journal_of(output: &Path) -> PathBuf {
     PathBuf::from(format!("{}.journal", output.display()))
 }
 
-/// How long the header of a journal is: two copies, of which each says how long it is.
+/// The length of a journal's header: two copies, each of which contains its length.
 fn header_len(journal: &[u8]) -> usize {
     2 * u64::from_le_bytes(journal[8..16].try_into().unwrap()) as usize
 }
 
-/// The files of the output's folder, and what they hold.
+/// The files in the output's folder, with their bytes.
 fn files(rig: &Rig) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(rig.output.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let read = |path: &PathBuf| if path.is_file() { fs::read(path).unwrap() } else { Vec::new() };
     entries.map(|path| (read(&path), path)).map(|(bytes, path)| (path, bytes)).collect()
 }
 
-/// Starts a writer that must refuse: exit code 2, one line that holds all of `parts`, and nothing
-/// is changed.
+/// Asserts that a writer refuses to start: exit code 2, one line that contains all of `parts`, and
+/// no file changed.
 #[track_caller]
 fn is_refused(rig: &Rig, writer: &Launch, parts: &[&str]) {
     let before = files(rig);
@@ -37,14 +36,14 @@ fn is_refused(rig: &Rig, writer: &Launch, parts: &[&str]) {
     assert!(files(rig) == before, "a refused start changed something: {:?}", files(rig).keys());
 }
 
-/// What `writer check` says, and its exit code.
+/// The output of `writer check`, and its exit code.
 fn check(rig: &Rig) -> (Option<i32>, String) {
     let mut run = rig.service(Program::Writer).word("check").set("--output", &rig.output).run();
     (run.code(), String::from_utf8(run.process().stdout()).unwrap())
 }
 
-/// Reader and writer deliver `lines` lines in many commits; the writer ends, and everything is
-/// acknowledged. The reader runs on.
+/// Delivers `lines` lines in many commits. Then the writer has exited, and everything is
+/// acknowledged. Returns the running reader.
 fn delivered_in_many_commits(rig: &Rig, framing: &str, lines: u64) -> Service {
     let reader = rig.reader().set("--framing", framing).start();
     let mut writer = rig.writer().start();
@@ -67,7 +66,7 @@ fn flipped_bits_anywhere_in_the_journal_are_restored() {
         for round in 0..6 {
             let mut bytes = fs::read(&journal).unwrap();
             let records = (bytes.len() - header_len(&bytes)) / 64;
-            // One bit of some of the records, and one of the header.
+            // Flip one bit in some records, and one in the header.
             for record in 0..records {
                 if round == 0 || rng.u8(0..4) > 0 {
                     continue;
@@ -97,7 +96,7 @@ fn flipped_bits_anywhere_in_the_journal_are_restored() {
 
 #[test]
 fn the_journal_of_many_ranges_is_restored_and_their_loss_is_a_few_lines() {
-    // Of one of three partitions, each block is a range of its own.
+    // With one of three partitions, each block is a range of its own.
     let rig = Rig::new();
     rig.write_input(text::numbered(0..50_000, 1));
     rig.reader().set("--partitions", "3").set("--framing", "chunk").once().run_ok();
@@ -128,7 +127,7 @@ fn records_that_are_lost_between_others_are_inferred() {
     let journal = journal_of(&rig.output);
     let mut bytes = fs::read(&journal).unwrap();
     let at = header_len(&bytes);
-    // Behind the mark of an empty output and the first run.
+    // After the mark of the empty output and the first run.
     bytes[at + 3 * 64..at + 6 * 64].fill(0xa5);
     fs::write(&journal, bytes).unwrap();
     rig.append_input("more\n");
@@ -152,7 +151,7 @@ fn damage_that_cannot_be_restored_is_refused_and_changes_nothing() {
         bytes
     };
     for (expected, damaged) in [
-        // Of which content the output's first bytes are, nobody knows then.
+        // It is then unknown which content the output's first bytes belong to.
         ("damaged records", filled(at + 64..at + 128, 0xa5)),
         ("damaged records", filled(at..at + 640, 0)),
         ("not those of a commit journal", filled(0..whole.len(), 0)),
@@ -186,7 +185,7 @@ fn an_output_whose_last_bytes_were_changed_is_refused() {
     bytes[at] ^= 1;
     fs::write(&rig.output, bytes).unwrap();
     is_refused(&rig, &rig.writer(), &["output.txt", "not those that were committed"]);
-    // Another file of the same length took its place.
+    // Another file of the same length replaces it.
     fs::write(&rig.output, vec![b'x'; rig::len(&rig.input) as usize]).unwrap();
     is_refused(&rig, &rig.writer(), &["output.txt", "not those that were committed"]);
 }
@@ -217,7 +216,7 @@ fn a_writer_of_another_partition_is_refused() {
 }
 
 #[test]
-fn the_output_of_another_group_beside_it_is_none_of_ours() {
+fn the_output_of_another_group_is_ignored() {
     for other in ["output.txt.b", "output.txt.1", "output.txt-20261124"] {
         let rig = Rig::new();
         rig.write_input(text::numbered(0..1000, 1));
@@ -227,7 +226,7 @@ fn the_output_of_another_group_beside_it_is_none_of_ours() {
         rig.reader().once().run_ok();
         let a = rig.writer().set("--group", "a").once();
         let b = rig.writer().set("--group", "b").set("--output", rig.folder.join("out").join(other)).once();
-        // The second writer finds the other one's journal in the folder.
+        // The second writer finds the journal of the first one in the folder.
         a.run_ok();
         b.run_ok();
         rig.append_input(text::numbered(1000..5000, 1));
@@ -255,9 +254,10 @@ fn an_older_journal_beside_a_longer_output_destroys_nothing() {
     fs::write(&journal, &older).unwrap();
     let (code, text) = check(&rig);
     assert!(code == Some(0) && text.contains("after the last commit"), "{text}");
-    // It was acknowledged, so no commit left it behind.
+    // The bytes were acknowledged, so they are not from an unfinished commit.
     is_refused(&rig, &rig.writer(), &["--output", "older than the output", "restore"]);
-    // What another program appended was not acknowledged: it is kept, and the work goes on.
+    // Bytes appended by another program were not acknowledged: they are kept, and the writer
+    // continues.
     let newer = fs::read(&kept_journal).unwrap();
     fs::write(&journal, &newer).unwrap();
     rig::append(&rig.output, "of another program\n");
@@ -267,7 +267,7 @@ fn an_older_journal_beside_a_longer_output_destroys_nothing() {
     rig.assert_identical();
     let kept = fs::read(format!("{}.cut", rig.output.display())).unwrap();
     assert!(kept == b"of another program\n", "{} bytes were kept", kept.len());
-    // More than a commit can leave behind: it is not even cut.
+    // More bytes than an unfinished commit can leave: nothing is cut off.
     rig.append_input(text::numbered(0..200_000, 7));
     rig.reader().once().run_ok();
     rig.writer().once().run_ok();
@@ -276,7 +276,7 @@ fn an_older_journal_beside_a_longer_output_destroys_nothing() {
 }
 
 #[test]
-fn a_pair_restored_while_the_writer_runs_loses_nothing_in_silence() {
+fn restoring_both_files_under_a_running_writer_loses_nothing_silently() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     let mut reader = rig.reader().start();
@@ -325,7 +325,7 @@ fn a_missing_or_empty_journal_is_reported() {
 }
 
 #[test]
-fn an_output_that_is_gone_is_reported_as_one_range() {
+fn a_missing_output_is_reported_as_one_range() {
     let rig = Rig::new();
     let mut reader = delivered_in_many_commits(&rig, "line", 10_000);
     fs::remove_file(&rig.output).unwrap();
@@ -339,7 +339,7 @@ fn an_output_that_is_gone_is_reported_as_one_range() {
 }
 
 #[test]
-fn what_cannot_be_an_output_is_refused_without_side_effects() {
+fn impossible_outputs_are_refused_without_side_effects() {
     let rig = Rig::new();
     let folder = rig.output.parent().unwrap();
     let pipe = folder.join("pipe");
@@ -354,14 +354,14 @@ fn what_cannot_be_an_output_is_refused_without_side_effects() {
         ("folder", "it is a folder"),
         ("new/", "it names a folder"),
         ("/dev/null", "it is a device"),
-        // The tests' processes write it to a file.
+        // The standard output of the test processes is a file.
         ("/dev/stdout", "it is a stream of this process"),
         ("/proc/self/fd/1", "it is a stream of this process"),
     ] {
         let path = folder.join(name);
         let launch =
             rig.writer().set("--output", format!("{}{}", path.display(), if name == "new/" { "/" } else { "" }));
-        // Also where a journal seems to belong to it: to look at a pipe must not open it.
+        // Also if a journal seems to belong to it: checking a pipe must not open it.
         is_refused(&rig, &launch, &["--output", why, "allowed"]);
         let mut run = rig.service(Program::Writer).word("check").set("--output", &path).run();
         assert_eq!(run.code(), Some(2), "{}", run.log());
@@ -374,9 +374,9 @@ fn what_cannot_be_an_output_is_refused_without_side_effects() {
 }
 
 #[test]
-fn an_output_that_others_write_to_all_the_time_is_not_opened_in_a_hurry() {
+fn an_output_that_changes_continuously_is_reopened_with_backoff() {
     let rig = Rig::new();
-    // Its own log: each line that it writes there makes it begin again.
+    // The output is the writer's own log: each logged line disturbs the next attempt.
     let log = rig.folder.join("logs/writer-1.log");
     let mut writer = rig.writer().set("--output", &log).start();
     let begun = Instant::now();
@@ -392,7 +392,7 @@ fn an_output_that_others_write_to_all_the_time_is_not_opened_in_a_hurry() {
         page.ok().and_then(|metrics| metrics.get("line_stream_errors_total")).unwrap_or(0.0)
     };
     wait::until("it was disturbed a few times", || disturbed() >= 5.0);
-    // 50 ms, 100 ms, 200 ms, 400 ms, each shorter by a random part.
+    // 50 ms, 100 ms, 200 ms and 400 ms, each reduced by jitter.
     assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
     writer.kill9();
 }

@@ -51,7 +51,7 @@ fn a_deleted_stream_is_filled_again() {
     let mut reader = rig.reader().start();
     rig.redis.call(&["PING"]);
     wait::until("the stream is filled", || rig.stream_len() == 1000);
-    // Nobody has written these lines yet: they must come again.
+    // These lines are not written to the output yet, so they must be delivered again.
     rig.redis.call(&["DEL", STREAM]);
     rig.append_input(text::numbered(1000..2000, 1));
     let mut writer = rig.writer().start();
@@ -144,8 +144,7 @@ fn redis_loses_its_tail_in_power_cuts() {
 
 #[test]
 fn redis_loses_its_tail_while_nothing_else_happens() {
-    // The file does not grow any more: only a look at the stream's last ID tells that entries are
-    // gone.
+    // The file no longer grows, so only a check of the stream's last ID detects the loss.
     let mut rig = Rig::with(Persistence::Everysec);
     rig.write_input(text::numbered(0..5000, 1));
     let mut reader = rig.reader().start();
@@ -171,7 +170,7 @@ fn failover_to_a_stale_replica() {
     let mut reader = rig.reader().set("--redis-url", proxy.url()).start();
     let mut writer = rig.writer().set("--redis-url", proxy.url()).start();
     rig.wait_output_len(500_000);
-    // The replica stops following, the master goes on for a while, and is lost.
+    // The replica is detached, and the master continues for a while and is then lost.
     replica.cli("REPLICAOF NO ONE");
     rig.wait_output_len(1_500_000);
     proxy.retarget(replica.port());
@@ -187,8 +186,8 @@ fn failover_to_a_stale_replica() {
 
 #[test]
 fn an_emptied_redis_and_a_lost_state_file_are_a_new_source_for_an_old_output() {
-    // Nothing tells any more what the output holds: only the journal's file ID. The content
-    // begins again; nothing is lost, and doubled lines are in order.
+    // Nothing but the file ID in the journal describes the output. The content starts over: no line
+    // is lost, and duplicate lines are accepted.
     let rig = Rig::new();
     let bytes = text::numbered(0..1000, 1);
     rig.write_input(&bytes);
@@ -202,7 +201,7 @@ fn an_emptied_redis_and_a_lost_state_file_are_a_new_source_for_an_old_output() {
     assert!(output == bytes || output == [&bytes[..], &bytes[..]].concat(), "all of it, once or twice");
 }
 
-/// The stream is deleted when Redis has said that it is there, and before the batch lands.
+/// Deletes the stream after Redis reported that it exists and before the batch is added.
 fn deleted_before_a_batch_of(lines: u64) {
     let rig = Rig::new();
     let proxy = Proxy::start(rig.redis.port());

@@ -1,5 +1,5 @@
-//! The end-to-end tests: real binaries, a private redis-server each, real signals, real files. One
-//! binary, so that it links once.
+//! The end-to-end tests: real binaries, a private redis-server per test, real signals, real files.
+//! They are one binary, so that it is linked once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 

@@ -1,13 +1,12 @@
-//! What is said when something is wrong: for each situation the exact line, which says what, the
-//! value, why, and what is allowed.
+//! The exact message for each problem. It names the subject, the value, the reason, and what is
+//! allowed.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use e2e::{Launch, Persistence, Program, Rig};
 
-/// Ends with exit code `code` and this line, and says no other one on standard error but those of
-/// its start.
+/// Asserts exit code `code` and this last line, with no further warnings or errors.
 #[track_caller]
 fn says(launch: &Launch, code: i32, line: &str) {
     let mut service = launch.run();
@@ -23,14 +22,14 @@ fn with(launch: Launch, words: &[&str]) -> Launch {
     words.iter().fold(launch, Launch::word)
 }
 
-/// Nothing is looked at but the command line.
+/// Only the command line is checked.
 #[test]
 fn wrong_invocations() {
     let rig = Rig::new();
     let reader: &[(&[&str], &str)] = &[
         (&["app.log"], "app.log: no such command; for a file, write --input app.log (see reader --help)"),
         (&["chek"], "chek: no such command, did you mean check? (see reader --help)"),
-        (&["--once", "check"], "--once: must stand behind check: reader check … (see reader --help)"),
+        (&["--once", "check"], "--once: must come after check: reader check … (see reader --help)"),
         (&["--once", "--once"], "--once: given more than once; allowed: once"),
         (&["--streem", "x"], "--streem: no such flag, did you mean --stream? (see reader --help)"),
         (&["-x"], "-x: no such flag (see reader --help)"),
@@ -119,9 +118,9 @@ fn wrong_invocations() {
     );
 }
 
-/// A value says where it comes from when that is not the command line.
+/// A message names the origin of a value that is not from the command line.
 #[test]
-fn values_from_elsewhere() {
+fn messages_name_the_origin_of_values() {
     let rig = Rig::new();
     let file = |text: &str| {
         let path = rig.folder.join("reader.toml");
@@ -167,7 +166,7 @@ fn values_from_elsewhere() {
         let path = file(text);
         says(&reader().set("--config", &path), 2, &format!("reader: {}", line.replace("FILE", &path)));
     }
-    // A name without the prefix does nothing, and that is said once.
+    // A variable without the prefix is ignored, with one warning.
     rig.write_input("one\n");
     let mut reader = rig.reader().once().env("STREAM", "other").env("GROUP", "users").run();
     assert_eq!(reader.code(), Some(0), "{}", reader.log());
@@ -182,7 +181,7 @@ fn values_from_elsewhere() {
     assert_eq!(rig.stream_len(), 1);
 }
 
-/// What answers is not what the URL says.
+/// The server is not what the URL says.
 #[test]
 fn wrong_servers() {
     let rig = Rig::with_redis(Persistence::None, &["--requirepass", "right"]);
@@ -193,12 +192,12 @@ fn wrong_servers() {
         (
             "redis://127.0.0.1:PORT",
             "redis://127.0.0.1:PORT",
-            "NOAUTH: this Redis wants a password; give it with --redis-password-file, or redis://[user]:password@host",
+            "NOAUTH: this Redis requires a password; give it with --redis-password-file, or redis://[user]:password@host",
         ),
         (
             "redis://:wrong@127.0.0.1:PORT",
             "redis://:***@127.0.0.1:PORT",
-            "WRONGPASS: this Redis does not know the user or the password; allowed: those that it knows; the password is from --redis-url",
+            "WRONGPASS: this Redis does not know the user or the password; allowed: a user and password that it accepts; the password is from --redis-url",
         ),
         (
             "redis://:right@127.0.0.1:PORT/99",
@@ -208,7 +207,7 @@ fn wrong_servers() {
         (
             "redis-cluster://:right@127.0.0.1:PORT",
             "redis-cluster://:***@127.0.0.1:PORT",
-            "node 127.0.0.1:PORT: CLUSTER SHARDS: ERR This instance has cluster support disabled; allowed: redis:// for a Redis that is no cluster",
+            "node 127.0.0.1:PORT: CLUSTER SHARDS: ERR This instance has cluster support disabled; allowed: redis:// for a Redis that is not a cluster",
         ),
     ] {
         for launch in [rig.reader(), rig.writer()] {
@@ -228,7 +227,7 @@ fn wrong_servers() {
         &rig.reader().set("--redis-password-file", &password),
         2,
         &format!(
-            "reader: --redis-url redis://:***@127.0.0.1:{port}: WRONGPASS: this Redis does not know the user or the password; allowed: those that it knows; the password is from --redis-password-file {file}"
+            "reader: --redis-url redis://:***@127.0.0.1:{port}: WRONGPASS: this Redis does not know the user or the password; allowed: a user and password that it accepts; the password is from --redis-password-file {file}"
         ),
     );
     says(
@@ -241,7 +240,7 @@ fn wrong_servers() {
             "reader: --redis-password-file {file}: --redis-url (from REDIS_URL) has a password, too; allowed: one of the two"
         ),
     );
-    // No password: a server that is no Sentinel.
+    // No password: a server that is not a Sentinel.
     let plain = Rig::new();
     plain.write_input("one\n");
     let port = plain.redis.port();
@@ -249,12 +248,12 @@ fn wrong_servers() {
         &plain.reader().set("--redis-url", format!("redis-sentinel://127.0.0.1:{port}/mymaster")),
         2,
         &format!(
-            "reader: --redis-url redis-sentinel://127.0.0.1:{port}/mymaster: Sentinel 127.0.0.1:{port}: SENTINEL GET-MASTER-ADDR-BY-NAME: ERR unknown command 'SENTINEL'; this is no Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)"
+            "reader: --redis-url redis-sentinel://127.0.0.1:{port}/mymaster: Sentinel 127.0.0.1:{port}: SENTINEL GET-MASTER-ADDR-BY-NAME: ERR unknown command 'SENTINEL'; this is not a Sentinel; allowed: redis:// for a Redis, or the Sentinels' port (26379)"
         ),
     );
 }
 
-/// What answers is no Redis, or speaks TLS, or does not.
+/// The server is not Redis, or uses TLS unexpectedly, or does not.
 #[test]
 fn no_redis() {
     let rig = Rig::new();
@@ -263,14 +262,14 @@ fn no_redis() {
         (
             "redis",
             &b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"[..],
-            "an SSH server answers there, no Redis; allowed: the address of a Redis",
+            "an SSH server answers there, not Redis; allowed: the address of a Redis",
         ),
         (
             "redis",
             b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
-            "a web server answers there, no Redis; allowed: the address of a Redis",
+            "a web server answers there, not Redis; allowed: the address of a Redis",
         ),
-        ("redis", b"220 mail ESMTP\r\n", "what answers there is no Redis; allowed: the address of a Redis"),
+        ("redis", b"220 mail ESMTP\r\n", "the server there is not Redis; allowed: the address of a Redis"),
         // The alert `protocol version` of TLS 1.2.
         ("redis", b"\x15\x03\x03\x00\x02\x02\x46", "this port speaks TLS; allowed: rediss:// for TLS"),
         (
@@ -281,14 +280,14 @@ fn no_redis() {
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        // The reader has several connections. The threads end with the test.
+        // The reader opens several connections. The threads end with the test.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 std::thread::spawn(move || {
                     let mut stream = stream?;
                     let _ = stream.read(&mut [0; 4096])?;
                     stream.write_all(answer)?;
-                    // A close with bytes that nobody read would take the answer back.
+                    // Closing with unread bytes would discard the response.
                     std::io::copy(&mut stream, &mut std::io::sink())
                 });
             }
@@ -301,7 +300,7 @@ fn no_redis() {
     }
 }
 
-/// What the service's user must not do.
+/// Actions that the service's user is not permitted.
 #[test]
 fn rights() {
     let rig = Rig::new();
@@ -400,7 +399,7 @@ fn a_user_without_rights() {
         let name = if lacks.contains("XADD") { "reader" } else { "writer" };
         let first = lacks.split(',').next().unwrap_or_default().to_lowercase();
         let line = format!(
-            "{name}: redis: the user lacks rights for {lacks}: NOPERM this user has no permissions to run the '{first}' command; ACL SETUSER its-name {needs}, and ~ the keys of the stream and its record"
+            "{name}: redis: the user lacks permission for {lacks}: NOPERM this user has no permissions to run the '{first}' command; ACL SETUSER its-name {needs}, and ~ the keys of the stream and its record"
         );
         says(&launch.clone().set("--redis-url", &url), 2, &line);
         says(&launch.set("--redis-url", &url).once(), 2, &line);
@@ -409,7 +408,7 @@ fn a_user_without_rights() {
 }
 
 #[test]
-fn there_need_be_no_http_endpoint() {
+fn the_http_endpoint_can_be_off() {
     let rig = Rig::new();
     rig.write_input("one\n");
     for launch in [rig.reader(), rig.writer()] {
@@ -425,7 +424,7 @@ fn there_need_be_no_http_endpoint() {
     named.stop();
 }
 
-/// Two writers on a host that nobody gave a name share the stream.
+/// Two writers on a host without a name share the stream.
 #[test]
 fn writers_without_a_name_do_not_collide() {
     let rig = Rig::new();

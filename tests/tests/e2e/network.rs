@@ -1,4 +1,4 @@
-//! The network misbehaves.
+//! Network faults.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use e2e::{Growth, Launch, Proxy, Rig, text, wait};
 const LINES: u64 = 40_000;
 const GROWTH: Duration = Duration::from_secs(5);
 
-/// Whose connection misbehaves.
+/// The service whose connections are disturbed.
 #[derive(Clone, Copy)]
 enum Whose {
     Reader,
     Writer,
 }
 
-/// Lets a file grow while `strike` does harm to the connections of one service; then the output
-/// must be the input.
+/// Lets a file grow while `strike` disturbs the connections of one service; then the output must
+/// equal the input.
 fn survives(whose: Whose, mut strike: impl FnMut(&Proxy, &mut fastrand::Rng)) {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -138,7 +138,8 @@ fn the_writers_connections_are_refused() {
     survives(Whose::Writer, refuse);
 }
 
-/// Connections that died without a word, as behind a firewall that forgot them: only time tells.
+/// Half-open connections, as behind a firewall that dropped their state: only a timeout detects
+/// them.
 fn half_open(whose: Whose) {
     let rig = Rig::new();
     let proxy = Proxy::start(rig.redis.port());
@@ -179,7 +180,7 @@ fn a_slow_network_is_only_slow() {
     rig.reader().set("--redis-url", proxy.url()).once().run_ok();
     rig.writer().set("--redis-url", proxy.url()).once().run_ok();
     rig.assert_identical();
-    // Nobody lost patience: two connections for each, one of them beside the work.
+    // No timeout occurred: each service has two connections, one of them for the status.
     assert!(proxy.accepted() <= 4, "{} connections", proxy.accepted());
 }
 
@@ -202,8 +203,7 @@ fn nothing_but_a_stalled_connection_at_the_start() {
     rig.assert_identical();
 }
 
-/// A connection that comes up and dies with the first batch, again and again, is no reason to
-/// hammer Redis.
+/// Connections that fail with the first batch again and again must not cause a busy loop.
 fn is_patient(whose: Whose) {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
@@ -223,7 +223,7 @@ fn is_patient(whose: Whose) {
         let accepted = proxy.accepted();
         if accepted != seen {
             seen = accepted;
-            // Enough for the handshake and a PING, not for a batch.
+            // Enough for the handshake and a PING, but not for a batch.
             proxy.cut_after(Way::Replies, 600);
         }
         begun.elapsed() > Duration::from_secs(3)

@@ -1,4 +1,4 @@
-//! `--once`: the work there is, then exit 0.
+//! `--once`: processes the available lines, then exits with code 0.
 
 use e2e::{Rig, rig, text};
 
@@ -54,7 +54,7 @@ fn a_second_run_adds_nothing() {
             rig.writer().once().run_ok();
             rig.assert_identical();
         }
-        // Whatever is added raises it, and trimming does not lower it.
+        // Every added entry raises the last ID, and trimming does not lower it.
         let last = || rig.redis.call(&["XINFO", "STREAM", rig::STREAM]).field("last-generated-id").bytes().to_vec();
         let before = last();
         rig.reader().once().set("--framing", framing).run_ok();
@@ -66,7 +66,7 @@ fn a_second_run_adds_nothing() {
 fn a_last_line_that_grows_after_it_was_sent_comes_out_whole() {
     for framing in ["line", "chunk"] {
         let rig = Rig::new();
-        // Each piece ends inside a line, but the last.
+        // Every piece except the last ends inside a line.
         for piece in ["one\ntw", "o", "\n", "three\nfo", "ur", "r\nfive\n\nsi", "x\n", "seven", "\n"] {
             rig.append_input(piece);
             rig.reader().once().set("--framing", framing).run_ok();

@@ -1,4 +1,4 @@
-//! The output and its journal: torn, full, replaced.
+//! The output and its journal: torn, on a full disk, replaced.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ fn journal(rig: &Rig) -> PathBuf {
 }
 
 #[test]
-fn what_the_output_held_before_stays() {
+fn existing_output_bytes_are_kept() {
     let rig = Rig::new();
     fs::write(&rig.output, "not ours\nno newline").unwrap();
     let bytes = text::numbered(0..1000, 1);
@@ -24,7 +24,7 @@ fn what_the_output_held_before_stays() {
 }
 
 #[test]
-fn garbage_behind_the_output_is_cut_off() {
+fn garbage_after_the_output_is_cut_off() {
     let rig = Rig::new();
     for round in 0..3 {
         rig.append_input(text::numbered(round * 500..(round + 1) * 500, 1));
@@ -37,7 +37,7 @@ fn garbage_behind_the_output_is_cut_off() {
 }
 
 #[test]
-fn garbage_behind_the_journal_is_cut_off() {
+fn garbage_after_the_journal_is_cut_off() {
     let rig = Rig::new();
     for (round, garbage) in [&b"\0"[..], &[0; 64], &[0xff; 64], &[7; 1000], &[0; 4096]].into_iter().enumerate() {
         let from = round as u64 * 500;
@@ -51,10 +51,10 @@ fn garbage_behind_the_journal_is_cut_off() {
     rig.assert_identical();
 }
 
-/// The writer is killed while it works. What it had acknowledged is durable and must not be
-/// touched; behind that a power cut may have torn the files at any place.
+/// The writer is killed while it is working. Acknowledged bytes are durable and must be kept. After
+/// them, a power loss may have torn both files anywhere.
 #[test]
-fn files_torn_behind_what_was_acknowledged() {
+fn files_torn_after_the_acknowledged_bytes() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
@@ -65,12 +65,12 @@ fn files_torn_behind_what_was_acknowledged() {
         let mut writer = rig.writer().start();
         wait::random_moment(&mut rng, 30..400);
         writer.kill9();
-        // On a fast disk hardly anything is ever pending: then so much comes at once that the
-        // writer is busy until it is killed.
+        // On a fast disk hardly any entry is ever pending. Then add enough lines to keep the writer
+        // busy until it is killed.
         if !growth.runs() {
             rig.append_input(text::numbered(60_000..160_000, seed));
         }
-        // The first pending line begins where what is durable ends: the input has one generation,
+        // The first pending line begins where the durable bytes end: the input has one generation,
         // and the output began empty.
         let groups = rig.redis.try_call(&["XPENDING", STREAM, "writers"]).unwrap();
         let Some(first) =
@@ -86,8 +86,8 @@ fn files_torn_behind_what_was_acknowledged() {
         let durable = end - fields.list()[1].bytes().len() as u64 - newline;
         let length = rig::len(&rig.output);
         assert!(length >= durable, "{} bytes were acknowledged before they were written", durable - length);
-        // A batch may have been synced and not acknowledged yet: then the journal's next record
-        // says so. What is synced stays.
+        // A batch may be synced and not acknowledged. The next record of the journal then says so,
+        // and the bytes stay.
         let durable = durable.max(last_record(&rig).map_or(0, |record| record.durable));
         if length <= durable {
             continue;
@@ -96,13 +96,13 @@ fn files_torn_behind_what_was_acknowledged() {
         match torn % 4 {
             // The tail is missing,
             0 => output.set_len(rng.u64(durable..length)).unwrap(),
-            // or it is there in length, but its bytes are not,
+            // or the length is right, but the bytes are not,
             1 => {
                 let from = rng.u64(durable..length);
                 output.set_len(from).unwrap();
                 output.set_len(length).unwrap();
             }
-            // or the output is whole and the journal's last record is not,
+            // or the output is complete and the last record of the journal is not,
             2 => {
                 if last_record(&rig).is_some_and(|record| record.begin >= durable) {
                     let path = journal(&rig);
@@ -128,11 +128,11 @@ fn files_torn_behind_what_was_acknowledged() {
     rig.assert_identical();
 }
 
-/// What the journal's last record says.
+/// The last record of the journal.
 struct Record {
-    /// Where its range begins in the source.
+    /// The start of its range in the source.
     begin: u64,
-    /// How much of the output was synced when it was written.
+    /// The synced length of the output when it was written.
     durable: u64,
 }
 
@@ -160,7 +160,7 @@ fn a_full_disk_is_waited_for() {
     let (status, reason) = writer.readyz();
     assert_eq!(status, 503);
     assert!(reason.to_lowercase().contains("space"), "{reason}");
-    // Killed and started again while the disk is full: it waits again.
+    // Killed and restarted while the disk is full: it waits again.
     writer.kill9();
     let mut writer = rig.writer().set("--output", &output).start();
     writer.wait_for_log(&["space"]);
@@ -172,7 +172,7 @@ fn a_full_disk_is_waited_for() {
 }
 
 #[test]
-fn an_output_that_was_removed_while_the_writer_runs_is_told() {
+fn an_output_removed_under_a_running_writer_is_reported() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let mut reader = rig.reader().start();
@@ -186,7 +186,7 @@ fn an_output_that_was_removed_while_the_writer_runs_is_told() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_anew_is_one_state() {
+fn a_journal_that_cannot_be_rewritten_is_one_state() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let mut reader = rig.reader().start();
@@ -210,7 +210,7 @@ fn a_journal_that_cannot_be_written_anew_is_one_state() {
 }
 
 #[test]
-fn an_output_that_was_truncated_while_the_writer_runs_is_told() {
+fn an_output_truncated_under_a_running_writer_is_reported() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     let mut reader = rig.reader().start();
@@ -218,16 +218,16 @@ fn an_output_that_was_truncated_while_the_writer_runs_is_told() {
     rig.wait_delivered();
     fs::File::options().write(true).open(&rig.output).unwrap().set_len(100).unwrap();
     rig.append_input("more\n");
-    // Which bytes exactly are gone is known only up to a commit.
+    // The exact lost bytes are known only up to one commit.
     writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes > 0.0);
     writer.wait_for_log(&["output.txt", "gone"]);
     reader.stop();
 }
 
 #[test]
-fn an_output_that_was_cut_while_the_writer_was_down_is_told() {
-    // Bytes that were durable and acknowledged are gone. Redis does not have them any more; that
-    // must not pass in silence.
+fn an_output_truncated_while_the_writer_was_down_is_reported() {
+    // Durable and acknowledged bytes are lost, and Redis does not have them any more. This must be
+    // reported.
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     rig.reader().once().run_ok();
@@ -273,7 +273,7 @@ fn the_journal_stays_small() {
     writer.stop();
     rig.assert_identical();
     rig.writer().once().run_ok();
-    // One content, in order: one run.
+    // One content, in order, is a single run.
     let length = rig::len(&journal(&rig));
     assert!(length < 100_000, "the journal has {length} bytes");
 }

@@ -1,5 +1,5 @@
-//! The status page and `/status.json` tell the truth, without a script and without anything from
-//! elsewhere.
+//! The status page and `/status.json` are correct, need no JavaScript, and load nothing from other
+//! servers.
 
 use e2e::{Growth, Rig, Service, text, wait};
 use serde_json::Value;
@@ -41,7 +41,7 @@ fn the_page_has_the_figures_without_a_script() {
 }
 
 #[test]
-fn a_fault_is_told_in_words() {
+fn faults_are_described() {
     let mut rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
@@ -56,18 +56,18 @@ fn a_fault_is_told_in_words() {
         }
         let page = service.get("/").1;
         assert!(page.contains("class=\"state bad\"") && page.contains("nothing is lost"), "{page}");
-        // What is wrong, then what to do, and the sentence once beside the list of warnings.
+        // The problem, then the advice, and the full message once beside the list of warnings.
         assert!(
             page.contains("<span class=todo>nothing is lost") && page.contains("cannot be used, see above"),
             "{page}"
         );
         assert_eq!(page.matches("start Redis").count(), 2, "{page}");
-        // What only Redis knows is unknown, on the page and for programs.
+        // Values that only Redis knows are unknown, on the page and in `/status.json`.
         wait::until("the backlog is unknown", || status(service)["backlog"]["entries"].is_null());
         wait::until("the metric is unknown", || service.metric("line_stream_length_entries").is_nan());
         assert!(service.get("/").1.contains("<p class=figure>unknown</p>"));
     }
-    // The file grows meanwhile, and that is seen.
+    // The file grows meanwhile, and the page shows it.
     rig.append_input("two\nthree\n");
     wait::until("what is left is seen", || status(&mut reader)["position"]["left"] == 10.0);
     assert_eq!(status(&mut reader)["position"]["seconds_left"], Value::Null);
@@ -101,7 +101,7 @@ fn the_state_of_redis_is_shown() {
             assert!(page.contains(part), "{part:?} is not in {page}");
         }
     }
-    // It is asked again, by a reader and a writer that have nothing to do.
+    // An idle reader and an idle writer query Redis again.
     rig.redis.config_set("maxmemory", "0");
     for service in [&mut reader, &mut writer] {
         wait::until("Redis was asked again", || {
@@ -113,13 +113,13 @@ fn the_state_of_redis_is_shown() {
 }
 
 #[test]
-fn redis_is_asked_while_lines_flow() {
+fn redis_is_queried_while_lines_flow() {
     let rig = Rig::new();
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     for service in [&mut reader, &mut writer] {
         service.wait_for_log(&["ready"]);
     }
-    // For longer than a test waits for anything.
+    // Longer than any test waits.
     let mut growth = Growth::of(&rig.input, text::numbered(0..600_000, 1), 3 * wait::SOON, 1);
     for service in [&mut reader, &mut writer] {
         wait::until("Redis was asked", || !status(service)["redis"].is_null());
@@ -130,7 +130,7 @@ fn redis_is_asked_while_lines_flow() {
     }
     assert!(growth.runs(), "lines flow");
     growth.stop();
-    // It may have ended inside a line.
+    // The growth may have ended inside a line.
     rig.append_input("\n");
     rig.wait_delivered();
     rig.assert_identical();
@@ -160,7 +160,7 @@ fn the_way_from_the_reader_to_the_disk_is_measured() {
 }
 
 #[test]
-fn who_may_not_ask_has_no_figures_and_works() {
+fn services_work_without_permission_to_run_info() {
     let rig = Rig::new();
     rig.redis.cli("ACL SETUSER worker on >secret ~* &* +@all -info -xinfo|groups -xinfo|consumers");
     let url = rig.redis.url().replace("redis://", "redis://worker:secret@");
@@ -176,14 +176,14 @@ fn who_may_not_ask_has_no_figures_and_works() {
         let now = status(service);
         assert_eq!((&now["redis"], &now["ready"]["ok"]), (&Value::Null, &Value::Bool(true)), "{now}");
         assert_eq!(now["errors"], Value::Array(Vec::new()), "{now}");
-        assert!(service.get("/").1.contains("this user may not ask"));
+        assert!(service.get("/").1.contains("the user may not run INFO"));
     }
-    // They were asked, and refused.
+    // Redis was queried, and denied it.
     assert!(rig.redis.cli("ACL LOG").list().len() >= 2);
 }
 
 #[test]
-fn a_full_stream_shows_what_is_left_and_who_is_to_take_it() {
+fn a_full_stream_shows_the_backlog_and_the_consumers() {
     let rig = Rig::new();
     let bytes = text::numbered(0..50_000, 1);
     rig.write_input(&bytes);

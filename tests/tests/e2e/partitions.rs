@@ -1,5 +1,5 @@
-//! One source, several streams: what the reader puts into them, who is refused, and what both
-//! services tell of them.
+//! One source in several streams: what the reader adds, which services are refused, and what both
+//! services report.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,14 +22,14 @@ fn stream_len(rig: &Rig, index: u32) -> i64 {
     rig.redis.call(&["XLEN", &stream(index)]).int()
 }
 
-/// Waits until it has sent so much of the input.
+/// Waits until the reader has sent this many bytes of the input.
 #[track_caller]
 fn wait_sent(reader: &mut Service, bytes: u64) {
     let position = || reader.metrics().get("reader_input_position_bytes").unwrap_or_default() as u64;
     wait::progress_to(bytes, position).unwrap_or_else(|at| panic!("the reader stopped at {at} of {bytes} bytes"));
 }
 
-/// Numbered lines, and among them some that reach over several blocks; no newline at the end.
+/// Numbered lines, some of which span several blocks; no newline at the end.
 fn text_with_long_lines(seed: u64, lines: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut text = Vec::new();
@@ -46,7 +46,7 @@ fn text_with_long_lines(seed: u64, lines: u64) -> Vec<u8> {
 #[test]
 fn every_line_is_in_one_partition_whole_and_in_order() {
     let seed = e2e::seed();
-    // Small blocks and large ones; more partitions than blocks.
+    // Small and large blocks, and more partitions than blocks.
     for (count, framing, lines) in
         [(THREE, "line", 40_000), (2, "chunk", 180_000), (40, "line", 5000), (99, "chunk", 5000)]
     {
@@ -56,7 +56,7 @@ fn every_line_is_in_one_partition_whole_and_in_order() {
         reader_of(&rig, count).set("--framing", framing).once().run_ok();
         partitions::assert_complete(&rig.redis, &content, 0, count);
         assert_eq!(rig.stream_len(), 0, "the stream that would be the only one");
-        // And nothing is added by another run.
+        // Another run adds nothing.
         let before: Vec<_> = (0..count).map(|index| stream_len(&rig, index)).collect();
         reader_of(&rig, count).set("--framing", framing).once().run_ok();
         assert_eq!(before, (0..count).map(|index| stream_len(&rig, index)).collect::<Vec<_>>());
@@ -79,7 +79,7 @@ fn pieces_of_an_over_long_line_stay_in_its_partition() {
     let begin = content.len() as u64 - text::numbered(1000..20_000, 1).len() as u64 - long.len() as u64 - 1;
     assert!(pieces.iter().all(|(index, _)| *index == partitions::owner(begin, THREE)), "{pieces:?}");
     assert_eq!(pieces.iter().map(|(_, field)| field.as_str()).collect::<Vec<_>>(), ["part", "rest", "rest", "rest"]);
-    // The writer knows that nothing is missing between them.
+    // The writer detects that no byte between them is missing.
     let mut writer = writer_of(&rig, THREE).start();
     rig.wait_delivered();
     assert_eq!(writer.metric("writer_gap_bytes_total"), 0.0);
@@ -87,7 +87,7 @@ fn pieces_of_an_over_long_line_stay_in_its_partition() {
     partitions::assert_proven(&rig.folder, &[&rig.input], std::slice::from_ref(&rig.output));
 }
 
-/// Lets a file grow while its reader is killed again and again.
+/// Lets a file grow while its reader is killed repeatedly.
 fn survives_kills(framing: &str) {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -122,7 +122,7 @@ fn two_readers_on_one_file_add_every_line_once() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let content = text::numbered(0..50_000, seed);
-    // Both wait for the file, and name it at once when it comes.
+    // Both wait for the file, and register it at the same time.
     let mut readers = [reader_of(&rig, THREE).start(), reader_of(&rig, THREE).start()];
     for reader in &mut readers {
         reader.wait_for_log(&["does not exist"]);
@@ -152,7 +152,7 @@ fn readers_share_the_partitions_of_a_file() {
 }
 
 #[test]
-fn from_end_all_partitions_begin_behind_the_last_whole_line() {
+fn from_end_all_partitions_begin_after_the_last_whole_line() {
     let rig = Rig::new();
     let old = text::numbered(0..5000, 1);
     rig.write_input(&old);
@@ -177,7 +177,7 @@ fn from_end_all_partitions_begin_behind_the_last_whole_line() {
 }
 
 #[test]
-fn each_partition_has_its_part_of_the_bound() {
+fn max_backlog_is_divided_among_partitions() {
     let rig = Rig::new();
     let content = text::numbered(0..30_000, 1);
     rig.write_input(&content);
@@ -190,7 +190,7 @@ fn each_partition_has_its_part_of_the_bound() {
     let full = lens();
     assert!(full.iter().all(|&len| len >= 1000) && full.iter().sum::<i64>() <= 2 * 3001, "{full:?}");
     assert_eq!(reader.metric("line_stream_length_entries"), full.iter().sum::<i64>() as f64);
-    // Those that stand still hold up no other.
+    // Full partitions do not block the others.
     let first = partitions::output(&rig.folder, "first");
     let named = |name: &str| partitions::named(writer_of(&rig, THREE), &rig.folder, name);
     let mut taker = named("first").set("--partition", "0").start();
@@ -233,7 +233,7 @@ fn everything(rig: &Rig) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-/// It must have ended with exit code 2, and one line that says why.
+/// Asserts exit code 2, and a single line that says why.
 #[track_caller]
 fn refused(mut service: Service, asked: u32, begun: u32) {
     assert_eq!(service.code(), Some(2), "{}", service.log());
@@ -256,27 +256,27 @@ fn another_number_of_partitions_is_refused_and_changes_nothing() {
         reader_of(&rig, begun).once().run_ok();
         let before = everything(&rig);
         refused(reader_of(&rig, asked).run(), asked, begun);
-        // The output's journal may say it first.
+        // The journal of the output may cause the refusal first.
         let mut writer = writer_of(&rig, asked).run();
         match writer.log().contains("it belongs to an output of") {
             true => assert_eq!(writer.code(), Some(2), "{}", writer.log()),
             false => refused(writer, asked, begun),
         }
         assert!(everything(&rig) == before, "{begun} → {asked}: something changed");
-        // Without the state files, only Redis knows.
+        // Without the state files, only Redis has the number.
         let state = rig.folder.join("state");
         std::fs::create_dir(&state).unwrap();
         refused(reader_of(&rig, asked).set("--state-dir", &state).run(), asked, begun);
         assert!(everything(&rig) == before, "{begun} → {asked}: something changed");
         assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0, "nothing is left there");
-        // Without Redis, only the state files know.
+        // Without Redis, only the state files have the number.
         rig.redis.flushall();
         refused(reader_of(&rig, asked).run(), asked, begun);
         assert_eq!(rig.redis.cli("DBSIZE").int(), 0, "{begun} → {asked}");
         let mut writer = writer_of(&rig, asked).run();
         assert_eq!(writer.code(), Some(2), "{}", writer.log());
         assert!(writer.log().contains("it belongs to an output of"), "the journal knows, too: {}", writer.log());
-        // With another output, a writer learns it when Redis is filled again.
+        // With another output, a writer detects the number once Redis is filled again.
         let other = rig.output.with_file_name("other.txt");
         let mut wrong = writer_of(&rig, asked).set("--output", &other).start();
         wait::until("it is at work", || wrong.readyz().0 == 200);
@@ -284,14 +284,14 @@ fn another_number_of_partitions_is_refused_and_changes_nothing() {
         wrong.wait_exit(wait::SOON);
         refused(wrong, asked, begun);
         writer_of(&rig, begun).once().run_ok();
-        // What the wrong one took before it was refused is in its output; some of it was in the
-        // first one before.
+        // The output of the refused writer has the lines that it wrote before. Some of them are in
+        // the first output, too.
         partitions::assert_merged(&rig.folder, &[&rig.input], &[rig.output.clone(), other]);
     }
 }
 
 #[test]
-fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
+fn metrics_cover_all_partitions_and_the_backlog_of_each() {
     let rig = Rig::new();
     let content = text::numbered(0..20_000, 1);
     rig.write_input(&content);
@@ -301,7 +301,7 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
     assert_eq!(reader.metric("reader_bytes_read_total"), content.len() as f64);
     assert_eq!(reader.metric("reader_input_size_bytes"), content.len() as f64);
     assert_eq!(reader.metric("line_stream_length_entries"), 20_000.0);
-    // Another consumer of the group has taken some of each and acknowledged none.
+    // Another consumer of the group has pending entries in each stream.
     for (index, count) in [(0, "10"), (1, "20"), (2, "30")] {
         rig.redis.call(&["XGROUP", "CREATE", &stream(index), "writers", "0"]);
         rig.redis.call(&["XREADGROUP", "GROUP", "writers", "slow", "COUNT", count, "STREAMS", &stream(index), ">"]);
@@ -333,7 +333,7 @@ fn metrics_are_of_all_partitions_and_the_backlog_of_each() {
 }
 
 #[test]
-fn a_stream_without_rights_is_named_and_holds_up_no_other() {
+fn a_stream_without_permissions_is_reported_and_blocks_no_other() {
     let rig = Rig::new();
     let first = text::numbered(0..5000, 1);
     rig.write_input(&first);
@@ -368,7 +368,7 @@ fn a_stream_without_rights_is_named_and_holds_up_no_other() {
 }
 
 #[test]
-fn a_stream_of_another_type_is_named() {
+fn a_stream_of_another_type_is_reported() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..5000, 1));
     let names_it = |service: &mut Service| {
@@ -382,7 +382,7 @@ fn a_stream_of_another_type_is_named() {
         names_it(&mut launch.start());
         assert_eq!(rig.redis.call(&["GET", &stream(1)]).text(), "a string");
     }
-    // The same while they run.
+    // The same while the services are running.
     rig.redis.call(&["DEL", &stream(1)]);
     let (mut reader, mut writer) = (reader_of(&rig, THREE).start(), writer_of(&rig, THREE).start());
     rig.wait_delivered();
@@ -392,7 +392,7 @@ fn a_stream_of_another_type_is_named() {
     for service in [&mut reader, &mut writer] {
         names_it(service);
     }
-    // When it is free again, it is filled again.
+    // Once the key is free, the stream is filled again.
     rig.redis.call(&["DEL", &stream(1)]);
     reader_of(&rig, THREE).once().run_ok();
     writer_of(&rig, THREE).once().run_ok();

@@ -1,5 +1,5 @@
-//! Partitions in a Redis Cluster: every master has some of the streams, and is lost, frozen, robbed
-//! of its slots or of what it acknowledged.
+//! Partitions in a Redis Cluster: each master has some of the streams, and fails, hangs, loses
+//! slots, or loses acknowledged entries.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use redis::TypedCommands;
 use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::streams::StreamReadOptions;
 
-/// Enough that every master has some.
+/// Enough that every master has at least one.
 const PARTITIONS: usize = 6;
-/// Lines that the input would have if nobody ended its growth.
+/// The number of lines if the growth of the input is not stopped.
 const LINES: u64 = 160_000;
-/// How long it would grow then.
+/// The duration of that growth.
 const TIME: Duration = Duration::from_secs(40);
 
-/// Who writes.
+/// The writers of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writers {
-    /// One for all partitions.
+    /// One writer for all partitions.
     One,
-    /// One for each, with an output of its own.
+    /// One writer per partition, each with its own output.
     Each,
 }
 
@@ -31,7 +31,7 @@ fn stream(partition: usize) -> String {
     format!("{STREAM}:{{{partition}}}")
 }
 
-/// Of these whole lines, from the beginning of a content, those of one partition.
+/// The lines of one partition in `bytes`, which are whole lines from the beginning of a content.
 fn part(bytes: &[u8], partition: usize) -> Vec<u8> {
     const SMALL: usize = 64 << 10;
     const LARGE: usize = 1 << 20;
@@ -52,13 +52,13 @@ fn part(bytes: &[u8], partition: usize) -> Vec<u8> {
 struct Stage<'a> {
     reader: Service,
     writers: Vec<Service>,
-    /// What starts the reader, and the writers.
+    /// The launch configurations of the reader and of the writers.
     launches: (Launch, Vec<Launch>),
-    /// How many generations the reader has to begin.
+    /// The number of generations that the reader must begin.
     generations: usize,
     outputs: Vec<PathBuf>,
     growth: Growth,
-    /// What the input grows by.
+    /// The bytes by which the input grows.
     bytes: Vec<u8>,
     rig: &'a Rig,
 }
@@ -91,27 +91,27 @@ impl<'a> Stage<'a> {
         self.outputs.iter().map(|output| len(output)).sum()
     }
 
-    /// All of them are stopped, or killed, and started again.
+    /// Stops or kills all services, and starts them again.
     fn restart_services(&mut self, end: fn(&mut Service)) {
         end(&mut self.reader);
         self.writers.iter_mut().for_each(end);
         self.reader = self.launches.0.start();
         self.writers = self.launches.1.iter().map(Launch::start).collect();
-        // All have begun, and the new reader counts from zero.
+        // All generations have begun, and the new reader counts from zero.
         self.generations = 0;
     }
 
-    /// Waits until lines arrive that were not there before.
+    /// Waits until new lines arrive.
     fn wait_flow(&self) {
         let goal = (self.written() + 150_000).min(self.bytes.len() as u64);
         wait::progress_to(goal, || self.written()).unwrap_or_else(|at| panic!("the outputs stand still at {at}"));
     }
 
-    /// Ends the growth of the input, at the end of a line.
+    /// Stops the growth of the input at the end of a line.
     fn end_growth(&mut self) {
         self.growth.stop();
         let written = usize::try_from(self.growth.written()).unwrap();
-        // Once: later, whole lines may have been added.
+        // Only once: later, the test itself appends whole lines.
         if len(&self.rig.input) != written as u64 {
             return;
         }
@@ -122,7 +122,7 @@ impl<'a> Stage<'a> {
         self.bytes.truncate(usize::try_from(len(&self.rig.input)).unwrap());
     }
 
-    /// Whether all lines of a partition that the input holds are in the outputs. Call after
+    /// Whether the outputs have all lines of a partition in the input. Call it after
     /// [`Self::end_growth`].
     fn has_all_of(&self, partition: usize) -> bool {
         let goal = part(&self.bytes, partition);
@@ -144,14 +144,14 @@ impl<'a> Stage<'a> {
         self.outputs.iter().fold(launch, |launch, output| launch.word("--output").word(output))
     }
 
-    /// All outputs in the order of the source.
+    /// Merges all outputs into the order of the source.
     fn merge(&self) -> PathBuf {
         let mut merge = self.with_outputs(self.rig.command(Program::Writer).word("merge")).run();
         assert_eq!(merge.code(), Some(0), "{}", merge.log());
         merge.process().stdout_path()
     }
 
-    /// Waits until the work is done, and looks at what came of it.
+    /// Waits until everything is delivered, and checks the result.
     fn finish(mut self, cluster: &Cluster) {
         self.end_growth();
         let goal = self.bytes.len() as u64;
@@ -184,7 +184,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Every master dies, one after the other, and comes back as a replica.
+/// Every master fails in turn, and returns as a replica.
 fn all_masters_are_killed_in_turn(writers: Writers) {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -222,12 +222,12 @@ fn slots_of_partitions_move(writers: Writers) {
     let rig = Rig::new();
     let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
     let stage = Stage::start(&rig, &cluster, writers, seed);
-    // The streams, and the record that tells how many there are.
+    // The streams, and the record with their number.
     let mut keys: Vec<String> = (0..PARTITIONS).map(stream).chain([STREAM.to_owned()]).collect();
     for _ in 0..5 {
         stage.wait_flow();
         rng.shuffle(&mut keys);
-        // Two are on their way at the same time.
+        // Migrate two slots at the same time.
         let moves: Vec<(String, usize, usize)> = keys[..2]
             .iter()
             .map(|key| {
@@ -236,7 +236,8 @@ fn slots_of_partitions_move(writers: Writers) {
                 let slot = cluster.slot(key);
                 cluster.begin_move(&slot, from, to);
                 wait::random_moment(&mut rng, 0..200);
-                // One key first, so that transactions find theirs in two places for a while.
+                // Migrate one key first, so that the keys of transactions are temporarily on two
+                // nodes.
                 if rng.bool() {
                     cluster.move_key(key.as_bytes(), from, to);
                     wait::random_moment(&mut rng, 0..200);
@@ -264,7 +265,7 @@ fn slots_of_partitions_move_under_one_writer() {
 }
 
 #[test]
-fn partitions_are_resharded_by_the_tool_for_it() {
+fn partitions_are_resharded_with_redis_cli() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
@@ -272,7 +273,7 @@ fn partitions_are_resharded_by_the_tool_for_it() {
     stage.wait_flow();
     let of_master = |master: usize| (0..PARTITIONS).filter(|&nth| cluster.owner(&stream(nth)) == master).count();
     let before = of_master(1);
-    // All its partitions lie in its first slots.
+    // The first slots of that master contain all its partitions.
     if !cluster.reshard_some(1, 0, 4600) {
         eprintln!("SKIPPED redis-cli --cluster reshard: there is no redis-cli");
         return;
@@ -283,7 +284,7 @@ fn partitions_are_resharded_by_the_tool_for_it() {
 }
 
 #[test]
-fn masters_freeze_until_their_replicas_have_their_places() {
+fn frozen_masters_return_after_their_replicas_were_promoted() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
@@ -304,7 +305,7 @@ fn masters_freeze_until_their_replicas_have_their_places() {
 }
 
 #[test]
-fn what_a_master_acknowledged_and_its_replica_never_got_is_sent_again() {
+fn entries_lost_in_a_failover_are_sent_again() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
@@ -314,10 +315,10 @@ fn what_a_master_acknowledged_and_its_replica_never_got_is_sent_again() {
     let lost = rng.usize(..PARTITIONS);
     let master = cluster.owner(&stream(lost));
     let replica = cluster.partner(master);
-    // However old its data is, it may take the place.
+    // Allow the replica to be promoted however old its data is.
     cluster.servers[replica].config_set("cluster-replica-validity-factor", "0");
     cluster.servers[replica].freeze();
-    // What is on the way to it is not to arrive when it thaws.
+    // Replies on their way to the replica must not arrive after the thaw.
     cluster.servers[master].call(&["CLIENT", "KILL", "TYPE", "REPLICA"]);
     let output = stage.outputs[lost].clone();
     let lines = || text::lines_in(&std::fs::read(&output).unwrap());
@@ -335,7 +336,7 @@ fn what_a_master_acknowledged_and_its_replica_never_got_is_sent_again() {
     stage.finish(&cluster);
 }
 
-/// How a pair of servers goes away, so that nobody has its slots.
+/// How a master and its replica fail, so that nobody serves its slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Away {
     Killed,
@@ -352,7 +353,7 @@ fn a_dead_node_holds_up_no_other_partition(writers: Writers, away: Away) {
     stage.wait_flow();
     let begun = |count| count == PARTITIONS as f64;
     stage.reader.wait_for_metric("reader_generations_total", begun);
-    // The master that has the record with the names of contents, too.
+    // The master that also has the record with the file IDs.
     let master = cluster.owner(STREAM);
     let (dead, alive): (Vec<usize>, Vec<usize>) =
         (0..PARTITIONS).partition(|&partition| cluster.owner(&stream(partition)) == master);
@@ -429,8 +430,8 @@ fn a_frozen_node_holds_up_no_other_partition_of_one_writer() {
     a_dead_node_holds_up_no_other_partition(Writers::One, Away::Frozen);
 }
 
-/// A node that answers, and refuses one command: as nothing is lost with it, what was read piles up
-/// before what is not acknowledged.
+/// A node that answers and refuses one command. It loses nothing, so entries pile up before the
+/// unacknowledged ones.
 fn a_node_that_refuses_holds_up_no_other_partition(command: &str) {
     let seed = e2e::seed();
     let rig = Rig::new();
@@ -467,14 +468,14 @@ fn a_node_that_takes_no_acknowledgement_holds_up_no_other_partition() {
 }
 
 #[test]
-fn a_name_that_redis_lost_is_known_while_the_partition_that_used_it_is_away() {
+fn a_lost_file_id_is_known_while_its_partition_is_unreachable() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let Some(cluster) = Cluster::start(&rig.folder.join("cluster")) else { return };
     cluster.serve_in_part();
     let mut stage = Stage::start(&rig, &cluster, Writers::Each, seed);
-    // The record with the names, the partitions that know one, and those that do not, each on a
-    // master of their own.
+    // The record with the file IDs, the partitions that know one, and those that do not are each on
+    // a different master.
     let [base, unaware, aware] = [0, 1, 2];
     let keys = [(STREAM.to_owned(), base)].into_iter().chain((0..PARTITIONS).map(|nth| (stream(nth), 1 + nth % 2)));
     for (key, to) in keys {
@@ -519,20 +520,20 @@ fn a_name_that_redis_lost_is_known_while_the_partition_that_used_it_is_away() {
     assert!(std::fs::read(merged).unwrap() == [first, second].concat(), "both contents, one after the other");
 }
 
-/// A consumer of another library, which knows the fields `line` and nothing else of us.
+/// A consumer of another library, which knows only the field `line`.
 struct Stock {
     connection: ClusterConnection,
     stream: String,
-    /// What it has got, each as a line.
+    /// The received lines.
     bytes: Vec<u8>,
-    /// What it has got and not acknowledged.
+    /// The received entries that it has not acknowledged.
     ids: Vec<String>,
 }
 
 impl Stock {
     const GROUP: &str = "stock";
 
-    /// In a group of its own, from the first entry on.
+    /// Creates its own group at the first entry.
     fn join(cluster: &Cluster, stream: &str) -> Self {
         let seeds = cluster.servers.iter().map(RedisServer::url);
         let mut connection = ClusterClient::new(seeds).unwrap().get_connection().unwrap();
@@ -582,7 +583,7 @@ fn a_consumer_of_another_library_gets_every_line_of_a_partition() {
     stage.end_growth();
     wait::until("all is written", || (0..PARTITIONS).all(|nth| stage.has_all_of(nth)));
 
-    // Nothing is taken away from who is slow.
+    // Entries are not trimmed before a slow group has them.
     let lines = text::lines_in(&part(&stage.bytes, nth));
     let length = || {
         let server = &cluster.servers[cluster.owner(&stream)];
@@ -592,7 +593,7 @@ fn a_consumer_of_another_library_gets_every_line_of_a_partition() {
     stock.read(lines / 2);
     stock.acknowledge();
 
-    // It follows when the stream moves, as any client of a cluster does.
+    // It follows the stream to another node, as any cluster client does.
     let owner = cluster.owner(&stream);
     cluster.move_slot(&cluster.slot(&stream), owner, (owner + 1) % 3);
     let more = text::numbered(LINES..LINES + 20_000, seed);

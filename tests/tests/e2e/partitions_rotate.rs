@@ -1,5 +1,5 @@
-//! Rotation of a source with several partitions: all of them go through the contents in the same
-//! order and call them by the same names.
+//! Rotation of a source with several partitions: all partitions process the contents in the same
+//! order and under the same file IDs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use e2e::partitions::{self, BASE_RECORD, THREE, record};
 use e2e::{Launch, Rig, Service, rig, text, wait};
 
-/// The contents so far, and a writer for each partition.
+/// The contents so far, and a writer per partition.
 struct Log {
     rig: Rig,
-    /// Each content in a file of its own, the present one last.
+    /// Each content in its own file, the present one last.
     contents: Vec<PathBuf>,
     next: u64,
     writers: Vec<Service>,
@@ -31,12 +31,12 @@ impl Log {
         self.rig.reader().set("--partitions", "3").start()
     }
 
-    /// What is written from now on is another content.
+    /// Starts a new content.
     fn begin(&mut self) {
         self.contents.push(self.rig.folder.join(&format!("contents/{}", self.contents.len())));
     }
 
-    /// Appends some lines to the input, which is created when it is not there.
+    /// Appends lines to the input; creates it if necessary.
     fn write(&mut self, lines: u64) {
         let bytes = text::numbered(self.next..self.next + lines, 9);
         self.next += lines;
@@ -48,17 +48,17 @@ impl Log {
         rig::append(self.contents.last().unwrap(), bytes);
     }
 
-    /// The input gets another name.
+    /// Renames the input.
     fn rename(&mut self) {
         let written = std::time::Instant::now();
         let name = format!("{}.{:03}", self.rig.input.display(), self.contents.len());
         fs::rename(&self.rig.input, name).unwrap();
         self.begin();
-        // Several that nobody has seen are told apart by the time.
+        // The modification time orders contents that the reader has not seen.
         wait::until("the file system's clock has ticked", || written.elapsed().as_millis() > 20);
     }
 
-    /// The input is copied and emptied.
+    /// Copies the input and truncates it.
     fn copy_and_truncate(&mut self) {
         fs::copy(&self.rig.input, format!("{}.{:03}", self.rig.input.display(), self.contents.len())).unwrap();
         fs::File::options().write(true).open(&self.rig.input).unwrap().set_len(0).unwrap();
@@ -74,7 +74,7 @@ impl Log {
         partitions::wait_total(&self.outputs(), self.contents.iter().map(|content| rig::len(content)).sum());
     }
 
-    /// The names of the contents in a source record.
+    /// The file IDs in a source record.
     fn names(&self, record: &str) -> BTreeSet<u64> {
         let fields = self.rig.redis.call(&["HGETALL", record]);
         let named = fields.list().chunks_exact(2).filter(|pair| pair[0].text().starts_with("next:"));
@@ -85,7 +85,7 @@ impl Log {
     #[track_caller]
     fn finish(mut self, reader: &mut Service) {
         self.wait_delivered();
-        // Those that have nothing of the last one to send get there, too.
+        // Partitions without lines of the last content reach it, too.
         let names = self.names(BASE_RECORD);
         wait::until("all partitions have begun the last content", || {
             (0..THREE).all(|index| self.names(&record(index)).last() == names.last())
@@ -110,7 +110,8 @@ impl Log {
         for index in 0..THREE {
             let has = self.names(&record(index));
             assert!(has.is_subset(&names), "partition {index} has the names that all have");
-            // A content that went by while the reader was down is not begun where it has no lines.
+            // A partition does not begin a content without lines that came and went while the
+            // reader was down.
             for (name, content) in names.iter().zip(&contents) {
                 let is_needed = !partitions::lines_of(content, index, THREE).is_empty();
                 assert!(!is_needed || has.contains(name), "partition {index} has begun {name}");
@@ -124,11 +125,11 @@ fn renamed_and_created_again() {
     let mut log = Log::new();
     log.write(3000);
     let mut reader = log.reader();
-    // A content that nobody ever saw under the input's name is none of the input's.
+    // A content that the reader never saw at the input's path is not part of the input.
     log.wait_delivered();
     for lines in [3000, 100, 5000] {
         log.write(lines);
-        // Without waiting: what is left of the old one must come first.
+        // Without waiting: the rest of the old content must be delivered first.
         log.rename();
         log.write(lines);
         log.wait_delivered();
@@ -177,7 +178,7 @@ fn copied_and_truncated() {
     log.write(3000);
     let mut reader = log.reader();
     for lines in [3000, 100, 5000, 10] {
-        // copytruncate loses by its nature what was not read; so it must have been read.
+        // `copytruncate` inherently loses unread bytes, so wait until they are read.
         log.wait_delivered();
         log.copy_and_truncate();
         log.write(lines);
@@ -203,14 +204,14 @@ fn copied_and_truncated_while_the_reader_is_down() {
 }
 
 #[test]
-fn contents_that_begin_alike_are_told_apart_by_all_partitions() {
+fn all_partitions_distinguish_contents_with_equal_beginnings() {
     for is_down in [true, false] {
         let mut log = Log::new();
         let header = b"id,name,value\n";
         log.append(header);
         let mut reader = log.reader();
-        // When it began, there was no more to know of it; and most partitions have nothing to send
-        // of it.
+        // At its beginning, nothing more is known about it; and most partitions have nothing to
+        // send of it.
         log.wait_delivered();
         log.write(100);
         log.wait_delivered();
@@ -242,7 +243,7 @@ fn rotations_with_losses_and_kills_between_them() {
         log.write(rng.u64(1..4000));
         let is_down = rng.bool();
         let is_renamed = rng.bool();
-        // A rename loses nothing, however little was read.
+        // A rename loses nothing, even if nothing was read.
         if !is_renamed {
             log.wait_delivered();
         }
@@ -275,8 +276,7 @@ fn a_rotation_with_foreign_entries_on_one_partition() {
     log.write(3000);
     let mut reader = log.reader();
     log.wait_delivered();
-    // IDs of the future: whatever the contents are called, the numbers that carry them here must be
-    // larger.
+    // Foreign IDs in the future: the generations of this partition must have larger numbers.
     let now = log.rig.redis.call(&["TIME"]).list()[0].int();
     for (nth, lines) in [(1, 3000), (2, 100), (3, 3000)] {
         let id = format!("{}-0", (now + nth * 1_000_000) * 1000);

@@ -1,5 +1,5 @@
-//! Writers of a source with several partitions: all of them into one output, or each its own; what
-//! is missing; and who has another number in mind.
+//! Writers of a source with several partitions: one output for all of them, or one per partition;
+//! gaps; and a wrong number of partitions.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,14 +25,15 @@ fn output(rig: &Rig, partition: u32) -> PathBuf {
     rig.folder.join(&format!("out/{partition}.txt"))
 }
 
-/// What `writer verify` or `writer merge` makes of these outputs.
+/// Runs `writer verify` or `writer merge` on these outputs.
 fn tool(rig: &Rig, word: &str, outputs: &[PathBuf]) -> Service {
     let launch = rig.command(Program::Writer).word(word);
     let launch = if word == "verify" { launch.word("--input").word(&rig.input) } else { launch };
     outputs.iter().fold(launch, |launch, output| launch.word("--output").word(output)).run()
 }
 
-/// Together they must hold every line once, and give the input when they are put in order.
+/// Asserts that the outputs together contain every line once, and that their merge equals the
+/// input.
 #[track_caller]
 fn assert_complete(rig: &Rig, outputs: &[PathBuf]) {
     let mut proof = tool(rig, "verify", outputs);
@@ -50,7 +51,7 @@ fn one_writer_takes_all_partitions_into_one_output() {
     rig.wait_delivered();
     rig.append_input(text::numbered(LINES..2 * LINES, 2));
     rig.wait_delivered();
-    // The metric may be the one from before the last lines.
+    // The metric may date from before the last lines.
     let pending = |partition| rig.redis.call(&["XINFO", "GROUPS", &stream(partition)]).list()[0].field("pending").int();
     wait::until("nothing is pending", || (0..3).all(|partition| pending(partition) == 0));
     writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
@@ -78,7 +79,7 @@ fn each_partition_has_a_writer_of_its_own() {
         assert!(len(output) > 0 && len(output) < len(&rig.input) / 2);
     }
     assert_complete(&rig, &outputs);
-    // Some of them into one: what it has already is not written again.
+    // Some of them into one output: lines that it already has are not written again.
     rig.redis.flushall();
     rig.reader().set("--partitions", "3").once().run_ok();
     let before = len(&outputs[2]);
@@ -89,7 +90,7 @@ fn each_partition_has_a_writer_of_its_own() {
 }
 
 #[test]
-fn who_cannot_acknowledge_holds_up_only_that_partition() {
+fn a_partition_that_cannot_acknowledge_blocks_no_other() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..200_000, 1));
     let goal = len(&rig.input);
@@ -123,10 +124,10 @@ fn who_cannot_acknowledge_holds_up_only_that_partition() {
 }
 
 #[test]
-fn what_is_missing_in_a_partition_is_a_gap_and_the_others_bytes_are_none() {
+fn missing_bytes_are_a_gap_and_bytes_of_other_partitions_are_not() {
     let rig = rig();
     rig.reader().set("--partitions", "3").once().run_ok();
-    // The entry that says how far the previous entry reached, that one, and one in the middle.
+    // Delete three entries: one with the field `after`, the entry before it, and one in the middle.
     let entries = rig.redis.call(&["XRANGE", &stream(1), "-", "+"]);
     let entries = entries.list();
     let fields = |nth: usize| entries[nth].list()[1].list();
@@ -137,7 +138,7 @@ fn what_is_missing_in_a_partition_is_a_gap_and_the_others_bytes_are_none() {
     }
     let mut writer = rig.writer().set("--partitions", "3").start();
     rig.wait_output_len(len(&rig.input) - missing);
-    // The line at a block's end counts as far as it lies in it.
+    // A line at the end of a block counts only up to the end of the block.
     let told = writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes > 0.0);
     assert!(told > 0.0 && told <= missing as f64, "{told} of {missing}");
     writer.wait_for_log(&["gap: bytes"]);
@@ -214,10 +215,10 @@ fn another_number_of_partitions_is_refused() {
 }
 
 #[test]
-fn another_number_of_partitions_is_noticed_when_the_source_begins() {
+fn another_number_of_partitions_is_detected_when_the_source_begins() {
     let rig = Rig::new();
     rig.write_input("one\n");
-    // Each in a group of its own: else one takes what another one waits for.
+    // Each has its own group: otherwise one takes entries that another waits for.
     let mut writers = ["1", "2", "3"].map(|count| {
         let output = rig.folder.join(&format!("out/{count}.txt"));
         rig.writer().set("--output", output).set("--group", count).set("--partitions", count).start()

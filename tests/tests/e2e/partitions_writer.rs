@@ -1,5 +1,5 @@
-//! The streams of one source into outputs: one for all partitions, or one for each; whatever
-//! happens, they are the input.
+//! The streams of one source into outputs, with one writer for all partitions or one per partition.
+//! Whatever happens, the outputs equal the input.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use e2e::partitions::{self, BASE_RECORD, THREE, record, stream};
 use e2e::{Growth, Launch, Rig, Service, Value, text, wait};
 
-/// Which writers there are.
+/// The writers of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writers {
-    /// One for all partitions.
+    /// One writer for all partitions.
     One,
-    /// One for each.
+    /// One writer per partition.
     Each,
 }
 
@@ -29,7 +29,7 @@ impl Writers {
         partitions::names(count).iter().map(|name| partitions::output(&rig.folder, name)).collect()
     }
 
-    /// The outputs must be the input, and in order within each partition.
+    /// Asserts that the outputs equal the input, in order within each partition.
     #[track_caller]
     fn assert_right(self, rig: &Rig) {
         let (content, outputs) = (std::fs::read(&rig.input).unwrap(), self.outputs(rig));
@@ -50,7 +50,7 @@ fn reader_of(rig: &Rig) -> Launch {
     rig.reader().set("--partitions", "3")
 }
 
-/// Whether the group has acknowledged everything in all streams. Not while there is no group, as
+/// Whether the group has acknowledged everything in all streams. False while there is no group, as
 /// after a loss.
 fn nothing_pending(rig: &Rig) -> bool {
     let pending = |index| match rig.redis.try_call(&["XPENDING", &stream(index), "writers"]) {
@@ -60,7 +60,7 @@ fn nothing_pending(rig: &Rig) -> bool {
     (0..THREE).all(|index| pending(index) == 0)
 }
 
-/// Lets a file grow while `strike` does harm; then the outputs must be the input.
+/// Lets a file grow while `strike` injects faults; then the outputs must equal the input.
 fn survives(writers: Writers, mut strike: impl FnMut(&Rig, &mut Service, &mut [Service], &mut fastrand::Rng)) {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -96,8 +96,8 @@ fn survives(writers: Writers, mut strike: impl FnMut(&Rig, &mut Service, &mut [S
 
 /// Deletes a partition's stream while its writer is down, and waits until it is filled again.
 fn delete(rig: &Rig, index: u32, writer: &mut Service) {
-    // A writer would make an empty one in its place, which the reader cannot tell from the one that
-    // it has filled.
+    // A running writer would create an empty stream, which the reader cannot distinguish from the
+    // one that it filled.
     writer.kill9();
     if rig.redis.call(&["DEL", &stream(index)]).int() == 1 {
         wait::until("it is filled again", || rig.redis.call(&["EXISTS", &stream(index)]).int() == 1);
@@ -122,7 +122,7 @@ fn a_writer_for_each_partition_as_a_stateful_set_has_them() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..50_000, 1));
     reader_of(&rig).once().run_ok();
-    // By number, by a pod's name, and by a pod's name in the environment.
+    // The partition by number, by a pod name, and by a pod name in the environment.
     let mut launches = Writers::Each.launches(&rig);
     launches[0] = launches[0].clone().set("--partition", "0");
     launches[2] = launches[2].clone().unset("--partition").env("LINE_STREAM_PARTITION", "line-writer-2");
@@ -169,11 +169,11 @@ fn one_deleted_source_record_is_written_again() {
 }
 
 #[test]
-fn a_deleted_record_of_what_all_agree_on_is_written_again() {
+fn a_deleted_base_record_is_rewritten() {
     let mut nth = 0;
     survives(Writers::One, |rig, reader, writers, _| {
-        // It is asked for at a start only, and when a content begins: before every other time, the
-        // reader was started.
+        // The record is loaded only at startup and when a content begins, so restart the reader
+        // every other time.
         if nth % 2 == 1 {
             let begun = || rig.redis.call(&["HGET", BASE_RECORD, "partitions"]) == Value::Bytes(b"3".to_vec());
             wait::until("it is there again", begun);
@@ -205,12 +205,13 @@ fn losses_of_every_kind_in_any_order() {
 }
 
 #[test]
-fn a_foreign_producer_on_one_partition_costs_no_line() {
+fn a_foreign_producer_on_one_partition_loses_no_line() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
     let foreign = |rig: &Rig| rig.redis.call(&["XADD", &stream(1), "*", "foreign", "entry"]);
-    // Before the content has a name, too: here its number is another one than elsewhere.
+    // Before the content has a file ID, too: here its generation differs from that of the other
+    // partitions.
     foreign(&rig);
     let mut count = 1;
     let mut growth = Growth::of(&rig.input, text::numbered(0..40_000, seed), Duration::from_secs(4), seed);
@@ -234,7 +235,7 @@ fn a_foreign_producer_on_one_partition_costs_no_line() {
 }
 
 #[test]
-fn a_foreign_entry_before_the_content_has_a_name_costs_no_line() {
+fn a_foreign_entry_before_the_content_has_a_file_id_loses_no_line() {
     for index in 0..THREE {
         let rig = Rig::new();
         rig.redis.call(&["XADD", &stream(index), "*", "foreign", "entry"]);
@@ -254,8 +255,8 @@ fn entries_deleted_by_hand_in_one_partition_are_a_gap_of_exactly_their_bytes() {
     const BLOCK: u64 = 64 << 10;
     const LINES: u64 = BLOCK / LINE;
     let rig = Rig::new();
-    // Lines that fill blocks exactly, so that it is known where a partition's bytes begin and end:
-    // 14 blocks.
+    // Lines that fill blocks exactly, so that the bounds of each partition's bytes are known: 14
+    // blocks.
     let text = |blocks: std::ops::Range<u64>| -> Vec<u8> {
         let line = |n: u64| format!("line {n:058}\n").into_bytes();
         (blocks.start * LINES..blocks.end * LINES).flat_map(line).collect()
@@ -271,13 +272,13 @@ fn entries_deleted_by_hand_in_one_partition_are_a_gap_of_exactly_their_bytes() {
         assert_eq!(deleted, lines.end - lines.start, "they are partition {index}'s");
         gone.extend(lines);
     };
-    // Of the second partition's blocks: some within one, all of the next, the last one of a block,
-    // the first ones of a block.
+    // Of the second partition's blocks: some lines within one, all of the next, the last of a
+    // block, the first of a block.
     delete(1, LINES + 7..LINES + 10, &mut gone);
     delete(1, 4 * LINES..5 * LINES, &mut gone);
     delete(1, 8 * LINES - 1..8 * LINES, &mut gone);
     delete(1, 10 * LINES..10 * LINES + 2, &mut gone);
-    // The first ones of the third partition are trimmed.
+    // The first entries of the third partition are trimmed.
     let held = rig.redis.call(&["XLEN", &stream(2)]).int();
     let trimmed = rig.redis.call(&["XTRIM", &stream(2), "MAXLEN", &(held - 10).to_string()]).int();
     assert_eq!(trimmed, 10);
@@ -289,7 +290,7 @@ fn entries_deleted_by_hand_in_one_partition_are_a_gap_of_exactly_their_bytes() {
     wait::until("nothing is pending", || nothing_pending(&rig));
     writer.wait_for_log(&["gap: bytes", &(4 * BLOCK).to_string(), &(5 * BLOCK).to_string()]);
     writer.stop();
-    // What comes later is missing for a writer that has been started again.
+    // A restarted writer reports later gaps, too.
     let before = gone.len();
     rig.append_input(text(14..20));
     reader_of(&rig).once().run_ok();

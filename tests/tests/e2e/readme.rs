@@ -1,9 +1,9 @@
-//! What the documentation says of the tests and the messages is true.
+//! Statements of the documentation about tests and messages are correct.
 
 const README: &str = include_str!("../../../README.md");
 const DELIVERY: &str = include_str!("../../../docs/delivery.md");
 
-/// The tests that a section names.
+/// The tests named in a section.
 fn tests_named(page: &'static str, section: &str) -> Vec<&'static str> {
     let section = page.split("\n## ").find(|part| part.starts_with(section)).unwrap();
     section.split('`').filter(|word| word.contains("::")).collect()

@@ -1,14 +1,14 @@
-//! Stop and restart of the reader, of the writer and of Redis, at any moment.
+//! Stopping and restarting the reader, the writer and Redis at any time.
 
 use std::time::Duration;
 
 use e2e::{Growth, Persistence, Rig, Service, text, wait};
 
-/// How long the file grows. The rate is chosen so that every moment has work under way.
+/// How long the file grows. The rate keeps the services busy all the time.
 const GROWTH: Duration = Duration::from_secs(6);
 const LINES: u64 = 60_000;
 
-/// Lets a file grow while `strike` does harm; then the output must be the input.
+/// Lets a file grow while `strike` injects faults; then the output must equal the input.
 fn survives(
     persistence: Persistence,
     framing: &str,
@@ -99,7 +99,7 @@ fn redis_frozen() {
 
 #[test]
 fn reader_frozen_while_another_takes_over() {
-    // A pod that does not answer is replaced, and comes back to life later.
+    // An unresponsive pod is replaced, and becomes responsive again later.
     let seed = e2e::seed();
     let rig = Rig::new();
     let mut growth = Growth::of(&rig.input, text::numbered(0..LINES, seed), GROWTH, seed);
@@ -125,7 +125,7 @@ fn sigterm_ends_a_service_that_waits_for_redis() {
     rig.redis.kill9();
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
-    // Both are up and in their loop.
+    // Both services are in their main loop.
     e2e::wait::until("the reader says that Redis is away", || reader.readyz().1.contains("redis"));
     e2e::wait::until("the writer says that Redis is away", || writer.readyz().1.contains("redis"));
     reader.stop();

@@ -1,4 +1,4 @@
-//! The input is rotated, truncated, replaced: all contents come out, in order.
+//! The input is rotated, truncated or replaced; all contents are delivered in order.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use e2e::{Rig, Service, rig, text, wait};
 /// The contents so far, and services that can be stopped for a while.
 struct Log {
     rig: Rig,
-    /// Everything that the output must hold in the end.
+    /// The expected output.
     all: Vec<u8>,
     next: u64,
 }
@@ -18,7 +18,7 @@ impl Log {
         Self { rig: Rig::new(), all: Vec::new(), next: 0 }
     }
 
-    /// Appends some lines to the input, which is created when it is not there.
+    /// Appends lines to the input; creates it if necessary.
     fn write(&mut self, lines: u64) {
         let bytes = text::numbered(self.next..self.next + lines, 9);
         self.next += lines;
@@ -57,15 +57,14 @@ fn renamed_and_created_again() {
     let mut log = Log::new();
     log.write(1000);
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
-    // A content that nobody ever saw under the input's name is none of the input's.
+    // A content that the reader never saw at the input's path is not part of the input.
     log.wait_delivered();
     for n in 1..=5 {
         log.write(1000);
-        // Without waiting: what is left of the old one must come first.
+        // Without waiting: the rest of the old content must be delivered first.
         fs::rename(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap();
         log.write(1000);
-        // The next rotation comes once this one was seen; several unseen ones are a test of their
-        // own.
+        // Wait until the reader has seen this rotation; another test covers several unseen ones.
         log.wait_delivered();
     }
     log.finish(&mut reader, &mut writer);
@@ -79,7 +78,7 @@ fn renamed_and_written_to_for_a_while_longer() {
     log.wait_delivered();
     let old = log.rotated(".1");
     fs::rename(&log.rig.input, &old).unwrap();
-    // The program that logs has the old file open for a moment longer; there is no new one yet.
+    // The application still has the old file open, and there is no new one yet.
     let late = text::numbered(log.next..log.next + 500, 9);
     log.next += 500;
     rig::append(&old, &late);
@@ -143,7 +142,7 @@ fn copied_and_truncated() {
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
     for n in 1..=5 {
         log.write(500 * n);
-        // copytruncate loses by its nature what was not read; so it must have been read.
+        // `copytruncate` inherently loses unread bytes, so wait until they are read.
         log.wait_delivered();
         fs::copy(&log.rig.input, log.rotated(&format!(".{n}"))).unwrap();
         fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
@@ -153,13 +152,13 @@ fn copied_and_truncated() {
 }
 
 #[test]
-fn truncated_and_written_larger_between_two_looks() {
+fn truncated_and_written_larger_between_two_scans() {
     let mut log = Log::new();
     log.write(1000);
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
     log.wait_delivered();
     for frozen in [true, false] {
-        // The size alone tells nothing: the same inode, larger than before.
+        // The length does not reveal it: the same inode, larger than before.
         if frozen {
             reader.freeze();
         } else {
@@ -178,7 +177,7 @@ fn truncated_and_written_larger_between_two_looks() {
 }
 
 #[test]
-fn written_anew_with_the_same_first_line() {
+fn rewritten_with_the_same_first_line() {
     let mut log = Log::new();
     let header = b"id,name,value\n";
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
@@ -193,7 +192,7 @@ fn written_anew_with_the_same_first_line() {
 }
 
 #[test]
-fn written_anew_with_the_same_first_64_kib() {
+fn rewritten_with_the_same_first_64_kib() {
     let mut log = Log::new();
     let head = text::numbered(0..2000, 77);
     assert!(head.len() > 64 << 10);
@@ -246,7 +245,7 @@ fn deleted_and_created_again_while_the_reader_is_down() {
 
 #[test]
 fn deleted_while_it_is_still_being_read() {
-    // The reader holds it open, so every byte is still there.
+    // The reader has the file open, so every byte is still readable.
     let mut log = Log::new();
     let mut reader = log.rig.reader().set("--max-backlog", "1000").start();
     log.write(20_000);
@@ -261,15 +260,15 @@ fn deleted_while_it_is_still_being_read() {
 }
 
 #[test]
-fn bytes_that_are_gone_are_reported() {
+fn deleted_bytes_are_reported() {
     let mut log = Log::new();
     log.write(1000);
     let mut writer = log.rig.writer().start();
     let mut reader = log.rig.reader().start();
     log.wait_delivered();
     reader.stop();
-    // Written and deleted while nobody looked: only Redis' record tells that there was a content
-    // before.
+    // Written and deleted while no reader was running: only the record in Redis knows the earlier
+    // content.
     let known = log.all.len();
     log.write(1000);
     log.all.truncate(known);
@@ -289,8 +288,8 @@ fn unread_bytes_that_were_truncated_away_are_reported() {
     fs::write(&log.rig.input, b"").unwrap();
     log.write(100);
     let mut writer = log.rig.writer().start();
-    // What was read before is not known to the test, but the new content is whole, and the loss is
-    // told.
+    // The test does not know what was read before. The new content is complete, and the loss is
+    // reported.
     let last = text::numbered(20_099..20_100, 9);
     wait::until("the new content is there", || log.rig.output_bytes().ends_with(&last));
     let gone = reader.metric("reader_unreadable_bytes_total");
@@ -303,7 +302,7 @@ fn unread_bytes_that_were_truncated_away_are_reported() {
 }
 
 #[test]
-fn a_symlink_that_is_pointed_elsewhere_is_a_rotation() {
+fn a_retargeted_symlink_is_a_rotation() {
     let mut log = Log::new();
     let target = |n: u32| log.rig.folder.join(&format!("in/data-{n}"));
     let targets: Vec<_> = (0..3).map(target).collect();
@@ -340,7 +339,7 @@ fn twelve_rotations_of_four_kinds() {
     for (n, kind) in kinds.into_iter().enumerate() {
         log.write(rng.u64(1..3000));
         let down = rng.bool();
-        // A rename loses nothing, however little was read; the other kinds take away what was not.
+        // A rename loses nothing, even if nothing was read; the other kinds remove unread bytes.
         if kind != 0 {
             log.wait_delivered();
         }
@@ -390,8 +389,7 @@ fn contents_that_came_and_went_while_the_reader_was_down() {
     let mut reader = log.rig.reader().start();
     log.wait_delivered();
     reader.kill9();
-    // Five contents that no reader ever saw at the input's path; the clock of the file system tells
-    // them apart.
+    // Five contents that no reader saw at the input's path; their modification times order them.
     for n in 1..=6 {
         log.write(100 * n);
         let written = std::time::Instant::now();
@@ -404,7 +402,7 @@ fn contents_that_came_and_went_while_the_reader_was_down() {
 }
 
 #[test]
-fn a_copy_holds_what_was_not_read_before_the_input_was_truncated() {
+fn unread_bytes_are_read_from_the_copy_of_a_truncated_input() {
     let mut log = Log::new();
     log.write(1000);
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
@@ -419,7 +417,7 @@ fn a_copy_holds_what_was_not_read_before_the_input_was_truncated() {
 }
 
 #[test]
-fn written_anew_while_a_long_line_is_unfinished() {
+fn rewritten_while_a_long_line_is_unfinished() {
     let mut log = Log::new();
     log.write(10);
     let (mut reader, mut writer) = (log.rig.reader().start(), log.rig.writer().start());
@@ -429,7 +427,7 @@ fn written_anew_while_a_long_line_is_unfinished() {
     wait::until("the reader has seen the unfinished line", || {
         reader.metrics().get("reader_input_size_bytes") == Some(log.all.len() as f64 + 5000.0)
     });
-    // The same first bytes, more than are compared at the position; others behind them.
+    // The first bytes are equal, more than are compared at the position; different ones follow.
     let mut rewritten = log.all.clone();
     rewritten.extend_from_slice(&[b'a'; 4000]);
     rewritten.extend_from_slice(&[b'b'; 4000]);
@@ -445,7 +443,7 @@ fn written_anew_while_a_long_line_is_unfinished() {
 }
 
 #[test]
-fn a_start_at_the_end_counts_from_the_first_look() {
+fn from_end_counts_from_the_first_scan() {
     let mut log = Log::new();
     log.rig.append_input(b"old line\n");
     let mut writer = log.rig.writer().start();
@@ -480,7 +478,7 @@ fn the_old_file_is_followed_until_the_new_one_is_written_to() {
 #[test]
 fn rotated_beside_the_target_of_a_symlink() {
     let mut log = Log::new();
-    // As a container's log: the link keeps its name, the file behind it is rotated.
+    // As with the log of a container: the link keeps its name, and its target is rotated.
     let pods = log.rig.folder.join("pods");
     fs::create_dir(&pods).unwrap();
     let target = pods.join("0.log");
@@ -508,12 +506,11 @@ fn many_rotations_do_not_pile_up() {
     let rotate = |log: &mut Log| {
         log.write(3);
         log.wait_delivered();
-        // Truncated in place: what was there is gone at once.
+        // Truncate in place: the bytes are gone at once.
         fs::File::options().write(true).open(&log.rig.input).unwrap().set_len(0).unwrap();
     };
     (0..80).for_each(|_| rotate(&mut log));
-    // What the stream holds is looked at every two seconds, and what it does not hold can be
-    // dropped.
+    // The reader checks the stream every two seconds, and drops generations without entries.
     wait::until("a generation and a fingerprint for each of 64 contents are left", || {
         rotate(&mut log);
         log.rig.redis.cli("HLEN {line_stream}:source").int() <= 2 * 64 + 6
@@ -535,11 +532,11 @@ fn a_folder_at_the_inputs_path_is_one_state_until_a_file_is_there() {
     wait::until("several looks at the folder", || {
         let (code, reason) = reader.readyz();
         assert!(code == 503 && reason.contains("not a regular file"), "{code} {reason}");
-        assert!(reason.contains("a regular file must be there"), "nothing to do about it: {reason}");
+        assert!(reason.contains("use a regular file"), "nothing to do about it: {reason}");
         told.elapsed().as_secs() >= 4
     });
     assert_eq!(reader.log().matches("not a regular file").count(), 1, "{}", reader.log());
-    // What is read meanwhile is the old file, which may still grow.
+    // Meanwhile the old file is followed, because it may still grow.
     let late = b"late line\n";
     std::io::Write::write_all(&mut fs::File::options().append(true).open(&old).unwrap(), late).unwrap();
     log.all.extend_from_slice(late);

@@ -1,5 +1,5 @@
-//! The writer's output is renamed, as log rotation does: the journal goes with it, nothing is lost,
-//! doubled, or told to be.
+//! The writer's output is renamed, as log rotation does. Its journal is renamed too; no line is
+//! lost, duplicated, or reported as lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn renamed(rig: &Rig, suffix: &str) -> PathBuf {
     to
 }
 
-/// `writer verify` must find every byte of the input in these outputs together, once.
+/// Asserts that `writer verify` finds every byte of the input exactly once in these outputs.
 fn assert_verified(rig: &Rig, outputs: &[&Path]) {
     let mut verify = rig.command(Program::Writer).word("verify").word("--input").word(&rig.input);
     for output in outputs {
@@ -23,7 +23,7 @@ fn assert_verified(rig: &Rig, outputs: &[&Path]) {
 }
 
 #[test]
-fn sighup_after_a_rename_goes_on_in_a_new_file() {
+fn sighup_after_a_rename_continues_in_a_new_file() {
     let rig = Rig::new();
     let (one, two) = (text::numbered(0..15_000, 1), text::numbered(15_000..30_000, 2));
     let all = [&one[..], &two].concat();
@@ -63,7 +63,7 @@ fn writer_rotate_renames_the_output_of_a_writer_at_work() {
     rig.append_input("last\n");
     rig.wait_output_len(5);
     assert_verified(&rig, &[&first, &rig.output]);
-    // All outputs of a folder, into a file.
+    // Merge all outputs in a folder into a file.
     let into = rig.folder.join("merged.txt");
     let folder = rig.output.parent().unwrap();
     rig.command(Program::Writer).word("merge").word("--folder").word(folder).word("--into").word(&into).run_ok();
@@ -73,7 +73,7 @@ fn writer_rotate_renames_the_output_of_a_writer_at_work() {
 }
 
 #[test]
-fn a_writer_waits_for_one_that_still_has_the_output() {
+fn a_writer_waits_until_the_output_is_unlocked() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..100, 1));
     let mut reader = rig.reader().start();
@@ -90,16 +90,16 @@ fn a_writer_waits_for_one_that_still_has_the_output() {
 }
 
 #[test]
-fn what_a_rotated_output_holds_is_not_written_again() {
+fn lines_in_a_rotated_output_are_not_written_again() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..5_000, 1));
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     rig.wait_delivered();
     let first = renamed(&rig, "1");
-    // Without a signal it is noticed, too.
+    // The rename is detected without a signal, too.
     writer.wait_for_log(&["renamed to", "output.txt.1"]);
-    // All of it comes again.
+    // Everything is delivered again.
     rig.redis.flushall();
     writer.wait_for_metric("writer_redelivered_total", |entries| entries >= 5_000.0);
     rig.append_input("last\n");
@@ -111,7 +111,7 @@ fn what_a_rotated_output_holds_is_not_written_again() {
 }
 
 #[test]
-fn a_rename_while_no_writer_runs_is_found_at_the_start() {
+fn a_rename_while_no_writer_runs_is_found_at_startup() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1_000, 1));
     rig.reader().once().run_ok();
@@ -127,7 +127,7 @@ fn a_rename_while_no_writer_runs_is_found_at_the_start() {
 }
 
 #[test]
-fn several_renames_under_load_lose_and_double_nothing() {
+fn several_renames_under_load_lose_and_duplicate_nothing() {
     let rig = Rig::new();
     let mut growth = Growth::of(&rig.input, text::numbered(0..40_000, 1), Duration::from_secs(2), 1);
     let mut reader = rig.reader().start();
@@ -150,7 +150,7 @@ fn several_renames_under_load_lose_and_double_nothing() {
 }
 
 #[test]
-fn a_rename_after_the_journal_was_written_anew_is_found() {
+fn a_rename_after_the_journal_was_rewritten_is_found() {
     for is_renamed_to in ["1", "old"] {
         let rig = Rig::new();
         rig.write_input(text::numbered(0..1_000, 1));
@@ -163,7 +163,7 @@ fn a_rename_after_the_journal_was_written_anew_is_found() {
         let first = renamed(&rig, is_renamed_to);
         let mut writer = rig.writer().start();
         writer.wait_for_log(&["was renamed to"]);
-        // All of it comes again.
+        // Everything is delivered again.
         rig.redis.flushall();
         writer.wait_for_metric("writer_redelivered_total", |entries| entries >= 1_000.0);
         rig.append_input("last\n");

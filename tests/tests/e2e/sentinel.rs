@@ -1,4 +1,4 @@
-//! Both services behind Sentinels: the master is lost in every way, and the output is the input.
+//! Both services behind Sentinels: the master fails in every way, and the output equals the input.
 
 use e2e::rig::STREAM;
 use e2e::{Rig, SentinelSet, wait};
@@ -40,7 +40,7 @@ fn each_master_is_killed_in_turn_and_comes_back() {
 }
 
 #[test]
-fn a_frozen_master_comes_back_when_another_has_its_place() {
+fn a_frozen_master_returns_after_another_was_promoted() {
     let seed = e2e::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let rig = Rig::new();
@@ -55,13 +55,13 @@ fn a_frozen_master_comes_back_when_another_has_its_place() {
 }
 
 #[test]
-fn a_failover_that_loses_acknowledged_entries_is_healed_from_the_source() {
+fn a_failover_that_loses_acknowledged_entries_is_repaired_from_the_source() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let mut set = SentinelSet::start(&rig.folder.join("set"));
     let stage = Stage::start(&rig, &set.url(), 40_000, 8, seed);
     rig.wait_output_len(200_000);
-    // The replicas hear nothing from now on, and nobody may take their place meanwhile.
+    // Disconnect the replicas, and prevent their promotion meanwhile.
     set.servers[1].freeze();
     set.servers[2].freeze();
     for sentinel in &set.sentinels {
@@ -72,7 +72,7 @@ fn a_failover_that_loses_acknowledged_entries_is_healed_from_the_source() {
         server.call(&["CLIENT", "KILL", "TYPE", "replica"]);
         server.info("connected_slaves").as_deref() == Some("0")
     });
-    // The last ID tells a position in the input, and so in the output.
+    // The last ID encodes a position in the input, and so in the output.
     let last = |server: &e2e::RedisServer| {
         let info = server.call(&["XINFO", "STREAM", STREAM]);
         let id = info.field("last-generated-id").text();

@@ -1,4 +1,4 @@
-//! The library's connections behind Sentinels.
+//! The library's connections through Sentinels.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-/// The port of the server that a connection leads to.
+/// The port of a connection's server.
 async fn port_of(connection: &mut Connection) -> u16 {
     let reply = connection.send(&cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap();
     reply.value().get(b"port").unwrap().as_str().unwrap().parse().unwrap()
@@ -25,7 +25,7 @@ fn passwords_of_both_layers_are_kept_apart() {
         &["--requirepass", "of-redis", "--masterauth", "of-redis"],
         &["sentinel auth-pass mymaster of-redis"],
     );
-    // Only now, so that the harness needs no password itself.
+    // Set the passwords only now, because the harness itself knows none.
     for sentinel in &set.sentinels {
         let watcher = ["ACL", "SETUSER", "watcher", "on", ">of-watcher", "+sentinel|get-master-addr-by-name"];
         sentinel.call(&watcher);
@@ -46,7 +46,7 @@ fn passwords_of_both_layers_are_kept_apart() {
     for sentinels in [user, "?sentinel_password=of-sentinels"] {
         connect(":of-redis@", sentinels).unwrap();
     }
-    // Which of the two refuses is said.
+    // The error says which of the two refused.
     let of_sentinel = true;
     assert_eq!(connect(":of-redis@", "").unwrap_err(), (ErrorKind::NoAuth, of_sentinel));
     assert_eq!(connect(":of-redis@", "?sentinel_password=of-x").unwrap_err(), (ErrorKind::WrongPass, of_sentinel));
@@ -59,13 +59,13 @@ fn a_dead_sentinel_is_passed_over_and_asked_last() {
     let folder = Folder::new();
     let mut set = SentinelSet::start(folder.path());
     let config = Config::from_url(&set.url()).unwrap();
-    // One hangs, one is gone.
+    // One Sentinel is frozen, one is killed.
     set.sentinels[0].freeze();
     set.sentinels[1].kill9();
     block_on(async {
         let mut connection = Connection::connect(&config).await.unwrap();
         assert_eq!(port_of(&mut connection).await, set.servers[0].port());
-        // The one that answers is first now: no time is lost on the one that hangs.
+        // The reachable Sentinel is tried first now, so the frozen one costs no time.
         let config = config.connect_timeout(Duration::from_secs(3600));
         Connection::connect(&config).await.unwrap();
         set.sentinels[2].kill9();
@@ -109,7 +109,7 @@ fn a_demoted_server_is_left() {
         let consumer = ConsumerOptions::new(config.clone(), "s", "g", "c").block(Duration::from_millis(200));
         let mut consumer = consumer.connect().await.unwrap();
 
-        // By hand, so that nobody closes the connections and the Sentinels know nothing of it.
+        // Demote it directly, so that no connection is closed and the Sentinels do not know.
         set.servers[0].cli(&format!("REPLICAOF 127.0.0.1 {}", set.servers[1].port()));
         let write = cmd::<Frame>("SET").arg("key").arg("value");
         let error = connection.send(&write).await.unwrap_err();

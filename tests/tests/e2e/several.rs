@@ -1,5 +1,5 @@
-//! Several writers in one group: every line exactly once in the union; `verify` proves it, `merge`
-//! puts it in order.
+//! Several writers in one group: their outputs together have every line exactly once. `verify`
+//! proves it, and `merge` restores the order.
 
 use std::fs;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ fn writers_scaled_from_one_to_three_to_one_under_load() {
     let mut proof = verify(&rig, &names);
     assert_eq!(proof.code(), Some(0), "{}", proof.log());
     merge_is_identical(&rig, &names);
-    // Who left with nothing pending left the group, too.
+    // Writers that exited without pending entries left the group, too.
     let consumers = rig.redis.call(&["XINFO", "CONSUMERS", e2e::rig::STREAM, "writers"]);
     let left: Vec<String> = consumers.list().iter().map(|consumer| consumer.field("name").text()).collect();
     assert!(!left.contains(&"two".to_owned()) && !left.contains(&"three".to_owned()), "{left:?}");
@@ -70,7 +70,7 @@ fn a_writer_stopped_under_load_leaves_nothing_pending() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..400_000, 1));
     rig.reader().once().run_ok();
-    // Each is another consumer, which never comes back.
+    // Each is a different consumer, which never returns.
     for number in 0..8 {
         let name = format!("gone-{number}");
         let mut writer = writer(&rig, &name).start();
@@ -79,7 +79,7 @@ fn a_writer_stopped_under_load_leaves_nothing_pending() {
         assert_eq!(rig.pending(), 0, "after {name}");
     }
     assert!(rig.group_field("lag").int() > 0, "all were stopped while there was work");
-    // One that waits for entries ends as soon.
+    // A writer that blocks in a read exits just as fast.
     let mut idle = writer(&rig, "idle").start();
     wait::until("it has nothing to do", || rig.group_field("lag").int() == 0 && rig.pending() == 0);
     idle.stop();
@@ -99,7 +99,7 @@ fn a_writer_killed_for_good_is_taken_over() {
     let mut dying = writer(&rig, "two").set("--redis-url", proxy.url()).start();
     let both = |rig: &Rig| names.iter().all(|name| e2e::rig::len(&output(rig, name)) > 100_000);
     wait::until("both work", || both(&rig));
-    // It dies with entries that it was given and has not acknowledged.
+    // The writer dies with delivered, unacknowledged entries.
     proxy.stall();
     let pending = |consumer: &str| {
         let consumers = rig.redis.call(&["XINFO", "CONSUMERS", e2e::rig::STREAM, "writers"]);
@@ -112,14 +112,14 @@ fn a_writer_killed_for_good_is_taken_over() {
     growth.wait();
     reader.wait_for_metric("lines_read_total", |lines| lines == 60_000.0);
     reader.stop();
-    // What the dead one had taken and not acknowledged comes back.
+    // The pending entries of the dead writer are taken over.
     wait::until("nothing is pending or undelivered", || rig.pending() == 0 && rig.group_field("lag").int() == 0);
     staying.stop();
     merge_is_identical(&rig, &names);
 }
 
 #[test]
-fn a_writer_that_comes_back_after_it_was_taken_over_doubles_nothing_in_the_merge() {
+fn a_writer_that_returns_after_a_takeover_duplicates_nothing_in_the_merge() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let mut growth = Growth::of(&rig.input, text::numbered(0..60_000, seed), Duration::from_secs(6), seed);
@@ -188,20 +188,20 @@ fn verify_proves_an_output_and_finds_what_is_wrong() {
             assert!(said.contains(part), "{part:?} is not in {said:?}");
         }
     };
-    // A byte is different.
+    // One byte differs.
     let mut output_bytes = bytes.clone();
     output_bytes[5000] ^= 1;
     fs::write(output(&rig, "one"), &output_bytes).unwrap();
     says(verify(&rig, &["one"]), &["5000"]);
     fs::write(output(&rig, "one"), &bytes).unwrap();
     assert_eq!(verify(&rig, &["one"]).code(), Some(0));
-    // The input has grown: its end is missing.
+    // The input has grown, so its end is missing.
     rig.append_input("more\n");
     says(verify(&rig, &["one"]), &["missing", &bytes.len().to_string(), &(bytes.len() + 5).to_string()]);
 }
 
 #[test]
-fn verify_names_an_output_that_is_not_there() {
+fn verify_reports_a_missing_output() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let mut proof = verify(&rig, &["nowhere"]);
@@ -210,13 +210,13 @@ fn verify_names_an_output_that_is_not_there() {
 }
 
 #[test]
-fn verify_finds_what_is_doubled() {
+fn verify_finds_duplicates() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     rig.redis.cli("XGROUP CREATE line_stream others 0 MKSTREAM");
     rig.reader().once().run_ok();
     writer(&rig, "one").once().run_ok();
-    // Another writer of another group holds everything, too: in the union everything is doubled.
+    // A writer of another group has everything, too, so every line is a duplicate.
     writer(&rig, "two").set("--group", "others").once().run_ok();
     let mut proof = verify(&rig, &["one", "two"]);
     assert_eq!(proof.code(), Some(1), "{}", proof.log());
@@ -248,12 +248,12 @@ fn verify_and_merge_understand_rotated_inputs() {
         let verify = names.iter().fold(verify, |verify, name| verify.word("--output").word(output(&rig, name)));
         if json { verify.word("--json") } else { verify }.run()
     };
-    // As a shell names them, and in the order of time.
+    // In the order of a shell glob, and in chronological order.
     for inputs in [[&rig.input, &rotated], [&rotated, &rig.input]] {
         let mut proof = verify(&inputs.map(PathBuf::as_path), false);
         assert_eq!(proof.code(), Some(0), "{}", proof.log());
     }
-    // One that is not named is no part of the inputs.
+    // A rotated input that is not named is not part of the inputs.
     let mut proof = verify(&[&rig.input], true);
     assert_eq!(proof.code(), Some(1));
     let report = String::from_utf8(proof.process().stdout()).unwrap();

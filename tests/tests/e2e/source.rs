@@ -1,5 +1,5 @@
-//! Whose stream it is, and what Redis holds of it: other files, lost state, foreign IDs, and
-//! transactions of which only a part takes effect.
+//! The source of a stream and its record in Redis: other files, lost state, foreign IDs, and
+//! partially executed transactions.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use e2e::{Proxy, Rig, Service, text, wait};
 
 const RECORD: &str = "{line_stream}:source";
 
-/// It ends with exit code 2, and its last line has all of `parts`.
+/// Asserts exit code 2, and a last line that contains all of `parts`.
 #[track_caller]
 fn refused(service: &mut Service, parts: &[&str]) {
     assert_eq!(service.code(), Some(2), "{}", service.log());
@@ -31,7 +31,7 @@ fn a_second_file_on_a_stream_is_refused_every_time() {
         let header = "id,name,value\n";
         rig.write_input(header);
         rig.reader().set("--framing", framing).once().run_ok();
-        // In the same folder and in another one; the first begins with exactly what was sent.
+        // In the same folder and in another one; the first file begins with exactly the sent bytes.
         let elsewhere = rig.folder.join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         let beside = rig.input.with_file_name("other.txt");
@@ -49,7 +49,7 @@ fn a_second_file_on_a_stream_is_refused_every_time() {
             assert_eq!(check.code(), Some(2), "{}", check.log());
         }
         assert_eq!(rig.stream_len(), 1);
-        // The first file is still welcome.
+        // The original file is still accepted.
         rig.append_input("1,x,y\n");
         rig.reader().set("--framing", framing).once().run_ok();
         rig.writer().once().run_ok();
@@ -76,10 +76,10 @@ fn an_unreadable_state_file_beside_an_empty_redis_is_refused() {
         refused(&mut rig.reader().run(), &["cannot read the state file", "restore the file, or remove it"]);
         assert_eq!(rig.redis.call(&["EXISTS", STREAM, RECORD]).int(), 0, "a refused start writes nothing");
         assert_eq!(std::fs::read(&state).unwrap(), bad, "not even the state file");
-        // The file alone brings everything back.
+        // The state file alone restores everything.
         std::fs::write(&state, &good).unwrap();
         rig.reader().once().run_ok();
-        // While Redis has the record, the file is not needed, and is written again.
+        // While Redis has the record, the file is not needed, and is rewritten.
         std::fs::write(&state, &bad).unwrap();
         rig.reader().once().run_ok();
         assert_eq!(generations(&std::fs::read(&state).unwrap()), generations(&good));
@@ -133,7 +133,7 @@ fn a_permanent_foreign_producer_does_not_grow_the_record() {
     reader.stop();
     writer.stop();
     rig.assert_identical();
-    // What was dropped is not missed when everything is sent again.
+    // Sending everything again does not need the dropped generations.
     rig.redis.flushall();
     rig.append_input("last\n");
     rig.reader().once().run_ok();
@@ -142,14 +142,14 @@ fn a_permanent_foreign_producer_does_not_grow_the_record() {
 }
 
 #[test]
-fn a_right_withdrawn_inside_a_transaction_begins_no_generation() {
+fn a_permission_revoked_inside_a_transaction_begins_no_generation() {
     let rig = Rig::new();
     let proxy = Proxy::start(rig.redis.port());
     rig.write_input("first\nsecond\n");
     let mut reader = rig.reader().set("--redis-url", proxy.url()).start();
     wait::until("the first lines are there", || rig.stream_len() == 2);
     for round in 1..=3 {
-        // Redis executes the HSET of the transaction and refuses each XADD.
+        // Redis executes the HSET of the transaction and denies each XADD.
         proxy.hold_requests_before(b"*1\r\n$4\r\nEXEC\r\n");
         rig.append_input(text::numbered(round * 50..(round + 1) * 50, 1));
         wait::until("the batch is about to be executed", || proxy.holds_requests());
@@ -168,9 +168,9 @@ fn a_right_withdrawn_inside_a_transaction_begins_no_generation() {
 }
 
 #[test]
-fn entries_that_landed_without_the_rest_of_their_transaction_are_ours() {
-    // An append-only file that was cut inside a transaction, and appended to, brings back a part of
-    // it.
+fn entries_of_a_partial_transaction_are_recognised() {
+    // An append-only file that was truncated inside a transaction, and then appended to, restores a
+    // part of it.
     let rig = Rig::new();
     rig.write_input("first\n");
     rig.reader().once().run_ok();
@@ -185,7 +185,7 @@ fn entries_that_landed_without_the_rest_of_their_transaction_are_ours() {
     reader.stop();
     rig.writer().once().run_ok();
     rig.assert_identical();
-    // An entry of another form in the same place is somebody else's.
+    // An entry of another format at the same position is foreign.
     rig.append_input("fifth\nsixth\n");
     rig.redis.call(&["XADD", STREAM, &format!("{generation}-30"), "other", "fifth"]);
     rig.reader().once().run_ok();
@@ -194,7 +194,7 @@ fn entries_that_landed_without_the_rest_of_their_transaction_are_ours() {
 }
 
 #[test]
-fn an_older_state_of_the_stream_is_noticed_under_load() {
+fn an_older_state_of_the_stream_is_detected_under_load() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     let mut reader = rig.reader().start();
@@ -204,7 +204,7 @@ fn an_older_state_of_the_stream_is_noticed_under_load() {
         rig.append_input(text::numbered(n * 1000..(n + 1) * 1000, 1));
         wait::until("the lines are there", || rig.stream_len() as u64 == (n + 1) * 1000);
     }
-    // The record stays, so the reader adds its next lines above a gap before it can know.
+    // The record remains, so the reader adds its next lines after a gap before it can detect it.
     rig.redis.call(&[&b"RESTORE"[..], STREAM.as_bytes(), b"0", dump.bytes(), b"REPLACE"]);
     rig.append_input(text::numbered(6000..7000, 1));
     let mut writer = rig.writer().start();
@@ -222,7 +222,7 @@ fn an_older_state_of_the_stream_is_noticed_under_load() {
 }
 
 #[test]
-fn a_group_that_nobody_reads_is_named() {
+fn an_unread_group_is_reported() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..100, 1));
     let mut reader = rig.reader().set("--max-backlog", "1000").start();
@@ -250,7 +250,7 @@ fn a_group_that_nobody_reads_is_named() {
 fn two_readers_on_one_state_folder_start_at_once() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..2000, 1));
-    // Process IDs are the same in every container; here at least the files must not collide.
+    // Process IDs are equal in different containers; at least the file names must not collide.
     let mut readers: Vec<Service> = (0..6).map(|_| rig.reader().start()).collect();
     wait::until("all lines are there", || rig.stream_len() == 2000);
     readers.iter_mut().for_each(Service::stop);

@@ -1,4 +1,4 @@
-//! What lies in the stream, and what others do to it.
+//! The entries of the stream, and changes by other programs.
 
 use e2e::rig::STREAM;
 use e2e::{Growth, Proxy, Rig, text, wait};
@@ -29,7 +29,7 @@ fn chunks_hold_whole_lines() {
 }
 
 #[test]
-fn a_foreign_producer_costs_no_line() {
+fn a_foreign_producer_loses_no_line() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     rig.reader().once().run_ok();
@@ -48,7 +48,7 @@ fn a_foreign_producer_costs_no_line() {
 }
 
 #[test]
-fn a_foreign_producer_under_load_costs_no_line() {
+fn a_foreign_producer_under_load_loses_no_line() {
     let seed = e2e::seed();
     let rig = Rig::new();
     let mut growth = Growth::of(&rig.input, text::numbered(0..30_000, seed), Duration::from_secs(4), seed);
@@ -99,7 +99,7 @@ fn entries_deleted_by_hand_are_reported_as_a_gap() {
     let mut writer = rig.writer().start();
     let missing: usize = victims.iter().map(|&n| lines[n].len()).sum();
     writer.wait_for_metric("writer_gap_bytes_total", |bytes| bytes == missing as f64);
-    // Which bytes: where line 17 begins and line 18 ends.
+    // The range from the start of line 17 to the end of line 18.
     let begin: usize = lines[..17].iter().map(Vec::len).sum();
     let end: usize = lines[..19].iter().map(Vec::len).sum();
     writer.wait_for_log(&[&begin.to_string(), &end.to_string()]);
@@ -132,7 +132,7 @@ fn entries_deleted_while_pending_are_reported_and_acknowledged() {
     let lines: Vec<Vec<u8>> = (0..100).map(|n| text::numbered(n..n + 1, 1)).collect();
     rig.write_input(lines.concat());
     rig.reader().once().run_ok();
-    // The writer `one` took ten entries and died; then somebody deleted three of them.
+    // The writer `one` received ten entries and died; then three of them were deleted.
     rig.redis.call(&["XGROUP", "CREATE", STREAM, "writers", "0"]);
     rig.redis.call(&["XREADGROUP", "GROUP", "writers", "one", "COUNT", "10", "STREAMS", STREAM, ">"]);
     let entries = rig.entries();
@@ -160,13 +160,13 @@ fn the_stream_is_trimmed_once_everything_is_acknowledged() {
     rig.write_input(text::numbered(0..50_000, 1));
     rig.wait_delivered();
     wait::until("the stream is short", || rig.stream_len() < 1000);
-    // And everything goes on after that.
+    // The services continue after the trim.
     rig.append_input(text::numbered(50_000..51_000, 1));
     rig.wait_delivered();
     reader.stop();
     writer.stop();
     rig.assert_identical();
-    // A reader that starts on a trimmed stream sends nothing again.
+    // A reader that starts on a trimmed stream sends nothing twice.
     rig.append_input("last\n");
     rig.reader().once().run_ok();
     rig.writer().once().run_ok();
@@ -181,8 +181,8 @@ fn a_group_that_lags_behind_loses_nothing_to_trimming() {
     let mut reader = rig.reader().start();
     let mut writer = rig.writer().start();
     rig.wait_delivered();
-    // The slow group has done 15,000 entries, holds one that it has not acknowledged, and has not
-    // seen the rest.
+    // The slow group has acknowledged 15,000 entries, has one pending entry, and has not read the
+    // rest.
     let take = |count: &str| {
         let reply = rig.redis.call(&["XREADGROUP", "GROUP", "slow", "s", "COUNT", count, "STREAMS", STREAM, ">"]);
         let entries = reply.list().first().map(|stream| stream.list()[1].list().to_vec()).unwrap_or_default();
@@ -225,7 +225,7 @@ fn two_groups_get_everything() {
 }
 
 #[test]
-fn a_group_that_comes_too_late_is_told_what_was_trimmed() {
+fn entries_trimmed_before_a_late_group_are_reported() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..1000, 1));
     rig.reader().once().run_ok();
@@ -251,7 +251,7 @@ fn a_stream_with_a_hash_tag_and_strange_bytes_in_its_name_works() {
 }
 
 #[test]
-fn a_foreign_field_in_the_source_record_is_told_once_by_the_writer_and_ends_the_reader() {
+fn a_foreign_field_in_the_source_record_is_reported_once_and_stops_the_reader() {
     let rig = Rig::new();
     rig.write_input("one\n");
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
@@ -264,8 +264,8 @@ fn a_foreign_field_in_the_source_record_is_told_once_by_the_writer_and_ends_the_
     }
     assert_eq!(writer.log().matches("next:7").count(), 1, "{}", writer.log());
     assert!(writer.log().contains("remove what is not the reader's"), "{}", writer.log());
-    // Where it is cannot be told by a record that cannot be read: it looks again when it finds its
-    // ID taken.
+    // With an unreadable record, the reader cannot know its position: it loads the record again
+    // when its ID is taken.
     rig.append_input("two\n");
     wait::until("the reader has ended", || !reader.runs());
     assert_eq!(reader.code(), Some(2), "{}", reader.log());

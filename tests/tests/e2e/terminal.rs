@@ -1,4 +1,4 @@
-//! What a person at a terminal sees: the bar of `--once`, completions, man pages.
+//! Output on a terminal: the progress bar of `--once`, completions, man pages.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -10,8 +10,8 @@ use e2e::{Program, Rig, text};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-/// Runs a program with standard error on a terminal of 100 columns; what the terminal got, when it
-/// has ended well.
+/// Runs a program with standard error on a terminal of 100 columns. Returns the terminal's output
+/// after a successful exit.
 fn on_terminal(program: Program, args: &[&str], term: &str) -> String {
     let terminal: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
@@ -22,7 +22,7 @@ fn on_terminal(program: Program, args: &[&str], term: &str) -> String {
     let mut child = Command::new(program.path())
         .args(args)
         .env("TERM", term)
-        // Where it is set, log lines are coloured whatever the terminal can do.
+        // With `CI` set, log lines are colored whatever the terminal supports.
         .env_remove("CI")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -30,14 +30,14 @@ fn on_terminal(program: Program, args: &[&str], term: &str) -> String {
         .spawn()
         .unwrap();
     let mut got = Vec::new();
-    // It ends with EIO when the last process that has it open is gone.
+    // Reading ends with EIO when the last process has closed the terminal.
     let _ = File::from(terminal).read_to_end(&mut got);
     let got = String::from_utf8_lossy(&got).into_owned();
     assert!(child.wait().unwrap().success(), "{got}");
     got
 }
 
-/// What would be seen when nothing were overwritten: without control sequences.
+/// The text without control sequences, as if nothing were overwritten.
 fn words(got: &str) -> String {
     let mut words = String::new();
     let mut rest = got.chars();
@@ -56,7 +56,7 @@ fn flags<'a>(url: &'a str, file: &'a str, path: &'a Path) -> [&'a str; 7] {
 }
 
 #[test]
-fn a_bar_shows_how_far_the_work_is() {
+fn a_bar_shows_the_progress() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..600_000, 1));
     let size = std::fs::metadata(&rig.input).unwrap().len();
@@ -70,14 +70,14 @@ fn a_bar_shows_how_far_the_work_is() {
     assert!(has(&reading, &[" of ", &total, " lines/s, ", " left"]), "{total}: {reading}");
     assert!(has(&writing, &[" of ", " entries, ", " lines/s, ", " left"]), "{writing}");
     for shown in [&reading, &writing] {
-        // Log lines stay whole beside the bar, and the last ones say what was done.
+        // Log lines are not garbled by the bar, and the last ones report the total.
         assert!(shown.lines().any(|line| line.starts_with("[20") && line.contains("600,000 lines (")), "{shown}");
         assert!(shown.lines().any(|line| line.starts_with("[20") && line.ends_with(": done")), "{shown}");
     }
 }
 
 #[test]
-fn nothing_is_drawn_where_nothing_can_be() {
+fn no_bar_without_a_capable_terminal() {
     let rig = Rig::new();
     rig.write_input(text::numbered(0..100_000, 1));
     let url = rig.redis.url();

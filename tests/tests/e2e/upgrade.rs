@@ -1,4 +1,4 @@
-//! The services go on from the files and the source record of earlier versions
+//! The services continue from the files and the source record of earlier versions
 //! (`tests/fixtures/README.md`).
 
 use std::fs;
@@ -8,14 +8,14 @@ use e2e::{Rig, rig, text};
 
 const STATE_FILE: &str = ".input.txt.line_stream.source.json";
 
-/// The formats of which there are files.
+/// The formats for which there are fixtures.
 const FORMATS: [&str; 2] = ["format-1", "format-2"];
 
 fn fixture(format: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(format)
 }
 
-/// A source, an output and their Redis, as services of this format left them.
+/// A source, an output and their Redis, as services with this format left them.
 fn left_by(format: &str) -> Rig {
     let (rig, fixture) = (Rig::new(), fixture(format));
     for (from, to) in [
@@ -34,7 +34,7 @@ fn left_by(format: &str) -> Rig {
     rig
 }
 
-/// Both services finish what there is; the output must be the whole source, each line once.
+/// Both services process the rest; the output must be the whole source, each line once.
 #[track_caller]
 fn goes_on(rig: &Rig, format: &str) {
     rig.append_input(text::numbered(0..50, 1));
@@ -47,7 +47,7 @@ fn goes_on(rig: &Rig, format: &str) {
 }
 
 #[test]
-fn services_go_on_from_the_files_and_the_redis_of_earlier_versions() {
+fn services_continue_from_the_files_and_the_redis_of_earlier_versions() {
     for format in FORMATS {
         let rig = left_by(format);
         goes_on(&rig, format);

@@ -1,4 +1,4 @@
-//! Wrong input: one clear line each, and the right exit code.
+//! Wrong input causes one clear line and the right exit code.
 
 use std::net::TcpListener;
 
@@ -10,8 +10,7 @@ fn both(rig: &Rig) -> [Launch; 2] {
     [rig.reader(), rig.writer()]
 }
 
-/// It must end with exit code 2, and say so in its last line, which holds all of `parts`. The other
-/// lines.
+/// Asserts exit code 2, and a last line that contains all of `parts`. Returns the other lines.
 #[track_caller]
 fn refused(service: &mut Service, parts: &[&str]) -> usize {
     assert_eq!(service.code(), Some(2), "{}", service.log());
@@ -36,7 +35,7 @@ fn a_url_of_another_scheme_is_refused() {
 }
 
 #[test]
-fn urls_that_are_none_are_refused() {
+fn malformed_urls_are_refused() {
     let rig = Rig::new();
     for url in [
         "",
@@ -48,7 +47,7 @@ fn urls_that_are_none_are_refused() {
         "redis://[::1",
     ] {
         for launch in both(&rig) {
-            // An empty variable counts as not set; an empty flag is a value.
+            // An empty variable counts as unset; an empty flag is a value.
             let others = refused(&mut launch.set("--redis-url", url).run(), &["--redis-url"]);
             assert_eq!(others, 0, "one line");
         }
@@ -157,7 +156,7 @@ fn a_secret_is_on_no_page_and_in_no_log() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_without_a_word_of_lines() {
+fn irregular_files_are_refused() {
     let rig = Rig::new();
     let mut writer = rig.writer().set("--output", "/dev/full").once().run();
     refused(&mut writer, &["--output", "/dev/full", "allowed: a regular file"]);

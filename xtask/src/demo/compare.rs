@@ -10,8 +10,8 @@ use crate::{During, Error, Result};
 
 const BLOCK: usize = 1 << 20;
 
-/// Proves that both files hold the same bytes, and counts them. A last line without newline is a
-/// line.
+/// Verifies that both files have the same bytes, and counts bytes and lines. A last line without a
+/// newline counts.
 pub(super) fn identical(input: &Path, output: &Path, interrupt: &Interrupt) -> Result<Counted> {
     let open = |path: &Path| {
         File::open(path)
@@ -43,7 +43,7 @@ pub(super) fn identical(input: &Path, output: &Path, interrupt: &Interrupt) -> R
     Ok(counted)
 }
 
-/// The first place at which the two differ; where one ends early, they do.
+/// The first position at which the two differ, or at which one of them ends.
 fn differs(left: &[u8], right: &[u8]) -> Option<usize> {
     if left == right {
         return None;
@@ -51,7 +51,7 @@ fn differs(left: &[u8], right: &[u8]) -> Option<usize> {
     Some(left.iter().zip(right).position(|(a, b)| a != b).unwrap_or(left.len().min(right.len())))
 }
 
-/// Reads until the buffer is full or the file ends.
+/// Reads until the buffer is full, or to the end of the file.
 fn fill(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bytes_are_counted() {
+    fn equal_bytes_are_counted() {
         let counted = compared(b"a\n\nb", b"a\n\nb").unwrap();
         assert_eq!((counted.lines, counted.bytes), (3, 4));
         let counted = compared(b"", b"").unwrap();

@@ -13,16 +13,16 @@ use crate::{During, Error, Result};
 
 /// Folders in which systems keep large texts: word lists, package lists, documentation.
 const PLACES: [&str; 4] = ["/usr/share", "/usr/local/share", "/var/lib/apt/lists", "/usr/dict"];
-/// The size of a text that is worth showing and does not fill the disk.
+/// Suitable sizes: large enough to be interesting, small enough for the disk.
 const SIZES: std::ops::RangeInclusive<u64> = 20_000_000..=1_000_000_000;
-/// The search ends after this time and takes the best so far.
+/// The search stops after this time with the best file so far.
 const SEARCH: Duration = Duration::from_secs(5);
-/// How much is looked at, at the beginning, in the middle and at the end, to tell text from other
-/// files.
+/// Size of the samples at the beginning, in the middle and at the end that distinguish text from
+/// other files.
 const SAMPLE: usize = 64 * 1024;
-/// Bytes between newlines in a text that people would call lines.
+/// Typical line lengths of a text.
 const LINE: std::ops::RangeInclusive<usize> = 4..=1000;
-/// Lines of a text that is made.
+/// Number of lines of a generated text.
 const MADE_LINES: u64 = 1_200_000;
 
 /// The text to stream.
@@ -40,12 +40,12 @@ impl fmt::Display for Input {
 }
 
 impl Input {
-    /// The user's own file.
+    /// A file that the user named.
     pub(super) fn given(file: &Path) -> Result<Self> {
         Self::at(file, "yours")
     }
 
-    /// The largest text of this machine, else one that is made in the folder.
+    /// The largest text of this machine, else a text generated in the folder.
     pub(super) fn found_or_made(folder: &Path, interrupt: &Interrupt) -> Result<Self> {
         if let Some(found) = largest_text(interrupt)? {
             return Self::at(&found, "the largest text of this machine");
@@ -64,7 +64,7 @@ impl Input {
         Ok(Self { bytes: data.len(), modified: data.modified().ok(), path, origin })
     }
 
-    /// Fails if the file has changed: the output cannot be compared with it then.
+    /// Fails if the file has changed, because the output cannot be compared with it then.
     pub(super) fn must_be_unchanged(&self) -> Result<()> {
         let now = Self::at(&self.path, self.origin)?;
         if (now.bytes, now.modified) == (self.bytes, self.modified) {
@@ -88,7 +88,7 @@ fn largest_text(interrupt: &Interrupt) -> Result<Option<PathBuf>> {
         }
         let Ok(entries) = fs::read_dir(folder) else { continue };
         for entry in entries.flatten() {
-            // Of the entry itself: links lead to places that are searched anyway, or in circles.
+            // Do not follow links: their targets are searched anyway, or form cycles.
             let Ok(data) = entry.metadata() else { continue };
             if data.is_dir() {
                 folders.push(entry.path());
@@ -101,7 +101,7 @@ fn largest_text(interrupt: &Interrupt) -> Result<Option<PathBuf>> {
     Ok(candidates.into_iter().map(|(_, path)| path).find(|path| is_text(path).unwrap_or(false)))
 }
 
-/// Whether samples of the file look like lines of text.
+/// Whether samples of the file are lines of text.
 fn is_text(path: &Path) -> std::io::Result<bool> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -112,8 +112,8 @@ fn is_text(path: &Path) -> std::io::Result<bool> {
         (&file).take(SAMPLE as u64).read_to_end(&mut sample)?;
         let newlines = memchr::memchr_iter(b'\n', &sample).count();
         let strange = sample.iter().filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()).count();
-        // A sample may begin and end inside a character; an invalid one in the middle tells that it
-        // is no text.
+        // A sample may begin and end inside a character. Invalid bytes in the middle mean that it
+        // is not text.
         let invalid = sample.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
         if !LINE.contains(&(sample.len() / newlines.max(1))) || strange > 0 || invalid > 2 {
             return Ok(false);
@@ -122,7 +122,7 @@ fn is_text(path: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Lines as a service's log has them, the same ones each time.
+/// Generates lines that resemble a log; the same ones each time.
 fn make(path: &Path, interrupt: &Interrupt) -> std::io::Result<()> {
     const LEVELS: [&str; 6] = ["INFO", "INFO", "INFO", "DEBUG", "WARN", "ERROR"];
     const DOINGS: [&str; 8] = [
@@ -159,7 +159,7 @@ fn make(path: &Path, interrupt: &Interrupt) -> std::io::Result<()> {
     file.flush()
 }
 
-/// Marsaglia's xorshift: enough for lines that differ.
+/// Marsaglia's xorshift: good enough for distinct lines.
 struct Random(u64);
 
 impl Random {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_is_a_large_text() {
+    fn the_generated_text_is_large_enough() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("made.txt");
         make(&path, &Interrupt::never()).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_not_taken_for_one() {
+    fn other_files_are_not_taken_for_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("other");
         for other in [&b"\x7fELF\0\0\0\n"[..], &[0xff, b'\n', 0xfe, b'\n', 0xfd, b'\n'], &[b'x'; 5000]] {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_is_noticed() {
+    fn a_changed_file_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("input.txt");
         fs::write(&path, "one\n").unwrap();

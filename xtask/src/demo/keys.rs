@@ -1,15 +1,15 @@
-//! The user's own server: checks that it can be used, and deletes the demo's keys.
+//! Checks that the user's own server is usable, and deletes the demo's keys.
 
 use resp::{Cmd, Config, Connection, Frame, cmd};
 
 use crate::{During, Result};
 
-/// Fails if the server cannot be used.
+/// Fails if the server is not usable.
 pub(super) fn check(redis_url: &str) -> Result<()> {
     ask(redis_url, &[cmd::<Frame>("PING")])
 }
 
-/// Deletes the stream and the reader's record beside it.
+/// Deletes the stream and its source record.
 pub(super) fn delete(redis_url: &str, stream: &str) -> Result<()> {
     let keys = [stream.to_owned(), format!("{{{stream}}}:source")];
     ask(redis_url, &keys.map(|key| cmd::<Frame>("DEL").arg(key)))

@@ -1,14 +1,14 @@
-//! Numbers for people.
+//! Formats numbers.
 
 use std::time::Duration;
 
-/// What was proved identical.
+/// The counts of the compared bytes.
 pub(super) struct Counted {
     pub(super) lines: u64,
     pub(super) bytes: u64,
 }
 
-/// With a comma between thousands.
+/// Groups digits by thousands.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
@@ -21,7 +21,7 @@ pub(super) fn grouped(number: u64) -> String {
     shown
 }
 
-/// Whole units a second.
+/// Units per second, rounded.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -32,7 +32,7 @@ pub(super) fn rate(number: u64, time: Duration) -> u64 {
     (number as f64 / time.as_secs_f64().max(1e-6)) as u64
 }
 
-/// The last word of the demo.
+/// The last line of the demo.
 pub(super) fn summary(counted: &Counted, took: Duration) -> String {
     format!(
         "{} lines, {} bytes in {:.2} s: {} lines/s, {} MB/s",

@@ -10,10 +10,10 @@ use super::scrape::{Endpoint, value};
 /// The pause between two plain lines.
 const PLAIN: Duration = Duration::from_secs(1);
 
-/// What the services report.
+/// The figures that the services report.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// In the output.
+    /// Bytes in the output.
     pub(super) bytes: u64,
     lines_read: u64,
     lines_written: u64,
@@ -21,7 +21,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Asks both services. Numbers of one that does not answer stay as they are.
+    /// Reads the metrics of both services. Keeps the old figures of a service that does not answer.
     pub(super) fn read(&mut self, reader: &Endpoint, writer: &Endpoint) {
         if let Some(read) = reader.metrics().and_then(|text| count(&text, "lines_read_total")) {
             self.lines_read = read;

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// How long a service may take to answer; the display waits meanwhile.
+/// Timeout of a request, during which the display does not change.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The address at which a service serves its metrics, once it has logged it.
+/// The address of a service's HTTP endpoint, once the service has logged it.
 pub(super) struct Endpoint {
     addr: Arc<OnceLock<SocketAddr>>,
 }
@@ -18,7 +18,7 @@ impl Endpoint {
         Self { addr }
     }
 
-    /// The text of `/metrics`; `None` while the service has no endpoint yet or no more.
+    /// The body of `/metrics`; `None` if the service has no endpoint yet, or has exited.
     pub(super) fn metrics(&self) -> Option<String> {
         let mut stream = TcpStream::connect_timeout(self.addr.get()?, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -29,7 +29,7 @@ impl Endpoint {
     }
 }
 
-/// The value of a metric, whatever its labels: the first one.
+/// The value of a metric: the first one with that name, whatever its labels.
 pub(super) fn value(metrics: &str, name: &str) -> Option<f64> {
     metrics.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -41,7 +41,7 @@ pub(super) fn value(metrics: &str, name: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_value_is_found_by_its_whole_name() {
+    fn a_value_is_found_by_its_full_name() {
         let text = "# TYPE lines_read_total counter\nlines_read_total 12\nlines_read 3\nup{a=\"b\"} 1\n";
         assert_eq!(super::value(text, "lines_read_total"), Some(12.0));
         let labelled = "lines_read_total{stream=\"a\",input=\"/b} c\"} 7\n";

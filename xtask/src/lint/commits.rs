@@ -1,17 +1,17 @@
-//! Subjects and bodies of commits.
+//! Checks the subjects and bodies of commits.
 
 use std::path::Path;
 
 use super::{Finding, git};
 use crate::{Error, Result};
 
-/// A subject is at most this long.
+/// Maximum length of a subject.
 const SUBJECT: usize = 72;
-/// A line of a body is at most this long.
+/// Maximum length of a line in a body.
 const BODY: usize = 100;
 
-/// The findings in the commits after `base`; `None` when the repository does not have it, as a
-/// shallow clone or an archive.
+/// The findings in the commits after `base`; `None` if the repository lacks it, as a shallow clone
+/// or an archive does.
 pub(crate) fn check(root: &Path, base: &str) -> Result<Option<Vec<Finding>>> {
     if git(root, &["merge-base", "--is-ancestor", base, "HEAD"]).is_none() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Every dependency is used: a crate that no source of the package names is not.
+//! Checks that every dependency is used: some source of the package must name the crate.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::{Finding, walk};
 use crate::{During, Result};
 
-/// The dependencies that nothing uses, of all packages and of the workspace.
+/// The unused dependencies of all packages and of the workspace.
 pub(crate) fn check(root: &Path) -> Result<Vec<Finding>> {
     let workspace = read(&root.join("Cargo.toml"))?;
     let workspace = workspace.get("workspace").and_then(Value::as_table).cloned().unwrap_or_default();
@@ -23,7 +23,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Finding>> {
             let names = manifest.get(kind).and_then(Value::as_table).into_iter().flat_map(Table::keys);
             for name in names {
                 named.insert(name.clone());
-                // With a feature for its own tests, a package depends on itself.
+                // A package may depend on itself to enable a feature for its tests.
                 if Some(name.as_str()) != own && !words.contains(&name.replace('-', "_")) {
                     findings.push(Finding {
                         place: format!("{member}/Cargo.toml"),
@@ -48,7 +48,7 @@ fn read(path: &Path) -> Result<Table> {
     text.parse().during(|| path.display().to_string())
 }
 
-/// The words of a package's sources that stand where a crate's name can.
+/// The words in a package's sources that may be names of crates.
 fn words(package: &Path) -> Result<BTreeSet<String>> {
     let mut words = BTreeSet::new();
     let sources = walk(package)?.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "rs"));
@@ -60,7 +60,7 @@ fn words(package: &Path) -> Result<BTreeSet<String>> {
     Ok(words)
 }
 
-/// The words before `::`, and those behind `use`, `crate` and `as`.
+/// The words before `::`, and those after `use`, `crate` and `as`.
 fn crates(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| {
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dependency_that_no_source_names_is_found() {
+    fn an_unused_dependency_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir_all(root.join("one/src")).unwrap();

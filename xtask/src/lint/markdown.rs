@@ -1,33 +1,33 @@
-//! Paragraphs of Markdown: where they are, and how they are filled.
+//! Finds paragraphs of Markdown, and fills them.
 //!
-//! Comments hold Markdown too. A paragraph is filled only when one of its lines is too long, so
-//! everything else stays as its author broke it.
+//! Comments contain Markdown too. A paragraph is filled only if one of its lines is too long; all
+//! other line breaks are kept.
 
-/// Where comments and Markdown are wrapped.
+/// The column at which comments and Markdown are wrapped.
 pub(crate) const COLUMNS: usize = 100;
-/// However deep a comment is indented, it has this many columns.
+/// Minimum number of columns for a deeply indented comment.
 const LEAST: usize = 40;
 
-/// Lines with each paragraph filled that had a line that was too long.
+/// The lines, with all paragraphs filled that had a long line.
 #[derive(Debug, Default)]
 pub(crate) struct Wrapped {
     pub(crate) lines: Vec<String>,
-    /// Which of the given lines were too long, counted from 0.
+    /// The indices of the long lines.
     pub(crate) long: Vec<usize>,
 }
 
 /// Wraps these lines at `width` characters.
 ///
-/// Code blocks, tables, headings, link definitions, quotes and HTML stay as they are, and so does a
-/// paragraph whose words are aligned with several spaces.
+/// Keeps code blocks, tables, headings, link definitions, quotes and HTML, and paragraphs whose
+/// words are aligned with several spaces.
 pub(crate) fn wrap(lines: &[&str], width: usize) -> Wrapped {
     let width = width.max(LEAST);
     let mut wrapped = Wrapped::default();
     let mut fence: Option<&str> = None;
-    // The paragraph's lines up to the present one.
+    // The lines of the present paragraph so far.
     let mut paragraph: Vec<&str> = Vec::new();
     let mut previous_is_blank = true;
-    // Four columns more than the text of the last list item are a code block.
+    // A line indented by four more columns than the last list item is code.
     let mut code_at = 4;
     for (number, &line) in lines.iter().enumerate() {
         let text = line.trim_start();
@@ -38,7 +38,7 @@ pub(crate) fn wrap(lines: &[&str], width: usize) -> Wrapped {
         if fence.is_some() || opens.is_some() || is_code || is_verbatim(text) {
             wrapped.fill(&mut paragraph, number, width);
             wrapped.lines.push(line.to_owned());
-            // The lines of an indented code block follow each other.
+            // The lines of an indented code block are consecutive.
             previous_is_blank = text.is_empty() || is_code && fence.is_none();
             fence = match fence {
                 Some(mark) if text.trim_end() == mark => None,
@@ -56,7 +56,7 @@ pub(crate) fn wrap(lines: &[&str], width: usize) -> Wrapped {
         paragraph.push(line);
         previous_is_blank = false;
         if line.ends_with("  ") || line.ends_with('\\') {
-            // The author broke the line.
+            // A hard line break of the author.
             wrapped.fill(&mut paragraph, number + 1, width);
         }
     }
@@ -65,8 +65,7 @@ pub(crate) fn wrap(lines: &[&str], width: usize) -> Wrapped {
 }
 
 impl Wrapped {
-    /// Adds a paragraph that ends before the given line `end`, filled when a line of it is too
-    /// long.
+    /// Adds a paragraph that ends before line `end`. Fills it if one of its lines is too long.
     fn fill(&mut self, paragraph: &mut Vec<&str>, end: usize, width: usize) {
         let lines = std::mem::take(paragraph);
         let Some(&first) = lines.first() else { return };
@@ -83,7 +82,7 @@ impl Wrapped {
     }
 }
 
-/// The lines of a paragraph, as many words in each as fit.
+/// The lines of a filled paragraph, with as many words in each as fit.
 fn filled(lines: &[&str], first: &str, width: usize) -> Vec<String> {
     let text = first.trim_start();
     let indent = first.len() - text.len();
@@ -110,14 +109,14 @@ fn filled(lines: &[&str], first: &str, width: usize) -> Vec<String> {
     filled
 }
 
-/// A line that is no part of a paragraph.
+/// Whether a line is not part of a paragraph.
 fn is_verbatim(text: &str) -> bool {
     let is_link = text.starts_with('[') && text.contains("]:");
     let is_rule = text.len() >= 3 && text.bytes().all(|byte| b"-=*_ ".contains(&byte));
     text.is_empty() || text.starts_with(['|', '#', '>', '<']) || is_link || is_rule
 }
 
-/// How long the marker of a list item is, with the space behind it.
+/// The length of a list item's marker with the following space.
 fn marker_len(text: &str) -> Option<usize> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let mark = if digits > 0 { digits + 1 } else { 1 };
@@ -131,9 +130,9 @@ fn marker_len(text: &str) -> Option<usize> {
     (is_mark && spaces > 0).then_some(mark + spaces)
 }
 
-/// The pieces between which a line may be broken: words, and code spans as a whole.
+/// The pieces between which a line may be broken: words, and whole code spans.
 ///
-/// A word that would mean something else at the beginning of a line stays with the word before it.
+/// A word that would have another meaning at the start of a line stays with the previous word.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut open = false;
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paragraph_with_a_long_line_is_filled_and_others_are_not() {
+    fn only_paragraphs_with_long_lines_are_filled() {
         let text = "Short,\nas it is.\n\nThis paragraph has a line that is much too long,\nand is filled.";
         let filled = "Short,\nas it is.\n\nThis paragraph has a line that is much\ntoo long, and is filled.";
         assert_eq!(wrap_text(text), filled);
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn code_tables_headings_and_links_stay() {
+    fn code_tables_headings_and_links_are_kept() {
         let text = "# A heading that is longer than the forty columns\n\n| a table | that is longer than the forty columns |\n\n```text\ncode that is longer than the forty columns is\n```\n\n    code that is longer than the forty columns\n    is code again, and longer than the columns\n\n[a link]: https://example.com/which-is-longer-than-forty\n\nhttps://example.com/which-is-longer-than-forty-columns";
         assert_eq!(wrap_text(text), text);
     }
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn aligned_text_and_hard_breaks_stay() {
+    fn aligned_text_and_hard_breaks_are_kept() {
         let text = "reader    reads the input and sends its lines\nwriter    writes the output";
         assert_eq!(wrap_text(text), text);
         let text = "A line that the author broke by hand, and long.  \nThe next line.";

@@ -1,11 +1,11 @@
-//! Phrases with a plainer replacement.
+//! Finds phrases with a plainer replacement.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Finding, Source};
 
-/// Where the file has one of the phrases, and what to write instead.
+/// Where the file contains a phrase, and what to write instead.
 pub(crate) fn check(
     source: &Source,
     phrases: &BTreeMap<String, String>,
@@ -26,7 +26,7 @@ pub(crate) fn check(
     findings
 }
 
-/// Whether the line has the phrase between other characters than those of words.
+/// Whether the line contains the phrase as whole words.
 fn contains(line: &str, phrase: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(phrase).any(|(at, _)| {

@@ -1,6 +1,6 @@
-//! Which lines of Rust code are comments.
+//! Finds the comments in Rust code.
 
-/// For each line, whether it begins in code: outside of string literals and block comments.
+/// For each line, whether it begins outside of string literals and block comments.
 pub(crate) fn begins_in_code(text: &str) -> Vec<bool> {
     let bytes = text.as_bytes();
     let mut begins = vec![true];
@@ -33,7 +33,7 @@ pub(crate) fn begins_in_code(text: &str) -> Vec<bool> {
     begins
 }
 
-/// How long the block comment at the beginning is; they nest.
+/// The length of the block comment at the beginning; block comments nest.
 fn block_comment(bytes: &[u8]) -> usize {
     let (mut depth, mut at) = (0_usize, 0);
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -51,7 +51,7 @@ fn block_comment(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// How long the string literal at the beginning is.
+/// The length of the string literal at the beginning.
 fn string(bytes: &[u8]) -> usize {
     let mut at = 1;
     while let Some(&byte) = bytes.get(at) {
@@ -64,7 +64,7 @@ fn string(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// How long the raw string literal at the beginning is, if one is there.
+/// The length of the raw string literal at the beginning, if there is one.
 fn raw_string(bytes: &[u8]) -> Option<usize> {
     let hashes = bytes.get(1..)?.iter().take_while(|&&byte| byte == b'#').count();
     let body = bytes.get(1 + hashes..)?.strip_prefix(b"\"")?;
@@ -73,7 +73,7 @@ fn raw_string(bytes: &[u8]) -> Option<usize> {
     Some(2 + hashes + len + end.len())
 }
 
-/// How long the character literal at the beginning is, if it is one and no lifetime.
+/// The length of the character literal at the beginning, unless it is a lifetime.
 fn character(bytes: &[u8]) -> Option<usize> {
     if bytes.get(1) == Some(&b'\\') {
         let end = bytes.get(3..)?.iter().position(|&byte| byte == b'\'')?;
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_that_look_like_comments_are_none() {
+    fn strings_that_look_like_comments_are_not_comments() {
         let text = "let a = \"x\n// in a string\";\n// a comment \" with a quote\nlet b = r#\"\n// raw \"\n\"#;\nlet c = '\"'; let d: &'static str = \"\\\"\n// escaped\";\n/* /* nested\n*/ // still\n*/\n// a comment\n";
         let lines: Vec<(&str, bool)> = text.lines().zip(begins_in_code(text)).collect();
         let code: Vec<&str> = lines.iter().filter(|(_, code)| *code).map(|(line, _)| *line).collect();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_source_is_read_to_the_end() {
+    fn this_source_is_parsed_to_the_end() {
         let text = include_str!("rust.rs");
         let begins = begins_in_code(text);
         assert_eq!(begins.len(), text.lines().count() + 1);

@@ -1,9 +1,9 @@
-//! Comments and Markdown are wrapped at 100 columns.
+//! Wraps comments and Markdown at 100 columns.
 
 use super::markdown::{COLUMNS, Wrapped, wrap};
 use super::{Finding, Source, rust};
 
-/// The file's text, wrapped, and the lines that were too long.
+/// The wrapped text of a file, and findings for its long lines.
 pub(crate) fn wrapped(source: &Source) -> (String, Vec<Finding>) {
     let Wrapped { lines, long } = if source.path.extension().is_some_and(|extension| extension == "md") {
         wrap(&source.text.lines().collect::<Vec<_>>(), COLUMNS)
@@ -18,10 +18,10 @@ pub(crate) fn wrapped(source: &Source) -> (String, Vec<Finding>) {
     (text, long.into_iter().map(|line| Finding::at(&source.path, line + 1, &what)).collect())
 }
 
-/// The lines of Rust code, with their comments wrapped.
+/// The lines of Rust code with wrapped comments.
 fn comments(text: &str) -> Wrapped {
     let mut wrapped = Wrapped::default();
-    // The comment that is being gathered: what is before each of its lines, and the rest of them.
+    // The comment being collected: the prefix of its lines, and their text.
     let (mut before, mut comment) = ("", Vec::new());
     let mut number = 0;
     for (line, in_code) in text.lines().zip(rust::begins_in_code(text)) {
@@ -42,9 +42,9 @@ fn comments(text: &str) -> Wrapped {
     wrapped
 }
 
-/// Wraps a comment that ends before the given line `end`.
+/// Wraps a comment that ends before line `end`.
 fn end(wrapped: &mut Wrapped, before: &str, comment: &mut Vec<&str>, end: usize) {
-    // The space behind the slashes belongs to each line.
+    // Each line has a space after the slashes.
     let width = COLUMNS.saturating_sub(before.chars().count() + 1);
     let inner: Vec<&str> = comment.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
     let Wrapped { lines, long } = wrap(&inner, width);
@@ -56,7 +56,7 @@ fn end(wrapped: &mut Wrapped, before: &str, comment: &mut Vec<&str>, end: usize)
     comment.clear();
 }
 
-/// Takes a line that is a comment apart: indentation with slashes, and the text behind them.
+/// Splits a comment line into indentation with slashes, and text.
 fn split(line: &str) -> Option<(&str, &str)> {
     let indent = line.len() - line.trim_start().len();
     let text = line.get(indent..)?;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays_as_it_is() {
+    fn short_lines_are_kept() {
         let text = "//! One.\n//!\n//!   Indented.\n\n// a\n//\n//// four\n    //  two spaces\n//b\n";
         assert_eq!(wrapped(&source("a.rs", text)), (text.to_owned(), Vec::new()));
     }

@@ -1,4 +1,4 @@
-//! The flags that the programs have: their help names them.
+//! The flags of the programs, parsed from their help.
 
 use std::collections::BTreeSet;
 use std::process::Command;

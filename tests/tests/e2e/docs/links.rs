@@ -1,15 +1,15 @@
-//! Links between pages lead somewhere, and files that pages name exist.
+//! Links between pages have targets, and files named in pages exist.
 
 use std::path::Path;
 
 use super::page::{all, repository};
 
-/// The targets of links and pictures.
+/// The targets of links and images.
 fn targets(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// A heading as links name it.
+/// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
@@ -39,17 +39,17 @@ fn links_lead_to_files_and_headings() {
     assert!(checked > 30, "{checked} links");
 }
 
-/// `folder/file` in backticks is a file or a folder of the repository.
+/// A path in backticks is a file or a folder of the repository.
 #[test]
 fn files_that_pages_name_exist() {
     let mut checked = 0;
-    // The comparison names files of others.
+    // The comparison names files of other projects.
     for page in all().iter().filter(|page| page.path != "docs/comparison.md") {
         for name in page.prose().split('`').skip(1).step_by(2) {
             let path = name.trim_end_matches('/');
             let folder = path.split('/').next().unwrap_or_default();
             let is_name = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-            // What a build writes is not there yet.
+            // Build results do not exist yet.
             let is_path = name.contains('/') && path.chars().all(is_name) && folder != "target";
             if is_path && !folder.is_empty() && repository().join(folder).is_dir() {
                 checked += 1;

@@ -1,5 +1,5 @@
-//! Blocks that cannot be run here, as they need a cluster, containers, systemd, or minutes of
-//! building: what they name is there.
+//! Checks blocks that cannot run in a test because they need a cluster, containers, systemd, or a
+//! long build: the names in them must exist.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use e2e::Program;
 use super::page::{Block, Kind, all, repository};
 use super::{flags, page::Page};
 
-/// The commands of a block: words without quotes, comments left out.
+/// The commands of a block as words, without quotes and comments.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let text = text.replace("\\\n", " ");
     let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());
@@ -21,7 +21,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     commands.map(words).filter(|words| !words.is_empty()).collect()
 }
 
-/// The word behind the last `/`.
+/// The part of a word after the last `/`.
 fn base(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
 }
@@ -59,13 +59,13 @@ fn check_cargo(place: &str, words: &[String]) {
         all_known(place, &words[2..], known);
     }
     for pair in words.windows(2).filter(|pair| ["-p", "--package"].contains(&pair[0].as_str())) {
-        // The one package that its folder is not named after.
+        // The only package whose name differs from its folder.
         let folder = if pair[1] == "e2e" { "tests" } else { &pair[1] };
         assert!(repository().join(folder).join("Cargo.toml").is_file(), "{place}: there is no package {}", pair[1]);
     }
 }
 
-/// `docker compose …`: its services, and what the services' own binaries are given.
+/// `docker compose …`: checks the services, and the arguments of their binaries.
 fn check_compose(place: &str, words: &[String]) {
     let recipe = std::fs::read_to_string(repository().join("compose.yaml")).unwrap();
     let is_service = |name: &str| recipe.contains(&format!("\n  {name}:\n"));
@@ -106,7 +106,7 @@ fn check(place: &str, words: &[String]) {
                 assert!(repository().join(&file).is_file(), "{place}: there is no {file}");
             }
         }
-        // Nothing of ours but files.
+        // Commands with nothing to check but files.
         ".ci/run" | "kubectl" | "kind" | "install" | "man" | "systemd-sysusers" | "mkdir" | "cp" | "export" | "sh" => {}
         program => match service(program) {
             Some(program) => check_service(place, program, &words[1..]),
@@ -116,7 +116,7 @@ fn check(place: &str, words: &[String]) {
     check_files(place, words);
 }
 
-/// Paths into the repository.
+/// Checks paths in the repository.
 fn check_files(place: &str, words: &[String]) {
     for word in words {
         let (first, rest) = word.split_once('/').unwrap_or((word, ""));
@@ -135,7 +135,7 @@ fn check_block(block: &Block) {
 }
 
 #[test]
-fn what_cannot_be_run_here_names_what_there_is() {
+fn names_in_manual_blocks_exist() {
     let mut checked = 0;
     for page in all() {
         for block in page.blocks.iter().filter(|block| block.kind == Kind::Manual) {
@@ -147,7 +147,7 @@ fn what_cannot_be_run_here_names_what_there_is() {
 }
 
 #[test]
-fn what_is_not_there_is_noticed() {
+fn wrong_names_are_detected() {
     for text in [
         "cargo xtask demmo",
         "cargo xtask demo --framming chunk",
@@ -166,10 +166,9 @@ fn what_is_not_there_is_noticed() {
     }
 }
 
-/// A service without `--http-addr` would listen on port 8080 of all addresses, and the second one
-/// could not.
+/// Without `--http-addr`, a service listens on port 8080 of all addresses, and a second one fails.
 #[test]
-fn a_service_that_is_started_says_where_it_listens() {
+fn started_services_have_an_http_addr() {
     for page in all() {
         for block in page.blocks.iter().filter(|block| block.kind != Kind::Manual) {
             for words in commands(&block.text) {
@@ -182,10 +181,10 @@ fn a_service_that_is_started_says_where_it_listens() {
     }
 }
 
-/// In the text, too: `--flag` is one of a program of ours.
+/// Flags in the prose belong to one of the programs, too.
 #[test]
-fn flags_that_the_text_names_exist() {
-    /// Flags of others.
+fn flags_in_the_text_exist() {
+    /// Flags of other programs.
     const THEIRS: [&str; 2] = ["--tls-cert-file", "--tls-private-key-file"];
     let mut known = BTreeSet::new();
     for program in [Program::Reader, Program::Writer] {
@@ -206,7 +205,7 @@ fn flags_that_the_text_names_exist() {
     }
 }
 
-/// What stands between backticks, in words.
+/// The words in backticks.
 fn inline(page: &Page) -> Vec<Vec<String>> {
     let prose = page.prose();
     let spans = prose.split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));

@@ -1,4 +1,4 @@
-//! What README and `docs/` tell to type can be typed, and what they name is there.
+//! Commands in README and `docs/` work, and the names in them exist.
 //!
 //! | file | subject |
 //! |---|---|
@@ -47,7 +47,8 @@ fn every_page_with_blocks_to_run_is_run() {
     assert_eq!(found, listed);
 }
 
-/// Else the services of one page would keep those of the next one from starting.
+/// A user who follows the pages in order on one Redis, with earlier services still running, must
+/// not meet a conflict.
 #[test]
 fn pages_have_streams_and_ports_of_their_own() {
     let mut owners = std::collections::BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The tables of flags and of metrics are complete, and name nothing else.
+//! The tables of flags and of metrics are complete and correct.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use e2e::{Program, Rig, Service, text};
 use super::flags;
 use super::page::Page;
 
-/// What stands between backticks in the first column of a page's tables, each row with its second
-/// and third column.
+/// The names in backticks in the first column of a page's tables, with the second and third
+/// columns.
 fn rows(page: &str) -> Vec<(String, String, String)> {
     let page = Page::read(page);
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
@@ -17,7 +17,7 @@ fn rows(page: &str) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_table_of_flags_is_that_of_the_services() {
+fn the_table_of_flags_is_complete() {
     let documented = rows("docs/configuration.md");
     for program in [Program::Reader, Program::Writer] {
         let mut known = flags::of(program, None);
@@ -30,7 +30,7 @@ fn the_table_of_flags_is_that_of_the_services() {
 }
 
 #[test]
-fn the_table_of_metrics_is_that_of_the_services() {
+fn the_table_of_metrics_is_complete() {
     let documented = rows("docs/metrics.md");
     let rig = Rig::new();
     rig.write_input(text::numbered(0..100, 1));
@@ -50,14 +50,14 @@ fn the_table_of_metrics_is_that_of_the_services() {
             );
         }
         for name in &listed {
-            // They appear with the first error, and stand for many.
+            // These appear with the first error, or stand for many metrics.
             let is_there = found.contains(name) || ["line_stream_errors_total", "process_*"].contains(&name.as_str());
             assert!(is_there, "docs/metrics.md has {name}, {program} has not");
         }
     }
 }
 
-/// The families of metrics that a service has.
+/// The metric families that a service exports.
 fn names(service: &mut Service) -> BTreeSet<String> {
     let (_, page) = service.get("/metrics");
     page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect()

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// What is done with a block of shell commands: the word behind the language.
+/// How a shell block is tested: the word after the language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It is run, and must succeed.
+    /// Run it; it must succeed.
     Run,
-    /// It follows something that takes a moment: run again until it succeeds.
+    /// Repeat it until it succeeds, because it waits for something.
     Eventually,
-    /// One command that runs until the page ends.
+    /// A command that runs until the end of the page.
     Service,
-    /// It needs what a test does not have; what it names is looked at.
+    /// Not runnable in a test; check the names in it.
     Manual,
 }
 
@@ -20,14 +20,14 @@ pub(crate) enum Kind {
 pub(crate) struct Block {
     pub(crate) kind: Kind,
     pub(crate) text: String,
-    /// Where it is: path and line.
+    /// Its location: path and line.
     pub(crate) place: String,
 }
 
 /// A page of Markdown.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// From the repository's root.
+    /// The path from the repository's root.
     pub(crate) path: String,
     pub(crate) text: String,
     pub(crate) blocks: Vec<Block>,
@@ -40,7 +40,7 @@ impl Page {
         Self { path: path.to_owned(), text, blocks }
     }
 
-    /// Whether a block of it can be run.
+    /// Whether any block can be run.
     pub(crate) fn runs(&self) -> bool {
         self.blocks.iter().any(|block| block.kind != Kind::Manual)
     }
@@ -54,7 +54,7 @@ impl Page {
         })
     }
 
-    /// The text outside of fences.
+    /// The text outside fenced blocks.
     pub(crate) fn prose(&self) -> String {
         let mut fenced = false;
         let mut keep = |line: &&str| {
@@ -66,12 +66,12 @@ impl Page {
     }
 }
 
-/// The repository.
+/// The path of the repository.
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The pages at the root and everything under `docs/`.
+/// The pages in the root and in `docs/`.
 pub(crate) fn all() -> Vec<Page> {
     let mut paths = Vec::new();
     let mut folders = vec!["docs".to_owned()];
@@ -96,14 +96,14 @@ pub(crate) fn all() -> Vec<Page> {
 }
 
 fn blocks(path: &str, text: &str) -> Vec<Block> {
-    /// Languages of what nobody types.
+    /// Languages of blocks that are not commands.
     const OTHER: [&str; 9] = ["text", "toml", "ini", "rust", "rust,no_run", "yaml", "python", "js", "go"];
     let mut blocks = Vec::new();
     let mut lines = text.lines().zip(1..).peekable();
     let mut last = "";
     while let Some((line, number)) = lines.next() {
         let place = format!("{path}:{number}");
-        // An indented block says nothing of what it is.
+        // An indented block has no language.
         assert!(!(line.starts_with("    ") && last.is_empty()), "{place}: a block without a fence");
         last = line;
         let Some(info) = line.strip_prefix("```") else { continue };
@@ -124,7 +124,7 @@ fn blocks(path: &str, text: &str) -> Vec<Block> {
 }
 
 #[test]
-fn blocks_are_found_with_what_is_to_be_done_with_them() {
+fn blocks_are_parsed_with_their_kind() {
     let found = blocks("x.md", "a\n```sh\none\n\ntwo\n```\n```text\nno\n```\n```sh manual\nthree\n```\n");
     let found: Vec<_> = found.iter().map(|block| (block.kind, block.text.as_str(), block.place.as_str())).collect();
     assert_eq!(found, [(Kind::Run, "one\n\ntwo", "x.md:2"), (Kind::Manual, "three", "x.md:10")]);

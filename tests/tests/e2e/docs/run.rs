@@ -1,5 +1,5 @@
-//! Running the blocks of a page, in an empty folder, with a private Redis in the place of
-//! `redis://localhost`, and free ports in the place of those from 8080 on.
+//! Runs the blocks of a page in an empty folder, with a private Redis instead of
+//! `redis://localhost`, and free ports instead of those from 8080 on.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -13,12 +13,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::page::{Block, Kind, Page};
 
-/// The ports that pages use.
+/// The ports that the pages use.
 const PORTS: std::ops::RangeInclusive<u16> = 8080..=8103;
-/// How long a block may take.
+/// Timeout of a block.
 const BLOCK: Duration = Duration::from_secs(120);
 
-/// Where a page is typed.
+/// The environment in which a page runs.
 pub(crate) struct Desk {
     rig: Rig,
     folder: PathBuf,
@@ -37,7 +37,7 @@ impl Desk {
         }
         let path = std::env::var("PATH").unwrap_or_default();
         if let Some(cli) = on_path("redis-cli", &path) {
-            // An error reply is a failure. Before Redis 7.0 it cannot tell.
+            // `redis-cli -e` fails on an error reply; it does not exist before Redis 7.0.
             let help = Command::new(&cli).arg("--help").output().unwrap();
             let told = [help.stdout, help.stderr].concat();
             let strict = if String::from_utf8_lossy(&told).contains("\n  -e ") { "-e" } else { "" };
@@ -72,11 +72,11 @@ impl Desk {
         ours.is_some_and(|of| of.field("last-delivered-id").text() == last.text() && of.field("pending").int() == 0)
     }
 
-    /// What is typed here, for what the page says.
+    /// Replaces addresses and ports in a command.
     pub(crate) fn translate(&self, text: &str) -> String {
         let mut text = text.replace("redis://localhost", &self.rig.redis.url());
         text = text.replace("@localhost", &format!("@127.0.0.1:{}", self.rig.redis.port()));
-        // The recipe for partitions has a port for each.
+        // The recipe for partitions computes a port per partition.
         text = text.replace("127.0.0.1:809$((k + 7))", "127.0.0.1:0");
         for (number, port) in &self.ports {
             text = text.replace(&format!("127.0.0.1:{number}"), &format!("127.0.0.1:{}", port.number()));
@@ -84,14 +84,14 @@ impl Desk {
         text
     }
 
-    /// A program that this machine does not have and the block needs.
+    /// A program that the block needs and this machine lacks.
     pub(crate) fn lacks(&self, block: &Block) -> Option<&'static str> {
         ["curl", "redis-cli"].into_iter().find(|program| {
             block.text.split_whitespace().any(|word| word == *program) && on_path(program, &self.path).is_none()
         })
     }
 
-    /// Runs a block; what it said when it failed.
+    /// Runs a block; returns its output if it failed.
     pub(crate) fn run(&self, block: &Block) -> Result<(), String> {
         let (script, log) = (self.rig.folder.join("block.sh"), self.rig.folder.join("logs/block.log"));
         fs::write(&script, self.translate(&block.text)).unwrap();
@@ -110,7 +110,7 @@ impl Desk {
             .unwrap();
         let group = Pid::from_child(&child);
         let ended = wait::try_within(BLOCK, || child.try_wait().unwrap());
-        // What it left behind in the background ends with it.
+        // Kill processes that the block left in the background.
         let _ = kill_process_group(group, Signal::KILL);
         let said = || String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
         match ended {
@@ -123,7 +123,7 @@ impl Desk {
         }
     }
 
-    /// Starts a command that runs until the page ends, and waits until it is ready.
+    /// Starts a command that runs until the end of the page, and waits until it is ready.
     fn serve(&self, block: &Block, log: &Path) -> Process {
         let command = self.translate(&block.text).replace("\\\n", " ");
         assert_eq!(command.lines().count(), 1, "{}: one command", block.place);
