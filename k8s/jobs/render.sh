@@ -7,6 +7,7 @@
 # IMAGE    the image, where it is not docker.io/library/line-stream:0.1.0
 # INPUTS   verify: the inputs on the reader's volume, rotated ones too (input.txt)
 # SIZE     merge: the size of the claim (16Gi)
+# STREAM   the name of one of the chart's streams, where they have names; Job and claim are then verify-NAME, merge-NAME, merged-NAME
 #
 # The volumes must be free, in this order: no line comes (reader to 0), the backlog is 0, no writer writes (writers to 0).
 set -eu
@@ -15,6 +16,9 @@ kind=${1:?$usage}
 writers=${2:?$usage}
 case $kind in verify | merge) ;; *) echo "render.sh: $kind: $usage" >&2; exit 2 ;; esac
 case $writers in '' | *[!0-9]* | 0) echo "render.sh: $writers: how many writers have there ever been? $usage" >&2; exit 2 ;; esac
+
+suffix=${STREAM:+-$STREAM}
+job=$kind$suffix
 
 # list LINE: the line for each writer, with its number in place of @.
 list() {
@@ -30,7 +34,7 @@ if [ "$kind" = merge ]; then
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
-  name: merged
+  name: merged$suffix
   labels:
     app.kubernetes.io/name: merge
     app.kubernetes.io/part-of: line-stream
@@ -45,7 +49,7 @@ cat <<EOF
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: $kind
+  name: $job
   labels:
     app.kubernetes.io/name: $kind
     app.kubernetes.io/part-of: line-stream
@@ -97,6 +101,6 @@ cat <<EOF
 $(list '            - {name: writer-@, mountPath: /writer-@, readOnly: true}')
             - {name: $([ "$kind" = verify ] && echo 'reader, mountPath: /reader, readOnly: true' || echo 'merged, mountPath: /merged')}
       volumes:
-$(list '        - {name: writer-@, persistentVolumeClaim: {claimName: data-writer-@}}')
-        - {name: $([ "$kind" = verify ] && echo 'reader, persistentVolumeClaim: {claimName: reader-data}' || echo 'merged, persistentVolumeClaim: {claimName: merged}')}
+$(list "        - {name: writer-@, persistentVolumeClaim: {claimName: data-writer$suffix-@}}")
+        - {name: $([ "$kind" = verify ] && echo "reader, persistentVolumeClaim: {claimName: reader$suffix-data}" || echo "merged, persistentVolumeClaim: {claimName: merged$suffix}")}
 EOF

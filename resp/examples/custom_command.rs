@@ -1,10 +1,9 @@
-//! A command of one's own, with a typed reply:
-//! `cargo run --example custom_command -- redis://localhost`
+//! Defines a command with a typed reply: `cargo run --example custom_command -- redis://localhost`
 use std::time::Duration;
 
 use resp::{Client, Command, CommandWriter, Config, Error, Frame};
 
-/// `PEXPIRE key milliseconds NX`: true when the key is there and had no time to live.
+/// `PEXPIRE key milliseconds NX`: true if the key exists and had no expiry.
 struct ExpireOnce<'a> {
     key: &'a str,
     after: Duration,

@@ -1,5 +1,5 @@
-//! Connects over TLS with an authority of one's own:
-//! `cargo run --features tls --example tls -- rediss://localhost:6380 ca.pem [client.pem client.key]`
+//! Connects over TLS with a private authority: `cargo run --features tls --example tls --
+//! rediss://localhost:6380 ca.pem [client.pem client.key]`
 use resp::{Config, Connection, Frame, TlsConfig, cmd};
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,10 +1,12 @@
+//! Delays between attempts. Clients, consumers and subscriptions keep one per connection.
+
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// How long to wait between attempts: exponential, with full jitter, so that many clients do not
-/// come back all at once.
+/// The delay between attempts: exponential with full jitter, so that many clients do not retry at
+/// the same time.
 ///
-/// It has no clock: it only says the next delay.
+/// It has no clock: it only computes the next delay.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,20 +35,20 @@ impl Backoff {
         Self::with_seed(min, max, RandomState::new().hash_one(0))
     }
 
-    /// The same with a fixed seed: the same delays every time, for tests.
+    /// As [`new`](Self::new), with a fixed seed that gives the same delays every time, for tests.
     #[must_use]
     pub fn with_seed(min: Duration, max: Duration, seed: u64) -> Self {
         let min = min.min(max);
         Self { min, max, ceiling: min, random: seed | 1 }
     }
 
-    /// The next delay: anywhere between half a millisecond and the current bound, but never above
+    /// Returns the next delay: between half a millisecond and the current bound, but never above
     /// the bound.
     #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "53 bits fit in an f64")]
     pub fn next_delay(&mut self) -> Duration {
         let ceiling = self.ceiling;
         self.ceiling = ceiling.saturating_mul(2).clamp(self.min, self.max);
-        // xorshift64: good enough to spread clients.
+        // xorshift64 spreads clients well enough.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -54,7 +56,7 @@ impl Backoff {
         ceiling.mul_f64(part).max(Duration::from_micros(500).min(ceiling))
     }
 
-    /// Begins again with the smallest bound: call it when an attempt has worked.
+    /// Resets the bound to the minimum, after a successful attempt.
     pub fn reset(&mut self) {
         self.ceiling = self.min;
     }

@@ -1,13 +1,15 @@
+//! The codec for tokio streams. It wraps the decoder and the encoder for users who do their own
+//! I/O.
+
 use bytes::BytesMut;
 use tokio_util::codec;
 
 use crate::command::{self, Command};
 use crate::{Decoder, DecoderLimits, Error, Frame};
 
-/// RESP as a [`tokio_util::codec`]: decodes [`Frame`]s, encodes [`Command`]s.
+/// RESP as a [`tokio_util::codec`]: it decodes [`Frame`]s and encodes [`Command`]s.
 ///
-/// It says where frames begin and end; [`Connection`](crate::Connection) also knows which reply
-/// belongs to which command.
+/// It only delimits frames; [`Connection`](crate::Connection) also matches replies to commands.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -29,14 +31,14 @@ pub struct RespCodec {
 }
 
 impl RespCodec {
-    /// A codec with limits of its own.
+    /// Creates a codec with these limits.
     #[must_use]
     pub fn new(limits: DecoderLimits) -> Self {
         Self { decoder: Decoder::new(limits) }
     }
 }
 
-/// The error is a [`ProtocolError`](crate::ProtocolError) ([`Error::protocol_error`] says which),
+/// The error is a [`ProtocolError`](crate::ProtocolError), which [`Error::protocol_error`] returns,
 /// or one of the transport.
 impl codec::Decoder for RespCodec {
     type Item = Frame;

@@ -1,7 +1,9 @@
+//! The trait over everything that executes commands.
+
 use crate::{Client, ClusterClient, Command, Connection, Error, Pipeline, Replies, Transaction};
 
-/// What commands can be sent over: a [`Connection`], a [`Client`] or a [`ClusterClient`]. For code
-/// that does not care which.
+/// Anything that executes commands: a [`Connection`], a [`Client`] or a [`ClusterClient`]. For code
+/// that works with all of them.
 ///
 /// ```no_run
 /// use resp::streams::{AddId, XAdd};
@@ -22,7 +24,7 @@ pub trait Executor: Send {
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke: see [`Connection::send`].
+    /// The server replied with an error, or the connection broke: see [`Connection::send`].
     fn send<C: Command<Reply: Send> + Sync>(
         &mut self,
         command: &C,
@@ -32,14 +34,14 @@ pub trait Executor: Send {
     ///
     /// # Errors
     ///
-    /// That the connection broke: see [`Connection::run`].
+    /// The connection broke: see [`Connection::run`].
     fn run(&mut self, pipeline: &Pipeline) -> impl Future<Output = Result<Replies, Error>> + Send;
 
     /// Sends a transaction together, and receives its replies.
     ///
     /// # Errors
     ///
-    /// That it was not executed: see [`Connection::exec`].
+    /// The transaction was not executed: see [`Connection::exec`].
     fn exec(&mut self, transaction: &Transaction) -> impl Future<Output = Result<Replies, Error>> + Send;
 }
 

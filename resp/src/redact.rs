@@ -1,11 +1,10 @@
-//! What of a server's texts may be shown: no passwords, and nothing that a terminal or a log would
-//! obey.
+//! What may be shown of a server's texts: no passwords, and no characters that control a terminal
+//! or a log. Errors and connections use it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-/// The text with control characters, line breaks and marks that turn the direction of writing
-/// escaped, as in string literals.
+/// Escapes control characters, line breaks and bidirectional marks, as in string literals.
 pub(crate) fn escape_control(text: Cow<'static, str>) -> Cow<'static, str> {
     if !text.contains(must_be_escaped) {
         return text;
@@ -43,12 +42,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The passwords of a configuration.
+/// The passwords of a configuration, which no error may repeat.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets(Vec<Secret>);
 
-/// A text without its punctuation must be so long to count as a repetition of a password without
-/// its own.
+/// The minimum length of a password without punctuation for the comparison without punctuation.
 const MIN_BARE: usize = 6;
 
 impl Secrets {
@@ -56,7 +54,7 @@ impl Secrets {
         Self(secrets.into_iter().filter(|secret| !secret.reveal().is_empty()).cloned().collect())
     }
 
-    /// Whether a text repeats one of them: as it is, percent-encoded, escaped, in quotes, or in
+    /// Returns whether a text repeats a password: verbatim, percent-encoded, escaped, quoted, or in
     /// pieces.
     pub(crate) fn occur_in(&self, text: &str) -> bool {
         if self.0.is_empty() {
@@ -75,12 +73,12 @@ impl Secrets {
     }
 }
 
-/// Letters and digits, in lower case.
+/// Returns letters and digits in lower case.
 fn bare(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// With `%41` and `\x41` for `A` undone wherever it can be.
+/// Decodes `%41` and `\x41` to `A` wherever possible.
 fn decoded(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -110,7 +108,7 @@ pub(crate) fn hex_byte(high: u32, low: u32) -> u8 {
     u8::try_from(high.saturating_mul(16).saturating_add(low)).unwrap_or_default()
 }
 
-/// What servers answer to `AUTH` and `HELLO`, without anything that they were sent.
+/// Replies to `AUTH` and `HELLO` that contain no arguments.
 const KNOWN: [&str; 19] = [
     "WRONGPASS invalid username-password pair or user is disabled.",
     "WRONGPASS invalid username-password pair",
@@ -133,12 +131,12 @@ const KNOWN: [&str; 19] = [
     "ERR max number of clients reached",
 ];
 
-/// Whether a text repeats nothing that was sent to the server, whatever that was.
+/// Returns whether a text contains none of the data that was sent to the server.
 pub(crate) fn is_safe_auth_reply(text: &str) -> bool {
     KNOWN.contains(&text)
 }
 
-/// The bare name of a command whose arguments hold a password.
+/// Returns the name of a command whose arguments contain a password, without the arguments.
 pub(crate) fn secret_command(command: &str) -> Option<&'static str> {
     let mut words = command.split_ascii_whitespace().map(str::to_ascii_uppercase);
     match words.next()?.as_str() {
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_to_obey() {
+    fn control_characters_are_escaped() {
         assert_eq!(
             escape_control("a\r\n\u{1b}[31m\u{0}\u{202e}\u{9b}\u{2028}é".into()),
             "a\\r\\n\\u{1b}[31m\\u{0}\\u{202e}\\u{9b}\\u{2028}é"

@@ -1,3 +1,5 @@
+//! IDs of stream entries: parsing, order and arithmetic. Stream commands and the encoder use them.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,27 +19,27 @@ use crate::protocol::number::{self, Backwards};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
-    /// The first half, by convention milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch, by convention.
     pub ms: u64,
-    /// The second half, which tells entries of the same millisecond apart.
+    /// Distinguishes entries of the same millisecond.
     pub seq: u64,
 }
 
 impl StreamId {
-    /// `0-0`: before every entry. No entry can have it.
+    /// `0-0`, which is before every entry. No entry can have it.
     pub const ZERO: Self = Self::new(0, 0);
-    /// `0-1`: the smallest ID that an entry can have.
+    /// `0-1`, the smallest ID of an entry.
     pub const MIN: Self = Self::new(0, 1);
     /// The largest ID.
     pub const MAX: Self = Self::new(u64::MAX, u64::MAX);
 
-    /// An ID of two numbers.
+    /// Creates an ID.
     #[must_use]
     pub const fn new(ms: u64, seq: u64) -> Self {
         Self { ms, seq }
     }
 
-    /// Reads `<ms>-<seq>`; `None` when it is anything else.
+    /// Parses `<ms>-<seq>`; `None` for anything else.
     #[must_use]
     #[inline]
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -50,7 +52,7 @@ impl StreamId {
         Some(Self { ms: number::parse_u64(ms)?, seq: number::parse_u64(seq.get(1..)?)? })
     }
 
-    /// The ID behind this one; `None` behind the largest.
+    /// Returns the next ID; `None` after the largest.
     #[must_use]
     pub const fn next(self) -> Option<Self> {
         match (self.seq.checked_add(1), self.ms.checked_add(1)) {
@@ -60,7 +62,7 @@ impl StreamId {
         }
     }
 
-    /// The ID before this one; `None` before `0-0`.
+    /// Returns the previous ID; `None` before `0-0`.
     #[must_use]
     pub const fn previous(self) -> Option<Self> {
         match (self.seq.checked_sub(1), self.ms.checked_sub(1)) {
@@ -81,7 +83,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// A text is not `<ms>-<seq>` of two 64-bit numbers.
+/// The text is not `<ms>-<seq>` with two 64-bit numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseStreamIdError;

@@ -1,4 +1,6 @@
-//! Messages of channels, for as long as they are wanted.
+//! Pub/Sub: messages of channels and patterns, across reconnects.
+//!
+//! [`Subscription`] owns a connection that only listens.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,7 +36,7 @@ pub struct SubscriptionOptions {
 }
 
 impl SubscriptionOptions {
-    /// Nothing yet, on a connection of its own.
+    /// Creates options without a channel.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -47,36 +49,36 @@ impl SubscriptionOptions {
         }
     }
 
-    /// `SUBSCRIBE`: the messages of a channel.
+    /// Subscribes to a channel (`SUBSCRIBE`).
     #[must_use]
     pub fn channel(mut self, name: impl AsRef<[u8]>) -> Self {
         self.channels.push(name.as_ref().to_vec());
         self
     }
 
-    /// `PSUBSCRIBE`: the messages of all channels that a glob pattern matches.
+    /// Subscribes to all channels that match a glob pattern (`PSUBSCRIBE`).
     #[must_use]
     pub fn pattern(mut self, pattern: impl AsRef<[u8]>) -> Self {
         self.patterns.push(pattern.as_ref().to_vec());
         self
     }
 
-    /// `SSUBSCRIBE`: the messages of a shard channel. In a cluster, the connection leads to the
-    /// node that has its slot; several must lie in one slot. Redis 7.0.
+    /// Subscribes to a shard channel (`SSUBSCRIBE`). In a cluster, the connection goes to the owner
+    /// of its slot; several shard channels must be in one slot. Redis 7.0.
     #[must_use]
     pub fn shard_channel(mut self, name: impl AsRef<[u8]>) -> Self {
         self.shard_channels.push(name.as_ref().to_vec());
         self
     }
 
-    /// How long to wait between attempts to connect again.
+    /// Sets the delays between attempts to reconnect.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// After so long without messages the server is asked whether it is there. Default 30 s.
+    /// Sets the idle time after which the server is pinged. Default 30 s.
     #[must_use]
     pub const fn ping_after(mut self, idle: Option<Duration>) -> Self {
         self.ping_after = idle;
@@ -87,8 +89,8 @@ impl SubscriptionOptions {
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made, or a subscription is refused. [`ErrorKind::Usage`]
-    /// when the server does not speak RESP3, or there is nothing to subscribe to.
+    /// The first connection cannot be made, or a subscription is refused. [`ErrorKind::Usage`] if
+    /// the server does not support RESP3, or there is no channel.
     pub async fn connect(mut self) -> Result<Subscription, Error> {
         if let Some(first) = self.shard_channels.first() {
             self.config = self.config.for_key(first);
@@ -98,13 +100,13 @@ impl SubscriptionOptions {
         Ok(Subscription { options: self, discovery, connection: Some(connection), early })
     }
 
-    /// A connection on which everything is confirmed, and the messages that came before the last
-    /// confirmation.
+    /// Connects and waits for all confirmations. Returns the messages that came before the last
+    /// one.
     async fn subscribe(&self, discovery: &Discovery) -> Result<(Connection, VecDeque<PubSubMessage>), Error> {
         let mut connection = discovery.connect().await?;
         let usage = |text| Err(self.config.connect_error(Error::new(ErrorKind::Usage, text)));
         if connection.protocol() != RespVersion::Resp3 {
-            return usage("subscriptions need RESP3, and this connection speaks RESP2");
+            return usage("subscriptions need RESP3, but the server supports only RESP2");
         }
         let mut missing = 0usize;
         for (name, channels) in
@@ -116,7 +118,7 @@ impl SubscriptionOptions {
             }
         }
         if missing == 0 {
-            return usage("there is no channel and no pattern to subscribe to");
+            return usage("no channel and no pattern is set");
         }
         let mut early = VecDeque::new();
         let confirmed = async {
@@ -136,51 +138,50 @@ impl SubscriptionOptions {
     }
 }
 
-/// Messages of channels: see [`SubscriptionOptions`].
+/// Receives messages of channels: see [`SubscriptionOptions`].
 ///
-/// It has a connection of its own. When that breaks, it is made again, and everything is subscribed
-/// to again. Needs RESP3 (Redis 6).
+/// It has its own connection. When that breaks, it reconnects and subscribes again. It needs RESP3
+/// (Redis 6).
 ///
-/// Redis keeps no messages for who is away: what is published while there is no connection is lost.
-/// What must not be lost belongs in a stream.
+/// Redis stores no messages for absent subscribers: messages that are published while there is no
+/// connection are lost. Use a stream for what must not be lost.
 #[derive(Debug)]
 pub struct Subscription {
     options: SubscriptionOptions,
     discovery: Discovery,
     connection: Option<Connection>,
-    /// Messages that came with the confirmations.
+    /// Messages that arrived before the last confirmation.
     early: VecDeque<PubSubMessage>,
 }
 
-/// What comes from a [`Subscription`].
+/// An item of a [`Subscription`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionEvent {
-    /// Somebody has published this.
+    /// A published message.
     Message(PubSubMessage),
-    /// The connection was lost, and everything is subscribed to again: what was published between
-    /// is missing.
+    /// The connection was lost and restored: messages in between are lost.
     Reconnected,
 }
 
-/// What somebody has published on a channel. Its parts share the read buffer.
+/// A published message. Its parts share the read buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PubSubMessage {
     /// The channel.
     pub channel: Bytes,
-    /// The pattern that has matched it.
+    /// The pattern that matched the channel.
     pub pattern: Option<Bytes>,
-    /// What was published.
+    /// The content.
     pub payload: Bytes,
 }
 
 impl Subscription {
-    /// What comes next. Waits as long as there is nothing. May be dropped at any time.
+    /// Waits for the next item. The future may be dropped at any time.
     ///
     /// # Errors
     ///
-    /// What waiting does not cure: the password is wrong, or a subscription is not allowed any
-    /// more. Calling again tries again.
+    /// Only permanent errors: the password is wrong, or the ACL no longer allows a subscription.
+    /// Call again to retry.
     pub async fn next(&mut self) -> Result<SubscriptionEvent, Error> {
         loop {
             if let Some(message) = self.early.pop_front() {
@@ -193,8 +194,8 @@ impl Subscription {
                         (self.connection, self.early) = (Some(connection), early);
                         return Ok(SubscriptionEvent::Reconnected);
                     }
-                    // The slot of a shard channel moves; the next connection leads to where it is
-                    // then.
+                    // The slot of a shard channel has moved; the next connection goes to its new
+                    // owner.
                     Err(error) if error.is_transient() || error.kind() == ErrorKind::Moved => {}
                     Err(error) => return Err(error),
                 }
@@ -204,14 +205,14 @@ impl Subscription {
             match next_push(connection, self.options.ping_after).await.as_ref().map(Push::of) {
                 Ok(Push::Message(message)) => return Ok(SubscriptionEvent::Message(message)),
                 Ok(Push::Subscribed | Push::Other) => {}
-                // The node has given a shard channel's slot away.
+                // The node gave away the slot of a shard channel.
                 Ok(Push::Unsubscribed) | Err(_) => self.connection = None,
             }
         }
     }
 }
 
-/// The next push message. Where none comes, the server is asked whether it is there.
+/// Waits for the next push message. Pings an idle server.
 async fn next_push(connection: &mut Connection, ping_after: Option<Duration>) -> Result<Frame, Error> {
     loop {
         let Some(limit) = ping_after else { return connection.next_push().await };
@@ -222,7 +223,7 @@ async fn next_push(connection: &mut Connection, ping_after: Option<Duration>) ->
     }
 }
 
-/// What a push message means.
+/// The meaning of a push message.
 enum Push {
     Message(PubSubMessage),
     Subscribed,

@@ -1,8 +1,8 @@
-//! A server for tests, without a server: it follows a script, in memory. Cargo feature `testing`.
+//! A server for tests that follows a script in memory. Cargo feature `testing`.
 //!
-//! Everything that connects does so as to a real server: [`Client`](crate::Client),
+//! Everything connects to it as to a real server: [`Client`](crate::Client),
 //! [`Connection`](crate::Connection), [`Consumer`](crate::Consumer), Sentinels and clusters. Each
-//! connection follows one [`Script`]; when there is none left, connecting is refused.
+//! connection follows one [`Script`]; without a script left, the server refuses connections.
 //!
 //! ```
 //! use resp::testing::{Script, ScriptedServer, reply};
@@ -35,14 +35,14 @@ use tokio::sync::watch;
 use crate::command::{self, Command};
 use crate::{Config, Decoder, Endpoint, Error, ErrorKind, Frame};
 
-/// How many bytes are on their way in each direction at most.
+/// The capacity of a connection in each direction.
 const BUFFER: usize = 64 * 1024;
-/// The last of what is said before the first command.
+/// The last command of the handshake.
 const LAST_GREETING: &str = "CLIENT SETINFO LIB-VER";
-/// How long [`ScriptedServer::finish`] waits for commands that do not come.
+/// How long [`ScriptedServer::finish`] waits for missing commands.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a [`ScriptedServer`] does on one connection, step by step.
+/// The steps of a [`ScriptedServer`] on one connection.
 ///
 /// The greeting is not part of it: `HELLO`, `AUTH`, `SELECT` and `CLIENT` are answered as a server
 /// does, unless the first step is about one of them. All other steps come behind it. A command that
@@ -56,32 +56,32 @@ pub struct Script {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Waits for a command, written like this, and answers.
+    /// Waits for exactly this command, and replies.
     Command { encoded: Bytes, reply: Bytes },
-    /// Waits for a command of this name, and answers.
+    /// Waits for a command of this name, and replies.
     Name { name: String, reply: Bytes },
-    /// Says something by itself.
+    /// Sends bytes unasked.
     Send(Bytes),
-    /// Takes so many bytes, whatever they are.
+    /// Reads this many bytes.
     Take(usize),
-    /// Hangs up.
+    /// Closes the connection.
     Close,
 }
 
 impl Script {
-    /// A connection that speaks RESP3.
+    /// Creates a script for a server that supports RESP3.
     #[must_use]
     pub const fn new() -> Self {
         Self { steps: VecDeque::new(), resp2: false }
     }
 
-    /// A connection to a server that does not know `HELLO`.
+    /// Creates a script for a server without `HELLO`.
     #[must_use]
     pub const fn resp2() -> Self {
         Self { steps: VecDeque::new(), resp2: true }
     }
 
-    /// Waits for exactly this command, and answers with these bytes: see [`reply`].
+    /// Waits for exactly this command, and replies with these bytes: see [`reply`].
     #[must_use]
     pub fn on<C: Command>(self, command: &C, reply: impl Into<Bytes>) -> Self {
         let mut encoded = BytesMut::new();
@@ -90,25 +90,25 @@ impl Script {
     }
 
     /// Waits for a command of this name, such as `XADD` or `XGROUP CREATE`, with any arguments, and
-    /// answers with these bytes.
+    /// replies with these bytes.
     #[must_use]
     pub fn on_name(self, name: &str, reply: impl Into<Bytes>) -> Self {
         self.step(Step::Name { name: name.to_owned(), reply: reply.into() })
     }
 
-    /// Sends these bytes without being asked, such as a push message.
+    /// Sends these bytes unasked, for example a push message.
     #[must_use]
     pub fn send(self, bytes: impl Into<Bytes>) -> Self {
         self.step(Step::Send(bytes.into()))
     }
 
-    /// Reads so many bytes, whatever they are, and answers nothing.
+    /// Reads this many bytes, and sends nothing.
     #[must_use]
     pub fn take(self, bytes: usize) -> Self {
         self.step(Step::Take(bytes))
     }
 
-    /// Closes the connection. Without it, the connection stays open, and is silent.
+    /// Closes the connection. Without this step, the connection stays open and silent.
     #[must_use]
     pub fn close(self) -> Self {
         self.step(Step::Close)
@@ -126,17 +126,17 @@ impl Default for Script {
     }
 }
 
-/// How far the script of one connection is.
+/// The progress of one connection's script.
 #[derive(Clone, Debug)]
 enum Progress {
-    /// What it waits for.
+    /// The expected command.
     Waits(String),
     Done,
-    /// What was not in the script.
+    /// An unexpected command.
     Failed(String),
 }
 
-/// A server in memory that follows one [`Script`] for each connection, in order.
+/// A server in memory that follows one [`Script`] per connection, in order.
 #[derive(Debug)]
 pub struct ScriptedServer {
     scripts: Arc<Mutex<VecDeque<Script>>>,
@@ -144,20 +144,20 @@ pub struct ScriptedServer {
 }
 
 impl ScriptedServer {
-    /// A server that takes as many connections as there are scripts.
+    /// Creates a server that accepts one connection per script.
     #[must_use]
     pub fn new(scripts: impl IntoIterator<Item = Script>) -> Self {
         Self { scripts: Arc::new(Mutex::new(scripts.into_iter().collect())), sessions: Arc::default() }
     }
 
-    /// How to connect to it, from within a tokio runtime.
+    /// Returns the configuration to connect with, inside a tokio runtime.
     #[must_use]
     pub fn config(&self) -> Config {
         self.at(Endpoint::tcp("scripted", 6379))
     }
 
-    /// The same under an address of one's own: of Sentinels or a cluster, whose servers are all
-    /// this one.
+    /// Returns the configuration for another endpoint, such as Sentinels or a cluster; this server
+    /// plays all of their servers.
     #[must_use]
     pub fn at(&self, endpoint: Endpoint) -> Config {
         let (scripts, sessions) = (Arc::clone(&self.scripts), Arc::clone(&self.sessions));
@@ -174,11 +174,12 @@ impl ScriptedServer {
         })
     }
 
-    /// Waits until all scripts are followed to their end.
+    /// Waits until all scripts are complete.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Usage`]: what came that is in no script, or what did not come within some seconds.
+    /// [`ErrorKind::Usage`]: an unexpected command came, or an expected one did not come within
+    /// some seconds.
     pub async fn finish(self) -> Result<(), Error> {
         let wrong = |nth: usize, what: String| Err(Error::new(ErrorKind::Usage, format!("connection {nth}: {what}")));
         let sessions = std::mem::take(&mut *lock(&self.sessions));
@@ -212,7 +213,7 @@ struct ScriptedConnection {
 
 impl ScriptedConnection {
     async fn run(mut self) {
-        // When the peer hangs up, what was not done is known from the progress.
+        // The progress tells what was missing when the peer closed the connection.
         let _ = self.follow().await;
     }
 
@@ -284,7 +285,7 @@ impl ScriptedConnection {
         });
     }
 
-    /// Refuses a command that is not in the script.
+    /// Refuses an unexpected command.
     async fn fail(&mut self, command: &Frame) -> io::Result<()> {
         let came = words(command);
         let what = match &*self.progress.borrow() {
@@ -296,7 +297,7 @@ impl ScriptedConnection {
     }
 }
 
-/// The words of a command.
+/// Returns the words of a command.
 fn words(command: &Frame) -> String {
     let words = command.value().children().map(|word| word.as_bytes().unwrap_or_default().escape_ascii().to_string());
     words.collect::<Vec<_>>().join(" ")
@@ -308,7 +309,7 @@ fn is_named(command: &Frame, name: &str) -> bool {
         .all(|part| words.next().is_some_and(|word| word.eq_ignore_ascii_case(part.as_bytes())))
 }
 
-/// What a server answers to what is said before the first command.
+/// Returns a server's reply to a command of the handshake.
 fn greeting(command: &Frame, resp2: bool) -> Option<&'static [u8]> {
     if is_named(command, "HELLO") {
         return Some(match resp2 {
@@ -319,7 +320,7 @@ fn greeting(command: &Frame, resp2: bool) -> Option<&'static [u8]> {
     ["AUTH", "SELECT", "CLIENT"].iter().any(|name| is_named(command, name)).then_some(b"+OK\r\n")
 }
 
-/// Replies as they go over the wire.
+/// Encoded replies.
 ///
 /// ```
 /// use resp::testing::reply;

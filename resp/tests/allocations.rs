@@ -1,4 +1,4 @@
-//! What is allocated: nothing an entry, nothing a command.
+//! Allocation counts: none per entry, and none per command.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::fmt::Write;
@@ -47,7 +47,7 @@ fn no_allocation_an_entry() {
 }
 
 #[test]
-fn a_long_reply_in_pieces_is_given_its_room_at_once() {
+fn a_long_reply_in_pieces_is_reserved_once() {
     let reply = reply(20_000);
     let mut decoder = Decoder::default();
     let (count, bytes) = counted(|| {
@@ -59,8 +59,8 @@ fn a_long_reply_in_pieces_is_given_its_room_at_once() {
         }
         assert_eq!(frames, 1);
     });
-    // The tape grows by doubling, and takes as much again; buffers that are doubled would take
-    // twice the reply alone.
+    // The tape doubles as it grows, so it takes as much again. A doubling buffer alone would take
+    // twice the reply.
     let tape = 20_000 * 5 * 12 * 4;
     assert!(bytes < reply.len() * 3 / 2 + tape, "{bytes} bytes in {count} allocations for {}", reply.len());
 }
@@ -77,7 +77,7 @@ fn no_allocation_a_scalar_reply() {
         }
         assert_eq!(frames, 3000);
     });
-    // One for the buffer to become shared.
+    // One allocation makes the buffer shared.
     assert!(count <= 1, "{count}");
 }
 
@@ -123,7 +123,7 @@ fn a_large_payload_is_copied_once() {
     assert!(count < 10 && bytes < line.len() + 4096, "{count} {bytes}");
 }
 
-/// Whether they are small and lie in large blocks of the read buffer, or large themselves.
+/// Small messages in large blocks of the read buffer, or large messages.
 #[test]
 fn pushes_that_nobody_takes_are_bounded_in_bytes() {
     let small = ">2\r\n+invalidate\r\n*1\r\n$3\r\nkey\r\n".to_owned();
@@ -158,4 +158,40 @@ fn pushes_that_nobody_takes_are_bounded_in_bytes() {
         assert!(memory.bytes_current < 24 << 20, "{} bytes kept", memory.bytes_current);
         assert!(kept.unwrap().take_push().is_some());
     }
+}
+
+/// A server that floods with push messages before it reads a large command.
+#[test]
+fn pushes_during_a_flush_are_bounded_in_bytes() {
+    const FLOOD: usize = 128 << 20;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let push = ">2\r\n+message\r\n$1000\r\n".to_owned() + &"x".repeat(1000) + "\r\n";
+    let pushes = push.repeat(64);
+    let memory = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            let (ours, mut peer) = tokio::io::duplex(64 << 10);
+            let server = tokio::spawn(async move {
+                let mut greeting = Vec::new();
+                while !greeting.ends_with(concat!(env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()) {
+                    greeting.push(peer.read_u8().await.unwrap());
+                }
+                peer.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
+                for _ in 0..FLOOD / pushes.len() {
+                    peer.write_all(pushes.as_bytes()).await.unwrap();
+                }
+                let mut sink = tokio::io::sink();
+                peer.write_all(b"+OK\r\n").await.unwrap();
+                let _ = tokio::io::copy(&mut peer, &mut sink).await;
+            });
+            let config = Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true);
+            let mut connection = Connection::from_transport(ours, &config).await.unwrap();
+            connection.queue(&cmd::<()>("SET").arg("k").arg(vec![b'y'; 1 << 20]));
+            connection.flush().await.unwrap();
+            connection.receive().await.unwrap().into_result().unwrap();
+            assert!(connection.take_push().is_some());
+            drop(connection);
+            server.await.unwrap();
+        });
+    });
+    assert!(memory.bytes_max < 48 << 20, "{} bytes at most", memory.bytes_max);
 }

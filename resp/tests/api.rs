@@ -1,9 +1,8 @@
-//! The public API, as a text that is kept beside the code: what users see never changes by
-//! accident.
+//! A snapshot of the public API, so that it never changes by accident.
 //!
-//! The text is made of the source: all that is `pub` (which the lint `unreachable_pub` keeps
-//! honest), with derives, and the implementations of traits. Macros that make implementations are
-//! shown as they are called.
+//! The snapshot is built from the source: all `pub` items (the lint `unreachable_pub` keeps that
+//! honest), derives, and implementations of traits. Macros that generate implementations are shown
+//! as invocations.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeSet;
@@ -14,7 +13,7 @@ use quote::ToTokens;
 use syn::{Attribute, Fields, ImplItem, Item, Signature, TraitItem, Type, Visibility};
 
 #[test]
-fn the_public_api_is_the_one_that_was_agreed_on() {
+fn the_public_api_matches_its_snapshot() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = files(&package.join("src"));
     let mut api = Api::default();
@@ -62,7 +61,7 @@ struct Api {
     lines: BTreeSet<String>,
     /// The types and traits that are public.
     public: BTreeSet<String>,
-    /// Those that are not.
+    /// The types and traits that are private.
     private: BTreeSet<String>,
 }
 
@@ -184,7 +183,7 @@ fn signature(signature: &Signature) -> String {
     tokens(signature)
 }
 
-/// Those of which the public is told.
+/// The public items.
 fn fields(fields: &Fields, is_shown: impl Fn(&Visibility) -> bool) -> String {
     let shown = fields.iter().filter(|field| is_shown(&field.vis)).map(|field| {
         let name = field.ident.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
@@ -202,7 +201,7 @@ fn last_name(of: &Type) -> String {
     }
 }
 
-/// Code in one line, with few spaces.
+/// Code in one line, with minimal spaces.
 fn tokens(of: &impl ToTokens) -> String {
     let mut text = of.to_token_stream().to_string();
     for (spaced, tight) in [

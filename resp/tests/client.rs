@@ -26,7 +26,7 @@ async fn every_caller_gets_its_own_reply() {
                     for round in 0..200 {
                         let text = format!("{task} {round}");
                         if round % 10 == 3 {
-                            // A call that is given up takes no other's reply.
+                            // An abandoned call does not take another call's reply.
                             let lost = cmd::<Frame>("ECHO").arg("lost");
                             tokio::select! { biased; _ = client.send(&lost) => {}, () = tokio::task::yield_now() => {} }
                         }
@@ -69,7 +69,7 @@ async fn errors_pipelines_and_transactions() {
     let error = client.send(&XLen::new("text")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongType);
 
-    // What a command borrows need not outlive its turn.
+    // A command may borrow data of one loop iteration.
     let (mut pipeline, mut slots) = (Pipeline::new(), Vec::new());
     for n in 0..10 {
         let (key, value) = (format!("loop{}", n % 2), n.to_string());
@@ -92,7 +92,7 @@ async fn errors_pipelines_and_transactions() {
     assert_eq!((error.kind(), error.to_string().starts_with("XLEN text: ")), (ErrorKind::WrongType, true), "{error}");
     assert_eq!(client.run(&Pipeline::new()).await.unwrap().frames().count(), 0);
 
-    // Many at once: nothing comes between MULTI and EXEC.
+    // Concurrent transactions: nothing comes between MULTI and EXEC.
     let mut transaction = Transaction::new();
     transaction.add(XAdd::new("s", AddId::Auto, &[("a", "b")]));
     let range = transaction.add(XRange::new("s", ..));
@@ -109,7 +109,7 @@ async fn errors_pipelines_and_transactions() {
 }
 
 #[tokio::test]
-async fn what_would_hold_up_others_is_refused() {
+async fn blocking_commands_are_refused() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     let refused = [
@@ -138,7 +138,7 @@ async fn bytes_are_bounded() {
             let (client, payload) = (client.clone(), payload.clone());
             tokio::spawn(async move {
                 let set = cmd::<Frame>("SET").arg(n).arg(&payload);
-                // Some callers go away while they wait for room.
+                // Some callers give up while they wait for room.
                 if n % 5 == 0 {
                     let _ = tokio::time::timeout(Duration::from_micros(n), client.send(&set)).await;
                 } else {
@@ -154,7 +154,7 @@ async fn bytes_are_bounded() {
 }
 
 #[tokio::test]
-async fn it_connects_again() {
+async fn it_reconnects() {
     let server = Server::start();
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
     let client = ClientOptions::new(server.config()).backoff(backoff).connect().await.unwrap();
@@ -170,7 +170,7 @@ async fn it_connects_again() {
         if let Err(error) = other_call.await.unwrap() {
             assert!(error.is_transient() || error.is_server(), "{round}: {error}");
         }
-        // What comes after waits for the new connection, or is told that the old one broke.
+        // Later calls wait for the new connection, or report that the old one broke.
         loop {
             match client.send(&cmd::<Frame>("ECHO").arg("b")).await {
                 Ok(reply) => break assert_eq!(reply.value().as_str(), Some("b")),
@@ -188,14 +188,14 @@ async fn without_a_server_calls_run_out_of_time() {
     let config = server.config().command_timeout(Some(Duration::from_millis(200)));
     let client = Client::connect(&config).await.unwrap();
     drop(server);
-    // One notices that the server is gone; those after it wait for another one.
+    // One call detects that the server is gone; later calls wait for another one.
     let _ = client.send(&cmd::<Frame>("PING")).await;
     let error = client.send(&cmd::<Frame>("SET").arg("a").arg("b")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
 }
 
 #[tokio::test]
-async fn a_stalled_server_is_noticed() {
+async fn a_stalled_server_is_detected() {
     let server = Server::start();
     let config = server.config().command_timeout(Some(Duration::from_millis(100)));
     let client = Client::connect(&config).await.unwrap();
@@ -207,7 +207,7 @@ async fn a_stalled_server_is_noticed() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_looked_after_and_ends_with_its_last_clone() {
+async fn an_idle_connection_is_pinged_and_closes_with_its_last_clone() {
     let server = Server::start();
     let options = ClientOptions::new(server.config()).ping_after(Some(Duration::from_millis(20)));
     let client = options.connect().await.unwrap();

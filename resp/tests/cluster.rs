@@ -1,4 +1,4 @@
-//! A cluster as a whole: what is about one node, all masters, all keys, replicas.
+//! The cluster client: one node, all masters, all keys, replicas.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -77,7 +77,7 @@ async fn one_node_all_masters_all_keys_and_replicas() {
             port(&cluster.send_to(node, &cmd::<Frame>("CONFIG GET").arg("port")).await.unwrap()),
             u64::from(server.port)
         );
-        // And the same configuration leads to each of them.
+        // The same configuration connects to each of them.
         let mut connection = Connection::connect(&config.clone().with_endpoint(node.clone())).await.unwrap();
         assert_eq!(connection.send(&cmd::<Frame>("CLIENT GETNAME")).await.unwrap().value().as_str(), Some("me"));
         assert_eq!(
@@ -92,8 +92,8 @@ async fn one_node_all_masters_all_keys_and_replicas() {
         ErrorKind::Usage
     );
 
-    // Replicas answer reads; writes, and what has no replica, go to the masters.
-    // The masters say that it loads until they have heard of its offset.
+    // Replicas answer reads. Masters answer writes, and reads without a replica. A replica reports
+    // loading until the master knows its offset.
     while cluster.replicas().is_empty() {
         cluster.send_to_masters(&cmd::<Frame>("PING")).await.unwrap();
     }
@@ -132,7 +132,7 @@ async fn one_node_all_masters_all_keys_and_replicas() {
     }
 }
 
-/// A node that gives these answers.
+/// A node with these replies.
 async fn node(listener: TcpListener, answer: impl Fn(&str) -> String + Send + Sync + 'static) {
     let answer = Arc::new(answer);
     while let Ok((mut socket, _)) = listener.accept().await {
@@ -154,7 +154,7 @@ async fn node(listener: TcpListener, answer: impl Fn(&str) -> String + Send + Sy
     }
 }
 
-/// A slot that moves to a node that was gone through already is looked at there.
+/// A slot that moves to a node that was already scanned is scanned there.
 #[tokio::test]
 async fn a_scan_follows_slots_that_move() {
     let (a, b) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -191,7 +191,7 @@ async fn a_scan_follows_slots_that_move() {
     assert_eq!(keys(scan).await, BTreeSet::from(["a", "b", "moved"].map(str::to_owned)));
 }
 
-/// One that claims more than there can be.
+/// A server that reports more keys than there can be.
 #[tokio::test]
 async fn hostile_answers_end_in_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Connections: what is said first, what happens when futures are dropped, peers stall or lie.
+//! Connections: the handshake, dropped futures, and peers that stall or send wrong data.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -12,12 +12,12 @@ use support::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpListener;
 
-/// A config for peers that are no server.
+/// A configuration for peers that are not servers.
 fn config() -> Config {
     Config::new(Endpoint::tcp("127.0.0.1", 1)).resp2(true).command_timeout(Some(Duration::from_millis(200)))
 }
 
-/// A connection to a peer that is this test. What the connection says first is answered already.
+/// A connection to a peer that the test controls, after the handshake.
 async fn with_peer(config: &Config, buffer: usize) -> (Connection, DuplexStream) {
     let (ours, mut peer) = tokio::io::duplex(buffer);
     let greeting = async {
@@ -52,7 +52,7 @@ async fn passwords_and_users() {
     for resp2 in [false, true] {
         let config = || server.config().resp2(resp2);
         let error = match Connection::connect(&config()).await {
-            // RESP2 notices with the first command.
+            // With RESP2, the first command reports it.
             Ok(mut connection) => connection.send(&cmd::<Frame>("GET").arg("a")).await.unwrap_err(),
             Err(error) => error,
         };
@@ -82,7 +82,7 @@ async fn passwords_and_users() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_know_hello() {
+async fn a_server_without_hello() {
     let unknown = reply::error("ERR Unknown subcommand or wrong number of arguments for 'SETINFO'");
     let hello = cmd::<()>("HELLO").arg((3, "AUTH", "default")).arg(("pw", "SETNAME", "me"));
     let server = ScriptedServer::new([Script::new()
@@ -100,7 +100,7 @@ async fn a_server_that_does_not_know_hello() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens() {
+async fn a_closed_port() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = Connection::connect(&Config::new(Endpoint::tcp("127.0.0.1", port))).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Io, Sent::No));
@@ -109,7 +109,7 @@ async fn where_nobody_listens() {
     let error = Connection::connect(&Config::new(Endpoint::unix("/nowhere/redis.sock"))).await.unwrap_err();
     assert_eq!(error.to_string(), "connecting to unix:///nowhere/redis.sock: No such file or directory (os error 2)");
 
-    // Accepts, and then says nothing.
+    // The peer accepts and stays silent.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = Config::new(Endpoint::tcp("127.0.0.1", port)).connect_timeout(Duration::from_millis(50));
@@ -122,7 +122,7 @@ async fn dropped_futures_never_shift_replies() {
     let server = Server::start();
     for mut connection in server.both().await {
         for round in 0..200u64 {
-            // Given up before it is written, while it is written, while it is answered.
+            // Abandoned before it is written, while it is written, and while it is answered.
             let lost = cmd::<Frame>("ECHO").arg(format!("lost {round}"));
             tokio::select! {
                 biased;
@@ -132,7 +132,7 @@ async fn dropped_futures_never_shift_replies() {
             let text = format!("kept {round}");
             let reply = connection.send(&cmd::<Frame>("ECHO").arg(&text)).await.unwrap();
             assert_eq!(reply.value().as_str(), Some(&*text));
-            // The same with pieces: a reply that was given up is none of theirs.
+            // The same in single steps: an abandoned reply goes to no other command.
             let lost = cmd::<Frame>("ECHO").arg("lost");
             tokio::select! {
                 biased;
@@ -152,7 +152,7 @@ async fn dropped_futures_never_shift_replies() {
 }
 
 #[tokio::test]
-async fn a_blocking_read_that_is_given_up() {
+async fn an_abandoned_blocking_read() {
     let server = Server::start();
     let mut connection = server.connect().await;
     let read = XRead::new("s", ReadFrom::New).block(BlockTimeout::For(Duration::from_millis(100)));
@@ -161,7 +161,7 @@ async fn a_blocking_read_that_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_large_command_that_is_given_up_half_written() {
+async fn a_large_command_abandoned_half_written() {
     let server = Server::start();
     let mut connection = server.connect().await;
     let large = vec![b'x'; 8 << 20];
@@ -178,7 +178,7 @@ async fn a_large_command_that_is_given_up_half_written() {
 
 #[tokio::test]
 async fn full_buffers_in_both_directions_do_not_deadlock() {
-    // The peer answers each command at once, and does not read on before its answer is taken.
+    // The peer replies to each command at once, and does not read on before its reply is read.
     let (mut connection, peer) = with_peer(&config().command_timeout(Some(Duration::from_secs(20))), 4096).await;
     let (mut from, mut to) = tokio::io::split(peer);
     let echo = tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
@@ -193,7 +193,7 @@ async fn full_buffers_in_both_directions_do_not_deadlock() {
         let reply = connection.receive().await.unwrap();
         assert_eq!(reply.value().children().nth(1).unwrap().as_bytes(), Some(&payload[..]));
     }
-    // And without a flush.
+    // The same without a flush.
     for _ in 0..COMMANDS {
         connection.queue(&cmd::<Frame>("ECHO").arg(&payload));
     }
@@ -205,7 +205,7 @@ async fn full_buffers_in_both_directions_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn a_stalled_peer_is_a_timeout_and_the_end() {
+async fn a_stalled_peer_times_out_and_closes() {
     let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
     let began = Instant::now();
     let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();
@@ -221,7 +221,7 @@ async fn a_stalled_peer_is_a_timeout_and_the_end() {
 }
 
 #[tokio::test]
-async fn a_slow_peer_is_in_time_until_it_stalls() {
+async fn a_slow_peer_is_tolerated_until_it_stalls() {
     let slowly = async |config: &Config, reply: &[u8]| {
         let (mut connection, mut peer) = with_peer(config, 1 << 16).await;
         let writing = async {
@@ -240,14 +240,14 @@ async fn a_slow_peer_is_in_time_until_it_stalls() {
     let patient = config().command_timeout(None).stall_timeout(Some(Duration::from_millis(200)));
     assert_eq!(slowly(&patient, whole).await.unwrap().value().as_str(), Some("123456789"));
     let error = slowly(&patient, &whole[..9]).await.unwrap_err();
-    assert_eq!(error.to_string(), "GET: nothing moved for 200ms");
+    assert_eq!(error.to_string(), "GET: no data transferred for 200ms");
 }
 
 #[tokio::test]
 async fn the_reply_to_a_blocking_command_must_begin_in_time() {
     let config = config().block_grace(Duration::from_millis(100)).stall_timeout(Some(Duration::from_millis(150)));
     let pop = Blocking::new(cmd::<Frame>("BLPOP").arg("x").arg("0.1"), BlockTimeout::For(Duration::from_millis(100)));
-    // Silent for longer than a stall, and begun within 200 ms.
+    // Silent for longer than the stall timeout, and starting within 200 ms.
     let (mut connection, mut peer) = with_peer(&config, 1 << 16).await;
     let writing = async {
         for part in ["$", "3\r\n", "abc\r\n"] {
@@ -264,8 +264,8 @@ async fn the_reply_to_a_blocking_command_must_begin_in_time() {
 }
 
 #[tokio::test]
-async fn what_was_not_written_was_not_executed() {
-    // The peer takes only the beginning.
+async fn unwritten_commands_were_not_executed() {
+    // The peer reads only the beginning.
     let (mut connection, peer) = with_peer(&config(), 64).await;
     let error = connection.send(&cmd::<Frame>("SET").arg("key").arg(vec![0; 1000])).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::No), "{error}");
@@ -273,7 +273,7 @@ async fn what_was_not_written_was_not_executed() {
 }
 
 #[tokio::test]
-async fn a_peer_that_hangs_up() {
+async fn a_peer_that_disconnects() {
     let (mut connection, peer) = with_peer(&config(), 1 << 16).await;
     drop(peer);
     let error = connection.send(&cmd::<Frame>("PING")).await.unwrap_err();
@@ -288,9 +288,9 @@ async fn a_peer_that_hangs_up() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_why_it_hangs_up() {
+async fn a_peer_that_gives_a_reason_and_disconnects() {
     let server = Server::with(&["--maxclients", "1"]);
-    // The look at whether the server is there may still hold the only place.
+    // The client's own ping may still occupy the only place.
     let _first = loop {
         match Connection::connect(&server.config()).await {
             Ok(connection) => break connection,
@@ -349,12 +349,12 @@ async fn an_unexpected_shape_is_an_error_and_not_the_end() {
 }
 
 #[tokio::test]
-async fn a_reply_that_nobody_asked_for() {
+async fn an_unsolicited_reply() {
     let (mut connection, _peer) = with_peer(&config(), 1 << 16).await;
     assert_eq!(connection.receive().await.unwrap_err().kind(), ErrorKind::Usage);
     assert!(!connection.is_closed());
 
-    // A reply that is there before the command is: nobody can tell whose it is.
+    // A reply that arrives before the command belongs to no call.
     let (mut connection, mut peer) = with_peer(&config(), 1 << 16).await;
     peer.write_all(b"+PONG\r\n+what?\r\n").await.unwrap();
     connection.send(&cmd::<()>("PING")).await.unwrap();
@@ -389,7 +389,7 @@ async fn a_subscription_is_answered_by_pushes_and_commands_still_work() {
     for (channel, count) in [("news", "1"), ("more", "2")] {
         assert_eq!(words(&connection.next_push().await.unwrap()), ["subscribe", channel, count]);
     }
-    // Longer than the command timeout: who waits for a message waits as long as it takes.
+    // Longer than the command timeout, which does not apply to push messages.
     let late = async {
         tokio::time::sleep(Duration::from_millis(400)).await;
         other.send(&cmd::<()>("PUBLISH").arg("news").arg("one")).await.unwrap();
@@ -408,14 +408,14 @@ async fn a_subscription_is_answered_by_pushes_and_commands_still_work() {
 }
 
 #[tokio::test]
-async fn what_pushes_cannot_answer_is_refused_and_closes_nothing() {
+async fn non_subscriptions_are_refused_and_close_nothing() {
     let server = Server::start();
     let mut connection = Connection::connect(&server.config()).await.unwrap();
     let error = connection.send(&cmd::<Frame>("SUBSCRIBE").arg("news")).await.unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Usage, Sent::No), "{error}");
     let error = connection.subscribe(&cmd::<Frame>("GET").arg("key")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
-    // Redis refuses it: no channel is named.
+    // Redis refuses it: there is no channel.
     connection.subscribe(&cmd::<Frame>("SUBSCRIBE")).await.unwrap();
     let error = connection.next_push().await.unwrap_err();
     assert!(error.is_server() && error.to_string().contains("wrong number of arguments"), "{error}");

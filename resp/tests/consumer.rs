@@ -1,4 +1,4 @@
-//! The consumer-group loop on a real server.
+//! Consumer groups on a real server.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -30,7 +30,7 @@ async fn pending(connection: &mut Connection) -> u64 {
     connection.send(&XPending::new("s", "g")).await.unwrap().count
 }
 
-/// The IDs of the next entries, until so many have come.
+/// Returns the IDs of the next `count` entries.
 async fn take(consumer: &mut Consumer, entries: usize) -> (Vec<u64>, BTreeSet<Origin2>) {
     let (mut ids, mut origins) = (Vec::new(), BTreeSet::new());
     while ids.len() < entries {
@@ -42,7 +42,7 @@ async fn take(consumer: &mut Consumer, entries: usize) -> (Vec<u64>, BTreeSet<Or
     (ids, origins)
 }
 
-/// An origin that can be put in order.
+/// The origin in a form that can be sorted.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin2 {
     Pending,
@@ -61,12 +61,12 @@ impl From<BatchOrigin> for Origin2 {
 }
 
 #[tokio::test]
-async fn pending_ones_first_then_new_ones() {
+async fn pending_entries_come_before_new_ones() {
     let server = Server::start();
     let mut other = server.connect().await;
     add(&mut other, 0..25).await;
     {
-        // Has some and goes away without a word.
+        // Reads entries and disappears.
         let mut consumer = options(&server, "c").connect().await.unwrap();
         assert_eq!(consumer.next().await.unwrap().unwrap().entries().len(), 10);
     }
@@ -74,7 +74,7 @@ async fn pending_ones_first_then_new_ones() {
     let mut consumer = options(&server, "c").connect().await.unwrap();
     let batch = consumer.next().await.unwrap().unwrap();
     assert_eq!((batch.origin(), batch.entries().len()), (BatchOrigin::Pending, 10));
-    // Deleted meanwhile: it comes without fields.
+    // Deleted meanwhile, so it has no fields.
     assert!(batch.entries().get(2).unwrap().fields.is_none());
     consumer.ack(batch.ids());
     let (ids, origins) = take(&mut consumer, 15).await;
@@ -137,7 +137,7 @@ async fn broken_connections_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_lost_group_is_made_again() {
+async fn a_lost_group_is_created_again() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").connect().await.unwrap();
@@ -147,7 +147,7 @@ async fn a_lost_group_is_made_again() {
     add(&mut other, 0..7).await;
     assert_eq!(take(&mut consumer, 7).await.0, (0..7).collect::<Vec<_>>());
 
-    // Unless it is not to be made.
+    // Except when the group must not be created.
     let mut strict = options(&server, "c").create_group(None).connect().await.unwrap();
     other.send(&cmd::<()>("FLUSHALL")).await.unwrap();
     assert_eq!(strict.next().await.unwrap_err().kind(), ErrorKind::NoGroup);
@@ -157,7 +157,7 @@ async fn a_lost_group_is_made_again() {
 }
 
 #[tokio::test]
-async fn entries_of_the_dead_are_taken_over() {
+async fn entries_of_dead_consumers_are_claimed() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").claim_idle(Some(Duration::from_millis(20))).connect().await.unwrap();
@@ -176,7 +176,7 @@ async fn a_blocked_consumer_stops_at_once() {
     let stopper = consumer.stopper();
     let mut other = server.connect().await;
     let stop = async {
-        // Not before it waits in the server.
+        // Not before it blocks in the server.
         loop {
             let list = other.send(&cmd::<Frame>("CLIENT LIST")).await.unwrap();
             if list.value().as_str().unwrap().contains("cmd=xreadgroup") {
@@ -190,11 +190,11 @@ async fn a_blocked_consumer_stops_at_once() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_stopped_gives_what_the_server_has_given_it() {
+async fn a_stopped_consumer_returns_the_entries_in_flight() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").block(Duration::from_secs(60)).connect().await.unwrap();
-    // It waits in the server, and nobody waits for it.
+    // The read blocks in the server, and nobody waits for it.
     assert!(tokio::time::timeout(Duration::from_millis(50), consumer.next()).await.is_err());
     add(&mut other, 0..1).await;
     consumer.stopper().stop();
@@ -206,7 +206,7 @@ async fn a_consumer_that_is_stopped_gives_what_the_server_has_given_it() {
 }
 
 #[tokio::test]
-async fn the_last_answer_is_taken_by_hand() {
+async fn drain_returns_the_last_reply() {
     let server = Server::start();
     let mut other = server.connect().await;
     for resp2 in [false, true] {
@@ -230,14 +230,14 @@ async fn the_last_answer_is_taken_by_hand() {
     }
 }
 
-/// A reader over a connection of its own, in the group `g` of the stream `s`.
+/// A reader over its own connection, in the group `g` of the stream `s`.
 async fn reader(server: &Server) -> GroupReader {
     let mut connection = server.connect().await;
     connection.send(&XGroupCreate::new("s", "g", StreamId::ZERO).make_stream()).await.unwrap();
     GroupReader::new(connection, "s", "g", "c").count(10)
 }
 
-/// As [`take`], by single steps: nothing is waited for.
+/// As [`take`], without blocking.
 async fn read_all(consumer: &mut GroupReader) -> (Vec<u64>, Vec<u64>) {
     let (mut pending, mut new) = (Vec::new(), Vec::new());
     loop {
@@ -259,27 +259,27 @@ async fn read_all(consumer: &mut GroupReader) -> (Vec<u64>, Vec<u64>) {
 }
 
 #[tokio::test]
-async fn over_a_connection_it_takes_single_steps() {
+async fn a_group_reader_works_step_by_step() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
-    // It does not make the group.
+    // It does not create the group.
     assert_eq!(consumer.read(None).await.unwrap_err().kind(), ErrorKind::NoGroup);
     other.send(&cmd::<()>("XGROUP").args(["CREATE", "s", "g", "0", "MKSTREAM"])).await.unwrap();
     add(&mut other, 0..25).await;
     assert!(consumer.has_pending(), "it does not know yet");
     assert_eq!(read_all(&mut consumer).await, (vec![], (0..25).collect()));
-    // Without waiting there is nothing, and with waiting there is what comes.
+    // Without blocking there is nothing; with blocking there is the new entry.
     let (batch, ()) = tokio::join!(consumer.read(Some(Duration::from_secs(30))), add(&mut other, 25..26));
     assert_eq!(batch.unwrap().unwrap().entries().len(), 1);
 
-    // What was not acknowledged is pending for the next one, in batches as large as wanted.
+    // Unacknowledged entries are pending for the next reader, in batches of the requested size.
     drop(consumer);
     let mut consumer = GroupReader::new(server.connect().await, "s", "g", "c").count(10);
     consumer.set_count(100);
     let left = pending(&mut other).await as usize;
     assert_eq!(consumer.read(None).await.unwrap().unwrap().entries().len(), left);
-    // It does not connect again.
+    // It does not reconnect.
     other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
     assert!(consumer.read(None).await.unwrap_err().closes_connection());
@@ -287,7 +287,7 @@ async fn over_a_connection_it_takes_single_steps() {
 }
 
 #[tokio::test]
-async fn reading_ahead_and_asking_between_reads_shift_nothing() {
+async fn prefetching_and_sending_between_reads_shift_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = reader(&server).await;
@@ -298,7 +298,7 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
         consumer.prefetch().await.unwrap();
         consumer.prefetch().await.unwrap();
         assert!(consumer.has_read_in_flight());
-        // The server has given the next ones already.
+        // The server has already sent the next ones.
         for _ in 0..2 {
             let reply = consumer.send(&cmd::<Frame>("ECHO").arg("between")).await.unwrap();
             assert_eq!(reply.value().as_str(), Some("between"));
@@ -312,7 +312,7 @@ async fn reading_ahead_and_asking_between_reads_shift_nothing() {
 }
 
 #[tokio::test]
-async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
+async fn dropped_reads_and_sends_lose_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = reader(&server).await;
@@ -343,7 +343,7 @@ async fn a_dropped_read_and_a_dropped_question_lose_nothing() {
     assert_eq!(seen, (0..60).collect::<Vec<_>>());
 }
 
-/// Batches larger than one XACK takes do not pile up acknowledgements.
+/// Acknowledgements do not pile up when batches are larger than one XACK.
 #[tokio::test]
 async fn all_acknowledgements_travel_with_the_next_read() {
     let server = Server::start();
@@ -363,9 +363,9 @@ async fn all_acknowledgements_travel_with_the_next_read() {
     assert_eq!(pending(&mut other).await, 0);
 }
 
-/// Whatever takes the key away while the server waits, the group is made again.
+/// However the key disappears while the server blocks, the group is created again.
 #[tokio::test]
-async fn a_key_that_goes_away_under_a_waiting_read() {
+async fn a_key_deleted_under_a_blocked_read() {
     let server = Server::start();
     let mut other = server.connect().await;
     for how in ["DEL s", "FLUSHALL", "RENAME s t", "XGROUP DESTROY s g"] {
@@ -380,7 +380,7 @@ async fn a_key_that_goes_away_under_a_waiting_read() {
     }
 }
 
-/// Until a read waits in the server.
+/// Waits until a read blocks in the server.
 async fn until_one_waits(connection: &mut Connection) {
     loop {
         let clients = connection.send(&cmd::<Frame>("INFO clients")).await.unwrap();
@@ -391,9 +391,9 @@ async fn until_one_waits(connection: &mut Connection) {
     }
 }
 
-/// Flushing after each batch makes no connection for it.
+/// A flush after each batch does not open a connection.
 #[tokio::test]
-async fn acknowledgements_are_flushed_over_its_own_connection() {
+async fn acknowledgements_are_flushed_over_the_readers_connection() {
     let server = Server::start();
     let mut other = server.connect().await;
     add(&mut other, 0..30).await;
@@ -408,22 +408,22 @@ async fn acknowledgements_are_flushed_over_its_own_connection() {
     assert_eq!(connections(&mut other).await, before);
 }
 
-/// How many connections the server has taken.
+/// Returns how many connections the server has accepted.
 async fn connections(connection: &mut Connection) -> String {
     let stats: String = connection.send(&cmd("INFO stats")).await.unwrap();
     stats.lines().find(|line| line.starts_with("total_connections_received")).unwrap().to_owned()
 }
 
-/// A server that cannot make the group for now is waited for, as one that is away.
+/// A server that cannot create the group yet is retried like an unreachable one.
 #[tokio::test]
-async fn a_group_that_cannot_be_made_for_now_is_no_error() {
+async fn a_transient_refusal_to_create_the_group_is_retried() {
     let server = Server::start();
     let mut other = server.connect().await;
     let mut consumer = options(&server, "c").connect().await.unwrap();
     other.send(&cmd::<()>("CONFIG SET maxmemory 1")).await.unwrap();
     other.send(&cmd::<()>("DEL").arg("s")).await.unwrap();
     let reading = tokio::spawn(async move { consumer.next().await.map(|batch| batch.unwrap().ids().count()) });
-    // It tries to make the group, several times, and is refused.
+    // It tries to create the group several times, and is refused.
     loop {
         let refused = other.send(&cmd::<Frame>("INFO errorstats")).await.unwrap();
         let oom = refused.value().as_str().unwrap().lines().find_map(|line| line.strip_prefix("errorstat_OOM:count="));
@@ -438,7 +438,7 @@ async fn a_group_that_cannot_be_made_for_now_is_no_error() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_stopped_ends_though_the_server_is_gone() {
+async fn a_stopped_consumer_ends_without_a_server() {
     let server = Server::start();
     add(&mut server.connect().await, 0..3).await;
     let config = server.config().command_timeout(Some(Duration::from_millis(200)));
@@ -452,7 +452,7 @@ async fn a_consumer_that_is_stopped_ends_though_the_server_is_gone() {
 }
 
 #[tokio::test]
-async fn as_a_stream_it_gives_all_batches_and_ends_when_it_is_stopped() {
+async fn a_consumer_stream_yields_all_batches_and_ends_when_stopped() {
     use futures_util::{StreamExt as _, TryStreamExt as _};
 
     let server = Server::start();
@@ -462,7 +462,7 @@ async fn as_a_stream_it_gives_all_batches_and_ends_when_it_is_stopped() {
     // One after the other.
     let first = batches.next().await.unwrap().unwrap();
     batches.ack(first.ids());
-    // At the same time; the last ones are acknowledged while it waits for more.
+    // Concurrently; the last batches are acknowledged while the stream waits for more.
     let (acknowledger, stopper) = (batches.acknowledger(), batches.stopper());
     let mut left = 100 - first.entries().len();
     let rest = batches.try_for_each_concurrent(4, |batch| {

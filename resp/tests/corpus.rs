@@ -1,5 +1,4 @@
-//! The fuzz targets on their kept corpus, so that what fuzzing has found is looked at with every
-//! test run.
+//! The fuzz targets on their saved corpus, so that every test run repeats what fuzzing found.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -27,12 +26,12 @@ fn every_target_holds_on_its_corpus() {
             inputs += 1;
         }
         assert!(inputs > 0, "{} is empty", folder.display());
-        // And on the beginnings of inputs, and on none.
+        // Prefixes of inputs, and the empty input.
         target(&[]);
     }
 }
 
-/// The costliest inputs that are known: what a byte of each takes most memory.
+/// The most expensive known inputs, measured in memory per byte.
 #[test]
 fn the_decoder_holds_its_bound_of_memory() {
     let begin = [

@@ -1,4 +1,4 @@
-//! Masters that are replaced while connections to them are there.
+//! Masters that are replaced while clients are connected.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// A server that gives these answers on each connection, and says something by itself
-/// when `news` changes. Spaces in answers are ends of lines.
+/// A server with these replies on each connection, which sends a message when `news` changes.
+/// Spaces in replies stand for line ends.
 async fn server<A>(answers: impl Fn(usize) -> A + Send + 'static, news: watch::Receiver<String>) -> u16
 where
     A: Fn(&str) -> String + Send + 'static,
@@ -66,9 +66,9 @@ fn silent() -> watch::Receiver<String> {
 const MASTER: &str = "*3 $6 master :0 *0 ";
 const DEMOTED: &str = "-READONLY_You_can't_write_against_a_read_only_replica. ";
 
-/// As behind a virtual IP: another connection to the same address leads to the new master.
+/// As behind a virtual IP: a new connection to the same address reaches the new master.
 #[tokio::test]
-async fn a_client_leaves_a_server_that_became_a_replica() {
+async fn a_client_reconnects_after_readonly() {
     let demoted = |connection: usize| {
         move |command: &str| match command {
             "EXEC" if connection == 0 => format!("-EXECABORT_Transaction_discarded_because_of:_{}", &DEMOTED[1..]),
@@ -88,7 +88,7 @@ async fn a_client_leaves_a_server_that_became_a_replica() {
     );
     assert!(matches!(events.recv().await.unwrap(), ClientEvent::Connected));
 
-    // In a transaction, too.
+    // The same in a transaction.
     let client =
         Client::connect(&Config::new(Endpoint::tcp("127.0.0.1", server(demoted, silent()).await))).await.unwrap();
     let mut transaction = Transaction::new();
@@ -97,10 +97,10 @@ async fn a_client_leaves_a_server_that_became_a_replica() {
     assert_eq!(client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap().value().as_str(), Some("1"));
 }
 
-/// There may be no master behind the address: then the connection is not made again with each
-/// write. And a client may be meant to stay.
+/// There may be no master behind the address, so the client does not reconnect for each write. A
+/// client may also be meant to stay.
 #[tokio::test]
-async fn a_replica_is_not_left_again_and_again() {
+async fn reconnects_because_of_readonly_are_rate_limited() {
     for leaves in [true, false] {
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
@@ -120,15 +120,14 @@ async fn a_replica_is_not_left_again_and_again() {
     }
 }
 
-/// Two masters, of which the first still answers after the second has taken its place; a Sentinel
-/// that says so in its way; what leads there, and the moment when the Sentinel has been asked for
-/// messages.
+/// Two masters, of which the first still answers after its demotion; a Sentinel that announces it;
+/// and a signal that the Sentinel has a subscriber.
 async fn replaced(subscribes: bool) -> (Config, impl Fn(), impl Future<Output = ()>) {
     let answers = |name: &'static str| {
         move |_: usize| {
             move |command: &str| match command.split(' ').next().unwrap() {
                 "ROLE" => MASTER.to_owned(),
-                // A read that waits: the test is over before it is.
+                // A blocking read, longer than the test.
                 "XREADGROUP" if name == "old" && command.contains("BLOCK") => String::new(),
                 "XREADGROUP" if command.contains("STREAMS s 0") => "*1 *2 $1 s *0 ".to_owned(),
                 "XREADGROUP" => "*1 *2 $1 s *1 *2 $3 1-1 *2 $1 n $3 new ".to_owned(),
@@ -161,7 +160,7 @@ async fn replaced(subscribes: bool) -> (Config, impl Fn(), impl Future<Output = 
     let config = Config::from_url(&format!("redis-sentinel://127.0.0.1:{sentinel}/m")).unwrap();
     let switch = move || {
         switched.store(true, Ordering::SeqCst);
-        // Another master's move is not ours.
+        // The switch of another master.
         for name in ["mm", "m"] {
             let text = format!("{name}_127.0.0.1_{old}_127.0.0.1_{new}");
             say.send_replace(format!(">3 $7 message $14 +switch-master ${} {text} ", text.len()));
@@ -172,7 +171,7 @@ async fn replaced(subscribes: bool) -> (Config, impl Fn(), impl Future<Output = 
 }
 
 #[tokio::test]
-async fn who_only_reads_leaves_a_master_that_was_replaced() {
+async fn a_reading_client_follows_a_failover() {
     for subscribes in [true, false] {
         let (config, switch, until_asked) = replaced(subscribes).await;
         let client = Client::connect(&config).await.unwrap();
@@ -190,7 +189,7 @@ async fn who_only_reads_leaves_a_master_that_was_replaced() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_waits_leaves_a_master_that_was_replaced() {
+async fn a_blocked_consumer_follows_a_failover() {
     let (config, switch, until_asked) = replaced(true).await;
     let consumer = ConsumerOptions::new(config, "s", "g", "c").block(Duration::from_secs(60));
     let mut consumer = consumer.connect().await.unwrap();
@@ -204,14 +203,14 @@ async fn a_consumer_that_waits_leaves_a_master_that_was_replaced() {
     assert_eq!(tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap(), b"new");
 }
 
-/// On a real server: whatever ends the connection, invalidations go on.
+/// On a real server: invalidations continue, however the connection ends.
 #[tokio::test]
-async fn tracking_is_set_again_after_a_reconnect() {
+async fn tracking_is_enabled_again_after_a_reconnect() {
     let server = Server::start();
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20));
     let client = ClientOptions::new(server.config()).backoff(backoff).connect().await.unwrap();
     let mut other = server.connect().await;
-    // What was refused is not repeated.
+    // A refused command is not repeated.
     client.send(&cmd::<()>("CLIENT TRACKING ON NONSENSE")).await.unwrap_err();
     let tracking = cmd::<Frame>("client").arg("Tracking").arg("on").arg("BCAST").arg("PREFIX").arg("a");
     let mut transaction = Transaction::new();
@@ -228,7 +227,7 @@ async fn tracking_is_set_again_after_a_reconnect() {
             assert!(format!("{push:?}").contains(key), "{push:?}");
         }
     }
-    // Not after it was ended.
+    // Not after tracking was disabled.
     client.send(&cmd::<()>("CLIENT TRACKING OFF")).await.unwrap();
     other.send(&cmd::<()>("CLIENT KILL").args(["TYPE", "normal", "SKIPME", "yes"])).await.unwrap();
     while !matches!(events.recv().await.unwrap(), ClientEvent::Connected) {}
@@ -237,7 +236,7 @@ async fn tracking_is_set_again_after_a_reconnect() {
     assert!(events.try_recv().is_err());
 }
 
-/// Where it cannot be set again, that is an event.
+/// If tracking cannot be enabled again, that is an event.
 #[tokio::test]
 async fn tracking_that_is_lost_is_an_event() {
     let server = Server::start();

@@ -1,5 +1,4 @@
-//! The same bytes read by this crate and by `redis-protocol`, and what each of them writes read by
-//! both.
+//! The same bytes decoded by this crate and by `redis-protocol`, in both directions.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use bytes::BytesMut;
@@ -12,7 +11,7 @@ use tokio_util::codec::Encoder;
 type Frame2 = resp2::types::OwnedFrame;
 type Frame3 = resp3::types::OwnedFrame;
 
-/// What a frame means, in the words of neither.
+/// The meaning of a frame, independent of either crate.
 #[derive(Clone, Debug, PartialEq, PartialOrd)]
 enum Meaning {
     Null,
@@ -23,11 +22,11 @@ enum Meaning {
     Array(Vec<Self>),
     BulkError(Vec<u8>),
     Bool(bool),
-    /// By its bits; all NaN are one.
+    /// Compares bits; all NaN are equal.
     Double(u64),
     BigNumber(Vec<u8>),
     Verbatim(Vec<u8>, Vec<u8>),
-    /// Sorted: `redis-protocol` keeps no order.
+    /// Sorted, because `redis-protocol` keeps no order.
     Map(Vec<(Self, Self)>),
     Set(Vec<Self>),
     Push(Vec<Self>),
@@ -143,7 +142,7 @@ fn to_theirs3(meaning: &Meaning) -> Frame3 {
     }
 }
 
-/// The bytes of a frame, by the specification.
+/// Encodes a frame by the specification.
 fn wire(meaning: &Meaning, streamed: bool, out: &mut Vec<u8>) {
     let line = |out: &mut Vec<u8>, marker: char, text: &[u8]| {
         out.extend([marker as u8]);
@@ -191,7 +190,7 @@ fn wire(meaning: &Meaning, streamed: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// What we read, from bytes that hold one frame.
+/// Decodes bytes that contain one frame with this crate.
 fn ours(bytes: &[u8]) -> Meaning {
     let mut buf = BytesMut::from(bytes);
     let frame = resp::Decoder::default().decode(&mut buf).unwrap().unwrap();
@@ -199,7 +198,7 @@ fn ours(bytes: &[u8]) -> Meaning {
     of_ours(frame.value())
 }
 
-/// What `redis-protocol` reads. A streamed value comes in pieces there.
+/// Decodes with `redis-protocol`, which returns streamed values in pieces.
 fn theirs3(bytes: &[u8]) -> Meaning {
     let mut rest = bytes;
     let mut next = || {
@@ -287,13 +286,13 @@ proptest! {
             Meaning::Array(parts) if is_push => Meaning::Push(parts),
             other => other,
         };
-        // What redis-protocol writes.
+        // Encoded by redis-protocol.
         let mut written = vec![0; 1 << 20];
         let len = resp3::encode::complete::encode(&mut written, &to_theirs3(&value), false).unwrap();
         written.truncate(len);
         prop_assert_eq!(&ours(&written), &value);
         prop_assert_eq!(&theirs3(&written), &value);
-        // What the specification says.
+        // Encoded by the specification.
         let mut written = Vec::new();
         wire(&value, false, &mut written);
         prop_assert_eq!(&ours(&written), &value);
@@ -342,7 +341,7 @@ proptest! {
         prop_assert_eq!((of_theirs2(read), len), (command, written.len()));
     }
 
-    /// Every cut of a frame is incomplete to both, and never an error.
+    /// Both decoders report every prefix of a frame as incomplete, never as an error.
     #[test]
     fn the_beginning_of_a_frame_is_incomplete_to_both(value in resp3_value()) {
         let mut written = Vec::new();

@@ -12,7 +12,7 @@ use support::Server;
 #[cfg(feature = "tls")]
 use support::certificates::make_files;
 
-/// Builds the examples as they are built with the tests, and says where they are.
+/// Builds the examples like the tests, and returns their folder.
 fn build() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--offline", "--package", env!("CARGO_PKG_NAME"), "--examples"]);
@@ -24,7 +24,7 @@ fn build() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples")
 }
 
-/// What an example that succeeds has said.
+/// Returns the output of an example that succeeds.
 fn said(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -46,7 +46,7 @@ async fn every_example_runs() {
     let url = format!("redis://127.0.0.1:{}", server.port);
     let examples = build();
 
-    // 2,500 lines in, by the producer.
+    // The producer adds 2,500 lines.
     let mut producer = Command::new(examples.join("producer"))
         .args([&url, "events"])
         .stdin(Stdio::piped())
@@ -58,7 +58,7 @@ async fn every_example_runs() {
     assert!(producer.wait().unwrap().success());
     assert_eq!(connection.send(&XLen::new("events")).await.unwrap(), 2500);
 
-    // Out, by the consumer group, which ends with Ctrl-C.
+    // The consumer group reads them, and ends with Ctrl-C.
     let mut consumer = Command::new(examples.join("consumer_group"))
         .args([&url, "events", "workers", "me"])
         .stdout(Stdio::piped())
@@ -77,7 +77,7 @@ async fn every_example_runs() {
         let custom = said(Command::new(examples.join("custom_command")).arg(&url));
         assert_eq!(custom, "attempt 1: true\nattempt 2: false\n");
     }
-    // Without a server they say so.
+    // Without a server, they report that.
     let nowhere = Command::new(examples.join("producer")).arg("redis://127.0.0.1:1").output().unwrap();
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("connecting to redis://127.0.0.1:1"), "{nowhere:?}");
 }
@@ -93,7 +93,7 @@ fn the_example_for_tls_runs() {
     tls.arg(format!("rediss://localhost:{port}")).args([file("ca.pem"), file("client.pem"), file("client.key")]);
     assert!(said(&mut tls).starts_with("\"PONG\" over"));
 
-    // Trusting what the system trusts, which here is this authority.
+    // The system trusts this authority.
     let Some((_server, port)) = Server::with_tls(files.path(), "no") else { return };
     let mut tls = Command::new(build().join("tls"));
     tls.arg(format!("rediss://localhost:{port}"));

@@ -1,6 +1,5 @@
-//! A connection that breaks at every single byte of a session, in each direction: nothing hangs, no
-//! reply is taken for another's, and what is said about a failed command is true. For what connects
-//! again by itself, see `links.rs`.
+//! A connection that breaks at every byte of a session, in each direction: no call hangs, no reply
+//! goes to another command, and errors tell the truth. `links.rs` tests what reconnects.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -22,24 +21,24 @@ use tokio::net::UnixStream;
 enum Fault {
     /// The connection is gone.
     Cut,
-    /// Nothing moves any more, in the direction that the fault is in.
+    /// Nothing moves any more in the direction of the fault.
     Stall,
-    /// What is written is taken and vanishes, and nothing comes back.
+    /// Written bytes vanish, and nothing comes back.
     BlackHole,
 }
 
-/// A socket that passes so many bytes each way.
+/// A socket that passes a number of bytes in each direction.
 struct Faulty {
     socket: UnixStream,
     fault: Fault,
     read_left: usize,
     write_left: usize,
-    /// What passed, to know how many bytes a session has.
+    /// Counts what passed, to measure a session.
     passed: Arc<[AtomicUsize; 2]>,
 }
 
 impl Faulty {
-    /// What happens where the bytes end.
+    /// What happens at the limit.
     fn end<T>(&self) -> Poll<io::Result<T>> {
         match self.fault {
             Fault::Cut => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
@@ -92,7 +91,7 @@ impl AsyncWrite for Faulty {
     }
 }
 
-/// How far a session got: each step's outcome, where it failed.
+/// The result of each step, up to the failure.
 #[derive(Debug, Default)]
 struct Done {
     added: Option<Result<(), Error>>,
@@ -102,7 +101,7 @@ struct Done {
 
 const ID: StreamId = StreamId::new(7, 1);
 
-/// Adds, reads and acknowledges one entry, over a socket that may fail.
+/// Adds, reads and acknowledges one entry over a faulty socket.
 async fn session(config: &Config, socket: Faulty, key: &str) -> Done {
     let mut done = Done::default();
     let Ok(mut connection) = Connection::from_transport(socket, config).await else { return done };
@@ -115,7 +114,7 @@ async fn session(config: &Config, socket: Faulty, key: &str) -> Done {
     done.added = Some(added.map(|id| assert_eq!(id, ID)));
     if let Some(Err(error)) = &done.added {
         unless_closed(&connection, error);
-        // Closed is closed: no later call hangs or gets anything.
+        // After an error, no later call hangs or succeeds.
         assert_eq!(connection.send(&cmd::<Frame>("PING")).await.unwrap_err().kind(), ErrorKind::Closed);
         return done;
     }
@@ -133,7 +132,7 @@ async fn session(config: &Config, socket: Faulty, key: &str) -> Done {
     done
 }
 
-/// What a step says of itself, held against what the server has.
+/// Compares what a step reports with the data in the server.
 fn judge(step: &Option<Result<(), Error>>, happened: bool, what: &str) {
     match step {
         Some(Ok(())) => assert!(happened, "{what}: confirmed, but not done"),
@@ -150,7 +149,7 @@ async fn at_every_byte(fault: Fault, resp2: bool) {
     let mut healthy = server.connect().await;
     let path = server.folder().join("redis.sock");
 
-    // How many bytes pass each way when nothing fails.
+    // The number of bytes per direction without a fault.
     healthy.send(&XGroupCreate::new("key-00000", "g", ID.previous().unwrap()).make_stream()).await.unwrap();
     let passed = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     let socket = UnixStream::connect(&path).await.unwrap();
@@ -169,7 +168,7 @@ async fn at_every_byte(fault: Fault, resp2: bool) {
                 let (config, path, passed) = (config.clone(), path.clone(), Arc::clone(&passed));
                 tokio::spawn(async move {
                     let key = format!("key-{:05}", number + 1);
-                    // A connection to set things up, which does not fail.
+                    // A connection for the setup, without faults.
                     let mut healthy = Connection::connect(&Config::new(resp::Endpoint::unix(&path))).await.unwrap();
                     let create = XGroupCreate::new(&key, "g", StreamId::ZERO).make_stream();
                     healthy.send(&create).await.unwrap();
@@ -177,7 +176,7 @@ async fn at_every_byte(fault: Fault, resp2: bool) {
                     let socket = Faulty { socket, fault, read_left, write_left, passed };
                     let done = tokio::time::timeout(Duration::from_secs(20), session(&config, socket, &key));
                     let done = done.await.unwrap_or_else(|_| panic!("hangs at {read_left} {write_left}"));
-                    // The server has read all that came before it answers this.
+                    // This reply proves that the server has read everything before.
                     let added = healthy.send(&XLen::new(&key)).await.unwrap() == 1;
                     let pending = healthy.send(&XPending::new(&key, "g")).await.unwrap().count == 1;
                     let at = format!("{fault:?} after {read_left} read, {write_left} written");

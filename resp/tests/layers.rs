@@ -1,4 +1,4 @@
-//! The layers of the library: each module uses only modules below it, so that there is no circle.
+//! The layers of the library: a module uses only modules below it, so there are no cycles.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use quote::ToTokens;
 use syn::{Attribute, File, Item, UseTree};
 
-/// From the bottom to the top. A module may use those of the rows above it in this list.
+/// From the bottom to the top. A module may use those of earlier rows.
 const LAYERS: &[&[&str]] = &[
     &["backoff", "protocol", "redact"],
     &["stream_id"],
@@ -55,7 +55,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The module of each name that the root exports.
+/// Returns the module of each name that the root exports.
 fn exports(root: &File) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     for item in &root.items {
@@ -83,7 +83,7 @@ fn flatten(tree: &UseTree, path: &mut Vec<String>, names: &mut Vec<Vec<String>>)
     path.truncate(depth);
 }
 
-/// The names that follow `crate::` in a file, unit tests and documentation left out.
+/// Returns the names after `crate::` in a file, without unit tests and documentation.
 fn references(file: File) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for item in file.items {
@@ -95,7 +95,7 @@ fn references(file: File) -> BTreeSet<String> {
                 found.extend(names.into_iter().filter(|path| path[0] == "crate").map(|path| path[1].clone()));
             }
             item => {
-                // Strings of documentation are literals here, which have no spaces around `::`.
+                // Doc comments are string literals here, without spaces around `::`.
                 let text = item.to_token_stream().to_string();
                 let rest = text.split("crate :: ").skip(1);
                 let name =

@@ -1,6 +1,6 @@
-//! Links that break at every single byte of a session, in each direction, below what connects again
-//! by itself: nothing hangs, no reply is taken for another's, what is said about a failed command
-//! is true, and in the end everything is done.
+//! Links that break at every byte of a session, in each direction, below clients that reconnect: no
+//! call hangs, no reply goes to another command, errors tell the truth, and all work is done in the
+//! end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 const ID: StreamId = StreamId::new(7, 1);
 
-/// Long enough for a server on a busy machine; when it is not, what failed is tried again.
+/// Long enough on a busy machine; if not, the failed call is retried.
 const PATIENCE: Duration = Duration::from_millis(150);
 
 fn impatient(path: PathBuf) -> Config {
@@ -32,7 +32,7 @@ fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(1), Duration::from_millis(10))
 }
 
-/// One session, over its own proxy, with its own key.
+/// One session over its own proxy, with its own key.
 struct Case {
     /// The first connection through it fails.
     broken: Config,
@@ -42,7 +42,7 @@ struct Case {
     at: String,
 }
 
-/// Sends a command together with an `ECHO` of another caller: neither gets the other's reply.
+/// Sends a command together with the `ECHO` of another caller: neither gets the other's reply.
 async fn send<C: Command>(client: &Client, command: &C, at: &str) -> Result<C::Reply, Error> {
     let text = format!("echo of {}", command.name());
     let echo = cmd::<Frame>("ECHO").arg(&text);
@@ -73,7 +73,8 @@ async fn client(case: Case) {
     loop {
         match send(&client, &add, &at).await {
             Ok(id) => break assert_eq!(id, ID, "{at}"),
-            // Refused as a second one, so it was there: an earlier attempt has said that it may be.
+            // The retry was refused because the entry exists: an earlier attempt has reported that
+            // it may.
             Err(error) if error.kind() == ErrorKind::IdTooSmall => break assert!(maybe, "{at}: {error}"),
             Err(error) => maybe |= error.sent() == Sent::Maybe,
         }
@@ -82,7 +83,7 @@ async fn client(case: Case) {
 
     let mut maybe = false;
     loop {
-        // What a lost reply has delivered is pending, not new.
+        // Entries of a lost reply are pending, not new.
         let from = if maybe { GroupFrom::Pending(StreamId::ZERO) } else { GroupFrom::New };
         match send(&client, &XReadGroup::new(&key, "g", "c", from), &at).await {
             Ok(read) if read.is_empty() => assert!(std::mem::take(&mut maybe), "{at}: delivered, though not sent"),
@@ -130,11 +131,11 @@ async fn consumer(case: Case) {
     }
     consumer.stopper().stop();
     assert!(consumer.next().await.unwrap().is_none(), "{at}");
-    // What could not be confirmed in time is kept.
+    // Unconfirmed acknowledgements are kept.
     while let Err(error) = consumer.flush().await {
         assert!(error.is_transient(), "{at}: {error}");
     }
-    // It does not wait for its last acknowledgements longer than the command timeout.
+    // It waits for its last acknowledgements no longer than the command timeout.
     while let Err(error) = consumer.flush().await {
         assert!(error.is_transient(), "{at}: {error}");
     }
@@ -164,7 +165,7 @@ where
         }
     };
 
-    // How many bytes pass each way when nothing fails.
+    // The number of bytes per direction without a fault.
     let [to_server, to_client] = run(0, Way::ToServer, usize::MAX).await;
     assert!(to_server > 300 && to_client > 200, "{to_server} {to_client}");
     let faults = (0..to_server).map(|n| (Way::ToServer, n)).chain((0..to_client).map(|n| (Way::ToClient, n)));

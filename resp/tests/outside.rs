@@ -1,5 +1,4 @@
-//! What a user has: a crate of their own, outside this workspace, that holds the programs of the
-//! README and nothing else.
+//! The view of a user: a separate crate that contains only the programs of the README.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -11,7 +10,7 @@ use std::process::{Command, Stdio};
 use resp::streams::{XLen, XPending};
 use support::Server;
 
-/// The programs in a text: what stands between the fences.
+/// Returns the programs in a text, without the fences.
 fn programs(text: &str) -> Vec<&str> {
     text.split("```rust,no_run\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
@@ -38,8 +37,7 @@ async fn the_programs_of_the_readme_run() {
         package.display().to_string()
     );
     std::fs::write(root.join("Cargo.toml"), manifest).unwrap();
-    // The versions that are here already, so that nothing has to be fetched; kept built between
-    // runs.
+    // The locked versions, so that nothing is downloaded; kept between runs.
     let lock = package.join("../Cargo.lock");
     if lock.exists() {
         std::fs::copy(lock, root.join("Cargo.lock")).unwrap();

@@ -1,4 +1,4 @@
-//! What callers of the shared client and of pipelines are promised when a server hangs, hangs up,
+//! Guarantees to callers of the shared client and of pipelines when a server hangs or disconnects,
 //! or a runtime ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
@@ -13,10 +13,9 @@ use resp::{
 use resp::{Pipeline, Sent, Transaction, cmd};
 use support::Server;
 
-/// Calls keep coming, and are written to a server that hangs: that is no reason to go on waiting
-/// for its replies.
+/// New calls that are written to a hung server do not prolong the wait for replies.
 #[tokio::test]
-async fn a_server_that_takes_commands_and_answers_none_is_noticed() {
+async fn a_server_that_never_replies_is_detected() {
     let server = Server::start();
     let mut other = server.connect().await;
     let config = server.config().command_timeout(Some(Duration::from_millis(300)));
@@ -36,14 +35,14 @@ async fn a_server_that_takes_commands_and_answers_none_is_noticed() {
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Timeout, Sent::Maybe), "{error}");
 }
 
-/// A client may outlive the runtime that it was made in, as one in a static does between tests.
+/// A client may outlive its runtime, as one in a static does between tests.
 #[test]
-fn when_its_runtime_has_ended_a_client_says_so() {
+fn a_client_reports_that_its_runtime_has_ended() {
     let server = Server::start();
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();
     let client = first.block_on(Client::connect(&server.config())).unwrap();
-    // One call is on its way, one is queued when the runtime ends.
+    // One call is in flight, and one is queued, when the runtime ends.
     let (a, b) = (client.clone(), client.clone());
     let paused = first.spawn(async move { a.send(&cmd::<Frame>("DEBUG SLEEP").arg("0.2")).await });
     first.block_on(tokio::task::yield_now());
@@ -56,12 +55,12 @@ fn when_its_runtime_has_ended_a_client_says_so() {
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Closed, Sent::No), "{error}");
 }
 
-/// A server that greets, takes so many bytes of what comes then, and hangs up.
+/// A server that completes the handshake, reads a number of bytes, and disconnects.
 fn hangs_up(after: usize) -> Config {
     ScriptedServer::new([Script::new().take(after).close()]).config()
 }
 
-/// The first commands of a pipeline can have been executed when its end never left.
+/// The first commands of a pipeline may have been executed even if its end was never sent.
 #[tokio::test]
 async fn part_of_a_pipeline_that_was_sent_may_be_done_and_part_of_a_transaction_is_not() {
     let large = vec![b'x'; 8 << 20];
@@ -86,9 +85,9 @@ async fn part_of_a_pipeline_that_was_sent_may_be_done_and_part_of_a_transaction_
     assert_eq!(error.sent(), Sent::No, "{error}");
 }
 
-/// However the words of a command are split, and also inside of pipelines.
+/// However the words of a command are split, and in pipelines too.
 #[tokio::test]
-async fn what_would_hold_up_others_is_refused_everywhere() {
+async fn blocking_commands_are_refused_everywhere() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     for command in [
@@ -112,7 +111,7 @@ async fn what_would_hold_up_others_is_refused_everywhere() {
     client.send(&cmd::<()>("PING")).await.unwrap();
 }
 
-/// What has not exactly one reply, in all kinds of writing.
+/// Commands without exactly one reply, in all spellings.
 fn without_one_reply() -> Vec<Cmd> {
     vec![
         cmd::<Frame>("MONITOR"),
@@ -138,7 +137,7 @@ fn without_one_reply() -> Vec<Cmd> {
     ]
 }
 
-/// A command before it, that one, and a command behind it.
+/// The command, with one before and one after it.
 fn around(command: &Cmd) -> (Pipeline, Transaction) {
     let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
     for command in [&cmd::<Frame>("SET").arg("a").arg("b"), command, &cmd::<Frame>("SET").arg("a").arg("c")] {
@@ -157,7 +156,7 @@ async fn is_echoed(connection: &mut Connection, text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_has_not_one_reply_shifts_no_replies() {
+async fn commands_without_one_reply_shift_no_replies() {
     let server = Server::cluster().await;
     let seed = format!("redis-cluster://127.0.0.1:{}", server.port);
     for resp2 in [false, true] {
@@ -181,7 +180,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
             assert!(is_refused(cluster.exec(&transaction).await), "{at}");
             assert!(is_refused(reader.send(command).await), "{at}");
 
-            // By hand, each reply is where it was promised.
+            // In single steps, each reply is in its place.
             connection.queue(&cmd::<Frame>("ECHO").arg("before"));
             connection.queue(command);
             connection.queue(&cmd::<Frame>("ECHO").arg("behind"));
@@ -189,7 +188,7 @@ async fn what_has_not_one_reply_shifts_no_replies() {
             let refused = connection.receive().await.unwrap().into_result().unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::UnknownCommand, "{at}: {refused}");
             assert_eq!(connection.receive().await.unwrap().value().as_str(), Some("behind"), "{at}");
-            // And no part of a transaction is executed.
+            // No part of a transaction is executed.
             connection.queue_multi();
             connection.queue(&cmd::<Frame>("SET").arg("a").arg("b"));
             connection.queue(command);
@@ -203,16 +202,16 @@ async fn what_has_not_one_reply_shifts_no_replies() {
         assert!(reader.send(&cmd::<Frame>("CLIENT ID")).await.unwrap().value().as_int().is_some());
         connection.send(&cmd::<()>("CLIENT REPLY ON")).await.unwrap();
         connection.send(&cmd::<()>("HELLO")).await.unwrap();
-        // Subscriptions are known in one word and in several.
+        // Subscriptions are recognised in one word and in several.
         let subscribed = connection.subscribe(&cmd::<Frame>("SUBSCRIBE a")).await;
         assert_eq!(subscribed.is_err(), resp2);
         assert!(is_echoed(&mut connection, "at last").await);
     }
 }
 
-/// It begins and ends by itself.
+/// A transaction adds MULTI and EXEC itself.
 #[tokio::test]
-async fn a_transaction_holds_no_words_of_transactions() {
+async fn a_transaction_refuses_transaction_commands() {
     let server = Server::start();
     let client = Client::connect(&server.config()).await.unwrap();
     let mut connection = server.connect().await;
@@ -224,7 +223,7 @@ async fn a_transaction_holds_no_words_of_transactions() {
     assert_eq!(client.send(&cmd::<Frame>("EXISTS").arg("a")).await.unwrap().value().as_int(), Some(0));
 }
 
-/// What the server says about a command that it will not read to its end is not lost.
+/// The reason is kept when a server refuses a command before reading all of it.
 #[tokio::test]
 async fn a_refusal_in_the_middle_of_a_command_reaches_its_caller() {
     let server = Server::with(&["--proto-max-bulk-len", "1mb"]);

@@ -1,5 +1,4 @@
-//! The decoder: tables from the RESP specification, any cut of the bytes, and what hostile peers
-//! send.
+//! The decoder: tables from the RESP specification, input split anywhere, hostile peers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use bytes::{BufMut, BytesMut};
@@ -11,7 +10,7 @@ fn decode(text: impl AsRef<[u8]>) -> Result<Option<Frame>, ProtocolError> {
     Decoder::default().decode(&mut BytesMut::from(text.as_ref()))
 }
 
-/// All frames that come out when the bytes arrive in these pieces.
+/// Returns the frames that result when the bytes arrive in these pieces.
 fn in_pieces<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     limits: DecoderLimits,
@@ -34,7 +33,7 @@ fn in_pieces<'a>(
 
 #[test]
 fn every_type_of_the_specification() {
-    // Input, and what Debug shows of its value.
+    // The input, and the Debug text of its value.
     let table = [
         ("+OK\r\n", "\"OK\""),
         ("+\r\n", "\"\""),
@@ -99,7 +98,7 @@ fn every_type_of_the_specification() {
 }
 
 #[test]
-fn what_is_no_resp() {
+fn invalid_input() {
     use ProtocolError::*;
     let table = [
         ("hello\r\n", UnknownType(b'h')),
@@ -194,24 +193,24 @@ fn limits_do_not_depend_on_how_the_bytes_are_cut() {
     use ProtocolError::*;
     let nines = "$9\r\n012345678\r\n";
     let table = [
-        // The longest line that is allowed, its end not there yet.
+        // The longest allowed line, without its end.
         ("+0123456789\r\n".to_owned(), None),
         ("+0123456789A\r\n".to_owned(), Some(BulkTooLong)),
         ("+0123456789A\nB".to_owned(), Some(BulkTooLong)),
-        // A streamed aggregate that never ends, and what is wrong behind its limit.
+        // An endless streamed aggregate, with an error after its limit.
         (format!("*?\r\n{}", ":1\r\n".repeat(5)), Some(AggregateTooLong)),
         (format!("*?\r\n{}x", "$1\r\na\r\n".repeat(5)), Some(AggregateTooLong)),
         (format!("*?\r\n{}x", "*1\r\n:1\r\n".repeat(5)), Some(AggregateTooLong)),
         (format!("$?\r\n{}", ";1\r\na\r\n".repeat(5)), Some(AggregateTooLong)),
         (format!("*?\r\n{}.\r\n", "$1\r\na\r\n".repeat(4)), None),
-        // What is wrong behind the longest frame.
+        // An error after the longest frame.
         (format!("*3\r\n*2\r\n{nines}{nines}*2\r\n{nines}{nines}x"), Some(FrameTooLong)),
         (format!("*2\r\n*4\r\n{nines}{nines}{nines}$3\r\nabc\r\n*99\r\n"), Some(FrameTooLong)),
         (format!("*4\r\n{nines}{nines}{nines}$6\r\n012345\r\n"), None),
     ];
     for (input, expected) in table {
         for piece in [1, 2, 3, 7, input.len()] {
-            // The 62 bytes of the second of those that are too long, and its 6 values.
+            // The 62 bytes of the second frame that is too long, and its 6 values.
             let frame = if expected == Some(FrameTooLong) { 62 + 6 * 12 } else { 300 };
             let (frames, error) = in_pieces(input.as_bytes().chunks(piece), limits.frame(frame));
             assert_eq!((frames.len(), error), (usize::from(expected.is_none()), expected), "{input:?} by {piece}");
@@ -280,7 +279,7 @@ fn attributes_of_elements_are_found() {
         );
         assert_eq!(frame.attributes_of(elements[2]).nth(1).unwrap().1.as_int(), Some(33));
         assert_eq!(shown(elements[2].children().next().unwrap()), "{\"d\": 4}");
-        // A value takes its attributes along.
+        // A value keeps its attributes.
         let inner = frame.extract(elements[2]);
         assert_eq!(inner.attributes().next().unwrap().1.as_int(), Some(2));
         assert_eq!(format!("{:?}", inner.attributes_of(inner.value().children().next().unwrap())), "{\"d\": 4}");
@@ -291,9 +290,9 @@ fn attributes_of_elements_are_found() {
     }
 }
 
-/// It would be taken for one of the next value outside.
+/// Otherwise the attribute would describe the next value outside.
 #[test]
-fn an_attribute_of_nothing_is_no_resp() {
+fn an_attribute_without_a_value_is_an_error() {
     for end in [
         "*?\r\n:1\r\n|1\r\n+a\r\n+b\r\n.\r\n",
         "*?\r\n|0\r\n.\r\n",
@@ -310,8 +309,7 @@ fn an_attribute_of_nothing_is_no_resp() {
     assert_eq!((described.value().children().len(), described.attributes_of(first).count()), (2, 1));
 }
 
-/// Taking a frame apart, one element after the other, costs as much as the frame is long, whatever
-/// its attributes.
+/// Splitting a frame into its elements is linear in its length, whatever its attributes.
 #[test]
 fn elements_with_attributes_are_taken_out_in_linear_time() {
     let time = |elements: usize, element: &str| {
@@ -327,13 +325,13 @@ fn elements_with_attributes_are_taken_out_in_linear_time() {
         "|1\r\n+a\r\n*2\r\n|1\r\n+x\r\n+y\r\n:1\r\n:2\r\n*1\r\n|1\r\n+c\r\n+d\r\n:2\r\n",
         "|0\r\n|1\r\n+a\r\n$?\r\n;1\r\na\r\n;1\r\nb\r\n;0\r\n$?\r\n;1\r\nc\r\n;1\r\nd\r\n;0\r\n",
     ] {
-        // When it was quadratic, this took ten seconds.
+        // The quadratic version took ten seconds.
         let time = time(20_000, element);
         assert!(time < std::time::Duration::from_secs(2), "{time:?} for {element:?}");
     }
 }
 
-/// How long this thread has run, which other work on the machine does not change.
+/// Returns the CPU time of this thread, which other load on the machine does not affect.
 fn on_processor() -> std::time::Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     std::time::Duration::from_nanos(stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
@@ -363,7 +361,7 @@ fn streamed_strings_are_strings() {
     assert_eq!(map.value().get(b"key").and_then(resp::Value::as_int), Some(1));
 }
 
-/// Typed commands take them for what they are.
+/// Typed commands decode them.
 #[test]
 fn entries_of_streamed_strings() {
     use resp::Command;
@@ -377,7 +375,7 @@ fn entries_of_streamed_strings() {
 #[test]
 fn the_limit_of_a_frame_is_one_of_memory() {
     let limit = 1 << 20;
-    // The shortest values there are; each of them takes 12 bytes on the tape.
+    // The shortest values; each takes 12 bytes on the tape.
     let many = limit / 3;
     for wire in [
         format!("*{many}\r\n{}", "_\r\n".repeat(many)),
@@ -399,7 +397,7 @@ fn the_limit_of_a_frame_is_one_of_memory() {
             wire.get(..30).map(<[u8]>::escape_ascii).map(|text| text.to_string())
         );
     }
-    // Three values of 4 bytes in 4, and not a byte less.
+    // Three values of 4 bytes fit in exactly this limit.
     let wire = "*3\r\n:1\r\n:2\r\n:3\r\n";
     assert!(
         Decoder::new(DecoderLimits::default().frame(16 + 3 * 12)).decode(&mut BytesMut::from(wire)).unwrap().is_some()
@@ -441,7 +439,7 @@ fn slices_share_the_buffer() {
     assert_eq!(slice.as_ptr(), child.as_bytes().unwrap().as_ptr());
 }
 
-/// A value of any kind, as bytes.
+/// A value of any kind, encoded.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..40);
     let line = || "[a-zA-Z0-9 _\u{e4}]{0,20}";
@@ -543,7 +541,7 @@ proptest! {
     }
 
     #[test]
-    fn commands_come_back(name in "[A-Z]{1,12}", args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
+    fn commands_round_trip(name in "[A-Z]{1,12}", args in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
         let mut out = BytesMut::new();
         let mut codec = RespCodec::default();
         codec.encode(&cmd::<Frame>(&name).args(&args), &mut out).unwrap();
@@ -555,7 +553,7 @@ proptest! {
     }
 
     #[test]
-    fn ids_and_numbers_come_back(ms: u64, seq: u64, n: i64, m: u64) {
+    fn ids_and_numbers_round_trip(ms: u64, seq: u64, n: i64, m: u64) {
         let mut out = BytesMut::new();
         let mut codec = RespCodec::default();
         codec.encode(&cmd::<Frame>("X").arg(StreamId::new(ms, seq)).arg(n).arg(m), &mut out).unwrap();
@@ -567,8 +565,8 @@ proptest! {
 
 #[test]
 fn work_is_linear_however_the_bytes_are_cut() {
-    // A frame of 2 MB that arrives byte by byte takes seconds if anything is read again,
-    // milliseconds if not.
+    // A frame of 2 MB that arrives byte by byte takes seconds if anything is read twice, and
+    // milliseconds otherwise.
     let mut bytes = Vec::new();
     bytes.put_slice(b"*3\r\n$1000000\r\n");
     bytes.resize(bytes.len() + 1_000_000, b'x');

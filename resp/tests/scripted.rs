@@ -1,4 +1,4 @@
-//! The scripted server, and what is best shown with one.
+//! The scripted server, and tests that are simplest with one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ async fn a_script_is_followed_by_connections_of_all_kinds() {
 }
 
 #[tokio::test]
-async fn what_is_not_in_the_script_is_reported() {
+async fn unexpected_commands_are_reported() {
     let get = cmd::<String>("GET").arg("a");
     let server = ScriptedServer::new([Script::new().on(&get, reply::bulk("1"))]);
     let mut connection = Connection::connect(&server.config()).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_consumer_follows_a_script() {
     server.finish().await.unwrap();
 }
 
-/// Adds an entry over anything.
+/// Adds an entry through any executor.
 async fn add(mut redis: impl Executor) -> StreamId {
     let add = XAdd::new("s", AddId::Auto, &[("a", "b")]);
     let (mut pipeline, mut transaction) = (Pipeline::new(), Transaction::new());
@@ -105,8 +105,7 @@ async fn add(mut redis: impl Executor) -> StreamId {
     redis.send(&add).await.unwrap()
 }
 
-/// What was observed: the calls, with the number of commands in each, and how many attempts to
-/// connect.
+/// Records calls with their number of commands, and attempts to connect.
 #[derive(Debug, Default)]
 struct Seen(Mutex<(Vec<String>, usize)>);
 
@@ -137,7 +136,7 @@ async fn everything_that_sends_is_an_executor_and_is_observed() {
     let seen = Arc::new(Seen::default());
     let config = server.config().password("pw").observer(Arc::clone(&seen));
     let client = Client::connect(&config).await.unwrap();
-    // Other tasks can have it, too.
+    // Other tasks can acknowledge too.
     assert_eq!(
         tokio::spawn({
             let client = client.clone();

@@ -95,7 +95,7 @@ async fn both_protocols_give_the_same_values() {
         let claimed = c.send(&XAutoClaim::new("s", "g", "d", Duration::ZERO, StreamId::ZERO)).await.unwrap();
         assert_eq!(claimed.next, StreamId::ZERO);
         assert_eq!(claimed.entries.ids().collect::<Vec<_>>(), [id(5, 2)]);
-        // Before, what is deleted was left pending, and is acknowledged here.
+        // Before, deleted entries stayed pending; acknowledge them here.
         assert_eq!(claimed.deleted, if is_7 { vec![id(5, 1)] } else { vec![] });
 
         let acknowledged = c.send(&XAck::new("s", "g", [id(5, 1), id(5, 2), id(9, 9)])).await.unwrap();
@@ -120,12 +120,12 @@ async fn both_protocols_give_the_same_values() {
         let consumers = c.send(&XInfoConsumers::new("s", "g")).await.unwrap();
         assert_eq!(consumers.iter().map(|consumer| &consumer.name[..]).collect::<Vec<_>>(), [b"c", b"d", b"e"]);
 
-        // A lag that the server cannot tell is none.
+        // A lag that the server does not know is `None`.
         c.send(&XGroupSetId::new("s", "g", id(5, 1))).await.unwrap();
         c.send(&XDel::new("s", &[auto])).await.unwrap();
         assert_eq!(c.send(&XInfoGroups::new("s")).await.unwrap()[0].lag, None);
 
-        // Consumers and groups go away.
+        // Remove consumers and groups.
         assert!(c.send(&XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
         assert!(!c.send(&XGroupCreateConsumer::new("s", "g", "f")).await.unwrap());
         assert_eq!(c.send(&XGroupDelConsumer::new("s", "g", "f")).await.unwrap(), 0);
@@ -218,7 +218,7 @@ async fn pipelines_and_transactions() {
         assert_eq!(range.ids().collect::<Vec<_>>(), [id(1, 1), id(2, 1)]);
         assert_eq!(range.last().unwrap().field(b"a"), Some(&b"b"[..]));
 
-        // Refused before it begins: nothing is done.
+        // Refused before it begins: nothing is executed.
         let mut transaction = Transaction::new();
         transaction.add(XAdd::new("s", id(3, 1), &[("a", "b")]));
         transaction.add(cmd::<()>("NOSUCH"));
@@ -259,7 +259,7 @@ async fn the_next_transaction_travels_behind_this_one() {
             assert_eq!(result.value().children().len(), BATCH);
             assert!(result.value().children().all(|reply| !reply.kind().is_error()));
         }
-        // A refusal is told after all replies were taken.
+        // A refusal is reported after all replies were read.
         c.receive_queued(BATCH).await.unwrap();
         c.queue(&cmd::<Frame>("DISCARD"));
         c.receive().await.unwrap().into_result().unwrap();
@@ -275,7 +275,7 @@ async fn the_next_transaction_travels_behind_this_one() {
     }
 }
 
-/// What a command looks like on the wire.
+/// The encoded command.
 fn wire(command: &impl resp::Command) -> String {
     use tokio_util::codec::Encoder;
     let mut out = bytes::BytesMut::new();
@@ -396,7 +396,7 @@ async fn newer_commands_work_or_are_typed_errors() {
     c.send(&XGroupCreate::new("s", "g", StreamId::ZERO)).await.unwrap();
     c.send(&XReadGroup::new("s", "g", "c", GroupFrom::New).count(2)).await.unwrap();
 
-    // A server that is too old says that it does not know the command or the option.
+    // A server that is too old reports an unknown command or option.
     let refused = |error: &resp::Error, since: (u32, u32)| {
         assert!(matches!(error.kind(), ErrorKind::UnknownCommand | ErrorKind::Syntax), "{error}");
         assert!(version < since, "{error}, though it came with {since:?}");

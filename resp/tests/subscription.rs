@@ -1,4 +1,4 @@
-//! Subscriptions: on a real server, and with one that hangs up.
+//! Subscriptions, on a real server and on one that disconnects.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod support;
@@ -54,7 +54,7 @@ async fn a_subscription_in_resp2_is_refused() {
     let server = Server::start();
     let refused = options(server.config().resp2(true)).channel("a").connect().await.unwrap_err();
     assert_eq!((refused.kind(), refused.sent()), (ErrorKind::Usage, Sent::No));
-    assert!(refused.to_string().ends_with("subscriptions need RESP3, and this connection speaks RESP2"), "{refused}");
+    assert!(refused.to_string().ends_with("subscriptions need RESP3, but the server supports only RESP2"), "{refused}");
     let refused = options(server.config()).connect().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Usage, "{refused}");
 }
@@ -68,7 +68,7 @@ fn published(payload: &str) -> Bytes {
 }
 
 #[tokio::test]
-async fn what_comes_while_it_subscribes_is_kept_and_a_refusal_ends_it() {
+async fn messages_during_subscribing_are_kept_and_a_refusal_ends_it() {
     let subscribe = cmd::<()>("SUBSCRIBE").args(["a", "b"]);
     let both = |between: Bytes| [confirmed("a"), between, confirmed("b")].concat();
     let server = ScriptedServer::new([
@@ -88,7 +88,7 @@ async fn what_comes_while_it_subscribes_is_kept_and_a_refusal_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_nothing_is_asked_and_left() {
+async fn a_silent_server_is_pinged_and_dropped() {
     let subscribe = cmd::<()>("SUBSCRIBE").args(["a"]);
     let server = ScriptedServer::new([
         Script::new().on(&subscribe, confirmed("a")).on_name("PING", "+PONG\r\n").on_name("PING", ""),

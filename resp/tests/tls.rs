@@ -35,13 +35,13 @@ async fn certificates_decide() {
     let url = format!("rediss://127.0.0.1:{port}?ca={ca}&cert={cert}&key={key}&server_name=redis.test");
     Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
 
-    // Another authority, another name, no authority that is known.
+    // Another authority, another name, and no trusted authority.
     for tls in [complete().ca(file("other-ca.pem")), complete().server_name("example.org"), TlsConfig::default()] {
         let error = Connection::connect(&config(tls)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
         assert!(!error.is_transient());
     }
-    // The server wants to know who we are. TLS 1.3 tells only after the handshake.
+    // The server requires a client certificate. TLS 1.3 reports that after the handshake.
     for _ in 0..20 {
         let error = Connection::connect(&config(trusting())).await.unwrap_err();
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Tls, false), "{error}");
@@ -122,7 +122,7 @@ async fn sentinels_and_their_master() {
     let reply = server.connect().await.send(&cmd::<Frame>("GET").arg("key")).await.unwrap();
     assert_eq!(reply.value().as_str(), Some("over TLS"));
 
-    // The Sentinel's certificate counts, not only the master's.
+    // The Sentinel's certificate is verified too.
     let url = format!("rediss-sentinel://127.0.0.1:{at}/m?ca={ca}&server_name=example.org");
     let error = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
@@ -142,7 +142,7 @@ async fn a_cluster_whose_node_does_not_know_its_own_host() {
     let ca = files.path().join("ca.pem");
     let url = format!("rediss-cluster://127.0.0.1:{port}?ca={}&server_name=redis.test", ca.to_str().unwrap());
     let config = Config::from_url(&url).unwrap();
-    // CLUSTER SHARDS, then CLUSTER SLOTS, in both versions of RESP.
+    // CLUSTER SHARDS, then CLUSTER SLOTS, in both RESP versions.
     for may in ["+cluster|shards", "-cluster|shards"] {
         by_hand.send(&cmd::<()>("ACL SETUSER default").arg(may)).await.unwrap();
         for config in [config.clone(), config.clone().resp2(true)] {

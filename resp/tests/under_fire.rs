@@ -1,5 +1,5 @@
-//! Servers that are slow, silent, talkative or refuse: every call ends by its deadline, no error
-//! shows a secret, and none is taken for something else.
+//! Servers that are slow, silent, flooding or refusing: every call ends by its deadline, no error
+//! shows a secret, and no error is mistaken for another.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::pin::Pin;
@@ -27,7 +27,7 @@ impl Peer {
         Self { socket, input: Vec::new() }
     }
 
-    /// The next command's words; `None` when the client is gone.
+    /// Returns the words of the next command; `None` when the client is gone.
     async fn command(&mut self) -> Option<Vec<String>> {
         loop {
             if let Some((words, used)) = parse(&self.input) {
@@ -40,7 +40,7 @@ impl Peer {
         }
     }
 
-    /// Whether the client is still there to hear it.
+    /// Returns whether the client is still connected.
     async fn say(&mut self, text: impl AsRef<[u8]>) -> bool {
         self.socket.write_all(text.as_ref()).await.is_ok()
     }
@@ -64,8 +64,8 @@ fn parse(input: &[u8]) -> Option<(Vec<String>, usize)> {
 
 const HELLO: &str = "%1\r\n$5\r\nproto\r\n:3\r\n";
 
-/// What a usual server says to what clients say first, and a node of a cluster of one that is at
-/// this port.
+/// Returns a server's usual reply to a command of the handshake, and a one-node cluster's at this
+/// port.
 fn usual(words: &[String], port: u16) -> Option<String> {
     Some(match (words[0].as_str(), words.get(1).map(String::as_str)) {
         ("HELLO", _) => HELLO.to_owned(),
@@ -78,8 +78,8 @@ fn usual(words: &[String], port: u16) -> Option<String> {
 
 type Answer = Pin<Box<dyn Future<Output = Peer> + Send>>;
 
-/// A server: what is said first is answered as usual, the rest by `answer`. Its port, and how many
-/// connections it had.
+/// A server that completes the handshake and leaves the rest to `answer`. Returns its port and its
+/// number of connections.
 async fn server(
     answer: impl Fn(Peer, Vec<String>) -> Answer + Clone + Send + Sync + 'static,
 ) -> (u16, Arc<AtomicUsize>) {
@@ -118,7 +118,7 @@ async fn answering(answer: impl Fn(&[String]) -> String + Clone + Send + Sync + 
     .await
 }
 
-/// The same without any usual answers.
+/// A server without the usual replies.
 async fn answering_all(answer: impl Fn(&[String]) -> String + Clone + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -137,7 +137,7 @@ async fn answering_all(answer: impl Fn(&[String]) -> String + Clone + Send + Syn
 }
 
 const LIMIT: Duration = Duration::from_millis(300);
-/// So much later a call may end on a machine with other things to do.
+/// How late a call may end on a busy machine.
 const SLACK: Duration = Duration::from_millis(1500);
 
 fn config(port: u16) -> Config {
@@ -150,14 +150,14 @@ fn cluster(port: u16) -> Config {
         .connect_timeout(Duration::from_secs(5))
 }
 
-/// What a server does in place of answering.
+/// What a server does instead of replying.
 const WAYS: [&str; 5] = ["silence", "drip", "pushes", "attributes", "chatter"];
 
 /// Never answers.
 fn never(way: &'static str) -> impl Fn(Peer, Vec<String>) -> Answer + Clone + Send + Sync + 'static {
     move |mut peer, _| {
         Box::pin(async move {
-            // A reply that never ends.
+            // A reply without end.
             let mut is_heard = way != "drip" || peer.say("$1000000\r\n").await;
             while is_heard {
                 tokio::time::sleep(Duration::from_millis(if way == "chatter" { 0 } else { 20 })).await;
@@ -175,7 +175,7 @@ fn never(way: &'static str) -> impl Fn(Peer, Vec<String>) -> Answer + Clone + Se
     }
 }
 
-/// Every kind of call, each with a connection of its own.
+/// Every kind of call, each over its own connection.
 async fn calls(port: u16) -> Vec<(&'static str, Pin<Box<dyn Future<Output = Error> + Send>>)> {
     let get = || cmd::<Frame>("GET").arg("a");
     let pipeline = move || {
@@ -299,7 +299,7 @@ async fn connecting_ends_by_its_deadline() {
     }
 }
 
-/// More calls than there is room for end in time, with the error of a timeout.
+/// More calls than there is room for end in time, with a timeout.
 async fn all_time_out(client: &Client) {
     let begun = Instant::now();
     let mut running = JoinSet::new();
@@ -314,7 +314,7 @@ async fn all_time_out(client: &Client) {
     assert!(begun.elapsed() < LIMIT + SLACK, "{:?}", begun.elapsed());
 }
 
-/// A server whose clients are connected, and then neither heard nor let go.
+/// A server that accepts clients and then ignores them.
 #[tokio::test]
 async fn waiting_for_room_and_for_a_connection_is_bounded() {
     let (port, _) = server(never("silence")).await;
@@ -339,7 +339,7 @@ async fn waiting_for_room_and_for_a_connection_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_call_out_of_time_is_no_end_as_long_as_the_server_answers_others() {
+async fn a_timeout_keeps_the_connection_while_the_server_answers_others() {
     let (port, connections) = server(|mut peer, words| {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(120)).await;
@@ -369,7 +369,7 @@ async fn a_call_out_of_time_is_no_end_as_long_as_the_server_answers_others() {
         }
     }
     assert!(answered > 0 && out_of_time > 1, "{answered} answered, {out_of_time} out of time");
-    // Their replies come later, and are nobody's. How many are left is not known.
+    // Their replies come later, and are discarded. How many are left is unknown.
     let reply = loop {
         match client.send(&cmd::<Frame>("ECHO").arg("mine")).await {
             Ok(reply) => break reply,
@@ -398,8 +398,8 @@ async fn limits_of_any_size_are_taken() {
 // ---- a cluster ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_who_wait_for_a_node_share_one_attempt() {
-    // A node that takes connections and says nothing.
+async fn waiting_callers_share_one_attempt_to_connect() {
+    // A node that accepts connections and stays silent.
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dead_port = dead.local_addr().unwrap().port();
     let attempts = Arc::new(AtomicUsize::new(0));
@@ -435,7 +435,7 @@ async fn all_who_wait_for_a_node_share_one_attempt() {
     let mut running = JoinSet::new();
     for n in 0..64 {
         let client = client.clone();
-        // Some give up at once: that ends no attempt of the others.
+        // Some callers give up at once, which does not end the attempt for the others.
         let patience = if n % 8 == 0 { Duration::from_millis(1) } else { Duration::from_secs(60) };
         running
             .spawn(async move { tokio::time::timeout(patience, client.send(&cmd::<Frame>("GET").arg("foo"))).await });
@@ -452,7 +452,7 @@ async fn all_who_wait_for_a_node_share_one_attempt() {
     assert!((1..10).contains(&attempts), "{attempts} attempts for 64 callers");
 }
 
-/// A cluster of one node that answers the first three commands with this error.
+/// A one-node cluster that answers the first three commands with this error.
 async fn refusing(error: &'static str) -> u16 {
     let asked = Arc::new(AtomicUsize::new(0));
     let (port, _) = answering(move |words| match words[0].as_str() {
@@ -468,7 +468,7 @@ async fn refusing(error: &'static str) -> u16 {
 }
 
 #[tokio::test]
-async fn what_a_node_puts_off_is_tried_again() {
+async fn postponed_commands_are_retried() {
     let mut running = JoinSet::new();
     for error in [
         "-LOADING Redis is loading the dataset in memory\r\n",
@@ -499,7 +499,7 @@ async fn what_a_node_puts_off_is_tried_again() {
     while let Some(done) = running.join_next().await {
         done.unwrap();
     }
-    // For ever: the reason is told, by the deadline.
+    // Without end: the reason is reported by the deadline.
     let (port, _) = answering(|_| "-LOADING Redis is loading the dataset in memory\r\n".to_owned()).await;
     let client = ClusterClient::connect(&cluster(port)).await.unwrap();
     let begun = Instant::now();
@@ -537,8 +537,8 @@ fn two() -> Transaction {
 }
 
 #[tokio::test]
-async fn commands_that_were_executed_without_their_transaction_are_told() {
-    // The replies to MULTI, to a command, and to EXEC, and what that is.
+async fn commands_executed_outside_their_transaction_are_reported() {
+    // The replies to MULTI, to a command, and to EXEC, and the expected error.
     let table = [
         (REFUSED, "+OK\r\n", "-ERR EXEC without MULTI\r\n", ErrorKind::NotAtomic),
         ("-ERR unknown command 'MULTI'\r\n", ":1\r\n", "-ERR unknown command 'EXEC'\r\n", ErrorKind::NotAtomic),
@@ -547,7 +547,7 @@ async fn commands_that_were_executed_without_their_transaction_are_told() {
         ("+OK\r\n", "-OOM x\r\n", "*2\r\n+OK\r\n+OK\r\n", ErrorKind::NotAtomic),
         ("+QUEUED\r\n", "+QUEUED\r\n", "*2\r\n+OK\r\n+OK\r\n", ErrorKind::NotAtomic),
         ("+OK\r\n", "+QUEUED\r\n", "-ERR EXEC without MULTI\r\n", ErrorKind::NotAtomic),
-        // Nothing was done.
+        // Nothing was executed.
         ("+OK\r\n", "-OOM x\r\n", "-EXECABORT Transaction discarded\r\n", ErrorKind::Oom),
         ("-NOAUTH x\r\n", "-NOAUTH x\r\n", "-NOAUTH x\r\n", ErrorKind::NoAuth),
         ("+OK\r\n", "+QUEUED\r\n", "-EXECABORT Transaction discarded\r\n", ErrorKind::ExecAbort),
@@ -573,7 +573,7 @@ async fn commands_that_were_executed_without_their_transaction_are_told() {
             assert_eq!((error.kind(), error.sent()), (kind, Sent::Maybe), "{case}: {error}");
             assert!(!error.is_transient() || kind == ErrorKind::Oom);
         }
-        // By hand, with EXEC withheld.
+        // In single steps, with EXEC withheld.
         let mut connection = Connection::connect(&config(port)).await.unwrap();
         connection.queue_multi();
         for _ in 0..2 {
@@ -584,9 +584,9 @@ async fn commands_that_were_executed_without_their_transaction_are_told() {
         let done = connection.receive_exec().await;
         let error = queued.err().or(done.err());
         let kind = match (multi, command) {
-            // Not asked what came of the commands.
+            // The replies to the commands are not awaited.
             ("-NOAUTH x\r\n", _) => ErrorKind::NotAtomic,
-            // Only EXEC would show that it was executed all the same.
+            // Only EXEC would show that it was executed.
             ("+OK\r\n", "-OOM x\r\n") => ErrorKind::Oom,
             _ => kind,
         };
@@ -611,7 +611,7 @@ async fn nothing_is_sent_again_that_was_executed_outside_of_a_transaction() {
 }
 
 #[tokio::test]
-async fn queued_replies_that_nobody_waits_for_are_not_those_of_the_next() {
+async fn abandoned_queued_replies_do_not_shift() {
     let (port, _) = server(|mut peer, words| {
         Box::pin(async move {
             let reply = match words[0].as_str() {
@@ -629,7 +629,8 @@ async fn queued_replies_that_nobody_waits_for_are_not_those_of_the_next() {
     })
     .await;
     for patience in [0, 10, 45] {
-        let mut connection = Connection::connect(&config(port)).await.unwrap();
+        let mut connection =
+            Connection::connect(&config(port).command_timeout(Some(Duration::from_secs(10)))).await.unwrap();
         connection.queue(&cmd::<Frame>("PING"));
         connection.queue_multi();
         connection.queue(&cmd::<Frame>("INCR").arg("a"));
@@ -647,7 +648,7 @@ async fn queued_replies_that_nobody_waits_for_are_not_those_of_the_next() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_a_refused_exec_leaves_open_ends_with_the_connection() {
+async fn a_transaction_left_open_by_a_refused_exec_closes_the_connection() {
     let (port, connections) = server(|mut peer, words| {
         Box::pin(async move {
             let mut queues = false;
@@ -674,7 +675,7 @@ async fn a_transaction_that_a_refused_exec_leaves_open_ends_with_the_connection(
     let (exec, other) = (two(), cmd::<Frame>("PING"));
     let (refused, other) = tokio::join!(client.exec(&exec), client.send(&other));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::NoPerm);
-    // It came behind, or over the next connection.
+    // It came later, or over the next connection.
     assert!(other.is_err_and(|error| error.kind() == ErrorKind::Closed));
     assert_eq!(client.send(&cmd::<Frame>("PING")).await.unwrap().value().as_str(), Some("PONG"));
     assert_eq!(connections.load(Ordering::SeqCst), 2);
@@ -688,7 +689,7 @@ async fn a_transaction_that_a_refused_exec_leaves_open_ends_with_the_connection(
 
 const PASSWORD: &str = "s3cret-p@ss w0rd";
 
-/// What may be shown of a text with a password in it.
+/// Returns what may be shown of a text that contains a password.
 fn assert_clean(shown: &str, case: &str) {
     let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     for part in ["s3cret", "w0rd", "s3cr%", "%73%33"] {
@@ -698,7 +699,7 @@ fn assert_clean(shown: &str, case: &str) {
     assert!(!shown.contains(escaped), "{case}: {shown:?}");
 }
 
-/// All that an error can show.
+/// Everything that an error can show.
 fn shown(error: &Error) -> String {
     format!("{error} {error:?} {} {}", error.message(), error.code())
 }
@@ -720,7 +721,7 @@ async fn no_error_shows_a_password_however_the_server_repeats_it() {
         "s3cret",
     ];
     for text in forms {
-        // The server answers so from the first, second, third command on.
+        // The server replies like this from the first, second, third command on.
         for first in 0..3 {
             for bulk in [false, true] {
                 let reply = if bulk { format!("!{}\r\n{text}\r\n", text.len()) } else { format!("-{text}\r\n") };
@@ -732,7 +733,7 @@ async fn no_error_shows_a_password_however_the_server_repeats_it() {
                 .await;
                 let case = format!("{text:?} from command {first} on");
                 let config = config(port).password(PASSWORD).database(u32::from(first == 2));
-                // From the third on, a part of the password alone is not known to be one.
+                // From the third on, a part of the password alone is not recognised.
                 if first == 2 && !Error::is_server(&Connection::connect(&config).await.unwrap_err()) {
                     panic!("{case}");
                 }
@@ -752,7 +753,7 @@ async fn no_error_shows_a_password_however_the_server_repeats_it() {
 }
 
 #[tokio::test]
-async fn later_errors_and_commands_of_the_callers_own_show_no_password() {
+async fn later_errors_and_custom_commands_show_no_password() {
     let (port, _) = answering(|words| match words[0].as_str() {
         "GET" => format!("-ERR proxy: AUTH default {PASSWORD} failed\r\n"),
         "XADD" => format!("-ERR equal or smaller than the target stream top item, {PASSWORD}\r\n"),
@@ -771,7 +772,7 @@ async fn later_errors_and_commands_of_the_callers_own_show_no_password() {
     }
     let kind = connection.send(&cmd::<Frame>("XADD").arg("a")).await.unwrap_err().kind();
     assert_eq!(kind, ErrorKind::IdTooSmall, "the kind is kept");
-    // Passwords that the configuration does not know.
+    // Passwords that the configuration does not contain.
     for command in [
         cmd::<Frame>("AUTH").arg("me").arg("s3cret"),
         cmd::<Frame>("AUTH s3cret"),
@@ -813,7 +814,7 @@ async fn control_characters_are_escaped_in_errors_and_events() {
         }
     }
     assert!(seen >= 3 && connections.load(Ordering::SeqCst) >= 2);
-    // What a server says while connecting, and names that are none.
+    // Errors while connecting, and invalid names.
     let port = answering_all(|words| match words[0].as_str() {
         "HELLO" => HELLO.to_owned(),
         "SENTINEL" => "*2\r\n$8\r\n\u{1b}[31m\r\na\r\n$1\r\n1\r\n".to_owned(),
@@ -828,7 +829,7 @@ async fn control_characters_are_escaped_in_errors_and_events() {
 // ---- HELLO ----
 
 #[tokio::test]
-async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
+async fn any_refusal_of_hello_falls_back_to_resp2() {
     for text in [
         "ERR unknown command `HELLO`, with args beginning with: `3`, ",
         "ERR unsupported command 'hello'",
@@ -851,7 +852,7 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
         assert_eq!(connection.protocol(), RespVersion::Resp2, "{text}");
         connection.send(&cmd::<()>("PING")).await.unwrap();
     }
-    // What is not about HELLO is said as it is.
+    // An error that is not about HELLO is reported as it is.
     for (text, kind) in [
         ("LOADING Redis is loading the dataset in memory", ErrorKind::Loading),
         ("ERR max number of clients reached", ErrorKind::MaxClients),
@@ -861,7 +862,7 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
         let error = Connection::connect(&config(port)).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
     }
-    // A server that refuses everything, and hangs up, has said why.
+    // A server that refuses everything and disconnects has given the reason.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -871,4 +872,160 @@ async fn a_refusal_of_hello_in_any_words_is_followed_by_resp2() {
     });
     let error = Connection::connect(&config(port)).await.unwrap_err();
     assert_eq!(error.code(), "DENIED", "{error}");
+}
+
+// ---- further hostile servers ----
+
+/// Nodes that send each command to the other one, and a node that asks for a dead one.
+#[tokio::test]
+async fn redirect_loops_and_dead_targets_end_in_time() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let other = Arc::new(AtomicUsize::new(0));
+    let target = Arc::clone(&other);
+    let (port, _) = answering(move |_| format!("-MOVED 1 127.0.0.1:{}\r\n", target.load(Ordering::SeqCst))).await;
+    let (back, _) = answering(move |_| format!("-MOVED 1 127.0.0.1:{port}\r\n")).await;
+    other.store(usize::from(back), Ordering::SeqCst);
+    let (asking, _) = answering(move |_| format!("-ASK 1 127.0.0.1:{dead}\r\n")).await;
+    for (what, port) in [("a loop", port), ("a dead target", asking)] {
+        let client = ClusterClient::connect(&cluster(port)).await.unwrap();
+        let get = || cmd::<Frame>("GET").arg("a");
+        let mut pipeline = Pipeline::new();
+        pipeline.add(get());
+        let mut transaction = Transaction::new();
+        transaction.add(get());
+        for call in ["send", "run"] {
+            let begun = Instant::now();
+            let error = match call {
+                "send" => client.send(&get()).await.unwrap_err(),
+                _ => client.run(&pipeline).await.unwrap().check().unwrap_err(),
+            };
+            let kinds = [ErrorKind::Moved, ErrorKind::Ask, ErrorKind::Io, ErrorKind::Timeout];
+            assert!(kinds.contains(&error.kind()), "{what}, {call}: {error}");
+            assert!(begun.elapsed() < LIMIT + SLACK, "{what}, {call}: {:?}", begun.elapsed());
+        }
+        // The reply to MULTI is a redirect, so there is no transaction.
+        let begun = Instant::now();
+        client.exec(&transaction).await.unwrap_err();
+        assert!(begun.elapsed() < LIMIT + SLACK, "{what}, exec: {:?}", begun.elapsed());
+    }
+}
+
+/// Attributes before replies, before push messages, and inside of transactions shift nothing.
+#[tokio::test]
+async fn attributes_in_odd_places_shift_no_replies() {
+    const NOTE: &str = "|1\r\n+ttl\r\n*2\r\n:1\r\n|1\r\n+a\r\n+b\r\n:2\r\n";
+    let (port, _) = answering(|words| {
+        let reply = match words[0].as_str() {
+            "MULTI" => "+OK\r\n".to_owned(),
+            "EXEC" => format!("*2\r\n{NOTE}$1\r\n1\r\n{NOTE}{NOTE}$1\r\n2\r\n"),
+            "GET" if words[1] == "queued" => "+QUEUED\r\n".to_owned(),
+            _ => format!("%1\r\n{NOTE}$3\r\nkey\r\n{NOTE}${}\r\n{}\r\n", words[1].len(), words[1]),
+        };
+        format!("{NOTE}>2\r\n+news\r\n{NOTE}+x\r\n{NOTE}{reply}")
+    })
+    .await;
+    let limit = config(port).command_timeout(Some(Duration::from_secs(10)));
+    let mut connection = Connection::connect(&limit).await.unwrap();
+    let client = Client::connect(&limit).await.unwrap();
+    for n in 0..50 {
+        let get = cmd::<std::collections::HashMap<String, u32>>("GET").arg(n);
+        assert_eq!(connection.send(&get).await.unwrap()["key"], n);
+        assert_eq!(client.send(&get).await.unwrap()["key"], n);
+    }
+    assert_eq!(connection.take_push().unwrap().value().children().count(), 2);
+    let mut transaction = Transaction::new();
+    let handles = [(); 2].map(|()| transaction.add(cmd::<u32>("GET").arg("queued")));
+    let [mut one, mut two] = [connection.exec(&transaction).await.unwrap(), client.exec(&transaction).await.unwrap()];
+    for replies in [&mut one, &mut two] {
+        assert_eq!(handles.clone().map(|handle| replies.take(handle).unwrap()), [1, 2]);
+    }
+    connection.queue_multi();
+    connection.queue(&cmd::<()>("GET").arg("queued"));
+    connection.queue(&cmd::<()>("GET").arg("queued"));
+    connection.queue_exec();
+    connection.receive_queued(2).await.unwrap();
+    assert_eq!(connection.receive_exec().await.unwrap().unwrap().value().children().len(), 2);
+}
+
+/// A server may answer HELLO with anything.
+#[tokio::test]
+async fn odd_replies_to_hello_end_in_a_version_or_an_error() {
+    let hellos = [
+        ("+OK\r\n", Some(RespVersion::Resp2)),
+        (":3\r\n", Some(RespVersion::Resp2)),
+        ("_\r\n", Some(RespVersion::Resp2)),
+        ("*0\r\n", Some(RespVersion::Resp2)),
+        ("*-1\r\n", Some(RespVersion::Resp2)),
+        ("*3\r\n$5\r\nproto\r\n:3\r\n+odd\r\n", Some(RespVersion::Resp3)),
+        ("%1\r\n+proto\r\n:2\r\n", Some(RespVersion::Resp2)),
+        ("%1\r\n+proto\r\n:4\r\n", Some(RespVersion::Resp2)),
+        ("%1\r\n+proto\r\n*1\r\n:3\r\n", Some(RespVersion::Resp2)),
+        ("%2\r\n+proto\r\n$1\r\n3\r\n+id\r\n+none\r\n", Some(RespVersion::Resp3)),
+        ("|1\r\n+a\r\n+b\r\n>1\r\n+x\r\n%1\r\n+proto\r\n:3\r\n", Some(RespVersion::Resp3)),
+        ("-\r\n", Some(RespVersion::Resp2)),
+        ("-ERR\r\n", Some(RespVersion::Resp2)),
+        ("!0\r\n\r\n", Some(RespVersion::Resp2)),
+        ("-MOVED 1 h:1\r\n", Some(RespVersion::Resp2)),
+        ("-LOADING x\r\n", None),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", None),
+        ("\0\0\0", None),
+    ];
+    for (hello, version) in hellos {
+        let port = answering_all(move |words| match words[0].as_str() {
+            "HELLO" => hello.to_owned(),
+            "GET" => format!("${}\r\n{}\r\n", words[1].len(), words[1]),
+            _ => "+OK\r\n".to_owned(),
+        })
+        .await;
+        let connected = Connection::connect(&config(port).password("s3cret-word").connect_timeout(LIMIT)).await;
+        match (connected, version) {
+            (Ok(mut connection), Some(version)) => {
+                assert_eq!(connection.protocol(), version, "{hello:?}");
+                let reply: String = connection.send(&cmd("GET").arg("mine")).await.unwrap();
+                assert_eq!(reply, "mine", "{hello:?}");
+            }
+            (Err(error), None) => {
+                let kinds = [ErrorKind::Loading, ErrorKind::Protocol, ErrorKind::Timeout];
+                assert!(kinds.contains(&error.kind()), "{hello:?}: {error}");
+                assert!(!error.to_string().contains("s3cret"), "{error}");
+            }
+            (connected, _) => panic!("{hello:?}: {:?}", connected.map(|connection| connection.protocol())),
+        }
+    }
+}
+
+/// Lines such as MONITOR sends, which no command requested, end a connection and shift no reply.
+#[tokio::test]
+async fn unrequested_lines_never_become_replies() {
+    let (port, connections) = server(|mut peer, words| {
+        Box::pin(async move {
+            peer.say(format!("${}\r\n{}\r\n", words[1].len(), words[1])).await;
+            peer.say("+1700000000.123456 [0 127.0.0.1:1] \"SET\" \"a\" \"b\"\r\n").await;
+            peer
+        })
+    })
+    .await;
+    let config = config(port).command_timeout(Some(Duration::from_secs(10)));
+    let client = ClientOptions::new(config.clone())
+        .backoff(resp::Backoff::new(Duration::from_millis(1), Duration::from_millis(2)))
+        .connect()
+        .await
+        .unwrap();
+    let mut answered = 0;
+    for n in 0..50 {
+        match client.send(&cmd::<String>("GET").arg(n)).await {
+            Ok(reply) => {
+                assert_eq!(reply, n.to_string());
+                answered += 1;
+            }
+            Err(error) => assert!(error.closes_connection(), "{error}"),
+        }
+    }
+    assert!(answered > 0 && connections.load(Ordering::SeqCst) > 1, "{answered} answered");
+    let mut connection = Connection::connect(&config).await.unwrap();
+    assert_eq!(connection.send(&cmd::<String>("GET").arg("mine")).await.unwrap(), "mine");
+    // Until the line has arrived, nobody can tell it from a reply.
+    tokio::time::timeout(Duration::from_secs(10), connection.next_push()).await.unwrap().unwrap_err();
+    let error = connection.send(&cmd::<String>("GET").arg("mine")).await.unwrap_err();
+    assert_eq!((error.kind(), error.sent()), (ErrorKind::Closed, Sent::No));
 }

@@ -51,16 +51,37 @@ enum Variant {
     Base,
     /// The same with KEDA
     Keda,
+    /// Three Redis with Sentinels
+    Sentinel,
     /// A Redis Cluster, and a writer for each partition
     Cluster,
+    /// The Helm chart, with two streams
+    Chart,
 }
 
 impl Variant {
-    const fn folder(self) -> &'static str {
+    /// What kustomize renders; `None` for the chart.
+    const fn folder(self) -> Option<&'static str> {
         match self {
-            Self::Base => "k8s",
-            Self::Keda => "k8s/overlays/keda",
-            Self::Cluster => "k8s/overlays/cluster",
+            Self::Base => Some("k8s"),
+            Self::Keda => Some("k8s/overlays/keda"),
+            Self::Sentinel => Some("k8s/overlays/sentinel"),
+            Self::Cluster => Some("k8s/overlays/cluster"),
+            Self::Chart => None,
+        }
+    }
+
+    /// The names of the streams, which end the names of their objects.
+    const fn streams(self) -> &'static [&'static str] {
+        if matches!(self, Self::Chart) { &["orders", "audit"] } else { &[""] }
+    }
+
+    /// The StatefulSet of Redis.
+    const fn redis(self) -> &'static str {
+        match self {
+            Self::Base | Self::Keda | Self::Chart => "redis",
+            Self::Sentinel => "redis-sentinel",
+            Self::Cluster => "redis-cluster",
         }
     }
 
@@ -72,7 +93,13 @@ impl Variant {
 
 pub(crate) fn run(args: &K8sArgs) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    let story = Story { kubectl: "kubectl".into(), workspace: cargo::workspace()?, args, interrupt: &interrupt };
+    let story = Story {
+        kubectl: "kubectl".into(),
+        helm: "helm".into(),
+        workspace: cargo::workspace()?,
+        args,
+        interrupt: &interrupt,
+    };
     let found = story.kubectl(&["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"])?;
     if !found.trim().is_empty() {
         return Err(Error::new(format!(
@@ -117,6 +144,7 @@ fn table(rows: &[Row]) -> String {
 
 struct Story<'a> {
     kubectl: PathBuf,
+    helm: PathBuf,
     workspace: PathBuf,
     args: &'a K8sArgs,
     interrupt: &'a Interrupt,
@@ -126,18 +154,21 @@ impl Story<'_> {
     /// All steps, until one fails.
     fn tell(&self, rows: &mut Vec<Row>) -> Result<()> {
         type Step = (&'static str, fn(&Story<'_>) -> Result<()>);
-        let is_cluster = self.args.variant == Variant::Cluster;
+        let variant = self.args.variant;
+        let is_scaled = variant != Variant::Cluster;
         let mut steps: Vec<Step> = vec![("install", |story| story.install()), ("load", |story| story.load())];
-        if is_cluster {
-            steps.push(("all nodes restart together", |story| story.restart_nodes()));
-            steps.push(("a master's volume is lost while its replica restarts", |story| story.lose_master()));
-            steps.push(("another password", |story| story.change_password()));
-        } else {
+        if is_scaled {
             steps.push(("scale up", |story| story.await_writers(SOON, |writers| writers > 1)));
         }
+        if variant.redis() != "redis" {
+            steps.push(("all of Redis restarts together", |story| story.restart_redis()));
+            steps.push(("a master's volume is lost", |story| story.lose_master()));
+            steps.push(("another password", |story| story.change_password()));
+        }
         steps.push(("force deletes", |story| story.force_deletes()));
+        steps.push(("a machine is drained", |story| story.drain_machine()));
         steps.push(("all lines arrive", |story| story.drain()));
-        if !is_cluster {
+        if is_scaled {
             steps.push(("scale down", |story| story.await_writers(QUIET, |writers| writers == 1)));
         }
         steps.push(("proof", |story| story.prove()));
@@ -151,39 +182,80 @@ impl Story<'_> {
     }
 
     fn install(&self) -> Result<()> {
-        let folder = self.workspace.join(self.args.variant.folder());
-        let rendered = self.kubectl(&["kustomize", &folder.to_string_lossy()])?;
-        self.apply(&rendered.replace(IMAGE, &self.args.image))?;
+        if let Some(folder) = self.args.variant.folder() {
+            let folder = self.workspace.join(folder);
+            let rendered = self.kubectl(&["kustomize", &folder.to_string_lossy()])?;
+            self.apply(&rendered.replace(IMAGE, &self.args.image))?;
+        } else {
+            self.install_chart()?;
+        }
         self.await_ready()
+    }
+
+    fn install_chart(&self) -> Result<()> {
+        let chart = self.workspace.join("charts/line-stream");
+        let mut helm = Command::new(&self.helm);
+        helm.args(["install", "line-stream"]).arg(chart).args(["--namespace", NAMESPACE, "--create-namespace"]);
+        for (nth, name) in self.args.variant.streams().iter().enumerate() {
+            helm.args(["--set", &format!("streams[{nth}].name={name},streams[{nth}].stream={name}")]);
+        }
+        // A port of the registry may stand before the last slash.
+        let (repository, version) = match self.args.image.split_once('@') {
+            Some((repository, digest)) => (repository, format!("image.digest={digest}")),
+            None => match self.args.image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+                Some((repository, tag)) => (repository, format!("image.tag={tag}")),
+                None => (self.args.image.as_str(), "image.tag=latest".to_owned()),
+            },
+        };
+        helm.args(["--set-string", &format!("image.repository={repository},{version}")]);
+        output(&mut helm, None).map(drop)
     }
 
     /// All workloads, Redis first.
     fn await_ready(&self) -> Result<()> {
-        let redis: &[&str] = match self.args.variant {
-            Variant::Cluster => &["sts/redis-cluster", "deploy/redis-cluster-reconciler"],
-            Variant::Base | Variant::Keda => &["sts/redis"],
-        };
-        for workload in redis.iter().chain(&["deploy/reader", "sts/writer", "deploy/prometheus"]) {
+        let mut workloads = vec![format!("sts/{}", self.args.variant.redis())];
+        if self.args.variant == Variant::Cluster {
+            workloads.push("deploy/redis-cluster-reconciler".to_owned());
+        }
+        workloads.extend(self.readers());
+        workloads.extend(self.writers());
+        workloads.push("deploy/prometheus".to_owned());
+        for workload in &workloads {
             self.inside(&["rollout", "status", workload, "--timeout", &format!("{}s", SOON.as_secs())])?;
         }
         Ok(())
     }
 
+    fn readers(&self) -> Vec<String> {
+        self.args.variant.streams().iter().map(|name| format!("deploy/{}", named("reader", name))).collect()
+    }
+
+    fn writers(&self) -> Vec<String> {
+        self.args.variant.streams().iter().map(|name| format!("sts/{}", named("writer", name))).collect()
+    }
+
     fn load(&self) -> Result<()> {
         let lines = format!("seq 1 {} >>/data/input.txt", self.args.lines);
-        self.inside(&["exec", "deploy/reader", "-c", "demo", "--", "sh", "-c", &lines]).map(drop)
+        for reader in self.readers() {
+            self.inside(&["exec", &reader, "-c", "demo", "--", "sh", "-c", &lines])?;
+        }
+        Ok(())
     }
 
     fn await_writers(&self, patience: Duration, is_it: impl Fn(u32) -> bool) -> Result<()> {
         self.await_that("the number of writers", patience, || {
-            let replicas = self.inside(&["get", "sts/writer", "-o", "jsonpath={.status.readyReplicas}"])?;
-            Ok(is_it(replicas.trim().parse().unwrap_or(0)))
+            for writer in self.writers() {
+                let replicas = self.inside(&["get", &writer, "-o", "jsonpath={.status.readyReplicas}"])?;
+                if !is_it(replicas.trim().parse().unwrap_or(0)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         })
     }
 
     fn force_deletes(&self) -> Result<()> {
-        let redis = if self.args.variant == Variant::Cluster { "redis-cluster" } else { "redis" };
-        for name in [redis, "reader", "writer"] {
+        for name in [self.args.variant.redis(), "reader", "writer"] {
             let selector = format!("app.kubernetes.io/name={name}");
             let pods = self.inside(&["get", "pod", "-l", &selector, "-o", "name"])?;
             if let Some(pod) = pods.lines().next() {
@@ -194,26 +266,57 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn restart_nodes(&self) -> Result<()> {
-        self.inside(&["delete", "pod", "-l", "app.kubernetes.io/name=redis-cluster", "--wait=true"])?;
+    /// The machine of a writer.
+    fn drain_machine(&self) -> Result<()> {
+        let writer = "app.kubernetes.io/name=writer";
+        let node = self.inside(&["get", "pod", "-l", writer, "-o", "jsonpath={.items[0].spec.nodeName}"])?;
+        let ours = "--pod-selector=app.kubernetes.io/part-of=line-stream";
+        let drained = self.kubectl(&["drain", &node, ours, "--delete-emptydir-data", "--timeout=90s"]);
+        self.kubectl(&["uncordon", &node])?;
+        if let Err(error) = drained {
+            // A pod whose volume stays on the machine cannot start elsewhere, and a budget then
+            // lets no second one go.
+            println!("   not all pods could go: {error}");
+        }
+        self.await_ready()
+    }
+
+    fn restart_redis(&self) -> Result<()> {
+        let selector = format!("app.kubernetes.io/name={}", self.args.variant.redis());
+        self.inside(&["delete", "pod", "-l", &selector, "--wait=true"])?;
         self.await_ready()
     }
 
     fn lose_master(&self) -> Result<()> {
-        // The first master of whichever there are, and the pod of its replica.
-        let nodes = self.redis_cli("redis-cluster-0", "cluster nodes")?;
-        let (master, replica) = pair_of(&nodes)
-            .ok_or_else(|| Error::new(format!("CLUSTER NODES has no master with a replica: {nodes}")))?;
-        println!("   {master} loses its volume, {replica} restarts");
+        let (master, replica) = if self.args.variant == Variant::Cluster {
+            // The first master of all, and the pod of its replica.
+            let nodes = self.redis_cli("redis-cluster-0", "cluster nodes")?;
+            let (master, replica) = pair_of(&nodes)
+                .ok_or_else(|| Error::new(format!("CLUSTER NODES has no master with a replica: {nodes}")))?;
+            (master, Some(replica))
+        } else {
+            let ask = "-p 26379 --raw sentinel get-master-addr-by-name line-stream";
+            let named = self.redis_cli("redis-sentinel-0", ask)?;
+            (named.split('.').next().unwrap_or_default().to_owned(), None)
+        };
+        println!("   {master} loses its volume{}", if replica.is_some() { ", its replica restarts" } else { "" });
         self.inside(&["delete", "pvc", &format!("data-{master}"), "--wait=false"])?;
-        self.inside(&["delete", "pod", &master, &replica, "--force", "--grace-period=0"])?;
+        let mut delete = vec!["delete", "pod", &master];
+        delete.extend(replica.as_deref());
+        self.inside(&[delete.as_slice(), &["--force", "--grace-period=0"]].concat())?;
         self.await_ready()
     }
 
     fn change_password(&self) -> Result<()> {
         let password = "s3cret";
         let url = self.inside(&["get", "cm", "-o", "jsonpath={.items[*].data.REDIS_URL}"])?;
-        let url = url.trim().replace("redis-cluster://", &format!("redis-cluster://:{password}@"));
+        let mut url = url.trim().replace("://", &format!("://:{password}@"));
+        let mut restarted = vec!["rollout", "restart", "deploy/reader", "sts/writer"];
+        match self.args.variant {
+            Variant::Cluster => restarted.push("deploy/redis-cluster-reconciler"),
+            Variant::Sentinel => url = format!("{url}?sentinel_password={password}"),
+            Variant::Base | Variant::Keda | Variant::Chart => {}
+        }
         self.inside(&[
             "create",
             "secret",
@@ -222,15 +325,18 @@ impl Story<'_> {
             &format!("--from-literal=REDIS_PASSWORD={password}"),
             &format!("--from-literal=REDIS_URL={url}"),
         ])?;
-        self.inside(&["delete", "pod", "-l", "app.kubernetes.io/name=redis-cluster"])?;
-        self.inside(&["rollout", "restart", "deploy/redis-cluster-reconciler", "deploy/reader", "sts/writer"])?;
+        let selector = format!("app.kubernetes.io/name={}", self.args.variant.redis());
+        self.inside(&["delete", "pod", "-l", &selector])?;
+        self.inside(&restarted)?;
         self.await_ready()
     }
 
     /// No line comes any more, then nothing waits.
     fn drain(&self) -> Result<()> {
         let no_demo = r#"[{"op": "remove", "path": "/spec/template/spec/containers/1"}]"#;
-        self.inside(&["patch", "deploy/reader", "--type", "json", "--patch", no_demo])?;
+        for reader in self.readers() {
+            self.inside(&["patch", &reader, "--type", "json", "--patch", no_demo])?;
+        }
         self.await_ready()?;
         for query in ["sum(reader_input_size_bytes - reader_input_position_bytes)", "sum(stream:backlog_entries:sum)"] {
             // Long enough for a scrape and a rule of Prometheus to have seen the last change.
@@ -245,30 +351,36 @@ impl Story<'_> {
             self.inside(&["annotate", "scaledobject/writer", "autoscaling.keda.sh/paused=true"])?;
         }
         let claims = self.inside(&["get", "pvc", "-o", "name"])?;
-        let writers = claims.lines().filter(|claim| claim.contains("/data-writer-")).count();
-        if writers == 0 || writers > self.args.variant.writers() as usize {
-            return Err(Error::new(format!("{writers} volumes of writers: {claims}")));
-        }
-        for workload in ["deploy/reader", "sts/writer"] {
+        for workload in self.readers().iter().chain(&self.writers()) {
             self.inside(&["scale", workload, "--replicas", "0"])?;
         }
         for name in ["reader", "writer"] {
             let selector = format!("app.kubernetes.io/name={name}");
             self.inside(&["wait", "--for=delete", "pod", "-l", &selector, "--timeout", "300s"])?;
         }
+        self.args.variant.streams().iter().try_for_each(|stream| self.prove_stream(stream, &claims))
+    }
+
+    fn prove_stream(&self, stream: &str, claims: &str) -> Result<()> {
+        let of_writers = format!("/data-{}-", named("writer", stream));
+        let writers = claims.lines().filter(|claim| claim.contains(&of_writers)).count();
+        if writers == 0 || writers > self.args.variant.writers() as usize {
+            return Err(Error::new(format!("{writers} volumes of writers: {claims}")));
+        }
         let mut render = Command::new("sh");
         render.arg(self.workspace.join("k8s/jobs/render.sh")).args(["verify", &writers.to_string()]);
-        let job = output(render.env("IMAGE", &self.args.image), None)?;
-        self.inside_with(&["apply", "-f", "-"], Some(&job))?;
+        let rendered = output(render.env("IMAGE", &self.args.image).env("STREAM", stream), None)?;
+        self.inside_with(&["apply", "-f", "-"], Some(&rendered))?;
+        let job = format!("job/{}", named("verify", stream));
         self.await_that("the proof", QUIET, || {
-            let status = self.inside(&["get", "job/verify", "-o", "jsonpath={.status.succeeded}/{.status.failed}"])?;
+            let status = self.inside(&["get", &job, "-o", "jsonpath={.status.succeeded}/{.status.failed}"])?;
             match status.trim().split_once('/') {
                 Some(("1", _)) => Ok(true),
                 Some((_, "")) => Ok(false),
-                _ => Err(Error::new(self.inside(&["logs", "job/verify"])?)),
+                _ => Err(Error::new(self.inside(&["logs", &job])?)),
             }
         })?;
-        print!("{}", self.inside(&["logs", "job/verify"])?);
+        print!("{}", self.inside(&["logs", &job])?);
         Ok(())
     }
 
@@ -280,7 +392,16 @@ impl Story<'_> {
     }
 
     fn redis_cli(&self, pod: &str, command: &str) -> Result<String> {
-        self.inside(&["exec", pod, "--", "sh", "-c", &format!("REDISCLI_AUTH=\"$REDIS_PASSWORD\" redis-cli {command}")])
+        self.inside(&[
+            "exec",
+            pod,
+            "-c",
+            "redis",
+            "--",
+            "sh",
+            "-c",
+            &format!("REDISCLI_AUTH=\"$REDIS_PASSWORD\" redis-cli {command}"),
+        ])
     }
 
     /// The value of a query with one result.
@@ -328,6 +449,11 @@ impl Story<'_> {
     }
 }
 
+/// The name of an object of a stream.
+fn named(name: &str, stream: &str) -> String {
+    if stream.is_empty() { name.to_owned() } else { format!("{name}-{stream}") }
+}
+
 /// The pods of a master with slots and of its replica, from `CLUSTER NODES`.
 fn pair_of(nodes: &str) -> Option<(String, String)> {
     let rows: Vec<Vec<&str>> = nodes.lines().map(|line| line.split(' ').collect()).collect();
@@ -361,13 +487,16 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    /// A kubectl that notes what it is asked, and answers as if all went well.
+    /// A kubectl, and a Helm, that notes what it is asked, and answers as if all went well.
     const KUBECTL: &str = r#"#!/bin/sh
 echo "$*" >>"$(dirname "$0")/asked"
 case "$*" in
     *readyReplicas*) grep -q "patch deploy/reader" "$(dirname "$0")/asked" && echo 1 || echo 3 ;;
     *promtool*) echo '{} => 0 @[1700000000]' ;;
-    *"get pvc"*) printf 'persistentvolumeclaim/data-writer-0\npersistentvolumeclaim/data-writer-1\n' ;;
+    *"get pvc"*) printf 'persistentvolumeclaim/data-writer%s-0\n' "" "" -orders -audit ;;
+    *"get cm"*) echo 'redis-x://redis:6379' ;;
+    *get-master-addr-by-name*) printf 'redis-sentinel-2.redis-sentinel\n6379\n' ;;
+    *nodeName*) printf machine-1 ;;
     *"get pod"*) echo pod/one ;;
     *jsonpath=*succeeded*) echo 1/ ;;
     *"cluster nodes"*)
@@ -383,7 +512,9 @@ esac
         std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).unwrap();
         let args = K8sArgs { variant, image: "ours:1".to_owned(), lines: 10, keep: false };
         let interrupt = Interrupt::watch().unwrap();
-        let story = Story { kubectl, workspace: cargo::workspace().unwrap(), args: &args, interrupt: &interrupt };
+        let helm = kubectl.clone();
+        let workspace = cargo::workspace().unwrap();
+        let story = Story { kubectl, helm, workspace, args: &args, interrupt: &interrupt };
         let mut rows = Vec::new();
         story.tell(&mut rows).map_err(|error| error.to_string()).unwrap();
         rows.push(timed("uninstall", || story.uninstall()));
@@ -395,29 +526,36 @@ esac
 
     #[test]
     fn the_proof_comes_when_no_line_comes_nothing_waits_and_nobody_writes() {
-        for variant in [Variant::Base, Variant::Keda, Variant::Cluster] {
-            let asked = asked(variant);
+        for variant in Variant::value_variants() {
+            let asked = asked(*variant);
             let at = |part: &str| {
                 asked.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {asked:?}"))
             };
             let order = [
-                "kustomize",
+                if *variant == Variant::Chart { "install line-stream" } else { "kustomize" },
                 "seq 1 10",
+                "drain machine-1",
+                "uncordon machine-1",
                 "patch deploy/reader",
                 "stream:backlog_entries:sum",
-                "scale deploy/reader --replicas 0",
-                "scale sts/writer --replicas 0",
+                "scale deploy/reader",
+                "scale sts/writer",
                 "wait --for=delete pod -l app.kubernetes.io/name=writer",
                 "job/verify",
                 "delete namespace",
             ];
             assert!(order.map(at).is_sorted(), "{asked:?}");
-            let is_cluster = variant == Variant::Cluster;
-            assert_eq!(
-                asked.iter().any(|line| line.contains("delete pod redis-cluster-1 redis-cluster-4")),
-                is_cluster
-            );
-            assert_eq!(asked.iter().any(|line| line.contains("paused=true")), variant == Variant::Keda);
+            let has = |part: &str| asked.iter().any(|line| line.contains(part));
+            assert_eq!(has("delete pod redis-cluster-1 redis-cluster-4 --force"), *variant == Variant::Cluster);
+            assert_eq!(has("delete pod redis-sentinel-2 --force"), *variant == Variant::Sentinel);
+            assert_eq!(has("REDIS_URL=redis-x://:s3cret@redis:6379?sentinel_password"), *variant == Variant::Sentinel);
+            assert_eq!(has("paused=true"), *variant == Variant::Keda);
+            let installed = "--set streams[1].name=audit,streams[1].stream=audit --set-string \
+                             image.repository=ours,image.tag=1";
+            assert_eq!(has(installed), *variant == Variant::Chart);
+            for of_chart in ["scale sts/writer-audit --replicas 0", "get job/verify-orders"] {
+                assert_eq!(has(of_chart), *variant == Variant::Chart, "{of_chart}");
+            }
         }
     }
 

@@ -660,8 +660,8 @@ impl<D: Directory> Producer<D> {
         self.begin(now)
     }
 
-    /// The name that another partition gave to the content of a file: it may have seen the content in
-    /// a file that was copied, replaced or compressed since.
+    /// The name that another partition gave to the content of a file: it may have seen the content
+    /// in a file that was copied, replaced or compressed since.
     fn named_by_bytes(&mut self, after: Option<Position>, inode: Inode) -> Option<(u64, u64)> {
         let is_news = |known: &Generation| !self.begun.contains(&known.file_id);
         let others: Vec<(u64, u64)> =

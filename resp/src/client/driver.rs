@@ -1,3 +1,6 @@
+//! The task that serves the calls of a client. It owns the connection, and shares the [`Queue`]
+//! with the clients.
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -17,25 +20,25 @@ use crate::discovery::{Discovery, MasterWatch, master_switched};
 use crate::protocol::cast::wide;
 use crate::{Backoff, Connection, Error, ErrorKind, Frame, ProtocolError, Sent, ValueKind, cmd};
 
-/// The task behind a client: writes what callers have queued, hands out replies, connects again.
+/// The task behind a [`Client`](super::Client): it writes queued commands, delivers replies, and
+/// reconnects. It owns the connection; clients share the [`Queue`] with it.
 pub(super) struct Driver {
     pub(super) queue: Arc<Queue>,
     pub(super) discovery: Discovery,
     pub(super) backoff: Backoff,
     pub(super) ping_after: Option<Duration>,
-    /// Whether a lost connection is made again.
+    /// Whether a lost connection is replaced.
     pub(super) reconnects: bool,
     pub(super) events: Arc<Reporter>,
     pub(super) tracking: Arc<Tracking>,
-    /// Hears from Sentinels that the master has last_progress.
+    /// Learns from Sentinels that another server has become the master.
     pub(super) master_watch: Option<MasterWatch>,
-    /// Whether another connection is made when the server turns out to be a replica; and when that
-    /// was last done.
+    /// Whether to reconnect when the server turns out to be a replica, and when that last happened.
     pub(super) reconnect_on_readonly: bool,
     pub(super) last_demotion: Option<Instant>,
 }
 
-/// The last client is gone, or the runtime that the driver was in: nobody must wait for it.
+/// The last client was dropped, or the runtime shut down: no caller may wait forever.
 impl Drop for Driver {
     fn drop(&mut self) {
         self.queue.end();
@@ -43,12 +46,12 @@ impl Drop for Driver {
     }
 }
 
-/// How often calls that wait for a connection are looked at.
+/// How often calls that wait for a connection are checked for their timeout.
 const TICK: Duration = Duration::from_millis(50);
-/// A server that is a replica is last_demotion at most so often: there may be no master behind the
+/// How often the client reconnects because of `READONLY` at most: there may be no master behind the
 /// address.
 const DEMOTION_INTERVAL: Duration = Duration::from_secs(1);
-/// When nothing is timed.
+/// The timer's delay when there is no timeout.
 const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Driver {
@@ -75,7 +78,7 @@ impl Driver {
         }
     }
 
-    /// Connects until it works, or no client is last_demotion.
+    /// Connects until that succeeds, or no client is left.
     async fn connect(&mut self) -> Option<Connection> {
         self.backoff.reset();
         loop {
@@ -84,7 +87,7 @@ impl Driver {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
                     if !error.is_transient() {
-                        // Waiting does not help those who wait now.
+                        // The error is permanent, so waiting callers fail now.
                         self.queue.fail(|| error.clone());
                     }
                     self.events.report(ClientEvent::AttemptFailed(error));
@@ -95,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// One attempt to connect, with tracking set as it was.
+    /// Makes one attempt to connect, and enables tracking again.
     async fn attempt(&self) -> Result<Connection, Error> {
         let mut connection = match &self.master_watch {
             Some(master_watch) => master_watch.connect(&self.discovery).await?,
@@ -113,8 +116,7 @@ impl Driver {
         Ok(connection)
     }
 
-    /// Waits for something, while calls that wait for a connection run out of time. `None` when no
-    /// client is last_demotion.
+    /// Waits for `what` while waiting calls time out. Returns `None` when no client is left.
     async fn while_expiring<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         let mut what = pin!(what);
         loop {
@@ -133,53 +135,53 @@ impl Driver {
     }
 }
 
-/// What a client does with one connection.
+/// What the driver does with one connection.
 struct LiveConnection<'a> {
     driver: &'a Driver,
-    /// Where the server is.
+    /// The server's address.
     server: Option<Endpoint>,
     wire: Wire,
-    /// Calls that are not answered, in order.
+    /// Unanswered calls, in order.
     calls: VecDeque<PendingCall>,
-    /// Where in all bytes ever queued the first call begins.
+    /// The position of the first call among all bytes that were queued.
     begin: u64,
-    /// Replies of the first call that have come.
+    /// How many replies to the first call have arrived.
     replied: usize,
-    /// The reply to our own PING comes before those of all calls: it is sent when there are none.
+    /// Whether a PING of the driver is unanswered. It is sent while there are no calls, so its
+    /// reply comes first.
     pinged: bool,
-    /// So many of the first calls, and their bytes, are out of time: their callers know, their
-    /// replies are still to come.
+    /// How many of the first calls have timed out, and their bytes. Their replies are still to
+    /// come.
     expired: usize,
     expired_bytes: u64,
-    /// In a transaction: the server has begun it.
+    /// Whether the server has begun the transaction of the first call.
     queueing: bool,
-    /// When the server last replied, or the first call began to wait.
+    /// When the last reply came, or the first call began to wait.
     last_reply: Instant,
-    /// When a byte last last_progress.
+    /// When a byte last moved.
     last_progress: Instant,
-    /// One timer for all calls. It may go off early, never late.
+    /// One timer for all calls. It may fire early, never late.
     timer: Pin<Box<Sleep>>,
     taken: BytesMut,
     wakers: Vec<std::task::Waker>,
-    /// How many callers were given their replies the last time. They may be about to call again.
+    /// How many callers were woken in the last step. They may be about to call again.
     woken: usize,
-    /// The callers that were woken last have had their turn.
+    /// Whether this task has yielded to the callers that it woke.
     yielded: bool,
-    /// The server has said that another one has its place.
+    /// Why another server has taken over.
     demoted: Option<Error>,
 }
 
-/// What came of one turn of a session.
+/// The result of one step.
 enum Step {
-    /// Something last_progress: there may be more.
+    /// Bytes moved: there may be more.
     Moved,
-    /// No client is last_demotion.
+    /// No client is left.
     Closed,
     Failed(Error),
 }
 
-/// So often in a row a session takes its turn before others have theirs, and so often it reads in
-/// one.
+/// How many steps the task takes before it yields, and how many reads one step makes.
 const MAX_STEPS: usize = 64;
 const MAX_READS: usize = 16;
 
@@ -201,7 +203,7 @@ impl<'a> LiveConnection<'a> {
             queueing: false,
             last_reply: now,
             last_progress: now,
-            // Goes off at once, and then when it is to.
+            // It fires at once, which sets it.
             timer: Box::pin(tokio::time::sleep_until(now)),
             taken: BytesMut::new(),
             wakers: Vec::new(),
@@ -211,7 +213,7 @@ impl<'a> LiveConnection<'a> {
         }
     }
 
-    /// Until the connection breaks, or (`Ok`) no client is last_demotion.
+    /// Runs until the connection breaks, or (`Ok`) no client is left.
     async fn run(mut self) -> Result<(), Error> {
         let Some(error) = poll_fn(|cx| self.poll(cx)).await else { return Ok(()) };
         self.fail(&error);
@@ -237,10 +239,9 @@ impl<'a> LiveConnection<'a> {
         Poll::Pending
     }
 
-    /// Fails the calls whose time is over, asks an idle server whether it is there, and sets the
-    /// timer again.
+    /// Fails calls that have timed out, pings an idle server, and sets the timer.
     ///
-    /// A call that is out of time does not end the connection as long as the server answers others.
+    /// A call that times out does not end the connection as long as the server answers others.
     fn check_timeouts(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let Config { command_timeout: limit, stall_timeout: stall, .. } = *self.driver.discovery.config();
@@ -268,8 +269,7 @@ impl<'a> LiveConnection<'a> {
         if let (Some(limit), Some(_)) = (limit, &self.demoted) {
             self.driver.queue.expire(limit);
         }
-        // The call that is queued next must not find that the timer is set to a later time than its
-        // own.
+        // The next call must not find the timer set to a later time than its own timeout.
         let after = |since: Instant, limit: Option<Duration>| since.checked_add(limit?);
         let next = [
             self.calls.get(self.expired).and_then(|call| call.deadline(limit)),
@@ -285,7 +285,7 @@ impl<'a> LiveConnection<'a> {
         Ok(())
     }
 
-    /// Asks the server whether it is there.
+    /// Sends a PING.
     fn ping(&mut self) {
         self.wire.queue(|out| crate::command::encode(&cmd::<()>("PING"), out));
         self.begin = self.wire.queued();
@@ -293,9 +293,9 @@ impl<'a> LiveConnection<'a> {
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        // The first of many callers that go on at the same time wakes this task, which would run at
-        // once and write one command. So it stands back for one turn, and then writes the commands
-        // of all of them with one system call.
+        // The first of many callers that were woken together wakes this task again, and without
+        // this it would write one command at a time. Yielding once lets all of them queue their
+        // commands for one system call.
         if self.woken > 1 && !self.yielded {
             self.yielded = true;
             cx.waker().wake_by_ref();
@@ -305,12 +305,12 @@ impl<'a> LiveConnection<'a> {
         if let Some(master_watch) = &self.driver.master_watch
             && master_watch.poll_switch(self.server.as_ref(), cx)
         {
-            // What the old master still answers counts no more.
+            // Replies of the old master no longer count.
             return Poll::Ready(Step::Failed(master_switched()));
         }
         let began_idle = self.calls.is_empty();
         if let Some(error) = &self.demoted {
-            // What is under way is answered; what comes now waits for the next connection.
+            // Calls in flight are answered; new ones wait for the next connection.
             return match began_idle {
                 true => Poll::Ready(Step::Failed(error.clone())),
                 false => self.poll_wire(cx, began_idle),
@@ -328,20 +328,20 @@ impl<'a> LiveConnection<'a> {
 
     fn poll_wire(&mut self, cx: &mut Context<'_>, began_idle: bool) -> Poll<Step> {
         self.woken = 0;
-        // What else is written is no sign that the first call will ever be answered.
+        // Bytes written for later calls are no progress of the first call.
         let first = self.calls.front().map_or(0, |call| call.bytes);
         let is_writing_first = self.wire.sent(self.begin.saturating_add(wide(first))) == Sent::No;
         let (mut wrote, mut read, mut replied) = (false, false, false);
         let mut polled = Poll::Pending;
         if began_idle && let Some(call) = self.calls.front() {
-            // It may have waited for this connection.
+            // The call may have waited for this connection.
             if let Some(deadline) = call.deadline(self.driver.discovery.config().command_timeout)
                 && deadline < self.timer.deadline()
             {
                 self.timer.as_mut().reset(deadline);
             }
         }
-        // As much as is there, so that one wake-up serves many callers.
+        // Read as much as there is, so that one wake-up serves many callers.
         for _ in 0..MAX_READS {
             polled = self.wire.poll_fill(cx, &mut wrote);
             match polled {
@@ -369,7 +369,7 @@ impl<'a> LiveConnection<'a> {
         }
     }
 
-    /// Gives callers their replies, and says whether there were any.
+    /// Delivers replies to callers. Returns whether there were any.
     fn deliver_replies(&mut self) -> Result<bool, Error> {
         let (mut released, mut any) = (0, false);
         let result = loop {
@@ -392,8 +392,8 @@ impl<'a> LiveConnection<'a> {
                 && self.wire.sent(self.begin.saturating_add(wide(call.bytes))) == Sent::No
                 && call.replies == 1
             {
-                // It came before the command was sent as a whole: the server says why it will not
-                // read on.
+                // The reply came before the whole command was sent: the server says why it stops
+                // reading.
                 if let Err(error) = frame.into_result() {
                     call.slot.fail(error.with_sent(Sent::No));
                     released = self.pop().saturating_add(released);
@@ -416,7 +416,7 @@ impl<'a> LiveConnection<'a> {
                 released = self.pop().saturating_add(released);
             }
             if is_open {
-                // What others have sent behind it would be queued in it.
+                // The commands of other callers would be queued in the open transaction.
                 break Err(Error::new(ErrorKind::Closed, "EXEC was refused, and so a transaction last_demotion open"));
             }
         };
@@ -430,12 +430,12 @@ impl<'a> LiveConnection<'a> {
         result.map(|()| any)
     }
 
-    /// Whether a reply says that another server has the place of this one.
+    /// Returns whether a reply says that another server has taken over.
     fn is_demotion(&self, reply: &Frame) -> bool {
         let Driver { discovery, reconnect_on_readonly, last_demotion, .. } = self.driver;
         match discovery.config().is_discovered() {
             true => is_demoted(reply),
-            // Behind one address, too, another server may be the master by now.
+            // Another server may have become the master behind the same address.
             false => {
                 *reconnect_on_readonly
                     && is_read_only(reply)
@@ -444,7 +444,7 @@ impl<'a> LiveConnection<'a> {
         }
     }
 
-    /// The first call is answered. Gives its bytes.
+    /// Removes the first call, which is answered. Returns its bytes.
     fn pop(&mut self) -> usize {
         let bytes = self.calls.pop_front().map_or(0, |call| call.bytes);
         self.begin = self.begin.saturating_add(wide(bytes));
@@ -456,7 +456,7 @@ impl<'a> LiveConnection<'a> {
         bytes
     }
 
-    /// Tells everybody who waits that the connection is gone.
+    /// Fails all calls, because the connection is lost.
     fn fail(&mut self, error: &Error) {
         let mut released = 0;
         let mut end = self.begin;
@@ -470,7 +470,7 @@ impl<'a> LiveConnection<'a> {
     }
 }
 
-/// With the runtime that it was in.
+/// The runtime shuts down.
 impl Drop for LiveConnection<'_> {
     fn drop(&mut self) {
         if !self.calls.is_empty() {

@@ -1,3 +1,6 @@
+//! Events of a client. The driver publishes them through a [`Reporter`], and each receiver owns a
+//! bounded mailbox.
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,22 +15,22 @@ use crate::{Error, Frame};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// The connection broke. What the server would have pushed until [`Connected`](Self::Connected)
-    /// is lost: a cache that relies on invalidations is to be emptied.
+    /// The connection is lost. Push messages until [`Connected`](Self::Connected) are lost too, so
+    /// empty a cache that relies on invalidations.
     Disconnected(Error),
-    /// An attempt to connect again has failed.
+    /// An attempt to reconnect has failed.
     AttemptFailed(Error),
-    /// The connection is there again, and tracking (`CLIENT TRACKING ON`) is set again if it was.
+    /// The client has reconnected, and has enabled tracking (`CLIENT TRACKING ON`) again if it was
+    /// enabled.
     Connected,
-    /// The server has refused to set tracking again on the new connection: it sends no more
-    /// invalidations.
+    /// The server refused to enable tracking on the new connection: it sends no more invalidations.
     TrackingLost(Error),
-    /// The server has sent something by itself: an invalidation, a message.
+    /// The server sent a push message, such as an invalidation.
     Push(Frame),
 }
 
 impl ClientEvent {
-    /// Makes it independent of the read buffer, and says how much memory it takes.
+    /// Detaches the event from the read buffer, and returns how much memory it takes.
     fn compact(self) -> (Self, usize) {
         match self {
             Self::Push(frame) => {
@@ -44,12 +47,11 @@ impl ClientEvent {
     }
 }
 
-/// The [events](crate::Client::events) of a client, from when it was made. Each receiver gets all
-/// of them.
+/// Receives the [events](crate::Client::events) of a client from the time of the subscription. Each
+/// receiver gets all of them.
 ///
-/// A receiver that is slow keeps the last 1024, and at most 16 MiB of them (and the last one,
-/// whatever its size). That others are missing, and how many, it learns from [`RecvError::Lagged`],
-/// as from [`tokio::sync::broadcast`].
+/// A slow receiver keeps the last 1024 events, and at most 16 MiB of them, but always the newest.
+/// [`RecvError::Lagged`] reports how many were dropped, as in [`tokio::sync::broadcast`].
 pub struct ClientEvents(Arc<Mailbox>);
 
 #[derive(Default)]
@@ -61,7 +63,7 @@ struct Mailbox {
 struct State {
     events: BoundedQueue<ClientEvent>,
     missed: u64,
-    /// There will be no more.
+    /// Whether the client has ended.
     ended: bool,
 }
 
@@ -78,12 +80,12 @@ impl Mailbox {
 }
 
 impl ClientEvents {
-    /// The next event. May be dropped at any time.
+    /// Waits for the next event. The future may be dropped at any time.
     ///
     /// # Errors
     ///
-    /// That events before the next one were dropped, because this receiver is slow; or that the
-    /// client has ended.
+    /// Events before the next one were dropped because this receiver is slow, or the client has
+    /// ended.
     pub async fn recv(&mut self) -> Result<ClientEvent, RecvError> {
         loop {
             match self.try_recv() {
@@ -95,11 +97,11 @@ impl ClientEvents {
         }
     }
 
-    /// The next event, if it is there already.
+    /// Returns the next event, if there is one.
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv), or that there is none yet.
+    /// As [`recv`](Self::recv), or there is no event yet.
     pub fn try_recv(&mut self) -> Result<ClientEvent, TryRecvError> {
         let mut state = self.0.lock();
         match std::mem::take(&mut state.missed) {
@@ -115,7 +117,7 @@ impl fmt::Debug for ClientEvents {
     }
 }
 
-/// Where a client's driver reports what happens.
+/// Publishes events to all receivers. The driver owns it.
 #[derive(Default)]
 pub(super) struct Reporter {
     receivers: Mutex<Vec<Weak<Mailbox>>>,
@@ -127,7 +129,7 @@ impl Reporter {
         self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody more who is told what happens from now on.
+    /// Adds a receiver for events from now on.
     pub(super) fn subscribe(&self) -> ClientEvents {
         let mailbox = Arc::new(Mailbox::default());
         let mut receivers = self.receivers();
@@ -137,7 +139,7 @@ impl Reporter {
         ClientEvents(mailbox)
     }
 
-    /// Tells all.
+    /// Publishes an event.
     pub(super) fn report(&self, event: ClientEvent) {
         let mut receivers = self.receivers();
         if receivers.is_empty() {
@@ -156,7 +158,7 @@ impl Reporter {
         });
     }
 
-    /// There will be no more events.
+    /// Records that there are no more events.
     pub(super) fn end(&self) {
         let receivers = self.receivers();
         self.ended.store(true, Ordering::Relaxed);
@@ -173,7 +175,7 @@ mod tests {
     use crate::{Decoder, ValueKind};
     use bytes::BytesMut;
 
-    /// A small push out of a large block.
+    /// A small push message in a large block.
     fn push(block: usize) -> ClientEvent {
         let mut input = BytesMut::with_capacity(block);
         input.extend_from_slice(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n");
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_receiver_is_bounded_and_learns_what_it_missed() {
+    async fn a_slow_receiver_is_bounded_and_told_what_it_missed() {
         let reporter = Reporter::default();
         reporter.report(push(100));
         let (mut slow, mut other) = (reporter.subscribe(), reporter.subscribe());

@@ -1,4 +1,7 @@
 //! One connection that many tasks share.
+//!
+//! [`Client`] is the handle; its driver task owns the connection, reconnects, and reports events.
+//! The cluster client holds one client for each node.
 
 mod driver;
 mod event;
@@ -25,7 +28,7 @@ use queue::{Queue, Shape};
 use response::Frames;
 use tracking::Tracking;
 
-/// How a [`Client`] behaves beyond its [`Config`].
+/// Options of a [`Client`] beyond its [`Config`].
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,7 +55,7 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// The default options.
+    /// Creates the default options.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -66,43 +69,42 @@ impl ClientOptions {
         }
     }
 
-    /// How many bytes of commands may be queued and in flight; callers wait when there are more, as
-    /// long as the [command timeout](Config::command_timeout) allows. One command may exceed it.
-    /// Default 16 MiB.
+    /// Sets how many bytes of commands may be queued and in flight. When there are more, callers
+    /// wait, as long as the [command timeout](Config::command_timeout) allows. A single larger
+    /// command is accepted. Default 16 MiB.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How long to wait between retries to connect again.
+    /// Sets the delays between attempts to reconnect.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// After so long without commands the server is asked whether it is there, so that a dead link
-    /// is noticed before the next command. Default 30 s.
+    /// Sets the idle time after which the client pings the server, so that it detects a dead link
+    /// before the next command. Default 30 s.
     #[must_use]
     pub const fn ping_after(mut self, idle: Option<Duration>) -> Self {
         self.ping_after = idle;
         self
     }
 
-    /// Whether another connection is made when the server answers `READONLY`, at most once a
-    /// second: behind its address another server may be the master by now, as with a virtual IP or
-    /// a managed Redis. The call itself fails with [`ErrorKind::ReadOnly`]. Default true; set it to
-    /// false for a client that is to stay with a replica. With Sentinels and in a cluster it is
-    /// always so.
+    /// Sets whether the client reconnects, at most once a second, when the server replies
+    /// `READONLY`: with a virtual IP or a managed Redis, another server may have become the master
+    /// behind the address. The call itself fails with [`ErrorKind::ReadOnly`]. Default true; use
+    /// false for a client that should stay with a replica. With Sentinels and in a cluster, the
+    /// client always reconnects.
     #[must_use]
     pub const fn reconnect_on_readonly(mut self, reconnect: bool) -> Self {
         self.reconnect_on_readonly = reconnect;
         self
     }
 
-    /// Ends when its connection does. That of a node of a cluster may be to a replica, which is to
-    /// answer reads.
+    /// Does not reconnect. Cluster nodes use this; a replica's connection is read-only.
     pub(crate) const fn once(mut self, as_replica: bool) -> Self {
         self.reconnects = false;
         self.as_replica = as_replica;
@@ -114,12 +116,11 @@ impl ClientOptions {
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made. Later ones are made again and again.
+    /// The first connection cannot be made; later ones are retried without end.
     /// [`ErrorKind::Usage`] for a cluster without [a key](Config::for_key).
     pub async fn connect(self) -> Result<Client, Error> {
         if matches!(self.config.endpoint, Endpoint::Cluster { .. }) && self.config.key.is_none() {
-            let error =
-                Error::new(ErrorKind::Usage, "a cluster takes a ClusterClient, or a key whose node this client is for");
+            let error = Error::new(ErrorKind::Usage, "use a ClusterClient for a cluster, or set Config::for_key");
             return Err(self.config.connect_error(error));
         }
         let discovery = Discovery::new(self.config);
@@ -150,25 +151,28 @@ impl ClientOptions {
     }
 }
 
-/// A connection that many tasks share: cheap to clone, safe to use from anywhere.
+/// A connection that many tasks share: cheap to clone and thread-safe.
 ///
-/// Commands that are sent at the same time travel together (pipelining), so few system calls serve
-/// many callers. When the connection breaks, it is made again; commands that were surely not sent
-/// wait for it, the others fail with [`Sent::Maybe`]. Nothing is sent twice.
+/// Commands of concurrent callers travel together (pipelining), so few system calls serve many
+/// callers. When the connection breaks, the client reconnects. Commands that were certainly not
+/// sent wait for the new connection; the others fail with [`Sent::Maybe`]. No command is sent
+/// twice.
 ///
-/// It is made again, too, when the server turns out to be a replica ([`ErrorKind::ReadOnly`]; see
-/// [`ClientOptions::reconnect_on_readonly`]), and with Sentinels ([`Endpoint::Sentinel`]) as soon
-/// as one of them says that the master has moved, so that a client that only reads does not stay
-/// with the old one. Client-side caching (`CLIENT TRACKING ON`) is set again on the new connection;
-/// what was invalidated meanwhile is not known, so [`ClientEvent::Disconnected`] means that the
-/// cache is to be emptied. Nothing else that a command changes on the connection is set again.
+/// The client also reconnects when the server turns out to be a replica ([`ErrorKind::ReadOnly`];
+/// see [`ClientOptions::reconnect_on_readonly`]). With Sentinels ([`Endpoint::Sentinel`]), it
+/// reconnects as soon as one of them announces another master, so that a client that only reads
+/// does not stay with the old one.
 ///
-/// A command that waits in the server would hold up everybody, so it does not fit here: a
-/// [`Blocking`](crate::Blocking) command can only be sent over a [`Connection`] of its own, and
-/// untyped ones that block, or that change the connection, are refused with [`ErrorKind::Usage`].
+/// After a reconnect, the client enables client-side caching (`CLIENT TRACKING ON`) again.
+/// Invalidations in between are lost, so empty the cache at [`ClientEvent::Disconnected`]. No other
+/// state that commands set on the connection is restored.
 ///
-/// Futures may be dropped at any time; a command that was queued is sent all the same. The
-/// connection ends with the last clone.
+/// A command that blocks would delay all other callers. A [`Blocking`](crate::Blocking) command
+/// therefore needs its own [`Connection`](crate::Connection), and untyped commands that block or
+/// change the connection's state are refused with [`ErrorKind::Usage`].
+///
+/// Futures may be dropped at any time; a queued command is sent all the same. The connection closes
+/// with the last clone.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -187,7 +191,7 @@ impl ClientOptions {
 /// # }
 /// ```
 ///
-/// A blocking read is not accepted:
+/// A blocking read does not compile:
 ///
 /// ```compile_fail
 /// # async fn example(client: resp::Client) {
@@ -206,7 +210,7 @@ struct Handle {
     observer: Observed,
 }
 
-/// The last clone is gone.
+/// The last clone is dropped.
 impl Drop for Handle {
     fn drop(&mut self) {
         self.queue.close();
@@ -218,7 +222,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made.
+    /// The first connection cannot be made.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         ClientOptions::new(config.clone()).connect().await
     }
@@ -227,9 +231,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke, or that there was no reply within the [command
-    /// timeout](Config::command_timeout), which bounds the whole call: waiting for room and for a
-    /// new connection, too. [`Error::sent`] says whether the server can have executed the command.
+    /// The server replied with an error, the connection broke, or there was no reply within the
+    /// [command timeout](Config::command_timeout), which covers the whole call, including the wait
+    /// for room and for a new connection. [`Error::sent`] says whether the server may have executed
+    /// the command.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         self.0.observer.call(command.name(), 1, self.send_unobserved(command)).await
     }
@@ -264,7 +269,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`Connection::run`].
+    /// As [`Connection::run`](crate::Connection::run).
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         self.0.observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
     }
@@ -287,7 +292,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`Connection::exec`].
+    /// As [`Connection::exec`](crate::Connection::exec).
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
         self.0.observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
     }
@@ -304,7 +309,7 @@ impl Client {
         Replies::new(frames).into_exec()
     }
 
-    /// Sends encoded commands, and receives their replies: within the command timeout, or by an
+    /// Sends encoded commands and receives their replies, within the command timeout or by an
     /// earlier deadline.
     pub(crate) async fn exchange(
         &self,
@@ -316,8 +321,8 @@ impl Client {
         self.call(shape, deadline, |out| out.extend_from_slice(encoded)).await
     }
 
-    /// The driver keeps the time of calls, so that each needs no timer of its own, unless it waits
-    /// for room or has less time than others.
+    /// The driver checks timeouts of calls. A call only needs its own timer if it waits for room or
+    /// has an earlier deadline.
     async fn call(
         &self,
         shape: Shape,
@@ -351,33 +356,33 @@ impl Client {
         tokio::time::timeout_at(deadline, outcome).await.unwrap_or_else(|_| Err(timeout()))
     }
 
-    /// Whether there is no connection any more, and none will be made.
+    /// Returns whether there is no connection, and none will be made.
     pub(crate) fn has_ended(&self) -> bool {
         self.0.queue.has_ended()
     }
 
-    /// Whether these are clones of one client.
+    /// Returns whether both are clones of one client.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// What happens on the connection: it breaks, it is there again, the server pushes something.
+    /// Subscribes to the events of the connection: lost, reconnected, push message.
     ///
-    /// A receiver that is slow misses the oldest events: see [`ClientEvents`].
+    /// A slow receiver misses the oldest events: see [`ClientEvents`].
     #[must_use]
     pub fn events(&self) -> ClientEvents {
         self.0.events.subscribe()
     }
 }
 
-/// What is sent in one piece.
+/// Encoded commands that are sent as a unit.
 #[derive(Clone, Copy)]
 pub(crate) struct EncodedCommands<'a> {
     pub(crate) encoded: &'a [u8],
     pub(crate) replies: usize,
-    /// When so many bytes have been sent, something may have been done.
+    /// Once this many bytes are sent, a command may have been executed.
     pub(crate) first: usize,
-    /// In a transaction: which of the replies is that to `MULTI`.
+    /// In a transaction: the index of the reply to `MULTI`.
     pub(crate) multi: Option<usize>,
 }
 
@@ -397,9 +402,9 @@ impl<'a> EncodedCommands<'a> {
     }
 }
 
-/// For commands that would hold up others.
+/// The error of a command that would delay other callers.
 fn not_shareable() -> Error {
-    Error::new(ErrorKind::Usage, "needs a connection of its own").with_sent(Sent::No)
+    Error::new(ErrorKind::Usage, "needs its own connection").with_sent(Sent::No)
 }
 
 impl fmt::Debug for Client {

@@ -1,3 +1,6 @@
+//! The queue between the callers of a client and its driver. It bounds the bytes that are queued
+//! and in flight.
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +14,8 @@ use tokio::time::Instant;
 use super::response::{Response, ResponseSlot};
 use crate::{Error, Sent};
 
-/// What callers have encoded and the driver has not taken yet.
+/// Commands that callers have encoded and the driver has not taken yet. Callers add to it and wait
+/// for room; the driver takes everything at once.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -23,45 +27,45 @@ pub(super) struct Queue {
 struct State {
     out: BytesMut,
     calls: VecDeque<PendingCall>,
-    /// Bytes queued, and bytes in flight.
+    /// Bytes that are queued or in flight.
     bytes: usize,
     /// Callers that wait for room.
     waiting: usize,
     driver: Option<Waker>,
     closed: bool,
-    /// There is no driver any more.
+    /// Whether the driver has ended.
     ended: bool,
     connected: bool,
 }
 
-/// One call: some commands that were queued together.
+/// The commands that one caller queued together.
 #[derive(Debug)]
 pub(super) struct PendingCall {
     pub(super) slot: Arc<ResponseSlot>,
     pub(super) bytes: usize,
-    /// When so many of them have been sent, something may have been done.
+    /// Once this many bytes are sent, a command may have been executed.
     pub(super) first: usize,
     pub(super) replies: usize,
-    /// In a transaction: which of the replies is that to `MULTI`.
+    /// In a transaction: the index of the reply to `MULTI`.
     pub(super) multi: Option<usize>,
-    /// When it was queued. Calls that the driver takes together have the time of the first.
+    /// When the call was queued. Calls that the driver takes together have the time of the first.
     pub(super) queued: Instant,
 }
 
 impl PendingCall {
-    /// When it is to be done, if there is a limit.
+    /// Returns when the call times out, if there is a limit.
     pub(super) fn deadline(&self, limit: Option<Duration>) -> Option<Instant> {
         self.queued.checked_add(limit?)
     }
 }
 
-/// How many replies some commands have, and what of them makes a difference.
+/// The number of replies, and what the driver must know about the commands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) replies: usize,
-    /// When so many bytes have been sent (`None`: all), something may have been done.
+    /// Once this many bytes are sent (`None`: all), a command may have been executed.
     pub(super) first: Option<usize>,
-    /// In a transaction: which of the replies is that to `MULTI`.
+    /// In a transaction: the index of the reply to `MULTI`.
     pub(super) multi: Option<usize>,
 }
 
@@ -72,7 +76,7 @@ impl Shape {
 impl Queue {
     pub(super) fn new(max_bytes: usize) -> Self {
         let state = Mutex::new(State { connected: true, ..State::default() });
-        // With no room at all nobody would ever get in.
+        // A queue without capacity would never admit a caller.
         Self { state, max_bytes: max_bytes.max(1), room: Notify::new() }
     }
 
@@ -80,7 +84,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether fewer bytes than allowed are queued and in flight.
+    /// Returns whether fewer bytes than the maximum are queued and in flight.
     pub(super) fn has_room(&self) -> bool {
         self.lock().bytes < self.max_bytes
     }
@@ -94,7 +98,7 @@ impl Queue {
                 if state.bytes < self.max_bytes {
                     return;
                 }
-                // In line before the lock is given back, so that no release is missed.
+                // Registered before the lock is released, so that no wake-up is missed.
                 notified.as_mut().enable();
                 state.waiting = state.waiting.saturating_add(1);
             }
@@ -117,7 +121,7 @@ impl Queue {
         encode(&mut state.out);
         let bytes = state.out.len().saturating_sub(before);
         state.bytes = state.bytes.saturating_add(bytes);
-        // The driver takes what is queued at once, unless there is no connection.
+        // The driver takes queued calls at once, unless it has no connection.
         let queued = match state.calls.back() {
             Some(last) if state.connected => last.queued,
             _ => Instant::now(),
@@ -133,8 +137,8 @@ impl Queue {
         Response(slot)
     }
 
-    /// Moves everything that is queued to the driver, which is woken when there is more. `false`
-    /// when there will be nothing any more.
+    /// Moves everything to the driver and registers its waker. Returns `false` when no client is
+    /// left.
     pub(super) fn take(&self, out: &mut BytesMut, calls: &mut VecDeque<PendingCall>, waker: &Waker) -> bool {
         let mut state = self.lock();
         match &mut state.driver {
@@ -148,7 +152,7 @@ impl Queue {
         !state.closed
     }
 
-    /// So many bytes are answered, or will never be.
+    /// Releases bytes that are answered, or never will be.
     pub(super) fn release(&self, bytes: usize) {
         let mut state = self.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
@@ -159,7 +163,7 @@ impl Queue {
         }
     }
 
-    /// No client is left.
+    /// Records that no client is left.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -169,7 +173,7 @@ impl Queue {
         }
     }
 
-    /// There is no driver any more: what is queued, and what is to be queued, fails.
+    /// Records that the driver has ended: present and future calls fail.
     pub(super) fn end(&self) {
         self.lock().ended = true;
         self.fail(Error::closed);
@@ -183,7 +187,7 @@ impl Queue {
         self.lock().closed
     }
 
-    /// Says whether there is a connection, and so whether calls are taken as soon as they are
+    /// Records whether there is a connection, so that the driver takes calls as soon as they are
     /// queued.
     pub(super) fn set_connected(&self, connected: bool) {
         self.lock().connected = connected;
@@ -194,14 +198,14 @@ impl Queue {
         self.fail_while(|_| true, error);
     }
 
-    /// Fails the calls whose time is over.
+    /// Fails the calls that have timed out.
     pub(super) fn expire(&self, limit: Duration) {
         let now = Instant::now();
         let is_over = |call: &PendingCall| call.deadline(Some(limit)).is_some_and(|deadline| deadline <= now);
         self.fail_while(is_over, || Error::timeout(limit).with_sent(Sent::No));
     }
 
-    /// Fails the oldest calls, as far as they are such.
+    /// Fails the oldest calls as long as they match.
     fn fail_while(&self, is_such: impl Fn(&PendingCall) -> bool, error: impl Fn() -> Error) {
         let mut state = self.lock();
         let mut failed = Vec::new();
@@ -222,7 +226,7 @@ impl Queue {
     }
 }
 
-/// A caller that waits for room, as long as it lives.
+/// A caller that waits for room.
 struct Waiting<'a>(&'a Queue);
 
 impl Drop for Waiting<'_> {

@@ -1,3 +1,5 @@
+//! The replies of one call, on their way from the driver to the caller.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -5,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{Error, Frame};
 
-/// Where the replies of one call will be.
+/// Collects the replies of one call. The driver fills it; the caller waits for it.
 #[derive(Debug)]
 pub(super) struct ResponseSlot(Mutex<State>);
 
@@ -23,11 +25,11 @@ impl ResponseSlot {
         Self(Mutex::new(State { first: None, rest: Vec::new(), missing: replies, error: None, waker: None }))
     }
 
-    /// Adds a reply. With the last one, says whom to wake.
+    /// Adds a reply. Returns the waker of the caller with the last one.
     pub(super) fn reply(&self, frame: Frame) -> Option<Waker> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.missing == 0 {
-            // It comes too late.
+            // The call has already failed.
             return None;
         }
         if state.first.is_none() {
@@ -58,7 +60,7 @@ impl ResponseSlot {
 /// The replies of one call.
 pub(crate) type Frames = std::iter::Chain<std::option::IntoIter<Frame>, std::vec::IntoIter<Frame>>;
 
-/// The replies of one call, when they are there. May be dropped: they are thrown away then.
+/// A future for the replies of one call. Dropping it discards the replies.
 #[derive(Debug)]
 pub(super) struct Response(pub(super) Arc<ResponseSlot>);
 

@@ -1,3 +1,5 @@
+//! Client-side caching across reconnects. Calls record it; the driver enables it again.
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -5,11 +7,11 @@ use bytes::Bytes;
 
 use crate::command;
 
-/// At most so many commands are remembered, of which each may add prefixes.
+/// The maximum number of commands to remember. Each may add prefixes.
 const MAX_COMMANDS: usize = 64;
 
-/// The commands that set client-side caching (`CLIENT TRACKING ON`) on a connection, so that they
-/// can be set again on the next one.
+/// The commands that enabled client-side caching (`CLIENT TRACKING ON`) on a connection, so that
+/// the driver can repeat them on the next one.
 #[derive(Debug, Default)]
 pub(super) struct Tracking(Mutex<VecDeque<Bytes>>);
 
@@ -18,8 +20,8 @@ impl Tracking {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A command is about to be sent. Gives what [`failed`](Self::failed) wants when it sets
-    /// tracking.
+    /// Records a command that is about to be sent. Returns a token for [`failed`](Self::failed) if
+    /// it enables tracking.
     pub(super) fn note(&self, encoded: &[u8]) -> Option<Bytes> {
         let is_on = command::tracking(encoded)?;
         let mut commands = self.lock();
@@ -36,12 +38,12 @@ impl Tracking {
         Some(encoded)
     }
 
-    /// It was refused, or did not reach the server.
+    /// Forgets a command that was refused, or did not reach the server.
     pub(super) fn failed(&self, encoded: &Bytes) {
         self.lock().retain(|known| known != encoded);
     }
 
-    /// What is to be sent on a new connection.
+    /// Returns the commands to repeat on a new connection.
     pub(super) fn commands(&self) -> Vec<Bytes> {
         self.lock().iter().cloned().collect()
     }

@@ -1,4 +1,8 @@
 //! A client of a whole Redis Cluster.
+//!
+//! [`ClusterClient`] routes commands; it owns the slot map and a client for each node. Discovery of
+//! the topology is in `discovery`, and the routing of commands in
+//! `command`.
 
 mod nodes;
 mod pipeline;
@@ -24,28 +28,27 @@ use crate::{Connection, Error, ErrorKind, Frame, Routing, Sent};
 use nodes::Nodes;
 use retries::Retries;
 
-/// All nodes of a Redis Cluster: cheap to clone, safe to use from anywhere.
+/// A client of all nodes of a Redis Cluster: cheap to clone and thread-safe.
 ///
-/// Each command goes to the node that has the slot of its key, over one shared connection a node,
-/// which is made when it is first needed. Which node that is is learned from the cluster, and again
-/// when a node says that a slot has moved or cannot be reached. What a node sends elsewhere
-/// (`MOVED`, `ASK`) goes there, what is to come later (`TRYAGAIN`, `CLUSTERDOWN`, `LOADING`,
-/// `MASTERDOWN`, the `READONLY` of a node that has been demoted, a node that is away while another
-/// takes its place) is tried again until the [command timeout](Config::command_timeout) is over,
-/// which bounds the whole call. A command that may have been executed is not sent twice: then the
-/// error says [`Sent::Maybe`].
+/// Each command goes to the node that owns the slot of its key, over one shared connection per
+/// node. The client fetches the slot map at startup, and refreshes it when a slot has moved or a
+/// node is unreachable.
 ///
-/// However many callers wait for a node that does not answer, one attempt to connect is made at a
-/// time, and its outcome goes to all of them.
+/// The client follows `MOVED` and `ASK`. It retries `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`,
+/// `MASTERDOWN`, `READONLY` of a demoted node, and unreachable nodes until the [command
+/// timeout](Config::command_timeout), which covers the whole call. A command that may have been
+/// executed is not sent again: the error then says [`Sent::Maybe`].
 ///
-/// A command without a key goes to any one node when each answers the same ([`Routing::Anywhere`]:
-/// `PING`, `PUBLISH`, `CLUSTER SHARDS`). One that is about the node that it reaches
-/// ([`Routing::OneNode`]: `SCAN`, `DBSIZE`, `INFO`, `FLUSHALL`, `CONFIG`, `SCRIPT`) is refused by
-/// [`send`](Self::send): [`send_to`](Self::send_to) sends it to one node,
-/// [`send_to_masters`](Self::send_to_masters) to all masters, and [`scan`](Self::scan) goes through
-/// the keys of all.
+/// However many callers wait for a node, one attempt to connect runs at a time, and its result goes
+/// to all of them.
 ///
-/// Reads go to the masters, unless [`send_to_replica`](Self::send_to_replica) sends them.
+/// A command without a key goes to any node if all nodes answer alike ([`Routing::Anywhere`]:
+/// `PING`, `PUBLISH`, `CLUSTER SHARDS`). [`send`](Self::send) refuses a command about the node
+/// itself ([`Routing::OneNode`]: `SCAN`, `DBSIZE`, `INFO`, `FLUSHALL`, `CONFIG`, `SCRIPT`). Use
+/// [`send_to`](Self::send_to) for one node, [`send_to_masters`](Self::send_to_masters) for all
+/// masters, and [`scan`](Self::scan) for the keys of all nodes.
+///
+/// Reads go to the masters, unless you use [`send_to_replica`](Self::send_to_replica).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,36 +70,35 @@ use retries::Retries;
 pub struct ClusterClient(Arc<Nodes>);
 
 impl ClusterClient {
-    /// Learns who has which slot from the first seed that answers.
+    /// Fetches the slot map from the first seed that answers.
     ///
     /// # Errors
     ///
-    /// When none does within the connect timeout, or it is no cluster. [`ErrorKind::Usage`] when
-    /// the configuration's endpoint is none of a cluster.
+    /// No seed answers within the connect timeout, or it is no cluster. [`ErrorKind::Usage`] if the
+    /// configuration names no cluster.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let Endpoint::Cluster { seeds, .. } = config.endpoint() else {
-            return Err(
-                Error::new(ErrorKind::Usage, "not a cluster's endpoint: redis-cluster://host,host").with_sent(Sent::No)
-            );
+            return Err(Error::new(ErrorKind::Usage, "the URL is not of a cluster; use redis-cluster://host,host")
+                .with_sent(Sent::No));
         };
         let nodes = Arc::new(Nodes::new(config.clone(), seeds.clone()));
         nodes.refresh(nodes.version()).await.map_err(|error| config.connect_error(error))?;
         Ok(Self(nodes))
     }
 
-    /// Sends a command to the node that has its key, and waits for its reply.
+    /// Sends a command to the owner of its key, and waits for its reply.
     ///
     /// # Errors
     ///
     /// As [`Client::send`](crate::Client::send). Before anything is sent: [`ErrorKind::CrossSlot`]
-    /// when its keys lie in different slots, [`ErrorKind::Usage`] when it is about one node.
+    /// if its keys are in different slots, [`ErrorKind::Usage`] if the command is about one node.
     pub async fn send<C: Command>(&self, command: &C) -> Result<C::Reply, Error> {
         self.deliver_one(command, From::Master).await
     }
 
-    /// Sends a command that reads to a replica of the node that has its key, each in its turn, and
-    /// waits for its reply. What it reads may be older than what the master has. Where there is no
-    /// replica, or it cannot answer, the master does; so it does when the command writes.
+    /// Sends a read command to a replica of the key's owner, in round-robin order, and waits for
+    /// its reply. The reply may be stale. Without a healthy replica, or if the command writes, the
+    /// master executes it.
     ///
     /// # Errors
     ///
@@ -126,7 +128,8 @@ impl ClusterClient {
     }
 
     /// Sends a command to one node, a master or a replica, whatever its keys, and waits for its
-    /// reply. It is not sent elsewhere: a node that has not the slot answers [`ErrorKind::Moved`].
+    /// reply. Redirects are not followed: a node that does not own the slot replies
+    /// [`ErrorKind::Moved`].
     ///
     /// # Errors
     ///
@@ -151,13 +154,13 @@ impl ClusterClient {
         command::decode(command, frames.pop().ok_or_else(Error::closed)?)
     }
 
-    /// Sends a command to all masters that have slots, as the cluster says now, and gives what each
-    /// has answered.
+    /// Sends a command to all masters that own slots, after a refresh of the topology. Returns the
+    /// reply of each.
     ///
     /// # Errors
     ///
-    /// When no node says which masters there are, or the command is refused before anything is
-    /// sent. What became of it at each node stands beside the node.
+    /// No node reports the topology, or the command is refused before anything is sent. The result
+    /// of each node is next to the node.
     ///
     /// ```no_run
     /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
@@ -199,22 +202,21 @@ impl ClusterClient {
         Ok(outcomes)
     }
 
-    /// Goes through the keys of all masters: see [`Scan`].
+    /// Iterates over the keys of all masters: see [`Scan`].
     pub fn scan(&self) -> Scan {
         Scan::new(Arc::clone(&self.0))
     }
 
-    /// Sends all commands of a pipeline, to each node its own together, and gives the replies in
-    /// the pipeline's order.
+    /// Sends the commands of a pipeline, one batch per node, and returns the replies in the
+    /// pipeline's order.
     ///
-    /// Commands of one slot are executed in order, unless the slot is moving: what a node sends
-    /// elsewhere or puts off is sent again after the others.
+    /// Commands of one slot are executed in order, unless the slot is migrating: redirected and
+    /// postponed commands are sent again after the others.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::CrossSlot`] when the keys of one command lie in different slots, before
-    /// anything is sent. What became of each command is found in the [`Replies`], the loss of a
-    /// node's connection included.
+    /// [`ErrorKind::CrossSlot`] if the keys of one command are in different slots, before anything
+    /// is sent. The result of each command is in the [`Replies`], including lost connections.
     pub async fn run(&self, pipeline: &Pipeline) -> Result<Replies, Error> {
         self.0.config().observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
     }
@@ -227,11 +229,11 @@ impl ClusterClient {
         pipeline::run(&self.0, pipeline).await.map_err(|error| error.with_context("pipeline", None))
     }
 
-    /// Sends a transaction to the node that has the slot of all its keys, and receives its result.
+    /// Sends a transaction to the node that owns the slot of all its keys, and receives its result.
     ///
     /// # Errors
     ///
-    /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] when its keys lie in
+    /// As [`Client::exec`](crate::Client::exec); [`ErrorKind::CrossSlot`] if its keys are in
     /// different slots, before anything is sent.
     pub async fn exec(&self, transaction: &Transaction) -> Result<Replies, Error> {
         self.0.config().observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
@@ -249,8 +251,8 @@ impl ClusterClient {
         Replies::new(frames.into_iter()).into_exec()
     }
 
-    /// A connection of its own to the node that has a key, for blocking reads and `WATCH`. It ends
-    /// when the slot moves; another one leads to the node that has it then.
+    /// Opens a connection to the owner of a key, for blocking reads and `WATCH`. It closes when the
+    /// slot moves; connect again to reach the new owner.
     ///
     /// # Errors
     ///
@@ -259,19 +261,19 @@ impl ClusterClient {
         self.0.discovery().for_key(key.as_ref()).connect().await
     }
 
-    /// The nodes that have slots, as far as is known now.
+    /// Returns the masters that own slots, as of the last refresh.
     #[must_use]
     pub fn nodes(&self) -> Vec<Endpoint> {
         self.0.all()
     }
 
-    /// The healthy replicas of all masters, as far as is known now.
+    /// Returns the healthy replicas of all masters, as of the last refresh.
     #[must_use]
     pub fn replicas(&self) -> Vec<Endpoint> {
         self.0.all_replicas()
     }
 
-    /// Delivers one piece, wherever its slot is.
+    /// Delivers commands to the owner of their slot.
     async fn deliver(&self, routing: Routing, commands: &EncodedCommands<'_>, from: From) -> Result<Vec<Frame>, Error> {
         let nodes = &self.0;
         check(routing)?;
@@ -280,8 +282,8 @@ impl ClusterClient {
             && let Some(replica) = nodes.replica(routing)
         {
             match nodes.exchange_with_replica(&replica, commands, retries.time_limit).await {
-                // What a replica cannot answer, because it has not the slot, loads or has lost its
-                // master, the master can.
+                // The master can answer what a replica cannot: it does not have the slot, is
+                // loading, or has lost its master.
                 Ok(frames) if !frames.iter().any(|frame| Redirect::of(frame, &replica).is_some()) => return Ok(frames),
                 Err(error) if error.sent() != Sent::No || !error.is_transient() => return Err(error),
                 _ => retries.redirect(nobody)?,
@@ -356,12 +358,13 @@ impl ClusterClient {
     }
 }
 
-/// Whether nothing of a transaction was done, as its replies say: only then may it be sent again.
+/// Returns whether the replies prove that nothing of a transaction was executed: only then may it
+/// be sent again.
 fn is_undone(replies: &[Frame]) -> bool {
     replies.first().is_some_and(is_ok) && replies.last().is_some_and(|exec| exec.kind().is_error())
 }
 
-/// `ASKING` in front, in the same piece, so that nothing comes between.
+/// Prepends `ASKING` in the same write, so that no other command comes between.
 fn asking_before(commands: &EncodedCommands<'_>) -> BytesMut {
     let mut encoded = BytesMut::with_capacity(commands.encoded.len().saturating_add(ASKING.len()));
     encoded.extend_from_slice(ASKING);
@@ -371,30 +374,30 @@ fn asking_before(commands: &EncodedCommands<'_>) -> BytesMut {
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
-/// Which of the nodes that have a slot answers.
+/// Whether the master or a replica answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum From {
     Master,
     Replica,
 }
 
-/// A command that may go over a connection that many share, encoded.
+/// Encodes a command that may use a shared connection.
 fn encode<C: Command>(command: &C) -> Result<BytesMut, Error> {
     let mut encoded = BytesMut::new();
     command::encode_checked(command, &mut encoded)?;
-    // A connection to a node is made again without what was set on it.
+    // A reconnect to a node does not restore tracking.
     match command.is_shareable() && command::tracking(&encoded).is_none() {
         true => Ok(encoded),
         false => Err(not_shareable().with_context(command.name(), command.key())),
     }
 }
 
-/// Whether a command goes to one node, and which one is known.
+/// Returns an error unless the command has one target node.
 fn check(routing: Routing) -> Result<(), Error> {
     match routing {
         Routing::CrossSlot => Err(cross_slot()),
         Routing::OneNode => {
-            let text = "is about one node: send_to sends it to one, send_to_masters to all, scan goes through all keys";
+            let text = "is about one node: use send_to, send_to_masters or scan";
             Err(Error::new(ErrorKind::Usage, text).with_sent(Sent::No))
         }
         Routing::Anywhere | Routing::Slot(_) => Ok(()),
@@ -402,17 +405,17 @@ fn check(routing: Routing) -> Result<(), Error> {
 }
 
 fn cross_slot() -> Error {
-    Error::new(ErrorKind::CrossSlot, "the keys lie in different slots; a {hash tag} puts them in one")
+    Error::new(ErrorKind::CrossSlot, "the keys are in different slots; use a {hash tag} to put them in one")
         .with_sent(Sent::No)
 }
 
 fn nobody() -> Error {
-    Error::new(ErrorKind::ClusterDown, "no node is known to have the slot")
+    Error::new(ErrorKind::ClusterDown, "no known node serves the slot")
 }
 
-/// For commands that would hold up others.
+/// The error of a command that would delay other callers.
 fn not_shareable() -> Error {
-    Error::new(ErrorKind::Usage, "needs a connection of its own: connection_for").with_sent(Sent::No)
+    Error::new(ErrorKind::Usage, "needs its own connection: use connection_for").with_sent(Sent::No)
 }
 
 impl fmt::Debug for ClusterClient {

@@ -1,4 +1,5 @@
-//! The nodes, a connection to each, and what is known of their slots.
+//! The nodes of a cluster, with a connection to each and the slot map.
+//! [`ClusterClient`](super::ClusterClient) owns it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,34 +14,33 @@ use crate::config::{Config, Endpoint};
 use crate::discovery::{self, Discovery, Topology};
 use crate::{Error, Frame, Routing, Sent};
 
-/// The cluster is asked at most so often who has which slot.
+/// The minimum time between two refreshes of the topology.
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// A connection that is made when it is first needed, for all who need it then.
+/// A connection that the first caller creates and all callers share.
 enum Link {
     Connecting(SharedAttempt<Client>),
     Connected(Client),
 }
 
-/// A node, and whether it is to answer reads as a replica. That is a property of a connection, and
-/// when the replica is promoted and demoted again, a command to the master must not be answered by
-/// it.
+/// A node, and whether the connection is for reads from a replica. A replica may be promoted and
+/// demoted again, so a command for the master must not use the connection for reads.
 type Target = (Endpoint, bool);
 
 pub(super) struct Nodes {
     discovery: Discovery,
     seeds: Vec<Endpoint>,
     state: Mutex<State>,
-    /// Whose turn it is with commands that go anywhere.
+    /// The next node for commands that may go anywhere.
     round_robin: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     topology: Topology,
-    /// Counts how often it was learned.
+    /// Counts refreshes of the topology.
     version: u64,
-    /// One asks at a time; when it was last done.
+    /// The refresh in progress, and the time of the last one.
     learning: Option<SharedAttempt<()>>,
     learned: Option<Instant>,
     links: HashMap<Target, Link>,
@@ -63,7 +63,7 @@ impl Nodes {
         &self.discovery
     }
 
-    /// How often it was learned who has which slot.
+    /// Returns how often the topology was refreshed.
     pub(super) fn version(&self) -> u64 {
         self.lock().version
     }
@@ -76,7 +76,7 @@ impl Nodes {
         self.lock().topology.replicas().cloned().collect()
     }
 
-    /// A replica of the node that has a slot, each in its turn.
+    /// Returns a replica of the slot's owner, in round-robin order.
     pub(super) fn replica(&self, routing: Routing) -> Option<Endpoint> {
         let Routing::Slot(slot) = routing else { return None };
         let state = self.lock();
@@ -85,12 +85,12 @@ impl Nodes {
         replicas.get(next.checked_rem(replicas.len())?).cloned()
     }
 
-    /// The slots that a node has.
+    /// Returns the slots that a node owns.
     pub(super) fn slots_of(&self, node: &Endpoint) -> Vec<u16> {
         self.lock().topology.slots_of(node).collect()
     }
 
-    /// Where a command goes.
+    /// Returns the node for a command.
     pub(super) fn owner(&self, routing: Routing) -> Option<Endpoint> {
         let state = self.lock();
         match routing {
@@ -103,12 +103,12 @@ impl Nodes {
         }
     }
 
-    /// A node has said where a slot is now.
+    /// Records that a slot has moved.
     pub(super) fn moved(&self, slot: u16, to: &Endpoint) {
         self.lock().topology.set_owner(slot, to);
     }
 
-    /// Sends a piece to a node, and waits for its replies.
+    /// Sends commands to a node, and waits for their replies.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         node: &Endpoint,
@@ -118,7 +118,7 @@ impl Nodes {
         self.exchange_with(&(node.clone(), false), commands, time_limit).await
     }
 
-    /// The same with a replica, which answers reads.
+    /// Sends commands to a replica, which answers reads.
     pub(super) async fn exchange_with_replica(
         self: &Arc<Self>,
         node: &Endpoint,
@@ -139,7 +139,7 @@ impl Nodes {
             Some(client) => client,
             None => time_limit.within(self.connect(target)).await.map_err(|error| at(error.with_sent(Sent::No)))?,
         };
-        // A connection that is there keeps the time itself, as long as none has been spent.
+        // A connected client enforces the full time limit itself.
         match client.exchange(commands, time_limit.deadline()).await {
             Ok(frames) => Ok(frames.collect()),
             Err(error) => {
@@ -151,7 +151,7 @@ impl Nodes {
         }
     }
 
-    /// The connection to a node, if there is one.
+    /// Returns the connection to a node, if there is one.
     fn connected(&self, target: &Target) -> Option<Client> {
         match self.lock().links.get(target)? {
             Link::Connected(client) => Some(client.clone()),
@@ -159,8 +159,7 @@ impl Nodes {
         }
     }
 
-    /// Connects to a node. One attempt is made at a time, and who comes meanwhile waits for its
-    /// outcome.
+    /// Connects to a node. Only one attempt runs at a time; other callers wait for its result.
     async fn connect(self: &Arc<Self>, target: &Target) -> Result<Client, Error> {
         let attempt = {
             let mut state = self.lock();
@@ -177,13 +176,13 @@ impl Nodes {
         attempt.outcome().await
     }
 
-    /// One attempt to connect, which leaves the connection to those who come later.
+    /// Makes one attempt to connect, and stores the connection.
     async fn attempt(self: Arc<Self>, target: Target) -> Result<Client, Error> {
         let (node, as_replica) = &target;
         let config = self.config().clone().with_endpoint(node.clone());
         let outcome = ClientOptions::new(config).once(*as_replica).connect().await;
         let mut state = self.lock();
-        // The node may be gone from the cluster meanwhile.
+        // The node may have left the cluster meanwhile.
         if matches!(state.links.get(&target), Some(Link::Connecting(_))) {
             match &outcome {
                 Ok(client) => state.links.insert(target, Link::Connected(client.clone())),
@@ -194,7 +193,7 @@ impl Nodes {
         outcome
     }
 
-    /// A connection that is of no more use; the next command makes another.
+    /// Removes a dead connection; the next command makes another.
     fn forget(&self, target: &Target, client: &Client) {
         let mut state = self.lock();
         if matches!(state.links.get(target), Some(Link::Connected(known)) if known.is(client)) {
@@ -202,7 +201,8 @@ impl Nodes {
         }
     }
 
-    /// Learns who has which slot, unless that was done since `version`. One asks for all.
+    /// Refreshes the topology, unless it was refreshed since `version`. Only one refresh runs at a
+    /// time.
     pub(super) async fn refresh(self: &Arc<Self>, version: u64) -> Result<(), Error> {
         match self.learning(version) {
             Some(attempt) => attempt.outcome().await,
@@ -210,7 +210,7 @@ impl Nodes {
         }
     }
 
-    /// The attempt to learn it that is under way, or a new one.
+    /// Returns the refresh in progress, or starts one.
     fn learning(self: &Arc<Self>, version: u64) -> Option<SharedAttempt<()>> {
         let mut state = self.lock();
         if state.version != version {
@@ -239,12 +239,12 @@ impl Nodes {
         Ok(())
     }
 
-    /// The same, and when nobody answers, what is known stays.
+    /// Refreshes the topology. If no node answers, the known one stays.
     pub(super) async fn refresh_quietly(self: &Arc<Self>, version: u64, mut time_limit: TimeLimit) {
         let _ = time_limit.within(self.refresh(version)).await;
     }
 
-    /// The same, and nobody waits for it.
+    /// Starts a refresh without waiting for it.
     pub(super) fn refresh_behind(self: &Arc<Self>, version: u64) {
         self.learning(version);
     }

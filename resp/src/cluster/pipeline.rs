@@ -1,4 +1,5 @@
-//! A pipeline over all nodes: each gets its part, and the replies come in the order of the whole.
+//! A pipeline over all nodes: each node gets its part, and the replies come in the order of the
+//! pipeline.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,18 +16,18 @@ use crate::connection::{Pipeline, Replies};
 use crate::discovery::Redirect;
 use crate::{Error, Frame, Routing, Sent};
 
-/// A command that has no reply yet, and where a node has sent it.
+/// A command without a reply, and the node it was redirected to.
 struct Left {
     index: usize,
     elsewhere: Option<(Endpoint, bool)>,
 }
 
-/// What one node gets in one round.
+/// The commands for one node in one round.
 #[derive(Default)]
 struct Part {
     indexes: Vec<usize>,
     encoded: BytesMut,
-    /// When so many bytes have been sent, something may have been done.
+    /// Once this many bytes are sent, a command may have been executed.
     first: usize,
 }
 
@@ -39,7 +40,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
     while !left.is_empty() {
         let version = nodes.version();
         let mut again = Vec::new();
-        // Why what is left must wait, and why it was sent elsewhere.
+        // Why the remaining commands must wait, and why they were redirected.
         let (mut waits, mut redirected) = (None, None);
         let mut parts: HashMap<(Endpoint, bool), Part> = HashMap::new();
         for Left { index, elsewhere } in left {
@@ -109,7 +110,7 @@ pub(super) async fn run(nodes: &Arc<Nodes>, pipeline: &Pipeline) -> Result<Repli
                 again.push(Left { index, elsewhere });
             }
         }
-        // In the order of the pipeline, as far as that can be had.
+        // Keep the order of the pipeline where possible.
         again.sort_by_key(|left| left.index);
         left = again;
         let outcome = match (waits, redirected) {

@@ -1,4 +1,4 @@
-//! How often, and how long, a command is tried.
+//! The limits of retries for one command.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::{Backoff, Error, Sent};
 pub(super) struct TimeLimit {
     limit: Option<Duration>,
     deadline: Option<Instant>,
-    /// Some of the time has been spent.
+    /// Whether some of the time has been spent.
     is_begun: bool,
 }
 
 impl TimeLimit {
-    /// When it ends; `None` as long as the limit of the connection that is used now is the same.
+    /// Returns the deadline; `None` while the time limit of the connection is the same.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline.filter(|_| self.is_begun)
     }
 
-    /// Waits for something no longer than the time_limit lasts.
+    /// Waits for `what` until the deadline at the latest.
     pub(super) async fn within<T>(&mut self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.is_begun = true;
         let (Some(deadline), Some(limit)) = (self.deadline, self.limit) else { return what.await };
@@ -31,13 +31,13 @@ impl TimeLimit {
     }
 }
 
-/// What is left of the retries for one command.
+/// The remaining retries and redirects of one command.
 #[derive(Debug)]
 pub(super) struct Retries {
     redirects: u32,
     backoff: Backoff,
     pub(super) time_limit: TimeLimit,
-    /// Why the last one was put off.
+    /// Why the last attempt was postponed.
     last: Option<Error>,
 }
 
@@ -51,13 +51,13 @@ impl Retries {
         }
     }
 
-    /// When there is no time for another one, the last error stands.
+    /// Returns the last error if there is no time for another attempt.
     pub(super) fn check(&mut self) -> Result<(), Error> {
         let is_over = self.time_limit.deadline().is_some_and(|deadline| deadline <= Instant::now());
         if is_over && let Some(last) = self.last.take() { Err(last) } else { Ok(()) }
     }
 
-    /// One redirect more is followed, or, after too many, the error stands.
+    /// Counts a redirect, or returns the error after too many.
     pub(super) fn redirect(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
         self.time_limit.is_begun = true;
         match self.redirects.checked_sub(1) {
@@ -67,7 +67,7 @@ impl Retries {
         Ok(())
     }
 
-    /// Waits before the next attempt; when there is no time for one, the error stands.
+    /// Waits before the next attempt, or returns the error if there is no time for one.
     pub(super) async fn wait(&mut self, error: impl FnOnce() -> Error) -> Result<(), Error> {
         self.time_limit.is_begun = true;
         let delay = self.backoff.next_delay();
@@ -86,7 +86,7 @@ impl Retries {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn redirects_and_time_are_bounded() {
         let mut retries = Retries::new(Some(Duration::from_millis(30)));
         for _ in 0..MAX_REDIRECTS {

@@ -1,4 +1,4 @@
-//! All keys of a cluster.
+//! Iteration over all keys of a cluster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +15,11 @@ use crate::config::Endpoint;
 use crate::discovery::MAX_REDIRECTS;
 use crate::{Cmd, Error, ErrorKind, Frame, Routing, Sent, Value, cmd};
 
-/// Goes through the keys of all masters of a cluster, with `SCAN` at one after the other.
+/// Iterates over the keys of all masters of a cluster, with `SCAN` on one node after the other.
 ///
-/// A key that is there from the beginning to the end is given at least once, also when slots move
-/// or a replica takes its master's place meanwhile: in the end the slots are looked at again that
-/// were not where they are then. Keys may be given several times. While a slot is on its way from
-/// one node to another, some of its keys may be missed.
+/// A key that exists during the whole iteration is returned at least once, even if slots move or a
+/// replica is promoted meanwhile: at the end, slots that have moved are scanned again. Keys may be
+/// returned several times. Keys of a slot that is migrating may be missed.
 ///
 /// ```no_run
 /// # async fn example(cluster: resp::ClusterClient) -> Result<(), resp::Error> {
@@ -39,14 +38,14 @@ pub struct Scan {
     pattern: Option<Vec<u8>>,
     count: Option<u64>,
     kind: Option<String>,
-    /// For each slot the node where it was looked at.
+    /// For each slot, the node on which it was scanned.
     done: Vec<Option<Arc<Endpoint>>>,
     current: Option<Current>,
-    /// How often it was looked for slots that have moved.
+    /// How often the slots were checked for moves.
     passes: u32,
 }
 
-/// The node that is gone through.
+/// The node that is being scanned.
 struct Current {
     node: Arc<Endpoint>,
     slots: Vec<u16>,
@@ -59,32 +58,32 @@ impl Scan {
         Self { nodes, pattern: None, count: None, kind: None, done, current: None, passes: 0 }
     }
 
-    /// Only keys that match a pattern (`MATCH`).
+    /// Only returns keys that match a pattern (`MATCH`).
     pub fn matching(mut self, pattern: impl AsRef<[u8]>) -> Self {
         self.pattern = Some(pattern.as_ref().to_vec());
         self
     }
 
-    /// About how many keys the server looks at in one go (`COUNT`); 10 unless set.
+    /// Sets about how many keys the server examines per call (`COUNT`); 10 unless set.
     pub const fn count(mut self, keys: u64) -> Self {
         self.count = Some(keys);
         self
     }
 
-    /// Only keys that hold this kind of value (`TYPE`, Redis 6.0): `stream`, `string`, …
+    /// Only returns keys of this type (`TYPE`, Redis 6.0): `stream`, `string`, …
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = Some(kind.into());
         self
     }
 
-    /// The next keys, perhaps none; `None` when all nodes were gone through. May be dropped at any
+    /// Returns the next keys, possibly none; `None` at the end. The future may be dropped at any
     /// time.
     ///
     /// # Errors
     ///
-    /// As [`ClusterClient::send`](crate::ClusterClient::send). Calling again goes on where it was.
-    /// [`ErrorKind::ClusterDown`] when nobody has some slots, or they move faster than they can be
-    /// gone through.
+    /// As [`ClusterClient::send`](crate::ClusterClient::send). Call again to continue.
+    /// [`ErrorKind::ClusterDown`] if no node serves some slots, or slots move faster than they can
+    /// be scanned.
     pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
         self.page().await.map_err(|error| error.with_context("SCAN", None))
     }
@@ -94,7 +93,7 @@ impl Scan {
         loop {
             let version = self.nodes.version();
             let Some(current) = self.current.take().or_else(|| self.begin()) else {
-                // What is not done, nobody has.
+                // The remaining slots have no owner.
                 if self.done.iter().any(Option::is_none) {
                     retries.wait(nobody).await?;
                     self.nodes.refresh_quietly(version, retries.time_limit).await;
@@ -122,8 +121,7 @@ impl Scan {
                     }
                     return Ok(Some(keys));
                 }
-                // It only reads, so it may be sent again; but the cursor means something else at
-                // another node.
+                // A read may be repeated, but the cursor is only valid on its node.
                 Err(error) if error.is_transient() => {
                     self.current = None;
                     retries.wait(|| error.with_sent(Sent::No)).await?;
@@ -148,7 +146,7 @@ impl Scan {
         scan
     }
 
-    /// The node that has the first slot that is not done.
+    /// Returns the owner of the first slot that is not scanned.
     fn begin(&self) -> Option<Current> {
         let node = (0..SLOTS).zip(&self.done).filter(|(_, done)| done.is_none());
         let node = node.map(|(slot, _)| self.nodes.owner(Routing::Slot(slot))).find(Option::is_some).flatten()?;
@@ -156,7 +154,7 @@ impl Scan {
         Some(Current { node: Arc::new(node), slots, cursor: 0 })
     }
 
-    /// The slots of a node are done.
+    /// Marks the slots of the current node as scanned.
     fn finish(&mut self) {
         let Some(Current { node, slots, .. }) = self.current.take() else { return };
         for slot in slots {
@@ -166,7 +164,7 @@ impl Scan {
         }
     }
 
-    /// Whether all slots were looked at where they are now.
+    /// Returns whether all slots were scanned on their current owner.
     async fn is_over(&mut self, retries: &mut Retries) -> Result<bool, Error> {
         retries.time_limit.within(self.nodes.refresh(self.nodes.version())).await?;
         let mut is_over = true;
@@ -182,7 +180,7 @@ impl Scan {
         }
         self.passes = self.passes.saturating_add(1);
         if !is_over && self.passes > MAX_REDIRECTS {
-            return Err(Error::new(ErrorKind::ClusterDown, "slots move faster than their keys can be gone through"));
+            return Err(Error::new(ErrorKind::ClusterDown, "slots move faster than they can be scanned"));
         }
         Ok(is_over)
     }

@@ -1,4 +1,4 @@
-//! What can be an argument of a command in words.
+//! Types that can be arguments of untyped commands.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use crate::protocol::cast::wide;
 use crate::{CommandWriter, StreamId};
 
-/// What [`Cmd::arg`](crate::Cmd::arg) takes.
+/// An argument of [`Cmd::arg`](crate::Cmd::arg).
 ///
 /// | type | arguments |
 /// |---|---|
@@ -18,7 +18,7 @@ use crate::{CommandWriter, StreamId};
 /// | `bool` | one, `1` or `0` |
 /// | [`StreamId`] | one |
 /// | `Option<T>` | none for `None` |
-/// | slices, arrays and vectors of others | those of each element |
+/// | slices, arrays and vectors of other types | those of each element |
 /// | tuples of two or three | those of each part |
 /// | references, `Box`, `Rc`, `Arc` and `Cow` of these | the same |
 ///
@@ -36,10 +36,11 @@ use crate::{CommandWriter, StreamId};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait CommandArg {
-    /// Writes its arguments.
+    /// Writes the arguments.
     fn write(&self, out: &mut CommandWriter<'_>);
 
-    /// Writes those of a list: one element after the other. A list of bytes is one argument.
+    /// Writes the arguments of a list, one element after the other. A list of bytes is one
+    /// argument.
     fn write_list(list: &[Self], out: &mut CommandWriter<'_>)
     where
         Self: Sized,
@@ -151,7 +152,7 @@ macro_rules! integers {
 
 integers!(u16, u32, u64, i8, i16, i32, i64, i128);
 
-/// A list of it is one argument.
+/// A list of bytes is one argument.
 impl CommandArg for u8 {
     fn write(&self, out: &mut CommandWriter<'_>) {
         out.arg_int(*self);
@@ -177,7 +178,7 @@ impl CommandArg for isize {
 
 macro_rules! floats {
     ($($type:ty),*) => {
-        /// With as many digits as it takes to read the same number again.
+        /// The shortest text that parses to the same number.
         $(impl CommandArg for $type {
             fn write(&self, out: &mut CommandWriter<'_>) {
                 let text = format!("{self:?}");
@@ -194,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{Frame, cmd, command};
 
-    /// The arguments of a command behind its name, and how many its header announces.
+    /// Returns the arguments of a command after its name; the header must announce them all.
     fn written(arg: impl CommandArg) -> Vec<String> {
         let mut out = BytesMut::new();
         command::encode(&cmd::<Frame>("C").arg(arg), &mut out);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_have() {
+    fn common_argument_types() {
         let text = String::from("text");
         assert_eq!(written("a"), ["a"]);
         assert_eq!(written(&text), ["text"]);
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_come_back() {
+    fn floats_round_trip() {
         for n in [0.0, 1.0, -1.5, 0.1, 1e300, 1e-300, f64::MAX, f64::MIN_POSITIVE, 123456789.0, f64::INFINITY] {
             let text = written(n).remove(0);
             assert_eq!(text.parse::<f64>(), Ok(n), "{text}");

@@ -1,3 +1,5 @@
+//! Untyped commands.
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -6,11 +8,11 @@ use bytes::BytesMut;
 use super::{Command, CommandArg, CommandWriter, FromReply, Routing, keys};
 use crate::{Error, Frame};
 
-/// A command in words, for everything that is not typed.
+/// Creates an untyped command.
 ///
-/// Words in the name become arguments of their own. The reply is of the type that is asked for: see
-/// [`FromReply`]. Where nothing says which, the command does: `cmd::<()>` for a reply that is not
-/// needed, `cmd::<Frame>` for one whose shape is not known.
+/// Each word of the name becomes an argument. The reply has the type that you ask for: see
+/// [`FromReply`]. If nothing determines the type, name it: `cmd::<()>` ignores the reply, and
+/// `cmd::<Frame>` accepts any shape.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -33,18 +35,18 @@ pub fn cmd<R>(name: &str) -> Cmd<R> {
     cmd
 }
 
-/// A command in words, with a reply of type `R`: see [`cmd()`].
+/// An untyped command with a reply of type `R`: see [`cmd()`].
 pub struct Cmd<R = Frame> {
     name: String,
     args: usize,
     encoded: BytesMut,
-    /// Where the arguments that were said to be keys lie.
+    /// The routing of the arguments that were added as keys.
     keys: Option<Routing>,
     reply: PhantomData<fn() -> R>,
 }
 
 impl<R> Cmd<R> {
-    /// Adds an argument, or those of a list: see [`CommandArg`].
+    /// Adds one argument, or the arguments of a list: see [`CommandArg`].
     #[must_use]
     pub fn arg(mut self, arg: impl CommandArg) -> Self {
         let mut request = CommandWriter::new(&mut self.encoded);
@@ -53,11 +55,10 @@ impl<R> Cmd<R> {
         self
     }
 
-    /// Adds an argument that is a key, by which a [`ClusterClient`](crate::ClusterClient) finds the
-    /// node.
+    /// Adds a key, by which a [`ClusterClient`](crate::ClusterClient) finds the node.
     ///
-    /// Where no argument was said to be one, they are found by the command's name, as for all
-    /// commands of Redis itself; of a command that is not known, the first argument is the key.
+    /// Without this, the name of the command determines the keys, for all commands of Redis itself.
+    /// Of an unknown command, the first argument is the key.
     ///
     /// ```
     /// use resp::{Command, Routing, cmd};
@@ -73,7 +74,7 @@ impl<R> Cmd<R> {
         self.arg(key)
     }
 
-    /// Adds each of some arguments: those of an iterator. The pairs of a map are two each.
+    /// Adds the arguments of an iterator. A pair of a map is two arguments.
     #[must_use]
     pub fn args<A: CommandArg>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         for arg in args {
@@ -83,7 +84,7 @@ impl<R> Cmd<R> {
     }
 }
 
-/// Names the command only: an argument may be a password.
+/// Shows only the name: an argument may be a password.
 impl<R> fmt::Debug for Cmd<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} arguments)", crate::error::operation(&self.name, None), self.args)
@@ -113,7 +114,7 @@ impl<R: FromReply> Command for Cmd<R> {
         out.encoded(self.args, &self.encoded);
     }
 
-    /// By the arguments that were said to be keys, else by the command's name.
+    /// The added keys decide, else the command's name.
     fn routing(&self) -> Routing {
         self.keys.unwrap_or_else(|| {
             let mut rest = &self.encoded[..];
@@ -125,7 +126,7 @@ impl<R: FromReply> Command for Cmd<R> {
         })
     }
 
-    /// By its first word, or first two; and a read of streams must not block.
+    /// The first one or two words decide; a read of streams must not block.
     fn is_shareable(&self) -> bool {
         let (first, rest) = first_word(&self.encoded);
         if first.starts_with("XREAD") {
@@ -140,13 +141,13 @@ impl<R: FromReply> Command for Cmd<R> {
     }
 }
 
-/// The first of some encoded arguments, in capitals, and those behind it.
+/// Returns the first encoded argument in upper case, and the rest.
 fn first_word(encoded: &[u8]) -> (String, &[u8]) {
     let (word, rest) = split_arg(encoded).unwrap_or_default();
     (String::from_utf8_lossy(word).to_ascii_uppercase(), rest)
 }
 
-/// The first of some encoded arguments, and those behind it.
+/// Returns the first encoded argument, and the rest.
 pub(crate) fn split_arg(encoded: &[u8]) -> Option<(&[u8], &[u8])> {
     let header = memchr::memchr(b'\r', encoded)?;
     let len = usize::try_from(crate::protocol::number::parse_u64(encoded.get(1..header)?)?).ok()?;

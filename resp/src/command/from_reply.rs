@@ -1,4 +1,5 @@
-//! Typed replies: what a reply is turned into, by the type that is asked for.
+//! Conversion of replies to the type that the caller asks for. Untyped commands
+//! ([`Cmd`](super::Cmd)) use it.
 
 use std::any::type_name;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -10,9 +11,9 @@ use bytes::Bytes;
 
 use crate::{Error, Frame, StreamId, Value, ValueKind};
 
-/// A type that replies can be turned into.
+/// A type that a reply can be converted to.
 ///
-/// The type that is asked for decides:
+/// The requested type decides:
 ///
 /// ```no_run
 /// # async fn example(client: &resp::Client) -> Result<(), resp::Error> {
@@ -31,24 +32,24 @@ use crate::{Error, Frame, StreamId, Value, ValueKind};
 ///
 /// | type | replies |
 /// |---|---|
-/// | `()` | any that is no error |
+/// | `()` | any reply but an error |
 /// | `String`, `Box<str>`, `Arc<str>` | strings in UTF-8, and numbers |
 /// | [`Bytes`] (shares the read buffer), `Vec<u8>` | the same, any bytes |
-/// | `u8` … `u64`, `i8` … `i64`, `usize`, `isize` | integers, and strings that are one; those that fit |
-/// | `f64`, `f32` | doubles, integers, and strings that are one |
+/// | `u8` … `u64`, `i8` … `i64`, `usize`, `isize` | integers and decimal strings, if they fit |
+/// | `f64`, `f32` | doubles, integers, decimal strings |
 /// | `bool` | booleans, 1 and 0 |
-/// | [`StreamId`] | strings that are one |
+/// | [`StreamId`] | strings of the form `ms-seq` |
 /// | `Option<T>` | null is `None` |
 /// | `Vec<T>`, `VecDeque<T>`, `[T; N]`, sets | arrays, sets and pushes |
-/// | tuples | arrays of that many elements |
-/// | maps, `Vec<(K, V)>` | maps, and the flat or nested arrays that stand for them in RESP2 |
-/// | [`Entries`](crate::streams::Entries), [`StreamEntries`](crate::streams::StreamEntries) | those of `XRANGE` and of `XREAD` |
-/// | [`Frame`] | every reply, errors inside arrays included |
+/// | tuples | arrays with this number of elements |
+/// | maps, `Vec<(K, V)>` | maps, and the flat or nested arrays that replace them in RESP2 |
+/// | [`Entries`](crate::streams::Entries), [`StreamEntries`](crate::streams::StreamEntries) | replies of `XRANGE` and of `XREAD` |
+/// | [`Frame`] | every reply, including errors in arrays |
 ///
-/// A reply of another kind is [`ErrorKind::UnexpectedReply`](crate::ErrorKind::UnexpectedReply);
-/// the error names both types. An error inside an array is the error of the whole.
+/// A reply of another kind is [`ErrorKind::UnexpectedReply`](crate::ErrorKind::UnexpectedReply),
+/// and the error names both types. An error in an array becomes the error of the whole reply.
 ///
-/// The trait is open:
+/// You can implement the trait:
 ///
 /// ```
 /// use resp::{Error, Frame, FromReply, Value};
@@ -77,19 +78,19 @@ use crate::{Error, Frame, StreamId, Value, ValueKind};
 /// # Ok::<(), resp::Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "a reply cannot be turned into `{Self}`",
-    note = "where a reply is not needed, say so: `cmd::<()>(…)` or `let () = …`",
-    note = "where its shape is not known, ask for a `resp::Frame`"
+    message = "a reply cannot be converted to `{Self}`",
+    note = "to ignore the reply, write `cmd::<()>(…)` or `let () = …`",
+    note = "if the shape of the reply is unknown, use `resp::Frame`"
 )]
 pub trait FromReply: Sized {
-    /// Makes it of a value, which lies in `frame`.
+    /// Converts a value of `frame`.
     ///
     /// # Errors
     ///
-    /// When the value is of another kind, or an error.
+    /// The value has another kind, or is an error.
     fn from_value(value: Value<'_>, frame: &Frame) -> Result<Self, Error>;
 
-    /// Makes it of a whole reply.
+    /// Converts a whole reply.
     ///
     /// # Errors
     ///
@@ -98,8 +99,8 @@ pub trait FromReply: Sized {
         Self::from_value(frame.value(), &frame)
     }
 
-    /// Makes a list of a value: one item an element. Types that lists are sent of in another way
-    /// say so here, as bytes and pairs do.
+    /// Converts a list, one item per element. Types whose lists have another form override this, as
+    /// bytes and pairs do.
     ///
     /// # Errors
     ///
@@ -110,7 +111,7 @@ pub trait FromReply: Sized {
 }
 
 impl Frame {
-    /// The reply as a type.
+    /// Converts the reply.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -129,7 +130,7 @@ impl Frame {
         T::from_value(self.value(), self)
     }
 
-    /// A value in this frame as a type.
+    /// Converts a value of this frame.
     ///
     /// # Errors
     ///
@@ -139,13 +140,13 @@ impl Frame {
     }
 }
 
-/// Why a value is not a `T`: it is an error itself, or of another kind.
+/// Returns the error for a value that is no `T`.
 #[cold]
 fn mismatch<T>(value: Value<'_>) -> Error {
     if value.kind().is_error() { Error::server(value) } else { Error::unexpected_reply(&short_name::<T>(), value) }
 }
 
-/// A type's name without the modules, as programs write it.
+/// Returns the name of a type without its modules.
 fn short_name<T>() -> String {
     let mut name = String::new();
     let mut word = String::new();
@@ -162,7 +163,7 @@ fn short_name<T>() -> String {
     name + &word
 }
 
-/// The elements of an array, set or push, for a list of type `T`.
+/// Returns the elements of an array, set or push, for a list of type `T`.
 fn elements<'a, T>(value: Value<'a>) -> Result<impl ExactSizeIterator<Item = Value<'a>> + Clone, Error> {
     match value.kind() {
         ValueKind::Array | ValueKind::Set | ValueKind::Push => Ok(value.children()),
@@ -170,7 +171,7 @@ fn elements<'a, T>(value: Value<'a>) -> Result<impl ExactSizeIterator<Item = Val
     }
 }
 
-/// The bytes of everything that reads as text.
+/// Returns the bytes of a value that is text.
 fn text<T>(value: Value<'_>) -> Result<&[u8], Error> {
     match value.kind() {
         ValueKind::Boolean | ValueKind::SimpleError | ValueKind::BulkError => None,
@@ -228,7 +229,7 @@ macro_rules! integers {
 integers!(u16: as_u64, u32: as_u64, u64: as_u64, usize: as_u64);
 integers!(i8: as_int, i16: as_int, i32: as_int, i64: as_int, isize: as_int);
 
-/// A list of it is a string: see [`FromReply::list_from_value`].
+/// A list of bytes is a string: see [`FromReply::list_from_value`].
 impl FromReply for u8 {
     fn from_value(value: Value<'_>, _: &Frame) -> Result<Self, Error> {
         value.as_u64().and_then(|n| n.try_into().ok()).ok_or_else(|| mismatch::<Self>(value))
@@ -328,7 +329,7 @@ impl<K: FromReply + Ord, V: FromReply> FromReply for BTreeMap<K, V> {
     }
 }
 
-/// Keys and values of a map, or of what stands for one: a flat array of them, or an array of pairs.
+/// Returns keys and values of a map, or of what replaces it: a flat array, or an array of pairs.
 fn pairs<T: FromIterator<(K, V)>, K: FromReply, V: FromReply>(value: Value<'_>, frame: &Frame) -> Result<T, Error> {
     let pair = |(key, value)| Ok((K::from_value(key, frame)?, V::from_value(value, frame)?));
     match value.kind() {
@@ -341,7 +342,7 @@ fn pairs<T: FromIterator<(K, V)>, K: FromReply, V: FromReply>(value: Value<'_>, 
     }
 }
 
-/// Whether a list's elements are lists of this length themselves.
+/// Returns whether the elements of a list are lists of this length.
 fn is_nested(list: Value<'_>, len: usize) -> bool {
     let mut elements = list.children();
     elements.all(|element| element.kind() == ValueKind::Array && element.children().len() == len)
@@ -359,7 +360,7 @@ macro_rules! tuples {
                 Ok(($($name::from_value(next()?, frame)?,)+))
             }
 
-            /// Of a list of lists, or of a flat one. A map is a list of pairs.
+            /// Converts a list of pairs, or a flat list. A map is a list of pairs.
             fn list_from_value(value: Value<'_>, frame: &Frame) -> Result<Vec<Self>, Error> {
                 let mut elements = match value.kind() {
                     ValueKind::Map if $len == 2 => value.children(),
@@ -407,7 +408,7 @@ mod tests {
         T::from_frame(frame(reply)).map_err(|error| error.to_string())
     }
 
-    /// What comes, or the error's text.
+    /// The converted value, or the text of the error.
     macro_rules! gives {
         ($($reply:literal as $type:ty => $expected:expr;)+) => {
             $(assert_eq!(to::<$type>($reply), Ok($expected), "{} as {}", $reply, stringify!($type));)+
@@ -475,7 +476,7 @@ mod tests {
         }
         let invalid = Decoder::default().decode(&mut BytesMut::from(&b"$1\r\n\xff\r\n"[..])).unwrap().unwrap();
         assert_eq!(invalid.to::<String>().unwrap_err().to_string(), "expected String, got string \"\\xff\"");
-        // Short, however long the reply.
+        // The message is short, however long the reply is.
         let long = to::<u64>(&format!("$3000 {}", "x".repeat(3000))).unwrap_err();
         assert!(long.len() < 200, "{long}");
     }

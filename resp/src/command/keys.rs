@@ -1,26 +1,28 @@
-//! Where the keys stand in a command that is given in words.
+//! The positions of keys in an untyped command, by its name. [`Cmd`](super::Cmd) uses it for
+//! routing.
 
 use super::Routing;
 
-/// How a command's keys are found among its arguments.
+/// How to find the keys of a command.
 enum Keys {
-    /// It has none, and each node answers the same.
+    /// No key, and all nodes answer alike.
     None,
-    /// It has none, and is about one node.
+    /// No key, and the command is about one node.
     OneNode,
-    /// The argument at this place.
+    /// The argument at this index.
     At(usize),
-    /// So many arguments, from this place on.
+    /// This many arguments, from this index.
     Some(usize, usize),
-    /// Every so many arguments, from this place to the end.
+    /// Every n-th argument, from this index to the end.
     Every(usize, usize),
-    /// A number at this place says how many follow; another key may stand before it.
+    /// The argument at this index is the number of keys that follow; another key may come before
+    /// it.
     Counted(Option<usize>, usize),
-    /// The first half of what follows `STREAMS`.
+    /// The first half of the arguments after `STREAMS`.
     Streams,
 }
 
-/// Where a command goes whose words these are, its name first.
+/// Returns the routing of a command, given its words with the name first.
 pub(super) fn routing<'a>(words: impl Iterator<Item = &'a [u8]>) -> Routing {
     let words: Vec<&[u8]> = words.collect();
     let name = |at: usize| String::from_utf8_lossy(words.get(at).copied().unwrap_or_default()).to_ascii_uppercase();

@@ -1,4 +1,7 @@
-//! Commands: how they are written, what their replies mean, and which node of a cluster they go to.
+//! Commands: encoding, typed replies, and routing in a cluster.
+//!
+//! [`Command`] is the trait that every connection accepts. [`Cmd`] implements it for untyped
+//! commands, and the files of [`streams`](crate::streams) for typed ones.
 
 mod arg;
 mod cmd;
@@ -21,31 +24,30 @@ use bytes::BytesMut;
 use crate::{Error, ErrorKind, Frame, Sent, redact};
 use cmd::split_arg;
 
-/// A command: how it is written, and what its reply means.
+/// A command: how to encode it, and how to decode its reply.
 ///
-/// The trait is open: implement it for commands that this crate does not type (see
-/// [`CommandWriter`] for an example), or use [`cmd`](crate::cmd()) for a quick one.
+/// Implement the trait for commands that this crate does not type (see [`CommandWriter`] for an
+/// example), or use [`cmd`](crate::cmd()) for one-off commands.
 ///
-/// A command must be answered by exactly one reply, and must leave the replies to others as they
-/// are. Those that do not are refused with [`ErrorKind::Usage`], however they are written:
-/// `SUBSCRIBE` and its kin ([`Connection::subscribe`](crate::Connection::subscribe) sends them),
-/// `MONITOR`, `SYNC`, `PSYNC`, `REPLCONF`, `CLIENT REPLY OFF` and `SKIP`, `QUIT`, `RESET`, and
-/// `HELLO` with a version.
+/// A command must have exactly one reply, and must not change the replies to other commands. Others
+/// are refused with [`ErrorKind::Usage`], however they are written: the `SUBSCRIBE` family (use
+/// [`Connection::subscribe`](crate::Connection::subscribe)), `MONITOR`, `SYNC`, `PSYNC`,
+/// `REPLCONF`, `CLIENT REPLY OFF` and `SKIP`, `QUIT`, `RESET`, and `HELLO` with a version.
 pub trait Command {
-    /// What the reply is decoded to.
+    /// The decoded reply.
     type Reply;
 
-    /// The command's name, for errors.
+    /// Returns the command's name, for errors.
     fn name(&self) -> &str;
 
-    /// The key that the command is about, for errors.
+    /// Returns the command's key, for errors and routing.
     fn key(&self) -> Option<&[u8]> {
         None
     }
 
-    /// Where in a cluster it goes: to the node that has its [`key`](Self::key); without a key, its
-    /// [`name`](Self::name) says whether any node will do. A command with several keys says
-    /// [`Routing::of_keys`] of all of them.
+    /// Returns the routing in a cluster: by default, to the owner of the [`key`](Self::key);
+    /// without a key, the [`name`](Self::name) decides whether any node will do. For several keys,
+    /// return [`Routing::of_keys`].
     fn routing(&self) -> Routing {
         let without_key = || keys::routing(self.name().split_ascii_whitespace().map(str::as_bytes));
         self.key().map_or_else(without_key, Routing::of_key)
@@ -54,19 +56,18 @@ pub trait Command {
     /// Writes the command's name and arguments.
     fn encode(&self, out: &mut CommandWriter<'_>);
 
-    /// Whether the command may go over a [`Client`](crate::Client)'s connection, which many share:
-    /// not if it waits in the server, or changes the connection's state. Known by its name, unless
-    /// this is overridden.
+    /// Returns whether the command may use the shared connection of a [`Client`](crate::Client):
+    /// not if it blocks, or changes the connection's state. The default decides by the name.
     fn is_shareable(&self) -> bool {
         is_shareable(self.name())
     }
 
-    /// Makes the typed reply from a frame that is no error. The command itself is not asked: it may
-    /// be gone by then, and what a reply means is seen from its shape.
+    /// Decodes a reply that is no error. There is no `self`: the command may be gone by then, and
+    /// the shape of the reply decides.
     ///
     /// # Errors
     ///
-    /// When the reply has a shape that the command does not know.
+    /// The reply has an unexpected shape.
     fn decode(frame: Frame) -> Result<Self::Reply, Error>;
 }
 
@@ -98,12 +99,12 @@ impl<C: Command + ?Sized> Command for &C {
     }
 }
 
-/// Why a command that is encoded has not exactly one reply, or changes how many replies others
-/// have; `None` for all that have one.
+/// Returns why an encoded command does not have exactly one reply, or changes other replies; `None`
+/// for all others.
 fn refusal(encoded: &[u8]) -> Option<&'static str> {
     let mut words = words(encoded);
     let name = words.next()?;
-    // Few commands begin like those, and no stream command does.
+    // Few commands start with these letters, and no stream command does.
     if !matches!(name.first()?.to_ascii_uppercase(), b'C' | b'H' | b'M' | b'P' | b'Q' | b'R' | b'S' | b'U') {
         return None;
     }
@@ -114,18 +115,18 @@ fn refusal(encoded: &[u8]) -> Option<&'static str> {
     let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
     match &*capitals {
         b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE" | b"PUNSUBSCRIBE" | b"SUNSUBSCRIBE" => {
-            Some("has no reply but push messages: Connection::subscribe sends it")
+            Some("is answered by push messages: use Connection::subscribe")
         }
-        b"MONITOR" | b"SYNC" | b"PSYNC" | b"REPLCONF" => Some("is answered by more or less than one reply"),
-        b"CLIENT" if is_next("REPLY") && !is_next("ON") => Some("takes replies away that are awaited"),
-        b"QUIT" => Some("ends the connection: drop it instead"),
-        b"RESET" => Some("changes the version of RESP: connect again instead"),
-        b"HELLO" if words.next().is_some() => Some("changes the version of RESP: Config::resp2 chooses it"),
+        b"MONITOR" | b"SYNC" | b"PSYNC" | b"REPLCONF" => Some("does not have exactly one reply"),
+        b"CLIENT" if is_next("REPLY") && !is_next("ON") => Some("suppresses replies"),
+        b"QUIT" => Some("closes the connection: drop it instead"),
+        b"RESET" => Some("changes the RESP version: reconnect instead"),
+        b"HELLO" if words.next().is_some() => Some("changes the RESP version: use Config::resp2"),
         _ => None,
     }
 }
 
-/// Whether what answers a command that is encoded are push messages.
+/// Returns whether an encoded command is answered by push messages.
 pub(crate) fn is_subscription(encoded: &[u8]) -> bool {
     let name = words(encoded).next().unwrap_or_default();
     let kind = name.len().checked_sub(b"SUBSCRIBE".len()).and_then(|at| name.split_at_checked(at));
@@ -135,21 +136,21 @@ pub(crate) fn is_subscription(encoded: &[u8]) -> bool {
     })
 }
 
-/// Whether a command that is encoded sets client-side caching (`true`), or ends it; `None` for all
-/// others.
+/// Returns whether an encoded command enables (`true`) or disables client-side caching; `None` for
+/// all others.
 pub(crate) fn tracking(encoded: &[u8]) -> Option<bool> {
     let mut words = words(encoded);
     let mut is_next = |word: &str| words.next().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
     (is_next("CLIENT") && is_next("TRACKING")).then(|| is_next("ON"))
 }
 
-/// Whether a command that is encoded begins or ends a transaction.
+/// Returns whether an encoded command starts or ends a transaction.
 pub(crate) fn is_transaction_control(encoded: &[u8]) -> bool {
     let name = words(encoded).next().unwrap_or_default();
     [&b"MULTI"[..], b"EXEC", b"DISCARD", b"WATCH"].iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
-/// The arguments of a command that is encoded, its name first.
+/// Returns the arguments of an encoded command, with the name first.
 fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest =
         memchr::memchr(b'\n', encoded).and_then(|end| encoded.get(end.checked_add(1)?..)).unwrap_or_default();
@@ -160,7 +161,7 @@ fn words(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether a command of this name leaves the connection as it was, and lets others pass.
+/// Returns whether a command of this name neither blocks nor changes the connection's state.
 pub(crate) fn is_shareable(name: &str) -> bool {
     const NOT: [&str; 33] = [
         "ASKING",
@@ -197,7 +198,7 @@ pub(crate) fn is_shareable(name: &str) -> bool {
         "WAITAOF",
         "WATCH",
     ];
-    // The stream commands, which are what this crate is for, pass at once.
+    // Fast path for stream commands.
     name.starts_with('X') || !NOT.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
@@ -209,7 +210,7 @@ pub(crate) fn encode<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) {
     request.finish();
 }
 
-/// The same for a command that must have exactly one reply; when it has not, nothing is appended.
+/// Appends a command that has exactly one reply. Appends nothing for others.
 #[inline]
 pub(crate) fn encode_checked<C: Command + ?Sized>(command: &C, buf: &mut BytesMut) -> Result<(), Error> {
     let start = buf.len();
@@ -223,11 +224,11 @@ pub(crate) fn encode_checked<C: Command + ?Sized>(command: &C, buf: &mut BytesMu
     }
 }
 
-/// What is sent in place of a command that was refused, where its reply has been promised already:
-/// no server knows it, so the reply is an error, and a transaction that it is in is not executed.
+/// Takes the place of a refused command whose reply is already promised. No server knows it, so the
+/// reply is an error, and a transaction around it is not executed.
 pub(crate) const REFUSED_COMMAND: &[u8] = b"*1\r\n$46\r\nrefused: the command has not exactly one reply\r\n";
 
-/// The typed reply of a command, or the error that the server sent instead.
+/// Decodes the reply of a command, or returns the server's error.
 pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C::Reply, Error> {
     frame.into_result().and_then(C::decode).map_err(|error| {
         let error = if redact::secret_command(command.name()).is_some() { error.redact_arguments() } else { error };
@@ -238,15 +239,15 @@ pub(crate) fn decode<C: Command + ?Sized>(command: &C, frame: Frame) -> Result<C
 /// How long a blocking command may wait in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockTimeout {
-    /// At most so long; rounded up to whole milliseconds, and at least one, because 0 means for
-    /// ever.
+    /// At most this long, rounded up to whole milliseconds, and at least one, because 0 blocks
+    /// forever.
     For(Duration),
-    /// Until there is something.
+    /// Until there is a reply.
     Forever,
 }
 
 impl BlockTimeout {
-    /// The number that `BLOCK` takes.
+    /// Returns the argument of `BLOCK`.
     pub(crate) fn millis(self) -> u64 {
         match self {
             Self::For(time) => {
@@ -257,10 +258,11 @@ impl BlockTimeout {
     }
 }
 
-/// A command that waits in the server, and so needs a connection of its own.
+/// A command that blocks in the server, and therefore needs its own connection.
 ///
-/// It is no [`Command`]: [`Connection::send_blocking`](crate::Connection::send_blocking) takes it,
-/// nothing that is shared does.
+/// It does not implement [`Command`]: only
+/// [`Connection::send_blocking`](crate::Connection::send_blocking) accepts it, and no shared
+/// connection does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -275,17 +277,17 @@ pub struct Blocking<C> {
 }
 
 impl<C: Command> Blocking<C> {
-    /// Says that a command, which must itself carry the argument for it, blocks so long.
+    /// Declares how long a command blocks. The command must also contain that argument.
     pub const fn new(command: C, block: BlockTimeout) -> Self {
         Self { command, block }
     }
 
-    /// The command.
+    /// Returns the command.
     pub const fn command(&self) -> &C {
         &self.command
     }
 
-    /// How long it blocks.
+    /// Returns how long it blocks.
     pub const fn block(&self) -> BlockTimeout {
         self.block
     }
@@ -352,9 +354,9 @@ mod tests {
         assert!(!refused(&cmd("").arg("")));
     }
 
-    /// Whatever it says its name is.
+    /// The name that the command claims makes no difference.
     #[test]
-    fn the_words_count_that_are_sent() {
+    fn the_encoded_words_decide() {
         struct Liar;
         impl Command for Liar {
             type Reply = Frame;
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn subscriptions_are_known() {
+    fn subscriptions_are_recognised() {
         let is = |text: &str| {
             let mut out = BytesMut::new();
             encode(&cmd::<()>(text), &mut out);

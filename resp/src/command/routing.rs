@@ -1,22 +1,25 @@
+//! The routing of a command in a cluster. Commands compute it; the cluster client acts on it.
+
 use super::slot::slot;
 
-/// Where in a cluster a command goes.
+/// The node for a command in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Routing {
-    /// It has no key, and each node answers the same: to any one of them.
+    /// Any node: the command has no key, and all nodes answer alike.
     Anywhere,
-    /// It has no key, and is about the node that it reaches (`SCAN`, `INFO`, `FLUSHALL`, `CONFIG`):
-    /// the caller says to which, with [`ClusterClient::send_to`](crate::ClusterClient::send_to) or
-    /// [`send_to_masters`](crate::ClusterClient::send_to_masters).
+    /// The node that the caller names, with
+    /// [`ClusterClient::send_to`](crate::ClusterClient::send_to) or
+    /// [`send_to_masters`](crate::ClusterClient::send_to_masters): the command has no key, and is
+    /// about the node itself (`SCAN`, `INFO`, `FLUSHALL`, `CONFIG`).
     OneNode,
-    /// To the node that has this slot.
+    /// The owner of this slot.
     Slot(u16),
-    /// Its keys lie in different slots, so no node can execute it.
+    /// No node: the keys are in different slots.
     CrossSlot,
 }
 
 impl Routing {
-    /// That of a command with one key.
+    /// Returns the routing for one key.
     ///
     /// ```
     /// use resp::Routing;
@@ -30,13 +33,13 @@ impl Routing {
         Self::Slot(slot(key))
     }
 
-    /// That of a command with several keys.
+    /// Returns the routing for several keys.
     #[must_use]
     pub fn of_keys(keys: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         keys.into_iter().fold(Self::Anywhere, |all, key| all.and(Self::of_key(key.as_ref())))
     }
 
-    /// That of both together.
+    /// Returns the routing for both together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {

@@ -1,10 +1,10 @@
-//! Which of the 16384 slots a key lies in.
+//! The hash slot of a key, which decides its node in a cluster.
 
-/// How many slots a cluster has.
+/// The number of slots in a cluster.
 pub(crate) const SLOTS: u16 = 16384;
 
-/// The slot of a key: CRC16 of it, or of its hash tag: what stands between the first `{` and the
-/// first `}` behind it, unless that is nothing.
+/// Returns the hash slot of a key: the CRC16 of the key, or of its hash tag, which is a non-empty
+/// text between the first `{` and the next `}`.
 ///
 /// ```
 /// assert_eq!(resp::cluster::slot(b"{user:7}:name"), resp::cluster::slot(b"{user:7}:mail"));
@@ -23,7 +23,7 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// CRC-16/XMODEM: polynomial 0x1021, nothing reflected, nothing added.
+/// CRC-16/XMODEM: polynomial 0x1021, not reflected, no final XOR.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc: u16, byte| {
         let [high, _] = crc.to_be_bytes();
@@ -80,8 +80,8 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_redis_names() {
-        // CLUSTER KEYSLOT
+    fn slots_match_redis() {
+        // From CLUSTER KEYSLOT.
         assert_eq!((slot(b"foo"), slot(b"bar"), slot(b"somekey")), (12182, 5061, 11058));
     }
 }

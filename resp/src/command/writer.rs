@@ -1,13 +1,15 @@
+//! The encoder. [`Command::encode`](super::Command::encode) writes through it.
+
 use bytes::BytesMut;
 
 use crate::StreamId;
 use crate::protocol::cast::wide;
 use crate::protocol::number::Backwards;
 
-/// Writes one command as RESP, straight into the buffer that goes to the socket.
+/// Encodes one command, directly into the write buffer.
 ///
-/// The number of arguments is counted. What [`command`](Self::command) is told is only a guess that
-/// saves correcting the header, so a wrong count can never garble the connection.
+/// The writer counts the arguments. The number given to [`command`](Self::command) is a hint that
+/// saves a correction of the header; a wrong number is corrected.
 ///
 /// ```
 /// use resp::{Command, Error, Frame, CommandWriter};
@@ -36,9 +38,9 @@ use crate::protocol::number::Backwards;
 #[derive(Debug)]
 pub struct CommandWriter<'b> {
     buf: &'b mut BytesMut,
-    /// Where this command begins in the buffer.
+    /// The start of this command in the buffer.
     start: usize,
-    /// Where its header ends.
+    /// The end of its header.
     header: usize,
     declared: usize,
     written: usize,
@@ -50,12 +52,12 @@ impl<'b> CommandWriter<'b> {
         Self { buf, start, header: start, declared: 0, written: 0 }
     }
 
-    /// How many arguments were written, the name included.
+    /// Returns how many arguments were written, including the name.
     pub(crate) const fn written(&self) -> usize {
         self.written
     }
 
-    /// Begins the command: its name, and how many arguments will follow.
+    /// Starts the command with its name, and the number of arguments that follow.
     #[inline]
     pub fn command(&mut self, name: &str, args: usize) {
         if self.written == 0 && self.declared == 0 {
@@ -70,13 +72,13 @@ impl<'b> CommandWriter<'b> {
         self.arg(name);
     }
 
-    /// Makes room for so many bytes at once.
+    /// Reserves capacity for this many bytes.
     #[inline]
     pub fn reserve(&mut self, bytes: usize) {
         self.buf.reserve(bytes);
     }
 
-    /// Adds an argument: any bytes.
+    /// Adds an argument of any bytes.
     #[inline]
     #[expect(clippy::arithmetic_side_effects, reason = "the argument is in memory, and so shorter than isize::MAX")]
     pub fn arg(&mut self, arg: impl AsRef<[u8]>) {
@@ -106,7 +108,7 @@ impl<'b> CommandWriter<'b> {
         self.finish_small(arg);
     }
 
-    /// Adds a stream entry's ID as an argument.
+    /// Adds an entry ID as an argument.
     #[inline]
     pub fn arg_id(&mut self, id: StreamId) {
         let mut arg = SmallArg::new();
@@ -117,7 +119,7 @@ impl<'b> CommandWriter<'b> {
         self.finish_small(arg);
     }
 
-    /// Adds a stream ID with `(` before it: a range that begins or ends without it.
+    /// Adds an entry ID with `(` before it: the exclusive end of a range.
     pub(crate) fn arg_id_exclusive(&mut self, id: StreamId) {
         let mut arg = SmallArg::new();
         arg.crlf();
@@ -128,7 +130,7 @@ impl<'b> CommandWriter<'b> {
         self.finish_small(arg);
     }
 
-    /// Puts the length before a short argument and writes it all at once.
+    /// Prepends the length to a short argument, and appends both.
     #[inline]
     #[expect(clippy::arithmetic_side_effects, reason = "the argument ends with CR LF")]
     fn finish_small(&mut self, mut arg: SmallArg) {
@@ -140,7 +142,7 @@ impl<'b> CommandWriter<'b> {
         self.written += 1;
     }
 
-    /// Adds arguments that are encoded already.
+    /// Adds arguments that are already encoded.
     pub(crate) fn encoded(&mut self, args: usize, encoded: &[u8]) {
         if self.written == 0 && self.declared == 0 {
             self.declared = args;
@@ -155,7 +157,7 @@ impl<'b> CommandWriter<'b> {
         self.written = self.written.saturating_add(args);
     }
 
-    /// Ends the command, with its header put right when the guess was wrong.
+    /// Ends the command, and corrects the header if necessary.
     #[inline]
     pub(crate) fn finish(self) {
         if self.written != self.declared || self.written == 0 {
@@ -166,7 +168,7 @@ impl<'b> CommandWriter<'b> {
     #[cold]
     fn correct(mut self) {
         if self.written == 0 {
-            // Redis answers nothing to an empty command; an empty name it answers with an error.
+            // Redis does not answer an empty command; it answers an empty name with an error.
             self.buf.truncate(self.start);
             self.buf.extend_from_slice(b"*1\r\n$0\r\n\r\n");
             return;
@@ -183,8 +185,7 @@ impl<'b> CommandWriter<'b> {
     }
 }
 
-/// Room for the longest short argument, `(` and an ID of 41 bytes, with its length before it: 49
-/// bytes.
+/// Holds the longest short argument, `(` and an ID of 41 bytes, with its length: 49 bytes.
 type SmallArg = Backwards<56>;
 
 #[cfg(test)]

@@ -1,3 +1,6 @@
+//! Connections that a user opens. The transport layer calls the [`Connector`] instead of the
+//! network.
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -7,15 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Endpoint;
 
-/// Anything that bytes can be read from and written to.
+/// A byte stream in both directions.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
 
-/// Makes the connections in place of the library: see
-/// [`Config::connector`](super::Config::connector).
+/// Opens connections instead of the library: see [`Config::connector`](super::Config::connector).
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<dyn Fn(Endpoint) -> Connecting + Send + Sync>);
 

@@ -1,7 +1,9 @@
+//! Addresses of servers, Sentinels and clusters, as discovery and transports use them.
+
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a server is.
+/// The address of a server, or of the Sentinels or cluster nodes that know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
@@ -24,31 +26,30 @@ pub enum Endpoint {
         /// The socket's path.
         path: PathBuf,
     },
-    /// The master that Sentinels watch under a name, whichever server that is at the moment. Every
-    /// connection asks them anew, so a failover is followed. The server itself is asked for its
-    /// `ROLE`, which the user must be allowed to do.
+    /// The current master of a name that Sentinels monitor. Every new connection queries them, so a
+    /// failover is followed, and verifies the server with `ROLE`, which the user's ACL must allow.
     ///
-    /// A [`Client`](crate::Client) and a [`Consumer`](crate::Consumer) keep a connection to each of
-    /// these Sentinels, too, and leave the old master as soon as one says that it was replaced
-    /// (`+switch-master`). Where the user of the Sentinels may not subscribe, they are asked once a
-    /// second. A [`Connection`](crate::Connection) stays: Sentinels close it when they demote a
-    /// master that they can reach.
+    /// A [`Client`](crate::Client) and a [`Consumer`](crate::Consumer) also keep a connection to
+    /// each Sentinel, and leave the old master as soon as one announces another (`+switch-master`).
+    /// If the Sentinels' ACL forbids the subscription, the client queries them once a second. A
+    /// [`Connection`](crate::Connection) stays open: Sentinels close it when they demote a master
+    /// that they can reach.
     Sentinel {
-        /// Where the Sentinels are: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
+        /// The addresses of the Sentinels: each [`Endpoint::Tcp`] or [`Endpoint::Tls`].
         sentinels: Vec<Self>,
-        /// The name under which they watch the master.
+        /// The name of the master.
         master: String,
-        /// Whether the master itself speaks TLS.
+        /// Whether the master itself uses TLS.
         tls: bool,
     },
     /// A Redis Cluster: see [`ClusterClient`](crate::ClusterClient). A
-    /// [`Connection`](crate::Connection) leads to the node that has the
-    /// [key](crate::Config::for_key) of the configuration.
+    /// [`Connection`](crate::Connection) goes to the owner of the configuration's
+    /// [key](crate::Config::for_key).
     Cluster {
-        /// Some of its nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`]; the others are learned
-        /// from them.
+        /// Some nodes, each [`Endpoint::Tcp`] or [`Endpoint::Tls`], from which the client learns
+        /// the others.
         seeds: Vec<Self>,
-        /// Whether its nodes speak TLS.
+        /// Whether the nodes use TLS.
         tls: bool,
     },
 }
@@ -72,15 +73,14 @@ impl Endpoint {
         Self::Unix { path: path.into() }
     }
 
-    /// The master of this name, by asking Sentinels, over plain TCP. [`Endpoint::Sentinel`] says
-    /// more.
+    /// The master of this name, discovered by Sentinels over plain TCP: see [`Endpoint::Sentinel`].
     #[must_use]
     pub fn sentinel(sentinels: impl IntoIterator<Item = (impl Into<String>, u16)>, master: impl Into<String>) -> Self {
         let sentinels = sentinels.into_iter().map(|(host, port)| Self::tcp(host, port)).collect();
         Self::Sentinel { sentinels, master: master.into(), tls: false }
     }
 
-    /// A Redis Cluster, over plain TCP, by some of its nodes. [`Endpoint::Cluster`] says more.
+    /// A Redis Cluster over plain TCP, by some of its nodes: see [`Endpoint::Cluster`].
     #[must_use]
     pub fn cluster(seeds: impl IntoIterator<Item = (impl Into<String>, u16)>) -> Self {
         Self::Cluster { seeds: seeds.into_iter().map(|(host, port)| Self::tcp(host, port)).collect(), tls: false }
@@ -91,7 +91,7 @@ impl Endpoint {
         if tls { Self::Tls { host, port } } else { Self::Tcp { host, port } }
     }
 
-    /// Whether connections to the server are made with TLS.
+    /// Returns whether connections to the server use TLS.
     pub(crate) const fn is_tls(&self) -> bool {
         matches!(self, Self::Tls { .. } | Self::Sentinel { tls: true, .. } | Self::Cluster { tls: true, .. })
     }

@@ -1,4 +1,7 @@
-//! How to reach a server, and how long to wait for it.
+//! Settings: the server's address, credentials, timeouts, limits, TLS, hooks.
+//!
+//! [`Config`] is plain data that every connection gets. State of connecting lives in
+//! [`Discovery`](crate::Discovery).
 
 mod connector;
 mod endpoint;
@@ -24,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::redact::{Secret, Secrets};
 use crate::{ConfigError, DecoderLimits, Error};
 
-/// How to connect to a server.
+/// How to connect to a server, and the limits of connections to it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,10 +46,10 @@ pub struct Config {
     pub(crate) endpoint: Endpoint,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
-    /// How to get into the Sentinels.
+    /// Credentials for the Sentinels.
     pub(crate) sentinel_user: Option<String>,
     pub(crate) sentinel_password: Option<Secret>,
-    /// In a cluster: the key that connections are for.
+    /// In a cluster: the key whose owner connections go to.
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) database: u32,
     pub(crate) client_name: Option<String>,
@@ -64,7 +67,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A server at an endpoint, everything else at its default.
+    /// Creates a configuration for an endpoint, with defaults for everything else.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
@@ -90,42 +93,40 @@ impl Config {
         }
     }
 
-    /// A server by URL.
+    /// Parses a URL.
     ///
-    /// * `redis://[[user]:password@]host[:port][/database]`, the port 6379 unless given; an IPv6
-    ///   host in brackets
+    /// * `redis://[[user]:password@]host[:port][/database]`: a server, on port 6379 by default. An
+    ///   IPv6 address needs brackets.
     /// * `rediss://…[?ca=FILE&cert=FILE&key=FILE&server_name=NAME]`: the same over TLS (cargo
     ///   feature `tls`); see `TlsConfig`
-    /// * `unix:///path/to/socket[?db=N&user=U&pass=P]`, also `redis+unix://`
-    /// * `redis-sentinel://[[user]:password@]host[:port],host[:port],…/master[/database][?sentinel_user=U&sentinel_password=P]`:
-    ///   the master that Sentinels watch under this name. The ports are those of the Sentinels,
-    ///   26379 unless given. User and password before the `@` are for Redis, the parameters for the
-    ///   Sentinels. `rediss-sentinel://` speaks TLS with both
+    /// * `unix:///path/to/socket[?db=N&user=U&pass=P]`: a Unix socket; `redis+unix://` is the same.
+    /// * `redis-sentinel://[[user]:password@]host[:port],host[:port],…/master[/database]`: the
+    ///   master of this name. Hosts and ports are those of the Sentinels, 26379 by default. User
+    ///   and password before the `@` are for Redis; the parameters `sentinel_user` and
+    ///   `sentinel_password` are for the Sentinels. `rediss-sentinel://` uses TLS for both.
     /// * `redis-cluster://[[user]:password@]host[:port],host[:port],…`: a Redis Cluster, by some of
-    ///   its nodes; `rediss-cluster://` for TLS
-    /// * `valkey://` and `valkeys://`, which mean the same as `redis://` and `rediss://`
+    ///   its nodes; `rediss-cluster://` uses TLS.
+    /// * `valkey://` and `valkeys://`: the same as `redis://` and `rediss://`.
     ///
-    /// Each takes the parameters `protocol=2|3` (RESP2, or RESP3 where the server knows it, which
-    /// is the default) and `client_name=NAME`, also. User, password, path, master's name and
-    /// parameters may be percent-encoded.
+    /// All forms also accept `protocol=2|3` (default: RESP3, or RESP2 if the server refuses it) and
+    /// `client_name=NAME`. User, password, path, master name and parameters may be percent-encoded.
     ///
     /// # Errors
     ///
-    /// When the URL is none of these. The error says what is wrong and what is allowed, and never
-    /// holds the password.
+    /// The URL has none of these forms. The error says what is wrong and what is allowed, and never
+    /// contains the password.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         url::parse(url)
     }
 
-    /// Where the server is.
+    /// Returns the endpoint.
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The same with another endpoint: how to get into one node of a cluster, or the server that a
-    /// Sentinel has named. A [key](Self::for_key) is forgotten; credentials, times, limits and TLS
-    /// stay.
+    /// Replaces the endpoint, for example by one node of a cluster. The [key](Self::for_key) is
+    /// removed; credentials, timeouts, limits and TLS stay.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -145,12 +146,12 @@ impl Config {
         self
     }
 
-    /// Whether others are asked where the server is.
+    /// Returns whether Sentinels or cluster nodes name the server.
     pub(crate) const fn is_discovered(&self) -> bool {
         matches!(self.endpoint, Endpoint::Sentinel { .. } | Endpoint::Cluster { .. })
     }
 
-    /// The passwords, which no error may repeat.
+    /// Returns the passwords, which no error may repeat.
     pub(crate) fn secrets(&self) -> Secrets {
         Secrets::new([&self.password, &self.sentinel_password].into_iter().flatten())
     }
@@ -160,115 +161,112 @@ impl Config {
         error.connecting(self, &self.secrets())
     }
 
-    /// In a cluster: a [`Connection`](crate::Connection), [`Client`](crate::Client) or
-    /// [`Consumer`](crate::Consumer) is to lead to the node that has this key; keys with the same
-    /// hash tag lie on the same node. When the slot has moved, the answer is
-    /// [`ErrorKind::Moved`](crate::ErrorKind), the connection is closed, and the next one leads to
-    /// where the slot is then. Without effect where there is no cluster.
+    /// In a cluster: directs a [`Connection`](crate::Connection), [`Client`](crate::Client) or
+    /// [`Consumer`](crate::Consumer) to the owner of this key. Keys with the same hash tag have the
+    /// same owner. After the slot moves, calls fail with [`ErrorKind::Moved`](crate::ErrorKind) and
+    /// the connection closes; the next one goes to the new owner. No effect outside of a cluster.
     #[must_use]
     pub fn for_key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.key = Some(key.as_ref().to_vec());
         self
     }
 
-    /// The ACL user. Without one, Redis takes a password to be that of the user `default`; without
-    /// a password, the user must be one that needs none.
+    /// Sets the ACL user. Without a user, Redis applies a password to the user `default`. Without a
+    /// password, the user must need none.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// The password.
+    /// Sets the password.
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(Secret::new(password.into()));
         self
     }
 
-    /// Whether there is a password for Redis, from the URL or from [`Self::password`].
+    /// Returns whether there is a password for Redis, from the URL or from [`Self::password`].
     #[must_use]
     pub const fn has_password(&self) -> bool {
         self.password.is_some()
     }
 
-    /// The ACL user of the Sentinels, which is none of Redis' own. See [`Endpoint::Sentinel`].
+    /// Sets the ACL user for the Sentinels, which have their own users. See [`Endpoint::Sentinel`].
     #[must_use]
     pub fn sentinel_user(mut self, user: impl Into<String>) -> Self {
         self.sentinel_user = Some(user.into());
         self
     }
 
-    /// The password of the Sentinels. Without one, nothing is said to them: Redis' own password is
-    /// never sent to a Sentinel.
+    /// Sets the password for the Sentinels. The password of Redis is never sent to a Sentinel.
     #[must_use]
     pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
         self.sentinel_password = Some(Secret::new(password.into()));
         self
     }
 
-    /// The database, 0 unless set.
+    /// Sets the database. Default 0.
     #[must_use]
     pub const fn database(mut self, database: u32) -> Self {
         self.database = database;
         self
     }
 
-    /// The name that `CLIENT LIST` shows. Redis allows no spaces and line breaks in it.
+    /// Sets the name that `CLIENT LIST` shows. Redis allows no spaces or line breaks in it.
     #[must_use]
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.client_name = Some(name.into());
         self
     }
 
-    /// The name that `CLIENT LIST` shows, unless one was set already, as by the URL.
+    /// Sets the name that `CLIENT LIST` shows, unless one is already set, for example by the URL.
     #[must_use]
     pub fn default_client_name(self, name: impl Into<String>) -> Self {
         if self.client_name.is_some() { self } else { self.client_name(name) }
     }
 
-    /// Speaks RESP2 even with a server that knows RESP3.
+    /// Uses RESP2 even if the server supports RESP3.
     #[must_use]
     pub const fn resp2(mut self, resp2: bool) -> Self {
         self.resp2 = resp2;
         self
     }
 
-    /// How long connecting may take, TLS and authentication included, and asking Sentinels. Default
-    /// 5 s.
+    /// Sets how long connecting may take, including Sentinel queries, TLS and authentication.
+    /// Default 5 s.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call may take as a whole: waiting for room and for a new connection, sending,
-    /// redirects of a cluster, and receiving the reply, however busy the server is with other
-    /// things, such as push messages. Default 30 s; `None` waits for ever.
+    /// Sets how long a whole call may take: waiting for room or for a new connection, sending,
+    /// cluster redirects, and receiving the reply, even while the server sends other data such as
+    /// push messages. Default 30 s; `None` waits forever.
     ///
-    /// A large reply over a slow link needs its time, too. Where that is to take as long as it
-    /// takes, set a long command timeout, or none, and a [stall timeout](Self::stall_timeout).
+    /// A large reply over a slow link takes long. Set a long command timeout, or none, and a [stall
+    /// timeout](Self::stall_timeout).
     ///
-    /// Of the pieces of pipelines, each ([`flush`](crate::Connection::flush),
-    /// [`receive`](crate::Connection::receive)) is a call. A blocking command has [more
-    /// time](Self::block_grace).
+    /// [`flush`](crate::Connection::flush) and [`receive`](crate::Connection::receive) count as
+    /// calls of their own. Blocking commands get [more time](Self::block_grace).
     #[must_use]
     pub const fn command_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// How long nothing may move, in either direction, while a reply is awaited. By default there
-    /// is no such limit beside the [command timeout](Self::command_timeout). Where a command blocks
-    /// in the server, it holds only once its reply has begun.
+    /// Sets how long no byte may move, in either direction, while a reply is awaited. By default,
+    /// only the [command timeout](Self::command_timeout) applies. For a blocking command, the stall
+    /// timeout applies once the reply has begun.
     #[must_use]
     pub const fn stall_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.stall_timeout = timeout;
         self
     }
 
-    /// How much later than `BLOCK` says the reply to a blocking command must have begun. Default 5
-    /// s: servers answer late under load. A reply that has begun by then has the [command
+    /// Sets how much later than `BLOCK` the reply to a blocking command must begin, because servers
+    /// answer late under load. Default 5 s. A reply that has begun by then has the [command
     /// timeout](Self::command_timeout) to arrive.
     #[must_use]
     pub const fn block_grace(mut self, grace: Duration) -> Self {
@@ -276,16 +274,16 @@ impl Config {
         self
     }
 
-    /// TCP keepalive after so long without traffic, so that half-open connections are noticed.
-    /// Default 15 s; `None` for none.
+    /// Sets the idle time before TCP keepalive probes, which detect half-open connections. Default
+    /// 15 s; `None` disables them.
     #[must_use]
     pub const fn keepalive(mut self, after: Option<Duration>) -> Self {
         self.keepalive = after;
         self
     }
 
-    /// What the TLS of `rediss://` trusts, and how it proves who it is. Replaces what the URL said
-    /// about it.
+    /// Sets the trusted certificates and the client certificate for `rediss://`. Replaces what the
+    /// URL configured.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
@@ -293,9 +291,9 @@ impl Config {
         self
     }
 
-    /// Makes the connections in place of the library: through a proxy or a tunnel, or in memory. It
-    /// is given the server's endpoint, of which a cluster or Sentinels have several, and does what
-    /// TLS there is to do.
+    /// Opens connections by your own function: through a proxy or a tunnel, or in memory. It gets
+    /// the endpoint of each server, of which a cluster or Sentinels have several, and must set up
+    /// TLS itself.
     ///
     /// ```
     /// use resp::{Config, Endpoint};
@@ -317,15 +315,15 @@ impl Config {
         self
     }
 
-    /// Tells an observer how calls and attempts to connect end, for metrics and traces. One
-    /// observer: a new one takes its place.
+    /// Reports calls and attempts to connect to an observer, for metrics and traces. A second
+    /// observer replaces the first.
     #[must_use]
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Observed::by(observer);
         self
     }
 
-    /// What a reply may make the client hold in memory.
+    /// Limits what a reply may allocate.
     #[must_use]
     pub const fn limits(mut self, limits: DecoderLimits) -> Self {
         self.limits = limits;

@@ -1,4 +1,5 @@
-//! Hooks for tracing and metrics.
+//! Hooks for tracing and metrics. [`Connection`](crate::Connection) and the clients report to the
+//! configuration's [`Observer`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::time::{Duration, Instant};
 use super::Config;
 use crate::Error;
 
-/// Sees how calls and attempts to connect end: for metrics and traces. See [`Config::observer`].
+/// Receives the results of calls and attempts to connect, for metrics and traces. See
+/// [`Config::observer`].
 ///
-/// It is called by the task that made the call, so it must be quick. A call whose future is dropped
-/// is not reported.
+/// The task that makes the call also calls the observer, so it must be quick. A call whose future
+/// is dropped is not reported.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -46,7 +48,7 @@ use crate::Error;
 /// # }
 /// ```
 pub trait Observer: Send + Sync {
-    /// A command, pipeline or transaction has its reply, or has failed.
+    /// A command, pipeline or transaction was answered, or has failed.
     fn called(&self, call: &CompletedCall<'_>) {
         let _ = call;
     }
@@ -73,11 +75,11 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 pub struct CompletedCall<'a> {
     /// The command's name, such as `XADD`; `pipeline` or `MULTI` for several.
     pub name: &'a str,
-    /// How many commands there were.
+    /// How many commands it sent.
     pub commands: usize,
-    /// How long it took, waiting for room and for a connection included.
+    /// How long it took, including the wait for room and for a connection.
     pub took: Duration,
-    /// Why it failed. Errors of single commands in a pipeline are not seen.
+    /// Why it failed. Errors of single commands in a pipeline are not reported.
     pub error: Option<&'a Error>,
 }
 
@@ -85,7 +87,7 @@ pub struct CompletedCall<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ConnectAttempt<'a> {
-    /// Where to. Shown without the password.
+    /// The configuration. Its text does not contain the password.
     pub config: &'a Config,
     /// How long it took.
     pub took: Duration,

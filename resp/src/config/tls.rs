@@ -1,3 +1,6 @@
+//! TLS settings: trusted certificates and the client certificate. The transport layer reads the
+//! files when it connects.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,11 +11,11 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::ConfigError;
 
-/// What TLS trusts, and how it proves who it is. Cargo feature `tls`.
+/// What TLS trusts, and the client certificate. Cargo feature `tls`.
 ///
-/// The default trusts what the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected) and
-/// shows no certificate. Files are in PEM form and read with every new connection, so that renewed
-/// certificates are used.
+/// By default, TLS trusts the system's certificates (including `SSL_CERT_FILE` and `SSL_CERT_DIR`),
+/// and sends no client certificate. Files are in PEM format. Every new connection reads them again,
+/// so renewed certificates take effect.
 ///
 /// ```
 /// use resp::{Config, TlsConfig};
@@ -22,18 +25,18 @@ use crate::ConfigError;
 /// # Ok::<(), resp::ConfigError>(())
 /// ```
 ///
-/// Each can be given as PEM text too, and all of it as a [`ClientConfig`] of one's own.
+/// Each can also be PEM text in memory, or you can pass a complete [`ClientConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsConfig {
     ca: Option<Pem>,
     certificate: Option<Pem>,
     key: Option<Pem>,
     server_name: Option<String>,
-    /// Takes the place of all but the server's name.
+    /// Replaces everything but the server name.
     whole: Option<Whole>,
 }
 
-/// Equal to its clones.
+/// Equal only to its clones.
 #[derive(Clone, Debug)]
 struct Whole(Arc<ClientConfig>);
 
@@ -45,7 +48,7 @@ impl PartialEq for Whole {
 
 impl Eq for Whole {}
 
-/// Where PEM text is.
+/// The source of PEM text.
 #[derive(Clone, PartialEq, Eq)]
 enum Pem {
     File(PathBuf),
@@ -65,14 +68,14 @@ impl Pem {
         .map_err(|error| ConfigError::Tls(format!("{self}: {error}")))
     }
 
-    /// All certificates, of which there must be at least one.
+    /// Returns all certificates; there must be at least one.
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
         let certificates = self.read(
             |file| CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>),
             |text| CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>(),
         )?;
         match certificates.is_empty() {
-            true => Err(ConfigError::Tls(format!("{self} holds no certificate"))),
+            true => Err(ConfigError::Tls(format!("{self} contains no certificate"))),
             false => Ok(certificates),
         }
     }
@@ -82,7 +85,7 @@ impl Pem {
     }
 }
 
-/// The file's name. What is in memory may be a secret.
+/// The name of the file. Text in memory may be a secret.
 impl fmt::Display for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -99,7 +102,7 @@ impl fmt::Debug for Pem {
 }
 
 impl TlsConfig {
-    /// All of TLS as it is configured here: roots, certificates, versions, cryptography.
+    /// Uses a complete rustls configuration: roots, certificates, versions, cryptography.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -118,21 +121,21 @@ impl TlsConfig {
         Self { whole: Some(Whole(config)), ..Self::default() }
     }
 
-    /// Trusts the certificates in this file, and no others.
+    /// Trusts only the certificates in this file.
     #[must_use]
     pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca = Some(Pem::File(file.into()));
         self
     }
 
-    /// Trusts the certificates in this PEM text, and no others.
+    /// Trusts only the certificates in this PEM text.
     #[must_use]
     pub fn ca_pem(mut self, text: impl AsRef<[u8]>) -> Self {
         self.ca = Some(Pem::Memory(text.as_ref().into()));
         self
     }
 
-    /// Shows this certificate (and the chain behind it in the file) to the server. Needs a
+    /// Sends the certificate in this file, and its chain, to the server. Needs a
     /// [`key`](Self::key).
     #[must_use]
     pub fn certificate(mut self, file: impl Into<PathBuf>) -> Self {
@@ -140,7 +143,7 @@ impl TlsConfig {
         self
     }
 
-    /// Shows this certificate (and the chain behind it in the PEM text) to the server. Needs a
+    /// Sends the certificate in this PEM text, and its chain, to the server. Needs a
     /// [`key`](Self::key_pem).
     #[must_use]
     pub fn certificate_pem(mut self, text: impl AsRef<[u8]>) -> Self {
@@ -148,41 +151,41 @@ impl TlsConfig {
         self
     }
 
-    /// The private key of the [`certificate`](Self::certificate).
+    /// Sets the private key of the [`certificate`](Self::certificate).
     #[must_use]
     pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
         self.key = Some(Pem::File(file.into()));
         self
     }
 
-    /// The private key of the [`certificate`](Self::certificate_pem), as PEM text.
+    /// Sets the private key of the [`certificate`](Self::certificate_pem), as PEM text.
     #[must_use]
     pub fn key_pem(mut self, text: impl AsRef<[u8]>) -> Self {
         self.key = Some(Pem::Memory(text.as_ref().into()));
         self
     }
 
-    /// The name that the server's certificate must have, when it is not the host that is connected
-    /// to.
+    /// Sets the name that the server's certificate must have, if it differs from the host.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
     }
 
-    /// Looks whether the files are there and can be used, as connecting does.
+    /// Checks that the files exist and are valid, as connecting does.
     ///
     /// # Errors
     ///
-    /// Which file is wrong, and why.
+    /// Names the invalid file, and why.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.build().map(drop)
     }
 
-    /// The name to check the server's certificate against.
+    /// Returns the name to verify the server's certificate against.
     pub(crate) fn name(&self, host: &str) -> Result<ServerName<'static>, ConfigError> {
         let name = self.server_name.as_deref().unwrap_or(host);
-        ServerName::try_from(name.to_owned()).map_err(|_| ConfigError::Tls(format!("{name:?} is no server name")))
+        ServerName::try_from(name.to_owned())
+            .map_err(|_| ConfigError::Tls(format!("{name:?} is not a valid server name")))
     }
 
     /// Reads the files.
@@ -200,7 +203,7 @@ impl TlsConfig {
             (Some(file), Some(key)) => config
                 .with_client_auth_cert(file.certificates()?, key.key()?)
                 .map_err(|error| wrong(format!("{file} with {key}: {error}")))?,
-            _ => return Err(wrong("a client certificate and its key are given together".to_owned())),
+            _ => return Err(wrong("a client certificate needs its key, and the reverse".to_owned())),
         };
         Ok(Arc::new(config))
     }
@@ -215,7 +218,7 @@ impl TlsConfig {
             }
             None => {
                 let system = rustls_native_certs::load_native_certs();
-                // Some of the system's certificates may be of a kind that rustls does not know.
+                // rustls may not support all of the system's certificates.
                 roots.add_parsable_certificates(system.certs);
                 if roots.is_empty() {
                     let why = system.errors.first().map(|error| format!(": {error}")).unwrap_or_default();

@@ -1,3 +1,5 @@
+//! Parsing of connection URLs. Errors never contain a password, even if it was not encoded.
+
 use std::path::PathBuf;
 
 use super::{Config, Endpoint};
@@ -5,7 +7,7 @@ use crate::ConfigError;
 
 /// Redis' port.
 const PORT: u16 = 6379;
-/// The port of Sentinels.
+/// The default port of Sentinels.
 const SENTINEL_PORT: u16 = 26379;
 
 pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
@@ -15,7 +17,7 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
     }
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let scheme = scheme.to_ascii_lowercase();
-    // What speaks TLS, and what kind of server it is.
+    // Whether the scheme means TLS, and the kind of endpoint.
     let (tls, kind) = match scheme.as_str() {
         "redis" | "valkey" => (false, "redis"),
         "rediss" | "valkeys" => (true, "redis"),
@@ -30,7 +32,7 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
         "redis" | "sentinel" | "cluster" => {
             let path = rest.split_once('/').map_or("", |(_, path)| path);
             if path.contains('@') || query.contains('@') {
-                // It ends a password that is not encoded, of which a part would be taken for
+                // An unencoded `@` belongs to a password, part of which would be parsed as
                 // something that may be shown.
                 return Err(ConfigError::InvalidHost);
             }
@@ -41,8 +43,8 @@ pub(super) fn parse(url: &str) -> Result<Config, ConfigError> {
             }
         }
         "unix" | "redis+unix" => socket(rest)?,
-        // A scheme may be a password that was pasted in the wrong place; only what looks like a
-        // scheme is shown.
+        // A scheme may be a password pasted in the wrong place, so only show what looks like a
+        // scheme.
         _ if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+') => {
             return Err(ConfigError::UnknownScheme(scheme));
         }
@@ -126,14 +128,14 @@ fn host_and_port(address: &str, default: u16) -> Result<(String, u16), ConfigErr
         None | Some("") => default,
         Some(text) => match text.parse() {
             Ok(port) if port != 0 => port,
-            // What stands there may be the rest of a password that is not encoded.
+            // The text may be the rest of an unencoded password.
             _ if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 return Err(ConfigError::InvalidPort(text.to_owned()));
             }
             _ => return Err(ConfigError::InvalidPort("…".to_owned())),
         },
     };
-    // A zone, as in `[fe80::1%25eth0]`, begins with an encoded percent sign in URLs.
+    // A zone, as in `[fe80::1%25eth0]`, starts with an encoded percent sign in URLs.
     Ok((host.replace("%25", "%"), port))
 }
 
@@ -202,7 +204,7 @@ fn database(text: &str) -> Result<u32, ConfigError> {
     text.parse().map_err(|_| ConfigError::InvalidDatabase(text.to_owned()))
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 fn decode(text: &str) -> Result<String, ConfigError> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_urls_mean() {
+    fn valid_urls() {
         let table = [
             ("redis://localhost", "redis://localhost:6379"),
             ("redis://localhost:7000/", "redis://localhost:7000"),
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(config.tls, super::super::TlsConfig::default().ca("/ca.pem"));
         assert_eq!(parse("rediss-cluster://h?ca=/x").unwrap().to_string(), "rediss-cluster://h:6379");
         assert_eq!(parse("valkeys://h").unwrap().to_string(), "rediss://h:6379");
-        // Nothing that is meant for TLS is passed over in silence.
+        // TLS parameters without TLS are an error.
         assert_eq!(parse("redis://h?ca=/x").unwrap_err(), ConfigError::UnknownParameter("ca".to_owned()));
     }
 
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_have_credentials_of_their_own() {
+    fn sentinels_have_their_own_credentials() {
         let config =
             parse("redis-sentinel://me:pw@a/m?sentinel_user=s&sentinel_password=p%40ss&protocol=2&client_name=n");
         let config = config.unwrap();
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_urls() {
         use ConfigError::*;
         let table = [
             ("localhost:6379", MissingScheme),

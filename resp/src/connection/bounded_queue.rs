@@ -1,13 +1,14 @@
-//! What came by itself and waits until somebody asks for it.
+//! A queue for messages that nobody has asked for yet. It drops the oldest ones when it is full.
+//! [`Connection`](super::Connection) and the events of a [`Client`](crate::Client) use it.
 
 use std::collections::VecDeque;
 
-/// At most so many are kept.
+/// The maximum number of items.
 pub(crate) const MAX_ITEMS: usize = 1024;
-/// And so many bytes of them, unless the newest alone is larger.
+/// The maximum number of bytes. A single larger item is kept.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
-/// The newest of a series, bounded in number and in bytes.
+/// The newest items of a series, bounded in number and in bytes.
 #[derive(Debug)]
 pub(crate) struct BoundedQueue<T> {
     items: VecDeque<(T, usize)>,
@@ -19,7 +20,7 @@ impl<T> BoundedQueue<T> {
         Self { items: VecDeque::new(), bytes: 0 }
     }
 
-    /// Adds the newest, which takes so many bytes. Says how many of the oldest had to go.
+    /// Adds an item of this many bytes. Returns how many of the oldest items were dropped.
     pub(crate) fn push(&mut self, item: T, bytes: usize) -> u64 {
         self.items.push_back((item, bytes));
         self.bytes = self.bytes.saturating_add(bytes);
@@ -31,7 +32,7 @@ impl<T> BoundedQueue<T> {
         dropped
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest item.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let (item, bytes) = self.items.pop_front()?;
         self.bytes = self.bytes.saturating_sub(bytes);

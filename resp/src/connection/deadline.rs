@@ -1,43 +1,42 @@
-//! Until when a call may take.
+//! Deadlines of calls on a connection. [`Wire`](super::Wire) enforces them.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The end of one call, whatever it does until then.
+/// The deadline of one call, whatever the call does until then.
 ///
-/// It is fixed when the call first has to wait, so a call that finds its reply in the buffer asks
-/// no clock.
+/// It is fixed when the call first has to wait, so a call that finds its reply in the buffer does
+/// not read the clock.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     end: End,
-    /// How much longer a reply may take that has begun when the deadline comes.
+    /// How much longer a reply may take that has begun by the deadline.
     extension: Option<Option<Duration>>,
-    /// Whether the peer may be silent until then, because it waits itself.
+    /// Whether the peer may send nothing until then, because the command blocks.
     may_be_silent: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum End {
     Never,
-    /// Not fixed yet.
+    /// The clock has not started.
     After(Duration),
     At(Instant, Duration),
 }
 
 impl Deadline {
-    /// So long from the first wait on; `None` for ever.
+    /// Ends this long after the first wait; `None` never ends.
     pub(crate) fn after(limit: Option<Duration>) -> Self {
         Self { end: limit.map_or(End::Never, End::After), extension: None, may_be_silent: false }
     }
 
-    /// For what the peer answers when it has something: a reply that has begun after `limit` may
-    /// take so much longer.
+    /// For a blocking command. A reply that has begun after `limit` may take `extension` longer.
     pub(crate) const fn blocking(limit: Duration, extension: Option<Duration>) -> Self {
         Self { end: End::After(limit), extension: Some(extension), may_be_silent: true }
     }
 
-    /// For what may never come.
+    /// Never ends.
     pub(crate) const fn never() -> Self {
         Self { end: End::Never, extension: None, may_be_silent: true }
     }
@@ -46,7 +45,7 @@ impl Deadline {
         self.may_be_silent
     }
 
-    /// When the call ends, and how long it may take.
+    /// Returns when the call ends, and how long it may take.
     pub(super) fn fix(&mut self, now: Instant) -> Option<(Instant, Duration)> {
         if let End::After(limit) = self.end {
             self.end = now.checked_add(limit).map_or(End::Never, |at| End::At(at, limit));
@@ -57,7 +56,7 @@ impl Deadline {
         }
     }
 
-    /// Gives a reply that has begun its additional time, once. `false` when there is none.
+    /// Grants a reply that has begun its extension, once. Returns `false` when there is none.
     pub(super) fn extend(&mut self) -> bool {
         let Some(extension) = self.extension.take() else { return false };
         *self = Self::after(extension);
@@ -65,7 +64,7 @@ impl Deadline {
     }
 }
 
-/// The moment so long from now; `None` when it is too far away to be told.
+/// Returns the instant `limit` from now; `None` when it is too far away to represent.
 pub(crate) fn in_future(limit: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(limit?)
 }

@@ -1,21 +1,22 @@
-//! What answers say that the server is not (any more) the one that was looked for.
+//! Replies which show that the server is no longer the one to talk to: a demoted master, or a node
+//! that lost the slot.
 
 use crate::Frame;
 
-/// A replica takes no writes; a node of a cluster does not have the slot, or has lost touch.
+/// A replica refuses writes; a cluster node does not own the slot, or is disconnected.
 const ANSWERS: [&[u8]; 5] = [b"READONLY ", b"MASTERDOWN ", b"MOVED ", b"ASK ", b"CLUSTERDOWN "];
 
-/// Whether the server says that another one has its place.
+/// Returns whether the reply says that another server has taken over.
 pub(crate) fn is_demoted(reply: &Frame) -> bool {
     says(reply, &ANSWERS)
 }
 
-/// Whether the server says that it is a replica, and so takes no writes.
+/// Returns whether the reply says that the server is a read-only replica.
 pub(crate) fn is_read_only(reply: &Frame) -> bool {
     says(reply, &[b"READONLY "])
 }
 
-/// A transaction is refused with the same words, behind others.
+/// A refused transaction carries the same text after `EXECABORT`.
 fn says(reply: &Frame, answers: &[&[u8]]) -> bool {
     let Some(error) = reply.value().as_error() else { return false };
     let text = match error.strip_prefix(b"EXECABORT ") {
@@ -36,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demoted_server_is_known_by_its_answers() {
+    fn demotion_is_recognised() {
         assert!(demoted("-READONLY You can't write against a read only replica.\r\n"));
         assert!(
             demoted("-MOVED 1 h:1\r\n")

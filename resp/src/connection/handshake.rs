@@ -1,12 +1,13 @@
-//! What is said before the first command: version of RESP, password, name, database.
+//! The handshake of a new connection: RESP version, authentication, database, client name.
+//! [`Connection`] runs it once, before the first command of the user.
 
 use crate::config::Config;
 use crate::{Connection, Error, ErrorKind, Frame, cmd};
 
-/// The version of RESP that both sides speak.
+/// The RESP version that client and server have negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RespVersion {
-    /// RESP2, which every server speaks.
+    /// RESP2, which every server supports.
     Resp2,
     /// RESP3, from Redis 6.
     Resp3,
@@ -26,18 +27,18 @@ pub(super) async fn run(connection: &mut Connection, config: &Config) -> Result<
     };
     let done = agreed(connection, config).await;
     match (done, refused) {
-        // A server that hangs up has said why before.
+        // A server that closes the connection gave the reason before.
         (Err(error), Some(refused)) if error.kind() == ErrorKind::Io => Err(refused),
         (done, _) => done,
     }
 }
 
-/// The same, once the version of RESP is agreed on.
+/// Completes the handshake once the version is negotiated.
 async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Error> {
     if connection.protocol == RespVersion::Resp2 {
         authenticate(connection, config).await?;
     }
-    // One round trip for all the rest.
+    // All remaining commands in one round trip.
     let select = (config.database != 0).then(|| cmd::<()>("SELECT").arg(config.database));
     let name = match (&config.client_name, connection.protocol) {
         (Some(name), RespVersion::Resp2) => Some(cmd::<()>("CLIENT SETNAME").arg(name)),
@@ -57,14 +58,14 @@ async fn agreed(connection: &mut Connection, config: &Config) -> Result<(), Erro
         connection.receive_reply(name).await?;
     }
     for _ in &info {
-        // Servers before 7.2 do not know it.
+        // Servers before 7.2 do not support it.
         connection.receive().await?;
     }
     Ok(())
 }
 
-/// Proposes RESP3, with password and name in the same message. `Err` inside: why the server does
-/// not want it, so that RESP2 is left.
+/// Proposes RESP3, with password and client name in the same command. The inner `Err` is the
+/// server's refusal, after which the connection falls back to RESP2.
 async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<RespVersion, Error>, Error> {
     let mut hello = cmd::<Frame>("HELLO").arg(3);
     if let Some((user, password)) = credentials(config) {
@@ -84,13 +85,13 @@ async fn hello(connection: &mut Connection, config: &Config) -> Result<Result<Re
     }
 }
 
-/// Whether `AUTH` and RESP2 may work where `HELLO` does not. Servers and proxies refuse it in many
-/// words.
+/// Returns whether `AUTH` and RESP2 may work where `HELLO` fails. Servers and proxies refuse
+/// `HELLO` with many different errors.
 fn may_be_about_hello(error: &Error, config: &Config) -> bool {
     match error.kind() {
-        // It wants AUTH first, as some proxies do; or a password that nobody has given.
+        // Some proxies want AUTH first. Without credentials it is a missing password.
         ErrorKind::NoAuth => credentials(config).is_some(),
-        // HELLO must name a user, AUTH need not.
+        // HELLO requires a user name, AUTH does not.
         ErrorKind::WrongPass => config.user.is_none(),
         kind => error.is_server() && !kind.is_transient(),
     }
@@ -106,7 +107,7 @@ async fn authenticate(connection: &mut Connection, config: &Config) -> Result<()
     Ok(())
 }
 
-/// User and password, if there is either: users may have no password, and then any will do.
+/// Returns user and password, if either is configured. A user without a password accepts any.
 fn credentials(config: &Config) -> Option<(Option<&str>, &str)> {
     match (config.user.as_deref(), config.password.as_ref()) {
         (None, None) => None,

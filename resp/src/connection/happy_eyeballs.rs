@@ -1,4 +1,4 @@
-//! Connecting to a host that has several addresses: Happy Eyeballs, as RFC 8305 describes it.
+//! Connecting to a host with several addresses: Happy Eyeballs, RFC 8305.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How long an address is tried before the next one is tried beside it: the shortest time that the
-/// RFC recommends.
+/// How long one address is tried alone before the next attempt starts: the minimum that the RFC
+/// recommends.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-/// Connects to the address that answers first. Each has a head start over the next one, and one
-/// that refuses gives way at once.
+/// Connects to the address that answers first. Each attempt has a head start over the next, and one
+/// that is refused is followed by the next at once.
 pub(super) async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = interleaved(addresses);
-    // Those that are still running when one has won end with the set.
+    // Dropping the set cancels the other attempts.
     let mut running = JoinSet::new();
     let mut first_error = None;
     loop {
@@ -43,7 +43,7 @@ pub(super) async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::
     }
 }
 
-/// In the resolver's order, but IPv6 and IPv4 in turn, so that a family that does not work costs
+/// Keeps the resolver's order but alternates between IPv6 and IPv4, so that a broken family costs
 /// one head start.
 fn interleaved(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
     let all: Vec<_> = addresses.collect();
@@ -65,15 +65,15 @@ mod tests {
     use std::time::Instant;
     use tokio::net::{TcpListener, TcpSocket};
 
-    /// An address of a host that takes no connections: its queue is full. It is so as long as what
-    /// comes with it lives.
+    /// Returns an address that accepts no connections, because its backlog is full. The second
+    /// value keeps it so.
     async fn black_hole() -> (SocketAddr, impl Drop) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
         let listener = socket.listen(1).unwrap();
         let mut held = Vec::new();
-        // A connection that is not made within this time finds no room.
+        // A connection that is not established within this time is stuck in the backlog.
         while let Ok(stream) = tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
             held.push(stream.unwrap());
         }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let order = |addresses: &[&str]| -> Vec<String> {
             let addresses = addresses.iter().map(|address| address.parse().unwrap());
             interleaved(addresses).iter().map(ToString::to_string).collect()

@@ -1,4 +1,7 @@
-//! One connection, used by one owner.
+//! A connection to one server, used by one owner.
+//!
+//! This layer knows transports, the handshake, deadlines, and which reply belongs to which command.
+//! It does not know Sentinels or cluster topology: [`discovery`](crate::discovery) does.
 
 mod bounded_queue;
 mod deadline;
@@ -15,6 +18,7 @@ pub use pipeline::{Pipeline, Replies, ReplyHandle};
 pub use transaction::Transaction;
 pub(crate) use transaction::{is_ok, leaves_transaction_open};
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -31,31 +35,30 @@ pub(crate) use demoted::{is_demoted, is_read_only};
 use transport::Transport;
 pub(crate) use wire::Wire;
 
-/// A connection to one server that belongs to one owner.
+/// A connection to one server, with one owner.
 ///
-/// It has two levels, which can be mixed:
+/// It has two levels, which you can mix:
 ///
-/// * [`send`](Self::send) and [`send_blocking`](Self::send_blocking) do one round trip and give the
-///   typed reply. A [`Pipeline`] does one for many commands, a [`Transaction`] for many that are
-///   executed as one.
-/// * [`queue`](Self::queue), [`flush`](Self::flush) and [`receive`](Self::receive) are the pieces
-///   of which pipelines are made by hand: commands are encoded into the write buffer, and each is
-///   answered by one reply, in order.
+/// * [`send`](Self::send) and [`send_blocking`](Self::send_blocking) do one round trip and return
+///   the typed reply. A [`Pipeline`] sends many commands in one round trip, and a [`Transaction`]
+///   executes many as a unit.
+/// * [`queue`](Self::queue), [`flush`](Self::flush) and [`receive`](Self::receive) build pipelines
+///   by hand: commands are encoded into the write buffer, and each has one reply, in order.
 ///
 /// # Dropped futures
 ///
-/// Every future may be dropped at any moment. Replies are counted, so the reply of a call that was
-/// given up is read and thrown away by a later one; it is never taken for another command's. After
-/// giving up a blocking command, later calls wait until the server has answered it; it is often
-/// better to drop the connection.
+/// Every future may be dropped at any time. The connection counts the replies it is owed. A later
+/// call reads and discards the reply of an abandoned call, and never returns it for another
+/// command. After you abandon a blocking command, later calls wait until the server has answered
+/// it; often it is better to drop the connection.
 ///
 /// # Errors
 ///
-/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call gives
-/// [`ErrorKind::Closed`]. So it is after [`ErrorKind::ReadOnly`] when Sentinels were asked for the
-/// master ([`Endpoint::Sentinel`]): the server has been demoted, and another connection leads to
-/// the one that took its place. In a cluster ([`Endpoint::Cluster`]) it is so after
-/// [`ErrorKind::Moved`], [`ErrorKind::Ask`] and [`ErrorKind::ClusterDown`].
+/// After an error whose [`closes_connection`](Error::closes_connection) is true, every call returns
+/// [`ErrorKind::Closed`]. Two more kinds of errors close a connection that was discovered, because
+/// another server has taken over: with Sentinels ([`Endpoint::Sentinel`]), [`ErrorKind::ReadOnly`];
+/// in a cluster ([`Endpoint::Cluster`]), [`ErrorKind::Moved`], [`ErrorKind::Ask`] and
+/// [`ErrorKind::ClusterDown`].
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,30 +74,31 @@ pub struct Connection {
     wire: Wire,
     /// Replies that are still to come.
     owed: usize,
-    /// So many of them, from the first, belong to nobody any more.
+    /// How many of them, from the first, belong to abandoned calls.
     stale: usize,
     protocol: RespVersion,
-    /// The handshake is done.
+    /// Whether the handshake is done.
     handshake_done: bool,
     command_timeout: Option<Duration>,
     block_grace: Duration,
-    /// How to connect to the same server.
+    /// How to connect to the same server again.
     origin: Option<Box<Config>>,
-    /// Whether the server was found by asking others, so that another one may have its place by
-    /// now.
+    /// Whether Sentinels or cluster nodes named the server, so that another one may take over.
     found: bool,
-    /// It has said that it is no longer the one that was looked for: no more commands go there.
+    /// Whether another server has taken over: no more commands are sent.
     demoted: bool,
-    /// What the server calls the connection.
+    /// The server's ID of this connection.
     client_id: Option<i64>,
-    /// Of calls, once it is handshake_done.
+    /// Observes calls once the handshake is done.
     observer: Observed,
     pushes: BoundedQueue<Frame>,
+    /// Replies that arrived during a flush, and are still owed.
+    received: VecDeque<Frame>,
 }
 
 impl Connection {
-    /// Connects to one server, without a timeout of its own. What else the configuration says holds
-    /// for it.
+    /// Connects to one server, without a timeout of its own. The other settings apply as
+    /// configured.
     pub(crate) async fn connect_to(server: &Endpoint, config: &Config) -> Result<Self, Error> {
         let transport = transport::connect(server, config).await?;
         let mut connection = Self::new(transport, config);
@@ -105,7 +109,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The same over a transport that is connected already: a tunnel, or a test's end of a pipe.
+    /// Uses a transport that is already connected, such as a tunnel or one end of an in-memory
+    /// pipe.
     ///
     /// # Errors
     ///
@@ -140,30 +145,31 @@ impl Connection {
             client_id: None,
             observer: Observed::default(),
             pushes: BoundedQueue::new(),
+            received: VecDeque::new(),
         }
     }
 
-    /// The bare wire, for a client; nothing may be owed.
+    /// Returns the wire, for a client. No reply may be owed.
     pub(crate) fn into_wire(self) -> Wire {
         self.wire
     }
 
-    /// The version of RESP that was agreed on.
+    /// Returns the RESP version that was negotiated.
     #[must_use]
     pub const fn protocol(&self) -> RespVersion {
         self.protocol
     }
 
-    /// The number under which the server knows this connection, for `CLIENT UNBLOCK` and others;
-    /// `None` with RESP2, where `CLIENT ID` tells it.
+    /// Returns the server's ID of this connection, for `CLIENT UNBLOCK` and similar commands.
+    /// `None` with RESP2, where `CLIENT ID` returns it.
     #[must_use]
     pub const fn client_id(&self) -> Option<i64> {
         self.client_id
     }
 
-    /// Ends a command that waits in the server on this connection, by another connection to the
-    /// same server: it answers as if its time were over. Where that cannot be done, it ends by
-    /// itself.
+    /// Ends a blocking command of this connection by another connection to the same server: the
+    /// command returns as if its timeout had expired. If that fails, the command ends after its
+    /// timeout.
     pub(crate) fn unblock(&self) -> impl Future<Output = ()> + use<> {
         let (id, origin) = (self.client_id, self.origin.clone());
         async move {
@@ -176,14 +182,14 @@ impl Connection {
         }
     }
 
-    /// Whether an error has ended the connection. Replies that are owed may still be received after
-    /// the one that says that another server has its place.
+    /// Returns whether an error has closed the connection. Replies that were owed when another
+    /// server took over can still be received.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.wire.is_broken() || self.demoted
     }
 
-    /// Whether the server has said that another one has its place.
+    /// Returns whether another server has taken over.
     pub(crate) const fn is_demoted(&self) -> bool {
         self.demoted
     }
@@ -193,27 +199,25 @@ impl Connection {
         self.command_timeout = timeout;
     }
 
-    /// How long a call may take.
+    /// Returns how long a call may take.
     pub(crate) const fn command_timeout(&self) -> Option<Duration> {
         self.command_timeout
     }
 
-    // ---- one command at a time ----
-
     /// Sends a command and waits for its reply.
     ///
-    /// Replies to commands that were [queued](Self::queue) and not received yet are thrown away.
+    /// Replies to [queued](Self::queue) commands that were not received yet are discarded.
     ///
     /// # Errors
     ///
-    /// An error reply, or that the connection broke: [`Error::sent`] says whether the server can
-    /// have executed the command.
+    /// The server replied with an error, or the connection broke: [`Error::sent`] says whether the
+    /// server may have executed the command.
     pub async fn send<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
         self.round_trip(command, Deadline::after(self.command_timeout)).await
     }
 
-    /// Sends a command that waits in the server, and waits for its reply: as long as the command
-    /// says, and the [grace](Config::block_grace).
+    /// Sends a blocking command and waits for its reply: as long as the command blocks, plus the
+    /// [grace](Config::block_grace).
     ///
     /// # Errors
     ///
@@ -226,7 +230,7 @@ impl Connection {
         self.round_trip(command.command(), deadline).await
     }
 
-    /// How long to wait for the reply to a command that blocks so long.
+    /// Returns the deadline for the reply to a command that blocks this long.
     pub(crate) fn block_deadline(&self, block: Duration) -> Deadline {
         Deadline::blocking(block.saturating_add(self.block_grace), self.command_timeout)
     }
@@ -245,15 +249,15 @@ impl Connection {
             return Err(Error::closed().with_context(command.name(), command.key()));
         }
         self.queue_checked(command)?;
-        // Until it is here, the reply is nobody's: this future may be dropped.
+        // Until the reply is here it counts as stale, because this future may be dropped.
         self.stale = self.owed;
         let mark = self.wire.queued();
         loop {
             match self.next_reply(&mut deadline).await {
                 Ok(frame) if self.owed == 0 => {
                     if self.wire.sent(mark) == Sent::No {
-                        // It was there before the command was. Servers that have too many clients
-                        // say so in this way.
+                        // The reply came before the command was sent. Servers report in this way
+                        // that they have too many clients.
                         self.wire.close();
                         let error = match frame.into_result() {
                             Ok(_) => Error::protocol(ProtocolError::UnexpectedReply),
@@ -272,16 +276,14 @@ impl Connection {
         }
     }
 
-    // ---- pieces of pipelines ----
-
-    /// Encodes a command into the write buffer. Its reply is owed to [`receive`](Self::receive).
+    /// Encodes a command into the write buffer. [`receive`](Self::receive) returns its reply.
     ///
     /// Nothing is written before [`flush`](Self::flush), `receive` or a send; see
     /// [`buffered`](Self::buffered).
     ///
-    /// A command that has not [exactly one reply](Command) is not sent. In its place goes one that
-    /// no server knows, so that its reply is an error ([`ErrorKind::UnknownCommand`]) and a
-    /// transaction that it is in is not executed.
+    /// A command that does not have [exactly one reply](Command) is not sent. An unknown command
+    /// takes its place, so the reply is an error ([`ErrorKind::UnknownCommand`]), and a transaction
+    /// around it is not executed.
     #[inline]
     pub fn queue<C: Command + ?Sized>(&mut self, command: &C) {
         if !self.is_closed() && self.queue_checked(command).is_err() {
@@ -290,11 +292,11 @@ impl Connection {
         }
     }
 
-    /// The same for a command that must have exactly one reply: others are refused.
+    /// Queues a command, or refuses one that does not have exactly one reply.
     #[inline]
     fn queue_checked<C: Command + ?Sized>(&mut self, command: &C) -> Result<(), Error> {
         let mut queued = Ok(());
-        // What is said first may change the version of RESP.
+        // The handshake may change the RESP version.
         match self.handshake_done {
             true => self.wire.queue(|out| queued = command::encode_checked(command, out)),
             false => self.wire.queue(|out| command::encode(command, out)),
@@ -305,42 +307,70 @@ impl Connection {
         queued
     }
 
-    /// Bytes of commands that are queued and not written yet.
+    /// Returns how many bytes of queued commands are not written yet.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.wire.buffered()
     }
 
-    /// Replies that queued commands will still have.
+    /// Returns how many replies to queued commands are still to come.
     #[must_use]
     pub const fn owed(&self) -> usize {
         self.owed.saturating_sub(self.stale)
     }
 
-    /// Writes all that is queued. Takes in what the server sends meanwhile, so that neither side
-    /// can block the other.
+    /// Writes everything that is queued. Reads meanwhile, so that neither side can block the other.
     ///
     /// # Errors
     ///
-    /// When the connection breaks, or it takes longer than the command timeout.
+    /// The connection breaks, or writing takes longer than the command timeout.
     pub async fn flush(&mut self) -> Result<(), Error> {
-        self.wire.flush(&mut Deadline::after(self.command_timeout)).await
+        let mut deadline = Deadline::after(self.command_timeout);
+        while !self.wire.flush(&mut deadline).await? {
+            self.decode_received()?;
+        }
+        Ok(())
     }
 
-    /// The next reply, while what is queued is being written.
+    /// Decodes what arrived during a flush: push messages are bounded, and replies are owed.
+    fn decode_received(&mut self) -> Result<(), Error> {
+        while self.received.len() <= self.owed {
+            match self.wire.next_frame() {
+                Ok(Some(frame)) if frame.kind() == ValueKind::Push => self.push(frame),
+                Ok(Some(frame)) => self.received.push_back(frame),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    self.wire.close();
+                    return Err(Error::protocol(error));
+                }
+            }
+        }
+        self.wire.close();
+        Err(Error::protocol(ProtocolError::UnexpectedReply))
+    }
+
+    /// Returns the next frame that was received.
+    fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
+        match self.received.pop_front() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.wire.next_frame(),
+        }
+    }
+
+    /// Receives the next reply. Writes queued commands meanwhile.
     ///
-    /// An error that the server sent is an ordinary frame here, so that the replies of a pipeline
-    /// can be told apart; [`Frame::into_result`] makes an [`Error`] of it. No memory is allocated
-    /// for a reply that is one scalar.
+    /// An error reply is an ordinary frame here, so that you can match the replies of a pipeline to
+    /// its commands; [`Frame::into_result`] turns it into an [`Error`]. A scalar reply allocates no
+    /// memory.
     ///
     /// # Errors
     ///
-    /// When the connection broke, or ([`ErrorKind::Usage`]) no reply is owed.
+    /// The connection breaks, or ([`ErrorKind::Usage`]) no reply is owed.
     pub async fn receive(&mut self) -> Result<Frame, Error> {
         self.receive_until(Deadline::after(self.command_timeout)).await
     }
 
-    /// The same with another deadline, for a command that blocks.
+    /// Receives the next reply with another deadline, for a command that blocks.
     pub(crate) async fn receive_until(&mut self, mut deadline: Deadline) -> Result<Frame, Error> {
         loop {
             let stale = self.stale > 0;
@@ -351,41 +381,39 @@ impl Connection {
         }
     }
 
-    /// The next reply, decoded as that of `command`.
+    /// Receives the next reply and decodes it as that of `command`.
     ///
     /// # Errors
     ///
-    /// An error reply, or as [`receive`](Self::receive).
+    /// The server replied with an error, or as [`receive`](Self::receive).
     pub async fn receive_reply<C: Command>(&mut self, command: &C) -> Result<C::Reply, Error> {
         let frame = self.receive().await.map_err(|error| error.with_context(command.name(), command.key()))?;
         command::decode(command, frame)
     }
 
-    /// Gives a frame's memory back for the next one. Never needed; saves an allocation where every
-    /// one counts.
+    /// Returns a frame's memory to the connection for the next frame. This is optional, and saves
+    /// an allocation.
     pub fn recycle(&mut self, frame: Frame) {
         self.wire.recycle(frame);
     }
 
-    // ---- push messages ----
-
-    /// The next push message ([`ValueKind::Push`]) that came while replies were awaited. The last
-    /// 1024 are kept, and at most 16 MiB of them (and the last one, whatever its size).
+    /// Takes the next push message ([`ValueKind::Push`]) that arrived while replies were awaited.
+    /// The connection keeps the last 1024, and at most 16 MiB of them, but always the newest.
     pub fn take_push(&mut self) -> Option<Frame> {
         self.pushes.pop()
     }
 
-    /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or one that takes them back: their answers are
-    /// push messages, one for each channel, which [`next_push`](Self::next_push) gives, as the
-    /// messages themselves. Commands of other kinds still work on the connection.
+    /// Sends `SUBSCRIBE`, `PSUBSCRIBE`, `SSUBSCRIBE` or their `UNSUBSCRIBE` forms. The server
+    /// confirms each channel with a push message, which [`next_push`](Self::next_push) returns, as
+    /// it returns the published messages. Other commands still work on the connection.
     ///
-    /// A subscription ends with the connection, and messages are not kept for who is away: what
-    /// must not be lost is better in a stream.
+    /// A subscription ends with the connection, and the server stores no messages for absent
+    /// subscribers. Use a stream for what must not be lost.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Usage`] for other commands, and when the server does not speak RESP3; or the
-    /// connection breaks.
+    /// [`ErrorKind::Usage`] for other commands, or if the server does not support RESP3. Otherwise
+    /// the connection breaks.
     ///
     /// ```no_run
     /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -409,7 +437,7 @@ impl Connection {
         let mut encoded = BytesMut::new();
         command::encode(command, &mut encoded);
         if !command::is_subscription(&encoded) {
-            return usage("has a reply: Connection::send sends it");
+            return usage("is not a subscription: use Connection::send");
         }
         if self.protocol != RespVersion::Resp3 {
             return usage("push messages need RESP3");
@@ -418,16 +446,15 @@ impl Connection {
         self.flush().await.map_err(named)
     }
 
-    /// The next push message, however long it takes: one that is kept already, or one that comes.
-    /// Dropping the future loses nothing.
+    /// Returns the next push message, stored or new, however long it takes. Dropping the future
+    /// loses nothing.
     ///
-    /// That the server is gone without a word is noticed by TCP keepalive ([`Config::keepalive`]).
+    /// TCP keepalive ([`Config::keepalive`]) detects a server that vanished.
     ///
     /// # Errors
     ///
-    /// When the connection breaks; the server's refusal of a subscription, after which the
-    /// connection goes on; or ([`ErrorKind::Usage`]) when replies are owed, which are to be
-    /// received first.
+    /// The connection breaks; the server refuses a subscription (the connection stays usable); or
+    /// ([`ErrorKind::Usage`]) replies are owed, which you must receive first.
     pub async fn next_push(&mut self) -> Result<Frame, Error> {
         loop {
             if let Some(push) = self.pushes.pop() {
@@ -437,11 +464,11 @@ impl Connection {
                 return Err(Error::closed());
             }
             if self.owed() > 0 {
-                return Err(Error::new(ErrorKind::Usage, "replies are awaited; they are to be received first"));
+                return Err(Error::new(ErrorKind::Usage, "replies are outstanding; receive them first"));
             }
-            match self.wire.next_frame() {
+            match self.next_frame() {
                 Ok(Some(frame)) if frame.kind() == ValueKind::Push => return Ok(frame),
-                // The reply to a command whose caller did not wait for it.
+                // The reply to an abandoned call.
                 Ok(Some(frame)) if self.owed > 0 => {
                     self.owed = self.owed.saturating_sub(1);
                     self.stale = self.stale.saturating_sub(1);
@@ -465,20 +492,21 @@ impl Connection {
         }
     }
 
-    /// Subscribes to a channel on a connection that then mostly listens, in RESP2 too: see
+    /// Subscribes to a channel on a connection that then only listens, in RESP2 too: see
     /// [`next_message`](Self::next_message).
     pub(crate) async fn subscribe_channel(&mut self, channel: &str) -> Result<(), Error> {
         self.wire.queue(|out| command::encode(&cmd::<()>("SUBSCRIBE").arg(channel), out));
         self.flush().await
     }
 
-    /// Whatever comes next, while nothing is owed. Dropping the future loses nothing.
+    /// Returns the next frame of any kind, while no reply is owed. Dropping the future loses
+    /// nothing.
     pub(crate) async fn next_message(&mut self) -> Result<Frame, Error> {
         loop {
             if let Some(push) = self.pushes.pop() {
                 return Ok(push);
             }
-            match self.wire.next_frame() {
+            match self.next_frame() {
                 Ok(Some(frame)) => return Ok(frame),
                 Ok(None) => self.wire.fill(&mut Deadline::never()).await?,
                 Err(error) => {
@@ -489,28 +517,28 @@ impl Connection {
         }
     }
 
-    /// Sends what is encoded as one command already.
+    /// Sends one command that is already encoded.
     pub(crate) async fn send_encoded(&mut self, encoded: &[u8]) -> Result<Frame, Error> {
         self.wire.queue(|out| out.extend_from_slice(encoded));
         self.owed = self.owed.saturating_add(1);
         self.receive().await?.into_result()
     }
 
-    /// The server that it leads to, if it made the way itself.
+    /// Returns the server's address, unless the transport was given.
     pub(crate) fn server(&self) -> Option<&Endpoint> {
         self.origin.as_ref().map(|config| &config.endpoint)
     }
 
-    /// The next reply, somebody's or nobody's. Dropping the future loses nothing.
+    /// Returns the next reply, stale or not. Dropping the future loses nothing.
     async fn next_reply(&mut self, deadline: &mut Deadline) -> Result<Frame, Error> {
         if self.owed == 0 {
             return Err(match self.is_closed() {
                 true => Error::closed(),
-                false => Error::new(ErrorKind::Usage, "no command awaits a reply"),
+                false => Error::new(ErrorKind::Usage, "no reply is outstanding"),
             });
         }
         loop {
-            match self.wire.next_frame() {
+            match self.next_frame() {
                 Ok(Some(frame)) if frame.kind() == ValueKind::Push => self.push(frame),
                 Ok(Some(frame)) => {
                     self.owed = self.owed.saturating_sub(1);
@@ -528,7 +556,7 @@ impl Connection {
     }
 
     fn push(&mut self, frame: Frame) {
-        // It may be small, and lie in a large block of the read buffer.
+        // A small frame may keep a large block of the read buffer alive.
         let frame = frame.compact();
         let bytes = frame.memory();
         self.pushes.push(frame, bytes);

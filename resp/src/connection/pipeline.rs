@@ -18,8 +18,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// That the connection broke: [`Error::sent`] says whether the server can have executed any of
-    /// the commands. Error replies are found in the [`Replies`].
+    /// The connection breaks: [`Error::sent`] says whether the server may have executed any of the
+    /// commands. Error replies are in the [`Replies`].
     pub async fn run(&mut self, pipeline: &Pipeline) -> Result<Replies, Error> {
         let observer = self.observer.clone();
         observer.call("pipeline", pipeline.len(), self.run_unobserved(pipeline)).await
@@ -34,8 +34,8 @@ impl Connection {
         self.wire.queue(|out| out.extend_from_slice(&pipeline.encoded));
         self.owed = self.owed.saturating_add(pipeline.commands);
         let mut replies = Vec::with_capacity(pipeline.commands);
-        // What comes first belongs to nobody, and until all are here, so do ours: this future may
-        // be dropped.
+        // Stale replies come first. Until all replies are here, ours count as stale too, because
+        // this future may be dropped.
         self.stale = self.owed;
         let mut deadline = Deadline::after(self.command_timeout);
         while self.owed > 0 {
@@ -50,9 +50,10 @@ impl Connection {
     }
 }
 
-/// Commands that are sent together, in one round trip; others may come between them.
+/// Commands that are sent in one round trip. Commands of other clients may be executed between
+/// them.
 ///
-/// A command is encoded when it is added, so what it borrows need not live any longer.
+/// A command is encoded when it is added, so it may borrow short-lived data.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -84,26 +85,26 @@ impl Connection {
 pub struct Pipeline {
     pub(super) encoded: BytesMut,
     pub(super) commands: usize,
-    /// When so many bytes have been sent, something may have been done.
+    /// Once this many bytes are sent, a command may have been executed.
     pub(super) first: usize,
-    /// Some command must not go over a connection that many share.
+    /// Whether a command must not use a shared connection.
     not_shareable: bool,
-    /// Why the first command that is no good in a pipeline, or a transaction, is none.
+    /// Why the first invalid command was refused.
     pub(super) refused: Option<Error>,
-    /// Some command sets client-side caching, or ends it.
+    /// Whether a command enables or disables client-side caching.
     tracks: bool,
-    /// Where each command ends, and where in a cluster it goes.
+    /// The end of each command, and its routing in a cluster.
     ends: Vec<(usize, Routing)>,
 }
 
 impl Pipeline {
-    /// An empty pipeline.
+    /// Creates an empty pipeline.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a command: by value or by reference. The slot is where its reply will be.
+    /// Adds a command, by value or by reference. The handle takes its reply from the [`Replies`].
     pub fn add<C: Command>(&mut self, command: C) -> ReplyHandle<C::Reply> {
         let start = self.encoded.len();
         if let Err(error) = command::encode_checked(&command, &mut self.encoded) {
@@ -121,13 +122,13 @@ impl Pipeline {
         ReplyHandle { index, operation: error::operation(command.name(), command.key()), decode: C::decode }
     }
 
-    /// How many commands there are.
+    /// Returns the number of commands.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.commands
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no commands.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.commands == 0
@@ -137,42 +138,41 @@ impl Pipeline {
         &self.encoded
     }
 
-    /// One command, encoded.
+    /// Returns one encoded command.
     pub(crate) fn command(&self, index: usize) -> Option<&[u8]> {
         let begin = index.checked_sub(1).map_or(Some(0), |before| Some(self.ends.get(before)?.0))?;
         self.encoded.get(begin..self.ends.get(index)?.0)
     }
 
-    /// Where in a cluster each command goes.
+    /// Returns the routing of each command.
     pub(crate) fn routings(&self) -> impl Iterator<Item = Routing> {
         self.ends.iter().map(|(_, routing)| *routing)
     }
 
-    /// When so many bytes have been sent, something may have been done.
+    /// Returns how many bytes must be sent before a command may have been executed.
     pub(crate) const fn first(&self) -> usize {
         self.first
     }
 
-    /// Whether all commands may go over a connection that many share.
+    /// Returns whether all commands may use a shared connection.
     pub(crate) const fn is_shareable(&self) -> bool {
         !self.not_shareable
     }
 
-    /// Goes through its commands, when one of them may set client-side caching.
+    /// Calls `note` for each command, if one of them may change client-side caching.
     pub(crate) fn track(&self, note: impl FnMut(&[u8])) {
         if self.tracks {
             (0..self.commands).filter_map(|index| self.command(index)).for_each(note);
         }
     }
 
-    /// Whether each command has exactly one reply.
+    /// Returns an error if a command does not have exactly one reply.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.refused.clone().map_or(Ok(()), Err)
     }
 }
 
-/// The place of one command's reply, of type `R`, in the [`Replies`] of its pipeline or
-/// transaction. It borrows nothing.
+/// Identifies one command's reply, of type `R`, in the [`Replies`] of its pipeline or transaction.
 pub struct ReplyHandle<R> {
     pub(super) index: usize,
     /// The command and its key, for errors.
@@ -192,11 +192,11 @@ impl<R> fmt::Debug for ReplyHandle<R> {
     }
 }
 
-/// The replies of a [`Pipeline`] or [`Transaction`].
+/// The replies of a [`Pipeline`] or [`Transaction`](super::Transaction).
 #[derive(Debug)]
 pub struct Replies {
-    /// What came for each command, as far as it was not taken: in a cluster one node may be lost,
-    /// and the others have answered.
+    /// What came for each command that was not taken yet. In a cluster, one node may fail while the
+    /// others reply.
     pub(super) replies: Vec<Option<Result<Frame, Error>>>,
 }
 
@@ -209,16 +209,19 @@ impl Replies {
         Self { replies }
     }
 
-    /// Takes one command's reply.
+    /// Takes the reply of one command.
     ///
     /// # Errors
     ///
-    /// An error reply, or ([`ErrorKind::Usage`]) the slot is of another pipeline.
+    /// The server replied with an error, or ([`ErrorKind::Usage`]) the handle belongs to another
+    /// pipeline.
     #[expect(clippy::needless_pass_by_value, reason = "a reply can be taken once")]
     pub fn take<R>(&mut self, slot: ReplyHandle<R>) -> Result<R, Error> {
         let frame = self.replies.get_mut(slot.index).and_then(Option::take);
         frame
-            .unwrap_or_else(|| Err(Error::new(ErrorKind::Usage, "the slot is of another pipeline")))
+            .unwrap_or_else(|| {
+                Err(Error::new(ErrorKind::Usage, "the handle belongs to another pipeline, or its reply was taken"))
+            })
             .and_then(Frame::into_result)
             .and_then(slot.decode)
             .map_err(|error| match redact::secret_command(&slot.operation) {
@@ -227,7 +230,7 @@ impl Replies {
             })
     }
 
-    /// Whether all commands were executed, as far as their replies were not taken.
+    /// Checks the replies that were not taken for errors.
     ///
     /// # Errors
     ///
@@ -240,7 +243,7 @@ impl Replies {
         })
     }
 
-    /// The replies in order, those that were taken left out.
+    /// Returns the replies in order, without those that were taken.
     pub fn frames(&self) -> impl DoubleEndedIterator<Item = &Frame> {
         self.replies.iter().flatten().flatten()
     }

@@ -29,13 +29,13 @@ impl Command for BareCommand {
 const MULTI: BareCommand = BareCommand("MULTI");
 const EXEC: BareCommand = BareCommand("EXEC");
 const QUEUED: &[u8] = b"+QUEUED\r\n";
-const FEWER_OWED: &str = "fewer replies are awaited";
+const FEWER_OWED: &str = "fewer replies are outstanding";
 
-/// Transactions by hand: `MULTI`, commands, and `EXEC` when the time has come.
+/// Transactions in single steps: `MULTI`, commands, and a separate `EXEC`.
 ///
-/// The commands of the next transaction can be sent before the `EXEC` of this one is answered, so
-/// that they travel while the server works; and as long as their own `EXEC` is withheld, dropping
-/// the connection undoes them.
+/// You can send the commands of the next transaction before the `EXEC` of this one is answered, so
+/// that they travel while the server works. As long as you withhold their `EXEC`, dropping the
+/// connection discards them.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -68,34 +68,38 @@ impl Connection {
         self.queue(&EXEC);
     }
 
-    /// Receives the replies to `MULTI` and to `commands` commands behind it.
+    /// Receives the replies to `MULTI` and to the `commands` commands after it.
     ///
-    /// Dropping the future gives these replies up, all of them: what is received next is the reply
-    /// to what was queued behind them.
+    /// Dropping the future abandons all of these replies: the next receive returns the reply to
+    /// whatever was queued after them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotAtomic`] when the server has begun no transaction, so that the commands may
-    /// be executed already, one by one: at once when `MULTI` was refused, without the other
-    /// replies. Otherwise, after all replies were received, the first error reply (`EXEC` will be
-    /// refused). Or that the connection broke; or ([`ErrorKind::Usage`]) fewer replies are owed.
+    /// * [`ErrorKind::NotAtomic`]: the server began no transaction, so it may have executed the
+    ///   commands one by one. If `MULTI` was refused, the error comes at once, before the other
+    ///   replies.
     ///
-    /// To keep the commands from being executed where `MULTI` may be refused, queue one as the
-    /// first that waits outside of a transaction only, such as `WAIT 1000000 0`, and drop the
-    /// connection after this error.
+    /// * The first error reply to a command, after all replies were received; `EXEC` will be
+    ///   refused.
+    ///
+    /// * The connection breaks, or ([`ErrorKind::Usage`]) fewer replies are owed.
+    ///
+    /// To keep the commands from being executed where `MULTI` may be refused, queue a command first
+    /// that blocks outside of a transaction only, such as `WAIT 1000000 0`. Drop the connection
+    /// after this error.
     pub async fn receive_queued(&mut self, commands: usize) -> Result<(), Error> {
         let mut left = commands.saturating_add(1);
         if left > self.owed() {
             let error = if self.is_closed() { Error::closed() } else { Error::new(ErrorKind::Usage, FEWER_OWED) };
             return Err(error.with_context("MULTI", None));
         }
-        // Until all are here, they are nobody's: this future may be dropped.
+        // Until all replies are here, they count as stale, because this future may be dropped.
         let mut stale = self.stale;
         self.stale = self.stale.saturating_add(left);
         let mut deadline = Deadline::after(self.command_timeout);
         let mut begun = MultiState::default();
         while left > 0 {
-            if stale == 0 && left <= commands {
+            if stale == 0 && left <= commands && self.received.is_empty() {
                 let skipped = self.wire.skip_repeated(QUEUED, left);
                 self.owed = self.owed.saturating_sub(skipped);
                 self.stale = self.stale.saturating_sub(skipped);
@@ -118,14 +122,18 @@ impl Connection {
         begun.into_result().map_err(|error| error.with_context("MULTI", None))
     }
 
-    /// Receives the reply to `EXEC`: an array with one reply a command, some of which may be
-    /// errors; or `None`, when a watched key was changed and so nothing was done.
+    /// Receives the reply to `EXEC`: an array with one reply per command, some of which may be
+    /// errors. `None` means that a watched key changed and nothing was executed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ExecAbort`] and other refusals: nothing was done. [`ErrorKind::NotAtomic`]: the server knew of no transaction, so the commands
-    /// may have been executed one by one. Or that the connection broke. After a refusal that leaves
-    /// open whether the server still queues commands, the connection is closed.
+    /// * [`ErrorKind::ExecAbort`] and other refusals: nothing was executed.
+    ///
+    /// * [`ErrorKind::NotAtomic`]: the server knew of no transaction, so it may have executed the
+    ///   commands one by one.
+    ///
+    /// * The connection breaks. After a refusal that leaves open whether the server still queues
+    ///   commands, the connection is closed.
     pub async fn receive_exec(&mut self) -> Result<Option<Frame>, Error> {
         let frame = self.receive().await.map_err(|error| error.with_context("EXEC", None))?;
         if leaves_transaction_open(&frame) {
@@ -143,14 +151,20 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WatchFailed`] when a watched key was changed, and so nothing was done. Why the
-    /// first command that was refused was refused (nothing was done then); [`ErrorKind::NotAtomic`]
-    /// when the server refused to begin a transaction, so that the commands may have been executed
-    /// one by one; or that the connection broke. Commands that failed while the transaction was
-    /// executed are found in the [`Replies`]; the others were executed all the same.
+    /// * [`ErrorKind::WatchFailed`]: a watched key changed, and nothing was executed.
     ///
-    /// When `EXEC` is refused in a way that leaves open whether the server still queues commands,
-    /// the connection is closed.
+    /// * The first error reply to a command that the server did not queue: nothing was executed.
+    ///
+    /// * [`ErrorKind::NotAtomic`]: the server began no transaction, so it may have executed the
+    ///   commands one by one.
+    ///
+    /// * The connection breaks.
+    ///
+    /// Errors of commands that failed during `EXEC` are in the [`Replies`]; the other commands were
+    /// executed all the same.
+    ///
+    /// If `EXEC` is refused in a way that leaves open whether the server still queues commands, the
+    /// connection is closed.
     pub async fn exec(&mut self, transaction: &Transaction) -> Result<Replies, Error> {
         let observer = self.observer.clone();
         observer.call("MULTI", transaction.len(), self.exec_unobserved(transaction)).await
@@ -166,7 +180,7 @@ impl Connection {
     }
 }
 
-/// Commands that are executed together, with none of others between them: `MULTI` and `EXEC`.
+/// Commands that are executed as a unit between `MULTI` and `EXEC`.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -187,53 +201,54 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// An empty transaction.
+    /// Creates an empty transaction.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a command: by value or by reference. The slot is where its reply will be.
+    /// Adds a command, by value or by reference. The handle takes its reply from the [`Replies`].
     ///
-    /// It begins and ends by itself: with `MULTI`, `EXEC`, `DISCARD` or `WATCH` in it, it is
-    /// refused with [`ErrorKind::Usage`].
+    /// A transaction that contains `MULTI`, `EXEC`, `DISCARD` or `WATCH` is refused with
+    /// [`ErrorKind::Usage`]: sending it adds `MULTI` and `EXEC`.
     pub fn add<C: Command>(&mut self, command: C) -> ReplyHandle<C::Reply> {
         let slot = self.pipeline.add(command);
         if self.pipeline.command(slot.index).is_some_and(command::is_transaction_control) {
-            let error = Error::new(ErrorKind::Usage, "is no command of a Transaction, which begins and ends by itself");
+            let error =
+                Error::new(ErrorKind::Usage, "is not allowed in a Transaction, which adds MULTI and EXEC itself");
             self.pipeline.refused.get_or_insert(error.with_sent(Sent::No).with_context(&slot.operation, None));
         }
         slot
     }
 
-    /// How many commands there are, `MULTI` and `EXEC` not counted.
+    /// Returns the number of commands, without `MULTI` and `EXEC`.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.pipeline.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no commands.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.pipeline.is_empty()
     }
 
-    /// Whether all commands may go over a connection that many share.
+    /// Returns whether all commands may use a shared connection.
     pub(crate) const fn is_shareable(&self) -> bool {
         self.pipeline.is_shareable()
     }
 
-    /// The commands, without `MULTI` and `EXEC`.
+    /// Returns the commands, without `MULTI` and `EXEC`.
     pub(crate) const fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }
 
-    /// Where in a cluster all commands go.
+    /// Returns the routing of all commands together.
     pub(crate) fn routing(&self) -> Routing {
         self.pipeline.routings().fold(Routing::Anywhere, Routing::and)
     }
 
-    /// The commands between `MULTI` and `EXEC`.
+    /// Returns the commands with `MULTI` and `EXEC`.
     pub(crate) fn to_pipeline(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.add(MULTI);
@@ -241,20 +256,21 @@ impl Transaction {
         pipeline.commands = pipeline.commands.saturating_add(self.pipeline.commands);
         pipeline.refused.clone_from(&self.pipeline.refused);
         pipeline.add(EXEC);
-        // Without its EXEC nothing is done, unless MULTI is refused: then the first command is.
+        // Nothing is executed before EXEC arrives. If MULTI is refused, commands may be executed
+        // earlier; `MultiState` detects that from the replies.
         pipeline.first = pipeline.encoded.len();
         pipeline
     }
 }
 
 impl Replies {
-    /// Whether these replies to a transaction leave open whether the server still queues commands.
+    /// Returns whether these replies leave open whether the server still queues commands.
     fn leave_transaction_open(&self) -> bool {
         let mut frames = self.frames();
         frames.next().is_some_and(is_ok) && frames.next_back().is_some_and(leaves_transaction_open)
     }
 
-    /// Of the replies to a transaction, `MULTI` and `EXEC` included, those of the commands in it.
+    /// Turns the replies from `MULTI` to `EXEC` into the replies of the commands between them.
     pub(crate) fn into_exec(self) -> Result<Self, Error> {
         let named = |error: Error| error.with_context("MULTI", None);
         let mut replies = self.replies.into_iter().flatten().collect::<Result<Vec<_>, _>>().map_err(named)?;
@@ -264,37 +280,37 @@ impl Replies {
             begun.reply(reply, nth == 0);
         }
         if exec.kind().is_error() {
-            // Why EXEC was refused was said before.
+            // An earlier reply says why EXEC was refused.
             begun.into_result().map_err(named)?;
             return Err(Error::server(exec.value()).with_context("EXEC", None));
         }
-        // What was executed although a command was refused was no transaction.
+        // If a command was refused and EXEC was not, there was no transaction.
         begun.executed().into_result().map_err(named)?;
         if exec.value().is_null() {
-            let error = Error::new(ErrorKind::WatchFailed, "a watched key was changed, so nothing was done");
+            let error = Error::new(ErrorKind::WatchFailed, "a watched key changed, so nothing was executed");
             return Err(error.with_sent(Sent::No).with_context("EXEC", None));
         }
         let results: Vec<_> = exec.value().children().map(|reply| Some(Ok(exec.extract(reply)))).collect();
         if exec.kind() != ValueKind::Array || results.len().saturating_add(1) != replies.len() {
-            return Err(Error::unexpected_reply("a reply a command", exec.value()).with_context("EXEC", None));
+            return Err(Error::unexpected_reply("one reply per command", exec.value()).with_context("EXEC", None));
         }
         Ok(Self { replies: results })
     }
 }
 
-/// What is known of a transaction before its `EXEC`.
+/// What the replies before `EXEC` prove about a transaction.
 #[derive(Debug, Default)]
 struct MultiState {
     /// Why `MULTI` was refused.
     refused: Option<Error>,
-    /// The first command that was refused.
+    /// The error of the first command that was refused.
     first: Option<Error>,
     /// Whether a command may have been executed.
     executed: bool,
 }
 
 impl MultiState {
-    /// The reply to `MULTI`, or to the next command.
+    /// Records the reply to `MULTI`, or to the next command.
     fn reply(&mut self, reply: &Frame, is_multi: bool) {
         if is_multi {
             if !is_ok(reply) {
@@ -305,7 +321,7 @@ impl MultiState {
             }
         } else if reply.kind().is_error() {
             let error = Error::server(reply.value());
-            // A script that has failed may have done something; who is refused for the same reason
+            // A failed script may have changed data. A command that is refused for the same reason
             // as MULTI has not.
             self.executed |= self.refused.as_ref().is_some_and(|refused| {
                 refused.kind() != error.kind() || matches!(error.kind(), ErrorKind::Other | ErrorKind::UnexpectedReply)
@@ -316,13 +332,13 @@ impl MultiState {
         }
     }
 
-    /// `EXEC` was not refused.
+    /// Records that `EXEC` was not refused.
     fn executed(mut self) -> Self {
         self.executed |= self.refused.is_some() || self.first.is_some();
         self
     }
 
-    /// Why the transaction is none, or will not be executed.
+    /// Returns why there was no transaction, or why `EXEC` will be refused.
     fn into_result(self) -> Result<(), Error> {
         let error = self.refused.or(self.first);
         match (self.executed, error) {
@@ -333,13 +349,13 @@ impl MultiState {
     }
 }
 
-/// Whether the server says that it has begun a transaction.
+/// Returns whether the reply confirms `MULTI`.
 pub(crate) fn is_ok(reply: &Frame) -> bool {
     reply.kind() == ValueKind::SimpleString && reply.value().as_bytes() == Some(b"OK")
 }
 
-/// Whether the reply to `EXEC` is a refusal that may leave the server queueing commands. Redis
-/// itself ends the transaction with each of its refusals.
+/// Returns whether a refusal of `EXEC` may leave the server queueing commands. Redis itself ends
+/// the transaction with each of its refusals.
 pub(crate) fn leaves_transaction_open(exec: &Frame) -> bool {
     exec.kind().is_error()
         && !matches!(

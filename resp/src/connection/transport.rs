@@ -1,3 +1,6 @@
+//! Byte streams over TCP, TLS, Unix sockets, or what the user provides. [`Wire`](super::Wire) owns
+//! one.
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,7 +13,7 @@ use tokio::net::UnixStream;
 use crate::config::{Config, Endpoint, Io};
 use crate::{Error, ErrorKind};
 
-/// What the bytes travel over.
+/// A byte stream to a server.
 pub(super) enum Transport {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -30,13 +33,15 @@ pub(super) async fn connect(endpoint: &Endpoint, config: &Config) -> Result<Tran
         #[cfg(feature = "tls")]
         Endpoint::Tls { host, port } => tls(host, *port, config).await,
         #[cfg(not(feature = "tls"))]
-        Endpoint::Tls { .. } => Err(Error::new(ErrorKind::Tls, "this build has no TLS: cargo feature \"tls\"")),
+        Endpoint::Tls { .. } => {
+            Err(Error::new(ErrorKind::Tls, "this build has no TLS: enable the cargo feature \"tls\""))
+        }
         #[cfg(unix)]
         Endpoint::Unix { path } => Ok(Transport::Unix(UnixStream::connect(path).await.map_err(Error::io)?)),
         #[cfg(not(unix))]
         Endpoint::Unix { .. } => Err(Error::new(ErrorKind::Io, "this system has no Unix sockets")),
         Endpoint::Sentinel { .. } | Endpoint::Cluster { .. } => {
-            Err(Error::new(ErrorKind::Usage, "several servers are no one server"))
+            Err(Error::new(ErrorKind::Usage, "the endpoint names several servers"))
         }
     }
 }
@@ -51,7 +56,7 @@ async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error>
         let keepalive = keepalive.with_interval(after.checked_div(3).unwrap_or(after));
         let socket = socket2::SockRef::from(&stream);
         socket.set_tcp_keepalive(&keepalive).map_err(Error::io)?;
-        // What was sent must be acknowledged in the same time, or the link counts as dead.
+        // Sent data must be acknowledged in the same time, or the link counts as dead.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         socket.set_tcp_user_timeout(Some(after.saturating_mul(2))).map_err(Error::io)?;
     }
@@ -62,7 +67,7 @@ async fn tcp(host: &str, port: u16, config: &Config) -> Result<TcpStream, Error>
 async fn tls(host: &str, port: u16, config: &Config) -> Result<Transport, Error> {
     let tls = config.tls.clone();
     let name = tls.name(host)?;
-    // Reading files must not hold up other tasks.
+    // Reading certificate files must not block other tasks.
     let tls = tokio::task::spawn_blocking(move || tls.build()).await.map_err(|error| Error::io(error.into()))??;
     let tcp = tcp(host, port, config).await?;
     match tokio_rustls::TlsConnector::from(tls).connect(name, tcp).await {

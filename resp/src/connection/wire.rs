@@ -1,4 +1,5 @@
-//! Bytes in and out of a transport, both directions at once.
+//! Buffered I/O over a transport, in both directions at once. [`Connection`](super::Connection) and
+//! the driver of a [`Client`](crate::Client) own one each.
 
 use std::io;
 use std::pin::Pin;
@@ -17,40 +18,39 @@ use crate::protocol::cast::wide;
 use crate::redact::Secrets;
 use crate::{Decoder, DecoderLimits, Error, ErrorKind, Frame, ProtocolError, Sent, error};
 
-/// How much room is made for one read at first.
+/// The initial capacity for one read.
 const MIN_READ: usize = 16 * 1024;
-/// How much room is made for one read at most.
+/// The maximum capacity for one read.
 const MAX_READ: usize = 1024 * 1024;
-/// After so many bytes without a wait others have their turn: other tasks, and the timers that end
-/// this one.
+/// After this many bytes without a wait, the task yields to other tasks and to its own timers.
 const YIELD_AFTER: usize = MAX_READ;
-/// A write buffer that grew larger than this is given back when it is empty.
+/// How many bytes are read during a flush before they are decoded.
+const DECODE_AFTER: usize = MAX_READ;
+/// An empty write buffer that is larger than this is freed.
 const KEEP_WRITE: usize = 4 * 1024 * 1024;
 
-/// A transport with its buffers: what is to be written, what was read, and the frame that is on its
-/// way.
+/// A transport with its write buffer, its read buffer and the decoder of the frame in progress.
 ///
-/// Writing never keeps it from reading, nor the other way round, so two full sockets cannot lock
-/// each other.
+/// Writing never blocks reading, nor the reverse, so two full sockets cannot deadlock.
 pub(crate) struct Wire {
     transport: Transport,
     out: BytesMut,
     input: BytesMut,
     decoder: Decoder,
-    /// How much room the next read gets.
+    /// The capacity for the next read.
     read_size: usize,
-    /// Bytes that the transport has taken, and bytes that were ever queued.
+    /// Bytes that the transport has taken, and bytes that were queued since the beginning.
     written: u64,
     queued: u64,
     must_flush: bool,
-    /// Why nothing can be written any more; there may still be something to read.
+    /// Why writing has failed; there may still be data to read.
     write_error: Option<io::Error>,
     broken: bool,
-    /// Bytes read since the peer last kept us waiting.
+    /// Bytes read since the last read that had to wait.
     read_since_wait: usize,
-    /// How long nothing may move while something is awaited.
+    /// How long no byte may move while a reply is awaited.
     stall_timeout: Option<Duration>,
-    /// What no error may repeat.
+    /// Passwords that no error may repeat.
     secrets: Secrets,
 }
 
@@ -73,7 +73,7 @@ impl Wire {
         }
     }
 
-    /// The buffer that goes to the transport, for `write` to append to.
+    /// Appends to the write buffer.
     #[inline]
     pub(crate) fn queue(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let before = self.out.len();
@@ -81,7 +81,7 @@ impl Wire {
         self.queued = self.queued.saturating_add(wide(self.out.len().saturating_sub(before)));
     }
 
-    /// Takes all bytes of a buffer, and leaves one that can be used again.
+    /// Moves all bytes of a buffer to the write buffer. The emptied buffer can be used again.
     pub(crate) fn queue_all(&mut self, bytes: &mut BytesMut) {
         self.queued = self.queued.saturating_add(wide(bytes.len()));
         if self.out.is_empty() {
@@ -92,17 +92,17 @@ impl Wire {
         bytes.clear();
     }
 
-    /// Bytes that wait for the transport to take them.
+    /// Returns how many bytes wait in the write buffer.
     pub(crate) fn buffered(&self) -> usize {
         self.out.len()
     }
 
-    /// How many bytes were ever queued: a mark for [`Self::sent`].
+    /// Returns how many bytes were queued since the beginning: a mark for [`Self::sent`].
     pub(crate) const fn queued(&self) -> u64 {
         self.queued
     }
 
-    /// Whether everything up to a mark can have reached the server.
+    /// Returns whether everything up to a mark may have reached the server.
     pub(crate) const fn sent(&self, mark: u64) -> Sent {
         if self.written < mark { Sent::No } else { Sent::Maybe }
     }
@@ -111,7 +111,7 @@ impl Wire {
         self.broken
     }
 
-    /// No more bytes go out or come in.
+    /// Ends I/O in both directions.
     #[cold]
     pub(super) fn close(&mut self) {
         self.broken = true;
@@ -119,7 +119,7 @@ impl Wire {
         self.input = BytesMut::new();
     }
 
-    /// The next frame, if it has arrived already.
+    /// Returns the next frame, if it has arrived.
     #[inline]
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.input.is_empty() {
@@ -132,8 +132,8 @@ impl Wire {
         }
     }
 
-    /// An error reply, or one that stands for it when it repeats a password. Redirects of a cluster
-    /// are kept: they are obeyed, not read.
+    /// Replaces an error reply that repeats a password. Cluster redirects are kept, because they
+    /// are followed and never shown.
     #[cold]
     fn redact_frame(&self, frame: Frame) -> Frame {
         let error = Error::server(frame.value());
@@ -149,7 +149,8 @@ impl Wire {
         self.decoder.recycle(frame);
     }
 
-    /// Takes up to `max` repetitions of a fixed reply off the input, and says how many there were.
+    /// Removes up to `max` repetitions of a fixed reply from the read buffer, and returns their
+    /// number.
     pub(super) fn skip_repeated(&mut self, reply: &[u8], max: usize) -> usize {
         if !self.decoder.is_idle() {
             return 0;
@@ -159,18 +160,21 @@ impl Wire {
         count
     }
 
-    /// Waits until bytes have come in. Meanwhile writes what is buffered.
+    /// Waits until bytes arrive. Writes the write buffer meanwhile.
     pub(super) async fn fill(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
         self.until(deadline, Self::poll_fill).await
     }
 
-    /// Waits until everything is written. Meanwhile takes in what the peer sends, if it takes
-    /// nothing before.
-    pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<(), Error> {
-        self.until(deadline, Self::poll_flush).await
+    /// Waits until everything is written, or enough was read meanwhile to be decoded first. Returns
+    /// whether everything is written.
+    pub(super) async fn flush(&mut self, deadline: &mut Deadline) -> Result<bool, Error> {
+        let decode_at = self.input.len().saturating_add(DECODE_AFTER);
+        self.until(deadline, |wire, cx, moved| wire.poll_flush(cx, moved, decode_at)).await?;
+        Ok(self.out.is_empty() && !self.must_flush)
     }
 
-    /// Polls until it is done, the deadline has come, or nothing has moved for too long.
+    /// Polls until the operation is done, the deadline has passed, or no byte has moved for too
+    /// long.
     async fn until(
         &mut self,
         deadline: &mut Deadline,
@@ -182,7 +186,8 @@ impl Wire {
         loop {
             let now = Instant::now();
             let end = deadline.fix(now);
-            // A peer that always has something to say never lets the timer have its turn.
+            // A peer that sends without pause keeps the timer from firing, so the deadline is
+            // checked here too.
             if let Some((at, limit)) = end
                 && at <= now
             {
@@ -198,7 +203,7 @@ impl Wire {
             let mut moved = false;
             let step = std::future::poll_fn(|cx| match poll(self, cx, &mut moved) {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
-                // Set the timer again: a stall is counted from the last byte that moved.
+                // Reset the timer: a stall counts from the last byte that moved.
                 Poll::Pending if moved && stalls_first => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
@@ -229,8 +234,7 @@ impl Wire {
         }
     }
 
-    /// Whether so much was read without a wait that others are to have their turn: asked once, and
-    /// then counted from there.
+    /// Returns whether the task should yield after reading without a wait. Resets the count.
     pub(crate) fn should_yield(&mut self) -> bool {
         let enough = self.read_since_wait >= YIELD_AFTER;
         if enough {
@@ -239,24 +243,28 @@ impl Wire {
         enough
     }
 
-    /// One read, after what can be written was written. `moved` says whether any was.
+    /// Writes what can be written, then reads once. Sets `moved` if bytes were written.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
         if self.write_error.is_none()
             && let Poll::Ready(Err(error)) = self.poll_write(cx, moved)
         {
-            // The peer may have said why it hung up, so what it sent comes first.
+            // The peer may have sent the reason before it closed the connection, so read that
+            // first.
             self.write_error = Some(error);
         }
         self.poll_read(cx).map_err(|error| self.write_error.take().unwrap_or(error))
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, moved: &mut bool, decode_at: usize) -> Poll<io::Result<()>> {
         loop {
             if let Poll::Ready(done) = self.poll_write(cx, moved) {
                 return Poll::Ready(done);
             }
             ready!(self.poll_read(cx))?;
             *moved = true;
+            if self.input.len() >= decode_at {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 
@@ -285,7 +293,7 @@ impl Wire {
     /// Reads once.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.input.is_empty() && self.input.capacity() > 2 * MAX_READ {
-            // What a very large reply has left behind is not kept.
+            // Free the memory of a very large reply.
             self.input = BytesMut::new();
         }
         self.make_room();
@@ -298,8 +306,7 @@ impl Wire {
         if n == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")));
         }
-        // Room follows what comes in: twice as much when it was filled, half when most stayed
-        // empty.
+        // The capacity adapts: it doubles after a full read, and halves after a mostly empty one.
         if n == room {
             self.read_size = self.read_size.saturating_mul(2).min(MAX_READ);
         } else if n < self.read_size / 4 {

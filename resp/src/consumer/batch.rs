@@ -1,21 +1,23 @@
+//! Entries that a consumer got at once, and why.
+
 use bytes::Bytes;
 
 use crate::StreamId;
 use crate::streams::{Entries, EntryIter, EntrySlice, StreamEntries};
 
-/// Why a consumer has the entries of a [`EntryBatch`].
+/// Why a consumer got the entries of an [`EntryBatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BatchOrigin {
-    /// It had them before, and has not acknowledged them: before it was started, or before it had
-    /// to connect again.
+    /// They were pending with this consumer: it got them before a restart or a reconnect, and has
+    /// not acknowledged them.
     Pending,
-    /// They had been pending for too long, mostly with another consumer, and were taken over.
+    /// They were pending for too long, usually with another consumer, and this one claimed them.
     Claimed,
-    /// Nobody in the group has had them.
+    /// No consumer of the group has had them.
     New,
 }
 
-/// Some entries that a [`Consumer`](super::Consumer) got. They lie in the read buffer as they came.
+/// Entries that a [`Consumer`](super::Consumer) read. They borrow from the read buffer.
 #[derive(Clone, Debug)]
 pub struct EntryBatch {
     origin: BatchOrigin,
@@ -37,13 +39,14 @@ impl EntryBatch {
         Self { origin: BatchOrigin::Claimed, reply: Reply::Claimed(entries) }
     }
 
-    /// Why the consumer has them.
+    /// Returns why the consumer got them.
     #[must_use]
     pub const fn origin(&self) -> BatchOrigin {
         self.origin
     }
 
-    /// The entries in order. One without fields was deleted while it was pending: acknowledge it.
+    /// Returns the entries in order. An entry without fields was deleted while it was pending:
+    /// acknowledge it.
     #[must_use]
     pub fn entries(&self) -> EntrySlice<'_> {
         match &self.reply {
@@ -52,12 +55,12 @@ impl EntryBatch {
         }
     }
 
-    /// The entries' IDs in order.
+    /// Returns the IDs in order.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = StreamId> + DoubleEndedIterator + Clone + '_ {
         self.entries().ids()
     }
 
-    /// A part of an entry as a [`Bytes`] that shares the read buffer.
+    /// Returns a part of an entry as [`Bytes`] that share the read buffer.
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
         match &self.reply {

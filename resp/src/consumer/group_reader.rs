@@ -1,3 +1,6 @@
+//! The single steps of a consumer: read, claim, acknowledge. A [`Consumer`](super::Consumer) owns
+//! one per connection.
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -6,22 +9,21 @@ use crate::connection::Deadline;
 use crate::streams::{GroupFrom, GroupStart, XAck, XAutoClaim, XGroupCreate, XReadGroup};
 use crate::{BlockTimeout, Command, Connection, Error, ErrorKind, Frame, StreamId, command};
 
-/// Reads a stream as a consumer of a group, step by step, over a connection that is given.
+/// Reads a stream as a consumer of a group, step by step, over a given connection.
 ///
-/// It gives first what this consumer had pending, then what is new. It neither makes the group nor
-/// connects again: when the connection breaks, its calls fail, and whoever made the connection
-/// makes another one, and another reader. A [`Consumer`](super::Consumer) does all of that.
+/// It first returns the entries that are pending with this consumer, then new ones. It does not
+/// create the group, and it does not reconnect: when the connection breaks, its calls fail, and you
+/// create another reader over another connection. [`Consumer`](super::Consumer) does all of that.
 ///
-/// Acknowledgements are collected by [`ack`](Self::ack), and travel with the next read.
+/// [`ack`](Self::ack) collects acknowledgements, which travel with the next read.
 ///
-/// Its futures may be dropped at any time; the next call receives what an earlier one has in_flight
-/// for.
+/// Futures may be dropped at any time; the next call receives the reply to an earlier request.
 ///
 /// ```no_run
 /// # async fn example(connection: resp::Connection) -> Result<(), resp::Error> {
 /// use resp::GroupReader;
 ///
-/// // ReadKind there is now, and no more.
+/// // Read the present entries, and do not wait for more.
 /// let mut reader = GroupReader::new(connection, "events", "workers", "me").count(100);
 /// loop {
 ///     let was_reading_pending = reader.has_pending();
@@ -44,34 +46,34 @@ pub struct GroupReader {
     claim_idle: Option<Duration>,
     /// Acknowledgements that the server has not confirmed.
     pub(super) acks: Vec<StreamId>,
-    /// ReadKind was in_flight and not answered.
+    /// The request that is not answered yet.
     in_flight: Option<InFlight>,
-    /// The answer to what was in_flight, when it had to be received early_reply.
+    /// The reply to that request, if another call had to receive it.
     early_reply: Option<Frame>,
     phase: Phase,
-    /// Where the next look for entries of others begins, and when.
+    /// The position and time of the next claim.
     claim_from: StreamId,
     claim_at: Instant,
 }
 
-/// Where the reader is.
+/// What the reader reads next.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Reading its own pending entries behind this one.
+    /// Its own pending entries after this ID.
     Pending(StreamId),
-    /// Reading what is new.
+    /// New entries.
     New,
 }
 
-/// ReadKind was in_flight in one go.
+/// A request that is not answered yet.
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
-    /// So many acknowledgements, whose replies come first; 0 when they are here.
+    /// How many acknowledgements it contains, whose replies come first; 0 once they have arrived.
     acks: usize,
-    /// So many of the oldest acknowledgements were refused, and are kept.
+    /// How many of the oldest acknowledgements were refused, and are kept.
     refused: usize,
     what: ReadKind,
-    /// How long the server waits for entries before it answers.
+    /// How long the server blocks.
     block: Option<Duration>,
 }
 
@@ -82,11 +84,11 @@ enum ReadKind {
     New,
 }
 
-/// At most so many IDs are acknowledged by one command.
+/// The maximum number of IDs in one command.
 const MAX_ACKS: usize = 10_000;
 
 impl GroupReader {
-    /// Reads as a consumer of this name in a group of a stream.
+    /// Creates a reader for a consumer of this name.
     #[must_use]
     pub fn new(
         connection: Connection,
@@ -110,14 +112,14 @@ impl GroupReader {
         }
     }
 
-    /// At most so many entries in one batch. Default 1000.
+    /// Sets the maximum number of entries in a batch. Default 1000.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = entries;
         self
     }
 
-    /// Takes over entries that have been pending in the group for so long: see
+    /// Claims entries that were pending for this long: see
     /// [`ConsumerOptions::claim_idle`](super::ConsumerOptions::claim_idle). Default: never.
     #[must_use]
     pub const fn claim_idle(mut self, idle: Option<Duration>) -> Self {
@@ -125,23 +127,23 @@ impl GroupReader {
         self
     }
 
-    /// Changes how many entries the next batches have at most.
+    /// Changes the maximum number of entries in a batch.
     pub const fn set_count(&mut self, entries: u64) {
         self.count = entries;
     }
 
-    /// One exchange with the server: what is pending next, or, once all of that was given, what is
-    /// new. `None` when there was nothing: then all that was pending was given, or nothing new came
-    /// for as long as `block` says (without it, nothing is there now).
+    /// Reads the next pending entries or, once those are exhausted, new ones. Returns `None` at the
+    /// end of the pending entries, and when no new entries arrive within `block`; without `block`,
+    /// the read does not wait.
     ///
     /// # Errors
     ///
-    /// When the connection breaks, the group is missing, or the key holds something else.
+    /// The connection breaks, the group does not exist, or the key has another type.
     pub async fn read(&mut self, block: Option<Duration>) -> Result<Option<EntryBatch>, Error> {
         if self.is_closed() {
             return Err(Error::closed());
         }
-        // Ask, unless an earlier call has, and was dropped before the answer came.
+        // An earlier call may have sent the request before it was dropped.
         if self.in_flight.is_none() {
             self.request(block);
         }
@@ -157,8 +159,8 @@ impl GroupReader {
                 let claimed = command::decode(&claim, frame)?;
                 self.claim_from = claimed.next;
                 if claimed.next == StreamId::ZERO {
-                    // All were looked at. Half the time, so that nothing waits much longer than it
-                    // must.
+                    // All entries were examined. Half of the idle time keeps the delay of a claim
+                    // small.
                     let pause = claim_idle.unwrap_or_default().checked_div(2).unwrap_or_default();
                     let now = Instant::now();
                     self.claim_at = now.checked_add(pause).unwrap_or(now);
@@ -186,19 +188,20 @@ impl GroupReader {
         }
     }
 
-    /// Whether it may still have entries pending that [`read`](Self::read) has not given.
+    /// Returns whether there may be pending entries that [`read`](Self::read) has not returned.
     #[must_use]
     pub const fn has_pending(&self) -> bool {
         matches!(self.phase, Phase::Pending(_))
     }
 
-    /// Asks for new entries now, so that the server works on the answer while the last one is
-    /// looked at. It does not wait for entries; the next [`read`](Self::read) receives the answer.
-    /// Without effect when something was in_flight for already, or while pending entries are read.
+    /// Requests new entries now, so that the server prepares the reply while you process the
+    /// current batch. The request does not block in the server; the next [`read`](Self::read)
+    /// receives its reply. No effect while another request is unanswered, or while pending entries
+    /// are read.
     ///
     /// # Errors
     ///
-    /// When the connection breaks.
+    /// The connection breaks.
     pub async fn prefetch(&mut self) -> Result<(), Error> {
         if self.has_read_in_flight() || self.has_pending() {
             return Ok(());
@@ -210,15 +213,15 @@ impl GroupReader {
         self.connection.flush().await
     }
 
-    /// Whether entries were in_flight for whose answer was not given yet.
+    /// Returns whether a request is unanswered.
     #[must_use]
     pub const fn has_read_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// Sends a command on the reader's connection, between two reads. When entries were in_flight
-    /// for, their answer is received first and kept for the next [`read`](Self::read); if that read
-    /// waits in the server, so does this.
+    /// Sends a command on the reader's connection, between two reads. The reply to an unanswered
+    /// request is received first, and kept for the next [`read`](Self::read); if that request
+    /// blocks in the server, so does this call.
     ///
     /// # Errors
     ///
@@ -228,7 +231,7 @@ impl GroupReader {
         self.connection.send(command).await
     }
 
-    /// Puts the next question on the wire, and the acknowledgements before it.
+    /// Sends acknowledgements and the next read.
     fn request(&mut self, block: Option<Duration>) {
         let Self { connection, stream, group, name, count, claim_idle, .. } = self;
         for acks in self.acks.chunks(MAX_ACKS) {
@@ -256,7 +259,7 @@ impl GroupReader {
         self.in_flight = Some(in_flight);
     }
 
-    /// Receives the answer to what was in_flight, and keeps it.
+    /// Receives the reply to the request, and keeps it.
     async fn receive_in_flight(&mut self) -> Result<(), Error> {
         let Some(in_flight) = self.in_flight.filter(|_| self.early_reply.is_none()) else { return Ok(()) };
         self.receive_acks().await?;
@@ -269,8 +272,7 @@ impl GroupReader {
         Ok(())
     }
 
-    /// Receives the replies to the acknowledgements that were sent, as far as they are still to
-    /// come.
+    /// Receives the outstanding replies to acknowledgements.
     pub(super) async fn receive_acks(&mut self) -> Result<(), Error> {
         let Self { connection, in_flight: Some(in_flight), acks, .. } = self else { return Ok(()) };
         while in_flight.acks > 0 {
@@ -289,13 +291,11 @@ impl GroupReader {
         Ok(())
     }
 
-    /// ReadKind was in_flight for and not given yet: by [`prefetch`](Self::prefetch), or by a call
-    /// that was dropped before it had its answer. `None` when nothing was, or nothing came. A read
-    /// that waits in the server is ended (by `CLIENT UNBLOCK`; where that cannot be done, after its
-    /// time).
+    /// Returns the batch of an unanswered request, which was made by [`prefetch`](Self::prefetch)
+    /// or by a dropped call. `None` if there is no request, or its reply is empty. A request that
+    /// blocks in the server is ended by `CLIENT UNBLOCK`; if that fails, it ends after its timeout.
     ///
-    /// A reader that is not read any more and leaves the answer to its last read behind, leaves
-    /// those entries pending.
+    /// If you stop reading without this call, the entries of the last reply stay pending.
     ///
     /// # Errors
     ///
@@ -308,35 +308,35 @@ impl GroupReader {
         self.read(None).await
     }
 
-    /// Acknowledges entries: with the next [`read`](Self::read) or [`flush`](Self::flush).
+    /// Acknowledges entries with the next [`read`](Self::read) or [`flush`](Self::flush).
     pub fn ack(&mut self, ids: impl IntoIterator<Item = StreamId>) {
         self.acks.extend(ids);
     }
 
-    /// How many acknowledgements the server has not confirmed.
+    /// Returns how many acknowledgements the server has not confirmed.
     #[must_use]
     pub const fn unconfirmed(&self) -> usize {
         self.acks.len()
     }
 
-    /// Sends all acknowledgements now, and waits until they are confirmed. When entries were
-    /// in_flight for, their answer is received first, as by [`send`](Self::send).
+    /// Sends all acknowledgements now, and waits for their confirmation. The reply to an unanswered
+    /// request is received first, as by [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// When that fails; they are kept then.
+    /// The acknowledgements could not be confirmed; they are kept.
     pub async fn flush(&mut self) -> Result<(), Error> {
         self.receive_in_flight().await?;
         send_acks(&mut self.connection, &self.stream, &self.group, &mut self.acks).await
     }
 
-    /// Whether an error has ended the connection.
+    /// Returns whether an error has closed the connection.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.connection.is_closed()
     }
 
-    /// Makes the group, unless it is there, and begins again.
+    /// Creates the group unless it exists, and starts reading from the beginning.
     pub(super) async fn create(&mut self, start: GroupStart) -> Result<(), Error> {
         (self.in_flight, self.early_reply, self.phase) = (None, None, Phase::Pending(StreamId::ZERO));
         let create = XGroupCreate::new(&self.stream, &self.group, start).make_stream();
@@ -347,7 +347,7 @@ impl GroupReader {
     }
 }
 
-/// Sends all acknowledgements, and forgets those that are confirmed.
+/// Sends all acknowledgements, and removes those that are confirmed.
 pub(super) async fn send_acks(
     connection: &mut Connection,
     stream: &[u8],

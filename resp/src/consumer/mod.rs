@@ -1,4 +1,7 @@
-//! Reading a stream in a consumer group: managed, or step by step.
+//! Reading a stream in a consumer group.
+//!
+//! [`Consumer`] manages its connection and retries; it wraps a [`GroupReader`], which does the
+//! single steps.
 
 mod batch;
 mod group_reader;
@@ -22,22 +25,21 @@ use tokio::sync::watch;
 use crate::discovery::{Discovery, MasterWatch};
 use crate::{Error, ErrorKind, StreamId};
 
-/// Reads a stream as a consumer of a group, for as long as it is to, and looks after its
-/// connection.
+/// Reads a stream as a consumer of a group, and manages its connection.
 ///
-/// It makes the group when there is none. It gives first what it had pending, then what is new, and
-/// now and then what it has taken over from consumers that are gone. When the connection breaks it
-/// is made again, and what is pending is given again: every entry comes **at least once** until it
-/// is acknowledged.
+/// It creates the group if there is none. It returns the entries that are pending with this
+/// consumer first, then new ones, and at times those that it claims from dead consumers. When the
+/// connection breaks, it reconnects and returns pending entries again: every entry is delivered
+/// **at least once** until you acknowledge it.
 ///
-/// Acknowledgements are collected by [`ack`](Self::ack) and travel with the next read. They are
-/// kept until the server has confirmed them, so a broken connection loses none.
+/// [`ack`](Self::ack) collects acknowledgements, which travel with the next read. They are kept
+/// until the server confirms them, so a broken connection loses none.
 ///
-/// [`next`](Self::next) may be dropped at any time, as in `select!`; the next call goes on where it
-/// was. So that a consumer that ends leaves nothing pending, end its loop by a [`ConsumerStopper`],
-/// or take what the server has given it already with [`drain`](Self::drain).
+/// The future of [`next`](Self::next) may be dropped at any time, as in `select!`; the next call
+/// continues. To leave no entries pending at the end, stop the loop with a [`ConsumerStopper`], or
+/// call [`drain`](Self::drain).
 ///
-/// A [`GroupReader`] is for programs with rules of their own for connecting and waiting.
+/// Use a [`GroupReader`] to manage connections and retries yourself.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), resp::Error> {
@@ -58,24 +60,24 @@ use crate::{Error, ErrorKind, StreamId};
 pub struct Consumer {
     options: ConsumerOptions,
     discovery: Discovery,
-    /// Over the present connection.
+    /// The reader over the current connection.
     reader: Option<GroupReader>,
-    /// Acknowledgements that the server has not confirmed, while there is no connection.
+    /// Unconfirmed acknowledgements while there is no connection.
     acks: Vec<StreamId>,
     stop: Arc<watch::Sender<bool>>,
-    /// Hears from Sentinels that the master has moved.
+    /// Learns from Sentinels that another server has become the master.
     master_watch: Option<Arc<MasterWatch>>,
 }
 
-/// So long a consumer that has ended tries to get its last acknowledgements confirmed, when no
-/// command timeout is set.
+/// How long a stopped consumer tries to confirm its last acknowledgements without a command
+/// timeout.
 const LAST_ACKS: Duration = Duration::from_secs(30);
 
 /// How a wait for entries ends.
 enum Next {
     Batch(Result<EntryBatch, Error>),
     Stopped,
-    /// Another server is the master.
+    /// Another server has become the master.
     Switched,
 }
 
@@ -89,25 +91,25 @@ impl Consumer {
         Ok(consumer)
     }
 
-    /// The next entries; `None` when the consumer was stopped. Waits as long as there are none.
+    /// Waits for the next entries; `None` after the consumer was stopped.
     ///
-    /// A consumer that is stopped ends the read that waits in the server, gives what that read has
-    /// brought, if anything, and then `None`: nothing is left pending that nobody has seen. Then it
-    /// tries for the [command timeout](crate::Config::command_timeout) to get the last
-    /// acknowledgements confirmed; after `None`, those that are still
-    /// [unconfirmed](Self::unconfirmed), and what is [acknowledged](Self::ack) later, want a
-    /// [`flush`](Self::flush), or the entries are given again.
+    /// A stopped consumer ends the read that blocks in the server, returns the entries of that
+    /// read, if any, and then `None`: it leaves no entry pending that you have not seen. Before
+    /// `None`, it tries for the [command timeout](crate::Config::command_timeout) to confirm the
+    /// last acknowledgements. Call [`flush`](Self::flush) for those that are still
+    /// [unconfirmed](Self::unconfirmed) and for [later ones](Self::ack); otherwise these entries
+    /// are delivered again.
     ///
     /// # Errors
     ///
-    /// ReadKind waiting does not cure, and so none that [is transient](Error::is_transient): the
-    /// key holds something else, the password is wrong, or the group is missing and is not to be
-    /// made. Calling again tries again.
+    /// Only permanent errors: the key has another type, the password is wrong, or the group does
+    /// not exist and is not to be created. No error [is transient](Error::is_transient). Call again
+    /// to retry.
     pub async fn next(&mut self) -> Result<Option<EntryBatch>, Error> {
         if let Some(batch) = self.next_unless_stopped().await {
             return batch.map(Some);
         }
-        // Where it fails, the entries are pending, as after every lost connection.
+        // If this fails, the entries stay pending, as after every lost connection.
         if let Ok(Some(batch)) = self.drain().await {
             return Ok(Some(batch));
         }
@@ -115,16 +117,15 @@ impl Consumer {
         Ok(None)
     }
 
-    /// ReadKind was in_flight for and not given yet, by a call that was dropped before it had its
-    /// answer. `None` when nothing was, or nothing came. A read that waits in the server is ended
-    /// (by `CLIENT UNBLOCK`; where that cannot be done, after its time).
+    /// Returns the batch of a request whose call was dropped. `None` if there is none, or its reply
+    /// is empty. A request that blocks in the server is ended by `CLIENT UNBLOCK`; if that fails,
+    /// it ends after its timeout.
     ///
-    /// A consumer that is not read any more and leaves the answer to its last read behind, leaves
-    /// those entries pending.
+    /// If you stop reading without this call, the entries of the last reply stay pending.
     ///
     /// # Errors
     ///
-    /// When the connection breaks: the entries are pending then.
+    /// The connection breaks: the entries stay pending.
     pub async fn drain(&mut self) -> Result<Option<EntryBatch>, Error> {
         match &mut self.reader {
             Some(reader) => reader.drain().await,
@@ -132,7 +133,7 @@ impl Consumer {
         }
     }
 
-    /// The next entries, or `None` as soon as the consumer is stopped.
+    /// Waits for the next entries; `None` as soon as the consumer is stopped.
     async fn next_unless_stopped(&mut self) -> Option<Result<EntryBatch, Error>> {
         let mut stopped = self.stop.subscribe();
         let mut stopped = pin!(stopped.wait_for(|stopped| *stopped));
@@ -155,7 +156,7 @@ impl Consumer {
             match next {
                 Next::Batch(batch) => return Some(batch),
                 Next::Stopped => return None,
-                // The old master may still answer, as if nothing had happened.
+                // The old master may still answer.
                 Next::Switched => {}
             }
             self.disconnect();
@@ -170,11 +171,12 @@ impl Consumer {
                     return Ok(batch);
                 }
                 Ok(None) => continue,
-                // The key went away while the server waited; what there is now, the next read says.
+                // The key was deleted while the server blocked; the next read tells what is there
+                // now.
                 Err(error) if error.code() == "UNBLOCKED" => continue,
                 Err(error) if error.kind() == ErrorKind::NoGroup && self.options.create.is_some() => {
                     match self.create().await {
-                        // It may be taken away again and again.
+                        // It may be deleted again and again.
                         Ok(()) => {
                             tokio::time::sleep(self.options.backoff.next_delay()).await;
                             continue;
@@ -188,8 +190,7 @@ impl Consumer {
         }
     }
 
-    /// Waits before the next attempt, over another connection; an error that waiting does not cure
-    /// stands.
+    /// Waits before the next attempt over another connection. Returns a permanent error.
     async fn recover(&mut self, error: Error) -> Result<(), Error> {
         let is_elsewhere =
             self.is_demoted() || (self.options.config.is_discovered() && error.kind() == ErrorKind::Moved);
@@ -201,7 +202,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Reads once, over a connection that is there or made.
+    /// Reads once, after connecting if necessary.
     async fn read(&mut self) -> Result<Option<EntryBatch>, Error> {
         if self.reader.as_ref().is_none_or(GroupReader::is_closed) {
             self.disconnect();
@@ -217,24 +218,24 @@ impl Consumer {
         self.reader.as_mut().map_or(&mut self.acks, |reader| &mut reader.acks)
     }
 
-    /// Acknowledges entries: with the next call of [`next`](Self::next) or [`flush`](Self::flush).
+    /// Acknowledges entries with the next call of [`next`](Self::next) or [`flush`](Self::flush).
     pub fn ack(&mut self, ids: impl IntoIterator<Item = StreamId>) {
         self.acks().extend(ids);
     }
 
-    /// How many acknowledgements the server has not confirmed.
+    /// Returns how many acknowledgements the server has not confirmed.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
         self.reader.as_ref().map_or(self.acks.len(), GroupReader::unconfirmed)
     }
 
-    /// Sends all acknowledgements now, and waits until they are confirmed. While a read waits in
-    /// the server on the consumer's own connection (because a future of [`next`](Self::next) was
-    /// dropped), or that connection is gone, they travel over one that is made for it.
+    /// Sends all acknowledgements now, and waits for their confirmation. If the connection is lost,
+    /// or still blocks because a future of [`next`](Self::next) was dropped, they travel over a new
+    /// connection.
     ///
     /// # Errors
     ///
-    /// When that fails; they are kept then.
+    /// The acknowledgements could not be confirmed; they are kept.
     pub async fn flush(&mut self) -> Result<(), Error> {
         if let Some(reader) = &mut self.reader
             && reader.receive_acks().await.is_err()
@@ -259,20 +260,19 @@ impl Consumer {
         group_reader::send_acks(&mut connection, stream, group, acks).await
     }
 
-    /// The consumer as a [`Stream`](futures_core::Stream) of batches.
+    /// Turns the consumer into a [`Stream`](futures_core::Stream) of batches.
     #[must_use]
     pub fn into_stream(self) -> ConsumerStream {
         ConsumerStream::new(self)
     }
 
-    /// ReadKind stops this consumer, from another task.
+    /// Returns a handle that stops this consumer from another task.
     #[must_use]
     pub fn stopper(&self) -> ConsumerStopper {
         ConsumerStopper(Arc::clone(&self.stop))
     }
 
-    /// The last acknowledgements, then the end. ReadKind cannot be confirmed in time stays
-    /// unconfirmed.
+    /// Confirms the last acknowledgements. Those that cannot be confirmed in time stay unconfirmed.
     async fn finish(&mut self) -> Result<(), Error> {
         self.disconnect();
         let patience = self.options.config.command_timeout.unwrap_or(LAST_ACKS);
@@ -285,7 +285,7 @@ impl Consumer {
         confirmed.await.unwrap_or(Ok(()))
     }
 
-    /// Whether the server has said that another one has its place.
+    /// Returns whether another server has taken over.
     fn is_demoted(&self) -> bool {
         self.reader.as_ref().is_some_and(|reader| reader.connection.is_demoted())
     }
@@ -311,7 +311,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Makes the group, unless it is there.
+    /// Creates the group unless it exists.
     async fn create(&mut self) -> Result<(), Error> {
         match (&mut self.reader, self.options.create) {
             (Some(reader), Some(start)) => reader.create(start).await,
@@ -330,8 +330,8 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Stops a [`Consumer`]: its [`next`](Consumer::next) gives what the server has given it already,
-/// confirms what was acknowledged, and gives `None`.
+/// Stops a [`Consumer`]: its [`next`](Consumer::next) returns the entries that the server has
+/// already sent, confirms acknowledgements, and returns `None`.
 #[derive(Clone, Debug)]
 pub struct ConsumerStopper(Arc<watch::Sender<bool>>);
 

@@ -1,11 +1,13 @@
+//! Options of a consumer.
+
 use std::time::Duration;
 
 use super::Consumer;
 use crate::streams::GroupStart;
 use crate::{Backoff, Config, Error, StreamId};
 
-/// How a [`Consumer`] reads. The defaults lose nothing: the group begins at the stream's first
-/// entry, and is made again when the server has lost it.
+/// Options of a [`Consumer`]. The defaults lose nothing: the group starts at the first entry of the
+/// stream, and is created again if the server loses it.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,11 +36,11 @@ pub struct ConsumerOptions {
 }
 
 impl ConsumerOptions {
-    /// The default options: a consumer of this name in a group of a stream.
+    /// Creates the default options for a consumer of this name.
     #[must_use]
     pub fn new(config: Config, stream: impl AsRef<[u8]>, group: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Self {
         Self {
-            // In a cluster, to the node that has the stream.
+            // In a cluster, connect to the owner of the stream.
             config: config.for_key(&stream),
             stream: stream.as_ref().to_vec(),
             group: group.as_ref().to_vec(),
@@ -51,33 +53,32 @@ impl ConsumerOptions {
         }
     }
 
-    /// At most so many entries in one batch. Default 1000.
+    /// Sets the maximum number of entries in a batch. Default 1000.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = entries;
         self
     }
 
-    /// How long one read waits in the server. Default 5 s.
+    /// Sets how long one read blocks in the server. Default 5 s.
     #[must_use]
     pub const fn block(mut self, time: Duration) -> Self {
         self.block = time;
         self
     }
 
-    /// Makes the group when there is none, at first and after the server has lost it, and the
-    /// stream with it. Default: at the first entry. With `None`, a missing group is an error.
+    /// Creates the group, and the stream, if they do not exist: at first, and after the server has
+    /// lost them. Default: at the first entry. With `None`, a missing group is an error.
     #[must_use]
     pub const fn create_group(mut self, start: Option<GroupStart>) -> Self {
         self.create = start;
         self
     }
 
-    /// Takes over entries that have been pending in the group for so long. Default: never. Redis
-    /// 6.2.
+    /// Claims entries that were pending in the group for this long. Default: never. Redis 6.2.
     ///
-    /// It must be longer than the work on a batch takes: what this consumer itself has not
-    /// acknowledged for so long is given again too, as
+    /// Set it longer than the processing of a batch takes. Entries that this consumer itself has
+    /// not acknowledged for this long are returned again, as
     /// [`BatchOrigin::Claimed`](super::BatchOrigin::Claimed).
     #[must_use]
     pub const fn claim_idle(mut self, idle: Option<Duration>) -> Self {
@@ -85,19 +86,19 @@ impl ConsumerOptions {
         self
     }
 
-    /// How long to wait between attempts to connect again.
+    /// Sets the delays between attempts to reconnect.
     #[must_use]
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Connects, and makes the group if it is to be made.
+    /// Connects, and creates the group if requested.
     ///
     /// # Errors
     ///
-    /// When the first connection cannot be made, or the key holds something else. Later connections
-    /// are made again and again.
+    /// The first connection cannot be made, or the key has another type. Later connections are
+    /// retried without end.
     pub async fn connect(self) -> Result<Consumer, Error> {
         Consumer::connect(self).await
     }

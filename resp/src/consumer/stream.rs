@@ -1,3 +1,5 @@
+//! A consumer as a stream of the `futures` crate.
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +12,10 @@ use super::{Consumer, ConsumerStopper, EntryBatch};
 use crate::{Error, StreamId};
 
 /// A [`Consumer`] as a [`Stream`] of batches, for the combinators of `futures` and `tokio-stream`.
-/// It ends when the consumer is stopped.
+/// It ends after the consumer is stopped.
 ///
-/// Entries are acknowledged by [`ack`](Self::ack), or by an [`Acknowledger`], where the stream
-/// itself is inside of something else.
+/// Acknowledge entries with [`ack`](Self::ack), or with an [`Acknowledger`] if a combinator owns
+/// the stream.
 ///
 /// ```no_run
 /// # use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -30,26 +32,26 @@ use crate::{Error, StreamId};
 /// # }
 /// ```
 ///
-/// An error does not end it: polling again tries again.
+/// An error does not end the stream: the next poll retries.
 pub struct ConsumerStream {
     state: State,
     acks: Acknowledger,
     stopper: ConsumerStopper,
 }
 
-/// The consumer back, with what it has read.
+/// Returns the consumer with the result of a read.
 type Read = (Box<Consumer>, Result<Option<EntryBatch>, Error>);
 
-/// What the next poll works on.
+/// What the next poll does.
 enum State {
     Idle(Box<Consumer>),
     Busy(Pin<Box<dyn Future<Output = Read> + Send>>),
-    /// The consumer was stopped, or a poll has panicked.
+    /// The consumer was stopped, or a poll panicked.
     Ended,
 }
 
-/// Acknowledges entries that came from a [`ConsumerStream`]: cheap to clone, for other tasks. The
-/// acknowledgements travel with the next read.
+/// Acknowledges entries of a [`ConsumerStream`] from other tasks; cheap to clone. Acknowledgements
+/// travel with the next read.
 #[derive(Clone, Debug, Default)]
 pub struct Acknowledger(Arc<Mutex<Vec<StreamId>>>);
 
@@ -70,18 +72,18 @@ impl ConsumerStream {
         Self { state: State::Idle(Box::new(consumer)), acks: Acknowledger::default(), stopper }
     }
 
-    /// Acknowledges entries: with the next read.
+    /// Acknowledges entries with the next read.
     pub fn ack(&self, ids: impl IntoIterator<Item = StreamId>) {
         self.acks.ack(ids);
     }
 
-    /// What acknowledges entries elsewhere.
+    /// Returns a handle that acknowledges entries from elsewhere.
     #[must_use]
     pub fn acknowledger(&self) -> Acknowledger {
         self.acks.clone()
     }
 
-    /// What ends the stream, from another task.
+    /// Returns a handle that ends the stream from another task.
     #[must_use]
     pub fn stopper(&self) -> ConsumerStopper {
         self.stopper.clone()
@@ -101,7 +103,7 @@ impl Stream for ConsumerStream {
                 Box::pin(async move {
                     let mut batch = consumer.next().await;
                     if matches!(batch, Ok(None)) {
-                        // What was acknowledged while it waited for its end.
+                        // Acknowledgements that came while the consumer stopped.
                         consumer.ack(acks.take());
                         batch = consumer.flush().await.map(|()| None);
                     }

@@ -1,6 +1,6 @@
 //! Discovery in a cluster: any node names the owner of a key's slot, and the owner confirms it.
 //!
-//! [`connect`] serves [`Discovery`](super::Discovery); [`topology`] serves the
+//! [`connect`] serves [`Discovery`]; [`fn`] serves the
 //! [`ClusterClient`](crate::ClusterClient), which keeps the whole slot map.
 
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! Finding the server that a configuration means.
 //!
-//! A [`Config`](crate::Config) may name Sentinels or some nodes of a cluster in place of the server
+//! A [`Config`] may name Sentinels or some nodes of a cluster in place of the server
 //! itself. [`Discovery`] asks them, connects to the server that they name, and verifies its role.
-//! It owns the list of [candidates](candidates), so that the next attempt asks a server last that
+//! It owns the list of [`candidates`], so that the next attempt asks a server last that
 //! did not answer this time.
 //!
 //! This layer lies above [`connection`](crate::connection), which knows one server only. Clients,

@@ -1,4 +1,5 @@
-//! What a node says when a command is to go elsewhere, or to come again later.
+//! Error replies of a cluster node that send a command elsewhere, or put it off. The cluster
+//! client and the cluster discovery act on them.
 
 use super::topology;
 use crate::config::Endpoint;
@@ -7,35 +8,34 @@ use crate::{Error, Frame};
 /// How many redirects in a row are followed before the cluster counts as inconsistent.
 pub(crate) const MAX_REDIRECTS: u32 = 16;
 
-/// What a node says in place of a reply.
+/// What a node replies when it does not execute a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Redirect {
-    /// The slot lies there from now on.
+    /// The slot has moved to another node.
     Moved {
         /// The slot.
         slot: u16,
         /// The node that has it.
         to: Endpoint,
     },
-    /// The slot is on its way there; this command alone goes there, with `ASKING` before it.
+    /// The slot is migrating. Only this command goes to the other node, after `ASKING`.
     Ask {
         /// The node that gets it.
         to: Endpoint,
     },
-    /// Some keys of the command are here, some there: later.
+    /// The keys of the command are split between two nodes for now: retry later.
     TryAgain,
-    /// The cluster or this node takes no such commands now, or another node has taken its place:
-    /// later, when the topology is known again.
+    /// The node cannot execute the command now: retry after a refresh of the topology.
     Down,
 }
 
 impl Redirect {
-    /// What a reply says that came from the node at `from`; `None` when it is an answer.
+    /// Parses a reply of the node at `from`; `None` when the reply is no redirect.
     pub(crate) fn of(reply: &Frame, from: &Endpoint) -> Option<Self> {
         Self::parse(reply.value().as_error()?, from)
     }
 
-    /// The same for an error that was made of a reply.
+    /// Parses an error that was built from such a reply.
     pub(crate) fn of_error(error: &Error, from: &Endpoint) -> Option<Self> {
         Self::parse(error.message().as_bytes(), from)
     }
@@ -55,7 +55,7 @@ impl Redirect {
     }
 }
 
-/// `host:port`; an IPv6 host has no brackets, and a host that is not known is left out.
+/// Parses `host:port`. An IPv6 host has no brackets, and an unknown host is left empty.
 fn address(text: &str, from: &Endpoint) -> Option<Endpoint> {
     let (host, port) = text.trim_end().rsplit_once(':')?;
     topology::address(Some(host), port.parse().ok()?, from)

@@ -1,4 +1,5 @@
-//! Which node has which slots: what `CLUSTER SHARDS` and `CLUSTER SLOTS` say.
+//! The slot map of a cluster, parsed from `CLUSTER SHARDS` or `CLUSTER SLOTS`. The cluster client
+//! owns one and updates it on `MOVED`; the cluster discovery uses it once.
 
 use std::collections::HashMap;
 
@@ -6,34 +7,34 @@ use crate::command::slot::SLOTS;
 use crate::config::{Config, Endpoint};
 use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
-/// The masters of a cluster with their replicas, and who has which slot.
+/// The masters of a cluster, their replicas, and the owner of each slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Topology {
     nodes: Vec<Endpoint>,
-    /// Where in the list each of them is.
+    /// The index of each node in `nodes`.
     places: HashMap<Endpoint, u16>,
-    /// The replicas of each of them, as far as they are in order.
+    /// The healthy replicas of each node.
     replicas: Vec<Vec<Endpoint>>,
-    /// For each slot the place of its node, [`NOBODY`] for none; empty when nothing is known.
+    /// For each slot, the index of its node, or [`NOBODY`]. Empty while the topology is unknown.
     owners: Vec<u16>,
 }
 
 const NOBODY: u16 = u16::MAX;
 
-/// More nodes than slots have none.
+/// A cluster has no more masters than slots; twice that many leaves room for stale ones.
 const MAX_NODES: usize = 32_768;
 
-/// A slot can be named several times, as while one node takes the place of another; this is more
-/// than any cluster has, and less than keeps a thread busy.
+/// A slot may be listed twice during a failover. More than this is hostile, and would keep a thread
+/// busy.
 const MAX_NAMED: usize = 262_144;
 
 impl Topology {
-    /// The node that has a slot.
+    /// Returns the node that owns a slot.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Endpoint> {
         self.nodes.get(self.place_of(slot)?)
     }
 
-    /// The replicas of the node that has a slot.
+    /// Returns the replicas of the node that owns a slot.
     pub(crate) fn replicas_of(&self, slot: u16) -> &[Endpoint] {
         self.place_of(slot).and_then(|place| self.replicas.get(place)).map_or(&[], Vec::as_slice)
     }
@@ -42,31 +43,31 @@ impl Topology {
         self.owners.get(usize::from(slot)).map(|place| usize::from(*place))
     }
 
-    /// The masters that have slots.
+    /// Returns the masters that own slots.
     pub(crate) fn nodes(&self) -> &[Endpoint] {
         &self.nodes
     }
 
-    /// All replicas.
+    /// Returns all replicas.
     pub(crate) fn replicas(&self) -> impl Iterator<Item = &Endpoint> {
         self.replicas.iter().flatten()
     }
 
-    /// The slots that a node has.
+    /// Returns the slots that a node owns.
     pub(crate) fn slots_of(&self, node: &Endpoint) -> impl Iterator<Item = u16> {
         let place = self.places.get(node).copied();
         let slots = (0..SLOTS).zip(&self.owners);
         slots.filter(move |(_, owner)| Some(**owner) == place).map(|(slot, _)| slot)
     }
 
-    /// A slot has moved.
+    /// Records that a slot has moved.
     pub(crate) fn set_owner(&mut self, slot: u16, node: &Endpoint) {
         if let Some(place) = self.place(node) {
             self.give(slot, slot, place);
         }
     }
 
-    /// The place of a node, which may be new; `None` when there are more than slots.
+    /// Returns the index of a node, and adds the node if it is new; `None` when there are too many.
     fn place(&mut self, node: &Endpoint) -> Option<u16> {
         if let Some(place) = self.places.get(node) {
             return Some(*place);
@@ -85,7 +86,7 @@ impl Topology {
         }
     }
 
-    /// The reply to `CLUSTER SHARDS`, which a node gave that is reached at `asked`.
+    /// Parses the reply to `CLUSTER SHARDS` of the node at `asked`.
     fn from_shards(reply: Value<'_>, asked: &Endpoint) -> Result<Self, Error> {
         let wrong = || Error::unexpected_reply("shards", reply);
         let mut topology = Self::default();
@@ -100,7 +101,7 @@ impl Topology {
                 address(node.get(b"endpoint").and_then(Value::as_str), port?.as_u64()?, asked)
             };
             let masters = || nodes.children().filter(|node| is(node, b"role", b"master"));
-            // While another takes the place of one that has failed, both are called master.
+            // During a failover, both nodes are listed as master.
             let healthy = masters().find(|node| is(node, b"health", b"online"));
             let Some(node) = healthy.or_else(|| masters().next()).and_then(endpoint) else { continue };
             let mut bounds = slots.children();
@@ -118,7 +119,7 @@ impl Topology {
         Ok(topology)
     }
 
-    /// The reply to `CLUSTER SLOTS`, which a node gave that is reached at `asked`.
+    /// Parses the reply to `CLUSTER SLOTS` of the node at `asked`.
     fn from_slots(reply: Value<'_>, asked: &Endpoint) -> Result<Self, Error> {
         let wrong = || Error::unexpected_reply("ranges of slots", reply);
         let endpoint = |node: Value<'_>| {
@@ -138,7 +139,7 @@ impl Topology {
             let known = topology.nodes.len();
             let place = topology.place(&node).ok_or_else(wrong)?;
             topology.give(first, last, place);
-            // They are named with each range of their master.
+            // Each range of a master repeats its replicas.
             if let Some(replicas) = topology.replicas.get_mut(known) {
                 replicas.extend(parts.filter_map(endpoint).flatten());
             }
@@ -147,7 +148,7 @@ impl Topology {
     }
 }
 
-/// A range of slots. `named` counts how many were named before.
+/// Parses a range of slots. `named` counts the slots listed so far.
 fn range(first: Value<'_>, last: Value<'_>, named: &mut usize) -> Option<(u16, u16)> {
     let slot = |value: Value<'_>| value.as_u64().and_then(|slot| u16::try_from(slot).ok()).filter(|slot| *slot < SLOTS);
     let (first, last) = (slot(first)?, slot(last)?);
@@ -155,8 +156,8 @@ fn range(first: Value<'_>, last: Value<'_>, named: &mut usize) -> Option<(u16, u
     (*named <= MAX_NAMED).then_some((first, last))
 }
 
-/// Where a node is that another one names. A host that is not known is that of the node that was
-/// asked.
+/// Returns the address of a node that another node reports. An unknown host means the host of the
+/// reporting node.
 pub(super) fn address(host: Option<&str>, port: u64, asked: &Endpoint) -> Option<Endpoint> {
     let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
     let own = match asked {
@@ -172,7 +173,7 @@ pub(super) async fn query(config: &Config, node: &Endpoint) -> Result<(Topology,
     let mut connection = Connection::connect_to(node, config).await?;
     let topology = match connection.send(&cmd::<Frame>("CLUSTER SHARDS")).await {
         Ok(reply) => Topology::from_shards(reply.value(), node)?,
-        // Before Redis 7, or a user who may not ask this way.
+        // Servers before Redis 7, or an ACL that forbids `CLUSTER SHARDS`.
         Err(error) if matches!(error.kind(), ErrorKind::UnknownCommand | ErrorKind::Syntax | ErrorKind::NoPerm) => {
             Topology::from_slots(connection.send(&cmd::<Frame>("CLUSTER SLOTS")).await?.value(), node)?
         }
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(Topology::default().replicas_of(7), []);
     }
 
-    /// Whatever a server answers, it costs no more than its length.
+    /// The cost of parsing is linear in the length of the reply.
     #[test]
     fn hostile_replies_are_read_in_linear_time() {
         let me = Endpoint::tcp("me", 5);
@@ -299,7 +300,7 @@ mod tests {
         assert!(spent < std::time::Duration::from_secs(2), "{spent:?}");
     }
 
-    /// How long this thread has run, which other work on the machine does not change.
+    /// Returns the CPU time of this thread, which other load on the machine does not affect.
     fn on_processor() -> std::time::Duration {
         let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
         std::time::Duration::from_nanos(stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0))

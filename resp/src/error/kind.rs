@@ -1,96 +1,93 @@
 //! The categories of errors, and how error replies are classified.
 
-/// What went wrong, in the categories that a program acts on.
+/// The category of an error, for programs to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system or the peer broke the connection, or it could not be made.
+    /// The connection was broken by the operating system or the peer, or could not be made.
     Io,
-    /// A call took longer, or nothing moved for longer, than the configuration allows.
+    /// A call took longer, or no byte moved for longer, than the configuration allows.
     Timeout,
-    /// The connection was closed by an earlier error.
+    /// An earlier error closed the connection.
     Closed,
-    /// The peer does not speak RESP, or exceeds a limit.
+    /// The peer does not send valid RESP, or exceeds a limit.
     Protocol,
-    /// A reply is well-formed, but not of the shape that the command has.
+    /// The reply does not have the shape that the command expects.
     UnexpectedReply,
-    /// The library was used wrongly: a reply was awaited that no command asked for.
+    /// The library was used incorrectly, for example receiving a reply that no command requested.
     Usage,
-    /// A URL or another setting is not valid: see [`ConfigError`].
+    /// A URL or another setting is invalid: see [`ConfigError`](super::ConfigError).
     Config,
-    /// TLS failed: its configuration, the handshake, or the server's consent to our certificate,
-    /// which TLS 1.3 tells afterwards.
+    /// TLS failed: the configuration, the handshake, or the server's check of the client
+    /// certificate, which TLS 1.3 reports after the handshake.
     Tls,
     /// `NOGROUP`: the stream or its consumer group does not exist.
     NoGroup,
-    /// `BUSYGROUP`: the consumer group exists already.
+    /// `BUSYGROUP`: the consumer group already exists.
     BusyGroup,
-    /// `WRONGTYPE`: the key holds something else.
+    /// `WRONGTYPE`: the key has another type.
     WrongType,
-    /// The key does not exist, and the command needs it.
+    /// The key does not exist, but the command needs it.
     NoSuchKey,
-    /// The ID is equal or smaller than the stream's last one.
+    /// The ID is not larger than the stream's last ID.
     IdTooSmall,
-    /// `OOM`: the server is over its `maxmemory`.
+    /// `OOM`: the server exceeds its `maxmemory`.
     Oom,
     /// `READONLY`: a replica refuses writes.
     ReadOnly,
-    /// `LOADING`: the server reads its data from disk.
+    /// `LOADING`: the server is loading its data.
     Loading,
-    /// `BUSY`: a script holds up the server.
+    /// `BUSY`: a script blocks the server.
     Busy,
-    /// `MASTERDOWN`: a replica without its master.
+    /// `MASTERDOWN`: a replica has lost its master.
     MasterDown,
-    /// `MISCONF`: the server cannot persist, and refuses writes.
+    /// `MISCONF`: the server cannot persist data, and refuses writes.
     MisConf,
-    /// The server is no master (any more), though Sentinels name it as one: a failover is under
-    /// way, or they have not noticed yet.
+    /// The server is not a master, though a Sentinel names it as one: a failover is in progress.
     NotMaster,
     /// No Sentinel knows a master of this name.
     UnknownMaster,
-    /// `NOREPLICAS`: fewer good replicas than `min-replicas-to-write`.
+    /// `NOREPLICAS`: there are fewer healthy replicas than `min-replicas-to-write`.
     NoReplicas,
-    /// The server has as many clients as it takes.
+    /// The server has reached its maximum number of clients.
     MaxClients,
-    /// `NOAUTH`: a password is needed.
+    /// `NOAUTH`: a password is required.
     NoAuth,
-    /// `WRONGPASS`: user or password is wrong.
+    /// `WRONGPASS`: the user or password is wrong.
     WrongPass,
-    /// `NOPERM`: the user may not do this.
+    /// `NOPERM`: the ACL forbids the command.
     NoPerm,
-    /// `MOVED`: the slot lies on another node of the cluster.
+    /// `MOVED`: another node owns the slot.
     Moved,
-    /// The server has no database of this number.
+    /// The database number is out of range.
     NoSuchDatabase,
-    /// `ASK`: the slot is on its way to another node of the cluster.
+    /// `ASK`: the slot is migrating to another node.
     Ask,
-    /// `CLUSTERDOWN`: the cluster has no majority or misses slots.
+    /// `CLUSTERDOWN`: the cluster has no majority, or slots are not served.
     ClusterDown,
-    /// `TRYAGAIN`: keys of one command lie on two nodes for the moment.
+    /// `TRYAGAIN`: the keys of the command are split between two nodes during a migration.
     TryAgain,
-    /// `CROSSSLOT`: keys of one command lie in several slots.
+    /// `CROSSSLOT`: the keys of the command are in different slots.
     CrossSlot,
-    /// `EXECABORT`: a command of the transaction was refused, so nothing was done.
+    /// `EXECABORT`: a command of the transaction was refused, so nothing was executed.
     ExecAbort,
-    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so the
-    /// commands may have been executed, one by one and not as a whole.
+    /// The server began no transaction (`MULTI` was refused, or a command was not queued), so it
+    /// may have executed the commands one by one.
     NotAtomic,
-    /// A key that the connection watched was changed, so nothing was done: read it again, and try
-    /// again.
+    /// A watched key changed, so nothing was executed: read it again, then retry.
     WatchFailed,
     /// The server does not know the command or subcommand.
     UnknownCommand,
-    /// The server does not know an option, or the arguments are not what it takes.
+    /// The server does not know an option, or the arguments are invalid.
     Syntax,
-    /// `NOPROTO`: the server does not speak this version of RESP.
+    /// `NOPROTO`: the server does not support this RESP version.
     NoProto,
-    /// Any other error reply: see [`Error::code`].
+    /// Any other error reply: see [`Error::code`](super::Error::code).
     Other,
 }
 
 impl ErrorKind {
-    /// Whether the same attempt can succeed later without anybody changing the program or its
-    /// configuration.
+    /// Returns whether a retry can succeed without a change of the program or its configuration.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         matches!(
@@ -114,23 +111,23 @@ impl ErrorKind {
         )
     }
 
-    /// Whether the connection cannot be used any more.
+    /// Returns whether the connection is unusable after this error.
     #[must_use]
     pub const fn closes_connection(self) -> bool {
         matches!(self, Self::Io | Self::Timeout | Self::Closed | Self::Protocol | Self::Tls)
     }
 }
 
-/// Whether the server can have executed a command that failed.
+/// Whether the server may have executed a failed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sent {
-    /// Surely not: it never left this process as a whole.
+    /// It was not: the command never left this process completely.
     No,
-    /// Perhaps: it was sent, and what became of it is known only from the error, if at all.
+    /// It may have been: the command was sent. Only the error tells more, if at all.
     Maybe,
 }
 
-/// The kind and the code of an error reply.
+/// Returns the kind and the code of an error reply.
 pub(super) fn classify(text: &str) -> (ErrorKind, &str) {
     use ErrorKind as Kind;
     let code = text.split(' ').next().unwrap_or_default();
@@ -161,7 +158,7 @@ pub(super) fn classify(text: &str) -> (ErrorKind, &str) {
     (kind, if is_code { code } else { "ERR" })
 }
 
-/// Errors of the code `ERR` are told apart by their text. The texts are those of Redis 5 to 8 and
+/// Classifies errors of the code `ERR` by their text. The texts are those of Redis 5 to 8 and
 /// Valkey.
 fn classify_text(text: &str) -> ErrorKind {
     let text = text.to_ascii_lowercase();
@@ -175,7 +172,8 @@ fn classify_text(text: &str) -> ErrorKind {
     } else if has("unknown command") || has("unknown subcommand") {
         ErrorKind::UnknownCommand
     } else if has("syntax error")
-        // What follows the options must be an ID, so an option that is not known is taken for one.
+        // The argument after the options must be an ID, so an unknown option is reported as an
+        // invalid ID.
         || has("invalid stream id")
         || has("wrong number of arguments")
         || has("unsupported option")

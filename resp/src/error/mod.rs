@@ -1,3 +1,5 @@
+//! Errors. [`Error`] is the only error type that operations return; it redacts what servers repeat.
+
 mod config_error;
 mod kind;
 
@@ -14,11 +16,11 @@ use std::time::Duration;
 use crate::redact::{self, Secrets};
 use crate::{Frame, ParseStreamIdError, ProtocolError, Value, ValueKind};
 
-/// Everything that can go wrong with a command, a connection or a setting. All errors of the
-/// library turn into it, so `?` works on all of them.
+/// The error of every operation of this crate. All other errors of the crate convert to it, so `?`
+/// works on them.
 ///
-/// The text says what was being done, with what, and what came back. It never holds a password of
-/// the configuration, not even one that the server repeats, and no control characters.
+/// The text names the operation, its target and the cause. It never contains a password of the
+/// configuration, even if the server repeats it, and no control characters.
 ///
 /// ```
 /// # use resp::{Error, ErrorKind};
@@ -43,10 +45,10 @@ struct Inner {
     source: Option<Source>,
 }
 
-/// What servers put before the arguments of a command that they do not know.
+/// Servers put this before the arguments of an unknown command.
 const ARGUMENTS: &str = ", with args beginning with";
 
-/// So much of an error reply is kept. Those of real servers have a few hundred bytes.
+/// How much of an error reply is kept. Real servers send a few hundred bytes.
 const MAX_TEXT: usize = 4096;
 
 #[derive(Clone, Debug)]
@@ -69,8 +71,8 @@ impl Error {
         }))
     }
 
-    /// What the operating system says, or TLS: a refused certificate is reported by the first read
-    /// when the handshake itself went well.
+    /// An error of the operating system, or of TLS: a refused certificate may be reported by the
+    /// first read after the handshake.
     pub(crate) fn io(source: io::Error) -> Self {
         let error = match tls_refusal(&source) {
             Some(Refusal::NotTls) => Self::new(ErrorKind::Protocol, "this port does not speak TLS"),
@@ -90,28 +92,27 @@ impl Error {
     }
 
     pub(crate) fn timeout(time: Duration) -> Self {
-        Self::new(ErrorKind::Timeout, format!("not done within {time:?}"))
+        Self::new(ErrorKind::Timeout, format!("no result within {time:?}"))
     }
 
     pub(crate) fn stalled(time: Duration) -> Self {
-        Self::new(ErrorKind::Timeout, format!("nothing moved for {time:?}"))
+        Self::new(ErrorKind::Timeout, format!("no data transferred for {time:?}"))
     }
 
     pub(crate) fn closed() -> Self {
         Self::new(ErrorKind::Closed, "an earlier error has closed the connection").with_sent(Sent::No)
     }
 
-    /// Commands of a transaction were, or may have been, executed outside of one, because of a
-    /// refusal.
+    /// Commands of a transaction may have been executed outside of one, because of a refusal.
     pub(crate) fn not_atomic(refused: Option<Self>) -> Self {
-        const WHAT: &str = "the server began no transaction, so the commands may have been executed, not atomically";
+        const WHAT: &str = "the server began no transaction, so the commands may have been executed one by one";
         let Some(mut error) = refused else { return Self::new(ErrorKind::NotAtomic, WHAT) };
         error.0.kind = ErrorKind::NotAtomic;
         error.0.message = format!("{WHAT}: {}", error.0.message).into();
         error
     }
 
-    /// Says where a connection was to go.
+    /// Adds that the operation was connecting to `target`.
     pub(crate) fn connecting(mut self, target: impl fmt::Display, secrets: &Secrets) -> Self {
         self.0.operation = match self.0.operation.as_str() {
             "" => format!("connecting to {target}"),
@@ -121,7 +122,7 @@ impl Error {
         self.redact(secrets)
     }
 
-    /// Says which server it was, of several.
+    /// Adds which of several servers it was.
     pub(crate) fn at_server(mut self, place: &str) -> Self {
         self.0.operation = match self.0.operation.as_str() {
             "" => place.to_owned(),
@@ -130,14 +131,14 @@ impl Error {
         self
     }
 
-    /// The same with a text that says it all.
+    /// Replaces the text.
     pub(crate) fn with_text(mut self, text: String) -> Self {
         self.0.operation = String::new();
         self.0.message = redact::escape_control(text.into());
         self
     }
 
-    /// An error reply.
+    /// Parses an error reply.
     pub(crate) fn server(reply: Value<'_>) -> Self {
         let text = reply.as_error().unwrap_or_default();
         let mut text = match text.get(..MAX_TEXT) {
@@ -157,14 +158,14 @@ impl Error {
         error
     }
 
-    /// For implementations of [`Command`](crate::Command): the reply is not what the command
-    /// answers.
+    /// Creates the error for a reply of the wrong shape, in implementations of
+    /// [`Command`](crate::Command).
     #[must_use]
     pub fn unexpected_reply(expected: &str, got: Value<'_>) -> Self {
         let mut shown = Beginning { text: String::new(), room: 120 };
         let kind = got.kind();
         let whole = match kind {
-            // They are shown with their kind, or are nothing else.
+            // Their text already names the kind.
             ValueKind::Null | ValueKind::Push | ValueKind::SimpleError | ValueKind::BulkError => {
                 write!(shown, "{got:?}")
             }
@@ -176,8 +177,8 @@ impl Error {
         Self::new(ErrorKind::UnexpectedReply, format!("expected {expected}, got {}", shown.text))
     }
 
-    /// For the answer to a command with a password: only texts that repeat nothing of the command
-    /// are shown.
+    /// Withholds the error text of a command with a password, unless the text is known to repeat
+    /// nothing.
     pub(crate) fn redact_arguments(mut self) -> Self {
         if self.is_server() && !redact::is_safe_auth_reply(&self.0.message) {
             self.withhold();
@@ -185,7 +186,7 @@ impl Error {
         self
     }
 
-    /// The text is not shown when it repeats a secret.
+    /// Withholds the text if it repeats a secret.
     pub(crate) fn redact(mut self, secrets: &Secrets) -> Self {
         let is_of_server = !matches!(self.0.kind, ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Tls);
         if is_of_server && secrets.occur_in(&self.0.message) {
@@ -194,7 +195,7 @@ impl Error {
         self
     }
 
-    /// Keeps of the text what the kind tells.
+    /// Replaces the text by what the kind says.
     #[cold]
     fn withhold(&mut self) {
         if self.0.kind == ErrorKind::Other && self.0.code != "DENIED" && self.is_server() {
@@ -203,7 +204,7 @@ impl Error {
         self.0.message = withheld(self.0.kind, &self.0.code).into();
     }
 
-    /// Adds what was being done, unless an inner call said it already.
+    /// Adds the operation, unless an inner call did so.
     pub(crate) fn with_context(mut self, command: &str, key: Option<&[u8]>) -> Self {
         if self.0.operation.is_empty() {
             self.0.operation = operation(command, key);
@@ -216,56 +217,56 @@ impl Error {
         self
     }
 
-    /// What it takes, in bytes.
+    /// Returns how many bytes the error takes.
     pub(crate) fn memory(&self) -> usize {
         let texts = [self.0.operation.len(), self.0.message.len(), self.0.code.len()];
         texts.into_iter().fold(size_of::<Inner>(), usize::saturating_add)
     }
 
-    /// The category.
+    /// Returns the category.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The first word of an error reply, such as `NOGROUP` or `ERR`; empty when the server sent
-    /// none.
+    /// Returns the first word of an error reply, such as `NOGROUP` or `ERR`; empty if the error is
+    /// not the server's.
     #[must_use]
     pub fn code(&self) -> &str {
         &self.0.code
     }
 
-    /// The error reply (its first 4 KiB), or what went wrong here, without what was being done.
+    /// Returns the error reply (its first 4 KiB), or the cause, without the operation.
     ///
-    /// Control characters and line breaks in it are escaped. Arguments that the server repeats, and
-    /// texts that repeat a password, are left out.
+    /// Control characters and line breaks are escaped. Arguments that the server repeats, and texts
+    /// that repeat a password, are left out.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Whether the server can have executed the command.
+    /// Returns whether the server may have executed the command.
     ///
-    /// An error reply is [`Sent::Maybe`]: the server had the command, and few errors leave part of
+    /// An error reply is [`Sent::Maybe`]: the server got the command, and some errors leave part of
     /// it done.
     #[must_use]
     pub fn sent(&self) -> Sent {
         self.0.sent
     }
 
-    /// Whether the same attempt can succeed later: see [`ErrorKind::is_transient`].
+    /// Returns whether a retry can succeed: see [`ErrorKind::is_transient`].
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.kind().is_transient()
     }
 
-    /// Whether the connection cannot be used any more: see [`ErrorKind::closes_connection`].
+    /// Returns whether the connection is unusable: see [`ErrorKind::closes_connection`].
     #[must_use]
     pub fn closes_connection(&self) -> bool {
         self.kind().closes_connection()
     }
 
-    /// What was wrong with the bytes, when the [`kind`](Self::kind) is [`ErrorKind::Protocol`].
+    /// Returns the protocol violation, if the [`kind`](Self::kind) is [`ErrorKind::Protocol`].
     #[must_use]
     pub fn protocol_error(&self) -> Option<ProtocolError> {
         match self.0.source {
@@ -274,7 +275,7 @@ impl Error {
         }
     }
 
-    /// Whether this is an error reply of the server.
+    /// Returns whether this is an error reply of the server.
     #[must_use]
     pub fn is_server(&self) -> bool {
         !self.0.code.is_empty()
@@ -286,16 +287,16 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// When the frame is an error that the server sent.
+    /// The frame is an error that the server sent.
     pub fn into_result(self) -> Result<Self, Error> {
         if self.kind().is_error() { Err(Error::server(self.value())) } else { Ok(self) }
     }
 }
 
-/// What TLS refuses.
+/// Why TLS failed.
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 enum Refusal {
-    /// What came is not TLS.
+    /// The data is not TLS.
     NotTls,
     Other,
 }
@@ -312,7 +313,7 @@ const fn tls_refusal(_: &io::Error) -> Option<Refusal> {
     None
 }
 
-/// A text that stands for one that must not be shown. It is classified as the other one was.
+/// Returns a text in place of one that must not be shown. It is classified as the original.
 pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
     let words = match kind {
         ErrorKind::IdTooSmall => " equal or smaller than the target stream top item",
@@ -329,7 +330,7 @@ pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
     format!("{code}{words}{space}(text withheld: it may repeat a password)")
 }
 
-/// What a command does, as errors say it.
+/// Describes a command in errors.
 pub(crate) fn operation(command: &str, key: Option<&[u8]>) -> String {
     let command = redact::secret_command(command).unwrap_or(command);
     match key {
@@ -338,10 +339,10 @@ pub(crate) fn operation(command: &str, key: Option<&[u8]>) -> String {
     }
 }
 
-/// The beginning of a text, so that a reply of any size makes a short message.
+/// Keeps the beginning of a text, so that the message for a large reply is short.
 struct Beginning {
     text: String,
-    /// So many characters more.
+    /// How many characters may follow.
     room: usize,
 }
 
@@ -409,7 +410,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_replies_are_told_apart() {
+    fn error_replies_are_classified() {
         let table = [
             (
                 "NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option",
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_turns_into_this_one() {
+    fn every_error_converts() {
         fn url(url: &str) -> Result<crate::Config, Error> {
             Ok(crate::Config::from_url(url)?)
         }
@@ -458,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_withheld_keeps_its_kind_and_code() {
+    fn a_withheld_text_keeps_its_kind_and_code() {
         for text in [
             "ERR The ID specified in XADD is equal or smaller than the target stream top item",
             "ERR no such key",
@@ -479,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_what_was_being_done() {
+    fn the_text_names_the_operation() {
         let error = Error::new(ErrorKind::Oom, "OOM command not allowed").with_context("XADD", Some(b"my stream"));
         assert_eq!(error.to_string(), "XADD my stream: OOM command not allowed");
     }

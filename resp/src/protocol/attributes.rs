@@ -1,21 +1,24 @@
+//! The side table of a frame: RESP3 attributes and joined strings. The decoder fills it, and the
+//! frame owns it.
+
 use bytes::{Bytes, BytesMut};
 
 use super::cast::{index, offset};
 use super::kind::{Node, ValueKind};
 
-/// What few frames have: attributes, and streamed strings in one piece.
+/// Attributes and joined strings, which few frames have. The decoder fills the table; a
+/// [`Frame`](super::Frame) owns it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SideTable {
     pub(super) attributes: Attributes,
-    /// Streamed strings of several chunks, one behind the other. In the end they lie behind the
-    /// frame's bytes.
+    /// The joined content of streamed strings. In the finished frame it follows the received bytes.
     pub(super) joined: Vec<u8>,
-    /// The frame as it came, when it has joined strings behind it.
+    /// The frame as received, if joined strings follow it.
     pub(super) wire: Option<Bytes>,
 }
 
 impl SideTable {
-    /// Puts the joined strings behind the frame's bytes, where the tape can point to them.
+    /// Appends the joined strings to the frame's bytes, where the tape can refer to them.
     pub(super) fn attach(&mut self, bytes: Bytes, nodes: &mut [Node]) -> Bytes {
         if self.joined.is_empty() {
             return bytes;
@@ -32,7 +35,7 @@ impl SideTable {
     }
 }
 
-/// Says where joined strings lie: before, they were counted from the first one.
+/// Moves the offsets of joined strings, which were relative to the first one.
 fn move_joined(nodes: &mut [Node], by: usize) {
     for place in 0..nodes.len() {
         let Some(Node { a: 2.., b: span, kind: ValueKind::StreamedString }) = nodes.get(place).copied() else {
@@ -44,21 +47,19 @@ fn move_joined(nodes: &mut [Node], by: usize) {
     }
 }
 
-/// The attributes in a frame, beside the tape, so that values cost nothing who have none.
+/// The attributes of a frame. They are not on the tape, so values without attributes cost nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attributes {
-    /// One attribute behind the other, each with its pairs.
+    /// All attributes, each followed by its pairs.
     pub(super) nodes: Vec<Node>,
-    /// The place on the tape of the value that is described, and where its attribute begins. In
-    /// order.
+    /// For each described value, its index on the tape and the start of its attribute, in order.
     index: Vec<(u32, u32)>,
 }
 
 impl Attributes {
-    /// Adds what a tape has from a place on: an attribute, which describes the value that comes to
-    /// that place.
+    /// Adds an attribute from the tape. It describes the value that will be at this index.
     pub(super) fn add(&mut self, place: usize, attribute: &[Node]) {
-        // Attributes in attributes are not kept.
+        // Attributes of attributes are dropped.
         while self.index.last().is_some_and(|(last, _)| index(*last) > place) {
             if let Some((_, start)) = self.index.pop() {
                 self.nodes.truncate(index(start));
@@ -66,7 +67,7 @@ impl Attributes {
         }
         let Some((head, pairs)) = attribute.split_first() else { return };
         match self.index.last() {
-            // A further one of the same value adds to the first.
+            // A second attribute of a value extends the first.
             Some((last, start)) if index(*last) == place => {
                 if let Some(first) = self.nodes.get_mut(index(*start)) {
                     first.a = first.a.saturating_add(head.a);
@@ -82,17 +83,17 @@ impl Attributes {
         }
     }
 
-    /// The attribute of the value at a place, and the nodes behind it.
+    /// Returns the attribute of the value at an index, and the nodes after it.
     pub(super) fn of(&self, place: u32) -> Option<(&Node, &[Node])> {
         let found = self.index.binary_search_by_key(&place, |(place, _)| *place).ok()?;
         let (_, start) = self.index.get(found)?;
         self.nodes.get(index(*start)..)?.split_first()
     }
 
-    /// Those of a part of the tape, as if it were a tape of its own.
+    /// Returns the attributes of a part of the tape, as if it were its own tape.
     pub(super) fn within(&self, place: u32, span: usize) -> Self {
         let mut part = Self::default();
-        // They are in order, so that a frame that is taken apart costs no more than its own length.
+        // The index is sorted, so splitting a frame costs no more than its length.
         let from = self.index.partition_point(|(of, _)| *of < place);
         let end = index(place).saturating_add(span);
         for (of, start) in self.index.iter().skip(from).take_while(|(of, _)| index(*of) < end) {
@@ -114,12 +115,12 @@ impl Attributes {
         self.index.shrink_to_fit();
     }
 
-    /// What they take, in bytes.
+    /// Returns how many bytes they take.
     pub(super) fn memory(&self) -> usize {
         size_of_val(&self.nodes[..]).saturating_add(size_of_val(&self.index[..]))
     }
 
-    /// Whether there is one of a value that would come to a place.
+    /// Returns whether an attribute waits for the value at this index.
     pub(super) fn has_pending(&self, place: usize) -> bool {
         self.index.last().is_some_and(|(last, _)| index(*last) == place)
     }

@@ -1,3 +1,5 @@
+//! The incremental decoder. Connections, the codec and the scripted server own one each.
+
 use bytes::BytesMut;
 use memchr::memchr2;
 
@@ -11,9 +13,9 @@ use super::{DecoderLimits, ProtocolError};
 
 /// A resumable RESP2/RESP3 decoder without I/O.
 ///
-/// It reads each byte once, however the bytes are cut: what it has understood of a frame lies on a
-/// flat tape, and the next call goes on behind it. A complete frame takes its bytes out of the
-/// buffer without copying them.
+/// The decoder examines each byte once, however the input is split: the parsed part of a frame is
+/// on a flat tape, and the next call continues after it. A complete frame takes its bytes from the
+/// buffer without a copy.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -34,74 +36,73 @@ use super::{DecoderLimits, ProtocolError};
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
-    /// Bytes of the current frame that are understood.
+    /// How many bytes of the current frame are parsed.
     pos: usize,
-    /// Bytes searched already for the end of the line at `pos`.
+    /// How far the line at `pos` was searched for its end.
     scanned: usize,
-    /// The buffer must be this long before there is anything to do.
+    /// The buffer length below which a call cannot progress.
     needed: usize,
     /// The tape of the current frame.
     nodes: Vec<Node>,
-    /// Attributes and streamed strings of the current frame, if there are any.
+    /// Attributes and joined strings of the current frame, if any.
     side_table: Option<Box<SideTable>>,
-    /// How long the frame may become: what its tape will take is taken off.
+    /// How long the frame may become; the memory of its tape is subtracted.
     budget: usize,
-    /// The innermost aggregate that is not complete yet.
+    /// The innermost incomplete aggregate.
     top: Open,
-    /// Those around it, innermost last; the frame itself comes first.
+    /// The aggregates around it, innermost last. The first one stands for the frame.
     outer: Vec<Open>,
-    /// How long the last tape was: the next one starts with that capacity.
+    /// The length of the last tape, which is the initial capacity of the next.
     last_tape: usize,
-    /// How long the buffer was when the frame's length was last estimated.
+    /// The buffer length at the last estimate of the frame's length.
     estimated: usize,
     failed: Option<ProtocolError>,
 }
 
-/// An aggregate that is not complete yet.
+/// An incomplete aggregate.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    /// Its place on the tape.
+    /// Its index on the tape.
     node: u32,
-    /// How many children are missing. Streamed ones count down to the first one that would be too
-    /// many.
+    /// How many children are missing. For streamed aggregates, this counts down to the limit.
     missing: u32,
-    /// How many it has.
+    /// The number of children.
     total: u32,
-    /// Where it begins in the buffer.
+    /// Its start in the buffer.
     start: usize,
     kind: ValueKind,
     streamed: bool,
 }
 
 impl Open {
-    /// What a frame is for the value in it: complete after one.
+    /// The frame as the parent of its value: complete after one child.
     const FRAME: Self = Self { node: 0, missing: 1, total: 1, start: 0, kind: ValueKind::Null, streamed: false };
 }
 
-/// Room is made for a frame as long as it seems to become, but for no more than so many times the
-/// bytes that have come.
+/// The buffer is reserved for the estimated frame length, but for at most this many times the
+/// received bytes.
 const MAX_GROWTH: usize = 64;
 
-/// A tape is not started with more nodes than this (384 KiB), however long the last one was.
+/// The maximum initial capacity of a tape in nodes (384 KiB).
 const MAX_TAPE_START: usize = 32 * 1024;
 
-/// What a value takes on the tape, in bytes.
+/// The size of a value on the tape, in bytes.
 const NODE: usize = size_of::<Node>();
 
-/// What one step at the current position found.
+/// What was parsed at the current position.
 enum Step {
-    /// A value without children, with its node and the position behind it.
+    /// A value without children: its node, and the position after it.
     Scalar(Node, usize),
-    /// An aggregate's header: kind, length, position behind it.
+    /// The header of an aggregate: kind, length, and the position after it.
     Header(ValueKind, Length, usize),
     /// The end of a streamed aggregate or string.
     End(usize),
-    /// More bytes are needed, so many in the buffer.
+    /// Incomplete: the buffer must become this long.
     Partial(usize),
 }
 
 impl Decoder {
-    /// A decoder with limits of its own.
+    /// Creates a decoder with these limits.
     #[must_use]
     pub fn new(limits: DecoderLimits) -> Self {
         let limits = limits.effective();
@@ -121,28 +122,29 @@ impl Decoder {
         }
     }
 
-    /// How many bytes the buffer must hold, from the beginning of the current frame, before a call
-    /// can get any further.
+    /// Returns how long the buffer must be, from the start of the current frame, before a call can
+    /// progress.
     ///
-    /// Exact inside a bulk string, otherwise a lower bound. A reader can use it to make room.
+    /// The number is exact inside a bulk string, and a lower bound otherwise. Use it to reserve
+    /// capacity.
     #[must_use]
     pub const fn needed(&self) -> usize {
         self.needed
     }
 
-    /// Whether the decoder stands between two frames.
+    /// Returns whether the decoder is between two frames.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.pos == 0 && self.needed <= 1
     }
 
-    /// Takes the first frame out of `buf`, if it is complete.
+    /// Takes the first frame from `buf`, if it is complete.
     ///
-    /// Between calls bytes may only be added at the end of `buf`.
+    /// Between calls, only append to `buf`.
     ///
     /// # Errors
     ///
-    /// When the bytes are not RESP or exceed a limit. Every later call gives the same error.
+    /// The bytes are not valid RESP, or exceed a limit. Every later call returns the same error.
     #[inline]
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Frame>, ProtocolError> {
         if let Some(error) = self.failed {
@@ -183,11 +185,11 @@ impl Decoder {
         }
     }
 
-    /// Makes room for the rest of the frame, so that a long one is not copied again and again while
-    /// it comes in.
+    /// Reserves the buffer for the rest of the frame, so that a long frame is not copied
+    /// repeatedly.
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn make_room(&mut self, buf: &mut BytesMut) {
-        // The estimate costs a step a level, which must not be paid for each of many small pieces.
+        // The estimate visits each level, which is too slow for many small reads.
         if buf.len() < buf.capacity() && buf.len() - self.estimated.min(buf.len()) <= self.estimated / 64 {
             return;
         }
@@ -196,15 +198,15 @@ impl Decoder {
         buf.reserve(self.expected().min(most).saturating_sub(buf.len()));
     }
 
-    /// How long the frame will be, if the children that aggregates still miss are as long as those
-    /// they have.
+    /// Estimates the length of the frame: missing children are as long as the average of those
+    /// received.
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn expected(&self) -> usize {
         let mut end = self.needed.max(self.pos);
         let mut is_inside = end > self.pos;
         for open in std::iter::once(&self.top).chain(self.outer.iter().rev()) {
             if !open.streamed {
-                // The one that is coming in is as good as there.
+                // The child in progress counts as received.
                 let missing = index(open.missing.saturating_sub(u32::from(is_inside)));
                 let begun = (index(open.total) - missing).max(1);
                 end = end.saturating_add((end - open.start).saturating_mul(missing) / begun);
@@ -214,7 +216,7 @@ impl Decoder {
         end
     }
 
-    /// Gives a frame's tape back, so that the next frame needs no memory of its own.
+    /// Returns the tape of a frame to the decoder, to save an allocation.
     pub(crate) fn recycle(&mut self, frame: Frame) {
         if self.nodes.capacity() == 0 {
             let mut nodes = frame.into_tape();
@@ -235,8 +237,8 @@ impl Decoder {
         self.outer.clear();
     }
 
-    /// Reads on until the frame is complete (`needed` is 0 then) or bytes are missing. A frame that
-    /// is one scalar is returned and needs no tape.
+    /// Parses until the frame is complete (`needed` is then 0), or bytes are missing. A frame that
+    /// is one scalar is returned, and needs no tape.
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn advance(&mut self, buf: &[u8]) -> Result<Option<Node>, ProtocolError> {
         loop {
@@ -245,8 +247,8 @@ impl Decoder {
                 self.needed = 0;
                 return Ok(None);
             }
-            // What lies behind the longest frame is not looked at, so that it makes no difference
-            // how much of it has come.
+            // Bytes after the longest allowed frame are ignored, so the result does not depend on
+            // how much has arrived.
             match self.step(buf.get(..self.budget).unwrap_or(buf))? {
                 Step::Partial(needed) => {
                     self.needed = needed;
@@ -268,8 +270,8 @@ impl Decoder {
                 }
                 Step::Header(kind, length, end) => {
                     let own = match kind {
-                        // One that its parent did not count, and its place in the list of
-                        // attributes.
+                        // The parent did not count this node, and the list of attributes needs an
+                        // entry.
                         ValueKind::Attribute => 2,
                         _ => usize::from(self.top.streamed),
                     };
@@ -287,25 +289,25 @@ impl Decoder {
         }
     }
 
-    /// Takes memory off what the frame may still take.
+    /// Subtracts memory from the budget of the frame.
     fn spend(&mut self, bytes: usize) -> Result<(), ProtocolError> {
         self.budget = self.budget.saturating_sub(bytes);
         if self.pos > self.budget { Err(ProtocolError::FrameTooLong) } else { Ok(()) }
     }
 
-    /// Reads arrays and bulk strings as long as nothing is unusual or missing: most of what servers
-    /// send. All else is left to [`step`](Self::step), which also knows what is wrong.
+    /// Fast path for arrays and bulk strings, which are most of what servers send. Everything else,
+    /// and every error, is left to [`step`](Self::step).
     #[inline]
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn run(&mut self, buf: &[u8]) -> Result<(), ProtocolError> {
-        // What is streamed is counted child by child.
+        // Streamed aggregates are charged per child.
         if self.outer.is_empty() || self.top.streamed {
             return Ok(());
         }
         let Self { nodes, outer, limits, .. } = self;
         let (mut pos, mut top) = (self.pos, self.top);
         let buf = buf.get(..self.budget).unwrap_or(buf);
-        // What the tape may take as long as all bytes that are here belong to the frame.
+        // What the tape may take if all received bytes belong to the frame.
         let mut spare = self.budget - buf.len();
         loop {
             match buf.get(pos) {
@@ -342,8 +344,8 @@ impl Decoder {
                 _ => break,
             }
             if top.missing == 0 {
-                // Attributes are no value of their own, and streamed aggregates end by themselves;
-                // `close` knows about both.
+                // Attributes are not values, and streamed aggregates have an end marker; `close`
+                // handles both.
                 while top.missing == 0 && top.kind != ValueKind::Attribute && !top.streamed {
                     let Some(parent) = outer.pop() else { break };
                     let span = offset(nodes.len() - index(top.node));
@@ -412,8 +414,7 @@ impl Decoder {
         if top.kind == ValueKind::StreamedString { self.join(index(top.node) + 1, buf) } else { Ok(()) }
     }
 
-    /// Adds the node that says where a streamed string lies in one piece, behind those of its
-    /// chunks.
+    /// Appends the node of the joined string after the nodes of its chunks.
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn join(&mut self, first: usize, buf: &[u8]) -> Result<(), ProtocolError> {
         let joined = match self.nodes.get(first..).unwrap_or_default() {
@@ -433,7 +434,7 @@ impl Decoder {
         self.spend(NODE + index(joined.b))
     }
 
-    /// Ends the aggregates that have all their children, from the innermost.
+    /// Closes the aggregates that are complete, from the innermost.
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn close(&mut self) -> Result<(), ProtocolError> {
         while self.top.missing == 0 {
@@ -444,7 +445,7 @@ impl Decoder {
             let closed = std::mem::replace(&mut self.top, parent);
             let start = index(closed.node);
             if closed.kind == ValueKind::Attribute {
-                // An attribute is no value of its own: its parent still misses as many.
+                // An attribute is not a value: its parent misses as many children as before.
                 let attribute = self.nodes.get(start..).unwrap_or_default();
                 self.side_table.get_or_insert_default().attributes.add(start, attribute);
                 self.nodes.truncate(start);
@@ -459,7 +460,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads what lies at the current position.
+    /// Parses the value at the current position.
     #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, counts within the limits")]
     fn step(&mut self, buf: &[u8]) -> Result<Step, ProtocolError> {
         let at = self.pos;
@@ -517,7 +518,7 @@ impl Decoder {
         let (len, start) = match header::read(buf, at)? {
             Some((Length::Of(len), start)) => (len, start),
             None => return Ok(Step::Partial(buf.len() + 1)),
-            // The marker keeps a chunk (`;`) from being null or streamed itself.
+            // A chunk (`;`) cannot be null or streamed itself.
             Some((Length::Null, end)) if buf.get(at) == Some(&b'$') => {
                 return Ok(Step::Scalar(Node { a: offset(end), b: 0, kind: ValueKind::Null }, end));
             }
@@ -585,7 +586,7 @@ impl Default for Decoder {
     }
 }
 
-/// A RESP3 double. Redis before 7.2 could write `-nan`.
+/// Parses a RESP3 double. Redis before 7.2 could send `-nan`.
 pub(super) fn parse_double(text: &[u8]) -> Option<f64> {
     if text == b"-nan" {
         return Some(f64::NAN);

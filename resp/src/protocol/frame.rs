@@ -1,3 +1,5 @@
+//! A decoded frame, which owns its bytes and its tape.
+
 use std::fmt;
 use std::slice;
 
@@ -8,11 +10,11 @@ use super::cast::{index, offset};
 use super::kind::{Node, ValueKind};
 use super::value::{Value, ValuePairs};
 
-/// One complete RESP frame: its bytes, shared with the read buffer, and what they mean.
+/// One complete RESP frame: its bytes, which share the read buffer, and its parsed structure.
 ///
-/// A clone shares the bytes. As long as a frame (or a [`Bytes`] taken from it) lives, the whole
-/// block of the read buffer lives that the frame came in, of up to 2 MiB even for a frame of a few
-/// bytes; copy what is kept for long.
+/// A clone shares the bytes. A frame, or a [`Bytes`] taken from it, keeps the whole block of the
+/// read buffer alive that it arrived in: up to 2 MiB, even for a few bytes. Copy what you keep for
+/// long.
 #[derive(Clone)]
 pub struct Frame {
     bytes: Bytes,
@@ -21,13 +23,13 @@ pub struct Frame {
 
 #[derive(Clone)]
 enum Tape {
-    /// Most replies are one scalar: no memory of their own.
+    /// Most replies are one scalar, which needs no allocation.
     Scalar(Node),
     /// Everything else.
     Tree { nodes: Vec<Node>, side_table: Option<Box<SideTable>> },
 }
 
-/// Stands in for a value that is not there, which cannot happen in a frame that the decoder made.
+/// Replaces a missing value, which no decoded frame has.
 static NOTHING: Node = Node { a: 0, b: 0, kind: ValueKind::Null };
 
 impl Frame {
@@ -60,7 +62,7 @@ impl Frame {
         }
     }
 
-    /// The value that the frame is.
+    /// Returns the value of the frame.
     #[must_use]
     #[inline]
     pub fn value(&self) -> Value<'_> {
@@ -70,7 +72,7 @@ impl Frame {
         }
     }
 
-    /// The value at a place on the tape, counted from the frame's value.
+    /// Returns the value at an index on the tape.
     #[inline]
     pub(crate) fn value_at(&self, place: u32) -> Value<'_> {
         match self.nodes().get(index(place)..).and_then(<[Node]>::split_first) {
@@ -79,20 +81,20 @@ impl Frame {
         }
     }
 
-    /// Where on the tape a value of this frame lies.
+    /// Returns the index of a value on the tape.
     #[inline]
     pub(crate) fn place_of(&self, value: Value<'_>) -> u32 {
         offset(self.nodes().len().saturating_sub(value.below.len().saturating_add(1)))
     }
 
-    /// The pairs of the attributes (`|`) that came before the value; usually none.
+    /// Returns the pairs of the attributes (`|`) of the frame's value; usually none.
     #[must_use]
     pub fn attributes(&self) -> ValuePairs<'_> {
         self.attributes_of(self.value())
     }
 
-    /// The pairs of the attributes (`|`) that came before a value in this frame; usually none.
-    /// Attributes in attributes are not kept.
+    /// Returns the pairs of the attributes (`|`) of a value in this frame; usually none. Attributes
+    /// of attributes are dropped.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -115,26 +117,26 @@ impl Frame {
         pairs.pairs()
     }
 
-    /// Whether a value lies on this frame's tape.
+    /// Returns whether a value is on this frame's tape.
     fn contains(&self, value: Value<'_>) -> bool {
         self.nodes().as_ptr_range().contains(&std::ptr::from_ref(value.node))
     }
 
-    /// The type of the value.
+    /// Returns the type of the value.
     #[must_use]
     #[inline]
     pub fn kind(&self) -> ValueKind {
         self.value().kind()
     }
 
-    /// The frame as it came over the wire.
+    /// Returns the frame as received.
     #[must_use]
     pub fn as_wire(&self) -> &Bytes {
         self.side_table().and_then(|side_table| side_table.wire.as_ref()).unwrap_or(&self.bytes)
     }
 
-    /// A value's bytes as a [`Bytes`] that shares the frame's buffer. Copies only when the value is
-    /// not of this frame; empty when the value has no bytes.
+    /// Returns a value's content as [`Bytes`] that share the frame's buffer. Copies if the value
+    /// belongs to another frame; empty if the value has no content.
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -150,8 +152,8 @@ impl Frame {
         self.share(value.as_bytes().unwrap_or_default())
     }
 
-    /// A part of the frame's bytes as a [`Bytes`] that shares the frame's buffer. Copies when the
-    /// part lies elsewhere.
+    /// Returns a part of the frame as [`Bytes`] that share the frame's buffer. Copies if the part
+    /// is elsewhere.
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
         let start = part.as_ptr().addr().wrapping_sub(self.bytes.as_ptr().addr());
@@ -161,11 +163,11 @@ impl Frame {
         }
     }
 
-    /// A value of this frame as a frame of its own, which shares the bytes.
+    /// Returns a value of this frame as a frame, which shares the bytes.
     #[must_use]
     pub fn extract(&self, value: Value<'_>) -> Self {
         if !std::ptr::eq(value.bytes, &raw const *self.bytes) {
-            // A value of another frame has offsets that mean nothing here.
+            // Offsets of another frame mean nothing here.
             return Self { bytes: Bytes::copy_from_slice(value.bytes), tape: value.to_tape(None) };
         }
         let side_table = self.side_table().filter(|_| self.contains(value)).and_then(|side_table| {
@@ -176,8 +178,8 @@ impl Frame {
         Self { bytes: self.bytes.clone(), tape: value.to_tape(side_table) }
     }
 
-    /// The same frame in memory of its own, just as much as it needs, so that it keeps no block of
-    /// the read buffer.
+    /// Copies the frame to memory of exactly its size, so that it keeps no block of the read buffer
+    /// alive.
     pub(crate) fn compact(self) -> Self {
         let bytes = Bytes::copy_from_slice(&self.bytes);
         let tape = match self.tape {
@@ -194,7 +196,7 @@ impl Frame {
         Self { bytes, tape }
     }
 
-    /// What a frame takes that was made [compact](Self::compact), in bytes.
+    /// Returns how many bytes a [compact](Self::compact) frame takes.
     pub(crate) fn memory(&self) -> usize {
         let attributes = self
             .side_table()
@@ -223,7 +225,7 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// Frames are equal when their values are, whatever the wire form.
+/// Frames are equal if their values are, whatever their encoding.
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
         self.value() == other.value()

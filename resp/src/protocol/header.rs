@@ -1,8 +1,9 @@
-//! The number behind a type byte: the length of a bulk string or the count of an aggregate.
+//! The number after a type byte: the length of a bulk string, or the count of an aggregate. Only
+//! the decoder uses it.
 
 use super::ProtocolError;
 
-/// What a header announces.
+/// The parsed number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     Of(usize),
@@ -12,11 +13,11 @@ pub(super) enum Length {
     Streamed,
 }
 
-/// No count that RESP can mean needs more digits.
+/// No valid count has more digits.
 const MAX_DIGITS: usize = 19;
 
-/// Reads the header whose type byte lies at `at`: what it announces and where its line ends; `None`
-/// when bytes are missing.
+/// Parses the header whose type byte is at `at`. Returns the number and the end of the line; `None`
+/// if bytes are missing.
 #[inline]
 #[expect(clippy::arithmetic_side_effects, reason = "positions lie in the buffer, and 19 digits fit in 64 bits")]
 pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, ProtocolError> {
@@ -57,8 +58,7 @@ pub(super) fn read(buf: &[u8], at: usize) -> Result<Option<(Length, usize)>, Pro
     }
 }
 
-/// The same for a header of at most six digits with two more bytes behind it; `None` for all
-/// others.
+/// Parses a header of at most six digits that is followed by two more bytes; `None` for all others.
 #[inline]
 #[expect(
     clippy::arithmetic_side_effects,

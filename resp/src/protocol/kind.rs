@@ -1,3 +1,5 @@
+//! The types of RESP values, and the nodes of the tape.
+
 use std::fmt;
 
 use super::cast::index;
@@ -19,7 +21,7 @@ pub enum ValueKind {
     BulkString,
     /// `*`: values in order.
     Array,
-    /// `_`, `$-1`, `*-1`: nothing.
+    /// `_`, `$-1`, `*-1`: null.
     Null,
     /// `#`: true or false.
     Boolean,
@@ -27,7 +29,7 @@ pub enum ValueKind {
     Double,
     /// `(`: an integer of any size.
     BigNumber,
-    /// `!`: an error of any bytes.
+    /// `!`: an error that may contain any bytes.
     BulkError,
     /// `=`: a text with a three-letter format.
     VerbatimString,
@@ -35,29 +37,29 @@ pub enum ValueKind {
     Map,
     /// `~`: values without order.
     Set,
-    /// `>`: something that the server sends by itself.
+    /// `>`: data that the server sends unasked.
     Push,
     /// `$?`: a string in chunks.
     StreamedString,
-    /// `|`: pairs that describe the value behind them.
+    /// `|`: pairs that describe the next value.
     Attribute,
 }
 
 impl ValueKind {
-    /// Whether values of this kind contain other values.
+    /// Returns whether values of this kind contain other values.
     #[must_use]
     pub const fn is_aggregate(self) -> bool {
         matches!(self, Self::Array | Self::Map | Self::Set | Self::Push | Self::StreamedString | Self::Attribute)
     }
 
-    /// Whether values of this kind are errors.
+    /// Returns whether values of this kind are errors.
     #[must_use]
     pub const fn is_error(self) -> bool {
         matches!(self, Self::SimpleError | Self::BulkError)
     }
 }
 
-/// As errors name it: all strings are strings.
+/// The name in errors, where all kinds of strings are strings.
 impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -77,18 +79,18 @@ impl fmt::Display for ValueKind {
     }
 }
 
-/// One value on the tape. A value's children follow it, depth first.
+/// One value on the tape. Its children follow it, depth first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
-    /// Scalars: where the content begins in the frame. Aggregates: how many children there are.
+    /// Scalars: the start of the content in the frame. Aggregates: the number of children.
     pub(crate) a: u32,
-    /// Scalars: the content's length. Aggregates: how many nodes the value takes, itself included.
+    /// Scalars: the length of the content. Aggregates: the number of nodes, including this one.
     pub(crate) b: u32,
     pub(crate) kind: ValueKind,
 }
 
 impl Node {
-    /// How many nodes the value takes on the tape.
+    /// Returns the number of nodes that the value takes.
     #[inline]
     pub(crate) const fn span(self) -> usize {
         if self.kind.is_aggregate() { index(self.b) } else { 1 }

@@ -1,10 +1,12 @@
+//! Limits of the decoder.
+
 use super::cast::index;
 
-/// What a peer may make the decoder hold, so that hostile or damaged input cannot exhaust memory.
+/// What a peer may make the decoder allocate, so that hostile or damaged input cannot exhaust
+/// memory.
 ///
-/// Memory always follows the bytes that have arrived: a header that announces a large value is
-/// given room for at most 64 times as many, and what they mean takes at most 32 times as much again
-/// while a buffer grows.
+/// Memory follows the received bytes. The buffer is reserved for at most 64 times as many bytes as
+/// were received, and the tape takes at most 32 times as much again while it grows.
 ///
 /// ```
 /// use resp::DecoderLimits;
@@ -15,50 +17,51 @@ use super::cast::index;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DecoderLimits {
-    /// How deep arrays, maps, sets, pushes and attributes may nest. Default 128; at most 512.
+    /// The maximum nesting of arrays, maps, sets, pushes and attributes. Default 128; at most 512.
     pub depth: usize,
-    /// Longest bulk string, verbatim string, bulk error, chunk of a streamed string, or line, in
-    /// bytes. Default 512 MiB, Redis' own default for `proto-max-bulk-len`.
+    /// The maximum length of a bulk string, verbatim string, bulk error, chunk or line, in bytes.
+    /// Default 512 MiB, as Redis' `proto-max-bulk-len`.
     pub bulk: usize,
-    /// Most elements in one aggregate; a map's keys and values count one each. Default 64 Mi.
+    /// The maximum number of elements in an aggregate; keys and values of a map count one each.
+    /// Default 64 Mi.
     pub aggregate: usize,
-    /// Most memory for a frame, in bytes: its own bytes, and 12 bytes for each value in it (and
-    /// once more the content of streamed strings). Default 1 GiB; at most 4 GiB - 1. Buffers that
-    /// grow can for a while have twice the room.
+    /// The maximum memory of a frame, in bytes: its own bytes, 12 bytes per value, and the content
+    /// of streamed strings again. Default 1 GiB; at most 4 GiB - 1. A growing buffer may take twice
+    /// as much for a short time.
     pub frame: usize,
 }
 
 impl DecoderLimits {
-    /// Sets the nesting depth.
+    /// Sets the maximum nesting.
     #[must_use]
     pub const fn depth(mut self, depth: usize) -> Self {
         self.depth = depth;
         self
     }
 
-    /// Sets the longest bulk string, in bytes.
+    /// Sets the maximum length of a bulk string, in bytes.
     #[must_use]
     pub const fn bulk(mut self, bytes: usize) -> Self {
         self.bulk = bytes;
         self
     }
 
-    /// Sets the most elements in one aggregate.
+    /// Sets the maximum number of elements in an aggregate.
     #[must_use]
     pub const fn aggregate(mut self, elements: usize) -> Self {
         self.aggregate = elements;
         self
     }
 
-    /// Sets the most memory for a frame, in bytes.
+    /// Sets the maximum memory of a frame, in bytes.
     #[must_use]
     pub const fn frame(mut self, bytes: usize) -> Self {
         self.frame = bytes;
         self
     }
 
-    /// The same limits, cut to what the tape's 32-bit offsets can say, and to the depth at which
-    /// comparing and showing values, which are recursive, need little of a thread's stack.
+    /// Reduces the limits to what 32-bit offsets can represent, and to a depth at which the
+    /// recursive comparison and formatting need little stack.
     pub(crate) fn effective(self) -> Self {
         const OFFSETS: usize = index(u32::MAX);
         Self {

@@ -1,4 +1,7 @@
-//! RESP itself, without I/O: bytes in, frames out.
+//! RESP without I/O: bytes in, frames out.
+//!
+//! [`Decoder`] parses bytes into a [`Frame`], which owns a flat tape of nodes; [`Value`] is the
+//! view of one node. Connections own a decoder each.
 
 mod attributes;
 pub(crate) mod cast;

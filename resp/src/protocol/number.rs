@@ -1,6 +1,7 @@
-//! Decimal numbers, read and written by hand, because they are most of what RESP is made of.
+//! Decimal numbers, parsed and written by hand: they are most of RESP. The decoder, the encoder and
+//! [`StreamId`](crate::StreamId) use this module.
 
-/// The number that ASCII digits say; `None` when they are none, other bytes, or too large.
+/// Parses ASCII digits; `None` if there are none, other bytes, or too many.
 #[inline]
 #[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
 pub(crate) fn parse_u64(digits: &[u8]) -> Option<u64> {
@@ -16,7 +17,7 @@ pub(crate) fn parse_u64(digits: &[u8]) -> Option<u64> {
     }
 }
 
-/// 9 to 16 digits.
+/// Parses 9 to 16 digits.
 #[inline]
 #[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
 fn parse_sixteen(digits: &[u8]) -> Option<u64> {
@@ -25,8 +26,8 @@ fn parse_sixteen(digits: &[u8]) -> Option<u64> {
     Some(high * 100_000_000 + low)
 }
 
-/// 1 to 8 bytes as one number, the first one lowest. Reads may overlap: the same byte lands in the
-/// same place.
+/// Loads 1 to 8 bytes as one number, the first byte lowest. The loads may overlap: a byte always
+/// lands in the same place.
 #[inline]
 #[expect(
     clippy::arithmetic_side_effects,
@@ -46,13 +47,13 @@ fn load(bytes: &[u8]) -> u64 {
     }
 }
 
-/// The first `count` of eight digits, all at once: each step joins neighbours.
+/// Parses the first `count` of eight digits at once: each step joins neighbours.
 #[inline]
 #[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
 fn parse_eight(text: u64, count: usize) -> Option<u64> {
     const HIGH: u64 = 0xF0F0_F0F0_F0F0_F0F0;
     const ZEROS: u64 = 0x3030_3030_3030_3030;
-    // Zeros come before a number that is shorter.
+    // Shorter numbers get leading zeros.
     let missing = 8 * (8 - count);
     let text = text << missing | ZEROS >> 1 >> (63 - missing);
     if text & HIGH != ZEROS || text.wrapping_add(0x0606_0606_0606_0606) & HIGH != ZEROS {
@@ -65,7 +66,7 @@ fn parse_eight(text: u64, count: usize) -> Option<u64> {
     Some(low.wrapping_add(high) >> 32)
 }
 
-/// A signed number with an optional sign.
+/// Parses a number with an optional sign.
 pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     match text.split_first()? {
         (b'-', digits) => 0i64.checked_sub_unsigned(parse_u64(digits)?),
@@ -74,8 +75,8 @@ pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Text written from its end to its beginning into a small array on the stack, so that no length
-/// need be known in advance.
+/// Text that is written from its end to its beginning into an array on the stack, so that its
+/// length need not be known in advance.
 pub(crate) struct Backwards<const N: usize> {
     bytes: [u8; N],
     start: usize,
@@ -92,7 +93,7 @@ impl<const N: usize> Backwards<N> {
         Self { bytes: [0; N], start: N }
     }
 
-    /// How many bytes have been written.
+    /// Returns how many bytes were written.
     #[inline]
     #[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
     pub(crate) const fn len(&self) -> usize {
@@ -168,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_come_back(n: u64, m: i64) {
+        fn numbers_round_trip(n: u64, m: i64) {
             let mut text = Backwards::<20>::new();
             text.number(n);
             prop_assert_eq!(String::from_utf8_lossy(text.as_bytes()), n.to_string());

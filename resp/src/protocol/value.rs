@@ -1,3 +1,5 @@
+//! Views of the values in a frame.
+
 use std::fmt;
 
 use super::cast::index;
@@ -5,10 +7,10 @@ use super::decoder::parse_double;
 use super::kind::{Node, ValueKind};
 use super::number;
 
-/// A place in a [`Frame`](super::Frame): cheap to copy, borrows everything.
+/// A view of one value in a [`Frame`](super::Frame): cheap to copy, and borrows everything.
 ///
-/// Questions that do not fit the value's kind are answered with `None` or an empty iterator, so
-/// that hostile replies are ordinary values.
+/// Methods that do not fit the value's kind return `None` or an empty iterator, so no reply makes
+/// them fail.
 ///
 /// ```
 /// # use bytes::BytesMut;
@@ -24,7 +26,7 @@ use super::number;
 pub struct Value<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) node: &'a Node,
-    /// All nodes behind this one, to the tape's end: its children first.
+    /// All nodes after this one up to the end of the tape, its children first.
     pub(super) below: &'a [Node],
 }
 
@@ -34,35 +36,35 @@ impl<'a> Value<'a> {
         Self { bytes, node, below }
     }
 
-    /// The value's type.
+    /// Returns the value's type.
     #[must_use]
     #[inline]
     pub const fn kind(self) -> ValueKind {
         self.node.kind
     }
 
-    /// Whether this is one of the nulls.
+    /// Returns whether the value is null.
     #[must_use]
     #[inline]
     pub const fn is_null(self) -> bool {
         matches!(self.node.kind, ValueKind::Null)
     }
 
-    /// The content of a string (in one piece, also when it came in chunks), number, boolean or
-    /// error; `None` for null and for everything that has elements.
+    /// Returns the content of a string, number, boolean or error; `None` for null and aggregates. A
+    /// streamed string is joined.
     #[must_use]
     #[inline]
     pub fn as_bytes(self) -> Option<&'a [u8]> {
         if self.node.kind.is_aggregate() || self.is_null() { self.joined() } else { Some(self.content(self.node)) }
     }
 
-    /// A streamed string in one piece.
+    /// Returns a streamed string in one piece.
     #[cold]
     fn joined(self) -> Option<&'a [u8]> {
         if self.kind() != ValueKind::StreamedString {
             return None;
         }
-        // Its last node, behind those of the chunks, says where.
+        // Its last node, after those of the chunks, is the joined string.
         self.below.get(self.node.span().checked_sub(2)?).map(|joined| self.content(joined))
     }
 
@@ -81,13 +83,13 @@ impl<'a> Value<'a> {
         self.bytes.get(start..start.wrapping_add(index(node.b))).unwrap_or_default()
     }
 
-    /// The content as text, when it is UTF-8.
+    /// Returns the content as text, if it is UTF-8.
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {
         std::str::from_utf8(self.as_bytes()?).ok()
     }
 
-    /// The number, of an integer or of a string or big number that says one.
+    /// Returns the number of an integer, or of a string or big number in decimal.
     #[must_use]
     pub fn as_int(self) -> Option<i64> {
         match self.kind() {
@@ -100,7 +102,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The number, when it is not negative.
+    /// Returns the number, if it is not negative.
     #[must_use]
     pub fn as_u64(self) -> Option<u64> {
         match self.kind() {
@@ -116,7 +118,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The number, of a double or of an integer or string that says one.
+    /// Returns the number of a double, or of an integer or string in decimal.
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         match self.kind() {
@@ -129,7 +131,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// True or false, of a boolean or of the integers 1 and 0 that RESP2 has instead.
+    /// Returns the value of a boolean, or of the integers 1 and 0 that replace it in RESP2.
     #[must_use]
     pub fn as_bool(self) -> Option<bool> {
         match (self.kind(), self.text()) {
@@ -139,13 +141,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text of an error.
+    /// Returns the text of an error.
     #[must_use]
     pub fn as_error(self) -> Option<&'a [u8]> {
         self.kind().is_error().then(|| self.text())
     }
 
-    /// The three letters that say what a verbatim string is, such as `txt` or `mkd`.
+    /// Returns the three-letter format of a verbatim string, such as `txt` or `mkd`.
     #[must_use]
     pub fn format(self) -> Option<&'a [u8]> {
         if self.kind() != ValueKind::VerbatimString {
@@ -155,8 +157,9 @@ impl<'a> Value<'a> {
         self.bytes.get(start.checked_sub(4)?..start.checked_sub(1)?)
     }
 
-    /// The children in order: elements, or keys and values in turn, or the chunks of a streamed
-    /// string. Others have none; the length of a string is that of [`as_bytes`](Self::as_bytes).
+    /// Returns the children in order: elements, alternating keys and values, or the chunks of a
+    /// streamed string. Other values have none; the length of a string is that of
+    /// [`as_bytes`](Self::as_bytes).
     ///
     /// ```
     /// # use bytes::BytesMut;
@@ -172,25 +175,25 @@ impl<'a> Value<'a> {
         ValueChildren { bytes: self.bytes, nodes: self.below, left }
     }
 
-    /// The children two by two: a map, or the flat array that RESP2 has instead.
+    /// Returns the children in pairs, of a map or of the flat array that replaces it in RESP2.
     #[must_use]
     pub fn pairs(self) -> ValuePairs<'a> {
         ValuePairs::new(self.children())
     }
 
-    /// The value behind a key of a map, or of the flat array that RESP2 has instead. The first one,
-    /// when there are several.
+    /// Returns the value of a key, in a map or in the flat array that replaces it in RESP2. The
+    /// first one wins.
     #[must_use]
     pub fn get(self, key: &[u8]) -> Option<Self> {
         self.pairs().find(|(name, _)| name.as_bytes() == Some(key)).map(|(_, value)| value)
     }
 }
 
-/// The children of a [`Value`].
+/// Iterates over the children of a [`Value`].
 #[derive(Clone, Copy)]
 pub struct ValueChildren<'a> {
     bytes: &'a [u8],
-    /// The next child, and everything behind it.
+    /// The next child, and everything after it.
     nodes: &'a [Node],
     left: usize,
 }
@@ -221,7 +224,7 @@ impl fmt::Debug for ValueChildren<'_> {
     }
 }
 
-/// Keys and values of a [`Value`].
+/// Iterates over keys and values of a [`Value`].
 #[derive(Clone, Copy)]
 pub struct ValuePairs<'a> {
     children: ValueChildren<'a>,
@@ -272,7 +275,7 @@ impl fmt::Debug for Value<'_> {
     }
 }
 
-/// Values are equal when kind, content and children are.
+/// Values are equal if kind, content and children are.
 impl PartialEq for Value<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.kind() == other.kind()

@@ -1,4 +1,4 @@
-//! Small replies, decoded by their observed shape.
+//! Decoding of small replies by their shape. The commands of this folder share it.
 
 use bytes::Bytes;
 
@@ -27,7 +27,7 @@ pub(super) fn ids(ids: Value<'_>) -> Result<Vec<StreamId>, Error> {
     list(ids)?.map(id).collect()
 }
 
-/// The elements of an array.
+/// Returns the elements of an array.
 pub(super) fn list(array: Value<'_>) -> Result<ValueChildren<'_>, Error> {
     if array.kind() == ValueKind::Array {
         Ok(array.children())
@@ -36,12 +36,12 @@ pub(super) fn list(array: Value<'_>) -> Result<ValueChildren<'_>, Error> {
     }
 }
 
-/// A member of a map that must be there.
+/// Returns a required member of a map.
 pub(super) fn number(map: Value<'_>, name: &str) -> Result<u64, Error> {
     optional_number(map, name).ok_or_else(|| missing(map, name))
 }
 
-/// A member of a map that older servers leave out, or that may be null.
+/// Returns a member that older servers omit, or that may be null.
 pub(super) fn optional_number(map: Value<'_>, name: &str) -> Option<u64> {
     map.get(name.as_bytes()).and_then(Value::as_u64)
 }

@@ -1,3 +1,5 @@
+//! Entries of a stream in a reply, borrowed or shared. Most stream commands return them.
+
 use std::fmt;
 use std::time::Duration;
 
@@ -5,25 +7,25 @@ use bytes::Bytes;
 
 use crate::{Error, Frame, FromReply, StreamId, Value, ValueKind, ValuePairs};
 
-/// One entry of a stream. It borrows from the reply; [`Entries::share`] makes a [`Bytes`] of a
-/// part.
+/// One entry of a stream. It borrows from the reply; [`Entries::share`] returns a part as
+/// [`Bytes`].
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Entry<'a> {
     /// The entry's ID.
     pub id: StreamId,
-    /// The ID as the server sent it.
+    /// The ID as received.
     pub id_bytes: &'a [u8],
-    /// Fields and values in order; `None` for an entry that was deleted while it was pending.
+    /// Fields and values in order; `None` if the entry was deleted while it was pending.
     pub fields: Option<Fields<'a>>,
-    /// How long ago it was last delivered; only said by `XREADGROUP … CLAIM`.
+    /// The time since the last delivery; only with `XREADGROUP … CLAIM`.
     pub idle: Option<Duration>,
-    /// How often it was delivered; only said by `XREADGROUP … CLAIM`.
+    /// The number of deliveries; only with `XREADGROUP … CLAIM`.
     pub deliveries: Option<u64>,
 }
 
 impl<'a> Entry<'a> {
-    /// The value of a field, the first one when the field is there several times.
+    /// Returns the value of a field; the first one if the field is repeated.
     #[must_use]
     #[inline]
     pub fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
@@ -37,12 +39,12 @@ impl fmt::Debug for Entry<'_> {
     }
 }
 
-/// The fields of an entry with their values: in order, duplicates included.
+/// The fields and values of an entry in order, including repeated ones.
 #[derive(Clone, Copy)]
 pub struct Fields<'a>(ValuePairs<'a>);
 
 impl<'a> Fields<'a> {
-    /// The value of a field, the first one when the field is there several times.
+    /// Returns the value of a field; the first one if the field is repeated.
     #[must_use]
     #[inline]
     pub fn get(mut self, name: &[u8]) -> Option<&'a [u8]> {
@@ -73,15 +75,15 @@ impl fmt::Debug for Fields<'_> {
     }
 }
 
-/// Where an entry lies in its frame, its ID read already.
+/// The position of an entry in its frame, with the parsed ID.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EntryAt {
     id: StreamId,
-    /// The place of the entry's array on the tape.
+    /// The index of the entry's array on the tape.
     place: u32,
 }
 
-/// Checks entries and notes where they lie, so that going through them cannot fail.
+/// Validates entries and records their positions, so that iterating over them cannot fail.
 pub(super) fn index<'a>(
     frame: &Frame,
     entries: impl Iterator<Item = Value<'a>>,
@@ -90,7 +92,7 @@ pub(super) fn index<'a>(
     index.reserve(entries.size_hint().0);
     for entry in entries {
         let Some(id) = check(entry) else {
-            // XCLAIM of Redis before 7.0 gives null for an entry that is deleted.
+            // XCLAIM of Redis before 7.0 returns null for a deleted entry.
             if entry.is_null() {
                 continue;
             }
@@ -101,8 +103,8 @@ pub(super) fn index<'a>(
     Ok(())
 }
 
-/// The ID of an entry of the right shape: `[id, fields]` or `[id, null]`, perhaps with idle time
-/// and delivery count.
+/// Returns the ID of a valid entry: `[id, fields]` or `[id, null]`, optionally with idle time and
+/// delivery count.
 #[inline]
 fn check(entry: Value<'_>) -> Option<StreamId> {
     let mut children = entry.children();
@@ -118,7 +120,7 @@ fn check(entry: Value<'_>) -> Option<StreamId> {
     paired.then_some(id)
 }
 
-/// Some entries of one stream, in a reply that somebody else owns.
+/// Entries of one stream, borrowed from a reply.
 #[derive(Clone, Copy)]
 pub struct EntrySlice<'a> {
     frame: &'a Frame,
@@ -130,45 +132,45 @@ impl<'a> EntrySlice<'a> {
         Self { frame, index }
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     #[inline]
     pub const fn len(self) -> usize {
         self.index.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no entries.
     #[must_use]
     #[inline]
     pub const fn is_empty(self) -> bool {
         self.index.is_empty()
     }
 
-    /// The entry at a position.
+    /// Returns the entry at an index.
     #[must_use]
     pub fn get(self, position: usize) -> Option<Entry<'a>> {
         self.index.get(position).map(|at| entry(self.frame, at))
     }
 
-    /// The first entry.
+    /// Returns the first entry.
     #[must_use]
     pub fn first(self) -> Option<Entry<'a>> {
         self.get(0)
     }
 
-    /// The last entry.
+    /// Returns the last entry.
     #[must_use]
     pub fn last(self) -> Option<Entry<'a>> {
         self.get(self.len().checked_sub(1)?)
     }
 
-    /// The entries in order.
+    /// Iterates over the entries in order.
     #[must_use]
     pub fn iter(self) -> EntryIter<'a> {
         EntryIter { frame: self.frame, index: self.index.iter() }
     }
 
-    /// The entries' IDs in order, without looking at anything else.
+    /// Iterates over the IDs in order, without parsing the fields.
     pub fn ids(self) -> impl ExactSizeIterator<Item = StreamId> + DoubleEndedIterator + Clone + 'a {
         self.index.iter().map(|at| at.id)
     }
@@ -189,7 +191,7 @@ impl fmt::Debug for EntrySlice<'_> {
     }
 }
 
-/// Goes through entries in order.
+/// Iterates over entries in order.
 #[derive(Clone)]
 pub struct EntryIter<'a> {
     frame: &'a Frame,
@@ -234,9 +236,9 @@ fn entry<'a>(frame: &'a Frame, at: &EntryAt) -> Entry<'a> {
     Entry { id: at.id, id_bytes, fields, idle, deliveries }
 }
 
-/// The entries that a command answered with.
+/// The entries of a reply.
 ///
-/// They lie in the read buffer as they came; going through them allocates nothing.
+/// They share the read buffer, and iterating over them allocates nothing.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -260,68 +262,68 @@ impl Entries {
         Self { frame, index }
     }
 
-    /// The entries as something that can be copied.
+    /// Returns a view that can be copied.
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> EntrySlice<'_> {
         EntrySlice::new(&self.frame, &self.index)
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// The entry at a position.
+    /// Returns the entry at an index.
     #[must_use]
     pub fn get(&self, position: usize) -> Option<Entry<'_>> {
         self.as_slice().get(position)
     }
 
-    /// The first entry.
+    /// Returns the first entry.
     #[must_use]
     pub fn first(&self) -> Option<Entry<'_>> {
         self.as_slice().first()
     }
 
-    /// The last entry.
+    /// Returns the last entry.
     #[must_use]
     pub fn last(&self) -> Option<Entry<'_>> {
         self.as_slice().last()
     }
 
-    /// The entries in order.
+    /// Iterates over the entries in order.
     #[must_use]
     pub fn iter(&self) -> EntryIter<'_> {
         self.as_slice().iter()
     }
 
-    /// The entries' IDs in order.
+    /// Iterates over the IDs in order.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = StreamId> + DoubleEndedIterator + Clone + '_ {
         self.as_slice().ids()
     }
 
-    /// A part of an entry as a [`Bytes`] that shares the read buffer: see [`Frame::share`].
+    /// Returns a part of an entry as [`Bytes`] that share the read buffer: see [`Frame::share`].
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.frame.share(part)
     }
 
-    /// The reply itself.
+    /// Returns the reply.
     #[must_use]
     pub fn into_frame(self) -> Frame {
         self.frame
     }
 }
 
-/// Of a reply that is nothing but an array of entries. Null is an empty one.
+/// Accepts an array of entries, or null for none.
 impl FromReply for Entries {
     fn from_value(value: Value<'_>, frame: &Frame) -> Result<Self, Error> {
         Self::from_frame(frame.extract(value))

@@ -1,7 +1,8 @@
-//! The stream commands, one file each, with typed replies.
+//! The stream commands with typed replies, one per file.
 //!
-//! All commands borrow their arguments. Keys, groups, consumers, fields and values are any bytes.
-//! Replies are decoded by the shape that they have, so RESP2 and RESP3 give the same values.
+//! All commands borrow their arguments. Keys, groups, consumers, fields and values may be any
+//! bytes. The shape of the reply decides how it is decoded, so RESP2 and RESP3 return the same
+//! values.
 
 use std::borrow::Borrow;
 
@@ -72,7 +73,7 @@ where
     }
 }
 
-/// A duration as the whole milliseconds that Redis takes.
+/// Converts a duration to whole milliseconds, as Redis expects.
 fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
 }

@@ -1,8 +1,10 @@
+//! Encoding of ID ranges for `XRANGE`, `XREVRANGE` and `XPENDING`.
+
 use std::ops::{Bound, RangeBounds};
 
 use crate::{CommandWriter, StreamId};
 
-/// A range of IDs, as commands take it.
+/// A range of IDs as an argument.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdRange {
     pub(super) start: Bound<StreamId>,

@@ -1,15 +1,16 @@
+//! Results of `XACKDEL` and `XDELEX`.
+
 use crate::{Error, Frame};
 
-/// What became of an entry that [`XAckDel`](super::XAckDel) or [`XDelEx`](super::XDelEx) was to
-/// remove.
+/// The result of [`XAckDel`](super::XAckDel) or [`XDelEx`](super::XDelEx) for one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Removed {
-    /// There is no such entry.
+    /// The entry does not exist.
     Missing,
-    /// It was removed.
+    /// The entry was removed.
     Removed,
-    /// It stays, because a consumer group still refers to it.
+    /// The entry was kept, because a consumer group still refers to it.
     Referenced,
 }
 

@@ -1,3 +1,5 @@
+//! Replies to `XREAD` and `XREADGROUP`.
+
 use std::fmt;
 use std::ops::Range;
 
@@ -6,10 +8,10 @@ use bytes::Bytes;
 use super::entry::{self, EntryAt, EntryIter, EntrySlice};
 use crate::{Error, Frame, FromReply, StreamId, Value, ValueKind};
 
-/// What `XREAD` and `XREADGROUP` answer: entries of one or several streams.
+/// The reply to `XREAD` and `XREADGROUP`: entries of one or several streams.
 ///
-/// Empty when there was nothing (a null reply). RESP2 and RESP3 give the same values. The entries
-/// lie in the read buffer as they came; going through them allocates nothing.
+/// A null reply is empty. The entries share the read buffer, and iterating over them allocates
+/// nothing.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -33,7 +35,7 @@ pub struct StreamEntries {
     streams: Vec<StreamAt>,
 }
 
-/// Where a stream's key lies, and which entries are its own.
+/// The key of a stream, and the positions of its entries.
 #[derive(Clone)]
 struct StreamAt {
     key: u32,
@@ -41,20 +43,20 @@ struct StreamAt {
 }
 
 impl StreamEntries {
-    /// How many entries there are in all streams.
+    /// Returns the number of entries in all streams.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// The streams with their entries, in the server's order. Streams without entries may be left
-    /// out by the server.
+    /// Iterates over streams with their entries, in the server's order. The server may omit streams
+    /// without entries.
     pub fn streams(&self) -> impl ExactSizeIterator<Item = (&[u8], EntrySlice<'_>)> + '_ {
         self.streams.iter().map(|stream| {
             let key = self.frame.value_at(stream.key).as_bytes().unwrap_or_default();
@@ -63,7 +65,7 @@ impl StreamEntries {
         })
     }
 
-    /// The entries of all streams, one stream after the other. Meant for the usual case, one
+    /// Returns the entries of all streams, one stream after the other. Convenient for a single
     /// stream.
     #[must_use]
     #[inline]
@@ -71,25 +73,25 @@ impl StreamEntries {
         EntrySlice::new(&self.frame, &self.index)
     }
 
-    /// The IDs of [`entries`](Self::entries).
+    /// Iterates over the IDs of [`entries`](Self::entries).
     pub fn ids(&self) -> impl ExactSizeIterator<Item = StreamId> + DoubleEndedIterator + Clone + '_ {
         self.entries().ids()
     }
 
-    /// A part of an entry as a [`Bytes`] that shares the read buffer: see [`Frame::share`].
+    /// Returns a part of an entry as [`Bytes`] that share the read buffer: see [`Frame::share`].
     #[must_use]
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.frame.share(part)
     }
 
-    /// The reply itself.
+    /// Returns the reply.
     #[must_use]
     pub fn into_frame(self) -> Frame {
         self.frame
     }
 }
 
-/// Of what `XREAD` and `XREADGROUP` answer.
+/// Accepts the reply to `XREAD` and `XREADGROUP`.
 impl FromReply for StreamEntries {
     fn from_value(value: Value<'_>, frame: &Frame) -> Result<Self, Error> {
         Self::from_frame(frame.extract(value))

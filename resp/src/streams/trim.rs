@@ -1,7 +1,9 @@
+//! Options of trimming, for `XADD` and `XTRIM`.
+
 use crate::{CommandWriter, StreamId};
 
-/// How much of a stream is kept, for [`XTrim`](super::XTrim) and [`XAdd`](super::XAdd). Exact
-/// unless said otherwise.
+/// How much of a stream to keep, for [`XTrim`](super::XTrim) and [`XAdd`](super::XAdd). Exact by
+/// default.
 ///
 /// ```
 /// use resp::streams::Trim;
@@ -22,15 +24,14 @@ enum Keep {
     MinId(StreamId),
 }
 
-/// What happens to the references that consumer groups hold to an entry when it is removed from the
-/// stream. Redis 8.2.
+/// What to do with references of consumer groups to removed entries. Redis 8.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum References {
-    /// `KEEPREF`: they stay; the server's default.
+    /// `KEEPREF`: keep them; the server's default.
     Keep,
-    /// `DELREF`: they are removed too.
+    /// `DELREF`: remove them too.
     Delete,
-    /// `ACKED`: only entries that all groups have acknowledged are removed.
+    /// `ACKED`: only remove entries that all groups have acknowledged.
     Acknowledged,
 }
 
@@ -45,26 +46,27 @@ impl References {
 }
 
 impl Trim {
-    /// Keeps so many entries, the newest ones.
+    /// Keeps the newest entries, at most this many.
     #[must_use]
     pub const fn max_len(entries: u64) -> Self {
         Self { keep: Keep::MaxLen(entries), approximate: false, limit: None, references: None }
     }
 
-    /// Keeps the entries with this ID and above. Redis 6.2.
+    /// Keeps the entries from this ID on. Redis 6.2.
     #[must_use]
     pub const fn min_id(id: StreamId) -> Self {
         Self { keep: Keep::MinId(id), approximate: false, limit: None, references: None }
     }
 
-    /// Lets the server keep somewhat more (`~`), which is much cheaper for it.
+    /// Allows the server to keep somewhat more (`~`), which is much cheaper.
     #[must_use]
     pub const fn approximately(mut self) -> Self {
         self.approximate = true;
         self
     }
 
-    /// Removes at most so many entries; implies [`approximately`](Self::approximately). Redis 6.2.
+    /// Removes at most this many entries; implies [`approximately`](Self::approximately). Redis
+    /// 6.2.
     #[must_use]
     pub const fn limit(mut self, entries: u64) -> Self {
         self.approximate = true;
@@ -72,7 +74,7 @@ impl Trim {
         self
     }
 
-    /// What happens to references of consumer groups. Redis 8.2.
+    /// Sets what to do with references of consumer groups. Redis 8.2.
     #[must_use]
     pub const fn references(mut self, references: References) -> Self {
         self.references = Some(references);

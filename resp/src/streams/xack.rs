@@ -1,12 +1,14 @@
+//! `XACK`.
+
 use std::borrow::Borrow;
 
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
-/// `XACK`: acknowledges entries, which removes them from the group's pending ones. Redis 5.0.
+/// `XACK`: acknowledges entries, which are then no longer pending. Redis 5.0.
 ///
-/// The IDs are anything that can be gone through twice: a slice, or an iterator that can be cloned.
-/// Nothing is allocated an ID. The reply is how many of them were pending.
+/// The IDs are a slice or an iterator that can be cloned; they are not copied. The reply is how
+/// many of them were pending.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -29,7 +31,7 @@ impl<'a, I> XAck<'a, I>
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
-    /// Acknowledges these entries, of which there must be at least one.
+    /// Acknowledges these entries; there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), group: &'a (impl AsRef<[u8]> + ?Sized), ids: I) -> Self {
         Self { key: key.as_ref(), group: group.as_ref(), ids }
     }

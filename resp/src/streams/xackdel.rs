@@ -1,3 +1,5 @@
+//! `XACKDEL`.
+
 use std::borrow::Borrow;
 
 use super::{References, Removed};
@@ -5,7 +7,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// `XACKDEL`: acknowledges entries and removes them from the stream in one step. Redis 8.2.
 ///
-/// The reply says for each ID what became of it.
+/// The reply has one result per ID.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -29,12 +31,12 @@ impl<'a, I> XAckDel<'a, I>
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
-    /// These entries, of which there must be at least one.
+    /// Acknowledges and removes these entries; there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), group: &'a (impl AsRef<[u8]> + ?Sized), ids: I) -> Self {
         Self { key: key.as_ref(), group: group.as_ref(), references: None, ids }
     }
 
-    /// What happens to the references that consumer groups hold.
+    /// Sets what to do with references of consumer groups.
     #[must_use]
     pub fn references(mut self, references: References) -> Self {
         self.references = Some(references);

@@ -1,3 +1,5 @@
+//! `XADD`.
+
 use std::marker::PhantomData;
 
 use super::{References, Trim};
@@ -6,11 +8,11 @@ use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 /// The ID of a new entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddId {
-    /// `*`: the server chooses, by its clock.
+    /// `*`: the server assigns it, from its clock.
     Auto,
-    /// `<ms>-*`: the server chooses the second half. Redis 7.0.
+    /// `<ms>-*`: the server assigns the sequence. Redis 7.0.
     AutoSeq(u64),
-    /// Exactly this one. It must be larger than the stream's last, else the error is
+    /// This ID. It must be larger than the stream's last, otherwise the error is
     /// [`ErrorKind::IdTooSmall`](crate::ErrorKind::IdTooSmall).
     Id(StreamId),
 }
@@ -23,8 +25,8 @@ impl From<StreamId> for AddId {
 
 /// `XADD`: adds an entry to a stream. Redis 5.0.
 ///
-/// It borrows everything, so making and encoding one allocates nothing. The reply is the entry's
-/// ID. With [`no_create`](Self::no_create) it is an `Option`: `None` when there is no stream.
+/// It borrows all arguments, so it allocates nothing. The reply is the entry's ID; with
+/// [`no_create`](Self::no_create), an `Option` that is `None` if the stream does not exist.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -52,17 +54,17 @@ pub struct XAdd<'a, F = &'a [u8], V = &'a [u8], R = StreamId> {
     reply: PhantomData<fn() -> R>,
 }
 
-/// What the server knows an entry again by.
+/// How the server recognises a repeated entry.
 #[derive(Clone, Copy, Debug)]
 enum Once<'a> {
-    /// By a name that the producer has given it.
+    /// By an ID that the producer assigns.
     Id(&'a [u8], &'a [u8]),
     /// By its content.
     Auto(&'a [u8]),
 }
 
 impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
-    /// Adds an entry with these fields, of which there must be at least one.
+    /// Adds an entry with these fields; there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), id: impl Into<AddId>, fields: &'a [(F, V)]) -> Self {
         Self {
             key: key.as_ref(),
@@ -76,7 +78,8 @@ impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
         }
     }
 
-    /// `NOMKSTREAM`: does nothing when there is no stream, and the reply is `None` then. Redis 6.2.
+    /// Does nothing if the stream does not exist (`NOMKSTREAM`); the reply is then `None`. Redis
+    /// 6.2.
     ///
     /// ```no_run
     /// # async fn example(client: &resp::Client) -> Result<(), resp::Error> {
@@ -97,23 +100,22 @@ impl<'a, F: AsRef<[u8]>, V: AsRef<[u8]>> XAdd<'a, F, V> {
 }
 
 impl<'a, F, V, R> XAdd<'a, F, V, R> {
-    /// What happens to references of consumer groups to the entries that trimming removes. Redis
-    /// 8.2.
+    /// Sets what to do with references of consumer groups to trimmed entries. Redis 8.2.
     #[must_use]
     pub const fn references(mut self, references: References) -> Self {
         self.references = Some(references);
         self
     }
 
-    /// `IDMP`: adds the entry only when this producer has not added one of this name lately; the
-    /// reply is the ID that it has. Redis 8.6.
+    /// Adds the entry only if this producer has not recently added one with the same ID (`IDMP`);
+    /// otherwise the reply is the ID of that entry. Redis 8.6.
     #[must_use]
     pub fn once(mut self, producer: &'a (impl AsRef<[u8]> + ?Sized), name: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.once = Some(Once::Id(producer.as_ref(), name.as_ref()));
         self
     }
 
-    /// `IDMPAUTO`: the same, with the entry known by its content. Redis 8.6.
+    /// As [`once`](Self::once), but recognises the entry by its content (`IDMPAUTO`). Redis 8.6.
     #[must_use]
     pub fn once_by_content(mut self, producer: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.once = Some(Once::Auto(producer.as_ref()));

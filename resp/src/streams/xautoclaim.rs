@@ -1,3 +1,5 @@
+//! `XAUTOCLAIM`.
+
 use std::time::Duration;
 
 use super::Entries;
@@ -5,8 +7,7 @@ use super::decode;
 use super::entry;
 use crate::{Command, CommandWriter, Error, Frame, StreamId, Value};
 
-/// `XAUTOCLAIM`: looks through a group's pending entries, and takes over those that are idle for
-/// too long. Redis 6.2.
+/// `XAUTOCLAIM`: claims pending entries of a group that were idle for too long. Redis 6.2.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -37,34 +38,34 @@ pub struct XAutoClaim<'a> {
     count: Option<u64>,
 }
 
-/// What [`XAutoClaim`] answers.
+/// The reply to [`XAutoClaim`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AutoClaimed {
-    /// Where the next call goes on; [`StreamId::ZERO`] when all were looked at.
+    /// Where the next call continues; [`StreamId::ZERO`] at the end.
     pub next: StreamId,
-    /// The entries that were taken over.
+    /// The claimed entries.
     pub entries: Entries,
-    /// Entries that are deleted from the stream, and were taken off the pending ones. Redis 7.0;
-    /// empty before.
+    /// Entries that were deleted from the stream, and are no longer pending. Redis 7.0; empty
+    /// before.
     pub deleted: Vec<StreamId>,
 }
 
-/// What [`XAutoClaim::just_id`] answers.
+/// The reply to [`XAutoClaim::just_id`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AutoClaimedIds {
-    /// Where the next call goes on; [`StreamId::ZERO`] when all were looked at.
+    /// Where the next call continues; [`StreamId::ZERO`] at the end.
     pub next: StreamId,
-    /// The entries that were taken over.
+    /// The claimed entries.
     pub ids: Vec<StreamId>,
-    /// Entries that are deleted from the stream, and were taken off the pending ones. Redis 7.0;
-    /// empty before.
+    /// Entries that were deleted from the stream, and are no longer pending. Redis 7.0; empty
+    /// before.
     pub deleted: Vec<StreamId>,
 }
 
 impl<'a> XAutoClaim<'a> {
-    /// Looks at pending entries from `start` on, and takes over those that were delivered at least
+    /// Examines pending entries from `start` on, and claims those that were delivered at least
     /// `min_idle` ago.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
@@ -76,14 +77,14 @@ impl<'a> XAutoClaim<'a> {
         Self { key: key.as_ref(), group: group.as_ref(), consumer: consumer.as_ref(), min_idle, start, count: None }
     }
 
-    /// Takes over at most so many; 100 unless set.
+    /// Claims at most this many entries; 100 by default.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
         self
     }
 
-    /// `JUSTID`: answers with the IDs only, and does not count as a delivery.
+    /// Returns only the IDs, and does not count as a delivery (`JUSTID`).
     #[must_use]
     pub const fn just_id(self) -> XAutoClaimJustId<'a> {
         XAutoClaimJustId(self)
@@ -107,7 +108,7 @@ impl<'a> XAutoClaim<'a> {
     }
 }
 
-/// The three parts of the reply; the third came with Redis 7.0.
+/// Splits the reply into its parts; the third exists since Redis 7.0.
 fn parts(reply: Value<'_>) -> Result<(StreamId, Value<'_>, Vec<StreamId>), Error> {
     let mut parts = reply.children();
     let (Some(next), Some(claimed)) = (parts.next(), parts.next()) else {

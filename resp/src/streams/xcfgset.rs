@@ -1,12 +1,14 @@
+//! `XCFGSET`.
+
 use std::time::Duration;
 
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame};
 
-/// `XCFGSET`: how long, and how many, names of entries the server keeps for
+/// `XCFGSET`: configures how long, and how many, producer IDs the server remembers for
 /// [`XAdd::once`](super::XAdd::once). Redis 8.6.
 ///
-/// Forgets those that it has.
+/// It forgets the present ones.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -25,19 +27,19 @@ pub struct XCfgSet<'a> {
 }
 
 impl<'a> XCfgSet<'a> {
-    /// Sets nothing yet, which the server refuses.
+    /// Creates the command without a setting, which the server refuses.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self { key: key.as_ref(), duration: None, max_size: None }
     }
 
-    /// `IDMP-DURATION`: for how long, in whole seconds up to a day.
+    /// Sets how long IDs are remembered, in whole seconds up to a day (`IDMP-DURATION`).
     #[must_use]
     pub const fn once_for(mut self, duration: Duration) -> Self {
         self.duration = Some(duration);
         self
     }
 
-    /// `IDMP-MAXSIZE`: how many of each producer, up to 10,000.
+    /// Sets how many IDs are remembered per producer, up to 10,000 (`IDMP-MAXSIZE`).
     #[must_use]
     pub const fn once_at_most(mut self, names: u64) -> Self {
         self.max_size = Some(names);

@@ -1,3 +1,5 @@
+//! `XCLAIM`.
+
 use std::borrow::Borrow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -5,10 +7,10 @@ use super::Entries;
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 
-/// `XCLAIM`: takes over pending entries of other consumers. Redis 5.0.
+/// `XCLAIM`: claims pending entries of other consumers. Redis 5.0.
 ///
-/// The reply holds the entries that were taken over. Entries that are deleted are left out (and
-/// from Redis 7.0 on, they are no longer pending).
+/// The reply contains the claimed entries. Deleted entries are left out; since Redis 7.0 they are
+/// no longer pending.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -46,7 +48,7 @@ impl<'a, I> XClaim<'a, I>
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
-    /// Takes over those of these entries that were delivered at least `min_idle` ago.
+    /// Claims those of these entries that were delivered at least `min_idle` ago.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),
@@ -67,42 +69,42 @@ where
         }
     }
 
-    /// `IDLE`: the entries count as delivered so long ago; else, as delivered now.
+    /// Sets the idle time of the entries (`IDLE`); 0 by default.
     #[must_use]
     pub const fn idle(mut self, ago: Duration) -> Self {
         self.delivered = Some(Delivered::Ago(ago));
         self
     }
 
-    /// `TIME`: the entries count as delivered at this time.
+    /// Sets the time of the last delivery (`TIME`).
     #[must_use]
     pub const fn time(mut self, at: SystemTime) -> Self {
         self.delivered = Some(Delivered::At(at));
         self
     }
 
-    /// `RETRYCOUNT`: the entries count as delivered so often.
+    /// Sets the number of deliveries (`RETRYCOUNT`).
     #[must_use]
     pub const fn retry_count(mut self, deliveries: u64) -> Self {
         self.retry_count = Some(deliveries);
         self
     }
 
-    /// `FORCE`: makes entries pending that are not.
+    /// Also claims entries that are not pending (`FORCE`).
     #[must_use]
     pub const fn force(mut self) -> Self {
         self.force = true;
         self
     }
 
-    /// `LASTID`: moves the group's last delivered ID forward to this one.
+    /// Advances the group's last delivered ID to this one (`LASTID`).
     #[must_use]
     pub const fn last_id(mut self, id: StreamId) -> Self {
         self.last_id = Some(id);
         self
     }
 
-    /// `JUSTID`: answers with the IDs only, and does not count as a delivery.
+    /// Returns only the IDs, and does not count as a delivery (`JUSTID`).
     #[must_use]
     pub const fn just_id(self) -> XClaimJustId<'a, I> {
         XClaimJustId(self)
@@ -174,7 +176,7 @@ where
     }
 }
 
-/// [`XClaim`] with `JUSTID`: the reply is the IDs of the entries that were taken over.
+/// [`XClaim`] with `JUSTID`: the reply is the IDs of the claimed entries.
 #[derive(Clone, Copy, Debug)]
 pub struct XClaimJustId<'a, I>(XClaim<'a, I>);
 

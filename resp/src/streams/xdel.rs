@@ -1,3 +1,5 @@
+//! `XDEL`.
+
 use std::borrow::Borrow;
 
 use super::decode;
@@ -5,7 +7,7 @@ use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
 /// `XDEL`: removes entries from a stream. Redis 5.0.
 ///
-/// The reply is how many of them were there.
+/// The reply is how many of them existed.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -26,7 +28,7 @@ impl<'a, I> XDel<'a, I>
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
-    /// Removes these entries, of which there must be at least one.
+    /// Removes these entries; there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), ids: I) -> Self {
         Self { key: key.as_ref(), ids }
     }

@@ -1,11 +1,13 @@
+//! `XDELEX`.
+
 use std::borrow::Borrow;
 
 use super::{References, Removed};
 use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
-/// `XDELEX`: removes entries from a stream, with a say in what happens to references. Redis 8.2.
+/// `XDELEX`: removes entries from a stream, and controls references of consumer groups. Redis 8.2.
 ///
-/// The reply says for each ID what became of it.
+/// The reply has one result per ID.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -28,12 +30,12 @@ impl<'a, I> XDelEx<'a, I>
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
-    /// These entries, of which there must be at least one.
+    /// Removes these entries; there must be at least one.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), ids: I) -> Self {
         Self { key: key.as_ref(), references: None, ids }
     }
 
-    /// What happens to the references that consumer groups hold.
+    /// Sets what to do with references of consumer groups.
     #[must_use]
     pub fn references(mut self, references: References) -> Self {
         self.references = Some(references);

@@ -1,12 +1,14 @@
+//! The subcommands of `XGROUP`.
+
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
-/// Where a consumer group begins to read.
+/// Where a consumer group starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupStart {
-    /// `$`: with the next entry that is added.
+    /// `$`: at the next entry that is added.
     End,
-    /// Behind this ID; [`StreamId::ZERO`] for the whole stream.
+    /// After this ID; [`StreamId::ZERO`] for the whole stream.
     After(StreamId),
 }
 
@@ -25,11 +27,10 @@ impl GroupStart {
     }
 }
 
-/// `XGROUP CREATE`: makes a consumer group. Redis 5.0.
+/// `XGROUP CREATE`: creates a consumer group. Redis 5.0.
 ///
-/// When there is one of this name, the error is
-/// [`ErrorKind::BusyGroup`](crate::ErrorKind::BusyGroup); when there is no stream,
-/// [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
+/// If the group exists, the error is [`ErrorKind::BusyGroup`](crate::ErrorKind::BusyGroup); if the
+/// stream does not exist, [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -54,7 +55,7 @@ pub struct XGroupCreate<'a> {
 }
 
 impl<'a> XGroupCreate<'a> {
-    /// Makes a group of a stream.
+    /// Creates a group.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),
@@ -63,14 +64,14 @@ impl<'a> XGroupCreate<'a> {
         Self { key: key.as_ref(), group: group.as_ref(), start: start.into(), make_stream: false, entries_read: None }
     }
 
-    /// `MKSTREAM`: makes an empty stream when there is none.
+    /// Creates an empty stream if there is none (`MKSTREAM`).
     #[must_use]
     pub const fn make_stream(mut self) -> Self {
         self.make_stream = true;
         self
     }
 
-    /// How many entries the group counts as having read, so that its lag is known. Redis 7.0.
+    /// Sets how many entries the group counts as read, which determines its lag. Redis 7.0.
     #[must_use]
     pub const fn entries_read(mut self, entries: u64) -> Self {
         self.entries_read = Some(entries);
@@ -110,7 +111,7 @@ impl Command for XGroupCreate<'_> {
     }
 }
 
-/// `XGROUP SETID`: moves the place from which a group reads new entries. Redis 5.0.
+/// `XGROUP SETID`: sets the ID after which a group reads new entries. Redis 5.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -130,7 +131,7 @@ pub struct XGroupSetId<'a> {
 }
 
 impl<'a> XGroupSetId<'a> {
-    /// Moves a group.
+    /// Sets the ID of a group.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),
@@ -139,7 +140,7 @@ impl<'a> XGroupSetId<'a> {
         Self { key: key.as_ref(), group: group.as_ref(), start: start.into(), entries_read: None }
     }
 
-    /// How many entries the group counts as having read, so that its lag is known. Redis 7.0.
+    /// Sets how many entries the group counts as read, which determines its lag. Redis 7.0.
     #[must_use]
     pub const fn entries_read(mut self, entries: u64) -> Self {
         self.entries_read = Some(entries);
@@ -176,9 +177,9 @@ impl Command for XGroupSetId<'_> {
     }
 }
 
-/// `XGROUP DESTROY`: removes a group with all that it has pending. Redis 5.0.
+/// `XGROUP DESTROY`: removes a group and its pending entries. Redis 5.0.
 ///
-/// The reply is whether there was one.
+/// The reply is whether the group existed.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -222,7 +223,7 @@ impl Command for XGroupDestroy<'_> {
     }
 }
 
-/// `XGROUP CREATECONSUMER`: makes a consumer of a group, which reading does by itself. Redis 6.2.
+/// `XGROUP CREATECONSUMER`: creates a consumer in a group. Reading creates it as well. Redis 6.2.
 ///
 /// The reply is whether it is new.
 ///
@@ -240,7 +241,7 @@ pub struct XGroupCreateConsumer<'a> {
 }
 
 impl<'a> XGroupCreateConsumer<'a> {
-    /// Makes a consumer.
+    /// Creates a consumer.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),
@@ -276,8 +277,8 @@ impl Command for XGroupCreateConsumer<'_> {
 
 /// `XGROUP DELCONSUMER`: removes a consumer. Redis 5.0.
 ///
-/// The reply is how many entries it had pending: they are lost to the group, unless they are
-/// claimed before.
+/// The reply is how many pending entries the consumer had. They are lost to the group; claim them
+/// before.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

@@ -1,3 +1,5 @@
+//! `XINFO STREAM`, `XINFO GROUPS` and `XINFO CONSUMERS`.
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,9 +9,10 @@ use super::entry;
 use super::{Entries, Entry};
 use crate::{Command, CommandWriter, Error, Frame, StreamId, Value, ValueKind};
 
-/// `XINFO STREAM`: what the server knows of a stream. Redis 5.0.
+/// `XINFO STREAM`: describes a stream. Redis 5.0.
 ///
-/// When there is none, the error is [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
+/// If the stream does not exist, the error is
+/// [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -24,31 +27,31 @@ pub struct XInfoStream<'a> {
 }
 
 impl<'a> XInfoStream<'a> {
-    /// Asks about a stream.
+    /// Describes a stream.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self { key: key.as_ref() }
     }
 }
 
-/// What [`XInfoStream`] answers.
+/// The reply to [`XInfoStream`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StreamInfo {
-    /// How many entries there are.
+    /// The number of entries.
     pub length: u64,
-    /// The largest ID that was ever given; it survives deletion and trimming.
+    /// The largest ID of any entry so far, including removed ones.
     pub last_generated_id: StreamId,
-    /// The largest ID that was deleted. Redis 7.0.
+    /// The largest ID of a deleted entry. Redis 7.0.
     pub max_deleted_entry_id: Option<StreamId>,
-    /// How many entries were ever added. Redis 7.0.
+    /// The number of entries ever added. Redis 7.0.
     pub entries_added: Option<u64>,
-    /// The first entry's ID as the server has noted it. Redis 7.0.
+    /// The first entry's ID, as recorded by the server. Redis 7.0.
     pub recorded_first_entry_id: Option<StreamId>,
-    /// How many consumer groups there are.
+    /// The number of consumer groups.
     pub groups: u64,
-    /// How many keys the stream's radix tree has.
+    /// The number of keys in the stream's radix tree.
     pub radix_tree_keys: u64,
-    /// How many nodes the stream's radix tree has.
+    /// The number of nodes in the stream's radix tree.
     pub radix_tree_nodes: u64,
     entries: Entries,
     has_first: bool,
@@ -109,9 +112,10 @@ impl Command for XInfoStream<'_> {
     }
 }
 
-/// `XINFO GROUPS`: the consumer groups of a stream. Redis 5.0.
+/// `XINFO GROUPS`: lists the consumer groups of a stream. Redis 5.0.
 ///
-/// When there is no stream, the error is [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
+/// If the stream does not exist, the error is
+/// [`ErrorKind::NoSuchKey`](crate::ErrorKind::NoSuchKey).
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -127,29 +131,29 @@ pub struct XInfoGroups<'a> {
 }
 
 impl<'a> XInfoGroups<'a> {
-    /// Asks about a stream's groups.
+    /// Lists the groups of a stream.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self { key: key.as_ref() }
     }
 }
 
-/// A consumer group, as [`XInfoGroups`] describes it.
+/// A consumer group in the reply to [`XInfoGroups`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupInfo {
     /// The group's name.
     pub name: Bytes,
-    /// How many consumers it has.
+    /// The number of consumers.
     pub consumers: u64,
-    /// How many entries are delivered and not acknowledged.
+    /// The number of pending entries.
     pub pending: u64,
-    /// The last entry that was delivered.
+    /// The last delivered ID.
     pub last_delivered_id: StreamId,
-    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than
+    /// The number of entries ever delivered; `None` if the server does not know, or is older than
     /// Redis 7.0.
     pub entries_read: Option<u64>,
-    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older
-    /// than Redis 7.0.
+    /// The number of entries that are not delivered yet; `None` if the server does not know, or is
+    /// older than Redis 7.0.
     pub lag: Option<u64>,
 }
 
@@ -187,7 +191,7 @@ impl Command for XInfoGroups<'_> {
     }
 }
 
-/// `XINFO CONSUMERS`: the consumers of a group. Redis 5.0.
+/// `XINFO CONSUMERS`: lists the consumers of a group. Redis 5.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -204,24 +208,24 @@ pub struct XInfoConsumers<'a> {
 }
 
 impl<'a> XInfoConsumers<'a> {
-    /// Asks about a group's consumers.
+    /// Lists the consumers of a group.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), group: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self { key: key.as_ref(), group: group.as_ref() }
     }
 }
 
-/// A consumer, as [`XInfoConsumers`] describes it.
+/// A consumer in the reply to [`XInfoConsumers`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerInfo {
     /// The consumer's name.
     pub name: Bytes,
-    /// How many entries it has and has not acknowledged.
+    /// The number of pending entries.
     pub pending: u64,
-    /// Since when it has not tried anything.
+    /// The time since the consumer's last attempt to read or claim.
     pub idle: Duration,
-    /// Since when it has not got anything; `None` when it never has, or the server is older than
-    /// Redis 7.2.
+    /// The time since the consumer last got an entry; `None` if it never did, or the server is
+    /// older than Redis 7.2.
     pub inactive: Option<Duration>,
 }
 
@@ -250,7 +254,7 @@ impl Command for XInfoConsumers<'_> {
                     name: decode::bytes(&frame, map, "name")?,
                     pending: decode::number(map, "pending")?,
                     idle: Duration::from_millis(decode::optional_number(map, "idle").unwrap_or(0)),
-                    // -1 for never.
+                    // -1 means never.
                     inactive: decode::optional_number(map, "inactive").map(Duration::from_millis),
                 })
             })
@@ -258,7 +262,7 @@ impl Command for XInfoConsumers<'_> {
     }
 }
 
-/// The elements of a reply that is an array of maps.
+/// Returns the elements of an array of maps.
 fn maps(frame: &Frame) -> Result<impl Iterator<Item = Value<'_>>, Error> {
     let reply = frame.value();
     if reply.kind() == ValueKind::Array {

@@ -1,3 +1,5 @@
+//! `XINFO STREAM … FULL`.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -7,8 +9,8 @@ use super::entry;
 use super::{Entries, XInfoStream};
 use crate::{Command, CommandWriter, Error, Frame, StreamId, Value};
 
-/// `XINFO STREAM … FULL`: a stream with its entries, groups, consumers and what they have pending.
-/// Redis 6.0.
+/// `XINFO STREAM … FULL`: describes a stream with its entries, groups, consumers and pending
+/// entries. Redis 6.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -28,7 +30,7 @@ pub struct XInfoStreamFull<'a> {
 }
 
 impl<'a> XInfoStream<'a> {
-    /// The long form.
+    /// Requests the full form.
     #[must_use]
     pub const fn full(self) -> XInfoStreamFull<'a> {
         XInfoStreamFull { key: self.key, count: None }
@@ -36,8 +38,8 @@ impl<'a> XInfoStream<'a> {
 }
 
 impl XInfoStreamFull<'_> {
-    /// At most so many entries, and pending ones of each group and consumer; 10 unless set, 0 for
-    /// all.
+    /// Returns at most this many entries, and pending entries per group and consumer; 10 by
+    /// default, 0 for all.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
@@ -45,17 +47,17 @@ impl XInfoStreamFull<'_> {
     }
 }
 
-/// What [`XInfoStreamFull`] answers.
+/// The reply to [`XInfoStreamFull`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FullStreamInfo {
-    /// How many entries there are.
+    /// The number of entries.
     pub length: u64,
-    /// The largest ID that was ever given.
+    /// The largest ID of any entry so far.
     pub last_generated_id: StreamId,
-    /// The largest ID that was deleted. Redis 7.0.
+    /// The largest ID of a deleted entry. Redis 7.0.
     pub max_deleted_entry_id: Option<StreamId>,
-    /// How many entries were ever added. Redis 7.0.
+    /// The number of entries ever added. Redis 7.0.
     pub entries_added: Option<u64>,
     /// The first entries.
     pub entries: Entries,
@@ -63,55 +65,56 @@ pub struct FullStreamInfo {
     pub groups: Vec<FullGroupInfo>,
 }
 
-/// A consumer group, as [`XInfoStreamFull`] describes it.
+/// A consumer group in the reply to [`XInfoStreamFull`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FullGroupInfo {
     /// The group's name.
     pub name: Bytes,
-    /// The last entry that was delivered.
+    /// The last delivered ID.
     pub last_delivered_id: StreamId,
-    /// How many entries were ever delivered; `None` when the server cannot tell, or is older than
+    /// The number of entries ever delivered; `None` if the server does not know, or is older than
     /// Redis 7.0.
     pub entries_read: Option<u64>,
-    /// How many entries are still to be delivered; `None` when the server cannot tell, or is older
-    /// than Redis 7.0.
+    /// The number of entries that are not delivered yet; `None` if the server does not know, or is
+    /// older than Redis 7.0.
     pub lag: Option<u64>,
-    /// How many entries are delivered and not acknowledged.
+    /// The number of pending entries.
     pub pending: u64,
-    /// The first of them.
+    /// The first pending entries.
     pub pending_entries: Vec<FullPendingEntry>,
     /// The group's consumers.
     pub consumers: Vec<FullConsumerInfo>,
 }
 
-/// A consumer, as [`XInfoStreamFull`] describes it.
+/// A consumer in the reply to [`XInfoStreamFull`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FullConsumerInfo {
     /// The consumer's name.
     pub name: Bytes,
-    /// When it last tried anything.
+    /// When the consumer last tried to read or claim.
     pub seen: SystemTime,
-    /// When it last got anything; `None` when it never has, or the server is older than Redis 7.2.
+    /// When the consumer last got an entry; `None` if it never did, or the server is older than
+    /// Redis 7.2.
     pub active: Option<SystemTime>,
-    /// How many entries it has and has not acknowledged.
+    /// The number of pending entries.
     pub pending: u64,
-    /// The first of them.
+    /// The first pending entries.
     pub pending_entries: Vec<FullPendingEntry>,
 }
 
-/// A pending entry, as [`XInfoStreamFull`] describes it.
+/// A pending entry in the reply to [`XInfoStreamFull`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FullPendingEntry {
     /// The entry's ID.
     pub id: StreamId,
-    /// Who has it; `None` in a consumer's own list.
+    /// The consumer; `None` in a consumer's own list.
     pub consumer: Option<Bytes>,
     /// When it was last delivered.
     pub delivered: SystemTime,
-    /// How often it was delivered.
+    /// The number of deliveries.
     pub deliveries: u64,
 }
 
@@ -154,7 +157,7 @@ impl Command for XInfoStreamFull<'_> {
     }
 }
 
-/// The elements of a member that is a list; none when the member is missing.
+/// Returns the elements of a list member; none if it is missing.
 fn list<'a>(map: Value<'a>, name: &[u8]) -> Result<impl Iterator<Item = Value<'a>>, Error> {
     let list = map.get(name).map(decode::list).transpose()?;
     Ok(list.into_iter().flatten())
@@ -190,8 +193,8 @@ fn consumer(frame: &Frame, map: Value<'_>) -> Result<FullConsumerInfo, Error> {
     })
 }
 
-/// The member `pending` of a consumer, or `pel` of a group: with the consumer's name in the second
-/// place, or without.
+/// Returns the pending entries of a consumer (`pending`) or a group (`pel`, with the consumer's
+/// name in second place).
 fn pending(frame: &Frame, map: Value<'_>) -> Result<Vec<FullPendingEntry>, Error> {
     let one = |entry: Value<'_>| {
         let mut parts = entry.children();

@@ -1,7 +1,9 @@
+//! `XLEN`.
+
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame};
 
-/// `XLEN`: how many entries a stream has, 0 when there is none. Redis 5.0.
+/// `XLEN`: the number of entries in a stream, 0 if it does not exist. Redis 5.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

@@ -1,22 +1,24 @@
+//! `XNACK`.
+
 use std::borrow::Borrow;
 
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
-/// Why [`XNack`] gives entries back, which decides how their deliveries are counted.
+/// Why [`XNack`] returns entries, which decides how their deliveries are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NackReason {
     /// `SILENT`: the delivery does not count, as when a consumer shuts down.
     Silent,
     /// `FAIL`: the delivery counts; another consumer may succeed.
     Fail,
-    /// `FATAL`: nobody can process the entry, so its deliveries count as the most there can be.
+    /// `FATAL`: no consumer can process the entry, so its delivery count becomes the maximum.
     Fatal,
 }
 
-/// `XNACK`: gives pending entries back to the group, for any consumer to have at once. Redis 8.8.
+/// `XNACK`: returns pending entries to the group, for any consumer to read at once. Redis 8.8.
 ///
-/// The reply is how many were given back.
+/// The reply is how many were returned.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -42,7 +44,7 @@ impl<'a, I> XNack<'a, I>
 where
     I: IntoIterator<Item: Borrow<StreamId>> + Clone,
 {
-    /// Gives these entries back, of which there must be at least one.
+    /// Returns these entries; there must be at least one.
     pub fn new(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         group: &'a (impl AsRef<[u8]> + ?Sized),
@@ -52,14 +54,14 @@ where
         Self { key: key.as_ref(), group: group.as_ref(), reason, ids, retry_count: None, force: false }
     }
 
-    /// `RETRYCOUNT`: the entries count as delivered so often.
+    /// Sets the number of deliveries (`RETRYCOUNT`).
     #[must_use]
     pub fn retry_count(mut self, deliveries: u64) -> Self {
         self.retry_count = Some(deliveries);
         self
     }
 
-    /// `FORCE`: makes entries pending that are not.
+    /// Also makes entries pending that are not (`FORCE`).
     #[must_use]
     pub fn force(mut self) -> Self {
         self.force = true;

@@ -1,3 +1,5 @@
+//! `XPENDING`.
+
 use std::ops::RangeBounds;
 use std::time::Duration;
 
@@ -7,8 +9,7 @@ use super::decode;
 use super::range::IdRange;
 use crate::{Command, CommandWriter, Error, Frame, StreamId, Value, ValueKind};
 
-/// `XPENDING` in its short form: what a group has delivered and not acknowledged, summed up. Redis
-/// 5.0.
+/// `XPENDING` in its short form: summarises the pending entries of a group. Redis 5.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -24,12 +25,12 @@ pub struct XPending<'a> {
 }
 
 impl<'a> XPending<'a> {
-    /// Sums up a group's pending entries.
+    /// Summarises the pending entries of a group.
     pub fn new(key: &'a (impl AsRef<[u8]> + ?Sized), group: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self { key: key.as_ref(), group: group.as_ref() }
     }
 
-    /// The long form: the entries one by one, at most `count` of a range of IDs.
+    /// Requests the long form: single entries, at most `count` of a range of IDs.
     pub fn entries(self, range: impl RangeBounds<StreamId>, count: u64) -> XPendingEntries<'a> {
         XPendingEntries {
             key: self.key,
@@ -42,17 +43,17 @@ impl<'a> XPending<'a> {
     }
 }
 
-/// What [`XPending`] answers.
+/// The reply to [`XPending`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PendingSummary {
-    /// How many entries are pending.
+    /// The number of pending entries.
     pub count: u64,
-    /// The smallest ID of them.
+    /// The smallest pending ID.
     pub first: Option<StreamId>,
-    /// The largest ID of them.
+    /// The largest pending ID.
     pub last: Option<StreamId>,
-    /// The consumers that have any, each with how many.
+    /// The consumers with pending entries, and how many each has.
     pub consumers: Vec<(Bytes, u64)>,
 }
 
@@ -100,7 +101,7 @@ impl Command for XPending<'_> {
     }
 }
 
-/// `XPENDING` in its long form: pending entries one by one. Redis 5.0.
+/// `XPENDING` in its long form: lists pending entries. Redis 5.0.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -125,14 +126,14 @@ pub struct XPendingEntries<'a> {
 }
 
 impl<'a> XPendingEntries<'a> {
-    /// Only entries that were delivered this long ago. Redis 6.2.
+    /// Only lists entries that were idle at least this long. Redis 6.2.
     #[must_use]
     pub const fn idle(mut self, min_idle: Duration) -> Self {
         self.min_idle = Some(min_idle);
         self
     }
 
-    /// Only entries that were delivered to this consumer.
+    /// Only lists entries of this consumer.
     #[must_use]
     pub fn consumer(mut self, consumer: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.consumer = Some(consumer.as_ref());
@@ -140,17 +141,17 @@ impl<'a> XPendingEntries<'a> {
     }
 }
 
-/// An entry that was delivered and not acknowledged.
+/// A pending entry: delivered and not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PendingEntry {
     /// The entry's ID.
     pub id: StreamId,
-    /// Who has it.
+    /// The consumer's name.
     pub consumer: Bytes,
-    /// How long ago it was last delivered.
+    /// The time since the last delivery.
     pub idle: Duration,
-    /// How often it was delivered.
+    /// The number of deliveries.
     pub deliveries: u64,
 }
 
@@ -192,7 +193,7 @@ impl Command for XPendingEntries<'_> {
             let mut parts = entry.children();
             let id = parts.next().and_then(Value::as_bytes).and_then(StreamId::parse)?;
             let consumer = frame.slice(parts.next()?);
-            // A clock that was set back makes it negative.
+            // It is negative if the server's clock was set back.
             let idle = Duration::from_millis(u64::try_from(parts.next()?.as_int()?).unwrap_or(0));
             Some(PendingEntry { id, consumer, idle, deliveries: parts.next()?.as_u64()? })
         };

@@ -1,12 +1,14 @@
+//! `XREAD`.
+
 use super::StreamEntries;
 use crate::{BlockTimeout, Blocking, Command, CommandWriter, Error, Frame, FromReply, Routing, StreamId};
 
-/// From where [`XRead`] reads.
+/// Where [`XRead`] starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
     /// Entries with larger IDs than this one; [`StreamId::ZERO`] for all.
     After(StreamId),
-    /// `$`: entries that are added from now on; makes sense only with BLOCK.
+    /// `$`: entries that are added from now on; only useful with BLOCK.
     New,
     /// `+`: the last entry. Redis 7.4.
     Last,
@@ -63,28 +65,28 @@ impl<'a> XRead<'a> {
         self
     }
 
-    /// At most so many entries of each stream.
+    /// Returns at most this many entries per stream.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
         self
     }
 
-    /// `MAXCOUNT`: at most so many entries of all streams together. Redis 8.10.
+    /// Returns at most this many entries of all streams together (`MAXCOUNT`). Redis 8.10.
     #[must_use]
     pub const fn max_count(mut self, entries: u64) -> Self {
         self.max_count = Some(entries);
         self
     }
 
-    /// `MAXSIZE`: about so many bytes of reply at most, but at least one entry. Redis 8.10.
+    /// Limits the reply to about this many bytes, but at least one entry (`MAXSIZE`). Redis 8.10.
     #[must_use]
     pub const fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = Some(bytes);
         self
     }
 
-    /// Waits in the server until there is an entry.
+    /// Blocks in the server until there is an entry.
     #[must_use]
     pub fn block(mut self, block: BlockTimeout) -> Blocking<Self> {
         self.block = Some(block);

@@ -1,21 +1,22 @@
+//! `XREADGROUP`.
+
 use std::time::Duration;
 
 use super::StreamEntries;
 use crate::{BlockTimeout, Blocking, Command, CommandWriter, Error, Frame, FromReply, Routing, StreamId};
 
-/// From where [`XReadGroup`] reads.
+/// Where [`XReadGroup`] starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupFrom {
-    /// `>`: entries that no consumer of the group has had.
+    /// `>`: entries that were never delivered to a consumer of the group.
     New,
-    /// What this consumer has had and not acknowledged, with larger IDs than this one;
-    /// [`StreamId::ZERO`] for all of it.
+    /// This consumer's pending entries with larger IDs than this one; [`StreamId::ZERO`] for all.
     Pending(StreamId),
 }
 
 /// `XREADGROUP`: reads entries as a consumer of a group. Redis 5.0.
 ///
-/// See [`StreamEntries`] for an example. Without the group the error is
+/// See [`StreamEntries`] for an example. If the group does not exist, the error is
 /// [`ErrorKind::NoGroup`](crate::ErrorKind::NoGroup).
 #[derive(Clone, Debug)]
 pub struct XReadGroup<'a> {
@@ -60,44 +61,43 @@ impl<'a> XReadGroup<'a> {
         self
     }
 
-    /// At most so many entries of each stream.
+    /// Returns at most this many entries per stream.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);
         self
     }
 
-    /// `MAXCOUNT`: at most so many entries of all streams together. Redis 8.10.
+    /// Returns at most this many entries of all streams together (`MAXCOUNT`). Redis 8.10.
     #[must_use]
     pub const fn max_count(mut self, entries: u64) -> Self {
         self.max_count = Some(entries);
         self
     }
 
-    /// `MAXSIZE`: about so many bytes of reply at most, but at least one entry. Redis 8.10.
+    /// Limits the reply to about this many bytes, but at least one entry (`MAXSIZE`). Redis 8.10.
     #[must_use]
     pub const fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = Some(bytes);
         self
     }
 
-    /// `NOACK`: entries count as acknowledged when they are delivered, so what is lost on the way
-    /// is lost.
+    /// Acknowledges entries on delivery (`NOACK`): entries that get lost on the way are not
+    /// delivered again.
     #[must_use]
     pub const fn no_ack(mut self) -> Self {
         self.no_ack = true;
         self
     }
 
-    /// `CLAIM`: first takes over entries that were delivered to anybody this long ago and not
-    /// acknowledged. Redis 8.4.
+    /// First claims entries that were pending this long with any consumer (`CLAIM`). Redis 8.4.
     #[must_use]
     pub const fn claim(mut self, min_idle: Duration) -> Self {
         self.claim = Some(min_idle);
         self
     }
 
-    /// Waits in the server until there is an entry. Has no effect on pending ones.
+    /// Blocks in the server until there is an entry. No effect on pending entries.
     #[must_use]
     pub fn block(mut self, block: BlockTimeout) -> Blocking<Self> {
         self.block = Some(block);

@@ -1,12 +1,14 @@
+//! `XREVRANGE`.
+
 use std::ops::RangeBounds;
 
 use super::Entries;
 use super::range::IdRange;
 use crate::{Command, CommandWriter, Error, Frame, FromReply, StreamId};
 
-/// `XREVRANGE`: the entries of a range of IDs, the last one first. Redis 5.0.
+/// `XREVRANGE`: the entries in a range of IDs, in reverse order. Redis 5.0.
 ///
-/// The range is one of Rust's. Ends that are left out (`a..b`) need Redis 6.2.
+/// The range is one of Rust's. Exclusive ends (`a..b`) need Redis 6.2.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {
@@ -31,7 +33,7 @@ impl<'a> XRevRange<'a> {
         Self { key: key.as_ref(), range: IdRange::new(&range), count: None }
     }
 
-    /// At most so many entries.
+    /// Returns at most this many entries.
     #[must_use]
     pub const fn count(mut self, entries: u64) -> Self {
         self.count = Some(entries);

@@ -1,3 +1,5 @@
+//! `XSETID`.
+
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame, StreamId};
 
@@ -26,7 +28,7 @@ impl<'a> XSetId<'a> {
         Self { key: key.as_ref(), last, entries_added: None, max_deleted: None }
     }
 
-    /// How many entries were ever added, and the largest ID of those that were deleted. Redis 7.0.
+    /// Also sets how many entries were ever added, and the largest deleted ID. Redis 7.0.
     #[must_use]
     pub const fn counters(mut self, entries_added: u64, max_deleted: StreamId) -> Self {
         self.entries_added = Some(entries_added);

@@ -1,10 +1,12 @@
+//! `XTRIM`.
+
 use super::Trim;
 use super::decode;
 use crate::{Command, CommandWriter, Error, Frame};
 
 /// `XTRIM`: removes the oldest entries of a stream. Redis 5.0.
 ///
-/// The reply is how many were removed.
+/// The reply is how many entries were removed.
 ///
 /// ```no_run
 /// # async fn example(connection: &mut resp::Connection) -> Result<(), resp::Error> {

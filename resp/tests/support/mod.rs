@@ -27,9 +27,9 @@ impl Server {
         Self::with_file(&[], options)
     }
 
-    /// The same with a configuration file and what stands behind it.
+    /// Starts a server with a configuration file and further arguments.
     fn with_file(file: &[&str], options: &[&str]) -> Self {
-        // Another process can take the port between the look and the start.
+        // Another process may take the port before the server starts.
         for _ in 0..10 {
             if let Some(server) = Self::try_start(file, options) {
                 return server;
@@ -38,10 +38,10 @@ impl Server {
         panic!("redis-server does not start; REDIS_SERVER=/path chooses the binary");
     }
 
-    /// Starts a server that speaks TLS too, with files of this folder. `None`, and a word about it,
-    /// when it was built without TLS.
+    /// Starts a server that also supports TLS, with files of this folder. `None`, with a message,
+    /// if it was built without TLS.
     pub(crate) fn with_tls(files: &std::path::Path, clients: &str) -> Option<(Self, u16)> {
-        // Every server refuses this; one with TLS, because it misses a certificate.
+        // Every server refuses this; one with TLS, because a certificate is missing.
         let probe = Command::new(binary()).args(["--port", "0", "--tls-port", "1", "--save", ""]).output().unwrap();
         if !String::from_utf8_lossy(&probe.stdout).contains("tls-cert-file") {
             skipped("TLS: this server was built without it");
@@ -50,21 +50,21 @@ impl Server {
         Some(Self::tls(&[], files, clients, &[]))
     }
 
-    /// Starts a Sentinel that speaks TLS too, and names the server at this port of 127.0.0.1 as the
-    /// master `m`.
+    /// Starts a Sentinel that also supports TLS, and names the server at this port of 127.0.0.1 as
+    /// the master `m`.
     pub(crate) fn sentinel_with_tls(files: &std::path::Path, master: u16) -> (Self, u16) {
         let file = files.join("sentinel.conf");
         std::fs::write(&file, format!("sentinel monitor m 127.0.0.1 {master} 1\n")).unwrap();
         Self::tls(&[file.to_str().unwrap(), "--sentinel"], files, "no", &[])
     }
 
-    /// Starts a node of a cluster, without slots. It is reached over TCP.
+    /// Starts a cluster node without slots, over TCP.
     fn node() -> Self {
         let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         Self::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--repl-diskless-sync-delay", "0"])
     }
 
-    /// Starts a cluster of one node that has all slots.
+    /// Starts a one-node cluster with all slots.
     pub(crate) async fn cluster() -> Self {
         let server = Self::node();
         let mut connection = Connection::connect(&server.tcp()).await.unwrap();
@@ -73,7 +73,7 @@ impl Server {
         server
     }
 
-    /// Starts a cluster of two masters, with half of the slots each, and a replica of the first.
+    /// Starts a cluster of two masters with half of the slots each, and a replica of the first.
     pub(crate) async fn cluster_of_three() -> [Self; 3] {
         let nodes = [Self::node(), Self::node(), Self::node()];
         let mut connections = Vec::new();
@@ -102,14 +102,14 @@ impl Server {
         nodes
     }
 
-    /// The port of the cluster's bus.
+    /// The port of the cluster bus.
     async fn bus(&self) -> u64 {
         let mut connection = Connection::connect(&self.tcp()).await.unwrap();
         let port = connection.send(&resp::cmd::<resp::Frame>("CONFIG GET").arg("cluster-port")).await.unwrap();
         port.value().get(b"cluster-port").unwrap().as_u64().unwrap()
     }
 
-    /// Starts a cluster of one node, without slots, that speaks TLS too.
+    /// Starts a cluster node without slots that also supports TLS.
     pub(crate) fn cluster_with_tls(files: &std::path::Path) -> (Self, u16) {
         let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         Self::tls(&[], files, "no", &["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus])
@@ -184,8 +184,8 @@ impl Server {
         [Connection::connect(&self.config().resp2(true)).await.unwrap(), self.connect().await]
     }
 
-    /// Whether the server is of this version of Redis at least. When it is not, says what is left
-    /// out.
+    /// Returns whether the server has at least this version of Redis. Otherwise prints what is
+    /// skipped.
     pub(crate) async fn since(&self, version: (u32, u32), what: &str) -> bool {
         let this = self.version().await;
         if this < version {
@@ -194,7 +194,7 @@ impl Server {
         this >= version
     }
 
-    /// The major and minor version of Redis that the server is, or is compatible with.
+    /// Returns the major and minor version of Redis that the server is compatible with.
     pub(crate) async fn version(&self) -> (u32, u32) {
         let info = self.connect().await.send(&resp::cmd::<resp::Frame>("INFO server")).await.unwrap();
         let text = info.value().as_str().unwrap().to_owned();
@@ -204,7 +204,7 @@ impl Server {
     }
 }
 
-/// Asks until the answer contains this.
+/// Queries until the reply contains this text.
 async fn until_says(connection: &mut Connection, question: &str, text: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -218,12 +218,12 @@ async fn until_says(connection: &mut Connection, question: &str, text: &str) {
     }
 }
 
-/// Says that something was not tested.
+/// Prints that something was not tested.
 pub(crate) fn skipped(what: &str) {
     eprintln!("SKIPPED {what}");
 }
 
-/// The server's program.
+/// Returns the path of the server.
 fn binary() -> std::ffi::OsString {
     std::env::var_os("REDIS_SERVER").filter(|path| !path.is_empty()).unwrap_or_else(|| "redis-server".into())
 }

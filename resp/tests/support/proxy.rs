@@ -1,4 +1,4 @@
-//! A proxy whose first connection fails after so many bytes. Those after it do not.
+//! A proxy whose first connection fails after a number of bytes. Later connections do not fail.
 
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-/// What happens when the bytes of a direction have passed.
+/// What happens at the limit of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The connection ends.
+    /// The connection closes.
     Cut,
-    /// This direction stands still.
+    /// This direction stalls.
     Stall,
-    /// Both directions take bytes that never arrive.
+    /// Both directions accept bytes that never arrive.
     BlackHole,
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum Way {
 
 pub(crate) struct Proxy {
     pub(crate) path: PathBuf,
-    /// Bytes that have passed on the first connection, by [`Way`].
+    /// Bytes that passed on the first connection, by [`Way`].
     pub(crate) passed: Arc<[AtomicUsize; 2]>,
     _serving: JoinSet<()>,
 }
@@ -75,7 +75,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Passes bytes on until the connection ends.
+    /// Forwards bytes until the connection ends.
     async fn on(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: usize, count: Option<&AtomicUsize>) {
         let mut buf = vec![0; 16 << 10];
         loop {

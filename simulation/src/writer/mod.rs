@@ -232,7 +232,8 @@ impl Writer {
                 if world.restore_journals() {
                     world.story.tell(|| "an operator restores the journals");
                 } else if refusal == Refusal::JournalOlder && world.hazards.administrators {
-                    // Entries that an administrator took from the group look like acknowledged ones.
+                    // Entries that an administrator took from the group look like acknowledged
+                    // ones.
                     move_away(world, &path(self.configuration.output.as_bytes()), true);
                 } else {
                     self.refused = Some(format!("{refusal:?}"));

@@ -108,7 +108,7 @@ fn each_master_has_as_many_streams_as_the_others_and_the_docs_say_where_they_are
 }
 
 /// Whether the policies let a pod of one workload connect to a port of another's.
-fn may_connect(objects: &[Value], from: &str, to: &str, port: &str) -> bool {
+pub(crate) fn may_connect(objects: &[Value], from: &str, to: &str, port: &str) -> bool {
     let workloads = workloads_of(objects);
     let pod = |name: &str| labels(workloads.iter().find(|one| one["metadata"]["name"] == name).expect("a workload"));
     let is_selected = |selector: &Value, pod: &Value| {

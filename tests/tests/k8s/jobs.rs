@@ -10,7 +10,12 @@ use crate::pods::breaks_restricted;
 use crate::types;
 
 fn run(args: &[&str]) -> Output {
+    run_for("", args)
+}
+
+fn run_for(stream: &str, args: &[&str]) -> Output {
     let mut command = Command::new("sh");
+    command.env("STREAM", stream);
     command.arg(repository().join("k8s/jobs/render.sh")).args(args).env("INPUTS", "input.txt input.txt.1");
     command.output().expect("sh")
 }
@@ -49,6 +54,20 @@ fn jobs_mount_every_volume_and_give_flags_that_exist() {
         }
         let inputs = args.iter().filter(|arg| arg.starts_with("--input=")).count();
         assert_eq!((args.len() - inputs, inputs), if kind == "verify" { (3, 2) } else { (4, 0) }, "{args:?}");
+    }
+}
+
+/// The claims are those of the chart.
+#[test]
+fn a_stream_with_a_name_has_jobs_of_its_own() {
+    for (kind, last) in [("verify", "reader-orders-data"), ("merge", "merged-orders")] {
+        let output = run_for("orders", &[kind, "2"]);
+        let objects = documents(kind, &String::from_utf8(output.stdout).expect("text"));
+        let job = find(&objects, "Job", &format!("{kind}-orders"));
+        let volumes = &job["spec"]["template"]["spec"]["volumes"];
+        let claims: Vec<&str> =
+            list(volumes).iter().map(|one| word(&one["persistentVolumeClaim"]["claimName"])).collect();
+        assert_eq!(claims, ["data-writer-orders-0", "data-writer-orders-1", last]);
     }
 }
 

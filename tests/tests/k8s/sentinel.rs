@@ -9,7 +9,7 @@ use e2e::{Folder, Port, Process, Program, Rig, Service, redis, text, wait};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
-use crate::cluster::{PASSWORD, is_major, values};
+use crate::cluster::{PASSWORD, is_major, may_connect, values};
 use crate::kustomize::render;
 use crate::manifests::{config, find, list, object, own_objects, text as file, word};
 use crate::references::containers;
@@ -35,6 +35,19 @@ fn all_name_the_same_nodes() {
     let with_tls = file("k8s/components/sentinel-tls/kustomization.yaml");
     let url = url.replacen("redis-", "rediss-", 1);
     assert!(with_tls.contains(&format!("REDIS_URL: {url}?ca=/tls/ca.crt\n")), "{url}");
+}
+
+#[test]
+fn services_reach_redis_and_sentinels_and_these_each_other() {
+    let Some(objects) = render(OVERLAY) else { return };
+    let nodes = "redis-sentinel";
+    for port in ["redis", "sentinel"] {
+        for from in ["reader", "writer", nodes] {
+            assert!(may_connect(&objects, from, nodes, port), "{from}: {port}");
+        }
+        assert!(!may_connect(&objects, "prometheus", nodes, port), "{port}");
+    }
+    assert!(!may_connect(&objects, nodes, "reader", "http"));
 }
 
 /// What a pod is started with.
