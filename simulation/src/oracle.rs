@@ -118,13 +118,13 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
 }
 
 /// How many first bytes of a content are indistinguishable from a shorter copy of another one: all
-/// bytes that were readable long enough, if another content begins with them.
+/// bytes that were readable long enough or were sent, if another content begins with them.
 fn beginning_of_another(truth: &Truth, content: ContentId) -> u64 {
     let Some(known) = truth.get(content) else { return 0 };
     let len = known.bytes.len() as u64;
     let readable = (0..len).find(|&offset| truth.fate(content, offset).is(Fate::VANISHED)).unwrap_or(len);
     let begins = |first: &u64| is_beginning_of_another(truth, content, *first);
-    [len, readable].into_iter().find(begins).unwrap_or(0)
+    [len, readable, known.sent.min(len)].into_iter().find(begins).unwrap_or(0)
 }
 
 /// Whether another content begins with the first bytes of this one: a header, for example.

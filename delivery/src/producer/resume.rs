@@ -110,8 +110,9 @@ impl Observed {
     #[must_use]
     pub fn doubtful_from(&self) -> Option<Position> {
         let guard = self.record.guard.as_ref()?;
-        let (before, end) = (guard.before?, StreamId { ms: guard.generation, seq: guard.tail.end });
-        let stream = self.stream.filter(|stream| stream.last_id >= end)?;
+        // With foreign entries above or among those of the batch, some of it was refused.
+        let is_there = guard.stands_at(self.last_id()) && self.first_is_ours != Some(false);
+        let (before, stream) = (guard.before?, self.stream.filter(|_| is_there)?);
         before.whole.filter(|_| stream.added < before.added && stream.added.is_some())
     }
 
@@ -295,6 +296,7 @@ mod tests {
         assert_eq!(doubtful(44, Some(4)), None, "each command of the batch failed alone");
         assert_eq!(doubtful(30, Some(2)), None, "a tail that is lost is no gap");
         assert_eq!(doubtful(50, None), None, "an older Redis does not count");
+        assert_eq!(doubtful(60, Some(4)), None, "a foreign entry above it");
     }
 
     #[test]

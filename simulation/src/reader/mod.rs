@@ -622,9 +622,11 @@ impl PartitionWriter {
                 }
             }
             // Rotated before the source began, and it says so.
-            Notice::File(files::Notice::LooksRotated { .. }) => {
-                let input = world.input.borrow().at(crate::programs::INPUT).and_then(|file| file.content);
-                for content in 0..input.unwrap_or(0) {
+            Notice::File(files::Notice::LooksRotated { path, .. }) => {
+                let content = |path: &str| world.input.borrow().at(path).and_then(|file| file.content);
+                // One that is a copy of the input may be all that is left of it when the source
+                // begins.
+                for content in (0..content(crate::programs::INPUT).unwrap_or(0)).chain(content(path)) {
                     if world.truth.get(content).is_some_and(|known| known.sent == 0) {
                         world.truth.is_earlier(content);
                     }
