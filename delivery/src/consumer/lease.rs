@@ -240,6 +240,12 @@ impl Checkpoint {
         self.session.at
     }
 
+    /// Whether the group is behind everything that is durable.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.due.is_none()
+    }
+
     /// Until when the consumer may count on its lease.
     #[must_use]
     pub fn valid_until(&self) -> Instant {

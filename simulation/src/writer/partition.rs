@@ -622,8 +622,8 @@ impl PartitionWriter {
     /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays
     /// pending.
     #[must_use]
-    pub const fn is_at_rest(&self) -> bool {
-        self.under_way == 0
+    pub fn is_at_rest(&self) -> bool {
+        self.under_way == 0 && self.checkpoint.as_ref().is_none_or(Checkpoint::is_settled)
     }
 }
 
