@@ -32,10 +32,15 @@ pub const GUARD_LEN: usize = TAIL_LEN as usize;
 /// ```
 #[must_use]
 pub fn record_key(stream: &str) -> String {
+    beside(stream, "source")
+}
+
+/// A key beside a stream, in the same slot of a cluster.
+pub(crate) fn beside(stream: &str, what: &str) -> String {
     let tagged = stream.split_once('{').and_then(|(_, tag)| tag.find('}')).is_some_and(|close| close > 0);
-    // A hash tag would end at a brace in the name, so such a stream gets no tag. Its record may
-    // then be in another slot, which matters only in a cluster.
-    if tagged || stream.contains('}') { format!("{stream}:source") } else { format!("{{{stream}}}:source") }
+    // A hash tag would end at a brace in the name, so such a stream gets no tag. The key may then
+    // be in another slot, which matters only in a cluster.
+    if tagged || stream.contains('}') { format!("{stream}:{what}") } else { format!("{{{stream}}}:{what}") }
 }
 
 /// The field of the source record that holds the generation after `predecessor`.

@@ -287,6 +287,28 @@ async fn a_group_reader_works_step_by_step() {
 }
 
 #[tokio::test]
+async fn behind_an_id_nothing_becomes_pending() {
+    let server = Server::start();
+    let mut other = server.connect().await;
+    let mut consumer = reader(&server).await;
+    add(&mut other, 0..30).await;
+    assert!(consumer.read(None).await.unwrap().is_none(), "nothing is pending");
+    consumer.set_behind(Some(StreamId::ZERO));
+    let first = consumer.read(None).await.unwrap().unwrap();
+    // Each reply moves the position, of reads ahead, too.
+    consumer.prefetch().await.unwrap();
+    let second = consumer.read(None).await.unwrap().unwrap();
+    let ids = first.ids().chain(second.ids()).map(|id| id.seq - 1);
+    assert_eq!(ids.collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert_eq!((second.origin(), pending(&mut other).await), (BatchOrigin::New, 0));
+    // The group is where it was.
+    consumer.set_behind(None);
+    assert_eq!(consumer.read(None).await.unwrap().unwrap().ids().next().map(|id| id.seq), Some(1));
+    consumer.set_behind(Some(StreamId::new(u64::MAX, 0)));
+    assert!(consumer.read(Some(Duration::from_millis(1))).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn prefetching_and_sending_between_reads_shift_nothing() {
     let server = Server::start();
     let mut other = server.connect().await;

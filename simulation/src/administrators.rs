@@ -41,6 +41,8 @@ pub struct Keys {
     pub stream: Name,
     /// The source record.
     pub record: Name,
+    /// The lease of a writer that has the group to itself.
+    pub lease: Name,
 }
 
 /// Events that the oracle must know about.
@@ -169,7 +171,7 @@ impl Administrators {
     }
 
     fn administrate(&mut self, server: &mut Server, keys: &Keys, truth: &mut Truth, random: &mut Random) {
-        let Keys { stream: key, record } = keys.clone();
+        let Keys { stream: key, record, .. } = keys.clone();
         let stream = server.stream_at(&key);
         let ids: Vec<StreamId> = stream.map(|s| s.entries().keys().copied().collect()).unwrap_or_default();
         let some = random.pick(&ids).copied();
@@ -207,12 +209,12 @@ impl Administrators {
                 let passed: Vec<Rc<Entry>> =
                     stream.into_iter().flat_map(|s| s.entries().range(..=at)).map(|(_, entry)| entry.clone()).collect();
                 note_removed(truth, &passed, fate);
-                Command::XGroupSetId { key, group: self.group.clone(), at }
+                Command::XGroupSetId { key, group: self.group.clone(), at, entries_read: None }
             }
             6 => {
                 // Everything is redelivered.
                 self.happened.redis_went_back = true;
-                Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO }
+                Command::XGroupSetId { key, group: self.group.clone(), at: StreamId::ZERO, entries_read: None }
             }
             7 | 8 => {
                 let Some(known) = stream.and_then(|s| s.groups().get(&self.group)) else { return };

@@ -8,11 +8,14 @@ use crate::random::Random;
 use crate::reader::{self, Reader};
 use crate::redis::Name;
 use crate::story::Story;
+use crate::truth::Fate;
 use crate::world::World;
 use crate::writer::{self, DiskHazards, Writer, disturb};
+use delivery::consumer::Lease;
 use delivery::manifest::record_key;
 use delivery::partition::Partition;
 use delivery::split::Framing;
+use std::ops::Bound;
 
 /// The key of the source's stream.
 const STREAM: &str = "lines";
@@ -27,7 +30,8 @@ const REST: u64 = 70_000;
 const PATIENCE: u64 = 200_000;
 
 /// Runs one seed. `without` lists kinds of faults to disable: the names of the fields of
-/// [`Hazards`], [`Habits`] and [`DiskHazards`], and `kills`, `partitions`, `writers`, `readers`.
+/// [`Hazards`], [`Habits`] and [`DiskHazards`], and `kills`, `pauses`, `partitions`, `writers`,
+/// `readers`, `exclusive`.
 ///
 /// # Errors
 /// The findings of the oracle.
@@ -60,6 +64,7 @@ struct Simulation {
     habits: Habits,
     disk: DiskHazards,
     kills: bool,
+    pauses: bool,
     partitions: usize,
     steps: u64,
 }
@@ -74,7 +79,11 @@ impl Simulation {
         let partitions: Vec<Partition> = Partition::all(count).map(|one| one.with_scale(SCALE)).collect();
         let keys = partitions.iter().map(|partition| {
             let stream = partition.stream(STREAM);
-            Keys { record: Name::from(record_key(&stream)), stream: Name::from(stream) }
+            Keys {
+                record: Name::from(record_key(&stream)),
+                lease: Name::from(Lease::key(&stream, "writers")),
+                stream: Name::from(stream),
+            }
         });
         let keys: Vec<Keys> = keys.collect();
         let group = Name::from("writers");
@@ -85,15 +94,21 @@ impl Simulation {
             rotates: draw.has("rotates", 15),
         };
         let kills = draw.has("kills", 70);
-        let writers = draw_writers(&mut draw, &partitions, &group);
+        let mut writers = draw_writers(&mut draw, &partitions, &group);
         let readers = draw_readers(&mut draw, &partitions);
-        let Draw { mut random, .. } = draw;
+        // Drawn apart, so that the rest of the seed is as it was before there was this kind.
+        let mut random = std::mem::replace(&mut draw.random, Random::new(!seed));
+        if draw.has("exclusive", 30) {
+            let percent = *draw.random.pick(&[100, 60, 100]).unwrap_or(&100);
+            writers.iter_mut().for_each(|writer| writer.configuration.exclusive = percent);
+        }
+        let pauses = draw.has("pauses", 30);
         let steps = random.between(30, 300);
         story.tell(|| format!("{hazards:?}\n{habits:?}\n{disk:?}"));
         story.tell(|| {
             let (readers, writers) = (readers.len(), writers.len());
             format!(
-                "{readers} readers, {writers} writers, {count} partitions, {steps} steps with faults, kills: {kills}"
+                "{readers} readers, {writers} writers, {count} partitions, {steps} steps with faults, kills: {kills}, pauses: {pauses}"
             )
         });
         let mut world = World::new(random, story.clone(), hazards, keys.clone(), START);
@@ -106,7 +121,7 @@ impl Simulation {
         let happened = Happened::default();
         let administrators = Administrators { partitions: keys, group, hazards, happened, story: story.clone() };
         let partitions = partitions.len();
-        Self { world, programs, administrators, readers, writers, habits, disk, kills, partitions, steps }
+        Self { world, programs, administrators, readers, writers, habits, disk, kills, pauses, partitions, steps }
     }
 
     fn run(mut self) -> Result<(), String> {
@@ -169,6 +184,11 @@ impl Simulation {
                 world.pass(millis);
             }
             40 if world.hazards.clocks => world.jump(),
+            41 if self.pauses && world.random.chance(50) => {
+                let nth = world.random.index(self.writers.len());
+                let millis = world.random.below(4000);
+                self.writers[nth].pause(world, millis);
+            }
             _ => {}
         }
     }
@@ -184,6 +204,24 @@ impl Simulation {
         } else {
             let nth = world.random.index(self.writers.len());
             self.writers[nth].step(world);
+            self.note_takeovers();
+        }
+    }
+
+    /// When a lease is taken over, the new owner gets what the group does not know to be done. What
+    /// others have written of that may be in two outputs.
+    fn note_takeovers(&mut self) {
+        for keys in std::mem::take(&mut self.world.leases_taken) {
+            let Some(stream) = self.world.redis.stream_at(&keys.stream) else { continue };
+            let Some(group) = stream.groups().get(&self.administrators.group) else { continue };
+            let behind = (Bound::Excluded(group.last_delivered()), Bound::Unbounded);
+            let left: Vec<_> = stream.entries().range(behind).filter_map(|(_, entry)| entry.origin.clone()).collect();
+            for (file, span) in self.writers.iter().flat_map(|writer| writer.has(&self.world.outputs)) {
+                for origin in left.iter().filter(|one| self.world.ledger.content(file) == Some(one.content)) {
+                    let both = span.start.max(origin.span.start)..span.end.min(origin.span.end);
+                    self.world.truth.note(origin.content, both, Fate::REPEATABLE);
+                }
+            }
         }
     }
 
@@ -197,8 +235,15 @@ impl Simulation {
             let mut files = world.input.borrow_mut();
             self.programs.settle(&mut files, &mut world.truth, &mut world.random);
         }
+        let several = self.writers.len() > 1;
         for writer in &mut self.writers {
             writer.is_scaled_away = false;
+            writer.pause(world, 0);
+            if several && std::mem::take(&mut writer.configuration.exclusive) > 0 {
+                // Somebody starts all of them again, as a group, else what some have pending would
+                // stay there.
+                writer.kill(world);
+            }
         }
     }
 
@@ -296,6 +341,7 @@ fn draw_writers(draw: &mut Draw<'_>, partitions: &[Partition], group: &Name) -> 
             output,
             partitions: partitions.to_vec(),
             claim_idle,
+            exclusive: 0,
         };
         Writer::new(usize::try_from(nth).unwrap_or(0), configuration)
     };

@@ -46,6 +46,8 @@ pub struct World {
     /// A writer took over entries of another one. If that writer was only slow, both may commit
     /// them.
     pub taken_over: bool,
+    /// Leases that were taken over from another writer since this was last looked at.
+    pub leases_taken: Vec<Keys>,
     /// Whether faults still happen.
     pub faulty: bool,
     /// Counts changes. While it does not grow, all services are idle.
@@ -71,6 +73,7 @@ impl World {
             flips: Vec::new(),
             forgot_rotated: false,
             taken_over: false,
+            leases_taken: Vec::new(),
             faulty: true,
             progress: 0,
         }

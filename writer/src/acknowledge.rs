@@ -1,15 +1,17 @@
-//! Stage 3: XACK, and the housekeeping of the group: trimming, measuring, leaving.
+//! Stage 3: XACK or XGROUP SETID, and the housekeeping of the group: trimming, measuring, leaving.
 
 use crate::failpoint;
-use crate::group::{Group, Seen, state};
+use crate::group::{Group, Seen, read_lease, state};
 use crate::latency::Latency;
 use crate::metric_names;
 use crate::run::{Ended, PartitionWork};
 use crate::totals::{Measured, Totals};
-use delivery::consumer::{Batch, GroupState, HeldUp, TrimWatch, can_trim, trim_below};
+use delivery::consumer::{
+    Advance, Batch, Checkpoint, GroupState, HeldUp, Lease, Move, Moved, TrimWatch, can_trim, trim_below,
+};
 use metrics::histogram;
-use resp::streams::{Trim, XGroupDelConsumer, XInfoStream, XLen, XPending, XTrim};
-use resp::{Backoff, Connection, Error, ErrorKind, Pipeline, StreamId, Transaction, cmd};
+use resp::streams::{Trim, XGroupDelConsumer, XGroupSetId, XInfoStream, XLen, XPending, XTrim};
+use resp::{Backoff, Connection, Error, ErrorKind, Frame, Pipeline, StreamId, Transaction, cmd};
 use service::{Connector, Health, Member, ServerWatch, Shutdown, Stop};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -51,6 +53,8 @@ pub(crate) struct Acknowledge<'a> {
     /// Which of the partitions in `totals` it is.
     partition: usize,
     seen: Rc<Seen>,
+    /// Moves the group, in a session of exclusive consumption.
+    checkpoint: Option<Checkpoint>,
     /// Before the user was found to have the rights, nothing is asked.
     is_allowed: &'a Cell<bool>,
     latency: Latency,
@@ -83,6 +87,7 @@ impl<'a> Acknowledge<'a> {
             totals,
             partition: partition.nth,
             seen,
+            checkpoint: None,
             is_allowed: &partition.is_allowed,
             latency: Latency::default(),
             trim_watch: TrimWatch::default(),
@@ -102,8 +107,12 @@ impl<'a> Acknowledge<'a> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let trim_at = self.trim_at;
+            let renew_at = self.renew_at();
             tokio::select! {
                 biased;
+                () = tokio::time::sleep_until(renew_at.unwrap_or_else(Instant::now)), if renew_at.is_some() => {
+                    self.move_group().await?;
+                }
                 _ = ticks.tick() => match self.is_allowed.get() {
                     true => self.look_after_group(true).await?,
                     false => ticks.reset_after(SOON),
@@ -116,6 +125,9 @@ impl<'a> Acknowledge<'a> {
                         self.latency.committed(&batch);
                         self.show_latency();
                         self.acknowledge(&batch.ids).await?;
+                        if let Some(advance) = &batch.advance {
+                            self.advance(advance).await?;
+                        }
                         batch.clear();
                         // When nobody takes it, it is not needed.
                         let _ = give_back.send(batch);
@@ -155,6 +167,107 @@ impl<'a> Acknowledge<'a> {
         }
     }
 
+    /// When the lease is to be renewed.
+    fn renew_at(&self) -> Option<Instant> {
+        let session = self.seen.session.borrow();
+        let number = session.as_ref()?.number;
+        match self.checkpoint.as_ref().filter(|checkpoint| checkpoint.session() == number) {
+            Some(checkpoint) => Some(checkpoint.renew_at().into()),
+            // A new session is watched at once.
+            None => Some(Instant::now()),
+        }
+    }
+
+    /// Moves the group behind entries that were read exclusively. If the session has ended since
+    /// they were read, they are read again.
+    async fn advance(&mut self, advance: &Advance) -> Result<(), Ended> {
+        if !self.watch_lease().await? {
+            return Ok(());
+        }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.advance(advance);
+        }
+        self.move_group().await
+    }
+
+    /// Moves the group and renews the lease, as far as that is due. An error ends the session.
+    async fn move_group(&mut self) -> Result<(), Ended> {
+        while self.watch_lease().await? {
+            let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+            let sent_at = std::time::Instant::now();
+            let Some(step) = checkpoint.next(sent_at) else { return Ok(()) };
+            let group = self.group;
+            let (is_executed, lease) = match execute(self.connection().await?, group, &step).await {
+                Ok(done) => done,
+                Err(error) => return self.session_failed(&error).await,
+            };
+            let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
+            match checkpoint.done(&step, sent_at, is_executed, lease.as_ref()) {
+                Moved::Again => {}
+                Moved::Lost => return self.lease_lost(),
+                Moved::Done => {
+                    self.seen.lease.extend(checkpoint.valid_until());
+                    if step.group.is_some() {
+                        failpoint::reach("after-acknowledge");
+                        self.trim_at.get_or_insert(self.trimmed_at + TRIM);
+                    }
+                    self.backoff.reset();
+                    self.health.redis_works(ACKNOWLEDGING);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to watch the lease when a session has begun. Whether there is a session.
+    async fn watch_lease(&mut self) -> Result<bool, Ended> {
+        let Some(session) = self.seen.session.borrow().clone() else {
+            self.checkpoint = None;
+            return Ok(false);
+        };
+        if self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.session() == session.number) {
+            return Ok(true);
+        }
+        let (group, number) = (self.group, session.number);
+        let mut checkpoint = Checkpoint::new(session);
+        let lease = match watch(self.connection().await?, group, &mut checkpoint).await {
+            Ok(lease) => lease,
+            Err(error) => return self.session_failed(&error).await.map(|()| false),
+        };
+        if self.seen.session.borrow().as_ref().is_none_or(|session| session.number != number) {
+            return Ok(false);
+        }
+        if !checkpoint.watched(lease.as_ref()) {
+            return self.lease_lost().map(|()| false);
+        }
+        self.checkpoint = Some(checkpoint);
+        Ok(true)
+    }
+
+    /// The session ends: the stage that reads begins another one with what Redis says then.
+    fn end_session(&mut self) {
+        if self.checkpoint.take().is_some() {
+            self.seen.end_session();
+        }
+    }
+
+    async fn session_failed(&mut self, error: &Error) -> Result<(), Ended> {
+        self.checkpoint = None;
+        self.seen.end_session();
+        if is_gone(error) { Ok(()) } else { self.lost(ACKNOWLEDGING, error).await }
+    }
+
+    /// Another writer has the lease or had it. What is under way may be that writer's.
+    fn lease_lost(&mut self) -> Result<(), Ended> {
+        self.checkpoint = None;
+        self.seen.lease.end();
+        let Group { name, stream, .. } = self.group;
+        log::warn!(
+            "group {name} of {stream}: the lease was taken over or removed; going on from what the output holds"
+        );
+        Err(Ended::Again)
+    }
+
     fn show_latency(&mut self) {
         for latency in self.latency.measured() {
             histogram!(metric_names::LATENCY).record(latency);
@@ -166,12 +279,13 @@ impl<'a> Acknowledge<'a> {
         let (group, health) = (self.group, self.health);
         let trim = self.trim_at.take().is_some();
         self.trimmed_at = Instant::now();
-        // The group is created again by the stage that reads.
-        let is_gone = |error: &Error| matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey);
         if trim {
-            match trim_acknowledged(self.connection().await?, group).await {
+            // Somebody else may move the group beyond what is durable here.
+            let most = self.checkpoint.as_ref().map_or(StreamId::MAX, Checkpoint::at);
+            match trim_acknowledged(self.connection().await?, group, most).await {
                 Ok(()) => health.redis_works(TRIMMING),
-                Err(error) if is_gone(&error) => {}
+                // The group is created again by the stage that reads.
+                Err(error) if is_gone(&error) => self.end_session(),
                 Err(error) => {
                     // Else it would be tried again, and found to work again, with the next
                     // acknowledgement only.
@@ -184,7 +298,7 @@ impl<'a> Acknowledge<'a> {
             self.connection().await?;
             match self.measure().await {
                 Ok(()) => health.redis_works(MEASURING),
-                Err(error) if is_gone(&error) => {}
+                Err(error) if is_gone(&error) => self.end_session(),
                 Err(error) => return self.lost(MEASURING, &error).await,
             }
         }
@@ -213,12 +327,13 @@ impl<'a> Acknowledge<'a> {
         let length = questions.add(XLen::new(&group.stream));
         let consumers = questions.add(group.ask_consumers());
         let notes = questions.add(group.ask_notes());
-        if self.seen.has_name.get() {
+        let lease = questions.add(group.ask_lease());
+        if self.seen.shows_life.get() {
             questions.add(group.show_life());
         }
         let mut replies = connection.run(&questions).await?;
         let (groups, length) = (replies.take(groups)?, replies.take(length)?);
-        let (consumers, notes) = (replies.take(consumers)?, replies.take(notes)?);
+        let (consumers, notes, lease) = (replies.take(consumers)?, replies.take(notes)?, replies.take(lease)?);
         self.health.set_group(consumers.iter().map(|one| Member::of(one, &group.name)).collect());
         let states: Vec<_> = groups.iter().map(state).collect();
         if can_trim(&states, length) {
@@ -228,7 +343,8 @@ impl<'a> Acknowledge<'a> {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
-            let view = group.view(asked_at, ours, &consumers, &notes);
+            let view = group.view(asked_at, ours, &consumers, &notes, &lease);
+            self.look_at_position(connection, ours.last_delivered_id, ours.lag, view.notes.end).await?;
             let last = match (ours.lag, view.notes.end) {
                 (Some(_), _) => None,
                 (None, Some(end)) => Some(end),
@@ -249,14 +365,47 @@ impl<'a> Acknowledge<'a> {
         Ok(())
     }
 
+    /// Where the group is, in a session of exclusive consumption: nobody else is to move it, and
+    /// Redis is to know how many entries were read up to there.
+    async fn look_at_position(
+        &mut self,
+        connection: &mut Connection,
+        last_delivered: StreamId,
+        lag: Option<u64>,
+        end: Option<StreamId>,
+    ) -> Result<(), Error> {
+        let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
+        if checkpoint.is_moved(last_delivered) {
+            let Group { name, stream, .. } = self.group;
+            log::warn!(
+                "group {name} of {stream} was moved to {last_delivered} by somebody else; reading on from there"
+            );
+            self.end_session();
+        } else if checkpoint.needs_count(lag, end) {
+            let info = connection.send(&XInfoStream::new(&self.group.stream)).await?;
+            checkpoint.count(info.last_generated_id, info.entries_added);
+        }
+        Ok(())
+    }
+
     /// Trims a last time, and leaves the group when this consumer has nothing pending.
     async fn leave(&mut self, connection: &mut Connection) -> Result<(), Error> {
         let group = self.group;
-        match trim_acknowledged(connection, group).await {
-            Err(error) if matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey) => return Ok(()),
+        let most = self.checkpoint.as_ref().map_or(StreamId::MAX, Checkpoint::at);
+        match trim_acknowledged(connection, group, most).await {
+            Err(error) if is_gone(&error) => return Ok(()),
             trimmed => trimmed?,
         }
         self.measure_on(connection).await?;
+        if self.checkpoint.take().is_some() {
+            // The connection watches the lease: one that is not ours any more stays.
+            let mut release = Transaction::new();
+            group.write_lease(None, None).into_iter().for_each(|command| drop(release.add(command)));
+            match connection.exec(&release).await {
+                Err(error) if error.kind() != ErrorKind::WatchFailed => return Err(error),
+                _ => {}
+            }
+        }
         // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
         // to it between the question and the deletion: an entry that is added changes the stream.
         let mut leaving = Transaction::new();
@@ -328,8 +477,71 @@ async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[Stre
     Ok(())
 }
 
-/// Trims what every group has acknowledged.
-async fn trim_acknowledged(connection: &mut Connection, group: &Group) -> Result<(), Error> {
+/// Whether the group or its stream is not there.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
+}
+
+/// Begins to watch the lease, and reads it.
+async fn watch(
+    connection: &mut Connection,
+    group: &Group,
+    checkpoint: &mut Checkpoint,
+) -> Result<Option<Lease>, Error> {
+    if checkpoint.lacks_count() {
+        let mut together = Transaction::new();
+        let stream = together.add(XInfoStream::new(&group.stream));
+        let groups = together.add(group.ask_groups());
+        connection.send(&cmd::<Frame>("UNWATCH")).await?;
+        let mut replies = connection.exec(&together).await?;
+        let (stream, groups) = (replies.take(stream)?, replies.take(groups)?);
+        if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
+            checkpoint.begin_count(ours.last_delivered_id, stream.entries_added, ours.lag);
+        }
+    }
+    let mut questions = Pipeline::new();
+    // What was watched before may have changed, which would spoil the next transaction.
+    questions.add(cmd::<Frame>("UNWATCH"));
+    let watch = questions.add(cmd::<Frame>("WATCH").arg(&group.lease));
+    let lease = questions.add(group.ask_lease());
+    let mut replies = connection.run(&questions).await?;
+    replies.take(watch)?;
+    Ok(read_lease(&replies.take(lease)?, None))
+}
+
+/// Executes a transaction of the checkpoint, and begins to watch the lease again, in one round
+/// trip. Whether it was executed, and what the lease is.
+async fn execute(connection: &mut Connection, group: &Group, step: &Move) -> Result<(bool, Option<Lease>), Error> {
+    connection.queue_multi();
+    if let Some(lease) = &step.renew {
+        connection.queue(&group.renew_lease(lease));
+    }
+    if let Some((at, entries_read)) = step.group {
+        let mut move_to = XGroupSetId::new(&group.stream, &group.name, at);
+        if let Some(entries) = entries_read {
+            move_to = move_to.entries_read(entries);
+        }
+        connection.queue(&move_to);
+    }
+    connection.queue_exec();
+    connection.queue(&cmd::<Frame>("WATCH").arg(&group.lease));
+    connection.queue(&group.ask_lease());
+    connection.receive_queued(usize::from(step.renew.is_some()) + usize::from(step.group.is_some())).await?;
+    let executed = connection.receive_exec().await?;
+    connection.receive_reply(&cmd::<Frame>("WATCH")).await?;
+    let lease = read_lease(&connection.receive_reply(&group.ask_lease()).await?, None);
+    if let Some(replies) = &executed {
+        for reply in replies.value().children() {
+            if reply.as_error().is_some() {
+                replies.extract(reply).into_result()?;
+            }
+        }
+    }
+    Ok((executed.is_some(), lease))
+}
+
+/// Trims what every group has acknowledged, and nothing behind `most`.
+async fn trim_acknowledged(connection: &mut Connection, group: &Group, most: StreamId) -> Result<(), Error> {
     let groups = connection.send(&group.ask_groups()).await?;
     let mut questions = Pipeline::new();
     let slots: Vec<_> = groups.iter().map(|one| questions.add(XPending::new(&group.stream, &one.name))).collect();
@@ -338,7 +550,7 @@ async fn trim_acknowledged(connection: &mut Connection, group: &Group) -> Result
     for (group, slot) in groups.iter().zip(slots) {
         states.push(GroupState { first_pending: replies.take(slot)?.first, ..state(group) });
     }
-    if let Some(needed) = trim_below(&states) {
+    if let Some(needed) = trim_below(&states).map(|needed| most.next().map_or(needed, |most| needed.min(most))) {
         connection.send(&XTrim::new(&group.stream, Trim::min_id(needed))).await?;
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! Flags and environment.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use delivery::consumer::lease::{LEASE_MAX, LEASE_MIN};
+use service::Failure;
 use service::args::ServiceArgs;
 use service::manuals::Shell;
 use std::path::PathBuf;
@@ -51,6 +53,16 @@ pub(crate) struct WriterArgs {
     #[arg(long, env = "LINE_STREAM_CONSUMER", help_heading = "Output", value_name = "NAME", value_parser = name)]
     pub(crate) consumer: Option<String>,
 
+    /// Share the group with other writers, or have it to itself: one writer for each group, or for
+    /// each partition, which costs Redis half as much
+    #[arg(long, env = "LINE_STREAM_CONSUME", help_heading = "Output", value_enum, value_name = "HOW", default_value_t = ConsumeMode::Group)]
+    pub(crate) consume: ConsumeMode,
+
+    /// How long a writer with --consume exclusive keeps others out of the group when it does not
+    /// answer any more, such as 10s: from 1s to 10m
+    #[arg(long, env = "LINE_STREAM_LEASE", help_heading = "Output", value_name = "TIME", default_value = "10s", value_parser = lease)]
+    pub(crate) lease: Time,
+
     /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or
     /// 1h [default: off]
     #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
@@ -70,6 +82,17 @@ impl WriterArgs {
     /// From where to where.
     pub(crate) fn flow(&self, service: &ServiceArgs) -> String {
         format!("{} → {}", service.streams(), self.output.display())
+    }
+
+    /// Whether the flags fit together.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match (self.consume, self.claim_idle.and_then(|idle| idle.0)) {
+            (ConsumeMode::Exclusive, Some(idle)) => Err(Failure::config(format!(
+                "--claim-idle {}ms: nobody else has entries pending with --consume exclusive; allowed: off, or --consume group",
+                idle.as_millis()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The name in the group: of two writers on a host, each has an output of its own.
@@ -94,6 +117,15 @@ pub(crate) enum Fsync {
     Interval,
     /// At the kernel's discretion.
     Never,
+}
+
+/// How the entries of the group are consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConsumeMode {
+    /// Shared with other writers: XREADGROUP and XACK.
+    Group,
+    /// By this writer alone: XREAD and XGROUP SETID, under a lease.
+    Exclusive,
 }
 
 /// After how long entries of another consumer are taken over; `None`: never.
@@ -193,6 +225,12 @@ fn time(text: &str) -> Result<Time, String> {
     }
     let time = claim_idle(text).ok().and_then(|idle| idle.0);
     time.map(Time).ok_or_else(|| "allowed: a time such as 500ms, 30s or 5m".to_owned())
+}
+
+fn lease(text: &str) -> Result<Time, String> {
+    let time = claim_idle(text).ok().and_then(|idle| idle.0);
+    let time = time.filter(|time| (LEASE_MIN..=LEASE_MAX).contains(time));
+    time.map(Time).ok_or_else(|| "allowed: a time from 1s to 10m".to_owned())
 }
 
 /// The name of this host; `writer` when it has none.

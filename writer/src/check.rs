@@ -1,7 +1,7 @@
 //! `writer check`: checks whether the configuration can work, and changes nothing.
 
-use crate::args::CheckArgs;
-use crate::group::{Group, state};
+use crate::args::{CheckArgs, ConsumeMode};
+use crate::group::{Group, read_lease, state};
 use crate::journal_file::{Locked, folder_of, open_locked, path_of};
 use crate::output::{impossible, verdict};
 use crate::output_folder::OutputFolder;
@@ -28,6 +28,9 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
+        if let Err(failure) = args.writer.check() {
+            checks.wrong(failure.to_string(), "leave out one of the two");
+        }
         let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
         let mut needed = Vec::new();
         for found in &mut streams {
@@ -36,7 +39,10 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
             let group = Group::new(found.key.clone(), args.writer.group.clone(), args.writer.consumer());
             let record = record(checks, connection, &group, &args.writer.output).await;
             look_at(checks, connection, &group, &of_stream, is_running, &record).await;
-            let commands = commands(&group, claims);
+            if !is_running {
+                look_at_lease(checks, connection, &group, &of_stream).await;
+            }
+            let commands = commands(&group, claims, args.writer.consume == ConsumeMode::Exclusive);
             needed.push(Commands { connection, watched: group.stream, commands });
         }
         if let Some(connection) = &mut base {
@@ -233,8 +239,8 @@ fn wait(entries: u64) -> String {
 }
 
 /// The commands that the writer sends.
-pub(crate) fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
-    let Group { stream, record, name, consumer } = group;
+pub(crate) fn commands(group: &Group, claims: bool, is_exclusive: bool) -> Vec<Cmd> {
+    let Group { stream, record, lease, name, consumer } = group;
     let mut commands = vec![
         cmd::<Frame>("XINFO").arg("STREAM").arg(stream),
         cmd::<Frame>("XINFO").arg("GROUPS").arg(stream),
@@ -251,7 +257,16 @@ pub(crate) fn commands(group: &Group, claims: bool) -> Vec<Cmd> {
         cmd::<Frame>("HDEL").arg(record).arg("guard"),
         cmd::<Frame>("HSET").arg(record).arg("shared").arg("0-0"),
         cmd::<Frame>("HSETNX").arg(record).arg("output").arg("0"),
+        cmd::<Frame>("HMGET").arg(lease).arg("token"),
+        cmd::<Frame>("HDEL").arg(lease).arg("token"),
     ];
+    if is_exclusive {
+        commands.push(cmd::<Frame>("PEXPIRETIME").arg(lease));
+        commands.push(cmd::<Frame>("XREAD").arg("STREAMS").arg(stream).arg("0"));
+        commands.push(cmd::<Frame>("XGROUP").arg("SETID").arg(stream).arg(name).arg("0"));
+        commands.push(cmd::<Frame>("HSET").arg(lease).arg("token").arg("0"));
+        commands.push(cmd::<Frame>("PEXPIREAT").arg(lease).arg("0"));
+    }
     if claims {
         commands.push(cmd::<Frame>("XAUTOCLAIM").arg(stream).arg(name).arg(consumer).arg("60000").arg("0"));
     }
@@ -275,6 +290,18 @@ async fn look_at(
         // Another check reports this error.
         Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
         Err(error) => checks.redis(format!("--group: checking {} of {}", group.name, group.stream), &error),
+    }
+}
+
+/// The lease of a writer that has the group to itself.
+async fn look_at_lease(checks: &mut Preflight, connection: &mut Connection, group: &Group, of_stream: &str) {
+    // That it cannot be read is told with the commands.
+    let Ok(reply) = connection.send(&group.ask_lease()).await else { return };
+    if let Some(lease) = read_lease(&reply, None) {
+        checks.note(
+            format!("--group: writer {} has {}{of_stream} to itself (--consume exclusive)", lease.consumer, group.name),
+            "another writer would wait until that one ends, or until it has not renewed its lease for a while",
+        );
     }
 }
 
@@ -305,7 +332,8 @@ async fn look_at_group(
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;
     let notes = connection.send(&group.ask_notes()).await?;
-    let view = group.view(asked_at, own, &consumers, &notes);
+    let lease = connection.send(&group.ask_lease()).await?;
+    let view = group.view(asked_at, own, &consumers, &notes, &lease);
     if view.member(&group.consumer).is_some_and(|namesake| namesake.idle < AT_WORK) && !is_running {
         checks.wrong(
             format!("--consumer: another writer is at work as {} in {}{of_stream}", group.consumer, group.name),

@@ -4,7 +4,7 @@
 //! stage that acknowledges them.
 
 use crate::disk_space;
-use crate::group::Seen;
+use crate::group::{LeaseTime, Seen};
 use crate::metric_names;
 use crate::output::{self, CommitError, Output};
 use crate::run::{Ended, Handed, disk_backoff};
@@ -39,6 +39,8 @@ pub(crate) struct Commit<'a> {
     path: PathBuf,
     /// A batch delivered longer ago than this may have been taken over by another consumer.
     stale_after: Option<Duration>,
+    /// Until when what was consumed exclusively may be written, of each partition.
+    leases: Vec<LeaseTime>,
     measured: Measured,
 }
 
@@ -58,6 +60,7 @@ impl<'a> Commit<'a> {
         output: Output,
         seen: Vec<Rc<Seen>>,
         stale_after: Option<Duration>,
+        leases: Vec<LeaseTime>,
         health: &'a Health,
         shutdown: &'a Shutdown,
         hangup: Arc<Notify>,
@@ -71,7 +74,7 @@ impl<'a> Commit<'a> {
             fsync: histogram!(metric_names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
-        Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, measured }
+        Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, leases, measured }
     }
 
     /// The ranges in the output.
@@ -109,8 +112,10 @@ impl<'a> Commit<'a> {
             };
             let begun = Instant::now();
             let stale_after = self.stale_after.filter(|_| is_proven);
+            let lease = self.leases.get(batch.partition).cloned();
             let commit = move |output: &mut Output, batch: &Batch| match (stale_after, batch.came_at) {
                 (Some(after), Some(came_at)) if came_at.elapsed() >= after => Err(CommitError::Stale),
+                _ if lease.as_ref().is_some_and(|lease| !lease.is_valid()) => Err(CommitError::Stale),
                 _ => output.commit(batch),
             };
             let Some(mut batch) = self.retry(batch, commit).await? else { return Ok(()) };
@@ -160,13 +165,14 @@ impl<'a> Commit<'a> {
     async fn retry(
         &mut self,
         mut batch: Batch,
-        work: impl Fn(&mut Output, &Batch) -> Result<(), CommitError> + Send + Copy + 'static,
+        work: impl Fn(&mut Output, &Batch) -> Result<(), CommitError> + Send + Clone + 'static,
     ) -> Result<Option<Batch>, Ended> {
         let mut backoff = disk_backoff();
         loop {
             let Some(mut output) = self.output.take() else {
                 return Err(Failure::failed("the output was lost when a thread died").into());
             };
+            let work = work.clone();
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
                 disk_space::measure(output.path());

@@ -7,12 +7,12 @@
 
 use crate::check;
 use crate::consume_log::ConsumeLog;
-use crate::group::{Group, Seen, read_notes};
+use crate::group::{Group, Seen, read_lease, read_notes};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
-use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Reply, Report};
+use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Lease, Reply, Report};
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
-use resp::{Backoff, Connection, Error, ErrorKind, cmd};
+use resp::{Backoff, Connection, Error, ErrorKind, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
 use service::{Connector, Failure, Health, Shutdown, Stop};
 use std::cell::Cell;
@@ -24,13 +24,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 
 /// A batch is handed over at this many entries, whatever the disk does.
-const BATCH_ENTRIES: usize = 50_000;
+const BATCH_ENTRIES: u64 = 50_000;
 /// How long a writer that is to stop waits for the answer to its last read; longer than the read
 /// waits in Redis.
 const LAST_ANSWER: Duration = Duration::from_secs(4);
 /// The names of the kinds of work, where health is concerned.
 const WORK: &str = "reading";
 const WAITING: &str = "waiting for the source record";
+const WAITING_FOR_WRITER: &str = "waiting for another writer";
 
 /// The stage.
 pub(crate) struct Consume<'a> {
@@ -117,7 +118,7 @@ impl Consume<'_> {
             };
             if !self.is_allowed.get() {
                 let (connection, watched) = (&mut connection, self.group.stream.clone());
-                let commands = check::commands(self.group, self.claims);
+                let commands = check::commands(self.group, self.claims, self.consumer.is_exclusive());
                 must_be_allowed(Commands { connection, watched, commands }).await?;
                 self.is_allowed.set(true);
             }
@@ -164,14 +165,20 @@ impl Consume<'_> {
         let mut redis = group.reader(connection);
         let (mut on_hand, mut taken) = (None::<OnHand>, 0);
         self.consumer.connected(Instant::now());
+        self.seen.is_session_over.set(false);
         loop {
             if self.shutdown.is_requested() {
                 self.consumer.stop();
+            }
+            if self.seen.is_session_over.take() {
+                self.consumer.end_session();
             }
             if let Some(view) = self.seen.view.take() {
                 self.consumer.group_seen_beside(&view, Instant::now());
             }
             self.seen.has_name.set(self.consumer.has_name());
+            self.seen.shows_life.set(self.consumer.shows_life());
+            self.show_session();
             self.report();
             match self.consumer.next(Instant::now()) {
                 Effect::LoadRecord => {
@@ -183,13 +190,27 @@ impl Consume<'_> {
                     let is_new = make_group(&mut redis, group).await?;
                     self.consumer.group_made(is_new);
                 }
+                Effect::ReadLease => {
+                    let lease = self.seen_lease(&mut redis).await?;
+                    self.health.progress();
+                    self.consumer.lease_seen(lease, Instant::now());
+                }
+                Effect::WriteLease { seen, lease } => {
+                    let sent_at = Instant::now();
+                    let is_written = self.write_lease(&mut redis, seen.as_ref(), lease.as_ref()).await?;
+                    self.consumer.lease_written(is_written, sent_at);
+                    if let Some(until) = self.consumer.leased_until() {
+                        self.seen.lease.extend(until);
+                    }
+                }
                 Effect::LookAtGroup => {
                     let asked_at = Instant::now();
                     let groups = redis.send(&group.ask_groups()).await?;
                     let consumers = redis.send(&group.ask_consumers()).await?;
                     let notes = redis.send(&group.ask_notes()).await?;
+                    let lease = redis.send(&group.ask_lease()).await?;
                     let ours = groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
-                    let view = group.view(asked_at, ours, &consumers, &notes);
+                    let view = group.view(asked_at, ours, &consumers, &notes, &lease);
                     self.consumer.group_seen(&view, Instant::now());
                 }
                 Effect::Join => {
@@ -218,15 +239,18 @@ impl Consume<'_> {
                         () = tokio::time::sleep(time) => {}
                     }
                 }
-                Effect::ReadAhead { count } => {
+                Effect::ReadAhead { behind, count } => {
+                    redis.set_behind(behind);
                     redis.set_count(count);
                     redis.prefetch().await?;
                 }
-                Effect::Read { count, block, .. } => {
+                Effect::Read { behind, count, block, .. } => {
+                    redis.set_behind(behind);
                     redis.set_count(count);
                     let batch = tokio::select! {
                         biased;
                         () = self.shutdown.requested(), if block.is_some() => continue,
+                        () = self.seen.wake.notified(), if block.is_some() => continue,
                         batch = redis.read(block) => batch?,
                     };
                     self.health.redis_works(WORK);
@@ -273,9 +297,68 @@ impl Consume<'_> {
                     self.consumer.last_id(info.last_generated_id);
                 }
                 Effect::Reconnect => return Ok(Session::Over),
+                Effect::Restart => {
+                    log::warn!(
+                        "group {} of {}: the lease was taken over or removed; going on from what the output holds",
+                        group.name,
+                        group.stream
+                    );
+                    return Err(Broken::Ended(Ended::Again));
+                }
                 Effect::Refuse(refusal) => return Err(Broken::Ended(group.failure(&refusal, self.output).into())),
                 Effect::Done => return Ok(Session::Done),
             }
+        }
+    }
+
+    /// The lease, with its renewals.
+    async fn seen_lease(&self, redis: &mut resp::GroupReader) -> Result<Option<Lease>, Broken> {
+        let lease = redis.send(&self.group.ask_lease()).await?;
+        if !self.consumer.is_exclusive() && read_lease(&lease, None).is_none() {
+            return Ok(None);
+        }
+        let renewals = match redis.send(&self.group.ask_renewals()).await {
+            Ok(renewals) => renewals,
+            Err(error) if error.kind() == ErrorKind::UnknownCommand => {
+                return Err(Broken::Ended(Group::too_old().into()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(read_lease(&lease, Some(renewals)))
+    }
+
+    /// Changes the lease, if it is still as it was seen. Whether it was changed.
+    async fn write_lease(
+        &self,
+        redis: &mut resp::GroupReader,
+        seen: Option<&Lease>,
+        lease: Option<&Lease>,
+    ) -> Result<bool, Broken> {
+        redis.send(&cmd::<()>("WATCH").arg(&self.group.lease)).await?;
+        let is_as_seen = self.seen_lease(redis).await?.as_ref() == seen;
+        redis.send(&cmd::<Frame>(if is_as_seen { "MULTI" } else { "UNWATCH" })).await?;
+        if !is_as_seen {
+            return Ok(false);
+        }
+        let mut refused = None;
+        for command in self.group.write_lease(seen, lease) {
+            refused = redis.send(&command).await.err().or(refused);
+        }
+        match refused {
+            Some(error) => {
+                redis.send(&cmd::<()>("DISCARD")).await?;
+                Err(error.into())
+            }
+            None => Ok(!redis.send(&cmd::<Frame>("EXEC")).await?.value().is_null()),
+        }
+    }
+
+    /// Lets the stage that acknowledges know where the exclusive consumption began.
+    fn show_session(&self) {
+        let session = self.consumer.session();
+        let mut shown = self.seen.session.borrow_mut();
+        if shown.as_ref().map(|shown| shown.number) != session.map(|session| session.number) {
+            *shown = session.cloned();
         }
     }
 
@@ -288,6 +371,15 @@ impl Consume<'_> {
                     self.health.redis_fails(WAITING, reason);
                 }
                 Report::RecordComplete => self.health.redis_works(WAITING),
+                Report::WaitsForLease(owner) => {
+                    let reason = self.group.waits_for_lease(&owner);
+                    self.health.redis_fails(WAITING_FOR_WRITER, reason);
+                }
+                Report::WaitsForConsumer(other) => {
+                    let reason = self.group.waits_for_consumer(&other);
+                    self.health.redis_fails(WAITING_FOR_WRITER, reason);
+                }
+                Report::WaitedForWriter => self.health.redis_works(WAITING_FOR_WRITER),
                 report => self.log.tell(self.group, &report),
             }
         }
@@ -299,7 +391,7 @@ impl Consume<'_> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let is_large = self.batch.data.len() >= BATCH_BYTES || self.batch.ids.len() >= BATCH_ENTRIES;
+        let is_large = self.batch.data.len() >= BATCH_BYTES || self.batch.entries() >= BATCH_ENTRIES;
         let can_wait = !now && !is_large;
         // First what only this partition waits for, then what others wait for, too.
         let next = match self.spare.take().or_else(|| self.empty.try_recv().ok()) {

@@ -46,7 +46,23 @@ impl ConsumeLog {
                 group.consumer,
                 group.name
             ),
-            Report::WaitsForRecord(_) | Report::RecordComplete => {}
+            Report::LeaseTakenOver(owner) => log::warn!(
+                "writer {owner} had group {} of {} to itself and does not renew its lease any more; taken over",
+                group.name,
+                group.stream
+            ),
+            Report::Intruder(other) => log::error!(
+                event = "intruder";
+                "consumer {other} reads from group {} of {}, which this writer has to itself (--consume exclusive): lines may be in both outputs; \
+                 stop it, or use --consume group in all writers",
+                group.name,
+                group.stream
+            ),
+            Report::WaitsForRecord(_)
+            | Report::RecordComplete
+            | Report::WaitsForLease(_)
+            | Report::WaitsForConsumer(_)
+            | Report::WaitedForWriter => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The consumer group: its names, and what it is asked.
 
-use delivery::consumer::{Change, GroupState, GroupView, Member, Notes, Record, Refusal};
+use delivery::consumer::{Change, GroupState, GroupView, Lease, Member, Notes, Record, Refusal, Session};
 use delivery::manifest::{GUARD_FIELD, record_key};
 use resp::streams::{ConsumerInfo, GroupFrom, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
 use resp::{Cmd, Connection, Frame, GroupReader, StreamId, cmd};
@@ -8,7 +8,9 @@ use service::Failure;
 use service::args::other_partitions;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio::sync::Notify;
 
 /// What the two stages of a partition tell each other.
 #[derive(Debug, Default)]
@@ -17,6 +19,46 @@ pub(crate) struct Seen {
     pub(crate) view: RefCell<Option<GroupView>>,
     /// The consumer's name is ours.
     pub(crate) has_name: Cell<bool>,
+    /// The stage that acknowledges is to show that the consumer is alive.
+    pub(crate) shows_life: Cell<bool>,
+    /// Where the stage that reads has begun to consume exclusively.
+    pub(crate) session: RefCell<Option<Session>>,
+    /// The stage that acknowledges cannot go on with that session, and wakes the other one.
+    pub(crate) is_session_over: Cell<bool>,
+    pub(crate) wake: Notify,
+    /// Until when entries that were consumed exclusively may be written.
+    pub(crate) lease: LeaseTime,
+}
+
+impl Seen {
+    /// The session cannot go on.
+    pub(crate) fn end_session(&self) {
+        self.session.replace(None);
+        self.is_session_over.set(true);
+        self.wake.notify_one();
+    }
+}
+
+/// Until when this writer may count on its lease. The stage that commits asks in another thread.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeaseTime(Arc<Mutex<Option<Instant>>>);
+
+impl LeaseTime {
+    /// The lease was renewed.
+    pub(crate) fn extend(&self, until: Instant) {
+        let mut time = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *time = Some(time.map_or(until, |before| before.max(until)));
+    }
+
+    /// The lease was lost.
+    pub(crate) fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether nobody else can have the lease now.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
 }
 
 /// The stream, the group and this consumer.
@@ -26,6 +68,8 @@ pub(crate) struct Group {
     pub(crate) stream: String,
     /// The key of the source record.
     pub(crate) record: String,
+    /// The key of the lease.
+    pub(crate) lease: String,
     /// The group's name.
     pub(crate) name: String,
     /// This consumer's name.
@@ -35,7 +79,7 @@ pub(crate) struct Group {
 impl Group {
     /// The group of these names.
     pub(crate) fn new(stream: String, name: String, consumer: String) -> Self {
-        Self { record: record_key(&stream), stream, name, consumer }
+        Self { record: record_key(&stream), lease: Lease::key(&stream, &name), stream, name, consumer }
     }
 
     /// Creates the group at the stream's beginning.
@@ -88,6 +132,35 @@ impl Group {
         fields.iter().fold(cmd::<Frame>("HMGET").arg(&self.record), Cmd::arg)
     }
 
+    /// Asks for the lease.
+    pub(crate) fn ask_lease(&self) -> Cmd {
+        Lease::FIELDS.iter().fold(cmd::<Frame>("HMGET").arg(&self.lease), Cmd::arg)
+    }
+
+    /// Asks for the number of renewals of the lease.
+    pub(crate) fn ask_renewals(&self) -> Cmd<i64> {
+        cmd::<i64>("PEXPIRETIME").arg(&self.lease)
+    }
+
+    /// Renews the lease.
+    pub(crate) fn renew_lease(&self, lease: &Lease) -> Cmd {
+        cmd::<Frame>("PEXPIREAT").arg(&self.lease).arg(lease.expires())
+    }
+
+    /// What changes the lease from what was seen. A renewal takes no memory.
+    pub(crate) fn write_lease(&self, seen: Option<&Lease>, lease: Option<&Lease>) -> Vec<Cmd> {
+        let Some(lease) = lease else {
+            return vec![Lease::FIELDS.iter().fold(cmd::<Frame>("HDEL").arg(&self.lease), Cmd::arg)];
+        };
+        let mut commands = Vec::with_capacity(2);
+        if seen.is_none_or(|seen| !seen.is_of(lease)) {
+            let hset = cmd::<Frame>("HSET").arg(&self.lease);
+            commands.push(lease.pairs().iter().fold(hset, |hset, (field, value)| hset.arg(field).arg(value)));
+        }
+        commands.push(self.renew_lease(lease));
+        commands
+    }
+
     /// What changes a note.
     pub(crate) fn write_note(&self, change: &Change) -> Cmd {
         match change {
@@ -100,7 +173,7 @@ impl Group {
     /// Why the consumer ends, for people.
     pub(crate) fn failure(&self, refusal: &Refusal, output: &Path) -> Failure {
         let output = output.display();
-        let Self { stream, record, name, consumer } = self;
+        let Self { stream, record, name, consumer, .. } = self;
         match refusal {
             Refusal::OtherPartitions(begun) => Failure::config(other_partitions(stream, 1, *begun)),
             Refusal::OutputIsInput(path) => Failure::config(format!(
@@ -122,6 +195,12 @@ impl Group {
                 "--consumer {consumer}: another writer with another output took this name over in group {name} of {stream}; give each writer a \
                  name of its own, then start this one again"
             )),
+            Refusal::Leased(owner) => Failure::config(format!(
+                "--group {name}: writer {owner} has this group of {stream} to itself (--consume exclusive); stop it first, or use another --group"
+            )),
+            Refusal::Shared(other) => Failure::config(format!(
+                "--consume exclusive: consumer {other} is at work in group {name} of {stream}; stop it first, or use --consume group"
+            )),
             Refusal::RecordIncomplete(id) => Failure::failed(format!("{record}: {}", waits(*id))),
         }
     }
@@ -129,6 +208,29 @@ impl Group {
     /// Why nothing is written, for people.
     pub(crate) fn waits_for_record(&self, id: StreamId) -> String {
         format!("{}: {}", self.record, waits(id))
+    }
+
+    /// Why it cannot be consumed exclusively, for people.
+    pub(crate) fn too_old() -> Failure {
+        Failure::config(
+            "--consume exclusive: this Redis has no PEXPIRETIME; allowed: Redis 7.0 or newer, or --consume group",
+        )
+    }
+
+    /// Why nothing is read while another writer has the group to itself, for people.
+    pub(crate) fn waits_for_lease(&self, owner: &str) -> String {
+        format!(
+            "writer {owner} has group {} of {} to itself (--consume exclusive); waiting until it ends or its lease {} is not renewed any more",
+            self.name, self.stream, self.lease
+        )
+    }
+
+    /// Why nothing is read exclusively yet, for people.
+    pub(crate) fn waits_for_consumer(&self, other: &str) -> String {
+        format!(
+            "--consume exclusive: consumer {other} is at work in group {} of {}; waiting until it has left; stop it, or use --consume group",
+            self.name, self.stream
+        )
     }
 
     /// Asks for all groups of the stream.
@@ -148,6 +250,7 @@ impl Group {
         ours: &GroupInfo,
         consumers: &[ConsumerInfo],
         notes: &Frame,
+        lease: &Frame,
     ) -> GroupView {
         let member = |one: &ConsumerInfo| Member { name: one.name.to_vec(), pending: one.pending, idle: one.idle };
         GroupView {
@@ -157,6 +260,7 @@ impl Group {
             entries_read: ours.entries_read,
             members: consumers.iter().map(member).collect(),
             notes: read_notes(notes),
+            lease: read_lease(lease, None),
         }
     }
 }
@@ -183,6 +287,12 @@ pub(crate) fn state(info: &GroupInfo) -> GroupState {
 /// The notes, from the reply to [`Group::ask_notes`].
 pub(crate) fn read_notes(reply: &Frame) -> Notes {
     Notes::read(reply.value().children().map(resp::Value::as_bytes))
+}
+
+/// The lease, from the replies to [`Group::ask_lease`] and, where its renewals count,
+/// [`Group::ask_renewals`].
+pub(crate) fn read_lease(reply: &Frame, renewals: Option<i64>) -> Option<Lease> {
+    Lease::read(reply.value().children().map(resp::Value::as_bytes), renewals)
 }
 
 /// Names and values of a record, from the reply to `HGETALL`.

@@ -61,9 +61,7 @@ impl Latency {
 
     /// A batch is durable.
     pub(crate) fn committed(&mut self, batch: &Batch) {
-        let (Some(&first), Some(&last), Some(at)) = (batch.ids.first(), batch.ids.last(), batch.durable_at) else {
-            return;
-        };
+        let (Some((first, last)), Some(at)) = (batch.entry_range(), batch.durable_at) else { return };
         if batch.runs.is_empty() {
             return;
         }

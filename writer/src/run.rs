@@ -16,7 +16,7 @@
 //! acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::args::WriterArgs;
+use crate::args::{ConsumeMode, WriterArgs};
 use crate::commit::{Commit, Committed};
 use crate::consume::Consume;
 use crate::consume_log::ConsumeLog;
@@ -25,7 +25,7 @@ use crate::metric_names;
 use crate::output::{OpenError, Opened, Output};
 use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
-use delivery::consumer::{self, Batch, Consumer, FileIdentity, Settings};
+use delivery::consumer::{self, Batch, Consumer, Consumption, FileIdentity, Settings};
 use delivery::entry::Span;
 use delivery::journal::Identity;
 use delivery::manifest::HEAD_LEN;
@@ -39,6 +39,7 @@ use service::{Context, Failure, Stop, Stream};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -97,6 +98,7 @@ pub(crate) struct PartitionWork {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
+    args.check()?;
     gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
     let work = Work {
         service,
@@ -113,6 +115,13 @@ pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Conte
             })
             .collect(),
         totals: Totals::new(&context.partitions),
+        consume: match args.consume {
+            ConsumeMode::Group => Consumption::Group,
+            ConsumeMode::Exclusive => Consumption::Exclusive {
+                token: format!("{:016x}", RandomState::new().build_hasher().finish()),
+                lease: args.lease.0,
+            },
+        },
     };
     if service.partitions == 1 {
         // The record beside the only stream tells, and is read anyway.
@@ -129,6 +138,7 @@ struct Work<'a> {
     context: &'a Context,
     partitions: Vec<PartitionWork>,
     totals: Totals,
+    consume: Consumption,
 }
 
 impl Work<'_> {
@@ -187,10 +197,21 @@ impl Work<'_> {
             working.push(self.consume_and_acknowledge(partition, Rc::clone(seen), output.clone(), ends));
         }
         drop(to_commit);
+        let leases = match self.consume {
+            Consumption::Group => Vec::new(),
+            Consumption::Exclusive { .. } => seen.iter().map(|seen| seen.lease.clone()).collect(),
+        };
         // Others are configured alike, so they take over what we have left pending as we do.
         let stale_after = self.claim_idle().map(|idle| idle / 2);
-        let mut commit =
-            Commit::new(opened.output, seen, stale_after, &context.health, &context.shutdown, context.hangup.clone());
+        let mut commit = Commit::new(
+            opened.output,
+            seen,
+            stale_after,
+            leases,
+            &context.health,
+            &context.shutdown,
+            context.hangup.clone(),
+        );
         let committing = commit.run(handed, to_acknowledge);
         let ended = tokio::try_join!(committing, try_join_all(working)).map(|_| ());
         (ended, commit.into_committed())
@@ -216,6 +237,7 @@ impl Work<'_> {
             partitions: partition.stream.partition.is_whole().then_some(1),
             once: self.service.once,
             claim_idle: self.claim_idle(),
+            consume: self.consume.clone(),
             output,
         };
         let mut fetch = Consume {

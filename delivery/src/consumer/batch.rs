@@ -1,5 +1,6 @@
 //! A batch: entries become runs of source bytes, to be committed and acknowledged together.
 
+use super::lease::Advance;
 use crate::entry::Span;
 use resp::StreamId;
 use std::time::{Instant, SystemTime};
@@ -29,6 +30,8 @@ pub struct Batch {
     pub runs: Vec<Run>,
     /// The entries to acknowledge, the skipped ones included.
     pub ids: Vec<StreamId>,
+    /// The entries that were read exclusively, behind which the group is to be moved.
+    pub advance: Option<Advance>,
     /// When the first of them came.
     pub came_at: Option<Instant>,
     /// When its bytes were durable.
@@ -54,7 +57,28 @@ impl Batch {
 
     /// Whether there is nothing to write and nothing to acknowledge.
     pub const fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.runs.is_empty()
+        self.ids.is_empty() && self.advance.is_none() && self.runs.is_empty()
+    }
+
+    /// How many entries are done when it is durable.
+    pub fn entries(&self) -> u64 {
+        (self.ids.len() as u64).saturating_add(self.advance.map_or(0, |advance| advance.entries))
+    }
+
+    /// The first and the last of these entries.
+    pub fn entry_range(&self) -> Option<(StreamId, StreamId)> {
+        match self.advance {
+            Some(advance) => Some((advance.first, advance.to)),
+            None => self.ids.first().copied().zip(self.ids.last().copied()),
+        }
+    }
+
+    /// Adds entries that were read exclusively.
+    pub(super) fn advance(&mut self, by: Advance) {
+        self.advance = Some(match self.advance.filter(|before| before.session == by.session) {
+            Some(before) => Advance { first: before.first, entries: before.entries.saturating_add(by.entries), ..by },
+            None => by,
+        });
     }
 
     /// How many lines begin in it.
@@ -74,6 +98,7 @@ impl Batch {
         self.runs.clear();
         self.runs.shrink_to(KEEP_CAPACITY / size_of::<Run>());
         self.came_at = None;
+        self.advance = None;
         self.durable_at = None;
         self.ids.clear();
         self.ids.shrink_to(KEEP_CAPACITY / size_of::<StreamId>());

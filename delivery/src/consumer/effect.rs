@@ -1,6 +1,7 @@
 //! What a [`Consumer`](super::Consumer) asks its driver for, and what both report.
 
 use super::gaps::Gap;
+use super::lease::Lease;
 use resp::StreamId;
 use std::time::Duration;
 
@@ -11,7 +12,16 @@ pub enum Effect {
     LoadRecord,
     /// Make the group at the stream's beginning, unless it exists; and the stream.
     MakeGroup,
-    /// Look at the group, its consumers, and the notes.
+    /// Read the lease.
+    ReadLease,
+    /// Change the lease, if it is still as it was seen.
+    WriteLease {
+        /// What was seen.
+        seen: Option<Lease>,
+        /// What is to be there; `None`: nothing.
+        lease: Option<Lease>,
+    },
+    /// Look at the group, its consumers, the notes, and the lease.
     LookAtGroup,
     /// Ask for entries that cannot be there, so that the group knows this consumer, and that it is
     /// at work.
@@ -28,6 +38,8 @@ pub enum Effect {
         /// What was delivered to this consumer and not acknowledged, behind the last entry that
         /// came, and not new ones.
         pending: bool,
+        /// New ones are read behind this ID with `XREAD`. `None`: with `XREADGROUP`.
+        behind: Option<StreamId>,
         /// At most this many.
         count: u64,
         /// Wait this long when there are none.
@@ -35,6 +47,8 @@ pub enum Effect {
     },
     /// Ask for new entries, and do not wait for the reply.
     ReadAhead {
+        /// As in [`Read`](Self::Read).
+        behind: Option<StreamId>,
         /// At most this many.
         count: u64,
     },
@@ -61,6 +75,9 @@ pub enum Effect {
     },
     /// Close the connection and make another one.
     Reconnect,
+    /// Drop everything that is under way, and begin again with what the output holds: another
+    /// writer may have got those entries.
+    Restart,
     /// End: it cannot work like this.
     Refuse(Refusal),
     /// End.
@@ -96,6 +113,10 @@ pub enum Refusal {
     NameLost,
     /// `--once`, and the source record lacks the generation of this entry.
     RecordIncomplete(StreamId),
+    /// `--once`, and the writer with this consumer name has the group to itself.
+    Leased(String),
+    /// `--once`, and the group cannot be consumed exclusively: this consumer is at work in it.
+    Shared(String),
 }
 
 /// What is worth a line in the log.
@@ -111,6 +132,16 @@ pub enum Report {
     RecordComplete,
     /// A consumer of this name with another output was there before, and is gone.
     NameTakenOver,
+    /// The writer with this consumer name has the group to itself. This one waits until it ends.
+    WaitsForLease(String),
+    /// The group is to be consumed exclusively, and this consumer is at work in it.
+    WaitsForConsumer(String),
+    /// Nobody is waited for any more.
+    WaitedForWriter,
+    /// The lease of this consumer had ended, and was taken over.
+    LeaseTakenOver(String),
+    /// The group is consumed exclusively, and this consumer reads from it nevertheless.
+    Intruder(String),
     /// No more gaps will follow for now.
     Judged,
 }

@@ -1,5 +1,6 @@
 //! What Redis says of the writer's own group: who takes part, and what is pending.
 
+use super::lease::Lease;
 use super::record::Notes;
 use resp::StreamId;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct GroupView {
     pub members: Vec<Member>,
     /// The notes in the source record.
     pub notes: Notes,
+    /// The lease of a writer that has the group to itself.
+    pub lease: Option<Lease>,
 }
 
 impl GroupView {

@@ -9,23 +9,32 @@
 //! | (a connection was made) | | [`connected`](Consumer::connected) |
 //! | `LoadRecord` | `HGETALL` of the source record | [`record_loaded`](Consumer::record_loaded) |
 //! | `MakeGroup` | `XGROUP CREATE … 0`, the stream too when there is none | [`group_made`](Consumer::group_made) |
-//! | `LookAtGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes | [`group_seen`](Consumer::group_seen) |
+//! | `ReadLease` | `HMGET` and `PEXPIRETIME` of the lease | [`lease_seen`](Consumer::lease_seen) |
+//! | `WriteLease` | `HSET`, `PEXPIREAT` or `HDEL` of the lease, if it is as it was seen | [`lease_written`](Consumer::lease_written) |
+//! | `LookAtGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes and the lease | [`group_seen`](Consumer::group_seen) |
 //! | `Join` | `XREADGROUP` for what is pending behind all entries | [`joined`](Consumer::joined) |
 //! | `ReadNotes` | `HMGET` of the notes | [`notes_read`](Consumer::notes_read) |
 //! | `WriteNotes` | `HSETNX`, `HSET`, `HDEL` | [`notes_written`](Consumer::notes_written) |
-//! | `Read`, `TakeLast` | `XREADGROUP` | [`delivered`](Consumer::delivered) |
-//! | `ReadAhead` | sends an `XREADGROUP` whose reply the next `Read` receives | |
+//! | `Read`, `TakeLast` | `XREADGROUP` or `XREAD` | [`delivered`](Consumer::delivered) |
+//! | `ReadAhead` | sends a read whose reply the next `Read` receives | |
 //! | `Claim` | `XAUTOCLAIM` | [`claimed`](Consumer::claimed) |
 //! | `Take` | gives the rest of the reply's entries | [`take`](Consumer::take) itself |
 //! | `HandOver` | gives the batch to the stage that commits | [`handed_over`](Consumer::handed_over) |
 //! | `AskLastId` | `XINFO STREAM` | [`last_id`](Consumer::last_id) |
 //! | `Pause` | waits | |
 //! | `Reconnect` | closes the connection, and makes another one | `connected` |
+//! | `Restart` | drops what is under way, and makes another machine | |
 //! | `Refuse`, `Done` | ends | |
 //!
 //! After an error the driver closes the connection and begins again with `connected`, a little
 //! later; so, too, when the group is gone. Everything that was delivered and not acknowledged is
 //! then delivered again.
+//!
+//! A consumer that has the group to itself ([`Consumption::Exclusive`]) does all of that as well,
+//! under a [`lease`]. What it had pending when it shared the group comes first, and is
+//! acknowledged. New entries it reads with `XREAD` behind the group's last delivered ID. A
+//! [`Checkpoint`] moves that ID when they are durable, so the group says at any time which entries
+//! are done.
 //!
 //! # Layout
 //!
@@ -36,6 +45,7 @@
 //! | [`dedup`] | from entries to bytes of contents; what is held is skipped |
 //! | [`gaps`] | noticing bytes that were never delivered |
 //! | [`record`] | what the consuming side reads of the source record, and its own notes in it |
+//! | [`lease`] | keeping others out of the group, and moving it |
 //! | [`group`] | who takes part in a group, what can be trimmed, which group holds up the others |
 //! | `pace` | how many entries to ask for |
 
@@ -45,6 +55,7 @@ pub mod dedup;
 pub mod effect;
 pub mod gaps;
 pub mod group;
+pub mod lease;
 #[allow(clippy::arithmetic_side_effects, reason = "divisors are at least 1")]
 mod pace;
 pub mod record;
@@ -55,6 +66,7 @@ pub use dedup::{Dedup, Delivery, Outcome};
 pub use effect::{Change, Effect, Refusal, Reply, Report, Taken};
 pub use gaps::Gap;
 pub use group::{GroupView, Member};
+pub use lease::{Advance, Checkpoint, Lease, Move, Moved, Session};
 pub use pace::{BATCH_BYTES, MAX_COUNT};
 pub use record::{FileIdentity, Notes, Record, Verdict};
 pub use trim::{GroupState, HeldUp, TrimWatch, can_trim, trim_below};
@@ -63,6 +75,7 @@ use crate::entry::{AFTER, Span};
 use crate::manifest::Position;
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
+use lease::{LeaseWatch, Standing};
 use pace::Pace;
 use record::{output_field, shared_field};
 use resp::StreamId;
@@ -97,8 +110,25 @@ pub struct Settings {
     pub once: bool,
     /// Take over entries that another consumer has left pending for this long.
     pub claim_idle: Option<Duration>,
+    /// Whether the group is shared.
+    pub consume: Consumption,
     /// The output.
     pub output: Output,
+}
+
+/// How the entries of the group are consumed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Consumption {
+    /// Together with other consumers.
+    #[default]
+    Group,
+    /// By this consumer alone.
+    Exclusive {
+        /// The fencing token. No other start of a writer has the same.
+        token: String,
+        /// How long it counts on its lease.
+        lease: Duration,
+    },
 }
 
 /// The output that the entries are for.
@@ -146,6 +176,8 @@ enum Look {
     Gaps,
     /// Others may have left entries pending.
     Claims,
+    /// It was not looked at for so long that somebody may have it to itself by now.
+    Late,
 }
 
 /// What follows when the batch was handed over.
@@ -168,6 +200,13 @@ enum Phase {
     Disconnected,
     Load(Why),
     MakeGroup,
+    Lease,
+    /// As [`Consumer::lease_change`] says.
+    WriteLease,
+    /// Somebody else is at work who must end first.
+    Standby,
+    /// The lease was lost.
+    Restart,
     Look(Look),
     /// A namesake may be alive.
     Probe(Duration, Instant),
@@ -253,6 +292,8 @@ pub struct Consumer {
     /// What the group has delivered behind the end of the output, or of what was shared, was
     /// delivered to this output's consumer.
     is_resumed: bool,
+    /// When it was last asked how the group is.
+    looked_at: Option<Instant>,
     /// This consumer has made the group, so nobody got an entry before.
     has_made_group: bool,
     /// When other consumers were last seen. What somebody got who has left since is no gap, so it
@@ -270,6 +311,23 @@ pub struct Consumer {
     waiting: Option<StreamId>,
     record_pause: Duration,
     claimed_at: Option<Instant>,
+    /// Our lease, and when its latest change was sent.
+    lease: Option<(Lease, Instant)>,
+    /// What is to be changed in Redis: from what, and to what.
+    lease_change: (Option<Lease>, Option<Lease>),
+    lease_watch: LeaseWatch,
+    /// The consumer whose lease was taken over, and how idle it was then.
+    predecessor: Option<(String, Option<(Duration, Instant)>)>,
+    /// Another consumer that is at work, and how idle it was.
+    beside: Option<(String, Duration, Instant)>,
+    /// Whom it was reported to wait for.
+    waits_for: Option<String>,
+    /// When the group was looked at under the present lease.
+    joined_at: Option<Instant>,
+    session: Option<Session>,
+    sessions: u64,
+    /// New entries are read exclusively behind this one.
+    position: StreamId,
 }
 
 impl Consumer {
@@ -300,6 +358,7 @@ impl Consumer {
             own_end: None,
             knows_end: false,
             is_resumed: false,
+            looked_at: None,
             has_made_group: false,
             others_at: None,
             shared: None,
@@ -309,6 +368,16 @@ impl Consumer {
             waiting: None,
             record_pause: RECORD_FIRST,
             claimed_at: None,
+            lease: None,
+            lease_change: (None, None),
+            lease_watch: LeaseWatch::default(),
+            predecessor: None,
+            beside: None,
+            waits_for: None,
+            joined_at: None,
+            session: None,
+            sessions: 0,
+            position: StreamId::ZERO,
         }
     }
 
@@ -324,6 +393,9 @@ impl Consumer {
             // Nothing was read that would have to be handed over.
             Phase::Load(Why::Connected | Why::Waiting)
             | Phase::MakeGroup
+            | Phase::Lease
+            | Phase::WriteLease
+            | Phase::Standby
             | Phase::Look(Look::First(_) | Look::Joined)
             | Phase::Probe(..)
             | Phase::Join
@@ -334,6 +406,16 @@ impl Consumer {
             }
             Phase::Load(_) => Effect::LoadRecord,
             Phase::MakeGroup => Effect::MakeGroup,
+            Phase::Lease => Effect::ReadLease,
+            Phase::WriteLease => {
+                let (seen, lease) = self.lease_change.clone();
+                Effect::WriteLease { seen, lease }
+            }
+            Phase::Standby => {
+                self.phase = Phase::Lease;
+                Effect::Pause(LOOK)
+            }
+            Phase::Restart => Effect::Restart,
             Phase::Look(_) => Effect::LookAtGroup,
             Phase::Probe(idle, at) => {
                 self.phase = Phase::Look(Look::First(Some((idle, at))));
@@ -344,7 +426,7 @@ impl Consumer {
             Phase::Introduce | Phase::Read => self.read(now),
             Phase::Take { .. } if std::mem::take(&mut self.wants_ahead) => {
                 self.ahead = Some(now);
-                Effect::ReadAhead { count: self.pace.count(now) }
+                Effect::ReadAhead { behind: self.behind(), count: self.pace.count(now) }
             }
             Phase::Take { .. } => Effect::Take,
             Phase::HandOver { now, .. } => Effect::HandOver { now },
@@ -376,6 +458,12 @@ impl Consumer {
             return Effect::ReadNotes;
         }
         let pending = self.origin == Origin::Pending;
+        // The driver looks beside the work, unless the process was stopped or Redis did not answer.
+        let is_late = self.looked_at.is_none_or(|at| now.saturating_duration_since(at) > AT_WORK);
+        if !pending && self.ahead.is_none() && self.session.is_none() && is_late {
+            self.phase = Phase::Look(Look::Late);
+            return Effect::LookAtGroup;
+        }
         let can_block = !(pending || self.ahead.is_some() || self.settings.once);
         let least = Duration::from_millis(10);
         // Entries that come late in a read look older by its length, and from half of this time on
@@ -384,7 +472,13 @@ impl Consumer {
             self.settings.claim_idle.map_or(BLOCK, |idle| idle.checked_div(4).unwrap_or_default().clamp(least, BLOCK));
         let count = if self.ahead.is_some() { self.pace.asked() } else { self.pace.count(now) };
         self.asked_at = self.ahead.or(Some(now));
-        Effect::Read { pending, count, block: can_block.then_some(block) }
+        let behind = self.behind().filter(|_| !pending);
+        Effect::Read { pending, behind, count, block: can_block.then_some(block) }
+    }
+
+    /// Behind which entry new ones are read exclusively.
+    fn behind(&self) -> Option<StreamId> {
+        self.session.as_ref().map(|_| self.position)
     }
 
     /// A connection was made.
@@ -392,6 +486,7 @@ impl Consumer {
         self.phase = Phase::Load(Why::Connected);
         (self.origin, self.idle) = (Origin::Pending, Idle::No);
         (self.ahead, self.wants_ahead, self.has_read, self.came) = (None, false, false, false);
+        self.session = None;
         self.changes.clear();
         self.claimed_at = Some(now);
         self.pace.restart();
@@ -408,12 +503,18 @@ impl Consumer {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether this consumer's name is ours. From then on the driver shows that it is alive, by
-    /// asking for entries at least once a second in some way: Redis 7.0 counts no read that brings
-    /// nothing.
+    /// Whether this consumer's name is ours.
     #[must_use]
     pub const fn has_name(&self) -> bool {
         self.has_name
+    }
+
+    /// Whether the driver is to show that this consumer is alive, by asking for entries at least
+    /// once a second in some way: Redis 7.0 counts no read that brings nothing. An exclusive
+    /// consumer without a session may have lost its lease.
+    #[must_use]
+    pub const fn shows_life(&self) -> bool {
+        self.has_name && (self.session.is_some() || !self.is_exclusive())
     }
 
     /// Whether a read succeeded on this connection.
@@ -476,7 +577,127 @@ impl Consumer {
     /// The group is there. `is_new`: it was made, and not there before.
     pub const fn group_made(&mut self, is_new: bool) {
         self.has_made_group |= is_new;
+        self.phase = Phase::Lease;
+    }
+
+    /// The lease, as [`Effect::ReadLease`] asks.
+    pub fn lease_seen(&mut self, lease: Option<Lease>, now: Instant) {
+        if !matches!(self.phase, Phase::Lease) {
+            return;
+        }
+        let own = self.own_lease(lease.as_ref());
+        let is_mine = lease.as_ref().zip(own.as_ref()).is_some_and(|(lease, own)| lease.is_of(own));
+        if self.lease.is_some() && !is_mine {
+            // Whoever had the lease meanwhile may have got the entries that are under way.
+            self.phase = Phase::Restart;
+            return;
+        }
+        if let Some(other) = lease.as_ref().filter(|other| !is_mine && !self.is_of_this_output(other)) {
+            match self.lease_watch.look(other, now) {
+                Standing::Held { is_renewed: true } if self.settings.once => {
+                    self.refusal = Some(Refusal::Leased(other.consumer.clone()));
+                    return;
+                }
+                Standing::Held { .. } => {
+                    return self.wait_for(other.consumer.clone(), Report::WaitsForLease);
+                }
+                Standing::Ended => {}
+            }
+        }
+        self.lease_watch.forget();
+        self.phase = if lease.is_none() && own.is_none() { Phase::Look(Look::First(None)) } else { Phase::WriteLease };
+        self.lease_change = (lease, own);
+    }
+
+    /// What came of [`Effect::WriteLease`], which was sent at this moment.
+    pub fn lease_written(&mut self, is_written: bool, sent_at: Instant) {
+        if !matches!(self.phase, Phase::WriteLease) {
+            return;
+        }
+        let (before, lease) = std::mem::take(&mut self.lease_change);
+        if !is_written {
+            self.phase = Phase::Lease;
+            return;
+        }
+        if let Some(before) = before.filter(|before| !lease.as_ref().is_some_and(|lease| lease.is_of(before))) {
+            if !self.is_of_this_output(&before) {
+                self.reports.push(Report::LeaseTakenOver(before.consumer.clone()));
+            }
+            self.predecessor = Some((before.consumer, None));
+        }
+        self.lease = lease.map(|lease| (lease, sent_at));
         self.phase = Phase::Look(Look::First(None));
+    }
+
+    /// The lease that this consumer is to have, when that is `seen` now.
+    fn own_lease(&self, seen: Option<&Lease>) -> Option<Lease> {
+        let Settings { consume: Consumption::Exclusive { token, lease }, consumer, output, .. } = &self.settings else {
+            return None;
+        };
+        Some(Lease {
+            consumer: consumer.clone(),
+            output: output.id.clone(),
+            token: token.clone(),
+            renewals: seen.map_or(0, |seen| seen.renewals.saturating_add(1)),
+            time: *lease,
+        })
+    }
+
+    /// Whether an earlier process had this lease for the same output. The output is locked, so that
+    /// process is gone.
+    fn is_of_this_output(&self, lease: &Lease) -> bool {
+        self.settings.output.former.is_empty() && lease.output == self.settings.output.id
+    }
+
+    fn wait_for(&mut self, name: String, report: fn(String) -> Report) {
+        if self.waits_for.as_ref() != Some(&name) {
+            self.reports.push(report(name.clone()));
+            self.waits_for = Some(name);
+        }
+        self.phase = Phase::Standby;
+    }
+
+    /// Another consumer that asked for entries lately.
+    fn at_work_beside(&mut self, view: &GroupView) -> Option<Member> {
+        let Self { settings, predecessor, .. } = self;
+        let others = view.members.iter().filter(|one| one.name != settings.consumer.as_bytes());
+        let mut at_work = others.filter(|one| one.idle < group::GONE);
+        at_work
+            .find(|one| match predecessor {
+                Some((name, known)) if one.name == name.as_bytes() => {
+                    let (idle, at) = *known.get_or_insert((one.idle, view.asked_at));
+                    one.is_awake(idle, view.asked_at, at)
+                }
+                _ => true,
+            })
+            .cloned()
+    }
+
+    /// Whether it is to have the group to itself.
+    #[must_use]
+    pub const fn is_exclusive(&self) -> bool {
+        matches!(self.settings.consume, Consumption::Exclusive { .. })
+    }
+
+    /// Until when the driver may count on this consumer's lease, as far as this machine has renewed
+    /// it. `None`: it has none.
+    #[must_use]
+    pub fn leased_until(&self) -> Option<Instant> {
+        self.lease.as_ref().map(|(lease, at)| lease::later(*at, lease.time))
+    }
+
+    /// Where an exclusive consumer began to read on this connection.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// The session cannot go on: somebody else moved the group, or the connection that moves it was
+    /// lost.
+    pub fn end_session(&mut self) {
+        if self.session.take().is_some() && !matches!(self.phase, Phase::Done | Phase::Restart) {
+            self.phase = Phase::Disconnected;
+        }
     }
 
     /// The group was looked at, as [`Effect::LookAtGroup`] asks.
@@ -485,9 +706,15 @@ impl Consumer {
         match look {
             Look::First(namesake) => return self.first_seen(view, namesake, now),
             Look::Joined => return self.joined_seen(view, now),
-            Look::Gaps | Look::Claims => {}
+            Look::Gaps | Look::Claims | Look::Late => {}
         }
-        self.look_over(view, now);
+        if !self.look_over(view, now) {
+            return;
+        }
+        if look == Look::Late {
+            self.phase = Phase::Read;
+            return;
+        }
         if look == Look::Claims {
             let mut others = view.members.iter().filter(|one| one.name != self.settings.consumer.as_bytes());
             let is_left = others.any(|other| other.pending > 0);
@@ -517,8 +744,18 @@ impl Consumer {
         }
     }
 
-    fn look_over(&mut self, view: &GroupView, now: Instant) {
+    /// Whether the work goes on.
+    fn look_over(&mut self, view: &GroupView, now: Instant) -> bool {
         self.see_others(view, now);
+        // A view from before the lease was taken does not count.
+        if self.joined_at.is_none_or(|joined| view.asked_at >= joined) && !self.has_lease_as(view) {
+            // Without a lease of its own, it waits for the end of the other one.
+            self.phase = if self.lease.is_some() { Phase::Restart } else { Phase::Disconnected };
+            return false;
+        }
+        if self.lease.is_some() {
+            self.watch_out(view);
+        }
         // What was asked before the notes were written is out of date.
         if self.written_at.is_none_or(|written| view.asked_at > written) {
             match &view.notes.output {
@@ -530,9 +767,32 @@ impl Consumer {
         }
         self.wake(view.last_delivered, view.notes.end);
         self.last_delivered = view.last_delivered;
+        true
+    }
+
+    /// Whether the lease is as it is to be: ours, or there is none.
+    fn has_lease_as(&self, view: &GroupView) -> bool {
+        match (&view.lease, &self.lease) {
+            (Some(seen), Some((own, _))) => seen.is_of(own),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Reports another consumer that reads from the group.
+    fn watch_out(&mut self, view: &GroupView) {
+        let other = self.at_work_beside(view).map(|other| String::from_utf8_lossy(&other.name).into_owned());
+        let known = self.beside.take().map(|(name, ..)| name);
+        if let Some(name) = other {
+            if known.as_ref() != Some(&name) {
+                self.reports.push(Report::Intruder(name.clone()));
+            }
+            self.beside = Some((name, Duration::ZERO, view.asked_at));
+        }
     }
 
     fn see_others(&mut self, view: &GroupView, now: Instant) {
+        self.looked_at = Some(view.asked_at);
         if !view.is_alone(&self.settings.consumer) {
             self.others_at = Some(now);
         }
@@ -542,6 +802,19 @@ impl Consumer {
     /// The group before the first read: whether this consumer's name is free.
     fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
         self.see_others(view, now);
+        if self.lease.is_some()
+            && let Some(other) = self.at_work_beside(view)
+        {
+            let name = String::from_utf8_lossy(&other.name).into_owned();
+            let before = self.beside.replace((name.clone(), other.idle, view.asked_at));
+            let is_awake =
+                before.is_some_and(|(before, idle, at)| before == name && other.is_awake(idle, view.asked_at, at));
+            if self.settings.once && is_awake {
+                self.refusal = Some(Refusal::Shared(name));
+                return;
+            }
+            return self.wait_for(name, Report::WaitsForConsumer);
+        }
         let Settings { consumer, output, .. } = &self.settings;
         let member = view.member(consumer);
         let noted = view.notes.output.as_ref();
@@ -580,6 +853,11 @@ impl Consumer {
     /// The group before the first read, now that it knows this consumer: what the notes say.
     fn joined_seen(&mut self, view: &GroupView, now: Instant) {
         self.see_others(view, now);
+        if !self.has_lease_as(view) {
+            self.phase = Phase::Lease;
+            return;
+        }
+        self.joined_at = Some(view.asked_at);
         self.last_delivered = view.last_delivered;
         let Settings { consumer, output, group, .. } = &self.settings;
         let names = &self.record.names;
@@ -616,6 +894,16 @@ impl Consumer {
             self.set_shared(self.last_delivered);
         }
         self.resume();
+        if self.waits_for.take().is_some() {
+            self.reports.push(Report::WaitedForWriter);
+        }
+        if let Some((lease, renewed_at)) = self.lease.clone() {
+            self.beside = None;
+            self.position = view.last_delivered;
+            self.sessions = self.sessions.saturating_add(1);
+            let (number, at, entries_read) = (self.sessions, view.last_delivered, view.entries_read);
+            self.session = Some(Session { number, lease, renewed_at, at, entries_read });
+        }
         self.phase = Phase::Introduce;
     }
 
@@ -714,6 +1002,9 @@ impl Consumer {
             self.dedup.forget_order();
         }
         if self.came {
+            if self.origin != Origin::Pending {
+                self.position = reply.last;
+            }
             let is_full = self.pace.came(reply);
             self.wants_ahead = is_full && self.origin == Origin::New && !self.is_stopping;
             self.idle = Idle::No;
@@ -746,6 +1037,8 @@ impl Consumer {
             Origin::Claimed(_) => Delivery::Claimed,
         };
         batch.came_at = batch.came_at.or(self.asked_at);
+        let session = self.session.as_ref().filter(|_| delivery == Delivery::New).map(|session| session.number);
+        let (mut first, mut last) = (StreamId::ZERO, StreamId::ZERO);
         let mut stopped = None;
         for (id, fields) in entries {
             if batch.data.len() >= SPLIT {
@@ -789,8 +1082,16 @@ impl Consumer {
                     (taken.foreign, taken.foreign_last) = (taken.foreign.saturating_add(1), id);
                 }
             }
-            batch.ids.push(id);
+            if session.is_none() {
+                batch.ids.push(id);
+            } else if taken.entries == 0 {
+                first = id;
+            }
+            last = id;
             taken.entries = taken.entries.saturating_add(1);
+        }
+        if let Some(session) = session.filter(|_| taken.entries > 0) {
+            batch.advance(Advance { session, first, to: last, entries: taken.entries as u64 });
         }
         self.dedup.close();
         self.phase = match stopped {

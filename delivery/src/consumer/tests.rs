@@ -52,6 +52,11 @@ struct World {
     on_hand: Vec<usize>,
     pauses: u32,
     largest_count: u64,
+    lease: Option<Lease>,
+    checkpoint: Option<Checkpoint>,
+    /// What came of the latest move of the group.
+    moved: Option<Moved>,
+    is_restarted: bool,
 }
 
 impl World {
@@ -78,6 +83,10 @@ impl World {
             on_hand: Vec::new(),
             pauses: 0,
             largest_count: 0,
+            lease: None,
+            checkpoint: None,
+            moved: None,
+            is_restarted: false,
         };
         world.begin(0, &generation(5, 5, 0));
         world
@@ -118,12 +127,17 @@ impl World {
             entries_read: self.entries_read,
             members,
             notes: self.notes(),
+            lease: self.lease.clone(),
         }
     }
 
     /// What a read brings: places in `entries`.
-    fn read(&mut self, pending: bool, count: u64) -> Vec<usize> {
+    fn read(&mut self, pending: bool, behind: Option<StreamId>, count: u64) -> Vec<usize> {
         self.largest_count = self.largest_count.max(count);
+        if let Some(behind) = behind {
+            let new = (0..self.entries.len()).filter(|&nth| self.entries[nth].0 > behind);
+            return new.take(usize::try_from(count).unwrap()).collect();
+        }
         let is_wanted = |id: StreamId| match pending {
             true => self.pending.contains(&id) && id > self.read_after,
             false => id > self.last_delivered,
@@ -192,9 +206,21 @@ impl World {
                         break;
                     }
                 }
-                Effect::ReadAhead { count } => self.ahead = Some(self.read(false, count)),
-                Effect::Read { pending, count, block } => {
-                    let found = self.ahead.take().unwrap_or_else(|| self.read(pending, count));
+                Effect::ReadLease => consumer.lease_seen(self.lease.clone(), now),
+                Effect::WriteLease { seen, lease } => {
+                    let is_as_seen = self.lease == seen;
+                    if is_as_seen {
+                        self.lease = lease;
+                    }
+                    consumer.lease_written(is_as_seen, now);
+                }
+                Effect::Restart => {
+                    self.is_restarted = true;
+                    break;
+                }
+                Effect::ReadAhead { behind, count } => self.ahead = Some(self.read(false, behind, count)),
+                Effect::Read { pending, behind, count, block } => {
+                    let found = self.ahead.take().unwrap_or_else(|| self.read(pending, behind, count));
                     let is_idle = found.is_empty() && block.is_some() && self.now_judged(consumer);
                     self.deliver(consumer, found);
                     if is_idle {
@@ -220,6 +246,9 @@ impl World {
                     self.written.extend_from_slice(&self.batch.data);
                     let ids = std::mem::take(&mut self.batch.ids);
                     self.pending.retain(|id| !ids.contains(id));
+                    if let Some(advance) = self.batch.advance {
+                        self.advance(consumer, &advance);
+                    }
                     self.batch.clear();
                     consumer.handed_over(now);
                 }
@@ -233,6 +262,34 @@ impl World {
         }
         self.reports.extend(consumer.take_reports());
         None
+    }
+
+    /// Moves the group as the stage that acknowledges does.
+    fn advance(&mut self, consumer: &Consumer, advance: &Advance) {
+        let Some(session) = consumer.session() else { return };
+        if self.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.session() != session.number) {
+            let mut checkpoint = Checkpoint::new(session.clone());
+            if !checkpoint.watched(self.lease.as_ref()) {
+                self.moved = Some(Moved::Lost);
+                return;
+            }
+            self.checkpoint = Some(checkpoint);
+        }
+        let checkpoint = self.checkpoint.as_mut().unwrap();
+        checkpoint.advance(advance);
+        while let Some(step) = checkpoint.next(self.now) {
+            let is_mine = self.lease.as_ref().is_some_and(|lease| lease.is_of(&session.lease));
+            if is_mine {
+                self.lease = step.renew.clone().or_else(|| self.lease.take());
+                if let Some((at, read)) = step.group {
+                    (self.last_delivered, self.entries_read) = (at, read);
+                }
+            }
+            self.moved = Some(checkpoint.done(&step, self.now, is_mine, self.lease.as_ref()));
+            if self.moved == Some(Moved::Lost) {
+                return;
+            }
+        }
     }
 
     fn now_judged(&self, consumer: &Consumer) -> bool {
@@ -807,4 +864,170 @@ proptest! {
         prop_assert_eq!(world.gaps(), Vec::<Span>::new());
         prop_assert!(world.foreign >= foreign);
     }
+}
+
+fn exclusive(token: &str, held: Span) -> Settings {
+    let consume = Consumption::Exclusive { token: token.to_owned(), lease: lease::LEASE };
+    Settings { consume, ..settings(held) }
+}
+
+/// A writer with another output, which has the lease.
+fn other_lease(renewals: u64) -> Option<Lease> {
+    let text = |text: &str| text.to_owned();
+    Some(Lease { consumer: text("two"), output: text("b"), token: text("t2"), renewals, time: lease::LEASE })
+}
+
+#[test]
+fn an_exclusive_consumer_moves_the_group_and_leaves_nothing_pending() {
+    let mut world = World::new();
+    world.entries_read = Some(0);
+    world.add(5000);
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.pending.len(), world.gaps()), (20_000, 0, vec![]));
+    assert_eq!((world.last_delivered, world.entries_read), (StreamId::new(5, 20_000), Some(5000)));
+    world.add(3);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.entries_read), (20_012, Some(5003)));
+    assert!(!world.reports.iter().any(|report| !matches!(report, Report::Judged)), "{:?}", world.reports);
+}
+
+#[test]
+fn both_modes_follow_each_other_at_any_restart() {
+    let mut world = World::new();
+    world.add(10);
+    let mut group = consumer(0..0);
+    // It is killed with entries pending.
+    world.drive_until(&mut group, |world, effect| matches!(effect, Effect::HandOver { .. }) && world.pending.len() > 4);
+    let written = world.written.len() as u64;
+    world.on_hand.clear();
+    world.batch.clear();
+    assert!(!world.pending.is_empty());
+    let mut alone = Consumer::new(Partition::WHOLE, exclusive("t1", 0..written));
+    assert_eq!(world.drive(&mut alone), None);
+    assert_eq!((world.written.len(), world.pending.len(), world.gaps()), (40, 0, vec![]));
+    // It is killed with entries that are written and of which the group does not know.
+    world.add(10);
+    let before = world.last_delivered;
+    assert_eq!(world.drive(&mut alone), None);
+    world.last_delivered = before;
+    assert!(world.lease.is_some(), "it did not give the lease back");
+    let mut group = consumer(0..80);
+    world.add(1);
+    assert_eq!(world.drive(&mut group), None);
+    assert_eq!((world.written.len(), world.pending.len(), world.gaps()), (84, 0, vec![]));
+    assert_eq!((world.lease.clone(), world.redelivered), (None, 10));
+}
+
+#[test]
+fn whoever_comes_second_waits_until_the_lease_has_not_changed_for_its_time() {
+    for second in [exclusive("t1", 0..0), settings(0..0)] {
+        let mut world = World::new();
+        world.add(10);
+        let is_group = second.consume == Consumption::Group;
+        let mut one = Consumer::new(Partition::WHOLE, second);
+        // The owner renews it each time.
+        for renewals in 0..3 {
+            world.lease = other_lease(renewals);
+            assert_eq!(world.drive(&mut one), None);
+            assert_eq!((world.written.len(), world.lease.clone()), (0, other_lease(renewals)));
+        }
+        assert_eq!(world.reports, [Report::WaitsForLease("two".to_owned())], "reported once");
+        let began = world.now;
+        while world.written.is_empty() {
+            assert_eq!(world.drive(&mut one), None);
+        }
+        // The last change came five seconds before.
+        assert!(world.now - began > lease::LEASE - Duration::from_secs(5), "{:?}", world.now - began);
+        assert_eq!((world.written.len(), world.gaps()), (40, vec![]));
+        assert_eq!(world.lease.is_none(), is_group);
+        assert!(world.reports.contains(&Report::LeaseTakenOver("two".to_owned())));
+        assert!(world.reports.contains(&Report::WaitedForWriter));
+    }
+}
+
+#[test]
+fn with_once_a_lease_that_is_renewed_is_refused() {
+    for second in [exclusive("t1", 0..0), settings(0..0)] {
+        let mut world = World::new();
+        world.add(10);
+        world.lease = other_lease(0);
+        let mut one = Consumer::new(Partition::WHOLE, Settings { once: true, ..second });
+        assert_eq!(world.drive(&mut one), None, "its owner may be gone");
+        world.lease = other_lease(1);
+        assert_eq!(world.drive(&mut one), Some(Refusal::Leased("two".to_owned())));
+    }
+}
+
+#[test]
+fn an_exclusive_consumer_waits_for_others_at_work() {
+    let busy = |idle| Member { name: b"two".to_vec(), pending: 0, idle: Duration::from_secs(idle) };
+    let mut world = World::new();
+    world.add(10);
+    world.others = vec![busy(0)];
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.reports, [Report::WaitsForConsumer("two".to_owned())]);
+    assert!(world.written.is_empty() && world.lease.is_some(), "it keeps others from beginning");
+    let mut hurried = Consumer::new(Partition::WHOLE, Settings { once: true, ..exclusive("t1", 0..0) });
+    assert_eq!(world.drive(&mut hurried), Some(Refusal::Shared("two".to_owned())));
+    world.others = vec![busy(11)];
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.written.len(), 40);
+    world.others = vec![busy(0)];
+    let view = world.view();
+    one.group_seen_beside(&view, world.now);
+    one.group_seen_beside(&view, world.now);
+    let intruders = one.take_reports().into_iter().filter(|report| matches!(report, Report::Intruder(_)));
+    assert_eq!(intruders.collect::<Vec<_>>(), [Report::Intruder("two".to_owned())], "reported once");
+}
+
+#[test]
+fn a_lease_that_somebody_took_over_ends_the_work() {
+    let mut world = World::new();
+    world.add(10);
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    world.lease = other_lease(0);
+    one.group_seen_beside(&world.view(), world.now);
+    assert_eq!(one.next(world.now), Effect::Restart);
+    // So, too, when the connection was lost meanwhile, and the other one is gone again.
+    let mut world = World::new();
+    world.add(10);
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    world.lease = None;
+    one.connected(world.now);
+    assert_eq!(world.drive(&mut one), None);
+    assert!(world.is_restarted);
+}
+
+#[test]
+fn a_group_consumer_that_slept_looks_before_it_reads() {
+    let mut world = World::new();
+    world.add(10);
+    let mut one = consumer(0..0);
+    assert_eq!(world.drive(&mut one), None);
+    world.lease = other_lease(0);
+    world.add(10);
+    world.now += Duration::from_secs(60);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.last_delivered), (40, StreamId::new(5, 40)));
+    assert!(world.reports.contains(&Report::WaitsForLease("two".to_owned())));
+}
+
+#[test]
+fn a_session_that_ended_begins_again_where_the_group_is() {
+    let mut world = World::new();
+    world.add(10);
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    let first = one.session().unwrap().number;
+    world.last_delivered = StreamId::new(5, 20);
+    assert!(world.checkpoint.as_ref().unwrap().is_moved(world.last_delivered));
+    one.end_session();
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.written.len(), world.redelivered), (40, 5), "read again, and not written");
+    assert_eq!(world.last_delivered, StreamId::new(5, 40));
+    assert!(one.session().unwrap().number > first);
 }

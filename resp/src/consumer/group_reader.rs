@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{BatchOrigin, EntryBatch};
 use crate::connection::Deadline;
-use crate::streams::{GroupFrom, GroupStart, XAck, XAutoClaim, XGroupCreate, XReadGroup};
+use crate::streams::{GroupFrom, GroupStart, XAck, XAutoClaim, XGroupCreate, XRead, XReadGroup};
 use crate::{BlockTimeout, Command, Connection, Error, ErrorKind, Frame, StreamId, command};
 
 /// Reads a stream as a consumer of a group, step by step, over a given connection.
@@ -44,6 +44,8 @@ pub struct GroupReader {
     name: Vec<u8>,
     count: u64,
     claim_idle: Option<Duration>,
+    /// New entries are read behind this one, and not from the group.
+    behind: Option<StreamId>,
     /// Acknowledgements that the server has not confirmed.
     pub(super) acks: Vec<StreamId>,
     /// The request that is not answered yet.
@@ -82,6 +84,7 @@ enum ReadKind {
     Pending,
     Claim,
     New,
+    Behind,
 }
 
 /// The maximum number of IDs in one command.
@@ -103,6 +106,7 @@ impl GroupReader {
             name: name.as_ref().to_vec(),
             count: 1000,
             claim_idle: None,
+            behind: None,
             acks: Vec::new(),
             in_flight: None,
             early_reply: None,
@@ -130,6 +134,30 @@ impl GroupReader {
     /// Changes the maximum number of entries in a batch.
     pub const fn set_count(&mut self, entries: u64) {
         self.count = entries;
+    }
+
+    /// Reads new entries after this ID with `XREAD`, from the next request on. They do not become
+    /// pending, and the group stays where it is: for a consumer that has the group to itself and
+    /// moves it with [`XGroupSetId`](crate::streams::XGroupSetId), which costs the server much less
+    /// than acknowledging each entry. Each reply moves the position. With `None`, reads go through
+    /// the group again.
+    ///
+    /// ```no_run
+    /// # async fn example(mut reader: resp::GroupReader, at: resp::StreamId) -> Result<(), resp::Error> {
+    /// use resp::streams::XGroupSetId;
+    ///
+    /// reader.set_behind(Some(at));
+    /// if let Some(batch) = reader.read(None).await?
+    ///     && let Some(last) = batch.ids().next_back()
+    /// {
+    ///     // Once the entries are processed:
+    ///     reader.send(&XGroupSetId::new("events", "workers", last)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn set_behind(&mut self, id: Option<StreamId>) {
+        self.behind = id;
     }
 
     /// Reads the next pending entries or, once those are exhausted, new ones. Returns `None` at the
@@ -183,6 +211,11 @@ impl GroupReader {
             }
             ReadKind::New => {
                 let entries = command::decode(&read, frame)?;
+                Ok(if entries.is_empty() { None } else { Some(EntryBatch::read(BatchOrigin::New, entries)) })
+            }
+            ReadKind::Behind => {
+                let entries = command::decode(&XRead::new(stream, StreamId::ZERO), frame)?;
+                self.behind = entries.ids().next_back().or(self.behind);
                 Ok(if entries.is_empty() { None } else { Some(EntryBatch::read(BatchOrigin::New, entries)) })
             }
         }
@@ -249,11 +282,19 @@ impl GroupReader {
                 in_flight.what = ReadKind::Claim;
             }
             (Phase::New, _) => {
-                match block {
-                    Some(time) => connection.queue(read(GroupFrom::New).block(BlockTimeout::For(time)).command()),
-                    None => connection.queue(&read(GroupFrom::New)),
+                let behind = self.behind.map(|id| XRead::new(stream, id).count(*count));
+                match (behind, block) {
+                    (None, Some(time)) => {
+                        connection.queue(read(GroupFrom::New).block(BlockTimeout::For(time)).command());
+                    }
+                    (None, None) => connection.queue(&read(GroupFrom::New)),
+                    (Some(behind), Some(time)) => connection.queue(behind.block(BlockTimeout::For(time)).command()),
+                    (Some(behind), None) => connection.queue(&behind),
                 }
                 in_flight.block = block;
+                if self.behind.is_some() {
+                    in_flight.what = ReadKind::Behind;
+                }
             }
         }
         self.in_flight = Some(in_flight);
@@ -267,7 +308,8 @@ impl GroupReader {
             Some(time) => self.connection.block_deadline(time),
             None => Deadline::after(self.connection.command_timeout()),
         };
-        let named = |error: Error| error.with_context("XREADGROUP", Some(&self.stream));
+        let command = if in_flight.what == ReadKind::Behind { "XREAD" } else { "XREADGROUP" };
+        let named = |error: Error| error.with_context(command, Some(&self.stream));
         self.early_reply = Some(self.connection.receive_until(deadline).await.map_err(named)?);
         Ok(())
     }

@@ -60,10 +60,11 @@ pub enum Command {
     XInfoGroups { key: Name },
     XInfoConsumers { key: Name, group: Name },
     XGroupCreate { key: Name, group: Name, at: StreamId, make_stream: bool },
-    XGroupSetId { key: Name, group: Name, at: StreamId },
+    XGroupSetId { key: Name, group: Name, at: StreamId, entries_read: Option<u64> },
     XGroupDestroy { key: Name, group: Name },
     XGroupDelConsumer { key: Name, group: Name, consumer: Name },
     XReadGroup { key: Name, group: Name, consumer: Name, from: ReadFrom, count: usize },
+    XRead { key: Name, behind: StreamId, count: usize },
     XAck { key: Name, group: Name, ids: Vec<StreamId> },
     XPending { key: Name, group: Name, consumer: Option<Name>, count: usize },
     XAutoClaim { key: Name, group: Name, consumer: Name, idle: u64, from: StreamId, count: usize },
@@ -71,6 +72,8 @@ pub enum Command {
     HSetNx { key: Name, field: Bytes, value: Bytes },
     HDel { key: Name, fields: Vec<Bytes> },
     HMGet { key: Name, fields: Vec<Bytes> },
+    PExpireAt { key: Name, at: u64 },
+    PExpireTime { key: Name },
     HGetAll { key: Name },
     Exists { key: Name },
     Del { key: Name },
@@ -92,7 +95,7 @@ pub enum Right {
     Trim,
     /// `XGROUP`.
     Group,
-    /// `XREADGROUP` and `XAUTOCLAIM`.
+    /// `XREADGROUP`, `XREAD` and `XAUTOCLAIM`.
     Read,
 }
 
@@ -109,7 +112,7 @@ impl Command {
             | Self::XGroupSetId { .. }
             | Self::XGroupDestroy { .. }
             | Self::XGroupDelConsumer { .. } => Some(Right::Group),
-            Self::XReadGroup { .. } | Self::XAutoClaim { .. } => Some(Right::Read),
+            Self::XReadGroup { .. } | Self::XRead { .. } | Self::XAutoClaim { .. } => Some(Right::Read),
             _ => None,
         }
     }
@@ -121,11 +124,13 @@ impl Command {
             self,
             Self::XLen { .. }
                 | Self::XRange { .. }
+                | Self::XRead { .. }
                 | Self::XInfoStream { .. }
                 | Self::XInfoGroups { .. }
                 | Self::XInfoConsumers { .. }
                 | Self::XPending { .. }
                 | Self::HMGet { .. }
+                | Self::PExpireTime { .. }
                 | Self::HGetAll { .. }
                 | Self::Exists { .. }
                 | Self::Time

@@ -15,6 +15,7 @@ pub use command::{
 pub use stream::{Group, Stream};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::rc::Rc;
 
 // What a group does (reading, acknowledging, claiming, moving) is no change to those who watch the
@@ -96,6 +97,8 @@ impl Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost;
 
+/// Where a hash keeps when it expires. Only far dates are used, so nothing ever expires.
+const EXPIRES: &[u8] = b"\0expires";
 /// The log is folded into the base when it is longer than this.
 const LOG: usize = 400;
 /// How many dumps are kept.
@@ -349,8 +352,8 @@ impl Server {
                 self.stream_mut(&key)?.ok_or(Refusal::NoSuchKey)?.create_group(&group, at)?;
                 Reply::Ok
             }
-            Command::XGroupSetId { key, group, at } => {
-                self.stream_mut(&key)?.ok_or(Refusal::NoSuchKey)?.group_mut(&group)?.set_id(at);
+            Command::XGroupSetId { key, group, at, entries_read } => {
+                self.stream_mut(&key)?.ok_or(Refusal::NoSuchKey)?.group_mut(&group)?.set_id(at, entries_read);
                 Reply::Ok
             }
             Command::XGroupDestroy { key, group } => {
@@ -366,6 +369,11 @@ impl Server {
                 let stream = self.stream_mut(&key)?.ok_or(Refusal::NoGroup)?;
                 let entries = stream.read(&group, &consumer, from, count, now)?;
                 Reply::Entries(entries)
+            }
+            Command::XRead { key, behind, count } => {
+                let behind = (Bound::Excluded(behind), Bound::Unbounded);
+                let entries = self.stream(&key)?.into_iter().flat_map(|stream| stream.entries().range(behind));
+                Reply::Entries(entries.take(count).map(|(id, entry)| (*id, Some(entry.clone()))).collect())
             }
             Command::XAck { key, group, ids } => {
                 let Some(stream) = self.stream_mut(&key)? else { return Ok(Reply::Number(0)) };
@@ -405,7 +413,7 @@ impl Server {
                 }
                 let hash = self.hash_mut(&key)?;
                 let removed = fields.iter().filter(|field| hash.remove(*field).is_some()).count() as u64;
-                if hash.is_empty() {
+                if hash.keys().all(|field| field[..] == *EXPIRES) {
                     self.keys.remove(&key);
                 }
                 if removed > 0 {
@@ -416,6 +424,18 @@ impl Server {
             Command::HMGet { key, fields } => {
                 let hash = self.hash(&key)?;
                 Reply::Values(fields.iter().map(|field| hash.and_then(|hash| hash.get(field).cloned())).collect())
+            }
+            Command::PExpireAt { key, at } => {
+                let is_there = self.hash(&key)?.is_some();
+                if is_there {
+                    self.hash_mut(&key)?.insert(bytes(EXPIRES), bytes(at.to_string()));
+                    self.touch(&key);
+                }
+                Reply::Number(u64::from(is_there))
+            }
+            Command::PExpireTime { key } => {
+                let at = self.field(&key, EXPIRES).and_then(|at| std::str::from_utf8(at).ok()?.parse().ok());
+                Reply::Number(at.unwrap_or(0))
             }
             Command::HGetAll { key } => {
                 let pairs = self.hash(&key)?.into_iter().flatten();

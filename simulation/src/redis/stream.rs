@@ -253,8 +253,8 @@ impl Group {
     }
 
     /// Moves the group.
-    pub const fn set_id(&mut self, at: StreamId) {
-        (self.last_delivered, self.entries_read) = (at, None);
+    pub const fn set_id(&mut self, at: StreamId, entries_read: Option<u64>) {
+        (self.last_delivered, self.entries_read) = (at, entries_read);
     }
 
     /// The last ID that was given to a consumer.

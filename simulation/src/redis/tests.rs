@@ -89,7 +89,7 @@ fn a_watched_key_that_was_changed_stops_the_transaction() {
 fn what_a_group_does_is_no_change_to_the_stream() {
     let mut server = server();
     let acknowledge = Command::XAck { key: name("s"), group: name("g"), ids: vec![id(1, 1)] };
-    let set_id = Command::XGroupSetId { key: name("s"), group: name("g"), at: StreamId::ZERO };
+    let set_id = Command::XGroupSetId { key: name("s"), group: name("g"), at: StreamId::ZERO, entries_read: None };
     for command in [read(ReadFrom::New, "c"), acknowledge, set_id] {
         let mut session = server.connect().unwrap();
         server.watch(&mut session, &name("s")).unwrap();
@@ -136,7 +136,7 @@ fn a_group_gives_each_entry_once_and_keeps_it_pending() {
 fn a_moved_group_gives_pending_entries_to_the_next_reader() {
     let mut server = server();
     server.admin(read(ReadFrom::New, "c"));
-    server.admin(Command::XGroupSetId { key: name("s"), group: name("g"), at: StreamId::ZERO });
+    server.admin(Command::XGroupSetId { key: name("s"), group: name("g"), at: StreamId::ZERO, entries_read: None });
     assert_eq!(ids(&server.admin(read(ReadFrom::New, "d"))).len(), 3);
     let group = &server.stream_at(&name("s")).unwrap().groups()[&name("g")];
     assert!(group.pending().all(|(_, consumer)| **consumer == *"d"));

@@ -7,7 +7,8 @@ use crate::filesystem::{DiskFault, FileSystem};
 use crate::oracle::Written;
 use crate::redis::Name;
 use crate::world::World;
-use delivery::consumer::{Consumer, FileIdentity, Output, Refusal, Settings};
+use delivery::consumer::lease::LEASE_MIN;
+use delivery::consumer::{Consumer, Consumption, FileIdentity, Lease, Output, Refusal, Settings};
 use delivery::journal::{Identity, Parsed};
 use delivery::output::{Job, JournalWas, Outcome, Verdict};
 use delivery::partition::Partition;
@@ -30,6 +31,8 @@ pub struct Configuration {
     pub partitions: Vec<Partition>,
     /// After how many milliseconds it takes over what others have left pending.
     pub claim_idle: Option<u64>,
+    /// How many percent of its starts have the group to themselves.
+    pub exclusive: u64,
 }
 
 /// A writer, running or not.
@@ -47,6 +50,11 @@ pub struct Writer {
     starts_at: u64,
     /// Its own processes' numbers of this output.
     ids: u64,
+    /// What the present process knows: its fencing token, and the outputs that it had open.
+    token: String,
+    former: Vec<String>,
+    /// The process is stopped (SIGSTOP) until then.
+    sleeps_until: u64,
 }
 
 #[derive(Debug)]
@@ -63,7 +71,19 @@ impl Writer {
     #[must_use]
     pub fn new(nth: usize, configuration: Configuration) -> Self {
         let process = u32::try_from(nth).unwrap_or(0) * 1000 + 1000;
-        Self { configuration, nth, process, running: None, refused: None, is_scaled_away: false, starts_at: 0, ids: 0 }
+        Self {
+            configuration,
+            nth,
+            process,
+            running: None,
+            refused: None,
+            is_scaled_away: false,
+            starts_at: 0,
+            ids: 0,
+            token: String::new(),
+            former: Vec::new(),
+            sleeps_until: 0,
+        }
     }
 
     fn name(&self) -> String {
@@ -84,13 +104,26 @@ impl Writer {
             world.outputs.unlock_all(self.process);
             self.process += 1;
         }
+        self.forget();
         self.starts_at = world.elapsed + world.random.below(200);
+    }
+
+    /// The process is another one from now on.
+    fn forget(&mut self) {
+        (self.token, self.former, self.sleeps_until) = (String::new(), Vec::new(), 0);
+    }
+
+    /// Stops the process (SIGSTOP) for some time.
+    pub fn pause(&mut self, world: &World, millis: u64) {
+        world.story.tell(|| format!("{} sleeps for {millis} ms", self.name()));
+        self.sleeps_until = world.elapsed + millis;
     }
 
     /// The power of its machine is cut: the process is gone. The caller cuts the power of the disk.
     pub fn lose_power(&mut self) {
         self.running = None;
         self.process += 1;
+        self.forget();
     }
 
     /// Asks it to end.
@@ -104,6 +137,9 @@ impl Writer {
 
     /// One effect.
     pub fn step(&mut self, world: &mut World) {
+        if world.elapsed < self.sleeps_until {
+            return;
+        }
         if self.running.is_none() {
             if world.elapsed >= self.starts_at && self.refused.is_none() && !self.is_scaled_away {
                 self.start(world);
@@ -122,7 +158,7 @@ impl Writer {
 
     /// Opens the output, and begins.
     fn start(&mut self, world: &mut World) {
-        let Configuration { stream, group, consumer, output: name, partitions, claim_idle } =
+        let Configuration { stream, group, consumer, output: name, partitions, claim_idle, exclusive } =
             self.configuration.clone();
         let identity = Identity::new(&stream, &group, &partitions);
         let fresh_id = world.random.below(u64::MAX);
@@ -169,15 +205,25 @@ impl Writer {
             return;
         }
         let head = world.outputs.file(output.inode()).map(|file| file.bytes().to_vec()).unwrap_or_default();
+        if self.token.is_empty() {
+            let is_exclusive = exclusive > 0 && world.random.chance(exclusive);
+            self.token = if is_exclusive { format!("{}", world.random.below(u64::MAX)) } else { "shared".to_owned() };
+        }
+        let consume = match self.token.as_str() {
+            "shared" => Consumption::Group,
+            token => Consumption::Exclusive { token: token.to_owned(), lease: LEASE_MIN },
+        };
+        let claim_idle = claim_idle.filter(|_| consume == Consumption::Group);
         let settings = Settings {
             group: group.to_string(),
             consumer: consumer.to_string(),
             partitions: None,
             once: false,
             claim_idle: claim_idle.map(Duration::from_millis),
+            consume,
             output: Output {
                 id: id.to_string(),
-                former: Vec::new(),
+                former: std::mem::replace(&mut self.former, vec![id.to_string()]),
                 file: FileIdentity { dev: 2, ino: output.inode(), head },
                 has_unknown_tail: opening.keep,
                 journal_is_missing: opening.journal == JournalWas::Missing,
@@ -213,7 +259,7 @@ impl Writer {
                 world.story.tell(|| {
                     format!(
                         "{name} hands over {} entries, {} new bytes: {:?}",
-                        batch.ids.len(),
+                        batch.entries(),
                         batch.data.len(),
                         batch.runs
                     )
@@ -227,6 +273,10 @@ impl Writer {
                 }
             }
             Step::Ended => {}
+            Step::Restart => {
+                world.story.tell(|| format!("{name} has lost its lease and begins again"));
+                self.open_again(world);
+            }
             Step::Refused(refusal) => {
                 world.story.tell(|| format!("{name} refuses: {refusal:?}"));
                 if world.restore_journals() {
@@ -249,6 +299,12 @@ impl Writer {
     fn leave(&mut self, world: &mut World) {
         let Configuration { group, consumer, partitions, .. } = self.configuration.clone();
         for partition in &partitions {
+            let lease = world.keys[partition.index() as usize].lease.clone();
+            let token = world.redis.field(&lease, b"token").map(|token| token.to_vec());
+            if token.is_some_and(|token| token == self.token.as_bytes()) {
+                let fields = Lease::FIELDS.map(crate::redis::bytes).to_vec();
+                world.redis.admin(crate::redis::Command::HDel { key: lease, fields });
+            }
             let key = world.keys[partition.index() as usize].stream.clone();
             let stream = world.redis.stream_at(&key);
             let own = stream
@@ -262,6 +318,7 @@ impl Writer {
         self.running = None;
         world.outputs.unlock_all(self.process);
         self.process += 1;
+        self.forget();
         self.is_scaled_away = world.faulty;
     }
 
@@ -270,6 +327,13 @@ impl Writer {
         let Some(running) = &mut self.running else { return };
         if world.elapsed < running.disk_waits_until {
             return;
+        }
+        if running.output.is_idle()
+            && let Some(batch) = &running.output.committing
+            && !running.partitions[batch.partition].may_write(world)
+        {
+            world.story.tell(|| format!("{name} drops a batch, because its lease may have ended"));
+            return self.open_again(world);
         }
         let stale = self.configuration.claim_idle.map(|idle| Duration::from_millis(idle / 2));
         if running.output.is_idle() {
@@ -320,6 +384,15 @@ impl Writer {
         world.outputs.unlock_all(self.process);
         self.process += 1;
         self.starts_at = world.elapsed;
+    }
+
+    /// The bytes that it is writing or has written, by the number that it gives their content.
+    pub fn has(&self, files: &FileSystem) -> Vec<(u64, std::ops::Range<u64>)> {
+        let written = self.written(files).into_iter().map(|one| (one.file_id, one.span));
+        let committing = self.running.iter().filter_map(|running| running.output.committing.as_ref());
+        written
+            .chain(committing.flat_map(|batch| batch.runs.iter().map(|run| (run.file_id, run.span.clone()))))
+            .collect()
     }
 
     /// What is in its output and in those that it became by rotation, in order.

@@ -6,8 +6,8 @@ use crate::redis::{Bytes, Command, Delivered, Lost, Name, ReadFrom, Refusal, Rep
 use crate::world::World;
 use delivery::consumer::Reply as Came;
 use delivery::consumer::{
-    Batch, Change, Consumer, Effect, GroupState, GroupView, Member, Notes, Record, Refusal as Refused, Report,
-    trim_below,
+    Batch, Change, Checkpoint, Consumer, Effect, GroupState, GroupView, Lease, Member, Move, Moved, Notes, Record,
+    Refusal as Refused, Report, trim_below,
 };
 use resp::StreamId;
 use std::collections::VecDeque;
@@ -25,6 +25,8 @@ pub enum Step {
     HandOver(Batch),
     /// The partition ended.
     Ended,
+    /// What is under way is dropped, and the writer begins again.
+    Restart,
     /// It cannot work like this.
     Refused(Refused),
 }
@@ -55,6 +57,12 @@ pub struct PartitionWriter {
     sleeps_until: u64,
     /// When the present read gives up waiting.
     waits_until: Option<u64>,
+    /// Behind which entry it reads exclusively.
+    waits_behind: Option<StreamId>,
+    /// Moves the group, in a session of exclusive consumption.
+    checkpoint: Option<Checkpoint>,
+    /// Another writer has the lease, or had it.
+    is_lease_lost: bool,
     /// Where the pending entries are read on.
     pending_from: StreamId,
 }
@@ -80,12 +88,18 @@ impl PartitionWriter {
             is_trim_due: false,
             sleeps_until: 0,
             waits_until: None,
+            waits_behind: None,
+            checkpoint: None,
+            is_lease_lost: false,
             pending_from: StreamId::ZERO,
         }
     }
 
     /// One effect of the machine. `disk_is_idle`: whether a batch can be handed over at once.
     pub fn step(&mut self, world: &mut World, disk_is_idle: bool) -> Step {
+        if self.is_lease_lost {
+            return Step::Restart;
+        }
         if world.elapsed < self.sleeps_until {
             return Step::Done;
         }
@@ -104,7 +118,9 @@ impl PartitionWriter {
         }
         // A read that waits in Redis is no new effect.
         let effect = match self.waits_until {
-            Some(_) => Effect::Read { pending: false, count: 4, block: Some(Duration::ZERO) },
+            Some(_) => {
+                Effect::Read { pending: false, behind: self.waits_behind, count: 4, block: Some(Duration::ZERO) }
+            }
             None => self.consumer.next(now),
         };
         let step = match effect {
@@ -122,6 +138,7 @@ impl PartitionWriter {
                 Ok(())
             }
             Effect::Refuse(refusal) => return Step::Refused(refusal),
+            Effect::Restart => return Step::Restart,
             Effect::Done => return Step::Ended,
             Effect::Pause(pause) => {
                 self.sleeps_until = world.elapsed + millis(pause);
@@ -157,6 +174,11 @@ impl PartitionWriter {
                 self.consumer.record_loaded(Record::read(fields, &group, &consumer), None);
             }
             Effect::MakeGroup => self.make_group(world, &mut session)?,
+            Effect::ReadLease => {
+                let lease = self.lease(world, &mut session)?;
+                self.consumer.lease_seen(lease, now);
+            }
+            Effect::WriteLease { seen, lease } => self.write_lease(world, &mut session, seen, lease)?,
             Effect::LookAtGroup => {
                 let Reply::Groups(groups) = self.ask(world, &mut session, Command::XInfoGroups { key: key.clone() })?
                 else {
@@ -169,6 +191,7 @@ impl PartitionWriter {
                 };
                 let ours = groups.iter().find(|one| one.name == group).ok_or(Lost)?;
                 let notes = self.notes(world, &mut session)?;
+                let lease = self.lease(world, &mut session)?;
                 let members = members.iter().map(|one| Member {
                     name: one.name.as_bytes().to_vec(),
                     pending: one.pending,
@@ -181,6 +204,7 @@ impl PartitionWriter {
                     lag: None,
                     members: members.collect(),
                     notes,
+                    lease,
                 };
                 world.story.tell(|| {
                     let names: Vec<_> = view.members.iter().map(|one| String::from_utf8_lossy(&one.name)).collect();
@@ -219,12 +243,16 @@ impl PartitionWriter {
                 world.progress += 1;
                 self.consumer.notes_written(claimed, now);
             }
-            Effect::Read { pending, count, block } => {
+            Effect::Read { pending, behind, count, block } => {
+                self.waits_behind = behind;
                 return self.read(world, session, pending, count, block);
             }
-            Effect::ReadAhead { count } => {
+            Effect::ReadAhead { behind, count } => {
                 let count = small(count);
-                let command = Command::XReadGroup { key, group, consumer, from: ReadFrom::New, count };
+                let command = match behind {
+                    Some(behind) => Command::XRead { key, behind, count },
+                    None => Command::XReadGroup { key, group, consumer, from: ReadFrom::New, count },
+                };
                 let Reply::Entries(entries) = self.ask(world, &mut session, command)? else { return Err(Lost) };
                 world
                     .story
@@ -265,7 +293,12 @@ impl PartitionWriter {
                 self.reply = (entries, 0);
                 self.asked_at = world.elapsed;
             }
-            Effect::HandOver { .. } | Effect::Refuse(_) | Effect::Done | Effect::Pause(_) | Effect::Reconnect => {}
+            Effect::HandOver { .. }
+            | Effect::Refuse(_)
+            | Effect::Done
+            | Effect::Pause(_)
+            | Effect::Reconnect
+            | Effect::Restart => {}
         }
         self.session = Some(session);
         Ok(())
@@ -340,12 +373,13 @@ impl PartitionWriter {
             return Ok(());
         }
         let from = if pending { ReadFrom::Pending(self.pending_from) } else { ReadFrom::New };
-        let command = Command::XReadGroup {
-            key: self.keys.stream.clone(),
-            group: self.group.clone(),
-            consumer: self.consumer_name.clone(),
-            from,
-            count: small(count),
+        let (key, count) = (self.keys.stream.clone(), small(count));
+        let command = match self.waits_behind.filter(|_| !pending) {
+            Some(behind) => Command::XRead { key, behind, count },
+            None => {
+                let (group, consumer) = (self.group.clone(), self.consumer_name.clone());
+                Command::XReadGroup { key, group, consumer, from, count }
+            }
         };
         let Reply::Entries(entries) = self.ask(world, &mut session, command)? else { return Err(Lost) };
         self.session = Some(session);
@@ -378,6 +412,9 @@ impl PartitionWriter {
 
     /// Acknowledges what was committed, or trims. One command.
     pub fn acknowledge(&mut self, world: &mut World) {
+        if self.consumer.is_exclusive() && self.keep_lease(world) {
+            return;
+        }
         if self.to_acknowledge.is_empty() && !self.is_trim_due {
             return;
         }
@@ -386,7 +423,13 @@ impl PartitionWriter {
             Some(batch) => {
                 let ids = batch.ids.clone();
                 let command = Command::XAck { key: self.keys.stream.clone(), group: self.group.clone(), ids };
-                let done = self.ask(world, &mut session, command).map(|_| ());
+                let done = match batch.ids.is_empty() {
+                    true => Ok(()),
+                    false => self.ask(world, &mut session, command).map(|_| ()),
+                };
+                if let (Ok(()), Some(advance), Some(checkpoint)) = (done, batch.advance, &mut self.checkpoint) {
+                    checkpoint.advance(&advance);
+                }
                 if done.is_ok() {
                     let count = self.to_acknowledge.pop_front().map_or(0, |batch| batch.ids.len());
                     self.under_way -= 1;
@@ -419,9 +462,160 @@ impl PartitionWriter {
                 lag: None,
             })
             .collect();
-        if let Some(min) = trim_below(&groups) {
+        let most = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.at().next()).unwrap_or(StreamId::MAX);
+        if let Some(min) = trim_below(&groups).map(|min| min.min(most)) {
             self.ask(world, session, Command::XTrimMinId { key, min })?;
             world.story.tell(|| format!("{} trims what is below {min}", self.name));
+        }
+        Ok(())
+    }
+
+    /// Whether nobody else can have the lease at this moment, as far as this writer can know.
+    #[must_use]
+    pub fn may_write(&self, world: &World) -> bool {
+        let until = self.consumer.leased_until().max(self.checkpoint.as_ref().map(Checkpoint::valid_until));
+        !self.consumer.is_exclusive() || !self.is_lease_lost && until.is_some_and(|until| world.instant() < until)
+    }
+
+    fn lease(&self, world: &mut World, session: &mut Session) -> Result<Option<Lease>, Lost> {
+        let (key, fields) = (self.keys.lease.clone(), Lease::FIELDS.map(bytes).to_vec());
+        let Reply::Values(values) = self.ask(world, session, Command::HMGet { key: key.clone(), fields })? else {
+            return Err(Lost);
+        };
+        let Reply::Number(expires) = self.ask(world, session, Command::PExpireTime { key })? else { return Err(Lost) };
+        Ok(Lease::read(values.iter().map(|value| value.as_deref()), i64::try_from(expires).ok()))
+    }
+
+    fn write_lease(
+        &mut self,
+        world: &mut World,
+        session: &mut Session,
+        seen: Option<Lease>,
+        lease: Option<Lease>,
+    ) -> Result<(), Lost> {
+        let (key, sent_at) = (self.keys.lease.clone(), world.instant());
+        world.redis.watch(session, &key)?;
+        if self.lease(world, session)? != seen {
+            world.redis.unwatch(session)?;
+            self.consumer.lease_written(false, sent_at);
+            return Ok(());
+        }
+        world.redis.multi(session)?;
+        let is_new = lease.as_ref().is_some_and(|lease| !seen.as_ref().is_some_and(|seen| seen.is_of(lease)));
+        let mut is_refused = false;
+        if let Some(lease) = &lease {
+            if is_new {
+                let pairs = lease.pairs().map(|(field, value)| (bytes(field), bytes(value))).to_vec();
+                let reply = world.call(session, Command::HSet { key: key.clone(), pairs })?;
+                is_refused = matches!(reply, Reply::Refused(_));
+            }
+            world.call(session, Command::PExpireAt { key, at: lease.expires() })?;
+        } else {
+            world.call(session, Command::HDel { key, fields: Lease::FIELDS.map(bytes).to_vec() })?;
+        }
+        if is_refused {
+            return Err(Lost);
+        }
+        let is_written = match world.exec(session)? {
+            Reply::Several(replies) if replies.iter().all(|reply| !matches!(reply, Reply::Refused(_))) => true,
+            Reply::Nil => false,
+            _ => return Err(Lost),
+        };
+        if let Some(seen) = seen.filter(|seen| is_written && !lease.as_ref().is_some_and(|lease| lease.is_of(seen))) {
+            world.story.tell(|| format!("{} takes over {seen:?}: {lease:?}", self.name));
+            world.leases_taken.push(self.keys.clone());
+        }
+        self.consumer.lease_written(is_written, sent_at);
+        Ok(())
+    }
+
+    /// What there is to do for the lease and the position of the group. Whether there was
+    /// something.
+    fn keep_lease(&mut self, world: &mut World) -> bool {
+        let Some(session) = self.consumer.session().cloned() else {
+            self.checkpoint = None;
+            return false;
+        };
+        let known = self.checkpoint.take().filter(|checkpoint| checkpoint.session() == session.number);
+        let Some(mut redis) = self.acknowledging.take().or_else(|| world.connect().ok()) else {
+            self.end_session();
+            return true;
+        };
+        let done = match known {
+            None => self.watch(world, &mut redis).map(|lease| {
+                let mut checkpoint = Checkpoint::new(session);
+                self.is_lease_lost = !checkpoint.watched(lease.as_ref());
+                Some(checkpoint)
+            }),
+            Some(mut checkpoint) => match checkpoint.next(world.instant()) {
+                Some(step) => self.move_group(world, &mut redis, &mut checkpoint, &step).map(|()| Some(checkpoint)),
+                None if world.random.one_in(8) => self.position(world, &mut redis).map(|at| {
+                    let is_moved = at.is_none_or(|at| checkpoint.is_moved(at));
+                    (!is_moved).then_some(checkpoint)
+                }),
+                None => {
+                    (self.checkpoint, self.acknowledging) = (Some(checkpoint), Some(redis));
+                    return false;
+                }
+            },
+        };
+        match done {
+            Ok(Some(checkpoint)) => (self.checkpoint, self.acknowledging) = (Some(checkpoint), Some(redis)),
+            Ok(None) | Err(Lost) => self.end_session(),
+        }
+        true
+    }
+
+    fn end_session(&mut self) {
+        (self.checkpoint, self.acknowledging, self.waits_until) = (None, None, None);
+        self.consumer.end_session();
+    }
+
+    /// Where the group is; `None`: it is gone.
+    fn position(&self, world: &mut World, session: &mut Session) -> Result<Option<StreamId>, Lost> {
+        let key = self.keys.stream.clone();
+        let Reply::Groups(groups) = self.ask(world, session, Command::XInfoGroups { key })? else { return Err(Lost) };
+        Ok(groups.iter().find(|one| one.name == self.group).map(|ours| ours.last_delivered))
+    }
+
+    fn watch(&self, world: &mut World, session: &mut Session) -> Result<Option<Lease>, Lost> {
+        world.redis.unwatch(session)?;
+        world.redis.watch(session, &self.keys.lease)?;
+        self.lease(world, session)
+    }
+
+    fn move_group(
+        &mut self,
+        world: &mut World,
+        session: &mut Session,
+        checkpoint: &mut Checkpoint,
+        step: &Move,
+    ) -> Result<(), Lost> {
+        let sent_at = world.instant();
+        world.redis.multi(session)?;
+        if let Some(lease) = &step.renew {
+            world.call(session, Command::PExpireAt { key: self.keys.lease.clone(), at: lease.expires() })?;
+        }
+        if let Some((at, entries_read)) = step.group {
+            let (key, group) = (self.keys.stream.clone(), self.group.clone());
+            world.call(session, Command::XGroupSetId { key, group, at, entries_read })?;
+        }
+        let is_executed = match world.exec(session)? {
+            Reply::Several(replies) if replies.iter().all(|reply| !matches!(reply, Reply::Refused(_))) => true,
+            Reply::Nil => false,
+            _ => return Err(Lost),
+        };
+        let lease = self.watch(world, session)?;
+        match checkpoint.done(step, sent_at, is_executed, lease.as_ref()) {
+            Moved::Lost => self.is_lease_lost = true,
+            Moved::Again => {}
+            Moved::Done => {
+                if let Some((at, _)) = step.group {
+                    world.progress += 1;
+                    self.is_trim_due = true;
+                    world.story.tell(|| format!("{} moves the group to {at}", self.name));
+                }
+            }
         }
         Ok(())
     }
@@ -429,8 +623,8 @@ impl PartitionWriter {
     /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays
     /// pending.
     #[must_use]
-    pub const fn is_at_rest(&self) -> bool {
-        self.under_way == 0
+    pub fn is_at_rest(&self) -> bool {
+        self.under_way == 0 && self.checkpoint.as_ref().is_none_or(Checkpoint::is_settled)
     }
 }
 

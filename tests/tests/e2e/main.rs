@@ -14,6 +14,7 @@ mod configuration;
 mod consumer;
 mod disk;
 mod docs;
+mod exclusive;
 mod failover;
 mod files;
 mod follow;

@@ -22,7 +22,7 @@ const TIME: Duration = Duration::from_secs(40);
 enum Writers {
     /// One writer for all partitions.
     One,
-    /// One writer per partition, each with its own output.
+    /// One writer per partition, each with its own output and the partition's group to itself.
     Each,
 }
 
@@ -77,7 +77,10 @@ impl<'a> Stage<'a> {
         };
         let launch = |(nth, output): (usize, &PathBuf)| {
             let writer = writer.clone().set("--output", output).set("--consumer", format!("writer-{nth}"));
-            if writers == Writers::Each { writer.set("--partition", nth.to_string()) } else { writer }
+            match writers {
+                Writers::One => writer,
+                Writers::Each => writer.set("--partition", nth.to_string()).set("--consume", "exclusive"),
+            }
         };
         let launches = (reader, outputs.iter().enumerate().map(launch).collect::<Vec<_>>());
         let reader = launches.0.start();

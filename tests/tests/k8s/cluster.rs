@@ -54,6 +54,7 @@ fn there_is_a_writer_for_each_partition_and_none_for_two() {
         assert_eq!(of(name)["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name", "{name}");
     }
     assert_eq!(of("LINE_STREAM_CLAIM_IDLE")["value"], "off");
+    assert_eq!(of("LINE_STREAM_CONSUME")["value"], "exclusive");
     assert_eq!(of("LINE_STREAM_GROUP")["value"], "writers");
     // Nobody changes the number of writers.
     let scales = |one: &&Value| one["kind"] == "HorizontalPodAutoscaler" || one["kind"] == "ScaledObject";
