@@ -39,6 +39,8 @@ pub(crate) struct Commit<'a> {
     path: PathBuf,
     /// A batch delivered longer ago than this may have been taken over by another consumer.
     stale_after: Option<Duration>,
+    /// When the file system's room was measured.
+    space_at: Option<Instant>,
     measured: Measured,
 }
 
@@ -71,7 +73,7 @@ impl<'a> Commit<'a> {
             fsync: histogram!(metric_names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
-        Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, measured }
+        Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, space_at: None, measured }
     }
 
     /// The ranges in the output.
@@ -163,12 +165,18 @@ impl<'a> Commit<'a> {
     ) -> Result<Option<Batch>, Ended> {
         let mut backoff = disk_backoff();
         loop {
+            let is_space_due = self.space_at.is_none_or(|at| at.elapsed() >= MAINTAIN);
+            if is_space_due {
+                self.space_at = Some(Instant::now());
+            }
             let Some(mut output) = self.output.take() else {
                 return Err(Failure::failed("the output was lost when a thread died").into());
             };
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
-                disk_space::measure(output.path());
+                if is_space_due {
+                    disk_space::measure(output.path());
+                }
                 (output, batch, done)
             })
             .await;
