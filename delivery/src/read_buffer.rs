@@ -71,7 +71,8 @@ impl ReadBuffer {
     pub fn unchanged(&self, file: &impl SourceFile) -> io::Result<bool> {
         let around = self.taken - self.history().len()..self.filled.min(self.taken + GUARD_LEN);
         let last = self.filled.saturating_sub(OVERLAP)..self.filled;
-        for range in [around, last] {
+        let is_covered = around.start <= last.start && last.end <= around.end;
+        for range in [Some(around), (!is_covered).then_some(last)].into_iter().flatten() {
             let start = self.offset + range.start as u64 - self.taken as u64;
             let read = &self.buffer[range];
             if file.bytes(start, start + read.len() as u64)? != read {

@@ -12,7 +12,7 @@ use delivery::partition::Partition;
 use delivery::producer::{Directory, Producer, Stored, Trouble};
 use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
-use resp::{Connection, Frame, cmd};
+use resp::{Connection, ErrorKind, Frame, cmd};
 use service::args::ServiceArgs;
 use service::preflight::{self, Commands, Found, Preflight};
 use service::source_record::RecordFault;
@@ -38,6 +38,7 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
             let Some(connection) = connection else { continue };
             source(checks, connection, args, &input, folder, (*partition, key)).await;
             backlog(checks, connection, key, args.max_backlog).await;
+            scripts(checks, connection).await;
             needed.push(commands(connection, key));
         }
         if let Some(connection) = &mut base {
@@ -152,6 +153,27 @@ async fn backlog(checks: &mut Preflight, connection: &mut Connection, key: &str,
         let why = crate::report::full(key, "", &stream, bound, &groups);
         checks.waits(format!("--max-backlog: {why}"), "the reader waits until the stream has room");
     }
+}
+
+/// Whether small batches can be sent as scripts, which nothing depends on.
+async fn scripts(checks: &mut Preflight, connection: &mut Connection) {
+    // They are queued and never executed.
+    let queued = connection.send(&cmd::<Frame>("MULTI")).await;
+    if queued.is_err() {
+        return;
+    }
+    for command in [cmd::<Frame>("SCRIPT LOAD").arg(""), cmd::<Frame>("EVALSHA").arg("").arg(0)] {
+        if let Err(error) = connection.send(&command).await
+            && error.kind() == ErrorKind::NoPerm
+        {
+            checks.note(
+                "redis: the user may not execute scripts (SCRIPT LOAD, EVALSHA)",
+                "optional: without them a lone line takes two round trips, and more of Redis' time",
+            );
+            break;
+        }
+    }
+    let _ = connection.send(&cmd::<Frame>("DISCARD")).await;
 }
 
 /// The commands that the reader sends to the stream and its record.

@@ -4,7 +4,7 @@ use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
-use crate::redis::{self, Fence};
+use crate::redis::{self, Abilities, Form};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::scanner::Scanner;
@@ -137,6 +137,8 @@ impl Shared {
             shutdown: self.shutdown.clone(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             begun: Instant::now(),
+            form: None,
+            is_script: false,
             executed: Instant::now(),
             asked: Instant::now(),
             input: self.input.clone(),
@@ -182,7 +184,11 @@ struct Driver {
     shutdown: Shutdown,
     backoff: Backoff,
     begun: Instant,
-    /// When the latest `EXEC` was sent.
+    /// How the batch goes out that was taken last.
+    form: Option<Form>,
+    /// Whether the batch that is executed went out as a script.
+    is_script: bool,
+    /// When the latest batch was sent to be executed.
     executed: Instant,
     /// When Redis was last asked while there was no input.
     asked: Instant,
@@ -208,19 +214,21 @@ impl Driver {
         let mut is_allowed = false;
         loop {
             let mut connection = self.connect(&mut connector).await?;
+            let mut with_scripts = true;
             loop {
-                let performed = match redis::try_transaction(&mut connection).await {
-                    // Rights that are withdrawn later are waited for.
+                let performed = match Abilities::try_out(&mut connection, &self.record, with_scripts).await {
+                    // Permissions that are withdrawn later are waited for.
                     Ok(_) if !std::mem::replace(&mut is_allowed, true) => {
                         must_be_allowed(check::commands(&mut connection, &self.record.stream)).await?;
                         continue;
                     }
-                    Ok(fence) => self.perform(&mut connection, fence).await,
+                    Ok(abilities) => self.perform(&mut connection, &abilities).await,
                     Err(interrupt) => Err(interrupt),
                 };
                 match performed {
                     Ok(()) => return Ok(()),
                     Err(interrupt) => {
+                        with_scripts = !matches!(interrupt, Interrupt::Script(_));
                         if self.recover(interrupt, &mut connection).await? == Then::Reconnect {
                             break;
                         }
@@ -250,7 +258,7 @@ impl Driver {
     }
 
     /// Performs steps until all is sent (`--once`).
-    async fn perform(&mut self, connection: &mut Connection, fence: Fence) -> Result<(), Interrupt> {
+    async fn perform(&mut self, connection: &mut Connection, abilities: &Abilities) -> Result<(), Interrupt> {
         loop {
             self.health.progress();
             if self.shutdown.is_requested() {
@@ -281,15 +289,24 @@ impl Driver {
                     let done = changed.map_err(|fault| Interrupt::of_record(&self.record, fault))?;
                     self.producer.recorded(*change, done)?;
                 }
-                Step::Fill => redis::fill(connection, &self.record, &mut self.producer, fence).await??,
+                Step::Fill => {
+                    self.form = redis::fill(connection, &self.record, &mut self.producer, abilities).await??;
+                }
                 Step::Execute => {
-                    let answers = redis::expectations(connection).await?;
-                    let (guard, link) = answers.fields();
-                    self.producer.may_execute(guard, link, answers.stream)?;
-                    connection.queue_exec();
+                    let script = self.form.take().and_then(Form::into_script);
+                    self.is_script = script.is_some();
+                    if let Some(script) = script {
+                        self.producer.executes_if_expected();
+                        connection.queue(&script);
+                    } else {
+                        let answers = redis::expectations(connection).await?;
+                        let (guard, link) = answers.fields();
+                        self.producer.may_execute(guard, link, answers.stream)?;
+                        connection.queue_exec();
+                    }
                     self.executed = Instant::now();
                 }
-                Step::Confirm => self.confirm(connection, fence).await?,
+                Step::Confirm => self.confirm(connection, abilities).await?,
                 Step::Check { stream } => self.check(connection, stream).await?,
                 Step::Wait(wait) => self.wait(connection, wait).await?,
                 Step::Done => return Ok(()),
@@ -328,8 +345,16 @@ impl Driver {
         Ok(())
     }
 
-    async fn confirm(&mut self, connection: &mut Connection, fence: Fence) -> Result<(), Interrupt> {
-        let outcome = redis::outcome(connection, self.producer.executing(), fence).await?;
+    async fn confirm(&mut self, connection: &mut Connection, abilities: &Abilities) -> Result<(), Interrupt> {
+        let outcome = if self.is_script {
+            let outcome = redis::script_outcome(connection).await;
+            outcome.map_err(|error| match error.is_server() && !error.closes_connection() {
+                true => Interrupt::Script(error),
+                false => error.into(),
+            })?
+        } else {
+            redis::outcome(connection, self.producer.executing(), abilities).await?
+        };
         let Some(batch) = self.producer.confirmed(outcome)? else { return Ok(()) };
         self.totals.waiting(false);
         self.backoff.reset();
@@ -414,6 +439,7 @@ impl Driver {
         // Without the right to EXEC there may be none to MULTI, and then the fence holds up
         // DISCARD, too.
         let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
+        let is_script = matches!(&interrupt, Interrupt::Script(_));
         match interrupt {
             Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
                 return Err(Stop::Failure(Failure::config(format!(
@@ -431,6 +457,9 @@ impl Driver {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_failed(WORK, &error);
             }
+            Interrupt::Script(error) => {
+                log::debug!("redis: script: {error}; the batch is sent as a transaction");
+            }
             Interrupt::Changed(changed) => self.report.changed(changed),
             Interrupt::Input(what) => {
                 service::metrics::error("input");
@@ -445,7 +474,8 @@ impl Driver {
         }
         self.report_notices();
         self.producer.restart();
-        let delay = self.backoff.next_delay();
+        self.form = None;
+        let delay = if is_script { Duration::ZERO } else { self.backoff.next_delay() };
         self.health.progress();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}

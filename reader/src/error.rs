@@ -10,6 +10,8 @@ use service::{Failure, SourceRecord};
 pub(crate) enum Interrupt {
     /// Redis refused a command, or the connection was lost.
     Redis(resp::Error),
+    /// Redis refused a script. A transaction does the same, and tells better why it is refused.
+    Script(resp::Error),
     /// Redis or the folder are not in the expected state.
     Changed(Changed),
     /// A file is unusable.

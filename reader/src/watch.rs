@@ -1,55 +1,90 @@
 //! File events trigger a scan at once; without events, the reader scans every [`TICK`].
 
 use log::debug;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::fd::OwnedFd;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use std::cell::RefCell;
-use std::path::Path;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 /// Maximum time between two scans. Network file systems send no events.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
+/// Room for the events of one read. What they say is of no interest, and one look answers them all.
+const EVENTS: usize = 4096;
 
 /// File events for all partitions. All partitions share one watch per path.
 #[derive(Debug, Clone)]
-pub(crate) struct Events {
-    listeners: Arc<Mutex<Vec<Weak<Notify>>>>,
+pub(crate) struct Events(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    listeners: RefCell<Vec<Weak<Notify>>>,
     /// `None` if the system provides no events.
-    watcher: Rc<RefCell<Option<RecommendedWatcher>>>,
+    inotify: Option<AsyncFd<OwnedFd>>,
+    watched: RefCell<Vec<(PathBuf, i32)>>,
 }
 
 impl Events {
+    /// In a runtime.
+    #[allow(deprecated, reason = "its successor is unsafe; an OwnedFd stays open while it is owned")]
     pub(crate) fn new() -> Self {
-        let listeners: Arc<Mutex<Vec<Weak<Notify>>>> = Arc::default();
-        let notified = Arc::clone(&listeners);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Ignore the reader's own reads.
-            if !event.is_ok_and(|e| e.kind.is_access()) {
-                let listeners = notified.lock().unwrap_or_else(PoisonError::into_inner);
-                listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.notify_one());
-            }
-        });
-        let watcher = watcher.inspect_err(|error| debug!("no file events: {error}; scanning every {TICK:?}")).ok();
-        Self { listeners, watcher: Rc::new(RefCell::new(watcher)) }
+        let opened = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(io::Error::from);
+        let opened = opened.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE));
+        let inotify = opened.inspect_err(|error| debug!("no file events: {error}; scanning every {TICK:?}")).ok();
+        Self(Rc::new(Shared { listeners: RefCell::default(), inotify, watched: RefCell::default() }))
     }
 
     /// A watch that wakes one partition.
     pub(crate) fn watch(&self) -> Watch {
-        let notify = Arc::new(Notify::new());
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&notify));
+        let notify = Rc::new(Notify::new());
+        self.0.listeners.borrow_mut().push(Rc::downgrade(&notify));
         Watch { notify, events: self.clone() }
     }
 
     fn follow(&self, path: &Path) {
-        let mut watcher = self.watcher.borrow_mut();
-        let Some(watcher) = watcher.as_mut() else { return };
-        // The path may lead to another file since it was watched last. `unwatch` fails if it was
-        // not watched.
-        let _ = watcher.unwatch(path);
-        if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
-            debug!("no file events for {}: {error}; scanning every {TICK:?}", path.display());
+        let Some(inotify) = &self.0.inotify else { return };
+        // A change of the bytes or of the name. That somebody opens or reads it is no news.
+        let flags = WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF;
+        let mut watched = self.0.watched.borrow_mut();
+        match inotify::add_watch(inotify, path, flags) {
+            Ok(added) => {
+                // Another file may have been there when it was watched before. The same file has
+                // the same watch, under all its names.
+                let former = watched.extract_if(.., |(of, _)| of == path).map(|(_, watch)| watch).next();
+                watched.push((path.to_owned(), added));
+                if let Some(former) = former.filter(|former| watched.iter().all(|(_, watch)| watch != former)) {
+                    // It has ended by itself when its file is gone.
+                    let _ = inotify::remove_watch(inotify, former);
+                }
+            }
+            Err(error) => debug!("no file events for {}: {error}; scanning every {TICK:?}", path.display()),
+        }
+    }
+
+    /// Waits for events, and wakes all other partitions.
+    async fn come(&self, own: &Rc<Notify>) {
+        let Some(inotify) = &self.0.inotify else { return std::future::pending().await };
+        let mut events = [0; EVENTS];
+        loop {
+            let Ok(mut ready) = inotify.readable().await else { return std::future::pending().await };
+            match rustix::io::read(inotify.get_ref(), &mut events[..]) {
+                // When this was all, the next event makes it ready again.
+                Ok(len) if len < EVENTS / 2 => ready.clear_ready(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    continue;
+                }
+                _ => {}
+            }
+            let listeners = self.0.listeners.borrow();
+            let others = listeners.iter().filter_map(Weak::upgrade).filter(|listener| !Rc::ptr_eq(listener, own));
+            return others.for_each(|listener| listener.notify_one());
         }
     }
 }
@@ -57,7 +92,7 @@ impl Events {
 /// Wakes a reader when a file changes.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    notify: Arc<Notify>,
+    notify: Rc<Notify>,
     events: Events,
 }
 
@@ -71,6 +106,13 @@ impl Watch {
 
     /// Waits for an event, at most one [`TICK`].
     pub(crate) async fn wait(&self) {
-        let _ = tokio::time::timeout(TICK, self.notify.notified()).await;
+        let woken = async {
+            tokio::select! {
+                biased;
+                () = self.notify.notified() => {}
+                () = self.events.come(&self.notify) => {}
+            }
+        };
+        let _ = tokio::time::timeout(TICK, woken).await;
     }
 }

@@ -277,8 +277,8 @@ impl Administrators {
     }
 
     fn refuse(&self, server: &mut Server, random: &mut Random) {
-        const RIGHTS: [Right; 6] =
-            [Right::Add, Right::Hash, Right::Acknowledge, Right::Trim, Right::Group, Right::Read];
+        const RIGHTS: [Right; 7] =
+            [Right::Add, Right::Hash, Right::Acknowledge, Right::Trim, Right::Group, Right::Read, Right::Script];
         if !server.withdrawn.is_empty() || server.is_full || server.is_away {
             self.story.tell(|| "Redis serves everybody again");
             return self.settle(server);

@@ -4,7 +4,7 @@ use crate::administrators::{Hazards, Keys};
 use crate::filesystem::{FileSystem, Flip};
 use crate::oracle::Ledger;
 use crate::random::Random;
-use crate::redis::{Command, Lost, Reply, Server, Session};
+use crate::redis::{Command, Lost, Reply, Script, Server, Session};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
 use std::cell::RefCell;
@@ -156,6 +156,32 @@ impl World {
         }
         if self.is_cut() {
             self.story.tell(|| "the reply to EXEC is lost");
+            return Err(session.close());
+        }
+        Ok(reply)
+    }
+
+    /// `EVALSHA` of the reader's script, with the same risk.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn script(&mut self, session: &mut Session, script: &Script) -> Result<Reply, Lost> {
+        if self.is_cut() {
+            return Err(session.close());
+        }
+        let len = |world: &Self| world.redis.stream_at(&script.stream).map_or(0, |stream| stream.info().entries_added);
+        let before = len(self);
+        let reply = self.redis.script(session, script)?;
+        let added = usize::try_from(len(self).saturating_sub(before)).unwrap_or(0);
+        for command in script.entries.iter().take(added) {
+            if let Command::XAdd { entry, .. } = command
+                && let Some(origin) = &entry.origin
+            {
+                self.truth.note(origin.content, origin.span.clone(), Fate::ADDED);
+            }
+        }
+        if self.is_cut() {
+            self.story.tell(|| "the reply to EVALSHA is lost");
             return Err(session.close());
         }
         Ok(reply)

@@ -24,6 +24,10 @@ const IDS: usize = 1000;
 /// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`)
 /// waits for this.
 const TRIM: Duration = Duration::from_millis(5);
+/// The same while few entries were acknowledged: three commands for each line would be waste.
+const TRIM_FEW: Duration = Duration::from_millis(50);
+/// How many entries are no longer few.
+const FEW: usize = 100;
 /// How long a writer that is to stop tries to connect, to acknowledge what it has committed.
 const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
@@ -62,6 +66,8 @@ pub(crate) struct Acknowledge<'a> {
     /// When what was acknowledged is to be trimmed, if there is any.
     trim_at: Option<Instant>,
     trimmed_at: Instant,
+    /// How many entries were acknowledged since then.
+    untrimmed: usize,
     /// The service is to stop, and a connection was lost since: there is no third attempt.
     is_last: bool,
 }
@@ -93,6 +99,7 @@ impl<'a> Acknowledge<'a> {
             trim_watch: TrimWatch::default(),
             trim_at: None,
             trimmed_at: Instant::now(),
+            untrimmed: 0,
             is_last: false,
         }
     }
@@ -157,7 +164,13 @@ impl<'a> Acknowledge<'a> {
             match acknowledge_all(connection, group, ids).await {
                 Ok(()) => {
                     failpoint::reach("after-acknowledge");
-                    self.trim_at.get_or_insert(self.trimmed_at + TRIM);
+                    self.untrimmed += ids.len();
+                    let pause = if self.untrimmed < FEW { TRIM_FEW } else { TRIM };
+                    // After Redis refused it, it comes later than either.
+                    self.trim_at = match self.trim_at {
+                        Some(at) if at > self.trimmed_at + TRIM_FEW => Some(at),
+                        _ => Some(self.trimmed_at + pause),
+                    };
                     self.backoff.reset();
                     self.health.redis_works(ACKNOWLEDGING);
                     return Ok(());
@@ -279,6 +292,7 @@ impl<'a> Acknowledge<'a> {
         let (group, health) = (self.group, self.health);
         let trim = self.trim_at.take().is_some();
         self.trimmed_at = Instant::now();
+        self.untrimmed = 0;
         if trim {
             // Somebody else may move the group beyond what is durable here.
             let most = self.checkpoint.as_ref().map_or(StreamId::MAX, Checkpoint::at);

@@ -41,6 +41,8 @@ pub(crate) struct Commit<'a> {
     stale_after: Option<Duration>,
     /// Until when what was consumed exclusively may be written, of each partition.
     leases: Vec<LeaseTime>,
+    /// When the file system's room was measured.
+    space_at: Option<Instant>,
     measured: Measured,
 }
 
@@ -74,7 +76,18 @@ impl<'a> Commit<'a> {
             fsync: histogram!(metric_names::FSYNC_DURATION),
         };
         let path = output.path().to_owned();
-        Self { output: Some(output), seen, health, shutdown, hangup, path, stale_after, leases, measured }
+        Self {
+            output: Some(output),
+            seen,
+            health,
+            shutdown,
+            hangup,
+            path,
+            stale_after,
+            leases,
+            space_at: None,
+            measured,
+        }
     }
 
     /// The ranges in the output.
@@ -169,13 +182,19 @@ impl<'a> Commit<'a> {
     ) -> Result<Option<Batch>, Ended> {
         let mut backoff = disk_backoff();
         loop {
+            let is_space_due = self.space_at.is_none_or(|at| at.elapsed() >= MAINTAIN);
+            if is_space_due {
+                self.space_at = Some(Instant::now());
+            }
             let Some(mut output) = self.output.take() else {
                 return Err(Failure::failed("the output was lost when a thread died").into());
             };
             let work = work.clone();
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
-                disk_space::measure(output.path());
+                if is_space_due {
+                    disk_space::measure(output.path());
+                }
                 (output, batch, done)
             })
             .await;

@@ -2,10 +2,12 @@
 
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 
 /// How many times to open a file again that is replaced while it is being opened.
 const ATTEMPTS: usize = 100;
@@ -43,7 +45,11 @@ pub(crate) fn lock(file: &File) -> io::Result<bool> {
 
 /// Whether `path` leads to this open file.
 pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let here = file.metadata()?;
+    is_file_at(&file.metadata()?, path)
+}
+
+/// The same of a file's metadata.
+pub(crate) fn is_file_at(here: &Metadata, path: &Path) -> io::Result<bool> {
     match std::fs::metadata(path) {
         Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -91,13 +97,42 @@ pub(crate) enum Locked {
 #[derive(Debug)]
 pub(crate) struct JournalFile {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    /// What syncs it while the output is synced; `None` until then.
+    syncing: Option<SyncThread>,
+}
+
+/// A thread that syncs files. To start one for each commit would cost more than the commit.
+#[derive(Debug)]
+struct SyncThread {
+    files: Sender<Arc<File>>,
+    synced: Receiver<io::Result<()>>,
+}
+
+impl SyncThread {
+    fn start() -> io::Result<Self> {
+        let (files, to_sync) = mpsc::channel::<Arc<File>>();
+        let (done, synced) = mpsc::channel();
+        let work = move || {
+            // Until the journal is closed.
+            for file in to_sync {
+                let synced = file.sync_data();
+                // Closed before anybody hears of it: who opens the journal next takes its lock.
+                drop(file);
+                if done.send(synced).is_err() {
+                    break;
+                }
+            }
+        };
+        std::thread::Builder::new().name("journal-sync".to_owned()).spawn(work)?;
+        Ok(Self { files, synced })
+    }
 }
 
 impl JournalFile {
     /// The journal at this path, already open and locked.
-    pub(crate) const fn new(path: PathBuf, file: File) -> Self {
-        Self { path, file }
+    pub(crate) fn new(path: PathBuf, file: File) -> Self {
+        Self { path, file: Arc::new(file), syncing: None }
     }
 
     /// Replaces the journal atomically by one with these bytes. Locks the new file before the
@@ -113,7 +148,7 @@ impl JournalFile {
         std::fs::rename(&fresh_path, &self.path)?;
         // Dropping the old file releases its lock. A process that waits for that lock finds another
         // file at the path.
-        self.file = fresh;
+        self.file = Arc::new(fresh);
         sync_folder_of(&self.path)
     }
 
@@ -132,9 +167,26 @@ impl JournalFile {
         self.file.sync_data()
     }
 
+    /// Makes what was written to it durable while `output` is made durable: two files, one wait.
+    /// What came of the output, and of the journal.
+    pub(crate) fn sync_beside(&mut self, output: &File) -> (io::Result<()>, io::Result<()>) {
+        if self.syncing.is_none() {
+            self.syncing = SyncThread::start().ok();
+        }
+        let asked = self.syncing.as_ref().filter(|thread| thread.files.send(Arc::clone(&self.file)).is_ok());
+        let of_output = output.sync_data();
+        let of_journal = asked.and_then(|thread| thread.synced.recv().ok()).unwrap_or_else(|| {
+            // Without a thread, one after the other.
+            self.syncing = None;
+            self.sync()
+        });
+        (of_output, of_journal)
+    }
+
     /// The length of the journal. `None` if it is no longer at its path.
     pub(crate) fn len(&self) -> io::Result<Option<u64>> {
-        Ok(if is_at(&self.file, &self.path)? { Some(self.file.metadata()?.len()) } else { None })
+        let here = self.file.metadata()?;
+        Ok(is_file_at(&here, &self.path)?.then_some(here.len()))
     }
 }
 

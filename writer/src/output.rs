@@ -8,7 +8,7 @@ use crate::args::Fsync;
 use crate::failpoint;
 use crate::file_buffer::{BUFFER_LEN, hash_of};
 use crate::journal_file::{
-    self, JournalFile, Locked, cut_back, folder_of, is_at, open_locked, sync_folder_of, with_suffix,
+    self, JournalFile, Locked, cut_back, folder_of, is_file_at, open_locked, sync_folder_of, with_suffix,
 };
 use crate::output_folder::{self, OutputFolder};
 use delivery::consumer::Batch;
@@ -348,25 +348,21 @@ impl Output {
 
     /// Inspects both files.
     fn look(&mut self) -> io::Result<Seen> {
-        let place = if is_at(&self.file, &self.path)? {
+        let here = self.file.metadata()?;
+        let place = if is_file_at(&here, &self.path)? {
             Place::Here
         } else {
             self.became = output_folder::moved_to(&self.file, &self.path)?;
             if self.became.is_some() { Place::Renamed } else { Place::Gone }
         };
-        Ok(Seen { len: self.file.metadata()?.len(), place, journal_len: self.journal.len()? })
+        Ok(Seen { len: here.len(), place, journal_len: self.journal.len()? })
     }
 
     /// Syncs both files in parallel, so that the waits overlap.
     fn sync_files(&mut self) -> Result<(), CommitError> {
         let failed = |what| move |source| CommitError::Io { what, source };
         let begun = Instant::now();
-        let (file, journal) = (&self.file, &self.journal);
-        let (of_file, of_journal) = std::thread::scope(|scope| {
-            let beside = scope.spawn(|| journal.sync());
-            let of_file = file.sync_data();
-            (of_file, beside.join().unwrap_or_else(|_| Err(io::Error::other("the syncing thread died"))))
-        });
+        let (of_file, of_journal) = self.journal.sync_beside(&self.file);
         of_file.map_err(failed("syncing the output"))?;
         of_journal.map_err(failed("syncing the journal"))?;
         failpoint::reach("after-sync");

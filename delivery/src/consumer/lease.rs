@@ -2,8 +2,8 @@
 //!
 //! A writer that consumes exclusively reads with `XREAD` and moves the group with `XGROUP SETID`.
 //! Redis does not keep others out of the group meanwhile, so the writer holds a lease: a hash
-//! beside the stream. Its token is the fencing token: a new one for each start of a writer. Whoever
-//! moves the group watches the lease and compares the token in the same transaction.
+//! beside the stream. Its token is the fencing token: a new one for each start of a writer. To move
+//! the group, a writer watches the lease and compares the token in the same transaction.
 //!
 //! No clock of Redis is involved. The owner changes the lease again and again, and counts on it
 //! from the moment it sent the latest change. Another writer takes the lease over when it has not

@@ -588,7 +588,7 @@ impl Consumer {
         let own = self.own_lease(lease.as_ref());
         let is_mine = lease.as_ref().zip(own.as_ref()).is_some_and(|(lease, own)| lease.is_of(own));
         if self.lease.is_some() && !is_mine {
-            // Whoever had the lease meanwhile may have got the entries that are under way.
+            // The writer that had the lease meanwhile may have received the entries under way.
             self.phase = Phase::Restart;
             return;
         }

@@ -111,15 +111,24 @@ impl Batch {
 }
 
 /// What became of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was executed. How many entries the stream holds now.
+    /// It was executed.
     Added {
-        /// Entries in the stream.
-        len: u64,
+        /// How many entries the stream holds now, if Redis was asked.
+        len: Option<u64>,
     },
     /// Nothing of it was executed: the source record changed.
     Aborted,
+    /// Nothing of it was executed: Redis compared, and does not hold what the batch expects.
+    Differs {
+        /// The bytes of the record's guard field.
+        guard: Option<Vec<u8>>,
+        /// Whether the record names the newest generation.
+        link: bool,
+        /// Whether there is a stream.
+        stream: bool,
+    },
     /// An ID was refused: only a foreign producer can have taken it.
     Refused,
     /// There was no stream to add to.

@@ -153,7 +153,8 @@ pub enum Step {
     /// Put the next batch on the wire, all but its `EXEC`: [`Producer::fill`].
     Fill,
     /// Ask what the batch on the wire expects, and compare: [`Producer::may_execute`]; then send
-    /// its `EXEC`.
+    /// its `EXEC`. Or let Redis compare and execute in one step:
+    /// [`Producer::executes_if_expected`].
     Execute,
     /// Wait for Redis to say what became of the batch that was executed: [`Producer::confirmed`].
     Confirm,
@@ -284,6 +285,8 @@ impl From<Changed> for Trouble {
 
 /// How often an idle producer asks whether Redis still holds what it should.
 const CHECK: Duration = Duration::from_secs(2);
+/// How long the stream's length is taken for known.
+const LEN_KNOWN: Duration = Duration::from_millis(100);
 /// How long a file must be quiet after another one took its name: the program that writes to it may
 /// not have noticed yet.
 const GRACE: Duration = Duration::from_secs(1);
@@ -327,6 +330,8 @@ pub struct Producer<D: Directory> {
     stream: StreamState,
     /// Entries that were added since the stream's state was asked for.
     added_since: u64,
+    /// When Redis last told the stream's length.
+    len_known_at: Option<Duration>,
     /// The entries of all partitions together.
     total_len: u64,
     /// Whether the last batch was refused for a foreign entry in its way.
@@ -452,6 +457,7 @@ impl<D: Directory> Producer<D> {
             expected: Expected::default(),
             stream: StreamState::default(),
             added_since: 0,
+            len_known_at: None,
             total_len: 0,
             refused: false,
             in_doubt: None,
@@ -503,6 +509,14 @@ impl<D: Directory> Producer<D> {
             Phase::Streaming(streaming) => streaming.leaves().unwrap_or_else(|| self.expected.clone()),
             _ => self.expected.clone(),
         }
+    }
+
+    /// Whether the next batch is to tell how many entries the stream holds. A small batch need not:
+    /// to assume that nobody takes entries away is safe, as long as there is room for many more.
+    #[must_use]
+    pub fn must_ask_len(&self) -> bool {
+        let is_old = self.len_known_at.is_none_or(|at| self.now.saturating_sub(at) >= LEN_KNOWN);
+        is_old || self.room() <= self.stream.len
     }
 
     /// How many entries the batch has whose confirmation is awaited.

@@ -248,6 +248,14 @@ impl<D: Directory> Producer<D> {
         Ok(())
     }
 
+    /// Answers [`Step::Execute`] in the other way: Redis compares what it holds with what the batch
+    /// expects, in the same step in which it executes the batch, and [`Outcome::Differs`] tells.
+    pub fn executes_if_expected(&mut self) {
+        if let Some(streaming) = self.streaming() {
+            streaming.executing = streaming.queued.take();
+        }
+    }
+
     /// Answers [`Step::Confirm`]. Returns the batch that was added.
     ///
     /// # Errors
@@ -257,6 +265,10 @@ impl<D: Directory> Producer<D> {
         let Some(batch) = streaming.executing.take() else { return Ok(None) };
         let len = match outcome {
             Outcome::Added { len } => len,
+            Outcome::Differs { guard, link, stream } => {
+                batch.expected.check(guard.as_deref(), link, stream)?;
+                return Err(Changed::OtherReader.into());
+            }
             Outcome::Aborted => return Err(Changed::OtherReader.into()),
             Outcome::NoStream => return Err(Changed::StreamGone.into()),
             Outcome::Refused => {
@@ -273,7 +285,12 @@ impl<D: Directory> Producer<D> {
         self.expected = batch.leaves();
         self.manifest.guard = Some(batch.guard.clone());
         self.manifest.longest = self.manifest.longest.max(batch.longest);
-        (self.stream.len, self.stream.last_id) = (len, batch.end.id());
+        if len.is_some() {
+            self.len_known_at = Some(self.now);
+        }
+        // Others only take away from it.
+        self.stream.len = len.unwrap_or(self.stream.len.saturating_add(batch.entries));
+        self.stream.last_id = batch.end.id();
         self.added_since += batch.entries;
         self.last_sent = Some(batch.end.id());
         // The state file is to know the content when Redis loses everything; so seldom, it costs

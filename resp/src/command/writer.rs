@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use crate::StreamId;
 use crate::protocol::cast::wide;
-use crate::protocol::number::Backwards;
+use crate::protocol::number::{self, Backwards, Digits};
 
 /// Encodes one command, directly into the write buffer.
 ///
@@ -119,6 +119,21 @@ impl<'b> CommandWriter<'b> {
         self.finish_small(arg);
     }
 
+    /// Adds many IDs. Most have a common prefix and the same length, so the prefix is encoded once.
+    #[expect(clippy::arithmetic_side_effects, reason = "the count is of arguments in memory")]
+    pub(crate) fn arg_ids(&mut self, ids: impl Iterator<Item = StreamId>) {
+        let mut head = IdHead::new(0, 0);
+        for id in ids {
+            let digits = number::digits(id.seq);
+            if head.ms != id.ms || head.digits != digits {
+                head = IdHead::new(id.ms, digits);
+            }
+            self.buf.extend_from_slice(head.text.as_bytes());
+            self.buf.extend_from_slice(Digits::new(id.seq).with_crlf().as_bytes());
+            self.written += 1;
+        }
+    }
+
     /// Adds an entry ID with `(` before it: the exclusive end of a range.
     pub(crate) fn arg_id_exclusive(&mut self, id: StreamId) {
         let mut arg = SmallArg::new();
@@ -140,6 +155,16 @@ impl<'b> CommandWriter<'b> {
         arg.push(b'$');
         self.buf.extend_from_slice(arg.as_bytes());
         self.written += 1;
+    }
+
+    /// Writes a whole command from encoded pieces. `args` counts its arguments, the name included.
+    #[inline]
+    pub(crate) fn pieces<const N: usize>(&mut self, args: usize, pieces: [&[u8]; N]) {
+        self.buf.reserve(pieces.iter().map(|piece| piece.len()).sum());
+        for piece in pieces {
+            self.buf.extend_from_slice(piece);
+        }
+        (self.declared, self.written) = (args, args);
     }
 
     /// Adds arguments that are already encoded.
@@ -188,6 +213,28 @@ impl<'b> CommandWriter<'b> {
 /// Holds the longest short argument, `(` and an ID of 41 bytes, with its length: 49 bytes.
 type SmallArg = Backwards<56>;
 
+/// How an ID begins as an argument: its length, its first half, and the hyphen.
+pub(crate) struct IdHead {
+    pub(crate) ms: u64,
+    /// How many digits the second half has.
+    pub(crate) digits: usize,
+    pub(crate) text: Backwards<32>,
+}
+
+impl IdHead {
+    #[expect(clippy::arithmetic_side_effects, reason = "both halves have at most 20 digits")]
+    pub(crate) fn new(ms: u64, digits: usize) -> Self {
+        let mut text = Backwards::new();
+        text.push(b'-');
+        text.number(ms);
+        let len = text.len() + digits;
+        text.crlf();
+        text.number(wide(len));
+        text.push(b'$');
+        Self { ms, digits, text }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +256,14 @@ mod tests {
             out.arg("");
         });
         assert_eq!(text, "before*4 $1 X $3 -12 $41 18446744073709551615-18446744073709551615 $0  ");
+    }
+
+    #[test]
+    fn many_ids_are_written_as_each_alone() {
+        let halves = [0, 9, 10, 99_999_999, 100_000_000, 1_700_000_000_000, u64::MAX];
+        let ids = || halves.iter().flat_map(|&ms| halves.map(|seq| StreamId::new(ms, seq)));
+        let alone = written(|out| ids().for_each(|id| out.arg_id(id)));
+        assert_eq!(written(|out| out.arg_ids(ids())), alone);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Decimal numbers, parsed and written by hand: they are most of RESP. The decoder, the encoder and
 //! [`StreamId`](crate::StreamId) use this module.
 
+use super::cast::index;
+
 /// Parses ASCII digits; `None` if there are none, other bytes, or too many.
 #[inline]
 #[expect(clippy::arithmetic_side_effects, reason = "the lengths are checked, and the digits are decimal")]
@@ -146,6 +148,93 @@ impl<const N: usize> Backwards<N> {
     }
 }
 
+/// The digits of a number, and two more bytes at most behind them.
+///
+/// Eight digits at once, without a division for each pair of them: for the numbers that are written
+/// for every entry of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Digits {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Digits {
+    #[inline]
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "the parts of the number are below 10⁸"
+    )]
+    pub(crate) fn new(n: u64) -> Self {
+        const EIGHT: u64 = 100_000_000;
+        let mut digits = Self { bytes: [0; 32], len: 0 };
+        if n < EIGHT {
+            digits.first(n as u32);
+        } else if n < EIGHT * EIGHT {
+            digits.first((n / EIGHT) as u32);
+            digits.put(ZEROS | eight_digits((n % EIGHT) as u32), 8);
+        } else {
+            digits.first((n / EIGHT / EIGHT) as u32);
+            digits.put(ZEROS | eight_digits((n / EIGHT % EIGHT) as u32), 8);
+            digits.put(ZEROS | eight_digits((n % EIGHT) as u32), 8);
+        }
+        digits
+    }
+
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// The same with `\r\n` behind it.
+    #[inline]
+    pub(crate) fn with_crlf(mut self) -> Self {
+        self.put(u64::from_le_bytes(*b"\r\n\0\0\0\0\0\0"), 2);
+        self
+    }
+
+    /// Up to eight digits, without zeros before them.
+    #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "there are at most seven zeros")]
+    fn first(&mut self, n: u32) {
+        let digits = eight_digits(n);
+        // Of 0, the last digit is kept.
+        let zeros = (digits.trailing_zeros() / 8).min(7);
+        self.put((ZEROS | digits) >> (8 * zeros), 8 - index(zeros));
+    }
+
+    /// Copies eight bytes, and keeps the first ones of them.
+    #[inline]
+    #[expect(clippy::arithmetic_side_effects, reason = "there was room for eight bytes")]
+    fn put(&mut self, bytes: u64, len: usize) {
+        if let Some(room) = self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut) {
+            *room = bytes.to_le_bytes();
+            self.len += len;
+        }
+    }
+}
+
+/// How many digits a number has.
+#[inline]
+#[expect(clippy::arithmetic_side_effects, reason = "a logarithm is below 20")]
+pub(crate) fn digits(n: u64) -> usize {
+    n.checked_ilog10().map_or(1, |log| index(log) + 1)
+}
+
+/// The digit zero, eight times.
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// The eight digits of a number below 10⁸ as numbers from 0 to 9, the first in the lowest byte.
+/// Each step splits all parts at once; the factors are reciprocals that are exact for such parts.
+#[inline]
+fn eight_digits(n: u32) -> u64 {
+    let fours = u64::from(n / 10_000) | u64::from(n % 10_000) << 32;
+    let hundreds = (fours.wrapping_mul(10_486) >> 20) & 0x0000_007F_0000_007F;
+    let pairs = hundreds | fours.wrapping_sub(hundreds.wrapping_mul(100)) << 16;
+    let tens = (pairs.wrapping_mul(103) >> 10) & 0x000F_000F_000F_000F;
+    tens | pairs.wrapping_sub(tens.wrapping_mul(10)) << 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +256,16 @@ mod tests {
         assert_eq!(parse_i64(b"--5"), None);
     }
 
+    #[test]
+    fn numbers_of_all_lengths() {
+        let edges = (0..20).flat_map(|digits| [10u64.pow(digits) - 1, 10u64.pow(digits)]);
+        for n in edges.chain(0..=10_000).chain([u64::MAX]) {
+            let text = n.to_string();
+            assert_eq!((Digits::new(n).as_bytes(), digits(n)), (text.as_bytes(), text.len()));
+            assert_eq!(Digits::new(n).with_crlf().as_bytes(), format!("{n}\r\n").as_bytes());
+        }
+    }
+
     proptest! {
         #[test]
         fn numbers_round_trip(n: u64, m: i64) {
@@ -174,6 +273,10 @@ mod tests {
             text.number(n);
             prop_assert_eq!(String::from_utf8_lossy(text.as_bytes()), n.to_string());
             prop_assert_eq!(parse_u64(text.as_bytes()), Some(n));
+            for n in [n, n >> 16, n >> 32, n >> 40] {
+                let digits = Digits::new(n);
+                prop_assert_eq!(String::from_utf8_lossy(digits.as_bytes()), n.to_string());
+            }
             prop_assert_eq!(parse_i64(m.to_string().as_bytes()), Some(m));
         }
 

@@ -56,9 +56,7 @@ where
         out.command("XACK", 2 + self.ids.clone().into_iter().count());
         out.arg(self.key);
         out.arg(self.group);
-        for id in self.ids.clone() {
-            out.arg_id(*id.borrow());
-        }
+        out.arg_ids(self.ids.clone().into_iter().map(|id| *id.borrow()));
     }
 
     fn decode(frame: Frame) -> Result<u64, Error> {

@@ -5,7 +5,7 @@ mod directory;
 
 use crate::administrators::Keys;
 use crate::filesystem::ContentId;
-use crate::redis::{AddId, Bytes, Command, Entry, Lost, Name, Origin, Refusal, Reply, Session, bytes};
+use crate::redis::{AddId, Bytes, Command, Entry, Lost, Name, Origin, Refusal, Reply, Script, Session, bytes};
 use crate::truth::Fate;
 use crate::world::World;
 use delivery::entry::{AFTER, Field, Piece};
@@ -76,8 +76,12 @@ struct PartitionWriter {
     answers: Option<(Option<Bytes>, bool, bool)>,
     /// How many entries it has, and where it ends.
     queued: (usize, Vec<Origin>),
-    /// The reply to `EXEC` that is on its way, and of how many entries.
-    executed: Option<(Reply, usize)>,
+    /// The batch that was taken last, if it goes out as a script.
+    script: Option<Script>,
+    /// Whether scripts may be used on this connection.
+    may_script: bool,
+    /// What became of the batch that was sent, while the reply is on its way.
+    executed: Option<Executed>,
     sleeps_until: u64,
 }
 
@@ -113,6 +117,15 @@ struct Queued {
     payload: Vec<u8>,
     after: Option<u64>,
     no_create: bool,
+}
+
+/// A batch that was sent to be executed.
+#[derive(Debug)]
+enum Executed {
+    /// The reply to `EXEC`, and how many entries it is about.
+    Transaction(Reply, usize),
+    /// The reply to the script.
+    Script(Reply),
 }
 
 /// Why a step ended early.
@@ -234,6 +247,8 @@ impl Reader {
                 dies,
                 answers: None,
                 queued: (0, Vec::new()),
+                script: None,
+                may_script: true,
                 executed: None,
                 sleeps_until: 0,
             });
@@ -295,7 +310,8 @@ impl PartitionWriter {
             match world.connect() {
                 Ok(session) => {
                     self.session = Some(session);
-                    (self.answers, self.executed) = (None, None);
+                    (self.answers, self.script, self.executed) = (None, None, None);
+                    self.may_script = world.random.chance(70);
                     self.producer.restart();
                 }
                 Err(Lost) => self.sleeps_until = world.elapsed + 100,
@@ -365,14 +381,21 @@ impl PartitionWriter {
             }
             Step::Fill => self.fill(world, session)?,
             Step::Execute => {
-                let (guard, link, stream) = self.answers.take().ok_or(Ended::Lost)?;
-                self.producer.may_execute(guard.as_deref(), link, stream)?;
+                let script = self.script.take();
+                if script.is_some() {
+                    self.producer.executes_if_expected();
+                } else {
+                    let (guard, link, stream) = self.answers.take().ok_or(Ended::Lost)?;
+                    self.producer.may_execute(guard.as_deref(), link, stream)?;
+                }
                 for origin in &self.queued.1 {
                     world.truth.sent(origin.content, origin.span.end);
                 }
-                let reply = world.exec(session)?;
+                self.executed = Some(match script {
+                    Some(script) => Executed::Script(world.script(session, &script)?),
+                    None => Executed::Transaction(world.exec(session)?, self.queued.0),
+                });
                 world.progress += 1;
-                self.executed = Some((reply, self.queued.0));
             }
             Step::Confirm => {
                 let outcome = self.outcome(world)?;
@@ -538,10 +561,15 @@ impl PartitionWriter {
         })?;
         let Some(batch) = batch else { return Ok(()) };
         let fields = batch.fields.clone();
-        world.redis.watch(session, &self.keys.record)?;
-        let answers = self.questions(world, session, &expected)?;
-        world.redis.multi(session)?;
-        let mut origins = Vec::new();
+        // A script takes small batches only.
+        let is_script = self.may_script && entries.len() < 4;
+        let mut answers = None;
+        if !is_script {
+            world.redis.watch(session, &self.keys.record)?;
+            answers = Some(self.questions(world, session, &expected)?);
+            world.redis.multi(session)?;
+        }
+        let (mut origins, mut adds) = (Vec::new(), Vec::new());
         let count = entries.len();
         for Queued { id, field, payload, after, no_create } in entries {
             let origin = self.origin(world, id, field, &payload);
@@ -550,17 +578,31 @@ impl PartitionWriter {
             let entry = Rc::new(Entry { fields: pairs, origin: origin.clone() });
             origins.extend(origin);
             let key = self.keys.stream.clone();
-            let command = Command::XAdd { key, id: AddId::Exact(id), entry, no_create };
-            self.ask(world, session, command)?;
+            adds.push(Command::XAdd { key, id: AddId::Exact(id), entry, no_create });
         }
         let pairs = fields.iter().map(|(field, value)| (bytes(field), bytes(value))).collect();
-        self.ask(world, session, Command::HSet { key: self.keys.record.clone(), pairs })?;
-        self.ask(world, session, Command::XLen { key: self.keys.stream.clone() })?;
+        if is_script {
+            self.script = Some(Script {
+                stream: self.keys.stream.clone(),
+                record: self.keys.record.clone(),
+                guard: (bytes(GUARD_FIELD), expected.guard.as_deref().map(bytes)),
+                link: bytes(expected.link.as_deref().unwrap_or_default()),
+                entries: adds,
+                pairs,
+            });
+        } else {
+            for add in adds {
+                self.ask(world, session, add)?;
+            }
+            self.ask(world, session, Command::HSet { key: self.keys.record.clone(), pairs })?;
+            self.ask(world, session, Command::XLen { key: self.keys.stream.clone() })?;
+        }
         world.story.tell(|| {
             let spans: Vec<_> = origins.iter().map(|origin| (origin.content, origin.span.clone())).collect();
-            format!("{} queues {count} entries (content, bytes): {spans:?}", self.name)
+            let how = if is_script { " for a script" } else { "" };
+            format!("{} queues {count} entries{how} (content, bytes): {spans:?}", self.name)
         });
-        self.answers = Some(answers);
+        self.answers = answers;
         self.queued = (count, origins);
         Ok(())
     }
@@ -583,7 +625,10 @@ impl PartitionWriter {
     }
 
     fn outcome(&mut self, world: &World) -> Result<Outcome, Ended> {
-        let (reply, entries) = self.executed.take().ok_or(Ended::Lost)?;
+        let (reply, entries) = match self.executed.take().ok_or(Ended::Lost)? {
+            Executed::Script(reply) => return self.script_outcome(world, &reply),
+            Executed::Transaction(reply, entries) => (reply, entries),
+        };
         let replies = match reply {
             Reply::Nil => return Ok(Outcome::Aborted),
             Reply::Several(replies) => replies,
@@ -602,8 +647,26 @@ impl PartitionWriter {
             return Ok(Outcome::NoStream);
         }
         match replies.last() {
-            Some(Reply::Number(len)) => Ok(Outcome::Added { len: *len }),
+            Some(Reply::Number(len)) => Ok(Outcome::Added { len: Some(*len) }),
             _ => Err(Ended::Lost),
+        }
+    }
+
+    fn script_outcome(&self, world: &World, reply: &Reply) -> Result<Outcome, Ended> {
+        match reply {
+            // It need not be asked for.
+            Reply::Number(len) => Ok(Outcome::Added { len: (len % 2 == 0).then_some(*len) }),
+            Reply::Refused(Refusal::IdTooSmall) => Ok(Outcome::Refused),
+            Reply::Several(held) => {
+                let [Reply::Values(values), Reply::Number(stream)] = &held[..] else { return Err(Ended::Lost) };
+                let guard = values.first().cloned().flatten().map(|guard| guard.to_vec());
+                let link = values.get(1).is_some_and(Option::is_some);
+                Ok(Outcome::Differs { guard, link, stream: *stream == 1 })
+            }
+            other => {
+                world.story.tell(|| format!("{}: EVALSHA: {other:?}", self.name));
+                Err(Ended::Lost)
+            }
         }
     }
 

@@ -82,6 +82,23 @@ pub enum Command {
     Time,
 }
 
+/// What the reader's script adds, and what it expects: see `SCRIPT` in `reader/src/redis.rs`.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// The stream's key.
+    pub stream: Name,
+    /// The record's key.
+    pub record: Name,
+    /// The field of the record that is compared, and what it must hold.
+    pub guard: (Bytes, Option<Bytes>),
+    /// The field of the record that must be there; none when this is empty.
+    pub link: Bytes,
+    /// Its `XADD`s, in order.
+    pub entries: Vec<Command>,
+    /// What is set in the record.
+    pub pairs: Vec<(Bytes, Bytes)>,
+}
+
 /// What a user of Redis may be forbidden to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
@@ -97,6 +114,8 @@ pub enum Right {
     Group,
     /// `XREADGROUP`, `XREAD` and `XAUTOCLAIM`.
     Read,
+    /// `EVALSHA`.
+    Script,
 }
 
 impl Command {

@@ -10,7 +10,7 @@ mod stream;
 
 pub use command::{
     AddId, Bytes, Command, ConsumerInfo, Delivered, Entry, GroupInfo, Name, Origin, PendingInfo, ReadFrom, Refusal,
-    Reply, Right, StreamInfo,
+    Reply, Right, Script, StreamInfo,
 };
 pub use stream::{Group, Stream};
 
@@ -218,6 +218,53 @@ impl Server {
             _ => self.execute_logged(command, transaction),
         });
         Ok(Reply::Several(replies.collect()))
+    }
+
+    /// `EVALSHA` of the reader's script. Nothing of others comes in between. It answers with the
+    /// stream's length, or (when Redis does not hold what is expected) with the two fields of the
+    /// record and whether there is a stream; or with why it ended early.
+    ///
+    /// # Errors
+    /// When the connection is gone; nothing was executed.
+    pub fn script(&mut self, session: &Session, script: &Script) -> Result<Reply, Lost> {
+        if !self.serves(session) {
+            return Err(Lost);
+        }
+        Ok(self.try_script(script).unwrap_or_else(Reply::Refused))
+    }
+
+    fn try_script(&mut self, script: &Script) -> Result<Reply, Refusal> {
+        if self.withdrawn.contains(&Right::Script) {
+            return Err(Refusal::NoPermission);
+        }
+        let Script { stream, record, guard: (guard, expected), link, entries, pairs } = script;
+        let hash = self.hash(record)?;
+        let held: Vec<_> = [guard, link].map(|field| hash.and_then(|hash| hash.get(field).cloned())).into();
+        let differs =
+            |there: bool| Ok(Reply::Several(vec![Reply::Values(held.clone()), Reply::Number(u64::from(there))]));
+        if held[0] != *expected || held[1].is_some() == link.is_empty() {
+            return differs(self.keys.contains_key(stream));
+        }
+        let transaction = self.begin_transaction();
+        for add in entries {
+            // Memory is looked at before the first change only.
+            if let Some(refusal) = self.refuses(add) {
+                return Err(refusal);
+            }
+            match self.execute_logged(add.clone(), transaction) {
+                Reply::Refused(refusal) => return Err(refusal),
+                Reply::Nil => return differs(false),
+                _ => {}
+            }
+        }
+        if self.withdrawn.contains(&Right::Hash) {
+            return Err(Refusal::NoPermission);
+        }
+        let set = Command::HSet { key: record.clone(), pairs: pairs.clone() };
+        if let Reply::Refused(refusal) = self.execute_logged(set, transaction) {
+            return Err(refusal);
+        }
+        self.try_execute(Command::XLen { key: stream.clone() }, self.now)
     }
 
     fn begin_transaction(&mut self) -> u64 {

@@ -295,3 +295,37 @@ fn a_writer_that_makes_the_stream_leaves_the_readers_record_alone() {
     writer.stop();
     rig.assert_identical();
 }
+
+/// How often Redis executed a command since the last `CONFIG RESETSTAT`.
+fn calls(rig: &Rig, command: &str) -> u64 {
+    let stats = rig.redis.cli("INFO commandstats").text();
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_lone_line_is_one_command_or_a_transaction_where_scripts_are_forbidden() {
+    let rig = Rig::new();
+    rig.write_input("first\n");
+    let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
+    rig.wait_delivered();
+    let append = |line: &str| {
+        rig.redis.cli("CONFIG RESETSTAT");
+        rig.append_input(line);
+        rig.wait_delivered();
+        (calls(&rig, "evalsha"), calls(&rig, "exec"), calls(&rig, "xadd"))
+    };
+    assert_eq!(append("second\n"), (1, 0, 1));
+    // Without the script, and then without the permission to use it, the batch is a transaction.
+    rig.redis.cli("SCRIPT FLUSH");
+    let (_, exec, xadd) = append("third\n");
+    assert!(exec >= 1 && xadd == 1, "{exec} transactions, {xadd} entries");
+    rig.redis.cli("ACL SETUSER default -@scripting");
+    reader.stop();
+    reader = rig.reader().start();
+    append("fourth\n");
+    assert_eq!(append("fifth\n"), (0, 1, 1));
+    reader.stop();
+    writer.stop();
+    rig.assert_identical();
+}
