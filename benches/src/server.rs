@@ -22,6 +22,22 @@ impl Server {
         Self::start_with(|_| Vec::new())
     }
 
+    /// As [`Self::start`], with an append-only file that is synced every second and never rewritten.
+    #[must_use]
+    pub fn start_with_log() -> Option<Self> {
+        Self::start_with(|_| {
+            let words = ["--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"];
+            words.map(str::to_owned).into()
+        })
+    }
+
+    /// As [`Self::start`], as a replica of this server.
+    #[must_use]
+    pub fn start_replica(&self) -> Option<Self> {
+        let master = self.port.to_string();
+        Self::start_with(|_| ["--replicaof".to_owned(), "127.0.0.1".to_owned(), master].into())
+    }
+
     /// As [`Self::start`], as a node that can join a cluster.
     #[must_use]
     pub fn start_in_cluster() -> Option<Self> {

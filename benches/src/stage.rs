@@ -86,6 +86,20 @@ impl Stage {
     /// If a named program does not exist.
     #[must_use]
     pub fn set() -> Option<Self> {
+        Self::set_on(Server::start)
+    }
+
+    /// As [`Self::set`], with a Redis that writes an append-only file.
+    ///
+    /// # Panics
+    ///
+    /// If a named program does not exist.
+    #[must_use]
+    pub fn set_with_log() -> Option<Self> {
+        Self::set_on(Server::start_with_log)
+    }
+
+    fn set_on(start: impl FnOnce() -> Option<Server>) -> Option<Self> {
         let named = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         let (Some(reader), Some(writer)) = (named("READER_BIN"), named("WRITER_BIN")) else {
             println!("skipped: READER_BIN and WRITER_BIN are not set; `cargo xtask bench` sets them");
@@ -94,7 +108,7 @@ impl Stage {
         for program in [&reader, &writer] {
             assert!(program.is_file(), "{}: there is no such file", program.display());
         }
-        let server = Server::start()?;
+        let server = start()?;
         // `BENCH_DIR` selects the disk for the services' files.
         let folder = match named("BENCH_DIR") {
             Some(parent) => tempfile::tempdir_in(parent),
@@ -104,6 +118,22 @@ impl Stage {
         let stage = Self { reader, writer, peers: named("PEERS_DIR"), server, folder };
         stage.clear();
         Some(stage)
+    }
+
+    /// Uses these programs from now on.
+    pub fn use_programs(&mut self, reader: &Path, writer: &Path) {
+        (self.reader, self.writer) = (reader.to_owned(), writer.to_owned());
+    }
+
+    /// Whether the writer knows a flag.
+    ///
+    /// # Panics
+    ///
+    /// If the writer cannot be run.
+    #[must_use]
+    pub fn writer_knows(&self, flag: &str) -> bool {
+        let help = Command::new(&self.writer).arg("--help").output().expect("run writer --help");
+        String::from_utf8_lossy(&help.stdout).contains(flag)
     }
 
     /// The path of a file in the folder of the stage, which is deleted at the end.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cargo::{self, Binaries};
 use crate::child::Child;
@@ -11,6 +11,7 @@ use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{During, Result};
 
+mod compare;
 mod machine;
 mod page;
 mod plot;
@@ -19,7 +20,11 @@ mod results;
 use results::Results;
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+
     #[command(flatten)]
     consent: Consent,
     /// What to measure [default: everything but `growth` and `memory`]
@@ -35,6 +40,12 @@ pub(crate) struct BenchArgs {
     quick: bool,
 }
 
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// Compare this checkout with another revision, in paired rounds
+    Compare(compare::CompareArgs),
+}
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -48,6 +59,8 @@ enum Part {
     Latency,
     /// What the services need while nothing happens
     Idle,
+    /// What a million lines cost Redis: processor time, append-only file, replica, memory
+    Cost,
     /// One file over the masters of a Redis Cluster: 1 to 3 masters, 1 to 1,000 partitions
     Masters,
     /// Cost as the work grows, up to 50 million lines: takes long, and 13 GB of disk
@@ -58,7 +71,8 @@ enum Part {
 
 impl Part {
     /// The parts that do not take long.
-    const USUAL: [Self; 6] = [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Masters];
+    const USUAL: [Self; 7] =
+        [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Cost, Self::Masters];
 
     /// The bench target in `benches/`.
     const fn target(self) -> &'static str {
@@ -68,6 +82,7 @@ impl Part {
             Self::Services => "services",
             Self::Latency => "latency",
             Self::Idle => "idle",
+            Self::Cost => "cost",
             Self::Masters => "masters",
             Self::Growth => "growth",
             Self::Memory => "memory",
@@ -76,6 +91,9 @@ impl Part {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if let Some(BenchCommand::Compare(args)) = &args.command {
+        return compare::run(args);
+    }
     let interrupt = Interrupt::watch()?;
     let server = server::find_or_install(args.consent, &interrupt)?;
     println!("redis-server: {}", server.display());
