@@ -233,6 +233,12 @@ impl Checkpoint {
         self.session.number
     }
 
+    /// The fencing token of the lease.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.session.lease.token
+    }
+
     /// Where the group is, as far as this consumer has moved it.
     #[must_use]
     pub const fn at(&self) -> StreamId {

@@ -660,7 +660,8 @@ impl<D: Directory> Producer<D> {
         }
         let link = manifest.last().map(|last| next_field(manifest.before(last.generation).map_or(0, |g| g.generation)));
         self.expected = Expected { guard: observed.guard_field.clone(), link, stream: observed.stream.is_some() };
-        self.stream = observed.stream.unwrap_or_default();
+        // Nothing was ever added to a stream that does not exist.
+        self.stream = observed.stream.unwrap_or(StreamState { added: Some(0), ..StreamState::default() });
         self.added_since = 0;
         self.next_check = self.now.saturating_add(CHECK);
         self.nothing_up_to.clear();

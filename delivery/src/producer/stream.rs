@@ -279,9 +279,13 @@ impl<D: Directory> Producer<D> {
         self.refused = false;
         self.report_unconfirmed();
         let Some(streaming) = self.streaming() else { return Ok(None) };
-        streaming.confirmed = batch.end;
+        let begins_at = std::mem::replace(&mut streaming.confirmed, batch.end);
         streaming.is_drained = false;
         let file_id = streaming.file_id;
+        if self.whole_at.is_none() && self.stream.added == Some(0) && self.added_since == 0 {
+            // The stream began with this batch.
+            self.whole_at = Some(begins_at);
+        }
         self.expected = batch.leaves();
         self.manifest.guard = Some(batch.guard.clone());
         self.manifest.longest = self.manifest.longest.max(batch.longest);
