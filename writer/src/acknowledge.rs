@@ -209,8 +209,8 @@ impl<'a> Acknowledge<'a> {
             let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
             let sent_at = std::time::Instant::now();
             let Some(step) = checkpoint.next(sent_at) else { return Ok(()) };
-            let group = self.group;
-            let (is_executed, lease) = match execute(self.connection().await?, group, &step).await {
+            let (group, token) = (self.group, checkpoint.token().to_owned());
+            let (is_executed, lease) = match execute(self.connection().await?, group, &token, &step).await {
                 Ok(done) => done,
                 Err(error) => return self.session_failed(&error).await,
             };
@@ -525,7 +525,12 @@ async fn watch(
 
 /// Executes a transaction of the checkpoint, and begins to watch the lease again, in one round
 /// trip. Whether it was executed, and what the lease is.
-async fn execute(connection: &mut Connection, group: &Group, step: &Move) -> Result<(bool, Option<Lease>), Error> {
+async fn execute(
+    connection: &mut Connection,
+    group: &Group,
+    token: &str,
+    step: &Move,
+) -> Result<(bool, Option<Lease>), Error> {
     connection.queue_multi();
     if let Some(lease) = &step.renew {
         connection.queue(&group.renew_lease(lease));
@@ -540,7 +545,11 @@ async fn execute(connection: &mut Connection, group: &Group, step: &Move) -> Res
     connection.queue_exec();
     connection.queue(&cmd::<Frame>("WATCH").arg(&group.lease));
     connection.queue(&group.ask_lease());
-    connection.receive_queued(usize::from(step.renew.is_some()) + usize::from(step.group.is_some())).await?;
+    let commands = usize::from(step.renew.is_some()) + usize::from(step.group.is_some());
+    match connection.receive_queued(commands).await {
+        Err(error) if error.kind() == ErrorKind::Oom => return execute_when_full(connection, group, token, step).await,
+        queued => queued?,
+    }
     let executed = connection.receive_exec().await?;
     connection.receive_reply(&cmd::<Frame>("WATCH")).await?;
     let lease = read_lease(&connection.receive_reply(&group.ask_lease()).await?, None);
@@ -552,6 +561,28 @@ async fn execute(connection: &mut Connection, group: &Group, step: &Move) -> Res
         }
     }
     Ok((executed.is_some(), lease))
+}
+
+/// Executes a transaction that Redis refused to queue because its memory is full.
+async fn execute_when_full(
+    connection: &mut Connection,
+    group: &Group,
+    token: &str,
+    step: &Move,
+) -> Result<(bool, Option<Lease>), Error> {
+    // The replies to the rest: EXEC, which is refused, and the new watch.
+    let _ = connection.receive_exec().await;
+    connection.receive_reply(&cmd::<Frame>("WATCH")).await?;
+    connection.receive_reply(&group.ask_lease()).await?;
+    let is_executed = connection.send(&group.execute_in_script(token, step)).await?;
+    // The renewal has changed the watched key.
+    let mut questions = Pipeline::new();
+    questions.add(cmd::<Frame>("UNWATCH"));
+    let watch = questions.add(cmd::<Frame>("WATCH").arg(&group.lease));
+    let lease = questions.add(group.ask_lease());
+    let mut replies = connection.run(&questions).await?;
+    replies.take(watch)?;
+    Ok((is_executed, read_lease(&replies.take(lease)?, None)))
 }
 
 /// Trims what every group has acknowledged, and nothing behind `most`.

@@ -10,7 +10,7 @@ use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen, read_lease, read_notes};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
-use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Lease, Reply, Report};
+use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Lease, Move, Reply, Report};
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
@@ -197,8 +197,12 @@ impl Consume<'_> {
                 }
                 Effect::WriteLease { seen, lease } => {
                     let sent_at = Instant::now();
-                    let is_written = self.write_lease(&mut redis, seen.as_ref(), lease.as_ref()).await?;
-                    self.consumer.lease_written(is_written, sent_at);
+                    match self.write_lease(&mut redis, seen.as_ref(), lease.as_ref()).await {
+                        Ok(is_written) => self.consumer.lease_written(is_written, sent_at),
+                        Err(Broken::Redis(error))
+                            if error.kind() == ErrorKind::Oom && self.consumer.lease_refused() => {}
+                        Err(broken) => return Err(broken),
+                    }
                     if let Some(until) = self.consumer.leased_until() {
                         self.seen.lease.extend(until);
                     }
@@ -347,7 +351,14 @@ impl Consume<'_> {
         match refused {
             Some(error) => {
                 redis.send(&cmd::<()>("DISCARD")).await?;
-                Err(error.into())
+                match (seen, lease) {
+                    // A renewal takes no memory.
+                    (Some(seen), Some(lease)) if error.kind() == ErrorKind::Oom && lease.is_of(seen) => {
+                        let step = Move { renew: Some(lease.clone()), group: None };
+                        Ok(redis.send(&self.group.execute_in_script(&lease.token, &step)).await?)
+                    }
+                    _ => Err(error.into()),
+                }
             }
             None => Ok(!redis.send(&cmd::<Frame>("EXEC")).await?.value().is_null()),
         }
@@ -452,12 +463,23 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
                 }
                 log::info!("stream {} and group {} created", group.stream, group.name);
             }
+            // Redis refuses the command even if the group exists, and the group may have to be read to
+            // make room.
+            Err(error) if error.kind() == ErrorKind::Oom && has_group(redis, group).await? => is_new = false,
             Err(error) => return Err(error),
         }
         if is_watched {
             redis.send(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
+    }
+}
+
+async fn has_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool, Error> {
+    match redis.send(&group.ask_groups()).await {
+        Ok(groups) => Ok(groups.iter().any(|one| one.name == group.name.as_bytes())),
+        Err(error) if error.kind() == ErrorKind::NoSuchKey => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

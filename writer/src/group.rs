@@ -1,6 +1,6 @@
 //! The consumer group: its names, and what it is asked.
 
-use delivery::consumer::{Change, GroupState, GroupView, Lease, Member, Notes, Record, Refusal, Session};
+use delivery::consumer::{Change, GroupState, GroupView, Lease, Member, Move, Notes, Record, Refusal, Session};
 use delivery::manifest::{GUARD_FIELD, record_key};
 use resp::streams::{ConsumerInfo, GroupFrom, GroupInfo, XAck, XGroupCreate, XInfoConsumers, XInfoGroups, XReadGroup};
 use resp::{Cmd, Connection, Frame, GroupReader, StreamId, cmd};
@@ -76,6 +76,23 @@ pub(crate) struct Group {
     pub(crate) consumer: String,
 }
 
+/// Does what a transaction of the [`Checkpoint`](delivery::consumer::Checkpoint) does.
+///
+/// Keys: the lease, the stream. Arguments: the token; the lease's time to expire, or nothing; the
+/// arguments of `XGROUP SETID` after the key, or none.
+const MOVE: &str = "\
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
+  return 0
+end
+if ARGV[2] ~= '' then
+  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+end
+if #ARGV > 2 then
+  redis.call('XGROUP', 'SETID', KEYS[2], unpack(ARGV, 3))
+end
+return 1
+";
+
 impl Group {
     /// The group of these names.
     pub(crate) fn new(stream: String, name: String, consumer: String) -> Self {
@@ -145,6 +162,20 @@ impl Group {
     /// Renews the lease.
     pub(crate) fn renew_lease(&self, lease: &Lease) -> Cmd {
         cmd::<Frame>("PEXPIREAT").arg(&self.lease).arg(lease.expires())
+    }
+
+    /// Renews the lease of this token and moves the group, in a script: when its memory is full,
+    /// Redis refuses every command in a transaction, and this is what makes room. Returns whether
+    /// the lease has the token.
+    pub(crate) fn execute_in_script(&self, token: &str, step: &Move) -> Cmd<bool> {
+        let command = cmd::<bool>("EVAL").arg(MOVE).arg(2).arg(&self.lease).arg(&self.stream).arg(token);
+        let expires = step.renew.as_ref().map(|lease| lease.expires().to_string());
+        let command = command.arg(expires.as_deref().unwrap_or_default());
+        match step.group {
+            None => command,
+            Some((at, None)) => command.arg(&self.name).arg(at),
+            Some((at, Some(read))) => command.arg(&self.name).arg(at).arg("ENTRIESREAD").arg(read),
+        }
     }
 
     /// What changes the lease from what was seen. A renewal takes no memory.

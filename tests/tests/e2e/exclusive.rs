@@ -231,6 +231,37 @@ fn a_lease_is_renewed_while_redis_is_full() {
     rig.assert_identical();
 }
 
+/// The stream fills Redis while no writer runs, so the writer that starts then must make room.
+fn a_full_redis_is_emptied(writer: &dyn Fn(&Rig) -> Launch) {
+    let rig = Rig::new();
+    rig.write_input(text::numbered(0..100, 1));
+    let mut reader = rig.reader().start();
+    let mut killed = writer(&rig).start();
+    rig.wait_delivered();
+    wait_done(&rig);
+    killed.kill9();
+    rig.append_input(text::numbered(100..2000, 1));
+    wait::until("all lines are in the stream", || rig.stream_len() == 1900);
+    rig.redis.config_set("maxmemory", "1");
+    let mut second = writer(&rig).start();
+    rig.wait_delivered();
+    wait_done(&rig);
+    rig.redis.config_set("maxmemory", "0");
+    reader.stop();
+    second.stop();
+    rig.assert_identical();
+}
+
+#[test]
+fn a_restarted_exclusive_writer_empties_a_full_redis() {
+    a_full_redis_is_emptied(&exclusive);
+}
+
+#[test]
+fn a_restarted_writer_empties_a_full_redis() {
+    a_full_redis_is_emptied(&Rig::writer);
+}
+
 /// An entry that is deleted before it is read makes the number of entries read wrong.
 #[test]
 fn the_lag_is_right_after_deletions() {
