@@ -55,6 +55,9 @@ pub(crate) fn disk_backoff() -> Backoff {
 
 /// An output that nobody disturbs for this long is opened again at once when somebody does.
 const CALM: Duration = Duration::from_secs(10);
+/// How long a thread of this process may keep the output locked after the work with it ended: one
+/// commit on a slow disk.
+const OWN_THREAD: Duration = Duration::from_secs(60);
 
 /// A batch on its way to the disk; the permit says that the disk is busy.
 pub(crate) type Handed = (Batch, OwnedSemaphorePermit);
@@ -151,7 +154,8 @@ impl Work<'_> {
         let mut former = Vec::new();
         let mut backoff = disk_backoff();
         loop {
-            let Some(opened) = open(args, &identity, context).await? else { return Ok(()) };
+            let is_reopened = !former.is_empty();
+            let Some(opened) = open(args, &identity, context, is_reopened).await? else { return Ok(()) };
             let lost = tell(&opened, committed.as_ref(), &args.output);
             let opened_at = Instant::now();
             let id = format!("{:016x}", opened.output.id());
@@ -284,7 +288,15 @@ struct Ends {
 }
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
-async fn open(args: &WriterArgs, identity: &Identity, context: &Context) -> Result<Option<Opened>, Failure> {
+///
+/// With `is_reopened`, this process had the output open before: a thread may still be writing to it,
+/// and keep its lock until then.
+async fn open(
+    args: &WriterArgs,
+    identity: &Identity,
+    context: &Context,
+    is_reopened: bool,
+) -> Result<Option<Opened>, Failure> {
     let (fsync, lock_wait) = (args.fsync, args.lock_wait.0);
     let mut backoff = disk_backoff();
     let begun = Instant::now();
@@ -297,6 +309,7 @@ async fn open(args: &WriterArgs, identity: &Identity, context: &Context) -> Resu
                 context.health.file(Ok(()));
                 return Ok(Some(opened));
             }
+            Err(OpenError::Locked(_)) if is_reopened && begun.elapsed() < OWN_THREAD => {}
             Err(OpenError::Locked(text)) if begun.elapsed() < lock_wait => {
                 context
                     .health
