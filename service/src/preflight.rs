@@ -61,6 +61,8 @@ pub struct Preflight {
     findings: Vec<serde_json::Value>,
     /// `INFO` has reported memory and role, so errors that follow from these are not repeated.
     informed: bool,
+    /// Whether Redis writes every command to an append-only file or to a replica.
+    logs_commands: bool,
     /// The `run_id` of each server that was checked.
     servers: BTreeSet<String>,
     /// The service is already running with the same source and destination.
@@ -196,6 +198,12 @@ impl Preflight {
             self.print(kind, &what, more);
         }
         is_new
+    }
+
+    /// Whether Redis is known to write every command to an append-only file or to a replica.
+    #[must_use]
+    pub const fn logs_commands(&self) -> bool {
+        self.logs_commands
     }
 
     /// Reports that this is as expected.
@@ -517,6 +525,7 @@ fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &s
         // While loading, the server reports wrong figures for memory and persistence.
         return checks.waits("redis: it is loading its data", advice::redis(ErrorKind::Loading));
     }
+    checks.logs_commands |= field("aof_enabled") == "1" || number("connected_slaves") > 0;
     match (field("aof_enabled"), field("aof_last_write_status")) {
         ("1", "ok" | "") => checks.ok("redis: the append-only file is on"),
         ("1", _) => checks.waits("redis: the append-only file cannot be written", "check Redis' disk and log"),

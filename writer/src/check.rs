@@ -39,6 +39,9 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
             let group = Group::new(found.key.clone(), args.writer.group.clone(), args.writer.consumer());
             let record = record(checks, connection, &group, &args.writer.output).await;
             look_at(checks, connection, &group, &of_stream, is_running, &record).await;
+            if args.writer.consume == ConsumeMode::Group {
+                recommend_exclusive(checks, connection, &group, &of_stream).await;
+            }
             if !is_running {
                 look_at_lease(checks, connection, &group, &of_stream).await;
             }
@@ -290,6 +293,24 @@ async fn look_at(
         // Another check reports this error.
         Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::NoPerm) => {}
         Err(error) => checks.redis(format!("--group: checking {} of {}", group.name, group.stream), &error),
+    }
+}
+
+/// Recommends `--consume exclusive` if the group has no other consumer and Redis writes what a group
+/// costs to an append-only file or a replica.
+async fn recommend_exclusive(checks: &mut Preflight, connection: &mut Connection, group: &Group, of_stream: &str) {
+    // Errors are reported by other checks; Redis before 7.0 does not know the command.
+    let Ok(consumers) = connection.send(&group.ask_consumers()).await else { return };
+    let is_known = connection.send(&cmd::<Frame>("PEXPIRETIME").arg(&group.lease)).await.is_ok();
+    let is_alone = consumers.iter().all(|one| one.name == group.consumer.as_bytes());
+    if checks.logs_commands() && is_known && is_alone && !consumers.is_empty() {
+        checks.note(
+            format!(
+                "--group: {}{of_stream} has one consumer, and Redis logs two commands per entry for it",
+                group.name
+            ),
+            "--consume exclusive saves them, if this writer stays the only one",
+        );
     }
 }
 
