@@ -364,7 +364,7 @@ fn once_with_an_input_that_cannot_be_read_fails() {
         &rig.reader().once(),
         1,
         &format!(
-            "reader: --input {input}: Too many levels of symbolic links (os error 40); --once sends what there is and does not wait for a file; look at the disk and the kernel's log"
+            "reader: --input {input}: Too many levels of symbolic links (os error 40); --once sends what there is and does not wait for a file; check the disk and the kernel's log"
         ),
     );
 }

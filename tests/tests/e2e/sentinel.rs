@@ -117,6 +117,6 @@ fn check_finds_the_master_and_a_wrong_name_is_a_wrong_configuration() {
     let wrong = set.url().replace(e2e::sentinel::MASTER, "another");
     let mut service = rig.reader().set("--redis-url", &wrong).run();
     assert_eq!(service.code(), Some(2));
-    let line = service.find_log(&["--redis-url", "another", "knows no master", "allowed"]);
+    let line = service.find_log(&["--redis-url", "another", "does not know a master", "allowed"]);
     assert!(line.is_some(), "{}", service.log());
 }

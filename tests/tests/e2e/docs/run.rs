@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::page::{Block, Kind, Page};
 
 /// The ports that the pages use.
-const PORTS: std::ops::RangeInclusive<u16> = 8080..=8103;
+const PORTS: std::ops::RangeInclusive<u16> = 8080..=8105;
 /// Timeout of a block.
 const BLOCK: Duration = Duration::from_secs(120);
 
