@@ -22,7 +22,8 @@ impl Server {
         Self::start_with(|_| Vec::new())
     }
 
-    /// As [`Self::start`], with an append-only file that is synced every second and never rewritten.
+    /// As [`Self::start`], with an append-only file that is synced every second and never
+    /// rewritten.
     #[must_use]
     pub fn start_with_log() -> Option<Self> {
         Self::start_with(|_| {

@@ -296,8 +296,8 @@ async fn look_at(
     }
 }
 
-/// Recommends `--consume exclusive` if the group has no other consumer and Redis writes what a group
-/// costs to an append-only file or a replica.
+/// Recommends `--consume exclusive` if the group has no other consumer and Redis writes what a
+/// group costs to an append-only file or a replica.
 async fn recommend_exclusive(checks: &mut Preflight, connection: &mut Connection, group: &Group, of_stream: &str) {
     // Errors are reported by other checks; Redis before 7.0 does not know the command.
     let Ok(consumers) = connection.send(&group.ask_consumers()).await else { return };

@@ -463,8 +463,8 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
                 }
                 log::info!("stream {} and group {} created", group.stream, group.name);
             }
-            // Redis refuses the command even if the group exists, and the group may have to be read to
-            // make room.
+            // Redis refuses the command even if the group exists, and the group may have to be read
+            // to make room.
             Err(error) if error.kind() == ErrorKind::Oom && has_group(redis, group).await? => is_new = false,
             Err(error) => return Err(error),
         }

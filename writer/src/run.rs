@@ -289,8 +289,8 @@ struct Ends {
 
 /// Opens the output, however long the disk refuses. `None`: the service is to stop.
 ///
-/// With `is_reopened`, this process had the output open before: a thread may still be writing to it,
-/// and keep its lock until then.
+/// With `is_reopened`, this process had the output open before: a thread may still be writing to
+/// it, and keep its lock until then.
 async fn open(
     args: &WriterArgs,
     identity: &Identity,

@@ -629,9 +629,9 @@ impl Consumer {
         self.phase = Phase::Look(Look::First(None));
     }
 
-    /// Redis refused [`Effect::WriteLease`] because its memory is full. This consumer may have to make
-    /// room, so it renews the lease of an earlier process with the same output instead. Returns
-    /// whether there is one.
+    /// Redis refused [`Effect::WriteLease`] because its memory is full. This consumer may have to
+    /// make room, so it renews the lease of an earlier process with the same output instead.
+    /// Returns whether there is one.
     pub fn lease_refused(&mut self) -> bool {
         let Some(seen) = self.lease_change.0.clone().filter(|seen| self.is_of_this_output(seen)) else { return false };
         let Consumption::Exclusive { token, .. } = &mut self.settings.consume else { return false };
