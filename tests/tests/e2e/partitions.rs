@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use e2e::partitions::{self, BASE_RECORD, THREE, record, stream};
+use e2e::partitions::{self, BASE_RECORD, THREE, stream};
 use e2e::{Growth, Launch, Rig, Service, rig, text, wait};
 
 /// A reader of a source with this many partitions.
