@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Number of lines: about two hundred batches with the framing `line`.
 const LINES: usize = 800_000;
 /// More than startup, shutdown and the batches need, and far fewer than one allocation per line.
-const MOST: u64 = LINES as u64 / 40;
+const MOST: u64 = LINES as u64 / 50;
 /// More than a sample of the metrics needs; one is taken per second, so a slow run takes more of
 /// them.
 const A_SAMPLE: u64 = 1_000;

@@ -4,7 +4,7 @@ use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
-use crate::redis::{self, Abilities, Form};
+use crate::redis::{self, Abilities, Form, Small};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::scanner::Scanner;
@@ -138,6 +138,7 @@ impl Shared {
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             begun: Instant::now(),
             form: None,
+            small: Small::default(),
             is_script: false,
             executed: Instant::now(),
             asked: Instant::now(),
@@ -186,6 +187,7 @@ struct Driver {
     begun: Instant,
     /// How the batch goes out that was taken last.
     form: Option<Form>,
+    small: Small,
     /// Whether the batch that is executed went out as a script.
     is_script: bool,
     /// When the latest batch was sent to be executed.
@@ -290,7 +292,8 @@ impl Driver {
                     self.producer.recorded(*change, done)?;
                 }
                 Step::Fill => {
-                    self.form = redis::fill(connection, &self.record, &mut self.producer, abilities).await??;
+                    self.form =
+                        redis::fill(connection, &self.record, &mut self.producer, abilities, &mut self.small).await??;
                 }
                 Step::Execute => {
                     let script = self.form.take().and_then(Form::into_script);

@@ -180,14 +180,15 @@ impl Form {
     }
 }
 
-/// The entries of a batch that may be a small one.
-#[derive(Default)]
-struct Small {
+/// The entries of a batch that may be a small one. Kept from batch to batch, for its memory.
+#[derive(Debug, Default)]
+pub(crate) struct Small {
     entries: Vec<Held>,
     payloads: Vec<u8>,
 }
 
 /// An entry whose payload is kept elsewhere.
+#[derive(Debug)]
 struct Held {
     id: StreamId,
     field: Field,
@@ -208,6 +209,11 @@ impl Small {
             self.entries.push(Held { id, field, payload, after, no_create });
         }
         fits
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.payloads.clear();
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
@@ -274,6 +280,7 @@ pub(crate) async fn fill<D: Directory>(
     record: &SourceRecord,
     producer: &mut Producer<D>,
     Abilities { fence, script }: &Abilities,
+    small: &mut Small,
 ) -> Result<Result<Option<Form>, Trouble>, Error> {
     if connection.buffered() > SEND_FIRST {
         connection.flush().await?;
@@ -281,11 +288,12 @@ pub(crate) async fn fill<D: Directory>(
     let (expected, with_len) = (producer.next_expected(), producer.must_ask_len());
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis());
     let mut sent = Sent { last: StreamId::ZERO, unix_ms: u64::try_from(unix_ms).unwrap_or(0) };
-    let mut small = script.is_some().then(Small::default);
+    small.clear();
+    let mut is_small = script.is_some();
     let mut adding = None;
     let filled = producer.fill(|entry| {
         sent.last = entry.id;
-        if small.as_mut().is_some_and(|small| small.take(entry)) {
+        if is_small && small.take(entry) {
             return;
         }
         let adding = adding.get_or_insert_with(|| {
@@ -297,7 +305,7 @@ pub(crate) async fn fill<D: Directory>(
             }
             Adding::like(record, entry)
         });
-        if let Some(small) = small.take() {
+        if std::mem::take(&mut is_small) {
             small.entries().for_each(|entry| adding.add(connection, record, &entry));
         }
         adding.add(connection, record, entry);
@@ -307,7 +315,7 @@ pub(crate) async fn fill<D: Directory>(
         Ok(None) => return Ok(Ok(None)),
         Err(trouble) => return Ok(Err(trouble)),
     };
-    if let (Some(small), Some(name)) = (&small, script) {
+    if let (true, Some(name)) = (is_small, script) {
         return Ok(Ok(Some(Form::Script(small.script(name, record, batch, &sent, with_len)))));
     }
     let set = cmd::<Frame>("HSET").arg(&record.key).arg(SENT_FIELD).arg(sent.to_string());

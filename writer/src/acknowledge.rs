@@ -513,6 +513,11 @@ async fn watch(
             checkpoint.begin_count(ours.last_delivered_id, stream.entries_added, ours.lag);
         }
     }
+    watch_again(connection, group).await
+}
+
+/// Watches the lease and nothing else, and reads it.
+async fn watch_again(connection: &mut Connection, group: &Group) -> Result<Option<Lease>, Error> {
     let mut questions = Pipeline::new();
     // What was watched before may have changed, which would spoil the next transaction.
     questions.add(cmd::<Frame>("UNWATCH"));
@@ -575,14 +580,7 @@ async fn execute_when_full(
     connection.receive_reply(&cmd::<Frame>("WATCH")).await?;
     connection.receive_reply(&group.ask_lease()).await?;
     let is_executed = connection.send(&group.execute_in_script(token, step)).await?;
-    // The renewal has changed the watched key.
-    let mut questions = Pipeline::new();
-    questions.add(cmd::<Frame>("UNWATCH"));
-    let watch = questions.add(cmd::<Frame>("WATCH").arg(&group.lease));
-    let lease = questions.add(group.ask_lease());
-    let mut replies = connection.run(&questions).await?;
-    replies.take(watch)?;
-    Ok((is_executed, read_lease(&replies.take(lease)?, None)))
+    Ok((is_executed, watch_again(connection, group).await?))
 }
 
 /// Trims what every group has acknowledged, and nothing behind `most`.
