@@ -491,7 +491,7 @@ async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[Stre
     Ok(())
 }
 
-/// Whether the group or its stream is not there.
+/// Whether the group or its stream does not exist.
 fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
 }
@@ -528,8 +528,8 @@ async fn watch_again(connection: &mut Connection, group: &Group) -> Result<Optio
     Ok(read_lease(&replies.take(lease)?, None))
 }
 
-/// Executes a transaction of the checkpoint, and begins to watch the lease again, in one round
-/// trip. Whether it was executed, and what the lease is.
+/// Executes a transaction of the checkpoint, and watches the lease again, in one round trip.
+/// Returns whether it was executed, and the lease.
 async fn execute(
     connection: &mut Connection,
     group: &Group,

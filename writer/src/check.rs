@@ -314,9 +314,9 @@ async fn recommend_exclusive(checks: &mut Preflight, connection: &mut Connection
     }
 }
 
-/// The lease of a writer that has the group to itself.
+/// Reports the lease of a writer that has the group to itself.
 async fn look_at_lease(checks: &mut Preflight, connection: &mut Connection, group: &Group, of_stream: &str) {
-    // That it cannot be read is told with the commands.
+    // Missing permissions are reported with the commands.
     let Ok(reply) = connection.send(&group.ask_lease()).await else { return };
     if let Some(lease) = read_lease(&reply, None) {
         checks.note(

@@ -133,7 +133,7 @@ pub(super) struct LeaseWatch {
 }
 
 impl LeaseWatch {
-    /// The lease at this moment.
+    /// Judges the lease as it is at this moment.
     pub(super) fn look(&mut self, lease: &Lease, now: Instant) -> Standing {
         match &self.seen {
             Some((seen, since, is_renewed)) if seen == lease => {
@@ -152,7 +152,7 @@ impl LeaseWatch {
         }
     }
 
-    /// There is no lease any more, or it is ours.
+    /// Forgets the lease: it is gone, or this writer has it.
     pub(super) fn forget(&mut self) {
         self.seen = None;
     }
@@ -198,14 +198,14 @@ pub struct Move {
     pub group: Option<(StreamId, Option<u64>)>,
 }
 
-/// What came of a transaction.
+/// The outcome of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
     /// It was executed.
     Done,
-    /// It was not: the lease changed, but its token is still ours. Try again.
+    /// It was not executed: the lease changed, but its token is still this consumer's. Try again.
     Again,
-    /// The lease is another writer's, or gone.
+    /// Another writer has the lease, or it is gone.
     Lost,
 }
 
@@ -263,7 +263,8 @@ impl Checkpoint {
         later(self.session.renewed_at, quarter(self.session.lease.time))
     }
 
-    /// The connection began to watch the lease, and this is what it was then. Whether it is ours.
+    /// The connection watches the lease, which had this value then. Returns whether this consumer
+    /// has it.
     pub fn watched(&mut self, lease: Option<&Lease>) -> bool {
         let is_ours = lease.is_some_and(|lease| lease.is_of(&self.session.lease));
         if let Some(lease) = lease.filter(|_| is_ours) {
