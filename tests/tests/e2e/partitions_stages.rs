@@ -101,7 +101,9 @@ fn a_partition_that_cannot_acknowledge_blocks_no_other() {
     let url = format!("redis://some:pw@127.0.0.1:{}", rig.redis.port());
     let launch = rig.writer().set("--redis-url", &url).set("--partitions", "2");
     let mut writer = launch.start();
-    wait::until("it is ready", || writer.readyz().0 == 200);
+    // A permission that is missing at startup would end it; the groups come after that check.
+    let has_group = |partition| rig.redis.call(&["EXISTS", &stream(partition)]).int() == 1;
+    wait::until("it has begun on both partitions", || has_group(0) && has_group(1));
     let only_first = format!("(+xack ~{})", stream(0));
     if rig.redis.try_call(&["ACL", "SETUSER", "some", "-xack", &only_first]).unwrap().is_err() {
         // Before Redis 7, rights do not depend on the key.
