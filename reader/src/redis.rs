@@ -201,7 +201,7 @@ impl Small {
     /// Takes an entry; false if it makes the batch too large.
     fn take(&mut self, entry: &Entry<'_>) -> bool {
         let start = self.payloads.len();
-        let payload = start..start + entry.payload.len();
+        let payload = start..start.saturating_add(entry.payload.len());
         let fits = self.entries.len() < SMALL_ENTRIES && payload.end <= SMALL_BYTES;
         if fits {
             let Entry { id, field, after, no_create, .. } = *entry;
@@ -382,7 +382,7 @@ pub(crate) async fn outcome(
         if (index as u64) < entries && value.is_null() {
             return Ok(Outcome::NoStream);
         }
-        if index + 1 == commands {
+        if index.saturating_add(1) == commands {
             len = value.as_u64().unwrap_or(0);
         }
     }

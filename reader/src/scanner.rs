@@ -233,7 +233,7 @@ impl Scanner {
                 let matters = match name_kind {
                     _ if known.contains(&entry.ino()) => true,
                     NameKind::Other if alike() && others < OTHERS => {
-                        others += 1;
+                        others = others.saturating_add(1);
                         true
                     }
                     NameKind::Other => false,
@@ -469,7 +469,7 @@ pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64)
             }
             usize::try_from(end).ok().and_then(|end| first.get(..end)).map(<[u8]>::to_vec)
         } else {
-            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end - start)
+            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end.saturating_sub(start))
         };
         // The file shrank meanwhile.
         let Some(bytes) = bytes else { break };
@@ -485,7 +485,7 @@ fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64
         let Some(Span { start, end }) = ranges.last().copied() else { continue };
         let bytes = file.bytes(start, end)?;
         for span in ranges {
-            if let Some(bytes) = usize::try_from(span.end - start).ok().and_then(|len| bytes.get(..len)) {
+            if let Some(bytes) = usize::try_from(span.end.saturating_sub(start)).ok().and_then(|len| bytes.get(..len)) {
                 hashes.insert(*span, hash(bytes));
             }
         }
@@ -518,7 +518,7 @@ fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Resu
     let begin = start.saturating_sub(delivery::fingerprint::TAIL_LEN);
     let bytes = file.bytes(begin, len)?;
     let offset = |at: usize| begin.saturating_add(at as u64);
-    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at + 1).chain([bytes.len()]);
+    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at.saturating_add(1)).chain([bytes.len()]);
     let mut found = None;
     for at in ends.filter(|at| offset(*at) > start) {
         let before = bytes.get(..at).unwrap_or_default();

@@ -249,7 +249,7 @@ impl Health {
         for member in groups.values().flatten() {
             match all.iter_mut().find(|known| known.group == member.group && known.name == member.name) {
                 Some(known) => {
-                    known.pending += member.pending;
+                    known.pending = known.pending.saturating_add(member.pending);
                     known.idle = known.idle.min(member.idle);
                 }
                 None => all.push(member.clone()),

@@ -37,6 +37,19 @@
 //! | `source_record.rs` | the source record in Redis |
 //! | `streams.rs` | the streams of a partitioned source |
 
+// Flags, files and replies are untrusted: arithmetic on them must not overflow, an index must not
+// panic, and no number is truncated.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 pub mod advice;
 pub mod args;
 mod config_file;

@@ -286,7 +286,7 @@ impl Consume<'_> {
                     let rest = entries.iter().skip(taken).map(|entry| (entry.id, entry.fields));
                     let done = self.consumer.take(rest, &mut self.batch);
                     self.log.took(&done);
-                    taken += done.entries;
+                    taken = taken.saturating_add(done.entries);
                     if taken == entries.len() {
                         // Its bytes are in our batch now.
                         (on_hand, taken) = (None, 0);

@@ -1,6 +1,6 @@
 //! The report of `writer verify`, as text and as JSON.
 
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use serde::{Serialize, Serializer};
 use service::advice::noun;
 use std::fmt;
@@ -21,7 +21,7 @@ impl Ranges {
         if span.is_empty() {
             return;
         }
-        self.bytes += span.end - span.start;
+        self.bytes = self.bytes.saturating_add(span_len(&span));
         let is_full = self.listed.len() >= LISTED;
         match self.listed.last_mut() {
             Some(last) if last.end == span.start => last.end = span.end,
@@ -101,16 +101,26 @@ impl Report {
         inputs.chain(self.outputs.iter().map(|output| &output.extra)).all(|ranges| ranges.bytes == 0)
     }
 
+    /// The number of bytes of one kind, in all inputs.
+    fn total(&self, kind: fn(&InputReport) -> &Ranges) -> u64 {
+        self.inputs.iter().map(|input| kind(input).bytes).sum()
+    }
+
+    /// The number of bytes in the outputs that belong to no input.
+    fn extra(&self) -> u64 {
+        let unknown = self.outputs.iter().map(|output| output.extra.bytes);
+        unknown.fold(self.total(|input| &input.beyond), u64::saturating_add)
+    }
+
     /// The report as JSON.
     pub(crate) fn json(&self) -> String {
-        let total = |of: fn(&InputReport) -> &Ranges| self.inputs.iter().map(|input| of(input).bytes).sum::<u64>();
         let value = serde_json::json!({
             "identical": self.is_identical(),
             "bytes": self.inputs.iter().map(|input| input.bytes).sum::<u64>(),
-            "missing_bytes": total(|input| &input.missing),
-            "doubled_bytes": total(|input| &input.doubled),
-            "different_bytes": total(|input| &input.different),
-            "extra_bytes": total(|input| &input.beyond) + self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>(),
+            "missing_bytes": self.total(|input| &input.missing),
+            "doubled_bytes": self.total(|input| &input.doubled),
+            "different_bytes": self.total(|input| &input.different),
+            "extra_bytes": self.extra(),
             "inputs": self.inputs,
             "outputs": self.outputs,
         });
@@ -159,13 +169,11 @@ impl fmt::Display for Report {
             return write!(f, "identical: {bytes} {}, each exactly once", noun(bytes, "byte"));
         }
         write!(f, "NOT identical: of {bytes} {}", noun(bytes, "byte"))?;
-        let total = |of: fn(&InputReport) -> &Ranges| self.inputs.iter().map(|input| of(input).bytes).sum::<u64>();
-        let extra = total(|input| &input.beyond) + self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>();
         let sums = [
-            (total(|input| &input.missing), "missing"),
-            (total(|input| &input.doubled), "doubled"),
-            (total(|input| &input.different), "different"),
-            (extra, "that do not belong there"),
+            (self.total(|input| &input.missing), "missing"),
+            (self.total(|input| &input.doubled), "doubled"),
+            (self.total(|input| &input.different), "different"),
+            (self.extra(), "that do not belong there"),
         ];
         let mut separator = "";
         for (bytes, what) in sums.into_iter().filter(|(bytes, _)| *bytes > 0) {
@@ -178,12 +186,12 @@ impl fmt::Display for Report {
 
 fn list(f: &mut fmt::Formatter<'_>, path: &str, ranges: &Ranges, what: &str) -> fmt::Result {
     for span in &ranges.listed {
-        let bytes = span.end - span.start;
+        let bytes = span_len(span);
         writeln!(f, "{path}: bytes {}..{} ({bytes} {}): {what}", span.start, span.end, noun(bytes, "byte"))?;
     }
-    let listed: u64 = ranges.listed.iter().map(|span| span.end - span.start).sum();
-    if listed < ranges.bytes {
-        let more = ranges.bytes - listed;
+    let listed: u64 = ranges.listed.iter().map(span_len).sum();
+    let more = ranges.bytes.saturating_sub(listed);
+    if more > 0 {
         writeln!(f, "{path}: and {more} {} more: {what}", noun(more, "byte"))?;
     }
     Ok(())

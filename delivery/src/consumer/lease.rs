@@ -13,6 +13,7 @@
 //! date that never comes. Redis executes `PEXPIREAT` even if its memory is full, and then the owner
 //! is the one who makes room.
 
+use crate::later;
 use crate::manifest::beside;
 use resp::StreamId;
 use std::time::{Duration, Instant};
@@ -106,11 +107,6 @@ impl Lease {
 /// The owner renews its lease after this part of its time.
 fn quarter(time: Duration) -> Duration {
     time.checked_div(4).unwrap_or_default()
-}
-
-/// This long after a moment. The time of a lease is bounded.
-pub(super) fn later(moment: Instant, time: Duration) -> Instant {
-    moment.checked_add(time).unwrap_or(moment)
 }
 
 /// What is known of a lease that another writer has.

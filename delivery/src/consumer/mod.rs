@@ -697,7 +697,7 @@ impl Consumer {
     /// it. `None`: it has none.
     #[must_use]
     pub fn leased_until(&self) -> Option<Instant> {
-        self.lease.as_ref().map(|(lease, at)| lease::later(*at, lease.time))
+        self.lease.as_ref().map(|(lease, at)| crate::later(*at, lease.time))
     }
 
     /// Where an exclusive consumer began to read on this connection.
