@@ -264,7 +264,9 @@ impl TreeReport {
     pub(crate) fn json(&self) -> String {
         let source = |(name, report): &(String, Report)| {
             let mut value = report.value();
-            value["name"] = name.as_str().into();
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("name".to_owned(), name.as_str().into());
+            }
             value
         };
         let value = serde_json::json!({

@@ -27,16 +27,16 @@ const PROBE: u64 = 4 << 10;
 /// Verifies and prints the report. Fails if the files do not match, or cannot be read.
 pub(crate) fn run(inputs: &[PathBuf], outputs: &[PathBuf], json: bool) -> Result<(), Failure> {
     let report = verify(inputs, outputs)?;
-    print(if json { report.json() } else { report.to_string() }, report.is_identical())
+    print(&if json { report.json() } else { report.to_string() }, report.is_identical())
 }
 
 /// Verifies each source of a tree, and prints the report. Fails as [`run`] does.
 pub(crate) fn run_tree(inputs: &Path, outputs: &[PathBuf], json: bool) -> Result<(), Failure> {
     let report = verify_tree(inputs, outputs)?;
-    print(if json { report.json() } else { report.to_string() }, report.is_identical())
+    print(&if json { report.json() } else { report.to_string() }, report.is_identical())
 }
 
-fn print(text: String, is_identical: bool) -> Result<(), Failure> {
+fn print(text: &str, is_identical: bool) -> Result<(), Failure> {
     writeln!(io::stdout(), "{text}").map_err(|error| Failure::failed(format!("standard output: {error}")))?;
     if is_identical { Ok(()) } else { Err(Failure::failed("verify: the outputs differ from the inputs")) }
 }
