@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `args.rs` | flags and environment variables |
 //! | `run.rs` | the service: three overlapping stages; the first and the last run once per partition |
+//! | `many/` | the service with `--output-dir`: many sources share connections, files and threads |
 //! | `partition_check.rs` | checks the number of partitions |
 //! | `consume.rs`, `consume_log.rs` | stage 1: reads the stream and fills batches; logs its notices |
 //! | `commit.rs` | stage 2: commits batches, and retries disk errors |
@@ -56,6 +57,7 @@ mod find_outputs;
 mod group;
 mod journal_file;
 mod latency;
+mod many;
 mod merge;
 mod metric_names;
 mod output;
@@ -128,7 +130,7 @@ fn about(args: &Args) -> About {
         labels: vec![
             ("stream", args.service.stream.clone()),
             ("group", args.writer.group.clone()),
-            ("output", args.writer.output.display().to_string()),
+            ("output", args.writer.output_dir.as_ref().unwrap_or(&args.writer.output).display().to_string()),
         ],
         metrics: metric_names::ALL,
         series: metric_names::SERIES,
