@@ -87,7 +87,7 @@ fn a_folder_mirrors_all_sources_and_those_that_come_later() {
     writer.wait_for_log(&["../evil", "has no output"]);
     writer.wait_for_metric("line_stream_backlog_entries", |entries| entries == 0.0);
     wait::until("the status lists the sources", || writer.get("/status.json").1.contains(r#""name":"deep/er/b.log""#));
-    assert!(writer.get("/metrics").1.contains(r#"source="late.log""#));
+    wait::until("the latest one has a series", || writer.get("/metrics").1.contains(r#"source="late.log""#));
     writer.stop();
     let consumers = sources.rig.redis.call(&["XINFO", "CONSUMERS", &Sources::key("a.log"), "writers"]);
     assert_eq!(consumers.list().len(), 0, "it leaves the groups");
