@@ -22,7 +22,7 @@ pub enum Effect {
         lease: Option<Lease>,
     },
     /// Look at the group, its consumers, the notes, and the lease.
-    LookAtGroup,
+    InspectGroup,
     /// Ask for entries that cannot be there, so that the group knows this consumer, and that it is
     /// at work.
     Join,
@@ -53,7 +53,7 @@ pub enum Effect {
         count: u64,
     },
     /// End the read that waits in Redis, and take what it or the one ahead brings.
-    TakeLast,
+    Drain,
     /// Give the entries of the reply that were not taken yet to [`take`](super::Consumer::take).
     Take,
     /// Hand the batch over when the disk is idle or the batch is large; with `now`, wait for the
@@ -63,7 +63,7 @@ pub enum Effect {
         now: bool,
     },
     /// Ask for the stream's last-generated ID.
-    AskLastId,
+    ReadLastId,
     /// Take over what others have left pending.
     Claim {
         /// From this ID on.
@@ -137,13 +137,13 @@ pub enum Report {
     /// The group is to be consumed exclusively, and this consumer is at work in it.
     WaitsForConsumer(String),
     /// Nobody is waited for any more.
-    WaitedForWriter,
+    WaitEnded,
     /// The lease of this consumer had ended, and was taken over.
     LeaseTakenOver(String),
     /// The group is consumed exclusively, and this consumer reads from it nevertheless.
     Intruder(String),
     /// No more gaps will follow for now.
-    Judged,
+    GapsReported,
 }
 
 /// What came of a read.

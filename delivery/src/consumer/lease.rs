@@ -111,7 +111,7 @@ fn quarter(time: Duration) -> Duration {
 
 /// What is known of a lease that another writer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LeaseState {
     /// It has not changed for longer than its owner counts on it.
     Ended,
     /// Its owner may count on it.
@@ -130,20 +130,20 @@ pub(super) struct LeaseWatch {
 
 impl LeaseWatch {
     /// Judges the lease as it is at this moment.
-    pub(super) fn look(&mut self, lease: &Lease, now: Instant) -> Standing {
+    pub(super) fn observe(&mut self, lease: &Lease, now: Instant) -> LeaseState {
         match &self.seen {
             Some((seen, since, is_renewed)) if seen == lease => {
                 // The owner counts from the sending, this writer from the first sight of it, which
                 // is later. The margin is for clocks that run at different rates.
                 if now.saturating_duration_since(*since) > lease.time.saturating_add(quarter(lease.time)) {
-                    return Standing::Ended;
+                    return LeaseState::Ended;
                 }
-                Standing::Held { is_renewed: *is_renewed }
+                LeaseState::Held { is_renewed: *is_renewed }
             }
             other => {
                 let is_renewed = other.as_ref().is_some_and(|(seen, ..)| seen.is_of(lease));
                 self.seen = Some((lease.clone(), now, is_renewed));
-                Standing::Held { is_renewed }
+                LeaseState::Held { is_renewed }
             }
         }
     }

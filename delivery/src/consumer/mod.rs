@@ -9,18 +9,18 @@
 //! | (a connection was made) | | [`connected`](Consumer::connected) |
 //! | `LoadRecord` | `HGETALL` of the source record | [`record_loaded`](Consumer::record_loaded) |
 //! | `MakeGroup` | `XGROUP CREATE … 0`, the stream too when there is none | [`group_made`](Consumer::group_made) |
-//! | `ReadLease` | `HMGET` and `PEXPIRETIME` of the lease | [`lease_seen`](Consumer::lease_seen) |
+//! | `ReadLease` | `HMGET` and `PEXPIRETIME` of the lease | [`lease_read`](Consumer::lease_read) |
 //! | `WriteLease` | `HSET`, `PEXPIREAT` or `HDEL` of the lease, if it is as it was seen | [`lease_written`](Consumer::lease_written) |
-//! | `LookAtGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes and the lease | [`group_seen`](Consumer::group_seen) |
+//! | `InspectGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes and the lease | [`group_inspected`](Consumer::group_inspected) |
 //! | `Join` | `XREADGROUP` for what is pending behind all entries | [`joined`](Consumer::joined) |
 //! | `ReadNotes` | `HMGET` of the notes | [`notes_read`](Consumer::notes_read) |
 //! | `WriteNotes` | `HSETNX`, `HSET`, `HDEL` | [`notes_written`](Consumer::notes_written) |
-//! | `Read`, `TakeLast` | `XREADGROUP` or `XREAD` | [`delivered`](Consumer::delivered) |
+//! | `Read`, `Drain` | `XREADGROUP` or `XREAD` | [`delivered`](Consumer::delivered) |
 //! | `ReadAhead` | sends a read whose reply the next `Read` receives | |
 //! | `Claim` | `XAUTOCLAIM` | [`claimed`](Consumer::claimed) |
 //! | `Take` | gives the rest of the reply's entries | [`take`](Consumer::take) itself |
 //! | `HandOver` | gives the batch to the stage that commits | [`handed_over`](Consumer::handed_over) |
-//! | `AskLastId` | `XINFO STREAM` | [`last_id`](Consumer::last_id) |
+//! | `ReadLastId` | `XINFO STREAM` | [`last_id`](Consumer::last_id) |
 //! | `Pause` | waits | |
 //! | `Reconnect` | closes the connection, and makes another one | `connected` |
 //! | `Restart` | drops what is under way, and makes another machine | |
@@ -75,7 +75,7 @@ use crate::entry::{AFTER, Span};
 use crate::manifest::Position;
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
-use lease::{LeaseWatch, Standing};
+use lease::{LeaseState, LeaseWatch};
 use pace::Pace;
 use record::{output_field, shared_field};
 use resp::StreamId;
@@ -87,7 +87,7 @@ pub const BLOCK: Duration = Duration::from_secs(2);
 /// A writer that is at work asks for entries more often than this.
 pub const AT_WORK: Duration = Duration::from_secs(5);
 /// How often a namesake is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const NAMESAKE_INTERVAL: Duration = Duration::from_millis(500);
 /// A large reply is handed over in batches of about this size: 4 MiB.
 const SPLIT: usize = 4 << 20;
 /// How often a source record that is not complete is loaded.
@@ -153,7 +153,7 @@ pub struct Output {
 
 /// Why the record is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+enum LoadReason {
     /// A new connection.
     Connected,
     /// An entry's generation is not known.
@@ -166,7 +166,7 @@ enum Why {
 
 /// Why the group is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Inspection {
     /// Before the first read. `Some`: how idle a namesake was, and when.
     First(Option<(Duration, Instant)>),
     /// The group knows this consumer by now: of two that begin at the same time, the later one to
@@ -198,7 +198,7 @@ enum Then {
 #[derive(Debug)]
 enum Phase {
     Disconnected,
-    Load(Why),
+    Load(LoadReason),
     MakeGroup,
     Lease,
     /// As [`Consumer::lease_change`] says.
@@ -207,7 +207,7 @@ enum Phase {
     Standby,
     /// The lease was lost.
     Restart,
-    Look(Look),
+    Inspect(Inspection),
     /// A namesake may be alive.
     Probe(Duration, Instant),
     /// The group is to know this consumer.
@@ -224,7 +224,7 @@ enum Phase {
         now: bool,
         then: Then,
     },
-    AskLastId,
+    ReadLastId,
     Claim(StreamId),
     /// An entry waits for the source record.
     Wait {
@@ -293,7 +293,7 @@ pub struct Consumer {
     /// delivered to this output's consumer.
     is_resumed: bool,
     /// When it was last asked how the group is.
-    looked_at: Option<Instant>,
+    inspected_at: Option<Instant>,
     /// This consumer has made the group, so nobody got an entry before.
     has_made_group: bool,
     /// When other consumers were last seen. What somebody got who has left since is no gap, so it
@@ -358,7 +358,7 @@ impl Consumer {
             own_end: None,
             knows_end: false,
             is_resumed: false,
-            looked_at: None,
+            inspected_at: None,
             has_made_group: false,
             others_at: None,
             shared: None,
@@ -391,12 +391,12 @@ impl Consumer {
             Phase::Disconnected => Effect::Reconnect,
             Phase::Done => Effect::Done,
             // Nothing was read that would have to be handed over.
-            Phase::Load(Why::Connected | Why::Waiting)
+            Phase::Load(LoadReason::Connected | LoadReason::Waiting)
             | Phase::MakeGroup
             | Phase::Lease
             | Phase::WriteLease
             | Phase::Standby
-            | Phase::Look(Look::First(_) | Look::Joined)
+            | Phase::Inspect(Inspection::First(_) | Inspection::Joined)
             | Phase::Probe(..)
             | Phase::Join
             | Phase::Wait { .. }
@@ -413,13 +413,13 @@ impl Consumer {
             }
             Phase::Standby => {
                 self.phase = Phase::Lease;
-                Effect::Pause(LOOK)
+                Effect::Pause(NAMESAKE_INTERVAL)
             }
             Phase::Restart => Effect::Restart,
-            Phase::Look(_) => Effect::LookAtGroup,
+            Phase::Inspect(_) => Effect::InspectGroup,
             Phase::Probe(idle, at) => {
-                self.phase = Phase::Look(Look::First(Some((idle, at))));
-                Effect::Pause(LOOK)
+                self.phase = Phase::Inspect(Inspection::First(Some((idle, at))));
+                Effect::Pause(NAMESAKE_INTERVAL)
             }
             Phase::Join => Effect::Join,
             Phase::Introduce | Phase::Read if !self.changes.is_empty() => Effect::WriteNotes(self.changes.clone()),
@@ -430,7 +430,7 @@ impl Consumer {
             }
             Phase::Take { .. } => Effect::Take,
             Phase::HandOver { now, .. } => Effect::HandOver { now },
-            Phase::AskLastId => Effect::AskLastId,
+            Phase::ReadLastId => Effect::ReadLastId,
             Phase::Claim(start) => {
                 self.asked_at = Some(now);
                 Effect::Claim { start, count: self.pace.count(now), idle: self.settings.claim_idle.unwrap_or_default() }
@@ -441,7 +441,7 @@ impl Consumer {
                 Effect::Pause(std::mem::replace(&mut self.record_pause, later))
             }
             Phase::Wait { is_paused: true } => {
-                self.phase = Phase::Load(Why::Waiting);
+                self.phase = Phase::Load(LoadReason::Waiting);
                 Effect::LoadRecord
             }
         }
@@ -452,17 +452,17 @@ impl Consumer {
         if self.is_stopping && self.origin == Origin::New {
             self.origin = Origin::Last;
             self.asked_at = self.ahead.or(self.asked_at);
-            return Effect::TakeLast;
+            return Effect::Drain;
         }
         if self.ahead.is_none() && self.pace.is_stale(now) {
             return Effect::ReadNotes;
         }
         let pending = self.origin == Origin::Pending;
         // The driver looks beside the work, unless the process was stopped or Redis did not answer.
-        let is_late = self.looked_at.is_none_or(|at| now.saturating_duration_since(at) > AT_WORK);
+        let is_late = self.inspected_at.is_none_or(|at| now.saturating_duration_since(at) > AT_WORK);
         if !pending && self.ahead.is_none() && self.session.is_none() && is_late {
-            self.phase = Phase::Look(Look::Late);
-            return Effect::LookAtGroup;
+            self.phase = Phase::Inspect(Inspection::Late);
+            return Effect::InspectGroup;
         }
         let can_block = !(pending || self.ahead.is_some() || self.settings.once);
         let least = Duration::from_millis(10);
@@ -483,7 +483,7 @@ impl Consumer {
 
     /// A connection was made.
     pub fn connected(&mut self, now: Instant) {
-        self.phase = Phase::Load(Why::Connected);
+        self.phase = Phase::Load(LoadReason::Connected);
         (self.origin, self.idle) = (Origin::Pending, Idle::No);
         (self.ahead, self.wants_ahead, self.has_read, self.came) = (None, false, false, false);
         self.session = None;
@@ -546,21 +546,21 @@ impl Consumer {
             }
         }
         self.phase = match why {
-            Why::Connected => {
+            LoadReason::Connected => {
                 if !std::mem::replace(&mut self.knows_end, true) {
                     self.own_end = self.dedup.end_of_held();
                 }
                 Phase::MakeGroup
             }
             // It is the first record since this start: begin with what is pending again, and judge.
-            Why::Unknown | Why::Idle
+            LoadReason::Unknown | LoadReason::Idle
                 if self.origin == Origin::New && !self.is_begun && !self.record.manifest.is_empty() =>
             {
                 Phase::Disconnected
             }
-            Why::Unknown => Phase::Take { is_fresh: true },
-            Why::Idle => Phase::AskLastId,
-            Why::Waiting => match self.waiting {
+            LoadReason::Unknown => Phase::Take { is_fresh: true },
+            LoadReason::Idle => Phase::ReadLastId,
+            LoadReason::Waiting => match self.waiting {
                 Some(id) if !self.dedup.knows(id.ms) && self.record.judge(id.ms) == Verdict::Missing => {
                     Phase::Wait { is_paused: false }
                 }
@@ -581,7 +581,7 @@ impl Consumer {
     }
 
     /// The lease, as [`Effect::ReadLease`] asks.
-    pub fn lease_seen(&mut self, lease: Option<Lease>, now: Instant) {
+    pub fn lease_read(&mut self, lease: Option<Lease>, now: Instant) {
         if !matches!(self.phase, Phase::Lease) {
             return;
         }
@@ -593,19 +593,20 @@ impl Consumer {
             return;
         }
         if let Some(other) = lease.as_ref().filter(|other| !is_mine && !self.is_of_this_output(other)) {
-            match self.lease_watch.look(other, now) {
-                Standing::Held { is_renewed: true } if self.settings.once => {
+            match self.lease_watch.observe(other, now) {
+                LeaseState::Held { is_renewed: true } if self.settings.once => {
                     self.refusal = Some(Refusal::Leased(other.consumer.clone()));
                     return;
                 }
-                Standing::Held { .. } => {
+                LeaseState::Held { .. } => {
                     return self.wait_for(other.consumer.clone(), Report::WaitsForLease);
                 }
-                Standing::Ended => {}
+                LeaseState::Ended => {}
             }
         }
         self.lease_watch.forget();
-        self.phase = if lease.is_none() && own.is_none() { Phase::Look(Look::First(None)) } else { Phase::WriteLease };
+        self.phase =
+            if lease.is_none() && own.is_none() { Phase::Inspect(Inspection::First(None)) } else { Phase::WriteLease };
         self.lease_change = (lease, own);
     }
 
@@ -626,7 +627,7 @@ impl Consumer {
             self.predecessor = Some((before.consumer, None));
         }
         self.lease = lease.map(|lease| (lease, sent_at));
-        self.phase = Phase::Look(Look::First(None));
+        self.phase = Phase::Inspect(Inspection::First(None));
     }
 
     /// Redis refused [`Effect::WriteLease`] because its memory is full. This consumer may have to
@@ -714,22 +715,22 @@ impl Consumer {
         }
     }
 
-    /// The group was looked at, as [`Effect::LookAtGroup`] asks.
-    pub fn group_seen(&mut self, view: &GroupView, now: Instant) {
-        let Phase::Look(look) = self.phase else { return };
-        match look {
-            Look::First(namesake) => return self.first_seen(view, namesake, now),
-            Look::Joined => return self.joined_seen(view, now),
-            Look::Gaps | Look::Claims | Look::Late => {}
+    /// The group was looked at, as [`Effect::InspectGroup`] asks.
+    pub fn group_inspected(&mut self, view: &GroupView, now: Instant) {
+        let Phase::Inspect(inspection) = self.phase else { return };
+        match inspection {
+            Inspection::First(namesake) => return self.inspected_first(view, namesake, now),
+            Inspection::Joined => return self.inspected_after_join(view, now),
+            Inspection::Gaps | Inspection::Claims | Inspection::Late => {}
         }
-        if !self.look_over(view, now) {
+        if !self.assess(view, now) {
             return;
         }
-        if look == Look::Late {
+        if inspection == Inspection::Late {
             self.phase = Phase::Read;
             return;
         }
-        if look == Look::Claims {
+        if inspection == Inspection::Claims {
             let mut others = view.members.iter().filter(|one| one.name != self.settings.consumer.as_bytes());
             let is_left = others.any(|other| other.pending > 0);
             self.phase = if is_left { Phase::Claim(StreamId::ZERO) } else { self.follow() };
@@ -746,21 +747,21 @@ impl Consumer {
             Report::Gap(gap, path)
         }));
         if matches!(self.idle, Idle::Judged(..)) {
-            self.reports.push(Report::Judged);
+            self.reports.push(Report::GapsReported);
         }
         self.phase = self.taken();
     }
 
     /// The group was looked at beside the work.
-    pub fn group_seen_beside(&mut self, view: &GroupView, now: Instant) {
+    pub fn group_observed(&mut self, view: &GroupView, now: Instant) {
         if self.is_reading() {
-            self.look_over(view, now);
+            self.assess(view, now);
         }
     }
 
     /// Whether the work goes on.
-    fn look_over(&mut self, view: &GroupView, now: Instant) -> bool {
-        self.see_others(view, now);
+    fn assess(&mut self, view: &GroupView, now: Instant) -> bool {
+        self.note_others(view, now);
         // A view from before the lease was taken does not count.
         if self.joined_at.is_none_or(|joined| view.asked_at >= joined) && !self.has_lease_as(view) {
             // Without a lease of its own, it waits for the end of the other one.
@@ -768,7 +769,7 @@ impl Consumer {
             return false;
         }
         if self.lease.is_some() {
-            self.watch_out(view);
+            self.report_intruder(view);
         }
         // What was asked before the notes were written is out of date.
         if self.written_at.is_none_or(|written| view.asked_at > written) {
@@ -794,7 +795,7 @@ impl Consumer {
     }
 
     /// Reports another consumer that reads from the group.
-    fn watch_out(&mut self, view: &GroupView) {
+    fn report_intruder(&mut self, view: &GroupView) {
         let other = self.at_work_beside(view).map(|other| String::from_utf8_lossy(&other.name).into_owned());
         let known = self.beside.take().map(|(name, ..)| name);
         if let Some(name) = other {
@@ -805,8 +806,8 @@ impl Consumer {
         }
     }
 
-    fn see_others(&mut self, view: &GroupView, now: Instant) {
-        self.looked_at = Some(view.asked_at);
+    fn note_others(&mut self, view: &GroupView, now: Instant) {
+        self.inspected_at = Some(view.asked_at);
         if !view.is_alone(&self.settings.consumer) {
             self.others_at = Some(now);
         }
@@ -814,8 +815,8 @@ impl Consumer {
     }
 
     /// The group before the first read: whether this consumer's name is free.
-    fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
-        self.see_others(view, now);
+    fn inspected_first(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
+        self.note_others(view, now);
         if self.lease.is_some()
             && let Some(other) = self.at_work_beside(view)
         {
@@ -861,12 +862,12 @@ impl Consumer {
 
     /// The group knows this consumer.
     pub const fn joined(&mut self) {
-        self.phase = Phase::Look(Look::Joined);
+        self.phase = Phase::Inspect(Inspection::Joined);
     }
 
     /// The group before the first read, now that it knows this consumer: what the notes say.
-    fn joined_seen(&mut self, view: &GroupView, now: Instant) {
-        self.see_others(view, now);
+    fn inspected_after_join(&mut self, view: &GroupView, now: Instant) {
+        self.note_others(view, now);
         if !self.has_lease_as(view) {
             self.phase = Phase::Lease;
             return;
@@ -897,7 +898,7 @@ impl Consumer {
                 self.take_name();
             }
             Some(_) => {
-                self.phase = Phase::Look(Look::First(None));
+                self.phase = Phase::Inspect(Inspection::First(None));
                 return;
             }
         }
@@ -909,7 +910,7 @@ impl Consumer {
         }
         self.resume();
         if self.waits_for.take().is_some() {
-            self.reports.push(Report::WaitedForWriter);
+            self.reports.push(Report::WaitEnded);
         }
         if let Some((lease, renewed_at)) = self.lease.clone() {
             self.beside = None;
@@ -991,7 +992,7 @@ impl Consumer {
         self.written_at = Some(now);
         if matches!(self.phase, Phase::Introduce) {
             self.has_name = is_claimed;
-            self.phase = if is_claimed { Phase::Read } else { Phase::Load(Why::Connected) };
+            self.phase = if is_claimed { Phase::Read } else { Phase::Load(LoadReason::Connected) };
         }
     }
 
@@ -1005,7 +1006,7 @@ impl Consumer {
         }
     }
 
-    /// What came of [`Effect::Read`] or [`Effect::TakeLast`].
+    /// What came of [`Effect::Read`] or [`Effect::Drain`].
     pub fn delivered(&mut self, reply: Reply, now: Instant) {
         if self.origin != Origin::Pending {
             self.ahead = None;
@@ -1081,7 +1082,7 @@ impl Consumer {
                 // Whether a reader wrote it, a fresh record knows; and what in that cannot be read
                 // is reported.
                 Outcome::Unknown | Outcome::Foreign if !is_fresh && !self.dedup.knows(id.ms) => {
-                    stopped = Some(Phase::Load(Why::Unknown));
+                    stopped = Some(Phase::Load(LoadReason::Unknown));
                     break;
                 }
                 Outcome::Unknown if self.record.judge(id.ms) == Verdict::Missing => {
@@ -1110,7 +1111,7 @@ impl Consumer {
         self.dedup.close();
         self.phase = match stopped {
             Some(phase) => phase,
-            None if self.dedup.has_gaps() => Phase::Look(Look::Gaps),
+            None if self.dedup.has_gaps() => Phase::Inspect(Inspection::Gaps),
             None => self.taken(),
         };
         taken
@@ -1137,7 +1138,7 @@ impl Consumer {
             Then::GoOn => match self.settings.claim_idle {
                 Some(idle) if self.origin == Origin::New && !self.is_stopping && self.is_claim_due(idle, now) => {
                     self.claimed_at = Some(now);
-                    Phase::Look(Look::Claims)
+                    Phase::Inspect(Inspection::Claims)
                 }
                 _ => self.follow(),
             },
@@ -1164,7 +1165,7 @@ impl Consumer {
         } else if self.last_delivered > StreamId::ZERO && !self.dedup.is_watching() {
             self.dedup.watch_from(self.last_delivered);
         }
-        if self.dedup.has_gaps() { Phase::Look(Look::Gaps) } else { Phase::Read }
+        if self.dedup.has_gaps() { Phase::Inspect(Inspection::Gaps) } else { Phase::Read }
     }
 
     /// What follows when everything that came was handed over.
@@ -1186,17 +1187,17 @@ impl Consumer {
         }
         match self.idle {
             Idle::No if !self.is_begun || self.settings.partitions.is_some() && !self.partitions_known => {
-                Phase::Load(Why::Idle)
+                Phase::Load(LoadReason::Idle)
             }
-            Idle::No => Phase::AskLastId,
+            Idle::No => Phase::ReadLastId,
             // Nothing came since it was asked: what is missing before it is a gap.
             Idle::Asked(last) => {
                 self.idle = Idle::Judged(self.last_delivered, self.pace.end());
                 self.dedup.ended_at(last);
                 if self.dedup.has_gaps() {
-                    return Phase::Look(Look::Gaps);
+                    return Phase::Inspect(Inspection::Gaps);
                 }
-                self.reports.push(Report::Judged);
+                self.reports.push(Report::GapsReported);
                 self.follow()
             }
             Idle::Judged(..) if self.settings.once => end,
