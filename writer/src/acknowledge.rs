@@ -216,7 +216,7 @@ impl<'a> Acknowledge<'a> {
             };
             let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
             match checkpoint.done(&step, sent_at, is_executed, lease.as_ref()) {
-                Moved::Again => {}
+                Moved::Retry => {}
                 Moved::Lost => return self.lease_lost(),
                 Moved::Done => {
                     self.seen.lease.extend(checkpoint.valid_until());

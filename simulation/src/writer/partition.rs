@@ -608,7 +608,7 @@ impl PartitionWriter {
         let lease = self.watch(world, session)?;
         match checkpoint.done(step, sent_at, is_executed, lease.as_ref()) {
             Moved::Lost => self.is_lease_lost = true,
-            Moved::Again => {}
+            Moved::Retry => {}
             Moved::Done => {
                 if let Some((at, _)) = step.group {
                     world.progress += 1;
