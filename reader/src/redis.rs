@@ -19,7 +19,7 @@ use crate::error::Interrupt;
 use delivery::entry::{AFTER, Field};
 use delivery::manifest::{GUARD_FIELD, SENT_FIELD, Sent};
 use delivery::producer::resume::StreamState;
-use delivery::producer::{Batch, Directory, Entry, Expected, Outcome, Producer, Trouble};
+use delivery::producer::{Batch, Directory, Entry, Expected, Outcome, Producer, StepError};
 use resp::streams::{XAdd, XAddSeries, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, Frame, StreamId, Transaction, Value, ValueKind, cmd};
 use service::source_record::state;
@@ -288,7 +288,7 @@ pub(crate) async fn fill<D: Directory>(
     producer: &mut Producer<D>,
     Abilities { fence, script }: &Abilities,
     small: &mut Small,
-) -> Result<Result<Option<Form>, Trouble>, Error> {
+) -> Result<Result<Option<Form>, StepError>, Error> {
     if connection.buffered() > SEND_FIRST {
         connection.flush().await?;
     }

@@ -126,7 +126,7 @@ impl Fault {
             ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Closed => "connection".into(),
             kind => metrics::name_of(kind).into(),
         };
-        Self { text: connector::in_words(error), class }
+        Self { text: connector::describe(error), class }
     }
 
     fn text(text: String) -> Self {

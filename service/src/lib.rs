@@ -80,7 +80,7 @@ mod streams;
 mod trend;
 mod usage;
 
-pub use connector::{Connector, Stop, in_words};
+pub use connector::{Connector, Stop, describe};
 pub use failure::Failure;
 pub use health::{HEARTBEAT_LIMIT, Health, Member};
 pub use history::Series;

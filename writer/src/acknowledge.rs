@@ -216,7 +216,7 @@ impl<'a> Acknowledge<'a> {
             };
             let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
             match checkpoint.done(&step, sent_at, is_executed, lease.as_ref()) {
-                Moved::Again => {}
+                Moved::Retry => {}
                 Moved::Lost => return self.lease_lost(),
                 Moved::Done => {
                     self.seen.lease.extend(checkpoint.valid_until());
@@ -353,7 +353,7 @@ impl<'a> Acknowledge<'a> {
         if can_trim(&states, length) {
             self.trim_at.get_or_insert(Instant::now());
         }
-        if let Some(held_up) = self.trim_watch.look(&group.name, &states, length, asked_at) {
+        if let Some(held_up) = self.trim_watch.observe(&group.name, &states, length, asked_at) {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {

@@ -37,7 +37,7 @@ impl ConsumeLog {
     pub(crate) fn tell(&mut self, group: &Group, report: &Report) {
         match report {
             Report::Gap(gap, path) => self.gap(gap, path),
-            Report::Judged => self.end_gaps(),
+            Report::GapsReported => self.end_gaps(),
             Report::RecordUnreadable(what) => log::warn!(
                 "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
                 group.record
@@ -63,7 +63,7 @@ impl ConsumeLog {
             | Report::RecordComplete
             | Report::WaitsForLease(_)
             | Report::WaitsForConsumer(_)
-            | Report::WaitedForWriter => {}
+            | Report::WaitEnded => {}
         }
     }
 

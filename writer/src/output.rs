@@ -15,7 +15,7 @@ use delivery::consumer::Batch;
 use delivery::entry::{Span, span_len};
 use delivery::journal::{Identity, MAGIC};
 use delivery::output::{
-    self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
+    self, Answer, Disturbance, Effect, FileStates, Job, JournalWas, Ledger, Opening, Outcome, Place, Verdict,
 };
 use delivery::ranges::RangeSet;
 use std::collections::BTreeMap;
@@ -322,7 +322,7 @@ impl Output {
         let failed = |what| move |source| CommitError::Io { what, source };
         let Self { file, journal, ledger, .. } = self;
         match effect {
-            Effect::Look => return self.look().map(Answer::Seen).map_err(failed("checking the output")),
+            Effect::Inspect => return self.inspect().map(Answer::Inspected).map_err(failed("checking the output")),
             Effect::CutBack { output, journal: to } => {
                 cut_back(file, output)
                     .and_then(|()| to.map_or(Ok(()), |len| journal.cut_back(len)))
@@ -373,7 +373,7 @@ impl Output {
     }
 
     /// Inspects both files.
-    fn look(&mut self) -> io::Result<Seen> {
+    fn inspect(&mut self) -> io::Result<FileStates> {
         let here = self.file.metadata()?;
         let place = if is_file_at(&here, &self.path)? {
             Place::Here
@@ -381,7 +381,7 @@ impl Output {
             self.became = output_folder::moved_to(&self.file, &self.path)?;
             if self.became.is_some() { Place::Renamed } else { Place::Gone }
         };
-        Ok(Seen { len: here.len(), place, journal_len: self.journal.len()? })
+        Ok(FileStates { len: here.len(), place, journal_len: self.journal.len()? })
     }
 
     /// Syncs both files; a single output and its journal in parallel, so that the waits overlap.
