@@ -114,8 +114,8 @@ impl Source {
     /// Mostly appends; sometimes rotates, compresses, or deletes.
     fn act(&mut self, rng: &mut fastrand::Rng) {
         match (rng.u8(..100), self.len) {
-            (0..4, Some(1..)) => self.rename(rng.bool()),
-            (4..7, Some(1..)) => self.copy_and_truncate(),
+            (0..4, Some(1..)) if self.has_begun() => self.rename(rng.bool()),
+            (4..7, Some(1..)) if self.has_begun() => self.copy_and_truncate(),
             (7..12, _) => self.compress(rng),
             (12..14, Some(_)) => self.delete(),
             _ => self.append(1 + rng.u64(..40), rng),
@@ -224,6 +224,11 @@ impl Source {
         }
     }
 
+    /// Whether the reader knows the source: a file that was rotated before is not sent.
+    fn has_begun(&self) -> bool {
+        rig::len(&self.output()) > 0
+    }
+
     /// Whether all bytes are in the output.
     pub(super) fn is_delivered(&self) -> bool {
         rig::len(&self.output()) == self.bytes
@@ -257,6 +262,8 @@ mod tests {
         let folders = Folders { inputs, outputs, truth };
         let mut rng = fastrand::Rng::with_seed(1);
         let mut source = Source::new(2, &folders, 1);
+        fs::create_dir_all(source.output().parent().unwrap()).unwrap();
+        fs::write(source.output(), "the source has begun").unwrap();
         for _ in 0..300 {
             source.act(&mut rng);
         }
