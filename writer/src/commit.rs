@@ -72,13 +72,12 @@ impl<'a> Commit<'a> {
         health: &'a Health,
         shutdown: &'a Shutdown,
         hangup: Arc<Notify>,
-        many: Option<OneOfMany>,
     ) -> Self {
         let measured = Measured {
             lines: counter!(metric_names::LINES),
             bytes: counter!(metric_names::BYTES),
             batches: counter!(metric_names::BATCHES),
-            size: many.is_none().then(|| gauge!(metric_names::OUTPUT_SIZE)),
+            size: Some(gauge!(metric_names::OUTPUT_SIZE)),
             duration: histogram!(metric_names::BATCH_DURATION),
             fsync: histogram!(metric_names::FSYNC_DURATION),
         };
@@ -92,10 +91,17 @@ impl<'a> Commit<'a> {
             path,
             stale_after,
             leases,
-            many,
+            many: None,
             space_at: None,
             measured,
         }
+    }
+
+    /// The output is one of many.
+    pub(crate) fn one_of(mut self, many: OneOfMany) -> Self {
+        self.measured.size = None;
+        self.many = Some(many);
+        self
     }
 
     /// The ranges in the output.

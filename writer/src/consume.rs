@@ -63,6 +63,7 @@ pub(crate) struct Consume<'a> {
 }
 
 /// Where the stage gets its connection.
+#[allow(clippy::large_enum_variant, reason = "one for each source, never moved")]
 pub(crate) enum Link<'a> {
     /// It has one for itself, on which reads block in Redis.
     Own(Connector),

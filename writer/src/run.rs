@@ -218,7 +218,6 @@ impl Work<'_> {
             &context.health,
             &context.shutdown,
             context.hangup.clone(),
-            None,
         );
         let committing = commit.run(handed, to_acknowledge);
         let ended = tokio::try_join!(committing, try_join_all(working)).map(|_| ());

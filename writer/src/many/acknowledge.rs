@@ -235,10 +235,7 @@ async fn trim(connection: &mut Connection, sources: &[Rc<Source>]) -> Result<(),
 pub(crate) async fn leave(shared: &Shared<'_>, connector: &mut Connector) {
     let joined: Vec<Rc<Source>> = shared.sources.all().filter(|source| source.has_joined.get()).collect();
     let left = async {
-        let mut connection = match connector.connect_to_end(LAST_CONNECT).await {
-            Ok(connection) => connection,
-            Err(_) => return Ok(0),
-        };
+        let Ok(mut connection) = connector.connect_to_end(LAST_CONNECT).await else { return Ok(0) };
         trim(&mut connection, &joined).await?;
         for source in &joined {
             match leave_group(&mut connection, &source.group, log::Level::Debug).await {

@@ -136,7 +136,7 @@ pub(crate) fn wanted(args: &WriterArgs) -> Result<Option<GlobSet>, Failure> {
 /// Ends for no other reason than that it must: what it does for the sources outlives a stop.
 async fn goes_on(work: impl Future<Output = Result<(), Stop>>) {
     if work.await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) enum Closed {
 }
 
 /// Why waiting ended.
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(crate) enum Woken {
     /// Something may have come. The connection is another one.
     Read(Connection, Lent),

@@ -121,7 +121,7 @@ impl<'a> Registry<'a> {
             let reply = connection.send(&scan).await?;
             let mut parts = reply.value().children();
             cursor = parts.next().and_then(|cursor| cursor.as_bytes().map(<[u8]>::to_vec)).unwrap_or_default();
-            let mut fields = parts.next().map(|fields| fields.children()).into_iter().flatten();
+            let mut fields = parts.next().map(resp::Value::children).into_iter().flatten();
             while let (Some(name), Some(entry)) = (fields.next(), fields.next()) {
                 let (Some(name), Some(entry)) = (name.as_bytes(), entry.as_bytes()) else { continue };
                 listed.extend(self.listed(name, entry));

@@ -342,8 +342,8 @@ async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Resu
         &source.health,
         &context.shutdown,
         Arc::clone(&source.hangup),
-        Some(shared.many.clone()),
-    );
+    )
+    .one_of(shared.many.clone());
     source.has_joined.set(true);
     let fetching = async {
         let ended = fetch.run().await;

@@ -10,7 +10,7 @@ use delivery::consumer::can_trim;
 use metrics::gauge;
 use resp::streams::XLen;
 use resp::{Connection, Error, Pipeline};
-use service::{Connector, ServerWatch, Stop};
+use service::{Connector, ServerWatch, SourceRow, Stop};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -101,6 +101,14 @@ async fn look(shared: &Shared<'_>, connection: &mut Connection, sources: &[Rc<So
     Ok(())
 }
 
+fn row(source: &Source) -> SourceRow {
+    let mut row = SourceRow::new(source.name.escaped(), source.state().name());
+    row.bytes = source.size.get();
+    row.backlog = source.backlog.get().map(|one| one.lag.saturating_add(one.pending));
+    row.reason.clone_from(&source.reason.borrow());
+    row
+}
+
 /// Sets the gauges of the totals; unknown while one of the sources is.
 fn show(shared: &Shared<'_>) {
     let sum = shared.sources.all().try_fold(Backlog::default(), |sum, source| {
@@ -116,6 +124,7 @@ fn show(shared: &Shared<'_>) {
     show(metric_names::LAG, |sum| sum.lag);
     show(metric_names::PENDING, |sum| sum.pending);
     show(metric_names::BACKLOG, |sum| sum.lag.saturating_add(sum.pending));
+    shared.context.sources.set(shared.sources.all().map(|source| row(&source)).collect());
     let size: u64 = shared.sources.all().map(|source| source.size.get()).sum();
     gauge!(metric_names::OUTPUT_SIZE).set(size as f64);
 }
