@@ -584,7 +584,14 @@ impl<D: Directory> Producer<D> {
             Phase::Locating(_) | Phase::Beginning(_) | Phase::Done => true,
             Phase::Observing | Phase::Restoring(..) => false,
         };
-        is_waiting && (with_open || self.open.is_empty())
+        let present = if let Phase::Streaming(streaming) = &self.phase { Some(streaming.inode()) } else { None };
+        is_waiting && (with_open || self.open.iter().all(|open| Some(open.file.inode()) == present))
+    }
+
+    /// Whether a batch is on the wire.
+    #[must_use]
+    pub fn is_on_wire(&self) -> bool {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.is_on_wire() } else { false }
     }
 
     /// Keeps a file open that may lose its name before Redis can be asked what is known of it.

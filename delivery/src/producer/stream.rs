@@ -90,9 +90,17 @@ impl<F: SourceFile> Streaming<F> {
         (self.reader.offset(), self.len)
     }
 
+    pub(super) fn inode(&self) -> crate::files::Inode {
+        self.reader.file().inode()
+    }
+
+    pub(super) const fn is_on_wire(&self) -> bool {
+        self.queued.is_some() || self.executing.is_some()
+    }
+
     /// Whether the file is still the one at the input's path, and nothing is on the wire.
     pub(super) const fn is_settled(&self) -> bool {
-        self.replaced.is_none() && self.queued.is_none() && self.executing.is_none()
+        self.replaced.is_none() && !self.is_on_wire()
     }
 
     fn present(&self) -> Present {
