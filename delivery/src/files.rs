@@ -135,6 +135,9 @@ pub struct Content {
     pub seen_len: u64,
     /// Whether a later content has begun.
     pub finished: bool,
+    /// Whether it has not been left yet, although a later content has begun: other partitions are
+    /// ahead, or late lines of it are being sent.
+    pub is_owed: bool,
 }
 
 /// Bounds of the file side, smaller in simulations.
@@ -587,7 +590,7 @@ impl Content {
 
     /// Whether there may be bytes of it that were not sent.
     fn has_more(&self) -> bool {
-        !self.finished || self.frontier < self.seen_len
+        !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
     fn compare(&self, file: &Sighting) -> Bytes {
