@@ -219,6 +219,12 @@ impl ScanHistory {
         self.pending.iter().find(|(pending, _)| pending.is(file)).map(|(_, state)| *state)
     }
 
+    /// The inode numbers of files that matter whatever their names are: the input at the look before,
+    /// and those that wait to be sent.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.input.iter().map(|(file, _)| file).chain(self.pending.keys()).map(|file| file.ino)
+    }
+
     /// A history that has seen nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
@@ -1055,17 +1061,19 @@ impl<'a> Look<'a> {
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or
-    /// because it was one at the look before, and is open and has no name any more.
+    /// because it was the input at an earlier look, and has another name now, or is open and has
+    /// none.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
-        let was_unknown = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
-        file.name_kind.is_rotated() || file.name_kind == NameKind::Unlinked && was_unknown()
+        let was_input = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
+        file.name_kind.is_rotated() || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) && was_input()
     }
 
     /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
     /// input was where it was.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
-        if file.name_kind == NameKind::Unlinked {
+        // It was the input: a link there led to it, or it was renamed in an unusual way.
+        if matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
             return true;
         }
         !self.is_neighbour(file)
