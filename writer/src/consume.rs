@@ -228,7 +228,7 @@ impl Consume<'_> {
                 Effect::WriteNotes(changes) => {
                     let mut is_claimed = true;
                     for change in &changes {
-                        let reply = redis.send(&group.write_note(change)).await?;
+                        let reply = write_note(&mut redis, group, change).await?;
                         is_claimed = !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
                         if !is_claimed {
                             break;
@@ -357,6 +357,9 @@ impl Consume<'_> {
                         let step = Move { renew: Some(lease.clone()), group: None };
                         Ok(redis.send(&self.group.execute_in_script(&lease.token, &step)).await?)
                     }
+                    (None, Some(lease)) if error.kind() == ErrorKind::Oom => {
+                        Ok(redis.send(&self.group.take_lease_when_full(lease)).await.map_err(|_| error)?)
+                    }
                     _ => Err(error.into()),
                 }
             }
@@ -465,13 +468,29 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.
-            Err(error) if error.kind() == ErrorKind::Oom && has_group(redis, group).await? => is_new = false,
+            Err(error) if error.kind() == ErrorKind::Oom => {
+                is_new = !has_group(redis, group).await?;
+                if is_new {
+                    redis.send(&group.create_when_full()).await.map_err(|_| error)?;
+                    log::info!("group {} created on {}", group.name, group.stream);
+                }
+            }
             Err(error) => return Err(error),
         }
         if is_watched {
             redis.send(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
+    }
+}
+
+/// Changes a note, also while Redis's memory is full.
+async fn write_note(redis: &mut resp::GroupReader, group: &Group, change: &Change) -> Result<Frame, Error> {
+    match redis.send(&group.write_note(change, false)).await {
+        Err(error) if error.kind() == ErrorKind::Oom => {
+            redis.send(&group.write_note(change, true)).await.map_err(|_| error)
+        }
+        reply => reply,
     }
 }
 
