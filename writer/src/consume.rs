@@ -65,7 +65,7 @@ pub(crate) struct Consume<'a> {
 enum Broken {
     /// Redis, or the connection to it.
     Redis(Error),
-    /// The group is gone: Redis lost its data.
+    /// The group is gone, or the stream: Redis lost its data.
     NoGroup,
     /// The service ends, or a later stage has.
     Ended(Ended),
@@ -75,7 +75,7 @@ impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         // The key was deleted while a read waited on it; a primary that becomes a replica says
         // UNBLOCKED, too.
-        let is_gone = error.kind() == ErrorKind::NoGroup
+        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
             || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
@@ -135,11 +135,7 @@ impl Consume<'_> {
                 Ok(Session::Done) | Err(Broken::Ended(Ended::Stop(Stop::Shutdown))) => return Ok(()),
                 Err(Broken::Ended(ended)) => return Err(ended),
                 Err(Broken::NoGroup) => {
-                    log::warn!(
-                        "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not written again",
-                        self.group.name,
-                        self.group.stream
-                    );
+                    self.log.group_is_gone(self.group);
                     service::metrics::redis_error(ErrorKind::NoGroup);
                 }
                 Err(Broken::Redis(error)) => {
