@@ -42,7 +42,7 @@ impl SourceFile for NoFile {
 impl Directory for Listener {
     type File = NoFile;
 
-    fn look(&mut self, known: &KnownContents, _: &[(u64, &NoFile)], _: Duration) -> Identified {
+    fn scan(&mut self, known: &KnownContents, _: &[(u64, &NoFile)], _: Duration) -> Identified {
         *self.0.borrow_mut() = known.clone();
         Identified::default()
     }
