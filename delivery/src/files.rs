@@ -135,6 +135,9 @@ pub struct Content {
     pub seen_len: u64,
     /// Whether a later content has begun.
     pub finished: bool,
+    /// Whether it has not been left yet, although a later content has begun: other partitions are
+    /// ahead, or late lines of it are being sent.
+    pub is_owed: bool,
 }
 
 /// Bounds of the file side, smaller in simulations.
@@ -214,6 +217,12 @@ pub enum Pending {
 impl ScanHistory {
     fn pending(&self, file: &Sighting) -> Option<Pending> {
         self.pending.iter().find(|(pending, _)| pending.is(file)).map(|(_, state)| *state)
+    }
+
+    /// The inode numbers of files that matter whatever their names are: the input at the previous
+    /// scan, and those that wait to be sent.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.input.iter().map(|(file, _)| file).chain(self.pending.keys()).map(|file| file.ino)
     }
 
     /// A history that has seen nothing.
@@ -587,7 +596,7 @@ impl Content {
 
     /// Whether there may be bytes of it that were not sent.
     fn has_more(&self) -> bool {
-        !self.finished || self.frontier < self.seen_len
+        !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
     fn compare(&self, file: &Sighting) -> Bytes {
@@ -1052,17 +1061,19 @@ impl<'a> Identification<'a> {
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or
-    /// because it was one at the previous scan, and is open and has no name any more.
+    /// because it was the input at the previous scan, and has another name now, or is open and has
+    /// none.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
-        let was_unknown = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
-        file.name_kind.is_rotated() || file.name_kind == NameKind::Unlinked && was_unknown()
+        let was_input = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
+        file.name_kind.is_rotated() || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) && was_input()
     }
 
     /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
     /// input was where it was.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
-        if file.name_kind == NameKind::Unlinked {
+        // It was the input: a link there led to it, or it was renamed in an unusual way.
+        if matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
             return true;
         }
         !self.is_neighbour(file)

@@ -1176,6 +1176,24 @@ fn a_link_that_flips_back() {
     }
 }
 
+/// The link leads to the second file for a moment only, while the first one is still waited for.
+#[test]
+fn a_target_of_the_link_that_was_not_begun_in_time_is_sent() {
+    let mut world = World::new();
+    world.create("a.log", &lines("first", 0..100));
+    world.names.insert(INPUT.to_owned(), world.names["a.log"]);
+    world.scan();
+    world.create("b.log", b"second\n");
+    world.names.insert(INPUT.to_owned(), world.names["b.log"]);
+    world.identify();
+    world.create("c.log", b"third\n");
+    world.create("other.log", b"not ours\n");
+    world.names.insert(INPUT.to_owned(), world.names["c.log"]);
+    world.identify();
+    world.scan();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"second\nthird\n"].concat());
+}
+
 #[test]
 fn another_target_of_the_link_while_the_reader_was_down() {
     let mut world = World::new();

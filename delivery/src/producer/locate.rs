@@ -97,6 +97,9 @@ impl<D: Directory> Producer<D> {
             let end = ends.entry(generation.file_id).or_insert(0);
             *end = manifest.end(generation.generation).unwrap_or(0).max(*end);
         }
+        let own_newest = ends.keys().next_back().copied();
+        let last = manifest.last().map(|last| last.file_id);
+        let is_owed = |file_id| Some(file_id) > own_newest || Some(file_id) == last;
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
@@ -131,6 +134,7 @@ impl<D: Directory> Producer<D> {
                 path: generation.real_path.clone().unwrap_or_default(),
                 seen_len: self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0),
                 finished: Some(file_id) != newest,
+                is_owed: is_owed(file_id),
             }
         };
         KnownContents {
