@@ -9,7 +9,7 @@ use crate::child::Child;
 use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
-use crate::{During, Result};
+use crate::{During, Result, clients};
 
 mod compare;
 mod machine;
@@ -61,6 +61,8 @@ enum Part {
     Idle,
     /// What a million lines cost Redis: processor time, append-only file, replica, memory
     Cost,
+    /// Reader and writer beside programs of other languages that do the same
+    Peers,
     /// One file over the masters of a Redis Cluster: 1 to 3 masters, 1 to 1,000 partitions
     Masters,
     /// Cost as the work grows, up to 50 million lines: takes long, and 13 GB of disk
@@ -71,8 +73,16 @@ enum Part {
 
 impl Part {
     /// The parts that do not take long.
-    const USUAL: [Self; 7] =
-        [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Cost, Self::Masters];
+    const USUAL: [Self; 8] = [
+        Self::Decoders,
+        Self::Clients,
+        Self::Services,
+        Self::Latency,
+        Self::Idle,
+        Self::Cost,
+        Self::Peers,
+        Self::Masters,
+    ];
 
     /// The bench target in `benches/`.
     const fn target(self) -> &'static str {
@@ -83,6 +93,7 @@ impl Part {
             Self::Latency => "latency",
             Self::Idle => "idle",
             Self::Cost => "cost",
+            Self::Peers => "peers",
             Self::Masters => "masters",
             Self::Growth => "growth",
             Self::Memory => "memory",
@@ -106,6 +117,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let folder = tempfile::tempdir().during(|| "creating a temporary folder".to_owned())?;
     let measured = folder.path().join("results.jsonl");
     let parts = if args.parts.is_empty() { &Part::USUAL[..] } else { &args.parts };
+    let clients = cargo::target()?.join("clients");
+    if parts.contains(&Part::Peers) && !args.quick {
+        clients::get(&clients, args.consent, &interrupt)?;
+    }
     for part in parts {
         let mut words = vec!["bench", "--quiet", "--package", "benches", "--bench", part.target()];
         if args.quick {
@@ -117,6 +132,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .env("READER_BIN", &reader)
             .env("WRITER_BIN", &writer)
             .env("PEERS_DIR", &peers)
+            .env("CLIENTS_DIR", &clients)
             .env("BENCH_ROUNDS", args.rounds.to_string())
             .env("BENCH_RESULTS", &measured);
         Child::spawn("cargo bench", &mut command)?.must_succeed(&interrupt)?;
