@@ -11,12 +11,14 @@ use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
 use crate::{During, Result, clients};
 
+mod baseline;
 mod compare;
 mod machine;
 mod page;
 mod plot;
 mod results;
 
+use baseline::Baseline;
 use results::Results;
 
 #[derive(Args)]
@@ -38,6 +40,10 @@ pub(crate) struct BenchArgs {
     /// Run everything once, briefly, to see that it works; write no results
     #[arg(long)]
     quick: bool,
+
+    /// Keep the ratios in benches/baseline.json, with which later runs are compared
+    #[arg(long, conflicts_with = "quick")]
+    save_baseline: bool,
 }
 
 #[derive(Subcommand)]
@@ -155,5 +161,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let before = fs::read_to_string(&path).unwrap_or_default();
     fs::write(&path, page::page(&before, &results, &about)).during(|| format!("writing {}", path.display()))?;
     println!("written: {}", path.display());
+
+    let path = to.join("baseline.json");
+    let mut baseline = match fs::read_to_string(&path) {
+        Ok(text) => Baseline::read(&text)?,
+        Err(_) => Baseline::default(),
+    };
+    print!("{}", baseline.compare(&results));
+    if args.save_baseline {
+        baseline.learn(&results);
+        fs::write(&path, baseline.text()?).during(|| format!("writing {}", path.display()))?;
+        println!("written: {}", path.display());
+    }
     Ok(())
 }
