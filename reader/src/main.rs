@@ -8,6 +8,7 @@
 //! | `check.rs` | `reader check` |
 //! | `driver.rs` | performs the steps of [`delivery::producer`], one producer per partition |
 //! | `redis.rs` | the Redis commands of those steps |
+//! | `many/` | many files: patterns, parked and active sources, a pool of connections |
 //! | `registry.rs` | the file IDs of contents, shared by all partitions |
 //! | `directory.rs` | the producer's view of the disk, from the scanner and the state file |
 //! | `scanner.rs`, `source_file.rs` | scans the files around the input; an open file |
@@ -37,6 +38,7 @@ mod check;
 mod directory;
 mod driver;
 mod error;
+mod many;
 mod metric_names;
 mod redis;
 mod registry;
@@ -86,7 +88,7 @@ fn about(args: &args::ReaderArgs) -> service::About {
         name: "reader",
         version: service::VERSION,
         flow: args.flow(),
-        labels: vec![("stream", args.service.stream.clone()), ("input", args.input.display().to_string())],
+        labels: vec![("stream", args.service.stream.clone()), ("input", args.inputs())],
         metrics: &metric_names::METRICS,
         series: metric_names::SERIES,
     }

@@ -140,6 +140,13 @@ impl Abilities {
     }
 }
 
+impl Abilities {
+    /// What is sent next goes out as a transaction.
+    pub(crate) fn bar_script(&mut self) {
+        self.script = None;
+    }
+}
+
 /// Loads the script, and executes it with an expectation that nothing meets. `None`: one of both is
 /// not allowed.
 async fn load_script(connection: &mut Connection, record: &SourceRecord) -> Result<Option<String>, Error> {

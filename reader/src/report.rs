@@ -1,13 +1,13 @@
 //! Reports of the reader: notices in the log, and the metrics that belong to them.
 
 use crate::metric_names::{
-    BATCH_SECONDS, BATCHES, BYTES, GENERATIONS, INPUT_SIZE, LINES, RESUMES, UNREADABLE, UNREADABLE_CONTENTS,
+    BATCH_SECONDS, BATCHES, BYTES, GENERATIONS, LINES, RESUMES, UNREADABLE, UNREADABLE_CONTENTS,
 };
 use delivery::partition::Partition;
 use delivery::producer::resume::StreamState;
 use delivery::producer::{Batch, Changed, Notice};
 use log::{Level, debug, log, warn};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use resp::streams::GroupInfo;
 use service::advice::noun;
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub(crate) struct Report {
     is_logged: bool,
     /// The slowest group at the last query.
     stuck: Option<Slowest>,
+    /// Whether it is one of many sources, of which nobody wants to read the usual things.
+    is_one_of_many: bool,
 }
 
 /// A group's name, the number of entries it has not acknowledged, and the number of its consumers.
@@ -51,7 +53,14 @@ impl Report {
             asked_at: Instant::now(),
             is_logged: false,
             stuck: None,
+            is_one_of_many: false,
         }
+    }
+
+    /// The reporter of one of many sources.
+    pub(crate) fn of_source(stream: &str) -> Self {
+        let report = Self::new(Partition::WHOLE, stream);
+        Self { name: format!("stream {stream}: "), is_one_of_many: true, ..report }
     }
 
     /// Logs and counts the notices of a producer.
@@ -86,6 +95,8 @@ impl Report {
                 Notice::File(_) => (Level::Warn, "file"),
                 Notice::Changed(_) => (Level::Warn, "changed"),
             };
+            let is_usual = level == Level::Info && self.is_one_of_many;
+            let level = if is_usual { Level::Debug } else { level };
             if matches!(notice, Notice::Foreign { .. }) {
                 service::metrics::error("foreign_entry");
             }
@@ -109,11 +120,6 @@ impl Report {
             "stream {}: {} {} ({} bytes) up to {} in {took:?}",
             self.stream, batch.lines, noun(batch.lines, "line"), batch.bytes, batch.end.id()
         );
-    }
-
-    /// Sets the length of the content being read; `None` if there is none.
-    pub(crate) fn input_size(&self, bytes: Option<u64>) {
-        gauge!(INPUT_SIZE).set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
     }
 
     /// Logs a change of Redis or of the folder by others.

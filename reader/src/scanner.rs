@@ -19,6 +19,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 /// Maximum number of folders that are listed.
@@ -40,11 +41,30 @@ pub(crate) struct Scanner {
     /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
+    /// With many files: what all sources know of the folders.
+    listings: Option<Rc<dyn Listings>>,
+}
+
+/// Folders that many scanners look at: each is listed once for all of them.
+pub(crate) trait Listings: std::fmt::Debug {
+    /// The names in a folder that begin with one of `stems`, and those of the files `known`, with
+    /// their inodes; without those that are inputs of other sources.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>>;
+}
+
+/// A name in a folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    pub(crate) name: OsString,
+    pub(crate) ino: u64,
 }
 
 /// When a name was last added to or removed from a folder. `None`: unreliable, because a later
 /// change may have the same time.
-type Listed = Option<SystemTime>;
+pub(crate) type Listed = Option<SystemTime>;
 
 /// A file of the latest scan.
 #[derive(Debug)]
@@ -110,7 +130,12 @@ impl Scanner {
     /// `input` must be absolute; its last component may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
         let history = ScanHistory::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history }
+        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history, listings: None }
+    }
+
+    /// A scanner that shares what is known of folders.
+    pub(crate) fn sharing(input: PathBuf, listings: Rc<dyn Listings>) -> Self {
+        Self { listings: Some(listings), ..Self::new(input) }
     }
 
     pub(crate) fn input(&self) -> &Path {
@@ -207,8 +232,16 @@ impl Scanner {
         let mut others = 0;
         self.folders.clear();
         for folder in folders {
-            self.folders.push((folder.clone(), listed_of(&folder)));
-            let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            let listed = listed_of(&folder);
+            self.folders.push((folder.clone(), listed));
+            let entries = match &self.listings {
+                Some(listings) => {
+                    let stems: Vec<&str> = names.iter().map(|base| stem(base)).collect();
+                    listings.names(&folder, listed, &stems, &known)
+                }
+                None => names_in(&folder),
+            };
+            let entries = match entries {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
@@ -216,11 +249,10 @@ impl Scanner {
                     continue;
                 }
             };
-            let journals = entries.iter().map(fs::DirEntry::file_name);
-            let journals: HashSet<OsString> =
+            let journals = entries.iter().map(|entry| &entry.name);
+            let journals: HashSet<&OsString> =
                 journals.filter(|name| name.to_string_lossy().ends_with(".journal")).collect();
-            for entry in &entries {
-                let file_name = entry.file_name();
+            for Name { name: file_name, ino } in &entries {
                 let name = file_name.to_string_lossy();
                 let kinds = names.iter().map(|base| classify(&name, base));
                 let name_kind = kinds.max_by_key(rank).unwrap_or(NameKind::Other);
@@ -231,7 +263,7 @@ impl Scanner {
                 };
                 let alike = || names.iter().any(|base| name.starts_with(stem(base)));
                 let matters = match name_kind {
-                    _ if known.contains(&entry.ino()) => true,
+                    _ if known.contains(ino) => true,
                     NameKind::Other if alike() && others < OTHERS => {
                         others = others.saturating_add(1);
                         true
@@ -240,7 +272,7 @@ impl Scanner {
                     _ => true,
                 };
                 if matters && !is_output() {
-                    found.push(Candidate { path: folder.join(&file_name), name_kind });
+                    found.push(Candidate { path: folder.join(file_name), name_kind });
                 }
             }
         }
@@ -435,6 +467,11 @@ impl Scanner {
         };
         Ok(Compared { same_until, line_start: new.line_start(same_until.unwrap_or(*from))?, tail_at })
     }
+}
+
+/// All names in a folder.
+pub(crate) fn names_in(folder: &Path) -> io::Result<Vec<Name>> {
+    fs::read_dir(folder)?.map(|entry| entry.map(|entry| Name { name: entry.file_name(), ino: entry.ino() })).collect()
 }
 
 fn name_of(path: &Path) -> Option<String> {

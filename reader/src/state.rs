@@ -5,6 +5,7 @@ use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::Stored;
+use delivery::source_name::SourceName;
 use serde::{Deserialize, Serialize};
 use service::Failure;
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(crate) struct StateFile {
     alone: PathBuf,
     /// The path of the folder with several partitions.
     shared: PathBuf,
+    /// Whether the file is in a folder of the reader's own.
+    has_folder: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -65,22 +68,27 @@ impl StateFile {
     /// The state file for an input and a stream. Several partitions have theirs in a common folder.
     pub(crate) fn new(folder: &Path, input: &Path, stream: &str, partition: Partition) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        // Escape all other bytes as %XX, so that two streams never share a file.
-        let mut escaped = String::new();
-        for byte in stream.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
-                escaped.push(char::from(byte));
-            } else {
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-        }
+        let escaped = escaped(stream);
         let alone = folder.join(format!(".{name}.{escaped}.source.json"));
         let shared = folder.join(format!(".{name}.{escaped}.partitions"));
         let path = match partition.is_whole() {
             true => alone.clone(),
             false => shared.join(format!("{}.json", partition.index())),
         };
-        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared }
+        let has_folder = !partition.is_whole();
+        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared, has_folder }
+    }
+
+    /// The state file of one of many sources.
+    pub(crate) fn of_source(folder: &Path, stream: &str, name: &SourceName) -> Self {
+        let shared = Self::folder_of_sources(folder, stream);
+        let path = shared.join(format!("{}.json", file_name(name)));
+        Self { alone: path.clone(), path, stream: stream.to_owned(), partitions: 1, shared, has_folder: true }
+    }
+
+    /// The folder with the state files of many sources.
+    pub(crate) fn folder_of_sources(folder: &Path, stream: &str) -> PathBuf {
+        folder.join(format!(".{}.sources", escaped(stream)))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -142,7 +150,7 @@ impl StateFile {
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
-        if self.partitions > 1
+        if self.has_folder
             && let Some(folder) = self.path.parent()
             && let Err(error) = fs::create_dir(folder)
             && error.kind() != io::ErrorKind::AlreadyExists
@@ -178,6 +186,30 @@ impl StateFile {
             }
             Ok(()) => Ok(()),
         }
+    }
+}
+
+/// Every unusual byte as %XX, so that two streams never share a file.
+fn escaped(stream: &str) -> String {
+    let mut escaped = String::new();
+    for byte in stream.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// A source's name as that of a file: an escaped slash cannot be part of the name itself. A hash
+/// stands for the end of a long one.
+fn file_name(name: &SourceName) -> String {
+    const LONGEST: usize = 200;
+    let escaped = name.escaped().replace('/', "%2F");
+    match escaped.get(..LONGEST) {
+        Some(first) if escaped.len() > LONGEST => format!("{first}~{:016x}", delivery::hash(escaped.as_bytes())),
+        _ => escaped,
     }
 }
 

@@ -74,7 +74,8 @@ impl Connector {
 
     /// A connector for another key, which may be on another node of a cluster. It reports to
     /// `health`.
-    pub(crate) fn for_stream(&self, key: &str, health: Health) -> Self {
+    #[must_use]
+    pub fn for_stream(&self, key: &str, health: Health) -> Self {
         Self { discovery: self.discovery.for_key(key), health, connected: false, ..self.clone() }
     }
 

@@ -185,6 +185,13 @@ impl Health {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
     }
 
+    /// A clone that reports about one of many sources. The service is ready without its reports;
+    /// while a source fails, the service is not.
+    #[must_use]
+    pub fn for_source(&self, nth: usize, name: &str) -> Self {
+        Self { inner: Arc::clone(&self.inner), nth, stream: format!("source {name}: ").into() }
+    }
+
     /// Records a heartbeat. Call it for every batch, and every few seconds while waiting.
     pub fn progress(&self) {
         let now = u64::try_from(self.inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -38,6 +38,7 @@ pub(crate) struct Head<'a> {
     pub(crate) method: &'a str,
     /// Without the query.
     pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
 }
 
 /// A response.
@@ -188,8 +189,9 @@ fn parse(head: &[u8]) -> Option<Head<'_>> {
     {
         return None;
     }
-    let path = target.split(['?', '#']).next()?;
-    Some(Head { method, path })
+    let target = target.split('#').next()?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some(Head { method, path, query })
 }
 
 /// Encodes the response. HTTP/1.0 tells the client that the connection closes afterwards.

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// IDs in one XACK. Redis does nothing else meanwhile.
-const IDS: usize = 1000;
+pub(crate) const IDS: usize = 1000;
 /// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`)
 /// waits for this.
 const TRIM: Duration = Duration::from_millis(5);
@@ -420,28 +420,7 @@ impl<'a> Acknowledge<'a> {
                 _ => {}
             }
         }
-        // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
-        // to it between the question and the deletion: an entry that is added changes the stream.
-        let mut leaving = Transaction::new();
-        leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
-        for _ in 0..LEAVE_ATTEMPTS {
-            connection.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
-            let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
-            if !connection.send(&mine).await?.is_empty() {
-                log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
-                return Ok(());
-            }
-            match connection.exec(&leaving).await {
-                Ok(_) => {
-                    log::info!("consumer {} left group {}", group.consumer, group.name);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::WatchFailed => {}
-                Err(error) => return Err(error),
-            }
-        }
-        log::info!("consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);
-        Ok(())
+        leave_group(connection, group, log::Level::Info).await
     }
 
     async fn connection(&mut self) -> Result<&mut Connection, Ended> {
@@ -484,6 +463,32 @@ fn later(moment: Instant, pause: Duration) -> Instant {
     moment.checked_add(pause).unwrap_or(moment)
 }
 
+/// Leaves the group when this consumer has nothing pending.
+pub(crate) async fn leave_group(connection: &mut Connection, group: &Group, level: log::Level) -> Result<(), Error> {
+    // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
+    // to it between the question and the deletion: an entry that is added changes the stream.
+    let mut leaving = Transaction::new();
+    leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
+    for _ in 0..LEAVE_ATTEMPTS {
+        connection.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
+        let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
+        if !connection.send(&mine).await?.is_empty() {
+            log::log!(level, "consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
+            return Ok(());
+        }
+        match connection.exec(&leaving).await {
+            Ok(_) => {
+                log::log!(level, "consumer {} left group {}", group.consumer, group.name);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::WatchFailed => {}
+            Err(error) => return Err(error),
+        }
+    }
+    log::log!(level, "consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);
+    Ok(())
+}
+
 async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[StreamId]) -> Result<(), Error> {
     for chunk in ids.chunks(IDS) {
         connection.queue(&group.acknowledge(chunk));
@@ -495,7 +500,7 @@ async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[Stre
 }
 
 /// Whether the group or its stream does not exist.
-fn is_gone(error: &Error) -> bool {
+pub(crate) fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
 }
 

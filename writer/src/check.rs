@@ -28,7 +28,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
-        if let Err(failure) = args.writer.check() {
+        if let Err(failure) = args.writer.check(&args.service) {
             checks.wrong(failure.to_string(), "leave out one of the two");
         }
         let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
@@ -120,7 +120,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
             }
         }
     }
-    match verdict(output, identity) {
+    match verdict(output, identity, None) {
         Ok(verdict) => start(checks, output, &journal, verdict),
         Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), advice::io(&error)),
     }

@@ -1,9 +1,10 @@
 //! `writer merge`: merges the outputs of several writers into the order of the source.
 
 use crate::file_buffer::hash_of;
-use crate::journal_file::{lock, sync_folder_of, with_suffix};
+use crate::journal_file::{folder_of, lock, sync_folder_of, with_suffix};
 use crate::progress::progress;
 use crate::segments::{Part, Segment, Segments};
+use crate::tree;
 use delivery::entry::Span;
 use indicatif::ProgressBar;
 use service::Failure;
@@ -40,6 +41,27 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
         );
     }
     if plan.holes.is_empty() { Ok(()) } else { Err(Failure::failed("bytes are missing in the outputs")) }
+}
+
+/// Merges each source of a tree into a file with its name below `into`. Continues after a source
+/// that lacks bytes, and fails at the end.
+pub(crate) fn run_tree(outputs: &[PathBuf], into: &Path) -> Result<(), Failure> {
+    let mut lacking: u64 = 0;
+    let sources = tree::outputs(outputs)?;
+    let count = sources.len();
+    for (name, files) in sources {
+        let path = into.join(name);
+        std::fs::create_dir_all(folder_of(&path))
+            .map_err(|error| Failure::failed(format!("--into {}: creating its folder: {error}", path.display())))?;
+        match run(&files.outputs, Some(&path)) {
+            Err(failure) if failure.code() == 1 => {
+                let _ = writeln!(io::stderr(), "writer merge: {}: {failure}", path.display());
+                lacking += 1;
+            }
+            done => done?,
+        }
+    }
+    if lacking == 0 { Ok(()) } else { Err(Failure::failed(format!("{lacking} of {count} sources are incomplete"))) }
 }
 
 /// How the merge ended.
@@ -288,5 +310,26 @@ mod tests {
         std::fs::write(&into, b"another").unwrap();
         assert_eq!(run(&outputs, Some(&into)).unwrap_err().code(), 2);
         assert_eq!(std::fs::read(&into).unwrap(), b"another");
+    }
+
+    #[test]
+    fn each_source_of_a_tree_is_merged_into_its_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, into] = ["one", "two", "into"].map(|name| folder.path().join(name));
+        for root in [&one, &two] {
+            std::fs::create_dir_all(root.join("sub")).unwrap();
+        }
+        write_output(&one.join("sub/a.log"), &[(7, 0, b"a\n"), (7, 4, b"c\n")]);
+        write_output(&two.join("sub/a.log"), &[(7, 2, b"b\n")]);
+        write_output(&two.join("b.log"), &[(7, 0, b"x\n")]);
+        run_tree(&[one.clone(), two.clone()], &into).unwrap();
+        assert_eq!(std::fs::read(into.join("sub/a.log")).unwrap(), b"a\nb\nc\n");
+        assert_eq!(std::fs::read(into.join("b.log")).unwrap(), b"x\n");
+
+        // A source that lacks bytes does not keep the others from being merged.
+        std::fs::remove_dir_all(&into).unwrap();
+        write_output(&one.join("a.log"), &[(7, 0, b"a\n"), (7, 4, b"c\n")]);
+        assert_eq!(run_tree(&[one, two], &into).unwrap_err().code(), 1);
+        assert_eq!(std::fs::read(into.join("b.log")).unwrap(), b"x\n");
     }
 }

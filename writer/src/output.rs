@@ -10,7 +10,7 @@ use crate::file_buffer::{BUFFER_LEN, hash_of};
 use crate::journal_file::{
     self, JournalFile, Locked, cut_back, folder_of, is_file_at, open_locked, sync_folder_of, with_suffix,
 };
-use crate::output_folder::{self, OutputFolder};
+use crate::output_folder::{self, Journals, OutputFolder};
 use delivery::consumer::Batch;
 use delivery::entry::{Span, span_len};
 use delivery::journal::{Identity, MAGIC};
@@ -24,7 +24,9 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Interval of syncs with `--fsync interval`.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -94,6 +96,16 @@ pub(crate) struct Opened {
     pub(crate) has_unknown_tail: bool,
 }
 
+/// What an output knows of the others that the same process writes to.
+#[derive(Debug, Clone)]
+pub(crate) struct OneOfMany {
+    /// One permit for each thread that may use a disk. The file system syncs in one go what several
+    /// of them have written.
+    pub(crate) threads: Arc<Semaphore>,
+    /// The journals of all of them.
+    pub(crate) journals: Arc<Journals>,
+}
+
 /// The output and its journal, both locked for the lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -107,12 +119,18 @@ pub(crate) struct Output {
     sync_took: Option<Duration>,
     /// The new path of the output, once it was renamed.
     became: Option<PathBuf>,
+    is_one_of_many: bool,
 }
 
 impl Output {
     /// Opens or creates the output and its journal. Truncates both to the last commit, now or once
     /// the writer has verified the journal.
-    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
+    pub(crate) fn open(
+        path: &Path,
+        identity: &Identity,
+        fsync: Fsync,
+        many: Option<&OneOfMany>,
+    ) -> Result<Opened, OpenError> {
         loop {
             let journal_path = journal_file::path_of(path);
             is_possible(path, path)?;
@@ -120,7 +138,7 @@ impl Output {
             // Create nothing before it is certain that nothing is refused.
             let file = locked(path, path, false)?;
             let journal = locked(path, &journal_path, false)?;
-            match verdict(path, identity).map_err(at("checking", path))? {
+            match verdict(path, identity, many.map(|many| &*many.journals)).map_err(at("checking", path))? {
                 Verdict::Refuse(refusal) => {
                     let (path, journal) = (path.display(), journal_path.display());
                     return Err(OpenError::Config(format!("--output {path}: {journal}: {refusal}")));
@@ -128,7 +146,7 @@ impl Output {
                 Verdict::Adopt(name, opening) => {
                     let became = OutputFolder::new(path).path(&name);
                     let (Some(file), Some(journal)) = (locked(path, &became, false)?, journal) else { continue };
-                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
+                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening, many);
                     if let Some(opened) = output.recover(*opening)? {
                         return Ok(opened);
                     }
@@ -141,7 +159,7 @@ impl Output {
                     let file = created(file, path, path)?;
                     let journal = created(journal, &journal_path, path)?;
                     let (Some(file), Some(journal)) = (file, journal) else { continue };
-                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
+                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening, many);
                     if let Some(opened) = output.recover(*opening)? {
                         return Ok(opened);
                     }
@@ -150,7 +168,14 @@ impl Output {
         }
     }
 
-    fn new(path: &Path, file: File, journal: JournalFile, fsync: Fsync, opening: &Opening) -> Self {
+    fn new(
+        path: &Path,
+        file: File,
+        journal: JournalFile,
+        fsync: Fsync,
+        opening: &Opening,
+        many: Option<&OneOfMany>,
+    ) -> Self {
         Self {
             path: path.to_owned(),
             file,
@@ -160,6 +185,7 @@ impl Output {
             synced_at: Instant::now(),
             sync_took: None,
             became: None,
+            is_one_of_many: many.is_some(),
         }
     }
 
@@ -358,11 +384,15 @@ impl Output {
         Ok(FileStates { len: here.len(), place, journal_len: self.journal.len()? })
     }
 
-    /// Syncs both files in parallel, so that the waits overlap.
+    /// Syncs both files; a single output and its journal in parallel, so that the waits overlap.
     fn sync_files(&mut self) -> Result<(), CommitError> {
         let failed = |what| move |source| CommitError::Io { what, source };
         let begun = Instant::now();
-        let (of_file, of_journal) = self.journal.sync_beside(&self.file);
+        let (of_file, of_journal) = match self.is_one_of_many {
+            false => self.journal.sync_beside(&self.file),
+            // A thread for each would be too many.
+            true => (self.file.sync_data(), self.journal.sync()),
+        };
         of_file.map_err(failed("syncing the output"))?;
         of_journal.map_err(failed("syncing the journal"))?;
         failpoint::reach("after-sync");
@@ -378,8 +408,11 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 /// Decides what to do with an output and its journal at startup. Changes nothing.
-pub(crate) fn verdict(path: &Path, identity: &Identity) -> io::Result<Verdict> {
-    let mut beside = OutputFolder::new(path);
+///
+/// `others`: the journals of all outputs of this process, which are no rotated journals of this
+/// one.
+pub(crate) fn verdict(path: &Path, identity: &Identity, others: Option<&Journals>) -> io::Result<Verdict> {
+    let mut beside = OutputFolder::among(path, others);
     let name = beside.name().to_vec();
     output::startup(&mut beside, &name, identity, RandomState::new().build_hasher().finish())
 }
@@ -492,7 +525,7 @@ mod tests {
     use std::io::Write as _;
 
     fn open(path: &Path) -> Opened {
-        let mut opened = Output::open(path, &identity(), Fsync::Always).unwrap();
+        let mut opened = Output::open(path, &identity(), Fsync::Always, None).unwrap();
         if opened.has_unknown_tail {
             opened.output.maintain(true).unwrap();
         }
@@ -515,7 +548,7 @@ mod tests {
     }
 
     fn config_error(path: &Path) -> String {
-        match Output::open(path, &identity(), Fsync::Always) {
+        match Output::open(path, &identity(), Fsync::Always, None) {
             Err(OpenError::Config(text) | OpenError::Locked(text)) => text,
             other => panic!("expected a configuration error, got {other:?}"),
         }
@@ -704,7 +737,7 @@ mod tests {
         let (journal, kept) = (journal_file::path_of(&path), folder.path().join("out.cut"));
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b\n").unwrap();
         let before = (std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap());
-        let mut opened = Output::open(&path, &identity(), Fsync::Always).unwrap();
+        let mut opened = Output::open(&path, &identity(), Fsync::Always, None).unwrap();
         opened.output.maintain(false).unwrap();
         opened.output.finish(false).unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap()), before);

@@ -570,6 +570,29 @@ impl<D: Directory> Producer<D> {
         self.stopping = true;
     }
 
+    /// Takes [`stop`](Self::stop) back.
+    pub const fn go_on(&mut self) {
+        self.stopping = false;
+    }
+
+    /// Whether only a change of the input or of its folder can bring more to send, so that a new
+    /// producer would do as well. `with_open`: although files are open that have lost their names.
+    #[must_use]
+    pub fn is_settled(&self, with_open: bool) -> bool {
+        let is_waiting = match &self.phase {
+            Phase::Streaming(streaming) => streaming.is_settled(),
+            Phase::Locating(_) | Phase::Beginning(_) | Phase::Done => true,
+            Phase::Observing | Phase::Restoring(..) => false,
+        };
+        is_waiting && (with_open || self.open.is_empty())
+    }
+
+    /// Keeps a file open that may lose its name before Redis can be asked what is known of it.
+    pub fn hold(&mut self, file: D::File) {
+        let len = file.len().unwrap_or(0);
+        self.open.push(Open { file_id: UNNAMED, file, len, since: Duration::ZERO });
+    }
+
     /// `--once`: what the input holds now is what there is to do.
     pub fn aim(&mut self, inode: Inode, len: u64) {
         self.aim.get_or_insert((inode, len));

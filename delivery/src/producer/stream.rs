@@ -90,6 +90,11 @@ impl<F: SourceFile> Streaming<F> {
         (self.reader.offset(), self.len)
     }
 
+    /// Whether the file is still the one at the input's path, and nothing is on the wire.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.replaced.is_none() && self.queued.is_none() && self.executing.is_none()
+    }
+
     fn present(&self) -> Present {
         let offset = self.reader.offset();
         Present { file_id: self.file_id, offset, tail: TailChecksum::new(offset, self.reader.history()) }
