@@ -81,7 +81,7 @@ enum Part {
 
 impl Part {
     /// The parts that do not take long.
-    const USUAL: [Self; 8] = [
+    const USUAL: [Self; 9] = [
         Self::Decoders,
         Self::Clients,
         Self::Services,

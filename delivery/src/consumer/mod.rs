@@ -218,7 +218,6 @@ enum Phase {
     Read,
     /// `is_fresh`: the record was loaded after these entries arrived, so it has the generations of
     /// all entries that a reader wrote.
-    /// all that a reader wrote.
     Take {
         is_fresh: bool,
     },
