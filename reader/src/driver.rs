@@ -14,7 +14,7 @@ use crate::totals::Totals;
 use crate::watch::{Events, Watch};
 use delivery::line_reader::ReadOptions;
 use delivery::partition::Partition;
-use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, StepError, Wait};
+use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, StepError, Stored, Wait};
 use log::info;
 use resp::streams::{XInfoGroups, XLen};
 use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
