@@ -361,7 +361,10 @@ impl Stage {
                 (before, since) = (now, Instant::now());
             }
             assert!(writers.iter().all(Running::is_running), "a writer ended");
-            assert!(since.elapsed() < Duration::from_secs(60), "the writers make no progress at {now} of {bytes} bytes");
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "the writers make no progress at {now} of {bytes} bytes"
+            );
             std::thread::sleep(LOOK);
         }
     }
