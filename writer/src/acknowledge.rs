@@ -459,7 +459,7 @@ impl<'a> Acknowledge<'a> {
 }
 
 /// The moment a pause after another one.
-fn later(moment: Instant, pause: Duration) -> Instant {
+pub(crate) fn later(moment: Instant, pause: Duration) -> Instant {
     moment.checked_add(pause).unwrap_or(moment)
 }
 

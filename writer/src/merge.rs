@@ -56,7 +56,7 @@ pub(crate) fn run_tree(outputs: &[PathBuf], into: &Path) -> Result<(), Failure> 
         match run(&files.outputs, Some(&path)) {
             Err(failure) if failure.code() == 1 => {
                 let _ = writeln!(io::stderr(), "writer merge: {}: {failure}", path.display());
-                lacking += 1;
+                lacking = lacking.saturating_add(1);
             }
             done => done?,
         }

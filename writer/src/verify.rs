@@ -105,13 +105,13 @@ fn open_unpacked(path: &Path) -> Result<Input<'_>, Failure> {
         _ => return Ok(input),
     };
     let mut plain = tempfile::tempfile().map_err(failed)?;
-    let (mut len, mut block, mut broken) = (0, vec![0; 64 << 10], None);
+    let (mut len, mut block, mut broken) = (0_u64, vec![0; 64 << 10], None);
     loop {
         match decoder.read(&mut block) {
             Ok(0) => break,
             Ok(read) => {
                 plain.write_all(block.get(..read).unwrap_or_default()).map_err(failed)?;
-                len += read as u64;
+                len = len.saturating_add(read as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {

@@ -414,6 +414,10 @@ impl Writer {
                 let range =
                     usize::try_from(record.offset).unwrap_or(0)..usize::try_from(record.output_end()).unwrap_or(0);
                 let bytes = file.bytes().get(range).unwrap_or_default().to_vec();
+                // An operator may have moved an output away that ended with a torn commit.
+                if name != own && record.output_end() > parsed.durable() && delivery::hash(&bytes) != record.data_hash {
+                    continue;
+                }
                 written.push(Written { output: self.nth, file_id: record.file, span: record.span.clone(), bytes });
             }
         }

@@ -441,7 +441,11 @@ impl PartitionWriter {
             }
             None => {
                 self.is_trim_due = false;
-                self.trim(world, &mut session)
+                // What is not trimmed at once is there when the next writer takes the lease.
+                match self.consumer.is_exclusive() && !world.random.one_in(3) {
+                    true => Ok(()),
+                    false => self.trim(world, &mut session),
+                }
             }
         };
         self.acknowledging = done.is_ok().then_some(session);
@@ -612,6 +616,8 @@ impl PartitionWriter {
                 if let Some((at, _)) = step.group {
                     world.progress += 1;
                     self.is_trim_due = true;
+                    let moved = world.moved.entry(self.keys.stream.clone()).or_default();
+                    *moved = at.max(*moved);
                     world.story.tell(|| format!("{} moves the group to {at}", self.name));
                 }
             }
