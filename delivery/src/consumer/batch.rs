@@ -1,50 +1,51 @@
-//! A batch: entries become runs of source bytes, to be committed and acknowledged together.
+//! A batch: runs of source bytes, which are committed together, and the entries that are
+//! acknowledged together.
 
 use super::lease::Advance;
 use crate::entry::Span;
 use resp::StreamId;
 use std::time::{Instant, SystemTime};
 
-/// Buffers that grew beyond this for one batch are given back: 2 MiB.
+/// A buffer that grew beyond this size is released after its batch: 2 MiB.
 pub const KEEP_CAPACITY: usize = 2 << 20;
 
 /// Contiguous source bytes of one content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// The content, named by its file ID.
+    /// The file ID of the content.
     pub file_id: u64,
     /// The bytes of that content.
     pub span: Span,
-    /// How many lines begin in them.
+    /// The number of lines that begin in them.
     pub lines: u64,
 }
 
-/// What is written and acknowledged together.
+/// Bytes to commit, and the entries to acknowledge after that.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Which of this process's partitions it is of, counted from 0.
+    /// The index of the partition within this process.
     pub partition: usize,
-    /// The bytes of all runs, one behind the other.
+    /// The bytes of all runs, concatenated.
     pub data: Vec<u8>,
-    /// What the bytes are.
+    /// The runs.
     pub runs: Vec<Run>,
-    /// The entries to acknowledge, the skipped ones included.
+    /// The entries to acknowledge, including skipped ones.
     pub ids: Vec<StreamId>,
-    /// The entries that were read exclusively, behind which the group is to be moved.
+    /// Entries of an exclusive consumer, past which the group moves.
     pub advance: Option<Advance>,
-    /// When the first of them came.
+    /// When the first entry arrived.
     pub came_at: Option<Instant>,
-    /// When its bytes were durable.
+    /// When the bytes became durable.
     pub durable_at: Option<SystemTime>,
 }
 
 impl Batch {
-    /// An empty one for this partition.
+    /// An empty batch for this partition.
     pub fn of(partition: usize) -> Self {
         Self { partition, ..Self::default() }
     }
 
-    /// Appends a run's first or further bytes: the bytes themselves are in `data` already.
+    /// Adds a range to the runs. Its bytes are in `data` already.
     pub fn extend(&mut self, file_id: u64, span: Span, lines: u64) {
         match self.runs.last_mut() {
             Some(run) if run.file_id == file_id && run.span.end == span.start => {
@@ -55,17 +56,17 @@ impl Batch {
         }
     }
 
-    /// Whether there is nothing to write and nothing to acknowledge.
+    /// Whether there is nothing to write or acknowledge.
     pub const fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.advance.is_none() && self.runs.is_empty()
     }
 
-    /// How many entries are done when it is durable.
+    /// The number of entries.
     pub fn entries(&self) -> u64 {
         (self.ids.len() as u64).saturating_add(self.advance.map_or(0, |advance| advance.entries))
     }
 
-    /// The first and the last of these entries.
+    /// The first and the last ID of these entries.
     pub fn entry_range(&self) -> Option<(StreamId, StreamId)> {
         match self.advance {
             Some(advance) => Some((advance.first, advance.to)),
@@ -73,7 +74,7 @@ impl Batch {
         }
     }
 
-    /// Adds entries that were read exclusively.
+    /// Adds entries of an exclusive consumer.
     pub(super) fn advance(&mut self, by: Advance) {
         self.advance = Some(match self.advance.filter(|before| before.session == by.session) {
             Some(before) => Advance { first: before.first, entries: before.entries.saturating_add(by.entries), ..by },
@@ -81,18 +82,18 @@ impl Batch {
         });
     }
 
-    /// How many lines begin in it.
+    /// The number of lines that begin in the batch.
     pub fn lines(&self) -> u64 {
         self.runs.iter().map(|run| run.lines).sum()
     }
 
-    /// Lets go of the bytes: they are durable, only the acknowledgement is missing.
+    /// Releases the bytes after they became durable. The acknowledgement is still due.
     pub fn release_data(&mut self) {
         self.data.clear();
         self.data.shrink_to(KEEP_CAPACITY);
     }
 
-    /// Empties it, to be filled again.
+    /// Clears the batch for reuse.
     pub fn clear(&mut self) {
         self.release_data();
         self.runs.clear();

@@ -1,4 +1,5 @@
-//! From entries to bytes of contents: what is new is taken into the batch, what is held is not.
+//! Turns entries into byte ranges of contents. New bytes are added to the batch, and duplicates are
+//! skipped.
 
 use super::batch::Batch;
 use super::gaps::{Gap, GapWatch, missing_of};
@@ -10,28 +11,29 @@ use memchr::memchr_iter;
 use resp::StreamId;
 use std::collections::BTreeMap;
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// At least some of its bytes are new, and in the batch now.
+    /// Some of its bytes are new, and were added to the batch.
     New,
-    /// All of its bytes are held already.
+    /// All of its bytes are in the output: a duplicate.
     Held,
-    /// Not of our form: no field of ours, or more bytes than there are before its end.
+    /// It does not have the form of a reader's entry: no known field, or more bytes than its end
+    /// allows.
     Foreign,
-    /// Of our form, but its generation is not known.
+    /// It has the form of a reader's entry, but its generation is unknown.
     Unknown,
 }
 
-/// How an entry came here.
+/// How an entry was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// For the first time: in the stream's order.
+    /// For the first time, in the order of the stream.
     New,
-    /// Once more, after it was delivered to this consumer and not acknowledged: in the stream's
-    /// order. What lies between two of them is held, unless others get entries, too.
+    /// Again, because it was pending with this consumer, in the order of the stream. The output has
+    /// the bytes between two such entries, unless other consumers receive entries too.
     Again,
-    /// Taken over from another consumer.
+    /// Claimed from another consumer.
     Claimed,
 }
 
@@ -41,34 +43,34 @@ struct Open {
     generation: u64,
     file_id: u64,
     span: Span,
-    /// Where bytes begin that are held already.
+    /// The start of the next bytes that are in the output.
     limit: u64,
     delivery: Delivery,
 }
 
-/// What this writer holds of which contents, as far as the entries of one partition are concerned.
+/// The ranges of contents that this output has, for the entries of one partition.
 #[derive(Debug)]
 pub struct Dedup {
     partition: Partition,
     manifest: Manifest,
-    /// Bytes of other partitions that were stepped over count as held, too: that is one range a
-    /// content, and not one a block.
+    /// Skipped bytes of other partitions count as held, too. This keeps one range per content
+    /// instead of one per block.
     held: BTreeMap<u64, RangeSet>,
     open: Option<Open>,
     watch: GapWatch,
     gaps: Vec<Gap>,
-    /// The gaps noticed so far, by content: each is told once.
+    /// The gaps found so far, by content. Each is reported once.
     noticed: BTreeMap<u64, RangeSet>,
 }
 
 impl Dedup {
-    /// For an output that holds these ranges, and the entries of this partition. Ranges in `lost`
-    /// are missing from the output, and were reported.
+    /// A filter for an output with the ranges `held`, and for the entries of this partition. The
+    /// ranges in `lost` are missing from the output, and were reported.
     #[must_use]
     pub fn new(partition: Partition, held: BTreeMap<u64, RangeSet>, lost: &[(u64, Span)]) -> Self {
         let mut noticed: BTreeMap<u64, RangeSet> = BTreeMap::new();
         for (file_id, span) in lost {
-            // A block's first bytes can be the end of another partition's line.
+            // The first bytes of a block can be the end of another partition's line.
             noticed.entry(*file_id).or_default().insert(partition.run_start(span.start)..span.end);
         }
         Self {
@@ -82,15 +84,15 @@ impl Dedup {
         }
     }
 
-    /// Adds what the source record says. A generation that is not in it any more stays known: its
-    /// entries may be on their way.
+    /// Adds the generations of the source record. Generations that the record no longer has stay
+    /// known, because their entries may still arrive.
     pub fn learn(&mut self, record: &Manifest) {
         for generation in record.iter() {
             self.manifest.insert(generation.clone());
         }
     }
 
-    /// The order of entries is watched from here on: `last_delivered` is the group's. Call after
+    /// Starts to check the order of entries, after `last_delivered` of the group. Call it after
     /// [`learn`](Self::learn).
     pub fn watch_from(&mut self, last_delivered: StreamId) {
         if last_delivered == StreamId::ZERO {
@@ -102,7 +104,7 @@ impl Dedup {
         }
     }
 
-    /// The order of entries is watched from this position on, or from the source's beginning.
+    /// Starts to check the order of entries at this position, or at the beginning of the source.
     pub(super) fn resume(&mut self, from: Option<Position>) {
         self.watch.forget();
         match from {
@@ -111,14 +113,15 @@ impl Dedup {
         }
     }
 
-    /// Whether the output lacks the end of this entry, as far as it is known which bytes it has.
+    /// Whether the output certainly lacks the end of this entry.
     pub(super) fn lacks_end_of(&self, id: StreamId) -> bool {
         let (Some(file_id), Some(last)) = (self.file_id_of(id.ms), id.seq.checked_sub(1)) else { return false };
         !self.held.get(&file_id).is_some_and(|held| held.contains(last..id.seq))
     }
 
-    /// Where this partition goes on: up to there, the output holds what it can hold, as far as the
-    /// record says where its bytes belong; without one, each content is its first generation.
+    /// The position where this partition continues. Before it, the output has all bytes that it can
+    /// have, as far as the record assigns them to generations. Without a record, each content
+    /// counts as its first generation.
     pub(super) fn end_of_held(&self) -> Option<Position> {
         let end = |generation: u64, held: &RangeSet| {
             let offset = held.iter().rev().find_map(|range| self.partition.last_within(&range))?;
@@ -131,8 +134,8 @@ impl Dedup {
             let held = self.held.get(&generation.file_id)?;
             end(generation.generation, held).filter(|end| end.offset > generation.start)
         });
-        // Of this partition there may be nothing. What is older than all that is held may have been
-        // in outputs that are gone, unless those are the source's first bytes.
+        // The output may have no bytes of this partition. Bytes older than all held ones may have
+        // been in deleted outputs, unless they are the first of the source.
         certain.or_else(|| {
             self.manifest.iter().find_map(|generation| {
                 let first = self.held.get(&generation.file_id)?.iter().find(|range| range.end > generation.start)?;
@@ -144,20 +147,20 @@ impl Dedup {
         })
     }
 
-    /// Whether the order of entries is watched.
+    /// Whether the order of entries is checked.
     #[must_use]
     pub const fn is_watching(&self) -> bool {
         self.watch.is_watching()
     }
 
-    /// Others get entries too: gaps cannot be told from what they got.
+    /// Stops checking the order, because other consumers receive entries too.
     pub fn forget_order(&mut self) {
         self.watch.forget();
         self.gaps.clear();
     }
 
-    /// Takes an entry's new bytes into the batch. [`close`](Self::close) must be called before the
-    /// batch is handed over.
+    /// Adds the new bytes of an entry to the batch. Call [`close`](Self::close) before the batch is
+    /// handed over.
     #[inline]
     pub fn take(
         &mut self,
@@ -183,8 +186,7 @@ impl Dedup {
         self.take_elsewhere(id, &piece, piece.span.start, delivery, batch)
     }
 
-    /// As [`take`](Self::take), for an entry whose second field holds where the previous one
-    /// ended.
+    /// Like [`take`](Self::take), for an entry whose second field is the end of the previous one.
     pub fn take_after(
         &mut self,
         id: StreamId,
@@ -234,15 +236,15 @@ impl Dedup {
         Outcome::New
     }
 
-    /// An entry was deleted while it was pending: of its bytes, only the end is known.
+    /// Reports an entry that was deleted while pending. Only the end of its bytes is known.
     pub fn deleted(&mut self, id: StreamId) -> Outcome {
         self.close();
         let Some(file_id) = self.file_id_of(id.ms) else { return Outcome::Unknown };
         if self.watch.is_watching() {
             self.watch.advance(id.ms, id.seq);
         }
-        // Entries were delivered in order, so what lies between the bytes held before it and its
-        // end was in it or before it.
+        // Entries were delivered in order, so the bytes between the held ones before it and its end
+        // were in it or before it.
         let end = id.seq;
         let before = self.held.get(&file_id).and_then(|held| held.iter().take_while(|range| range.start < end).last());
         let from = before.map_or_else(|| self.manifest.get(id.ms).map_or(0, |g| g.start), |range| range.end);
@@ -253,8 +255,8 @@ impl Dedup {
         Outcome::New
     }
 
-    /// The stream's last entry was this one, and everything was delivered: what is missing before
-    /// it is a gap.
+    /// Reports the last entry of the stream, after everything was delivered: missing bytes before
+    /// its end are a gap.
     pub fn ended_at(&mut self, last: StreamId) {
         self.close();
         if self.watch.is_watching() && self.manifest.get(last.ms).is_some() {
@@ -280,8 +282,8 @@ impl Dedup {
         }
     }
 
-    /// The gaps noticed since the last call. The caller judges whether somebody else
-    /// got those bytes.
+    /// Returns the gaps found since the last call. The caller decides whether another consumer
+    /// received those bytes.
     pub fn take_gaps(&mut self) -> Vec<Gap> {
         let mut untold = Vec::new();
         for Gap { file_id, span } in self.gaps.drain(..) {
@@ -292,19 +294,19 @@ impl Dedup {
         untold
     }
 
-    /// Whether gaps were noticed.
+    /// Whether there are gaps.
     #[must_use]
     pub const fn has_gaps(&self) -> bool {
         !self.gaps.is_empty()
     }
 
-    /// The path of the file that a content came from, for people.
+    /// The path of the content's file, for messages.
     #[must_use]
     pub fn path_of(&self, file_id: u64) -> &str {
         self.manifest.iter().find(|generation| generation.file_id == file_id).map_or("?", |generation| &generation.path)
     }
 
-    /// Whether the entries of this generation can be placed.
+    /// Whether the position of this generation's entries is known.
     pub(super) fn knows(&self, generation: u64) -> bool {
         self.file_id_of(generation).is_some()
     }
@@ -313,13 +315,13 @@ impl Dedup {
         if let Some(open) = self.open.as_ref().filter(|open| open.generation == generation) {
             return Some(open.file_id);
         }
-        // What the journal holds was of the source, even when its record is lost.
+        // Ranges in the journal are from the source, even if its record is lost.
         let known = || self.held.contains_key(&generation).then_some(generation);
         self.manifest.get(generation).map(|generation| generation.file_id).or_else(known)
     }
 }
 
-/// How many lines count for a part of a piece: a line counts where it begins.
+/// The number of lines in a part of a piece. A line counts where it begins.
 fn lines_beginning_in(piece: &Piece<'_>, hole: &Span, bytes: &[u8]) -> u64 {
     match piece.field {
         Field::Lines => memchr_iter(b'\n', bytes).count() as u64,
@@ -365,7 +367,7 @@ mod tests {
 
     const BLOCK: u64 = crate::partition::SMALL;
 
-    /// Of a new group's second partition of three.
+    /// The second of three partitions, in a new group.
     fn second_of_three() -> Dedup {
         let mut dedup = Dedup::new(Partition::new(1, 3).unwrap(), BTreeMap::new(), &[]);
         dedup.learn(&manifest(&[(5, 5)]));

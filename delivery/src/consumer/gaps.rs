@@ -1,10 +1,10 @@
-//! Noticing bytes that were never delivered.
+//! Detects bytes that were never delivered.
 //!
-//! Entries of a source come in order, so the next one must begin where the previous one ended. When
-//! it begins later, what lies between was taken from the stream before it was delivered (deleted or
-//! trimmed by hand), and nobody will ever send it again. That holds only as long as nobody else in
-//! the group gets a part of the entries. Where the source has several partitions, an entry says
-//! where the previous one ended, so that bytes of other partitions are no gap.
+//! Entries of a source arrive in order, so each one must begin where the previous one ended. If it
+//! begins later, the bytes in between were deleted from the stream before delivery, by hand or by
+//! trimming, and no one will send them again. This conclusion is valid only while no other consumer
+//! of the group receives entries. In a source with several partitions, an entry states where the
+//! previous one ended, so bytes of other partitions are not a gap.
 
 use crate::entry::Span;
 use crate::manifest::{Manifest, Position};
@@ -15,24 +15,24 @@ use std::collections::BTreeMap;
 /// Bytes of a content that were not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
-    /// The content, by its file ID.
+    /// The file ID of the content.
     pub file_id: u64,
     /// The bytes.
     pub span: Span,
 }
 
-/// Up to where the source's bytes were delivered.
+/// The position up to which bytes were delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cursor {
-    /// Nobody knows: others may have got what lies before the next entry.
+    /// Unknown: other consumers may have received the bytes before the next entry.
     Unknown,
-    /// Nothing was delivered to anybody: the first entry is the source's first.
+    /// No entry was delivered to the group: the first entry is the first of the source.
     Beginning,
-    /// Everything before this position.
+    /// All bytes before this position were delivered.
     At(Position),
 }
 
-/// Watches the order of the entries delivered.
+/// Checks the order of delivered entries.
 #[derive(Debug)]
 pub(super) struct GapWatch {
     partition: Partition,
@@ -40,17 +40,17 @@ pub(super) struct GapWatch {
 }
 
 impl GapWatch {
-    /// Nothing is known: the next entry tells.
+    /// The position is unknown until the next entry.
     pub(super) const fn new(partition: Partition) -> Self {
         Self { partition, cursor: Cursor::Unknown }
     }
 
-    /// The group is new: the source's first entry comes first.
+    /// The group is new, so the first entry of the source comes first.
     pub(super) const fn begin(&mut self) {
         self.cursor = Cursor::Beginning;
     }
 
-    /// Everything up to this position was delivered to the group.
+    /// All bytes up to this position were delivered to the group.
     pub(super) fn resume(&mut self, at: Position) {
         self.cursor = match self.cursor {
             Cursor::At(before) => Cursor::At(before.max(at)),
@@ -58,24 +58,24 @@ impl GapWatch {
         };
     }
 
-    /// Others get entries too: what comes next is not expected to adjoin.
+    /// Other consumers receive entries too: the next entry need not follow the previous one.
     pub(super) const fn forget(&mut self) {
         self.cursor = Cursor::Unknown;
     }
 
-    /// Whether the position behind what was delivered is known.
+    /// Whether the position after the delivered bytes is known.
     pub(super) const fn is_watching(&self) -> bool {
         !matches!(self.cursor, Cursor::Unknown)
     }
 
-    /// Bytes of this generation up to `end` were delivered, and those before them adjoin.
+    /// Bytes of this generation up to `end` were delivered, without a gap before them.
     pub(super) fn advance(&mut self, generation: u64, end: u64) {
         self.resume(Position { generation, offset: end });
     }
 
-    /// An entry came, and `span` reaches from where it says that the previous entry ended to its
-    /// own end: adds what was stepped over to `gaps`, without what is held anyway. An empty span at
-    /// the stream's last ID asks what is missing at the end.
+    /// Reports an entry. `span` is the range from the end of the previous entry to the end of this
+    /// one. Adds skipped bytes to `gaps`, except those in the output. An empty span at the stream's
+    /// last ID checks for missing bytes at the end.
     pub(super) fn step(
         &mut self,
         manifest: &Manifest,
@@ -100,8 +100,8 @@ impl GapWatch {
         };
         while at.generation < generation {
             let Some(next) = manifest.successor(at.generation) else { break };
-            // Of a partition, that is where its last entry ended, so that the end of a line of
-            // another one is no gap.
+            // In a partition, this is the end of its last entry, so the end of a line of another
+            // partition is not a gap.
             if let Some(end) = manifest.end(at.generation) {
                 missing(at.generation, at.offset..end.max(at.offset));
             }
@@ -113,9 +113,9 @@ impl GapWatch {
     }
 }
 
-/// The missing bytes of `span`, which ends where an entry of this partition ended: what is not held
-/// of the partition's own blocks. If that is nothing and the span's end is missing, the missing
-/// bytes belong to a line that continues in blocks of other partitions.
+/// The missing bytes of `span`, which ends at the end of an entry of this partition: bytes in the
+/// partition's own blocks that the output lacks. If there are none, and the end of the span is
+/// missing, the missing bytes belong to a line that continues in blocks of other partitions.
 pub(super) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Span) -> impl Iterator<Item = Span> {
     let none = RangeSet::new();
     let end = span.end;
@@ -253,7 +253,7 @@ mod tests {
     fn what_other_partitions_have_not_written_is_no_gap() {
         let manifest = manifest(&[(5, 5, 0, None)]);
         let mut watch = second_of_three();
-        // The output holds what the second and the third one have sent, and nothing of the first.
+        // The output has the bytes of the second and third partition, and none of the first.
         watch.resume(Position { generation: 5, offset: 2 * BLOCK });
         let held = [(5, BLOCK..3 * BLOCK), (5, 4 * BLOCK..4 * BLOCK + 50)];
         assert_eq!(step(&mut watch, &manifest, &held, 5, 4 * BLOCK + 50..4 * BLOCK + 60), []);
@@ -261,8 +261,8 @@ mod tests {
 
     #[test]
     fn where_a_partition_ended_in_a_content_tells_the_gap_there() {
-        // Its last entry began in its block and reached over the next two of others; then came
-        // lines of others only.
+        // Its last entry began in its block and extended over the next two blocks of others. Then
+        // only lines of others followed.
         let end = 4 * BLOCK + 9;
         let manifest = manifest(&[(5, 5, 0, None), (6, 6, 0, Some(end)), (7, 7, 0, Some(0))]);
         let mut watch = second_of_three();

@@ -1,13 +1,13 @@
-//! What Redis says of the writer's own group: who takes part, and what is pending.
+//! A view of the writer's own group: its members and pending entries.
 
 use super::lease::Lease;
 use super::record::Notes;
 use resp::StreamId;
 use std::time::{Duration, Instant};
 
-/// A consumer that has nothing pending and did nothing for this long takes no part.
+/// The idle time after which a consumer without pending entries counts as gone.
 pub const GONE: Duration = Duration::from_secs(10);
-/// Replies may be this late.
+/// Allowance for late replies.
 const SLACK: Duration = Duration::from_millis(250);
 
 /// One consumer of a group.
@@ -15,36 +15,36 @@ const SLACK: Duration = Duration::from_millis(250);
 pub struct Member {
     /// Its name.
     pub name: Vec<u8>,
-    /// Entries that it was given and has not acknowledged.
+    /// The number of its pending entries.
     pub pending: u64,
-    /// Since when it has asked for nothing.
+    /// The time since its last read.
     pub idle: Duration,
 }
 
 impl Member {
-    /// Whether it asked for entries since it was `idle` for that long `at` that moment; it was
-    /// looked at again at `now`.
+    /// Whether it has read since `at`, when its idle time was `idle`. This member was measured at
+    /// `now`.
     pub(super) fn is_awake(&self, idle: Duration, now: Instant, at: Instant) -> bool {
         self.idle.saturating_add(SLACK) < idle.saturating_add(now.saturating_duration_since(at))
     }
 }
 
-/// What was seen of our group at one moment.
+/// The state of the group at one moment.
 #[derive(Debug, Clone)]
 pub struct GroupView {
-    /// When the questions went out.
+    /// When the queries were sent.
     pub asked_at: Instant,
-    /// The last ID that was delivered to the group.
+    /// The last ID delivered to the group.
     pub last_delivered: StreamId,
-    /// Entries that were not delivered yet, when Redis knows.
+    /// The number of entries not delivered yet, if Redis knows it.
     pub lag: Option<u64>,
-    /// Entries that were delivered to it in all, when Redis knows.
+    /// The number of entries ever delivered, if Redis knows it.
     pub entries_read: Option<u64>,
-    /// Its consumers.
+    /// The consumers.
     pub members: Vec<Member>,
     /// The notes in the source record.
     pub notes: Notes,
-    /// The lease of a writer that has the group to itself.
+    /// The lease of an exclusive consumer.
     pub lease: Option<Lease>,
 }
 
@@ -55,13 +55,13 @@ impl GroupView {
         self.members.iter().find(|member| member.name == name.as_bytes())
     }
 
-    /// Whether an entry may have been acknowledged.
+    /// Whether any entry may have been acknowledged.
     pub(super) fn has_acknowledged(&self) -> bool {
         let pending = self.members.iter().map(|member| member.pending).fold(0, u64::saturating_add);
         self.last_delivered > StreamId::ZERO && self.entries_read.is_none_or(|read| read > pending)
     }
 
-    /// Whether no other consumer than this one gets entries.
+    /// Whether no other consumer reads from the group.
     #[must_use]
     pub fn is_alone(&self, consumer: &str) -> bool {
         let mut others = self.members.iter().filter(|member| member.name != consumer.as_bytes());

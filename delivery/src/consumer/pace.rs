@@ -1,5 +1,5 @@
-//! How many entries to ask for: enough to keep the disk busy, and never more bytes than memory has
-//! room for.
+//! The number of entries per read: enough to keep the disk busy, with a bound on the bytes in
+//! memory.
 
 use super::Reply;
 use super::record::Notes;
@@ -7,16 +7,16 @@ use crate::manifest::SHORT;
 use resp::StreamId;
 use std::time::{Duration, Instant};
 
-/// A batch is handed over at this size: 1 MiB.
+/// The size at which a batch is handed over: 1 MiB.
 pub const BATCH_BYTES: usize = 1 << 20;
-/// What one reply may hold when entries are long: 16 MiB.
+/// Maximum size of a reply with long entries: 16 MiB.
 const BUDGET: u64 = 16 << 20;
-/// The COUNT of the first read. It grows while replies are full, and follows the size of the
+/// The COUNT of the first read. It grows while replies are full, and depends on the size of the
 /// entries.
 const FIRST_COUNT: u64 = 1;
-/// The largest COUNT.
+/// Maximum COUNT.
 pub const MAX_COUNT: u64 = 1000;
-/// Notes of this age say how much is outstanding.
+/// Maximum age of the notes for estimating the outstanding bytes.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Decides the COUNT.
@@ -27,9 +27,9 @@ pub(super) struct Pace {
     asked: u64,
     notes: Notes,
     noted_at: Option<Instant>,
-    /// Where the latest reply ended.
+    /// The last ID of the latest reply.
     position: StreamId,
-    /// How many entries were not delivered yet when the group was last looked at.
+    /// The lag of the group at the last inspection.
     lag: Option<u64>,
 }
 
@@ -45,13 +45,13 @@ impl Pace {
         }
     }
 
-    /// A new connection: begins with few again, and with what is pending.
+    /// Starts again with a small COUNT and pending entries, on a new connection.
     pub(super) const fn restart(&mut self) {
         self.count = FIRST_COUNT;
         self.position = StreamId::ZERO;
     }
 
-    /// Where the reader's latest batch ended.
+    /// The end of the reader's latest batch.
     pub(super) const fn end(&self) -> Option<StreamId> {
         self.notes.end
     }
@@ -62,17 +62,17 @@ impl Pace {
         self.lag = lag.or(self.lag);
     }
 
-    /// Whether the notes are too old to rely on.
+    /// Whether the notes are stale.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.noted_at.is_none_or(|at| now.saturating_duration_since(at) > FRESH)
     }
 
-    /// A reply came. Whether the next one is to be asked for ahead: this one was full, and memory
-    /// has room for both.
+    /// Reports a reply. Returns whether to send the next read ahead: if this reply was full, and
+    /// memory has room for both.
     pub(super) fn came(&mut self, reply: Reply) -> bool {
         let is_full = reply.entries >= self.asked;
         let fits = u64::try_from(BATCH_BYTES / reply.last_size.max(1)).unwrap_or(1);
-        // From reply to reply it may fall at once, but rises slowly.
+        // COUNT falls at once, but rises slowly.
         self.count = if is_full { self.count.saturating_mul(4) } else { self.count }.min(fits).clamp(1, MAX_COUNT);
         self.position = self.position.max(reply.last);
         is_full && reply.last_size as u64 <= BUDGET
@@ -89,18 +89,18 @@ impl Pace {
         self.asked
     }
 
-    /// More entries than this could be more bytes than there is room for.
+    /// The number of entries that always fit.
     fn most(&self, now: Instant) -> u64 {
         let Notes { longest, long, end, .. } = self.notes;
         let outstanding =
             end.filter(|end| end.ms == self.position.ms).map(|end| end.seq.saturating_sub(self.position.seq));
         match longest {
             Some(longest) if longest <= SHORT || long.is_some_and(|long| long <= self.position) => MAX_COUNT,
-            // An ID is a position: between ours and the last one there are no more bytes than that.
+            // IDs are positions, so their difference bounds the bytes between them.
             Some(_) if outstanding.is_some_and(|bytes| bytes <= BUDGET) && !self.is_stale(now) => MAX_COUNT,
             Some(longest) => BUDGET / longest,
-            // A reader that does not note it. All that is known is the average; some entries may be
-            // far longer.
+            // Without notes of the reader, only the average size is known. Single entries may be
+            // far larger.
             None => match outstanding.zip(self.lag) {
                 Some((bytes, lag)) => (BUDGET / 16 / (bytes / lag.max(1)).max(1)).max(16),
                 None => MAX_COUNT,

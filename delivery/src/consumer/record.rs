@@ -1,18 +1,18 @@
-//! What the consuming side reads of the source record, and the notes that writers keep in it.
+//! The source record for a consumer, and the notes that writers store in it.
 
 use crate::manifest::{
     GUARD_FIELD, Generation, Guard, LONG_FIELD, LONGEST_FIELD, Manifest, Position, SENT_FIELD, Sent, begun_with,
 };
 use resp::StreamId;
 
-/// The field that holds up to which ID several consumers of a group shared the entries.
-/// [`StreamId::MAX`]: they do now.
+/// The field for the ID up to which several consumers of a group shared the entries.
+/// [`StreamId::MAX`] while they still do.
 #[must_use]
 pub fn shared_field(group: &str) -> String {
     format!("shared:{group}")
 }
 
-/// The field that names the output that a consumer writes to.
+/// The field for the output of a consumer.
 #[must_use]
 pub fn output_field(group: &str, consumer: &str) -> String {
     format!("{}{consumer}", output_prefix(group))
@@ -22,33 +22,32 @@ pub(super) fn output_prefix(group: &str) -> String {
     format!("output:{group}:")
 }
 
-/// Small fields that change while a writer runs. They are read along with other questions.
+/// Small fields that change while a writer runs. They are read along with other queries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The output that uses our consumer name.
+    /// The output that has this consumer's name.
     pub output: Option<String>,
-    /// Up to where entries were shared with other consumers.
+    /// The ID up to which entries were shared with other consumers.
     pub shared: Option<StreamId>,
-    /// The largest payload that was ever added.
+    /// The size of the largest payload ever added.
     pub longest: Option<u64>,
     /// The last entry with a payload above [`SHORT`](crate::manifest::SHORT).
     pub long: Option<StreamId>,
-    /// Where the reader's latest batch ends.
+    /// The end of the reader's latest batch.
     pub end: Option<StreamId>,
     /// When the reader's latest batch was sent.
     pub sent: Option<Sent>,
 }
 
 impl Notes {
-    /// The fields to ask for (`HMGET`), in the order in which [`read`](Self::read) takes their
-    /// values.
+    /// The fields for `HMGET`, in the order that [`read`](Self::read) expects.
     #[must_use]
     pub fn fields(group: &str, consumer: &str) -> [String; 6] {
         let [longest, long, guard, sent] = [LONGEST_FIELD, LONG_FIELD, GUARD_FIELD, SENT_FIELD].map(str::to_owned);
         [output_field(group, consumer), shared_field(group), longest, long, guard, sent]
     }
 
-    /// Reads the values of [`fields`](Self::fields). What cannot be read counts as absent.
+    /// Parses the values of [`fields`](Self::fields). An unreadable value counts as absent.
     #[must_use]
     pub fn read<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>) -> Self {
         let mut values = values.into_iter().map(Option::unwrap_or_default);
@@ -65,37 +64,37 @@ impl Notes {
     }
 }
 
-/// What an entry of a generation that the record does not have is.
+/// The verdict on a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The record has the generation.
     Known,
-    /// The record is complete without it: no reader wrote that entry.
+    /// The record is complete and lacks the generation: no reader wrote that entry.
     Foreign,
-    /// The record is missing or has a hole: the generation may have been in it.
+    /// The record is missing or incomplete, and may have had the generation.
     Missing,
 }
 
-/// The source record, as the consuming side sees it.
+/// The source record, as a consumer sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    /// The generations that can be read.
+    /// The readable generations.
     pub manifest: Manifest,
-    /// The number of partitions that the source was begun with, as far as this record tells.
+    /// The number of partitions of the source, if the record has it.
     pub partitions: Option<u32>,
-    /// What of the record cannot be read.
+    /// The unreadable fields.
     pub complaint: Option<String>,
     /// The notes of the writers.
     pub notes: Notes,
-    /// Consumers of our group that have noted their output, and which that is.
+    /// The outputs of the group's consumers, by consumer name.
     pub names: Vec<(String, String)>,
-    /// Generations up to this one may have been in the record and are gone. `None`: none can.
+    /// Generations up to this one may have been lost from the record. `None`: no generation is
+    /// lost.
     hole: Option<u64>,
 }
 
 impl Record {
-    /// Reads the record from its fields (those of `HGETALL`). What cannot be read is left out and
-    /// reported.
+    /// Parses the fields of the record (`HGETALL`). Unreadable ones are skipped and reported.
     #[must_use]
     pub fn read<'a>(
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -141,20 +140,20 @@ impl Record {
         record
     }
 
-    /// The input's path, as this record tells it.
+    /// The path of the input, according to the record.
     #[must_use]
     pub fn input_path(&self) -> Option<&str> {
         self.manifest.last().map(|generation| generation.path.as_str())
     }
 
-    /// A record that holds these generations, complete.
+    /// A complete record with these generations.
     #[must_use]
     pub fn complete(manifest: Manifest) -> Self {
         Self { manifest, ..Self::default() }
     }
 
-    /// Each generation names its predecessor, so a missing one shows. The oldest ones are forgotten
-    /// on purpose.
+    /// Each generation names its predecessor, so a missing one is detected. The oldest ones are
+    /// dropped on purpose.
     fn find_hole(&self, mut links: Vec<(u64, u64)>) -> Option<u64> {
         if self.manifest.is_empty() {
             return Some(u64::MAX);
@@ -182,7 +181,7 @@ impl Record {
         hole
     }
 
-    /// What an entry of this generation is.
+    /// The verdict on this generation.
     #[must_use]
     pub fn judge(&self, generation: u64) -> Verdict {
         if self.manifest.get(generation).is_some() {
@@ -194,9 +193,9 @@ impl Record {
         }
     }
 
-    /// Whether the generation that is written to now is of the file with this identity. `here` is
-    /// the identity of what this host has at the input's path: inode numbers repeat from volume to
-    /// volume, so that alone says nothing.
+    /// Whether the newest generation comes from the file with this identity. `here` is the identity
+    /// of the file at the input's path on this host. Inode numbers repeat on other volumes, so an
+    /// equal number alone proves nothing.
     #[must_use]
     pub fn is_read_from(&self, file: &FileIdentity, here: Option<(u64, u64)>) -> Option<&Generation> {
         let last = self.manifest.last()?;
@@ -205,24 +204,24 @@ impl Record {
         (is_same && head.is_some_and(|head| crate::hash(head) == last.head_hash)).then_some(last)
     }
 
-    /// A generation's place in the source; used to compare IDs with what is held.
+    /// The position of a generation in the source, to compare IDs with ranges in the output.
     pub(super) fn clamp(&self, id: StreamId) -> Option<Position> {
         clamp(&self.manifest, id)
     }
 }
 
-/// The source's last position that is not behind `id`, which somebody may have chosen freely.
+/// The last position of the source that is not after `id`. A foreign program may have chosen `id`.
 fn clamp(manifest: &Manifest, id: StreamId) -> Option<Position> {
     let generation = manifest.get(id.ms).or_else(|| manifest.before(id.ms))?.generation;
     let guard = manifest.guard.as_ref().filter(|guard| guard.generation == generation);
     let end = guard.map(|guard| guard.tail.end).or_else(|| manifest.end(generation));
-    // Behind a foreign entry, the latest batch may have been refused.
+    // After a foreign entry, Redis may have refused the latest batch.
     let certain = || manifest.end(generation).or_else(|| guard?.before.map(|before| before.offset)).or(end);
     let offset = if generation == id.ms { id.seq.min(end.unwrap_or(id.seq)) } else { certain()? };
     Some(Position { generation, offset })
 }
 
-/// The file that a writer writes to.
+/// The identity of an output file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileIdentity {
     /// Its device.

@@ -1,37 +1,39 @@
-//! Trimming: what every group of the stream has acknowledged, and which group holds up the others.
+//! Trimming: which entries all groups of the stream have acknowledged, and which group delays
+//! trimming.
 
 use resp::StreamId;
 use std::time::{Duration, Instant};
 
-/// A group that makes no progress for this long while it needs many entries is reported.
+/// The time without progress after which a group that needs many entries is reported.
 const STUCK: Duration = Duration::from_secs(5);
-/// With fewer entries than [`MANY`], it is reported after this time.
+/// The same for a group that needs fewer entries than [`MANY`].
 const STUCK_WITH_FEW: Duration = Duration::from_secs(60);
-/// Many entries.
+/// The number of entries that counts as many.
 const MANY: u64 = 1000;
-/// How often the same group is reported.
+/// Interval between reports of the same group.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 
-/// A group of the stream, ours or another one.
+/// A group of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupState {
     /// Its name.
     pub name: Vec<u8>,
-    /// The last ID that was delivered to it.
+    /// The last delivered ID.
     pub last_delivered: StreamId,
     /// Entries delivered and not acknowledged.
     pub pending: u64,
-    /// The smallest ID of them, when it was asked for.
+    /// The smallest pending ID, if it was queried.
     pub first_pending: Option<StreamId>,
-    /// Entries that were not delivered yet, when Redis knows.
+    /// Entries not delivered yet, if Redis knows the number.
     pub lag: Option<u64>,
 }
 
 impl GroupState {
-    /// Entries that are not delivered yet.
+    /// The number of entries not delivered yet.
     ///
-    /// Redis does not always know (`lag` is null after some deletions). Then it is nothing when the
-    /// last entry was delivered, else at most what the stream holds without what is pending.
+    /// Redis does not always know it (`lag` is null after some deletions). Then it is 0 if the last
+    /// entry was delivered, and otherwise at most the length of the stream without the pending
+    /// entries.
     #[must_use]
     pub fn lag(&self, length: u64, last_generated: Option<StreamId>) -> u64 {
         match self.lag {
@@ -41,39 +43,39 @@ impl GroupState {
         }
     }
 
-    /// The smallest ID that it still needs. Ask for what is pending *after* asking for the groups:
-    /// what was acknowledged meanwhile is then below its last delivered ID.
+    /// The smallest ID that the group still needs. Query the pending entries *after* the groups: an
+    /// entry acknowledged in between is then below the last delivered ID.
     fn needs_from(&self) -> Option<StreamId> {
         self.first_pending.or_else(|| self.last_delivered.next())
     }
 }
 
-/// The ID below which every group has acknowledged everything. `None`: nothing can be said.
+/// The ID below which every group has acknowledged all entries. `None` if unknown.
 #[must_use]
 pub fn trim_below<'a>(groups: impl IntoIterator<Item = &'a GroupState>) -> Option<StreamId> {
     groups.into_iter().map(GroupState::needs_from).min()?
 }
 
-/// Whether the stream holds entries that every group has acknowledged: another one was behind when
-/// they were last trimmed, and is gone or got on since.
+/// Whether the stream has entries that every group has acknowledged. This happens if a group
+/// delayed the last trimming, and has been removed or has made progress since.
 #[must_use]
 pub fn can_trim(groups: &[GroupState], length: u64) -> bool {
     let needed = groups.iter().map(|group| group.lag(length, None).saturating_add(group.pending)).max();
     needed.is_some_and(|needed| needed < length)
 }
 
-/// A group that needs entries which ours has done, and makes no progress.
+/// Another group that makes no progress and still needs entries that this one has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldUp {
     /// Its name.
     pub group: String,
-    /// How many entries it needs.
+    /// The number of entries that it needs.
     pub entries: u64,
-    /// For how long it has made no progress, as far as this writer has seen.
+    /// The time without progress that this writer has observed.
     pub since: Duration,
 }
 
-/// Watches whether another group keeps entries in the stream that ours has done.
+/// Detects other groups that delay trimming.
 #[derive(Debug, Default)]
 pub struct TrimWatch {
     last: Option<Holder>,
@@ -87,7 +89,7 @@ struct Holder {
 }
 
 impl TrimWatch {
-    /// The groups of a stream of this length at one moment. `Some`: report it.
+    /// Reports the groups and the length of the stream. Returns a group to report in the log.
     pub fn observe(&mut self, ours: &str, groups: &[GroupState], length: u64, now: Instant) -> Option<HeldUp> {
         let Some(holder) = holder(ours, groups) else {
             *self = Self::default();
@@ -109,8 +111,8 @@ impl TrimWatch {
     }
 }
 
-/// Another group that needs entries which ours has done: of several, the one that is furthest
-/// behind.
+/// The other group that needs acknowledged entries of this one. Of several, the one that is
+/// furthest behind.
 #[must_use]
 pub fn holder<'a>(ours: &str, groups: &'a [GroupState]) -> Option<&'a GroupState> {
     let own = groups.iter().find(|group| group.name == ours.as_bytes())?;

@@ -67,10 +67,6 @@ fn wrong_invocations() {
             "--redis-url \"redis://a b:1\": the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password",
         ),
         (
-            &["--input", "/var/log/*.log"],
-            "--input /var/log/*.log: a pattern, and no file has this name; allowed: a file's path, with a reader and a stream for each file",
-        ),
-        (
             &["--http-addr", "no-such-host.invalid:0"],
             "--http-addr no-such-host.invalid:0: failed to lookup address information: Name or service not known; allowed: an address or a name of this machine with a free port, or off",
         ),
