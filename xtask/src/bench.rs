@@ -61,6 +61,8 @@ enum Part {
     Idle,
     /// What a million lines cost Redis: processor time, append-only file, replica, memory
     Cost,
+    /// Many files: 100 at once beside one of the same bytes, 1,000 outputs, 10,000 idle files
+    Files,
     /// One file over the masters of a Redis Cluster: 1 to 3 masters, 1 to 1,000 partitions
     Masters,
     /// Cost as the work grows, up to 50 million lines: takes long, and 13 GB of disk
@@ -71,8 +73,16 @@ enum Part {
 
 impl Part {
     /// The parts that do not take long.
-    const USUAL: [Self; 7] =
-        [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Cost, Self::Masters];
+    const USUAL: [Self; 8] = [
+        Self::Decoders,
+        Self::Clients,
+        Self::Services,
+        Self::Latency,
+        Self::Idle,
+        Self::Cost,
+        Self::Files,
+        Self::Masters,
+    ];
 
     /// The bench target in `benches/`.
     const fn target(self) -> &'static str {
@@ -83,6 +93,7 @@ impl Part {
             Self::Latency => "latency",
             Self::Idle => "idle",
             Self::Cost => "cost",
+            Self::Files => "files",
             Self::Masters => "masters",
             Self::Growth => "growth",
             Self::Memory => "memory",

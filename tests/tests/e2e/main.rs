@@ -23,6 +23,7 @@ mod health;
 mod journal;
 mod loss;
 mod many;
+mod many_writer;
 mod messages;
 mod network;
 mod once;
