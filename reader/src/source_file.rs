@@ -3,6 +3,7 @@
 use delivery::files::Inode;
 use delivery::source_file::SourceFile;
 use flate2::bufread::MultiGzDecoder;
+use log::warn;
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
@@ -74,9 +75,40 @@ impl DiskFile {
     pub(crate) fn open_compressed(path: &Path, format: Format) -> io::Result<Self> {
         let mut opened = Self::open(path)?;
         let file = opened.file.try_clone()?;
-        opened.unpacked =
-            Some(RefCell::new(Unpacked { file, format, decoder: None, at: 0, kept: Vec::new(), len: None }));
+        opened.unpacked = Some(RefCell::new(Unpacked {
+            file,
+            format,
+            decoder: None,
+            at: 0,
+            kept: Vec::new(),
+            len: None,
+            ends_at_damage: false,
+            damage: None,
+        }));
         Ok(opened)
+    }
+
+    /// Opens a compressed file that is an input of its own: where it is damaged or ends too soon,
+    /// its content ends.
+    pub(crate) fn open_archive(path: &Path, format: Format) -> io::Result<Self> {
+        let opened = Self::open_compressed(path, format)?;
+        if let Some(unpacked) = &opened.unpacked {
+            unpacked.borrow_mut().ends_at_damage = true;
+        }
+        Ok(opened)
+    }
+
+    /// Reports up to where an archive can be read, once its length is known.
+    pub(crate) fn tell_damage(&self) {
+        let Some(unpacked) = &self.unpacked else { return };
+        let unpacked = unpacked.borrow();
+        if let Some(error) = &unpacked.damage {
+            warn!(
+                event = "damaged", bytes = unpacked.at;
+                "{}: a damaged or truncated archive ({error}); it can be read up to byte {} of its content; restore it",
+                self.path.display(), unpacked.at
+            );
+        }
     }
 
     /// Duplicates the open file.
@@ -84,9 +116,10 @@ impl DiskFile {
         let Self { path, inode, created, .. } = self;
         let unpacked = match &self.unpacked {
             Some(unpacked) => {
-                let format = unpacked.borrow().format;
+                let Unpacked { format, ends_at_damage, .. } = *unpacked.borrow();
                 let file = self.file.try_clone()?;
-                Some(RefCell::new(Unpacked { file, format, decoder: None, at: 0, kept: Vec::new(), len: None }))
+                let (decoder, at, kept, len, damage) = (None, 0, Vec::new(), None, None);
+                Some(RefCell::new(Unpacked { file, format, decoder, at, kept, len, ends_at_damage, damage }))
             }
             None => None,
         };
@@ -155,6 +188,9 @@ struct Unpacked {
     kept: Vec<u8>,
     /// The decompressed length, once the end has been reached.
     len: Option<u64>,
+    /// Whether an error is the end of the content, and the error.
+    ends_at_damage: bool,
+    damage: Option<io::Error>,
 }
 
 impl std::fmt::Debug for Unpacked {
@@ -168,9 +204,16 @@ impl Unpacked {
         if offset < self.at.saturating_sub(self.kept.len() as u64) {
             self.decoder = None;
         }
-        while self.decoder.is_none() || offset >= self.at {
-            if self.advance()? == 0 {
-                return Ok(0);
+        // All that is wanted, as from a plain file: whoever reads a few bytes again would take fewer
+        // for the end. Less than is kept, so that the first of them are still there.
+        let wanted = offset.saturating_add(buffer.len().min(KEEP / 2) as u64);
+        while self.decoder.is_none() || wanted > self.at {
+            match self.advance() {
+                Ok(0) => break,
+                Ok(_) => {}
+                // The bytes before the damage come first.
+                Err(_) if offset < self.at => break,
+                Err(error) => return Err(error),
             }
         }
         let back = usize::try_from(self.at.saturating_sub(offset)).map_err(io::Error::other)?;
@@ -187,6 +230,9 @@ impl Unpacked {
 
     /// Decompresses the next block; returns 0 at the end.
     fn advance(&mut self) -> io::Result<usize> {
+        if self.decoder.is_some() && self.damage.is_some() && self.len == Some(self.at) {
+            return Ok(0);
+        }
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             none => {
@@ -214,8 +260,18 @@ impl Unpacked {
         let n = *read.as_ref().unwrap_or(&0);
         self.kept.truncate(before.saturating_add(n));
         self.at = self.at.saturating_add(n as u64);
-        if read.is_ok() && n == 0 {
-            self.len = Some(self.at);
+        let read = match read {
+            Err(error) if self.ends_at_damage => {
+                self.damage = Some(error);
+                Ok(0)
+            }
+            read => read,
+        };
+        match read {
+            Ok(0) => self.len = Some(self.at),
+            Ok(_) => {}
+            // After an error, a decoder may pretend that it is at the end.
+            Err(_) => self.decoder = None,
         }
         read
     }
@@ -265,9 +321,32 @@ mod tests {
             assert_eq!(file.len().unwrap(), text.len() as u64);
             assert_eq!(file.try_clone().unwrap().bytes(0, 5).unwrap(), b"line ");
         }
+        // As a buffer does that reads its last bytes again: fewer than wanted only at the end.
+        let file = DiskFile::open_compressed(&gzip, Format::Gzip).unwrap();
+        let (mut at, mut buffer) = (100, vec![0; 100_000]);
+        while at < text.len() {
+            let from = at - 64;
+            let read = file.read_at(&mut buffer, from as u64).unwrap();
+            assert_eq!(read, buffer.len().min(text.len() - from), "{at}");
+            assert!(buffer[..read] == text[from..from + read], "{at}");
+            at = from + read;
+        }
         std::fs::write(&gzip, &bytes[..bytes.len() / 2]).unwrap();
         let torn = DiskFile::open_compressed(&gzip, Format::Gzip).unwrap();
-        assert!(torn.len().is_err());
+        for _ in 0..2 {
+            assert!(torn.len().is_err());
+        }
+        let mut at = 64;
+        loop {
+            let from = at - 64;
+            let read = torn.read_at(&mut buffer, from as u64).unwrap();
+            assert!(buffer[..read] == text[from..from + read], "{at}");
+            if read == 64 {
+                break;
+            }
+            at = from + read;
+        }
+        assert!(at > text.len() / 4, "what is before the damage is read");
     }
 
     #[test]

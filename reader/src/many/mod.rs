@@ -24,7 +24,7 @@ pub(crate) mod source;
 use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::driver::DRAIN;
-use crate::source_file::DiskFile;
+use crate::source_file::{DiskFile, Format};
 use crate::state::{StateFile, StateGroup};
 use crate::totals::Totals;
 use delivery::files::Inode;
@@ -567,7 +567,7 @@ impl Many {
                 source.phase = Phase::Queued;
                 self.queue.push_back(index);
                 if may_hold && self.active.len().saturating_add(self.queue.len()) > ACTIVE {
-                    source.held = DiskFile::open(&source.path).ok();
+                    source.held = DiskFile::open(&source.path).ok().filter(|_| Format::of(&source.path).is_none());
                     self.held = self.held.saturating_add(usize::from(source.held.is_some()));
                 }
             }

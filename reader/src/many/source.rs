@@ -10,7 +10,7 @@ use crate::driver::{Driver, FULL, WORK};
 use crate::error::Interrupt;
 use crate::report::Report;
 use crate::scanner::Scanner;
-use crate::source_file::DiskFile;
+use crate::source_file::{DiskFile, Format};
 use crate::state::StateFile;
 use crate::watch::Watch;
 use delivery::files::Inode;
@@ -155,7 +155,9 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
     if let Some(file) = task.held.take() {
         producer.hold(file);
     }
-    if let Ok(metadata) = std::fs::metadata(&task.path)
+    // The length of an archive is not that of its content.
+    if Format::of(&task.path).is_none()
+        && let Ok(metadata) = std::fs::metadata(&task.path)
         && let Ok(Some(inode)) = producer.directory().input()
     {
         producer.aim(inode, metadata.len());
