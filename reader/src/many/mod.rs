@@ -58,7 +58,8 @@ const ACTIVE: usize = 128;
 const HELD: usize = 256;
 /// How often parked sources and folders without events are looked at, some at a time.
 const TICK: Duration = Duration::from_millis(250);
-/// After so many of them every parked source's file was looked at, for file systems without events.
+/// After this many of them, every parked source's file was looked at, for file systems without
+/// events.
 const SWEEP: usize = 20;
 /// How often Redis is asked about some parked sources, and after how many times about all.
 const ASK: Duration = Duration::from_secs(2);
