@@ -57,11 +57,16 @@ use service::manuals;
 use std::process::ExitCode;
 
 /// The FILES section of the man page.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     (
         ".NAME.STREAM.source.json",
         "Beside the input, or in --state-dir: the fingerprints of the contents of the input. Keep it with the input: \
          it lets the reader recognise the file after Redis lost its data.",
+    ),
+    (
+        ".STREAM.sources",
+        "The same for many files: a folder in the fixed part of each pattern, or in --state-dir, with a file for each \
+         source.",
     ),
     (
         "/etc/line-stream/reader-NAME.toml",

@@ -72,8 +72,22 @@ struct ListedFile {
     path: PathBuf,
     inode: Inode,
     format: Option<Format>,
+    /// It is an archive at the input's path: what can be read of it counts, also when it is
+    /// damaged.
+    is_archive: bool,
     /// The file has no name any more.
     unlinked: Option<DiskFile>,
+}
+
+impl ListedFile {
+    fn open(&self) -> io::Result<DiskFile> {
+        match (&self.unlinked, self.format) {
+            (Some(file), _) => file.try_clone(),
+            (None, Some(format)) if self.is_archive => DiskFile::open_archive(&self.path, format),
+            (None, Some(format)) => DiskFile::open_compressed(&self.path, format),
+            (None, None) => DiskFile::open(&self.path),
+        }
+    }
 }
 
 /// The attributes that identify the state of a file.
@@ -162,11 +176,7 @@ impl Scanner {
     /// Opens a file of the latest scan.
     pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
         let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
-        let file = match (&seen.unlinked, seen.format) {
-            (Some(file), _) => file.try_clone()?,
-            (None, Some(format)) => DiskFile::open_compressed(&seen.path, format)?,
-            (None, None) => DiskFile::open(&seen.path)?,
-        };
+        let file = seen.open()?;
         // Another file may have its name by now.
         if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
@@ -188,8 +198,10 @@ impl Scanner {
             let metadata = if name_kind == NameKind::Input { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
             match metadata {
                 Ok(metadata) if metadata.is_file() => {
-                    let format = Format::of(&path).filter(|_| matches!(name_kind, NameKind::Compressed(_)));
-                    let seen = ListedFile { inode: inode(&metadata), path, format, unlinked: None };
+                    let is_archive = name_kind == NameKind::Input && self.listings.is_some();
+                    let format =
+                        Format::of(&path).filter(|_| is_archive || matches!(name_kind, NameKind::Compressed(_)));
+                    let seen = ListedFile { inode: inode(&metadata), path, format, is_archive, unlinked: None };
                     self.add(&mut snapshot, &mut before, seen, name_kind, &metadata, known);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -204,7 +216,8 @@ impl Scanner {
             let listed = self.files.iter().any(|seen| seen.inode == file.inode());
             if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
                 let path = PathBuf::from(file.path());
-                let seen = ListedFile { inode: file.inode(), path, format: None, unlinked: Some(file) };
+                let seen =
+                    ListedFile { inode: file.inode(), path, format: None, is_archive: false, unlinked: Some(file) };
                 self.add(&mut snapshot, &mut before, seen, NameKind::Unlinked, &metadata, known);
             }
         }
@@ -309,8 +322,8 @@ impl Scanner {
                 rotated: false,
                 unsure: age.is_none_or(|age| age < COARSE),
                 prints: match seen.format {
-                    Some(_) => Prefix::Partial(Fingerprint::default()),
-                    None => Prefix::Whole(Fingerprint::default()),
+                    Some(_) if !seen.is_archive => Prefix::Partial(Fingerprint::default()),
+                    _ => Prefix::Whole(Fingerprint::default()),
                 },
                 hashes: BTreeMap::new(),
                 unpacked: None,
@@ -319,6 +332,13 @@ impl Scanner {
         });
         measured.rotated = name_kind.is_rotated();
         let needed = match &measured.prints {
+            Prefix::Whole(_) if seen.format.is_some() && measured.unpacked.is_none() => {
+                let unpacked = seen.open().and_then(|file| file.len().inspect(|_| file.tell_damage()));
+                unpacked.and_then(|len| {
+                    measured.unpacked = Some(len);
+                    self.measure(&seen, &mut measured, known)
+                })
+            }
             Prefix::Partial(_) => Ok(()),
             _ => self.measure(&seen, &mut measured, known),
         };
@@ -364,7 +384,7 @@ impl Scanner {
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
         });
-        self.files.push(ListedFile { path, inode, format: None, unlinked: None });
+        self.files.push(ListedFile { path, inode, format: None, is_archive: false, unlinked: None });
     }
 
     /// Hashes the ranges that a decision needs and that are not cached.
@@ -380,20 +400,12 @@ impl Scanner {
         let mut prints = prints;
         // Open the file even if no hash is missing, to learn whether it is readable.
         if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
-            let file = self.reopen(seen)?;
+            let file = seen.open()?;
             extend(&mut prints, &file, len)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }
         measured.prints = Prefix::Whole(prints);
         Ok(())
-    }
-
-    fn reopen(&self, seen: &ListedFile) -> io::Result<DiskFile> {
-        match (&seen.unlinked, seen.format) {
-            (Some(file), _) => file.try_clone(),
-            (None, Some(format)) => DiskFile::open_compressed(&seen.path, format),
-            (None, None) => DiskFile::open(&seen.path),
-        }
     }
 
     fn answer(

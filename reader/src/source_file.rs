@@ -3,6 +3,7 @@
 use delivery::files::Inode;
 use delivery::source_file::SourceFile;
 use flate2::bufread::MultiGzDecoder;
+use log::warn;
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
@@ -74,9 +75,40 @@ impl DiskFile {
     pub(crate) fn open_compressed(path: &Path, format: Format) -> io::Result<Self> {
         let mut opened = Self::open(path)?;
         let file = opened.file.try_clone()?;
-        opened.unpacked =
-            Some(RefCell::new(Unpacked { file, format, decoder: None, at: 0, kept: Vec::new(), len: None }));
+        opened.unpacked = Some(RefCell::new(Unpacked {
+            file,
+            format,
+            decoder: None,
+            at: 0,
+            kept: Vec::new(),
+            len: None,
+            ends_at_damage: false,
+            damage: None,
+        }));
         Ok(opened)
+    }
+
+    /// Opens a compressed file that is an input of its own: where it is damaged or ends too soon,
+    /// its content ends.
+    pub(crate) fn open_archive(path: &Path, format: Format) -> io::Result<Self> {
+        let opened = Self::open_compressed(path, format)?;
+        if let Some(unpacked) = &opened.unpacked {
+            unpacked.borrow_mut().ends_at_damage = true;
+        }
+        Ok(opened)
+    }
+
+    /// Reports up to where an archive can be read, once its length is known.
+    pub(crate) fn tell_damage(&self) {
+        let Some(unpacked) = &self.unpacked else { return };
+        let unpacked = unpacked.borrow();
+        if let Some(error) = &unpacked.damage {
+            warn!(
+                event = "damaged", bytes = unpacked.at;
+                "{}: a damaged or truncated archive ({error}); it can be read up to byte {} of its content; restore it",
+                self.path.display(), unpacked.at
+            );
+        }
     }
 
     /// Duplicates the open file.
@@ -84,9 +116,10 @@ impl DiskFile {
         let Self { path, inode, created, .. } = self;
         let unpacked = match &self.unpacked {
             Some(unpacked) => {
-                let format = unpacked.borrow().format;
+                let Unpacked { format, ends_at_damage, .. } = *unpacked.borrow();
                 let file = self.file.try_clone()?;
-                Some(RefCell::new(Unpacked { file, format, decoder: None, at: 0, kept: Vec::new(), len: None }))
+                let (decoder, at, kept, len, damage) = (None, 0, Vec::new(), None, None);
+                Some(RefCell::new(Unpacked { file, format, decoder, at, kept, len, ends_at_damage, damage }))
             }
             None => None,
         };
@@ -155,6 +188,9 @@ struct Unpacked {
     kept: Vec<u8>,
     /// The decompressed length, once the end has been reached.
     len: Option<u64>,
+    /// Whether an error is the end of the content, and the error.
+    ends_at_damage: bool,
+    damage: Option<io::Error>,
 }
 
 impl std::fmt::Debug for Unpacked {
@@ -194,6 +230,9 @@ impl Unpacked {
 
     /// Decompresses the next block; returns 0 at the end.
     fn advance(&mut self) -> io::Result<usize> {
+        if self.decoder.is_some() && self.damage.is_some() && self.len == Some(self.at) {
+            return Ok(0);
+        }
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             none => {
@@ -221,6 +260,13 @@ impl Unpacked {
         let n = *read.as_ref().unwrap_or(&0);
         self.kept.truncate(before.saturating_add(n));
         self.at = self.at.saturating_add(n as u64);
+        let read = match read {
+            Err(error) if self.ends_at_damage => {
+                self.damage = Some(error);
+                Ok(0)
+            }
+            read => read,
+        };
         match read {
             Ok(0) => self.len = Some(self.at),
             Ok(_) => {}

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Spanned, Value};
 
 use crate::redact;
@@ -86,6 +86,15 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
             }
             Value::Array(values) if arg.get_value_delimiter().is_some() => {
                 values.iter().map(plain).collect::<Option<Vec<String>>>().map(|values| values.join(","))
+            }
+            Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
+                let values = values.iter().map(plain).collect::<Option<Vec<String>>>();
+                let Some(values) = values else {
+                    return Err(wrong(format!("{key}: allowed: a list of strings")));
+                };
+                named.extend(values.iter().map(|value| OsString::from(format!("--{key}={value}"))));
+                lines.push((key.to_owned(), line));
+                continue;
             }
             value => plain(value),
         };

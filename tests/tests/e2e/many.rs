@@ -178,6 +178,29 @@ fn once_sends_all_there_is() {
 }
 
 #[test]
+fn an_archive_is_read_as_its_content_up_to_where_it_is_damaged() {
+    let many = Many::new();
+    let lines: String = (0..50_000).map(|n| format!("line {n} of an archive\n")).collect();
+    many.append("a.log", &lines);
+    assert!(std::process::Command::new("gzip").arg(many.path("a.log")).status().unwrap().success());
+    let whole = fs::read(many.path("a.log.gz")).unwrap();
+    fs::write(many.path("a.log.gz"), &whole[..whole.len() / 2]).unwrap();
+    let reader = |many: &Many| many.rig.service(Program::Reader).set("--input", many.path("*.gz"));
+    let torn = reader(&many).once().run();
+    assert!(torn.find_log(&["a.log.gz", "damaged or truncated", "up to byte"]).is_some(), "{}", torn.log());
+    let sent = many.sent("a.log.gz");
+    let last = sent.trim_end().len();
+    assert!(sent.len() > 100_000 && lines.starts_with(&sent[..last]), "{} bytes", sent.len());
+    fs::write(many.path("a.log.gz"), &whole).unwrap();
+    let mut follow = reader(&many).start();
+    let len = |many: &Many| {
+        many.rig.redis.call(&["XINFO", "STREAM", "line_stream:{a.log.gz}"]).field("last-generated-id").text()
+    };
+    wait::until("the rest is sent", || len(&many).ends_with(&format!("-{}", lines.len())));
+    follow.stop();
+}
+
+#[test]
 fn what_cannot_be_told_apart_is_refused_in_one_line() {
     let many = Many::new();
     for folder in ["x", "y"] {
