@@ -116,7 +116,7 @@ impl Programs {
             }
         }
         programs.open_input(files, truth);
-        truth.look(files, true);
+        truth.observe(files, true);
         programs
     }
 
@@ -198,7 +198,7 @@ impl Programs {
         let content = files.file(self.current).and_then(|file| file.content).unwrap_or(0);
         let bytes = self.lines(content, random);
         self.append(files, truth, self.current, &bytes);
-        truth.look(files, true);
+        truth.observe(files, true);
     }
 
     /// Performs one step of one program.
@@ -217,7 +217,7 @@ impl Programs {
                 _ => {}
             }
         }
-        truth.look(files, true);
+        truth.observe(files, true);
     }
 
     /// Ends the faults: finishes unfinished steps, and restores permissions.
@@ -236,7 +236,15 @@ impl Programs {
         // An unfinished last line waits for its newline, and the end of a content waits for the
         // next content to begin.
         self.append(files, truth, self.current, b"\nthe last line\n");
-        truth.look(files, true);
+        // A file that was rolled back is a beginning of what was sent until it is longer than that.
+        while files.file(self.current).is_some_and(|file| {
+            let content = file.content.and_then(|content| truth.get(content));
+            let parent = content.and_then(|content| truth.get(content.shares?.0));
+            parent.is_some_and(|parent| parent.is_operated && file.len() <= parent.sent + 64)
+        }) {
+            self.append(files, truth, self.current, b"another line at the end\n");
+        }
+        truth.observe(files, true);
     }
 
     // logrotate.
@@ -424,7 +432,8 @@ impl Programs {
             }
             4 => {
                 let Some(backup) = random.pick(&self.backups).cloned() else { return };
-                let kept = files.at(&backup).map_or(0, crate::filesystem::File::len);
+                let (Some(old), Some(new)) = (files.at(&target), files.at(&backup)) else { return };
+                let kept = old.bytes().iter().zip(new.bytes()).take_while(|(a, b)| a == b).count() as u64;
                 truth.note(content, kept..len, Fate::OPTIONAL);
                 self.replace_by(files, &backup, &target);
                 self.story.tell(|| format!("an operator restores {target} from {backup}"));

@@ -52,6 +52,9 @@ pub struct Content {
     pub late: bool,
     /// An operator has changed a file of the content, or of the one that it was made from.
     pub is_operated: bool,
+    /// A reader reported that it takes two files for two contents which begin alike. If both are
+    /// written to, because one is a copy under way, the bytes that follow are sent twice, too.
+    pub has_double: bool,
     /// The content existed before the source began: its bytes may be sent or not, including those
     /// added later.
     is_earlier: bool,
@@ -67,11 +70,10 @@ pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
     /// Whether the source has several partitions or readers. If a file is deleted while one of them
-    /// has it open, the others cannot read it: their bytes of it are lost and reported.
+    /// has it open, the others cannot read it: their bytes of it are lost and reported. Each of
+    /// them decides by the bytes that it sent itself whether an edited file is still the same
+    /// content.
     pub several_holders: bool,
-    /// Whether the source has several partitions. Each partition decides by the bytes that it sent
-    /// itself whether an edited file is still the same content.
-    pub several_partitions: bool,
     /// The partitions with at least one byte in an output.
     pub written: BTreeSet<usize>,
 }
@@ -197,6 +199,13 @@ impl Truth {
         }
     }
 
+    /// A reader reported that a file of the content is taken for another content.
+    pub fn has_double(&mut self, content: ContentId) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.has_double = true;
+        }
+    }
+
     /// A reader has sent a content up to this offset.
     pub fn sent(&mut self, content: ContentId, end: u64) {
         if let Some(content) = self.contents.get_mut(content) {
@@ -207,7 +216,7 @@ impl Truth {
     /// Checks which bytes are readable: those in a file that has a name or that a service has open.
     /// Unreadable bytes have vanished; bytes that return must be delivered again. `excused`:
     /// whether a program, and not a service, removed them.
-    pub fn look(&mut self, files: &FileSystem, excused: bool) {
+    pub fn observe(&mut self, files: &FileSystem, excused: bool) {
         for content in 0..self.contents.len() {
             // A compressed file is recognised only if something is known about its content.
             let is_known = self.contents[content].sent > 0;
@@ -296,23 +305,23 @@ mod tests {
         let inode = files.create("logs/app.log");
         files.append(inode, b"one\ntwo\n");
         files.file_mut(inode).unwrap().content = Some(content);
-        truth.look(&files, true);
+        truth.observe(&files, true);
         files.copy("logs/app.log", "logs/app.log.1").unwrap();
         files.set_len(inode, 4);
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(!truth.fate(content, 4).is(Fate::VANISHED), "a copy has it");
         files.unlink("logs/app.log.1").unwrap();
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(truth.fate(content, 4).is(Fate::VANISHED) && !truth.fate(content, 3).is(Fate::VANISHED));
         files.append(inode, b"two\n");
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(!truth.fate(content, 4).is(Fate::VANISHED), "restored");
         files.open("logs/app.log").unwrap();
         files.unlink("logs/app.log").unwrap();
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service holds it");
         files.close_served(inode);
-        truth.look(&files, false);
+        truth.observe(&files, false);
         assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service that lets go is no excuse");
     }
 }

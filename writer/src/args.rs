@@ -31,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   writer --output-dir mirror --sources 'nginx/**'                  append each source to a file of its own
   writer check --config writer.toml                                look whether all of this can work
   writer verify --input app.log --output out.txt                   prove that nothing is missing or doubled
+  writer verify --input-dir logs --output-dir out                  the same for every file of a folder
   writer rotate --output out.txt                                   rename the output while the writer goes on";
 
 /// The flags of the service.
@@ -201,18 +202,24 @@ pub(crate) enum Command {
     ///
     /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The
     /// journals beside the outputs tell what lies where; a single output without a journal is
-    /// compared byte by byte.
+    /// compared byte by byte. With --input-dir and --output-dir, each source of a tree is compared.
     Verify {
         /// A file that was read; more than once for rotated ones, in any order (without a journal:
         /// in the order in which they were written)
-        #[arg(long, required = true, value_name = "FILE")]
+        #[arg(long, required_unless_present = "input_dir", value_name = "FILE")]
         input: Vec<PathBuf>,
         /// A file that a writer wrote
-        #[arg(long, required_unless_present = "folder", value_name = "FILE")]
+        #[arg(long, required_unless_present_any = ["folder", "output_dir"], value_name = "FILE")]
         output: Vec<PathBuf>,
         /// A folder: every file in it that has a journal beside it, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
+        /// The folder of many inputs: every file below it, rotated and compressed ones included
+        #[arg(long, value_name = "FOLDER", requires = "output_dir", conflicts_with_all = ["input", "output", "folder"])]
+        input_dir: Option<PathBuf>,
+        /// The folder that a writer mirrored them to, with its --output-dir; one for each writer
+        #[arg(long, value_name = "FOLDER", requires = "input_dir")]
+        output_dir: Vec<PathBuf>,
         /// Report as JSON
         #[arg(long)]
         json: bool,
@@ -234,11 +241,15 @@ pub(crate) enum Command {
     /// missing.
     Merge {
         /// A file that a writer wrote
-        #[arg(long, required_unless_present = "folder", value_name = "FILE")]
+        #[arg(long, required_unless_present_any = ["folder", "output_dir"], value_name = "FILE")]
         output: Vec<PathBuf>,
         /// A folder: every file in it that has a journal beside it, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
+        /// A folder of many outputs, as a writer with --output-dir fills it: each source is written
+        /// to its own file below the folder --into
+        #[arg(long, value_name = "FOLDER", requires = "into", conflicts_with_all = ["output", "folder"])]
+        output_dir: Vec<PathBuf>,
         /// Write into this new file instead; it appears when it is complete and durable, and an
         /// interrupted merge is continued
         #[arg(long, value_name = "FILE")]

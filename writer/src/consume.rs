@@ -94,7 +94,7 @@ impl Link<'_> {
 enum Broken {
     /// Redis, or the connection to it.
     Redis(Error),
-    /// The group is gone: Redis lost its data.
+    /// The group is gone, or the stream: Redis lost its data.
     NoGroup,
     /// The service ends, or a later stage has.
     Ended(Ended),
@@ -104,7 +104,7 @@ impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         // The key was deleted while a read waited on it; a primary that becomes a replica says
         // UNBLOCKED, too.
-        let is_gone = error.kind() == ErrorKind::NoGroup
+        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
             || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
@@ -164,11 +164,7 @@ impl Consume<'_> {
                 Ok(Session::Done) | Err(Broken::Ended(Ended::Stop(Stop::Shutdown))) => return Ok(()),
                 Err(Broken::Ended(ended)) => return Err(ended),
                 Err(Broken::NoGroup) => {
-                    log::warn!(
-                        "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not written again",
-                        self.group.name,
-                        self.group.stream
-                    );
+                    self.log.group_is_gone(self.group);
                     service::metrics::redis_error(ErrorKind::NoGroup);
                 }
                 Err(Broken::Redis(error)) => {
@@ -203,7 +199,7 @@ impl Consume<'_> {
                 self.consumer.end_session();
             }
             if let Some(view) = self.seen.view.take() {
-                self.consumer.group_seen_beside(&view, Instant::now());
+                self.consumer.group_observed(&view, Instant::now());
             }
             self.seen.has_name.set(self.consumer.has_name());
             self.seen.shows_life.set(self.consumer.shows_life());
@@ -222,7 +218,7 @@ impl Consume<'_> {
                 Effect::ReadLease => {
                     let lease = self.seen_lease(&mut redis).await?;
                     self.health.progress();
-                    self.consumer.lease_seen(lease, Instant::now());
+                    self.consumer.lease_read(lease, Instant::now());
                 }
                 Effect::WriteLease { seen, lease } => {
                     let sent_at = Instant::now();
@@ -236,7 +232,7 @@ impl Consume<'_> {
                         self.seen.lease.extend(until);
                     }
                 }
-                Effect::LookAtGroup => {
+                Effect::InspectGroup => {
                     let asked_at = Instant::now();
                     let groups = redis.send(&group.ask_groups()).await?;
                     let consumers = redis.send(&group.ask_consumers()).await?;
@@ -244,7 +240,7 @@ impl Consume<'_> {
                     let lease = redis.send(&group.ask_lease()).await?;
                     let ours = groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
                     let view = group.view(asked_at, ours, &consumers, &notes, &lease);
-                    self.consumer.group_seen(&view, Instant::now());
+                    self.consumer.group_inspected(&view, Instant::now());
                 }
                 Effect::Join => {
                     redis.send(&group.show_life()).await?;
@@ -257,7 +253,7 @@ impl Consume<'_> {
                 Effect::WriteNotes(changes) => {
                     let mut is_claimed = true;
                     for change in &changes {
-                        let reply = redis.send(&group.write_note(change)).await?;
+                        let reply = write_note(&mut redis, group, change).await?;
                         is_claimed = !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
                         if !is_claimed {
                             break;
@@ -324,7 +320,7 @@ impl Consume<'_> {
                     }
                     self.consumer.delivered(reply, Instant::now());
                 }
-                Effect::TakeLast => {
+                Effect::Drain => {
                     on_hand = match tokio::time::timeout(LAST_ANSWER, redis.drain()).await {
                         Ok(batch) => batch?.map(OnHand::Read),
                         Err(_) => {
@@ -348,7 +344,7 @@ impl Consume<'_> {
                     let rest = entries.iter().skip(taken).map(|entry| (entry.id, entry.fields));
                     let done = self.consumer.take(rest, &mut self.batch);
                     self.log.took(&done);
-                    taken += done.entries;
+                    taken = taken.saturating_add(done.entries);
                     if taken == entries.len() {
                         // Its bytes are in our batch now.
                         (on_hand, taken) = (None, 0);
@@ -377,7 +373,7 @@ impl Consume<'_> {
                     self.hand_over(now).await?;
                     self.consumer.handed_over(Instant::now());
                 }
-                Effect::AskLastId => {
+                Effect::ReadLastId => {
                     let info = redis.send(&XInfoStream::new(&group.stream)).await?;
                     self.consumer.last_id(info.last_generated_id);
                 }
@@ -438,6 +434,9 @@ impl Consume<'_> {
                         let step = Move { renew: Some(lease.clone()), group: None };
                         Ok(redis.send(&self.group.execute_in_script(&lease.token, &step)).await?)
                     }
+                    (None, Some(lease)) if error.kind() == ErrorKind::Oom => {
+                        Ok(redis.send(&self.group.take_lease_when_full(lease)).await.map_err(|_| error)?)
+                    }
                     _ => Err(error.into()),
                 }
             }
@@ -471,7 +470,7 @@ impl Consume<'_> {
                     let reason = self.group.waits_for_consumer(&other);
                     self.health.redis_fails(WAITING_FOR_WRITER, reason);
                 }
-                Report::WaitedForWriter => self.health.redis_works(WAITING_FOR_WRITER),
+                Report::WaitEnded => self.health.redis_works(WAITING_FOR_WRITER),
                 report => self.log.tell(self.group, &report),
             }
         }
@@ -552,13 +551,29 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.
-            Err(error) if error.kind() == ErrorKind::Oom && has_group(redis, group).await? => is_new = false,
+            Err(error) if error.kind() == ErrorKind::Oom => {
+                is_new = !has_group(redis, group).await?;
+                if is_new {
+                    redis.send(&group.create_when_full()).await.map_err(|_| error)?;
+                    log::info!("group {} created on {}", group.name, group.stream);
+                }
+            }
             Err(error) => return Err(error),
         }
         if is_watched {
             redis.send(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
+    }
+}
+
+/// Changes a note, also while Redis's memory is full.
+async fn write_note(redis: &mut resp::GroupReader, group: &Group, change: &Change) -> Result<Frame, Error> {
+    match redis.send(&group.write_note(change, false)).await {
+        Err(error) if error.kind() == ErrorKind::Oom => {
+            redis.send(&group.write_note(change, true)).await.map_err(|_| error)
+        }
+        reply => reply,
     }
 }
 
