@@ -83,12 +83,20 @@ pub mod source_name;
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "indices of the bytes at hand")]
 pub mod split;
 
+use std::time::{Duration, Instant};
+
 /// The hash used for fingerprints, guards and journal records: xxh3, 64 bits.
 ///
 /// It finds accidents (torn writes, another file), not attacks.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// The moment this long after another; the same moment if that cannot be represented.
+#[must_use]
+pub fn later(moment: Instant, time: Duration) -> Instant {
+    moment.checked_add(time).unwrap_or(moment)
 }
 
 /// [`hash`] of bytes that come in pieces.

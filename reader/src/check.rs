@@ -9,21 +9,26 @@ use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Manifest, record_key};
 use delivery::partition::Partition;
-use delivery::producer::{Directory, Producer, Stored, Trouble};
+use delivery::producer::{Directory, Producer, StepError, Stored};
 use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
-use resp::{Connection, ErrorKind, Frame, cmd};
+use resp::{Connection, Endpoint, ErrorKind, Frame, cmd};
 use service::args::ServiceArgs;
 use service::preflight::{self, Commands, Found, Preflight};
 use service::source_record::RecordFault;
 use service::{SourceRecord, advice};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
     preflight::run("reader", &args.flow(), &args.service, *json, async |checks, mut streams, mut base| {
+        if args.is_many() {
+            return many(checks, args, streams).await;
+        }
         let input = match args.input() {
             Ok(input) => input,
             Err(failure) => return checks.wrong(failure, "correct --input"),
@@ -57,6 +62,74 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
     })
 }
 
+/// How many files and sources are named, one by one, that stand in the way.
+const NAMED: usize = 20;
+
+/// Checks all files of all inputs, and their sources.
+async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
+    let (candidates, unlisted) = match crate::many::candidates(args) {
+        Ok(found) => found,
+        Err(failure) => return checks.wrong(failure, "correct --input"),
+    };
+    if let Some(why) = unlisted {
+        checks.wrong(format!("--input: {why}"), "let the reader's user read the folder");
+    }
+    let mut unreadable = 0_usize;
+    for (_, path, _) in &candidates {
+        if let Err(error) = DiskFile::open(path).and_then(|file| file.bytes(0, 1))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            unreadable = unreadable.saturating_add(1);
+            if unreadable <= NAMED {
+                checks.wrong(format!("--input: reading {}: {error}", path.display()), advice::io(&error));
+            }
+        }
+    }
+    let count = candidates.len();
+    match count {
+        0 => checks.note(format!("--input: no file matches {} yet", args.inputs()), "the reader waits for one"),
+        _ => checks.ok(format!("--input: {count} {}, {unreadable} cannot be read", advice::noun(count as u64, "file"))),
+    }
+    let folders: BTreeSet<&Path> = candidates.iter().map(|(_, _, folder)| folder.as_path()).collect();
+    folders.iter().for_each(|folder| checks.folder("--state-dir", folder));
+    if matches!(args.service.redis_url.config().endpoint(), Endpoint::Cluster { .. }) {
+        return checks
+            .note("source: in a Redis Cluster the sources are not looked at one by one", "the reader does so");
+    }
+    let Some(mut connection) = streams.into_iter().next().and_then(|found| found.connection) else { return };
+    let listings = Rc::default();
+    let mut refused = 0_usize;
+    for (name, path, state_dir) in &candidates {
+        let (options, directory) = crate::many::source::parts(args, &listings, (name, path, state_dir));
+        let record = SourceRecord::of(&options.stream);
+        let why = match record.observe(&mut connection, None).await {
+            Err(RecordFault::Redis(error)) => return checks.redis(format!("source: reading {}", record.key), &error),
+            Err(RecordFault::Unreadable(error)) => Some(format!("{}: {error}", record.key)),
+            Ok((observed, ..)) => match Producer::new(options, DryRun(directory)).observed(observed, None) {
+                Err(StepError::Refused(why)) => Some(why),
+                _ => None,
+            },
+        };
+        if let Some(why) = why {
+            refused = refused.saturating_add(1);
+            if refused <= NAMED {
+                checks.wrong(format!("source {name}: {why}"), "the reader would not follow it");
+            }
+        }
+    }
+    if refused == 0 {
+        checks.ok(format!("source: {count} {} can be followed", advice::noun(count as u64, "source")));
+    }
+    scripts(checks, &mut connection).await;
+    let stream =
+        candidates.first().map_or_else(|| args.service.stream.clone(), |(name, ..)| name.key(&args.service.stream));
+    let mut needed = commands(&mut connection, &stream);
+    let registry = delivery::source_name::registry_key(&args.service.stream);
+    needed.commands.push(cmd::<Frame>("HSET").arg(&registry).arg("").arg(""));
+    needed.commands.push(cmd::<Frame>("HLEN").arg(&registry));
+    checks.commands(vec![needed]).await;
+}
+
 /// Checks the state file.
 fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
     if let Ok(Some((begun, file))) = state.other_number() {
@@ -88,8 +161,8 @@ struct DryRun(InputDirectory);
 impl Directory for DryRun {
     type File = DiskFile;
 
-    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
-        self.0.look(known, open, now)
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        self.0.scan(known, open, now)
     }
 
     fn has_changed(&self) -> bool {
@@ -139,7 +212,7 @@ async fn source(
         }
     };
     match Producer::new(options, DryRun(directory)).observed(observed, None) {
-        Err(Trouble::Refused(why)) => checks.wrong(format!("source: {why}"), "the reader would end with exit code 2"),
+        Err(StepError::Refused(why)) => checks.wrong(format!("source: {why}"), "the reader would end with exit code 2"),
         _ => checks.ok(format!("source: stream {key} carries this file, or nothing yet")),
     }
 }

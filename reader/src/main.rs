@@ -18,10 +18,12 @@
 //! | `report.rs`, `metric_names.rs`, `totals.rs` | logs and metrics |
 //! | `allocations.rs` | tests of allocations |
 
-// Production code must not panic on an index, nor truncate a number.
+// Flags, files and replies are untrusted: arithmetic on them must not overflow, an index must not
+// panic, and no number is truncated.
 #![cfg_attr(
     not(test),
     warn(
+        clippy::arithmetic_side_effects,
         clippy::indexing_slicing,
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,

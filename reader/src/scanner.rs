@@ -36,7 +36,7 @@ const COARSE: Duration = Duration::from_millis(100);
 pub(crate) struct Scanner {
     input: PathBuf,
     /// The files of the latest scan, by key.
-    files: Vec<Seen>,
+    files: Vec<ListedFile>,
     measured: HashMap<Inode, Measured>,
     /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
@@ -68,7 +68,7 @@ pub(crate) type Listed = Option<SystemTime>;
 
 /// A file of the latest scan.
 #[derive(Debug)]
-struct Seen {
+struct ListedFile {
     path: PathBuf,
     inode: Inode,
     format: Option<Format>,
@@ -144,10 +144,10 @@ impl Scanner {
 
     /// Determines which file holds which content. `open` are the files that are already open, by
     /// file ID.
-    pub(crate) fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
-        let mut snapshot = self.scan(known, open);
+    pub(crate) fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        let mut snapshot = self.snapshot(known, open);
         let mut history = std::mem::take(&mut self.history);
-        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
+        let identified = files::resolve(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(question, snapshot, known, open);
         });
         self.history = history;
@@ -179,7 +179,7 @@ impl Scanner {
         }
     }
 
-    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
+    fn snapshot(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
@@ -189,7 +189,7 @@ impl Scanner {
             match metadata {
                 Ok(metadata) if metadata.is_file() => {
                     let format = Format::of(&path).filter(|_| matches!(name_kind, NameKind::Compressed(_)));
-                    let seen = Seen { inode: inode(&metadata), path, format, unlinked: None };
+                    let seen = ListedFile { inode: inode(&metadata), path, format, unlinked: None };
                     self.add(&mut snapshot, &mut before, seen, name_kind, &metadata, known);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -204,7 +204,7 @@ impl Scanner {
             let listed = self.files.iter().any(|seen| seen.inode == file.inode());
             if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
                 let path = PathBuf::from(file.path());
-                let seen = Seen { inode: file.inode(), path, format: None, unlinked: Some(file) };
+                let seen = ListedFile { inode: file.inode(), path, format: None, unlinked: Some(file) };
                 self.add(&mut snapshot, &mut before, seen, NameKind::Unlinked, &metadata, known);
             }
         }
@@ -265,7 +265,7 @@ impl Scanner {
                 let matters = match name_kind {
                     _ if known.contains(ino) => true,
                     NameKind::Other if alike() && others < OTHERS => {
-                        others += 1;
+                        others = others.saturating_add(1);
                         true
                     }
                     NameKind::Other => false,
@@ -286,7 +286,7 @@ impl Scanner {
         &mut self,
         snapshot: &mut Snapshot,
         before: &mut HashMap<Inode, Measured>,
-        seen: Seen,
+        seen: ListedFile,
         name_kind: NameKind,
         metadata: &Metadata,
         known: &KnownContents,
@@ -363,11 +363,11 @@ impl Scanner {
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
         });
-        self.files.push(Seen { path, inode, format: None, unlinked: None });
+        self.files.push(ListedFile { path, inode, format: None, unlinked: None });
     }
 
     /// Hashes the ranges that a decision needs and that are not cached.
-    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
+    fn measure(&self, seen: &ListedFile, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
         let prints = match std::mem::replace(&mut measured.prints, Prefix::Unreadable(String::new())) {
             Prefix::Whole(prints) | Prefix::Partial(prints) => prints,
             Prefix::Unreadable(_) => Fingerprint::default(),
@@ -387,7 +387,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn reopen(&self, seen: &Seen) -> io::Result<DiskFile> {
+    fn reopen(&self, seen: &ListedFile) -> io::Result<DiskFile> {
         match (&seen.unlinked, seen.format) {
             (Some(file), _) => file.try_clone(),
             (None, Some(format)) => DiskFile::open_compressed(&seen.path, format),
@@ -506,7 +506,7 @@ pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64)
             }
             usize::try_from(end).ok().and_then(|end| first.get(..end)).map(<[u8]>::to_vec)
         } else {
-            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end - start)
+            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end.saturating_sub(start))
         };
         // The file shrank meanwhile.
         let Some(bytes) = bytes else { break };
@@ -522,7 +522,7 @@ fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64
         let Some(Span { start, end }) = ranges.last().copied() else { continue };
         let bytes = file.bytes(start, end)?;
         for span in ranges {
-            if let Some(bytes) = usize::try_from(span.end - start).ok().and_then(|len| bytes.get(..len)) {
+            if let Some(bytes) = usize::try_from(span.end.saturating_sub(start)).ok().and_then(|len| bytes.get(..len)) {
                 hashes.insert(*span, hash(bytes));
             }
         }
@@ -555,7 +555,7 @@ fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Resu
     let begin = start.saturating_sub(delivery::fingerprint::TAIL_LEN);
     let bytes = file.bytes(begin, len)?;
     let offset = |at: usize| begin.saturating_add(at as u64);
-    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at + 1).chain([bytes.len()]);
+    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at.saturating_add(1)).chain([bytes.len()]);
     let mut found = None;
     for at in ends.filter(|at| offset(*at) > start) {
         let before = bytes.get(..at).unwrap_or_default();
@@ -604,14 +604,14 @@ mod tests {
             fs::rename(self.path(from), self.path(to)).unwrap();
         }
 
-        fn look(&mut self) -> Identified {
-            let identified = self.scanner.look(&self.known, &[], Duration::from_secs(1));
+        fn scan(&mut self) -> Identified {
+            let identified = self.scanner.scan(&self.known, &[], Duration::from_secs(1));
             assert_eq!(identified.questions, []);
             identified
         }
 
         fn current(&mut self) -> Option<Relation> {
-            self.look().current.found().map(|found| found.relation)
+            self.scan().current.found().map(|found| found.relation)
         }
 
         /// Marks everything in a file as sent.
@@ -633,7 +633,7 @@ mod tests {
                 seen_len: bytes.len() as u64,
                 ..Content::default()
             });
-            self.known.neighbours = self.look().neighbours;
+            self.known.neighbours = self.scan().neighbours;
         }
     }
 
@@ -650,7 +650,7 @@ mod tests {
         fixture.rename("input.txt", "input.txt.1");
         assert_eq!(fixture.current(), None);
         fixture.write("input.txt", b"second\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.current.found().unwrap().relation, Relation::New);
         let holder = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
         assert!(holder.path().ends_with("input.txt.1"));
@@ -663,14 +663,14 @@ mod tests {
         fixture.send("input.txt");
         fixture.rename("input.txt", "input.txt.2");
         fixture.write("input.txt", b"second\n");
-        fixture.look();
+        fixture.scan();
         // It grew while it was the input, and was then renamed.
         fixture.write("input.txt", b"second\nmore\n");
         fixture.rename("input.txt", "input.txt.1");
         fixture.write("input.txt", b"third\n");
-        assert_eq!(fixture.look().unseen.len(), 1);
+        assert_eq!(fixture.scan().unseen.len(), 1);
         fixture.write("input.txt.1", b"second\nmore\nlate\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.unseen, []);
         assert!(matches!(&identified.notices[..], [Notice::StillWritten { .. }]));
     }
@@ -705,7 +705,7 @@ mod tests {
         let kept = lines("first", 700).len();
         fixture.write(".older", &[&first[..kept], b"another line\n"].concat());
         fixture.rename(".older", "input.txt");
-        let identified = fixture.scanner.look(&fixture.known, &[(1, &old)], Duration::from_secs(1));
+        let identified = fixture.scanner.scan(&fixture.known, &[(1, &old)], Duration::from_secs(1));
         let relation = identified.current.found().unwrap().relation;
         assert_eq!(relation, Relation::Derived { from: 1, start: kept as u64 });
         // The file has no name any more, but is still readable.
@@ -723,7 +723,7 @@ mod tests {
         fixture.write("input.txt.1.zst", &zstd::encode_all(&all[..], 1).unwrap());
         fixture.write("input.txt.2.gz", b"not gzip");
         fixture.write("input.txt", b"second\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         let holder = &identified.holders[&1][0];
         assert_eq!((holder.relation, holder.len), (Relation::Whole(1), all.len() as u64));
         let file = fixture.scanner.open(holder.key).unwrap();
@@ -736,17 +736,17 @@ mod tests {
         fixture.write("input.txt.5", b"older\n");
         fixture.write("input-2.txt", b"another program\n");
         assert!(
-            matches!(&fixture.look().notices[..], [Notice::LooksRotated { path, .. }] if path.ends_with("input.txt.5"))
+            matches!(&fixture.scan().notices[..], [Notice::LooksRotated { path, .. }] if path.ends_with("input.txt.5"))
         );
         fixture.send("input.txt");
         fixture.write("input.txt.2", b"an output\n");
         fixture.write("input.txt.2.journal", b"");
         fixture.rename("input.txt", "input.txt.1");
         fixture.write("input.txt", b"second\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.unseen, []);
         fixture.write("input.txt.6", b"unseen\n");
-        assert_eq!(fixture.look().unseen.len(), 1);
+        assert_eq!(fixture.scan().unseen.len(), 1);
     }
 
     #[test]
@@ -765,12 +765,12 @@ mod tests {
         fixture.write("a/app.log.1", b"first\nrest\n");
         symlink(fixture.path("b/app.log"), fixture.path("link")).unwrap();
         fixture.rename("link", "input.txt");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.current.found().unwrap().relation, Relation::New);
         assert!(identified.holders[&1][0].len == 11, "the old target is found in its folder");
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
-        assert_eq!(fixture.look().unseen, []);
+        assert_eq!(fixture.scan().unseen, []);
     }
 
     #[test]
@@ -782,8 +782,8 @@ mod tests {
         assert_eq!(fixture.current(), Some(Relation::Whole(1)));
         fs::remove_file(fixture.path("input.txt")).unwrap();
         fs::create_dir(fixture.path("input.txt")).unwrap();
-        assert_eq!(fixture.look().current, delivery::files::Current::Unreadable("not a regular file".to_owned()));
+        assert_eq!(fixture.scan().current, delivery::files::Current::Unreadable("not a regular file".to_owned()));
         fs::remove_dir_all(fixture.folder.path()).unwrap();
-        assert_eq!(fixture.look().current, delivery::files::Current::Missing);
+        assert_eq!(fixture.scan().current, delivery::files::Current::Missing);
     }
 }

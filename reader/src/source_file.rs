@@ -54,7 +54,7 @@ pub(crate) fn inode(metadata: &Metadata) -> Inode {
 /// Nanoseconds since the epoch.
 pub(crate) fn nanoseconds(time: SystemTime) -> i128 {
     let nanoseconds = |d: std::time::Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
-    time.duration_since(UNIX_EPOCH).map_or_else(|before| -nanoseconds(before.duration()), nanoseconds)
+    time.duration_since(UNIX_EPOCH).map_or_else(|before| nanoseconds(before.duration()).saturating_neg(), nanoseconds)
 }
 
 impl DiskFile {
@@ -216,11 +216,11 @@ impl Unpacked {
             self.kept.drain(..KEEP);
         }
         let before = self.kept.len();
-        self.kept.resize(before + BLOCK, 0);
+        self.kept.resize(before.saturating_add(BLOCK), 0);
         let read = decoder.read(self.kept.get_mut(before..).unwrap_or_default());
         let n = *read.as_ref().unwrap_or(&0);
-        self.kept.truncate(before + n);
-        self.at += n as u64;
+        self.kept.truncate(before.saturating_add(n));
+        self.at = self.at.saturating_add(n as u64);
         match read {
             Ok(0) => self.len = Some(self.at),
             Ok(_) => {}
@@ -240,7 +240,7 @@ struct FromStart {
 impl Read for FromStart {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buffer, self.at)?;
-        self.at += n as u64;
+        self.at = self.at.saturating_add(n as u64);
         Ok(n)
     }
 }

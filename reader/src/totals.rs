@@ -112,6 +112,11 @@ impl Totals {
         gauge!(STREAM_LENGTH).set(f64::NAN);
     }
 
+    /// The position and the size of one of many sources.
+    pub(crate) fn progress_of(&self, index: u32) -> (Option<u64>, Option<u64>) {
+        self.all.borrow().get(&index).map_or((None, None), |one| (one.position, one.size))
+    }
+
     /// The number of entries in all streams; of many sources, in this one's.
     pub(crate) fn sum(&self) -> u64 {
         match &self.sums {

@@ -104,7 +104,7 @@ impl ServiceArgs {
     pub fn taken(&self) -> Result<Vec<Partition>, Failure> {
         let count = self.partitions;
         if let Some(asked) = self.partition.iter().find(|asked| *asked.end() >= count) {
-            let (index, last) = (asked.end(), count - 1);
+            let (index, last) = (asked.end(), count.saturating_sub(1));
             let allowed = if last == 0 { "0".to_owned() } else { format!("0 to {last}") };
             let from = origin("partition");
             return Err(Failure::config(format!(

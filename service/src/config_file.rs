@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Spanned, Value};
 
 use crate::redact;
@@ -43,7 +43,7 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
     };
     let wrong = |what: String| format!("--config {}{origin}: {what}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{error}; allowed: a TOML file")))?;
-    let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1;
+    let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count().saturating_add(1);
     let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(&text).map_err(|error| {
         // The `Display` of the error quotes the line, which may contain a password.
         let line = line_of(error.span().map_or(0, |span| span.start));
@@ -86,6 +86,15 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
             }
             Value::Array(values) if arg.get_value_delimiter().is_some() => {
                 values.iter().map(plain).collect::<Option<Vec<String>>>().map(|values| values.join(","))
+            }
+            Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
+                let values = values.iter().map(plain).collect::<Option<Vec<String>>>();
+                let Some(values) = values else {
+                    return Err(wrong(format!("{key}: allowed: a list of strings")));
+                };
+                named.extend(values.iter().map(|value| OsString::from(format!("--{key}={value}"))));
+                lines.push((key.to_owned(), line));
+                continue;
             }
             value => plain(value),
         };

@@ -177,7 +177,7 @@ impl Connector {
 
 /// A one-line message: what failed, why, what happens now, and what the user can do.
 #[must_use]
-pub fn in_words(error: &Error) -> String {
+pub fn describe(error: &Error) -> String {
     let what = match error.kind() {
         // The server's own text spans several lines.
         ErrorKind::NoAuth | ErrorKind::WrongPass => advice::reason(error),

@@ -126,7 +126,7 @@ impl Fault {
             ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Closed => "connection".into(),
             kind => metrics::name_of(kind).into(),
         };
-        Self { text: connector::in_words(error), class }
+        Self { text: connector::describe(error), class }
     }
 
     fn text(text: String) -> Self {
@@ -256,7 +256,7 @@ impl Health {
         for member in groups.values().flatten() {
             match all.iter_mut().find(|known| known.group == member.group && known.name == member.name) {
                 Some(known) => {
-                    known.pending += member.pending;
+                    known.pending = known.pending.saturating_add(member.pending);
                     known.idle = known.idle.min(member.idle);
                 }
                 None => all.push(member.clone()),

@@ -38,6 +38,19 @@
 //! | `sources.rs` | the sources of a service that has many, for the pages |
 //! | `streams.rs` | the streams of a partitioned source |
 
+// Flags, files and replies are untrusted: arithmetic on them must not overflow, an index must not
+// panic, and no number is truncated.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 pub mod advice;
 pub mod args;
 mod config_file;
@@ -67,7 +80,7 @@ mod streams;
 mod trend;
 mod usage;
 
-pub use connector::{Connector, Stop, in_words};
+pub use connector::{Connector, Stop, describe};
 pub use failure::Failure;
 pub use health::{HEARTBEAT_LIMIT, Health, Member};
 pub use history::Series;

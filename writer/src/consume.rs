@@ -203,7 +203,7 @@ impl Consume<'_> {
                 self.consumer.end_session();
             }
             if let Some(view) = self.seen.view.take() {
-                self.consumer.group_seen_beside(&view, Instant::now());
+                self.consumer.group_observed(&view, Instant::now());
             }
             self.seen.has_name.set(self.consumer.has_name());
             self.seen.shows_life.set(self.consumer.shows_life());
@@ -222,7 +222,7 @@ impl Consume<'_> {
                 Effect::ReadLease => {
                     let lease = self.seen_lease(&mut redis).await?;
                     self.health.progress();
-                    self.consumer.lease_seen(lease, Instant::now());
+                    self.consumer.lease_read(lease, Instant::now());
                 }
                 Effect::WriteLease { seen, lease } => {
                     let sent_at = Instant::now();
@@ -236,7 +236,7 @@ impl Consume<'_> {
                         self.seen.lease.extend(until);
                     }
                 }
-                Effect::LookAtGroup => {
+                Effect::InspectGroup => {
                     let asked_at = Instant::now();
                     let groups = redis.send(&group.ask_groups()).await?;
                     let consumers = redis.send(&group.ask_consumers()).await?;
@@ -244,7 +244,7 @@ impl Consume<'_> {
                     let lease = redis.send(&group.ask_lease()).await?;
                     let ours = groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
                     let view = group.view(asked_at, ours, &consumers, &notes, &lease);
-                    self.consumer.group_seen(&view, Instant::now());
+                    self.consumer.group_inspected(&view, Instant::now());
                 }
                 Effect::Join => {
                     redis.send(&group.show_life()).await?;
@@ -322,7 +322,7 @@ impl Consume<'_> {
                     }
                     self.consumer.delivered(reply, Instant::now());
                 }
-                Effect::TakeLast => {
+                Effect::Drain => {
                     on_hand = match tokio::time::timeout(LAST_ANSWER, redis.drain()).await {
                         Ok(batch) => batch?.map(OnHand::Read),
                         Err(_) => {
@@ -346,7 +346,7 @@ impl Consume<'_> {
                     let rest = entries.iter().skip(taken).map(|entry| (entry.id, entry.fields));
                     let done = self.consumer.take(rest, &mut self.batch);
                     self.log.took(&done);
-                    taken += done.entries;
+                    taken = taken.saturating_add(done.entries);
                     if taken == entries.len() {
                         // Its bytes are in our batch now.
                         (on_hand, taken) = (None, 0);
@@ -356,7 +356,7 @@ impl Consume<'_> {
                     self.hand_over(now).await?;
                     self.consumer.handed_over(Instant::now());
                 }
-                Effect::AskLastId => {
+                Effect::ReadLastId => {
                     let info = redis.send(&XInfoStream::new(&group.stream)).await?;
                     self.consumer.last_id(info.last_generated_id);
                 }
@@ -450,7 +450,7 @@ impl Consume<'_> {
                     let reason = self.group.waits_for_consumer(&other);
                     self.health.redis_fails(WAITING_FOR_WRITER, reason);
                 }
-                Report::WaitedForWriter => self.health.redis_works(WAITING_FOR_WRITER),
+                Report::WaitEnded => self.health.redis_works(WAITING_FOR_WRITER),
                 report => self.log.tell(self.group, &report),
             }
         }

@@ -4,6 +4,7 @@
 use crate::group::Group;
 use crate::metric_names;
 use delivery::consumer::{Gap, Report, Taken};
+use delivery::entry::span_len;
 use metrics::counter;
 use resp::StreamId;
 use service::advice::noun;
@@ -36,7 +37,7 @@ impl ConsumeLog {
     pub(crate) fn tell(&mut self, group: &Group, report: &Report) {
         match report {
             Report::Gap(gap, path) => self.gap(gap, path),
-            Report::Judged => self.end_gaps(),
+            Report::GapsReported => self.end_gaps(),
             Report::RecordUnreadable(what) => log::warn!(
                 "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
                 group.record
@@ -62,7 +63,7 @@ impl ConsumeLog {
             | Report::RecordComplete
             | Report::WaitsForLease(_)
             | Report::WaitsForConsumer(_)
-            | Report::WaitedForWriter => {}
+            | Report::WaitEnded => {}
         }
     }
 
@@ -104,7 +105,7 @@ impl ConsumeLog {
 
     fn foreign(&mut self, count: u64, last: StreamId) {
         counter!(metric_names::FOREIGN).increment(count);
-        self.foreign += count;
+        self.foreign = self.foreign.saturating_add(count);
         if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
             log::warn!(
                 event = "foreign", entries = self.foreign;
@@ -117,14 +118,14 @@ impl ConsumeLog {
     }
 
     fn gap(&mut self, Gap { file_id, span }: &Gap, path: &str) {
-        let bytes = span.end - span.start;
+        let bytes = span_len(span);
         counter!(metric_names::GAP_BYTES).increment(bytes);
         if self.gaps_since.is_none_or(|since| since.elapsed() >= GAP_TIME) {
             self.end_gaps();
             (self.gaps_since, self.gap_lines) = (Some(Instant::now()), 0);
         }
         if self.gap_lines < GAPS {
-            self.gap_lines += 1;
+            self.gap_lines = self.gap_lines.saturating_add(1);
             log::error!(
                 event = "gap", content = *file_id, offset = span.start, bytes = bytes;
                 "gap: bytes {}..{} ({bytes} bytes) of content {file_id} ({path}) were never delivered to this writer: entries were deleted, or the \
@@ -133,8 +134,8 @@ impl ConsumeLog {
                 span.end,
             );
         } else {
-            self.more_gaps += 1;
-            self.more_gap_bytes += bytes;
+            self.more_gaps = self.more_gaps.saturating_add(1);
+            self.more_gap_bytes = self.more_gap_bytes.saturating_add(bytes);
         }
     }
 

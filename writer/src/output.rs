@@ -12,10 +12,10 @@ use crate::journal_file::{
 };
 use crate::output_folder::{self, Journals, OutputFolder};
 use delivery::consumer::Batch;
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use delivery::journal::{Identity, MAGIC};
 use delivery::output::{
-    self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
+    self, Answer, Disturbance, Effect, FileStates, Job, JournalWas, Ledger, Opening, Outcome, Place, Verdict,
 };
 use delivery::ranges::RangeSet;
 use std::collections::BTreeMap;
@@ -215,7 +215,7 @@ impl Output {
             );
         }
         let Opening { journal, held, lost, cut, keep: has_unknown_tail, .. } = opening;
-        let behind = cut.end - cut.start;
+        let behind = span_len(&cut);
         Ok(Some(Opened { output: self, journal, held, lost, behind, has_unknown_tail }))
     }
 
@@ -227,13 +227,13 @@ impl Output {
         let kept = opened.map_err(failed("opening OUTPUT.cut"))?;
         let len = kept.metadata().map_err(failed("checking OUTPUT.cut"))?.len();
         let cut_hash = hash_of(&self.file, cut.clone()).map_err(failed("reading the output"))?;
-        let last = len.saturating_sub(cut.end - cut.start)..len;
+        let last = len.saturating_sub(span_len(&cut))..len;
         // If an earlier start failed after this step, the bytes are in the file already.
         if hash_of(&kept, last).map_err(failed("reading OUTPUT.cut"))? != cut_hash {
             copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing OUTPUT.cut"))?;
         }
         kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing OUTPUT.cut"))?;
-        let (output, bytes, path) = (self.path.display(), cut.end - cut.start, path.display());
+        let (output, bytes, path) = (self.path.display(), span_len(&cut), path.display());
         log::warn!(
             "{output}: {bytes} bytes after the last commit moved to {path}; if a writer wrote them, the journal \
              is older than the output: stop this one and restore both from one backup"
@@ -322,7 +322,7 @@ impl Output {
         let failed = |what| move |source| CommitError::Io { what, source };
         let Self { file, journal, ledger, .. } = self;
         match effect {
-            Effect::Look => return self.look().map(Answer::Seen).map_err(failed("checking the output")),
+            Effect::Inspect => return self.inspect().map(Answer::Inspected).map_err(failed("checking the output")),
             Effect::CutBack { output, journal: to } => {
                 cut_back(file, output)
                     .and_then(|()| to.map_or(Ok(()), |len| journal.cut_back(len)))
@@ -373,7 +373,7 @@ impl Output {
     }
 
     /// Inspects both files.
-    fn look(&mut self) -> io::Result<Seen> {
+    fn inspect(&mut self) -> io::Result<FileStates> {
         let here = self.file.metadata()?;
         let place = if is_file_at(&here, &self.path)? {
             Place::Here
@@ -381,7 +381,7 @@ impl Output {
             self.became = output_folder::moved_to(&self.file, &self.path)?;
             if self.became.is_some() { Place::Renamed } else { Place::Gone }
         };
-        Ok(Seen { len: here.len(), place, journal_len: self.journal.len()? })
+        Ok(FileStates { len: here.len(), place, journal_len: self.journal.len()? })
     }
 
     /// Syncs both files; a single output and its journal in parallel, so that the waits overlap.
@@ -418,15 +418,14 @@ pub(crate) fn verdict(path: &Path, identity: &Identity, others: Option<&Journals
 
 /// Copies a range of a file in blocks.
 fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
-    let most = usize::try_from(span.end - span.start).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+    let most = usize::try_from(span_len(&span)).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
     let (mut piece, mut read_at) = (vec![0; most], span.start);
     while read_at < span.end {
-        let len = most.min(usize::try_from(span.end - read_at).unwrap_or(most));
+        let len = most.min(usize::try_from(span.end.saturating_sub(read_at)).unwrap_or(most));
         let Some(piece) = piece.get_mut(..len) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         from.read_exact_at(piece, read_at)?;
         to.write_all_at(piece, at)?;
-        read_at += len as u64;
-        at += len as u64;
+        (read_at, at) = (read_at.saturating_add(len as u64), at.saturating_add(len as u64));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The report of `writer verify`, as text and as JSON.
 
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use serde::{Serialize, Serializer};
 use service::advice::noun;
 use std::fmt;
@@ -21,7 +21,7 @@ impl Ranges {
         if span.is_empty() {
             return;
         }
-        self.bytes += span.end - span.start;
+        self.bytes = self.bytes.saturating_add(span_len(&span));
         let is_full = self.listed.len() >= LISTED;
         match self.listed.last_mut() {
             Some(last) if last.end == span.start => last.end = span.end,
@@ -135,13 +135,17 @@ impl Report {
         let mut sums = Sums::default();
         for input in &self.inputs {
             // The bytes of a copy are those of another input.
-            sums.bytes += if input.copy_of.is_some() { 0 } else { input.bytes };
-            sums.missing += input.missing.bytes;
-            sums.doubled += input.doubled.bytes;
-            sums.different += input.different.bytes;
-            sums.extra += input.beyond.bytes;
+            sums.add(&Sums {
+                bytes: if input.copy_of.is_some() { 0 } else { input.bytes },
+                missing: input.missing.bytes,
+                doubled: input.doubled.bytes,
+                different: input.different.bytes,
+                extra: input.beyond.bytes,
+            });
         }
-        sums.extra += self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>();
+        for output in &self.outputs {
+            sums.add(&Sums { extra: output.extra.bytes, ..Sums::default() });
+        }
         sums
     }
 
@@ -202,11 +206,15 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, other: &Self) {
-        self.bytes += other.bytes;
-        self.missing += other.missing;
-        self.doubled += other.doubled;
-        self.different += other.different;
-        self.extra += other.extra;
+        let Self { bytes, missing, doubled, different, extra } = self;
+        let pairs = [
+            (bytes, other.bytes),
+            (missing, other.missing),
+            (doubled, other.doubled),
+            (different, other.different),
+            (extra, other.extra),
+        ];
+        pairs.into_iter().for_each(|(sum, more)| *sum = sum.saturating_add(more));
     }
 }
 
@@ -250,7 +258,7 @@ pub(crate) struct TreeReport {
 impl TreeReport {
     /// Adds the report of a source.
     pub(crate) fn add(&mut self, name: String, report: Report) {
-        self.differing += u64::from(!report.is_identical());
+        self.differing = self.differing.saturating_add(u64::from(!report.is_identical()));
         self.sums.add(&report.sums());
         self.sources.push((name, report));
     }
@@ -300,12 +308,12 @@ impl fmt::Display for TreeReport {
 
 fn list(f: &mut fmt::Formatter<'_>, path: &str, ranges: &Ranges, what: &str) -> fmt::Result {
     for span in &ranges.listed {
-        let bytes = span.end - span.start;
+        let bytes = span_len(span);
         writeln!(f, "{path}: bytes {}..{} ({bytes} {}): {what}", span.start, span.end, noun(bytes, "byte"))?;
     }
-    let listed: u64 = ranges.listed.iter().map(|span| span.end - span.start).sum();
-    if listed < ranges.bytes {
-        let more = ranges.bytes - listed;
+    let listed: u64 = ranges.listed.iter().map(span_len).sum();
+    let more = ranges.bytes.saturating_sub(listed);
+    if more > 0 {
         writeln!(f, "{path}: and {more} {} more: {what}", noun(more, "byte"))?;
     }
     Ok(())

@@ -26,7 +26,7 @@ use crate::output::{OneOfMany, OpenError, Opened, Output};
 use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
 use delivery::consumer::{self, Batch, Consumer, Consumption, FileIdentity, Settings};
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use delivery::journal::Identity;
 use delivery::manifest::HEAD_LEN;
 use delivery::output::JournalWas;
@@ -209,7 +209,7 @@ impl Work<'_> {
             Consumption::Exclusive { .. } => seen.iter().map(|seen| seen.lease.clone()).collect(),
         };
         // Others are configured alike, so they take over what we have left pending as we do.
-        let stale_after = self.claim_idle().map(|idle| idle / 2);
+        let stale_after = self.claim_idle().and_then(|idle| idle.checked_div(2));
         let mut commit = Commit::new(
             opened.output,
             seen,
@@ -434,11 +434,11 @@ pub(crate) fn tell(
              take them from the source; or stop this writer, and restore output and journal from one backup",
             span.start,
             span.end,
-            span.end - span.start
+            span_len(span)
         );
     }
     if !rest.is_empty() {
-        let bytes: u64 = rest.iter().map(|(_, span)| span.end - span.start).sum();
+        let bytes: u64 = rest.iter().map(|(_, span)| span_len(span)).sum();
         log::error!("{path}: {} more ranges ({bytes} bytes) are gone; `writer verify` names them all", rest.len());
     }
     ranges.into_iter().map(|(&file, span)| (file, span)).collect()

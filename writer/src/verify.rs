@@ -12,7 +12,7 @@ use crate::progress::progress;
 use crate::report::{InputReport, OutputReport, Ranges, Report, TreeReport};
 use crate::segments::{Segment, Segments};
 use crate::tree;
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::ProgressBar;
 use service::Failure;
@@ -104,13 +104,13 @@ fn open_unpacked(path: &Path) -> Result<Input<'_>, Failure> {
         _ => return Ok(input),
     };
     let mut plain = tempfile::tempfile().map_err(failed)?;
-    let (mut len, mut block, mut broken) = (0, vec![0; 64 << 10], None);
+    let (mut len, mut block, mut broken) = (0_u64, vec![0; 64 << 10], None);
     loop {
         match decoder.read(&mut block) {
             Ok(0) => break,
             Ok(read) => {
                 plain.write_all(block.get(..read).unwrap_or_default()).map_err(failed)?;
-                len += read as u64;
+                len = len.saturating_add(read as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -180,9 +180,9 @@ fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> i
             let (Some(output), Some(end)) = (report.outputs.get_mut(segment.part), ends.get_mut(segment.part)) else {
                 continue;
             };
-            output.bytes += segment.span.end - segment.span.start;
+            output.bytes = output.bytes.saturating_add(span_len(&segment.span));
             output.in_order &= segment.offset >= *end;
-            *end = segment.offset + (segment.span.end - segment.span.start);
+            *end = segment.end();
         }
     }
     let contents: Vec<&[Segment]> = segments.contents().collect();
@@ -195,7 +195,7 @@ fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> i
         }
         for segment in segments {
             if let Some(output) = report.outputs.get_mut(segment.part) {
-                output.extra.add(segment.offset..segment.offset + (segment.span.end - segment.span.start));
+                output.extra.add(segment.offset..segment.end());
             }
         }
     }
@@ -248,7 +248,7 @@ fn fit(input: &Input<'_>, segments: &[Segment], buffers: &mut [FileBuffer<'_>]) 
     if input.len == 0 {
         return Ok(Fit::No);
     }
-    let begin = first.span.start..first.span.end.min(first.span.start + PROBE);
+    let begin = first.span.start..first.span.end.min(first.span.start.saturating_add(PROBE));
     if !has(input, first, begin, buffers)? {
         return Ok(Fit::Any);
     }
@@ -259,7 +259,7 @@ fn fit(input: &Input<'_>, segments: &[Segment], buffers: &mut [FileBuffer<'_>]) 
 /// Whether the input has the bytes of this part of a segment.
 fn has(input: &Input<'_>, segment: &Segment, span: Span, buffers: &mut [FileBuffer<'_>]) -> io::Result<bool> {
     let Some(buffer) = buffers.get_mut(segment.part) else { return Ok(false) };
-    let actual = buffer.at(segment.offset + (span.start - segment.span.start), span.end - span.start)?;
+    let actual = buffer.at(segment.offset_of(span.start), span_len(&span))?;
     let mut expected = vec![0; actual.len()];
     let len = crate::file_buffer::read_full(&input.file, &mut expected, span.start)?;
     Ok(len == actual.len() && expected == actual)
@@ -283,8 +283,8 @@ fn check_content(
         report.beyond.add(span.start.max(input.len)..span.end);
         let mut at = span.start;
         while at < span.end.min(input.len) {
-            let expected = source.at(at, span.end - at)?;
-            let actual = buffer.at(segment.offset + (at - span.start), expected.len() as u64)?;
+            let expected = source.at(at, span.end.saturating_sub(at))?;
+            let actual = buffer.at(segment.offset_of(at), expected.len() as u64)?;
             let len = expected.len().min(actual.len());
             if len == 0 {
                 // One of the files shrank while it was being read.
@@ -293,13 +293,13 @@ fn check_content(
             }
             let (expected, actual) = (expected.get(..len).unwrap_or_default(), actual.get(..len).unwrap_or_default());
             if expected != actual {
-                for (index, _) in
-                    expected.iter().zip(actual).enumerate().filter(|(_, (expected, actual))| expected != actual)
-                {
-                    report.different.add(at + index as u64..at + index as u64 + 1);
+                for (byte, (expected, actual)) in (at..).zip(expected.iter().zip(actual)) {
+                    if expected != actual {
+                        report.different.add(byte..byte.saturating_add(1));
+                    }
                 }
             }
-            at += len as u64;
+            at = at.saturating_add(len as u64);
             bar.inc(len as u64);
         }
         covered = covered.max(span.end);
@@ -318,14 +318,14 @@ fn plainly(inputs: &[Input<'_>], path: &Path, file: &File, bar: &ProgressBar) ->
     let mut reports = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         let mut report = empty(input);
-        let is_last = index + 1 == inputs.len();
+        let is_last = index.saturating_add(1) == inputs.len();
         at = compare(&mut FileBuffer::new(&input.file), input.len, &mut buffer, at, len, is_last, |cause, span| {
             match cause {
                 Cause::Missing => report.missing.add(span),
                 Cause::Doubled => report.doubled.add(span),
                 Cause::Different => report.different.add(span),
                 Cause::Extra => output.extra.add(span),
-                Cause::None => bar.inc(span.end - span.start),
+                Cause::None => bar.inc(span_len(&span)),
             }
         })?;
         reports.push(report);

@@ -3,7 +3,7 @@
 use super::batch::{Batch, Changed, Entry, Outcome};
 use super::locate::{Present, head_of, trouble};
 use super::resume::StreamState;
-use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, SIBLINGS, Step, Trouble, Wait};
+use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, SIBLINGS, Step, StepError, Wait};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -118,7 +118,7 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &mut self.phase { Some(streaming) } else { None }
     }
 
-    pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
+    pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, StepError> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
         let has_earlier = self.has_unseen
             || self.manifest.iter().any(|known| Some(known.file_id) != self.manifest.last().map(|last| last.file_id));
@@ -148,7 +148,7 @@ impl<D: Directory> Producer<D> {
         if now >= next_check {
             return Ok(self.check());
         }
-        self.look_around(now)
+        self.scan_directory(now)
     }
 
     /// Asks whether Redis still holds what it should.
@@ -156,9 +156,9 @@ impl<D: Directory> Producer<D> {
         Step::Check { stream: self.manifest.longest <= SHORT_ENTRIES }
     }
 
-    /// Between the look at its first bytes and the reading of them, a file can be truncated and
+    /// Between the scan of its first bytes and the reading of them, a file can be truncated and
     /// rewritten.
-    fn still_begins_so(&mut self) -> Result<(), Trouble> {
+    fn still_begins_so(&mut self) -> Result<(), StepError> {
         let input = self.options.input.clone();
         let Phase::Streaming(streaming) = &mut self.phase else { return Ok(()) };
         streaming.is_fresh = false;
@@ -175,7 +175,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// Those of the file.
-    pub fn fill(&mut self, mut add: impl FnMut(&Entry<'_>)) -> Result<Option<&Batch>, Trouble> {
+    pub fn fill(&mut self, mut add: impl FnMut(&Entry<'_>)) -> Result<Option<&Batch>, StepError> {
         let limits = self.options.limits;
         let room = self.room();
         let last_id = self.stream.last_id;
@@ -225,7 +225,7 @@ impl<D: Directory> Producer<D> {
         let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset, added, whole });
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
         let confirmed = streaming.confirmed.id().to_string().into_bytes();
-        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
+        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| StepError::Blocked(error.to_string()));
         let mut fields =
             vec![(GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?), (CONFIRMED_FIELD.to_owned(), confirmed)];
         // What a consumer must know to bound the bytes of a reply by the number of its entries.
@@ -253,7 +253,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// What has changed; the `EXEC` must not be sent.
-    pub fn may_execute(&mut self, guard: Option<&[u8]>, link: bool, stream: bool) -> Result<(), Trouble> {
+    pub fn may_execute(&mut self, guard: Option<&[u8]>, link: bool, stream: bool) -> Result<(), StepError> {
         let Some(streaming) = self.streaming() else { return Ok(()) };
         let Some(batch) = streaming.queued.take() else { return Ok(()) };
         batch.expected.check(guard, link, stream)?;
@@ -273,7 +273,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// Why it was not.
-    pub fn confirmed(&mut self, outcome: Outcome) -> Result<Option<Batch>, Trouble> {
+    pub fn confirmed(&mut self, outcome: Outcome) -> Result<Option<Batch>, StepError> {
         let Some(streaming) = self.streaming() else { return Ok(None) };
         let Some(batch) = streaming.executing.take() else { return Ok(None) };
         let len = match outcome {
@@ -332,7 +332,7 @@ impl<D: Directory> Producer<D> {
         stream: Option<u64>,
         state: Option<StreamState>,
         now: Duration,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         self.next_check = now + CHECK;
         self.expected.check(guard, link, stream.is_some())?;
         if let Some(state) = state {
@@ -356,7 +356,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Everything that was taken is confirmed: what now?
-    fn look_around(&mut self, now: Duration) -> Result<Step, Trouble> {
+    fn scan_directory(&mut self, now: Duration) -> Result<Step, StepError> {
         let (has_room, once, needs_others) = (self.room() > 0, self.options.once, self.needs_others());
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
@@ -423,7 +423,7 @@ impl<D: Directory> Producer<D> {
         let is_at_end = len <= offset + pending;
         let is_left_growing = may_leave && was_paused && has_grown;
         if !is_at_end && !is_left_growing {
-            streaming.reader.look_again();
+            streaming.reader.expect_growth();
             streaming.is_drained = false;
             if was_paused && self.has_late(&present, confirmed, now) {
                 return self.step(now);
@@ -460,7 +460,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Everything up to the limit is confirmed.
-    fn after(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
+    fn after(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, StepError> {
         if self.move_on(present, confirmed, false)? {
             return self.step(now);
         }
@@ -478,7 +478,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The file was truncated or rewritten. What was not read may be in a copy.
-    fn truncated(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
+    fn truncated(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, StepError> {
         let file_id = present.file_id;
         let is_first = self.truncated != Some(file_id);
         self.truncated = Some(file_id);
@@ -506,14 +506,14 @@ impl<D: Directory> Producer<D> {
 
     /// A sibling that appears while the present file is at the input's path was never the input,
     /// whatever its name. After the next rotation that could not be told any more.
-    fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), Trouble> {
+    fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), StepError> {
         if now < self.next_siblings || !self.directory.has_changed() {
             return Ok(());
         }
         self.next_siblings = now + SIBLINGS;
         let before = self.manifest.neighbours.clone();
         let manifest = self.manifest.clone();
-        self.look(&manifest, Some(confirmed), Some(present));
+        self.scan(&manifest, Some(confirmed), Some(present));
         if self.manifest.neighbours == before { Ok(()) } else { self.store() }
     }
 

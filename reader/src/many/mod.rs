@@ -15,11 +15,11 @@
 //! | `registry.rs` | the list of sources in Redis |
 
 mod events;
-mod listing;
+pub(crate) mod listing;
 pub(crate) mod pattern;
 pub(crate) mod pool;
 mod registry;
-mod source;
+pub(crate) mod source;
 
 use crate::args::{From, ReaderArgs};
 use crate::check;
@@ -42,7 +42,7 @@ use pool::Pool;
 use registry::SourceRegistry;
 use resp::{Frame, Value, cmd};
 use service::preflight::must_be_allowed;
-use service::{Context, Failure, Health, Shutdown, SourceRecord, Stop};
+use service::{Context, Failure, Health, Shutdown, SourceList, SourceRecord, SourceRow, Stop};
 use source::{Ended, FileState, KnownFile, Parked, Task};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -58,14 +58,17 @@ const ACTIVE: usize = 128;
 const HELD: usize = 256;
 /// How often parked sources and folders without events are looked at, some at a time.
 const TICK: Duration = Duration::from_millis(250);
-/// Within this time every parked source's file is looked at, for file systems without events.
-const SWEEP: Duration = Duration::from_secs(5);
-/// Within this time Redis is asked about every parked source.
-const CHECK: Duration = Duration::from_secs(200);
+/// After so many of them every parked source's file was looked at, for file systems without events.
+const SWEEP: usize = 20;
+/// How often Redis is asked about some parked sources, and after how many times about all.
+const ASK: Duration = Duration::from_secs(2);
+const ASKS: usize = 100;
 /// How often everything is walked, in case that events were lost.
 const WALK: Duration = Duration::from_secs(30);
 /// How often at most.
 const WALK_PAUSE: Duration = Duration::from_millis(200);
+/// How often the pages get a list of the sources at most.
+const LIST: Duration = Duration::from_secs(2);
 /// When a source that was refused is tried again.
 const REFUSED: Duration = Duration::from_secs(60);
 /// How many sources Redis is asked about at once.
@@ -126,7 +129,9 @@ struct Source {
     held: Option<DiskFile>,
     from_end: bool,
     is_urgent: bool,
-    retry_at: Option<Instant>,
+    refused_at: Option<Instant>,
+    /// Why it was refused.
+    reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +172,10 @@ struct Many {
     unlisted: Option<String>,
     swept: usize,
     refused: Option<String>,
+    rows: SourceList,
+    /// Whether the list of sources may have changed, and when it was last set.
+    is_list_old: bool,
+    listed_at: Instant,
 }
 
 /// What a walk found.
@@ -193,7 +202,7 @@ impl Found for Walked {
 }
 
 /// The patterns of the inputs.
-pub(crate) fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
+fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
     if args.service.partitions > 1 {
         let (count, from) = (args.service.partitions, service::args::origin("partitions"));
         return Err(Failure::config(format!(
@@ -210,6 +219,48 @@ pub(crate) fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
         Pattern::new(input).map_err(|why| Failure::config(format!("--input {}{from}: {why}", input.display())))
     };
     args.input.iter().map(pattern).collect()
+}
+
+/// A file that would be a source: its name, its path, and the folder of its state file.
+pub(crate) type Candidate = (SourceName, PathBuf, PathBuf);
+
+/// The files that are there, and what stands in the way.
+pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, Option<String>), Failure> {
+    let excluded = Excluded::new(&args.exclude)?;
+    let mut found: HashMap<SourceName, Candidate> = HashMap::new();
+    let mut fault = None;
+    for pattern in patterns(args)? {
+        let mut walked = Walked::default();
+        match pattern.plain() {
+            Some(path) => drop(walked.files.insert(path)),
+            None => pattern.walk(&mut walked),
+        }
+        fault = fault.or(walked.unlisted);
+        for path in &walked.files {
+            let Some(Ok(name)) = pattern.name_of(path) else { continue };
+            let is_rotated = rotated_of(path, |other| walked.files.contains(other)).is_some();
+            if is_rotated || excluded.has(path, &name) {
+                continue;
+            }
+            if let Some((_, other, _)) = found.get(&name).filter(|(_, other, _)| other != path) {
+                return Err(same_name(other, path, &name));
+            }
+            let state_dir = args.state_dir.clone().unwrap_or_else(|| pattern.base.clone());
+            found.insert(name.clone(), (name, path.clone(), state_dir));
+        }
+    }
+    let mut found: Vec<Candidate> = found.into_values().collect();
+    found.sort();
+    Ok((found, fault))
+}
+
+fn same_name(one: &Path, other: &Path, name: &SourceName) -> Failure {
+    Failure::config(format!(
+        "--input: {} and {} have the same name {name}; allowed: files with different names, or one pattern for both of \
+         their folders",
+        one.display(),
+        other.display()
+    ))
 }
 
 impl Many {
@@ -252,6 +303,9 @@ impl Many {
             unlisted: None,
             swept: 0,
             refused: None,
+            rows: context.sources.clone(),
+            is_list_old: true,
+            listed_at: Instant::now(),
         })
     }
 
@@ -267,7 +321,8 @@ impl Many {
         let mut asking: Option<LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>>> = None;
         let mut to_ask: VecDeque<usize> = VecDeque::new();
         let mut losses = self.shared.registry.losses();
-        let mut next_ask = Instant::now();
+        let mut asked_at = Instant::now();
+        let mut cursor: usize = 0;
         loop {
             self.start_queued();
             if once && self.active.is_empty() && self.queue.is_empty() && self.urgent.is_empty() {
@@ -295,6 +350,7 @@ impl Many {
                 events = self.events.come(), if !once => self.happened(&events)?,
                 _ = ticks.tick() => {
                     self.shared.health.progress();
+                    self.list();
                     if once {
                         continue;
                     }
@@ -302,11 +358,13 @@ impl Many {
                     if self.shared.registry.losses() > losses {
                         losses = self.shared.registry.losses();
                         to_ask = (0..self.sources.len()).collect();
-                    } else if Instant::now() >= next_ask && to_ask.is_empty() {
+                    } else if asked_at.elapsed() >= ASK && to_ask.is_empty() {
                         // A few at a time, for what somebody removed by hand.
-                        next_ask = Instant::now() + CHECK / 100;
-                        let many = self.sources.len().div_ceil(100);
-                        to_ask = (0..many).map(|nth| (self.swept + nth) % self.sources.len().max(1)).collect();
+                        asked_at = Instant::now();
+                        let all = self.sources.len();
+                        let end = cursor.saturating_add(all.div_ceil(ASKS)).min(all);
+                        to_ask = (cursor..end).collect();
+                        cursor = if end < all { end } else { 0 };
                     }
                 }
             }
@@ -326,6 +384,15 @@ impl Many {
         let probe = self.sources.first().map_or_else(|| format!("{stream}:{{}}"), |source| source.name.key(stream));
         let record = SourceRecord::of(&probe);
         let mut lease = self.shared.pool.take(&record).await?;
+        if !self.shared.pool.is_cluster()
+            && let Ok(loaded) = SourceRecord::of(stream).load(&mut lease.connection).await
+            && let Some(begun) = loaded.partitions
+        {
+            let why = "allowed: another --stream, because the names of sources and of partitions are alike";
+            return Err(
+                Failure::config(format!("--stream {stream}: it was begun with --partitions {begun}; {why}")).into()
+            );
+        }
         must_be_allowed(check::commands(&mut lease.connection, &probe)).await?;
         lease.give_back();
         Ok(())
@@ -433,14 +500,9 @@ impl Many {
                 continue;
             }
             if let Some(other) = self.names.get(&name).and_then(|index| self.sources.get(*index)) {
-                let why = format!(
-                    "--input: {} and {} have the same name {name}; allowed: files with different names, or one pattern \
-                     for both of their folders",
-                    other.path.display(),
-                    path.display()
-                );
+                let why = same_name(&other.path, path, &name);
                 if first {
-                    return Err(Failure::config(why));
+                    return Err(why);
                 }
                 self.tell(&format!("{why}; the second is not read"));
                 continue;
@@ -468,7 +530,8 @@ impl Many {
             held: None,
             from_end,
             is_urgent: false,
-            retry_at: None,
+            refused_at: None,
+            reason: None,
         });
         self.wake(index);
         index
@@ -499,13 +562,13 @@ impl Many {
         let may_hold = self.held < HELD && !self.shared.args.service.once;
         let Some(source) = self.sources.get_mut(index) else { return };
         match source.phase {
-            Phase::Parked if source.retry_at.is_some_and(|at| Instant::now() < at) => {}
+            Phase::Parked if source.refused_at.is_some_and(|at| at.elapsed() < REFUSED) => {}
             Phase::Parked => {
                 source.phase = Phase::Queued;
                 self.queue.push_back(index);
-                if may_hold && self.active.len() + self.queue.len() > ACTIVE {
+                if may_hold && self.active.len().saturating_add(self.queue.len()) > ACTIVE {
                     source.held = DiskFile::open(&source.path).ok();
-                    self.held += usize::from(source.held.is_some());
+                    self.held = self.held.saturating_add(usize::from(source.held.is_some()));
                 }
             }
             Phase::Active { .. } => {
@@ -525,6 +588,34 @@ impl Many {
         }
     }
 
+    /// Lists the sources for the pages.
+    fn list(&mut self) {
+        self.is_list_old |= !self.active.is_empty();
+        if !self.is_list_old || self.listed_at.elapsed() < LIST {
+            return;
+        }
+        (self.is_list_old, self.listed_at) = (false, Instant::now());
+        let rows = self.sources.iter().enumerate().map(|(index, source)| {
+            let (position, size) = self.shared.totals.progress_of(u32::try_from(index).unwrap_or(u32::MAX));
+            let state = match source.phase {
+                _ if source.reason.is_some() => "refused",
+                Phase::Active { .. } => "active",
+                Phase::Queued => "queued",
+                Phase::Done => "done",
+                Phase::Parked => match source.parked.as_ref().and_then(|parked| parked.seen) {
+                    Some(_) => "idle",
+                    None => "finished",
+                },
+            };
+            let mut row = SourceRow::new(source.name.escaped(), state);
+            row.bytes = position.unwrap_or(0);
+            row.backlog = position.zip(size).map(|(position, size)| size.saturating_sub(position));
+            row.reason.clone_from(&source.reason);
+            row
+        });
+        self.rows.set(rows.collect());
+    }
+
     fn start_queued(&mut self) {
         while self.active.len() < ACTIVE
             && let Some(index) = self.urgent.pop_front().or_else(|| self.queue.pop_front())
@@ -535,9 +626,9 @@ impl Many {
                 continue;
             }
             source.phase = Phase::Active { again: false };
-            (source.retry_at, source.is_urgent) = (None, false);
+            (source.refused_at, source.is_urgent) = (None, false);
             let held = source.held.take();
-            self.held -= usize::from(held.is_some());
+            self.held = self.held.saturating_sub(usize::from(held.is_some()));
             let task = Task {
                 index,
                 name: source.name.clone(),
@@ -568,6 +659,7 @@ impl Many {
 
     fn ended(&mut self, (index, ended): (usize, Ended)) -> Result<(), Stop> {
         let once = self.shared.args.service.once;
+        self.is_list_old = true;
         let Some(source) = self.sources.get_mut(index) else { return Ok(()) };
         let again = matches!(source.phase, Phase::Active { again: true });
         source.phase = Phase::Parked;
@@ -577,6 +669,7 @@ impl Many {
                 let is_changed = again || FileState::of(&source.path) != seen;
                 source.parked = Some(parked);
                 source.from_end = false;
+                source.reason = None;
                 if is_changed {
                     self.wake(index);
                 } else {
@@ -585,8 +678,9 @@ impl Many {
             }
             Ended::Done => source.phase = Phase::Done,
             Ended::Refused(why) => {
-                source.retry_at = Some(Instant::now() + REFUSED);
+                source.refused_at = Some(Instant::now());
                 let name = source.name.escaped();
+                source.reason = Some(why.clone());
                 if once {
                     source.phase = Phase::Done;
                     self.refused = Some(why.clone());
@@ -629,14 +723,14 @@ impl Many {
         if may_walk && (self.must_walk || is_polled) || is_old {
             self.walk(false)?;
         }
-        let many = self.sources.len().div_ceil((SWEEP.as_millis() / TICK.as_millis()).max(1) as usize);
+        let many = self.sources.len().div_ceil(SWEEP);
         for _ in 0..many.min(self.sources.len()) {
-            let index = self.swept % self.sources.len();
-            self.swept = index + 1;
+            let index = if self.swept < self.sources.len() { self.swept } else { 0 };
+            self.swept = index.saturating_add(1);
             let Some(source) = self.sources.get(index) else { continue };
             let is_due = match source.phase {
                 Phase::Parked => {
-                    source.retry_at.is_some_and(|at| Instant::now() >= at) || {
+                    source.refused_at.is_some_and(|at| at.elapsed() >= REFUSED) || {
                         let seen = source.parked.as_ref().and_then(|parked| parked.seen);
                         FileState::of(&source.path) != seen
                     }

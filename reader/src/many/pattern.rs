@@ -93,8 +93,8 @@ impl Pattern {
         let mut base = PathBuf::new();
         let mut parts = Vec::new();
         for (nth, component) in path.components().enumerate() {
-            let is_last = nth + 1 == all;
-            let is_given = nth + given >= all;
+            let is_last = nth.saturating_add(1) == all;
+            let is_given = nth.saturating_add(given) >= all;
             match component {
                 Component::Normal(name) if is_plain && is_last => parts.push(Part::Name(name.to_owned())),
                 Component::Normal(name)
@@ -160,7 +160,7 @@ fn walk(folder: &Path, parts: &[Part], depth: usize, found: &mut impl Found) {
     found.folder(folder);
     if let (Part::Name(name), true) = (part, !rest.is_empty()) {
         if depth > 0 {
-            walk(&folder.join(name), rest, depth - 1, found);
+            walk(&folder.join(name), rest, depth.saturating_sub(1), found);
         }
         return;
     }
@@ -198,8 +198,8 @@ fn walk(folder: &Path, parts: &[Part], depth: usize, found: &mut impl Found) {
         };
         if is_folder && depth > 0 && part.is_match(&name) {
             match part {
-                Part::Deep => walk(&path, parts, depth - 1, found),
-                _ if !rest.is_empty() => walk(&path, rest, depth - 1, found),
+                Part::Deep => walk(&path, parts, depth.saturating_sub(1), found),
+                _ if !rest.is_empty() => walk(&path, rest, depth.saturating_sub(1), found),
                 _ => {}
             }
         } else if beside.is_some_and(|part| part.is_match(&name)) && is_file() {

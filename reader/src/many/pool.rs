@@ -96,18 +96,18 @@ const SLICE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Turn {
     pool: Rc<Pool>,
-    until: Instant,
+    begun: Instant,
 }
 
 impl Turn {
     /// Begins now.
     pub(crate) fn new(pool: Rc<Pool>) -> Self {
-        Self { pool, until: Instant::now() + SLICE }
+        Self { pool, begun: Instant::now() }
     }
 
     /// Whether the connection is to be given back, for somebody who waits for one.
     pub(crate) fn is_over(&self) -> bool {
-        self.pool.is_wanted() && Instant::now() >= self.until
+        self.pool.is_wanted() && self.begun.elapsed() >= SLICE
     }
 }
 
@@ -128,7 +128,7 @@ struct Waiting<'c>(&'c Cell<usize>);
 
 impl<'c> Waiting<'c> {
     fn new(count: &'c Cell<usize>) -> Self {
-        count.set(count.get() + 1);
+        count.set(count.get().saturating_add(1));
         Self(count)
     }
 }

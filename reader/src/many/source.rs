@@ -2,7 +2,9 @@
 //! to do, and ends when only a change of its file can bring more.
 
 use super::Shared;
+use super::listing::SharedListings;
 use super::pool::Turn;
+use crate::args::{From, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::driver::{Driver, FULL, WORK};
 use crate::error::Interrupt;
@@ -55,7 +57,7 @@ impl FileState {
     }
 }
 
-impl From<&Metadata> for FileState {
+impl std::convert::From<&Metadata> for FileState {
     fn from(metadata: &Metadata) -> Self {
         Self {
             inode: Inode { dev: metadata.dev(), ino: metadata.ino() },
@@ -121,29 +123,33 @@ pub(crate) fn know(files: &mut HashMap<Inode, KnownFile>, index: usize, manifest
 }
 
 /// What a source's producer is made of.
-pub(crate) fn parts(shared: &Shared, task: &Task) -> (Options, InputDirectory) {
-    let Shared { args, listings, .. } = shared;
-    let state = StateFile::of_source(&task.state_dir, &args.service.stream, &task.name);
-    let state = state.in_group(Rc::clone(&shared.states));
+pub(crate) fn parts(
+    args: &ReaderArgs,
+    listings: &Rc<SharedListings>,
+    (name, path, state_dir): (&SourceName, &Path, &Path),
+) -> (Options, InputDirectory) {
+    let state = StateFile::of_source(state_dir, &args.service.stream, name);
     let limits = Limits { open_files: OPEN_FILES, ..Limits::default() };
     let options = Options {
-        input: task.path.to_string_lossy().into_owned(),
+        input: path.to_string_lossy().into_owned(),
         state: state.path().display().to_string(),
-        stream: task.name.key(&args.service.stream),
+        stream: name.key(&args.service.stream),
         read: ReadOptions { block: BLOCK, ..ReadOptions::new(args.framing.framing(), Partition::WHOLE) },
-        from_end: task.from_end,
+        from_end: args.from == From::End,
         once: args.service.once,
         max_backlog: args.max_backlog,
         limits,
     };
     let listings: Rc<dyn crate::scanner::Listings> = Rc::clone(listings) as _;
-    (options, InputDirectory { scanner: Scanner::sharing(task.path.clone(), listings), state })
+    (options, InputDirectory { scanner: Scanner::sharing(path.to_owned(), listings), state })
 }
 
 /// Works for a source until it has nothing to do.
 pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) {
     let index = task.index;
-    let (options, directory) = parts(&shared, &task);
+    let (options, mut directory) = parts(&shared.args, &shared.listings, (&task.name, &task.path, &task.state_dir));
+    let options = Options { from_end: task.from_end, ..options };
+    directory.state = directory.state.in_group(Rc::clone(&shared.states));
     let stream = options.stream.clone();
     let mut producer = Producer::new(options, directory);
     if let Some(file) = task.held.take() {

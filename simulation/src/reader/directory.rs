@@ -121,12 +121,12 @@ pub struct SimulatedDirectory {
     files: Rc<RefCell<FileSystem>>,
     noted: Rc<RefCell<Noted>>,
     state: State,
-    /// The files of the latest look, by key: inode, path, and fingerprint.
+    /// The files of the latest scan, by key: inode, path, and fingerprint.
     found: Vec<(Inode, String, Option<Fingerprint>)>,
-    /// The folders of the latest look, with the names in them.
+    /// The folders of the latest scan, with the names in them.
     listed: Vec<(String, Vec<(String, Inode)>)>,
     history: ScanHistory,
-    /// The state of each file at the look before.
+    /// The state of each file at the previous scan.
     before: BTreeMap<Inode, Shape>,
     /// Fingerprints that were made already, with the version of the file's bytes.
     fingerprints: BTreeMap<Inode, (u64, Fingerprint)>,
@@ -302,10 +302,10 @@ fn hashes(spans: &[Span], bytes: &[u8]) -> BTreeMap<Span, u64> {
 impl Directory for SimulatedDirectory {
     type File = SimulatedFile;
 
-    fn look(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
         let mut snapshot = self.sightings(known, open);
         let mut history = std::mem::take(&mut self.history);
-        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
+        let identified = files::resolve(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(known, open, question, snapshot);
         });
         self.history = history;

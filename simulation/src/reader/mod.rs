@@ -15,7 +15,7 @@ use delivery::manifest::{GUARD_FIELD, Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
 use delivery::producer::{
-    self, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, Stored, Trouble, Wait,
+    self, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, StepError, Stored, Wait,
 };
 use delivery::split::Framing;
 pub use directory::DISTINCT;
@@ -55,7 +55,7 @@ pub struct Reader {
     seen: BTreeMap<ContentId, u64>,
     closed: u64,
     /// What the partitions have seen of the contents.
-    exchanged: producer::Seen,
+    exchanged: producer::ObservedContents,
     /// Why it cannot run, when it ended by itself.
     pub refused: Option<String>,
     starts_at: u64,
@@ -133,7 +133,7 @@ enum Ended {
     /// The connection is lost.
     Lost,
     /// The machine says so.
-    Trouble(Trouble),
+    StepError(StepError),
 }
 
 impl From<Lost> for Ended {
@@ -142,9 +142,9 @@ impl From<Lost> for Ended {
     }
 }
 
-impl From<Trouble> for Ended {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<StepError> for Ended {
+    fn from(trouble: StepError) -> Self {
+        Self::StepError(trouble)
     }
 }
 
@@ -160,7 +160,7 @@ impl Reader {
             noted: Rc::default(),
             seen: BTreeMap::new(),
             closed: 0,
-            exchanged: producer::Seen::default(),
+            exchanged: producer::ObservedContents::default(),
             refused: None,
             starts_at: 0,
             began_at: 0,
@@ -186,12 +186,12 @@ impl Reader {
         self.partitions.clear();
         self.noted = Rc::default();
         self.seen.clear();
-        self.exchanged = producer::Seen::default();
+        self.exchanged = producer::ObservedContents::default();
         // What only this process knew of need no longer be reported, and what only it held open
         // is gone.
         world.truth.forget_seen();
         let files = world.input.borrow();
-        world.truth.look(&files, true);
+        world.truth.observe(&files, true);
     }
 
     fn start(&mut self, world: &mut World) {
@@ -282,7 +282,7 @@ impl Reader {
             let files = world.input.borrow();
             if files.closed != self.closed {
                 self.closed = files.closed;
-                world.truth.look(&files, false);
+                world.truth.observe(&files, false);
             }
         }
         match refused {
@@ -332,14 +332,14 @@ impl PartitionWriter {
                 self.sleeps_until = world.elapsed + 20;
                 return None;
             }
-            Err(Ended::Trouble(trouble)) => trouble,
+            Err(Ended::StepError(trouble)) => trouble,
         };
         world.story.tell(|| format!("{}: {trouble:?}", self.name));
         match trouble {
-            Trouble::File { .. } if self.dies.get() => return Some(None),
-            Trouble::Refused(why) => return Some(Some(why)),
-            Trouble::File { .. } | Trouble::Blocked(_) => self.sleeps_until = world.elapsed + 200,
-            Trouble::Changed(_) => {}
+            StepError::File { .. } if self.dies.get() => return Some(None),
+            StepError::Refused(why) => return Some(Some(why)),
+            StepError::File { .. } | StepError::Blocked(_) => self.sleeps_until = world.elapsed + 200,
+            StepError::Changed(_) => {}
         }
         None
     }
@@ -481,7 +481,7 @@ impl PartitionWriter {
         let is_complete = before.same_generations(&after);
         let change = Change { before, guard, after: after.clone() };
         if !is_complete && !self.record(world, session, key, &change)? {
-            return Err(Trouble::Changed(Changed::OtherReader).into());
+            return Err(StepError::Changed(Changed::OtherReader).into());
         }
         Ok(after)
     }

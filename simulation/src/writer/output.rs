@@ -4,7 +4,7 @@
 use crate::filesystem::{Errno, FileSystem, Inode};
 use delivery::consumer::Batch;
 use delivery::entry::Span;
-use delivery::output::{self, Answer, Effect, Folder, Job, Ledger, Outcome, Place, Seen, journal_of};
+use delivery::output::{self, Answer, Effect, FileStates, Folder, Job, Ledger, Outcome, Place, journal_of};
 
 /// The folder that all outputs are in.
 pub const FOLDER: &str = "out";
@@ -16,14 +16,14 @@ pub fn path(name: &[u8]) -> String {
 }
 
 /// What a starting writer sees of the folder.
-pub struct Look<'a> {
+pub struct StartupFolder<'a> {
     /// The files.
     pub files: &'a mut FileSystem,
     /// The writer's process.
     pub process: u32,
 }
 
-impl Folder for Look<'_> {
+impl Folder for StartupFolder<'_> {
     type Error = Errno;
 
     fn names(&mut self) -> Result<Vec<Vec<u8>>, Errno> {
@@ -132,7 +132,7 @@ impl Open {
 
     fn perform(&mut self, files: &mut FileSystem, effect: &Effect) -> Result<Answer, Errno> {
         match effect {
-            Effect::Look => return Ok(Answer::Seen(self.look(files))),
+            Effect::Inspect => return Ok(Answer::Inspected(self.inspect(files))),
             Effect::CutBack { output, journal } => {
                 for (inode, len) in [(self.file, Some(*output)), (self.journal, *journal)] {
                     if let Some(len) = len
@@ -190,7 +190,7 @@ impl Open {
         Ok(Answer::Done)
     }
 
-    fn look(&self, files: &FileSystem) -> Seen {
+    fn inspect(&self, files: &FileSystem) -> FileStates {
         let is_at = |name: &[u8], inode| files.resolve(&path(name)) == Ok(inode);
         let place = if is_at(&self.name, self.file) {
             Place::Here
@@ -200,7 +200,7 @@ impl Open {
             Place::Gone
         };
         let journal = is_at(&journal_of(&self.name), self.journal).then(|| files.file(self.journal)).flatten();
-        Seen {
+        FileStates {
             len: files.file(self.file).map_or(0, crate::filesystem::File::len),
             place,
             journal_len: journal.map(crate::filesystem::File::len),
@@ -219,5 +219,5 @@ pub fn startup(
     identity: &delivery::journal::Identity,
     fresh_id: u64,
 ) -> Result<output::Verdict, Errno> {
-    output::startup(&mut Look { files, process }, name, identity, fresh_id)
+    output::startup(&mut StartupFolder { files, process }, name, identity, fresh_id)
 }

@@ -176,10 +176,10 @@ impl PartitionWriter {
             Effect::MakeGroup => self.make_group(world, &mut session)?,
             Effect::ReadLease => {
                 let lease = self.lease(world, &mut session)?;
-                self.consumer.lease_seen(lease, now);
+                self.consumer.lease_read(lease, now);
             }
             Effect::WriteLease { seen, lease } => self.write_lease(world, &mut session, seen, lease)?,
-            Effect::LookAtGroup => {
+            Effect::InspectGroup => {
                 let Reply::Groups(groups) = self.ask(world, &mut session, Command::XInfoGroups { key: key.clone() })?
                 else {
                     return Err(Lost);
@@ -211,7 +211,7 @@ impl PartitionWriter {
                     let (last, shared) = (view.last_delivered, view.notes.shared);
                     format!("{} looks at the group: {names:?}, delivered {last}, shared {shared:?}", self.name)
                 });
-                self.consumer.group_seen(&view, now);
+                self.consumer.group_inspected(&view, now);
             }
             Effect::Join => {
                 let from = ReadFrom::Pending(StreamId::new(u64::MAX, u64::MAX - 1));
@@ -259,7 +259,7 @@ impl PartitionWriter {
                     .tell(|| format!("{} reads {} entries ahead ({} ms)", self.name, entries.len(), world.elapsed));
                 self.ahead = Some((entries, world.elapsed));
             }
-            Effect::TakeLast => {
+            Effect::Drain => {
                 let (entries, asked_at) = self.ahead.take().unwrap_or_default();
                 self.arrived(world, entries, asked_at);
             }
@@ -274,7 +274,7 @@ impl PartitionWriter {
                 *done += taken.entries;
                 world.story.tell(|| format!("{} takes {taken:?}", self.name));
             }
-            Effect::AskLastId => match self.ask(world, &mut session, Command::XInfoStream { key })? {
+            Effect::ReadLastId => match self.ask(world, &mut session, Command::XInfoStream { key })? {
                 Reply::Stream(info) => self.consumer.last_id(info.last_id),
                 _ => return Err(Lost),
             },
@@ -608,7 +608,7 @@ impl PartitionWriter {
         let lease = self.watch(world, session)?;
         match checkpoint.done(step, sent_at, is_executed, lease.as_ref()) {
             Moved::Lost => self.is_lease_lost = true,
-            Moved::Again => {}
+            Moved::Retry => {}
             Moved::Done => {
                 if let Some((at, _)) = step.group {
                     world.progress += 1;

@@ -56,7 +56,10 @@ impl Stage {
         let writers = (0..plan.writers).map(writer).collect();
         let all = rig.folder.join("all");
         let source = Source::start(&rig.input, &all, RATE, plan.seed);
-        Self { reader: Runner::start(reader, port), writers, source, all, rig }
+        let mut reader = Runner::start(reader, port);
+        // What is rotated away before the reader has seen it is only reported.
+        reader.service.wait_for_log(&["generation", "begins at byte 0"]);
+        Self { reader, writers, source, all, rig }
     }
 
     /// Injects a fault, and ends it after a random time.

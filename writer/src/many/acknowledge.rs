@@ -3,7 +3,7 @@
 
 use super::Shared;
 use super::source::Source;
-use crate::acknowledge::{IDS, is_gone, leave_group};
+use crate::acknowledge::{IDS, is_gone, later, leave_group};
 use crate::failpoint;
 use crate::group::state;
 use delivery::consumer::{GroupState, trim_below};
@@ -73,7 +73,7 @@ impl Acknowledgements {
         let mut ids = 0;
         let is_in_round = |durable: &&Durable| {
             let fits = ids < ROUND;
-            ids += durable.ids.len();
+            ids = durable.ids.len().saturating_add(ids);
             fits
         };
         let count = queue.iter().take_while(is_in_round).count();
@@ -94,7 +94,7 @@ pub(crate) async fn run(shared: &Shared<'_>, connector: &mut Connector) -> Resul
             let connection = connected(shared, connector, &mut connection).await?;
             let untrimmed = shared.acknowledgements.untrimmed.take();
             let trimmed = trim(connection, &untrimmed).await;
-            trim_at = Instant::now() + TRIM;
+            trim_at = later(Instant::now(), TRIM);
             if let Err(error) = trimmed {
                 shared.connections.lost(&error);
             }

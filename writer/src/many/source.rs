@@ -337,7 +337,7 @@ async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Resu
     let mut commit = Commit::new(
         opened.output,
         vec![seen],
-        claim_idle.map(|idle| idle / 2),
+        claim_idle.and_then(|idle| idle.checked_div(2)),
         Vec::new(),
         &source.health,
         &context.shutdown,
