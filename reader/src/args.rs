@@ -149,6 +149,9 @@ impl ReaderArgs {
         });
         match found {
             Ok(metadata) if metadata.is_dir() => Err(wrong("a folder; allowed: a file's path")),
+            Ok(metadata) if !metadata.is_file() => Err(wrong(
+                "a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
+            )),
             Err(error) if error.kind() == ErrorKind::InvalidFilename => {
                 Err(wrong(&format!("{error}; allowed: a shorter path")))
             }

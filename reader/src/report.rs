@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// Minimum time between two logged changes by others. Two readers on one file cause them
 /// continuously.
 const CHANGED: Duration = Duration::from_secs(10);
+/// Minimum time between two logged losses in Redis. One that evicts keys loses them continuously.
+const RESTORING: Duration = Duration::from_secs(60);
 /// How long the stream must have had room before a full stream is logged again, so that a stream at
 /// its limit is logged once.
 const FULL: Duration = Duration::from_secs(60);
@@ -29,6 +31,7 @@ pub(crate) struct Report {
     stream: String,
     partition: Partition,
     changed_at: Option<Instant>,
+    restoring_at: Option<Instant>,
     full_at: Option<Instant>,
     /// When the groups were last queried.
     asked_at: Instant,
@@ -49,6 +52,7 @@ impl Report {
             stream: stream.to_owned(),
             partition,
             changed_at: None,
+            restoring_at: None,
             full_at: None,
             asked_at: Instant::now(),
             is_logged: false,
@@ -64,7 +68,7 @@ impl Report {
     }
 
     /// Logs and counts the notices of a producer.
-    pub(crate) fn notices(&self, notices: &[Notice]) {
+    pub(crate) fn notices(&mut self, notices: &[Notice]) {
         for notice in notices {
             let mut missing = 0;
             let (level, event) = match notice {
@@ -88,7 +92,11 @@ impl Report {
                 }
                 Notice::Reading { .. } => (Level::Info, "reading"),
                 Notice::Copy { .. } => (Level::Info, "copy"),
-                Notice::Restoring { .. } => (Level::Warn, "restoring"),
+                Notice::Restoring { .. } if self.restoring_at.is_some_and(|at| at.elapsed() < RESTORING) => continue,
+                Notice::Restoring { .. } => {
+                    self.restoring_at = Some(Instant::now());
+                    (Level::Warn, "restoring")
+                }
                 Notice::Foreign { .. } => (Level::Warn, "foreign"),
                 Notice::Truncated { .. } => (Level::Warn, "truncated"),
                 Notice::StateUnreadable { .. } => (Level::Warn, "state_unreadable"),

@@ -227,7 +227,8 @@ impl Scanner {
             }
         }
         let names: BTreeSet<String> = bases.iter().filter_map(|base| name_of(base)).collect();
-        let known: HashSet<u64> = known.contents.iter().filter_map(|content| content.inode).map(|i| i.ino).collect();
+        let known = known.contents.iter().filter_map(|content| content.inode).map(|inode| inode.ino);
+        let known: HashSet<u64> = known.chain(self.history.inodes()).collect();
         let mut found = Vec::new();
         let mut others = 0;
         self.folders.clear();

@@ -94,7 +94,7 @@ impl Link<'_> {
 enum Broken {
     /// Redis, or the connection to it.
     Redis(Error),
-    /// The group is gone: Redis lost its data.
+    /// The group is gone, or the stream: Redis lost its data.
     NoGroup,
     /// The service ends, or a later stage has.
     Ended(Ended),
@@ -104,7 +104,7 @@ impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         // The key was deleted while a read waited on it; a primary that becomes a replica says
         // UNBLOCKED, too.
-        let is_gone = error.kind() == ErrorKind::NoGroup
+        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
             || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
@@ -164,11 +164,7 @@ impl Consume<'_> {
                 Ok(Session::Done) | Err(Broken::Ended(Ended::Stop(Stop::Shutdown))) => return Ok(()),
                 Err(Broken::Ended(ended)) => return Err(ended),
                 Err(Broken::NoGroup) => {
-                    log::warn!(
-                        "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not written again",
-                        self.group.name,
-                        self.group.stream
-                    );
+                    self.log.group_is_gone(self.group);
                     service::metrics::redis_error(ErrorKind::NoGroup);
                 }
                 Err(Broken::Redis(error)) => {
@@ -257,7 +253,7 @@ impl Consume<'_> {
                 Effect::WriteNotes(changes) => {
                     let mut is_claimed = true;
                     for change in &changes {
-                        let reply = redis.send(&group.write_note(change)).await?;
+                        let reply = write_note(&mut redis, group, change).await?;
                         is_claimed = !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
                         if !is_claimed {
                             break;
@@ -417,6 +413,9 @@ impl Consume<'_> {
                         let step = Move { renew: Some(lease.clone()), group: None };
                         Ok(redis.send(&self.group.execute_in_script(&lease.token, &step)).await?)
                     }
+                    (None, Some(lease)) if error.kind() == ErrorKind::Oom => {
+                        Ok(redis.send(&self.group.take_lease_when_full(lease)).await.map_err(|_| error)?)
+                    }
                     _ => Err(error.into()),
                 }
             }
@@ -525,13 +524,29 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.
-            Err(error) if error.kind() == ErrorKind::Oom && has_group(redis, group).await? => is_new = false,
+            Err(error) if error.kind() == ErrorKind::Oom => {
+                is_new = !has_group(redis, group).await?;
+                if is_new {
+                    redis.send(&group.create_when_full()).await.map_err(|_| error)?;
+                    log::info!("group {} created on {}", group.name, group.stream);
+                }
+            }
             Err(error) => return Err(error),
         }
         if is_watched {
             redis.send(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
+    }
+}
+
+/// Changes a note, also while Redis's memory is full.
+async fn write_note(redis: &mut resp::GroupReader, group: &Group, change: &Change) -> Result<Frame, Error> {
+    match redis.send(&group.write_note(change, false)).await {
+        Err(error) if error.kind() == ErrorKind::Oom => {
+            redis.send(&group.write_note(change, true)).await.map_err(|_| error)
+        }
+        reply => reply,
     }
 }
 

@@ -16,6 +16,9 @@ const FOREIGN: Duration = Duration::from_secs(60);
 const GAPS: u32 = 10;
 const GAP_TIME: Duration = Duration::from_secs(60);
 
+/// A group that is gone again and again, as a Redis that evicts keys makes it, is logged this often.
+const GONE: Duration = Duration::from_secs(60);
+
 /// `1 entry was`, `2 entries were`.
 fn were(entries: u64) -> String {
     format!("{entries} {} {}", noun(entries, "entry"), if entries == 1 { "was" } else { "were" })
@@ -26,6 +29,7 @@ fn were(entries: u64) -> String {
 pub(crate) struct ConsumeLog {
     foreign: u64,
     foreign_at: Option<Instant>,
+    gone_at: Option<Instant>,
     gaps_since: Option<Instant>,
     gap_lines: u32,
     more_gaps: u64,
@@ -42,8 +46,9 @@ impl ConsumeLog {
                 "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
                 group.record
             ),
-            Report::NameTakenOver => log::info!(
-                "consumer {} of group {} had another output before; it is gone, and what it left pending goes to this one",
+            Report::NameTakenOver => log::warn!(
+                "consumer {} of group {} had another output before; what that one holds is not written again, and what is pending \
+                 goes to this one; if its file system is not mounted, stop this writer and mount it",
                 group.consumer,
                 group.name
             ),
@@ -64,6 +69,19 @@ impl ConsumeLog {
             | Report::WaitsForLease(_)
             | Report::WaitsForConsumer(_)
             | Report::WaitEnded => {}
+        }
+    }
+
+    /// The group does not exist any more, or its stream.
+    pub(crate) fn group_is_gone(&mut self, group: &Group) {
+        if self.gone_at.is_none_or(|at| at.elapsed() >= GONE) {
+            self.gone_at = Some(Instant::now());
+            log::warn!(
+                "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not \
+                 written again",
+                group.name,
+                group.stream
+            );
         }
     }
 

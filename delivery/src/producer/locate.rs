@@ -54,8 +54,11 @@ impl<D: Directory> Producer<D> {
         let is_of = |content: &Content, file: &D::File| {
             content.inode == Some(file.inode()) && content.created == file.created()
         };
-        let is_known = |file: &D::File| known.contents.iter().any(|content| is_of(content, file));
-        self.open.retain(|open| open.file_id != UNNAMED || !is_known(&open.file));
+        // Its generation was begun, and the reply was lost.
+        for open in self.open.iter_mut().filter(|open| open.file_id == UNNAMED) {
+            let content = known.contents.iter().find(|content| is_of(content, &open.file));
+            open.file_id = content.map_or(UNNAMED, |content| content.file_id);
+        }
         let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.file_id, &open.file)).collect();
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.file_id, streaming.reader.file()));
@@ -97,6 +100,9 @@ impl<D: Directory> Producer<D> {
             let end = ends.entry(generation.file_id).or_insert(0);
             *end = manifest.end(generation.generation).unwrap_or(0).max(*end);
         }
+        let own_newest = ends.keys().next_back().copied();
+        let last = manifest.last().map(|last| last.file_id);
+        let is_owed = |file_id| Some(file_id) > own_newest || Some(file_id) == last;
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
@@ -131,6 +137,7 @@ impl<D: Directory> Producer<D> {
                 path: generation.real_path.clone().unwrap_or_default(),
                 seen_len: self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0),
                 finished: Some(file_id) != newest,
+                is_owed: is_owed(file_id),
             }
         };
         KnownContents {
@@ -468,9 +475,8 @@ impl<D: Directory> Producer<D> {
         }
         if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
             let Streaming { reader, file_id, .. } = *streaming;
-            if reader.offset() >= self.seen.get(&file_id).copied().unwrap_or(0) {
-                self.nothing_up_to.insert(file_id, reader.offset());
-            }
+            // Another file of it may have more than this one had.
+            self.nothing_up_to.insert(file_id, reader.offset());
             self.keep_open(file_id, reader);
         }
     }

@@ -32,8 +32,8 @@ struct Idle {
     abilities: Abilities,
 }
 
-/// A connection that was taken. It returns to the pool with [`Lease::give_back`], and is closed when
-/// it is dropped.
+/// A connection that was taken. It returns to the pool with [`Lease::give_back`], and is closed
+/// when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease<'p> {
     pool: &'p Pool,
