@@ -25,6 +25,10 @@ use std::time::Instant;
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     let flow = args.writer.flow(&args.service);
     preflight::run("writer", &flow, &args.service, args.json, async |checks, mut streams, mut base| {
+        if let Some(folder) = &args.writer.output_dir {
+            let connection = streams.first_mut().and_then(|found| found.connection.as_mut());
+            return crate::many::check(checks, args, folder, connection).await;
+        }
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
@@ -237,7 +241,7 @@ async fn holders(
 }
 
 /// `1 entry waits`, `2 entries wait`.
-fn wait(entries: u64) -> String {
+pub(crate) fn wait(entries: u64) -> String {
     format!("{entries} {} {}", advice::noun(entries, "entry"), if entries == 1 { "waits" } else { "wait" })
 }
 

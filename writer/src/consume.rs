@@ -275,19 +275,21 @@ impl Consume<'_> {
                     redis.set_count(count);
                     redis.prefetch().await?;
                 }
-                Effect::Read { behind, count, mut block, .. } => {
+                Effect::Read { pending, behind, count, mut block } => {
                     if let (Link::Shared(parking), Some(held)) = (&mut self.link, &mut lent) {
                         let is_idle = block.take().is_some();
                         let is_quiet = !redis.has_pending() && !redis.has_read_in_flight();
-                        if is_quiet && parking.gives_back(is_idle, held) {
-                            if is_idle && parking.is_to_park() {
-                                let groups = redis.send(&group.ask_groups()).await?;
-                                let ours = groups
-                                    .iter()
-                                    .find(|one| one.name == group.name.as_bytes())
-                                    .ok_or(Broken::NoGroup)?;
-                                parking.park(ours);
-                            }
+                        let mut gives_back = is_quiet && parking.gives_back(is_idle, held);
+                        if gives_back && is_idle && parking.is_to_park() {
+                            let groups = match redis.send(&group.ask_groups()).await {
+                                Err(error) if error.kind() == ErrorKind::NoSuchKey => return Err(Broken::NoGroup),
+                                groups => groups?,
+                            };
+                            let ours =
+                                groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
+                            gives_back = parking.park(ours);
+                        }
+                        if gives_back {
                             let Some(connection) = redis.into_connection() else { return Ok(Session::Over) };
                             held.give_back(connection);
                             drop(lent.take());
@@ -313,7 +315,7 @@ impl Consume<'_> {
                     self.health.progress();
                     on_hand = batch.map(OnHand::Read);
                     let reply = reply(on_hand.as_ref());
-                    if let Link::Shared(parking) = &mut self.link {
+                    if let (Link::Shared(parking), false) = (&mut self.link, pending) {
                         parking.came(reply);
                     }
                     self.consumer.delivered(reply, Instant::now());
@@ -349,6 +351,25 @@ impl Consume<'_> {
                     }
                 }
                 Effect::HandOver { now } => {
+                    let is_quiet = !redis.has_pending() && !redis.has_read_in_flight();
+                    if let Some(held) = lent.as_mut().filter(|_| now && is_quiet && self.has_to_wait()) {
+                        // Others use the connection while the disk is busy.
+                        let Some(connection) = redis.into_connection() else { return Ok(Session::Over) };
+                        held.give_back(connection);
+                        drop(lent.take());
+                        self.hand_over(now).await?;
+                        self.consumer.handed_over(Instant::now());
+                        let Link::Shared(parking) = &self.link else { return Ok(Session::Over) };
+                        match parking.again().await.map_err(|stop| Broken::Ended(stop.into()))? {
+                            Woken::Read(connection, again) => {
+                                redis = group.reader(connection).skip_pending();
+                                lent = Some(again);
+                            }
+                            Woken::Over => return Ok(Session::Over),
+                            Woken::Close => return Ok(Session::Done),
+                        }
+                        continue;
+                    }
                     self.hand_over(now).await?;
                     self.consumer.handed_over(Instant::now());
                 }
@@ -487,6 +508,12 @@ impl Consume<'_> {
             let _done = self.disk.acquire().await.map_err(|_| SHUTDOWN)?;
         }
         Ok(())
+    }
+
+    /// Whether the disk is busy with what was handed over before.
+    fn has_to_wait(&self) -> bool {
+        let has_room = (self.spare.is_some() || !self.empty.is_empty()) && self.disk.available_permits() > 0;
+        !self.batch.is_empty() && !has_room
     }
 
     fn wrong_type(&self) -> Failure {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many there are.
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: usize = 8;
 /// How long a source keeps one while others wait.
 const TURN: Duration = Duration::from_millis(20);
 
@@ -73,7 +73,10 @@ impl Connections {
 
     /// A connection was lost.
     pub(crate) fn lost(&self, error: &Error) {
-        self.epoch.set(self.epoch.get().saturating_add(1));
+        // A refusal of one command says nothing about the others.
+        if !error.is_server() {
+            self.epoch.set(self.epoch.get().saturating_add(1));
+        }
         if let Some(line) = self.free.borrow().first() {
             line.connector.lost(error);
         } else {

@@ -14,6 +14,7 @@
 //! source, such as a journal that does not match or a disk that is full, leaves the others alone.
 
 mod acknowledge;
+mod check;
 mod connections;
 mod parking;
 mod registry;
@@ -22,9 +23,9 @@ mod source;
 mod survey;
 mod waker;
 
+pub(crate) use check::check;
 pub(crate) use connections::Lent;
 pub(crate) use parking::{Parking, Woken};
-pub(crate) use registry::Registry;
 
 use crate::args::WriterArgs;
 use crate::metric_names;
@@ -34,7 +35,8 @@ use connections::Connections;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use globset::{GlobSet, GlobSetBuilder};
 use metrics::gauge;
-use registry::Listed;
+use registry::{Listed, Registry};
+use resp::Endpoint;
 use service::args::ServiceArgs;
 use service::{Context, Failure, Stop};
 use slots::Slots;
@@ -80,6 +82,12 @@ pub(crate) async fn run(
         Failure::config(format!("--output-dir {}: {error}; {}", folder.display(), service::advice::io(&error)))
     })?;
     context.health.file(Ok(()));
+    if matches!(context.connector.config().endpoint(), Endpoint::Cluster { .. }) {
+        return Err(Failure::config(format!(
+            "--redis-url {}: --output-dir does not work with a Redis Cluster yet; allowed: a single server, or Sentinels",
+            context.connector.config()
+        )));
+    }
     let wanted = wanted(args)?;
     let shared = Shared {
         service,
@@ -122,7 +130,7 @@ pub(crate) async fn run(
 }
 
 /// The names that `--sources` selects. `None`: all.
-pub(crate) fn wanted(args: &WriterArgs) -> Result<Option<GlobSet>, Failure> {
+fn wanted(args: &WriterArgs) -> Result<Option<GlobSet>, Failure> {
     if args.sources.is_empty() {
         return Ok(None);
     }

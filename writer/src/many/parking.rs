@@ -6,7 +6,7 @@ use super::connections::Lent;
 use super::source::{Source, State};
 use delivery::consumer::Reply;
 use resp::streams::GroupInfo;
-use resp::{Connection, Error, StreamId};
+use resp::{Connection, Error};
 use service::Stop;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const PAUSES: [Duration; 5] = [
 ];
 /// How long a source that is parked keeps its output open.
 const KEEP_OPEN: Duration = Duration::from_secs(10);
-/// How long a source keeps its output open at least while others wait for a place.
+/// How long a source that has much to do keeps its output open while others wait for a place.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Why the stages of a source end.
@@ -51,18 +51,21 @@ pub(crate) enum Woken {
 pub(crate) struct Parking<'a> {
     shared: &'a Shared<'a>,
     source: &'a Rc<Source>,
-    opened_at: Instant,
+    /// When the first entries came since the output was opened.
+    came_at: Option<Instant>,
     /// The epoch in which this session began.
     epoch: u64,
     /// How many reads brought nothing since one brought something.
     empty: usize,
+    /// The next wait is one until it is woken.
+    is_parked: bool,
     /// Why the stages end.
     pub(crate) closed: Closed,
 }
 
 impl<'a> Parking<'a> {
     pub(crate) fn new(shared: &'a Shared<'a>, source: &'a Rc<Source>) -> Self {
-        Self { shared, source, opened_at: Instant::now(), epoch: 0, empty: 0, closed: Closed::Done }
+        Self { shared, source, came_at: None, epoch: 0, empty: 0, is_parked: false, closed: Closed::Done }
     }
 
     /// Begins a session.
@@ -81,6 +84,7 @@ impl<'a> Parking<'a> {
     pub(crate) fn came(&mut self, reply: Reply) {
         if reply.entries > 0 {
             self.empty = 0;
+            self.came_at.get_or_insert_with(Instant::now);
             self.source.has_long_entries.set(reply.last_size > super::waker::LONG);
         } else {
             self.empty = self.empty.saturating_add(1);
@@ -93,31 +97,34 @@ impl<'a> Parking<'a> {
         is_idle && self.empty > 0 || lent.is_due()
     }
 
-    /// Whether the next wait is one until the source is woken.
-    pub(crate) const fn is_to_park(&self) -> bool {
-        self.empty > PAUSES.len()
+    /// Whether the next wait is one until the source is woken. When others want its place, a source
+    /// for which nothing comes does not ask again.
+    pub(crate) fn is_to_park(&self) -> bool {
+        self.empty > PAUSES.len() || self.empty > 0 && self.shared.slots.are_short()
     }
 
-    /// From now on, whatever comes behind what the group has been given wakes the source.
-    pub(crate) fn park(&self, group: &GroupInfo) {
-        self.source.pending.set(group.pending);
-        // Something came just now.
-        let behind = if group.lag.is_some_and(|lag| lag > 0) { None } else { Some(group.last_delivered_id) };
-        self.source.parked.set(behind.map(|behind: StreamId| behind));
-        if behind.is_some() {
+    /// From now on, whatever comes behind what the group has been given wakes the source. Returns
+    /// whether it waits: not when something has come already.
+    pub(crate) fn park(&mut self, group: &GroupInfo) -> bool {
+        self.is_parked = group.lag.is_none_or(|lag| lag == 0);
+        if self.is_parked {
+            self.source.pending.set(group.pending);
+            self.source.parked.set(Some(group.last_delivered_id));
             self.shared.parked.notify_one();
         } else {
-            self.source.wake();
+            self.empty = 0;
         }
+        self.is_parked
     }
 
     /// Waits until there may be something to read.
     pub(crate) async fn wait(&mut self, is_idle: bool) -> Result<Woken, Stop> {
         let shutdown = &self.shared.context.shutdown;
         if is_idle {
-            let is_parked = self.is_to_park();
-            if self.shared.slots.are_short() && (is_parked || self.opened_at.elapsed() >= TURN) {
-                return Ok(self.close(if is_parked { Closed::Idle } else { Closed::Yielded }));
+            // As it was when it was parked; others may have come since.
+            let is_parked = std::mem::take(&mut self.is_parked);
+            if is_parked && self.shared.slots.are_short() {
+                return Ok(self.close(Closed::Idle));
             }
             let time = match self.empty.checked_sub(1).and_then(|nth| PAUSES.get(nth)) {
                 Some(pause) => *pause,
@@ -142,9 +149,14 @@ impl<'a> Parking<'a> {
                 self.empty = 1;
             }
             source.set_state(State::Active);
-        } else if self.shared.slots.are_short() && self.opened_at.elapsed() >= TURN {
+        } else if self.shared.slots.are_short() && self.came_at.is_some_and(|at| at.elapsed() >= TURN) {
             return Ok(self.close(Closed::Yielded));
         }
+        self.again().await
+    }
+
+    /// Borrows a connection again, to go on where the session was.
+    pub(crate) async fn again(&self) -> Result<Woken, Stop> {
         if self.epoch != self.shared.connections.epoch() {
             return Ok(Woken::Over);
         }

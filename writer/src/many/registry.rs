@@ -1,6 +1,6 @@
 //! The registry of sources, which readers keep in Redis.
 
-use delivery::source_name::{SourceName, registry_key};
+use delivery::source_name::{SourceName, WrongName, registry_key};
 use globset::GlobSet;
 use resp::{Connection, Error, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
@@ -114,48 +114,58 @@ impl<'a> Registry<'a> {
         if self.count == Some(count) && self.read_at.is_some_and(|at| at.elapsed() < READ) {
             return Ok(None);
         }
-        let mut listed = Vec::new();
-        let mut cursor = b"0".to_vec();
-        loop {
-            let scan = cmd::<Frame>("HSCAN").arg(&self.key).arg(&cursor).arg("COUNT").arg(FIELDS);
-            let reply = connection.send(&scan).await?;
-            let mut parts = reply.value().children();
-            cursor = parts.next().and_then(|cursor| cursor.as_bytes().map(<[u8]>::to_vec)).unwrap_or_default();
-            let mut fields = parts.next().map(resp::Value::children).into_iter().flatten();
-            while let (Some(name), Some(entry)) = (fields.next(), fields.next()) {
-                let (Some(name), Some(entry)) = (name.as_bytes(), entry.as_bytes()) else { continue };
-                listed.extend(self.listed(name, entry));
-            }
-            if cursor.is_empty() || cursor == b"0" {
-                break;
-            }
-        }
+        let fields = read(connection, &self.key).await?;
+        let listed = fields.iter().filter_map(|(field, entry)| self.listed(field, entry)).collect();
         self.count = Some(count);
         self.read_at = Some(Instant::now());
         Ok(Some(listed))
     }
 
     fn listed(&mut self, field: &[u8], entry: &[u8]) -> Option<Listed> {
-        let text = String::from_utf8_lossy(field);
-        let parsed = match SourceName::parse(&text) {
-            Ok(name) if name.is_writers_own() => Err("a writer keeps files of its own under such names".to_owned()),
-            Ok(name) => Ok(name),
-            Err(wrong) => Err(wrong.to_string()),
-        };
-        let name = match parsed {
-            Ok(name) => name,
+        match listed(field, entry, self.wanted) {
+            Ok(source) => source,
             Err(why) => {
-                if self.refused.len() < REFUSED && self.refused.insert(text.clone().into_owned()) {
-                    log::error!("{}: source {:?} has no output: {why}", self.key, text);
+                let name = String::from_utf8_lossy(field).into_owned();
+                if self.refused.len() < REFUSED && self.refused.insert(name.clone()) {
+                    log::error!("{}: source {name:?} has no output: {why}", self.key);
                 }
-                return None;
+                None
             }
-        };
-        if self.wanted.is_some_and(|wanted| !wanted.is_match(name.path())) {
-            return None;
         }
-        let entry: Option<serde_json::Value> = serde_json::from_slice(entry).ok();
-        let is_finished = entry.is_some_and(|entry| entry.get("state").is_some_and(|state| state == "finished"));
-        Some(Listed { name, is_finished })
     }
+}
+
+/// The fields and values of the registry.
+pub(super) async fn read(connection: &mut Connection, key: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    let mut found = Vec::new();
+    let mut cursor = b"0".to_vec();
+    loop {
+        let scan = cmd::<Frame>("HSCAN").arg(key).arg(&cursor).arg("COUNT").arg(FIELDS);
+        let reply = connection.send(&scan).await?;
+        let mut parts = reply.value().children();
+        cursor = parts.next().and_then(|cursor| cursor.as_bytes().map(<[u8]>::to_vec)).unwrap_or_default();
+        let mut fields = parts.next().map(resp::Value::children).into_iter().flatten();
+        while let (Some(name), Some(entry)) = (fields.next(), fields.next()) {
+            let (Some(name), Some(entry)) = (name.as_bytes(), entry.as_bytes()) else { continue };
+            found.push((name.to_vec(), entry.to_vec()));
+        }
+        if cursor.is_empty() || cursor == b"0" {
+            return Ok(found);
+        }
+    }
+}
+
+/// A field of the registry, if it is of a source that is wanted; or why it can have no output.
+pub(super) fn listed(field: &[u8], entry: &[u8], wanted: Option<&GlobSet>) -> Result<Option<Listed>, String> {
+    let text = std::str::from_utf8(field).map_err(|_| WrongName::Escape.to_string())?;
+    let name = SourceName::parse(text).map_err(|wrong| wrong.to_string())?;
+    if name.is_writers_own() {
+        return Err("a writer keeps files of its own under such names".to_owned());
+    }
+    if wanted.is_some_and(|wanted| !wanted.is_match(name.path())) {
+        return Ok(None);
+    }
+    let entry: Option<serde_json::Value> = serde_json::from_slice(entry).ok();
+    let is_finished = entry.is_some_and(|entry| entry.get("state").is_some_and(|state| state == "finished"));
+    Ok(Some(Listed { name, is_finished }))
 }

@@ -125,6 +125,8 @@ impl Source {
 
     /// Closes the output of a source that is idle.
     pub(super) fn close(&self) {
+        // Who comes next closes another one.
+        self.set_state(State::Closed);
         self.close.notify_one();
     }
 

@@ -16,6 +16,8 @@ const BLOCK: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(5);
 /// How soon another request to end the read follows one that came before the read.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How soon a read that Redis refused is tried again.
+const REFUSED: Duration = Duration::from_secs(1);
 /// Sources with entries that are longer than this are not waited for: the read would bring one of
 /// each. The [survey](super::survey) wakes them.
 pub(crate) const LONG: usize = 64 << 10;
@@ -26,6 +28,8 @@ pub(crate) async fn run(shared: &Shared<'_>, mut reading: Connector, mut ending:
     loop {
         match wait(shared, &mut connection, &mut side).await {
             Ok(()) => {}
+            // The survey wakes sources meanwhile.
+            Err(error) if error.is_server() => tokio::time::sleep(REFUSED).await,
             Err(error) => {
                 shared.connections.lost(&error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
