@@ -95,10 +95,11 @@ fn source_of(name: &Path, sources: &Sources) -> Option<PathBuf> {
         .map(|(source, _)| source.clone())
 }
 
-/// The reader's record of a source, which it keeps beside its input.
+/// The reader's state of a source: beside its input, or in a folder for those of many files.
 fn is_state_file(name: &Path) -> bool {
-    let name = name.file_name().unwrap_or_default().as_bytes();
-    name.starts_with(b".") && name.ends_with(b".source.json")
+    let is_between = |name: &OsStr, end: &[u8]| name.as_bytes().starts_with(b".") && name.as_bytes().ends_with(end);
+    name.file_name().is_some_and(|file| is_between(file, b".source.json"))
+        || name.parent().is_some_and(|folders| folders.iter().any(|folder| is_between(folder, b".sources")))
 }
 
 /// The name that an output had when its journal was begun. `None` if there is no header, or one of
@@ -151,6 +152,7 @@ mod tests {
             "a/app.log.1",
             "a/app.log.2.gz",
             "a/.app.log.line_stream.source.json",
+            ".line_stream.sources/a%2Fapp.log.json",
             "a/app-2.log",
             "b/app.log.1",
             "lone.log.1",
