@@ -619,7 +619,17 @@ impl Content {
         }
         let tail = self.tail.as_ref();
         let same_until = tail.and_then(|tail| tail.same_until(found));
-        let reaches = tail.and_then(|tail| tail.probes().find(|span| found(*span).is_some())).map(|span| span.end);
+        let differ = |tail: &TailChecksum| {
+            let ends = tail.probes().filter(|span| found(*span).is_some()).map(|span| span.end);
+            ends.filter(|end| Some(*end) > same_until).min()
+        };
+        let parted = tail.and_then(differ);
+        // The fingerprint may be of what another partition has read since, in a file that was
+        // edited. The tail is of what was sent.
+        agreement.common = match (tail, parted) {
+            (Some(tail), Some(parted)) if agreement.common >= parted => same_until.unwrap_or(tail.span().start),
+            _ => agreement.common,
+        };
         let common = agreement.common.max(same_until.unwrap_or(0));
         let whole_tail = tail.is_none_or(|tail| same_until == Some(tail.end));
         match agreement.differs {
@@ -634,7 +644,7 @@ impl Content {
             Some(differs) => Bytes::Apart { common: agreement.common, differs },
             None if partial => Bytes::Unknown,
             None if whole_tail && file.len >= self.end() && self.end() > 0 => Bytes::Whole,
-            None if reaches > same_until => Bytes::Apart { common, differs: reaches.unwrap_or(0) },
+            None if parted.is_some() => Bytes::Apart { common, differs: parted.unwrap_or(0) },
             None if common > 0 => Bytes::Shorter { common },
             None => Bytes::Unknown,
         }
@@ -664,7 +674,22 @@ impl<'a> Identification<'a> {
         all
     }
 
+    /// A file that is taken for a beginning of a content may have been one, and have grown since.
+    fn compare_beginnings(&mut self) {
+        for (nth, file) in self.files.iter().enumerate() {
+            let Some((content, Role::Shorter)) = self.roles.get(nth).copied().flatten() else { continue };
+            if let Bytes::Shorter { common } = content.compare(file)
+                && common < file.len
+                && !file.compared.contains_key(&content.file_id)
+                && self.holder(content).is_some()
+            {
+                self.compare(file, content, common, file.len);
+            }
+        }
+    }
+
     fn identify(mut self) -> Identified {
+        self.compare_beginnings();
         let current = self.files.iter().find(|file| file.name_kind == NameKind::Input);
         self.out.current = match current {
             None => Current::Missing,
@@ -721,7 +746,7 @@ impl<'a> Identification<'a> {
             let role = match content.compare(file) {
                 Bytes::Whole if is_file || self.is_copy(file, content) => Role::Whole,
                 Bytes::Edited => Role::Edited,
-                Bytes::Shorter { .. } if is_file || by_name => Role::Shorter,
+                Bytes::Shorter { .. } if (is_file || by_name) && parted(file, content).is_none() => Role::Shorter,
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
                 // One that has no more than a header in common was written again before it was
                 // rotated, and a longer one appended to.
@@ -920,12 +945,17 @@ impl<'a> Identification<'a> {
         start.max(tail_at.filter(|&at| at >= half))
     }
 
-    /// Asks how a file compares with a content.
-    fn compare(&mut self, file: &Sighting, content: &Content, from: u64, to: u64) {
+    /// A file beside the input that has all known bytes of a content.
+    fn holder(&self, content: &Content) -> Option<usize> {
         let holds = |role: Option<(&Content, Role)>| {
             role.is_some_and(|(of, role)| of.file_id == content.file_id && role == Role::Whole)
         };
-        let with = self.files.iter().zip(&self.roles).find(|(_, role)| holds(**role)).map(|(file, _)| file.key);
+        self.files.iter().zip(&self.roles).find(|(_, role)| holds(**role)).map(|(file, _)| file.key)
+    }
+
+    /// Asks how a file compares with a content.
+    fn compare(&mut self, file: &Sighting, content: &Content, from: u64, to: u64) {
+        let with = self.holder(content);
         let Content { file_id, tail, .. } = content;
         let question = Question::Compare { key: file.key, file_id: *file_id, from, to, with, tail: tail.clone() };
         self.out.questions.push(question);
@@ -1009,9 +1039,17 @@ impl<'a> Identification<'a> {
             match state {
                 Pending::Ready if readable => {
                     let relation = self.own(file);
-                    if let Some(live) = self.known.contents.last().filter(|live| !moved && begins_like(file, live)) {
-                        let (path, bytes) = (file.path.clone(), live.end().min(file.len));
-                        self.out.notices.push(Notice::SameBeginning { path, bytes });
+                    let live = self.known.contents.last().map(|live| live.file_id).filter(|_| !moved);
+                    let alike = self.known.contents.iter().filter_map(|content| match content.compare(file) {
+                        Bytes::Whole => Some(content.end().min(file.len)),
+                        Bytes::Shorter { .. } => parted(file, content),
+                        _ if live == Some(content.file_id) && begins_like(file, content) => {
+                            Some(content.end().min(file.len))
+                        }
+                        _ => None,
+                    });
+                    if let Some(bytes) = alike.max().filter(|_| relation == Relation::New) {
+                        self.out.notices.push(Notice::SameBeginning { path: file.path.clone(), bytes });
                     }
                     // One that ends where a known content does has nothing else.
                     if !matches!(relation, Relation::Derived { start, .. } if start >= file.len) {

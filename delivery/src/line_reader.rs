@@ -56,6 +56,8 @@ pub struct LineReader<F> {
     frontier: u64,
     /// The bytes before the frontier, once the buffer has moved past it.
     before: Vec<u8>,
+    /// The length of the file when blocks of other partitions were last skipped.
+    seen_len: u64,
     place: Place,
 }
 
@@ -95,6 +97,7 @@ impl<F: SourceFile> LineReader<F> {
             until: until.unwrap_or(u64::MAX),
             frontier: offset,
             before: Vec::new(),
+            seen_len: 0,
             place: if partition.is_whole() { Place::Whole } else { Place::Own { limit, searched: offset } },
         };
         if !inside_line {
@@ -124,6 +127,13 @@ impl<F: SourceFile> LineReader<F> {
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.buffer.bytes().len() as u64
+    }
+
+    /// Up to where the file is known to have had bytes: what was read, and its length if blocks of
+    /// other partitions were skipped.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen_len.max(self.offset() + self.pending())
     }
 
     /// The last bytes before the position.
@@ -277,7 +287,9 @@ impl<F: SourceFile> LineReader<F> {
                 if from <= at + buffered {
                     self.buffer.take(from - at);
                 } else if self.buffer.unchanged(&self.file)? {
-                    let target = from.min(self.file.len()?);
+                    let len = self.file.len()?;
+                    self.seen_len = len.max(self.seen_len);
+                    let target = from.min(len);
                     if target > at {
                         self.buffer = ReadBuffer::open(&self.file, self.options.block, target)?;
                     }

@@ -419,7 +419,17 @@ impl Rotated {
             if parsed.damage.is_some() {
                 unusable.push(name.clone());
             }
-            let ranges = ranges(&parsed.records);
+            // An output that was refused and moved away may end with a torn commit.
+            let file = name.strip_suffix(b".journal").unwrap_or(name);
+            let (is_there, durable) = (folder.len(file)?.is_some(), parsed.durable());
+            let mut records = Vec::new();
+            for record in &parsed.records {
+                let in_doubt = is_there && record.output_end() > durable && record.data_hash != 0;
+                if !in_doubt || folder.hash(file, record.offset..record.output_end())? == Some(record.data_hash) {
+                    records.push(record);
+                }
+            }
+            let ranges = ranges(records);
             // An output never contains ranges of its own rotated files, so this journal belongs to
             // another writer.
             let overlaps = |(file, ranges): (&u64, &RangeSet)| {
@@ -1294,6 +1304,19 @@ mod tests {
         let mut next = opening.ledger;
         disk.commit(&mut next, 10, &content(10..15));
         assert_eq!(spans(&disk.open().held), [0..15]);
+    }
+
+    #[test]
+    fn a_torn_commit_of_an_output_that_was_moved_away_is_not_held() {
+        let (mut disk, _) = committed(&[10, 20]);
+        disk.rename(OUT, b"out.1");
+        disk.rename(b"out.journal", b"out.1.journal");
+        assert_eq!(spans(&disk.open().held), [0..30]);
+        disk.file(b"out.1").bytes[15] ^= 1;
+        assert_eq!(spans(&disk.open().held), [0..10]);
+        // Of an output that was compressed, the journal is believed.
+        disk.0.remove(&b"out.1"[..]);
+        assert_eq!(spans(&disk.open().held), [0..30]);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use crate::redis::{self, Abilities, Form, Small};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::scanner::Scanner;
-use crate::state::StateFile;
+use crate::state::{StateFile, StateGroup};
 use crate::totals::Totals;
 use crate::watch::{Events, Watch};
 use delivery::line_reader::ReadOptions;
 use delivery::partition::Partition;
-use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Wait};
+use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Trouble, Wait};
 use log::info;
 use resp::streams::{XInfoGroups, XLen};
 use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
@@ -190,6 +190,8 @@ pub(crate) struct Driver {
     pub(crate) next: Option<Step>,
     /// With many files: when the connection is to be given back.
     pub(crate) until: Option<Turn>,
+    /// With many files: what makes the state file durable.
+    pub(crate) group: Option<Rc<StateGroup>>,
 }
 
 /// What the next attempt runs on.
@@ -233,6 +235,7 @@ impl Driver {
             position: None,
             next: None,
             until: None,
+            group: None,
         }
     }
 
@@ -325,6 +328,15 @@ impl Driver {
             if self.until.as_ref().is_some_and(Turn::is_over) {
                 self.producer.stop();
             }
+            if self.is_state_pending() {
+                // What follows in Redis relies on the state file. Others may use the connection
+                // meanwhile.
+                if !self.producer.is_on_wire() {
+                    self.next = Some(step);
+                    return Ok(Step::Wait(Wait::Pause(Duration::ZERO)));
+                }
+                self.flush_state().await?;
+            }
             match step {
                 Step::Observe { below } => self.observe(connection, below).await?,
                 Step::Agree => {
@@ -368,6 +380,20 @@ impl Driver {
                 step @ (Step::Wait(_) | Step::Done | Step::Stopped) => return Ok(step),
             }
         }
+    }
+
+    /// Whether the state file is not durable yet.
+    pub(crate) fn is_state_pending(&mut self) -> bool {
+        let Some(group) = &self.group else { return false };
+        group.is_pending(self.producer.directory().state.path())
+    }
+
+    /// Waits until the state file is durable.
+    pub(crate) async fn flush_state(&mut self) -> Result<(), Interrupt> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let path = self.producer.directory().state.path();
+        let flushed = group.flush(path).await;
+        flushed.map_err(|error| Trouble::File { doing: "write", path: path.display().to_string(), error }.into())
     }
 
     fn exchange(&mut self) {

@@ -168,9 +168,16 @@ impl Unpacked {
         if offset < self.at.saturating_sub(self.kept.len() as u64) {
             self.decoder = None;
         }
-        while self.decoder.is_none() || offset >= self.at {
-            if self.advance()? == 0 {
-                return Ok(0);
+        // All that is wanted, as from a plain file: whoever reads a few bytes again would take fewer
+        // for the end. Less than is kept, so that the first of them are still there.
+        let wanted = offset.saturating_add(buffer.len().min(KEEP / 2) as u64);
+        while self.decoder.is_none() || wanted > self.at {
+            match self.advance() {
+                Ok(0) => break,
+                Ok(_) => {}
+                // The bytes before the damage come first.
+                Err(_) if offset < self.at => break,
+                Err(error) => return Err(error),
             }
         }
         let back = usize::try_from(self.at.saturating_sub(offset)).map_err(io::Error::other)?;
@@ -214,8 +221,11 @@ impl Unpacked {
         let n = *read.as_ref().unwrap_or(&0);
         self.kept.truncate(before.saturating_add(n));
         self.at = self.at.saturating_add(n as u64);
-        if read.is_ok() && n == 0 {
-            self.len = Some(self.at);
+        match read {
+            Ok(0) => self.len = Some(self.at),
+            Ok(_) => {}
+            // After an error, a decoder may pretend that it is at the end.
+            Err(_) => self.decoder = None,
         }
         read
     }
@@ -265,9 +275,32 @@ mod tests {
             assert_eq!(file.len().unwrap(), text.len() as u64);
             assert_eq!(file.try_clone().unwrap().bytes(0, 5).unwrap(), b"line ");
         }
+        // As a buffer does that reads its last bytes again: fewer than wanted only at the end.
+        let file = DiskFile::open_compressed(&gzip, Format::Gzip).unwrap();
+        let (mut at, mut buffer) = (100, vec![0; 100_000]);
+        while at < text.len() {
+            let from = at - 64;
+            let read = file.read_at(&mut buffer, from as u64).unwrap();
+            assert_eq!(read, buffer.len().min(text.len() - from), "{at}");
+            assert!(buffer[..read] == text[from..from + read], "{at}");
+            at = from + read;
+        }
         std::fs::write(&gzip, &bytes[..bytes.len() / 2]).unwrap();
         let torn = DiskFile::open_compressed(&gzip, Format::Gzip).unwrap();
-        assert!(torn.len().is_err());
+        for _ in 0..2 {
+            assert!(torn.len().is_err());
+        }
+        let mut at = 64;
+        loop {
+            let from = at - 64;
+            let read = torn.read_at(&mut buffer, from as u64).unwrap();
+            assert!(buffer[..read] == text[from..from + read], "{at}");
+            if read == 64 {
+                break;
+            }
+            at = from + read;
+        }
+        assert!(at > text.len() / 4, "what is before the damage is read");
     }
 
     #[test]

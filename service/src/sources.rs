@@ -151,7 +151,8 @@ impl SourceList {
     pub(crate) fn states(&self) -> BTreeMap<&'static str, usize> {
         let mut states = BTreeMap::new();
         for row in &self.lock().rows {
-            *states.entry(row.state).or_insert(0_usize) += 1;
+            let count = states.entry(row.state).or_insert(0_usize);
+            *count = count.saturating_add(1);
         }
         states
     }

@@ -4,9 +4,10 @@
 //! [truth](crate::truth): those bytes need not arrive, but they must be reported.
 
 use crate::random::Random;
-use crate::redis::{AddId, Command, Entry, Name, Right, Server, Stream, bytes};
+use crate::redis::{AddId, Command, Entry, Name, Reply, Right, Server, Stream, bytes};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
+use delivery::manifest::Manifest;
 use resp::StreamId;
 use std::rc::Rc;
 
@@ -96,7 +97,7 @@ impl Administrators {
         let hazards = self.hazards;
         match random.below(100) {
             0..=19 if hazards.crashes => self.crash(server, random),
-            20..=29 if hazards.restores => self.restore(server, &keys, random),
+            20..=29 if hazards.restores => self.restore(server, &keys, truth, random),
             30..=54 if hazards.administrators => self.administrate(server, &keys, truth, random),
             55..=69 if hazards.foreign => self.add_foreign(server, &keys, random),
             70..=84 if hazards.refusals => self.refuse(server, random),
@@ -147,7 +148,7 @@ impl Administrators {
         }
     }
 
-    fn restore(&mut self, server: &mut Server, keys: &Keys, random: &mut Random) {
+    fn restore(&mut self, server: &mut Server, keys: &Keys, truth: &mut Truth, random: &mut Random) {
         let dump = random.index(server.dumps());
         if server.dumps() == 0 {
             return;
@@ -162,6 +163,14 @@ impl Administrators {
             1 => {
                 self.story.tell(|| format!("an older state of {} alone is restored", keys.record));
                 server.restore_key(dump, &keys.record);
+                // A record that is complete says that nobody wrote the entries of other
+                // generations.
+                let Reply::Pairs(pairs) = server.admin(Command::HGetAll { key: keys.record.clone() }) else { return };
+                let record = Manifest::from_fields(pairs.iter().map(|(name, value)| (&name[..], &value[..])));
+                let Ok(record) = record else { return };
+                let entries = server.stream_at(&keys.stream).into_iter().flat_map(Stream::entries);
+                let unknown = entries.filter(|(id, _)| record.get(id.ms).is_none()).map(|(_, entry)| entry);
+                note_removed(truth, unknown, Fate::REMOVED);
             }
             _ => {
                 self.story.tell(|| "an older state of Redis is restored");

@@ -84,7 +84,9 @@ pub fn judge(truth: &Truth, ledger: &Ledger, written: &[Written], terms: Terms) 
                 first_seen.push((one.output, content));
             }
             let before = last.insert((one.output, content), span.end).unwrap_or(0);
+            let is_edited = truth.several_holders && truth.get(content).is_some_and(|content| content.is_operated);
             let is_again = truth.fate(content, span.start).is(Fate::REPEATABLE)
+                || is_edited
                 || repeats(truth, content, span.start)
                 || span.end <= crate::reader::DISTINCT && is_beginning_of_another(truth, content, span.end);
             if !terms.unordered && !terms.several_writers && span.start < before && !is_again {
@@ -141,6 +143,7 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
     let removed = fate.is(Fate::REMOVED);
     let vanished = fate.is(Fate::VANISHED);
     let is_operated = truth.get(content).is_some_and(|content| content.is_operated);
+    let has_double = truth.get(content).is_some_and(|content| content.has_double);
     let is_unknown = truth.get(content).is_none_or(|content| content.sent == 0);
     match count {
         0 if fate.is(Fate::OPTIONAL) => None,
@@ -158,7 +161,7 @@ fn fault_of(truth: &Truth, terms: Terms, content: ContentId, offset: u64, count:
         1 => None,
         _ if terms.may_repeat || fate.is(Fate::REPEATABLE) => None,
         _ if repeats(truth, content, offset) => None,
-        _ if truth.several_partitions && is_operated => None,
+        _ if is_operated && (truth.several_holders || has_double) => None,
         _ => Some("there more than once"),
     }
 }
@@ -201,7 +204,12 @@ fn explain(
             counts[origin].get(index(at)) == Some(&0)
         };
         let candidates = (0..truth.contents().len()).map(|content| (same(content), content));
-        let best = candidates.max_by_key(|&(len, content)| (len, said == Some(content), is_new(content)));
+        // Each partition has numbers of its own, so the reader's word counts less there.
+        let is_said = |content: ContentId| said == Some(content);
+        let best = candidates.max_by_key(|&(len, content)| match truth.several_holders {
+            true => (len, is_new(content), is_said(content)),
+            false => (len, is_said(content), is_new(content)),
+        });
         let Some((len, content)) = best.filter(|&(len, _)| len > 0) else {
             return Err(format!(
                 "output {output}: what it holds as byte {at} of file {file_id} was never written: {}",

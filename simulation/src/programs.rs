@@ -236,6 +236,14 @@ impl Programs {
         // An unfinished last line waits for its newline, and the end of a content waits for the
         // next content to begin.
         self.append(files, truth, self.current, b"\nthe last line\n");
+        // A file that was rolled back is a beginning of what was sent until it is longer than that.
+        while files.file(self.current).is_some_and(|file| {
+            let content = file.content.and_then(|content| truth.get(content));
+            let parent = content.and_then(|content| truth.get(content.shares?.0));
+            parent.is_some_and(|parent| parent.is_operated && file.len() <= parent.sent + 64)
+        }) {
+            self.append(files, truth, self.current, b"another line at the end\n");
+        }
         truth.observe(files, true);
     }
 
@@ -424,7 +432,8 @@ impl Programs {
             }
             4 => {
                 let Some(backup) = random.pick(&self.backups).cloned() else { return };
-                let kept = files.at(&backup).map_or(0, crate::filesystem::File::len);
+                let (Some(old), Some(new)) = (files.at(&target), files.at(&backup)) else { return };
+                let kept = old.bytes().iter().zip(new.bytes()).take_while(|(a, b)| a == b).count() as u64;
                 truth.note(content, kept..len, Fate::OPTIONAL);
                 self.replace_by(files, &backup, &target);
                 self.story.tell(|| format!("an operator restores {target} from {backup}"));

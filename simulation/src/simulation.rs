@@ -15,6 +15,7 @@ use delivery::consumer::Lease;
 use delivery::manifest::record_key;
 use delivery::partition::Partition;
 use delivery::split::Framing;
+use resp::StreamId;
 use std::ops::Bound;
 
 /// The key of the source's stream.
@@ -98,11 +99,12 @@ impl Simulation {
         let readers = draw_readers(&mut draw, &partitions);
         // Drawn apart, so that the rest of the seed is as it was before there was this kind.
         let mut random = std::mem::replace(&mut draw.random, Random::new(!seed));
-        if draw.has("exclusive", 30) {
+        let is_exclusive = draw.has("exclusive", if writers.len() > 1 { 60 } else { 25 });
+        if is_exclusive {
             let percent = *draw.random.pick(&[100, 60, 100]).unwrap_or(&100);
             writers.iter_mut().for_each(|writer| writer.configuration.exclusive = percent);
         }
-        let pauses = draw.has("pauses", 30);
+        let pauses = draw.has("pauses", if is_exclusive { 60 } else { 20 });
         let steps = random.between(30, 300);
         story.tell(|| format!("{hazards:?}\n{habits:?}\n{disk:?}"));
         story.tell(|| {
@@ -112,7 +114,6 @@ impl Simulation {
             )
         });
         let mut world = World::new(random, story.clone(), hazards, keys.clone(), START);
-        world.truth.several_partitions = count > 1;
         world.truth.several_holders = count > 1 || readers.len() > 1;
         let programs = {
             let mut files = world.input.borrow_mut();
@@ -132,6 +133,8 @@ impl Simulation {
             }
         }
         self.end_faults();
+        // Each of them looks at the group much more often than a consumer that is gone.
+        let lanes = (self.writers.len() * self.partitions) as u64;
         let (mut at, mut since, mut steps, mut quiet) = (self.world.progress, self.world.elapsed, 0_u64, 0_u64);
         while self.world.elapsed - since < REST {
             steps += 1;
@@ -145,7 +148,7 @@ impl Simulation {
             }
             quiet += 1;
             // All services are waiting.
-            if quiet > 128 && quiet.is_multiple_of(16) {
+            if quiet > 128 && quiet.is_multiple_of(16 * lanes) {
                 self.world.pass(1500);
             }
         }
@@ -184,9 +187,11 @@ impl Simulation {
                 world.pass(millis);
             }
             40 if world.hazards.clocks => world.jump(),
-            41 if self.pauses && world.random.chance(50) => {
+            41..=43 if self.pauses && world.random.chance(50) => {
                 let nth = world.random.index(self.writers.len());
-                let millis = world.random.below(4000);
+                // A lease ends after a second.
+                let most = if world.random.chance(50) { 1500 } else { 4000 };
+                let millis = world.random.below(most);
                 self.writers[nth].pause(world, millis);
             }
             _ => {}
@@ -214,7 +219,9 @@ impl Simulation {
         for keys in std::mem::take(&mut self.world.leases_taken) {
             let Some(stream) = self.world.redis.stream_at(&keys.stream) else { continue };
             let Some(group) = stream.groups().get(&self.administrators.group) else { continue };
-            let behind = (Bound::Excluded(group.last_delivered()), Bound::Unbounded);
+            // Nobody but a writer that has lost its lease would have moved it back.
+            let moved = self.world.moved.get(&keys.stream).copied().unwrap_or(StreamId::ZERO);
+            let behind = (Bound::Excluded(group.last_delivered().max(moved)), Bound::Unbounded);
             let left: Vec<_> = stream.entries().range(behind).filter_map(|(_, entry)| entry.origin.clone()).collect();
             for (file, span) in self.writers.iter().flat_map(|writer| writer.has(&self.world.outputs)) {
                 for origin in left.iter().filter(|one| self.world.ledger.content(file) == Some(one.content)) {
@@ -236,6 +243,12 @@ impl Simulation {
             self.programs.settle(&mut files, &mut world.truth, &mut world.random);
         }
         let several = self.writers.len() > 1;
+        if several && self.writers.iter().any(|writer| writer.configuration.exclusive > 0) {
+            // What one of them has written and the group does not know to be done goes to any.
+            world.leases_taken.clone_from(&world.keys);
+            self.note_takeovers();
+        }
+        let world = &mut self.world;
         for writer in &mut self.writers {
             writer.is_scaled_away = false;
             writer.pause(world, 0);
@@ -271,6 +284,8 @@ impl Simulation {
             contents_unordered: happened.removed
                 || restores
                 || self.partitions > 1
+                // Each of several readers sees other rotations.
+                || self.readers.len() > 1
                 || habits.late_lines
                 || habits.permissions
                 || habits.operates
@@ -279,12 +294,14 @@ impl Simulation {
                 || self.administrators.hazards.clocks,
             // Behind foreign entries a reader goes on from where it is certain that all has
             // arrived, and when the source is gone it cannot tell that more has. A rotated file
-            // that cannot be read is as good as gone until it can.
+            // that cannot be read is as good as gone until it can. Of several readers, one may have a
+            // file open that is gone for the others.
             comes_back: self.world.forgot_rotated
                 || happened.redis_went_back
                 || happened.collided
                 || self.administrators.hazards.foreign
                 || self.partitions > 1
+                || self.readers.len() > 1
                 || habits.operates
                 || habits.permissions,
             branched_off: happened.branched_off,

@@ -52,6 +52,9 @@ pub struct Content {
     pub late: bool,
     /// An operator has changed a file of the content, or of the one that it was made from.
     pub is_operated: bool,
+    /// A reader reported that it takes two files for two contents which begin alike. If both are
+    /// written to, because one is a copy under way, the bytes that follow are sent twice, too.
+    pub has_double: bool,
     /// The content existed before the source began: its bytes may be sent or not, including those
     /// added later.
     is_earlier: bool,
@@ -67,11 +70,10 @@ pub struct Truth {
     contents: Vec<Content>,
     has_begun: bool,
     /// Whether the source has several partitions or readers. If a file is deleted while one of them
-    /// has it open, the others cannot read it: their bytes of it are lost and reported.
+    /// has it open, the others cannot read it: their bytes of it are lost and reported. Each of
+    /// them decides by the bytes that it sent itself whether an edited file is still the same
+    /// content.
     pub several_holders: bool,
-    /// Whether the source has several partitions. Each partition decides by the bytes that it sent
-    /// itself whether an edited file is still the same content.
-    pub several_partitions: bool,
     /// The partitions with at least one byte in an output.
     pub written: BTreeSet<usize>,
 }
@@ -194,6 +196,13 @@ impl Truth {
     pub fn comes_late(&mut self, content: ContentId) {
         if let Some(content) = self.contents.get_mut(content) {
             content.late = true;
+        }
+    }
+
+    /// A reader reported that a file of the content is taken for another content.
+    pub fn has_double(&mut self, content: ContentId) {
+        if let Some(content) = self.contents.get_mut(content) {
+            content.has_double = true;
         }
     }
 

@@ -4,10 +4,12 @@ use crate::administrators::{Hazards, Keys};
 use crate::filesystem::{FileSystem, Flip};
 use crate::oracle::Ledger;
 use crate::random::Random;
-use crate::redis::{Command, Lost, Reply, Script, Server, Session};
+use crate::redis::{Command, Lost, Name, Reply, Script, Server, Session};
 use crate::story::Story;
 use crate::truth::{Fate, Truth};
+use resp::StreamId;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -48,6 +50,8 @@ pub struct World {
     pub taken_over: bool,
     /// Leases that were taken over from another writer since this was last looked at.
     pub leases_taken: Vec<Keys>,
+    /// Up to where writers have moved the group of each stream.
+    pub moved: BTreeMap<Name, StreamId>,
     /// Whether faults still happen.
     pub faulty: bool,
     /// Counts changes. While it does not grow, all services are idle.
@@ -74,6 +78,7 @@ impl World {
             forgot_rotated: false,
             taken_over: false,
             leases_taken: Vec::new(),
+            moved: BTreeMap::new(),
             faulty: true,
             progress: 0,
         }

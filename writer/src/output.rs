@@ -409,7 +409,8 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 
 /// Decides what to do with an output and its journal at startup. Changes nothing.
 ///
-/// `others`: the journals of all outputs of this process, which are no rotated journals of this one.
+/// `others`: the journals of all outputs of this process, which are no rotated journals of this
+/// one.
 pub(crate) fn verdict(path: &Path, identity: &Identity, others: Option<&Journals>) -> io::Result<Verdict> {
     let mut beside = OutputFolder::among(path, others);
     let name = beside.name().to_vec();

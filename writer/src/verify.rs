@@ -93,7 +93,8 @@ pub(crate) fn verify_tree(inputs: &Path, outputs: &[PathBuf]) -> Result<TreeRepo
     Ok(report)
 }
 
-/// Opens an input. A compressed one is decompressed into a temporary file, as far as it is readable.
+/// Opens an input. A compressed one is decompressed into a temporary file, as far as it is
+/// readable.
 fn open_unpacked(path: &Path) -> Result<Input<'_>, Failure> {
     let mut input = open_input(path)?;
     let failed = |error: io::Error| Failure::failed(format!("decompressing {}: {error}", path.display()));

@@ -218,7 +218,6 @@ enum Phase {
     Read,
     /// `is_fresh`: the record was loaded after these entries arrived, so it has the generations of
     /// all entries that a reader wrote.
-    /// all that a reader wrote.
     Take {
         is_fresh: bool,
     },
@@ -911,12 +910,17 @@ impl Consumer {
         }
         self.shared = view.notes.shared.or(self.shared);
         self.share(view, now);
-        if !self.is_resumed && self.shared < Some(self.last_delivered) && self.last_delivered > StreamId::ZERO {
-            // Entries delivered before this output joined are not gaps after its restart either.
+        let has_waited = self.waits_for.take().is_some();
+        if (!self.is_resumed || has_waited)
+            && self.shared < Some(self.last_delivered)
+            && self.last_delivered > StreamId::ZERO
+        {
+            // What was delivered before this output came is no gap when it is started again, nor is
+            // what the writer got that was waited for.
             self.set_shared(self.last_delivered);
         }
         self.resume();
-        if self.waits_for.take().is_some() {
+        if has_waited {
             self.reports.push(Report::WaitEnded);
         }
         if let Some((lease, renewed_at)) = self.lease.clone() {

@@ -983,6 +983,22 @@ fn an_exclusive_consumer_waits_for_others_at_work() {
 }
 
 #[test]
+fn what_the_writer_got_that_was_waited_for_is_no_gap() {
+    let mut world = World::new();
+    world.add(10);
+    // This output has had the group before.
+    world.fields.insert(output_field(GROUP, NAME), "a".to_owned());
+    world.lease = other_lease(0);
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    world.last_delivered = StreamId::new(5, 20);
+    world.lease = None;
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.written.len(), 20, "{:?}", world.reports);
+    assert!(!world.reports.iter().any(|report| matches!(report, Report::Gap(..))), "{:?}", world.reports);
+}
+
+#[test]
 fn a_lease_that_somebody_took_over_ends_the_work() {
     let mut world = World::new();
     world.add(10);

@@ -54,8 +54,11 @@ impl<D: Directory> Producer<D> {
         let is_of = |content: &Content, file: &D::File| {
             content.inode == Some(file.inode()) && content.created == file.created()
         };
-        let is_known = |file: &D::File| known.contents.iter().any(|content| is_of(content, file));
-        self.open.retain(|open| open.file_id != UNNAMED || !is_known(&open.file));
+        // Its generation was begun, and the reply was lost.
+        for open in self.open.iter_mut().filter(|open| open.file_id == UNNAMED) {
+            let content = known.contents.iter().find(|content| is_of(content, &open.file));
+            open.file_id = content.map_or(UNNAMED, |content| content.file_id);
+        }
         let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.file_id, &open.file)).collect();
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.file_id, streaming.reader.file()));
@@ -472,9 +475,8 @@ impl<D: Directory> Producer<D> {
         }
         if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Observing) {
             let Streaming { reader, file_id, .. } = *streaming;
-            if reader.offset() >= self.seen.get(&file_id).copied().unwrap_or(0) {
-                self.nothing_up_to.insert(file_id, reader.offset());
-            }
+            // Another file of it may have more than this one had.
+            self.nothing_up_to.insert(file_id, reader.offset());
             self.keep_open(file_id, reader);
         }
     }

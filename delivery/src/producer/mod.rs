@@ -584,7 +584,14 @@ impl<D: Directory> Producer<D> {
             Phase::Locating(_) | Phase::Beginning(_) | Phase::Done => true,
             Phase::Observing | Phase::Restoring(..) => false,
         };
-        is_waiting && (with_open || self.open.is_empty())
+        let present = if let Phase::Streaming(streaming) = &self.phase { Some(streaming.inode()) } else { None };
+        is_waiting && (with_open || self.open.iter().all(|open| Some(open.file.inode()) == present))
+    }
+
+    /// Whether a batch is on the wire.
+    #[must_use]
+    pub fn is_on_wire(&self) -> bool {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.is_on_wire() } else { false }
     }
 
     /// Keeps a file open that may lose its name before Redis can be asked what is known of it.
@@ -642,7 +649,7 @@ impl<D: Directory> Producer<D> {
         let local = self.load(&observed.record)?;
         self.refuse_other_source(&observed.record, &local)?;
         if self.in_doubt.is_none()
-            && let Some(whole) = observed.doubtful_from()
+            && let Some(whole) = observed.doubtful_from().or_else(|| self.doubtful_from(&observed))
         {
             self.in_doubt = Some(whole);
             return Err(Changed::EntriesLost.into());
@@ -711,6 +718,15 @@ impl<D: Directory> Producer<D> {
         Ok(())
     }
 
+    /// As [`Observed::doubtful_from`], by what this process had confirmed: the record that came
+    /// with the older stream may not tell.
+    fn doubtful_from(&self, observed: &Observed) -> Option<Position> {
+        let added = self.stream.added?.checked_add(self.added_since)?;
+        let is_above = self.last_sent.is_some_and(|sent| observed.last_id() >= sent);
+        self.whole_at
+            .filter(|_| is_above && observed.stream.is_some_and(|now| now.added.is_some_and(|now| now < added)))
+    }
+
     /// Contents that other partitions know, as far as that can be told without Redis.
     pub fn learn(&mut self, others: &Manifest) {
         others.iter().for_each(|content| self.others.insert(content.clone()));
@@ -718,12 +734,22 @@ impl<D: Directory> Producer<D> {
 
     /// Answers [`Step::Agree`]: the contents that other partitions know.
     pub fn agreed(&mut self, others: Manifest) {
+        let is_news = |known: &Generation| self.others.get(known.generation).is_none();
+        let has_news = others.iter().any(|known| is_news(known) && !self.begun.contains(&known.file_id));
         self.others = others;
         self.has_agreed = true;
-        if let Phase::Beginning(begin) = &mut self.phase
-            && matches!(begin.stage, Stage::Agreeing)
-        {
-            begin.stage = Stage::Naming(None);
+        match std::mem::replace(&mut self.phase, Phase::Observing) {
+            // The file was taken for a new content without knowing these.
+            Phase::Beginning(begin) if has_news && matches!(begin.stage, Stage::Agreeing) => {
+                let after = begin.after;
+                self.keep_open(UNNAMED, begin.reader);
+                self.phase = Phase::Locating(after.map_or(Resume::Fresh, Resume::At));
+            }
+            Phase::Beginning(mut begin) if matches!(begin.stage, Stage::Agreeing) => {
+                begin.stage = Stage::Naming(None);
+                self.phase = Phase::Beginning(begin);
+            }
+            phase => self.phase = phase,
         }
     }
 

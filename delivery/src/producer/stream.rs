@@ -90,9 +90,17 @@ impl<F: SourceFile> Streaming<F> {
         (self.reader.offset(), self.len)
     }
 
+    pub(super) fn inode(&self) -> crate::files::Inode {
+        self.reader.file().inode()
+    }
+
+    pub(super) const fn is_on_wire(&self) -> bool {
+        self.queued.is_some() || self.executing.is_some()
+    }
+
     /// Whether the file is still the one at the input's path, and nothing is on the wire.
     pub(super) const fn is_settled(&self) -> bool {
-        self.replaced.is_none() && self.queued.is_none() && self.executing.is_none()
+        self.replaced.is_none() && !self.is_on_wire()
     }
 
     fn present(&self) -> Present {
@@ -132,6 +140,9 @@ impl<D: Directory> Producer<D> {
             if streaming.is_fresh {
                 self.still_begins_so()?;
             }
+            if let Some(streaming) = self.streaming() {
+                streaming.is_fresh = false;
+            }
             return Ok(Step::Execute);
         }
         if stopping {
@@ -150,14 +161,12 @@ impl<D: Directory> Producer<D> {
 
     /// Between the scan of its first bytes and the reading of them, a file can be truncated and
     /// rewritten.
-    fn still_begins_so(&mut self) -> Result<(), StepError> {
-        let input = self.options.input.clone();
-        let Phase::Streaming(streaming) = &mut self.phase else { return Ok(()) };
-        streaming.is_fresh = false;
+    fn still_begins_so(&self) -> Result<(), StepError> {
+        let Phase::Streaming(streaming) = &self.phase else { return Ok(()) };
         match head_of(streaming.reader.file(), streaming.head.0) {
             Ok(head) if head == streaming.head => Ok(()),
             Ok(_) => Err(Changed::InputChanged.into()),
-            Err(error) => Err(trouble(&input, "read", &error)),
+            Err(error) => Err(trouble(&self.options.input, "read", &error)),
         }
     }
 
@@ -205,7 +214,7 @@ impl<D: Directory> Producer<D> {
         }
         // What was read was seen, also what is others': they may come too late for it.
         let seen = self.seen.entry(streaming.file_id).or_insert(0);
-        *seen = streaming.reader.offset().saturating_add(streaming.reader.pending()).max(*seen);
+        *seen = streaming.reader.seen().max(*seen);
         if entries == 0 {
             streaming.is_drained = true;
             return Ok(None);
@@ -359,6 +368,11 @@ impl<D: Directory> Producer<D> {
         streaming.looked_at = now;
         let (file_id, confirmed) = (streaming.file_id, streaming.confirmed);
         let len = streaming.reader.file().len().map_err(|e| fault(&e))?;
+        // Of a partition's blocks, nothing may have been read yet that would tell.
+        if streaming.is_fresh && len < streaming.len {
+            self.still_begins_so()?;
+        }
+        let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
         let (offset, pending) = (streaming.reader.offset(), streaming.reader.pending());
         let is_changed = len < offset + pending || !streaming.reader.unchanged().map_err(|e| fault(&e))?;
         if !is_changed {

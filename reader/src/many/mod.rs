@@ -25,7 +25,7 @@ use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::driver::DRAIN;
 use crate::source_file::DiskFile;
-use crate::state::StateFile;
+use crate::state::{StateFile, StateGroup};
 use crate::totals::Totals;
 use delivery::files::Inode;
 use delivery::producer::Stored;
@@ -44,7 +44,7 @@ use resp::{Frame, Value, cmd};
 use service::preflight::must_be_allowed;
 use service::{Context, Failure, Health, Shutdown, SourceRecord, Stop};
 use source::{Ended, FileState, KnownFile, Parked, Task};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -81,6 +81,9 @@ pub(crate) struct Shared {
     pub(crate) registry: SourceRegistry,
     pub(crate) totals: Totals,
     pub(crate) listings: Rc<SharedListings>,
+    pub(crate) states: Rc<StateGroup>,
+    /// Files that sources were read from.
+    pub(crate) files: RefCell<HashMap<Inode, KnownFile>>,
     /// Whether sources wait to be active.
     pub(crate) is_crowded: Cell<bool>,
 }
@@ -122,6 +125,7 @@ struct Source {
     /// Its file when it was last changed, so that it is still there when it is its turn.
     held: Option<DiskFile>,
     from_end: bool,
+    is_urgent: bool,
     retry_at: Option<Instant>,
 }
 
@@ -147,9 +151,9 @@ struct Many {
     host: String,
     sources: Vec<Source>,
     names: HashMap<SourceName, usize>,
-    /// Files that sources were read from.
-    inodes: HashMap<Inode, usize>,
     queue: VecDeque<usize>,
+    /// Those that a file event was about: they go first.
+    urgent: VecDeque<usize>,
     active: Work,
     /// How many files are opened before their sources are active.
     held: usize,
@@ -220,10 +224,12 @@ impl Many {
         let shared = Shared {
             shutdown: context.shutdown.clone(),
             health: context.health.clone(),
-            pool: Rc::new(Pool::new(context.connector.clone())),
+            pool: Rc::new(Pool::new(context.connector.clone(), context.health.clone())),
             registry,
             totals: Totals::of_many(),
             listings: Rc::default(),
+            states: Rc::default(),
+            files: RefCell::default(),
             is_crowded: Cell::new(false),
             args,
         };
@@ -234,8 +240,8 @@ impl Many {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             sources: Vec::new(),
             names: HashMap::new(),
-            inodes: HashMap::new(),
             queue: VecDeque::new(),
+            urgent: VecDeque::new(),
             active: FuturesUnordered::new(),
             held: 0,
             events: FolderEvents::new(),
@@ -264,7 +270,7 @@ impl Many {
         let mut next_ask = Instant::now();
         loop {
             self.start_queued();
-            if once && self.active.is_empty() && self.queue.is_empty() {
+            if once && self.active.is_empty() && self.queue.is_empty() && self.urgent.is_empty() {
                 return match self.refused.take() {
                     Some(why) => Err(Failure::config(why).into()),
                     None => Ok(()),
@@ -350,22 +356,10 @@ impl Many {
             }
             let state_dir = self.shared.args.state_dir.as_deref().unwrap_or(&base);
             let state = StateFile::of_source(state_dir, &self.shared.args.service.stream, &name);
-            let files: Vec<KnownFile> = match state.load() {
-                Ok(Stored::Manifest(manifest)) => manifest
-                    .contents()
-                    .map(|content| KnownFile {
-                        inode: Inode { dev: content.dev, ino: content.ino },
-                        created: content.created,
-                        head_len: content.head_len,
-                        head_hash: content.head_hash,
-                    })
-                    .collect(),
-                _ => Vec::new(),
-            };
+            let known = state.load();
             let index = self.add(path, name, base, false);
-            self.know(index, &files);
-            if let Some(source) = self.sources.get_mut(index) {
-                source.parked = Some(Box::new(Parked { seen: None, guard: None, files }));
+            if let Ok(Stored::Manifest(manifest)) = known {
+                source::know(&mut self.shared.files.borrow_mut(), index, &manifest);
             }
         }
         Ok(())
@@ -453,7 +447,9 @@ impl Many {
             }
             let from_end = first && self.shared.args.from == From::End;
             let index = self.add(path.clone(), name, base, from_end);
-            self.wake(index);
+            if !first {
+                self.wake_first(index);
+            }
         }
         Ok(())
     }
@@ -471,6 +467,7 @@ impl Many {
             woken: Rc::default(),
             held: None,
             from_end,
+            is_urgent: false,
             retry_at: None,
         });
         self.wake(index);
@@ -484,16 +481,11 @@ impl Many {
     /// The source that was read from this file when it had another name.
     fn owner_of(&self, path: &Path) -> Option<usize> {
         let file = DiskFile::open(path).ok()?;
-        let index = *self.inodes.get(&file.inode())?;
-        let known = self.sources.get(index)?.parked.as_ref()?.files.iter().find(|known| known.inode == file.inode())?;
+        let known = *self.shared.files.borrow().get(&file.inode())?;
         let created = file.created().and_then(|created| i64::try_from(created).ok());
         let is_same = known.created.is_none() || created.is_none() || known.created == created;
         let head = file.bytes(0, known.head_len).ok()?;
-        (is_same && delivery::hash(&head) == known.head_hash).then_some(index)
-    }
-
-    fn know(&mut self, index: usize, files: &[KnownFile]) {
-        self.inodes.extend(files.iter().map(|known| (known.inode, index)));
+        (is_same && delivery::hash(&head) == known.head_hash).then_some(known.index)
     }
 
     fn tell(&mut self, what: &str) {
@@ -524,13 +516,26 @@ impl Many {
         }
     }
 
+    /// A file event was about a source.
+    fn wake_first(&mut self, index: usize) {
+        self.wake(index);
+        if self.sources.get(index).is_some_and(|source| source.phase == Phase::Queued) && !self.urgent.contains(&index)
+        {
+            self.urgent.push_back(index);
+        }
+    }
+
     fn start_queued(&mut self) {
         while self.active.len() < ACTIVE
-            && let Some(index) = self.queue.pop_front()
+            && let Some(index) = self.urgent.pop_front().or_else(|| self.queue.pop_front())
         {
             let Some(source) = self.sources.get_mut(index) else { continue };
+            if source.phase != Phase::Queued {
+                // It was urgent, and came first.
+                continue;
+            }
             source.phase = Phase::Active { again: false };
-            source.retry_at = None;
+            (source.retry_at, source.is_urgent) = (None, false);
             let held = source.held.take();
             self.held -= usize::from(held.is_some());
             let task = Task {
@@ -545,7 +550,7 @@ impl Many {
             self.register(index, "followed");
             self.active.push(Box::pin(source::drive(Rc::clone(&self.shared), task)));
         }
-        self.shared.is_crowded.set(!self.queue.is_empty());
+        self.shared.is_crowded.set(!self.queue.is_empty() || !self.urgent.is_empty());
     }
 
     /// Tells the registry about a source.
@@ -570,10 +575,8 @@ impl Many {
             Ended::Parked(parked) => {
                 let seen = parked.seen;
                 let is_changed = again || FileState::of(&source.path) != seen;
-                let files = parked.files.clone();
                 source.parked = Some(parked);
                 source.from_end = false;
-                self.know(index, &files);
                 if is_changed {
                     self.wake(index);
                 } else {
@@ -603,11 +606,11 @@ impl Many {
             match event {
                 Event::File(path) => {
                     if let Some(index) = self.index_of(path) {
-                        self.wake(index);
+                        self.wake_first(index);
                     } else if let Some(of) = rotated_of(path, |other| self.index_of(other).is_some())
                         && let Some(index) = self.index_of(&of)
                     {
-                        self.wake(index);
+                        self.wake_first(index);
                     } else if self.patterns.iter().any(|pattern| pattern.name_of(path).is_some()) && path.is_file() {
                         new.insert(path.clone());
                     }
@@ -662,6 +665,10 @@ impl Many {
             .collect();
         let pool = Rc::clone(&self.shared.pool);
         Box::pin(async move {
+            if pool.is_cluster() {
+                // They are on many nodes. Their drivers ask.
+                return Ok(asked.into_iter().map(|(index, ..)| index).collect());
+            }
             let Some((_, record, _)) = asked.first() else { return Ok(Vec::new()) };
             let Ok(mut lease) = pool.take(record).await else { return Ok(Vec::new()) };
             let connection = &mut lease.connection;

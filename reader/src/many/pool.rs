@@ -4,8 +4,8 @@
 use crate::error::Interrupt;
 use crate::redis::Abilities;
 use delivery::producer::Changed;
-use resp::Connection;
-use service::{Connector, Failure, SourceRecord, Stop};
+use resp::{Connection, Endpoint};
+use service::{Connector, Failure, Health, SourceRecord, Stop};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,24 +18,39 @@ pub(crate) const CONNECTIONS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Pool {
     connector: Connector,
-    idle: RefCell<Vec<(Connection, Abilities)>>,
+    health: Health,
+    idle: RefCell<Vec<Idle>>,
     turns: Semaphore,
     waiting: Cell<usize>,
 }
 
-/// A connection that was taken. It returns to the pool with [`Lease::give_back`], and is closed when
-/// it is dropped.
+#[derive(Debug)]
+struct Idle {
+    /// The stream whose node it leads to.
+    stream: String,
+    connection: Connection,
+    abilities: Abilities,
+}
+
+/// A connection that was taken. It returns to the pool with [`Lease::give_back`], and is closed
+/// when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease<'p> {
     pool: &'p Pool,
+    stream: String,
     pub(crate) connection: Connection,
     pub(crate) abilities: Abilities,
     _turn: SemaphorePermit<'p>,
 }
 
 impl Pool {
-    pub(crate) fn new(connector: Connector) -> Self {
-        Self { connector, idle: RefCell::default(), turns: Semaphore::new(CONNECTIONS), waiting: Cell::new(0) }
+    pub(crate) fn new(connector: Connector, health: Health) -> Self {
+        Self { connector, health, idle: RefCell::default(), turns: Semaphore::new(CONNECTIONS), waiting: Cell::new(0) }
+    }
+
+    /// Whether a connection leads to the node of one stream only.
+    pub(crate) const fn is_cluster(&self) -> bool {
+        matches!(self.connector.config().endpoint(), Endpoint::Cluster { .. })
     }
 
     /// Whether somebody waits for a connection.
@@ -48,15 +63,24 @@ impl Pool {
         let waiting = Waiting::new(&self.waiting);
         let turn = self.turns.acquire().await.map_err(|_| Stop::Shutdown)?;
         drop(waiting);
-        let idle = self.idle.borrow_mut().pop().filter(|(connection, _)| !connection.is_closed());
-        if let Some((connection, abilities)) = idle {
-            return Ok(Lease { pool: self, connection, abilities, _turn: turn });
+        let found = {
+            let mut idle = self.idle.borrow_mut();
+            idle.retain(|idle| !idle.connection.is_closed());
+            let at = idle.iter().rposition(|idle| !self.is_cluster() || idle.stream == record.stream);
+            at.map(|at| idle.remove(at))
+        };
+        let stream = record.stream.clone();
+        if let Some(Idle { connection, abilities, .. }) = found {
+            return Ok(Lease { pool: self, stream, connection, abilities, _turn: turn });
         }
         loop {
-            let mut connector = self.connector.clone();
+            let mut connector = match self.is_cluster() {
+                true => self.connector.for_stream(&record.stream, self.health.clone()),
+                false => self.connector.clone(),
+            };
             let mut connection = connector.connect().await?;
             match Abilities::try_out(&mut connection, record, true).await {
-                Ok(abilities) => return Ok(Lease { pool: self, connection, abilities, _turn: turn }),
+                Ok(abilities) => return Ok(Lease { pool: self, stream, connection, abilities, _turn: turn }),
                 Err(Interrupt::Failure(failure)) => return Err(failure.into()),
                 Err(Interrupt::Redis(error)) => connector.lost(&error),
                 Err(_) => return Err(Failure::failed(Changed::RecordLost.to_string()).into()),
@@ -90,10 +114,12 @@ impl Turn {
 impl Lease<'_> {
     /// Gives the connection back. Nothing of the work with it may be on the wire.
     pub(crate) fn give_back(self) {
-        let Self { pool, connection, abilities, _turn } = self;
-        if !connection.is_closed() {
-            pool.idle.borrow_mut().push((connection, abilities));
+        let Self { pool, stream, connection, abilities, _turn } = self;
+        let mut idle = pool.idle.borrow_mut();
+        if idle.len() >= CONNECTIONS {
+            idle.remove(0);
         }
+        idle.push(Idle { stream, connection, abilities });
     }
 }
 

@@ -13,6 +13,7 @@ use crate::state::StateFile;
 use crate::watch::Watch;
 use delivery::files::Inode;
 use delivery::line_reader::ReadOptions;
+use delivery::manifest::{Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::{Directory as _, Limits, Options, Producer, Step, Wait};
 use delivery::source_name::SourceName;
@@ -20,6 +21,7 @@ use log::{debug, warn};
 use resp::ErrorKind;
 use resp::streams::{XInfoGroups, XLen};
 use service::{Failure, Stop};
+use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -67,7 +69,8 @@ impl From<&Metadata> for FileState {
 /// A file that a source was read from: found under another name, it is no new source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KnownFile {
-    pub(crate) inode: Inode,
+    /// The source.
+    pub(crate) index: usize,
     pub(crate) created: Option<i64>,
     pub(crate) head_len: u64,
     pub(crate) head_hash: u64,
@@ -106,14 +109,22 @@ pub(crate) struct Parked {
     pub(crate) seen: Option<FileState>,
     /// A hash of the guard in its record, if it has one: whether Redis still holds what it should.
     pub(crate) guard: Option<u64>,
-    /// Files that it was read from.
-    pub(crate) files: Vec<KnownFile>,
+}
+
+/// The files of these contents.
+pub(crate) fn know(files: &mut HashMap<Inode, KnownFile>, index: usize, manifest: &Manifest) {
+    files.extend(manifest.contents().map(|content| {
+        let inode = Inode { dev: content.dev, ino: content.ino };
+        let Generation { created, head_len, head_hash, .. } = *content;
+        (inode, KnownFile { index, created, head_len, head_hash })
+    }));
 }
 
 /// What a source's producer is made of.
 pub(crate) fn parts(shared: &Shared, task: &Task) -> (Options, InputDirectory) {
     let Shared { args, listings, .. } = shared;
     let state = StateFile::of_source(&task.state_dir, &args.service.stream, &task.name);
+    let state = state.in_group(Rc::clone(&shared.states));
     let limits = Limits { open_files: OPEN_FILES, ..Limits::default() };
     let options = Options {
         input: task.path.to_string_lossy().into_owned(),
@@ -151,11 +162,20 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
         totals,
         max_backlog: shared.args.max_backlog,
         input: task.path.clone(),
+        group: Some(Rc::clone(&shared.states)),
         ..driver
     };
     let escaped = task.name.escaped();
-    let mut active =
-        Active { shared, task, escaped, driver, active_at: Instant::now(), is_script_barred: false, told: None };
+    let mut active = Active {
+        shared,
+        task,
+        escaped,
+        driver,
+        active_at: Instant::now(),
+        is_script_barred: false,
+        told: None,
+        newest: None,
+    };
     let ended = match active.run().await {
         Ok(ended) => ended,
         Err(Stop::Failure(Failure::Config(why))) => Ended::Refused(why),
@@ -175,6 +195,8 @@ struct Active {
     is_script_barred: bool,
     /// What was last told about the file.
     told: Option<String>,
+    /// The newest generation whose file is known to others.
+    newest: Option<u64>,
 }
 
 impl Active {
@@ -213,7 +235,14 @@ impl Active {
 
     /// Performs steps until one comes that needs no connection.
     async fn turn(&mut self) -> Result<Result<Step, Interrupt>, Stop> {
-        match self.driver.next_step() {
+        if let Err(interrupt) = self.driver.flush_state().await {
+            return Ok(Err(interrupt));
+        }
+        let next = match self.driver.next.take() {
+            Some(step) => Ok(step),
+            None => self.driver.next_step(),
+        };
+        match next {
             Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Ok(step)),
             Ok(step) => {
                 if !matches!(step, Step::Check { .. }) {
@@ -233,6 +262,11 @@ impl Active {
         }
         let done = self.driver.advance(&mut lease.connection, &lease.abilities).await;
         self.driver.until = None;
+        let newest = self.driver.producer.manifest().last().map(|newest| newest.generation);
+        if newest != self.newest {
+            self.newest = newest;
+            know(&mut self.shared.files.borrow_mut(), self.task.index, self.driver.producer.manifest());
+        }
         if done.is_ok() {
             self.shared.health.redis_works(WORK);
             if !is_script_barred {
@@ -261,29 +295,19 @@ impl Active {
 
     fn may_park(&self) -> bool {
         let idle = self.active_at.elapsed();
-        if self.shared.args.service.once || idle < IDLE {
+        let is_crowded = self.shared.is_crowded.get();
+        if self.shared.args.service.once || idle < IDLE && !is_crowded {
             return false;
         }
         let producer = &self.driver.producer;
-        let is_crowded = self.shared.is_crowded.get();
         let unnamed_idle = if is_crowded { UNNAMED_IDLE_CROWDED } else { UNNAMED_IDLE };
         let has_left = producer.input_state().is_err() && producer.position().is_some();
         producer.is_settled(false) && !has_left || idle >= unnamed_idle && producer.is_settled(true)
     }
 
     fn parked(&self, seen: Option<FileState>) -> Parked {
-        let manifest = self.driver.producer.manifest();
-        let files = manifest.contents().map(|content| KnownFile {
-            inode: Inode { dev: content.dev, ino: content.ino },
-            created: content.created,
-            head_len: content.head_len,
-            head_hash: content.head_hash,
-        });
         let guard = self.driver.producer.next_expected().guard.map(|guard| delivery::hash(&guard));
-        let mut files: Vec<KnownFile> = files.collect();
-        files.drain(..files.len().saturating_sub(4));
-        files.shrink_to_fit();
-        Parked { seen, guard, files }
+        Parked { seen, guard }
     }
 
     async fn wait_for_room(&mut self) -> Result<(), Stop> {

@@ -1,5 +1,5 @@
-//! One partition of a simulated writer: performs what [`delivery::consumer`] decides, one effect at
-//! a time, and acknowledges what was committed.
+//! One partition of a simulated writer: performs the effects of [`delivery::consumer`], one at a
+//! time, and acknowledges committed entries.
 
 use crate::administrators::Keys;
 use crate::redis::{Bytes, Command, Delivered, Lost, Name, ReadFrom, Refusal, Reply, Session, bytes};
@@ -13,57 +13,57 @@ use resp::StreamId;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How many batches of a partition are under way at most.
+/// Maximum number of batches of a partition in flight.
 const BATCHES: usize = 3;
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Step {
-    /// Something was done, or nothing was to do.
+    /// The partition continues.
     Done,
-    /// A batch is to be committed.
+    /// A batch is ready to commit.
     HandOver(Batch),
-    /// The partition ended.
+    /// The partition has stopped.
     Ended,
-    /// What is under way is dropped, and the writer begins again.
+    /// The writer drops everything in flight and restarts.
     Restart,
-    /// It cannot work like this.
+    /// The partition stopped with an error.
     Refused(Refused),
 }
 
-/// One partition.
+/// The state of one partition.
 #[derive(Debug)]
 pub struct PartitionWriter {
     name: String,
     keys: Keys,
     group: Name,
     consumer_name: Name,
-    /// The machine.
+    /// The state machine.
     pub consumer: Consumer,
     session: Option<Session>,
-    /// Entries of the latest reply, and how many were taken.
+    /// The entries of the latest reply, and the number of taken ones.
     reply: (Vec<Delivered>, usize),
-    /// When the read was sent whose reply that is: from then on, the entries are idle.
+    /// When the read of that reply was sent. Its entries are idle since then.
     asked_at: u64,
-    /// A reply that was asked for ahead, and when.
+    /// The reply to a read that was sent ahead, and when it was sent.
     ahead: Option<(Vec<Delivered>, u64)>,
     batch: Batch,
-    /// How many batches are on their way to the disk or to be acknowledged.
+    /// The number of batches that are not committed and acknowledged yet.
     pub under_way: usize,
-    /// Committed, and to be acknowledged.
+    /// Committed batches whose entries are not acknowledged yet.
     pub to_acknowledge: VecDeque<Batch>,
     acknowledging: Option<Session>,
     is_trim_due: bool,
     sleeps_until: u64,
-    /// When the present read gives up waiting.
+    /// When the current read times out.
     waits_until: Option<u64>,
-    /// Behind which entry it reads exclusively.
+    /// The ID after which it reads exclusively.
     waits_behind: Option<StreamId>,
-    /// Moves the group, in a session of exclusive consumption.
+    /// Moves the group during exclusive consumption.
     checkpoint: Option<Checkpoint>,
-    /// Another writer has the lease, or had it.
+    /// Whether another writer holds or held the lease.
     is_lease_lost: bool,
-    /// Where the pending entries are read on.
+    /// The ID after which it reads pending entries.
     pending_from: StreamId,
 }
 
@@ -95,7 +95,7 @@ impl PartitionWriter {
         }
     }
 
-    /// One effect of the machine. `disk_is_idle`: whether a batch can be handed over at once.
+    /// Performs one effect. `disk_is_idle`: whether the disk can accept a batch at once.
     pub fn step(&mut self, world: &mut World, disk_is_idle: bool) -> Step {
         if self.is_lease_lost {
             return Step::Restart;
@@ -116,7 +116,7 @@ impl PartitionWriter {
             }
             return Step::Done;
         }
-        // A read that waits in Redis is no new effect.
+        // A read that is blocked in Redis is not a new effect.
         let effect = match self.waits_until {
             Some(_) => {
                 Effect::Read { pending: false, behind: self.waits_behind, count: 4, block: Some(Duration::ZERO) }
@@ -304,7 +304,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// A command whose refusal closes the connection, as every error does.
+    /// Executes a command. An error reply closes the connection, as any error does.
     fn ask(&self, world: &mut World, session: &mut Session, command: Command) -> Result<Reply, Lost> {
         match world.call(session, command)? {
             Reply::Refused(refusal) => {
@@ -323,8 +323,8 @@ impl PartitionWriter {
         }
     }
 
-    /// `XGROUP CREATE … 0`; when there is no stream, the reader's guard goes in the same
-    /// transaction that makes one.
+    /// `XGROUP CREATE … 0`. If it creates the stream, the same transaction removes the reader's
+    /// guard.
     fn make_group(&mut self, world: &mut World, session: &mut Session) -> Result<(), Lost> {
         let (key, group) = (self.keys.stream.clone(), self.group.clone());
         let create = |make_stream| Command::XGroupCreate {
@@ -410,7 +410,7 @@ impl PartitionWriter {
         self.consumer.delivered(came, world.instant());
     }
 
-    /// Acknowledges what was committed, or trims. One command.
+    /// Acknowledges committed entries, or trims, with one command.
     pub fn acknowledge(&mut self, world: &mut World) {
         if self.consumer.is_exclusive() && self.keep_lease(world) {
             return;
@@ -441,7 +441,11 @@ impl PartitionWriter {
             }
             None => {
                 self.is_trim_due = false;
-                self.trim(world, &mut session)
+                // What is not trimmed at once is there when the next writer takes the lease.
+                match self.consumer.is_exclusive() && !world.random.one_in(3) {
+                    true => Ok(()),
+                    false => self.trim(world, &mut session),
+                }
             }
         };
         self.acknowledging = done.is_ok().then_some(session);
@@ -470,7 +474,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Whether nobody else can have the lease at this moment, as far as this writer can know.
+    /// Whether this writer knows that no other writer can hold the lease now.
     #[must_use]
     pub fn may_write(&self, world: &World) -> bool {
         let until = self.consumer.leased_until().max(self.checkpoint.as_ref().map(Checkpoint::valid_until));
@@ -529,8 +533,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// What there is to do for the lease and the position of the group. Whether there was
-    /// something.
+    /// Renews the lease and moves the group, if that is due. Returns whether it was.
     fn keep_lease(&mut self, world: &mut World) -> bool {
         let Some(session) = self.consumer.session().cloned() else {
             self.checkpoint = None;
@@ -571,7 +574,7 @@ impl PartitionWriter {
         self.consumer.end_session();
     }
 
-    /// Where the group is; `None`: it is gone.
+    /// The last delivered ID of the group. `None`: the group does not exist.
     fn position(&self, world: &mut World, session: &mut Session) -> Result<Option<StreamId>, Lost> {
         let key = self.keys.stream.clone();
         let Reply::Groups(groups) = self.ask(world, session, Command::XInfoGroups { key })? else { return Err(Lost) };
@@ -613,6 +616,8 @@ impl PartitionWriter {
                 if let Some((at, _)) = step.group {
                     world.progress += 1;
                     self.is_trim_due = true;
+                    let moved = world.moved.entry(self.keys.stream.clone()).or_default();
+                    *moved = at.max(*moved);
                     world.story.tell(|| format!("{} moves the group to {at}", self.name));
                 }
             }
@@ -620,8 +625,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays
-    /// pending.
+    /// Whether no batch is in flight. Entries that were only read stay pending.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.under_way == 0 && self.checkpoint.as_ref().is_none_or(Checkpoint::is_settled)
@@ -632,7 +636,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Few entries at a time, so that many steps are taken.
+/// Small, so that many steps are taken.
 fn small(count: u64) -> usize {
     usize::try_from(count.min(5)).unwrap_or(5)
 }

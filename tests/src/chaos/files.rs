@@ -108,12 +108,13 @@ impl Stage {
             std::fs::create_dir_all(folder).expect("a folder");
         }
         let folders = Folders { inputs, outputs, truth };
-        let tree = Tree::start(&folders, plan.files, plan.rate, plan.seed);
         let reader = rig.service(Program::Reader).set("--input", folders.inputs.join(plan.glob()));
         let reader = reader.set("--framing", if plan.chunk { "chunk" } else { "line" });
         let writer = rig.service(Program::Writer).set("--output-dir", &folders.outputs).set("--consumer", "one");
         let port = rig.redis.port();
-        Self { reader: Runner::start(reader, port), writer: Runner::start(writer, port), tree, folders, rig }
+        let (reader, writer) = (Runner::start(reader, port), Runner::start(writer, port));
+        let tree = Tree::start(&folders, plan.files, plan.rate, plan.seed);
+        Self { reader, writer, tree, folders, rig }
     }
 
     /// Waits until everything is delivered, stops the services, and compares each source.

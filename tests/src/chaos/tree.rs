@@ -16,6 +16,9 @@ use crate::{rig, text};
 
 /// Rotated files of a source that are kept.
 const KEPT: usize = 4;
+/// Between two rotations of a file: the reader waits a moment before it leaves a rotated file, so
+/// it could not keep up.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A thread that is the application and logrotate of all files, so that no byte is written between
 /// a copy and its truncation.
@@ -42,6 +45,9 @@ pub(super) struct Source {
     len: Option<u64>,
     /// The rotated files that exist, newest first, and whether each is compressed.
     rotated: Vec<bool>,
+    rotated_at: Option<Instant>,
+    /// Between two rotations.
+    pause: Duration,
 }
 
 /// The folders of a tree.
@@ -79,6 +85,9 @@ impl Tree {
                 let due = Duration::from_secs_f64((total - before) as f64 / rate);
                 std::thread::sleep(due.saturating_sub(begun.elapsed()).min(Duration::from_millis(200)));
             }
+            // What was rotated last is sent when the file is there again.
+            let is_away = |source: &&mut Source| source.len.is_none() && !source.is_delivered();
+            sources.iter_mut().filter(is_away).for_each(|source| source.append(1, &mut rng));
             sources
         });
         Self { stop, thread: Some(thread) }
@@ -108,14 +117,26 @@ impl Source {
         };
         let seed = seed ^ (nth as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let folders = folders.clone();
-        Self { name, folders, seed, lines: 0, bytes: 0, contents: 0, len: None, rotated: Vec::new() }
+        let rotated = Vec::new();
+        Self {
+            name,
+            folders,
+            seed,
+            lines: 0,
+            bytes: 0,
+            contents: 0,
+            len: None,
+            rotated,
+            rotated_at: None,
+            pause: PAUSE,
+        }
     }
 
     /// Mostly appends; sometimes rotates, compresses, or deletes.
     fn act(&mut self, rng: &mut fastrand::Rng) {
         match (rng.u8(..100), self.len) {
-            (0..4, Some(1..)) => self.rename(rng.bool()),
-            (4..7, Some(1..)) => self.copy_and_truncate(),
+            (0..4, Some(1..)) if self.may_rotate() => self.rename(rng.bool()),
+            (4..7, Some(1..)) if self.may_rotate() => self.copy_and_truncate(),
             (7..12, _) => self.compress(rng),
             (12..14, Some(_)) => self.delete(),
             _ => self.append(1 + rng.u64(..40), rng),
@@ -181,6 +202,7 @@ impl Source {
             fs::rename(self.rotated(nth, compressed), self.rotated(nth + 1, compressed)).expect("rename");
         }
         self.rotated.insert(0, false);
+        self.rotated_at = Some(Instant::now());
     }
 
     /// Rotates by renaming, as logrotate's `create` (with a new file at once) and `nocreate` do.
@@ -207,11 +229,15 @@ impl Source {
         let Some(&nth) = plain.get(rng.usize(..plain.len().max(1))) else { return };
         let bytes = fs::read(self.rotated(nth, false)).expect("a rotated file");
         let packed = File::create(self.rotated(nth, true)).expect("create the compressed file");
+        let times = packed.try_clone().expect("the same file");
         let mut encoder = GzEncoder::new(packed, Compression::fast());
         for piece in bytes.chunks(4 << 10) {
             encoder.write_all(piece).and_then(|()| encoder.flush()).expect("compress a rotated file");
         }
         encoder.finish().expect("compress a rotated file");
+        // As gzip does. The order of files that came and went unseen is read from their times.
+        let modified = fs::metadata(self.rotated(nth, false)).and_then(|plain| plain.modified());
+        modified.and_then(|modified| times.set_modified(modified)).expect("keep the time");
         fs::remove_file(self.rotated(nth, false)).expect("delete the plain file");
         self.rotated[nth] = true;
     }
@@ -222,6 +248,12 @@ impl Source {
             fs::remove_file(self.input()).expect("delete the input");
             self.len = None;
         }
+    }
+
+    /// Whether the reader knows the source, because a file that was rotated before is not sent, and
+    /// has had time for the last rotation.
+    fn may_rotate(&self) -> bool {
+        self.rotated_at.is_none_or(|at| at.elapsed() >= self.pause) && rig::len(&self.output()) > 0
     }
 
     /// Whether all bytes are in the output.
@@ -256,7 +288,9 @@ mod tests {
         let [inputs, outputs, truth] = ["in", "out", "truth"].map(|name| folder.join(name));
         let folders = Folders { inputs, outputs, truth };
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut source = Source::new(2, &folders, 1);
+        let mut source = Source { pause: Duration::ZERO, ..Source::new(2, &folders, 1) };
+        fs::create_dir_all(source.output().parent().unwrap()).unwrap();
+        fs::write(source.output(), "the source has begun").unwrap();
         for _ in 0..300 {
             source.act(&mut rng);
         }

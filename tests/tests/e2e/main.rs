@@ -22,6 +22,7 @@ mod harness;
 mod health;
 mod journal;
 mod loss;
+mod many;
 mod many_writer;
 mod messages;
 mod network;
