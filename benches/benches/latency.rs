@@ -160,7 +160,8 @@ fn services(stage: &Stage, runtime: &Runtime, flags: &[&str], rate: u32, time: D
     let bytes = LINE.repeat(at_once);
     let mut searches = QUANTILES.map(|(_, quantile)| Search::new(quantile));
     let mut turn = 0;
-    // The lines that are asked about next: where they end, when they were appended, and when to ask.
+    // The lines that are asked about next: where they end, when they were appended, and when to
+    // ask.
     let mut question: Option<(u64, Instant, Instant)> = None;
     let mut next = Instant::now();
     let last = next + time;

@@ -1494,15 +1494,15 @@ fn a_rotated_file_that_begins_like_a_short_content_is_sent_and_reported() {
     let mut world = World::new();
     let (short, rest, next) = (lines("a", 0..5), lines("b", 0..9), lines("c", 0..3));
     world.create(INPUT, &short);
-    world.look();
+    world.scan();
     world.append(INPUT, &rest);
     world.copy(INPUT, "input.txt.1");
     world.replace(INPUT, &next);
     world.unlisted = true;
     world.forget_open_files();
-    world.look();
+    world.scan();
     world.unlisted = false;
-    world.look();
+    world.scan();
     world.assert_sent(&[&short[..], &next, &short, &rest].concat());
     let expected = Notice::SameBeginning { path: "input.txt.1".to_owned(), bytes: short.len() as u64 };
     assert!(world.notices.contains(&expected), "{:?}", world.notices);
@@ -1513,13 +1513,13 @@ fn a_rotated_file_that_was_made_of_another_one_is_sent_and_reported() {
     let mut world = World::new();
     let (first, last) = (lines("a", 0..100), lines("c", 0..3));
     world.create(INPUT, &first);
-    world.look();
+    world.scan();
     world.rename(INPUT, "input.txt.2");
     // Somebody restored the beginning of it, and few lines followed before the next rotation.
     let restored = [&first[..320], b"x\n"].concat();
     world.create("input.txt.1", &restored);
     world.create(INPUT, &last);
-    world.look();
+    world.scan();
     world.assert_sent(&[&first[..], &restored, &last].concat());
     let expected = Notice::SameBeginning { path: "input.txt.1".to_owned(), bytes: 320 };
     assert!(world.notices.contains(&expected), "{:?}", world.notices);
@@ -1530,7 +1530,7 @@ fn an_edit_is_found_by_what_was_sent_and_not_by_what_another_partition_read() {
     let mut world = World::new();
     let old = lines("a", 0..100);
     world.create(INPUT, &old);
-    world.look();
+    world.scan();
     let new = [&old[..old.len() - 2], b"x\n", &lines("b", 0..30)].concat();
     world.replace(INPUT, &new);
     world.known.contents[0].fingerprint = Fingerprint::of(&new);

@@ -1,5 +1,7 @@
 //! What a producer tells the file side about contents that it has not left yet.
 
+#![allow(clippy::unwrap_used)]
+
 use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;

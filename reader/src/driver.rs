@@ -14,7 +14,7 @@ use crate::totals::Totals;
 use crate::watch::{Events, Watch};
 use delivery::line_reader::ReadOptions;
 use delivery::partition::Partition;
-use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Trouble, Wait};
+use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, StepError, Stored, Wait};
 use log::info;
 use resp::streams::{XInfoGroups, XLen};
 use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
@@ -393,7 +393,7 @@ impl Driver {
         let Some(group) = &self.group else { return Ok(()) };
         let path = self.producer.directory().state.path();
         let flushed = group.flush(path).await;
-        flushed.map_err(|error| Trouble::File { doing: "write", path: path.display().to_string(), error }.into())
+        flushed.map_err(|error| StepError::File { doing: "write", path: path.display().to_string(), error }.into())
     }
 
     fn exchange(&mut self) {

@@ -16,8 +16,8 @@ const FOREIGN: Duration = Duration::from_secs(60);
 const GAPS: u32 = 10;
 const GAP_TIME: Duration = Duration::from_secs(60);
 
-/// A group that is gone again and again is logged at most this often. A Redis that evicts keys
-/// causes that continuously.
+/// A group that is gone again and again, as a Redis that evicts keys makes it, is logged this
+/// often.
 const GONE: Duration = Duration::from_secs(60);
 
 /// `1 entry was`, `2 entries were`.

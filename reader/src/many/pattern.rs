@@ -190,7 +190,7 @@ fn walk(folder: &Path, parts: &[Part], depth: usize, found: &mut impl Found) {
         let is_link = kind.as_ref().is_some_and(FileType::is_symlink);
         let path = folder.join(&name);
         let is_file = || if is_link { path.is_file() } else { kind.as_ref().is_some_and(FileType::is_file) };
-        // A link to a folder is followed where the pattern ends; `**` could follow it for ever.
+        // A link to a folder is followed where the pattern ends; `**` could follow it forever.
         let is_folder = match part {
             Part::Deep => kind.as_ref().is_some_and(FileType::is_dir),
             _ if is_link => path.is_dir(),
