@@ -42,8 +42,8 @@ pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 /// Classifies the name of a file beside an input with the name `input`.
 ///
 /// Rotation gives a file the full name of the input and a separator and a number of at most three
-/// digits or a date (`input.txt.1`, `input.txt-20261123`), or puts them before its extension
-/// (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot).
+/// digits, a date or a Unix time (`input.txt.1`, `input.txt-20261123`), or puts them before its
+/// extension (`input.1.txt`, `input-2026-11-23.txt`; a number there needs a dot).
 ///
 /// ```
 /// use delivery::rotated_names::{NameKind, RotationOrder, classify};
@@ -52,6 +52,8 @@ pub const COMPRESSED: [&str; 2] = [".gz", ".zst"];
 /// assert_eq!(classify("app.log.1.gz", "app.log"), NameKind::Compressed(Some(index(1))));
 /// let date = RotationOrder::Date("20261123".into());
 /// assert_eq!(classify("app-2026-11-23.log", "app.log"), NameKind::Rotated(date));
+/// let milliseconds = RotationOrder::Date("1796067570535".into());
+/// assert_eq!(classify("app.log.1796067570535", "app.log"), NameKind::Rotated(milliseconds));
 /// assert_eq!(classify("app-2.log", "app.log"), NameKind::Other);
 /// ```
 #[must_use]
@@ -87,7 +89,8 @@ fn index(tag: &str) -> Option<RotationOrder> {
     digits.then(|| tag.parse().ok()).flatten().map(RotationOrder::Index)
 }
 
-/// A date, optionally followed by a time and a number; or seconds since the epoch.
+/// A date, optionally followed by a time and a number; or seconds since the epoch, or fractions of
+/// one.
 fn date(tag: &str) -> Option<RotationOrder> {
     if !tag.bytes().all(|b| b.is_ascii_digit() || b"-_.:TZ+".contains(&b)) {
         return None;
@@ -96,6 +99,7 @@ fn date(tag: &str) -> Option<RotationOrder> {
     let number = |range: std::ops::Range<usize>| digits.get(range).and_then(|d| d.parse::<u32>().ok());
     let is_date = matches!((number(0..4), number(4..6), number(6..8)), (Some(1970..=2199), Some(1..=12), Some(1..=31)))
         && digits.len() <= 23;
-    let is_epoch = digits == tag && digits.len() == 10 && digits.starts_with('1');
+    // Seconds, milliseconds, microseconds or nanoseconds.
+    let is_epoch = digits == tag && matches!(digits.len(), 10 | 13 | 16 | 19) && digits.starts_with('1');
     (is_date || is_epoch).then_some(RotationOrder::Date(digits))
 }
