@@ -13,8 +13,6 @@ use benches::server::Server;
 use benches::stage::{STREAM, scaled};
 use benches::usage::{Running, processor};
 use benches::{Figure, Framing, Measured, Rounds, Stage, text};
-use resp::{Config, Connection, cmd};
-use tokio::runtime::{Builder, Runtime};
 
 const SECTION: &str = "cost of a million lines";
 const LINES: usize = 886_323;
@@ -43,8 +41,7 @@ fn main() {
     let input = stage.path("cost.txt");
     let lines = scaled(&rounds, 2000, LINES);
     text::write(&input, lines);
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let bench = Bench { stage, replica, runtime, million: lines as f64 / 1e6 };
+    let bench = Bench { stage, replica, million: lines as f64 / 1e6 };
     let figures = [
         ("processor time of Redis", Seconds),
         ("processor time of a replica", Seconds),
@@ -64,7 +61,6 @@ fn main() {
 struct Bench {
     stage: Stage,
     replica: Server,
-    runtime: Runtime,
     million: f64,
 }
 
@@ -73,10 +69,13 @@ impl Bench {
         self.stage.clear();
         self.wait_in_sync();
         let servers = [self.stage.server(), &self.replica].map(Server::id);
-        let (before, log, sent) =
-            (servers.map(processor), self.info("aof_current_size"), self.info("master_repl_offset"));
+        let (before, log, sent) = (
+            servers.map(processor),
+            self.stage.server().info("aof_current_size"),
+            self.stage.server().info("master_repl_offset"),
+        );
         let reader = Running::start("reader", self.stage.reader(input, mode.framing).arg("--once")).ends_well();
-        let memory: u64 = self.ask(&cmd("MEMORY USAGE").arg(STREAM).arg("SAMPLES").arg(0));
+        let memory: f64 = self.stage.server().ask(&format!("MEMORY USAGE {STREAM} SAMPLES 0")).parse().unwrap();
         let writer = Running::start("writer", self.stage.writer(0).args(mode.flags).arg("--once")).ends_well();
         self.stage.is_delivered(input, 1);
         self.wait_in_sync();
@@ -85,36 +84,20 @@ impl Bench {
             used[0],
             used[1],
             (reader.processor + writer.processor).as_secs_f64(),
-            (self.info("aof_current_size") - log) as f64,
-            (self.info("master_repl_offset") - sent) as f64,
-            memory as f64,
+            (self.stage.server().info("aof_current_size") - log) as f64,
+            (self.stage.server().info("master_repl_offset") - sent) as f64,
+            memory,
         ];
         figures.map(|figure| figure / self.million)
     }
 
     /// Waits until the replica has everything.
     fn wait_in_sync(&self) {
-        let begun = Instant::now();
-        while !self.info_text().contains(&format!("state=online,offset={},", self.info("master_repl_offset"))) {
+        let (begun, server) = (Instant::now(), self.stage.server());
+        let sent = || server.info("master_repl_offset");
+        while !server.ask("INFO").contains(&format!("state=online,offset={},", sent())) {
             assert!(begun.elapsed() < IN_SYNC, "the replica does not follow");
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    fn info(&self, field: &str) -> u64 {
-        let text = self.info_text();
-        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.trim().parse().ok());
-        value.unwrap_or_else(|| panic!("INFO has no {field}"))
-    }
-
-    fn info_text(&self) -> String {
-        self.ask(&cmd("INFO"))
-    }
-
-    fn ask<R: resp::FromReply>(&self, command: &resp::Cmd<R>) -> R {
-        self.runtime.block_on(async {
-            let config = Config::from_url(&self.stage.server().url()).unwrap();
-            Connection::connect(&config).await.unwrap().send(command).await.unwrap()
-        })
     }
 }

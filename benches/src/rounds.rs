@@ -32,6 +32,9 @@ pub enum Unit {
     /// Lines per second: more is better.
     #[serde(rename = "1/s")]
     PerSecond,
+    /// A number of things.
+    #[serde(rename = "")]
+    Count,
 }
 
 impl Unit {
@@ -43,6 +46,7 @@ impl Unit {
             Self::Bytes => format!("{:.1} MiB", figure / f64::from(1 << 20)),
             Self::Percent => format!("{figure:.2} %"),
             Self::PerSecond => format!("{:.2} M/s", figure / 1e6),
+            Self::Count => format!("{figure:.0}"),
         }
     }
 }

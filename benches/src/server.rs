@@ -1,5 +1,6 @@
 //! A private redis-server.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -87,6 +88,37 @@ impl Server {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Sends a command, and returns its reply: a line, or a bulk string.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not reply, or with an error.
+    #[must_use]
+    pub fn ask(&self, command: &str) -> String {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("connect");
+        socket.write_all(format!("{command}\r\n").as_bytes()).expect("write");
+        let mut input = BufReader::new(socket);
+        let mut reply = String::new();
+        input.read_line(&mut reply).expect("read");
+        assert!(!reply.starts_with('-'), "{command}: {reply}");
+        let Some(len) = reply.strip_prefix('$') else { return reply[1..].trim_end().to_owned() };
+        let mut bulk = String::new();
+        input.take(len.trim_end().parse().expect("a length")).read_to_string(&mut bulk).expect("read");
+        bulk
+    }
+
+    /// The number in a field of `INFO`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn info(&self, field: &str) -> u64 {
+        let text = self.ask("INFO");
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("INFO has no {field}"))
     }
 
     /// The URL.

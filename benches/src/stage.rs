@@ -236,6 +236,60 @@ impl Stage {
         writer
     }
 
+    /// A command for a writer that mirrors all sources to [`Self::mirrored`].
+    #[must_use]
+    pub fn mirror(&self) -> Command {
+        let mut writer = Self::service(&self.writer, &self.server.url());
+        writer.arg("--output-dir").arg(self.mirrored()).args(["--group", GROUP, "--consumer", "bench"]);
+        writer
+    }
+
+    /// The folder of the outputs of [`Self::mirror`].
+    #[must_use]
+    pub fn mirrored(&self) -> PathBuf {
+        self.path("out/mirrored")
+    }
+
+    /// Waits until the outputs of [`Self::mirror`] together have this many bytes.
+    ///
+    /// # Panics
+    ///
+    /// If nothing arrives.
+    pub fn wait_for_mirror(&self, writer: &Running, bytes: u64) {
+        let len = || {
+            let files = fs::read_dir(self.mirrored()).into_iter().flatten().flatten();
+            let outputs = files.filter(|file| !file.file_name().to_string_lossy().ends_with(".journal"));
+            outputs.filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum::<u64>()
+        };
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            let now = len();
+            if now >= bytes {
+                return;
+            }
+            if now > before {
+                (before, since) = (now, Instant::now());
+            }
+            assert!(writer.is_running(), "the writer ended");
+            assert!(since.elapsed() < Duration::from_secs(60), "the writer stands still at {now} of {bytes} bytes");
+            // Looking at many files takes time from the services.
+            std::thread::sleep(10 * LOOK);
+        }
+    }
+
+    /// Verifies that the outputs of [`Self::mirror`] have the bytes of the files in this folder
+    /// exactly once.
+    ///
+    /// # Panics
+    ///
+    /// If they do not.
+    pub fn is_mirrored(&self, inputs: &Path) {
+        let mut verify = Command::new(&self.writer);
+        verify.arg("verify").arg("--input-dir").arg(inputs).arg("--output-dir").arg(self.mirrored());
+        let said = verify.output().expect("run writer verify");
+        assert!(said.status.success(), "writer verify: {}", String::from_utf8_lossy(&said.stdout));
+    }
+
     /// A command that does the reader's work with another client; `None` if it was not built.
     #[must_use]
     pub fn sender(&self, peer: &str, input: &Path, framing: Framing) -> Option<Command> {

@@ -135,6 +135,12 @@ pub fn peak(id: u32) -> u64 {
     of_status(id, "VmHWM:")
 }
 
+/// The number of files and sockets that a running process has open.
+#[must_use]
+pub fn open_files(id: u32) -> usize {
+    fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)
+}
+
 /// Resets the peak of a process to its present size.
 pub fn forget_peak(id: u32) {
     // Without the permission, the peak is that of all rounds.
@@ -179,6 +185,7 @@ mod tests {
         assert!(after >= before + (60 << 20), "{before} {after}");
         assert!(peak(std::process::id()) >= after);
         assert!(processor(std::process::id()) > Duration::ZERO);
+        assert!(open_files(std::process::id()) >= 3);
         drop(held);
     }
 

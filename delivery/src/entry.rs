@@ -8,6 +8,12 @@ use std::ops::Range;
 /// A byte range of a content: `start..end`, in bytes.
 pub type Span = Range<u64>;
 
+/// The number of bytes in a range; 0 for one that ends before it starts.
+#[must_use]
+pub const fn span_len(span: &Span) -> u64 {
+    span.end.saturating_sub(span.start)
+}
+
 /// The longest line sent as one entry, in bytes without its newline: 64 MiB. Longer lines are
 /// split.
 pub const MAX_LINE: usize = 64 << 20;

@@ -1,8 +1,8 @@
 //! The file side: which file holds which content, what comes next, and what is left.
 //!
-//! [`look`] is a pure function of a [`Snapshot`] of the folder, the [`KnownContents`] and the
-//! [`ScanHistory`]. The reader takes the snapshot, and answers the [`Question`]s that `look` asks
-//! with further reads. The producing side acts on the result, [`Identified`].
+//! [`resolve`] is a pure function of a [`Snapshot`] of the folder, the [`KnownContents`] and the
+//! [`ScanHistory`]. The reader takes the snapshot, and answers the [`Question`]s that [`resolve`]
+//! asks with further reads. The producing side acts on the result, [`Identified`].
 //!
 //! A file is a known content when their common prefix is the same, whatever its name, device, inode
 //! and length. When two readings are possible, the one that cannot lose bytes wins, and a
@@ -52,7 +52,7 @@ pub struct Sighting {
     pub modified: i128,
     /// When it was created, on the same clock; `None` when the file system does not tell.
     pub created: Option<i128>,
-    /// Whether it changed between this look and the previous one, at which it had a rotated name:
+    /// Whether it changed between this scan and the previous one, at which it had a rotated name:
     /// the input itself changes, and an inode that is used again is another file.
     pub changing: bool,
     /// Its fingerprint.
@@ -74,7 +74,7 @@ pub enum Prefix {
     Unreadable(String),
 }
 
-/// What is known of a source before looking at the folder.
+/// What is known of a source before the folder is scanned.
 #[derive(Debug, Clone, Default)]
 pub struct KnownContents {
     /// The contents, oldest first. None: the source has not begun.
@@ -82,7 +82,7 @@ pub struct KnownContents {
     /// When the source began, on the file system's clock (the input's last modification then).
     pub began: Option<i128>,
     /// Siblings that are known to be no contents of the input: [`Identified::neighbours`] of an
-    /// earlier look. `None`: never recorded (an older state file); ages are compared instead.
+    /// earlier scan. `None`: never recorded (an older state file); ages are compared instead.
     pub neighbours: Option<Vec<Neighbour>>,
 }
 
@@ -135,6 +135,9 @@ pub struct Content {
     pub seen_len: u64,
     /// Whether a later content has begun.
     pub finished: bool,
+    /// Whether it has not been left yet, although a later content has begun: other partitions are
+    /// ahead, or late lines of it are being sent.
+    pub is_owed: bool,
 }
 
 /// Bounds of the file side, smaller in simulations.
@@ -150,7 +153,7 @@ pub struct Limits {
     /// is sent.
     pub quiet: Duration,
     /// How many bytes of a compressed file are unpacked to see whether the rest is worth it.
-    pub first_look: u64,
+    pub first_scan: u64,
     /// A longer unfinished line is not sent a second time to begin at its beginning.
     pub long_line: u64,
 }
@@ -161,7 +164,7 @@ impl Default for Limits {
             distinct: 256,
             stands: Duration::from_secs(1),
             quiet: Duration::from_secs(10),
-            first_look: 64 << 10,
+            first_scan: 64 << 10,
             long_line: 64 << 10,
         }
     }
@@ -178,9 +181,9 @@ pub struct ScanHistory {
     rotated: BTreeSet<u64>,
     /// The input was a beginning of a content.
     beginning: Option<Beginning>,
-    /// The file at the input's path, and the known content in it, at the look before.
+    /// The file at the input's path, and the known content in it, at the previous scan.
     input: Option<(Neighbour, Option<u64>)>,
-    /// Whether the look before listed all folders. `None`: there was none.
+    /// Whether the previous scan listed all folders. `None`: there was none.
     listed: Option<bool>,
     /// Whether rotation gives the newest file the smallest index, as the names have told.
     newest_first: Option<bool>,
@@ -214,6 +217,12 @@ pub enum Pending {
 impl ScanHistory {
     fn pending(&self, file: &Sighting) -> Option<Pending> {
         self.pending.iter().find(|(pending, _)| pending.is(file)).map(|(_, state)| *state)
+    }
+
+    /// The inode numbers of files that matter whatever their names are: the input at the previous
+    /// scan, and those that wait to be sent.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.input.iter().map(|(file, _)| file).chain(self.pending.keys()).map(|file| file.ino)
     }
 
     /// A history that has seen nothing.
@@ -366,7 +375,7 @@ pub struct Identified {
     /// What to report, each once.
     pub notices: Vec<Notice>,
     /// The rotated files that are no known content and no neighbours, by key: those in `unseen`,
-    /// and those that must be looked at again.
+    /// and those that must be scanned again.
     pub pending: Vec<(usize, Pending)>,
     /// What to find out before this is final. Empty: it is final.
     pub questions: Vec<Question>,
@@ -518,12 +527,12 @@ pub fn probes(known: &KnownContents) -> Vec<Span> {
 /// How many contents a file is compared with in detail at most.
 const COMPARISONS: usize = 4;
 
-/// How often [`look`] asks at most; a file that changes all the time changes the answers.
+/// How often [`resolve`] asks at most; a file that changes all the time changes the answers.
 const ROUNDS: usize = 16;
 
 /// Tells which file is which content. `answer` does what a [`Question`] asks for, and puts the
 /// result into the snapshot. `now` is the time since any moment, on a clock that never goes back.
-pub fn look(
+pub fn resolve(
     snapshot: &mut Snapshot,
     known: &KnownContents,
     history: &mut ScanHistory,
@@ -546,10 +555,10 @@ pub fn look(
 }
 
 /// Tells which file is which content, as far as that can be said without the answers to its
-/// questions. Most callers want [`look`].
+/// questions. Most callers want [`resolve`].
 #[must_use]
 pub fn identify(snapshot: &Snapshot, known: &KnownContents, history: &ScanHistory) -> Identified {
-    Look::new(snapshot, known, history).identify()
+    Identification::new(snapshot, known, history).identify()
 }
 
 /// How the bytes of a file compare with what is known of a content.
@@ -587,7 +596,7 @@ impl Content {
 
     /// Whether there may be bytes of it that were not sent.
     fn has_more(&self) -> bool {
-        !self.finished || self.frontier < self.seen_len
+        !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
     fn compare(&self, file: &Sighting) -> Bytes {
@@ -643,7 +652,7 @@ impl Content {
 }
 
 /// One decision over one snapshot.
-struct Look<'a> {
+struct Identification<'a> {
     known: &'a KnownContents,
     history: &'a ScanHistory,
     files: &'a [Sighting],
@@ -652,7 +661,7 @@ struct Look<'a> {
     out: Identified,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Identification<'a> {
     fn new(snapshot: &'a Snapshot, known: &'a KnownContents, history: &'a ScanHistory) -> Self {
         let unlisted = snapshot.unlisted.iter().cloned().map(|(path, why)| Notice::Unlisted { path, why });
         let out = Identified {
@@ -660,9 +669,9 @@ impl<'a> Look<'a> {
             unlisted: !snapshot.unlisted.is_empty(),
             ..Identified::default()
         };
-        let mut look = Self { known, history, files: &snapshot.sightings, roles: Vec::new(), out };
-        look.roles = look.files.iter().map(|file| look.role(file)).collect();
-        look
+        let mut all = Self { known, history, files: &snapshot.sightings, roles: Vec::new(), out };
+        all.roles = all.files.iter().map(|file| all.role(file)).collect();
+        all
     }
 
     /// A file that is taken for a beginning of a content may have been one, and have grown since.
@@ -1090,17 +1099,19 @@ impl<'a> Look<'a> {
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or
-    /// because it was one at the look before, and is open and has no name any more.
+    /// because it was the input at the previous scan, and has another name now, or is open and has
+    /// none.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
-        let was_unknown = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
-        file.name_kind.is_rotated() || file.name_kind == NameKind::Unlinked && was_unknown()
+        let was_input = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
+        file.name_kind.is_rotated() || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) && was_input()
     }
 
     /// Whether a candidate is no neighbour. It is one that was recorded, or that appeared while the
     /// input was where it was.
     fn may_be_ours(&self, file: &Sighting, moved: bool) -> bool {
-        if file.name_kind == NameKind::Unlinked {
+        // It was the input: a link there led to it, or it was renamed in an unusual way.
+        if matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) {
             return true;
         }
         !self.is_neighbour(file)
@@ -1111,7 +1122,7 @@ impl<'a> Look<'a> {
     }
 
     /// Whether a candidate that is beside the live content may have been there before that: the
-    /// earlier look could not list it, or there was none.
+    /// earlier scan could not list it, or there was none.
     fn was_missed(&self, file: &Sighting) -> bool {
         let Some(live) = self.known.contents.last() else { return false };
         let is_older = || {
@@ -1180,7 +1191,7 @@ impl<'a> Look<'a> {
             let Prefix::Partial(prints) = &file.prints else { continue };
             let may_be = |content: &&Content| content.compare(file) == Bytes::Unknown;
             if missing.iter().any(may_be) || self.may_be_ours(file, moved) {
-                let up_to = if prints.covered() == 0 { self.history.limits.first_look } else { u64::MAX };
+                let up_to = if prints.covered() == 0 { self.history.limits.first_scan } else { u64::MAX };
                 self.out.questions.push(Question::Unpack { key: file.key, up_to });
             }
         }

@@ -16,6 +16,7 @@
 //! | [`split`] | cutting a file's bytes into entries |
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
 //! | [`manifest`] | the contents of a source and their generations; the source record |
+//! | [`source_name`] | the names of many sources, and the keys of their streams |
 //! | [`source_file`], [`read_buffer`], [`line_reader`] | an open input file, its bytes at hand, the pieces that one partition sends |
 //! | [`producer`] | the producing side: locating, beginning, streaming, waiting, rotating, resuming |
 //! | [`journal`] | the writer's commit journal: its format |
@@ -78,8 +79,11 @@ pub mod rotated_names;
     reason = "offsets in an open file, which are below 2^63"
 )]
 pub mod source_file;
+pub mod source_name;
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "indices of the bytes at hand")]
 pub mod split;
+
+use std::time::{Duration, Instant};
 
 /// The hash used for fingerprints, guards and journal records: xxh3, 64 bits.
 ///
@@ -87,6 +91,12 @@ pub mod split;
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// The moment this long after another; the same moment if that cannot be represented.
+#[must_use]
+pub fn later(moment: Instant, time: Duration) -> Instant {
+    moment.checked_add(time).unwrap_or(moment)
 }
 
 /// [`hash`] of bytes that come in pieces.

@@ -163,7 +163,7 @@ impl<F: SourceFile> LineReader<F> {
     }
 
     /// Reads again after the end of the file was reached, because the file may have grown.
-    pub const fn look_again(&mut self) {
+    pub const fn expect_growth(&mut self) {
         self.available = Availability::More;
     }
 
@@ -469,7 +469,7 @@ mod tests {
         let mut reader = open(&file, second, Framing::Line, 0);
         assert_eq!(pieces(&mut reader).first(), Some(&(0, SMALL + 1..end)));
         file.set(b"new\n");
-        reader.look_again();
+        reader.expect_growth();
         reader.flush_rest();
         let _ = pieces(&mut reader);
         assert_eq!(reader.pending(), 0);

@@ -571,8 +571,8 @@ pub enum Job {
 /// The next step for the driver, which reports the result to [`Ledger::on`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Inspect both files, and answer [`Answer::Seen`].
-    Look,
+    /// Inspect both files, and answer [`Answer::Inspected`].
+    Inspect,
     /// Truncate the output, and the journal if there is a length for it. Leave a file that is
     /// already shorter.
     CutBack {
@@ -621,14 +621,14 @@ pub enum Answer {
     /// The effect failed, perhaps partially.
     Failed,
     /// The state of both files.
-    Seen(Seen),
+    Inspected(FileStates),
     /// The requested hash.
     Hash(u64),
 }
 
 /// The state of both files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
+pub struct FileStates {
     /// The length of the output.
     pub len: u64,
     /// The location of the output.
@@ -709,7 +709,7 @@ enum Trust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Idle,
-    Looking,
+    Inspecting,
     Keeping,
     CuttingBack,
     WritingAgain,
@@ -834,13 +834,13 @@ impl Ledger {
             return self.end(Outcome::Done);
         }
         self.is_left_alone = false;
-        self.go(Phase::Looking, Effect::Look)
+        self.go(Phase::Inspecting, Effect::Inspect)
     }
 
     /// Continues after an effect.
     pub fn on(&mut self, answer: Answer) -> Effect {
         match (self.phase, answer) {
-            (Phase::Looking, Answer::Seen(seen)) => return self.seen(seen),
+            (Phase::Inspecting, Answer::Inspected(seen)) => return self.seen(seen),
             (Phase::Keeping, Answer::Done) => self.keeps_tail = false,
             (Phase::Hashing, Answer::Hash(hash)) => self.tail = Some((self.committed, hash)),
             (Phase::CuttingBack, Answer::Done) => {
@@ -886,7 +886,7 @@ impl Ledger {
         self.next()
     }
 
-    fn seen(&mut self, seen: Seen) -> Effect {
+    fn seen(&mut self, seen: FileStates) -> Effect {
         if seen.len < self.committed {
             return self.end(Outcome::Disturbed(Disturbance::Truncated));
         }
@@ -1151,7 +1151,7 @@ mod tests {
                         Answer::Done
                     }
                     effect => match self.perform(&opening.ledger, effect, b"") {
-                        Answer::Seen(seen) => Answer::Seen(Seen { place: Place::Renamed, ..seen }),
+                        Answer::Inspected(seen) => Answer::Inspected(FileStates { place: Place::Renamed, ..seen }),
                         answer => answer,
                     },
                 };
@@ -1184,10 +1184,10 @@ mod tests {
         fn perform(&mut self, ledger: &Ledger, effect: Effect, data: &[u8]) -> Answer {
             let bytes = ledger.journal_bytes();
             match effect {
-                Effect::Look => {
+                Effect::Inspect => {
                     let len = self.out().len() as u64;
                     let journal_len = self.0.get(&b"out.journal"[..]).map(|file| file.bytes.len() as u64);
-                    return Answer::Seen(Seen { len, place: Place::Here, journal_len });
+                    return Answer::Inspected(FileStates { len, place: Place::Here, journal_len });
                 }
                 Effect::CutBack { output, journal } => {
                     self.out().truncate(output as usize);
@@ -1481,15 +1481,15 @@ mod tests {
     #[test]
     fn changes_by_other_programs_are_detected() {
         let (mut disk, mut ledger) = committed(&[10]);
-        let mut look = |len, place| {
-            assert_eq!(ledger.begin(Job::Maintain { sync: false }), Effect::Look);
-            ledger.on(Answer::Seen(Seen { len, place, journal_len: Some(disk.journal().len() as u64) }))
+        let mut inspect = |len, place| {
+            assert_eq!(ledger.begin(Job::Maintain { sync: false }), Effect::Inspect);
+            ledger.on(Answer::Inspected(FileStates { len, place, journal_len: Some(disk.journal().len() as u64) }))
         };
         let disturbed = |how| Effect::End(Outcome::Disturbed(how));
-        assert_eq!(look(9, Place::Here), disturbed(Disturbance::Truncated));
-        assert_eq!(look(11, Place::Here), disturbed(Disturbance::Extended));
-        assert_eq!(look(10, Place::Gone), disturbed(Disturbance::Replaced));
-        assert_eq!(look(10, Place::Renamed), Effect::HashTail(0..10), "the mark comes first");
+        assert_eq!(inspect(9, Place::Here), disturbed(Disturbance::Truncated));
+        assert_eq!(inspect(11, Place::Here), disturbed(Disturbance::Extended));
+        assert_eq!(inspect(10, Place::Gone), disturbed(Disturbance::Replaced));
+        assert_eq!(inspect(10, Place::Renamed), Effect::HashTail(0..10), "the mark comes first");
         assert!(matches!(ledger.on(Answer::Hash(1)), Effect::AppendJournal { .. }));
         assert_eq!(ledger.on(Answer::Done), Effect::MoveJournal);
         assert_eq!(ledger.on(Answer::Done), Effect::End(Outcome::Rotated));
@@ -1568,7 +1568,7 @@ mod tests {
                             Some(is_done) => {
                                 if effect == Effect::Sync {
                                     disk.0.values_mut().for_each(|file| file.sync(!is_done));
-                                } else if is_done && effect != Effect::Look {
+                                } else if is_done && effect != Effect::Inspect {
                                     disk.perform(&ledger, effect, &data);
                                 }
                                 Answer::Failed

@@ -5,7 +5,7 @@
 
 use delivery::files::{
     Compared, Content, Current, Found, Identified, Inode, KnownContents, Notice, Prefix, Question, Relation,
-    ScanHistory, Sighting, Snapshot, look, probes,
+    ScanHistory, Sighting, Snapshot, probes, resolve,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::rotated_names::{NameKind, classify};
@@ -43,7 +43,7 @@ struct World {
     sent: Vec<u8>,
     /// The bytes of contents that the reader holds open, by file ID.
     open: BTreeMap<u64, u64>,
-    /// Length and times of each file at the look before, and whether it had a rotated name.
+    /// Length and times of each file at the previous scan, and whether it had a rotated name.
     seen: BTreeMap<u64, (usize, i128, i128, bool)>,
     history: ScanHistory,
     notices: BTreeSet<Notice>,
@@ -184,7 +184,7 @@ impl World {
         let mut history = std::mem::take(&mut self.history);
         let now = Duration::from_nanos(self.now as u64);
         let mut questions = 0;
-        let identified = look(&mut snapshot, &self.known, &mut history, now, |question, snapshot| {
+        let identified = resolve(&mut snapshot, &self.known, &mut history, now, |question, snapshot| {
             questions += 1;
             self.answer(question, snapshot);
         });
@@ -268,7 +268,7 @@ impl World {
     }
 
     /// What the producing side does with the answer.
-    fn look(&mut self) -> Identified {
+    fn scan(&mut self) -> Identified {
         let identified = self.identify();
         // What is left of known contents, oldest first.
         for (id, holders) in &identified.holders {
@@ -337,7 +337,7 @@ fn hashes(known: &KnownContents, bytes: &[u8]) -> BTreeMap<Span, u64> {
 fn sent(bytes: &[u8]) -> World {
     let mut world = World::new();
     world.create(INPUT, bytes);
-    world.look();
+    world.scan();
     world.assert_sent(bytes);
     world.tick();
     world
@@ -350,13 +350,13 @@ fn appended_lines_and_renamed_files() {
     for count in [1, 3, 1000] {
         let mut world = sent(&lines("first", 0..count));
         world.append(INPUT, b"more\n");
-        world.look();
+        world.scan();
         world.rename(INPUT, "input.txt.1");
         world.append("input.txt.1", b"late\n");
         world.create(INPUT, b"second\n");
-        world.look();
+        world.scan();
         world.append("input.txt.1", b"very late\n");
-        world.look();
+        world.scan();
         world.assert_sent(&[&lines("first", 0..count)[..], b"more\nlate\nsecond\nvery late\n"].concat());
         assert!(world.notices.is_empty(), "{:?}", world.notices);
     }
@@ -368,17 +368,17 @@ fn a_copy_that_is_shorter_than_what_was_sent_is_not_sent_again() {
         let mut world = sent(&lines("first", 0..count));
         world.copy(INPUT, "input.txt.1");
         world.append(INPUT, &lines("late", 0..10));
-        world.look();
+        world.scan();
         let all = world.bytes(INPUT);
         world.write(INPUT, b"");
         if down {
             world.forget_open_files();
         } else {
-            world.look();
+            world.scan();
         }
         world.append(INPUT, b"second\n");
-        world.look();
-        world.look();
+        world.scan();
+        world.scan();
         world.assert_sent(&[&all[..], b"second\n"].concat());
     }
 }
@@ -391,7 +391,7 @@ fn a_copy_that_is_longer_than_what_was_sent_has_the_rest() {
         let all = world.bytes(INPUT);
         world.copy(INPUT, "input.txt.1");
         world.write(INPUT, b"second\n");
-        world.look();
+        world.scan();
         world.assert_sent(&[&all[..], b"second\n"].concat());
     }
 }
@@ -413,9 +413,9 @@ fn a_replaced_file_continues_behind_what_was_sent() {
                     world.file(INPUT).modified = 500;
                 }
             }
-            world.look();
+            world.scan();
             world.append(INPUT, b"again\n");
-            world.look();
+            world.scan();
             world.assert_sent(&[&longer[..], b"again\n"].concat());
         }
     }
@@ -434,14 +434,14 @@ fn an_older_version_is_a_beginning_of_what_was_sent() {
                 world.replace(INPUT, &older);
             }
             for _ in 0..3 {
-                let found = world.look();
+                let found = world.scan();
                 assert_eq!(found.current.found().unwrap().relation, Relation::Shorter(1));
                 world.tick();
             }
             world.append(INPUT, b"new\n");
-            world.look();
+            world.scan();
             world.append(INPUT, &lines("new", 0..1000));
-            world.look();
+            world.scan();
             world.assert_sent(&[&first[..], b"new\n", &lines("new", 0..1000)].concat());
         }
     }
@@ -462,7 +462,7 @@ fn an_older_version_and_lines_after_it_at_once() {
         if down {
             world.forget_open_files();
         }
-        world.look();
+        world.scan();
         let again = world.sent.len() - first.len() - new.len();
         assert!(world.sent.ends_with(&new));
         if in_place {
@@ -481,10 +481,10 @@ fn a_copy_in_place_is_waited_for() {
     let mut world = sent(&first);
     for len in [0, 1000, 2000, 5000] {
         world.write(INPUT, &first[..len]);
-        world.look();
+        world.scan();
     }
     world.write(INPUT, &[&first[..], b"more\n"].concat());
-    world.look();
+    world.scan();
     world.assert_sent(&[&first[..], b"more\n"].concat());
 }
 
@@ -494,9 +494,9 @@ fn a_file_that_shrank_by_a_few_bytes() {
         let first = lines("first", MANY);
         let mut world = sent(&first);
         world.write(INPUT, &first[..first.len() - shrink]);
-        assert_eq!(world.look().current.found().unwrap().relation, Relation::Shorter(1));
+        assert_eq!(world.scan().current.found().unwrap().relation, Relation::Shorter(1));
         world.append(INPUT, b"\nnew line\n");
-        world.look();
+        world.scan();
         assert!(world.sent.ends_with(b"new line\n"));
         let again = world.sent.len() - first.len();
         assert!(again < 60, "{shrink}: {again} bytes again");
@@ -522,9 +522,9 @@ fn an_edit_does_not_send_everything_again() {
             } else {
                 world.replace(INPUT, edited.as_bytes());
             }
-            world.look();
+            world.scan();
             world.append(INPUT, b"appended\n");
-            world.look();
+            world.scan();
             world.assert_sent(&[&first[..], b"appended\n"].concat());
             assert_eq!(world.notices.len(), 1, "{:?}", world.notices);
             if edit == "same length" {
@@ -544,7 +544,7 @@ fn an_edit_and_lines_after_it_at_once() {
         if down {
             world.forget_open_files();
         }
-        world.look();
+        world.scan();
         world.assert_sent(&[&first[..], b"appended\n"].concat());
     }
 }
@@ -563,7 +563,7 @@ fn the_same_header_is_sent_with_every_content() {
             }
             "truncate" => {
                 world.write(INPUT, b"");
-                world.look();
+                world.scan();
                 world.append(INPUT, &second);
             }
             _ => {
@@ -571,7 +571,7 @@ fn the_same_header_is_sent_with_every_content() {
                 world.create(INPUT, &second);
             }
         }
-        world.look();
+        world.scan();
         world.assert_sent(&[&first[..], &second].concat());
     }
 }
@@ -588,7 +588,7 @@ fn a_long_header_is_sent_with_every_content_that_is_written_in_place() {
             if down {
                 world.forget_open_files();
             }
-            world.look();
+            world.scan();
             all.extend(next);
         }
         world.assert_sent(&all);
@@ -605,7 +605,7 @@ fn an_unseen_content_that_begins_like_the_one_before_it() {
         world.rename(INPUT, "input.txt.2");
         world.create("input.txt.1", &[&header[..], b"second\n"].concat());
         world.create(INPUT, &[&header[..], b"third\n"].concat());
-        world.look();
+        world.scan();
         world.assert_sent(&all);
     }
 }
@@ -618,7 +618,7 @@ fn a_header_alone_that_was_rotated_does_not_cost_the_next_one_its_head() {
         let mut world = sent(&header);
         world.rename(INPUT, "input.txt.1");
         world.create(INPUT, &second);
-        world.look();
+        world.scan();
         world.assert_sent(&[&header[..], &second].concat());
         assert!(matches!(world.notices.first(), Some(Notice::SameBeginning { .. })));
     }
@@ -626,11 +626,11 @@ fn a_header_alone_that_was_rotated_does_not_cost_the_next_one_its_head() {
     let mut world = sent(b"header\n");
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"other\n");
-    world.look();
+    world.scan();
     world.remove("input.txt.1");
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"header\nthird\n");
-    world.look();
+    world.scan();
     world.assert_sent(b"header\nother\nheader\nthird\n");
 }
 
@@ -642,7 +642,7 @@ fn a_header_that_is_written_alone_at_first_is_sent() {
         let mut world = sent(&first);
         world.rename(INPUT, "input.txt.1");
         world.create(INPUT, &header);
-        world.look();
+        world.scan();
         world.assert_sent(&[&first[..], &header].concat());
     }
 }
@@ -651,9 +651,9 @@ fn a_header_that_is_written_alone_at_first_is_sent() {
 fn a_header_in_a_truncated_file_is_sent_again() {
     let mut world = sent(b"header\n");
     world.write(INPUT, b"");
-    world.look();
+    world.scan();
     world.append(INPUT, b"header\nsecond\n");
-    world.look();
+    world.scan();
     world.assert_sent(b"header\nheader\nsecond\n");
 }
 
@@ -663,14 +663,14 @@ fn a_header_in_an_inode_that_is_used_again_is_sent() {
     let ino = world.names[INPUT];
     world.remove(INPUT);
     world.create(INPUT, b"other\n");
-    world.look();
+    world.scan();
     world.remove(INPUT);
     let now = world.tick();
     let file = File { bytes: b"header\nthird\n".to_vec(), modified: now, created: now, ..File::default() };
     world.files.insert(ino, file);
     world.names.insert(INPUT.to_owned(), ino);
     world.forget_open_files();
-    world.look();
+    world.scan();
     world.assert_sent(b"header\nother\nheader\nthird\n");
 }
 
@@ -682,7 +682,7 @@ fn a_rotated_file_that_was_changed_is_not_sent_again() {
             let mut world = sent(&first);
             world.rename(INPUT, "input.txt.1");
             world.create(INPUT, b"second\n");
-            world.look();
+            world.scan();
             if down {
                 world.forget_open_files();
             }
@@ -694,12 +694,12 @@ fn a_rotated_file_that_was_changed_is_not_sent_again() {
                 _ => world.write("input.txt.1", &[&first[..1000], b"else"].concat()),
             }
             if !down {
-                world.look();
+                world.scan();
             }
             world.rename("input.txt.1", "input.txt.2");
             world.rename(INPUT, "input.txt.1");
             world.create(INPUT, b"third\n");
-            let identified = world.look();
+            let identified = world.scan();
             assert_eq!(identified.unseen, [], "{how}, down: {down}");
             world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
         }
@@ -714,7 +714,7 @@ fn contents_that_came_and_went_unseen_are_sent_in_order() {
             world.without_created = without_created;
             world.create("input.txt.7", b"older than the source\n");
             world.create(INPUT, &lines("first", 0..100));
-            world.look();
+            world.scan();
             assert!(matches!(world.notices.pop_first(), Some(Notice::LooksRotated { more: 0, .. })));
             world.forget_open_files();
             world.append(INPUT, b"rest\n");
@@ -726,12 +726,12 @@ fn contents_that_came_and_went_unseen_are_sent_in_order() {
                 world.compress("input.txt.3");
             }
             world.create(INPUT, b"fourth\n");
-            world.look();
+            world.scan();
             world.assert_sent(&[&lines("first", 0..100)[..], b"rest\nsecond\nthird\nfourth\n"].concat());
             assert!(world.notices.is_empty(), "{:?}", world.notices);
-            world.look();
+            world.scan();
             world.append(INPUT, b"more\n");
-            world.look();
+            world.scan();
             assert!(world.sent.ends_with(b"fourth\nmore\n"));
         }
     }
@@ -745,10 +745,10 @@ fn neighbours_are_never_sent() {
         world.create(name, &lines("not ours", 0..20));
     }
     world.create(INPUT, &lines("first", 0..20));
-    world.look();
+    world.scan();
     // While the reader runs: somebody makes and writes a file with a rotated name.
     world.create("input.txt.9", b"not ours\n");
-    world.look();
+    world.scan();
     for step in 0..3 {
         world.append("input-2.txt", b"not ours\n");
         world.append("input.txt.9", b"not ours\n");
@@ -756,8 +756,8 @@ fn neighbours_are_never_sent() {
         world.append("input.txt.5", b"not ours\n");
         world.rename(INPUT, &format!("input.txt.{}", 3 - step));
         world.create(INPUT, b"next\n");
-        world.look();
-        world.look();
+        world.scan();
+        world.scan();
     }
     world.assert_sent(&[&lines("first", 0..20)[..], b"next\nnext\nnext\n"].concat());
 }
@@ -770,7 +770,7 @@ fn an_output_in_the_same_folder_is_not_ours() {
     world.create("input.txt.2.journal", b"");
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"new\n");
-    world.look();
+    world.scan();
     world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
 }
 
@@ -790,20 +790,20 @@ fn an_unseen_file_that_is_still_written_comes_late() {
     world.identify();
     for _ in 0..3 {
         world.append("input.txt.1", b"late\n");
-        world.look();
+        world.scan();
         world.assert_sent(&[&first[..], b"third\n"].concat());
     }
     assert!(matches!(world.notices.first(), Some(Notice::StillWritten { path }) if path == "input.txt.1"));
     world.now += 20_000_000_000;
-    world.look();
-    world.look();
+    world.scan();
+    world.scan();
     world.assert_sent(&[&first[..], b"third\nsecond\nlate\nlate\nlate\n"].concat());
     // And what comes next.
     world.append(INPUT, b"more\n");
-    world.look();
+    world.scan();
     world.rename(INPUT, "input.txt.0");
     world.create(INPUT, b"fourth\n");
-    world.look();
+    world.scan();
     assert!(world.sent.ends_with(b"late\nmore\nfourth\n"));
 }
 
@@ -816,7 +816,7 @@ fn the_input_changes_before_it_is_renamed() {
     world.append(INPUT, b"more\n");
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"third\n");
-    world.look();
+    world.scan();
     world.assert_sent(&[&lines("first", 0..100)[..], b"second\nmore\nthird\n"].concat());
 }
 
@@ -827,7 +827,7 @@ fn a_clock_that_is_set_makes_no_neighbour() {
         let file = world.file("input.txt.1");
         file.modified += hours * 3_600_000_000_000;
         file.created += hours * 3_600_000_000_000;
-        world.look();
+        world.scan();
         world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
     }
 }
@@ -846,10 +846,10 @@ fn a_copy_of_an_unknown_input_that_is_under_way_is_no_content() {
         }
         world.write("input.txt.1", &second);
         if !truncated_first {
-            world.look();
+            world.scan();
         }
         world.write(INPUT, b"third\n");
-        world.look();
+        world.scan();
         world.assert_sent(&[&lines("first", 0..100)[..], &second, b"third\n"].concat());
     }
 }
@@ -863,7 +863,7 @@ fn a_content_that_was_found_in_a_copy_goes_on_in_its_original() {
     (content.inode, content.created) = (Some(Inode { dev: 1, ino: copy }), Some(world.files[&copy].created));
     world.forget_open_files();
     world.append(INPUT, b"more\n");
-    world.look();
+    world.scan();
     world.assert_sent(&[&lines("first", 0..100)[..], b"more\n"].concat());
 }
 
@@ -875,7 +875,7 @@ fn an_unseen_file_that_could_not_be_found_or_read_comes_late() {
         let unseen = world.names["input.txt.1"];
         world.files.get_mut(&unseen).unwrap().unreadable = !unlisted;
         for _ in 0..3 {
-            world.look();
+            world.scan();
         }
         world.assert_sent(&[&first[..], b"third\n"].concat());
         if down {
@@ -883,8 +883,8 @@ fn an_unseen_file_that_could_not_be_found_or_read_comes_late() {
         }
         world.unlisted = false;
         world.files.get_mut(&unseen).unwrap().unreadable = false;
-        world.look();
-        world.look();
+        world.scan();
+        world.scan();
         world.assert_sent(&[&first[..], b"third\nsecond\n"].concat());
     }
 }
@@ -894,19 +894,19 @@ fn a_neighbour_stays_one_while_it_is_there() {
     let mut world = World::new();
     world.create("input.txt.7", b"header\nnot ours\n");
     world.create(INPUT, b"first\n");
-    world.look();
+    world.scan();
     // Another folder of the input cannot be listed, and the neighbour begins like a content.
     world.unlisted = true;
-    world.look();
+    world.scan();
     world.unlisted = false;
     world.rename(INPUT, "input.txt.2");
     world.create(INPUT, b"header\nnot ours\nsecond\n");
-    world.look();
-    world.look();
+    world.scan();
+    world.scan();
     world.known.contents.pop();
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"third\n");
-    assert!(world.look().unseen.iter().all(|found| found.key as u64 == world.names["input.txt.1"]));
+    assert!(world.scan().unseen.iter().all(|found| found.key as u64 == world.names["input.txt.1"]));
 }
 
 #[test]
@@ -915,7 +915,7 @@ fn a_neighbour_s_inode_that_is_used_again_is_another_file() {
     world.create("input.txt.7", b"not ours\n");
     let ino = world.names["input.txt.7"];
     world.create(INPUT, b"first\n");
-    world.look();
+    world.scan();
     world.remove("input.txt.7");
     world.rename(INPUT, "input.txt.2");
     let now = world.tick();
@@ -923,7 +923,7 @@ fn a_neighbour_s_inode_that_is_used_again_is_another_file() {
     world.files.insert(ino, file);
     world.names.insert("input.txt.1".to_owned(), ino);
     world.create(INPUT, b"third\n");
-    world.look();
+    world.scan();
     world.assert_sent(b"first\nsecond\nthird\n");
 }
 
@@ -934,7 +934,7 @@ fn without_a_record_of_the_neighbours_the_first_content_s_age_decides() {
     world.create(INPUT, b"first\n");
     let now = world.now;
     world.files.values_mut().for_each(|file| file.created = now);
-    world.look();
+    world.scan();
     world.rename(INPUT, "input.txt.3");
     world.create("input.txt.2", b"second\n");
     world.create(INPUT, b"third\n");
@@ -945,7 +945,7 @@ fn without_a_record_of_the_neighbours_the_first_content_s_age_decides() {
     world.known.neighbours = None;
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"fourth\n");
-    world.look();
+    world.scan();
     world.assert_sent(b"first\nthird\nsecond\nfourth\n");
 }
 
@@ -955,12 +955,12 @@ fn a_neighbour_in_a_folder_that_cannot_be_listed_at_first_is_not_sent() {
     world.create("input.txt.7", b"not ours\n");
     world.create(INPUT, b"first\n");
     world.unlisted = true;
-    world.look();
+    world.scan();
     world.unlisted = false;
     world.rename(INPUT, "input.txt.2");
     world.create("input.txt.1", b"second\n");
     world.create(INPUT, b"third\n");
-    world.look();
+    world.scan();
     world.assert_sent(b"first\nsecond\nthird\n");
 }
 
@@ -974,12 +974,12 @@ fn a_truncated_file_that_is_renamed_before_it_was_seen_is_sent() {
         world.write(INPUT, b"second\n");
         world.copy(INPUT, "input.txt.2");
         world.write(INPUT, b"");
-        world.look();
+        world.scan();
         world.append(INPUT, b"third\n");
         world.rename(INPUT, "input.txt.1");
         world.create(INPUT, b"fourth\n");
-        world.look();
-        world.look();
+        world.scan();
+        world.scan();
         world.assert_sent(&[&first[..], b"second\nthird\nfourth\n"].concat());
     }
 }
@@ -994,7 +994,7 @@ fn an_input_that_is_rotated_before_the_source_begins_is_sent() {
     world.create("input.txt.1", b"second\n");
     world.create(INPUT, b"third\n");
     world.known.neighbours = world.identify().neighbours;
-    world.look();
+    world.scan();
     world.assert_sent(b"first\nsecond\nthird\n");
 }
 
@@ -1004,7 +1004,7 @@ fn an_unknown_file_that_is_open_and_has_no_name_any_more_is_sent() {
     world.identify();
     world.unlinked = Some(world.names["input.txt.1"]);
     world.remove("input.txt.1");
-    world.look();
+    world.scan();
     world.assert_sent(&[&first[..], b"second\nthird\n"].concat());
 }
 
@@ -1016,13 +1016,13 @@ fn what_cannot_be_read_is_named_and_stops_nothing() {
     world.file("input.txt.20240101").unreadable = true;
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"new\n");
-    world.look();
+    world.scan();
     world.assert_sent(&[&lines("first", 0..100)[..], b"new\n"].concat());
     let notice = world.notices.pop_first().unwrap();
     assert!(matches!(&notice, Notice::Unreadable { path, .. } if path == "input.txt.20240101"), "{notice}");
     world.unlisted = true;
     world.append(INPUT, b"more\n");
-    world.look();
+    world.scan();
     assert!(world.sent.ends_with(b"more\n"));
     assert!(matches!(world.notices.first(), Some(Notice::Unlisted { .. })));
 }
@@ -1046,7 +1046,7 @@ fn a_copy_of_a_truncated_file_that_shares_only_the_header_is_sent() {
         // Unseen: lines, a copy of all, and the same header again.
         world.create("input.txt.1", b"#header\nsecond\n");
         world.write(INPUT, &[b"#header\n", appended].concat());
-        world.look();
+        world.scan();
         assert!(world.sent.ends_with(b"second\n") || world.sent.ends_with(b"second\nthird\n"), "{:?}", world.notices);
         assert!(world.notices.iter().any(|notice| matches!(notice, Notice::SameBeginning { .. })));
     }
@@ -1061,8 +1061,8 @@ fn a_truncated_file_with_the_same_header_that_is_renamed_is_sent() {
     world.write(INPUT, b"#header\nsecond\n");
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"#header\nthird\n");
-    world.look();
-    world.look();
+    world.scan();
+    world.scan();
     world.assert_sent(&[&first[..], b"#header\nsecond\n#header\nthird\n"].concat());
 }
 
@@ -1071,10 +1071,10 @@ fn a_short_content_that_was_rotated_away_is_not_the_next_one_that_begins_alike()
     let mut world = sent(b"#header\n");
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"");
-    world.look();
+    world.scan();
     world.remove("input.txt.1");
     world.replace(INPUT, b"#header\nsecond\n");
-    world.look();
+    world.scan();
     world.assert_sent(b"#header\n#header\nsecond\n");
 }
 
@@ -1094,7 +1094,7 @@ fn known_contents_tell_the_order_when_a_clock_was_set_back() {
         world.now -= 100_000_000_000;
         world.create(newer, b"third\n");
         world.create(INPUT, b"fourth\n");
-        world.look();
+        world.scan();
         world.assert_sent(&[&lines("first", 0..100)[..], b"second\nthird\nfourth\n"].concat());
     }
 }
@@ -1107,8 +1107,8 @@ fn an_edit_and_lines_after_it_are_sent_when_it_was_rotated_at_once() {
     world.replace(INPUT, &[&edited[..], b"more\n"].concat());
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"second\n");
-    world.look();
-    world.look();
+    world.scan();
+    world.scan();
     world.assert_sent(&[&first[..], b"more\nsecond\n"].concat());
 }
 
@@ -1118,7 +1118,7 @@ fn a_copy_that_is_under_way_does_not_make_a_replaced_input_a_new_one() {
     let mut world = sent(&first);
     world.create("input.txt.1", &first[..first.len() * 3 / 4]);
     world.replace(INPUT, &[&first[..], b"more\n"].concat());
-    world.look();
+    world.scan();
     world.assert_sent(&[&first[..], b"more\n"].concat());
 }
 
@@ -1126,12 +1126,12 @@ fn a_copy_that_is_under_way_does_not_make_a_replaced_input_a_new_one() {
 fn an_empty_file_with_a_rotated_name_may_be_a_copy_that_begins() {
     let mut world = sent(b"#header\n");
     world.create("input.txt.1", b"");
-    world.look();
+    world.scan();
     world.write("input.txt.1", b"#header\nsecond\n");
     world.write(INPUT, b"#header\n");
-    world.look();
+    world.scan();
     world.now += 20_000_000_000;
-    world.look();
+    world.scan();
     world.assert_sent(b"#header\n#header\nsecond\n");
 }
 
@@ -1140,13 +1140,13 @@ fn an_unseen_file_is_sent_when_the_folder_can_be_listed_at_last() {
     let mut world = World::new();
     world.unlisted = true;
     world.create(INPUT, b"first\n");
-    world.look();
+    world.scan();
     world.rename(INPUT, "input.txt.2");
     world.create("input.txt.1", b"second\n");
     world.create(INPUT, b"third\n");
-    world.look();
+    world.scan();
     world.unlisted = false;
-    world.look();
+    world.scan();
     world.assert_sent(b"first\nthird\nsecond\n");
 }
 
@@ -1161,19 +1161,37 @@ fn a_link_that_flips_back() {
             world.names.insert(INPUT.to_owned(), ino);
         };
         link(&mut world, "a.log");
-        world.look();
+        world.scan();
         link(&mut world, "b.log");
-        world.look();
+        world.scan();
         world.append("a.log", b"late\n");
         link(&mut world, "a.log");
-        world.look();
+        world.scan();
         world.assert_sent(&[&lines("first", 0..count)[..], b"second\nlate\n"].concat());
         link(&mut world, "b.log");
         world.append("b.log", b"late, too\n");
-        world.look();
-        world.look();
+        world.scan();
+        world.scan();
         assert!(world.sent.ends_with(b"second\nlate\nlate, too\n"));
     }
+}
+
+/// The link leads to the second file for a moment only, while the first one is still waited for.
+#[test]
+fn a_target_of_the_link_that_was_not_begun_in_time_is_sent() {
+    let mut world = World::new();
+    world.create("a.log", &lines("first", 0..100));
+    world.names.insert(INPUT.to_owned(), world.names["a.log"]);
+    world.scan();
+    world.create("b.log", b"second\n");
+    world.names.insert(INPUT.to_owned(), world.names["b.log"]);
+    world.identify();
+    world.create("c.log", b"third\n");
+    world.create("other.log", b"not ours\n");
+    world.names.insert(INPUT.to_owned(), world.names["c.log"]);
+    world.identify();
+    world.scan();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"second\nthird\n"].concat());
 }
 
 #[test]
@@ -1181,12 +1199,12 @@ fn another_target_of_the_link_while_the_reader_was_down() {
     let mut world = World::new();
     world.create("a.log", &lines("first", 0..100));
     world.names.insert(INPUT.to_owned(), world.names["a.log"]);
-    world.look();
+    world.scan();
     world.forget_open_files();
     world.append("a.log", b"rest\n");
     world.create("b.log", b"second\n");
     world.names.insert(INPUT.to_owned(), world.names["b.log"]);
-    world.look();
+    world.scan();
     world.assert_sent(&[&lines("first", 0..100)[..], b"rest\nsecond\n"].concat());
 }
 
@@ -1197,9 +1215,9 @@ fn an_editor_that_keeps_the_version_before() {
         let mut world = sent(&first);
         world.rename(INPUT, "input.txt~");
         world.create(INPUT, &[&first[..], b"more\n"].concat());
-        world.look();
+        world.scan();
         world.append(INPUT, b"and more\n");
-        world.look();
+        world.scan();
         world.assert_sent(&[&first[..], b"more\nand more\n"].concat());
     }
 }
@@ -1214,7 +1232,7 @@ fn an_inode_that_is_used_again() {
     world.files.insert(ino, file);
     world.names.insert(INPUT.to_owned(), ino);
     world.forget_open_files();
-    world.look();
+    world.scan();
     world.assert_sent(&[&lines("first", 0..100)[..], b"another\n"].concat());
 }
 
@@ -1231,11 +1249,11 @@ fn a_known_content_is_read_from_its_compressed_copy() {
     world.file("input.txt.2.gz").created = 1;
     world.known.neighbours = None;
     world.create(INPUT, b"second\n");
-    world.look();
+    world.scan();
     world.assert_sent(&[&first[..], b"rest\nsecond\n"].concat());
     // Nothing is left to look for.
     world.questions = 0;
-    world.look();
+    world.scan();
     assert_eq!(world.questions, 0);
 }
 
@@ -1245,9 +1263,9 @@ fn a_replica_in_the_folder_is_not_needed_while_the_input_is_there() {
     world.create("input.txt.1.gz", b"");
     world.file("input.txt.1.gz").packed = Some(lines("older", 0..20));
     world.create(INPUT, b"first\n");
-    world.look();
+    world.scan();
     world.append(INPUT, b"second\n");
-    world.look();
+    world.scan();
     assert_eq!(world.questions, 0);
     world.assert_sent(b"first\nsecond\n");
 }
@@ -1276,7 +1294,7 @@ enum Operation {
     Neighbour(u8),
     /// The reader stops for a while.
     Down,
-    Look,
+    Scan,
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -1293,7 +1311,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => any::<u8>().prop_map(Delete),
         2 => any::<u8>().prop_map(Neighbour),
         2 => Just(Down),
-        4 => Just(Look),
+        4 => Just(Scan),
     ]
 }
 
@@ -1323,10 +1341,10 @@ impl Story {
         [self.header.clone(), self.lines(count)].concat()
     }
 
-    fn look(&mut self) {
+    fn scan(&mut self) {
         // Contents that are sent one after the other may be found one after the other.
         for _ in 0..3 {
-            self.world.look();
+            self.world.scan();
         }
         self.unsent = false;
     }
@@ -1367,7 +1385,7 @@ impl Story {
                 if late {
                     let lines = self.lines(count);
                     self.world.append(INPUT, &lines);
-                    self.look();
+                    self.scan();
                 }
                 self.world.write(INPUT, b"");
                 let first = self.first(count);
@@ -1378,7 +1396,7 @@ impl Story {
                 self.world.replace(INPUT, &longer);
                 // Copied or renamed before that, it may as well be another content that begins
                 // alike.
-                self.look();
+                self.scan();
             }
             Operation::Rewrite(count) => {
                 let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
@@ -1388,20 +1406,20 @@ impl Story {
                 let longer = [self.world.bytes(INPUT), self.lines(count)].concat();
                 self.world.rename(INPUT, "input.txt~");
                 self.world.create(INPUT, &longer);
-                self.look();
+                self.scan();
                 self.world.remove("input.txt~");
             }
             Operation::Late(n) => {
                 let names: Vec<_> = self.rotated().into_iter().filter(|name| !name.ends_with(".gz")).collect();
-                self.look();
+                self.scan();
                 if let Some(name) = pick(&names, n) {
-                    let is_whole = self.world.look().holders.values().flatten().any(|found| {
+                    let is_whole = self.world.scan().holders.values().flatten().any(|found| {
                         found.key as u64 == self.world.names[&name] && matches!(found.relation, Relation::Whole(_))
                     });
                     if is_whole {
                         let lines = self.lines(1);
                         self.world.append(&name, &lines);
-                        self.look();
+                        self.scan();
                     }
                 }
             }
@@ -1412,7 +1430,7 @@ impl Story {
                 }
             }
             Operation::Delete(n) => {
-                self.look();
+                self.scan();
                 if let Some(name) = pick(&self.rotated(), n) {
                     self.world.remove(&name);
                 }
@@ -1422,7 +1440,7 @@ impl Story {
                 self.world.append(&name, b"not ours\n");
             }
             Operation::Down => self.world.forget_open_files(),
-            Operation::Look => self.look(),
+            Operation::Scan => self.scan(),
         }
     }
 }
@@ -1451,11 +1469,11 @@ proptest! {
         let mut story = Story { world, header, expected: Vec::new(), line: 0, neighbours, unsent: false };
         let first = story.first(10);
         story.world.create(INPUT, &first);
-        story.look();
+        story.scan();
         for operation in operations {
             story.perform(operation);
         }
-        story.look();
+        story.scan();
         let sorted = |bytes: &[u8]| {
             let mut lines: Vec<_> = bytes.split_inclusive(|&b| b == b'\n').map(<[u8]>::to_vec).collect();
             lines.sort();
@@ -1476,15 +1494,15 @@ fn a_rotated_file_that_begins_like_a_short_content_is_sent_and_reported() {
     let mut world = World::new();
     let (short, rest, next) = (lines("a", 0..5), lines("b", 0..9), lines("c", 0..3));
     world.create(INPUT, &short);
-    world.look();
+    world.scan();
     world.append(INPUT, &rest);
     world.copy(INPUT, "input.txt.1");
     world.replace(INPUT, &next);
     world.unlisted = true;
     world.forget_open_files();
-    world.look();
+    world.scan();
     world.unlisted = false;
-    world.look();
+    world.scan();
     world.assert_sent(&[&short[..], &next, &short, &rest].concat());
     let expected = Notice::SameBeginning { path: "input.txt.1".to_owned(), bytes: short.len() as u64 };
     assert!(world.notices.contains(&expected), "{:?}", world.notices);
@@ -1495,13 +1513,13 @@ fn a_rotated_file_that_was_made_of_another_one_is_sent_and_reported() {
     let mut world = World::new();
     let (first, last) = (lines("a", 0..100), lines("c", 0..3));
     world.create(INPUT, &first);
-    world.look();
+    world.scan();
     world.rename(INPUT, "input.txt.2");
     // Somebody restored the beginning of it, and few lines followed before the next rotation.
     let restored = [&first[..320], b"x\n"].concat();
     world.create("input.txt.1", &restored);
     world.create(INPUT, &last);
-    world.look();
+    world.scan();
     world.assert_sent(&[&first[..], &restored, &last].concat());
     let expected = Notice::SameBeginning { path: "input.txt.1".to_owned(), bytes: 320 };
     assert!(world.notices.contains(&expected), "{:?}", world.notices);
@@ -1512,7 +1530,7 @@ fn an_edit_is_found_by_what_was_sent_and_not_by_what_another_partition_read() {
     let mut world = World::new();
     let old = lines("a", 0..100);
     world.create(INPUT, &old);
-    world.look();
+    world.scan();
     let new = [&old[..old.len() - 2], b"x\n", &lines("b", 0..30)].concat();
     world.replace(INPUT, &new);
     world.known.contents[0].fingerprint = Fingerprint::of(&new);

@@ -1,5 +1,6 @@
 //! Flags.
 
+use crate::many::pattern::is_glob;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use delivery::split::Framing;
 use service::Failure;
@@ -63,7 +64,9 @@ pub(crate) struct ReaderArgs {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
 
-    /// The file to follow
+    /// The file to follow. Several times, or a pattern in quotes such as '/var/log/**/*.log', for
+    /// many files: each has a stream of its own, KEY:{NAME}, where NAME is its path below the fixed
+    /// part of the pattern
     #[arg(
         long,
         env = "LINE_STREAM_INPUT",
@@ -71,7 +74,12 @@ pub(crate) struct ReaderArgs {
         value_name = "FILE",
         default_value = "/data/input.txt"
     )]
-    pub(crate) input: PathBuf,
+    pub(crate) input: Vec<PathBuf>,
+
+    /// With many files: a pattern of those to leave out, of file names or, with a slash in it, of
+    /// paths; may be repeated
+    #[arg(long, env = "LINE_STREAM_EXCLUDE", help_heading = "Input", value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
 
     /// Where the small file with the input's identity lies [default: the input's folder]
     #[arg(long, env = "LINE_STREAM_STATE_DIR", help_heading = "Input", value_name = "FOLDER")]
@@ -99,7 +107,25 @@ pub(crate) struct ReaderArgs {
 impl ReaderArgs {
     /// From where to where.
     pub(crate) fn flow(&self) -> String {
-        format!("{} → {}", self.input.display(), self.service.streams())
+        match &self.input[..] {
+            _ if self.is_many() => format!("{} → {}:{{…}}", self.inputs(), self.service.stream),
+            _ => format!("{} → {}", self.inputs(), self.service.streams()),
+        }
+    }
+
+    /// The inputs as they were given.
+    pub(crate) fn inputs(&self) -> String {
+        self.input.iter().map(|input| input.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether there may be many files: several inputs, or a pattern that no file has as its name.
+    pub(crate) fn is_many(&self) -> bool {
+        let is_pattern = |input: &PathBuf| is_glob(input) && input.symlink_metadata().is_err();
+        self.input.len() > 1 || self.input.first().is_some_and(is_pattern)
+    }
+
+    fn one(&self) -> &Path {
+        self.input.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
     /// The input's path.
@@ -110,12 +136,12 @@ impl ReaderArgs {
     /// can be read.
     pub(crate) fn input(&self) -> Result<PathBuf, Failure> {
         let wrong = |why: &str| self.wrong_input(why);
-        let shown = self.input.to_string_lossy();
+        let shown = self.one().to_string_lossy();
         if shown == "-" {
             return Err(wrong("standard input cannot be read again after a fault; allowed: a file's path"));
         }
         let input =
-            std::path::absolute(&self.input).map_err(|error| wrong(&format!("{error}; allowed: a file's path")))?;
+            std::path::absolute(self.one()).map_err(|error| wrong(&format!("{error}; allowed: a file's path")))?;
         let once = self.service.once;
         let found = std::fs::metadata(&input).and_then(|found| match once && found.is_file() {
             true => File::open(&input).map(|_| found),
@@ -123,12 +149,12 @@ impl ReaderArgs {
         });
         match found {
             Ok(metadata) if metadata.is_dir() => Err(wrong("a folder; allowed: a file's path")),
+            Ok(metadata) if !metadata.is_file() => Err(wrong(
+                "a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
+            )),
             Err(error) if error.kind() == ErrorKind::InvalidFilename => {
                 Err(wrong(&format!("{error}; allowed: a shorter path")))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && shown.contains(['*', '?', '[']) => Err(wrong(
-                "a pattern, and no file has this name; allowed: a file's path, with a reader and a stream for each file",
-            )),
             Err(error) if once => {
                 let (from, todo) = (service::args::origin("input"), service::advice::io(&error));
                 Err(Failure::failed(format!(
@@ -150,8 +176,8 @@ impl ReaderArgs {
         )
     }
 
-    fn wrong_input(&self, why: &str) -> Failure {
-        Failure::config(format!("--input {}{}: {why}", self.input.display(), service::args::origin("input")))
+    pub(crate) fn wrong_input(&self, why: &str) -> Failure {
+        Failure::config(format!("--input {}{}: {why}", self.inputs(), service::args::origin("input")))
     }
 }
 

@@ -9,7 +9,7 @@ use delivery::files::{Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Manifest, record_key};
 use delivery::partition::Partition;
-use delivery::producer::{Directory, Producer, Stored, Trouble};
+use delivery::producer::{Directory, Producer, StepError, Stored};
 use delivery::source_file::SourceFile as _;
 use resp::streams::XInfoGroups;
 use resp::{Connection, ErrorKind, Frame, cmd};
@@ -88,8 +88,8 @@ struct DryRun(InputDirectory);
 impl Directory for DryRun {
     type File = DiskFile;
 
-    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
-        self.0.look(known, open, now)
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        self.0.scan(known, open, now)
     }
 
     fn has_changed(&self) -> bool {
@@ -139,7 +139,7 @@ async fn source(
         }
     };
     match Producer::new(options, DryRun(directory)).observed(observed, None) {
-        Err(Trouble::Refused(why)) => checks.wrong(format!("source: {why}"), "the reader would end with exit code 2"),
+        Err(StepError::Refused(why)) => checks.wrong(format!("source: {why}"), "the reader would end with exit code 2"),
         _ => checks.ok(format!("source: stream {key} carries this file, or nothing yet")),
     }
 }

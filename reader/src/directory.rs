@@ -22,8 +22,8 @@ pub(crate) struct InputDirectory {
 impl Directory for InputDirectory {
     type File = DiskFile;
 
-    fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
-        self.scanner.look(known, open, now)
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        self.scanner.scan(known, open, now)
     }
 
     fn has_changed(&self) -> bool {

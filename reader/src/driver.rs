@@ -4,16 +4,17 @@ use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::directory::InputDirectory;
 use crate::error::Interrupt;
+use crate::many::pool::Turn;
 use crate::redis::{self, Abilities, Form, Small};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::scanner::Scanner;
-use crate::state::StateFile;
+use crate::state::{StateFile, StateGroup};
 use crate::totals::Totals;
 use crate::watch::{Events, Watch};
 use delivery::line_reader::ReadOptions;
 use delivery::partition::Partition;
-use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, Wait};
+use delivery::producer::{Changed, Directory as _, Limits, Notice, Options, Producer, Step, Stored, StepError, Wait};
 use log::info;
 use resp::streams::{XInfoGroups, XLen};
 use resp::{Backoff, Connection, ErrorKind, Frame, cmd};
@@ -26,18 +27,21 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a stop waits for a batch on the wire.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// How often Redis is asked whether it is there while there is no input.
 const ASK: Duration = Duration::from_secs(2);
 /// How often the stream is looked at while it is full.
-const FULL: Duration = Duration::from_millis(100);
+pub(crate) const FULL: Duration = Duration::from_millis(100);
 /// How often the input is measured while there is no connection.
 const MEASURE: Duration = Duration::from_secs(1);
 /// The name of the reader's work, where health is concerned.
-const WORK: &str = "adding";
+pub(crate) const WORK: &str = "adding";
 
 /// Follows the input until there is nothing left to do (`--once`) or the service stops.
 pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> {
+    if args.is_many() {
+        return crate::many::run(args, context).await;
+    }
     let shared = Shared::new(args, &context)?;
     let partitions = shared.args.service.taken()?;
     let drivers: Vec<_> =
@@ -125,26 +129,11 @@ impl Shared {
             registry.learn(&known);
         }
         let driver = Driver {
-            producer,
-            record: SourceRecord::of(&key),
             registry: self.registry.clone(),
             totals: self.totals.of(partition),
-            watch: self.events.watch(),
-            report: Report::new(partition, &key),
-            max_backlog: args.max_backlog,
-            partition,
-            health,
-            shutdown: self.shutdown.clone(),
-            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
-            begun: Instant::now(),
-            form: None,
-            small: Small::default(),
-            is_script: false,
-            executed: Instant::now(),
-            asked: Instant::now(),
-            input: self.input.clone(),
-            position: None,
+            ..Driver::new(producer, &key, partition, self.events.watch(), health, &self.shutdown)
         };
+        let driver = Driver { max_backlog: args.max_backlog, input: self.input.clone(), ..driver };
         (driver, connector, watch)
     }
 }
@@ -172,31 +161,37 @@ pub(crate) fn producer_parts(
 }
 
 /// Performs the steps of one partition's producer.
-struct Driver {
-    producer: Producer<InputDirectory>,
-    record: SourceRecord,
-    registry: Option<Rc<Registry>>,
-    totals: Totals,
-    watch: Watch,
-    report: Report,
-    max_backlog: u64,
-    partition: Partition,
-    health: Health,
-    shutdown: Shutdown,
-    backoff: Backoff,
-    begun: Instant,
+pub(crate) struct Driver {
+    pub(crate) producer: Producer<InputDirectory>,
+    pub(crate) record: SourceRecord,
+    pub(crate) registry: Option<Rc<Registry>>,
+    pub(crate) totals: Totals,
+    pub(crate) watch: Watch,
+    pub(crate) report: Report,
+    pub(crate) max_backlog: u64,
+    pub(crate) partition: Partition,
+    pub(crate) health: Health,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) backoff: Backoff,
+    pub(crate) begun: Instant,
     /// How the batch goes out that was taken last.
-    form: Option<Form>,
-    small: Small,
+    pub(crate) form: Option<Form>,
+    pub(crate) small: Small,
     /// Whether the batch that is executed went out as a script.
-    is_script: bool,
+    pub(crate) is_script: bool,
     /// When the latest batch was sent to be executed.
-    executed: Instant,
+    pub(crate) executed: Instant,
     /// When Redis was last asked while there was no input.
-    asked: Instant,
-    input: PathBuf,
+    pub(crate) asked: Instant,
+    pub(crate) input: PathBuf,
     /// The position that was last confirmed.
-    position: Option<u64>,
+    pub(crate) position: Option<u64>,
+    /// With many files: the step that waits for a connection.
+    pub(crate) next: Option<Step>,
+    /// With many files: when the connection is to be given back.
+    pub(crate) until: Option<Turn>,
+    /// With many files: what makes the state file durable.
+    pub(crate) group: Option<Rc<StateGroup>>,
 }
 
 /// What the next attempt runs on.
@@ -209,6 +204,41 @@ enum Then {
 }
 
 impl Driver {
+    /// The driver of a producer that has not begun.
+    pub(crate) fn new(
+        producer: Producer<InputDirectory>,
+        stream: &str,
+        partition: Partition,
+        watch: Watch,
+        health: Health,
+        shutdown: &Shutdown,
+    ) -> Self {
+        Self {
+            producer,
+            record: SourceRecord::of(stream),
+            registry: None,
+            totals: Totals::new(),
+            watch,
+            report: Report::new(partition, stream),
+            max_backlog: 0,
+            partition,
+            health,
+            shutdown: shutdown.clone(),
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+            begun: Instant::now(),
+            form: None,
+            small: Small::default(),
+            is_script: false,
+            executed: Instant::now(),
+            asked: Instant::now(),
+            input: PathBuf::new(),
+            position: None,
+            next: None,
+            until: None,
+            group: None,
+        }
+    }
+
     async fn run(mut self, mut connector: Connector) -> Result<(), Stop> {
         if let Some(registry) = &self.registry {
             self.producer.learn(&registry.contents());
@@ -253,7 +283,7 @@ impl Driver {
                 _ = ticks.tick() => {
                     let size = std::fs::metadata(&self.input).ok().map(|file| file.len());
                     // A shorter file is another one than that which was read.
-                    self.report.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
+                    self.totals.input_size(size.filter(|size| self.position.is_none_or(|position| position <= *size)));
                 }
             }
         }
@@ -262,16 +292,52 @@ impl Driver {
     /// Performs steps until all is sent (`--once`).
     async fn perform(&mut self, connection: &mut Connection, abilities: &Abilities) -> Result<(), Interrupt> {
         loop {
-            self.health.progress();
-            if self.shutdown.is_requested() {
+            match self.advance(connection, abilities).await? {
+                Step::Wait(wait) => self.wait(connection, wait).await?,
+                Step::Done => return Ok(()),
+                _ => return Err(Interrupt::Shutdown),
+            }
+        }
+    }
+
+    /// The next step. What the producer reports is logged.
+    pub(crate) fn next_step(&mut self) -> Result<Step, Interrupt> {
+        self.health.progress();
+        if self.shutdown.is_requested() {
+            self.producer.stop();
+        }
+        self.producer.set_total_len(self.totals.sum());
+        self.exchange();
+        let step = self.producer.step(self.begun.elapsed());
+        self.exchange();
+        self.report_notices();
+        Ok(step?)
+    }
+
+    /// Performs steps until one comes that needs no connection: to wait, or to end.
+    pub(crate) async fn advance(
+        &mut self,
+        connection: &mut Connection,
+        abilities: &Abilities,
+    ) -> Result<Step, Interrupt> {
+        loop {
+            let step = match self.next.take() {
+                Some(step) => step,
+                None => self.next_step()?,
+            };
+            if self.until.as_ref().is_some_and(Turn::is_over) {
                 self.producer.stop();
             }
-            self.producer.set_total_len(self.totals.sum());
-            self.exchange();
-            let step = self.producer.step(self.begun.elapsed());
-            self.exchange();
-            self.report_notices();
-            match step? {
+            if self.is_state_pending() {
+                // What follows in Redis relies on the state file. Others may use the connection
+                // meanwhile.
+                if !self.producer.is_on_wire() {
+                    self.next = Some(step);
+                    return Ok(Step::Wait(Wait::Pause(Duration::ZERO)));
+                }
+                self.flush_state().await?;
+            }
+            match step {
                 Step::Observe { below } => self.observe(connection, below).await?,
                 Step::Agree => {
                     let Some(registry) = &self.registry else { return Err(Interrupt::Changed(Changed::RecordLost)) };
@@ -311,11 +377,23 @@ impl Driver {
                 }
                 Step::Confirm => self.confirm(connection, abilities).await?,
                 Step::Check { stream } => self.check(connection, stream).await?,
-                Step::Wait(wait) => self.wait(connection, wait).await?,
-                Step::Done => return Ok(()),
-                Step::Stopped => return Err(Interrupt::Shutdown),
+                step @ (Step::Wait(_) | Step::Done | Step::Stopped) => return Ok(step),
             }
         }
+    }
+
+    /// Whether the state file is not durable yet.
+    pub(crate) fn is_state_pending(&mut self) -> bool {
+        let Some(group) = &self.group else { return false };
+        group.is_pending(self.producer.directory().state.path())
+    }
+
+    /// Waits until the state file is durable.
+    pub(crate) async fn flush_state(&mut self) -> Result<(), Interrupt> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let path = self.producer.directory().state.path();
+        let flushed = group.flush(path).await;
+        flushed.map_err(|error| StepError::File { doing: "write", path: path.display().to_string(), error }.into())
     }
 
     fn exchange(&mut self) {
@@ -324,7 +402,7 @@ impl Driver {
         }
     }
 
-    fn report_notices(&mut self) {
+    pub(crate) fn report_notices(&mut self) {
         let notices = self.producer.take_notices();
         self.report.notices(&notices);
         for notice in &notices {
@@ -369,7 +447,7 @@ impl Driver {
         self.totals.position(Some(batch.read_to));
         self.position = Some(batch.read_to);
         if let Some((_, size)) = self.producer.position() {
-            self.report.input_size(Some(size));
+            self.totals.input_size(Some(size));
         }
         Ok(())
     }
@@ -396,7 +474,7 @@ impl Driver {
         let progress = progress.filter(|(position, size)| position < size || self.producer.input_state().is_ok());
         self.position = progress.map(|(position, _)| position);
         self.totals.position(self.position);
-        self.report.input_size(progress.map(|(_, size)| size));
+        self.totals.input_size(progress.map(|(_, size)| size));
         match wait {
             Wait::Room => return self.wait_for_room(connection).await,
             Wait::Input => {

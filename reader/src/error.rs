@@ -1,6 +1,6 @@
 //! [`Interrupt`]: why the work with a connection ends before everything is sent.
 
-use delivery::producer::{Changed, Trouble};
+use delivery::producer::{Changed, StepError};
 use service::source_record::RecordFault;
 use service::{Failure, SourceRecord};
 
@@ -40,16 +40,16 @@ impl From<resp::Error> for Interrupt {
     }
 }
 
-impl From<Trouble> for Interrupt {
-    fn from(trouble: Trouble) -> Self {
+impl From<StepError> for Interrupt {
+    fn from(trouble: StepError) -> Self {
         match trouble {
-            Trouble::File { doing, path, error } => {
+            StepError::File { doing, path, error } => {
                 let advice = service::advice::io(&error);
                 Self::Input(format!("cannot {doing} {path}: {error}; trying again within 5 s; {advice}"))
             }
-            Trouble::Changed(changed) => Self::Changed(changed),
-            Trouble::Blocked(why) => Self::Blocked(why),
-            Trouble::Refused(why) => Self::Failure(Failure::config(why)),
+            StepError::Changed(changed) => Self::Changed(changed),
+            StepError::Blocked(why) => Self::Blocked(why),
+            StepError::Refused(why) => Self::Failure(Failure::config(why)),
         }
     }
 }

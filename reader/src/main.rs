@@ -8,6 +8,7 @@
 //! | `check.rs` | `reader check` |
 //! | `driver.rs` | performs the steps of [`delivery::producer`], one producer per partition |
 //! | `redis.rs` | the Redis commands of those steps |
+//! | `many/` | many files: patterns, parked and active sources, a pool of connections |
 //! | `registry.rs` | the file IDs of contents, shared by all partitions |
 //! | `directory.rs` | the producer's view of the disk, from the scanner and the state file |
 //! | `scanner.rs`, `source_file.rs` | scans the files around the input; an open file |
@@ -17,10 +18,12 @@
 //! | `report.rs`, `metric_names.rs`, `totals.rs` | logs and metrics |
 //! | `allocations.rs` | tests of allocations |
 
-// Production code must not panic on an index, nor truncate a number.
+// Flags, files and replies are untrusted: arithmetic on them must not overflow, an index must not
+// panic, and no number is truncated.
 #![cfg_attr(
     not(test),
     warn(
+        clippy::arithmetic_side_effects,
         clippy::indexing_slicing,
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
@@ -35,6 +38,7 @@ mod check;
 mod directory;
 mod driver;
 mod error;
+mod many;
 mod metric_names;
 mod redis;
 mod registry;
@@ -84,7 +88,7 @@ fn about(args: &args::ReaderArgs) -> service::About {
         name: "reader",
         version: service::VERSION,
         flow: args.flow(),
-        labels: vec![("stream", args.service.stream.clone()), ("input", args.input.display().to_string())],
+        labels: vec![("stream", args.service.stream.clone()), ("input", args.inputs())],
         metrics: &metric_names::METRICS,
         series: metric_names::SERIES,
     }

@@ -19,7 +19,7 @@ use crate::error::Interrupt;
 use delivery::entry::{AFTER, Field};
 use delivery::manifest::{GUARD_FIELD, SENT_FIELD, Sent};
 use delivery::producer::resume::StreamState;
-use delivery::producer::{Batch, Directory, Entry, Expected, Outcome, Producer, Trouble};
+use delivery::producer::{Batch, Directory, Entry, Expected, Outcome, Producer, StepError};
 use resp::streams::{XAdd, XAddSeries, XInfoStream, XLen};
 use resp::{Cmd, Connection, Error, ErrorKind, Frame, StreamId, Transaction, Value, ValueKind, cmd};
 use service::source_record::state;
@@ -140,6 +140,13 @@ impl Abilities {
     }
 }
 
+impl Abilities {
+    /// What is sent next goes out as a transaction.
+    pub(crate) fn bar_script(&mut self) {
+        self.script = None;
+    }
+}
+
 /// Loads the script, and executes it with an expectation that nothing meets. `None`: one of both is
 /// not allowed.
 async fn load_script(connection: &mut Connection, record: &SourceRecord) -> Result<Option<String>, Error> {
@@ -201,7 +208,7 @@ impl Small {
     /// Takes an entry; false if it makes the batch too large.
     fn take(&mut self, entry: &Entry<'_>) -> bool {
         let start = self.payloads.len();
-        let payload = start..start + entry.payload.len();
+        let payload = start..start.saturating_add(entry.payload.len());
         let fits = self.entries.len() < SMALL_ENTRIES && payload.end <= SMALL_BYTES;
         if fits {
             let Entry { id, field, after, no_create, .. } = *entry;
@@ -281,7 +288,7 @@ pub(crate) async fn fill<D: Directory>(
     producer: &mut Producer<D>,
     Abilities { fence, script }: &Abilities,
     small: &mut Small,
-) -> Result<Result<Option<Form>, Trouble>, Error> {
+) -> Result<Result<Option<Form>, StepError>, Error> {
     if connection.buffered() > SEND_FIRST {
         connection.flush().await?;
     }
@@ -382,7 +389,7 @@ pub(crate) async fn outcome(
         if (index as u64) < entries && value.is_null() {
             return Ok(Outcome::NoStream);
         }
-        if index + 1 == commands {
+        if index.saturating_add(1) == commands {
             len = value.as_u64().unwrap_or(0);
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::error::Interrupt;
 use delivery::manifest::{Generation, Manifest, PARTITIONS_FIELD};
-use delivery::producer::{Change, Changed, Seen};
+use delivery::producer::{Change, Changed, ObservedContents};
 use resp::{Config, Connection, Discovery};
 use service::args::other_partitions;
 use service::source_record::{Loaded, RecordFault};
@@ -40,7 +40,7 @@ pub(crate) struct Registry {
     /// Whether Redis has answered since startup.
     has_answered: Cell<bool>,
     /// What the partitions of this process know about the contents.
-    pub(crate) seen: RefCell<Seen>,
+    pub(crate) seen: RefCell<ObservedContents>,
 }
 
 impl Registry {

@@ -1,13 +1,13 @@
 //! Reports of the reader: notices in the log, and the metrics that belong to them.
 
 use crate::metric_names::{
-    BATCH_SECONDS, BATCHES, BYTES, GENERATIONS, INPUT_SIZE, LINES, RESUMES, UNREADABLE, UNREADABLE_CONTENTS,
+    BATCH_SECONDS, BATCHES, BYTES, GENERATIONS, LINES, RESUMES, UNREADABLE, UNREADABLE_CONTENTS,
 };
 use delivery::partition::Partition;
 use delivery::producer::resume::StreamState;
 use delivery::producer::{Batch, Changed, Notice};
 use log::{Level, debug, log, warn};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use resp::streams::GroupInfo;
 use service::advice::noun;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// Minimum time between two logged changes by others. Two readers on one file cause them
 /// continuously.
 const CHANGED: Duration = Duration::from_secs(10);
+/// Minimum time between two logged losses in Redis. One that evicts keys loses them continuously.
+const RESTORING: Duration = Duration::from_secs(60);
 /// How long the stream must have had room before a full stream is logged again, so that a stream at
 /// its limit is logged once.
 const FULL: Duration = Duration::from_secs(60);
@@ -29,12 +31,15 @@ pub(crate) struct Report {
     stream: String,
     partition: Partition,
     changed_at: Option<Instant>,
+    restoring_at: Option<Instant>,
     full_at: Option<Instant>,
     /// When the groups were last queried.
     asked_at: Instant,
     is_logged: bool,
     /// The slowest group at the last query.
     stuck: Option<Slowest>,
+    /// Whether it is one of many sources, of which nobody wants to read the usual things.
+    is_one_of_many: bool,
 }
 
 /// A group's name, the number of entries it has not acknowledged, and the number of its consumers.
@@ -47,15 +52,23 @@ impl Report {
             stream: stream.to_owned(),
             partition,
             changed_at: None,
+            restoring_at: None,
             full_at: None,
             asked_at: Instant::now(),
             is_logged: false,
             stuck: None,
+            is_one_of_many: false,
         }
     }
 
+    /// The reporter of one of many sources.
+    pub(crate) fn of_source(stream: &str) -> Self {
+        let report = Self::new(Partition::WHOLE, stream);
+        Self { name: format!("stream {stream}: "), is_one_of_many: true, ..report }
+    }
+
     /// Logs and counts the notices of a producer.
-    pub(crate) fn notices(&self, notices: &[Notice]) {
+    pub(crate) fn notices(&mut self, notices: &[Notice]) {
         for notice in notices {
             let mut missing = 0;
             let (level, event) = match notice {
@@ -79,13 +92,19 @@ impl Report {
                 }
                 Notice::Reading { .. } => (Level::Info, "reading"),
                 Notice::Copy { .. } => (Level::Info, "copy"),
-                Notice::Restoring { .. } => (Level::Warn, "restoring"),
+                Notice::Restoring { .. } if self.restoring_at.is_some_and(|at| at.elapsed() < RESTORING) => continue,
+                Notice::Restoring { .. } => {
+                    self.restoring_at = Some(Instant::now());
+                    (Level::Warn, "restoring")
+                }
                 Notice::Foreign { .. } => (Level::Warn, "foreign"),
                 Notice::Truncated { .. } => (Level::Warn, "truncated"),
                 Notice::StateUnreadable { .. } => (Level::Warn, "state_unreadable"),
                 Notice::File(_) => (Level::Warn, "file"),
                 Notice::Changed(_) => (Level::Warn, "changed"),
             };
+            let is_usual = level == Level::Info && self.is_one_of_many;
+            let level = if is_usual { Level::Debug } else { level };
             if matches!(notice, Notice::Foreign { .. }) {
                 service::metrics::error("foreign_entry");
             }
@@ -109,11 +128,6 @@ impl Report {
             "stream {}: {} {} ({} bytes) up to {} in {took:?}",
             self.stream, batch.lines, noun(batch.lines, "line"), batch.bytes, batch.end.id()
         );
-    }
-
-    /// Sets the length of the content being read; `None` if there is none.
-    pub(crate) fn input_size(&self, bytes: Option<u64>) {
-        gauge!(INPUT_SIZE).set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
     }
 
     /// Logs a change of Redis or of the folder by others.

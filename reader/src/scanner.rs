@@ -19,6 +19,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 /// Maximum number of folders that are listed.
@@ -35,20 +36,39 @@ const COARSE: Duration = Duration::from_millis(100);
 pub(crate) struct Scanner {
     input: PathBuf,
     /// The files of the latest scan, by key.
-    files: Vec<Seen>,
+    files: Vec<ListedFile>,
     measured: HashMap<Inode, Measured>,
     /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
+    /// With many files: what all sources know of the folders.
+    listings: Option<Rc<dyn Listings>>,
+}
+
+/// Folders that many scanners look at: each is listed once for all of them.
+pub(crate) trait Listings: std::fmt::Debug {
+    /// The names in a folder that begin with one of `stems`, and those of the files `known`, with
+    /// their inodes; without those that are inputs of other sources.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>>;
+}
+
+/// A name in a folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Name {
+    pub(crate) name: OsString,
+    pub(crate) ino: u64,
 }
 
 /// When a name was last added to or removed from a folder. `None`: unreliable, because a later
 /// change may have the same time.
-type Listed = Option<SystemTime>;
+pub(crate) type Listed = Option<SystemTime>;
 
 /// A file of the latest scan.
 #[derive(Debug)]
-struct Seen {
+struct ListedFile {
     path: PathBuf,
     inode: Inode,
     format: Option<Format>,
@@ -110,7 +130,12 @@ impl Scanner {
     /// `input` must be absolute; its last component may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
         let history = ScanHistory::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history }
+        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history, listings: None }
+    }
+
+    /// A scanner that shares what is known of folders.
+    pub(crate) fn sharing(input: PathBuf, listings: Rc<dyn Listings>) -> Self {
+        Self { listings: Some(listings), ..Self::new(input) }
     }
 
     pub(crate) fn input(&self) -> &Path {
@@ -119,10 +144,10 @@ impl Scanner {
 
     /// Determines which file holds which content. `open` are the files that are already open, by
     /// file ID.
-    pub(crate) fn look(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
-        let mut snapshot = self.scan(known, open);
+    pub(crate) fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
+        let mut snapshot = self.snapshot(known, open);
         let mut history = std::mem::take(&mut self.history);
-        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
+        let identified = files::resolve(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(question, snapshot, known, open);
         });
         self.history = history;
@@ -154,7 +179,7 @@ impl Scanner {
         }
     }
 
-    fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
+    fn snapshot(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
@@ -164,7 +189,7 @@ impl Scanner {
             match metadata {
                 Ok(metadata) if metadata.is_file() => {
                     let format = Format::of(&path).filter(|_| matches!(name_kind, NameKind::Compressed(_)));
-                    let seen = Seen { inode: inode(&metadata), path, format, unlinked: None };
+                    let seen = ListedFile { inode: inode(&metadata), path, format, unlinked: None };
                     self.add(&mut snapshot, &mut before, seen, name_kind, &metadata, known);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -179,7 +204,7 @@ impl Scanner {
             let listed = self.files.iter().any(|seen| seen.inode == file.inode());
             if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
                 let path = PathBuf::from(file.path());
-                let seen = Seen { inode: file.inode(), path, format: None, unlinked: Some(file) };
+                let seen = ListedFile { inode: file.inode(), path, format: None, unlinked: Some(file) };
                 self.add(&mut snapshot, &mut before, seen, NameKind::Unlinked, &metadata, known);
             }
         }
@@ -202,13 +227,22 @@ impl Scanner {
             }
         }
         let names: BTreeSet<String> = bases.iter().filter_map(|base| name_of(base)).collect();
-        let known: HashSet<u64> = known.contents.iter().filter_map(|content| content.inode).map(|i| i.ino).collect();
+        let known = known.contents.iter().filter_map(|content| content.inode).map(|inode| inode.ino);
+        let known: HashSet<u64> = known.chain(self.history.inodes()).collect();
         let mut found = Vec::new();
         let mut others = 0;
         self.folders.clear();
         for folder in folders {
-            self.folders.push((folder.clone(), listed_of(&folder)));
-            let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            let listed = listed_of(&folder);
+            self.folders.push((folder.clone(), listed));
+            let entries = match &self.listings {
+                Some(listings) => {
+                    let stems: Vec<&str> = names.iter().map(|base| stem(base)).collect();
+                    listings.names(&folder, listed, &stems, &known)
+                }
+                None => names_in(&folder),
+            };
+            let entries = match entries {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
@@ -216,11 +250,10 @@ impl Scanner {
                     continue;
                 }
             };
-            let journals = entries.iter().map(fs::DirEntry::file_name);
-            let journals: HashSet<OsString> =
+            let journals = entries.iter().map(|entry| &entry.name);
+            let journals: HashSet<&OsString> =
                 journals.filter(|name| name.to_string_lossy().ends_with(".journal")).collect();
-            for entry in &entries {
-                let file_name = entry.file_name();
+            for Name { name: file_name, ino } in &entries {
                 let name = file_name.to_string_lossy();
                 let kinds = names.iter().map(|base| classify(&name, base));
                 let name_kind = kinds.max_by_key(rank).unwrap_or(NameKind::Other);
@@ -231,16 +264,16 @@ impl Scanner {
                 };
                 let alike = || names.iter().any(|base| name.starts_with(stem(base)));
                 let matters = match name_kind {
-                    _ if known.contains(&entry.ino()) => true,
+                    _ if known.contains(ino) => true,
                     NameKind::Other if alike() && others < OTHERS => {
-                        others += 1;
+                        others = others.saturating_add(1);
                         true
                     }
                     NameKind::Other => false,
                     _ => true,
                 };
                 if matters && !is_output() {
-                    found.push(Candidate { path: folder.join(&file_name), name_kind });
+                    found.push(Candidate { path: folder.join(file_name), name_kind });
                 }
             }
         }
@@ -254,7 +287,7 @@ impl Scanner {
         &mut self,
         snapshot: &mut Snapshot,
         before: &mut HashMap<Inode, Measured>,
-        seen: Seen,
+        seen: ListedFile,
         name_kind: NameKind,
         metadata: &Metadata,
         known: &KnownContents,
@@ -331,11 +364,11 @@ impl Scanner {
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
         });
-        self.files.push(Seen { path, inode, format: None, unlinked: None });
+        self.files.push(ListedFile { path, inode, format: None, unlinked: None });
     }
 
     /// Hashes the ranges that a decision needs and that are not cached.
-    fn measure(&self, seen: &Seen, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
+    fn measure(&self, seen: &ListedFile, measured: &mut Measured, known: &KnownContents) -> io::Result<()> {
         let prints = match std::mem::replace(&mut measured.prints, Prefix::Unreadable(String::new())) {
             Prefix::Whole(prints) | Prefix::Partial(prints) => prints,
             Prefix::Unreadable(_) => Fingerprint::default(),
@@ -355,7 +388,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn reopen(&self, seen: &Seen) -> io::Result<DiskFile> {
+    fn reopen(&self, seen: &ListedFile) -> io::Result<DiskFile> {
         match (&seen.unlinked, seen.format) {
             (Some(file), _) => file.try_clone(),
             (None, Some(format)) => DiskFile::open_compressed(&seen.path, format),
@@ -437,6 +470,11 @@ impl Scanner {
     }
 }
 
+/// All names in a folder.
+pub(crate) fn names_in(folder: &Path) -> io::Result<Vec<Name>> {
+    fs::read_dir(folder)?.map(|entry| entry.map(|entry| Name { name: entry.file_name(), ino: entry.ino() })).collect()
+}
+
 fn name_of(path: &Path) -> Option<String> {
     path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
@@ -469,7 +507,7 @@ pub(crate) fn extend(prints: &mut Fingerprint, file: &impl SourceFile, len: u64)
             }
             usize::try_from(end).ok().and_then(|end| first.get(..end)).map(<[u8]>::to_vec)
         } else {
-            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end - start)
+            Some(file.bytes(start, end)?).filter(|bytes| bytes.len() as u64 == end.saturating_sub(start))
         };
         // The file shrank meanwhile.
         let Some(bytes) = bytes else { break };
@@ -485,7 +523,7 @@ fn hashes(file: &DiskFile, mut spans: Vec<Span>, hashes: &mut BTreeMap<Span, u64
         let Some(Span { start, end }) = ranges.last().copied() else { continue };
         let bytes = file.bytes(start, end)?;
         for span in ranges {
-            if let Some(bytes) = usize::try_from(span.end - start).ok().and_then(|len| bytes.get(..len)) {
+            if let Some(bytes) = usize::try_from(span.end.saturating_sub(start)).ok().and_then(|len| bytes.get(..len)) {
                 hashes.insert(*span, hash(bytes));
             }
         }
@@ -518,7 +556,7 @@ fn find_tail(file: &impl SourceFile, tail: &TailChecksum, from: u64) -> io::Resu
     let begin = start.saturating_sub(delivery::fingerprint::TAIL_LEN);
     let bytes = file.bytes(begin, len)?;
     let offset = |at: usize| begin.saturating_add(at as u64);
-    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at + 1).chain([bytes.len()]);
+    let ends = memchr::memchr_iter(b'\n', &bytes).map(|at| at.saturating_add(1)).chain([bytes.len()]);
     let mut found = None;
     for at in ends.filter(|at| offset(*at) > start) {
         let before = bytes.get(..at).unwrap_or_default();
@@ -567,14 +605,14 @@ mod tests {
             fs::rename(self.path(from), self.path(to)).unwrap();
         }
 
-        fn look(&mut self) -> Identified {
-            let identified = self.scanner.look(&self.known, &[], Duration::from_secs(1));
+        fn scan(&mut self) -> Identified {
+            let identified = self.scanner.scan(&self.known, &[], Duration::from_secs(1));
             assert_eq!(identified.questions, []);
             identified
         }
 
         fn current(&mut self) -> Option<Relation> {
-            self.look().current.found().map(|found| found.relation)
+            self.scan().current.found().map(|found| found.relation)
         }
 
         /// Marks everything in a file as sent.
@@ -596,7 +634,7 @@ mod tests {
                 seen_len: bytes.len() as u64,
                 ..Content::default()
             });
-            self.known.neighbours = self.look().neighbours;
+            self.known.neighbours = self.scan().neighbours;
         }
     }
 
@@ -613,7 +651,7 @@ mod tests {
         fixture.rename("input.txt", "input.txt.1");
         assert_eq!(fixture.current(), None);
         fixture.write("input.txt", b"second\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.current.found().unwrap().relation, Relation::New);
         let holder = fixture.scanner.open(identified.holders[&1][0].key).unwrap();
         assert!(holder.path().ends_with("input.txt.1"));
@@ -626,14 +664,14 @@ mod tests {
         fixture.send("input.txt");
         fixture.rename("input.txt", "input.txt.2");
         fixture.write("input.txt", b"second\n");
-        fixture.look();
+        fixture.scan();
         // It grew while it was the input, and was then renamed.
         fixture.write("input.txt", b"second\nmore\n");
         fixture.rename("input.txt", "input.txt.1");
         fixture.write("input.txt", b"third\n");
-        assert_eq!(fixture.look().unseen.len(), 1);
+        assert_eq!(fixture.scan().unseen.len(), 1);
         fixture.write("input.txt.1", b"second\nmore\nlate\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.unseen, []);
         assert!(matches!(&identified.notices[..], [Notice::StillWritten { .. }]));
     }
@@ -668,7 +706,7 @@ mod tests {
         let kept = lines("first", 700).len();
         fixture.write(".older", &[&first[..kept], b"another line\n"].concat());
         fixture.rename(".older", "input.txt");
-        let identified = fixture.scanner.look(&fixture.known, &[(1, &old)], Duration::from_secs(1));
+        let identified = fixture.scanner.scan(&fixture.known, &[(1, &old)], Duration::from_secs(1));
         let relation = identified.current.found().unwrap().relation;
         assert_eq!(relation, Relation::Derived { from: 1, start: kept as u64 });
         // The file has no name any more, but is still readable.
@@ -686,7 +724,7 @@ mod tests {
         fixture.write("input.txt.1.zst", &zstd::encode_all(&all[..], 1).unwrap());
         fixture.write("input.txt.2.gz", b"not gzip");
         fixture.write("input.txt", b"second\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         let holder = &identified.holders[&1][0];
         assert_eq!((holder.relation, holder.len), (Relation::Whole(1), all.len() as u64));
         let file = fixture.scanner.open(holder.key).unwrap();
@@ -699,17 +737,17 @@ mod tests {
         fixture.write("input.txt.5", b"older\n");
         fixture.write("input-2.txt", b"another program\n");
         assert!(
-            matches!(&fixture.look().notices[..], [Notice::LooksRotated { path, .. }] if path.ends_with("input.txt.5"))
+            matches!(&fixture.scan().notices[..], [Notice::LooksRotated { path, .. }] if path.ends_with("input.txt.5"))
         );
         fixture.send("input.txt");
         fixture.write("input.txt.2", b"an output\n");
         fixture.write("input.txt.2.journal", b"");
         fixture.rename("input.txt", "input.txt.1");
         fixture.write("input.txt", b"second\n");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.unseen, []);
         fixture.write("input.txt.6", b"unseen\n");
-        assert_eq!(fixture.look().unseen.len(), 1);
+        assert_eq!(fixture.scan().unseen.len(), 1);
     }
 
     #[test]
@@ -728,12 +766,12 @@ mod tests {
         fixture.write("a/app.log.1", b"first\nrest\n");
         symlink(fixture.path("b/app.log"), fixture.path("link")).unwrap();
         fixture.rename("link", "input.txt");
-        let identified = fixture.look();
+        let identified = fixture.scan();
         assert_eq!(identified.current.found().unwrap().relation, Relation::New);
         assert!(identified.holders[&1][0].len == 11, "the old target is found in its folder");
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
-        assert_eq!(fixture.look().unseen, []);
+        assert_eq!(fixture.scan().unseen, []);
     }
 
     #[test]
@@ -745,8 +783,8 @@ mod tests {
         assert_eq!(fixture.current(), Some(Relation::Whole(1)));
         fs::remove_file(fixture.path("input.txt")).unwrap();
         fs::create_dir(fixture.path("input.txt")).unwrap();
-        assert_eq!(fixture.look().current, delivery::files::Current::Unreadable("not a regular file".to_owned()));
+        assert_eq!(fixture.scan().current, delivery::files::Current::Unreadable("not a regular file".to_owned()));
         fs::remove_dir_all(fixture.folder.path()).unwrap();
-        assert_eq!(fixture.look().current, delivery::files::Current::Missing);
+        assert_eq!(fixture.scan().current, delivery::files::Current::Missing);
     }
 }

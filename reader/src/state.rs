@@ -5,14 +5,18 @@ use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::Stored;
+use delivery::source_name::SourceName;
 use serde::{Deserialize, Serialize};
 use service::Failure;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 /// The version of the format. Older files have no version, and are still read.
 const VERSION: u32 = 1;
@@ -29,6 +33,10 @@ pub(crate) struct StateFile {
     alone: PathBuf,
     /// The path of the folder with several partitions.
     shared: PathBuf,
+    /// Whether the file is in a folder of the reader's own.
+    has_folder: bool,
+    /// Makes it durable together with others.
+    group: Option<Rc<StateGroup>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -65,22 +73,40 @@ impl StateFile {
     /// The state file for an input and a stream. Several partitions have theirs in a common folder.
     pub(crate) fn new(folder: &Path, input: &Path, stream: &str, partition: Partition) -> Self {
         let name = input.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        // Escape all other bytes as %XX, so that two streams never share a file.
-        let mut escaped = String::new();
-        for byte in stream.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
-                escaped.push(char::from(byte));
-            } else {
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-        }
+        let escaped = escaped(stream);
         let alone = folder.join(format!(".{name}.{escaped}.source.json"));
         let shared = folder.join(format!(".{name}.{escaped}.partitions"));
         let path = match partition.is_whole() {
             true => alone.clone(),
             false => shared.join(format!("{}.json", partition.index())),
         };
-        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared }
+        let has_folder = !partition.is_whole();
+        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared, has_folder, group: None }
+    }
+
+    /// The state file of one of many sources.
+    pub(crate) fn of_source(folder: &Path, stream: &str, name: &SourceName) -> Self {
+        let shared = Self::folder_of_sources(folder, stream);
+        let path = shared.join(format!("{}.json", file_name(name)));
+        Self {
+            alone: path.clone(),
+            path,
+            stream: stream.to_owned(),
+            partitions: 1,
+            shared,
+            has_folder: true,
+            group: None,
+        }
+    }
+
+    /// Is made durable by `group`, and only then.
+    pub(crate) fn in_group(self, group: Rc<StateGroup>) -> Self {
+        Self { group: Some(group), ..self }
+    }
+
+    /// The folder with the state files of many sources.
+    pub(crate) fn folder_of_sources(folder: &Path, stream: &str) -> PathBuf {
+        folder.join(format!(".{}.sources", escaped(stream)))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -106,7 +132,13 @@ impl StateFile {
 
     /// Loads the file.
     pub(crate) fn load(&self) -> io::Result<Stored> {
-        let bytes = match fs::read(&self.path) {
+        let pending = self.group.as_ref().and_then(|group| group.pending_of(&self.path));
+        let read = match pending.map(fs::read) {
+            Some(Ok(bytes)) => Ok(bytes),
+            // It has its name by now.
+            _ => fs::read(&self.path),
+        };
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::Missing),
             Err(error) => return Err(error),
@@ -142,7 +174,7 @@ impl StateFile {
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
-        if self.partitions > 1
+        if self.has_folder
             && let Some(folder) = self.path.parent()
             && let Err(error) = fs::create_dir(folder)
             && error.kind() != io::ErrorKind::AlreadyExists
@@ -150,6 +182,18 @@ impl StateFile {
             return Err(error);
         }
         let (temporary, mut file) = create_unique(&self.path)?;
+        if let Some(group) = &self.group {
+            return match file.write_all(&bytes) {
+                Ok(()) => {
+                    group.add(&self.path, temporary);
+                    Ok(())
+                }
+                Err(error) => {
+                    let _ = fs::remove_file(&temporary);
+                    Err(error)
+                }
+            };
+        }
         let written = file.write_all(&bytes).and_then(|()| file.sync_all());
         if let Err(error) = written.and_then(|()| fs::rename(&temporary, &self.path)) {
             let _ = fs::remove_file(&temporary);
@@ -178,6 +222,119 @@ impl StateFile {
             }
             Ok(()) => Ok(()),
         }
+    }
+}
+
+/// How many state files are synced at once. The file system commits them together.
+const SYNCS: usize = 16;
+
+/// State files that are written and not yet durable. They become durable together, and only then
+/// get their names.
+#[derive(Debug, Default)]
+pub(crate) struct StateGroup {
+    /// The temporary file of each.
+    pending: RefCell<BTreeMap<PathBuf, PathBuf>>,
+    /// Those that are being synced.
+    syncing: RefCell<BTreeMap<PathBuf, PathBuf>>,
+    failed: RefCell<BTreeMap<PathBuf, io::Error>>,
+    done: Notify,
+}
+
+impl StateGroup {
+    fn add(&self, path: &Path, temporary: PathBuf) {
+        if let Some(older) = self.pending.borrow_mut().insert(path.to_owned(), temporary) {
+            let _ = fs::remove_file(older);
+        }
+    }
+
+    fn pending_of(&self, path: &Path) -> Option<PathBuf> {
+        let pending = self.pending.borrow().get(path).cloned();
+        pending.or_else(|| self.syncing.borrow().get(path).cloned())
+    }
+
+    /// Whether this file is not durable yet.
+    pub(crate) fn is_pending(&self, path: &Path) -> bool {
+        self.pending.borrow().contains_key(path) || self.syncing.borrow().contains_key(path)
+    }
+
+    /// Waits until this file is durable.
+    pub(crate) async fn flush(&self, path: &Path) -> io::Result<()> {
+        while self.is_pending(path) {
+            if self.syncing.borrow().is_empty() {
+                self.sync().await;
+            } else {
+                self.done.notified().await;
+            }
+        }
+        self.failed.borrow_mut().remove(path).map_or(Ok(()), Err)
+    }
+
+    /// Makes all durable that are pending now.
+    async fn sync(&self) {
+        // Those that are about to be written join in.
+        tokio::task::yield_now().await;
+        if !self.syncing.borrow().is_empty() {
+            return;
+        }
+        let files = std::mem::take(&mut *self.pending.borrow_mut());
+        self.syncing.borrow_mut().clone_from(&files);
+        let files: Vec<(PathBuf, PathBuf)> = files.into_iter().collect();
+        let share = files.len().div_ceil(SYNCS).max(1);
+        let shares: Vec<_> = files
+            .chunks(share)
+            .map(|files| {
+                let files = files.to_vec();
+                tokio::task::spawn_blocking(move || files.into_iter().map(sync_one).collect::<Vec<_>>())
+            })
+            .collect();
+        let mut folders = BTreeSet::new();
+        for share in shares {
+            for (path, synced) in share.await.unwrap_or_default() {
+                match synced {
+                    Ok(()) => folders.extend(path.parent().map(Path::to_owned)),
+                    Err(error) => drop(self.failed.borrow_mut().insert(path, error)),
+                }
+            }
+        }
+        let synced =
+            tokio::task::spawn_blocking(move || folders.iter().try_for_each(|folder| File::open(folder)?.sync_all()));
+        if let Ok(Err(error)) = synced.await {
+            log::warn!("--state-dir: {error}");
+        }
+        self.syncing.borrow_mut().clear();
+        self.done.notify_waiters();
+    }
+}
+
+fn sync_one((path, temporary): (PathBuf, PathBuf)) -> (PathBuf, io::Result<()>) {
+    let synced = File::open(&temporary).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&temporary, &path));
+    if synced.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    (path, synced)
+}
+
+/// Every unusual byte as %XX, so that two streams never share a file.
+fn escaped(stream: &str) -> String {
+    let mut escaped = String::new();
+    for byte in stream.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// A source's name as that of a file: an escaped slash cannot be part of the name itself. A hash
+/// stands for the end of a long one.
+fn file_name(name: &SourceName) -> String {
+    const LONGEST: usize = 200;
+    let escaped = name.escaped().replace('/', "%2F");
+    match escaped.get(..LONGEST) {
+        Some(first) if escaped.len() > LONGEST => format!("{first}~{:016x}", delivery::hash(escaped.as_bytes())),
+        _ => escaped,
     }
 }
 

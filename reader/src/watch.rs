@@ -44,7 +44,7 @@ impl Events {
     pub(crate) fn watch(&self) -> Watch {
         let notify = Rc::new(Notify::new());
         self.0.listeners.borrow_mut().push(Rc::downgrade(&notify));
-        Watch { notify, events: self.clone() }
+        Watch { notify, events: Some(self.clone()) }
     }
 
     fn follow(&self, path: &Path) {
@@ -93,13 +93,21 @@ impl Events {
 #[derive(Debug)]
 pub(crate) struct Watch {
     notify: Rc<Notify>,
-    events: Events,
+    /// `None` when somebody else looks for events.
+    events: Option<Events>,
 }
 
 impl Watch {
+    /// A watch that somebody else wakes.
+    pub(crate) const fn woken_by(notify: Rc<Notify>) -> Self {
+        Self { notify, events: None }
+    }
+
     /// Watches the file that this path leads to now.
     pub(crate) fn follow(&self, path: &Path) {
-        self.events.follow(path);
+        if let Some(events) = &self.events {
+            events.follow(path);
+        }
         // Changes before the watch began cause no event.
         self.notify.notify_one();
     }
@@ -107,10 +115,13 @@ impl Watch {
     /// Waits for an event, at most one [`TICK`].
     pub(crate) async fn wait(&self) {
         let woken = async {
-            tokio::select! {
-                biased;
-                () = self.notify.notified() => {}
-                () = self.events.come(&self.notify) => {}
+            match &self.events {
+                Some(events) => tokio::select! {
+                    biased;
+                    () = self.notify.notified() => {}
+                    () = events.come(&self.notify) => {}
+                },
+                None => self.notify.notified().await,
             }
         };
         let _ = tokio::time::timeout(TICK, woken).await;

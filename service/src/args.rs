@@ -63,6 +63,11 @@ pub struct ServiceArgs {
     #[arg(long, env = "LINE_STREAM_HTTP_ADDR", value_name = "HOST:PORT", default_value = "0.0.0.0:8080", value_parser = HttpAddr::from_str)]
     pub http_addr: HttpAddr,
 
+    /// How many of many sources have series of their own on /metrics, or all; the rest is summed up
+    #[arg(help_heading = "Service")]
+    #[arg(long, env = "LINE_STREAM_SOURCE_METRICS", value_name = "N", default_value = "20", value_parser = source_metrics)]
+    pub source_metrics: usize,
+
     /// How log lines look: text for people, json for machines (RUST_LOG says what is logged)
     #[arg(
         long,
@@ -99,7 +104,7 @@ impl ServiceArgs {
     pub fn taken(&self) -> Result<Vec<Partition>, Failure> {
         let count = self.partitions;
         if let Some(asked) = self.partition.iter().find(|asked| *asked.end() >= count) {
-            let (index, last) = (asked.end(), count - 1);
+            let (index, last) = (asked.end(), count.saturating_sub(1));
             let allowed = if last == 0 { "0".to_owned() } else { format!("0 to {last}") };
             let from = origin("partition");
             return Err(Failure::config(format!(
@@ -210,6 +215,13 @@ pub fn other_partitions(stream: &str, asked: u32, begun: u32) -> String {
     format!(
         "--partitions {asked}: stream {stream} was begun with --partitions {begun}; allowed: {begun}, or another --stream"
     )
+}
+
+fn source_metrics(text: &str) -> Result<usize, &'static str> {
+    if text == "all" {
+        return Ok(usize::MAX);
+    }
+    text.parse().map_err(|_| "allowed: a whole number, or all")
 }
 
 fn partitions(text: &str) -> Result<u32, String> {

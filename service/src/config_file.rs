@@ -43,7 +43,7 @@ pub(crate) fn add(command: &Command, matches: &ArgMatches, args: &[OsString]) ->
     };
     let wrong = |what: String| format!("--config {}{origin}: {what}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{error}; allowed: a TOML file")))?;
-    let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1;
+    let line_of = |at: usize| text.bytes().take(at).filter(|&byte| byte == b'\n').count().saturating_add(1);
     let table: BTreeMap<Spanned<String>, Spanned<Value>> = toml::from_str(&text).map_err(|error| {
         // The `Display` of the error quotes the line, which may contain a password.
         let line = line_of(error.span().map_or(0, |span| span.start));

@@ -74,7 +74,8 @@ impl Connector {
 
     /// A connector for another key, which may be on another node of a cluster. It reports to
     /// `health`.
-    pub(crate) fn for_stream(&self, key: &str, health: Health) -> Self {
+    #[must_use]
+    pub fn for_stream(&self, key: &str, health: Health) -> Self {
         Self { discovery: self.discovery.for_key(key), health, connected: false, ..self.clone() }
     }
 
@@ -176,7 +177,7 @@ impl Connector {
 
 /// A one-line message: what failed, why, what happens now, and what the user can do.
 #[must_use]
-pub fn in_words(error: &Error) -> String {
+pub fn describe(error: &Error) -> String {
     let what = match error.kind() {
         // The server's own text spans several lines.
         ErrorKind::NoAuth | ErrorKind::WrongPass => advice::reason(error),

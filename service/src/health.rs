@@ -126,7 +126,7 @@ impl Fault {
             ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Closed => "connection".into(),
             kind => metrics::name_of(kind).into(),
         };
-        Self { text: connector::in_words(error), class }
+        Self { text: connector::describe(error), class }
     }
 
     fn text(text: String) -> Self {
@@ -183,6 +183,13 @@ impl Health {
     pub fn for_stream(&self, nth: usize, stream: &str) -> Self {
         self.inner.redis.lock().reported.entry(nth).or_default();
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("stream {stream}: ").into() }
+    }
+
+    /// A clone that reports about one of many sources. The service is ready without its reports;
+    /// while a source fails, the service is not.
+    #[must_use]
+    pub fn for_source(&self, nth: usize, name: &str) -> Self {
+        Self { inner: Arc::clone(&self.inner), nth, stream: format!("source {name}: ").into() }
     }
 
     /// Records a heartbeat. Call it for every batch, and every few seconds while waiting.
@@ -249,7 +256,7 @@ impl Health {
         for member in groups.values().flatten() {
             match all.iter_mut().find(|known| known.group == member.group && known.name == member.name) {
                 Some(known) => {
-                    known.pending += member.pending;
+                    known.pending = known.pending.saturating_add(member.pending);
                     known.idle = known.idle.min(member.idle);
                 }
                 None => all.push(member.clone()),

@@ -121,7 +121,7 @@ impl History {
         }
         inner.samples.push_back(sample);
         inner.values = values;
-        inner.ticks += 1;
+        inner.ticks = inner.ticks.saturating_add(1);
         if !inner.ticks.is_multiple_of(SUMMARY) {
             return None;
         }

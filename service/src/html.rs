@@ -9,6 +9,7 @@ use crate::advice::noun;
 use crate::history::{Snapshot, whole};
 use crate::pages::ServicePages;
 use crate::plot::plot;
+use crate::sources::Query;
 use crate::trend::about;
 use crate::{logs, status};
 
@@ -32,7 +33,7 @@ const ACTIVE: Duration = Duration::from_secs(2);
 const LAST_SEEN: &str = "as of the last connection to Redis";
 
 /// Renders the page.
-pub(crate) fn page(pages: &ServicePages) -> String {
+pub(crate) fn page(pages: &ServicePages, query: Query<'_>) -> String {
     let shown = pages.history.snapshot();
     let mut body = String::new();
     header(&mut body, pages, &shown);
@@ -47,6 +48,7 @@ pub(crate) fn page(pages: &ServicePages) -> String {
     state(&mut body, pages);
     consumers(&mut body, pages);
     partitions(&mut body, pages);
+    sources(&mut body, pages, query);
     let title = format!("{} {} on {}", pages.name, pages.flow, host());
     PAGE.replacen("{title}", &escape(&title), 1).replacen("{body}", &body, 1)
 }
@@ -220,6 +222,39 @@ fn partitions(body: &mut String, pages: &ServicePages) {
         let _ = writeln!(body, "<tr><th scope=row>{partition}</th><td class=number>{waiting}</td></tr>");
     }
     *body += "</table></section>\n";
+}
+
+/// The sources, when there are many: those that need attention first, or as the query says.
+fn sources(body: &mut String, pages: &ServicePages, query: Query<'_>) {
+    if !pages.sources.is_used() {
+        return;
+    }
+    let (rows, count) = pages.sources.page(query);
+    let states: Vec<String> = pages.sources.states().iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let _ = writeln!(
+        body,
+        "<section><h2>Sources</h2><p class=more>{} in all: {}</p><table>\n<tr><th scope=col><a href=\"/?sort=name\">name</a></th>\
+         <th scope=col><a href=\"/?sort=state\">state</a></th><th scope=col class=number><a href=\"/\">waiting</a></th>\
+         <th scope=col class=number><a href=\"/?sort=bytes\">bytes</a></th></tr>",
+        HumanCount(count as u64),
+        escape(&states.join(", "))
+    );
+    for row in rows {
+        let waiting = row.backlog.map_or_else(|| "unknown".to_owned(), |waiting| HumanCount(waiting).to_string());
+        let state = row.reason.map_or_else(|| row.state.to_owned(), |reason| format!("{}: {reason}", row.state));
+        let _ = writeln!(
+            body,
+            "<tr><td>{}</td><td>{}</td><td class=number>{waiting}</td><td class=number>{}</td></tr>",
+            escape(&row.name),
+            escape(&state),
+            HumanCount(row.bytes)
+        );
+    }
+    *body += "</table>\n";
+    if let Some(next) = query.next(count) {
+        let _ = writeln!(body, "<p class=more><a href=\"/?{}\">more</a></p>", escape(&next));
+    }
+    *body += "</section>\n";
 }
 
 /// A row with texts, a number and a final text.

@@ -38,6 +38,7 @@ pub(crate) struct Head<'a> {
     pub(crate) method: &'a str,
     /// Without the query.
     pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
 }
 
 /// A response.
@@ -166,11 +167,11 @@ async fn converse(mut stream: TcpStream, pages: &impl Pages) -> io::Result<()> {
 async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let searched = buffer.len().saturating_sub(3);
-        let room = HEAD - buffer.len();
+        let room = HEAD.saturating_sub(buffer.len());
         if room == 0 || stream.take(room as u64).read_buf(buffer).await? == 0 {
             return Ok(false);
         }
-        let new = &buffer[searched..];
+        let new = buffer.get(searched..).unwrap_or_default();
         if new.windows(4).any(|end| end == b"\r\n\r\n") || new.windows(2).any(|end| end == b"\n\n") {
             return Ok(true);
         }
@@ -188,8 +189,9 @@ fn parse(head: &[u8]) -> Option<Head<'_>> {
     {
         return None;
     }
-    let path = target.split(['?', '#']).next()?;
-    Some(Head { method, path })
+    let target = target.split('#').next()?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some(Head { method, path, query })
 }
 
 /// Encodes the response. HTTP/1.0 tells the client that the connection closes afterwards.
@@ -206,7 +208,7 @@ fn encode(answer: Answer, with_body: bool) -> io::Result<Vec<u8>> {
         headers.push(header("Allow", "GET, HEAD")?);
     }
     let body = answer.body.into_bytes();
-    let mut bytes = Vec::with_capacity(body.len() + 1024);
+    let mut bytes = Vec::with_capacity(body.len().saturating_add(1024));
     let length = body.len();
     Response::new(StatusCode(answer.status), headers, Cursor::new(body), Some(length), None).raw_print(
         &mut bytes,

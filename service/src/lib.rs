@@ -35,7 +35,21 @@
 //! | `trend.rs` | the trend of the backlog |
 //! | `redis_info.rs` | state of the Redis server and of consumer groups |
 //! | `source_record.rs` | the source record in Redis |
+//! | `sources.rs` | the sources of a service that has many, for the pages |
 //! | `streams.rs` | the streams of a partitioned source |
+
+// Flags, files and replies are untrusted: arithmetic on them must not overflow, an index must not
+// panic, and no number is truncated.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod advice;
 pub mod args;
@@ -60,12 +74,13 @@ mod run;
 mod shutdown;
 mod signals;
 pub mod source_record;
+pub mod sources;
 mod status;
 mod streams;
 mod trend;
 mod usage;
 
-pub use connector::{Connector, Stop, in_words};
+pub use connector::{Connector, Stop, describe};
 pub use failure::Failure;
 pub use health::{HEARTBEAT_LIMIT, Health, Member};
 pub use history::Series;
@@ -75,6 +90,7 @@ pub use redis_info::{OwnConnection, ServerState, ServerWatch};
 pub use run::{About, Context, run};
 pub use shutdown::Shutdown;
 pub use source_record::SourceRecord;
+pub use sources::{SourceList, SourceRow};
 pub use streams::Stream;
 
 /// The version with its commit and target, as `--version` prints it.

@@ -61,7 +61,7 @@ impl Log for Logger {
             let text = record.args().to_string();
             let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
             let same = latest.iter().position(|known| known.text == text).and_then(|same| latest.remove(same));
-            let count = same.map_or(1, |same| same.count + 1);
+            let count = same.map_or(1, |same| same.count.saturating_add(1));
             if latest.len() == KEPT {
                 latest.pop_front();
             }

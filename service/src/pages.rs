@@ -5,7 +5,8 @@ use std::time::Instant;
 use crate::history::History;
 use crate::http::{Answer, Head, Pages};
 use crate::metrics::Recorded;
-use crate::{Health, html, status};
+use crate::sources::Query;
+use crate::{Health, SourceList, html, status};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -25,6 +26,9 @@ pub(crate) struct ServicePages {
     pub(crate) begun: Instant,
     pub(crate) health: Health,
     pub(crate) recorded: Recorded,
+    /// The labels of all metrics.
+    pub(crate) labels: Vec<(&'static str, String)>,
+    pub(crate) sources: SourceList,
 }
 
 impl Pages for ServicePages {
@@ -33,11 +37,11 @@ impl Pages for ServicePages {
             return Answer::new(405, TEXT, "only GET and HEAD\n".to_owned());
         }
         match head.path {
-            "/metrics" => Answer::new(200, PROMETHEUS, self.recorded.render()),
+            "/metrics" => Answer::new(200, PROMETHEUS, self.recorded.render() + &self.sources.render(&self.labels)),
             "/healthz" => verdict(self.health.alive()),
             "/readyz" => verdict(self.health.ready()),
-            "/" => Answer::new(200, HTML, html::page(self)).with_policy(html::POLICY),
-            "/status.json" => Answer::new(200, JSON, status::json(self)),
+            "/" => Answer::new(200, HTML, html::page(self, Query::read(head.query))).with_policy(html::POLICY),
+            "/status.json" => Answer::new(200, JSON, status::json(self, Query::read(head.query))),
             _ => Answer::new(
                 404,
                 TEXT,

@@ -17,7 +17,11 @@ const MARGIN: f64 = 4.0;
 
 /// Adds a plot of samples taken at [`INTERVAL`], scaled from 0 to the maximum. `unit` formats a
 /// value. NaN means unknown, and leaves a gap in the line.
-#[expect(clippy::cast_precision_loss, reason = "some hundred samples")]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::cast_precision_loss,
+    reason = "positions in some hundred samples, one each second"
+)]
 pub(crate) fn plot(body: &mut String, title: &str, values: &[f64], unit: impl Fn(f64) -> String) {
     let most = values.iter().copied().fold(0.0, f64::max);
     let top = most.max(1.0);

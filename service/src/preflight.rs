@@ -218,12 +218,14 @@ impl Preflight {
 
     /// Reports something that would make the service wait, and what to do about it.
     pub fn waits(&mut self, what: impl Display, advice: &str) {
-        self.waits += u64::from(self.report(Kind::Waits, what, advice));
+        let is_new = self.report(Kind::Waits, what, advice);
+        self.waits = self.waits.saturating_add(is_new.into());
     }
 
     /// Reports something that will not work, and what to do about it.
     pub fn wrong(&mut self, what: impl Display, advice: &str) {
-        self.wrong += u64::from(self.report(Kind::Wrong, what, advice));
+        let is_new = self.report(Kind::Wrong, what, advice);
+        self.wrong = self.wrong.saturating_add(is_new.into());
     }
 
     /// Reports an error from Redis: the service would wait out a transient error.
@@ -460,7 +462,8 @@ fn is_ours(addrs: &[SocketAddr], name: &str, flow: &str) -> bool {
     addrs.iter().filter_map(|addr| ask(addr).ok()).any(|answer| {
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let status: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-        status["service"] == name && status["flow"] == flow
+        let is = |field, value: &str| status.get(field).is_some_and(|found| found == value);
+        is("service", name) && is("flow", flow)
     })
 }
 
@@ -541,7 +544,7 @@ fn judge(checks: &mut Preflight, config: &resp::Config, info: &BTreeMap<&str, &s
             format!("redis: {} of {} in use: nothing can be added", HumanBytes(used), HumanBytes(most)),
             advice::redis(ErrorKind::Oom),
         ),
-        _ if used >= most / 10 * 9 => checks.note(
+        _ if used >= (most / 10).saturating_mul(9) => checks.note(
             format!("redis: {} of {} in use: little is left", HumanBytes(used), HumanBytes(most)),
             advice::redis(ErrorKind::Oom),
         ),

@@ -119,7 +119,7 @@ impl ServerWatch {
             return;
         }
         self.asked = true;
-        self.due = Instant::now() + EVERY;
+        self.due = delivery::later(Instant::now(), EVERY);
         for section in self.sections {
             connection.queue(&cmd::<Frame>("INFO").arg(section));
         }
@@ -144,8 +144,8 @@ impl ServerWatch {
         let mut info = String::new();
         for _ in self.sections {
             let frame = connection.receive().await?;
-            info += &String::from_utf8_lossy(frame.value().as_bytes().unwrap_or_default());
-            info += "\n";
+            info.push_str(&String::from_utf8_lossy(frame.value().as_bytes().unwrap_or_default()));
+            info.push('\n');
         }
         if !self.sections.is_empty() {
             self.health.set_server(ServerState::parse(&info));

@@ -16,7 +16,7 @@ use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
 use crate::progress::{self, Progress};
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, LogFormat, Shutdown, Stop, advice, logs, usage};
+use crate::{Connector, Failure, Health, LogFormat, Shutdown, SourceList, Stop, advice, logs, usage};
 
 /// The static description of a binary.
 #[derive(Debug, Clone)]
@@ -50,6 +50,8 @@ pub struct Context {
     pub partitions: Vec<Partition>,
     /// Notified on SIGHUP: scan the files at once.
     pub hangup: Arc<Notify>,
+    /// Where to list the sources, when there are many.
+    pub sources: SourceList,
 }
 
 /// Runs the work of a service on a single-threaded tokio runtime on the calling thread, with logs,
@@ -123,6 +125,7 @@ fn serve<E: Into<Stop>>(
 
     let shutdown = Shutdown::new();
     let health = Health::new();
+    let sources = SourceList::new(args.source_metrics);
     let pages = Arc::new(ServicePages {
         name: about.name,
         version: about.version,
@@ -132,6 +135,8 @@ fn serve<E: Into<Stop>>(
         redis: config.to_string(),
         history: History::new(recorded.clone(), about.series, Instant::now()),
         recorded: recorded.clone(),
+        labels: about.labels,
+        sources: sources.clone(),
     });
     let hangup = Arc::new(Notify::new());
     beside.spawn(signals.obey(shutdown.clone(), Arc::clone(&hangup)));
@@ -171,7 +176,7 @@ fn serve<E: Into<Stop>>(
     let config = config.default_client_name(about.name);
     let connector = Connector::new(config, args.password_source(), health.clone(), shutdown.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(work(Context { shutdown, health, connector, partitions, hangup }));
+    let done = runtime.block_on(work(Context { shutdown, health, connector, partitions, hangup, sources }));
     // Tasks that the work left running must not delay the exit.
     runtime.shutdown_background();
     drop(bar);

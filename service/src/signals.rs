@@ -18,6 +18,9 @@ pub(crate) struct Signals {
 impl Signals {
     /// Installs the handlers. Needs the context of a tokio runtime with I/O.
     pub(crate) fn install() -> std::io::Result<Self> {
+        // The default action would end the process at the limit of `ulimit -f`. With a handler, the
+        // write fails instead, and the service reports it and waits.
+        let _handler = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let [terminate, interrupt, hangup] = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, hangup: signal(hangup)? })
     }
@@ -44,5 +47,26 @@ impl Signals {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Signals;
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    use std::io::ErrorKind;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_write_beyond_the_limit_of_file_sizes_fails_and_ends_nothing() {
+        const LIMIT: u64 = 16 << 20;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _runtime = runtime.enter();
+        let _signals = Signals::install().unwrap();
+        let mut limit = getrlimit(Resource::Fsize);
+        limit.current = Some(LIMIT);
+        setrlimit(Resource::Fsize, limit).unwrap();
+        let error = tempfile::tempfile().unwrap().write_at(b"x", LIMIT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
     }
 }

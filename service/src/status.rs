@@ -6,10 +6,11 @@ use crate::health::Member;
 use crate::history::{INTERVAL, Snapshot};
 use crate::logs;
 use crate::pages::ServicePages;
+use crate::sources::Query;
 use crate::trend::Trend;
 
 /// Renders `/status.json`.
-pub(crate) fn json(pages: &ServicePages) -> String {
+pub(crate) fn json(pages: &ServicePages, query: Query<'_>) -> String {
     let shown = pages.history.snapshot();
     let state = |well: Result<(), String>| json!({"ok": well.is_ok(), "reason": well.err()});
     let trend = trend(pages, &shown);
@@ -61,6 +62,7 @@ pub(crate) fn json(pages: &ServicePages) -> String {
             "age_seconds": at.elapsed().as_secs_f64(),
         })),
         "consumers": pages.health.group().iter().map(consumer).collect::<Vec<_>>(),
+        "sources": pages.sources.json(query),
         "errors": errors,
         "metrics": shown.values,
         "history": {

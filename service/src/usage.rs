@@ -148,16 +148,19 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
         },
         ErrorKind::InvalidSubcommand => {
             let value = text(ContextKind::InvalidSubcommand).unwrap_or_default();
-            match (text(ContextKind::SuggestedSubcommand), file_flag(command)) {
-                (Some(similar), _) => format!("{value}: no such command, did you mean {similar}? {help}"),
-                (None, Some(flag)) => format!("{value}: no such command; for a file, write --{flag} {value} {help}"),
-                (None, None) => format!("{value}: no such command {help}"),
+            match text(ContextKind::SuggestedSubcommand) {
+                Some(similar) => format!("{value}: no such command, did you mean {similar}? {help}"),
+                None => no_such_command(&value, command, &help),
             }
         }
         ErrorKind::MissingRequiredArgument => format!("missing: {arg} {help}"),
         ErrorKind::ArgumentConflict => {
             let prior = text(ContextKind::PriorArg).unwrap_or_default();
             match error.get(ContextKind::InvalidSubcommand) {
+                // Any word after the flags counts as a command to clap.
+                Some(ContextValue::String(sub)) if command.find_subcommand(sub).is_none() => {
+                    no_such_command(sub, command, &help)
+                }
                 Some(ContextValue::String(sub)) => format!("{prior}: must come after {sub}: {name} {sub} … {help}"),
                 _ if prior == arg => format!("{flag}: given more than once; allowed: once"),
                 _ => format!("{flag}: cannot be used with {prior} {help}"),
@@ -173,6 +176,13 @@ fn first_line(error: &clap::Error, help: &str) -> String {
     let rendered = error.render().to_string();
     let first = rendered.lines().next().unwrap_or_default();
     format!("{} {help}", redact(first.trim_start_matches("error: ")))
+}
+
+fn no_such_command(word: &str, command: &Command, help: &str) -> String {
+    match file_flag(command) {
+        Some(flag) => format!("{word}: no such command; for a file, write --{flag} {word} {help}"),
+        None => format!("{word}: no such command {help}"),
+    }
 }
 
 /// The flag that names the file of the service.

@@ -116,7 +116,7 @@ impl Programs {
             }
         }
         programs.open_input(files, truth);
-        truth.look(files, true);
+        truth.observe(files, true);
         programs
     }
 
@@ -198,7 +198,7 @@ impl Programs {
         let content = files.file(self.current).and_then(|file| file.content).unwrap_or(0);
         let bytes = self.lines(content, random);
         self.append(files, truth, self.current, &bytes);
-        truth.look(files, true);
+        truth.observe(files, true);
     }
 
     /// Performs one step of one program.
@@ -217,7 +217,7 @@ impl Programs {
                 _ => {}
             }
         }
-        truth.look(files, true);
+        truth.observe(files, true);
     }
 
     /// Ends the faults: finishes unfinished steps, and restores permissions.
@@ -244,7 +244,7 @@ impl Programs {
         }) {
             self.append(files, truth, self.current, b"another line at the end\n");
         }
-        truth.look(files, true);
+        truth.observe(files, true);
     }
 
     // logrotate.

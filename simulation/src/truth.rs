@@ -216,7 +216,7 @@ impl Truth {
     /// Checks which bytes are readable: those in a file that has a name or that a service has open.
     /// Unreadable bytes have vanished; bytes that return must be delivered again. `excused`:
     /// whether a program, and not a service, removed them.
-    pub fn look(&mut self, files: &FileSystem, excused: bool) {
+    pub fn observe(&mut self, files: &FileSystem, excused: bool) {
         for content in 0..self.contents.len() {
             // A compressed file is recognised only if something is known about its content.
             let is_known = self.contents[content].sent > 0;
@@ -305,23 +305,23 @@ mod tests {
         let inode = files.create("logs/app.log");
         files.append(inode, b"one\ntwo\n");
         files.file_mut(inode).unwrap().content = Some(content);
-        truth.look(&files, true);
+        truth.observe(&files, true);
         files.copy("logs/app.log", "logs/app.log.1").unwrap();
         files.set_len(inode, 4);
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(!truth.fate(content, 4).is(Fate::VANISHED), "a copy has it");
         files.unlink("logs/app.log.1").unwrap();
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(truth.fate(content, 4).is(Fate::VANISHED) && !truth.fate(content, 3).is(Fate::VANISHED));
         files.append(inode, b"two\n");
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(!truth.fate(content, 4).is(Fate::VANISHED), "restored");
         files.open("logs/app.log").unwrap();
         files.unlink("logs/app.log").unwrap();
-        truth.look(&files, true);
+        truth.observe(&files, true);
         assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service holds it");
         files.close_served(inode);
-        truth.look(&files, false);
+        truth.observe(&files, false);
         assert!(!truth.fate(content, 0).is(Fate::VANISHED), "a service that lets go is no excuse");
     }
 }

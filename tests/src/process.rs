@@ -115,6 +115,13 @@ impl Process {
         &self.name
     }
 
+    /// How many bytes it has read from files and sockets.
+    #[must_use]
+    pub fn bytes_read(&self) -> Option<u64> {
+        let counted = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).ok()?;
+        counted.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+    }
+
     /// The maximum resident set size, in bytes.
     #[must_use]
     pub fn peak_memory(&self) -> Option<u64> {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// IDs in one XACK. Redis does nothing else meanwhile.
-const IDS: usize = 1000;
+pub(crate) const IDS: usize = 1000;
 /// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`)
 /// waits for this.
 const TRIM: Duration = Duration::from_millis(5);
@@ -164,12 +164,12 @@ impl<'a> Acknowledge<'a> {
             match acknowledge_all(connection, group, ids).await {
                 Ok(()) => {
                     failpoint::reach("after-acknowledge");
-                    self.untrimmed += ids.len();
+                    self.untrimmed = self.untrimmed.saturating_add(ids.len());
                     let pause = if self.untrimmed < FEW { TRIM_FEW } else { TRIM };
                     // After Redis refused it, it comes later than either.
                     self.trim_at = match self.trim_at {
-                        Some(at) if at > self.trimmed_at + TRIM_FEW => Some(at),
-                        _ => Some(self.trimmed_at + pause),
+                        Some(at) if at > later(self.trimmed_at, TRIM_FEW) => Some(at),
+                        _ => Some(later(self.trimmed_at, pause)),
                     };
                     self.backoff.reset();
                     self.health.redis_works(ACKNOWLEDGING);
@@ -216,13 +216,13 @@ impl<'a> Acknowledge<'a> {
             };
             let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
             match checkpoint.done(&step, sent_at, is_executed, lease.as_ref()) {
-                Moved::Again => {}
+                Moved::Retry => {}
                 Moved::Lost => return self.lease_lost(),
                 Moved::Done => {
                     self.seen.lease.extend(checkpoint.valid_until());
                     if step.group.is_some() {
                         failpoint::reach("after-acknowledge");
-                        self.trim_at.get_or_insert(self.trimmed_at + TRIM);
+                        self.trim_at.get_or_insert(later(self.trimmed_at, TRIM));
                     }
                     self.backoff.reset();
                     self.health.redis_works(ACKNOWLEDGING);
@@ -303,7 +303,7 @@ impl<'a> Acknowledge<'a> {
                 Err(error) => {
                     // Else it would be tried again, and found to work again, with the next
                     // acknowledgement only.
-                    self.trim_at = Some(Instant::now() + TRIM_AGAIN);
+                    self.trim_at = Some(later(Instant::now(), TRIM_AGAIN));
                     self.lost(TRIMMING, &error).await?;
                 }
             }
@@ -353,7 +353,7 @@ impl<'a> Acknowledge<'a> {
         if can_trim(&states, length) {
             self.trim_at.get_or_insert(Instant::now());
         }
-        if let Some(held_up) = self.trim_watch.look(&group.name, &states, length, asked_at) {
+        if let Some(held_up) = self.trim_watch.observe(&group.name, &states, length, asked_at) {
             log::warn!("{}", held_up_by(&group.stream, &held_up));
         }
         if let Some(ours) = groups.iter().find(|one| one.name == group.name.as_bytes()) {
@@ -420,28 +420,7 @@ impl<'a> Acknowledge<'a> {
                 _ => {}
             }
         }
-        // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
-        // to it between the question and the deletion: an entry that is added changes the stream.
-        let mut leaving = Transaction::new();
-        leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
-        for _ in 0..LEAVE_ATTEMPTS {
-            connection.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
-            let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
-            if !connection.send(&mine).await?.is_empty() {
-                log::info!("consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
-                return Ok(());
-            }
-            match connection.exec(&leaving).await {
-                Ok(_) => {
-                    log::info!("consumer {} left group {}", group.consumer, group.name);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::WatchFailed => {}
-                Err(error) => return Err(error),
-            }
-        }
-        log::info!("consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);
-        Ok(())
+        leave_group(connection, group, log::Level::Info).await
     }
 
     async fn connection(&mut self) -> Result<&mut Connection, Ended> {
@@ -479,20 +458,49 @@ impl<'a> Acknowledge<'a> {
     }
 }
 
+/// The moment a pause after another one.
+pub(crate) fn later(moment: Instant, pause: Duration) -> Instant {
+    moment.checked_add(pause).unwrap_or(moment)
+}
+
+/// Leaves the group when this consumer has nothing pending.
+pub(crate) async fn leave_group(connection: &mut Connection, group: &Group, level: log::Level) -> Result<(), Error> {
+    // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
+    // to it between the question and the deletion: an entry that is added changes the stream.
+    let mut leaving = Transaction::new();
+    leaving.add(XGroupDelConsumer::new(&group.stream, &group.name, &group.consumer));
+    for _ in 0..LEAVE_ATTEMPTS {
+        connection.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
+        let mine = XPending::new(&group.stream, &group.name).entries(.., 1).consumer(&group.consumer);
+        if !connection.send(&mine).await?.is_empty() {
+            log::log!(level, "consumer {} stays in group {}: it has entries pending", group.consumer, group.name);
+            return Ok(());
+        }
+        match connection.exec(&leaving).await {
+            Ok(_) => {
+                log::log!(level, "consumer {} left group {}", group.consumer, group.name);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::WatchFailed => {}
+            Err(error) => return Err(error),
+        }
+    }
+    log::log!(level, "consumer {} stays in group {}: the stream is too busy to leave", group.consumer, group.name);
+    Ok(())
+}
+
 async fn acknowledge_all(connection: &mut Connection, group: &Group, ids: &[StreamId]) -> Result<(), Error> {
-    let mut sent = 0;
     for chunk in ids.chunks(IDS) {
         connection.queue(&group.acknowledge(chunk));
-        sent += 1;
     }
-    for _ in 0..sent {
+    for _ in ids.chunks(IDS) {
         connection.receive_reply(&group.acknowledge(&[])).await?;
     }
     Ok(())
 }
 
 /// Whether the group or its stream does not exist.
-fn is_gone(error: &Error) -> bool {
+pub(crate) fn is_gone(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
 }
 
@@ -550,7 +558,7 @@ async fn execute(
     connection.queue_exec();
     connection.queue(&cmd::<Frame>("WATCH").arg(&group.lease));
     connection.queue(&group.ask_lease());
-    let commands = usize::from(step.renew.is_some()) + usize::from(step.group.is_some());
+    let commands = usize::from(step.renew.is_some()).saturating_add(step.group.is_some().into());
     match connection.receive_queued(commands).await {
         Err(error) if error.kind() == ErrorKind::Oom => return execute_when_full(connection, group, token, step).await,
         queued => queued?,

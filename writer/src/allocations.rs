@@ -72,10 +72,14 @@ fn the_writer_does_not_allocate_per_line() {
 fn a_commit_does_not_allocate_per_line() {
     const BATCH: u64 = 10_000;
     let folder = tempfile::tempdir().unwrap();
-    let mut output =
-        output::Output::open(&folder.path().join("output.txt"), &crate::test_outputs::identity(), args::Fsync::Never)
-            .unwrap()
-            .output;
+    let mut output = output::Output::open(
+        &folder.path().join("output.txt"),
+        &crate::test_outputs::identity(),
+        args::Fsync::Never,
+        None,
+    )
+    .unwrap()
+    .output;
     let mut batch = Batch::default();
     for number in 0..BATCH {
         batch.data.extend_from_slice(LINE);

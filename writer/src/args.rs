@@ -2,10 +2,11 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use delivery::consumer::lease::{LEASE_MAX, LEASE_MIN};
+use globset::{Glob, GlobBuilder};
 use service::Failure;
 use service::args::ServiceArgs;
 use service::manuals::Shell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Appends the lines of a Redis Stream to a file, each exactly once.
@@ -27,8 +28,10 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "Examples:
   writer --redis-url redis://localhost --output out.txt            append what comes until stopped
   writer --output out.txt --once --http-addr 127.0.0.1:0           append what there is now, then end
+  writer --output-dir mirror --sources 'nginx/**'                  append each source to a file of its own
   writer check --config writer.toml                                look whether all of this can work
   writer verify --input app.log --output out.txt                   prove that nothing is missing or doubled
+  writer verify --input-dir logs --output-dir out                  the same for every file of a folder
   writer rotate --output out.txt                                   rename the output while the writer goes on";
 
 /// The flags of the service.
@@ -43,6 +46,22 @@ pub(crate) struct WriterArgs {
         default_value = "/data/output.txt"
     )]
     pub(crate) output: PathBuf,
+
+    /// Instead of one output: mirror all sources of the stream into this folder, a file for each,
+    /// with folders as they have them
+    #[arg(
+        long,
+        env = "LINE_STREAM_OUTPUT_DIR",
+        help_heading = "Output",
+        value_name = "FOLDER",
+        conflicts_with = "output"
+    )]
+    pub(crate) output_dir: Option<PathBuf>,
+
+    /// With --output-dir, only the sources with such names, as 'app/*.log' or '**/*.log'; may be
+    /// repeated, so that several writers share the sources [default: all]
+    #[arg(long, env = "LINE_STREAM_SOURCES", help_heading = "Output", value_name = "GLOB", value_delimiter = ',', value_parser = source_glob)]
+    pub(crate) sources: Vec<Glob>,
 
     /// The consumer group; writers of one group share the stream
     #[arg(long, env = "LINE_STREAM_GROUP", help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
@@ -81,11 +100,33 @@ pub(crate) struct WriterArgs {
 impl WriterArgs {
     /// From where to where.
     pub(crate) fn flow(&self, service: &ServiceArgs) -> String {
-        format!("{} → {}", service.streams(), self.output.display())
+        match &self.output_dir {
+            Some(folder) => format!("the sources of {} → {}", service.stream, folder.display()),
+            None => format!("{} → {}", service.streams(), self.output.display()),
+        }
     }
 
     /// Whether the flags fit together.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self, service: &ServiceArgs) -> Result<(), Failure> {
+        match &self.output_dir {
+            Some(_) if service.partitions > 1 => {
+                return Err(Failure::config(format!(
+                    "--partitions {}: with --output-dir, each source has a stream of its own; allowed: 1",
+                    service.partitions
+                )));
+            }
+            Some(_) if self.consume == ConsumeMode::Exclusive => {
+                return Err(Failure::config(
+                    "--consume exclusive: not with --output-dir, whose sources share connections; allowed: group",
+                ));
+            }
+            None if !self.sources.is_empty() => {
+                return Err(Failure::config(
+                    "--sources: it selects sources of --output-dir; allowed: both, or neither",
+                ));
+            }
+            _ => {}
+        }
         match (self.consume, self.claim_idle.and_then(|idle| idle.0)) {
             (ConsumeMode::Exclusive, Some(idle)) => Err(Failure::config(format!(
                 "--claim-idle {}ms: nobody else has entries pending with --consume exclusive; allowed: off, or --consume group",
@@ -97,12 +138,17 @@ impl WriterArgs {
 
     /// The name in the group: of two writers on a host, each has an output of its own.
     pub(crate) fn consumer(&self) -> String {
+        self.consumer_of(self.output_dir.as_ref().unwrap_or(&self.output))
+    }
+
+    /// The name in the group of a writer with this output.
+    pub(crate) fn consumer_of(&self, output: &Path) -> String {
         match &self.consumer {
             Some(name) => name.clone(),
             None => format!(
                 "{}:{}",
                 host_name(),
-                std::path::absolute(&self.output).unwrap_or_else(|_| self.output.clone()).display()
+                std::path::absolute(output).unwrap_or_else(|_| output.to_owned()).display()
             ),
         }
     }
@@ -156,18 +202,24 @@ pub(crate) enum Command {
     ///
     /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The
     /// journals beside the outputs tell what lies where; a single output without a journal is
-    /// compared byte by byte.
+    /// compared byte by byte. With --input-dir and --output-dir, each source of a tree is compared.
     Verify {
         /// A file that was read; more than once for rotated ones, in any order (without a journal:
         /// in the order in which they were written)
-        #[arg(long, required = true, value_name = "FILE")]
+        #[arg(long, required_unless_present = "input_dir", value_name = "FILE")]
         input: Vec<PathBuf>,
         /// A file that a writer wrote
-        #[arg(long, required_unless_present = "folder", value_name = "FILE")]
+        #[arg(long, required_unless_present_any = ["folder", "output_dir"], value_name = "FILE")]
         output: Vec<PathBuf>,
         /// A folder: every file in it that has a journal beside it, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
+        /// The folder of many inputs: every file below it, rotated and compressed ones included
+        #[arg(long, value_name = "FOLDER", requires = "output_dir", conflicts_with_all = ["input", "output", "folder"])]
+        input_dir: Option<PathBuf>,
+        /// The folder that a writer mirrored them to, with its --output-dir; one for each writer
+        #[arg(long, value_name = "FOLDER", requires = "input_dir")]
+        output_dir: Vec<PathBuf>,
         /// Report as JSON
         #[arg(long)]
         json: bool,
@@ -189,11 +241,15 @@ pub(crate) enum Command {
     /// missing.
     Merge {
         /// A file that a writer wrote
-        #[arg(long, required_unless_present = "folder", value_name = "FILE")]
+        #[arg(long, required_unless_present_any = ["folder", "output_dir"], value_name = "FILE")]
         output: Vec<PathBuf>,
         /// A folder: every file in it that has a journal beside it, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
+        /// A folder of many outputs, as a writer with --output-dir fills it: each source is written
+        /// to its own file below the folder --into
+        #[arg(long, value_name = "FOLDER", requires = "into", conflicts_with_all = ["output", "folder"])]
+        output_dir: Vec<PathBuf>,
         /// Write into this new file instead; it appears when it is complete and durable, and an
         /// interrupted merge is continued
         #[arg(long, value_name = "FILE")]
@@ -237,6 +293,12 @@ fn lease(text: &str) -> Result<Time, String> {
 fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "writer".to_owned() } else { name }
+}
+
+/// A pattern of names of sources: `*` stays within a component, `**` does not.
+fn source_glob(text: &str) -> Result<Glob, String> {
+    let glob = GlobBuilder::new(text).literal_separator(true).build();
+    glob.map_err(|error| format!("{}; allowed: a pattern such as 'app/*.log' or '**/*.log'", error.kind()))
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -8,7 +8,7 @@ use crate::output_folder::OutputFolder;
 use crate::run::file_of;
 use delivery::consumer::trim::holder;
 use delivery::consumer::{self, AT_WORK, GroupState, Record};
-use delivery::entry::Piece;
+use delivery::entry::{Piece, span_len};
 use delivery::journal::Identity;
 use delivery::manifest::record_key;
 use delivery::output::{JournalWas, Verdict};
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         let partitions = args.service.taken().unwrap_or_default();
         let identity = Identity::new(&args.service.stream, &args.writer.group, &partitions);
         let is_running = output(checks, &args.writer.output, &identity);
-        if let Err(failure) = args.writer.check() {
+        if let Err(failure) = args.writer.check(&args.service) {
             checks.wrong(failure.to_string(), "leave out one of the two");
         }
         let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
@@ -120,7 +120,7 @@ fn output(checks: &mut Preflight, output: &Path, identity: &Identity) -> bool {
             }
         }
     }
-    match verdict(output, identity) {
+    match verdict(output, identity, None) {
         Ok(verdict) => start(checks, output, &journal, verdict),
         Err(error) => checks.wrong(format!("journal: reading {}: {error}", journal.display()), advice::io(&error)),
     }
@@ -157,7 +157,7 @@ fn start(checks: &mut Preflight, output: &Path, journal: &Path, verdict: Verdict
             "the writer would restore them from the others; check the disk",
         ),
     }
-    let cut = opening.cut.end - opening.cut.start;
+    let cut = span_len(&opening.cut);
     if cut > 0 {
         let advice = if opening.keep {
             "the writer would move them to a file beside it, which ends in .cut, or refuse to start when the group has \
@@ -348,7 +348,7 @@ async fn look_at_group(
         return Ok(());
     };
     let states: Vec<_> = groups.iter().map(state).collect();
-    let waiting = state(own).lag(length, Some(info.last_generated_id)) + own.pending;
+    let waiting = state(own).lag(length, Some(info.last_generated_id)).saturating_add(own.pending);
     checks.ok(format!("--group: {}{of_stream} exists, {}", group.name, wait(waiting)));
     holders(checks, connection, group, &states, length).await?;
     let consumers = connection.send(&group.ask_consumers()).await?;

@@ -6,7 +6,7 @@
 use crate::disk_space;
 use crate::group::{LeaseTime, Seen};
 use crate::metric_names;
-use crate::output::{self, CommitError, Output};
+use crate::output::{self, CommitError, OneOfMany, Output};
 use crate::run::{Ended, Handed, disk_backoff};
 use delivery::consumer::Batch;
 use delivery::ranges::RangeSet;
@@ -22,6 +22,9 @@ use tokio::time::MissedTickBehavior;
 
 /// How often an idle output is maintained: due syncs, and detection of changes by other programs.
 const MAINTAIN: Duration = Duration::from_secs(1);
+
+/// The same when there are many.
+const MAINTAIN_MANY: Duration = Duration::from_secs(5);
 
 /// The ranges in an output when it was closed; `None` if unknown.
 pub(crate) type Committed = Option<BTreeMap<u64, RangeSet>>;
@@ -41,6 +44,8 @@ pub(crate) struct Commit<'a> {
     stale_after: Option<Duration>,
     /// Until when what was consumed exclusively may be written, of each partition.
     leases: Vec<LeaseTime>,
+    /// The output is one of many.
+    many: Option<OneOfMany>,
     /// When the file system's room was measured.
     space_at: Option<Instant>,
     measured: Measured,
@@ -51,7 +56,8 @@ struct Measured {
     lines: Counter,
     bytes: Counter,
     batches: Counter,
-    size: Gauge,
+    /// Of a single output.
+    size: Option<Gauge>,
     duration: Histogram,
     fsync: Histogram,
 }
@@ -71,7 +77,7 @@ impl<'a> Commit<'a> {
             lines: counter!(metric_names::LINES),
             bytes: counter!(metric_names::BYTES),
             batches: counter!(metric_names::BATCHES),
-            size: gauge!(metric_names::OUTPUT_SIZE),
+            size: Some(gauge!(metric_names::OUTPUT_SIZE)),
             duration: histogram!(metric_names::BATCH_DURATION),
             fsync: histogram!(metric_names::FSYNC_DURATION),
         };
@@ -85,14 +91,27 @@ impl<'a> Commit<'a> {
             path,
             stale_after,
             leases,
+            many: None,
             space_at: None,
             measured,
         }
     }
 
+    /// The output is one of many.
+    pub(crate) fn one_of(mut self, many: OneOfMany) -> Self {
+        self.measured.size = None;
+        self.many = Some(many);
+        self
+    }
+
     /// The ranges in the output.
     pub(crate) fn into_committed(self) -> Committed {
         self.output.map(|output| output.held())
+    }
+
+    /// The output, unless a thread that used it died.
+    pub(crate) const fn output(&self) -> Option<&Output> {
+        self.output.as_ref()
     }
 
     /// Commits batches until the channel closes. Sends each committed batch to the acknowledging
@@ -102,7 +121,7 @@ impl<'a> Commit<'a> {
         mut handed: mpsc::Receiver<Handed>,
         to_acknowledge: Vec<mpsc::UnboundedSender<Batch>>,
     ) -> Result<(), Ended> {
-        let mut ticks = tokio::time::interval(MAINTAIN);
+        let mut ticks = tokio::time::interval(if self.many.is_some() { MAINTAIN_MANY } else { MAINTAIN });
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // If the first batch is stale already, later ones are too: commit it instead of waiting for
         // a fresh one forever.
@@ -190,8 +209,13 @@ impl<'a> Commit<'a> {
                 return Err(Failure::failed("the output was lost when a thread died").into());
             };
             let work = work.clone();
+            let thread = match &self.many {
+                Some(many) => Arc::clone(&many.threads).acquire_owned().await.ok(),
+                None => None,
+            };
             let done = tokio::task::spawn_blocking(move || {
                 let done = work(&mut output, &batch);
+                drop(thread);
                 if is_space_due {
                     disk_space::measure(output.path());
                 }
@@ -204,7 +228,9 @@ impl<'a> Commit<'a> {
             if let Some(took) = output.sync_took() {
                 self.measured.fsync.record(took);
             }
-            self.measured.size.set(output.len() as f64);
+            if let Some(size) = &self.measured.size {
+                size.set(output.len() as f64);
+            }
             self.output = Some(output);
             match done {
                 Ok(()) => {

@@ -8,6 +8,7 @@
 use crate::check;
 use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen, read_lease, read_notes};
+use crate::many::{Lent, Parking, Woken};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
 use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Lease, Move, Reply, Report};
@@ -38,7 +39,7 @@ pub(crate) struct Consume<'a> {
     pub(crate) group: &'a Group,
     /// The output's path, for messages.
     pub(crate) output: &'a Path,
-    pub(crate) connector: Connector,
+    pub(crate) link: Link<'a>,
     pub(crate) health: &'a Health,
     pub(crate) shutdown: &'a Shutdown,
     /// Whether it takes over entries of others.
@@ -61,11 +62,39 @@ pub(crate) struct Consume<'a> {
     pub(crate) spare: Option<Batch>,
 }
 
+/// Where the stage gets its connection.
+#[allow(clippy::large_enum_variant, reason = "one for each source, never moved")]
+pub(crate) enum Link<'a> {
+    /// It has one for itself, on which reads block in Redis.
+    Own(Connector),
+    /// It shares a few with other sources, and gives its own back while nothing comes.
+    Shared(Parking<'a>),
+}
+
+impl Link<'_> {
+    async fn connect(&mut self) -> Result<(Connection, Option<Lent>), Stop> {
+        match self {
+            Self::Own(connector) => Ok((connector.connect().await?, None)),
+            Self::Shared(parking) => {
+                let (connection, lent) = parking.begin().await?;
+                Ok((connection, Some(lent)))
+            }
+        }
+    }
+
+    fn lost(&self, error: &Error) {
+        match self {
+            Self::Own(connector) => connector.lost(error),
+            Self::Shared(parking) => parking.lost(error),
+        }
+    }
+}
+
 /// Why a session with Redis ended.
 enum Broken {
     /// Redis, or the connection to it.
     Redis(Error),
-    /// The group is gone: Redis lost its data.
+    /// The group is gone, or the stream: Redis lost its data.
     NoGroup,
     /// The service ends, or a later stage has.
     Ended(Ended),
@@ -75,7 +104,7 @@ impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         // The key was deleted while a read waited on it; a primary that becomes a replica says
         // UNBLOCKED, too.
-        let is_gone = error.kind() == ErrorKind::NoGroup
+        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
             || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
@@ -111,8 +140,8 @@ impl Consume<'_> {
     pub(crate) async fn run(&mut self) -> Result<(), Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            let mut connection = match self.connector.connect().await {
-                Ok(connection) => connection,
+            let (mut connection, lent) = match self.link.connect().await {
+                Ok(connected) => connected,
                 Err(Stop::Shutdown) => return Ok(()),
                 Err(stop) => return Err(stop.into()),
             };
@@ -122,7 +151,7 @@ impl Consume<'_> {
                 must_be_allowed(Commands { connection, watched, commands }).await?;
                 self.is_allowed.set(true);
             }
-            let ended = self.session(connection).await;
+            let ended = self.session(connection, lent).await;
             self.log.end_gaps();
             if self.consumer.has_read() {
                 backoff.reset();
@@ -135,18 +164,14 @@ impl Consume<'_> {
                 Ok(Session::Done) | Err(Broken::Ended(Ended::Stop(Stop::Shutdown))) => return Ok(()),
                 Err(Broken::Ended(ended)) => return Err(ended),
                 Err(Broken::NoGroup) => {
-                    log::warn!(
-                        "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not written again",
-                        self.group.name,
-                        self.group.stream
-                    );
+                    self.log.group_is_gone(self.group);
                     service::metrics::redis_error(ErrorKind::NoGroup);
                 }
                 Err(Broken::Redis(error)) => {
                     if error.kind() == ErrorKind::WrongType {
                         return Err(self.wrong_type().into());
                     }
-                    self.connector.lost(&error);
+                    self.link.lost(&error);
                     self.health.redis_failed(WORK, &error);
                 }
             }
@@ -160,7 +185,7 @@ impl Consume<'_> {
 
     /// One connection: performs what the consumer asks for, until it is lost or not needed any
     /// more.
-    async fn session(&mut self, connection: Connection) -> Result<Session, Broken> {
+    async fn session(&mut self, connection: Connection, mut lent: Option<Lent>) -> Result<Session, Broken> {
         let group = self.group;
         let mut redis = group.reader(connection);
         let (mut on_hand, mut taken) = (None::<OnHand>, 0);
@@ -174,7 +199,7 @@ impl Consume<'_> {
                 self.consumer.end_session();
             }
             if let Some(view) = self.seen.view.take() {
-                self.consumer.group_seen_beside(&view, Instant::now());
+                self.consumer.group_observed(&view, Instant::now());
             }
             self.seen.has_name.set(self.consumer.has_name());
             self.seen.shows_life.set(self.consumer.shows_life());
@@ -193,7 +218,7 @@ impl Consume<'_> {
                 Effect::ReadLease => {
                     let lease = self.seen_lease(&mut redis).await?;
                     self.health.progress();
-                    self.consumer.lease_seen(lease, Instant::now());
+                    self.consumer.lease_read(lease, Instant::now());
                 }
                 Effect::WriteLease { seen, lease } => {
                     let sent_at = Instant::now();
@@ -207,7 +232,7 @@ impl Consume<'_> {
                         self.seen.lease.extend(until);
                     }
                 }
-                Effect::LookAtGroup => {
+                Effect::InspectGroup => {
                     let asked_at = Instant::now();
                     let groups = redis.send(&group.ask_groups()).await?;
                     let consumers = redis.send(&group.ask_consumers()).await?;
@@ -215,7 +240,7 @@ impl Consume<'_> {
                     let lease = redis.send(&group.ask_lease()).await?;
                     let ours = groups.iter().find(|one| one.name == group.name.as_bytes()).ok_or(Broken::NoGroup)?;
                     let view = group.view(asked_at, ours, &consumers, &notes, &lease);
-                    self.consumer.group_seen(&view, Instant::now());
+                    self.consumer.group_inspected(&view, Instant::now());
                 }
                 Effect::Join => {
                     redis.send(&group.show_life()).await?;
@@ -228,7 +253,7 @@ impl Consume<'_> {
                 Effect::WriteNotes(changes) => {
                     let mut is_claimed = true;
                     for change in &changes {
-                        let reply = redis.send(&group.write_note(change)).await?;
+                        let reply = write_note(&mut redis, group, change).await?;
                         is_claimed = !matches!(change, Change::Claim(..)) || reply.value().as_u64() == Some(1);
                         if !is_claimed {
                             break;
@@ -243,12 +268,39 @@ impl Consume<'_> {
                         () = tokio::time::sleep(time) => {}
                     }
                 }
+                // Others wait for this connection.
+                Effect::ReadAhead { .. } if lent.as_ref().is_some_and(Lent::is_due) => {}
                 Effect::ReadAhead { behind, count } => {
                     redis.set_behind(behind);
                     redis.set_count(count);
                     redis.prefetch().await?;
                 }
-                Effect::Read { behind, count, block, .. } => {
+                Effect::Read { behind, count, mut block, .. } => {
+                    if let (Link::Shared(parking), Some(held)) = (&mut self.link, &mut lent) {
+                        let is_idle = block.take().is_some();
+                        let is_quiet = !redis.has_pending() && !redis.has_read_in_flight();
+                        if is_quiet && parking.gives_back(is_idle, held) {
+                            if is_idle && parking.is_to_park() {
+                                let groups = redis.send(&group.ask_groups()).await?;
+                                let ours = groups
+                                    .iter()
+                                    .find(|one| one.name == group.name.as_bytes())
+                                    .ok_or(Broken::NoGroup)?;
+                                parking.park(ours);
+                            }
+                            let Some(connection) = redis.into_connection() else { return Ok(Session::Over) };
+                            held.give_back(connection);
+                            drop(lent.take());
+                            match parking.wait(is_idle).await.map_err(|stop| Broken::Ended(stop.into()))? {
+                                Woken::Read(connection, again) => {
+                                    redis = group.reader(connection).skip_pending();
+                                    lent = Some(again);
+                                }
+                                Woken::Over => return Ok(Session::Over),
+                                Woken::Close => return Ok(Session::Done),
+                            }
+                        }
+                    }
                     redis.set_behind(behind);
                     redis.set_count(count);
                     let batch = tokio::select! {
@@ -260,9 +312,13 @@ impl Consume<'_> {
                     self.health.redis_works(WORK);
                     self.health.progress();
                     on_hand = batch.map(OnHand::Read);
-                    self.consumer.delivered(reply(on_hand.as_ref()), Instant::now());
+                    let reply = reply(on_hand.as_ref());
+                    if let Link::Shared(parking) = &mut self.link {
+                        parking.came(reply);
+                    }
+                    self.consumer.delivered(reply, Instant::now());
                 }
-                Effect::TakeLast => {
+                Effect::Drain => {
                     on_hand = match tokio::time::timeout(LAST_ANSWER, redis.drain()).await {
                         Ok(batch) => batch?.map(OnHand::Read),
                         Err(_) => {
@@ -286,7 +342,7 @@ impl Consume<'_> {
                     let rest = entries.iter().skip(taken).map(|entry| (entry.id, entry.fields));
                     let done = self.consumer.take(rest, &mut self.batch);
                     self.log.took(&done);
-                    taken += done.entries;
+                    taken = taken.saturating_add(done.entries);
                     if taken == entries.len() {
                         // Its bytes are in our batch now.
                         (on_hand, taken) = (None, 0);
@@ -296,7 +352,7 @@ impl Consume<'_> {
                     self.hand_over(now).await?;
                     self.consumer.handed_over(Instant::now());
                 }
-                Effect::AskLastId => {
+                Effect::ReadLastId => {
                     let info = redis.send(&XInfoStream::new(&group.stream)).await?;
                     self.consumer.last_id(info.last_generated_id);
                 }
@@ -357,6 +413,9 @@ impl Consume<'_> {
                         let step = Move { renew: Some(lease.clone()), group: None };
                         Ok(redis.send(&self.group.execute_in_script(&lease.token, &step)).await?)
                     }
+                    (None, Some(lease)) if error.kind() == ErrorKind::Oom => {
+                        Ok(redis.send(&self.group.take_lease_when_full(lease)).await.map_err(|_| error)?)
+                    }
                     _ => Err(error.into()),
                 }
             }
@@ -390,7 +449,7 @@ impl Consume<'_> {
                     let reason = self.group.waits_for_consumer(&other);
                     self.health.redis_fails(WAITING_FOR_WRITER, reason);
                 }
-                Report::WaitedForWriter => self.health.redis_works(WAITING_FOR_WRITER),
+                Report::WaitEnded => self.health.redis_works(WAITING_FOR_WRITER),
                 report => self.log.tell(self.group, &report),
             }
         }
@@ -465,13 +524,29 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.
-            Err(error) if error.kind() == ErrorKind::Oom && has_group(redis, group).await? => is_new = false,
+            Err(error) if error.kind() == ErrorKind::Oom => {
+                is_new = !has_group(redis, group).await?;
+                if is_new {
+                    redis.send(&group.create_when_full()).await.map_err(|_| error)?;
+                    log::info!("group {} created on {}", group.name, group.stream);
+                }
+            }
             Err(error) => return Err(error),
         }
         if is_watched {
             redis.send(&cmd::<()>("UNWATCH")).await?;
         }
         return Ok(is_new);
+    }
+}
+
+/// Changes a note, also while Redis's memory is full.
+async fn write_note(redis: &mut resp::GroupReader, group: &Group, change: &Change) -> Result<Frame, Error> {
+    match redis.send(&group.write_note(change, false)).await {
+        Err(error) if error.kind() == ErrorKind::Oom => {
+            redis.send(&group.write_note(change, true)).await.map_err(|_| error)
+        }
+        reply => reply,
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::group::Group;
 use crate::metric_names;
 use delivery::consumer::{Gap, Report, Taken};
+use delivery::entry::span_len;
 use metrics::counter;
 use resp::StreamId;
 use service::advice::noun;
@@ -15,6 +16,9 @@ const FOREIGN: Duration = Duration::from_secs(60);
 const GAPS: u32 = 10;
 const GAP_TIME: Duration = Duration::from_secs(60);
 
+/// A group that is gone again and again, as a Redis that evicts keys makes it, is logged this often.
+const GONE: Duration = Duration::from_secs(60);
+
 /// `1 entry was`, `2 entries were`.
 fn were(entries: u64) -> String {
     format!("{entries} {} {}", noun(entries, "entry"), if entries == 1 { "was" } else { "were" })
@@ -25,6 +29,7 @@ fn were(entries: u64) -> String {
 pub(crate) struct ConsumeLog {
     foreign: u64,
     foreign_at: Option<Instant>,
+    gone_at: Option<Instant>,
     gaps_since: Option<Instant>,
     gap_lines: u32,
     more_gaps: u64,
@@ -36,13 +41,14 @@ impl ConsumeLog {
     pub(crate) fn tell(&mut self, group: &Group, report: &Report) {
         match report {
             Report::Gap(gap, path) => self.gap(gap, path),
-            Report::Judged => self.end_gaps(),
+            Report::GapsReported => self.end_gaps(),
             Report::RecordUnreadable(what) => log::warn!(
                 "{}: {what}; left out, the others are used; somebody else changes this key, remove what is not the reader's",
                 group.record
             ),
-            Report::NameTakenOver => log::info!(
-                "consumer {} of group {} had another output before; it is gone, and what it left pending goes to this one",
+            Report::NameTakenOver => log::warn!(
+                "consumer {} of group {} had another output before; what that one holds is not written again, and what is pending \
+                 goes to this one; if its file system is not mounted, stop this writer and mount it",
                 group.consumer,
                 group.name
             ),
@@ -62,7 +68,20 @@ impl ConsumeLog {
             | Report::RecordComplete
             | Report::WaitsForLease(_)
             | Report::WaitsForConsumer(_)
-            | Report::WaitedForWriter => {}
+            | Report::WaitEnded => {}
+        }
+    }
+
+    /// The group does not exist any more, or its stream.
+    pub(crate) fn group_is_gone(&mut self, group: &Group) {
+        if self.gone_at.is_none_or(|at| at.elapsed() >= GONE) {
+            self.gone_at = Some(Instant::now());
+            log::warn!(
+                "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not \
+                 written again",
+                group.name,
+                group.stream
+            );
         }
     }
 
@@ -104,7 +123,7 @@ impl ConsumeLog {
 
     fn foreign(&mut self, count: u64, last: StreamId) {
         counter!(metric_names::FOREIGN).increment(count);
-        self.foreign += count;
+        self.foreign = self.foreign.saturating_add(count);
         if self.foreign_at.is_none_or(|at| at.elapsed() >= FOREIGN) {
             log::warn!(
                 event = "foreign", entries = self.foreign;
@@ -117,14 +136,14 @@ impl ConsumeLog {
     }
 
     fn gap(&mut self, Gap { file_id, span }: &Gap, path: &str) {
-        let bytes = span.end - span.start;
+        let bytes = span_len(span);
         counter!(metric_names::GAP_BYTES).increment(bytes);
         if self.gaps_since.is_none_or(|since| since.elapsed() >= GAP_TIME) {
             self.end_gaps();
             (self.gaps_since, self.gap_lines) = (Some(Instant::now()), 0);
         }
         if self.gap_lines < GAPS {
-            self.gap_lines += 1;
+            self.gap_lines = self.gap_lines.saturating_add(1);
             log::error!(
                 event = "gap", content = *file_id, offset = span.start, bytes = bytes;
                 "gap: bytes {}..{} ({bytes} bytes) of content {file_id} ({path}) were never delivered to this writer: entries were deleted, or the \
@@ -133,8 +152,8 @@ impl ConsumeLog {
                 span.end,
             );
         } else {
-            self.more_gaps += 1;
-            self.more_gap_bytes += bytes;
+            self.more_gaps = self.more_gaps.saturating_add(1);
+            self.more_gap_bytes = self.more_gap_bytes.saturating_add(bytes);
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) fn reach(name: &str) {
     {
         match passes.load(Ordering::Relaxed) {
             0 => std::process::abort(),
-            left => passes.store(left - 1, Ordering::Relaxed),
+            left => passes.store(left.saturating_sub(1), Ordering::Relaxed),
         }
     }
 }

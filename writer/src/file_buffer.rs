@@ -47,9 +47,9 @@ impl<'f> FileBuffer<'f> {
 pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut len = 0;
     while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + len as u64) {
+        match file.read_at(rest, offset.saturating_add(len as u64)) {
             Ok(0) => break,
-            Ok(read) => len += read,
+            Ok(read) => len = len.saturating_add(read),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -61,12 +61,12 @@ pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Resu
 pub(crate) fn hash_of(file: &File, span: Span) -> io::Result<Option<u64>> {
     let (mut buffer, mut hasher, mut at) = (FileBuffer::new(file), Hasher::default(), span.start);
     while at < span.end {
-        let bytes = buffer.at(at, span.end - at)?;
+        let bytes = buffer.at(at, span.end.saturating_sub(at))?;
         if bytes.is_empty() {
             return Ok(None);
         }
         hasher.update(bytes);
-        at += bytes.len() as u64;
+        at = at.saturating_add(bytes.len() as u64);
     }
     Ok(Some(hasher.finish()))
 }

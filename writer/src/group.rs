@@ -61,6 +61,12 @@ impl LeaseTime {
     }
 }
 
+/// The beginning of a command on this key that is executed although Redis's memory is full; its
+/// words follow.
+fn when_full(key: &str) -> Cmd {
+    cmd::<Frame>("EVAL").arg(ALLOW_OOM).arg(1).arg(key)
+}
+
 /// The stream, the group and this consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
@@ -93,6 +99,23 @@ end
 return 1
 ";
 
+/// Executes a command although Redis's memory is full; in Redis 7.0 and later. For the few small
+/// fields without which a writer cannot begin, and so cannot make room.
+const ALLOW_OOM: &str = "#!lua flags=allow-oom\nreturn redis.call(unpack(ARGV))";
+
+/// Takes a lease that nobody has, although Redis's memory is full.
+///
+/// Key: the lease. Arguments: its time to expire, its fields and values.
+const TAKE: &str = "\
+#!lua flags=allow-oom
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return 0
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+return 1
+";
+
 impl Group {
     /// The group of these names.
     pub(crate) fn new(stream: String, name: String, consumer: String) -> Self {
@@ -102,6 +125,11 @@ impl Group {
     /// Creates the group at the stream's beginning.
     pub(crate) fn create(&self) -> XGroupCreate<'_> {
         XGroupCreate::new(&self.stream, &self.name, StreamId::ZERO)
+    }
+
+    /// Creates the group although Redis's memory is full.
+    pub(crate) fn create_when_full(&self) -> Cmd {
+        when_full(&self.stream).arg("XGROUP").arg("CREATE").arg(&self.stream).arg(&self.name).arg("0")
     }
 
     /// Creates the group, and the stream when there is none. Who looks only whether there is a
@@ -192,12 +220,23 @@ impl Group {
         commands
     }
 
-    /// What changes a note.
-    pub(crate) fn write_note(&self, change: &Change) -> Cmd {
+    /// Takes a lease that nobody has, although Redis's memory is full. Returns whether nobody had
+    /// it.
+    pub(crate) fn take_lease_when_full(&self, lease: &Lease) -> Cmd<bool> {
+        let take = cmd::<bool>("EVAL").arg(TAKE).arg(1).arg(&self.lease).arg(lease.expires());
+        lease.pairs().iter().fold(take, |take, (field, value)| take.arg(field).arg(value))
+    }
+
+    /// What changes a note; with `is_full`, although Redis's memory is full.
+    pub(crate) fn write_note(&self, change: &Change, is_full: bool) -> Cmd {
+        let command = |name: &'static str| match is_full {
+            true => when_full(&self.record).arg(name),
+            false => cmd::<Frame>(name),
+        };
         match change {
-            Change::Claim(field, value) => cmd::<Frame>("HSETNX").arg(&self.record).arg(field).arg(value),
-            Change::Set(field, value) => cmd::<Frame>("HSET").arg(&self.record).arg(field).arg(value),
-            Change::Remove(field) => cmd::<Frame>("HDEL").arg(&self.record).arg(field),
+            Change::Claim(field, value) => command("HSETNX").arg(&self.record).arg(field).arg(value),
+            Change::Set(field, value) => command("HSET").arg(&self.record).arg(field).arg(value),
+            Change::Remove(field) => command("HDEL").arg(&self.record).arg(field),
         }
     }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `args.rs` | flags and environment variables |
 //! | `run.rs` | the service: three overlapping stages; the first and the last run once per partition |
+//! | `many/` | the service with `--output-dir`: many sources share connections, files and threads |
 //! | `partition_check.rs` | checks the number of partitions |
 //! | `consume.rs`, `consume_log.rs` | stage 1: reads the stream and fills batches; logs its notices |
 //! | `commit.rs` | stage 2: commits batches, and retries disk errors |
@@ -20,17 +21,19 @@
 //! | `metric_names.rs` | the metrics |
 //! | `verify.rs`, `compare.rs`, `report.rs` | `writer verify` |
 //! | `merge.rs` | `writer merge` |
-//! | `find_outputs.rs` | `--folder` of these two |
+//! | `find_outputs.rs`, `tree.rs` | `--folder`, and `--input-dir` and `--output-dir`, of these two |
 //! | `rotate.rs` | `writer rotate` |
 //! | `progress.rs` | the progress bar of `verify` and `merge` |
 //! | `segments.rs`, `file_buffer.rs` | positions of source bytes in outputs; reading them |
 //! | `failpoint.rs` | places where tests abort the process |
 //! | `allocations.rs` | tests of allocations |
 
-// Production code must not panic on an index, nor truncate a number.
+// Flags, journals and replies are untrusted: arithmetic on them must not overflow, an index must
+// not panic, and no number is truncated.
 #![cfg_attr(
     not(test),
     warn(
+        clippy::arithmetic_side_effects,
         clippy::indexing_slicing,
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
@@ -46,6 +49,10 @@ mod allocations;
 mod args;
 mod check;
 mod commit;
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "offsets in open files, which are below 2^63, and in bytes that are in memory"
+)]
 mod compare;
 mod consume;
 mod consume_log;
@@ -56,6 +63,7 @@ mod find_outputs;
 mod group;
 mod journal_file;
 mod latency;
+mod many;
 mod merge;
 mod metric_names;
 mod output;
@@ -69,6 +77,7 @@ mod segments;
 #[cfg(test)]
 mod test_outputs;
 mod totals;
+mod tree;
 mod verify;
 
 use args::{Args, Command};
@@ -96,10 +105,16 @@ fn main() -> ExitCode {
     };
     match args.command {
         Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Verify { input, output, folder, json }) => {
+        Some(Command::Verify { input_dir: Some(inputs), output_dir, json, .. }) => {
+            finish(verify::run_tree(&inputs, &output_dir, json))
+        }
+        Some(Command::Verify { input, output, folder, json, .. }) => {
             finish(find_outputs::outputs(&output, &folder).and_then(|output| verify::run(&input, &output, json)))
         }
-        Some(Command::Merge { output, folder, into }) => {
+        Some(Command::Merge { output_dir, into: Some(into), .. }) if !output_dir.is_empty() => {
+            finish(merge::run_tree(&output_dir, &into))
+        }
+        Some(Command::Merge { output, folder, into, .. }) => {
             finish(find_outputs::outputs(&output, &folder).and_then(|output| merge::run(&output, into.as_deref())))
         }
         Some(Command::Rotate { output, patience }) => finish(rotate::run(&output, patience.0)),
@@ -121,7 +136,7 @@ fn about(args: &Args) -> About {
         labels: vec![
             ("stream", args.service.stream.clone()),
             ("group", args.writer.group.clone()),
-            ("output", args.writer.output.display().to_string()),
+            ("output", args.writer.output_dir.as_ref().unwrap_or(&args.writer.output).display().to_string()),
         ],
         metrics: metric_names::ALL,
         series: metric_names::SERIES,

@@ -1,9 +1,11 @@
 //! `writer merge`: merges the outputs of several writers into the order of the source.
 
 use crate::file_buffer::hash_of;
-use crate::journal_file::{lock, sync_folder_of, with_suffix};
+use crate::journal_file::{folder_of, lock, sync_folder_of, with_suffix};
 use crate::progress::progress;
 use crate::segments::{Part, Segment, Segments};
+use crate::tree;
+use delivery::entry::Span;
 use indicatif::ProgressBar;
 use service::Failure;
 use std::fs::File;
@@ -17,7 +19,7 @@ const PIECE: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
 /// Writes the bytes of all outputs in the order of the source, each once, to standard output or to
 /// a file.
 pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failure> {
-    let segments = layout_of(outputs)?;
+    let segments = read_segments(outputs)?;
     let plan = Plan::of(&segments);
     let bar = progress("merged", plan.len());
     let done = match into {
@@ -39,6 +41,27 @@ pub(crate) fn run(outputs: &[PathBuf], into: Option<&Path>) -> Result<(), Failur
         );
     }
     if plan.holes.is_empty() { Ok(()) } else { Err(Failure::failed("bytes are missing in the outputs")) }
+}
+
+/// Merges each source of a tree into a file with its name below `into`. Continues after a source
+/// that lacks bytes, and fails at the end.
+pub(crate) fn run_tree(outputs: &[PathBuf], into: &Path) -> Result<(), Failure> {
+    let mut lacking: u64 = 0;
+    let sources = tree::outputs(outputs)?;
+    let count = sources.len();
+    for (name, files) in sources {
+        let path = into.join(name);
+        std::fs::create_dir_all(folder_of(&path))
+            .map_err(|error| Failure::failed(format!("--into {}: creating its folder: {error}", path.display())))?;
+        match run(&files.outputs, Some(&path)) {
+            Err(failure) if failure.code() == 1 => {
+                let _ = writeln!(io::stderr(), "writer merge: {}: {failure}", path.display());
+                lacking = lacking.saturating_add(1);
+            }
+            done => done?,
+        }
+    }
+    if lacking == 0 { Ok(()) } else { Err(Failure::failed(format!("{lacking} of {count} sources are incomplete"))) }
 }
 
 /// How the merge ended.
@@ -78,8 +101,8 @@ impl Plan {
                 // Skip bytes that an earlier output has too.
                 let from = at.max(segment.span.start);
                 if from < segment.span.end {
-                    let offset = segment.offset + (from - segment.span.start);
-                    plan.pieces.push(Piece { part: segment.part, offset, len: segment.span.end - from });
+                    let (offset, len) = (segment.offset_of(from), segment.span.end.saturating_sub(from));
+                    plan.pieces.push(Piece { part: segment.part, offset, len });
                     at = segment.span.end;
                 }
             }
@@ -94,18 +117,18 @@ impl Plan {
     /// The pieces after the first `skip` bytes, each with its offset in the result. Pieces are
     /// split at multiples of [`PIECE`].
     fn from(&self, skip: u64) -> impl Iterator<Item = (u64, Piece)> {
-        let mut at = 0;
-        let placed = self.pieces.iter().map(move |piece| {
-            let begins = at;
-            at += piece.len;
-            (begins, *piece)
+        let mut at = 0_u64;
+        let all = self.pieces.iter().map(move |piece| {
+            let begin = at;
+            at = at.saturating_add(piece.len);
+            (begin..at, *piece)
         });
-        placed.filter(move |(begins, piece)| begins + piece.len > skip).flat_map(move |(begins, piece)| {
-            let mut next = begins.max(skip);
-            let end = begins + piece.len;
+        all.filter(move |(placed, _)| placed.end > skip).flat_map(move |(Span { start, end }, piece)| {
+            let mut next = start.max(skip);
             std::iter::from_fn(move || {
-                let until = end.min((next / PIECE + 1) * PIECE);
-                let part = Piece { offset: piece.offset + (next - begins), len: until.checked_sub(next)?, ..piece };
+                let until = end.min((next / PIECE).saturating_add(1).saturating_mul(PIECE));
+                let offset = piece.offset.saturating_add(next.saturating_sub(start));
+                let part = Piece { offset, len: until.checked_sub(next)?, ..piece };
                 let placed = (next, part);
                 next = until;
                 (part.len > 0).then_some(placed)
@@ -125,7 +148,7 @@ impl Plan {
     }
 }
 
-fn layout_of(outputs: &[PathBuf]) -> Result<Segments, Failure> {
+fn read_segments(outputs: &[PathBuf]) -> Result<Segments, Failure> {
     Segments::read(outputs)?.ok_or_else(|| {
         let path = outputs.first().map(|path| path.display().to_string()).unwrap_or_default();
         Failure::config(format!("--output {path}: there is no journal {path}.journal beside it"))
@@ -176,7 +199,8 @@ fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) 
         return Err(Failure::config(format!("--into {}: another writer merges into it", path.display())));
     }
     // Only whole pieces are durable: after a power loss, the bytes after them may be garbage.
-    let durable = file.metadata().map_err(failed)?.len().min(plan.len()) / PIECE * PIECE;
+    let begun_len = file.metadata().map_err(failed)?.len().min(plan.len());
+    let durable = begun_len.saturating_sub(begun_len % PIECE);
     file.set_len(durable).map_err(failed)?;
     file.seek(SeekFrom::End(0)).map_err(failed)?;
     bar.inc(durable);
@@ -187,7 +211,7 @@ fn merge_into(segments: &Segments, plan: &Plan, path: &Path, bar: &ProgressBar) 
             Failure::failed(format!("copying {from} to {to}: {error}; run this again to continue"))
         })?;
         bar.inc(piece.len);
-        if (at + piece.len).is_multiple_of(PIECE) {
+        if at.saturating_add(piece.len).is_multiple_of(PIECE) {
             file.sync_data().map_err(failed)?;
         }
     }
@@ -204,9 +228,9 @@ fn compare(segments: &Segments, plan: &Plan, there: &File, path: &Path, bar: &Pr
             return Ok(false);
         }
         for (at, piece) in plan.from(0) {
-            let ours =
-                hash_of(&part_of(segments, &piece)?.file, piece.offset..piece.offset + piece.len).map_err(failed)?;
-            if ours != hash_of(there, at..at + piece.len).map_err(failed)? {
+            let ours = hash_of(&part_of(segments, &piece)?.file, piece.offset..piece.offset.saturating_add(piece.len))
+                .map_err(failed)?;
+            if ours != hash_of(there, at..at.saturating_add(piece.len)).map_err(failed)? {
                 return Ok(false);
             }
             bar.inc(piece.len);
@@ -227,7 +251,7 @@ mod tests {
 
     fn merged(outputs: &[PathBuf]) -> (Vec<u8>, Vec<Segment>) {
         let mut to = tempfile::tempfile().unwrap();
-        let segments = layout_of(outputs).unwrap();
+        let segments = read_segments(outputs).unwrap();
         let plan = Plan::of(&segments);
         assert_eq!(copy_all(&segments, &plan, 0, &mut to, &ProgressBar::hidden()), Ok(Merged::All));
         to.seek(SeekFrom::Start(0)).unwrap();
@@ -264,7 +288,7 @@ mod tests {
         let two = write_output(&folder.path().join("two"), &[(7, 1000, tail)]);
         let outputs = [one, two];
         let into = folder.path().join("merged.txt");
-        let begun = with_suffix(&into, &format!(".{:016x}.part", Plan::of(&layout_of(&outputs).unwrap()).hash()));
+        let begun = with_suffix(&into, &format!(".{:016x}.part", Plan::of(&read_segments(&outputs).unwrap()).hash()));
         // The first piece is durable and recognisable; the bytes after it were lost.
         let mut there = vec![b'!'; PIECE as usize];
         there.extend(b"garbage");
@@ -286,5 +310,26 @@ mod tests {
         std::fs::write(&into, b"another").unwrap();
         assert_eq!(run(&outputs, Some(&into)).unwrap_err().code(), 2);
         assert_eq!(std::fs::read(&into).unwrap(), b"another");
+    }
+
+    #[test]
+    fn each_source_of_a_tree_is_merged_into_its_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, into] = ["one", "two", "into"].map(|name| folder.path().join(name));
+        for root in [&one, &two] {
+            std::fs::create_dir_all(root.join("sub")).unwrap();
+        }
+        write_output(&one.join("sub/a.log"), &[(7, 0, b"a\n"), (7, 4, b"c\n")]);
+        write_output(&two.join("sub/a.log"), &[(7, 2, b"b\n")]);
+        write_output(&two.join("b.log"), &[(7, 0, b"x\n")]);
+        run_tree(&[one.clone(), two.clone()], &into).unwrap();
+        assert_eq!(std::fs::read(into.join("sub/a.log")).unwrap(), b"a\nb\nc\n");
+        assert_eq!(std::fs::read(into.join("b.log")).unwrap(), b"x\n");
+
+        // A source that lacks bytes does not keep the others from being merged.
+        std::fs::remove_dir_all(&into).unwrap();
+        write_output(&one.join("a.log"), &[(7, 0, b"a\n"), (7, 4, b"c\n")]);
+        assert_eq!(run_tree(&[one, two], &into).unwrap_err().code(), 1);
+        assert_eq!(std::fs::read(into.join("b.log")).unwrap(), b"x\n");
     }
 }

@@ -10,12 +10,12 @@ use crate::file_buffer::{BUFFER_LEN, hash_of};
 use crate::journal_file::{
     self, JournalFile, Locked, cut_back, folder_of, is_file_at, open_locked, sync_folder_of, with_suffix,
 };
-use crate::output_folder::{self, OutputFolder};
+use crate::output_folder::{self, Journals, OutputFolder};
 use delivery::consumer::Batch;
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use delivery::journal::{Identity, MAGIC};
 use delivery::output::{
-    self, Answer, Disturbance, Effect, Job, JournalWas, Ledger, Opening, Outcome, Place, Seen, Verdict,
+    self, Answer, Disturbance, Effect, FileStates, Job, JournalWas, Ledger, Opening, Outcome, Place, Verdict,
 };
 use delivery::ranges::RangeSet;
 use std::collections::BTreeMap;
@@ -24,7 +24,9 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// Interval of syncs with `--fsync interval`.
 pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -94,6 +96,16 @@ pub(crate) struct Opened {
     pub(crate) has_unknown_tail: bool,
 }
 
+/// What an output knows of the others that the same process writes to.
+#[derive(Debug, Clone)]
+pub(crate) struct OneOfMany {
+    /// One permit for each thread that may use a disk. The file system syncs in one go what several
+    /// of them have written.
+    pub(crate) threads: Arc<Semaphore>,
+    /// The journals of all of them.
+    pub(crate) journals: Arc<Journals>,
+}
+
 /// The output and its journal, both locked for the lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -107,12 +119,18 @@ pub(crate) struct Output {
     sync_took: Option<Duration>,
     /// The new path of the output, once it was renamed.
     became: Option<PathBuf>,
+    is_one_of_many: bool,
 }
 
 impl Output {
     /// Opens or creates the output and its journal. Truncates both to the last commit, now or once
     /// the writer has verified the journal.
-    pub(crate) fn open(path: &Path, identity: &Identity, fsync: Fsync) -> Result<Opened, OpenError> {
+    pub(crate) fn open(
+        path: &Path,
+        identity: &Identity,
+        fsync: Fsync,
+        many: Option<&OneOfMany>,
+    ) -> Result<Opened, OpenError> {
         loop {
             let journal_path = journal_file::path_of(path);
             is_possible(path, path)?;
@@ -120,7 +138,7 @@ impl Output {
             // Create nothing before it is certain that nothing is refused.
             let file = locked(path, path, false)?;
             let journal = locked(path, &journal_path, false)?;
-            match verdict(path, identity).map_err(at("checking", path))? {
+            match verdict(path, identity, many.map(|many| &*many.journals)).map_err(at("checking", path))? {
                 Verdict::Refuse(refusal) => {
                     let (path, journal) = (path.display(), journal_path.display());
                     return Err(OpenError::Config(format!("--output {path}: {journal}: {refusal}")));
@@ -128,7 +146,7 @@ impl Output {
                 Verdict::Adopt(name, opening) => {
                     let became = OutputFolder::new(path).path(&name);
                     let (Some(file), Some(journal)) = (locked(path, &became, false)?, journal) else { continue };
-                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
+                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening, many);
                     if let Some(opened) = output.recover(*opening)? {
                         return Ok(opened);
                     }
@@ -141,7 +159,7 @@ impl Output {
                     let file = created(file, path, path)?;
                     let journal = created(journal, &journal_path, path)?;
                     let (Some(file), Some(journal)) = (file, journal) else { continue };
-                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening);
+                    let output = Self::new(path, file, JournalFile::new(journal_path, journal), fsync, &opening, many);
                     if let Some(opened) = output.recover(*opening)? {
                         return Ok(opened);
                     }
@@ -150,7 +168,14 @@ impl Output {
         }
     }
 
-    fn new(path: &Path, file: File, journal: JournalFile, fsync: Fsync, opening: &Opening) -> Self {
+    fn new(
+        path: &Path,
+        file: File,
+        journal: JournalFile,
+        fsync: Fsync,
+        opening: &Opening,
+        many: Option<&OneOfMany>,
+    ) -> Self {
         Self {
             path: path.to_owned(),
             file,
@@ -160,6 +185,7 @@ impl Output {
             synced_at: Instant::now(),
             sync_took: None,
             became: None,
+            is_one_of_many: many.is_some(),
         }
     }
 
@@ -189,7 +215,7 @@ impl Output {
             );
         }
         let Opening { journal, held, lost, cut, keep: has_unknown_tail, .. } = opening;
-        let behind = cut.end - cut.start;
+        let behind = span_len(&cut);
         Ok(Some(Opened { output: self, journal, held, lost, behind, has_unknown_tail }))
     }
 
@@ -201,13 +227,13 @@ impl Output {
         let kept = opened.map_err(failed("opening OUTPUT.cut"))?;
         let len = kept.metadata().map_err(failed("checking OUTPUT.cut"))?.len();
         let cut_hash = hash_of(&self.file, cut.clone()).map_err(failed("reading the output"))?;
-        let last = len.saturating_sub(cut.end - cut.start)..len;
+        let last = len.saturating_sub(span_len(&cut))..len;
         // If an earlier start failed after this step, the bytes are in the file already.
         if hash_of(&kept, last).map_err(failed("reading OUTPUT.cut"))? != cut_hash {
             copy(&self.file, cut.clone(), &kept, len).map_err(failed("writing OUTPUT.cut"))?;
         }
         kept.sync_all().and_then(|()| sync_folder_of(&path)).map_err(failed("syncing OUTPUT.cut"))?;
-        let (output, bytes, path) = (self.path.display(), cut.end - cut.start, path.display());
+        let (output, bytes, path) = (self.path.display(), span_len(&cut), path.display());
         log::warn!(
             "{output}: {bytes} bytes after the last commit moved to {path}; if a writer wrote them, the journal \
              is older than the output: stop this one and restore both from one backup"
@@ -296,7 +322,7 @@ impl Output {
         let failed = |what| move |source| CommitError::Io { what, source };
         let Self { file, journal, ledger, .. } = self;
         match effect {
-            Effect::Look => return self.look().map(Answer::Seen).map_err(failed("checking the output")),
+            Effect::Inspect => return self.inspect().map(Answer::Inspected).map_err(failed("checking the output")),
             Effect::CutBack { output, journal: to } => {
                 cut_back(file, output)
                     .and_then(|()| to.map_or(Ok(()), |len| journal.cut_back(len)))
@@ -347,7 +373,7 @@ impl Output {
     }
 
     /// Inspects both files.
-    fn look(&mut self) -> io::Result<Seen> {
+    fn inspect(&mut self) -> io::Result<FileStates> {
         let here = self.file.metadata()?;
         let place = if is_file_at(&here, &self.path)? {
             Place::Here
@@ -355,14 +381,18 @@ impl Output {
             self.became = output_folder::moved_to(&self.file, &self.path)?;
             if self.became.is_some() { Place::Renamed } else { Place::Gone }
         };
-        Ok(Seen { len: here.len(), place, journal_len: self.journal.len()? })
+        Ok(FileStates { len: here.len(), place, journal_len: self.journal.len()? })
     }
 
-    /// Syncs both files in parallel, so that the waits overlap.
+    /// Syncs both files; a single output and its journal in parallel, so that the waits overlap.
     fn sync_files(&mut self) -> Result<(), CommitError> {
         let failed = |what| move |source| CommitError::Io { what, source };
         let begun = Instant::now();
-        let (of_file, of_journal) = self.journal.sync_beside(&self.file);
+        let (of_file, of_journal) = match self.is_one_of_many {
+            false => self.journal.sync_beside(&self.file),
+            // A thread for each would be too many.
+            true => (self.file.sync_data(), self.journal.sync()),
+        };
         of_file.map_err(failed("syncing the output"))?;
         of_journal.map_err(failed("syncing the journal"))?;
         failpoint::reach("after-sync");
@@ -378,23 +408,25 @@ fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 /// Decides what to do with an output and its journal at startup. Changes nothing.
-pub(crate) fn verdict(path: &Path, identity: &Identity) -> io::Result<Verdict> {
-    let mut beside = OutputFolder::new(path);
+///
+/// `others`: the journals of all outputs of this process, which are no rotated journals of this
+/// one.
+pub(crate) fn verdict(path: &Path, identity: &Identity, others: Option<&Journals>) -> io::Result<Verdict> {
+    let mut beside = OutputFolder::among(path, others);
     let name = beside.name().to_vec();
     output::startup(&mut beside, &name, identity, RandomState::new().build_hasher().finish())
 }
 
 /// Copies a range of a file in blocks.
 fn copy(from: &File, span: Span, to: &File, mut at: u64) -> io::Result<()> {
-    let most = usize::try_from(span.end - span.start).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+    let most = usize::try_from(span_len(&span)).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
     let (mut piece, mut read_at) = (vec![0; most], span.start);
     while read_at < span.end {
-        let len = most.min(usize::try_from(span.end - read_at).unwrap_or(most));
+        let len = most.min(usize::try_from(span.end.saturating_sub(read_at)).unwrap_or(most));
         let Some(piece) = piece.get_mut(..len) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         from.read_exact_at(piece, read_at)?;
         to.write_all_at(piece, at)?;
-        read_at += len as u64;
-        at += len as u64;
+        (read_at, at) = (read_at.saturating_add(len as u64), at.saturating_add(len as u64));
     }
     Ok(())
 }
@@ -493,7 +525,7 @@ mod tests {
     use std::io::Write as _;
 
     fn open(path: &Path) -> Opened {
-        let mut opened = Output::open(path, &identity(), Fsync::Always).unwrap();
+        let mut opened = Output::open(path, &identity(), Fsync::Always, None).unwrap();
         if opened.has_unknown_tail {
             opened.output.maintain(true).unwrap();
         }
@@ -516,7 +548,7 @@ mod tests {
     }
 
     fn config_error(path: &Path) -> String {
-        match Output::open(path, &identity(), Fsync::Always) {
+        match Output::open(path, &identity(), Fsync::Always, None) {
             Err(OpenError::Config(text) | OpenError::Locked(text)) => text,
             other => panic!("expected a configuration error, got {other:?}"),
         }
@@ -705,7 +737,7 @@ mod tests {
         let (journal, kept) = (journal_file::path_of(&path), folder.path().join("out.cut"));
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"b\n").unwrap();
         let before = (std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap());
-        let mut opened = Output::open(&path, &identity(), Fsync::Always).unwrap();
+        let mut opened = Output::open(&path, &identity(), Fsync::Always, None).unwrap();
         opened.output.maintain(false).unwrap();
         opened.output.finish(false).unwrap();
         assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&journal).unwrap()), before);

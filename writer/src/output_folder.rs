@@ -10,24 +10,47 @@ use crate::journal_file::{folder_of, path_of, sync_folder_of, with_suffix};
 use delivery::entry::Span;
 use delivery::output::{Folder, journal_of};
 use rustix::fs::{FlockOperation, flock};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The folder of an output.
 #[derive(Debug)]
 pub(crate) struct OutputFolder<'a> {
     output: &'a Path,
+    others: Option<&'a Journals>,
+}
+
+/// The journals of the outputs that one process writes to, by folder. They are where their outputs
+/// are, so none of them is the journal of another output that was rotated: a start looks into a
+/// thousand of them only once.
+#[derive(Debug, Default)]
+pub(crate) struct Journals(RwLock<HashMap<PathBuf, HashSet<Vec<u8>>>>);
+
+impl Journals {
+    /// Adds the journal of an output.
+    pub(crate) fn add(&self, output: &Path) {
+        let mut journals = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let name = output.file_name().map_or(&b""[..], OsStr::as_bytes);
+        journals.entry(folder_of(output).to_owned()).or_default().insert(journal_of(name));
+    }
 }
 
 impl<'a> OutputFolder<'a> {
     /// The folder of this output.
     pub(crate) const fn new(output: &'a Path) -> Self {
-        Self { output }
+        Self::among(output, None)
+    }
+
+    /// The folder of this output, without the journals of others.
+    pub(crate) const fn among(output: &'a Path, others: Option<&'a Journals>) -> Self {
+        Self { output, others }
     }
 
     /// The path of a file in the folder.
@@ -65,11 +88,17 @@ impl Folder for OutputFolder<'_> {
 
     fn names(&mut self) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
+        let others = self.others.map(|others| others.0.read().unwrap_or_else(PoisonError::into_inner));
+        let others = others.as_ref().and_then(|others| others.get(folder_of(self.output)));
         for entry in std::fs::read_dir(folder_of(self.output))? {
             let entry = entry?;
+            let name = entry.file_name().into_vec();
+            if others.is_some_and(|others| others.contains(&name)) && !self.is_own(&name) {
+                continue;
+            }
             // The file may have been deleted since it was listed.
             if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                names.push(entry.file_name().into_vec());
+                names.push(name);
             }
         }
         Ok(names)

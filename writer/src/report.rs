@@ -1,6 +1,6 @@
 //! The report of `writer verify`, as text and as JSON.
 
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use serde::{Serialize, Serializer};
 use service::advice::noun;
 use std::fmt;
@@ -21,13 +21,18 @@ impl Ranges {
         if span.is_empty() {
             return;
         }
-        self.bytes += span.end - span.start;
+        self.bytes = self.bytes.saturating_add(span_len(&span));
         let is_full = self.listed.len() >= LISTED;
         match self.listed.last_mut() {
             Some(last) if last.end == span.start => last.end = span.end,
             _ if !is_full => self.listed.push(span),
             _ => {}
         }
+    }
+
+    /// Whether there is none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.bytes == 0
     }
 
     /// The total number of bytes.
@@ -57,6 +62,12 @@ pub(crate) struct InputReport {
     pub(crate) bytes: u64,
     /// The file ID of its content; `None` if no output has bytes of it, or if there is no journal.
     pub(crate) content: Option<u64>,
+    /// The file ID of the content whose first bytes it has, if it is a copy of another input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) copy_of: Option<u64>,
+    /// Why a compressed input could not be read further. `bytes` is the length up to there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) broken: Option<String>,
     /// Missing in all outputs.
     pub(crate) missing: Ranges,
     /// More than once in the outputs.
@@ -103,24 +114,43 @@ impl Report {
 
     /// The report as JSON.
     pub(crate) fn json(&self) -> String {
-        let total = |of: fn(&InputReport) -> &Ranges| self.inputs.iter().map(|input| of(input).bytes).sum::<u64>();
-        let value = serde_json::json!({
+        self.value().to_string()
+    }
+
+    fn value(&self) -> serde_json::Value {
+        let sums = self.sums();
+        serde_json::json!({
             "identical": self.is_identical(),
-            "bytes": self.inputs.iter().map(|input| input.bytes).sum::<u64>(),
-            "missing_bytes": total(|input| &input.missing),
-            "doubled_bytes": total(|input| &input.doubled),
-            "different_bytes": total(|input| &input.different),
-            "extra_bytes": total(|input| &input.beyond) + self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>(),
+            "bytes": sums.bytes,
+            "missing_bytes": sums.missing,
+            "doubled_bytes": sums.doubled,
+            "different_bytes": sums.different,
+            "extra_bytes": sums.extra,
             "inputs": self.inputs,
             "outputs": self.outputs,
-        });
-        value.to_string()
+        })
     }
-}
 
-/// One line per finding, the verdict last.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for input in &self.inputs {
+            // The bytes of a copy are those of another input.
+            sums.add(&Sums {
+                bytes: if input.copy_of.is_some() { 0 } else { input.bytes },
+                missing: input.missing.bytes,
+                doubled: input.doubled.bytes,
+                different: input.different.bytes,
+                extra: input.beyond.bytes,
+            });
+        }
+        for output in &self.outputs {
+            sums.add(&Sums { extra: output.extra.bytes, ..Sums::default() });
+        }
+        sums
+    }
+
+    /// One line per finding.
+    fn findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for output in &self.outputs {
             if output.before > 0 {
                 writeln!(
@@ -141,6 +171,12 @@ impl fmt::Display for Report {
             }
         }
         for input in &self.inputs {
+            if let Some(why) = &input.broken {
+                writeln!(f, "{}: decompressed only up to byte {}: {why}", input.path, input.bytes)?;
+            }
+            if input.copy_of.is_some() {
+                writeln!(f, "{}: a copy of another input", input.path)?;
+            }
             let kinds = [
                 (&input.missing, "missing in the output"),
                 (&input.doubled, "more than once in the output"),
@@ -154,19 +190,41 @@ impl fmt::Display for Report {
         for output in &self.outputs {
             list(f, &output.path, &output.extra, "of none of the inputs")?;
         }
-        let bytes: u64 = self.inputs.iter().map(|input| input.bytes).sum();
-        if self.is_identical() {
-            return write!(f, "identical: {bytes} {}, each exactly once", noun(bytes, "byte"));
-        }
-        write!(f, "NOT identical: of {bytes} {}", noun(bytes, "byte"))?;
-        let total = |of: fn(&InputReport) -> &Ranges| self.inputs.iter().map(|input| of(input).bytes).sum::<u64>();
-        let extra = total(|input| &input.beyond) + self.outputs.iter().map(|output| output.extra.bytes).sum::<u64>();
-        let sums = [
-            (total(|input| &input.missing), "missing"),
-            (total(|input| &input.doubled), "doubled"),
-            (total(|input| &input.different), "different"),
-            (extra, "that do not belong there"),
+        Ok(())
+    }
+}
+
+/// Numbers of bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    bytes: u64,
+    missing: u64,
+    doubled: u64,
+    different: u64,
+    extra: u64,
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        let Self { bytes, missing, doubled, different, extra } = self;
+        let pairs = [
+            (bytes, other.bytes),
+            (missing, other.missing),
+            (doubled, other.doubled),
+            (different, other.different),
+            (extra, other.extra),
         ];
+        pairs.into_iter().for_each(|(sum, more)| *sum = sum.saturating_add(more));
+    }
+}
+
+/// `10 bytes 3 missing, 4 doubled`.
+impl fmt::Display for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, missing, doubled, different, extra } = *self;
+        write!(f, "{bytes} {}", noun(bytes, "byte"))?;
+        let sums =
+            [(missing, "missing"), (doubled, "doubled"), (different, "different"), (extra, "that do not belong there")];
         let mut separator = "";
         for (bytes, what) in sums.into_iter().filter(|(bytes, _)| *bytes > 0) {
             write!(f, "{separator} {bytes} {what}")?;
@@ -176,14 +234,86 @@ impl fmt::Display for Report {
     }
 }
 
+/// One line per finding, the verdict last.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings(f)?;
+        match self.is_identical() {
+            true => write!(f, "identical: {}, each exactly once", self.sums()),
+            false => write!(f, "NOT identical: of {}", self.sums()),
+        }
+    }
+}
+
+/// The result of `writer verify` for a tree.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TreeReport {
+    /// The name and the report of each source.
+    sources: Vec<(String, Report)>,
+    /// The number of sources that differ.
+    differing: u64,
+    sums: Sums,
+}
+
+impl TreeReport {
+    /// Adds the report of a source.
+    pub(crate) fn add(&mut self, name: String, report: Report) {
+        self.differing = self.differing.saturating_add(u64::from(!report.is_identical()));
+        self.sums.add(&report.sums());
+        self.sources.push((name, report));
+    }
+
+    /// Whether all sources are identical.
+    pub(crate) const fn is_identical(&self) -> bool {
+        self.differing == 0
+    }
+
+    /// The report as JSON: the fields of a report, with the reports of the sources in a list.
+    pub(crate) fn json(&self) -> String {
+        let source = |(name, report): &(String, Report)| {
+            let mut value = report.value();
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("name".to_owned(), name.as_str().into());
+            }
+            value
+        };
+        let value = serde_json::json!({
+            "identical": self.is_identical(),
+            "differing_sources": self.differing,
+            "bytes": self.sums.bytes,
+            "missing_bytes": self.sums.missing,
+            "doubled_bytes": self.sums.doubled,
+            "different_bytes": self.sums.different,
+            "extra_bytes": self.sums.extra,
+            "sources": self.sources.iter().map(source).collect::<Vec<_>>(),
+        });
+        value.to_string()
+    }
+}
+
+/// One line per finding, the verdict over all sources last.
+impl fmt::Display for TreeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (_, report) in &self.sources {
+            report.findings(f)?;
+        }
+        let (count, sums) = (self.sources.len() as u64, &self.sums);
+        let sources = noun(count, "source");
+        match self.is_identical() {
+            true => write!(f, "identical: {count} {sources}, {sums}, each exactly once"),
+            false => write!(f, "NOT identical: {} of {count} {sources}: of {sums}", self.differing),
+        }
+    }
+}
+
 fn list(f: &mut fmt::Formatter<'_>, path: &str, ranges: &Ranges, what: &str) -> fmt::Result {
     for span in &ranges.listed {
-        let bytes = span.end - span.start;
+        let bytes = span_len(span);
         writeln!(f, "{path}: bytes {}..{} ({bytes} {}): {what}", span.start, span.end, noun(bytes, "byte"))?;
     }
-    let listed: u64 = ranges.listed.iter().map(|span| span.end - span.start).sum();
-    if listed < ranges.bytes {
-        let more = ranges.bytes - listed;
+    let listed: u64 = ranges.listed.iter().map(span_len).sum();
+    let more = ranges.bytes.saturating_sub(listed);
+    if more > 0 {
         writeln!(f, "{path}: and {more} {} more: {what}", noun(more, "byte"))?;
     }
     Ok(())

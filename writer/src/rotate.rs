@@ -100,7 +100,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = write_output(&folder.path().join("output.txt"), &[(7, 0, b"a\n")]);
         let became = rotate(&path, Duration::ZERO, SystemTime::now()).unwrap().unwrap();
-        let mut opened = Output::open(&path, &identity(), Fsync::Always).unwrap();
+        let mut opened = Output::open(&path, &identity(), Fsync::Always, None).unwrap();
         assert!(path_of(&became).exists());
         assert_eq!(opened.output.len(), 0);
         assert_eq!(opened.held.values().map(delivery::ranges::RangeSet::bytes).sum::<u64>(), 2, "it still counts");

@@ -16,17 +16,17 @@
 //! acknowledged, so what is still ours comes again.
 
 use crate::acknowledge::Acknowledge;
-use crate::args::{ConsumeMode, WriterArgs};
+use crate::args::{ConsumeMode, Fsync, WriterArgs};
 use crate::commit::{Commit, Committed};
-use crate::consume::Consume;
+use crate::consume::{Consume, Link};
 use crate::consume_log::ConsumeLog;
 use crate::group::{Group, Seen};
 use crate::metric_names;
-use crate::output::{OpenError, Opened, Output};
+use crate::output::{OneOfMany, OpenError, Opened, Output};
 use crate::partition_check::PartitionCheck;
 use crate::totals::Totals;
 use delivery::consumer::{self, Batch, Consumer, Consumption, FileIdentity, Settings};
-use delivery::entry::Span;
+use delivery::entry::{Span, span_len};
 use delivery::journal::Identity;
 use delivery::manifest::HEAD_LEN;
 use delivery::output::JournalWas;
@@ -35,7 +35,7 @@ use futures_util::future::try_join_all;
 use metrics::{counter, gauge};
 use resp::Backoff;
 use service::args::ServiceArgs;
-use service::{Context, Failure, Stop, Stream};
+use service::{Context, Failure, Health, Shutdown, Stop, Stream};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -54,7 +54,7 @@ pub(crate) fn disk_backoff() -> Backoff {
 }
 
 /// An output that nobody disturbs for this long is opened again at once when somebody does.
-const CALM: Duration = Duration::from_secs(10);
+pub(crate) const CALM: Duration = Duration::from_secs(10);
 /// How long a thread of this process may keep the output locked after the work with it ended: one
 /// commit on a slow disk.
 const OWN_THREAD: Duration = Duration::from_secs(60);
@@ -101,7 +101,10 @@ pub(crate) struct PartitionWork {
 
 /// Does the work until it is done, or until the service is asked to stop.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
-    args.check()?;
+    args.check(service)?;
+    if let Some(folder) = &args.output_dir {
+        return crate::many::run(service, args, folder, context).await;
+    }
     gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
     let work = Work {
         service,
@@ -155,20 +158,20 @@ impl Work<'_> {
         let mut backoff = disk_backoff();
         loop {
             let is_reopened = !former.is_empty();
-            let Some(opened) = open(args, &identity, context, is_reopened).await? else { return Ok(()) };
-            let lost = tell(&opened, committed.as_ref(), &args.output);
-            let opened_at = Instant::now();
-            let id = format!("{:016x}", opened.output.id());
-            let output = consumer::Output {
-                id: id.clone(),
-                former: std::mem::replace(&mut former, vec![id]),
-                file: file_of(&args.output),
-                // Also when a start that was refused has begun one.
-                journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
-                has_unknown_tail: opened.has_unknown_tail,
-                held: opened.held.clone(),
-                lost,
+            let opening = Opening {
+                output: &args.output,
+                identity: &identity,
+                fsync: args.fsync,
+                lock_wait: args.lock_wait.0,
+                health: &context.health,
+                shutdown: &context.shutdown,
+                many: None,
             };
+            let Some(opened) = opening.open(is_reopened).await? else { return Ok(()) };
+            gauge!(metric_names::OUTPUT_SIZE).set(opened.output.len() as f64);
+            let lost = tell(&opened, committed.as_ref(), &args.output, log::Level::Info);
+            let opened_at = Instant::now();
+            let output = for_consumer(&opened, lost, &args.output, &mut former);
             let (disturbed, state) = self.stages(opened, output).await;
             committed = state;
             match disturbed {
@@ -206,7 +209,7 @@ impl Work<'_> {
             Consumption::Exclusive { .. } => seen.iter().map(|seen| seen.lease.clone()).collect(),
         };
         // Others are configured alike, so they take over what we have left pending as we do.
-        let stale_after = self.claim_idle().map(|idle| idle / 2);
+        let stale_after = self.claim_idle().and_then(|idle| idle.checked_div(2));
         let mut commit = Commit::new(
             opened.output,
             seen,
@@ -247,7 +250,7 @@ impl Work<'_> {
         let mut fetch = Consume {
             group: &partition.group,
             output: &self.args.output,
-            connector: partition.stream.connector.clone(),
+            link: Link::Own(partition.stream.connector.clone()),
             health: &partition.stream.health,
             shutdown: &self.context.shutdown,
             claims: self.claim_idle().is_some(),
@@ -287,48 +290,85 @@ struct Ends {
     committed: mpsc::UnboundedReceiver<Batch>,
 }
 
-/// Opens the output, however long the disk refuses. `None`: the service is to stop.
-///
-/// With `is_reopened`, this process had the output open before: a thread may still be writing to
-/// it, and keep its lock until then.
-async fn open(
-    args: &WriterArgs,
-    identity: &Identity,
-    context: &Context,
-    is_reopened: bool,
-) -> Result<Option<Opened>, Failure> {
-    let (fsync, lock_wait) = (args.fsync, args.lock_wait.0);
-    let mut backoff = disk_backoff();
-    let begun = Instant::now();
-    loop {
-        context.health.progress();
-        let (owned, of) = (args.output.clone(), identity.clone());
-        let opened = tokio::task::spawn_blocking(move || Output::open(&owned, &of, fsync)).await;
-        match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
-            Ok(opened) => {
-                context.health.file(Ok(()));
-                return Ok(Some(opened));
+/// An output that is to be opened.
+pub(crate) struct Opening<'a> {
+    pub(crate) output: &'a Path,
+    pub(crate) identity: &'a Identity,
+    pub(crate) fsync: Fsync,
+    pub(crate) lock_wait: Duration,
+    pub(crate) health: &'a Health,
+    pub(crate) shutdown: &'a Shutdown,
+    /// It is one of many.
+    pub(crate) many: Option<&'a OneOfMany>,
+}
+
+impl Opening<'_> {
+    /// Opens the output, however long the disk refuses. `None`: the service is to stop.
+    ///
+    /// With `is_reopened`, this process had the output open before: a thread may still be writing
+    /// to it, and keep its lock until then.
+    pub(crate) async fn open(&self, is_reopened: bool) -> Result<Option<Opened>, Failure> {
+        let Self { fsync, lock_wait, health, shutdown, .. } = *self;
+        let mut backoff = disk_backoff();
+        let begun = Instant::now();
+        loop {
+            health.progress();
+            let (owned, of, many) = (self.output.to_owned(), self.identity.clone(), self.many.cloned());
+            let thread = match &many {
+                Some(many) => Arc::clone(&many.threads).acquire_owned().await.ok(),
+                None => None,
+            };
+            let opened = tokio::task::spawn_blocking(move || {
+                let opened = Output::open(&owned, &of, fsync, many.as_ref());
+                drop(thread);
+                opened
+            })
+            .await;
+            match opened.map_err(|error| Failure::failed(format!("opening the output: {error}")))? {
+                Ok(opened) => {
+                    health.file(Ok(()));
+                    return Ok(Some(opened));
+                }
+                Err(OpenError::Locked(_)) if is_reopened && begun.elapsed() < OWN_THREAD => {}
+                Err(OpenError::Locked(text)) if begun.elapsed() < lock_wait => {
+                    health.file(Err(format!("{text}; waiting for its end for at most {} s", lock_wait.as_secs_f64())));
+                }
+                Err(OpenError::Config(text) | OpenError::Locked(text)) => return Err(Failure::Config(text)),
+                Err(error @ OpenError::Io { .. }) => {
+                    service::metrics::error("disk");
+                    let advice = match &error {
+                        OpenError::Io { source, .. } => service::advice::io(source),
+                        OpenError::Config(_) | OpenError::Locked(_) => "",
+                    };
+                    health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
+                }
             }
-            Err(OpenError::Locked(_)) if is_reopened && begun.elapsed() < OWN_THREAD => {}
-            Err(OpenError::Locked(text)) if begun.elapsed() < lock_wait => {
-                context
-                    .health
-                    .file(Err(format!("{text}; waiting for its end for at most {} s", lock_wait.as_secs_f64())));
-            }
-            Err(OpenError::Config(text) | OpenError::Locked(text)) => return Err(Failure::Config(text)),
-            Err(error @ OpenError::Io { .. }) => {
-                service::metrics::error("disk");
-                let advice = match &error {
-                    OpenError::Io { source, .. } => service::advice::io(source),
-                    OpenError::Config(_) | OpenError::Locked(_) => "",
-                };
-                context.health.file(Err(format!("{error}; trying again within 2 s; {advice}")));
+            tokio::select! {
+                () = shutdown.requested() => return Ok(None),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
             }
         }
-        tokio::select! {
-            () = context.shutdown.requested() => return Ok(None),
-            () = tokio::time::sleep(backoff.next_delay()) => {}
-        }
+    }
+}
+
+/// What a consumer is to know of an output that was just opened. `former`: the IDs of outputs that
+/// this process has written to at this path.
+pub(crate) fn for_consumer(
+    opened: &Opened,
+    lost: Vec<(u64, Span)>,
+    path: &Path,
+    former: &mut Vec<String>,
+) -> consumer::Output {
+    let id = format!("{:016x}", opened.output.id());
+    consumer::Output {
+        id: id.clone(),
+        former: std::mem::replace(former, vec![id]),
+        file: file_of(path),
+        // Also when a start that was refused has begun one.
+        journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
+        has_unknown_tail: opened.has_unknown_tail,
+        held: opened.held.clone(),
+        lost,
     }
 }
 
@@ -349,13 +389,17 @@ pub(crate) fn file_of(output: &Path) -> FileIdentity {
 const LOST_LINES: usize = 10;
 
 /// Logs what is known of an output that was just opened. The ranges that it held and holds no more.
-fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) -> Vec<(u64, Span)> {
+pub(crate) fn tell(
+    opened: &Opened,
+    before: Option<&BTreeMap<u64, RangeSet>>,
+    path: &Path,
+    level: log::Level,
+) -> Vec<(u64, Span)> {
     let path = path.display();
     let len = opened.output.len();
-    gauge!(metric_names::OUTPUT_SIZE).set(len as f64);
     let contents = opened.held.len();
     let bytes: u64 = opened.held.values().map(RangeSet::bytes).sum();
-    log::info!("{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
+    log::log!(level, "{path}: {len} bytes, {bytes} of them of {contents} contents in the journal");
     match opened.journal {
         JournalWas::Missing => log::warn!(
             "{path}: its journal is missing, so nothing is known of these {len} bytes, and lines that come again are written again; \
@@ -390,11 +434,11 @@ fn tell(opened: &Opened, before: Option<&BTreeMap<u64, RangeSet>>, path: &Path) 
              take them from the source; or stop this writer, and restore output and journal from one backup",
             span.start,
             span.end,
-            span.end - span.start
+            span_len(span)
         );
     }
     if !rest.is_empty() {
-        let bytes: u64 = rest.iter().map(|(_, span)| span.end - span.start).sum();
+        let bytes: u64 = rest.iter().map(|(_, span)| span_len(span)).sum();
         log::error!("{path}: {} more ranges ({bytes} bytes) are gone; `writer verify` names them all", rest.len());
     }
     ranges.into_iter().map(|(&file, span)| (file, span)).collect()

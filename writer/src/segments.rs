@@ -37,6 +37,18 @@ pub(crate) struct Segment {
     pub(crate) offset: u64,
 }
 
+impl Segment {
+    /// The offset in the output of a byte of the content.
+    pub(crate) const fn offset_of(&self, byte: u64) -> u64 {
+        self.offset.saturating_add(byte.saturating_sub(self.span.start))
+    }
+
+    /// The offset in the output after the last byte.
+    pub(crate) const fn end(&self) -> u64 {
+        self.offset_of(self.span.end)
+    }
+}
+
 /// Several outputs, and the segments in them.
 #[derive(Debug)]
 pub(crate) struct Segments {

@@ -24,7 +24,7 @@ pub(crate) fn identity() -> Identity {
 
 /// Writes an output with its journal, with one commit per run.
 pub(crate) fn write_output(path: &Path, runs: &[(u64, u64, &[u8])]) -> PathBuf {
-    let mut output = Output::open(path, &identity(), Fsync::Always).unwrap().output;
+    let mut output = Output::open(path, &identity(), Fsync::Always, None).unwrap().output;
     for run in runs {
         output.commit(&batch(std::slice::from_ref(run))).unwrap();
     }

@@ -19,6 +19,13 @@ pub(crate) struct Measured {
     pub(crate) oldest: Duration,
 }
 
+impl Measured {
+    /// Entries not acknowledged yet.
+    const fn backlog(&self) -> u64 {
+        self.lag.saturating_add(self.pending)
+    }
+}
+
 /// The gauges of the backlog. Unknown values are NaN.
 pub(crate) struct Totals {
     partitions: RefCell<Vec<(Option<Measured>, Gauge)>>,
@@ -41,13 +48,13 @@ impl Totals {
         let mut partitions = self.partitions.borrow_mut();
         let Some((old, backlog)) = partitions.get_mut(partition) else { return };
         *old = measured;
-        backlog.set(measured.map_or(f64::NAN, |one| (one.lag + one.pending) as f64));
+        backlog.set(measured.map_or(f64::NAN, |one| one.backlog() as f64));
         let all: Option<Measured> = sum(partitions.iter().map(|(measured, _)| *measured));
         let show = |name, of: fn(&Measured) -> f64| gauge!(name).set(all.as_ref().map_or(f64::NAN, of));
         show(metric_names::LENGTH, |all| all.length as f64);
         show(metric_names::LAG, |all| all.lag as f64);
         show(metric_names::PENDING, |all| all.pending as f64);
-        show(metric_names::BACKLOG, |all| (all.lag + all.pending) as f64);
+        show(metric_names::BACKLOG, |all| all.backlog() as f64);
         show(metric_names::OLDEST_PENDING, |all| all.oldest.as_secs_f64());
     }
 }
@@ -57,9 +64,9 @@ fn sum(mut all: impl Iterator<Item = Option<Measured>>) -> Option<Measured> {
     all.try_fold(Measured::default(), |sum, one| {
         let one = one?;
         Some(Measured {
-            length: sum.length + one.length,
-            lag: sum.lag + one.lag,
-            pending: sum.pending + one.pending,
+            length: sum.length.saturating_add(one.length),
+            lag: sum.lag.saturating_add(one.lag),
+            pending: sum.pending.saturating_add(one.pending),
             oldest: sum.oldest.max(one.oldest),
         })
     })

@@ -3,17 +3,22 @@
 //! The journals give the position of each content in the outputs. Every byte is then compared with
 //! the input. Contents are paired with inputs by their bytes, so the order of the inputs on the
 //! command line does not matter.
+//!
+//! With `--input-dir`, it does so for each source of a tree.
 
 use crate::compare::{Cause, compare};
 use crate::file_buffer::FileBuffer;
 use crate::progress::progress;
-use crate::report::{InputReport, OutputReport, Report};
+use crate::report::{InputReport, OutputReport, Ranges, Report, TreeReport};
 use crate::segments::{Segment, Segments};
-use delivery::entry::Span;
+use crate::tree;
+use delivery::entry::{Span, span_len};
+use flate2::bufread::MultiGzDecoder;
 use indicatif::ProgressBar;
 use service::Failure;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Number of bytes at each end of a content that must match an input to pair them.
@@ -22,9 +27,18 @@ const PROBE: u64 = 4 << 10;
 /// Verifies and prints the report. Fails if the files do not match, or cannot be read.
 pub(crate) fn run(inputs: &[PathBuf], outputs: &[PathBuf], json: bool) -> Result<(), Failure> {
     let report = verify(inputs, outputs)?;
-    let text = if json { report.json() } else { report.to_string() };
+    print(&if json { report.json() } else { report.to_string() }, report.is_identical())
+}
+
+/// Verifies each source of a tree, and prints the report. Fails as [`run`] does.
+pub(crate) fn run_tree(inputs: &Path, outputs: &[PathBuf], json: bool) -> Result<(), Failure> {
+    let report = verify_tree(inputs, outputs)?;
+    print(&if json { report.json() } else { report.to_string() }, report.is_identical())
+}
+
+fn print(text: &str, is_identical: bool) -> Result<(), Failure> {
     writeln!(io::stdout(), "{text}").map_err(|error| Failure::failed(format!("standard output: {error}")))?;
-    if report.is_identical() { Ok(()) } else { Err(Failure::failed("verify: the outputs differ from the inputs")) }
+    if is_identical { Ok(()) } else { Err(Failure::failed("verify: the outputs differ from the inputs")) }
 }
 
 /// An open input.
@@ -32,6 +46,8 @@ struct Input<'a> {
     path: &'a Path,
     file: File,
     len: u64,
+    /// Why its compressed file could not be read further.
+    broken: Option<String>,
 }
 
 pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, Failure> {
@@ -47,13 +63,94 @@ pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, 
         (None, _) => return Err(Failure::config("--output: several outputs need their journals beside them")),
     };
     bar.finish_and_clear();
-    report.map_err(|error| Failure::failed(format!("comparing: {error}")))
+    report.map_err(|error| comparing(&error))
+}
+
+fn comparing(error: &io::Error) -> Failure {
+    Failure::failed(format!("comparing: {error}"))
+}
+
+/// Verifies one source after the other, so that a tree of any size needs few open files.
+pub(crate) fn verify_tree(inputs: &Path, outputs: &[PathBuf]) -> Result<TreeReport, Failure> {
+    let mut sources = tree::outputs(outputs)?;
+    tree::add_inputs(&mut sources, inputs)?;
+    let bar = progress("compared", 0);
+    let mut report = TreeReport::default();
+    for (name, files) in sources {
+        let inputs: Vec<Input<'_>> = files.inputs.iter().map(|path| open_unpacked(path)).collect::<Result<_, _>>()?;
+        bar.inc_length(inputs.iter().map(|input| input.len).sum());
+        let of_source = match Segments::read(&files.outputs)? {
+            Some(segments) => {
+                let mut found = by_journal(&inputs, &segments, &bar).map_err(|error| comparing(&error))?;
+                find_copies(&inputs, &segments, &mut found).map_err(|error| comparing(&error))?;
+                found
+            }
+            None => continue,
+        };
+        report.add(name.display().to_string(), of_source);
+    }
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// Opens an input. A compressed one is decompressed into a temporary file, as far as it is
+/// readable.
+fn open_unpacked(path: &Path) -> Result<Input<'_>, Failure> {
+    let mut input = open_input(path)?;
+    let failed = |error: io::Error| Failure::failed(format!("decompressing {}: {error}", path.display()));
+    let packed = BufReader::new(&input.file);
+    let mut decoder: Box<dyn Read + '_> = match path.extension().and_then(OsStr::to_str) {
+        Some("gz") => Box::new(MultiGzDecoder::new(packed)),
+        Some("zst") => Box::new(zstd::Decoder::with_buffer(packed).map_err(failed)?),
+        _ => return Ok(input),
+    };
+    let mut plain = tempfile::tempfile().map_err(failed)?;
+    let (mut len, mut block, mut broken) = (0_u64, vec![0; 64 << 10], None);
+    loop {
+        match decoder.read(&mut block) {
+            Ok(0) => break,
+            Ok(read) => {
+                plain.write_all(block.get(..read).unwrap_or_default()).map_err(failed)?;
+                len = len.saturating_add(read as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                broken = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    drop(decoder);
+    (input.file, input.len, input.broken) = (plain, len, broken);
+    Ok(input)
+}
+
+/// Recognises copies: inputs without a content of their own whose bytes are the first bytes of a
+/// content, such as a backup copy, or a file that is being compressed.
+fn find_copies(inputs: &[Input<'_>], segments: &Segments, report: &mut Report) -> io::Result<()> {
+    let mut buffers: Vec<FileBuffer<'_>> = segments.parts.iter().map(|part| FileBuffer::new(&part.file)).collect();
+    for (input, found) in inputs.iter().zip(&mut report.inputs) {
+        if found.content.is_some() || input.len == 0 {
+            continue;
+        }
+        for content in segments.contents() {
+            let mut compared = empty(input);
+            check_content(input, content, &mut buffers, &mut compared, &ProgressBar::hidden())?;
+            if compared.missing.is_empty() && compared.different.is_empty() {
+                let is_paired = content.first().map(|segment| segment.file_id);
+                found.missing = Ranges::default();
+                found.copy_of = is_paired;
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
     match opened {
-        Ok((file, metadata)) if metadata.is_file() => Ok(Input { path, file, len: metadata.len() }),
+        Ok((file, metadata)) if metadata.is_file() => Ok(Input { path, file, len: metadata.len(), broken: None }),
         Ok(_) => {
             Err(Failure::config(format!("--input {}: not a regular file; allowed: a regular file", path.display())))
         }
@@ -84,9 +181,9 @@ fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> i
             let (Some(output), Some(end)) = (report.outputs.get_mut(segment.part), ends.get_mut(segment.part)) else {
                 continue;
             };
-            output.bytes += segment.span.end - segment.span.start;
+            output.bytes = output.bytes.saturating_add(span_len(&segment.span));
             output.in_order &= segment.offset >= *end;
-            *end = segment.offset + (segment.span.end - segment.span.start);
+            *end = segment.end();
         }
     }
     let contents: Vec<&[Segment]> = segments.contents().collect();
@@ -99,7 +196,7 @@ fn by_journal(inputs: &[Input<'_>], segments: &Segments, bar: &ProgressBar) -> i
         }
         for segment in segments {
             if let Some(output) = report.outputs.get_mut(segment.part) {
-                output.extra.add(segment.offset..segment.offset + (segment.span.end - segment.span.start));
+                output.extra.add(segment.offset..segment.end());
             }
         }
     }
@@ -152,7 +249,7 @@ fn fit(input: &Input<'_>, segments: &[Segment], buffers: &mut [FileBuffer<'_>]) 
     if input.len == 0 {
         return Ok(Fit::No);
     }
-    let begin = first.span.start..first.span.end.min(first.span.start + PROBE);
+    let begin = first.span.start..first.span.end.min(first.span.start.saturating_add(PROBE));
     if !has(input, first, begin, buffers)? {
         return Ok(Fit::Any);
     }
@@ -163,7 +260,7 @@ fn fit(input: &Input<'_>, segments: &[Segment], buffers: &mut [FileBuffer<'_>]) 
 /// Whether the input has the bytes of this part of a segment.
 fn has(input: &Input<'_>, segment: &Segment, span: Span, buffers: &mut [FileBuffer<'_>]) -> io::Result<bool> {
     let Some(buffer) = buffers.get_mut(segment.part) else { return Ok(false) };
-    let actual = buffer.at(segment.offset + (span.start - segment.span.start), span.end - span.start)?;
+    let actual = buffer.at(segment.offset_of(span.start), span_len(&span))?;
     let mut expected = vec![0; actual.len()];
     let len = crate::file_buffer::read_full(&input.file, &mut expected, span.start)?;
     Ok(len == actual.len() && expected == actual)
@@ -187,8 +284,8 @@ fn check_content(
         report.beyond.add(span.start.max(input.len)..span.end);
         let mut at = span.start;
         while at < span.end.min(input.len) {
-            let expected = source.at(at, span.end - at)?;
-            let actual = buffer.at(segment.offset + (at - span.start), expected.len() as u64)?;
+            let expected = source.at(at, span.end.saturating_sub(at))?;
+            let actual = buffer.at(segment.offset_of(at), expected.len() as u64)?;
             let len = expected.len().min(actual.len());
             if len == 0 {
                 // One of the files shrank while it was being read.
@@ -197,13 +294,13 @@ fn check_content(
             }
             let (expected, actual) = (expected.get(..len).unwrap_or_default(), actual.get(..len).unwrap_or_default());
             if expected != actual {
-                for (index, _) in
-                    expected.iter().zip(actual).enumerate().filter(|(_, (expected, actual))| expected != actual)
-                {
-                    report.different.add(at + index as u64..at + index as u64 + 1);
+                for (byte, (expected, actual)) in (at..).zip(expected.iter().zip(actual)) {
+                    if expected != actual {
+                        report.different.add(byte..byte.saturating_add(1));
+                    }
                 }
             }
-            at += len as u64;
+            at = at.saturating_add(len as u64);
             bar.inc(len as u64);
         }
         covered = covered.max(span.end);
@@ -222,14 +319,14 @@ fn plainly(inputs: &[Input<'_>], path: &Path, file: &File, bar: &ProgressBar) ->
     let mut reports = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         let mut report = empty(input);
-        let is_last = index + 1 == inputs.len();
+        let is_last = index.saturating_add(1) == inputs.len();
         at = compare(&mut FileBuffer::new(&input.file), input.len, &mut buffer, at, len, is_last, |cause, span| {
             match cause {
                 Cause::Missing => report.missing.add(span),
                 Cause::Doubled => report.doubled.add(span),
                 Cause::Different => report.different.add(span),
                 Cause::Extra => output.extra.add(span),
-                Cause::None => bar.inc(span.end - span.start),
+                Cause::None => bar.inc(span_len(&span)),
             }
         })?;
         reports.push(report);
@@ -238,7 +335,12 @@ fn plainly(inputs: &[Input<'_>], path: &Path, file: &File, bar: &ProgressBar) ->
 }
 
 fn empty(input: &Input<'_>) -> InputReport {
-    InputReport { path: input.path.display().to_string(), bytes: input.len, ..InputReport::default() }
+    InputReport {
+        path: input.path.display().to_string(),
+        bytes: input.len,
+        broken: input.broken.clone(),
+        ..InputReport::default()
+    }
 }
 
 #[cfg(test)]
@@ -377,5 +479,83 @@ mod tests {
         let short = file(folder.path(), "short", b"a\nb\n");
         let report = verify(&inputs, &[short]).unwrap();
         assert_eq!(report.inputs[1].missing.listed(), [0..2]);
+    }
+
+    /// A folder of inputs and one of outputs with two sources; `b.log` was rotated and compressed.
+    fn tree(folder: &Path) -> (PathBuf, PathBuf) {
+        let (inputs, outputs) = (folder.join("in"), folder.join("out"));
+        for root in [&inputs, &outputs] {
+            std::fs::create_dir_all(root.join("sub")).unwrap();
+        }
+        file(&inputs, "a.log", b"a\n");
+        write_output(&outputs.join("a.log"), &[(7, 0, b"a\n")]);
+        file(&inputs, "sub/b.log", b"new\n");
+        std::fs::write(inputs.join("sub/b.log.1.gz"), gzip(b"old\nolder\n")).unwrap();
+        std::fs::write(inputs.join("sub/b.log.2.zst"), zstd::encode_all(&b"oldest\n"[..], 0).unwrap()).unwrap();
+        let runs: [(u64, u64, &[u8]); 3] = [(7, 0, b"oldest\n"), (8, 0, b"old\nolder\n"), (9, 0, b"new\n")];
+        write_output(&outputs.join("sub/b.log"), &runs);
+        (inputs, outputs)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_tree_is_compared_source_by_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inputs, outputs) = tree(folder.path());
+        let report = verify_tree(&inputs, std::slice::from_ref(&outputs)).unwrap();
+        assert_eq!(report.to_string(), "identical: 2 sources, 23 bytes, each exactly once");
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(json["identical"], true);
+        assert_eq!(json["sources"][1]["name"], "sub/b.log");
+
+        // The same bytes in the output of another source are missing in their own.
+        let runs: [(u64, u64, &[u8]); 2] = [(7, 0, b"a\n"), (8, 0, b"old\nolder\n")];
+        std::fs::remove_dir_all(&outputs).unwrap();
+        std::fs::create_dir_all(outputs.join("sub")).unwrap();
+        write_output(&outputs.join("a.log"), &runs);
+        write_output(&outputs.join("sub/b.log"), &[(7, 0, b"oldest\n"), (9, 0, b"nEw\n")]);
+        file(&inputs, "c.log", b"c\n");
+        let report = verify_tree(&inputs, &[outputs]).unwrap();
+        assert!(!report.is_identical());
+        let text = report.to_string();
+        for line in [
+            "out/a.log: bytes 2..12 (10 bytes): of none of the inputs",
+            "in/sub/b.log.1.gz: bytes 0..10 (10 bytes): missing in the output",
+            "in/sub/b.log: bytes 1..2 (1 byte): different in the output",
+            "in/c.log: bytes 0..2 (2 bytes): missing in the output",
+            "NOT identical: 3 of 3 sources: of 25 bytes 12 missing, 1 different, 10 that do not belong there",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_content_is_no_other_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inputs, outputs) = tree(folder.path());
+        file(&inputs, "sub/b.log.1", b"old\nold");
+        let report = verify_tree(&inputs, std::slice::from_ref(&outputs)).unwrap();
+        assert!(report.is_identical(), "{report}");
+        assert!(report.to_string().contains("b.log.1: a copy of another input"), "{report}");
+        file(&inputs, "sub/b.log.1", b"old\nolD");
+        assert!(!verify_tree(&inputs, &[outputs]).unwrap().is_identical());
+    }
+
+    #[test]
+    fn a_truncated_archive_is_compared_as_far_as_it_is_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inputs, outputs) = tree(folder.path());
+        let path = inputs.join("sub/b.log.1.gz");
+        let whole = std::fs::read(&path).unwrap();
+        // Without the checksum at its end.
+        std::fs::write(&path, &whole[..whole.len() - 6]).unwrap();
+        let report = verify_tree(&inputs, &[outputs]).unwrap();
+        assert!(report.to_string().contains("b.log.1.gz: decompressed only up to byte 10: "), "{report}");
+        assert!(report.is_identical(), "{report}");
     }
 }

@@ -9,14 +9,16 @@ use crate::child::Child;
 use crate::install::Consent;
 use crate::interrupt::Interrupt;
 use crate::server::{self, REDIS_SERVER};
-use crate::{During, Result};
+use crate::{During, Result, clients};
 
+mod baseline;
 mod compare;
 mod machine;
 mod page;
 mod plot;
 mod results;
 
+use baseline::Baseline;
 use results::Results;
 
 #[derive(Args)]
@@ -38,6 +40,10 @@ pub(crate) struct BenchArgs {
     /// Run everything once, briefly, to see that it works; write no results
     #[arg(long)]
     quick: bool,
+
+    /// Keep the ratios in benches/baseline.json, with which later runs are compared
+    #[arg(long, conflicts_with = "quick")]
+    save_baseline: bool,
 }
 
 #[derive(Subcommand)]
@@ -61,6 +67,10 @@ enum Part {
     Idle,
     /// What a million lines cost Redis: processor time, append-only file, replica, memory
     Cost,
+    /// Many files: 100 at once beside one of the same bytes, 1,000 outputs, 10,000 idle files
+    Files,
+    /// Reader and writer beside programs of other languages that do the same
+    Peers,
     /// One file over the masters of a Redis Cluster: 1 to 3 masters, 1 to 1,000 partitions
     Masters,
     /// Cost as the work grows, up to 50 million lines: takes long, and 13 GB of disk
@@ -71,8 +81,17 @@ enum Part {
 
 impl Part {
     /// The parts that do not take long.
-    const USUAL: [Self; 7] =
-        [Self::Decoders, Self::Clients, Self::Services, Self::Latency, Self::Idle, Self::Cost, Self::Masters];
+    const USUAL: [Self; 9] = [
+        Self::Decoders,
+        Self::Clients,
+        Self::Services,
+        Self::Latency,
+        Self::Idle,
+        Self::Cost,
+        Self::Files,
+        Self::Peers,
+        Self::Masters,
+    ];
 
     /// The bench target in `benches/`.
     const fn target(self) -> &'static str {
@@ -83,6 +102,8 @@ impl Part {
             Self::Latency => "latency",
             Self::Idle => "idle",
             Self::Cost => "cost",
+            Self::Files => "files",
+            Self::Peers => "peers",
             Self::Masters => "masters",
             Self::Growth => "growth",
             Self::Memory => "memory",
@@ -106,6 +127,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let folder = tempfile::tempdir().during(|| "creating a temporary folder".to_owned())?;
     let measured = folder.path().join("results.jsonl");
     let parts = if args.parts.is_empty() { &Part::USUAL[..] } else { &args.parts };
+    let clients = cargo::target()?.join("clients");
+    if parts.contains(&Part::Peers) && !args.quick {
+        clients::get(&clients, args.consent, &interrupt)?;
+    }
     for part in parts {
         let mut words = vec!["bench", "--quiet", "--package", "benches", "--bench", part.target()];
         if args.quick {
@@ -117,6 +142,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .env("READER_BIN", &reader)
             .env("WRITER_BIN", &writer)
             .env("PEERS_DIR", &peers)
+            .env("CLIENTS_DIR", &clients)
             .env("BENCH_ROUNDS", args.rounds.to_string())
             .env("BENCH_RESULTS", &measured);
         Child::spawn("cargo bench", &mut command)?.must_succeed(&interrupt)?;
@@ -139,5 +165,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let before = fs::read_to_string(&path).unwrap_or_default();
     fs::write(&path, page::page(&before, &results, &about)).during(|| format!("writing {}", path.display()))?;
     println!("written: {}", path.display());
+
+    let path = to.join("baseline.json");
+    let mut baseline = match fs::read_to_string(&path) {
+        Ok(text) => Baseline::read(&text)?,
+        Err(_) => Baseline::default(),
+    };
+    print!("{}", baseline.compare(&results));
+    if args.save_baseline {
+        baseline.learn(&results);
+        fs::write(&path, baseline.text()?).during(|| format!("writing {}", path.display()))?;
+        println!("written: {}", path.display());
+    }
     Ok(())
 }

@@ -27,6 +27,10 @@ pub(crate) struct ChaosArgs {
     /// Use partitions in a Redis Cluster, whose masters fail
     #[arg(long)]
     cluster: bool,
+
+    /// Mirror a tree of N files, which are rotated, compressed, deleted and created
+    #[arg(long, conflicts_with = "cluster", num_args = 0..=1, default_missing_value = "1000", value_name = "N")]
+    files: Option<usize>,
 }
 
 fn positive(text: &str) -> std::result::Result<f64, String> {
@@ -45,6 +49,9 @@ pub(crate) fn run(args: &ChaosArgs) -> Result<()> {
     command.arg("--minutes").arg(args.minutes.to_string()).arg("--round").arg(args.round.to_string());
     if args.cluster {
         command.arg("--cluster");
+    }
+    if let Some(files) = args.files {
+        command.arg("--files").arg(files.to_string());
     }
     match args.seed {
         Some(seed) => command.arg("--seed").arg(seed.to_string()),

@@ -1,4 +1,5 @@
-//! Redis clients of other languages, for the test of the programs in `docs/consuming.md`.
+//! Redis clients of other languages, for the test of the programs in `docs/consuming.md` and for
+//! the programs in `benches/peers/`.
 
 use std::path::{Path, PathBuf};
 
@@ -23,8 +24,8 @@ const CLIENTS: [Clients; 3] = [
     Clients {
         program: "python3",
         folder: "python",
-        packages: &["redis==8.1.0"],
-        sign: "redis",
+        packages: &["redis==8.1.0", "hiredis==3.5.0"],
+        sign: "hiredis",
         install: &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", "."],
         size: "4 MB",
     },
@@ -47,7 +48,7 @@ const CLIENTS: [Clients; 3] = [
 ];
 
 /// Gets what is missing into `folder`, if the user consents. A client that cannot be had is
-/// reported, and its test is skipped.
+/// reported, and what needs it is skipped.
 pub(crate) fn get(folder: &Path, consent: Consent, interrupt: &Interrupt) -> Result<()> {
     for clients in &CLIENTS {
         let of_language = folder.join(clients.folder);
@@ -61,7 +62,7 @@ pub(crate) fn get(folder: &Path, consent: Consent, interrupt: &Interrupt) -> Res
         };
         match done {
             Err(Error::Failed(why)) => {
-                eprintln!("xtask: left out: the programs of docs/consuming.md that use {names}: {why}");
+                eprintln!("xtask: left out: programs that use {names}: {why}");
             }
             done => done?,
         }

@@ -1,93 +1,95 @@
-//! What a [`Consumer`](super::Consumer) asks its driver for, and what both report.
+//! The effects that a [`Consumer`](super::Consumer) requests from its driver, and the values that
+//! both report.
 
 use super::gaps::Gap;
 use super::lease::Lease;
 use resp::StreamId;
 use std::time::Duration;
 
-/// What to do next.
+/// The next effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Load the source record.
     LoadRecord,
-    /// Make the group at the stream's beginning, unless it exists; and the stream.
+    /// Create the group at the beginning of the stream, unless it exists. Create the stream too.
     MakeGroup,
     /// Read the lease.
     ReadLease,
-    /// Change the lease, if it is still as it was seen.
+    /// Change the lease, if it still has the value that was read.
     WriteLease {
-        /// What was seen.
+        /// The value that was read.
         seen: Option<Lease>,
-        /// What is to be there; `None`: nothing.
+        /// The new value. `None`: remove the lease.
         lease: Option<Lease>,
     },
-    /// Look at the group, its consumers, the notes, and the lease.
-    LookAtGroup,
-    /// Ask for entries that cannot be there, so that the group knows this consumer, and that it is
-    /// at work.
+    /// Inspect the group, its consumers, the notes, and the lease.
+    InspectGroup,
+    /// Read entries that cannot exist. This creates the consumer in the group and marks it as
+    /// active.
     Join,
     /// Read the notes.
     ReadNotes,
-    /// Change the notes.
+    /// Write the notes.
     WriteNotes(Vec<Change>),
     /// Wait this long.
     Pause(Duration),
-    /// Read entries, or receive what was asked for ahead. It ends early when the service is to
-    /// stop.
+    /// Read entries, or receive the reply to [`ReadAhead`](Self::ReadAhead). Return early when the
+    /// service stops.
     Read {
-        /// What was delivered to this consumer and not acknowledged, behind the last entry that
-        /// came, and not new ones.
+        /// Read this consumer's pending entries after the last one that it received, instead of new
+        /// entries.
         pending: bool,
-        /// New ones are read behind this ID with `XREAD`. `None`: with `XREADGROUP`.
+        /// Read new entries after this ID with `XREAD`. `None`: use `XREADGROUP`.
         behind: Option<StreamId>,
-        /// At most this many.
+        /// The maximum number of entries.
         count: u64,
-        /// Wait this long when there are none.
+        /// How long to wait if there are no entries.
         block: Option<Duration>,
     },
-    /// Ask for new entries, and do not wait for the reply.
+    /// Send a read of new entries, without waiting for the reply.
     ReadAhead {
         /// As in [`Read`](Self::Read).
         behind: Option<StreamId>,
-        /// At most this many.
+        /// The maximum number of entries.
         count: u64,
     },
-    /// End the read that waits in Redis, and take what it or the one ahead brings.
-    TakeLast,
-    /// Give the entries of the reply that were not taken yet to [`take`](super::Consumer::take).
+    /// End the read that is blocked in Redis, and receive its entries, or those of the read that
+    /// was sent ahead.
+    Drain,
+    /// Pass the remaining entries of the reply to [`take`](super::Consumer::take).
     Take,
-    /// Hand the batch over when the disk is idle or the batch is large; with `now`, wait for the
+    /// Hand the batch over if the disk is idle or the batch is large. With `now`, wait for the
     /// disk.
     HandOver {
-        /// Whether to wait.
+        /// Whether to wait for the disk.
         now: bool,
     },
-    /// Ask for the stream's last-generated ID.
-    AskLastId,
-    /// Take over what others have left pending.
+    /// Read the last-generated ID of the stream.
+    ReadLastId,
+    /// Claim entries that are pending with other consumers.
     Claim {
-        /// From this ID on.
+        /// The first ID.
         start: StreamId,
-        /// At most this many.
+        /// The maximum number of entries.
         count: u64,
-        /// Pending for at least this long.
+        /// The minimum idle time of the entries.
         idle: Duration,
     },
-    /// Close the connection and make another one.
+    /// Close the connection, and connect again.
     Reconnect,
-    /// Drop everything that is under way, and begin again with what the output holds: another
-    /// writer may have got those entries.
+    /// Drop everything that is not committed, and create a new consumer from the state of the
+    /// output. Another writer may have received the same entries.
     Restart,
-    /// End: it cannot work like this.
+    /// Stop with an error.
     Refuse(Refusal),
-    /// End.
+    /// Stop.
     Done,
 }
 
 /// A change of a field of the source record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// `HSETNX`. When the field is there already, none of the later changes count.
+    /// `HSETNX`. If the field exists, skip the later changes.
     Claim(String, String),
     /// `HSET`.
     Set(String, String),
@@ -95,81 +97,82 @@ pub enum Change {
     Remove(String),
 }
 
-/// Why a consumer ends.
+/// Why a consumer stops with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The source was begun with another number of partitions.
+    /// The source has this number of partitions, and the flag another one.
     OtherPartitions(u32),
-    /// The output is the file that the reader reads.
+    /// The output is the input of the reader.
     OutputIsInput(String),
-    /// The output's journal is missing, and the group has delivered entries already.
+    /// The journal of the output is missing, and the group has delivered entries.
     JournalMissing,
-    /// The output has bytes behind what its journal describes, and the group has acknowledged
-    /// entries behind that.
+    /// The journal is older than the output: the output has bytes that the journal does not
+    /// describe, and the group has acknowledged their entries.
     JournalOlder,
-    /// Another writer, with another output, is at work under this consumer name.
+    /// An active writer with another output has this consumer name.
     NameTaken,
-    /// Another writer took this consumer name over while this one ran.
+    /// Another writer took over this consumer name in the meantime.
     NameLost,
-    /// `--once`, and the source record lacks the generation of this entry.
+    /// `--once`: the source record lacks the generation of this entry.
     RecordIncomplete(StreamId),
-    /// `--once`, and the writer with this consumer name has the group to itself.
+    /// `--once`: the writer with this consumer name consumes the group exclusively.
     Leased(String),
-    /// `--once`, and the group cannot be consumed exclusively: this consumer is at work in it.
+    /// `--once`: this consumer reads from the group, so it cannot be consumed exclusively.
     Shared(String),
 }
 
-/// What is worth a line in the log.
+/// An event to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// Bytes were never delivered; with the input's path.
+    /// Bytes were never delivered. The path is that of the input.
     Gap(Gap, String),
-    /// A field of the source record cannot be read.
+    /// A field of the source record is unreadable.
     RecordUnreadable(String),
-    /// This entry waits for the source record, which lacks its generation.
+    /// This entry waits because the source record lacks its generation.
     WaitsForRecord(StreamId),
     /// The record is complete again.
     RecordComplete,
-    /// A consumer of this name with another output was there before, and is gone.
+    /// A previous consumer of this name had another output. It is gone.
     NameTakenOver,
-    /// The writer with this consumer name has the group to itself. This one waits until it ends.
+    /// The writer with this consumer name consumes the group exclusively. This one waits until that
+    /// one ends.
     WaitsForLease(String),
-    /// The group is to be consumed exclusively, and this consumer is at work in it.
+    /// This consumer reads from the group. Exclusive consumption waits until it ends.
     WaitsForConsumer(String),
-    /// Nobody is waited for any more.
-    WaitedForWriter,
-    /// The lease of this consumer had ended, and was taken over.
+    /// The wait for another writer has ended.
+    WaitEnded,
+    /// The lease of this consumer expired, and was taken over.
     LeaseTakenOver(String),
-    /// The group is consumed exclusively, and this consumer reads from it nevertheless.
+    /// This consumer reads from the group although it is consumed exclusively.
     Intruder(String),
-    /// No more gaps will follow for now.
-    Judged,
+    /// All gaps found so far were reported.
+    GapsReported,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// How many entries.
+    /// The number of entries.
     pub entries: u64,
-    /// The last one's ID.
+    /// The ID of the last entry.
     pub last: StreamId,
-    /// The last one's size.
+    /// The size of the last entry.
     pub last_size: usize,
 }
 
-/// What the entries were that were just taken.
+/// The kinds of the entries of one [`take`](super::Consumer::take).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// How many were taken.
+    /// The number of entries.
     pub entries: usize,
-    /// How many were held already.
+    /// The number of duplicates.
     pub redelivered: u64,
-    /// How many had been deleted while they were pending, and the last one.
+    /// The number of entries that were deleted while pending.
     pub deleted: u64,
-    /// The last deleted one.
+    /// The last deleted entry.
     pub deleted_last: StreamId,
-    /// How many were foreign.
+    /// The number of foreign entries.
     pub foreign: u64,
-    /// The last foreign one.
+    /// The last foreign entry.
     pub foreign_last: StreamId,
 }

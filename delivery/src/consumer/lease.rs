@@ -1,33 +1,34 @@
-//! The lease of a writer that has its group to itself.
+//! The lease of a writer that consumes its group exclusively.
 //!
-//! A writer that consumes exclusively reads with `XREAD` and moves the group with `XGROUP SETID`.
-//! Redis does not keep others out of the group meanwhile, so the writer holds a lease: a hash
-//! beside the stream. Its token is the fencing token: a new one for each start of a writer. To move
-//! the group, a writer watches the lease and compares the token in the same transaction.
+//! An exclusive writer reads with `XREAD` and moves the group with `XGROUP SETID`. Redis does not
+//! keep other writers out of the group, so the writer holds a lease: a hash beside the stream. Each
+//! start of a writer creates a fencing token and stores it in the lease. To move the group, the
+//! writer watches the lease and compares the token in the same transaction.
 //!
-//! No clock of Redis is involved. The owner changes the lease again and again, and counts on it
-//! from the moment it sent the latest change. Another writer takes the lease over when it has not
-//! seen a change for longer than the owner counts on it.
+//! The lease does not depend on the clock of Redis. The owner renews it regularly. Each renewal is
+//! valid for a fixed time from the moment it was sent. Another writer takes the lease over when it
+//! has observed no renewal for longer than that time.
 //!
-//! What changes is the key's time to expire: a number of renewals, counted in milliseconds from a
-//! date that never comes. Redis executes `PEXPIREAT` even if its memory is full, and then the owner
-//! is the one who makes room.
+//! A renewal increments a counter that is stored as the expiry time of the key, in milliseconds
+//! after a date in the far future. Redis executes `PEXPIREAT` even when its memory is full. An
+//! owner that cannot renew its lease could not acknowledge and trim, so the memory would stay full.
 
+use crate::later;
 use crate::manifest::beside;
 use resp::StreamId;
 use std::time::{Duration, Instant};
 
-/// How long an owner counts on its lease, unless it is configured otherwise.
+/// How long a renewal is valid, by default.
 pub const LEASE: Duration = Duration::from_secs(10);
 /// The shortest time that can be configured.
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
-/// The longest time that can be configured. What a lease in Redis says is cut to this.
+/// The longest time that can be configured. A longer time in a lease in Redis is reduced to this.
 pub const LEASE_MAX: Duration = Duration::from_secs(600);
 
-/// The time to expire of a lease that was never renewed: a date in the year 2603, in milliseconds.
+/// The expiry time of a lease that was never renewed: a date in the year 2603, in milliseconds.
 const NEVER: u64 = 20_000_000_000_000;
 
-/// A lease, as it is in Redis.
+/// A lease, as stored in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The owner's consumer name.
@@ -36,14 +37,14 @@ pub struct Lease {
     pub output: String,
     /// The fencing token.
     pub token: String,
-    /// How often it was renewed.
+    /// The number of renewals.
     pub renewals: u64,
-    /// How long the owner counts on it after each change.
+    /// How long a renewal is valid.
     pub time: Duration,
 }
 
 impl Lease {
-    /// The fields of the hash, in the order in which [`read`](Self::read) takes their values.
+    /// The fields of the hash, in the order that [`read`](Self::read) expects.
     pub const FIELDS: [&'static str; 4] = ["consumer", "output", "token", "milliseconds"];
 
     /// The key of the hash, in the stream's slot of a cluster.
@@ -52,8 +53,8 @@ impl Lease {
         beside(stream, &format!("lease:{group}"))
     }
 
-    /// Reads the values of [`FIELDS`](Self::FIELDS), and what `PEXPIRETIME` said. `None`: there is
-    /// no lease.
+    /// Parses the values of [`FIELDS`](Self::FIELDS) and the reply to `PEXPIRETIME`. `None` if
+    /// there is no lease.
     #[must_use]
     pub fn read<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>, expires: Option<i64>) -> Option<Self> {
         let values: Vec<_> = values.into_iter().take(Self::FIELDS.len()).collect();
@@ -72,7 +73,7 @@ impl Lease {
         })
     }
 
-    /// Fields and values of the hash.
+    /// The fields and values of the hash.
     #[must_use]
     pub fn pairs(&self) -> [(&'static str, String); 4] {
         let [consumer, output, token, time] = Self::FIELDS;
@@ -84,150 +85,147 @@ impl Lease {
         ]
     }
 
-    /// The key's time to expire (`PEXPIREAT`).
+    /// The expiry time of the key, for `PEXPIREAT`.
     #[must_use]
     pub const fn expires(&self) -> u64 {
         NEVER.saturating_add(self.renewals)
     }
 
-    /// The same lease after one more renewal.
+    /// This lease after one more renewal.
     #[must_use]
     pub fn renewed(&self) -> Self {
         Self { renewals: self.renewals.saturating_add(1), ..self.clone() }
     }
 
-    /// Whether both are of the same start of the same writer.
+    /// Whether both leases have the same token, and so belong to the same start of a writer.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
         self.token == other.token
     }
 }
 
-/// The owner renews its lease after this part of its time.
+/// A quarter of the time of a lease: the interval of renewals, and the margin of a takeover.
 fn quarter(time: Duration) -> Duration {
     time.checked_div(4).unwrap_or_default()
 }
 
-/// This long after a moment. The time of a lease is bounded.
-pub(super) fn later(moment: Instant, time: Duration) -> Instant {
-    moment.checked_add(time).unwrap_or(moment)
-}
-
-/// What is known of a lease that another writer has.
+/// The state of another writer's lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It has not changed for longer than its owner counts on it.
-    Ended,
-    /// Its owner may count on it.
+pub(super) enum LeaseState {
+    /// The latest renewal is no longer valid.
+    Expired,
+    /// The owner may hold the lease.
     Held {
-        /// It changed since it was first seen, so its owner is alive.
+        /// Whether a renewal was observed, so the owner is alive.
         is_renewed: bool,
     },
 }
 
-/// Watches whether a lease that another writer has is renewed.
+/// Observes another writer's lease, to detect when it expires.
 #[derive(Debug, Default)]
 pub(super) struct LeaseWatch {
-    /// The lease, when it was first seen like this, and whether it was seen otherwise before.
+    /// The lease, when this value was first observed, and whether a renewal was observed.
     seen: Option<(Lease, Instant, bool)>,
 }
 
 impl LeaseWatch {
-    /// Judges the lease as it is at this moment.
-    pub(super) fn look(&mut self, lease: &Lease, now: Instant) -> Standing {
+    /// The state of a lease that has this value now.
+    pub(super) fn observe(&mut self, lease: &Lease, now: Instant) -> LeaseState {
         match &self.seen {
             Some((seen, since, is_renewed)) if seen == lease => {
-                // The owner counts from the sending, this writer from the first sight of it, which
-                // is later. The margin is for clocks that run at different rates.
+                // For the owner the time begins when it sends the renewal, and here when the
+                // renewal is observed, which is later. The margin allows for clocks of different
+                // speed.
                 if now.saturating_duration_since(*since) > lease.time.saturating_add(quarter(lease.time)) {
-                    return Standing::Ended;
+                    return LeaseState::Expired;
                 }
-                Standing::Held { is_renewed: *is_renewed }
+                LeaseState::Held { is_renewed: *is_renewed }
             }
             other => {
                 let is_renewed = other.as_ref().is_some_and(|(seen, ..)| seen.is_of(lease));
                 self.seen = Some((lease.clone(), now, is_renewed));
-                Standing::Held { is_renewed }
+                LeaseState::Held { is_renewed }
             }
         }
     }
 
-    /// Forgets the lease: it is gone, or this writer has it.
+    /// Forgets the lease, because it was removed or this writer holds it.
     pub(super) fn forget(&mut self) {
         self.seen = None;
     }
 }
 
-/// What an exclusive consumer found when it began to read: where the group is, and under which
-/// lease it may be moved.
+/// A period of exclusive reading on one connection: where the group was at its start, and the lease
+/// under which the consumer moves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Sessions of a consumer are counted.
+    /// The number of the session. A consumer counts its sessions.
     pub number: u64,
     /// The lease, with the token of this consumer.
     pub lease: Lease,
-    /// When the latest change of the lease was sent.
+    /// When the latest renewal was sent.
     pub renewed_at: Instant,
     /// The last ID that was delivered to the group.
     pub at: StreamId,
-    /// How many entries of the stream were read up to there, when Redis knows.
+    /// The number of entries that the group has read up to `at`. `None` if Redis does not know it.
     pub entries_read: Option<u64>,
 }
 
-/// Entries that an exclusive consumer has taken: when they are durable, the group moves behind
-/// them.
+/// Entries that an exclusive consumer has read. The group moves past them when they are durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advance {
-    /// The session in which they were read.
+    /// The session that read them.
     pub session: u64,
-    /// The first one.
+    /// The first ID.
     pub first: StreamId,
-    /// The last one.
+    /// The last ID.
     pub to: StreamId,
-    /// How many they are.
+    /// The number of entries.
     pub entries: u64,
 }
 
-/// A transaction of the [`Checkpoint`]. It is valid only if the lease did not change since the
-/// connection began to watch it.
+/// A transaction of the [`Checkpoint`]. Redis executes it only if the lease has not changed since
+/// the connection began to watch it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// Renew the lease: its new state.
+    /// The renewed lease, if it is time to renew it.
     pub renew: Option<Lease>,
-    /// Move the group to this ID, and say how many entries were read up to there.
+    /// The ID to which the group moves, and the number of entries read up to it.
     pub group: Option<(StreamId, Option<u64>)>,
 }
 
-/// The outcome of a transaction.
+/// The result of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// It was executed.
+    /// Redis executed it.
     Done,
-    /// It was not executed: the lease changed, but its token is still this consumer's. Try again.
-    Again,
-    /// Another writer has the lease, or it is gone.
+    /// Redis did not execute it, because the lease changed. The consumer still holds the lease: try
+    /// again.
+    Retry,
+    /// Another writer holds the lease, or it was removed.
     Lost,
 }
 
-/// Moves the group for an exclusive consumer, and keeps its lease.
+/// Moves the group for an exclusive consumer, and renews its lease.
 ///
-/// One connection does both: it watches the lease, reads it, and asks for the [`next`](Self::next)
-/// transaction. Each `EXEC` ends the watch, so the next one is begun along with it.
+/// The driver uses one connection for both. It watches and reads the lease, and executes the
+/// [`next`](Self::next) transaction. `EXEC` ends the watch, so the driver sends the next `WATCH`
+/// along with it.
 #[derive(Debug)]
 pub struct Checkpoint {
     session: Session,
-    /// What is durable and not in the group yet.
+    /// The last durable ID, to which the group has not moved yet, and the entries read up to it.
     due: Option<(StreamId, Option<u64>)>,
 }
 
 impl Checkpoint {
-    /// The checkpoint of this session.
+    /// The checkpoint of a session.
     #[must_use]
     pub const fn new(session: Session) -> Self {
         Self { session, due: None }
     }
 
-    /// The session's number.
+    /// The number of the session.
     #[must_use]
     pub const fn session(&self) -> u64 {
         self.session.number
@@ -239,32 +237,32 @@ impl Checkpoint {
         &self.session.lease.token
     }
 
-    /// Where the group is, as far as this consumer has moved it.
+    /// The ID to which this consumer last moved the group.
     #[must_use]
     pub const fn at(&self) -> StreamId {
         self.session.at
     }
 
-    /// Whether the group is behind everything that is durable.
+    /// Whether the group has moved past all durable entries.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.due.is_none()
     }
 
-    /// Until when the consumer may count on its lease.
+    /// The time until which the lease is valid.
     #[must_use]
     pub fn valid_until(&self) -> Instant {
         later(self.session.renewed_at, self.session.lease.time)
     }
 
-    /// When the lease is to be renewed.
+    /// The time of the next renewal.
     #[must_use]
     pub fn renew_at(&self) -> Instant {
         later(self.session.renewed_at, quarter(self.session.lease.time))
     }
 
-    /// The connection watches the lease, which had this value then. Returns whether this consumer
-    /// has it.
+    /// Reports that the connection watches the lease, and its value. Returns whether this consumer
+    /// holds it.
     pub fn watched(&mut self, lease: Option<&Lease>) -> bool {
         let is_ours = lease.is_some_and(|lease| lease.is_of(&self.session.lease));
         if let Some(lease) = lease.filter(|_| is_ours) {
@@ -273,8 +271,8 @@ impl Checkpoint {
         is_ours
     }
 
-    /// These entries are durable. What was read in an earlier session is read again in this one, so
-    /// it does not move the group; and nothing moves it back.
+    /// Reports durable entries. Entries of an earlier session do not move the group, because this
+    /// session reads them again. The group never moves back.
     pub fn advance(&mut self, advance: &Advance) {
         let (at, read) = self.due.unwrap_or((self.session.at, self.session.entries_read));
         if advance.session == self.session.number && advance.to > at {
@@ -282,16 +280,16 @@ impl Checkpoint {
         }
     }
 
-    /// The next transaction, if there is something to do.
+    /// The next transaction, if one is due.
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Move> {
         let renew = (now >= self.renew_at()).then(|| self.session.lease.renewed());
         (renew.is_some() || self.due.is_some()).then_some(Move { renew, group: self.due })
     }
 
-    /// The transaction was sent at this moment. `is_executed`: `EXEC` was not refused because the
-    /// lease had changed. `lease`: what the lease was afterwards, when the connection began to
-    /// watch it again.
+    /// Reports the result of a transaction that was sent at `sent_at`. `is_executed` is `false` if
+    /// `EXEC` failed because the lease had changed. `lease` is the lease after the transaction,
+    /// when the connection began to watch it again.
     pub fn done(&mut self, step: &Move, sent_at: Instant, is_executed: bool, lease: Option<&Lease>) -> Moved {
         if is_executed {
             if let Some(lease) = &step.renew {
@@ -305,40 +303,39 @@ impl Checkpoint {
         match self.watched(lease) {
             false => Moved::Lost,
             true if is_executed => Moved::Done,
-            true => Moved::Again,
+            true => Moved::Retry,
         }
     }
 
-    /// Whether somebody else has moved the group: it was seen at this ID.
+    /// Whether another program has moved the group, which is at `last_delivered`.
     #[must_use]
     pub fn is_moved(&self, last_delivered: StreamId) -> bool {
         last_delivered != self.session.at
     }
 
-    /// Whether to ask for the stream's number of entries: Redis does not say that nothing is left,
-    /// and the group is where the reader's latest batch ended.
+    /// Whether to query the number of entries of the stream: the group is at the end of the
+    /// reader's latest batch, but Redis does not report a lag of 0.
     #[must_use]
     pub fn needs_count(&self, lag: Option<u64>, end: Option<StreamId>) -> bool {
         self.session.at > StreamId::ZERO && lag != Some(0) && end.is_none_or(|end| end <= self.session.at)
     }
 
-    /// Whether nobody knows how many entries were read up to where the group is, as in a new group.
+    /// Whether the number of entries that the group has read is unknown, as in a new group.
     #[must_use]
     pub const fn lacks_count(&self) -> bool {
         self.session.entries_read.is_none()
     }
 
-    /// How many entries were ever added to the stream, and how many are left for the group, which
-    /// is at this ID at the same moment.
+    /// Computes the number of entries read, from the entries ever added to the stream and the lag
+    /// of the group. Both were measured while the group was at `at`.
     pub fn begin_count(&mut self, at: StreamId, added: Option<u64>, lag: Option<u64>) {
         if at == self.session.at {
             self.session.entries_read = added.zip(lag).and_then(|(added, lag)| added.checked_sub(lag));
         }
     }
 
-    /// The stream's last ID, and how many entries were ever added to it. When the group is there,
-    /// that is the number of entries read: entries that were deleted before they were read made the
-    /// count wrong.
+    /// Corrects the number of entries read when the group is at the stream's `last` ID: then it has
+    /// read all entries ever `added`. The number is too small after entries were deleted unread.
     pub fn count(&mut self, last: StreamId, added: Option<u64>) {
         if last == self.session.at && added.is_some() && self.due.is_none() && self.session.entries_read != added {
             self.session.entries_read = added;
@@ -379,7 +376,7 @@ mod tests {
         assert_eq!(Lease::read(values, i64::try_from(lease("t").expires()).ok()), Some(lease("t")));
         assert_eq!(Lease::read([None; 4], Some(-2)), None);
         let odd = Lease::read([None, None, None, Some(&b"99999999999"[..])], Some(-1)).unwrap();
-        assert_eq!((odd.token.as_str(), odd.renewals, odd.time), ("", 0, LEASE_MAX), "somebody has it");
+        assert_eq!((odd.token.as_str(), odd.renewals, odd.time), ("", 0, LEASE_MAX), "the lease is held");
         assert_eq!(Lease::key("lines", "writers"), "{lines}:lease:writers");
         assert_eq!(Lease::key("parts:{0}", "writers"), "parts:{0}:lease:writers");
     }
@@ -403,12 +400,12 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_was_not_executed_is_tried_again_under_our_lease_only() {
+    fn a_failed_transaction_is_retried_only_under_our_lease() {
         let now = Instant::now();
         let mut checkpoint = checkpoint(now);
         checkpoint.advance(&advance(2, 20));
         let step = checkpoint.next(now).unwrap();
-        assert_eq!(checkpoint.done(&step, now, false, Some(&lease("t").renewed())), Moved::Again);
+        assert_eq!(checkpoint.done(&step, now, false, Some(&lease("t").renewed())), Moved::Retry);
         assert_eq!(checkpoint.next(now), Some(step.clone()));
         assert_eq!(checkpoint.done(&step, now, false, Some(&lease("u"))), Moved::Lost);
         assert_eq!(checkpoint.done(&step, now, false, None), Moved::Lost);
@@ -416,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_renewed_long_before_it_ends() {
+    fn a_lease_is_renewed_long_before_it_expires() {
         let now = Instant::now();
         let mut checkpoint = checkpoint(now);
         let later = now + Duration::from_secs(2);
@@ -429,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_went_wrong_is_put_right_at_the_end() {
+    fn a_wrong_count_is_corrected_at_the_end_of_the_stream() {
         let now = Instant::now();
         let mut checkpoint = checkpoint(now);
         assert!(checkpoint.needs_count(Some(1), Some(id(10))) && checkpoint.needs_count(None, Some(id(10))));

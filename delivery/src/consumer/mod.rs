@@ -1,53 +1,52 @@
-//! The consuming side: what to read from the group, what of it is new, a duplicate, a gap or
-//! foreign, and when to wait or to stop.
+//! The consuming side: what to read from the group, which entries are new, duplicates, foreign, or
+//! preceded by a gap, and when to wait or stop.
 //!
-//! [`Consumer`] decides for one partition. A driver asks it for the [`next`](Consumer::next)
-//! effect, performs that, and reports what came of it, one after the other:
+//! [`Consumer`] decides for one partition. The driver calls [`next`](Consumer::next), performs the
+//! effect, and reports the result. It performs one effect at a time:
 //!
 //! | [`Effect`] | the driver does | and reports |
 //! |---|---|---|
-//! | (a connection was made) | | [`connected`](Consumer::connected) |
+//! | (connects) | | [`connected`](Consumer::connected) |
 //! | `LoadRecord` | `HGETALL` of the source record | [`record_loaded`](Consumer::record_loaded) |
-//! | `MakeGroup` | `XGROUP CREATE … 0`, the stream too when there is none | [`group_made`](Consumer::group_made) |
-//! | `ReadLease` | `HMGET` and `PEXPIRETIME` of the lease | [`lease_seen`](Consumer::lease_seen) |
-//! | `WriteLease` | `HSET`, `PEXPIREAT` or `HDEL` of the lease, if it is as it was seen | [`lease_written`](Consumer::lease_written) |
-//! | `LookAtGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes and the lease | [`group_seen`](Consumer::group_seen) |
-//! | `Join` | `XREADGROUP` for what is pending behind all entries | [`joined`](Consumer::joined) |
+//! | `MakeGroup` | `XGROUP CREATE … 0`; also creates the stream | [`group_made`](Consumer::group_made) |
+//! | `ReadLease` | `HMGET` and `PEXPIRETIME` of the lease | [`lease_read`](Consumer::lease_read) |
+//! | `WriteLease` | `HSET`, `PEXPIREAT` or `HDEL` of the lease, if it has not changed | [`lease_written`](Consumer::lease_written) |
+//! | `InspectGroup` | `XINFO GROUPS`, `XINFO CONSUMERS`, `HMGET` of the notes and the lease | [`group_inspected`](Consumer::group_inspected) |
+//! | `Join` | `XREADGROUP` of pending entries after all IDs | [`joined`](Consumer::joined) |
 //! | `ReadNotes` | `HMGET` of the notes | [`notes_read`](Consumer::notes_read) |
 //! | `WriteNotes` | `HSETNX`, `HSET`, `HDEL` | [`notes_written`](Consumer::notes_written) |
-//! | `Read`, `TakeLast` | `XREADGROUP` or `XREAD` | [`delivered`](Consumer::delivered) |
+//! | `Read`, `Drain` | `XREADGROUP` or `XREAD` | [`delivered`](Consumer::delivered) |
 //! | `ReadAhead` | sends a read whose reply the next `Read` receives | |
 //! | `Claim` | `XAUTOCLAIM` | [`claimed`](Consumer::claimed) |
-//! | `Take` | gives the rest of the reply's entries | [`take`](Consumer::take) itself |
-//! | `HandOver` | gives the batch to the stage that commits | [`handed_over`](Consumer::handed_over) |
-//! | `AskLastId` | `XINFO STREAM` | [`last_id`](Consumer::last_id) |
+//! | `Take` | passes the remaining entries of the reply | [`take`](Consumer::take) itself |
+//! | `HandOver` | passes the batch to the stage that commits | [`handed_over`](Consumer::handed_over) |
+//! | `ReadLastId` | `XINFO STREAM` | [`last_id`](Consumer::last_id) |
 //! | `Pause` | waits | |
-//! | `Reconnect` | closes the connection, and makes another one | `connected` |
-//! | `Restart` | drops what is under way, and makes another machine | |
-//! | `Refuse`, `Done` | ends | |
+//! | `Reconnect` | closes the connection, and connects again | `connected` |
+//! | `Restart` | drops everything in flight, and creates a new consumer | |
+//! | `Refuse`, `Done` | stops | |
 //!
-//! After an error the driver closes the connection and begins again with `connected`, a little
-//! later; so, too, when the group is gone. Everything that was delivered and not acknowledged is
-//! then delivered again.
+//! After an error, or when the group was deleted, the driver closes the connection, waits, and
+//! begins again with `connected`. Redis then delivers all pending entries again.
 //!
-//! A consumer that has the group to itself ([`Consumption::Exclusive`]) does all of that as well,
-//! under a [`lease`]. What it had pending when it shared the group comes first, and is
-//! acknowledged. New entries it reads with `XREAD` behind the group's last delivered ID. A
-//! [`Checkpoint`] moves that ID when they are durable, so the group says at any time which entries
-//! are done.
+//! An exclusive consumer ([`Consumption::Exclusive`]) does the same under a [`lease`]. It first
+//! reads and acknowledges entries that were pending from before it became exclusive. It reads new
+//! entries with `XREAD` after the group's last delivered ID. A [`Checkpoint`] moves that ID when
+//! the entries are durable, so the group always shows which entries are done.
 //!
 //! # Layout
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`batch`] | what is written and acknowledged together |
-//! | [`effect`] | what the machine asks for, and what it reports |
-//! | [`dedup`] | from entries to bytes of contents; what is held is skipped |
-//! | [`gaps`] | noticing bytes that were never delivered |
-//! | [`record`] | what the consuming side reads of the source record, and its own notes in it |
-//! | [`lease`] | keeping others out of the group, and moving it |
-//! | [`group`] | who takes part in a group, what can be trimmed, which group holds up the others |
-//! | `pace` | how many entries to ask for |
+//! | [`batch`] | bytes that are committed together, and the IDs that are acknowledged together |
+//! | [`effect`] | effects and reports |
+//! | [`dedup`] | turns entries into byte ranges, and skips those that the output holds |
+//! | [`gaps`] | detects bytes that were never delivered |
+//! | [`record`] | the source record, and the notes of consumers in it |
+//! | [`lease`] | exclusive consumption: the lease, and moving the group |
+//! | [`group`] | the members of a group |
+//! | [`trim`] | what can be trimmed, and which group delays trimming |
+//! | `pace` | how many entries to read |
 
 #[allow(clippy::arithmetic_side_effects, reason = "counts of what is in memory")]
 pub mod batch;
@@ -75,148 +74,150 @@ use crate::entry::{AFTER, Span};
 use crate::manifest::Position;
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
-use lease::{LeaseWatch, Standing};
+use lease::{LeaseState, LeaseWatch};
 use pace::Pace;
 use record::{output_field, shared_field};
 use resp::StreamId;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long a read blocks at most.
+/// Maximum time that a read blocks.
 pub const BLOCK: Duration = Duration::from_secs(2);
-/// A writer that is at work asks for entries more often than this.
+/// An active writer reads more often than this.
 pub const AT_WORK: Duration = Duration::from_secs(5);
-/// How often a namesake is looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// A large reply is handed over in batches of about this size: 4 MiB.
+/// Interval at which the group is inspected while another consumer has this one's name, or must
+/// end.
+const NAMESAKE_INTERVAL: Duration = Duration::from_millis(500);
+/// Size at which a large reply is split into batches: 4 MiB.
 const SPLIT: usize = 4 << 20;
-/// How often a source record that is not complete is loaded.
+/// Pauses before an incomplete source record is loaded again: the first, and the longest.
 const RECORD_FIRST: Duration = Duration::from_millis(100);
 const RECORD_LATER: Duration = Duration::from_secs(2);
-/// With more names than this in the record, those of consumers that are gone are removed.
+/// Number of names in the record above which the names of removed consumers are deleted.
 const NAMES: usize = 16;
 
-/// What a consumer is to do, and for which output.
+/// The settings of a consumer.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The group's name.
     pub group: String,
     /// This consumer's name.
     pub consumer: String,
-    /// How many partitions the source must have been begun with, when this stream's record says
-    /// that.
+    /// The number of partitions. A record with another number is refused.
     pub partitions: Option<u32>,
-    /// End when nothing is left.
+    /// Stop when no entries are left (`--once`).
     pub once: bool,
-    /// Take over entries that another consumer has left pending for this long.
+    /// Claim entries that have been pending with another consumer for this long.
     pub claim_idle: Option<Duration>,
-    /// Whether the group is shared.
+    /// Whether the consumer shares the group.
     pub consume: Consumption,
     /// The output.
     pub output: Output,
 }
 
-/// How the entries of the group are consumed.
+/// Whether a consumer shares its group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Consumption {
-    /// Together with other consumers.
+    /// The consumer shares the group with others.
     #[default]
     Group,
-    /// By this consumer alone.
+    /// Only this consumer reads from the group.
     Exclusive {
-        /// The fencing token. No other start of a writer has the same.
+        /// The fencing token, unique for each start of a writer.
         token: String,
-        /// How long it counts on its lease.
+        /// How long a renewal of the lease is valid.
         lease: Duration,
     },
 }
 
-/// The output that the entries are for.
+/// The output of a consumer.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
-    /// The ID that its journal gave it.
+    /// The ID of the output, from its journal.
     pub id: String,
-    /// IDs of outputs that this process has written to before.
+    /// The IDs of outputs that this process wrote to before.
     pub former: Vec<String>,
     /// The file.
     pub file: FileIdentity,
-    /// There are bytes in it, and its journal says of none of them what they are.
+    /// The output is not empty, and its journal describes none of its bytes.
     pub journal_is_missing: bool,
-    /// There are bytes behind the last one that its journal describes, more than an unfinished
-    /// commit may leave behind.
+    /// After the bytes that its journal describes, the output has more bytes than an unfinished
+    /// commit leaves behind.
     pub has_unknown_tail: bool,
-    /// The ranges that it holds, by content.
+    /// The ranges in the output, by file ID.
     pub held: BTreeMap<u64, RangeSet>,
-    /// Ranges that it held once, which were reported.
+    /// Ranges that were in the output and are lost. They were reported.
     pub lost: Vec<(u64, Span)>,
 }
 
-/// Why the record is loaded.
+/// Why the consumer loads the source record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    /// A new connection.
+enum LoadReason {
+    /// The connection is new.
     Connected,
-    /// An entry's generation is not known.
+    /// The generation of an entry is unknown.
     Unknown,
-    /// The entry waits for it.
+    /// An entry waits until the record has its generation.
     Waiting,
-    /// Nothing came; the number of partitions, or where the group is, is not known yet.
+    /// A read returned nothing, and the number of partitions or the position of the group is
+    /// unknown.
     Idle,
 }
 
-/// Why the group is looked at.
+/// Why the consumer inspects the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// Before the first read. `Some`: how idle a namesake was, and when.
+enum Inspection {
+    /// Before the first read. `Some`: the idle time of another consumer with this name, and when it
+    /// was measured.
     First(Option<(Duration, Instant)>),
-    /// The group knows this consumer by now: of two that begin at the same time, the later one to
-    /// look sees the other.
+    /// After this consumer joined. If two consumers of one name start at the same time, at least
+    /// one of them sees the other here.
     Joined,
-    /// Something is missing; somebody else may have it.
+    /// Entries are missing, and another consumer may have them.
     Gaps,
-    /// Others may have left entries pending.
+    /// Other consumers may have stale pending entries.
     Claims,
-    /// It was not looked at for so long that somebody may have it to itself by now.
+    /// The group was not inspected for a while, and another consumer may hold the lease by now.
     Late,
 }
 
-/// What follows when the batch was handed over.
+/// The phase after a batch was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// The next read.
+    /// Read more.
     GoOn,
-    /// The rest of the reply.
+    /// Take the rest of the reply.
     Take,
-    /// All pending entries have come: new ones follow.
+    /// All pending entries were read. Read new ones.
     BeginNew,
-    /// The source record.
+    /// Wait for the source record.
     Wait,
-    /// The end.
+    /// Stop.
     End,
 }
 
 #[derive(Debug)]
 enum Phase {
     Disconnected,
-    Load(Why),
+    Load(LoadReason),
     MakeGroup,
     Lease,
-    /// As [`Consumer::lease_change`] says.
+    /// Write [`Consumer::lease_change`].
     WriteLease,
-    /// Somebody else is at work who must end first.
+    /// Wait until another consumer ends.
     Standby,
-    /// The lease was lost.
+    /// The lease is lost.
     Restart,
-    Look(Look),
-    /// A namesake may be alive.
+    Inspect(Inspection),
+    /// Find out whether another consumer with this name is alive.
     Probe(Duration, Instant),
-    /// The group is to know this consumer.
+    /// Create this consumer in the group.
     Join,
-    /// The first notes are to be written.
+    /// Write the first notes.
     Introduce,
     Read,
-    /// `is_fresh`: the record was loaded after these entries came, so it knows the generations of
-    /// all that a reader wrote.
+    /// `is_fresh`: the record was loaded after these entries arrived, so it has the generations of
+    /// all entries that a reader wrote.
     Take {
         is_fresh: bool,
     },
@@ -224,35 +225,34 @@ enum Phase {
         now: bool,
         then: Then,
     },
-    AskLastId,
+    ReadLastId,
     Claim(StreamId),
-    /// An entry waits for the source record.
+    /// Wait until the source record has the generation of an entry.
     Wait {
         is_paused: bool,
     },
     Done,
 }
 
-/// Which entries are being read.
+/// The kind of the entries that are being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Pending,
     New,
-    /// New ones, for the last time.
+    /// New entries, in the last read.
     Last,
-    /// Taken over; the next ones begin there.
+    /// Claimed from other consumers. The next claim starts at this ID.
     Claimed(StreamId),
 }
 
-/// What is known of the stream's end.
+/// Whether the consumer has reached the end of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Idle {
-    /// Entries came, or it was not asked.
+    /// No, or unknown.
     No,
-    /// The stream's last ID when nothing came.
+    /// A read returned nothing. This was the last ID of the stream.
     Asked(StreamId),
-    /// What is missing before it was judged: with the group and the reader's latest batch being
-    /// there.
+    /// Gaps before this ID were reported. Also, the end of the reader's latest batch at that time.
     Judged(StreamId, Option<StreamId>),
 }
 
@@ -265,73 +265,75 @@ pub struct Consumer {
     pace: Pace,
     phase: Phase,
     origin: Origin,
-    /// When the reply on hand was asked for. Its entries are idle since then or a little later.
+    /// When the read of the current reply was sent. Its entries have been idle since then or a
+    /// little later.
     asked_at: Option<Instant>,
-    /// When new entries were asked for whose reply was not received yet.
+    /// When the read was sent whose reply has not been received yet.
     ahead: Option<Instant>,
-    /// The latest reply was full, so the next read goes out before it is taken.
+    /// The latest reply was full, so the next read is sent before the reply is taken.
     wants_ahead: bool,
-    /// A read succeeded on this connection.
+    /// Whether a read succeeded on this connection.
     has_read: bool,
-    /// The latest read brought something.
+    /// Whether the latest read returned entries.
     came: bool,
     idle: Idle,
-    /// The order of entries is watched since the first connection that got that far.
+    /// Whether a connection got as far as reading new entries. From then on, the order of entries
+    /// is checked.
     is_begun: bool,
     is_stopping: bool,
     refusal: Option<Refusal>,
     changes: Vec<Change>,
     reports: Vec<Report>,
-    /// The record said with how many partitions the source was begun.
+    /// Whether the record has the number of partitions.
     partitions_known: bool,
-    /// The last ID delivered to the group, when it was last looked at.
+    /// The last ID delivered to the group, at the last inspection.
     last_delivered: StreamId,
-    /// Where the output ended when the record was first loaded.
+    /// The end of the output when the record was first loaded.
     own_end: Option<Position>,
     knows_end: bool,
-    /// What the group has delivered behind the end of the output, or of what was shared, was
-    /// delivered to this output's consumer.
+    /// Whether everything that the group delivered after the end of the output, or after the shared
+    /// entries, was delivered to this output's consumer.
     is_resumed: bool,
-    /// When it was last asked how the group is.
-    looked_at: Option<Instant>,
-    /// This consumer has made the group, so nobody got an entry before.
+    /// When the group was last inspected.
+    inspected_at: Option<Instant>,
+    /// Whether this consumer created the group, so that no other consumer received entries before.
     has_made_group: bool,
-    /// When other consumers were last seen. What somebody got who has left since is no gap, so it
-    /// counts for a while longer.
+    /// When other consumers were last in the group. Entries that one of them received before it
+    /// left are not gaps, so this counts for a while longer.
     others_at: Option<Instant>,
-    /// Up to where entries were shared with others, as far as this consumer knows.
+    /// The ID up to which entries were shared with other consumers, as far as this consumer knows.
     shared: Option<StreamId>,
-    /// The output of another writer that had this consumer's name and is gone.
+    /// The output of a previous writer with this consumer name.
     replaced: Option<String>,
-    /// The notes say that this consumer's name is ours.
+    /// Whether the notes assign the consumer name to this output.
     has_name: bool,
-    /// When the notes were last written: older views do not count.
+    /// When the notes were last written. Earlier views of the group are stale.
     written_at: Option<Instant>,
-    /// The first entry that waits for the record, and how long to wait before it is loaded again.
+    /// The first entry that waits for the record, and the pause before the record is loaded again.
     waiting: Option<StreamId>,
     record_pause: Duration,
     claimed_at: Option<Instant>,
-    /// Our lease, and when its latest change was sent.
+    /// The lease of this consumer, and when its latest renewal was sent.
     lease: Option<(Lease, Instant)>,
-    /// What is to be changed in Redis: from what, and to what.
+    /// The next change of the lease in Redis: the expected value, and the new one.
     lease_change: (Option<Lease>, Option<Lease>),
     lease_watch: LeaseWatch,
-    /// The consumer whose lease was taken over, and how idle it was then.
+    /// The consumer whose lease was taken over, and its idle time at that moment.
     predecessor: Option<(String, Option<(Duration, Instant)>)>,
-    /// Another consumer that is at work, and how idle it was.
+    /// Another active consumer, its idle time, and when that was measured.
     beside: Option<(String, Duration, Instant)>,
-    /// Whom it was reported to wait for.
+    /// The consumer that this one waits for, as reported.
     waits_for: Option<String>,
-    /// When the group was looked at under the present lease.
+    /// When the group was first inspected under the current lease.
     joined_at: Option<Instant>,
     session: Option<Session>,
     sessions: u64,
-    /// New entries are read exclusively behind this one.
+    /// An exclusive consumer reads new entries after this ID.
     position: StreamId,
 }
 
 impl Consumer {
-    /// The consuming side of this partition.
+    /// A consumer of this partition.
     #[must_use]
     pub fn new(partition: Partition, mut settings: Settings) -> Self {
         let held = std::mem::take(&mut settings.output.held);
@@ -358,7 +360,7 @@ impl Consumer {
             own_end: None,
             knows_end: false,
             is_resumed: false,
-            looked_at: None,
+            inspected_at: None,
             has_made_group: false,
             others_at: None,
             shared: None,
@@ -381,7 +383,7 @@ impl Consumer {
         }
     }
 
-    /// What to do next.
+    /// Returns the next effect.
     pub fn next(&mut self, now: Instant) -> Effect {
         if let Some(refusal) = self.refusal.take() {
             self.phase = Phase::Done;
@@ -390,13 +392,13 @@ impl Consumer {
         match self.phase {
             Phase::Disconnected => Effect::Reconnect,
             Phase::Done => Effect::Done,
-            // Nothing was read that would have to be handed over.
-            Phase::Load(Why::Connected | Why::Waiting)
+            // No entries were read, so there is no batch to hand over.
+            Phase::Load(LoadReason::Connected | LoadReason::Waiting)
             | Phase::MakeGroup
             | Phase::Lease
             | Phase::WriteLease
             | Phase::Standby
-            | Phase::Look(Look::First(_) | Look::Joined)
+            | Phase::Inspect(Inspection::First(_) | Inspection::Joined)
             | Phase::Probe(..)
             | Phase::Join
             | Phase::Wait { .. }
@@ -413,13 +415,13 @@ impl Consumer {
             }
             Phase::Standby => {
                 self.phase = Phase::Lease;
-                Effect::Pause(LOOK)
+                Effect::Pause(NAMESAKE_INTERVAL)
             }
             Phase::Restart => Effect::Restart,
-            Phase::Look(_) => Effect::LookAtGroup,
+            Phase::Inspect(_) => Effect::InspectGroup,
             Phase::Probe(idle, at) => {
-                self.phase = Phase::Look(Look::First(Some((idle, at))));
-                Effect::Pause(LOOK)
+                self.phase = Phase::Inspect(Inspection::First(Some((idle, at))));
+                Effect::Pause(NAMESAKE_INTERVAL)
             }
             Phase::Join => Effect::Join,
             Phase::Introduce | Phase::Read if !self.changes.is_empty() => Effect::WriteNotes(self.changes.clone()),
@@ -430,7 +432,7 @@ impl Consumer {
             }
             Phase::Take { .. } => Effect::Take,
             Phase::HandOver { now, .. } => Effect::HandOver { now },
-            Phase::AskLastId => Effect::AskLastId,
+            Phase::ReadLastId => Effect::ReadLastId,
             Phase::Claim(start) => {
                 self.asked_at = Some(now);
                 Effect::Claim { start, count: self.pace.count(now), idle: self.settings.claim_idle.unwrap_or_default() }
@@ -441,7 +443,7 @@ impl Consumer {
                 Effect::Pause(std::mem::replace(&mut self.record_pause, later))
             }
             Phase::Wait { is_paused: true } => {
-                self.phase = Phase::Load(Why::Waiting);
+                self.phase = Phase::Load(LoadReason::Waiting);
                 Effect::LoadRecord
             }
         }
@@ -452,22 +454,23 @@ impl Consumer {
         if self.is_stopping && self.origin == Origin::New {
             self.origin = Origin::Last;
             self.asked_at = self.ahead.or(self.asked_at);
-            return Effect::TakeLast;
+            return Effect::Drain;
         }
         if self.ahead.is_none() && self.pace.is_stale(now) {
             return Effect::ReadNotes;
         }
         let pending = self.origin == Origin::Pending;
-        // The driver looks beside the work, unless the process was stopped or Redis did not answer.
-        let is_late = self.looked_at.is_none_or(|at| now.saturating_duration_since(at) > AT_WORK);
+        // The acknowledging stage inspects the group regularly, unless the process was suspended or
+        // Redis did not reply.
+        let is_late = self.inspected_at.is_none_or(|at| now.saturating_duration_since(at) > AT_WORK);
         if !pending && self.ahead.is_none() && self.session.is_none() && is_late {
-            self.phase = Phase::Look(Look::Late);
-            return Effect::LookAtGroup;
+            self.phase = Phase::Inspect(Inspection::Late);
+            return Effect::InspectGroup;
         }
         let can_block = !(pending || self.ahead.is_some() || self.settings.once);
         let least = Duration::from_millis(10);
-        // Entries that come late in a read look older by its length, and from half of this time on
-        // they are not committed any more.
+        // An entry that arrives late in a read seems older by the length of the read. Entries idle
+        // for half of the claim time are not committed any more.
         let block =
             self.settings.claim_idle.map_or(BLOCK, |idle| idle.checked_div(4).unwrap_or_default().clamp(least, BLOCK));
         let count = if self.ahead.is_some() { self.pace.asked() } else { self.pace.count(now) };
@@ -476,14 +479,14 @@ impl Consumer {
         Effect::Read { pending, behind, count, block: can_block.then_some(block) }
     }
 
-    /// Behind which entry new ones are read exclusively.
+    /// The ID after which an exclusive consumer reads new entries.
     fn behind(&self) -> Option<StreamId> {
         self.session.as_ref().map(|_| self.position)
     }
 
-    /// A connection was made.
+    /// Reports a new connection.
     pub fn connected(&mut self, now: Instant) {
-        self.phase = Phase::Load(Why::Connected);
+        self.phase = Phase::Load(LoadReason::Connected);
         (self.origin, self.idle) = (Origin::Pending, Idle::No);
         (self.ahead, self.wants_ahead, self.has_read, self.came) = (None, false, false, false);
         self.session = None;
@@ -492,26 +495,26 @@ impl Consumer {
         self.pace.restart();
     }
 
-    /// The service is to stop. What Redis has given to this consumer is still taken: one that is
-    /// scaled away never comes back for it.
+    /// Requests a stop. The consumer still takes entries that Redis has already delivered to it: if
+    /// its consumer name is never used again, nobody else would read them.
     pub const fn stop(&mut self) {
         self.is_stopping = true;
     }
 
-    /// What happened since the last call.
+    /// Returns the reports since the last call.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether this consumer's name is ours.
+    /// Whether the consumer name belongs to this output.
     #[must_use]
     pub const fn has_name(&self) -> bool {
         self.has_name
     }
 
-    /// Whether the driver is to show that this consumer is alive, by asking for entries at least
-    /// once a second in some way: Redis 7.0 counts no read that brings nothing. An exclusive
-    /// consumer without a session may have lost its lease.
+    /// Whether the driver must keep this consumer active, with some read at least once a second.
+    /// Redis 7.0 does not reset the idle time for an empty read. An exclusive consumer without a
+    /// session may have lost its lease, so it does not.
     #[must_use]
     pub const fn shows_life(&self) -> bool {
         self.has_name && (self.session.is_some() || !self.is_exclusive())
@@ -527,8 +530,8 @@ impl Consumer {
         matches!(self.phase, Phase::Read | Phase::Take { .. } | Phase::HandOver { .. })
     }
 
-    /// The source record was loaded. `input_here`: device and inode of what this host has at the
-    /// [input's path](Record::input_path).
+    /// Reports the source record. `input_here`: device and inode of the file at the [input's
+    /// path](Record::input_path) on this host.
     pub fn record_loaded(&mut self, record: Record, input_here: Option<(u64, u64)>) {
         let Phase::Load(why) = self.phase else { return };
         if record.complaint != self.record.complaint {
@@ -546,25 +549,26 @@ impl Consumer {
             }
         }
         self.phase = match why {
-            Why::Connected => {
+            LoadReason::Connected => {
                 if !std::mem::replace(&mut self.knows_end, true) {
                     self.own_end = self.dedup.end_of_held();
                 }
                 Phase::MakeGroup
             }
-            // It is the first record since this start: begin with what is pending again, and judge.
-            Why::Unknown | Why::Idle
+            // This is the first record since the start: read the pending entries again, now that it
+            // can judge them.
+            LoadReason::Unknown | LoadReason::Idle
                 if self.origin == Origin::New && !self.is_begun && !self.record.manifest.is_empty() =>
             {
                 Phase::Disconnected
             }
-            Why::Unknown => Phase::Take { is_fresh: true },
-            Why::Idle => Phase::AskLastId,
-            Why::Waiting => match self.waiting {
+            LoadReason::Unknown => Phase::Take { is_fresh: true },
+            LoadReason::Idle => Phase::ReadLastId,
+            LoadReason::Waiting => match self.waiting {
                 Some(id) if !self.dedup.knows(id.ms) && self.record.judge(id.ms) == Verdict::Missing => {
                     Phase::Wait { is_paused: false }
                 }
-                // What was left of the reply is pending, and is read again.
+                // The rest of the reply is pending, and is read again.
                 _ => {
                     (self.waiting, self.record_pause) = (None, RECORD_FIRST);
                     self.reports.push(Report::RecordComplete);
@@ -574,42 +578,44 @@ impl Consumer {
         };
     }
 
-    /// The group is there. `is_new`: it was made, and not there before.
+    /// Reports that the group exists. `is_new`: the driver created it.
     pub const fn group_made(&mut self, is_new: bool) {
         self.has_made_group |= is_new;
         self.phase = Phase::Lease;
     }
 
-    /// The lease, as [`Effect::ReadLease`] asks.
-    pub fn lease_seen(&mut self, lease: Option<Lease>, now: Instant) {
+    /// Reports the result of [`Effect::ReadLease`].
+    pub fn lease_read(&mut self, lease: Option<Lease>, now: Instant) {
         if !matches!(self.phase, Phase::Lease) {
             return;
         }
         let own = self.own_lease(lease.as_ref());
         let is_mine = lease.as_ref().zip(own.as_ref()).is_some_and(|(lease, own)| lease.is_of(own));
         if self.lease.is_some() && !is_mine {
-            // The writer that had the lease meanwhile may have received the entries under way.
+            // Another writer held the lease meanwhile, and may have received the entries that are
+            // in flight.
             self.phase = Phase::Restart;
             return;
         }
         if let Some(other) = lease.as_ref().filter(|other| !is_mine && !self.is_of_this_output(other)) {
-            match self.lease_watch.look(other, now) {
-                Standing::Held { is_renewed: true } if self.settings.once => {
+            match self.lease_watch.observe(other, now) {
+                LeaseState::Held { is_renewed: true } if self.settings.once => {
                     self.refusal = Some(Refusal::Leased(other.consumer.clone()));
                     return;
                 }
-                Standing::Held { .. } => {
+                LeaseState::Held { .. } => {
                     return self.wait_for(other.consumer.clone(), Report::WaitsForLease);
                 }
-                Standing::Ended => {}
+                LeaseState::Expired => {}
             }
         }
         self.lease_watch.forget();
-        self.phase = if lease.is_none() && own.is_none() { Phase::Look(Look::First(None)) } else { Phase::WriteLease };
+        self.phase =
+            if lease.is_none() && own.is_none() { Phase::Inspect(Inspection::First(None)) } else { Phase::WriteLease };
         self.lease_change = (lease, own);
     }
 
-    /// What came of [`Effect::WriteLease`], which was sent at this moment.
+    /// Reports the result of [`Effect::WriteLease`], which was sent at `sent_at`.
     pub fn lease_written(&mut self, is_written: bool, sent_at: Instant) {
         if !matches!(self.phase, Phase::WriteLease) {
             return;
@@ -626,12 +632,12 @@ impl Consumer {
             self.predecessor = Some((before.consumer, None));
         }
         self.lease = lease.map(|lease| (lease, sent_at));
-        self.phase = Phase::Look(Look::First(None));
+        self.phase = Phase::Inspect(Inspection::First(None));
     }
 
-    /// Redis refused [`Effect::WriteLease`] because its memory is full. This consumer may have to
-    /// make room, so it renews the lease of an earlier process with the same output instead.
-    /// Returns whether there is one.
+    /// Reports that Redis refused [`Effect::WriteLease`] because its memory is full. Only a working
+    /// consumer can trim and free memory. So this consumer renews the lease of an earlier process
+    /// with the same output instead. Returns whether there is such a lease.
     pub fn lease_refused(&mut self) -> bool {
         let Some(seen) = self.lease_change.0.clone().filter(|seen| self.is_of_this_output(seen)) else { return false };
         let Consumption::Exclusive { token, .. } = &mut self.settings.consume else { return false };
@@ -643,7 +649,7 @@ impl Consumer {
         true
     }
 
-    /// The lease that this consumer is to have, when that is `seen` now.
+    /// The lease that this consumer writes if Redis holds `seen`.
     fn own_lease(&self, seen: Option<&Lease>) -> Option<Lease> {
         let Settings { consume: Consumption::Exclusive { token, lease }, consumer, output, .. } = &self.settings else {
             return None;
@@ -657,8 +663,8 @@ impl Consumer {
         })
     }
 
-    /// Whether an earlier process had this lease for the same output. The output is locked, so that
-    /// process is gone.
+    /// Whether an earlier process with the same output held this lease. That process has ended,
+    /// because this one has locked the output.
     fn is_of_this_output(&self, lease: &Lease) -> bool {
         self.settings.output.former.is_empty() && lease.output == self.settings.output.id
     }
@@ -671,7 +677,7 @@ impl Consumer {
         self.phase = Phase::Standby;
     }
 
-    /// Another consumer that asked for entries lately.
+    /// Another consumer that has read recently.
     fn at_work_beside(&mut self, view: &GroupView) -> Option<Member> {
         let Self { settings, predecessor, .. } = self;
         let others = view.members.iter().filter(|one| one.name != settings.consumer.as_bytes());
@@ -687,58 +693,59 @@ impl Consumer {
             .cloned()
     }
 
-    /// Whether it is to have the group to itself.
+    /// Whether this consumer is exclusive.
     #[must_use]
     pub const fn is_exclusive(&self) -> bool {
         matches!(self.settings.consume, Consumption::Exclusive { .. })
     }
 
-    /// Until when the driver may count on this consumer's lease, as far as this machine has renewed
-    /// it. `None`: it has none.
+    /// The time until which this consumer's lease is valid, as far as this state machine has
+    /// renewed it. `None` without a lease.
     #[must_use]
     pub fn leased_until(&self) -> Option<Instant> {
-        self.lease.as_ref().map(|(lease, at)| lease::later(*at, lease.time))
+        self.lease.as_ref().map(|(lease, at)| crate::later(*at, lease.time))
     }
 
-    /// Where an exclusive consumer began to read on this connection.
+    /// The session of an exclusive consumer on this connection.
     #[must_use]
     pub const fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
 
-    /// The session cannot go on: somebody else moved the group, or the connection that moves it was
-    /// lost.
+    /// Ends the session, because another program moved the group, or the connection that moves it
+    /// was lost.
     pub fn end_session(&mut self) {
         if self.session.take().is_some() && !matches!(self.phase, Phase::Done | Phase::Restart) {
             self.phase = Phase::Disconnected;
         }
     }
 
-    /// The group was looked at, as [`Effect::LookAtGroup`] asks.
-    pub fn group_seen(&mut self, view: &GroupView, now: Instant) {
-        let Phase::Look(look) = self.phase else { return };
-        match look {
-            Look::First(namesake) => return self.first_seen(view, namesake, now),
-            Look::Joined => return self.joined_seen(view, now),
-            Look::Gaps | Look::Claims | Look::Late => {}
+    /// Reports the result of [`Effect::InspectGroup`].
+    pub fn group_inspected(&mut self, view: &GroupView, now: Instant) {
+        let Phase::Inspect(inspection) = self.phase else { return };
+        match inspection {
+            Inspection::First(namesake) => return self.inspected_first(view, namesake, now),
+            Inspection::Joined => return self.inspected_after_join(view, now),
+            Inspection::Gaps | Inspection::Claims | Inspection::Late => {}
         }
-        if !self.look_over(view, now) {
+        if !self.assess(view, now) {
             return;
         }
-        if look == Look::Late {
+        if inspection == Inspection::Late {
             self.phase = Phase::Read;
             return;
         }
-        if look == Look::Claims {
+        if inspection == Inspection::Claims {
             let mut others = view.members.iter().filter(|one| one.name != self.settings.consumer.as_bytes());
             let is_left = others.any(|other| other.pending > 0);
             self.phase = if is_left { Phase::Claim(StreamId::ZERO) } else { self.follow() };
             return;
         }
-        // Nobody else can have what is missing, else the gaps were dropped.
+        // No other consumer can have the missing entries, otherwise the gaps would have been
+        // dropped.
         let gaps = self.dedup.take_gaps();
         if !gaps.is_empty() && !self.came {
-            // A writer that is started again does not report them a second time.
+            // A restarted writer must not report them again.
             self.set_shared(view.last_delivered);
         }
         self.reports.extend(gaps.into_iter().map(|gap| {
@@ -746,31 +753,31 @@ impl Consumer {
             Report::Gap(gap, path)
         }));
         if matches!(self.idle, Idle::Judged(..)) {
-            self.reports.push(Report::Judged);
+            self.reports.push(Report::GapsReported);
         }
         self.phase = self.taken();
     }
 
-    /// The group was looked at beside the work.
-    pub fn group_seen_beside(&mut self, view: &GroupView, now: Instant) {
+    /// Reports a view of the group that another stage measured.
+    pub fn group_observed(&mut self, view: &GroupView, now: Instant) {
         if self.is_reading() {
-            self.look_over(view, now);
+            self.assess(view, now);
         }
     }
 
-    /// Whether the work goes on.
-    fn look_over(&mut self, view: &GroupView, now: Instant) -> bool {
-        self.see_others(view, now);
-        // A view from before the lease was taken does not count.
+    /// Updates the state from a view. Returns whether the consumer can continue.
+    fn assess(&mut self, view: &GroupView, now: Instant) -> bool {
+        self.note_others(view, now);
+        // Ignore a view from before this consumer held the lease.
         if self.joined_at.is_none_or(|joined| view.asked_at >= joined) && !self.has_lease_as(view) {
-            // Without a lease of its own, it waits for the end of the other one.
+            // A consumer without a lease waits until the other one's ends.
             self.phase = if self.lease.is_some() { Phase::Restart } else { Phase::Disconnected };
             return false;
         }
         if self.lease.is_some() {
-            self.watch_out(view);
+            self.report_intruder(view);
         }
-        // What was asked before the notes were written is out of date.
+        // A view from before the notes were written is stale.
         if self.written_at.is_none_or(|written| view.asked_at > written) {
             match &view.notes.output {
                 Some(output) if !self.is_ours(output) => self.refusal = Some(Refusal::NameLost),
@@ -784,7 +791,7 @@ impl Consumer {
         true
     }
 
-    /// Whether the lease is as it is to be: ours, or there is none.
+    /// Whether the lease in Redis is this consumer's, or neither of them has one.
     fn has_lease_as(&self, view: &GroupView) -> bool {
         match (&view.lease, &self.lease) {
             (Some(seen), Some((own, _))) => seen.is_of(own),
@@ -794,7 +801,7 @@ impl Consumer {
     }
 
     /// Reports another consumer that reads from the group.
-    fn watch_out(&mut self, view: &GroupView) {
+    fn report_intruder(&mut self, view: &GroupView) {
         let other = self.at_work_beside(view).map(|other| String::from_utf8_lossy(&other.name).into_owned());
         let known = self.beside.take().map(|(name, ..)| name);
         if let Some(name) = other {
@@ -805,17 +812,17 @@ impl Consumer {
         }
     }
 
-    fn see_others(&mut self, view: &GroupView, now: Instant) {
-        self.looked_at = Some(view.asked_at);
+    fn note_others(&mut self, view: &GroupView, now: Instant) {
+        self.inspected_at = Some(view.asked_at);
         if !view.is_alone(&self.settings.consumer) {
             self.others_at = Some(now);
         }
         self.pace.noted(&view.notes, view.lag, now);
     }
 
-    /// The group before the first read: whether this consumer's name is free.
-    fn first_seen(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
-        self.see_others(view, now);
+    /// Inspects the group before the first read: whether the consumer name is free.
+    fn inspected_first(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
+        self.note_others(view, now);
         if self.lease.is_some()
             && let Some(other) = self.at_work_beside(view)
         {
@@ -838,7 +845,7 @@ impl Consumer {
             self.refusal = Some(Refusal::JournalMissing);
             return;
         }
-        // What is acknowledged was in the journal.
+        // Acknowledged entries were in the journal.
         let is_acknowledged = view.members.iter().all(|member| member.pending == 0)
             && !self.has_others(now)
             && view.notes.shared.is_none_or(|shared| shared < view.last_delivered)
@@ -849,7 +856,7 @@ impl Consumer {
         }
         self.replaced = noted.filter(|noted| !self.is_ours(noted)).cloned();
         self.phase = match member.filter(|member| self.replaced.is_some() && member.idle < AT_WORK) {
-            // It asked for entries since it was last looked at.
+            // It has read since the last inspection.
             Some(member) if namesake.is_some_and(|(idle, at)| member.is_awake(idle, view.asked_at, at)) => {
                 self.refusal = Some(Refusal::NameTaken);
                 return;
@@ -859,14 +866,14 @@ impl Consumer {
         };
     }
 
-    /// The group knows this consumer.
+    /// Reports that the group has this consumer.
     pub const fn joined(&mut self) {
-        self.phase = Phase::Look(Look::Joined);
+        self.phase = Phase::Inspect(Inspection::Joined);
     }
 
-    /// The group before the first read, now that it knows this consumer: what the notes say.
-    fn joined_seen(&mut self, view: &GroupView, now: Instant) {
-        self.see_others(view, now);
+    /// Inspects the group after joining and before the first read: what the notes say.
+    fn inspected_after_join(&mut self, view: &GroupView, now: Instant) {
+        self.note_others(view, now);
         if !self.has_lease_as(view) {
             self.phase = Phase::Lease;
             return;
@@ -879,9 +886,9 @@ impl Consumer {
             let gone = names.iter().filter(|(name, _)| name != consumer && view.member(name).is_none());
             self.changes.extend(gone.map(|(name, _)| Change::Remove(output_field(group, name))));
         }
-        // The host's name is often the consumer's, and changes when a container is recreated.
+        // The consumer name is often the host name, which changes when a container is recreated.
         let is_known = names.iter().any(|(_, output)| self.is_ours(output));
-        // Somebody has removed the notes, or the whole record.
+        // Another program has removed the notes, or the whole record.
         let are_notes_gone = names.is_empty() && view.notes.shared.is_none() && self.own_end.is_some();
         self.is_resumed = is_known || are_notes_gone || self.has_made_group;
         match &view.notes.output {
@@ -897,7 +904,7 @@ impl Consumer {
                 self.take_name();
             }
             Some(_) => {
-                self.phase = Phase::Look(Look::First(None));
+                self.phase = Phase::Inspect(Inspection::First(None));
                 return;
             }
         }
@@ -914,7 +921,7 @@ impl Consumer {
         }
         self.resume();
         if has_waited {
-            self.reports.push(Report::WaitedForWriter);
+            self.reports.push(Report::WaitEnded);
         }
         if let Some((lease, renewed_at)) = self.lease.clone() {
             self.beside = None;
@@ -926,7 +933,7 @@ impl Consumer {
         self.phase = Phase::Introduce;
     }
 
-    /// What comes is expected to adjoin what the output holds, or what was shared.
+    /// The next entries must follow the end of the output, or the shared entries.
     fn resume(&mut self) {
         if !self.is_begun && self.is_resumed && self.others_at.is_none() {
             self.dedup.resume(self.own_end.max(self.shared.map(Position::of)));
@@ -962,14 +969,14 @@ impl Consumer {
         }
     }
 
-    /// Keeps the note on what is shared with others. It changes when others come and when they are
-    /// gone, not with every entry: each change makes the reader look at the record again.
+    /// Maintains the note about shared entries. It changes only when other consumers join or leave,
+    /// because the reader reads the record again after each change.
     fn share(&mut self, view: &GroupView, now: Instant) {
-        // Consumers never remove the note.
+        // No consumer removes the note.
         let noted = view.notes.shared.or(self.shared);
         let has_others = self.has_others(now);
         if has_others || noted != self.shared {
-            // When the note changed, others came and went meanwhile.
+            // If the note changed, other consumers joined and left in the meantime.
             self.dedup.forget_order();
         }
         self.shared = noted;
@@ -984,24 +991,24 @@ impl Consumer {
         self.others_at.is_some_and(|at| now.saturating_duration_since(at) < group::GONE)
     }
 
-    /// The notes were read.
+    /// Reports the notes.
     pub fn notes_read(&mut self, notes: &Notes, now: Instant) {
         self.pace.noted(notes, None, now);
         self.wake(self.last_delivered, notes.end);
     }
 
-    /// The notes were changed. `is_claimed`: a [`Change::Claim`] found the field free.
+    /// Reports that the notes were written. `is_claimed`: a [`Change::Claim`] succeeded.
     pub fn notes_written(&mut self, is_claimed: bool, now: Instant) {
         self.changes.clear();
         self.written_at = Some(now);
         if matches!(self.phase, Phase::Introduce) {
             self.has_name = is_claimed;
-            self.phase = if is_claimed { Phase::Read } else { Phase::Load(Why::Connected) };
+            self.phase = if is_claimed { Phase::Read } else { Phase::Load(LoadReason::Connected) };
         }
     }
 
-    /// What is missing at the end is judged again when the reader or somebody who moves the group
-    /// went on.
+    /// Checks for gaps at the end again when the reader, or a program that moves the group, has
+    /// made progress.
     fn wake(&mut self, last_delivered: StreamId, end: Option<StreamId>) {
         if let Idle::Judged(delivered, until) = self.idle
             && (delivered, until) != (last_delivered, end)
@@ -1010,7 +1017,7 @@ impl Consumer {
         }
     }
 
-    /// What came of [`Effect::Read`] or [`Effect::TakeLast`].
+    /// Reports the result of [`Effect::Read`] or [`Effect::Drain`].
     pub fn delivered(&mut self, reply: Reply, now: Instant) {
         if self.origin != Origin::Pending {
             self.ahead = None;
@@ -1034,16 +1041,16 @@ impl Consumer {
         }
     }
 
-    /// What came of [`Effect::Claim`]: how many entries, and where to go on; zero when all were
-    /// looked at.
+    /// Reports the result of [`Effect::Claim`]: the number of entries, and where the next claim
+    /// starts; zero at the end.
     pub fn claimed(&mut self, entries: u64, next: StreamId) {
         self.origin = Origin::Claimed(next);
         self.came = entries > 0;
         self.phase = if self.came { Phase::Take { is_fresh: false } } else { self.taken() };
     }
 
-    /// Takes the entries of a reply that were not taken yet: ID and fields, without fields when the
-    /// entry was deleted while it was pending. What is new goes into the batch.
+    /// Takes the remaining entries of a reply: ID and fields. An entry that was deleted while
+    /// pending has no fields. New bytes are added to the batch.
     pub fn take<'a, F>(&mut self, entries: impl Iterator<Item = (StreamId, Option<F>)>, batch: &mut Batch) -> Taken
     where
         F: Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -1083,10 +1090,10 @@ impl Consumer {
             match outcome {
                 Outcome::New => {}
                 Outcome::Held => taken.redelivered = taken.redelivered.saturating_add(1),
-                // Whether a reader wrote it, a fresh record knows; and what in that cannot be read
-                // is reported.
+                // A fresh record shows whether a reader wrote the entry. An unreadable field of the
+                // record is reported.
                 Outcome::Unknown | Outcome::Foreign if !is_fresh && !self.dedup.knows(id.ms) => {
-                    stopped = Some(Phase::Load(Why::Unknown));
+                    stopped = Some(Phase::Load(LoadReason::Unknown));
                     break;
                 }
                 Outcome::Unknown if self.record.judge(id.ms) == Verdict::Missing => {
@@ -1115,19 +1122,19 @@ impl Consumer {
         self.dedup.close();
         self.phase = match stopped {
             Some(phase) => phase,
-            None if self.dedup.has_gaps() => Phase::Look(Look::Gaps),
+            None if self.dedup.has_gaps() => Phase::Inspect(Inspection::Gaps),
             None => self.taken(),
         };
         taken
     }
 
-    /// A reply was taken.
+    /// The whole reply was taken.
     const fn taken(&self) -> Phase {
         let can_wait = self.ahead.is_some() || matches!(self.origin, Origin::Pending | Origin::Claimed(_));
         Phase::HandOver { now: !can_wait, then: Then::GoOn }
     }
 
-    /// The batch was handed over.
+    /// Reports that the batch was handed over.
     pub fn handed_over(&mut self, now: Instant) {
         let Phase::HandOver { then, .. } = self.phase else { return };
         self.phase = match then {
@@ -1142,7 +1149,7 @@ impl Consumer {
             Then::GoOn => match self.settings.claim_idle {
                 Some(idle) if self.origin == Origin::New && !self.is_stopping && self.is_claim_due(idle, now) => {
                     self.claimed_at = Some(now);
-                    Phase::Look(Look::Claims)
+                    Phase::Inspect(Inspection::Claims)
                 }
                 _ => self.follow(),
             },
@@ -1153,14 +1160,14 @@ impl Consumer {
         self.claimed_at.is_none_or(|at| now.saturating_duration_since(at).saturating_mul(2) >= idle)
     }
 
-    /// All that was pending has come. What the group has delivered beyond what we have, and nobody
-    /// else can have, is missing.
+    /// All pending entries were read. Entries that the group has delivered, that the output lacks,
+    /// and that no other consumer can have, are missing.
     fn begin_new(&mut self) -> Phase {
         self.origin = Origin::New;
         let delivered = self.record.clamp(self.last_delivered);
         if !self.is_begun {
             self.resume();
-            // Without its record, nobody knows where in the source the group is.
+            // Without the record, the position of the group in the source is unknown.
             self.is_begun = !self.record.manifest.is_empty() || self.last_delivered == StreamId::ZERO;
             match (delivered, self.is_resumed, self.others_at) {
                 (Some(delivered), true, None) => self.dedup.ended_at(delivered.id()),
@@ -1169,10 +1176,10 @@ impl Consumer {
         } else if self.last_delivered > StreamId::ZERO && !self.dedup.is_watching() {
             self.dedup.watch_from(self.last_delivered);
         }
-        if self.dedup.has_gaps() { Phase::Look(Look::Gaps) } else { Phase::Read }
+        if self.dedup.has_gaps() { Phase::Inspect(Inspection::Gaps) } else { Phase::Read }
     }
 
-    /// What follows when everything that came was handed over.
+    /// The phase after everything was handed over.
     fn follow(&mut self) -> Phase {
         let end = Phase::HandOver { now: true, then: Then::End };
         match self.origin {
@@ -1191,17 +1198,17 @@ impl Consumer {
         }
         match self.idle {
             Idle::No if !self.is_begun || self.settings.partitions.is_some() && !self.partitions_known => {
-                Phase::Load(Why::Idle)
+                Phase::Load(LoadReason::Idle)
             }
-            Idle::No => Phase::AskLastId,
-            // Nothing came since it was asked: what is missing before it is a gap.
+            Idle::No => Phase::ReadLastId,
+            // No entry arrived since the query, so anything missing before this ID is a gap.
             Idle::Asked(last) => {
                 self.idle = Idle::Judged(self.last_delivered, self.pace.end());
                 self.dedup.ended_at(last);
                 if self.dedup.has_gaps() {
-                    return Phase::Look(Look::Gaps);
+                    return Phase::Inspect(Inspection::Gaps);
                 }
-                self.reports.push(Report::Judged);
+                self.reports.push(Report::GapsReported);
                 self.follow()
             }
             Idle::Judged(..) if self.settings.once => end,
@@ -1209,7 +1216,7 @@ impl Consumer {
         }
     }
 
-    /// The stream's last-generated ID.
+    /// Reports the last-generated ID of the stream.
     pub fn last_id(&mut self, last: StreamId) {
         self.idle = Idle::Asked(last);
         self.phase = Phase::Read;

@@ -181,7 +181,7 @@ impl World {
                 }
                 Effect::LoadRecord => consumer.record_loaded(self.record(), self.here),
                 Effect::MakeGroup => consumer.group_made(self.makes_group),
-                Effect::LookAtGroup => consumer.group_seen(&self.view(), now),
+                Effect::InspectGroup => consumer.group_inspected(&self.view(), now),
                 Effect::Join => consumer.joined(),
                 Effect::ReadNotes => consumer.notes_read(&self.notes(), now),
                 Effect::WriteNotes(changes) => {
@@ -206,7 +206,7 @@ impl World {
                         break;
                     }
                 }
-                Effect::ReadLease => consumer.lease_seen(self.lease.clone(), now),
+                Effect::ReadLease => consumer.lease_read(self.lease.clone(), now),
                 Effect::WriteLease { seen, lease } => {
                     let is_as_seen = self.lease == seen;
                     if is_as_seen {
@@ -227,7 +227,7 @@ impl World {
                         break;
                     }
                 }
-                Effect::TakeLast => {
+                Effect::Drain => {
                     let found = self.ahead.take().unwrap_or_default();
                     self.deliver(consumer, found);
                 }
@@ -252,7 +252,7 @@ impl World {
                     self.batch.clear();
                     consumer.handed_over(now);
                 }
-                Effect::AskLastId => consumer.last_id(self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id)),
+                Effect::ReadLastId => consumer.last_id(self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id)),
                 Effect::Refuse(refusal) => {
                     self.reports.extend(consumer.take_reports());
                     return Some(refusal);
@@ -582,7 +582,7 @@ fn others_are_noted_when_they_come_and_when_they_go() {
     assert_eq!(world.notes().shared, Some(StreamId::MAX));
     world.others.clear();
     world.now += group::GONE;
-    one.group_seen_beside(&world.view(), world.now);
+    one.group_observed(&world.view(), world.now);
     world.add(1);
     assert_eq!(world.drive(&mut one), None);
     assert_eq!(world.notes().shared, Some(StreamId::new(5, 40)));
@@ -657,7 +657,7 @@ fn a_namesake_is_refused_when_it_is_alive_and_replaced_when_it_is_not() {
     // Then that one comes back.
     world.fields.insert(output_field(GROUP, NAME), "another".to_owned());
     world.now += Duration::from_secs(1);
-    one.group_seen_beside(&world.view(), world.now);
+    one.group_observed(&world.view(), world.now);
     assert_eq!(world.drive(&mut one), Some(Refusal::NameLost));
 }
 
@@ -683,7 +683,7 @@ fn a_view_from_before_the_name_was_taken_over_does_not_count() {
     let before = world.view();
     let mut one = consumer(0..0);
     assert_eq!(world.drive(&mut one), None);
-    one.group_seen_beside(&before, world.now);
+    one.group_observed(&before, world.now);
     assert_eq!(world.drive(&mut one), None);
 }
 
@@ -889,7 +889,7 @@ fn an_exclusive_consumer_moves_the_group_and_leaves_nothing_pending() {
     world.add(3);
     assert_eq!(world.drive(&mut one), None);
     assert_eq!((world.written.len(), world.entries_read), (20_012, Some(5003)));
-    assert!(!world.reports.iter().any(|report| !matches!(report, Report::Judged)), "{:?}", world.reports);
+    assert!(!world.reports.iter().any(|report| !matches!(report, Report::GapsReported)), "{:?}", world.reports);
 }
 
 #[test]
@@ -942,7 +942,7 @@ fn whoever_comes_second_waits_until_the_lease_has_not_changed_for_its_time() {
         assert_eq!((world.written.len(), world.gaps()), (40, vec![]));
         assert_eq!(world.lease.is_none(), is_group);
         assert!(world.reports.contains(&Report::LeaseTakenOver("two".to_owned())));
-        assert!(world.reports.contains(&Report::WaitedForWriter));
+        assert!(world.reports.contains(&Report::WaitEnded));
     }
 }
 
@@ -976,8 +976,8 @@ fn an_exclusive_consumer_waits_for_others_at_work() {
     assert_eq!(world.written.len(), 40);
     world.others = vec![busy(0)];
     let view = world.view();
-    one.group_seen_beside(&view, world.now);
-    one.group_seen_beside(&view, world.now);
+    one.group_observed(&view, world.now);
+    one.group_observed(&view, world.now);
     let intruders = one.take_reports().into_iter().filter(|report| matches!(report, Report::Intruder(_)));
     assert_eq!(intruders.collect::<Vec<_>>(), [Report::Intruder("two".to_owned())], "reported once");
 }
@@ -1005,7 +1005,7 @@ fn a_lease_that_somebody_took_over_ends_the_work() {
     let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
     assert_eq!(world.drive(&mut one), None);
     world.lease = other_lease(0);
-    one.group_seen_beside(&world.view(), world.now);
+    one.group_observed(&world.view(), world.now);
     assert_eq!(one.next(world.now), Effect::Restart);
     // So, too, when the connection was lost meanwhile, and the other one is gone again.
     let mut world = World::new();

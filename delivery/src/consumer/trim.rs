@@ -88,7 +88,7 @@ struct Holder {
 
 impl TrimWatch {
     /// The groups of a stream of this length at one moment. `Some`: report it.
-    pub fn look(&mut self, ours: &str, groups: &[GroupState], length: u64, now: Instant) -> Option<HeldUp> {
+    pub fn observe(&mut self, ours: &str, groups: &[GroupState], length: u64, now: Instant) -> Option<HeldUp> {
         let Some(holder) = holder(ours, groups) else {
             *self = Self::default();
             return None;
@@ -167,11 +167,11 @@ mod tests {
         let after = |seconds| begun + Duration::from_secs(seconds);
         let groups = [group("ours", 5000, None, Some(0), 0), group("old", 0, None, Some(5000), 0)];
         let mut watch = TrimWatch::default();
-        assert_eq!(watch.look("ours", &groups, 5000, begun), None);
-        let held = watch.look("ours", &groups, 5000, after(6)).unwrap();
+        assert_eq!(watch.observe("ours", &groups, 5000, begun), None);
+        let held = watch.observe("ours", &groups, 5000, after(6)).unwrap();
         assert_eq!((held.group.as_str(), held.entries, held.since.as_secs()), ("old", 5000, 6));
-        assert_eq!(watch.look("ours", &groups, 5000, after(20)), None, "not again so soon");
-        assert!(watch.look("ours", &groups, 5000, after(310)).is_some());
+        assert_eq!(watch.observe("ours", &groups, 5000, after(20)), None, "not again so soon");
+        assert!(watch.observe("ours", &groups, 5000, after(310)).is_some());
     }
 
     #[test]
@@ -180,15 +180,15 @@ mod tests {
         let mut watch = TrimWatch::default();
         for second in 0..100 {
             let groups = [group("ours", 5000, None, Some(0), 0), group("slow", second, None, Some(4000), 0)];
-            assert_eq!(watch.look("ours", &groups, 5000, begun + Duration::from_secs(second)), None);
+            assert_eq!(watch.observe("ours", &groups, 5000, begun + Duration::from_secs(second)), None);
         }
         let groups = [group("ours", 5000, None, Some(0), 0), group("even", 5000, None, Some(0), 0)];
-        assert_eq!(watch.look("ours", &groups, 5000, begun + Duration::from_secs(999)), None);
+        assert_eq!(watch.observe("ours", &groups, 5000, begun + Duration::from_secs(999)), None);
         let groups = [group("ours", 5000, None, Some(0), 0), group("dead", 5000, None, Some(0), 3)];
         let held =
-            [0, 61].map(|seconds| watch.look("ours", &groups, 5000, begun + Duration::from_secs(1200 + seconds)));
+            [0, 61].map(|seconds| watch.observe("ours", &groups, 5000, begun + Duration::from_secs(1200 + seconds)));
         assert_eq!(held[1].as_ref().map(|held| held.entries), Some(3), "it holds what it has not acknowledged");
         let groups = [group("ours", 5000, None, Some(0), 0), group("ahead", 6000, None, Some(0), 0)];
-        assert_eq!(watch.look("ours", &groups, 5000, begun + Duration::from_secs(1999)), None);
+        assert_eq!(watch.observe("ours", &groups, 5000, begun + Duration::from_secs(1999)), None);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, Trouble, UNNAMED, Wait};
+use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, UNNAMED, Wait};
 use crate::entry::Span;
 use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation};
 use crate::fingerprint::{Fingerprint, TailChecksum};
@@ -44,7 +44,7 @@ pub(super) enum Target {
 
 impl<D: Directory> Producer<D> {
     /// Tells which file holds which content, `position` being delivered.
-    pub(super) fn look(
+    pub(super) fn scan(
         &mut self,
         manifest: &Manifest,
         position: Option<Position>,
@@ -63,7 +63,7 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.file_id, streaming.reader.file()));
         }
-        let identified = self.directory.look(&known, &open, self.now);
+        let identified = self.directory.scan(&known, &open, self.now);
         for notice in &identified.notices {
             self.report(Notice::File(notice.clone()));
         }
@@ -100,6 +100,9 @@ impl<D: Directory> Producer<D> {
             let end = ends.entry(generation.file_id).or_insert(0);
             *end = manifest.end(generation.generation).unwrap_or(0).max(*end);
         }
+        let own_newest = ends.keys().next_back().copied();
+        let last = manifest.last().map(|last| last.file_id);
+        let is_owed = |file_id| Some(file_id) > own_newest || Some(file_id) == last;
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
@@ -134,6 +137,7 @@ impl<D: Directory> Producer<D> {
                 path: generation.real_path.clone().unwrap_or_default(),
                 seen_len: self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0),
                 finished: Some(file_id) != newest,
+                is_owed: is_owed(file_id),
             }
         };
         KnownContents {
@@ -149,7 +153,7 @@ impl<D: Directory> Producer<D> {
         let position =
             record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
         let before = self.manifest.neighbours.take();
-        let identified = self.look(record, position, None);
+        let identified = self.scan(record, position, None);
         self.manifest.neighbours = before;
         self.notices.clear();
         self.reported.clear();
@@ -169,7 +173,7 @@ impl<D: Directory> Producer<D> {
         let Resume::Verify(position, otherwise) = resume else { return resume };
         let file_id = manifest.get(position.generation).map(|generation| generation.file_id);
         let (Some(file_id), Some(span)) = (file_id, observed.last_span()) else { return Resume::Renumber(otherwise) };
-        let identified = self.look(manifest, Some(otherwise), None);
+        let identified = self.scan(manifest, Some(otherwise), None);
         let holder =
             identified.holders.get(&file_id).and_then(|found| found.iter().find(|found| found.len >= span.end));
         let bytes =
@@ -181,7 +185,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Finds the file to go on with.
-    pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, Trouble> {
+    pub(super) fn locate(&mut self, resume: Resume, now: Duration) -> Result<Step, StepError> {
         let (position, renumber) = match resume {
             Resume::Fresh => return self.locate_first(now),
             Resume::At(position) => (position, false),
@@ -192,7 +196,7 @@ impl<D: Directory> Producer<D> {
         let file_id = generation.file_id;
         let end = manifest.end(position.generation);
         let is_complete = manifest.is_void(position.generation) || end.is_some_and(|end| position.offset >= end);
-        let identified = self.look(&manifest, Some(position), None);
+        let identified = self.scan(&manifest, Some(position), None);
         if renumber || !is_complete {
             let holders = identified.holders.get(&file_id).map(Vec::as_slice).unwrap_or_default();
             if let Some(found) = holders.iter().find(|found| goes_on(found, position.offset)) {
@@ -223,12 +227,12 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    fn locate_first(&mut self, now: Duration) -> Result<Step, Trouble> {
+    fn locate_first(&mut self, now: Duration) -> Result<Step, StepError> {
         if self.needs_others() {
             return Ok(Step::Agree);
         }
         let manifest = Manifest::default();
-        let identified = self.look(&manifest, None, None);
+        let identified = self.scan(&manifest, None, None);
         // Other partitions may have begun long ago: what they have sent of earlier contents is
         // missing here.
         if let Some(target) = self.choose(&manifest, &identified, None, None) {
@@ -375,7 +379,7 @@ impl<D: Directory> Producer<D> {
     /// when its turn was. `false`: there are none.
     pub(super) fn late_target(&mut self, present: &Present, position: Position) -> bool {
         let manifest = self.manifest.clone();
-        let identified = self.look(&manifest, Some(position), Some(present));
+        let identified = self.scan(&manifest, Some(position), Some(present));
         let is_live = identified.current.found().is_some_and(|found| found.relation.file_id() == Some(present.file_id));
         let unseen = identified.unseen.first().filter(|_| is_live).map(unseen);
         let earlier = self.earlier(&manifest, &identified, Some(position), Some(present.file_id));
@@ -394,7 +398,7 @@ impl<D: Directory> Producer<D> {
         only_if_written: bool,
     ) -> Option<(Target, Position)> {
         let manifest = self.manifest.clone();
-        let identified = self.look(&manifest, Some(position), Some(present));
+        let identified = self.scan(&manifest, Some(position), Some(present));
         let (target, after) = self.next_target(&manifest, &identified, position, Some(present.file_id))?;
         let is_empty = |key: usize, start: u64| {
             let mut found =
@@ -413,7 +417,7 @@ impl<D: Directory> Producer<D> {
         present: &Present,
         position: Position,
         only_if_written: bool,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, StepError> {
         let Some((target, after)) = self.find_next(present, position, only_if_written) else { return Ok(false) };
         let guard = self.guard_of(position, present);
         self.leave(present, position);
@@ -423,9 +427,9 @@ impl<D: Directory> Producer<D> {
 
     /// The present file is not the content any more: goes on in a copy of it, if there is one with
     /// more bytes.
-    pub(super) fn continue_in_copy(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+    pub(super) fn continue_in_copy(&mut self, present: &Present, position: Position) -> Result<bool, StepError> {
         let manifest = self.manifest.clone();
-        let identified = self.look(&manifest, Some(position), Some(present));
+        let identified = self.scan(&manifest, Some(position), Some(present));
         let holders = identified.holders.get(&present.file_id).map(Vec::as_slice).unwrap_or_default();
         let Some(found) = holders.iter().find(|found| found.len > present.offset) else { return Ok(false) };
         let is_current = identified.current.found().is_some_and(|current| current.key == found.key);
@@ -442,14 +446,14 @@ impl<D: Directory> Producer<D> {
     /// What is at the input's path, when that is the present content.
     pub(super) fn present_at_input(&mut self, present: &Present, position: Position) -> Option<Found> {
         let manifest = self.manifest.clone();
-        let identified = self.look(&manifest, Some(position), Some(present));
+        let identified = self.scan(&manifest, Some(position), Some(present));
         let current = identified.current.found()?;
         (is_whole(current) && current.relation.file_id() == Some(present.file_id)).then(|| current.clone())
     }
 
     /// Another file has taken the name of the present one. Goes on in it when it holds the same
     /// content.
-    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, Trouble> {
+    pub(super) fn continue_at_input(&mut self, present: &Present, position: Position) -> Result<bool, StepError> {
         let Some(current) = self.present_at_input(present, position) else { return Ok(false) };
         let (file_id, start, generation) = (present.file_id, position.offset, position.generation);
         let until = self.manifest.end(generation);
@@ -477,22 +481,22 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    fn open_file(&mut self, key: usize) -> Result<D::File, Trouble> {
+    fn open_file(&mut self, key: usize) -> Result<D::File, StepError> {
         let opened = self.directory.open(key);
         opened.map_err(|error| self.trouble("open", &error))
     }
 
-    pub(super) fn trouble(&self, doing: &'static str, error: &io::Error) -> Trouble {
+    pub(super) fn trouble(&self, doing: &'static str, error: &io::Error) -> StepError {
         trouble(&self.options.input, doing, error)
     }
 
     /// Opens a target.
-    fn go(&mut self, target: Target, after: Option<Position>, guard: Option<Guard>) -> Result<(), Trouble> {
+    fn go(&mut self, target: Target, after: Option<Position>, guard: Option<Guard>) -> Result<(), StepError> {
         let (Target::Known { key, start, .. } | Target::New { key, start, .. }) = target;
         let until = if let Target::Known { until, .. } = target { until } else { None };
         let file = self.open_file(key)?;
         let path = file.path();
-        let reader = LineReader::open(file, self.options.read, start, until).map_err(|error| Trouble::File {
+        let reader = LineReader::open(file, self.options.read, start, until).map_err(|error| StepError::File {
             doing: "read",
             path,
             error,
@@ -536,7 +540,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The next step towards a generation.
-    pub(super) fn begin(&mut self, now: Duration) -> Result<Step, Trouble> {
+    pub(super) fn begin(&mut self, now: Duration) -> Result<Step, StepError> {
         let is_whole = self.options.read.partition.is_whole();
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
@@ -619,7 +623,7 @@ impl<D: Directory> Producer<D> {
         let Phase::Beginning(begin) = &self.phase else { return false };
         let (after, inode) = (begin.after, begin.reader.file().inode());
         let manifest = self.manifest.clone();
-        let identified = self.look(&manifest, after, None);
+        let identified = self.scan(&manifest, after, None);
         let is_current = self.directory.input().is_ok_and(|input| input == Some(inode));
         let relation = identified.current.found().map(|current| current.relation);
         if !is_current || relation == Some(Relation::New) && identified.unseen.is_empty() {
@@ -635,7 +639,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// A name for all partitions: the one that another partition gave it, or a new one.
-    fn name(&mut self, now: Duration) -> Result<Step, Trouble> {
+    fn name(&mut self, now: Duration) -> Result<Step, StepError> {
         let present = self.manifest.iter().map(|known| known.file_id).max().unwrap_or(0);
         let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
         let inode = begin.reader.file().inode();
@@ -670,7 +674,7 @@ impl<D: Directory> Producer<D> {
             return None;
         }
         let manifest = self.manifest.clone();
-        let identified = self.look(&manifest, after, None);
+        let identified = self.scan(&manifest, after, None);
         others.into_iter().find(|(file_id, _)| {
             let holders = identified.holders.get(file_id).into_iter().flatten().filter(|found| is_whole(found));
             holders.map(|found| self.directory.open(found.key)).any(|file| file.is_ok_and(|file| file.inode() == inode))
@@ -681,7 +685,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// When the IDs of the stream are exhausted, or the file cannot be read.
-    pub fn clock(&mut self, now_ms: u64) -> Result<(), Trouble> {
+    pub fn clock(&mut self, now_ms: u64) -> Result<(), StepError> {
         let Phase::Beginning(begin) = &self.phase else { return Ok(()) };
         let naming = matches!(begin.stage, Stage::Naming(_));
         let number = match naming {
@@ -689,7 +693,7 @@ impl<D: Directory> Producer<D> {
             false => self.manifest.next_number(now_ms, self.stream.last_id),
         };
         let Some(number) = number else {
-            return Err(Trouble::Blocked(format!(
+            return Err(StepError::Blocked(format!(
                 "cannot add to stream {}: its last ID {} leaves no larger one, so Redis takes no more entries; nothing is lost; \
                  read what the stream holds, then delete it, and the reader sends the rest",
                 self.options.stream, self.stream.last_id
@@ -717,7 +721,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The generation with this number is to be written to the source record.
-    fn record(&mut self, number: u64) -> Result<(), Trouble> {
+    fn record(&mut self, number: u64) -> Result<(), StepError> {
         let file_id = match &self.phase {
             Phase::Beginning(begin) => begin.file_id.unwrap_or(number),
             _ => return Ok(()),
@@ -733,7 +737,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// What a generation of the file that is to be begun is.
-    fn describe(&self, number: u64, file_id: u64) -> Result<Generation, Trouble> {
+    fn describe(&self, number: u64, file_id: u64) -> Result<Generation, StepError> {
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let file = begin.reader.file();
         let head = |len: u64| head_of(file, len).map_err(|error| trouble(&self.options.input, "read", &error));
@@ -764,7 +768,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The source record with the generation that is to be begun.
-    fn change(&self) -> Result<Change, Trouble> {
+    fn change(&self) -> Result<Change, StepError> {
         let mut after = self.manifest.clone();
         let Phase::Beginning(begin) = &self.phase else { return Err(Changed::InputChanged.into()) };
         let Stage::Recording(generation, prints) = &begin.stage else { return Err(Changed::InputChanged.into()) };
@@ -781,7 +785,7 @@ impl<D: Directory> Producer<D> {
             after.drop_all(&dropped);
         }
         if after.len() > limits.most_generations {
-            return Err(Trouble::Blocked(format!(
+            return Err(StepError::Blocked(format!(
                 "stream {}: entries of {} generations wait to be read, because other programs add entries between them; \
                  waiting for a writer; give the other programs a stream of their own",
                 self.options.stream,
@@ -792,7 +796,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The generation is in the source record.
-    pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), Trouble> {
+    pub(super) fn begun(&mut self, begin: Begin<D::File>, after: Manifest) -> Result<(), StepError> {
         let Stage::Recording(generation, _) = begin.stage else { return Ok(()) };
         self.report_unconfirmed();
         let (number, file_id, start) = (generation.generation, generation.file_id, generation.start);
@@ -934,10 +938,10 @@ fn has_head_of(file: &impl SourceFile, generation: &Generation) -> io::Result<bo
 }
 
 /// A file cannot be used.
-pub(super) fn trouble(path: &str, doing: &'static str, error: &io::Error) -> Trouble {
+pub(super) fn trouble(path: &str, doing: &'static str, error: &io::Error) -> StepError {
     let error = match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
     };
-    Trouble::File { doing, path: path.to_owned(), error }
+    StepError::File { doing, path: path.to_owned(), error }
 }

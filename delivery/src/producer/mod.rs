@@ -40,18 +40,18 @@ pub trait Directory {
 
     /// Tells which file holds which content. `open`: files that are open already, by file ID; they
     /// may have lost their names. `now` is a clock that never goes back.
-    fn look(&mut self, known: &KnownContents, open: &[(u64, &Self::File)], now: Duration) -> Identified;
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &Self::File)], now: Duration) -> Identified;
 
-    /// Whether names may have come or gone in the folders since the latest look.
+    /// Whether names may have come or gone in the folders since the latest scan.
     fn has_changed(&self) -> bool;
 
-    /// Opens a file of the latest look.
+    /// Opens a file of the latest scan.
     ///
     /// # Errors
     /// What the file system reports.
     fn open(&mut self, key: usize) -> io::Result<Self::File>;
 
-    /// The fingerprint of a file of the latest look.
+    /// The fingerprint of a file of the latest scan.
     fn prints(&self, key: usize) -> Option<Fingerprint>;
 
     /// Which file the input's path leads to now; `None` when there is none.
@@ -235,14 +235,14 @@ impl Change {
 
 /// What the partitions of one process have seen of the contents, by file ID.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct ObservedContents {
     /// The largest lengths.
     lengths: BTreeMap<u64, u64>,
     /// The longest fingerprints.
     prints: BTreeMap<u64, Fingerprint>,
 }
 
-impl Seen {
+impl ObservedContents {
     /// Adds the fingerprints of a manifest.
     pub fn learn(&mut self, manifest: &Manifest) {
         keep_longer(&mut self.prints, &manifest.prints);
@@ -259,7 +259,7 @@ fn keep_longer(kept: &mut BTreeMap<u64, Fingerprint>, others: &BTreeMap<u64, Fin
 
 /// Why there is no next step.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum StepError {
     /// A file cannot be used. Trying again may help.
     File {
         /// What was being done: a verb.
@@ -277,7 +277,7 @@ pub enum Trouble {
     Refused(String),
 }
 
-impl From<Changed> for Trouble {
+impl From<Changed> for StepError {
     fn from(changed: Changed) -> Self {
         Self::Changed(changed)
     }
@@ -316,7 +316,7 @@ pub struct Producer<D: Directory> {
     others_prints: BTreeMap<u64, Fingerprint>,
     /// Whether Redis was asked for them.
     has_agreed: bool,
-    /// The contents that some file held at the latest look, and how much of them; of one that
+    /// The contents that some file held at the latest scan, and how much of them; of one that
     /// cannot be read, all.
     found: BTreeMap<u64, u64>,
     /// Whether some folder could not be listed then.
@@ -550,7 +550,7 @@ impl<D: Directory> Producer<D> {
     /// Exchanges with the other partitions of this process what was seen of the contents: a byte
     /// that one of them has seen and another one cannot read any more is reported, and a file is
     /// recognised by the bytes that any of them has read.
-    pub fn exchange(&mut self, all: &mut Seen) {
+    pub fn exchange(&mut self, all: &mut ObservedContents) {
         for (&file_id, &len) in &self.seen {
             let known = all.lengths.entry(file_id).or_insert(0);
             *known = len.max(*known);
@@ -570,13 +570,43 @@ impl<D: Directory> Producer<D> {
         self.stopping = true;
     }
 
+    /// Takes [`stop`](Self::stop) back.
+    pub const fn go_on(&mut self) {
+        self.stopping = false;
+    }
+
+    /// Whether only a change of the input or of its folder can bring more to send, so that a new
+    /// producer would do as well. `with_open`: although files are open that have lost their names.
+    #[must_use]
+    pub fn is_settled(&self, with_open: bool) -> bool {
+        let is_waiting = match &self.phase {
+            Phase::Streaming(streaming) => streaming.is_settled(),
+            Phase::Locating(_) | Phase::Beginning(_) | Phase::Done => true,
+            Phase::Observing | Phase::Restoring(..) => false,
+        };
+        let present = if let Phase::Streaming(streaming) = &self.phase { Some(streaming.inode()) } else { None };
+        is_waiting && (with_open || self.open.iter().all(|open| Some(open.file.inode()) == present))
+    }
+
+    /// Whether a batch is on the wire.
+    #[must_use]
+    pub fn is_on_wire(&self) -> bool {
+        if let Phase::Streaming(streaming) = &self.phase { streaming.is_on_wire() } else { false }
+    }
+
+    /// Keeps a file open that may lose its name before Redis can be asked what is known of it.
+    pub fn hold(&mut self, file: D::File) {
+        let len = file.len().unwrap_or(0);
+        self.open.push(Open { file_id: UNNAMED, file, len, since: Duration::ZERO });
+    }
+
     /// `--once`: what the input holds now is what there is to do.
     pub fn aim(&mut self, inode: Inode, len: u64) {
         self.aim.get_or_insert((inode, len));
     }
 
-    /// Looks at what Redis holds: after a lost connection, and after every [`Trouble`]. Files stay
-    /// open.
+    /// Looks at what Redis holds: after a lost connection, and after every [`StepError`]. Files
+    /// stay open.
     pub fn restart(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Observing) {
             Phase::Streaming(streaming) => {
@@ -593,7 +623,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// Why there is nothing to do now; [`restart`](Self::restart) follows.
-    pub fn step(&mut self, now: Duration) -> Result<Step, Trouble> {
+    pub fn step(&mut self, now: Duration) -> Result<Step, StepError> {
         self.now = now;
         match &mut self.phase {
             Phase::Observing => Ok(Step::Observe { below: self.in_doubt.map(Position::id) }),
@@ -612,7 +642,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// When the stream carries another file, or the state file cannot be used.
-    pub fn observed(&mut self, mut observed: Observed, below: Option<StreamId>) -> Result<(), Trouble> {
+    pub fn observed(&mut self, mut observed: Observed, below: Option<StreamId>) -> Result<(), StepError> {
         if self.refused {
             observed.first_is_ours = Some(false);
         }
@@ -741,7 +771,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// When it was not.
-    pub fn recorded(&mut self, change: Change, done: bool) -> Result<(), Trouble> {
+    pub fn recorded(&mut self, change: Change, done: bool) -> Result<(), StepError> {
         if !done {
             return Err(Changed::OtherReader.into());
         }
@@ -759,13 +789,13 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    pub(super) fn load(&mut self, record: &Manifest) -> Result<Manifest, Trouble> {
+    pub(super) fn load(&mut self, record: &Manifest) -> Result<Manifest, StepError> {
         let path = self.options.state.clone();
-        let stored = self.directory.load().map_err(|error| Trouble::File { doing: "read", path, error })?;
+        let stored = self.directory.load().map_err(|error| StepError::File { doing: "read", path, error })?;
         match stored {
             Stored::Missing => Ok(Manifest::default()),
             Stored::Manifest(manifest) => Ok(*manifest),
-            Stored::Unreadable(why) if record.is_empty() => Err(Trouble::Refused(format!(
+            Stored::Unreadable(why) if record.is_empty() => Err(StepError::Refused(format!(
                 "cannot read the state file {}: {why}; Redis has no record of the source either, so everything would be sent \
                  again as new; restore the file, or remove it to begin a new source",
                 self.options.state
@@ -778,8 +808,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    fn store(&mut self) -> Result<(), Trouble> {
-        self.directory.store(&self.manifest).map_err(|error| Trouble::File {
+    fn store(&mut self) -> Result<(), StepError> {
+        self.directory.store(&self.manifest).map_err(|error| StepError::File {
             doing: "write",
             path: self.options.state.clone(),
             error,
@@ -812,7 +842,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The stream carries one file. Another one at another path is refused, and nothing is written.
-    fn refuse_other_source(&mut self, record: &Manifest, local: &Manifest) -> Result<(), Trouble> {
+    fn refuse_other_source(&mut self, record: &Manifest, local: &Manifest) -> Result<(), StepError> {
         let Some(newest) = record.last() else { return Ok(()) };
         let is_ours = newest.path == self.options.input
             || local.get(newest.generation) == Some(newest)
@@ -821,7 +851,7 @@ impl<D: Directory> Producer<D> {
             return Ok(());
         }
         let Options { input, stream, .. } = &self.options;
-        Err(Trouble::Refused(format!(
+        Err(StepError::Refused(format!(
             "--input {input}: stream {stream} already carries another file, {}; allowed: that file, or another --stream",
             newest.path
         )))

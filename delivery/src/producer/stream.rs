@@ -3,7 +3,7 @@
 use super::batch::{Batch, Changed, Entry, Outcome};
 use super::locate::{Present, head_of, trouble};
 use super::resume::StreamState;
-use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, SIBLINGS, Step, Trouble, Wait};
+use super::{CHECK, Directory, GRACE, LATE, LATEST, LEAVE, Notice, Phase, Producer, SIBLINGS, Step, StepError, Wait};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -90,6 +90,19 @@ impl<F: SourceFile> Streaming<F> {
         (self.reader.offset(), self.len)
     }
 
+    pub(super) fn inode(&self) -> crate::files::Inode {
+        self.reader.file().inode()
+    }
+
+    pub(super) const fn is_on_wire(&self) -> bool {
+        self.queued.is_some() || self.executing.is_some()
+    }
+
+    /// Whether the file is still the one at the input's path, and nothing is on the wire.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.replaced.is_none() && !self.is_on_wire()
+    }
+
     fn present(&self) -> Present {
         let offset = self.reader.offset();
         Present { file_id: self.file_id, offset, tail: TailChecksum::new(offset, self.reader.history()) }
@@ -105,7 +118,7 @@ impl<D: Directory> Producer<D> {
         if let Phase::Streaming(streaming) = &mut self.phase { Some(streaming) } else { None }
     }
 
-    pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, Trouble> {
+    pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, StepError> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
         let has_earlier = self.has_unseen
             || self.manifest.iter().any(|known| Some(known.file_id) != self.manifest.last().map(|last| last.file_id));
@@ -138,7 +151,7 @@ impl<D: Directory> Producer<D> {
         if now >= next_check {
             return Ok(self.check());
         }
-        self.look_around(now)
+        self.scan_directory(now)
     }
 
     /// Asks whether Redis still holds what it should.
@@ -146,9 +159,9 @@ impl<D: Directory> Producer<D> {
         Step::Check { stream: self.manifest.longest <= SHORT_ENTRIES }
     }
 
-    /// Between the look at its first bytes and the reading of them, a file can be truncated and
+    /// Between the scan of its first bytes and the reading of them, a file can be truncated and
     /// rewritten.
-    fn still_begins_so(&self) -> Result<(), Trouble> {
+    fn still_begins_so(&self) -> Result<(), StepError> {
         let Phase::Streaming(streaming) = &self.phase else { return Ok(()) };
         match head_of(streaming.reader.file(), streaming.head.0) {
             Ok(head) if head == streaming.head => Ok(()),
@@ -163,7 +176,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// Those of the file.
-    pub fn fill(&mut self, mut add: impl FnMut(&Entry<'_>)) -> Result<Option<&Batch>, Trouble> {
+    pub fn fill(&mut self, mut add: impl FnMut(&Entry<'_>)) -> Result<Option<&Batch>, StepError> {
         let limits = self.options.limits;
         let room = self.room();
         let last_id = self.stream.last_id;
@@ -213,7 +226,7 @@ impl<D: Directory> Producer<D> {
         let before = Some(Before { ms: before.ms, seq: before.seq, offset: from.offset, added, whole });
         let guard = Guard { before, ..Guard::new(generation, first, end.offset, streaming.reader.before()) };
         let confirmed = streaming.confirmed.id().to_string().into_bytes();
-        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| Trouble::Blocked(error.to_string()));
+        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| StepError::Blocked(error.to_string()));
         let mut fields =
             vec![(GUARD_FIELD.to_owned(), json(serde_json::to_vec(&guard))?), (CONFIRMED_FIELD.to_owned(), confirmed)];
         // What a consumer must know to bound the bytes of a reply by the number of its entries.
@@ -241,7 +254,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// What has changed; the `EXEC` must not be sent.
-    pub fn may_execute(&mut self, guard: Option<&[u8]>, link: bool, stream: bool) -> Result<(), Trouble> {
+    pub fn may_execute(&mut self, guard: Option<&[u8]>, link: bool, stream: bool) -> Result<(), StepError> {
         let Some(streaming) = self.streaming() else { return Ok(()) };
         let Some(batch) = streaming.queued.take() else { return Ok(()) };
         batch.expected.check(guard, link, stream)?;
@@ -261,7 +274,7 @@ impl<D: Directory> Producer<D> {
     ///
     /// # Errors
     /// Why it was not.
-    pub fn confirmed(&mut self, outcome: Outcome) -> Result<Option<Batch>, Trouble> {
+    pub fn confirmed(&mut self, outcome: Outcome) -> Result<Option<Batch>, StepError> {
         let Some(streaming) = self.streaming() else { return Ok(None) };
         let Some(batch) = streaming.executing.take() else { return Ok(None) };
         let len = match outcome {
@@ -320,7 +333,7 @@ impl<D: Directory> Producer<D> {
         stream: Option<u64>,
         state: Option<StreamState>,
         now: Duration,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         self.next_check = now + CHECK;
         self.expected.check(guard, link, stream.is_some())?;
         if let Some(state) = state {
@@ -344,7 +357,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Everything that was taken is confirmed: what now?
-    fn look_around(&mut self, now: Duration) -> Result<Step, Trouble> {
+    fn scan_directory(&mut self, now: Duration) -> Result<Step, StepError> {
         let (has_room, once, needs_others) = (self.room() > 0, self.options.once, self.needs_others());
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
@@ -416,7 +429,7 @@ impl<D: Directory> Producer<D> {
         let is_at_end = len <= offset + pending;
         let is_left_growing = may_leave && was_paused && has_grown;
         if !is_at_end && !is_left_growing {
-            streaming.reader.look_again();
+            streaming.reader.expect_growth();
             streaming.is_drained = false;
             if was_paused && self.has_late(&present, confirmed, now) {
                 return self.step(now);
@@ -453,7 +466,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Everything up to the limit is confirmed.
-    fn after(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
+    fn after(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, StepError> {
         if self.move_on(present, confirmed, false)? {
             return self.step(now);
         }
@@ -471,7 +484,7 @@ impl<D: Directory> Producer<D> {
     }
 
     /// The file was truncated or rewritten. What was not read may be in a copy.
-    fn truncated(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, Trouble> {
+    fn truncated(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<Step, StepError> {
         let file_id = present.file_id;
         let is_first = self.truncated != Some(file_id);
         self.truncated = Some(file_id);
@@ -499,14 +512,14 @@ impl<D: Directory> Producer<D> {
 
     /// A sibling that appears while the present file is at the input's path was never the input,
     /// whatever its name. After the next rotation that could not be told any more.
-    fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), Trouble> {
+    fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), StepError> {
         if now < self.next_siblings || !self.directory.has_changed() {
             return Ok(());
         }
         self.next_siblings = now + SIBLINGS;
         let before = self.manifest.neighbours.clone();
         let manifest = self.manifest.clone();
-        self.look(&manifest, Some(confirmed), Some(present));
+        self.scan(&manifest, Some(confirmed), Some(present));
         if self.manifest.neighbours == before { Ok(()) } else { self.store() }
     }
 

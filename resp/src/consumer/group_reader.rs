@@ -350,6 +350,21 @@ impl GroupReader {
         self.read(None).await
     }
 
+    /// Reads new entries only. Use it when the entries that are pending with this consumer are
+    /// being processed already, such as after [`into_connection`](Self::into_connection).
+    #[must_use]
+    pub const fn skip_pending(mut self) -> Self {
+        self.phase = Phase::New;
+        self
+    }
+
+    /// Returns the connection, for other work. `None` while a request is unanswered, while
+    /// acknowledgements are unconfirmed, or after an error has closed it.
+    #[must_use]
+    pub fn into_connection(self) -> Option<Connection> {
+        (self.in_flight.is_none() && self.acks.is_empty() && !self.is_closed()).then_some(self.connection)
+    }
+
     /// Acknowledges entries with the next [`read`](Self::read) or [`flush`](Self::flush).
     pub fn ack(&mut self, ids: impl IntoIterator<Item = StreamId>) {
         self.acks.extend(ids);

@@ -44,7 +44,7 @@ impl fmt::Display for ConfigError {
             Self::MissingScheme => write!(f, "the URL has no scheme; allowed are {SCHEMES}"),
             Self::UnknownScheme(scheme) => write!(f, "unknown scheme {scheme:?}; allowed are {SCHEMES}"),
             Self::MissingHost => f.write_str("the URL has no host; it has the form redis://[user:password@]host[:port][/database]"),
-            Self::InvalidHost => f.write_str("the URL's host is not valid; put an IPv6 address in brackets, and percent-encode @ : / in a password"),
+            Self::InvalidHost => f.write_str("the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password"),
             Self::InvalidPort(port) => write!(f, "{port:?} is not a port; allowed: 1 to 65535"),
             Self::MissingMaster => {
                 f.write_str("the URL names no master; it has the form redis-sentinel://[user:password@]host[:port],…/master[/database]")

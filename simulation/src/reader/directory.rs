@@ -1,4 +1,4 @@
-//! What a simulated reader sees of the input's folder: open files, snapshots, and its state file.
+//! The folder of the input for a simulated reader: open files, snapshots, and the state file.
 
 use crate::filesystem::{ContentId, Errno, FileSystem, Inode, folder_of};
 use crate::programs::INPUT;
@@ -16,17 +16,17 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// From this many equal bytes on, two files are the same content, in simulations.
+/// The number of equal first bytes from which two files have the same content, in simulations.
 pub const DISTINCT: u64 = 64;
-/// The device that the input is on.
+/// The device of the input.
 const DEVICE: u64 = 1;
 
-/// What a reader's process notes of the files that it looks at, for the oracle.
+/// What a reader process observed of the files, for the oracle.
 #[derive(Debug, Default)]
 pub struct Noted {
-    /// The largest length that each content was seen with.
+    /// The largest observed length of each content.
     pub seen: BTreeMap<ContentId, u64>,
-    /// The content that was read from last.
+    /// The content that was last read.
     pub read: Option<ContentId>,
 }
 
@@ -77,7 +77,7 @@ impl SourceFile for SimulatedFile {
     }
 }
 
-/// A time of a file as the services know it.
+/// A timestamp of a file, as the services see it.
 fn nanos(millis: u64) -> i128 {
     i128::from(millis) * 1_000_000
 }
@@ -96,7 +96,7 @@ fn error(errno: Errno) -> io::Error {
     }
 }
 
-/// What tells whether a file is being written to.
+/// The attributes that show whether a file is written to.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     len: u64,
@@ -106,7 +106,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Whether the same file was written to, and not as the input.
+    /// Whether the same file was written to under another name than the input's.
     fn changed_since(&self, before: &Self) -> bool {
         !before.is_input && before.created == self.created && (before.len, before.modified) != (self.len, self.modified)
     }
@@ -115,27 +115,27 @@ impl Shape {
 /// The state file of a partition. All readers of a source share it.
 pub type State = Rc<RefCell<Stored>>;
 
-/// The folder as one process sees it.
+/// The folder, as seen by one process.
 #[derive(Debug)]
 pub struct SimulatedDirectory {
     files: Rc<RefCell<FileSystem>>,
     noted: Rc<RefCell<Noted>>,
     state: State,
-    /// The files of the latest look, by key: inode, path, and fingerprint.
+    /// The files of the latest scan, by key: inode, path, and fingerprint.
     found: Vec<(Inode, String, Option<Fingerprint>)>,
-    /// The folders of the latest look, with the names in them.
+    /// The folders of the latest scan, with the names in them.
     listed: Vec<(String, Vec<(String, Inode)>)>,
     history: ScanHistory,
-    /// The state of each file at the look before.
+    /// The state of each file at the previous scan.
     before: BTreeMap<Inode, Shape>,
-    /// Fingerprints that were made already, with the version of the file's bytes.
+    /// Known fingerprints, each with the version of the file's bytes.
     fingerprints: BTreeMap<Inode, (u64, Fingerprint)>,
-    /// The process is killed before it next writes its state file.
+    /// Whether the process is killed before the next write of its state file.
     pub dies_storing: Rc<Cell<bool>>,
 }
 
 impl SimulatedDirectory {
-    /// The folder, and a state file.
+    /// A folder with a state file.
     pub fn new(files: Rc<RefCell<FileSystem>>, noted: Rc<RefCell<Noted>>, state: State) -> Self {
         let limits = Limits { distinct: DISTINCT, ..Limits::default() };
         Self {
@@ -151,8 +151,8 @@ impl SimulatedDirectory {
         }
     }
 
-    /// Files that may matter: the input, its siblings, those in the folder that a link leads to,
-    /// and those that are held open.
+    /// The candidate files: the input, its siblings, those in the target folder of a link, and open
+    /// files.
     fn sightings(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)]) -> Snapshot {
         let files = self.files.borrow();
         let spans = probes(known);
@@ -302,10 +302,10 @@ fn hashes(spans: &[Span], bytes: &[u8]) -> BTreeMap<Span, u64> {
 impl Directory for SimulatedDirectory {
     type File = SimulatedFile;
 
-    fn look(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
+    fn scan(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)], now: Duration) -> Identified {
         let mut snapshot = self.sightings(known, open);
         let mut history = std::mem::take(&mut self.history);
-        let identified = files::look(&mut snapshot, known, &mut history, now, |question, snapshot| {
+        let identified = files::resolve(&mut snapshot, known, &mut history, now, |question, snapshot| {
             self.answer(known, open, question, snapshot);
         });
         self.history = history;
@@ -320,7 +320,7 @@ impl Directory for SimulatedDirectory {
     fn open(&mut self, key: usize) -> io::Result<SimulatedFile> {
         let (inode, path, _) = self.found.get(key).ok_or(io::ErrorKind::NotFound)?;
         let (inode, path) = (*inode, path.clone());
-        // By its name; a file without one is held open, and that handle is taken again.
+        // Open the file by its name. A file without a name is still open, so reuse that handle.
         let mut files = self.files.borrow_mut();
         if files.resolve(&path) == Ok(inode) {
             files.open(&path).map_err(error)?;

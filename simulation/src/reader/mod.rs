@@ -1,5 +1,5 @@
-//! A simulated reader: a process that performs what [`delivery::producer`] decides, and can be
-//! killed between any two effects.
+//! A simulated reader: performs the steps of [`delivery::producer`]. It can be killed between any
+//! two.
 
 mod directory;
 
@@ -15,7 +15,7 @@ use delivery::manifest::{GUARD_FIELD, Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
 use delivery::producer::{
-    self, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, Stored, Trouble, Wait,
+    self, Change, Changed, Expected, Fields, Limits, Notice, Options, Outcome, Producer, Step, StepError, Stored, Wait,
 };
 use delivery::split::Framing;
 pub use directory::DISTINCT;
@@ -27,18 +27,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How the readers of a seed are configured.
+/// The configuration of the readers of a seed.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// How lines become entries.
+    /// How lines are framed into entries.
     pub framing: Framing,
-    /// The longest line that travels whole.
+    /// The longest line that is sent as one entry.
     pub max_line: usize,
-    /// Entries above which a reader waits; 0: no bound.
+    /// The number of entries above which a reader waits; 0: no limit.
     pub max_backlog: u64,
     /// The partitions.
     pub partitions: Vec<Partition>,
-    /// The key of the record beside the base stream's key, when there are several partitions.
+    /// The key of the registry of contents, if there are several partitions.
     pub base: Option<Name>,
 }
 
@@ -47,22 +47,22 @@ pub struct Configuration {
 pub struct Reader {
     configuration: Configuration,
     nth: usize,
-    /// One for each partition; all readers share them.
+    /// The state files, one per partition. All readers share them.
     states: Vec<State>,
     partitions: Vec<PartitionWriter>,
     noted: Rc<RefCell<Noted>>,
-    /// Up to where the truth knows that this process has seen a content.
+    /// The lengths up to which the truth knows that this process has observed each content.
     seen: BTreeMap<ContentId, u64>,
     closed: u64,
-    /// What the partitions have seen of the contents.
-    exchanged: producer::Seen,
-    /// Why it cannot run, when it ended by itself.
+    /// What the partitions have observed of the contents.
+    exchanged: producer::ObservedContents,
+    /// Why it stopped with an error.
     pub refused: Option<String>,
     starts_at: u64,
     began_at: u64,
 }
 
-/// What one partition does.
+/// The state of one partition.
 #[derive(Debug)]
 struct PartitionWriter {
     name: String,
@@ -72,20 +72,20 @@ struct PartitionWriter {
     session: Option<Session>,
     noted: Rc<RefCell<Noted>>,
     dies: Rc<Cell<bool>>,
-    /// What the batch on the wire was answered to its questions.
+    /// The reply to the comparison of the batch in flight.
     answers: Option<(Option<Bytes>, bool, bool)>,
-    /// How many entries it has, and where it ends.
+    /// The number of its entries, and its end.
     queued: (usize, Vec<Origin>),
-    /// The batch that was taken last, if it goes out as a script.
+    /// The latest batch, if it is sent as a script.
     script: Option<Script>,
     /// Whether scripts may be used on this connection.
     may_script: bool,
-    /// What became of the batch that was sent, while the reply is on its way.
+    /// The outcome of the batch that was sent, until the reply is received.
     executed: Option<Executed>,
     sleeps_until: u64,
 }
 
-/// The contents of a source with several partitions, as its process knows them.
+/// The registry of contents of a source with several partitions, as a process knows it.
 #[derive(Debug, Clone)]
 struct Registry {
     /// The key of the record that all partitions share.
@@ -94,7 +94,7 @@ struct Registry {
 }
 
 impl Registry {
-    /// Adds what a partition knows, should Redis have lost it.
+    /// Adds the contents that a partition knows, in case Redis lost them.
     fn learn(&self, manifest: &Manifest) {
         let mut contents = self.contents.borrow_mut();
         for generation in manifest.iter().filter(|known| known.generation == known.file_id) {
@@ -105,12 +105,12 @@ impl Registry {
     }
 }
 
-/// What all partitions share of a content: nothing that is one partition's.
+/// The part of a content that all partitions share.
 fn shared(generation: &Generation) -> Generation {
     Generation { previous_end: None, previous_guard: None, resumes: None, ..generation.clone() }
 }
 
-/// An entry that is to be queued.
+/// An entry to queue.
 struct Queued {
     id: StreamId,
     field: Field,
@@ -119,10 +119,10 @@ struct Queued {
     no_create: bool,
 }
 
-/// A batch that was sent to be executed.
+/// A batch whose execution was requested.
 #[derive(Debug)]
 enum Executed {
-    /// The reply to `EXEC`, and how many entries it is about.
+    /// The reply to `EXEC`, and the number of entries.
     Transaction(Reply, usize),
     /// The reply to the script.
     Script(Reply),
@@ -132,8 +132,8 @@ enum Executed {
 enum Ended {
     /// The connection is lost.
     Lost,
-    /// The machine says so.
-    Trouble(Trouble),
+    /// The state machine returned an error.
+    StepError(StepError),
 }
 
 impl From<Lost> for Ended {
@@ -142,14 +142,14 @@ impl From<Lost> for Ended {
     }
 }
 
-impl From<Trouble> for Ended {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<StepError> for Ended {
+    fn from(trouble: StepError) -> Self {
+        Self::StepError(trouble)
     }
 }
 
 impl Reader {
-    /// A reader that does not run yet.
+    /// A reader that has not started.
     #[must_use]
     pub fn new(nth: usize, configuration: Configuration, states: Vec<State>) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl Reader {
             noted: Rc::default(),
             seen: BTreeMap::new(),
             closed: 0,
-            exchanged: producer::Seen::default(),
+            exchanged: producer::ObservedContents::default(),
             refused: None,
             starts_at: 0,
             began_at: 0,
@@ -186,12 +186,12 @@ impl Reader {
         self.partitions.clear();
         self.noted = Rc::default();
         self.seen.clear();
-        self.exchanged = producer::Seen::default();
-        // What only this process knew of need no longer be reported, and what only it held open
-        // is gone.
+        self.exchanged = producer::ObservedContents::default();
+        // Bytes that only this process knew need not be reported any more, and files that only it
+        // held open are gone.
         world.truth.forget_seen();
         let files = world.input.borrow();
-        world.truth.look(&files, true);
+        world.truth.observe(&files, true);
     }
 
     fn start(&mut self, world: &mut World) {
@@ -255,7 +255,7 @@ impl Reader {
         }
     }
 
-    /// One effect.
+    /// Performs one effect.
     pub fn step(&mut self, world: &mut World) {
         if self.partitions.is_empty() {
             if world.elapsed >= self.starts_at && self.refused.is_none() {
@@ -281,11 +281,11 @@ impl Reader {
             world.truth.note(content, before..len, Fate::SEEN);
         }
         {
-            // What only a handle of this process led to may be gone.
+            // Files that only this process held open may be gone.
             let files = world.input.borrow();
             if files.closed != self.closed {
                 self.closed = files.closed;
-                world.truth.look(&files, false);
+                world.truth.observe(&files, false);
             }
         }
         match refused {
@@ -304,7 +304,7 @@ impl Reader {
 }
 
 impl PartitionWriter {
-    /// One step of the machine. `Some`: the process ends, killed or with a reason.
+    /// Performs one step of a state machine. `Some`: the process ends, killed or with an error.
     fn step(&mut self, world: &mut World, now: Duration) -> Option<Option<String>> {
         if world.elapsed < self.sleeps_until {
             return None;
@@ -335,14 +335,14 @@ impl PartitionWriter {
                 self.sleeps_until = world.elapsed + 20;
                 return None;
             }
-            Err(Ended::Trouble(trouble)) => trouble,
+            Err(Ended::StepError(trouble)) => trouble,
         };
         world.story.tell(|| format!("{}: {trouble:?}", self.name));
         match trouble {
-            Trouble::File { .. } if self.dies.get() => return Some(None),
-            Trouble::Refused(why) => return Some(Some(why)),
-            Trouble::File { .. } | Trouble::Blocked(_) => self.sleeps_until = world.elapsed + 200,
-            Trouble::Changed(_) => {}
+            StepError::File { .. } if self.dies.get() => return Some(None),
+            StepError::Refused(why) => return Some(Some(why)),
+            StepError::File { .. } | StepError::Blocked(_) => self.sleeps_until = world.elapsed + 200,
+            StepError::Changed(_) => {}
         }
         None
     }
@@ -474,7 +474,7 @@ impl PartitionWriter {
         Manifest::from_fields(pairs.iter().map(|(name, value)| (&name[..], &value[..]))).map_err(|_| Ended::Lost)
     }
 
-    /// Loads the registry, and adds what it lacks.
+    /// Loads the registry, and adds missing contents.
     fn refresh(&self, world: &mut World, session: &mut Session) -> Result<Manifest, Ended> {
         let Some(Registry { key, contents }) = &self.registry else { return Ok(Manifest::default()) };
         let before = self.manifest(world, session, key.clone())?;
@@ -484,15 +484,15 @@ impl PartitionWriter {
         let is_complete = before.same_generations(&after);
         let change = Change { before, guard, after: after.clone() };
         if !is_complete && !self.record(world, session, key, &change)? {
-            return Err(Trouble::Changed(Changed::OtherReader).into());
+            return Err(StepError::Changed(Changed::OtherReader).into());
         }
         Ok(after)
     }
 
-    /// Names a content, behind all that are known. Whether no other reader was faster.
+    /// Assigns the next file ID to a content. Returns false if another reader was faster.
     fn append(&self, world: &mut World, session: &mut Session, named: &Generation, last: u64) -> Result<bool, Ended> {
         let Some(Registry { key, contents }) = &self.registry else { return Ok(false) };
-        // Another partition of this process may have named one since.
+        // Another partition of this process may have assigned it meanwhile.
         let before = contents.borrow().clone();
         if before.last().map_or(0, |known| known.generation) != last {
             return Ok(false);
@@ -564,7 +564,7 @@ impl PartitionWriter {
         })?;
         let Some(batch) = batch else { return Ok(()) };
         let fields = batch.fields.clone();
-        // A script takes small batches only.
+        // Only small batches are sent as a script.
         let is_script = self.may_script && entries.len() < 4;
         let mut answers = None;
         if !is_script {
@@ -610,7 +610,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Where an entry's bytes come from: the content that is being read, when it has them.
+    /// The origin of an entry's bytes: the content that is being read, if it has them.
     fn origin(&self, world: &mut World, id: StreamId, field: Field, payload: &[u8]) -> Option<Origin> {
         let piece = Piece::new(field.name(), payload, id.seq)?;
         let mut source = Vec::new();
@@ -687,11 +687,10 @@ impl PartitionWriter {
                     }
                 }
             }
-            // Rotated before the source began, and it says so.
+            // The content was rotated before the source began, and is reported as such.
             Notice::File(files::Notice::LooksRotated { path, .. }) => {
                 let content = |path: &str| world.input.borrow().at(path).and_then(|file| file.content);
-                // One that is a copy of the input may be all that is left of it when the source
-                // begins.
+                // A copy of the input may be all that is left of it when the source begins.
                 for content in (0..content(crate::programs::INPUT).unwrap_or(0)).chain(content(path)) {
                     if world.truth.get(content).is_some_and(|known| known.sent == 0) {
                         world.truth.is_earlier(content);
@@ -708,8 +707,8 @@ impl PartitionWriter {
                     world.truth.has_double(content);
                 }
             }
-            // It goes on without this file: what Redis has lost of it is a gap, if this process
-            // does not live to send it again.
+            // The reader continues without this file. Bytes of it that Redis lost are a gap, unless
+            // this process sends them again.
             Notice::File(files::Notice::Unreadable { path, .. }) => {
                 if let Some(content) = world.input.borrow().at(path).and_then(|file| file.content) {
                     world.truth.note(content, 0..u64::MAX, Fate::REMOVED);
@@ -732,8 +731,9 @@ impl PartitionWriter {
 }
 
 impl PartitionWriter {
-    /// Whether a file that begins with this many bytes of an earlier content may be another one:
-    /// few are a header, and many may be one when the earlier content is there, too.
+    /// Whether a file that shares its first bytes with an earlier content may be another content.
+    /// Few bytes may be a common header. Many may belong to another content if the earlier one
+    /// still exists.
     fn may_be_either(&self, world: &World, path: &str, bytes: u64) -> bool {
         let files = world.input.borrow();
         let (Ok(inode), Some(file)) = (files.resolve(path), files.at(path)) else { return false };

@@ -1,4 +1,4 @@
-//! The commands that the simulated Redis knows, and its replies.
+//! The commands and replies of the simulated Redis.
 
 use crate::filesystem::ContentId;
 use resp::StreamId;
@@ -10,10 +10,10 @@ pub type Name = Rc<str>;
 /// A hash's field or value, or a payload.
 pub type Bytes = Rc<[u8]>;
 
-/// Where an entry's bytes come from. The services cannot see it; the oracle can.
+/// The origin of an entry's bytes. The oracle can see it, the services cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The content that the reader took the bytes from.
+    /// The content from which the reader took the bytes.
     pub content: ContentId,
     /// The bytes of that content.
     pub span: Range<u64>,
@@ -22,31 +22,31 @@ pub struct Origin {
 /// An entry of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its fields and values.
+    /// The fields and values.
     pub fields: Vec<(Bytes, Bytes)>,
-    /// Where its bytes come from; `None` for an entry that no reader added.
+    /// The origin of its bytes; `None` for an entry that no reader added.
     pub origin: Option<Origin>,
 }
 
-/// The ID that an `XADD` asks for.
+/// The ID of an `XADD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddId {
     /// `*`.
     Auto,
-    /// This one.
+    /// An explicit ID.
     Exact(StreamId),
 }
 
-/// What an `XREADGROUP` asks for.
+/// The kind of entries that an `XREADGROUP` reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// `>`: entries that no consumer of the group was given.
+    /// `>`: entries that were not delivered to the group.
     New,
-    /// The consumer's own pending entries behind this ID.
+    /// The consumer's own pending entries after this ID.
     Pending(StreamId),
 }
 
-/// A command. Each has the name of Redis' own.
+/// A command, named as in Redis.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub enum Command {
@@ -82,24 +82,24 @@ pub enum Command {
     Time,
 }
 
-/// What the reader's script adds, and what it expects: see `SCRIPT` in `reader/src/redis.rs`.
+/// The arguments of the reader's script: see `SCRIPT` in `reader/src/redis.rs`.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// The stream's key.
     pub stream: Name,
     /// The record's key.
     pub record: Name,
-    /// The field of the record that is compared, and what it must hold.
+    /// The field of the record to compare, and its expected value.
     pub guard: (Bytes, Option<Bytes>),
-    /// The field of the record that must be there; none when this is empty.
+    /// The field of the record that must exist; empty for none.
     pub link: Bytes,
-    /// Its `XADD`s, in order.
+    /// The `XADD` commands, in order.
     pub entries: Vec<Command>,
-    /// What is set in the record.
+    /// The fields to set in the record.
     pub pairs: Vec<(Bytes, Bytes)>,
 }
 
-/// What a user of Redis may be forbidden to do.
+/// A right that a Redis user may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
     /// `XADD`.
@@ -119,7 +119,7 @@ pub enum Right {
 }
 
 impl Command {
-    /// The right that the command needs; `None` for those that nobody is ever refused here.
+    /// The right that the command needs; `None` if the simulation never refuses it.
     #[must_use]
     pub const fn right(&self) -> Option<Right> {
         match self {
@@ -136,7 +136,7 @@ impl Command {
         }
     }
 
-    /// Whether it may change what Redis holds.
+    /// Whether the command may change data.
     #[must_use]
     pub const fn writes(&self) -> bool {
         !matches!(
@@ -156,7 +156,7 @@ impl Command {
         )
     }
 
-    /// Whether Redis refuses it when its memory is full.
+    /// Whether Redis refuses the command when its memory is full.
     #[must_use]
     pub const fn takes_memory(&self) -> bool {
         matches!(self, Self::XAdd { .. } | Self::HSet { .. } | Self::HSetNx { .. } | Self::XGroupCreate { .. })
@@ -168,17 +168,17 @@ impl Command {
 pub enum Refusal {
     /// The ID is not larger than the stream's last one.
     IdTooSmall,
-    /// The stream's last ID is the largest there is.
+    /// The stream's last ID is the largest possible one.
     Exhausted,
-    /// There is no such group.
+    /// The group does not exist.
     NoGroup,
-    /// There is no such key.
+    /// The key does not exist.
     NoSuchKey,
     /// The group exists already.
     BusyGroup,
-    /// The key holds something else.
+    /// The key holds a value of another type.
     WrongType,
-    /// The user has no right to this command.
+    /// The user may not execute this command.
     NoPermission,
     /// Memory is full.
     OutOfMemory,
@@ -188,61 +188,61 @@ pub enum Refusal {
     Unavailable,
 }
 
-/// What `XINFO STREAM` says.
+/// The reply to `XINFO STREAM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamInfo {
-    /// Entries in it.
+    /// The number of entries.
     pub length: u64,
     /// The ID of the latest entry that was ever added.
     pub last_id: StreamId,
-    /// The ID of its first entry; `None` when it is empty.
+    /// The ID of the first entry; `None` for an empty stream.
     pub first: Option<StreamId>,
     /// The largest ID that was ever deleted by `XDEL`.
     pub max_deleted: StreamId,
-    /// How many entries were ever added.
+    /// The number of entries ever added.
     pub entries_added: u64,
 }
 
-/// What `XINFO GROUPS` says of a group.
+/// A group in the reply to `XINFO GROUPS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupInfo {
     /// Its name.
     pub name: Name,
-    /// How many consumers it has.
+    /// The number of consumers.
     pub consumers: u64,
-    /// How many entries are pending.
+    /// The number of pending entries.
     pub pending: u64,
     /// The smallest pending ID.
     pub first_pending: Option<StreamId>,
-    /// The last ID that was given to a consumer.
+    /// The last delivered ID.
     pub last_delivered: StreamId,
-    /// How many entries were read up to there; `None`: Redis does not know.
+    /// The number of entries read; `None` if Redis does not know it.
     pub entries_read: Option<u64>,
 }
 
-/// What `XINFO CONSUMERS` says of a consumer.
+/// A consumer in the reply to `XINFO CONSUMERS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerInfo {
     /// Its name.
     pub name: Name,
-    /// How many entries are pending for it.
+    /// The number of its pending entries.
     pub pending: u64,
-    /// Milliseconds since it last asked for entries.
+    /// Milliseconds since its last read.
     pub idle: u64,
 }
 
-/// One entry that is pending.
+/// A pending entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingInfo {
     /// Its ID.
     pub id: StreamId,
-    /// Whose it is.
+    /// Its consumer.
     pub consumer: Name,
     /// Milliseconds since it was delivered.
     pub idle: u64,
 }
 
-/// An entry as a reply holds it; without one when it was deleted while it was pending.
+/// An entry in a reply; `None` if it was deleted while pending.
 pub type Delivered = (StreamId, Option<Rc<Entry>>);
 
 /// A reply.
@@ -259,7 +259,7 @@ pub enum Reply {
     Values(Vec<Option<Bytes>>),
     Pairs(Vec<(Bytes, Bytes)>),
     Entries(Vec<Delivered>),
-    /// What `XAUTOCLAIM` answers: where to go on, what was claimed, and what had been deleted.
+    /// The reply to `XAUTOCLAIM`: the next start, the claimed entries, and the deleted ones.
     Claimed {
         next: StreamId,
         entries: Vec<Delivered>,
@@ -269,7 +269,7 @@ pub enum Reply {
     Groups(Vec<GroupInfo>),
     Consumers(Vec<ConsumerInfo>),
     Pending(Vec<PendingInfo>),
-    /// What `EXEC` answers: one reply a command.
+    /// The reply to `EXEC`: one reply per command.
     Several(Vec<Self>),
     Refused(Refusal),
 }

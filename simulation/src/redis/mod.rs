@@ -1,9 +1,10 @@
-//! A Redis server: streams, groups, hashes, transactions, and what its persistence keeps.
+//! A Redis server: streams, groups, hashes, transactions, and persistence.
 //!
-//! A [`Server`] executes [`Command`]s. A [`Session`] is one connection, with what it watches and
-//! has queued. Every command that changed something is appended to a log, as Redis does with its
-//! append-only file, so that a crash can cut its tail off: at a command, or (what Redis leaves when
-//! a file that was cut inside a `MULTI` is appended to) in the middle of a transaction.
+//! A [`Server`] executes [`Command`]s. A [`Session`] is one connection, with its watched keys and
+//! queued commands. The server appends every command that changed data to a log, as Redis does with
+//! its append-only file. A crash can cut off the end of the log between two commands, or in the
+//! middle of a transaction. Redis leaves the latter when a file that was cut inside a `MULTI` is
+//! appended to.
 
 mod command;
 mod stream;
@@ -18,10 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
 
-// What a group does (reading, acknowledging, claiming, moving) is no change to those who watch the
-// stream: Redis 7 does so.
+// Commands on a group (reading, acknowledging, claiming, moving) do not touch watched keys, as in
+// Redis 7.
 
-/// What a key holds.
+/// The value of a key.
 #[derive(Debug, Clone)]
 pub enum Value {
     /// A stream.
@@ -30,16 +31,16 @@ pub enum Value {
     Hash(BTreeMap<Bytes, Bytes>),
 }
 
-/// What Redis holds.
+/// The data of a server.
 pub type Keys = BTreeMap<Name, Value>;
 
 /// One executed command, for the log.
 #[derive(Debug, Clone)]
 struct Logged {
     command: Command,
-    /// The time at which it was executed.
+    /// The time of execution.
     now: u64,
-    /// The transaction that it belongs to; a command outside of one is one of its own.
+    /// Its transaction; a command outside of a transaction is one by itself.
     transaction: u64,
 }
 
@@ -47,24 +48,24 @@ struct Logged {
 #[derive(Debug, Default)]
 pub struct Server {
     keys: Keys,
-    /// When each key was last changed, counted in changes.
+    /// The number of the last change of each key.
     changed: BTreeMap<Name, u64>,
     changes: u64,
     /// Its clock, in milliseconds since the epoch.
     pub now: u64,
-    /// Rights that the services do not have at present.
+    /// Rights that the services currently lack.
     pub withdrawn: BTreeSet<Right>,
     /// Whether memory is full.
     pub is_full: bool,
-    /// Whether it serves nobody: loading, frozen, cut off.
+    /// Whether the server is unreachable: loading, frozen or disconnected.
     pub is_away: bool,
-    /// Counts restarts; connections do not survive one.
+    /// The number of restarts. A restart closes all connections.
     epoch: u64,
     transactions: u64,
-    /// What it held before the first command of the log.
+    /// The data before the first command of the log.
     base: Keys,
     log: Vec<Logged>,
-    /// Older states that somebody may restore.
+    /// Older states that can be restored.
     dumps: Vec<Keys>,
 }
 
@@ -78,7 +79,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The commands that are queued: of each `XADD` where its bytes come from.
+    /// The queued commands, with the origin of the bytes of each `XADD`.
     pub fn queued_entries(&self) -> impl Iterator<Item = Option<Origin>> {
         self.queued.iter().flatten().map(|command| match command {
             Command::XAdd { entry, .. } => entry.origin.clone(),
@@ -93,19 +94,20 @@ impl Session {
     }
 }
 
-/// The connection is gone, and with it perhaps a reply.
+/// The connection is lost, perhaps together with a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lost;
 
-/// Where a hash keeps when it expires. Only far dates are used, so nothing ever expires.
+/// The key under which the expiry time of a hash is stored. Only far dates are used, so nothing
+/// expires.
 const EXPIRES: &[u8] = b"\0expires";
-/// The log is folded into the base when it is longer than this.
+/// The length at which the log is folded into the base.
 const LOG: usize = 400;
-/// How many dumps are kept.
+/// Maximum number of older states.
 const DUMPS: usize = 3;
 
 impl Server {
-    /// An empty server with this time.
+    /// An empty server, with its clock at this time.
     #[must_use]
     pub fn new(now: u64) -> Self {
         Self { now, ..Self::default() }
@@ -114,12 +116,12 @@ impl Server {
     /// A new connection.
     ///
     /// # Errors
-    /// When the server is away.
+    /// If the server is unreachable.
     pub fn connect(&self) -> Result<Session, Lost> {
         if self.is_away { Err(Lost) } else { Ok(Session { epoch: self.epoch, ..Session::default() }) }
     }
 
-    /// Whether a connection still leads to this server.
+    /// Whether a connection is still open.
     #[must_use]
     pub const fn serves(&self, session: &Session) -> bool {
         session.epoch == self.epoch && !self.is_away
@@ -128,7 +130,7 @@ impl Server {
     /// Executes or queues a command.
     ///
     /// # Errors
-    /// When the connection is gone; the command was not executed.
+    /// If the connection is lost; the command was not executed.
     pub fn call(&mut self, session: &mut Session, command: Command) -> Result<Reply, Lost> {
         if !self.serves(session) {
             return Err(Lost);
@@ -155,7 +157,7 @@ impl Server {
     /// `WATCH`.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is lost.
     pub fn watch(&self, session: &mut Session, key: &Name) -> Result<(), Lost> {
         if !self.serves(session) {
             return Err(Lost);
@@ -167,7 +169,7 @@ impl Server {
     /// `UNWATCH`.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is lost.
     pub fn unwatch(&self, session: &mut Session) -> Result<(), Lost> {
         session.watched.clear();
         if self.serves(session) { Ok(()) } else { Err(Lost) }
@@ -176,7 +178,7 @@ impl Server {
     /// `MULTI`.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is lost.
     pub fn multi(&self, session: &mut Session) -> Result<(), Lost> {
         if !self.serves(session) {
             return Err(Lost);
@@ -188,17 +190,17 @@ impl Server {
     /// `DISCARD`.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// If the connection is lost.
     pub fn discard(&self, session: &mut Session) -> Result<(), Lost> {
         (session.queued, session.is_refused) = (None, false);
         self.unwatch(session)
     }
 
-    /// `EXEC`. A watched key that was changed makes it answer nil. Nothing of others comes in
+    /// `EXEC`. The reply is nil if a watched key has changed. No other command is executed in
     /// between, but each command may fail alone.
     ///
     /// # Errors
-    /// When the connection is gone; nothing was executed.
+    /// If the connection is lost; nothing was executed.
     pub fn exec(&mut self, session: &mut Session) -> Result<Reply, Lost> {
         if !self.serves(session) {
             return Err(Lost);
@@ -213,19 +215,19 @@ impl Server {
         }
         let transaction = self.begin_transaction();
         let replies = queued.into_iter().map(|command| match command.right() {
-            // Redis looks at the rights again, and at the memory not.
+            // Redis checks the rights again, but not the memory.
             Some(right) if self.withdrawn.contains(&right) => Reply::Refused(Refusal::NoPermission),
             _ => self.execute_logged(command, transaction),
         });
         Ok(Reply::Several(replies.collect()))
     }
 
-    /// `EVALSHA` of the reader's script. Nothing of others comes in between. It answers with the
-    /// stream's length, or (when Redis does not hold what is expected) with the two fields of the
-    /// record and whether there is a stream; or with why it ended early.
+    /// `EVALSHA` of the reader's script. No other command is executed in between. The reply is the
+    /// length of the stream, or why the script ended early. If Redis does not hold what the script
+    /// expects, the reply is the two fields of the record and whether the stream exists.
     ///
     /// # Errors
-    /// When the connection is gone; nothing was executed.
+    /// If the connection is lost; nothing was executed.
     pub fn script(&mut self, session: &Session, script: &Script) -> Result<Reply, Lost> {
         if !self.serves(session) {
             return Err(Lost);
@@ -247,7 +249,7 @@ impl Server {
         }
         let transaction = self.begin_transaction();
         for add in entries {
-            // Memory is looked at before the first change only.
+            // Redis checks the memory only before the first change.
             if let Some(refusal) = self.refuses(add) {
                 return Err(refusal);
             }
@@ -272,7 +274,7 @@ impl Server {
         self.transactions
     }
 
-    /// What an administrator does: without a connection, and with all rights.
+    /// Executes a command of an administrator: without a connection, and with all rights.
     pub fn admin(&mut self, command: Command) -> Reply {
         let transaction = self.begin_transaction();
         self.execute_logged(command, transaction)
@@ -292,7 +294,7 @@ impl Server {
         reply
     }
 
-    /// Forgets how it came to the present state, as a rewrite of the append-only file does.
+    /// Drops the log, as a rewrite of the append-only file does.
     fn fold(&mut self) {
         self.base = self.keys.clone();
         self.log.clear();
@@ -512,7 +514,7 @@ impl Server {
         })
     }
 
-    /// A hash that is made when it is not there.
+    /// The hash of a key; creates it if necessary.
     fn hash_mut(&mut self, key: &Name) -> Result<&mut BTreeMap<Bytes, Bytes>, Refusal> {
         match self.keys.entry(key.clone()).or_insert_with(|| Value::Hash(BTreeMap::new())) {
             Value::Hash(hash) => Ok(hash),
@@ -520,9 +522,9 @@ impl Server {
         }
     }
 
-    // What the oracle and the faults look at.
+    // For the oracle and the faults.
 
-    /// What it holds.
+    /// The data.
     #[must_use]
     pub const fn keys(&self) -> &Keys {
         &self.keys
@@ -542,9 +544,9 @@ impl Server {
 
     // Faults.
 
-    /// The process is killed and started again; `lose` commands at the end of the log were not on
-    /// the disk. With `torn`, the file is cut in the middle of a transaction, and Redis executes
-    /// its first commands nevertheless. Else a transaction that is not whole is left out.
+    /// Kills and restarts the process. The last `lose` commands of the log were not on the disk.
+    /// With `torn`, the file is cut in the middle of a transaction, and Redis executes the first
+    /// commands of it. Otherwise, Redis omits an incomplete transaction.
     pub fn restart(&mut self, lose: usize, torn: bool) {
         let mut keep = self.log.len().saturating_sub(lose);
         let cut = |keep: usize, log: &[Logged]| {
@@ -564,25 +566,25 @@ impl Server {
         self.disconnect_all();
     }
 
-    /// Everything is lost, and the process begins empty.
+    /// Loses all data, and restarts the process.
     pub fn restart_empty(&mut self) {
         self.keys.clear();
         self.fold();
         self.disconnect_all();
     }
 
-    /// How many commands a crash could lose.
+    /// The number of commands that a crash can lose.
     #[must_use]
     pub const fn log_len(&self) -> usize {
         self.log.len()
     }
 
-    /// Every connection is closed.
+    /// Closes all connections.
     pub const fn disconnect_all(&mut self) {
         self.epoch += 1;
     }
 
-    /// Keeps the present state, to be restored later.
+    /// Saves the current state, to be restored later.
     pub fn dump(&mut self) {
         if self.dumps.len() == DUMPS {
             self.dumps.remove(0);
@@ -590,14 +592,14 @@ impl Server {
         self.dumps.push(self.keys.clone());
     }
 
-    /// How many older states there are.
+    /// The number of older states.
     #[must_use]
     pub const fn dumps(&self) -> usize {
         self.dumps.len()
     }
 
-    /// An older state is restored and the process started with it (a stale replica becomes master,
-    /// an old dump is loaded).
+    /// Restores an older state and restarts the process, as if a stale replica became master or an
+    /// old dump was loaded.
     pub fn restore(&mut self, dump: usize) {
         if let Some(keys) = self.dumps.get(dump) {
             self.keys = keys.clone();
@@ -607,7 +609,7 @@ impl Server {
         }
     }
 
-    /// An older state of one key is restored while the server runs (`RESTORE … REPLACE`).
+    /// Restores an older state of one key while the server runs (`RESTORE … REPLACE`).
     pub fn restore_key(&mut self, dump: usize, key: &Name) {
         if let Some(value) = self.dumps.get(dump).and_then(|keys| keys.get(key)).cloned() {
             self.keys.insert(key.clone(), value);

@@ -20,10 +20,10 @@ pub struct Stream {
 #[derive(Debug, Clone, Default)]
 pub struct Group {
     last_delivered: StreamId,
-    /// How many entries of the stream were read up to there, as far as Redis knows.
+    /// The number of entries read, if Redis knows it.
     entries_read: Option<u64>,
     pending: BTreeMap<StreamId, Pending>,
-    /// When each consumer last asked.
+    /// The time of each consumer's last read.
     consumers: BTreeMap<Name, u64>,
 }
 
@@ -34,7 +34,7 @@ struct Pending {
 }
 
 impl Stream {
-    /// Adds an entry; its ID must be larger than every one before.
+    /// Adds an entry. Its ID must be larger than all previous ones.
     pub fn add(&mut self, id: StreamId, entry: Rc<Entry>) -> Result<(), Refusal> {
         if self.last_id == StreamId::MAX {
             return Err(Refusal::Exhausted);
@@ -61,17 +61,17 @@ impl Stream {
         self.last_id
     }
 
-    /// Its entries.
+    /// The entries.
     pub const fn entries(&self) -> &BTreeMap<StreamId, Rc<Entry>> {
         &self.entries
     }
 
-    /// Its groups.
+    /// The groups.
     pub const fn groups(&self) -> &BTreeMap<Name, Group> {
         &self.groups
     }
 
-    /// Deletes entries; how many there were.
+    /// Deletes entries. Returns their number.
     pub fn delete(&mut self, ids: &[StreamId]) -> u64 {
         let mut deleted = 0;
         for &id in ids {
@@ -83,7 +83,7 @@ impl Stream {
         deleted
     }
 
-    /// Deletes the entries before an ID; how many there were.
+    /// Deletes the entries before an ID. Returns their number.
     pub fn trim_below(&mut self, min: StreamId) -> u64 {
         let kept = self.entries.split_off(&min);
         let trimmed = self.entries.len() as u64;
@@ -91,7 +91,7 @@ impl Stream {
         trimmed
     }
 
-    /// Deletes the oldest entries but `len`; how many there were.
+    /// Deletes the oldest entries, except for `len`. Returns their number.
     pub fn trim_to(&mut self, len: usize) -> u64 {
         let excess = self.entries.len().saturating_sub(len);
         match self.entries.keys().nth(excess).copied() {
@@ -103,7 +103,7 @@ impl Stream {
         }
     }
 
-    /// What `XINFO STREAM` says.
+    /// The reply to `XINFO STREAM`.
     pub fn info(&self) -> StreamInfo {
         StreamInfo {
             length: self.entries.len() as u64,
@@ -114,7 +114,7 @@ impl Stream {
         }
     }
 
-    /// Makes a group.
+    /// Creates a group.
     pub fn create_group(&mut self, name: &Name, at: StreamId) -> Result<(), Refusal> {
         if self.groups.contains_key(name) {
             return Err(Refusal::BusyGroup);
@@ -123,7 +123,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Removes a group with everything that is pending in it.
+    /// Removes a group with its pending entries.
     pub fn destroy_group(&mut self, name: &Name) -> bool {
         self.groups.remove(name).is_some()
     }
@@ -133,7 +133,7 @@ impl Stream {
         self.groups.get_mut(name).ok_or(Refusal::NoGroup)
     }
 
-    /// What `XINFO GROUPS` says.
+    /// The reply to `XINFO GROUPS`.
     pub fn group_infos(&self) -> Vec<GroupInfo> {
         let info = |(name, group): (&Name, &Group)| GroupInfo {
             name: name.clone(),
@@ -146,7 +146,7 @@ impl Stream {
         self.groups.iter().map(info).collect()
     }
 
-    /// Gives entries to a consumer.
+    /// Delivers entries to a consumer.
     pub fn read(
         &mut self,
         group: &Name,
@@ -168,8 +168,8 @@ impl Stream {
                     group.entries_read =
                         counts.map_or_else(|| estimate(&self.entries, marks, *id), |read| Some(read + 1));
                     group.last_delivered = *id;
-                    // After XGROUP SETID back, an entry may be pending already: the new consumer
-                    // gets it.
+                    // After `XGROUP SETID` has moved the group back, an entry may be pending
+                    // already. The new consumer gets it.
                     group.pending.insert(*id, Pending { consumer: consumer.clone(), delivered_at: now });
                 }
                 Ok(new)
@@ -187,7 +187,7 @@ impl Stream {
         }
     }
 
-    /// `XAUTOCLAIM`: where to go on, what was claimed, what had been deleted.
+    /// `XAUTOCLAIM`: the next start, the claimed entries, and the deleted ones.
     pub fn claim(
         &mut self,
         group: &Name,
@@ -224,7 +224,7 @@ impl Stream {
     }
 }
 
-/// How many entries were added up to this one, when that can be known:
+/// The number of entries added up to this one, if it can be known:
 /// `streamEstimateDistanceFromFirstEverEntry` of Redis.
 fn estimate(
     entries: &BTreeMap<StreamId, Rc<Entry>>,
@@ -247,7 +247,7 @@ fn estimate(
 }
 
 impl Group {
-    /// Acknowledges entries; how many were pending.
+    /// Acknowledges entries. Returns how many were pending.
     pub fn acknowledge(&mut self, ids: &[StreamId]) -> u64 {
         ids.iter().filter(|id| self.pending.remove(id).is_some()).count() as u64
     }
@@ -257,22 +257,22 @@ impl Group {
         (self.last_delivered, self.entries_read) = (at, entries_read);
     }
 
-    /// The last ID that was given to a consumer.
+    /// The last delivered ID.
     pub const fn last_delivered(&self) -> StreamId {
         self.last_delivered
     }
 
-    /// The IDs that are pending, with their consumers.
+    /// The pending IDs, with their consumers.
     pub fn pending(&self) -> impl Iterator<Item = (StreamId, &Name)> {
         self.pending.iter().map(|(id, one)| (*id, &one.consumer))
     }
 
-    /// Whether an entry was given to somebody and not acknowledged.
+    /// Whether an entry is pending.
     pub fn is_pending(&self, id: StreamId) -> bool {
         self.pending.contains_key(&id)
     }
 
-    /// Removes a consumer and what is pending for it; how much that was.
+    /// Removes a consumer with its pending entries. Returns their number.
     pub fn delete_consumer(&mut self, consumer: &Name) -> u64 {
         self.consumers.remove(consumer);
         let before = self.pending.len();
@@ -280,7 +280,7 @@ impl Group {
         (before - self.pending.len()) as u64
     }
 
-    /// What `XINFO CONSUMERS` says.
+    /// The reply to `XINFO CONSUMERS`.
     pub fn consumer_infos(&self, now: u64) -> Vec<ConsumerInfo> {
         let info = |(name, at): (&Name, &u64)| ConsumerInfo {
             name: name.clone(),
@@ -290,7 +290,7 @@ impl Group {
         self.consumers.iter().map(info).collect()
     }
 
-    /// What `XPENDING` with a range says.
+    /// The reply to `XPENDING` with a range.
     pub fn pending_infos(&self, consumer: Option<&Name>, count: usize, now: u64) -> Vec<PendingInfo> {
         let wanted = self.pending.iter().filter(|(_, one)| consumer.is_none_or(|name| one.consumer == *name));
         wanted

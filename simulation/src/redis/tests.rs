@@ -1,4 +1,4 @@
-//! Each fact here was seen on a redis-server 7.0.
+//! Facts that were observed on a redis-server 7.0.
 
 use super::*;
 use resp::StreamId;
@@ -80,7 +80,7 @@ fn a_watched_key_that_was_changed_stops_the_transaction() {
     };
     assert!(matches!(attempt(&mut server, &mut session, Some(add(1, 4))), Reply::Nil));
     assert!(matches!(attempt(&mut server, &mut session, Some(Command::FlushAll)), Reply::Nil));
-    // Neither of these is a change to those who watch.
+    // Neither of these touches watched keys.
     let quiet = Command::XTrimMinId { key: name("s"), min: StreamId::ZERO };
     assert!(matches!(attempt(&mut server, &mut session, Some(quiet)), Reply::Several(_)));
 }
@@ -111,7 +111,7 @@ fn each_command_of_a_transaction_can_fail_alone() {
     let Reply::Several(replies) = server.exec(&mut session).unwrap() else { panic!("executed") };
     assert!(matches!(replies[..], [Reply::Refused(Refusal::NoPermission), Reply::Number(1)]));
     assert!(server.field(&name("r"), b"guard").is_some());
-    // Refused while queueing, the whole transaction is.
+    // A command refused while queueing discards the whole transaction.
     server.multi(&mut session).unwrap();
     server.call(&mut session, add(2, 1)).unwrap();
     assert!(matches!(server.exec(&mut session).unwrap(), Reply::Refused(Refusal::ExecAbort)));
@@ -196,11 +196,11 @@ fn a_crash_cuts_the_log() {
     server.call(&mut session, Command::HSet { key: name("r"), pairs }).unwrap();
     server.exec(&mut session).unwrap();
     let last = |server: &Server| server.stream_at(&name("s")).unwrap().last_id();
-    // The transaction is there as a whole or not at all,
+    // The transaction is restored as a whole or not at all,
     server.restart(0, false);
     assert_eq!(last(&server), id(2, 2));
     assert!(server.connect().is_ok() && !server.serves(&session));
-    // but for a file that was cut and then appended to.
+    // except from a file that was cut and then appended to.
     server.restart(1, true);
     assert_eq!(last(&server), id(2, 2));
     assert!(server.field(&name("r"), b"guard").is_none(), "the entries without their record");

@@ -1,4 +1,4 @@
-//! A simulated writer: a process with an output, which can be killed between any two effects.
+//! A simulated writer: a process with an output. It can be killed between any two effects.
 
 mod output;
 mod partition;
@@ -16,22 +16,22 @@ use output::{FOLDER, Open, path};
 use partition::{PartitionWriter, Step};
 use std::time::Duration;
 
-/// How a writer is configured.
+/// The configuration of a writer.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// The source's stream.
+    /// The stream of the source.
     pub stream: String,
     /// The group.
     pub group: Name,
     /// The consumer's name.
     pub consumer: Name,
-    /// The output's file name.
+    /// The file name of the output.
     pub output: String,
     /// The partitions that it takes.
     pub partitions: Vec<Partition>,
-    /// After how many milliseconds it takes over what others have left pending.
+    /// The idle time in milliseconds after which it claims entries of other consumers.
     pub claim_idle: Option<u64>,
-    /// How many percent of its starts have the group to themselves.
+    /// The percentage of its starts that consume exclusively.
     pub exclusive: u64,
 }
 
@@ -43,17 +43,17 @@ pub struct Writer {
     nth: usize,
     process: u32,
     running: Option<Running>,
-    /// Why it cannot run, when it ended by itself.
+    /// Why it stopped with an error.
     pub refused: Option<String>,
-    /// It ended because it was asked to.
+    /// Whether it stopped on request.
     pub is_scaled_away: bool,
     starts_at: u64,
-    /// Its own processes' numbers of this output.
+    /// The numbers that its processes gave to this output.
     ids: u64,
-    /// What the present process knows: its fencing token, and the outputs that it had open.
+    /// The state of the current process: its fencing token, and the outputs that it had open.
     token: String,
     former: Vec<String>,
-    /// The process is stopped (SIGSTOP) until then.
+    /// The process is suspended (SIGSTOP) until this time.
     sleeps_until: u64,
 }
 
@@ -62,12 +62,12 @@ struct Running {
     partitions: Vec<PartitionWriter>,
     output: Open,
     is_stopping: bool,
-    /// The committed batch's disk is not to be tried before this time.
+    /// A failed commit is not retried before this time.
     disk_waits_until: u64,
 }
 
 impl Writer {
-    /// A writer that does not run yet.
+    /// A writer that has not started.
     #[must_use]
     pub fn new(nth: usize, configuration: Configuration) -> Self {
         let process = u32::try_from(nth).unwrap_or(0) * 1000 + 1000;
@@ -90,13 +90,13 @@ impl Writer {
         format!("writer {}", self.nth)
     }
 
-    /// Whether its process is there.
+    /// Whether its process runs.
     #[must_use]
     pub const fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Kills the process. What it wrote stays visible.
+    /// Kills the process. Its writes stay visible.
     pub fn kill(&mut self, world: &mut World) {
         if let Some(running) = self.running.take() {
             world.story.tell(|| format!("{} is killed", self.name()));
@@ -108,25 +108,26 @@ impl Writer {
         self.starts_at = world.elapsed + world.random.below(200);
     }
 
-    /// The process is another one from now on.
+    /// Starts another process.
     fn forget(&mut self) {
         (self.token, self.former, self.sleeps_until) = (String::new(), Vec::new(), 0);
     }
 
-    /// Stops the process (SIGSTOP) for some time.
+    /// Suspends the process (SIGSTOP) for some time.
     pub fn pause(&mut self, world: &World, millis: u64) {
         world.story.tell(|| format!("{} sleeps for {millis} ms", self.name()));
         self.sleeps_until = world.elapsed + millis;
     }
 
-    /// The power of its machine is cut: the process is gone. The caller cuts the power of the disk.
+    /// Cuts the power of its machine, which ends the process. The caller cuts the power of the
+    /// disk.
     pub fn lose_power(&mut self) {
         self.running = None;
         self.process += 1;
         self.forget();
     }
 
-    /// Asks it to end.
+    /// Requests it to stop.
     pub fn stop(&mut self, world: &World) {
         if let Some(running) = &mut self.running {
             world.story.tell(|| format!("writer {} is asked to stop", self.nth));
@@ -135,7 +136,7 @@ impl Writer {
         }
     }
 
-    /// One effect.
+    /// Performs one effect.
     pub fn step(&mut self, world: &mut World) {
         if world.elapsed < self.sleeps_until {
             return;
@@ -156,7 +157,7 @@ impl Writer {
         }
     }
 
-    /// Opens the output, and begins.
+    /// Opens the output, and starts all partitions.
     fn start(&mut self, world: &mut World) {
         let Configuration { stream, group, consumer, output: name, partitions, claim_idle, exclusive } =
             self.configuration.clone();
@@ -282,7 +283,7 @@ impl Writer {
                 if world.restore_journals() {
                     world.story.tell(|| "an operator restores the journals");
                 } else if refusal == Refusal::JournalOlder && world.hazards.administrators {
-                    // Entries that an administrator took from the group look like acknowledged
+                    // Entries that an administrator removed from the group look like acknowledged
                     // ones.
                     move_away(world, &path(self.configuration.output.as_bytes()), true);
                 } else {
@@ -295,7 +296,7 @@ impl Writer {
         }
     }
 
-    /// Removes the consumer, which has nothing pending.
+    /// Removes the consumer, if it has no pending entries.
     fn leave(&mut self, world: &mut World) {
         let Configuration { group, consumer, partitions, .. } = self.configuration.clone();
         for partition in &partitions {
@@ -340,7 +341,7 @@ impl Writer {
             if let (Some(batch), Some(stale)) = (&running.output.committing, stale)
                 && batch.came_at.is_some_and(|at| world.instant().saturating_duration_since(at) >= stale)
             {
-                // Another consumer may have taken it over.
+                // Another consumer may have claimed it.
                 world.story.tell(|| format!("{name} drops a batch that waited for too long"));
                 return self.open_again(world);
             }
@@ -378,7 +379,7 @@ impl Writer {
         }
     }
 
-    /// Begins again with what the output holds, as a process that is started again does.
+    /// Restarts from the state of the output, as a restarted process does.
     fn open_again(&mut self, world: &mut World) {
         self.running = None;
         world.outputs.unlock_all(self.process);
@@ -386,7 +387,7 @@ impl Writer {
         self.starts_at = world.elapsed;
     }
 
-    /// The bytes that it is writing or has written, by the number that it gives their content.
+    /// The ranges that it is writing or has written, by file ID.
     pub fn has(&self, files: &FileSystem) -> Vec<(u64, std::ops::Range<u64>)> {
         let written = self.written(files).into_iter().map(|one| (one.file_id, one.span));
         let committing = self.running.iter().filter_map(|running| running.output.committing.as_ref());
@@ -395,7 +396,7 @@ impl Writer {
             .collect()
     }
 
-    /// What is in its output and in those that it became by rotation, in order.
+    /// The bytes of its output and of its rotated outputs, in order.
     #[must_use]
     pub fn written(&self, files: &FileSystem) -> Vec<Written> {
         let mut written = Vec::new();
@@ -403,7 +404,7 @@ impl Writer {
         let own = path(self.configuration.output.as_bytes());
         let mut outputs: Vec<&str> = listed.iter().filter_map(|(name, _)| name.strip_suffix(".journal")).collect();
         outputs.retain(|name| *name == own || name.strip_prefix(&own).is_some_and(|rest| rest.starts_with(".r")));
-        // The number behind the name grows; the present one has none.
+        // Rotated names have increasing numbers; the current name has none.
         outputs.sort_by_key(|name| (*name == own, name.len()));
         for name in outputs {
             let Some(file) = files.at(name) else { continue };
@@ -424,13 +425,13 @@ impl Writer {
     }
 }
 
-/// What happens to a disk in one seed.
+/// The disk faults of one seed.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct DiskHazards {
     /// The power is cut.
     pub power: bool,
-    /// It is full, or a sync fails.
+    /// The disk is full, or a sync fails.
     pub faults: bool,
     /// Bits flip.
     pub flips: bool,
@@ -438,7 +439,7 @@ pub struct DiskHazards {
     pub rotates: bool,
 }
 
-/// An output gets another name, with its journal or without.
+/// Renames an output, with or without its journal.
 fn move_away(world: &mut World, own: &str, with_journal: bool) {
     let nth = world.outputs.list(FOLDER).unwrap_or_default().len();
     let rotated = format!("{own}.r{}", "0".repeat(nth));
@@ -449,7 +450,7 @@ fn move_away(world: &mut World, own: &str, with_journal: bool) {
     }
 }
 
-/// One fault of the disk that the outputs are on.
+/// Causes one fault of the disk with the outputs.
 pub fn disturb(world: &mut World, writers: &mut [Writer], hazards: DiskHazards) {
     match world.random.below(10) {
         0..=2 if hazards.power => {

@@ -1,12 +1,11 @@
-//! The output of a simulated writer: performs what [`delivery::output`] decides, one effect at a
-//! time.
+//! The output of a simulated writer: performs the effects of [`delivery::output`], one at a time.
 
 use crate::filesystem::{Errno, FileSystem, Inode};
 use delivery::consumer::Batch;
 use delivery::entry::Span;
-use delivery::output::{self, Answer, Effect, Folder, Job, Ledger, Outcome, Place, Seen, journal_of};
+use delivery::output::{self, Answer, Effect, FileStates, Folder, Job, Ledger, Outcome, Place, journal_of};
 
-/// The folder that all outputs are in.
+/// The folder of all outputs.
 pub const FOLDER: &str = "out";
 
 /// The path of a file in the folder.
@@ -15,15 +14,15 @@ pub fn path(name: &[u8]) -> String {
     format!("{FOLDER}/{}", String::from_utf8_lossy(name))
 }
 
-/// What a starting writer sees of the folder.
-pub struct Look<'a> {
+/// The folder of the outputs, for a starting writer.
+pub struct StartupFolder<'a> {
     /// The files.
     pub files: &'a mut FileSystem,
     /// The writer's process.
     pub process: u32,
 }
 
-impl Folder for Look<'_> {
+impl Folder for StartupFolder<'_> {
     type Error = Errno;
 
     fn names(&mut self) -> Result<Vec<Vec<u8>>, Errno> {
@@ -54,14 +53,14 @@ impl Folder for Look<'_> {
     }
 }
 
-/// An output that is open.
+/// An open output.
 #[derive(Debug)]
 pub struct Open {
     name: Vec<u8>,
     process: u32,
     file: Inode,
     journal: Inode,
-    /// What is committed.
+    /// The state machine of the output.
     pub ledger: Ledger,
     next: Option<Effect>,
     /// The batch that is being committed.
@@ -69,8 +68,8 @@ pub struct Open {
 }
 
 impl Open {
-    /// Opens both files, which are made when they are not there. `at`: the name that the output has
-    /// now. `None`: another process has them.
+    /// Opens both files, and creates missing ones. `at`: the current name of the output. `None` if
+    /// another process has them open.
     pub fn new(files: &mut FileSystem, name: &[u8], at: &[u8], process: u32, ledger: Ledger) -> Option<Self> {
         let file = files.create(&path(at));
         let journal = files.create(&path(&journal_of(name)));
@@ -82,29 +81,29 @@ impl Open {
         Some(open)
     }
 
-    /// The output's inode.
+    /// The inode of the output.
     #[must_use]
     pub const fn inode(&self) -> Inode {
         self.file
     }
 
-    /// Whether no job is under way.
+    /// Whether no job is running.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         self.next.is_none()
     }
 
-    /// Begins a job.
+    /// Starts a job.
     pub fn begin(&mut self, job: Job) {
         self.next = Some(self.ledger.begin(job));
     }
 
-    /// Takes a batch that is to be committed.
+    /// Accepts a batch to commit.
     pub fn receive(&mut self, batch: Batch) {
         self.committing = Some(batch);
     }
 
-    /// Begins to commit a batch.
+    /// Starts to commit a batch.
     fn commit(&mut self, batch: Batch, sync: bool) {
         let runs = batch.runs.iter().map(|run| (run.file_id, run.span.clone(), run.lines));
         self.ledger.prepare(runs, &batch.data);
@@ -112,14 +111,14 @@ impl Open {
         self.begin(Job::Commit { sync });
     }
 
-    /// Begins to commit the batch that was received, or once more the one that failed.
+    /// Starts to commit the accepted batch, or retries the failed one.
     pub fn commit_received(&mut self, sync: bool) {
         if let Some(batch) = self.committing.take() {
             self.commit(batch, sync);
         }
     }
 
-    /// Performs one effect. `Some`: the job ended.
+    /// Performs one effect. Returns the outcome when the job has ended.
     pub fn step(&mut self, files: &mut FileSystem) -> Option<Outcome> {
         let effect = self.next.take()?;
         if let Effect::End(outcome) = effect {
@@ -132,7 +131,7 @@ impl Open {
 
     fn perform(&mut self, files: &mut FileSystem, effect: &Effect) -> Result<Answer, Errno> {
         match effect {
-            Effect::Look => return Ok(Answer::Seen(self.look(files))),
+            Effect::Inspect => return Ok(Answer::Inspected(self.inspect(files))),
             Effect::CutBack { output, journal } => {
                 for (inode, len) in [(self.file, Some(*output)), (self.journal, *journal)] {
                     if let Some(len) = len
@@ -190,7 +189,7 @@ impl Open {
         Ok(Answer::Done)
     }
 
-    fn look(&self, files: &FileSystem) -> Seen {
+    fn inspect(&self, files: &FileSystem) -> FileStates {
         let is_at = |name: &[u8], inode| files.resolve(&path(name)) == Ok(inode);
         let place = if is_at(&self.name, self.file) {
             Place::Here
@@ -200,7 +199,7 @@ impl Open {
             Place::Gone
         };
         let journal = is_at(&journal_of(&self.name), self.journal).then(|| files.file(self.journal)).flatten();
-        Seen {
+        FileStates {
             len: files.file(self.file).map_or(0, crate::filesystem::File::len),
             place,
             journal_len: journal.map(crate::filesystem::File::len),
@@ -208,10 +207,10 @@ impl Open {
     }
 }
 
-/// Decides what an output means at startup.
+/// Decides what to do with an output at startup.
 ///
 /// # Errors
-/// Those of the disk.
+/// Errors of the disk.
 pub fn startup(
     files: &mut FileSystem,
     process: u32,
@@ -219,5 +218,5 @@ pub fn startup(
     identity: &delivery::journal::Identity,
     fresh_id: u64,
 ) -> Result<output::Verdict, Errno> {
-    output::startup(&mut Look { files, process }, name, identity, fresh_id)
+    output::startup(&mut StartupFolder { files, process }, name, identity, fresh_id)
 }

@@ -1,5 +1,5 @@
-//! One partition of a simulated writer: performs what [`delivery::consumer`] decides, one effect at
-//! a time, and acknowledges what was committed.
+//! One partition of a simulated writer: performs the effects of [`delivery::consumer`], one at a
+//! time, and acknowledges committed entries.
 
 use crate::administrators::Keys;
 use crate::redis::{Bytes, Command, Delivered, Lost, Name, ReadFrom, Refusal, Reply, Session, bytes};
@@ -13,57 +13,57 @@ use resp::StreamId;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How many batches of a partition are under way at most.
+/// Maximum number of batches of a partition in flight.
 const BATCHES: usize = 3;
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Step {
-    /// Something was done, or nothing was to do.
+    /// The partition continues.
     Done,
-    /// A batch is to be committed.
+    /// A batch is ready to commit.
     HandOver(Batch),
-    /// The partition ended.
+    /// The partition has stopped.
     Ended,
-    /// What is under way is dropped, and the writer begins again.
+    /// The writer drops everything in flight and restarts.
     Restart,
-    /// It cannot work like this.
+    /// The partition stopped with an error.
     Refused(Refused),
 }
 
-/// One partition.
+/// The state of one partition.
 #[derive(Debug)]
 pub struct PartitionWriter {
     name: String,
     keys: Keys,
     group: Name,
     consumer_name: Name,
-    /// The machine.
+    /// The state machine.
     pub consumer: Consumer,
     session: Option<Session>,
-    /// Entries of the latest reply, and how many were taken.
+    /// The entries of the latest reply, and the number of taken ones.
     reply: (Vec<Delivered>, usize),
-    /// When the read was sent whose reply that is: from then on, the entries are idle.
+    /// When the read of that reply was sent. Its entries are idle since then.
     asked_at: u64,
-    /// A reply that was asked for ahead, and when.
+    /// The reply to a read that was sent ahead, and when it was sent.
     ahead: Option<(Vec<Delivered>, u64)>,
     batch: Batch,
-    /// How many batches are on their way to the disk or to be acknowledged.
+    /// The number of batches that are not committed and acknowledged yet.
     pub under_way: usize,
-    /// Committed, and to be acknowledged.
+    /// Committed batches whose entries are not acknowledged yet.
     pub to_acknowledge: VecDeque<Batch>,
     acknowledging: Option<Session>,
     is_trim_due: bool,
     sleeps_until: u64,
-    /// When the present read gives up waiting.
+    /// When the current read times out.
     waits_until: Option<u64>,
-    /// Behind which entry it reads exclusively.
+    /// The ID after which it reads exclusively.
     waits_behind: Option<StreamId>,
-    /// Moves the group, in a session of exclusive consumption.
+    /// Moves the group during exclusive consumption.
     checkpoint: Option<Checkpoint>,
-    /// Another writer has the lease, or had it.
+    /// Whether another writer holds or held the lease.
     is_lease_lost: bool,
-    /// Where the pending entries are read on.
+    /// The ID after which it reads pending entries.
     pending_from: StreamId,
 }
 
@@ -95,7 +95,7 @@ impl PartitionWriter {
         }
     }
 
-    /// One effect of the machine. `disk_is_idle`: whether a batch can be handed over at once.
+    /// Performs one effect. `disk_is_idle`: whether the disk can accept a batch at once.
     pub fn step(&mut self, world: &mut World, disk_is_idle: bool) -> Step {
         if self.is_lease_lost {
             return Step::Restart;
@@ -116,7 +116,7 @@ impl PartitionWriter {
             }
             return Step::Done;
         }
-        // A read that waits in Redis is no new effect.
+        // A read that is blocked in Redis is not a new effect.
         let effect = match self.waits_until {
             Some(_) => {
                 Effect::Read { pending: false, behind: self.waits_behind, count: 4, block: Some(Duration::ZERO) }
@@ -176,10 +176,10 @@ impl PartitionWriter {
             Effect::MakeGroup => self.make_group(world, &mut session)?,
             Effect::ReadLease => {
                 let lease = self.lease(world, &mut session)?;
-                self.consumer.lease_seen(lease, now);
+                self.consumer.lease_read(lease, now);
             }
             Effect::WriteLease { seen, lease } => self.write_lease(world, &mut session, seen, lease)?,
-            Effect::LookAtGroup => {
+            Effect::InspectGroup => {
                 let Reply::Groups(groups) = self.ask(world, &mut session, Command::XInfoGroups { key: key.clone() })?
                 else {
                     return Err(Lost);
@@ -211,7 +211,7 @@ impl PartitionWriter {
                     let (last, shared) = (view.last_delivered, view.notes.shared);
                     format!("{} looks at the group: {names:?}, delivered {last}, shared {shared:?}", self.name)
                 });
-                self.consumer.group_seen(&view, now);
+                self.consumer.group_inspected(&view, now);
             }
             Effect::Join => {
                 let from = ReadFrom::Pending(StreamId::new(u64::MAX, u64::MAX - 1));
@@ -259,7 +259,7 @@ impl PartitionWriter {
                     .tell(|| format!("{} reads {} entries ahead ({} ms)", self.name, entries.len(), world.elapsed));
                 self.ahead = Some((entries, world.elapsed));
             }
-            Effect::TakeLast => {
+            Effect::Drain => {
                 let (entries, asked_at) = self.ahead.take().unwrap_or_default();
                 self.arrived(world, entries, asked_at);
             }
@@ -274,7 +274,7 @@ impl PartitionWriter {
                 *done += taken.entries;
                 world.story.tell(|| format!("{} takes {taken:?}", self.name));
             }
-            Effect::AskLastId => match self.ask(world, &mut session, Command::XInfoStream { key })? {
+            Effect::ReadLastId => match self.ask(world, &mut session, Command::XInfoStream { key })? {
                 Reply::Stream(info) => self.consumer.last_id(info.last_id),
                 _ => return Err(Lost),
             },
@@ -304,7 +304,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// A command whose refusal closes the connection, as every error does.
+    /// Executes a command. An error reply closes the connection, as any error does.
     fn ask(&self, world: &mut World, session: &mut Session, command: Command) -> Result<Reply, Lost> {
         match world.call(session, command)? {
             Reply::Refused(refusal) => {
@@ -323,8 +323,8 @@ impl PartitionWriter {
         }
     }
 
-    /// `XGROUP CREATE … 0`; when there is no stream, the reader's guard goes in the same
-    /// transaction that makes one.
+    /// `XGROUP CREATE … 0`. If it creates the stream, the same transaction removes the reader's
+    /// guard.
     fn make_group(&mut self, world: &mut World, session: &mut Session) -> Result<(), Lost> {
         let (key, group) = (self.keys.stream.clone(), self.group.clone());
         let create = |make_stream| Command::XGroupCreate {
@@ -410,7 +410,7 @@ impl PartitionWriter {
         self.consumer.delivered(came, world.instant());
     }
 
-    /// Acknowledges what was committed, or trims. One command.
+    /// Acknowledges committed entries, or trims, with one command.
     pub fn acknowledge(&mut self, world: &mut World) {
         if self.consumer.is_exclusive() && self.keep_lease(world) {
             return;
@@ -474,7 +474,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Whether nobody else can have the lease at this moment, as far as this writer can know.
+    /// Whether this writer knows that no other writer can hold the lease now.
     #[must_use]
     pub fn may_write(&self, world: &World) -> bool {
         let until = self.consumer.leased_until().max(self.checkpoint.as_ref().map(Checkpoint::valid_until));
@@ -533,8 +533,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// What there is to do for the lease and the position of the group. Whether there was
-    /// something.
+    /// Renews the lease and moves the group, if that is due. Returns whether it was.
     fn keep_lease(&mut self, world: &mut World) -> bool {
         let Some(session) = self.consumer.session().cloned() else {
             self.checkpoint = None;
@@ -575,7 +574,7 @@ impl PartitionWriter {
         self.consumer.end_session();
     }
 
-    /// Where the group is; `None`: it is gone.
+    /// The last delivered ID of the group. `None`: the group does not exist.
     fn position(&self, world: &mut World, session: &mut Session) -> Result<Option<StreamId>, Lost> {
         let key = self.keys.stream.clone();
         let Reply::Groups(groups) = self.ask(world, session, Command::XInfoGroups { key })? else { return Err(Lost) };
@@ -612,7 +611,7 @@ impl PartitionWriter {
         let lease = self.watch(world, session)?;
         match checkpoint.done(step, sent_at, is_executed, lease.as_ref()) {
             Moved::Lost => self.is_lease_lost = true,
-            Moved::Again => {}
+            Moved::Retry => {}
             Moved::Done => {
                 if let Some((at, _)) = step.group {
                     world.progress += 1;
@@ -626,8 +625,7 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Whether nothing is on its way to the disk or to be acknowledged. What was only read stays
-    /// pending.
+    /// Whether no batch is in flight. Entries that were only read stay pending.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.under_way == 0 && self.checkpoint.as_ref().is_none_or(Checkpoint::is_settled)
@@ -638,7 +636,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Few entries at a time, so that many steps are taken.
+/// Small, so that many steps are taken.
 fn small(count: u64) -> usize {
     usize::try_from(count.min(5)).unwrap_or(5)
 }

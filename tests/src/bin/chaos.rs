@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use e2e::chaos::{self, ClusterPlan, Plan};
+use e2e::chaos::{self, ClusterPlan, FilesPlan, Plan};
 
 /// Injects random faults into reader, writers, Redis and the network while a file grows; then the
 /// output must equal the input
@@ -26,6 +26,10 @@ struct Args {
     /// Run partitions in a Redis Cluster whose masters fail
     #[arg(long)]
     cluster: bool,
+
+    /// Mirror a tree of this many files, which are rotated, compressed, deleted and created
+    #[arg(long, conflicts_with = "cluster", num_args = 0..=1, default_missing_value = "1000", value_name = "N")]
+    files: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -35,11 +39,15 @@ fn main() -> ExitCode {
     let mut seed = first;
     while Instant::now() < end || seed == first {
         let time = Duration::from_secs_f64(args.round).min(end.saturating_duration_since(Instant::now()));
-        match round(args.cluster, seed, time) {
+        match round(&args, seed, time) {
             Ok(report) => println!("{report}"),
             Err(wrong) => {
-                let cluster = if args.cluster { " --cluster" } else { "" };
-                println!("{wrong}\nagain: SEED={seed} cargo xtask chaos{cluster}");
+                let mode = match args.files {
+                    Some(files) => format!(" --files {files}"),
+                    None if args.cluster => " --cluster".to_owned(),
+                    None => String::new(),
+                };
+                println!("{wrong}\nagain: SEED={seed} cargo xtask chaos{mode}");
                 return ExitCode::FAILURE;
             }
         }
@@ -48,8 +56,13 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn round(cluster: bool, seed: u64, time: Duration) -> Result<String, String> {
-    if cluster {
+fn round(args: &Args, seed: u64, time: Duration) -> Result<String, String> {
+    if let Some(files) = args.files {
+        let plan = FilesPlan::of_seed(seed, time, files);
+        println!("{plan}");
+        return chaos::run_with_files(plan);
+    }
+    if args.cluster {
         let plan = ClusterPlan::of_seed(seed, time);
         println!("{plan}");
         return chaos::run_in_cluster(plan)?.ok_or_else(|| "the server is too old".to_owned());

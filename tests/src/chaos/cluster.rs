@@ -157,6 +157,12 @@ impl Stage {
         }
         let all = rig.folder.join("all");
         let source = Source::start(&rig.input, &all, RATE, plan.seed);
+        let (mut reader, again) = reader;
+        // What is rotated away before a partition has seen it is only reported.
+        for partition in 0..PARTITIONS {
+            reader.wait_for_log(&[&stream(partition), "begins at byte 0"]);
+        }
+        let reader = (reader, again);
         Some(Self { reader, writers, outputs, source, all, cluster, rig })
     }
 

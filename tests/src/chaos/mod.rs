@@ -2,14 +2,17 @@
 
 mod cluster;
 mod fault;
+mod files;
 mod source;
 mod stage;
+mod tree;
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 pub use cluster::{ClusterPlan, run_in_cluster};
+pub use files::{FilesPlan, run_with_files};
 
 use crate::redis::Persistence;
 use crate::{check, wait};

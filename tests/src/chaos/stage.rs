@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::source::Source;
 use crate::binaries::Program;
 use crate::proxy::Proxy;
-use crate::redis::Persistence;
+use crate::redis::{Persistence, RedisServer};
 use crate::rig::{self, Rig, STREAM};
 use crate::service::{Launch, Service};
 use crate::wait;
@@ -26,14 +26,14 @@ pub(super) struct Stage {
 }
 
 /// A service behind its own proxy.
-struct Runner {
-    service: Service,
+pub(super) struct Runner {
+    pub(super) service: Service,
     launch: Launch,
     proxy: Proxy,
 }
 
 impl Runner {
-    fn start(launch: Launch, port: u16) -> Self {
+    pub(super) fn start(launch: Launch, port: u16) -> Self {
         let proxy = Proxy::start(port);
         let launch = launch.set("--redis-url", proxy.url());
         Self { service: launch.start(), launch, proxy }
@@ -56,72 +56,20 @@ impl Stage {
         let writers = (0..plan.writers).map(writer).collect();
         let all = rig.folder.join("all");
         let source = Source::start(&rig.input, &all, RATE, plan.seed);
-        Self { reader: Runner::start(reader, port), writers, source, all, rig }
+        let mut reader = Runner::start(reader, port);
+        // What is rotated away before the reader has seen it is only reported.
+        reader.service.wait_for_log(&["generation", "begins at byte 0"]);
+        Self { reader, writers, source, all, rig }
     }
 
     /// Injects a fault, and ends it after a random time.
     pub(super) fn strike(&mut self, fault: Fault, rng: &mut fastrand::Rng) {
         let Self { reader, writers, source, rig, .. } = self;
         let writer = rng.usize(..writers.len());
-        let writer = &mut writers[writer];
         match fault {
-            Fault::ReaderKilled => reader.service.kill9(),
-            Fault::ReaderStopped => reader.service.stop(),
-            Fault::ReaderFrozen => reader.service.freeze(),
-            Fault::ReaderCut => reader.proxy.cut(),
-            Fault::ReaderStalled => reader.proxy.stall(),
-            Fault::ReaderRepliesLost => reader.proxy.drop_replies(),
-            Fault::ReaderRefused => reader.proxy.refuse(),
-            Fault::WriterKilled => writer.service.kill9(),
-            Fault::WriterStopped => writer.service.stop(),
-            Fault::WriterFrozen => writer.service.freeze(),
-            Fault::WriterCut => writer.proxy.cut(),
-            Fault::WriterStalled => writer.proxy.stall(),
-            Fault::WriterRepliesLost => writer.proxy.drop_replies(),
-            Fault::WriterRefused => writer.proxy.refuse(),
-            Fault::RedisKilled | Fault::RedisLosesTail => rig.redis.kill9(),
-            Fault::RedisFrozen => rig.redis.freeze(),
-            Fault::RedisFlushed => rig.redis.flushall(),
-            Fault::ReaderAndWriterKilled | Fault::AllKilled => {
-                reader.service.kill9();
-                writer.service.kill9();
-                if fault == Fault::AllKilled {
-                    rig.redis.kill9();
-                }
-            }
             Fault::Renamed => source.rename(),
             Fault::CopiedAndTruncated => source.copy_and_truncate(),
-        }
-        wait::random_moment(rng, 0..800);
-        match fault {
-            Fault::ReaderKilled | Fault::ReaderStopped => reader.start_again(),
-            Fault::ReaderFrozen => reader.service.thaw(),
-            Fault::ReaderStalled | Fault::ReaderRefused => reader.proxy.heal(),
-            Fault::WriterKilled | Fault::WriterStopped => writer.start_again(),
-            Fault::WriterFrozen => writer.service.thaw(),
-            Fault::WriterStalled | Fault::WriterRefused => writer.proxy.heal(),
-            // A connection that lost bytes cannot be used any more, so close it.
-            Fault::ReaderRepliesLost | Fault::WriterRepliesLost => {
-                let proxy = if fault == Fault::ReaderRepliesLost { &reader.proxy } else { &writer.proxy };
-                proxy.cut();
-                proxy.heal();
-            }
-            Fault::RedisKilled => rig.redis.start_again(),
-            Fault::RedisLosesTail => {
-                if rig.redis.persistence() != Persistence::None {
-                    rig.redis.lose_tail(rng.u64(..2_000_000));
-                }
-                rig.redis.start_again();
-            }
-            Fault::RedisFrozen => rig.redis.thaw(),
-            Fault::ReaderAndWriterKilled | Fault::AllKilled => {
-                if fault == Fault::AllKilled {
-                    rig.redis.start_again();
-                }
-                reader.start_again();
-                writer.start_again();
-            }
-            Fault::ReaderCut | Fault::WriterCut | Fault::RedisFlushed | Fault::Renamed | Fault::CopiedAndTruncated => {}
+            fault => strike(fault, reader, &mut writers[writer], &mut rig.redis, rng),
         }
     }
 
@@ -180,6 +128,74 @@ impl Stage {
     pub(super) fn logs(&self) -> String {
         let writers = self.writers.iter().map(|writer| ("writer", &writer.service));
         logs([("reader", &self.reader.service)].into_iter().chain(writers))
+    }
+}
+
+/// Injects a fault of the services, the network or Redis, and ends it after a random time.
+pub(super) fn strike(
+    fault: Fault,
+    reader: &mut Runner,
+    writer: &mut Runner,
+    redis: &mut RedisServer,
+    rng: &mut fastrand::Rng,
+) {
+    match fault {
+        Fault::ReaderKilled => reader.service.kill9(),
+        Fault::ReaderStopped => reader.service.stop(),
+        Fault::ReaderFrozen => reader.service.freeze(),
+        Fault::ReaderCut => reader.proxy.cut(),
+        Fault::ReaderStalled => reader.proxy.stall(),
+        Fault::ReaderRepliesLost => reader.proxy.drop_replies(),
+        Fault::ReaderRefused => reader.proxy.refuse(),
+        Fault::WriterKilled => writer.service.kill9(),
+        Fault::WriterStopped => writer.service.stop(),
+        Fault::WriterFrozen => writer.service.freeze(),
+        Fault::WriterCut => writer.proxy.cut(),
+        Fault::WriterStalled => writer.proxy.stall(),
+        Fault::WriterRepliesLost => writer.proxy.drop_replies(),
+        Fault::WriterRefused => writer.proxy.refuse(),
+        Fault::RedisKilled | Fault::RedisLosesTail => redis.kill9(),
+        Fault::RedisFrozen => redis.freeze(),
+        Fault::RedisFlushed => redis.flushall(),
+        Fault::ReaderAndWriterKilled | Fault::AllKilled => {
+            reader.service.kill9();
+            writer.service.kill9();
+            if fault == Fault::AllKilled {
+                redis.kill9();
+            }
+        }
+        Fault::Renamed | Fault::CopiedAndTruncated => {}
+    }
+    wait::random_moment(rng, 0..800);
+    match fault {
+        Fault::ReaderKilled | Fault::ReaderStopped => reader.start_again(),
+        Fault::ReaderFrozen => reader.service.thaw(),
+        Fault::ReaderStalled | Fault::ReaderRefused => reader.proxy.heal(),
+        Fault::WriterKilled | Fault::WriterStopped => writer.start_again(),
+        Fault::WriterFrozen => writer.service.thaw(),
+        Fault::WriterStalled | Fault::WriterRefused => writer.proxy.heal(),
+        // A connection that lost bytes cannot be used any more, so close it.
+        Fault::ReaderRepliesLost | Fault::WriterRepliesLost => {
+            let proxy = if fault == Fault::ReaderRepliesLost { &reader.proxy } else { &writer.proxy };
+            proxy.cut();
+            proxy.heal();
+        }
+        Fault::RedisKilled => redis.start_again(),
+        Fault::RedisLosesTail => {
+            if redis.persistence() != Persistence::None {
+                redis.lose_tail(rng.u64(..2_000_000));
+            }
+            redis.start_again();
+        }
+        Fault::RedisFrozen => redis.thaw(),
+        Fault::ReaderAndWriterKilled | Fault::AllKilled => {
+            if fault == Fault::AllKilled {
+                redis.start_again();
+            }
+            reader.start_again();
+            writer.start_again();
+        }
+        Fault::ReaderCut | Fault::WriterCut | Fault::RedisFlushed | Fault::Renamed | Fault::CopiedAndTruncated => {}
     }
 }
 

@@ -203,6 +203,29 @@ fn from_end_skips_the_existing_content() {
 }
 
 #[test]
+fn ten_gigabytes_are_resumed_without_reading_them_again() {
+    const LARGE: u64 = 10_000_000_000;
+    let rig = Rig::new();
+    // A hole in place of the bytes of a long line, and a short one.
+    rig.write_input("");
+    std::fs::File::options().write(true).open(&rig.input).unwrap().set_len(LARGE - 7).unwrap();
+    rig.append_input("\nshort\n");
+    let mut reader = rig.reader().set("--from", "end").start();
+    let _writer = rig.writer().start();
+    e2e::wait::until("ready", || reader.readyz().0 == 200);
+    rig.append_input("new\n");
+    rig.wait_output_len(4);
+    reader.stop();
+    rig.append_input("while it was down\n");
+    let reader = rig.reader().start();
+    rig.wait_output_len(4 + 18);
+    assert_eq!(rig.output_bytes(), b"new\nwhile it was down\n");
+    // The fingerprint of any content has a few blocks for each octave of its length.
+    let read = reader.process().bytes_read().unwrap();
+    assert!((22..4 << 20).contains(&read), "{read} bytes were read");
+}
+
+#[test]
 fn a_read_only_input_folder_works_with_a_state_folder() {
     let rig = Rig::new();
     rig.write_input("one\n");

@@ -22,6 +22,8 @@ mod harness;
 mod health;
 mod journal;
 mod loss;
+mod many;
+mod many_writer;
 mod messages;
 mod network;
 mod once;

@@ -28,6 +28,7 @@ fn wrong_invocations() {
     let rig = Rig::new();
     let reader: &[(&[&str], &str)] = &[
         (&["app.log"], "app.log: no such command; for a file, write --input app.log (see reader --help)"),
+        (&["--once", "app.log"], "app.log: no such command; for a file, write --input app.log (see reader --help)"),
         (&["chek"], "chek: no such command, did you mean check? (see reader --help)"),
         (&["--once", "check"], "--once: must come after check: reader check … (see reader --help)"),
         (&["--once", "--once"], "--once: given more than once; allowed: once"),
@@ -57,6 +58,14 @@ fn wrong_invocations() {
         ),
         (&["--input", "-"], "--input -: standard input cannot be read again after a fault; allowed: a file's path"),
         (&["--input", "/tmp"], "--input /tmp: a folder; allowed: a file's path"),
+        (
+            &["--input", "/dev/null"],
+            "--input /dev/null: a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
+        ),
+        (
+            &["--redis-url", "redis://a b:1"],
+            "--redis-url \"redis://a b:1\": the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password",
+        ),
         (
             &["--input", "/var/log/*.log"],
             "--input /var/log/*.log: a pattern, and no file has this name; allowed: a file's path, with a reader and a stream for each file",

@@ -217,7 +217,7 @@ fn every_value_reaches_the_objects() {
         assert!(list(&main["env"]).contains(&values["pods"]["extraEnv"][0]), "{name}");
         assert!(list(&main["volumeMounts"]).contains(&values["pods"]["extraVolumeMounts"][0]), "{name}");
         assert!(list(&pod["volumes"]).contains(&values["pods"]["extraVolumes"][0]), "{name}");
-        assert!(containers(&workload).contains(&values["pods"]["extraContainers"][0]), "{name}");
+        assert!(containers(&workload).contains(&&values["pods"]["extraContainers"][0]), "{name}");
         assert_eq!(workload["metadata"]["labels"]["cost-center"], "12");
     }
     let env = |kind: &str, name: &str| -> BTreeMap<String, String> {

@@ -7,7 +7,8 @@ use e2e::Folder;
 use serde_json::Value;
 
 use crate::manifests::{
-    ORDER, components, documents, find, list, objects, overlays, repository, text, title, word, workloads_of,
+    ORDER, components, containers_of, documents, find, list, objects, overlays, repository, service_of, text, title,
+    word, workloads_of,
 };
 use crate::types;
 
@@ -102,7 +103,7 @@ pub(crate) fn combinations<'a>(sets: impl IntoIterator<Item = &'a [&'a str]>) ->
 #[test]
 fn every_component_stands_alone() {
     let names: Vec<String> = components().into_iter().filter(|name| name != "common").collect();
-    let known = format!("{} {REST} no-autoscaler", LARGEST.join(" "));
+    let known = format!("{} {REST} no-autoscaler sidecar", LARGEST.join(" "));
     for name in &names {
         assert!(known.split(' ').any(|known| known == name), "say here with what {name} fits");
     }
@@ -164,7 +165,9 @@ fn one_place_has_the_image_of_every_overlay() {
         let Some(objects) = tree.render(&folder) else { return };
         let images: Vec<String> = workloads_of(&objects)
             .iter()
-            .flat_map(|workload| list(&workload["spec"]["template"]["spec"]["containers"]).to_vec())
+            .flat_map(|workload| {
+                containers_of(&workload["spec"]["template"]["spec"]).into_iter().cloned().collect::<Vec<_>>()
+            })
             .map(|container| word(&container["image"]).to_owned())
             .collect();
         assert!(!images.iter().any(|image| image.contains("line-stream")), "{folder}: {images:?}");
@@ -258,6 +261,11 @@ fn overlays_add_and_leave_out_what_they_say() {
             &["/redis", "HorizontalPodAutoscaler/writer", "prometheus-adapter"],
             &["StatefulSet/redis-cluster", "Deployment/redis-cluster-reconciler", "ConfigMap/redis-cluster"],
         ),
+        (
+            "sidecar",
+            &["Deployment/reader", "reader-data", "HorizontalPodAutoscaler/writer", "prometheus-adapter"],
+            &["Deployment/app", "PersistentVolumeClaim/app-logs", "Service/reader", "StatefulSet/writer"],
+        ),
         ("sentinel", &["/redis"], &["StatefulSet/redis-sentinel", "ConfigMap/redis-sentinel"]),
         (
             "second",
@@ -282,14 +290,40 @@ fn overlays_add_and_leave_out_what_they_say() {
                 assert_eq!(judged, Ok(()), "{name}: {}", title(object));
             }
         }
-        let reader = rendered.iter().find(|one| title(one) == "Deployment/reader").expect("the reader");
+        let (reader, _) = service_of(&rendered, "reader");
         let containers = list(&reader["spec"]["template"]["spec"]["containers"]);
         assert_eq!(
             containers.iter().any(|one| one["name"] == "demo"),
-            !["no-demo", "second"].contains(&name),
+            !["no-demo", "second", "sidecar"].contains(&name),
             "{name}"
         );
     }
+}
+
+/// The reader in the pod of an application sees its logs, outlives it, and the writers mirror them.
+#[test]
+fn a_sidecar_follows_the_logs_of_its_application() {
+    let Some(objects) = render("k8s/overlays/sidecar") else { return };
+    let (app, reader) = service_of(&objects, "reader");
+    assert_eq!(reader["restartPolicy"], "Always");
+    let pod = &app["spec"]["template"]["spec"];
+    let env = |container: &Value, name: &str| {
+        let found = list(&container["env"]).iter().find(|one| one["name"] == name);
+        found.map(|one| word(&one["value"]).to_owned())
+    };
+    let input = env(&reader, "LINE_STREAM_INPUT").expect("the input");
+    let (folder, _) = input.rsplit_once('/').expect("a path");
+    let mounts = |container: &Value| {
+        let mount = list(&container["volumeMounts"]).iter().find(|one| one["mountPath"] == folder);
+        mount.map(|mount| word(&mount["name"]).to_owned())
+    };
+    assert!(mounts(&reader).is_some() && mounts(&reader) == mounts(&pod["containers"][0]), "{folder}");
+    // A volume that lives as long as the pod would lose what was not sent yet.
+    let volume = list(&pod["volumes"]).iter().find(|one| Some(word(&one["name"])) == mounts(&reader).as_deref());
+    assert!(volume.expect("a volume")["persistentVolumeClaim"].is_object());
+    let (_, writer) = service_of(&objects, "writer");
+    assert_eq!(env(&writer, "LINE_STREAM_OUTPUT"), None);
+    assert_eq!(env(&writer, "LINE_STREAM_OUTPUT_DIR").as_deref(), Some("/data"));
 }
 
 #[test]

@@ -90,6 +90,24 @@ pub(crate) fn workloads_of(objects: &[Value]) -> Vec<Value> {
     objects.iter().filter(is_workload).cloned().collect()
 }
 
+/// The containers of a pod: its own, and its sidecars, which are init containers that stay.
+pub(crate) fn containers_of(pod: &Value) -> Vec<&Value> {
+    let sidecars = list(&pod["initContainers"]).iter().filter(|one| one["restartPolicy"] == "Always");
+    list(&pod["containers"]).iter().chain(sidecars).collect()
+}
+
+/// The container that runs this binary of the image, and its workload.
+#[track_caller]
+pub(crate) fn service_of(objects: &[Value], program: &str) -> (Value, Value) {
+    let command = serde_json::json!([format!("/usr/local/bin/{program}")]);
+    let of = |workload: &Value| {
+        let containers = containers_of(&workload["spec"]["template"]["spec"]);
+        containers.into_iter().find(|container| container["command"] == command).cloned()
+    };
+    let found = workloads_of(objects).into_iter().find_map(|workload| of(&workload).map(|one| (workload, one)));
+    found.unwrap_or_else(|| panic!("{program}"))
+}
+
 /// Kind and name.
 pub(crate) fn title(object: &Value) -> String {
     format!("{}/{}", word(&object["kind"]), name_of(object))

@@ -7,7 +7,7 @@ use e2e::{Program, Rig, text};
 use serde_json::Value;
 
 use crate::kustomize::variants;
-use crate::manifests::{find, list, object, selects, title, word, workloads_of};
+use crate::manifests::{containers_of, find, list, object, selects, service_of, title, word, workloads_of};
 
 /// The environment variables that a service knows: its help names one with each flag.
 pub(crate) fn variables(program: Program) -> BTreeSet<String> {
@@ -21,13 +21,13 @@ pub(crate) fn labels(workload: &Value) -> &Value {
     &workload["spec"]["template"]["metadata"]["labels"]
 }
 
-pub(crate) fn containers(workload: &Value) -> &[Value] {
-    list(&workload["spec"]["template"]["spec"]["containers"])
+pub(crate) fn containers(workload: &Value) -> Vec<&Value> {
+    containers_of(&workload["spec"]["template"]["spec"])
 }
 
 /// The named ports of a workload.
 fn ports(workload: &Value) -> BTreeMap<&str, i64> {
-    let ports = containers(workload).iter().flat_map(|container| list(&container["ports"]));
+    let ports = containers(workload).into_iter().flat_map(|container| list(&container["ports"]));
     ports.map(|port| (word(&port["name"]), port["containerPort"].as_i64().expect("a number"))).collect()
 }
 
@@ -123,7 +123,7 @@ fn check_volumes(objects: &[Value]) {
             assert!(map.is_null() || exists("ConfigMap", map), "{title}: {map}");
             assert!(claim.is_null() || exists("PersistentVolumeClaim", claim), "{title}: {claim}");
         }
-        for container in list(&pod["containers"]) {
+        for container in containers_of(pod) {
             for mount in list(&container["volumeMounts"]) {
                 assert!(names.contains(&&mount["name"]), "{title}: {mount}");
             }
@@ -151,12 +151,10 @@ fn variables_are_flags_and_commands_are_binaries_of_the_image() {
 }
 
 fn check_variables(objects: &[Value]) {
-    for (kind, program) in [("Deployment", Program::Reader), ("StatefulSet", Program::Writer)] {
+    for program in [Program::Reader, Program::Writer] {
         let (name, known) = (program.name(), variables(program));
         assert!(known.contains("REDIS_URL") && known.len() > 5, "{known:?}");
-        let workload = find(objects, kind, name);
-        let container = &containers(&workload)[0];
-        assert_eq!(container["command"], serde_json::json!([format!("/usr/local/bin/{name}")]));
+        let (_, container) = service_of(objects, name);
         let shared = find(objects, "ConfigMap", "line-stream")["data"].clone();
         let own = list(&container["env"]).iter().map(|one| word(&one["name"]).to_owned());
         for variable in own.chain(shared.as_object().expect("data").keys().cloned()) {
@@ -171,7 +169,7 @@ fn the_services_take_the_values_and_serve_the_probes() {
     rig.write_input(text::numbered(0..100, 1));
     for (kind, program) in [("Deployment", Program::Reader), ("StatefulSet", Program::Writer)] {
         let workload = object(kind, program.name());
-        let container = &containers(&workload)[0];
+        let container = containers(&workload)[0];
         let mut launch = match program {
             Program::Reader => rig.reader(),
             Program::Writer => rig.writer().unset("--consumer").env("LINE_STREAM_CONSUMER", "writer-0"),

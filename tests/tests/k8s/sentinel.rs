@@ -128,7 +128,7 @@ impl Pod {
     /// Starts its container of this name.
     fn start(&mut self, name: &str, set: &Value, settings: &Settings) {
         self.starts += 1;
-        let container = containers(set).iter().find(|one| one["name"] == name).expect("a container");
+        let container = containers(set).into_iter().find(|one| one["name"] == name).expect("a container");
         let command = list(&container["command"]).iter().map(|one| settings.adapt(word(one), &self.folder));
         let mut args: Vec<String> = command.skip(1).collect();
         args.extend(["--bind", &self.address.to_string()].map(String::from));

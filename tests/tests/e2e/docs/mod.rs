@@ -24,6 +24,7 @@ const RUN: &[&str] = &[
     "docs/configuration.md",
     "docs/delivery.md",
     "docs/recipes/systemd.md",
+    "docs/recipes/many-files.md",
     "docs/recipes/several-files.md",
     "docs/recipes/many-writers.md",
     "docs/recipes/partitions.md",

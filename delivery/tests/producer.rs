@@ -1,0 +1,134 @@
+//! What a producer tells the file side about contents that it has not left yet.
+
+#![allow(clippy::unwrap_used)]
+
+use delivery::files::{Identified, Inode, KnownContents};
+use delivery::fingerprint::Fingerprint;
+use delivery::line_reader::ReadOptions;
+use delivery::manifest::{Generation, Manifest};
+use delivery::partition::Partition;
+use delivery::producer::resume::{Observed, StreamState};
+use delivery::producer::{Directory, Limits, Options, Producer, Stored};
+use delivery::source_file::SourceFile;
+use delivery::split::Framing;
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A folder without files, which remembers what it was asked.
+#[derive(Debug, Clone, Default)]
+struct Listener(Rc<RefCell<KnownContents>>);
+
+/// A file that never exists.
+struct NoFile;
+
+impl SourceFile for NoFile {
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn inode(&self) -> Inode {
+        Inode { dev: 0, ino: 0 }
+    }
+
+    fn path(&self) -> String {
+        String::new()
+    }
+}
+
+impl Directory for Listener {
+    type File = NoFile;
+
+    fn scan(&mut self, known: &KnownContents, _: &[(u64, &NoFile)], _: Duration) -> Identified {
+        *self.0.borrow_mut() = known.clone();
+        Identified::default()
+    }
+
+    fn has_changed(&self) -> bool {
+        true
+    }
+
+    fn open(&mut self, _: usize) -> io::Result<NoFile> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn prints(&self, _: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        Ok(None)
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(Stored::Missing)
+    }
+
+    fn store(&mut self, _: &Manifest) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn manifest(contents: &[(u64, u64)]) -> Manifest {
+    let mut manifest = Manifest::default();
+    for (number, &(generation, file_id)) in contents.iter().enumerate() {
+        manifest.insert(Generation {
+            generation,
+            file_id,
+            start: 0,
+            previous_end: (number > 0).then_some(0),
+            previous_guard: None,
+            resumes: None,
+            path: "/in".to_owned(),
+            dev: 1,
+            ino: file_id,
+            created: None,
+            real_path: None,
+            head_len: 1,
+            head_hash: file_id,
+        });
+    }
+    manifest
+}
+
+/// The contents that the file side is told of, by file ID, and whether each is owed.
+fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
+    let options = Options {
+        input: "/in".to_owned(),
+        state: "/state".to_owned(),
+        stream: "s".to_owned(),
+        read: ReadOptions::new(Framing::Line, Partition::new(1, 3).unwrap()),
+        from_end: false,
+        once: false,
+        max_backlog: 0,
+        limits: Limits::default(),
+    };
+    let listener = Listener::default();
+    let mut producer = Producer::new(options, listener.clone());
+    producer.step(Duration::ZERO).unwrap();
+    producer.agreed(manifest(others));
+    let observed = Observed { record: manifest(own), stream: Some(StreamState::default()), ..Observed::default() };
+    producer.observed(observed, None).unwrap();
+    producer.step(Duration::ZERO).unwrap();
+    listener.0.borrow().contents.iter().map(|content| (content.file_id, content.is_owed)).collect()
+}
+
+/// While this partition is behind, a content of which only a compressed copy is left must be looked
+/// for, although another partition has begun the next one.
+#[test]
+fn a_content_that_another_partition_has_left_is_owed() {
+    let all = [(10, 10), (20, 20), (30, 30)];
+    assert_eq!(owed(&all[..2], &all), [(10, false), (20, true), (30, true)]);
+    assert_eq!(owed(&[], &all), [(10, true), (20, true), (30, true)], "it has not begun");
+}
+
+#[test]
+fn a_content_whose_late_lines_are_being_sent_is_owed() {
+    let own = [(10, 10), (20, 20), (30, 10)];
+    assert_eq!(owed(&own, &own[..2]), [(10, true), (20, false)]);
+}

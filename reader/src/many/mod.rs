@@ -1,0 +1,735 @@
+//! Many files: each is a source with a stream of its own.
+//!
+//! A source is *parked* while it has nothing to do: nothing is kept of it but its name, the state
+//! of its file, and what Redis should hold. When its file or its folder changes, a driver as that
+//! of a single file is made for it from its record, and ends when the source is idle. Nothing here
+//! decides about contents or positions.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `pattern.rs` | patterns of inputs, walks, exclusions |
+//! | `events.rs` | file events of folders |
+//! | `listing.rs` | folders listed once for all scanners |
+//! | `source.rs` | an active source |
+//! | `pool.rs` | the connections that active sources share |
+//! | `registry.rs` | the list of sources in Redis |
+
+mod events;
+mod listing;
+pub(crate) mod pattern;
+pub(crate) mod pool;
+mod registry;
+mod source;
+
+use crate::args::{From, ReaderArgs};
+use crate::check;
+use crate::driver::DRAIN;
+use crate::source_file::DiskFile;
+use crate::state::{StateFile, StateGroup};
+use crate::totals::Totals;
+use delivery::files::Inode;
+use delivery::producer::Stored;
+use delivery::rotated_names::{COMPRESSED, NameKind, classify};
+use delivery::source_file::SourceFile as _;
+use delivery::source_name::SourceName;
+use events::{Event, FolderEvents};
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use listing::SharedListings;
+use log::{debug, info, warn};
+use pattern::{Excluded, Found, Pattern};
+use pool::Pool;
+use registry::SourceRegistry;
+use resp::{Frame, Value, cmd};
+use service::preflight::must_be_allowed;
+use service::{Context, Failure, Health, Shutdown, SourceRecord, Stop};
+use source::{Ended, FileState, KnownFile, Parked, Task};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+
+/// How many sources are active at most.
+const ACTIVE: usize = 128;
+/// How many files are opened as soon as they change, before their sources are active.
+const HELD: usize = 256;
+/// How often parked sources and folders without events are looked at, some at a time.
+const TICK: Duration = Duration::from_millis(250);
+/// Within this time every parked source's file is looked at, for file systems without events.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Within this time Redis is asked about every parked source.
+const CHECK: Duration = Duration::from_secs(200);
+/// How often everything is walked, in case that events were lost.
+const WALK: Duration = Duration::from_secs(30);
+/// How often at most.
+const WALK_PAUSE: Duration = Duration::from_millis(200);
+/// When a source that was refused is tried again.
+const REFUSED: Duration = Duration::from_secs(60);
+/// How many sources Redis is asked about at once.
+const ASKED: usize = 256;
+
+/// What all sources share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) args: ReaderArgs,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) health: Health,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) registry: SourceRegistry,
+    pub(crate) totals: Totals,
+    pub(crate) listings: Rc<SharedListings>,
+    pub(crate) states: Rc<StateGroup>,
+    /// Files that sources were read from.
+    pub(crate) files: RefCell<HashMap<Inode, KnownFile>>,
+    /// Whether sources wait to be active.
+    pub(crate) is_crowded: Cell<bool>,
+}
+
+/// Follows the files until there is nothing left to do (`--once`) or the service stops.
+pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> {
+    let many = Many::new(args, &context)?;
+    let shutdown = context.shutdown.clone();
+    let registry_connector = context
+        .connector
+        .for_stream(&delivery::source_name::registry_key(&many.shared.args.service.stream), context.health.clone());
+    let shared = Rc::clone(&many.shared);
+    let stop = async {
+        shutdown.requested().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        biased;
+        done = many.follow() => done,
+        stopped = shared.registry.maintain(registry_connector), if !shutdown.is_requested() => Err(stopped),
+        () = stop => {
+            info!("stopping with batches unconfirmed; the next start asks Redis what became of them");
+            Err(Stop::Shutdown)
+        }
+    }
+}
+
+/// One of the sources.
+#[derive(Debug)]
+struct Source {
+    name: SourceName,
+    path: PathBuf,
+    /// Where its pattern begins, and its state file is unless `--state-dir` says otherwise.
+    base: PathBuf,
+    phase: Phase,
+    parked: Option<Box<Parked>>,
+    /// Wakes it while it is active.
+    woken: Rc<Notify>,
+    /// Its file when it was last changed, so that it is still there when it is its turn.
+    held: Option<DiskFile>,
+    from_end: bool,
+    is_urgent: bool,
+    retry_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Parked,
+    Queued,
+    /// `again`: something has changed meanwhile.
+    Active {
+        again: bool,
+    },
+    /// `--once`: all is sent.
+    Done,
+}
+
+type Work = FuturesUnordered<LocalBoxFuture<'static, (usize, Ended)>>;
+
+/// The sources, and what is going on.
+struct Many {
+    shared: Rc<Shared>,
+    patterns: Vec<Pattern>,
+    excluded: Excluded,
+    host: String,
+    sources: Vec<Source>,
+    names: HashMap<SourceName, usize>,
+    queue: VecDeque<usize>,
+    /// Those that a file event was about: they go first.
+    urgent: VecDeque<usize>,
+    active: Work,
+    /// How many files are opened before their sources are active.
+    held: usize,
+    events: FolderEvents,
+    /// Folders without events, or whose events may not tell all, with their times.
+    polled: HashMap<PathBuf, Option<SystemTime>>,
+    walked_at: Option<Instant>,
+    must_walk: bool,
+    /// What was reported, so that it is reported once.
+    told: HashSet<String>,
+    unlisted: Option<String>,
+    swept: usize,
+    refused: Option<String>,
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+struct Walked {
+    folders: Vec<PathBuf>,
+    files: BTreeSet<PathBuf>,
+    unlisted: Option<String>,
+}
+
+impl Found for Walked {
+    fn folder(&mut self, path: &Path) {
+        self.folders.push(path.to_owned());
+    }
+
+    fn file(&mut self, path: PathBuf) {
+        self.files.insert(path);
+    }
+
+    fn unlisted(&mut self, path: &Path, error: io::Error) {
+        let advice = service::advice::io(&error);
+        self.unlisted = Some(format!("cannot list {}: {error}; {advice}", path.display()));
+    }
+}
+
+/// The patterns of the inputs.
+pub(crate) fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
+    if args.service.partitions > 1 {
+        let (count, from) = (args.service.partitions, service::args::origin("partitions"));
+        return Err(Failure::config(format!(
+            "--partitions {count}{from}: with many files each has a stream of its own; allowed: 1, or one --input"
+        )));
+    }
+    let pattern = |input: &PathBuf| {
+        let from = service::args::origin("input");
+        if input.as_os_str() == "-" {
+            return Err(Failure::config(format!(
+                "--input -{from}: standard input cannot be read again after a fault; allowed: a file's path, or a pattern"
+            )));
+        }
+        Pattern::new(input).map_err(|why| Failure::config(format!("--input {}{from}: {why}", input.display())))
+    };
+    args.input.iter().map(pattern).collect()
+}
+
+impl Many {
+    fn new(args: ReaderArgs, context: &Context) -> Result<Self, Failure> {
+        let patterns = patterns(&args)?;
+        let excluded = Excluded::new(&args.exclude)?;
+        for pattern in &patterns {
+            let folder = args.state_dir.as_deref().unwrap_or(&pattern.base);
+            StateFile::check_folder(folder, args.state_dir.is_some())?;
+        }
+        let registry = SourceRegistry::new(&args.service.stream);
+        let shared = Shared {
+            shutdown: context.shutdown.clone(),
+            health: context.health.clone(),
+            pool: Rc::new(Pool::new(context.connector.clone(), context.health.clone())),
+            registry,
+            totals: Totals::of_many(),
+            listings: Rc::default(),
+            states: Rc::default(),
+            files: RefCell::default(),
+            is_crowded: Cell::new(false),
+            args,
+        };
+        Ok(Self {
+            shared: Rc::new(shared),
+            patterns,
+            excluded,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            sources: Vec::new(),
+            names: HashMap::new(),
+            queue: VecDeque::new(),
+            urgent: VecDeque::new(),
+            active: FuturesUnordered::new(),
+            held: 0,
+            events: FolderEvents::new(),
+            polled: HashMap::new(),
+            walked_at: None,
+            must_walk: true,
+            told: HashSet::new(),
+            unlisted: None,
+            swept: 0,
+            refused: None,
+        })
+    }
+
+    async fn follow(mut self) -> Result<(), Stop> {
+        self.find_known()?;
+        self.walk(true)?;
+        info!("{} of {} files found", self.sources.len(), self.shared.args.inputs());
+        let once = self.shared.args.service.once;
+        self.check_rights().await?;
+        let shutdown = self.shared.shutdown.clone();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut asking: Option<LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>>> = None;
+        let mut to_ask: VecDeque<usize> = VecDeque::new();
+        let mut losses = self.shared.registry.losses();
+        let mut next_ask = Instant::now();
+        loop {
+            self.start_queued();
+            if once && self.active.is_empty() && self.queue.is_empty() && self.urgent.is_empty() {
+                return match self.refused.take() {
+                    Some(why) => Err(Failure::config(why).into()),
+                    None => Ok(()),
+                };
+            }
+            if asking.is_none() && !to_ask.is_empty() {
+                let batch: Vec<usize> = to_ask.drain(..to_ask.len().min(ASKED)).collect();
+                asking = Some(self.ask(batch));
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => break,
+                Some(ended) = self.active.next(), if !self.active.is_empty() => self.ended(ended)?,
+                changed = async { match &mut asking { Some(asking) => asking.await, None => std::future::pending().await } } => {
+                    asking = None;
+                    match changed {
+                        Ok(changed) => changed.into_iter().for_each(|index| self.wake(index)),
+                        // It is asked again when the registry has a connection.
+                        Err(error) => debug!("asking about parked sources: {error}"),
+                    }
+                }
+                events = self.events.come(), if !once => self.happened(&events)?,
+                _ = ticks.tick() => {
+                    self.shared.health.progress();
+                    if once {
+                        continue;
+                    }
+                    self.sweep()?;
+                    if self.shared.registry.losses() > losses {
+                        losses = self.shared.registry.losses();
+                        to_ask = (0..self.sources.len()).collect();
+                    } else if Instant::now() >= next_ask && to_ask.is_empty() {
+                        // A few at a time, for what somebody removed by hand.
+                        next_ask = Instant::now() + CHECK / 100;
+                        let many = self.sources.len().div_ceil(100);
+                        to_ask = (0..many).map(|nth| (self.swept + nth) % self.sources.len().max(1)).collect();
+                    }
+                }
+            }
+        }
+        while let Some((_, ended)) = self.active.next().await {
+            if let Ended::Stopped(stop @ Stop::Failure(_)) = ended {
+                return Err(stop);
+            }
+        }
+        Err(Stop::Shutdown)
+    }
+
+    /// Whether the user may do what the reader has to, and that no partitioned source has this
+    /// stream.
+    async fn check_rights(&mut self) -> Result<(), Stop> {
+        let stream = &self.shared.args.service.stream;
+        let probe = self.sources.first().map_or_else(|| format!("{stream}:{{}}"), |source| source.name.key(stream));
+        let record = SourceRecord::of(&probe);
+        let mut lease = self.shared.pool.take(&record).await?;
+        must_be_allowed(check::commands(&mut lease.connection, &probe)).await?;
+        lease.give_back();
+        Ok(())
+    }
+
+    /// Adds the sources that have a state file: their files may be gone, or have another name.
+    fn find_known(&mut self) -> Result<(), Failure> {
+        let args = &self.shared.args;
+        let mut found = Vec::new();
+        for pattern in &self.patterns {
+            let folder = args.state_dir.as_deref().unwrap_or(&pattern.base);
+            let folder = StateFile::folder_of_sources(folder, &args.service.stream);
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                let file = entry.file_name();
+                let name =
+                    file.to_str().and_then(|name| name.strip_suffix(".json")).map(|name| name.replace("%2F", "/"));
+                let Some(Ok(name)) = name.as_deref().map(SourceName::parse) else { continue };
+                let path = pattern.base.join(name.path());
+                if pattern.name_of(&path).is_some_and(|of| of.as_ref() == Ok(&name)) {
+                    found.push((path, name, pattern.base.clone()));
+                }
+            }
+        }
+        for (path, name, base) in found {
+            if self.excluded.has(&path, &name) || self.names.contains_key(&name) {
+                continue;
+            }
+            let state_dir = self.shared.args.state_dir.as_deref().unwrap_or(&base);
+            let state = StateFile::of_source(state_dir, &self.shared.args.service.stream, &name);
+            let known = state.load();
+            let index = self.add(path, name, base, false);
+            if let Ok(Stored::Manifest(manifest)) = known {
+                source::know(&mut self.shared.files.borrow_mut(), index, &manifest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for files everywhere. `first`: at the start.
+    fn walk(&mut self, first: bool) -> Result<(), Failure> {
+        self.must_walk = false;
+        self.walked_at = Some(Instant::now());
+        let mut walked = Walked::default();
+        for pattern in &self.patterns {
+            if let Some(path) = pattern.plain() {
+                // It is waited for.
+                walked.folders.push(pattern.base.clone());
+                walked.files.insert(path);
+            } else {
+                let before = walked.files.len();
+                pattern.walk(&mut walked);
+                if first && self.shared.args.service.once && walked.files.len() == before {
+                    let from = service::args::origin("input");
+                    return Err(Failure::failed(format!(
+                        "--input {}{from}: no file matches; --once sends what there is and does not wait for a file",
+                        pattern.text
+                    )));
+                }
+            }
+        }
+        let Walked { folders, files, unlisted } = walked;
+        for folder in folders {
+            if !self.events.follow(&folder) {
+                let modified = modified(&folder);
+                self.polled.insert(folder, modified);
+            }
+        }
+        self.found(&files, first)?;
+        self.shared.health.file(unlisted.clone().map_or(Ok(()), Err));
+        self.unlisted = unlisted;
+        Ok(())
+    }
+
+    /// Adds the files that are new sources, and wakes the sources that others belong to.
+    fn found(&mut self, files: &BTreeSet<PathBuf>, first: bool) -> Result<(), Failure> {
+        for path in files {
+            if self.index_of(path).is_some() {
+                continue;
+            }
+            let found =
+                self.patterns.iter().find_map(|pattern| pattern.name_of(path).map(|name| (name, pattern.base.clone())));
+            let Some((name, base)) = found else { continue };
+            let name = match name {
+                Ok(name) => name,
+                Err(why) => {
+                    self.tell(&format!("--input: {} is not followed: {why}", path.display()));
+                    continue;
+                }
+            };
+            if self.excluded.has(path, &name) {
+                continue;
+            }
+            let is_input = |other: &Path| files.contains(other) || self.index_of(other).is_some();
+            if let Some(of) = rotated_of(path, is_input) {
+                debug!("{} is a rotated file of {}", path.display(), of.display());
+                if let Some(index) = self.index_of(&of) {
+                    self.wake(index);
+                }
+                continue;
+            }
+            if let Some(index) = self.owner_of(path) {
+                debug!("{} is a file of another source", path.display());
+                self.wake(index);
+                continue;
+            }
+            if let Some(other) = self.names.get(&name).and_then(|index| self.sources.get(*index)) {
+                let why = format!(
+                    "--input: {} and {} have the same name {name}; allowed: files with different names, or one pattern \
+                     for both of their folders",
+                    other.path.display(),
+                    path.display()
+                );
+                if first {
+                    return Err(Failure::config(why));
+                }
+                self.tell(&format!("{why}; the second is not read"));
+                continue;
+            }
+            let from_end = first && self.shared.args.from == From::End;
+            let index = self.add(path.clone(), name, base, from_end);
+            if !first {
+                self.wake_first(index);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: PathBuf, name: SourceName, base: PathBuf, from_end: bool) -> usize {
+        let index = self.sources.len();
+        self.shared.listings.inputs.borrow_mut().insert(path.clone(), index);
+        self.names.insert(name.clone(), index);
+        self.sources.push(Source {
+            name,
+            path,
+            base,
+            phase: Phase::Parked,
+            parked: None,
+            woken: Rc::default(),
+            held: None,
+            from_end,
+            is_urgent: false,
+            retry_at: None,
+        });
+        self.wake(index);
+        index
+    }
+
+    fn index_of(&self, path: &Path) -> Option<usize> {
+        self.shared.listings.inputs.borrow().get(path).copied()
+    }
+
+    /// The source that was read from this file when it had another name.
+    fn owner_of(&self, path: &Path) -> Option<usize> {
+        let file = DiskFile::open(path).ok()?;
+        let known = *self.shared.files.borrow().get(&file.inode())?;
+        let created = file.created().and_then(|created| i64::try_from(created).ok());
+        let is_same = known.created.is_none() || created.is_none() || known.created == created;
+        let head = file.bytes(0, known.head_len).ok()?;
+        (is_same && delivery::hash(&head) == known.head_hash).then_some(known.index)
+    }
+
+    fn tell(&mut self, what: &str) {
+        if self.told.len() < 1024 && self.told.insert(what.to_owned()) {
+            warn!("{what}");
+        }
+    }
+
+    /// Something about a source has changed.
+    fn wake(&mut self, index: usize) {
+        let may_hold = self.held < HELD && !self.shared.args.service.once;
+        let Some(source) = self.sources.get_mut(index) else { return };
+        match source.phase {
+            Phase::Parked if source.retry_at.is_some_and(|at| Instant::now() < at) => {}
+            Phase::Parked => {
+                source.phase = Phase::Queued;
+                self.queue.push_back(index);
+                if may_hold && self.active.len() + self.queue.len() > ACTIVE {
+                    source.held = DiskFile::open(&source.path).ok();
+                    self.held += usize::from(source.held.is_some());
+                }
+            }
+            Phase::Active { .. } => {
+                source.phase = Phase::Active { again: true };
+                source.woken.notify_one();
+            }
+            Phase::Queued | Phase::Done => {}
+        }
+    }
+
+    /// A file event was about a source.
+    fn wake_first(&mut self, index: usize) {
+        self.wake(index);
+        if self.sources.get(index).is_some_and(|source| source.phase == Phase::Queued) && !self.urgent.contains(&index)
+        {
+            self.urgent.push_back(index);
+        }
+    }
+
+    fn start_queued(&mut self) {
+        while self.active.len() < ACTIVE
+            && let Some(index) = self.urgent.pop_front().or_else(|| self.queue.pop_front())
+        {
+            let Some(source) = self.sources.get_mut(index) else { continue };
+            if source.phase != Phase::Queued {
+                // It was urgent, and came first.
+                continue;
+            }
+            source.phase = Phase::Active { again: false };
+            (source.retry_at, source.is_urgent) = (None, false);
+            let held = source.held.take();
+            self.held -= usize::from(held.is_some());
+            let task = Task {
+                index,
+                name: source.name.clone(),
+                path: source.path.clone(),
+                state_dir: self.shared.args.state_dir.clone().unwrap_or_else(|| source.base.clone()),
+                from_end: source.from_end,
+                woken: Rc::clone(&source.woken),
+                held,
+            };
+            self.register(index, "followed");
+            self.active.push(Box::pin(source::drive(Rc::clone(&self.shared), task)));
+        }
+        self.shared.is_crowded.set(!self.queue.is_empty() || !self.urgent.is_empty());
+    }
+
+    /// Tells the registry about a source.
+    fn register(&self, index: usize, state: &'static str) {
+        let Some(source) = self.sources.get(index) else { return };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let value = serde_json::json!({
+            "host": self.host,
+            "path": source.path.to_string_lossy(),
+            "state": state,
+            "since": u64::try_from(since).unwrap_or(0),
+        });
+        self.shared.registry.set(&source.name.escaped(), state, value.to_string());
+    }
+
+    fn ended(&mut self, (index, ended): (usize, Ended)) -> Result<(), Stop> {
+        let once = self.shared.args.service.once;
+        let Some(source) = self.sources.get_mut(index) else { return Ok(()) };
+        let again = matches!(source.phase, Phase::Active { again: true });
+        source.phase = Phase::Parked;
+        match ended {
+            Ended::Parked(parked) => {
+                let seen = parked.seen;
+                let is_changed = again || FileState::of(&source.path) != seen;
+                source.parked = Some(parked);
+                source.from_end = false;
+                if is_changed {
+                    self.wake(index);
+                } else {
+                    self.register(index, if seen.is_some() { "followed" } else { "finished" });
+                }
+            }
+            Ended::Done => source.phase = Phase::Done,
+            Ended::Refused(why) => {
+                source.retry_at = Some(Instant::now() + REFUSED);
+                let name = source.name.escaped();
+                if once {
+                    source.phase = Phase::Done;
+                    self.refused = Some(why.clone());
+                }
+                self.tell(&format!("source {name}: {why}"));
+            }
+            Ended::Stopped(Stop::Shutdown) => {}
+            Ended::Stopped(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
+    /// What file events tell.
+    fn happened(&mut self, events: &[Event]) -> Result<(), Failure> {
+        let mut new = BTreeSet::new();
+        for event in events {
+            match event {
+                Event::File(path) => {
+                    if let Some(index) = self.index_of(path) {
+                        self.wake_first(index);
+                    } else if let Some(of) = rotated_of(path, |other| self.index_of(other).is_some())
+                        && let Some(index) = self.index_of(&of)
+                    {
+                        self.wake_first(index);
+                    } else if self.patterns.iter().any(|pattern| pattern.name_of(path).is_some()) && path.is_file() {
+                        new.insert(path.clone());
+                    }
+                }
+                Event::Unknown => self.must_walk = true,
+            }
+        }
+        if new.is_empty() { Ok(()) } else { self.found(&new, false) }
+    }
+
+    /// Looks at some of the parked sources, and at folders without events.
+    fn sweep(&mut self) -> Result<(), Failure> {
+        let is_polled = self.polled.iter().any(|(folder, known)| known.is_none() || modified(folder) != *known);
+        let is_old = self.walked_at.is_none_or(|at| at.elapsed() >= WALK);
+        let may_walk = self.walked_at.is_none_or(|at| at.elapsed() >= WALK_PAUSE);
+        if may_walk && (self.must_walk || is_polled) || is_old {
+            self.walk(false)?;
+        }
+        let many = self.sources.len().div_ceil((SWEEP.as_millis() / TICK.as_millis()).max(1) as usize);
+        for _ in 0..many.min(self.sources.len()) {
+            let index = self.swept % self.sources.len();
+            self.swept = index + 1;
+            let Some(source) = self.sources.get(index) else { continue };
+            let is_due = match source.phase {
+                Phase::Parked => {
+                    source.retry_at.is_some_and(|at| Instant::now() >= at) || {
+                        let seen = source.parked.as_ref().and_then(|parked| parked.seen);
+                        FileState::of(&source.path) != seen
+                    }
+                }
+                _ => false,
+            };
+            if is_due {
+                self.wake(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks Redis whether it still holds what it should of these sources, and answers which have
+    /// changed.
+    fn ask(&self, indices: Vec<usize>) -> LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>> {
+        let stream = &self.shared.args.service.stream;
+        let asked: Vec<(usize, SourceRecord, Option<u64>)> = indices
+            .into_iter()
+            .filter_map(|index| self.sources.get(index).map(|source| (index, source)))
+            .filter(|(_, source)| source.phase == Phase::Parked)
+            .filter_map(|(index, source)| {
+                let guard = source.parked.as_ref()?.guard;
+                Some((index, SourceRecord::of(&source.name.key(stream)), guard))
+            })
+            .collect();
+        let pool = Rc::clone(&self.shared.pool);
+        Box::pin(async move {
+            if pool.is_cluster() {
+                // They are on many nodes. Their drivers ask.
+                return Ok(asked.into_iter().map(|(index, ..)| index).collect());
+            }
+            let Some((_, record, _)) = asked.first() else { return Ok(Vec::new()) };
+            let Ok(mut lease) = pool.take(record).await else { return Ok(Vec::new()) };
+            let connection = &mut lease.connection;
+            for (_, record, _) in &asked {
+                connection.queue(&cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
+                connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
+            }
+            let mut changed = Vec::new();
+            for (index, _, guard) in &asked {
+                let held = connection.receive().await?.into_result()?;
+                let exists = connection.receive().await?.into_result()?;
+                let held = Value::as_bytes(held.value()).map(delivery::hash);
+                if held != *guard || guard.is_some() && exists.value().as_u64() != Some(1) {
+                    changed.push(*index);
+                }
+            }
+            lease.give_back();
+            Ok(changed)
+        })
+    }
+}
+
+fn modified(folder: &Path) -> Option<SystemTime> {
+    std::fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// The input whose rotated file a path is by its name, if there is one.
+fn rotated_of(path: &Path, is_input: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let unpacked = COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending));
+    let plain = unpacked.unwrap_or(name);
+    let extension = plain.rfind('.').and_then(|dot| plain.get(dot..)).unwrap_or_default();
+    let separators = plain.match_indices(['.', '-', '_']).map(|(at, _)| at);
+    let stems = separators.filter_map(|at| plain.get(..at)).filter(|stem| !stem.is_empty());
+    let bases = stems.flat_map(|stem| [stem.to_owned(), format!("{stem}{extension}")]);
+    let bases = bases.chain(unpacked.map(str::to_owned));
+    bases.filter(|base| base != name).find_map(|base| {
+        let is_rotated = matches!(classify(name, &base), NameKind::Rotated(_) | NameKind::Compressed(_));
+        let path = path.with_file_name(base);
+        (is_rotated && is_input(&path)).then_some(path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotated_name_leads_to_its_input() {
+        let inputs = ["/l/app.log", "/l/web", "/l/a.b.log"].map(PathBuf::from);
+        let of = |path: &str| rotated_of(Path::new(path), |other| inputs.iter().any(|input| input == other));
+        for path in
+            ["/l/app.log.1", "/l/app.log.2.gz", "/l/app.log.zst", "/l/app-2026-11-23.log", "/l/app.log-20261123.gz"]
+        {
+            assert_eq!(of(path), Some(inputs[0].clone()), "{path}");
+        }
+        assert_eq!(of("/l/web.1"), Some(inputs[1].clone()));
+        assert_eq!(of("/l/a.b.log.10"), Some(inputs[2].clone()));
+        assert_eq!(of("/l/a.b.1.log"), Some(inputs[2].clone()));
+        for path in ["/l/app.log", "/l/app-2.log", "/m/app.log.1", "/l/webs.1", "/l/app.log.tar"] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! One of many sources while it is active: a producer that takes a connection when it has something
+//! to do, and ends when only a change of its file can bring more.
+
+use super::Shared;
+use super::pool::Turn;
+use crate::directory::InputDirectory;
+use crate::driver::{Driver, FULL, WORK};
+use crate::error::Interrupt;
+use crate::report::Report;
+use crate::scanner::Scanner;
+use crate::source_file::DiskFile;
+use crate::state::StateFile;
+use crate::watch::Watch;
+use delivery::files::Inode;
+use delivery::line_reader::ReadOptions;
+use delivery::manifest::{Generation, Manifest};
+use delivery::partition::Partition;
+use delivery::producer::{Directory as _, Limits, Options, Producer, Step, Wait};
+use delivery::source_name::SourceName;
+use log::{debug, warn};
+use resp::ErrorKind;
+use resp::streams::{XInfoGroups, XLen};
+use service::{Failure, Stop};
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// A source that had nothing to do for this long is parked.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long a file without a name is kept open in case that somebody still writes to it.
+const UNNAMED_IDLE: Duration = Duration::from_secs(60);
+/// The same while others wait for their turn to be active.
+const UNNAMED_IDLE_CROWDED: Duration = Duration::from_secs(3);
+/// The size of a read: 64 KiB. There are many buffers.
+const BLOCK: usize = 64 << 10;
+/// How many files of earlier contents are kept open.
+const OPEN_FILES: usize = 2;
+
+/// What identifies the state of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileState {
+    pub(crate) inode: Inode,
+    pub(crate) len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for FileState {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            inode: Inode { dev: metadata.dev(), ino: metadata.ino() },
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// A file that a source was read from: found under another name, it is no new source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KnownFile {
+    /// The source.
+    pub(crate) index: usize,
+    pub(crate) created: Option<i64>,
+    pub(crate) head_len: u64,
+    pub(crate) head_hash: u64,
+}
+
+/// What is to be done for a source.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) index: usize,
+    pub(crate) name: SourceName,
+    pub(crate) path: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) from_end: bool,
+    pub(crate) woken: Rc<Notify>,
+    /// The file, opened as soon as it changed.
+    pub(crate) held: Option<DiskFile>,
+}
+
+/// Why a source is not active any more.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It has nothing to do until its file changes.
+    Parked(Box<Parked>),
+    /// `--once`: all is sent.
+    Done,
+    /// It cannot be followed.
+    Refused(String),
+    /// The service stops.
+    Stopped(Stop),
+}
+
+/// What is kept of a parked source.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    /// Its file when it was last looked at.
+    pub(crate) seen: Option<FileState>,
+    /// A hash of the guard in its record, if it has one: whether Redis still holds what it should.
+    pub(crate) guard: Option<u64>,
+}
+
+/// The files of these contents.
+pub(crate) fn know(files: &mut HashMap<Inode, KnownFile>, index: usize, manifest: &Manifest) {
+    files.extend(manifest.contents().map(|content| {
+        let inode = Inode { dev: content.dev, ino: content.ino };
+        let Generation { created, head_len, head_hash, .. } = *content;
+        (inode, KnownFile { index, created, head_len, head_hash })
+    }));
+}
+
+/// What a source's producer is made of.
+pub(crate) fn parts(shared: &Shared, task: &Task) -> (Options, InputDirectory) {
+    let Shared { args, listings, .. } = shared;
+    let state = StateFile::of_source(&task.state_dir, &args.service.stream, &task.name);
+    let state = state.in_group(Rc::clone(&shared.states));
+    let limits = Limits { open_files: OPEN_FILES, ..Limits::default() };
+    let options = Options {
+        input: task.path.to_string_lossy().into_owned(),
+        state: state.path().display().to_string(),
+        stream: task.name.key(&args.service.stream),
+        read: ReadOptions { block: BLOCK, ..ReadOptions::new(args.framing.framing(), Partition::WHOLE) },
+        from_end: task.from_end,
+        once: args.service.once,
+        max_backlog: args.max_backlog,
+        limits,
+    };
+    let listings: Rc<dyn crate::scanner::Listings> = Rc::clone(listings) as _;
+    (options, InputDirectory { scanner: Scanner::sharing(task.path.clone(), listings), state })
+}
+
+/// Works for a source until it has nothing to do.
+pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) {
+    let index = task.index;
+    let (options, directory) = parts(&shared, &task);
+    let stream = options.stream.clone();
+    let mut producer = Producer::new(options, directory);
+    if let Some(file) = task.held.take() {
+        producer.hold(file);
+    }
+    if let Ok(metadata) = std::fs::metadata(&task.path)
+        && let Ok(Some(inode)) = producer.directory().input()
+    {
+        producer.aim(inode, metadata.len());
+    }
+    let watch = Watch::woken_by(Rc::clone(&task.woken));
+    let driver = Driver::new(producer, &stream, Partition::WHOLE, watch, shared.health.clone(), &shared.shutdown);
+    let totals = shared.totals.of_source(u32::try_from(index).unwrap_or(u32::MAX));
+    let driver = Driver {
+        report: Report::of_source(&stream),
+        totals,
+        max_backlog: shared.args.max_backlog,
+        input: task.path.clone(),
+        group: Some(Rc::clone(&shared.states)),
+        ..driver
+    };
+    let escaped = task.name.escaped();
+    let mut active = Active {
+        shared,
+        task,
+        escaped,
+        driver,
+        active_at: Instant::now(),
+        is_script_barred: false,
+        told: None,
+        newest: None,
+    };
+    let ended = match active.run().await {
+        Ok(ended) => ended,
+        Err(Stop::Failure(Failure::Config(why))) => Ended::Refused(why),
+        Err(stop) => Ended::Stopped(stop),
+    };
+    (index, ended)
+}
+
+struct Active {
+    shared: Rc<Shared>,
+    task: Task,
+    escaped: String,
+    driver: Driver,
+    /// When it last had something to do.
+    active_at: Instant,
+    /// Whether the next batch goes out as a transaction, because a script failed.
+    is_script_barred: bool,
+    /// What was last told about the file.
+    told: Option<String>,
+    /// The newest generation whose file is known to others.
+    newest: Option<u64>,
+}
+
+impl Active {
+    async fn run(&mut self) -> Result<Ended, Stop> {
+        loop {
+            // Before the look, so that what changes after it is noticed.
+            let seen = FileState::of(&self.task.path);
+            let step = match self.turn().await? {
+                Ok(step) => step,
+                Err(interrupt) => {
+                    self.recover(interrupt).await?;
+                    continue;
+                }
+            };
+            match step {
+                Step::Wait(Wait::Input) => {
+                    self.show();
+                    if self.may_park() {
+                        return Ok(Ended::Parked(Box::new(self.parked(seen))));
+                    }
+                    tokio::select! {
+                        () = self.driver.watch.wait() => {}
+                        () = self.shared.shutdown.requested() => {}
+                    }
+                }
+                Step::Wait(Wait::Room) => self.wait_for_room().await?,
+                Step::Wait(Wait::Pause(pause)) => tokio::time::sleep(pause).await,
+                Step::Done => {
+                    self.show();
+                    return Ok(Ended::Done);
+                }
+                _ => return Err(Stop::Shutdown),
+            }
+        }
+    }
+
+    /// Performs steps until one comes that needs no connection.
+    async fn turn(&mut self) -> Result<Result<Step, Interrupt>, Stop> {
+        if let Err(interrupt) = self.driver.flush_state().await {
+            return Ok(Err(interrupt));
+        }
+        let next = match self.driver.next.take() {
+            Some(step) => Ok(step),
+            None => self.driver.next_step(),
+        };
+        match next {
+            Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Ok(step)),
+            Ok(step) => {
+                if !matches!(step, Step::Check { .. }) {
+                    self.active_at = Instant::now();
+                }
+                self.driver.next = Some(step);
+            }
+            Err(interrupt) => return Ok(Err(interrupt)),
+        }
+        self.shared.registry.ensure(&self.escaped).await;
+        let pool = Rc::clone(&self.shared.pool);
+        let mut lease = pool.take(&self.driver.record).await?;
+        self.driver.until = Some(Turn::new(Rc::clone(&self.shared.pool)));
+        let is_script_barred = std::mem::take(&mut self.is_script_barred);
+        if is_script_barred {
+            lease.abilities.bar_script();
+        }
+        let done = self.driver.advance(&mut lease.connection, &lease.abilities).await;
+        self.driver.until = None;
+        let newest = self.driver.producer.manifest().last().map(|newest| newest.generation);
+        if newest != self.newest {
+            self.newest = newest;
+            know(&mut self.shared.files.borrow_mut(), self.task.index, self.driver.producer.manifest());
+        }
+        if done.is_ok() {
+            self.shared.health.redis_works(WORK);
+            if !is_script_barred {
+                lease.give_back();
+            }
+        }
+        if !self.shared.shutdown.is_requested() {
+            self.driver.producer.go_on();
+            if let Ok(Step::Stopped) = done {
+                // It was others' turn.
+                return Ok(Ok(Step::Wait(Wait::Pause(Duration::ZERO))));
+            }
+        }
+        Ok(done)
+    }
+
+    /// Shows how far it is.
+    fn show(&mut self) {
+        self.driver.totals.waiting(false);
+        let progress = self.driver.producer.position();
+        let progress = progress.filter(|_| self.driver.producer.input_state().is_ok());
+        self.driver.position = progress.map(|(position, _)| position);
+        self.driver.totals.position(self.driver.position);
+        self.driver.totals.input_size(progress.map(|(_, size)| size));
+    }
+
+    fn may_park(&self) -> bool {
+        let idle = self.active_at.elapsed();
+        let is_crowded = self.shared.is_crowded.get();
+        if self.shared.args.service.once || idle < IDLE && !is_crowded {
+            return false;
+        }
+        let producer = &self.driver.producer;
+        let unnamed_idle = if is_crowded { UNNAMED_IDLE_CROWDED } else { UNNAMED_IDLE };
+        let has_left = producer.input_state().is_err() && producer.position().is_some();
+        producer.is_settled(false) && !has_left || idle >= unnamed_idle && producer.is_settled(true)
+    }
+
+    fn parked(&self, seen: Option<FileState>) -> Parked {
+        let guard = self.driver.producer.next_expected().guard.map(|guard| delivery::hash(&guard));
+        Parked { seen, guard }
+    }
+
+    async fn wait_for_room(&mut self) -> Result<(), Stop> {
+        self.driver.totals.waiting(true);
+        self.active_at = Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep(FULL) => {}
+            () = self.shared.shutdown.requested() => return Ok(()),
+        }
+        let pool = Rc::clone(&self.shared.pool);
+        let mut lease = pool.take(&self.driver.record).await?;
+        let stream = self.driver.record.stream.clone();
+        if self.driver.report.is_full() {
+            let groups = lease.connection.send(&XInfoGroups::new(&stream)).await.unwrap_or_default();
+            let why = self.driver.report.full(self.driver.producer.stream(), self.driver.max_backlog, &groups);
+            if let Some(why) = why {
+                self.tell(why);
+            }
+        }
+        match lease.connection.send(&XLen::new(&stream)).await {
+            Ok(len) => {
+                self.driver.producer.set_len(len);
+                self.driver.totals.stream_len(len);
+                lease.give_back();
+                Ok(())
+            }
+            Err(error) => self.recover(Interrupt::Redis(error)).await,
+        }
+    }
+
+    /// Warns once of something that lasts.
+    fn tell(&mut self, what: String) {
+        if self.told.as_ref() != Some(&what) {
+            warn!(event = "fault", stream = self.driver.record.stream.as_str(); "source {}: {what}", self.escaped);
+            self.told = Some(what);
+        }
+    }
+
+    /// After an interrupt: reports it, and waits as long as it makes sense. The connection is
+    /// closed.
+    async fn recover(&mut self, interrupt: Interrupt) -> Result<(), Stop> {
+        let mut delay = self.driver.backoff.next_delay();
+        match interrupt {
+            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
+                return Err(Stop::Failure(Failure::config(format!(
+                    "the key {} holds another type ({error}); allowed: a stream, or a key that does not exist",
+                    self.driver.record.stream
+                ))));
+            }
+            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
+                return Err(Stop::Failure(Failure::failed(format!(
+                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
+                    service::advice::redis(error.kind())
+                ))));
+            }
+            Interrupt::Redis(error) => {
+                service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
+                self.driver.health.redis_failed(WORK, &error);
+            }
+            Interrupt::Script(error) => {
+                debug!("redis: script: {error}; the batch is sent as a transaction");
+                self.is_script_barred = true;
+                delay = Duration::ZERO;
+            }
+            Interrupt::Changed(changed) => self.driver.report.changed(changed),
+            Interrupt::Input(what) => {
+                service::metrics::error("input");
+                self.tell(what);
+            }
+            Interrupt::Blocked(what) => {
+                service::metrics::error("blocked");
+                self.tell(what);
+            }
+            Interrupt::Failure(failure) => return Err(Stop::Failure(failure)),
+            Interrupt::Shutdown => return Err(Stop::Shutdown),
+        }
+        self.driver.report_notices();
+        self.driver.producer.restart();
+        self.driver.producer.go_on();
+        (self.driver.next, self.driver.form) = (None, None);
+        self.active_at = Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => Ok(()),
+            () = self.shared.shutdown.requested() => Err(Stop::Shutdown),
+        }
+    }
+}

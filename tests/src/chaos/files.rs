@@ -1,0 +1,170 @@
+//! Faults of all components, while a tree of many files is mirrored.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::fault::Fault;
+use super::stage::{Runner, logs, strike};
+use super::tree::{Folders, Source, Tree, count_below};
+use crate::binaries::Program;
+use crate::redis::Persistence;
+use crate::rig::{self, Rig};
+use crate::wait;
+
+/// The plan of a round with many files.
+#[derive(Debug, Clone, Copy)]
+pub struct FilesPlan {
+    /// The duration.
+    pub time: Duration,
+    /// The seed of the random numbers. The times of the faults also depend on the machine.
+    pub seed: u64,
+    /// The persistence of Redis.
+    pub persistence: Persistence,
+    /// The number of files.
+    pub files: usize,
+    /// Growth of all files together, in bytes per second.
+    pub rate: f64,
+    /// Whether the reader uses the framing `chunk`.
+    pub chunk: bool,
+    /// Whether the glob also matches the names of rotated files.
+    pub wide: bool,
+}
+
+impl FilesPlan {
+    /// The plan of a seed: consecutive seeds cover all combinations.
+    #[must_use]
+    pub const fn of_seed(seed: u64, time: Duration, files: usize) -> Self {
+        let persistence = match seed / 4 % 3 {
+            0 => Persistence::Everysec,
+            1 => Persistence::Always,
+            _ => Persistence::None,
+        };
+        Self { time, seed, persistence, files, rate: 2_000_000.0, chunk: seed & 1 == 1, wide: seed & 2 == 2 }
+    }
+
+    const fn glob(&self) -> &str {
+        if self.wide { "**/*.log*" } else { "**/*.log" }
+    }
+}
+
+impl fmt::Display for FilesPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}, {:.0} s: {} files, {}, framing {}, Redis {:?}",
+            self.seed,
+            self.time.as_secs_f64(),
+            self.files,
+            self.glob(),
+            if self.chunk { "chunk" } else { "line" },
+            self.persistence
+        )
+    }
+}
+
+/// As [`run`](super::run), for a tree of files: they grow, are rotated, disappear and appear. Then
+/// the output of each must equal everything that was written to it.
+///
+/// # Errors
+///
+/// What is wrong, and the path of the files.
+pub fn run_with_files(plan: FilesPlan) -> Result<String, String> {
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let mut stage = Stage::new(plan);
+    let possible: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| !fault.is_rotation()).collect();
+    let mut times = vec![0; possible.len()];
+    let begun = Instant::now();
+    while begun.elapsed() < plan.time {
+        wait::random_moment(&mut rng, 20..700);
+        let nth = rng.usize(..possible.len());
+        println!("{:7.3} s  {:?}", begun.elapsed().as_secs_f64(), possible[nth]);
+        times[nth] += 1;
+        strike(possible[nth], &mut stage.reader, &mut stage.writer, &mut stage.rig.redis, &mut rng);
+    }
+    let told = stage.finish();
+    let mut report = told
+        .map_err(|wrong| format!("{wrong}\n{plan}, kept: {}\n{}", stage.rig.folder.keep().display(), stage.logs()))?;
+    for (fault, times) in possible.iter().zip(&times) {
+        let _ = write!(report, "\n{times:6} × {fault:?}");
+    }
+    Ok(report)
+}
+
+struct Stage {
+    // In drop order.
+    reader: Runner,
+    writer: Runner,
+    tree: Tree,
+    folders: Folders,
+    rig: Rig,
+}
+
+impl Stage {
+    fn new(plan: FilesPlan) -> Self {
+        let rig = Rig::with(plan.persistence);
+        let [inputs, outputs, truth] = ["tree", "out/tree", "truth"].map(|name| rig.folder.join(name));
+        for folder in [&inputs, &outputs, &truth] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        let folders = Folders { inputs, outputs, truth };
+        let reader = rig.service(Program::Reader).set("--input", folders.inputs.join(plan.glob()));
+        let reader = reader.set("--framing", if plan.chunk { "chunk" } else { "line" });
+        let writer = rig.service(Program::Writer).set("--output-dir", &folders.outputs).set("--consumer", "one");
+        let port = rig.redis.port();
+        let (reader, writer) = (Runner::start(reader, port), Runner::start(writer, port));
+        let tree = Tree::start(&folders, plan.files, plan.rate, plan.seed);
+        Self { reader, writer, tree, folders, rig }
+    }
+
+    /// Waits until everything is delivered, stops the services, and compares each source.
+    fn finish(&mut self) -> Result<String, String> {
+        let sources = self.tree.finish();
+        let written = || sources.iter().map(|source| rig::len(&source.output())).sum();
+        let goal = sources.iter().map(|source| source.bytes).sum();
+        let behind = || {
+            let late = sources.iter().filter(|source| !source.is_delivered());
+            late.take(10).fold(String::new(), |text, source| {
+                text + &format!("\n{}: {} of {} bytes", source.name, rig::len(&source.output()), source.bytes)
+            })
+        };
+        wait::progress_to(goal, written)
+            .map_err(|at| format!("the outputs stand still at {at} of {goal} bytes{}", behind()))?;
+        self.reader.service.stop();
+        self.writer.service.stop();
+        let wrong: Vec<String> = sources.iter().filter_map(|source| compare(source).err()).collect();
+        if !wrong.is_empty() {
+            let shown = wrong.iter().take(10).cloned().collect::<Vec<_>>().join("\n");
+            return Err(format!("{} of {} sources differ:\n{shown}", wrong.len(), sources.len()));
+        }
+        self.verify()?;
+        let (outputs, _) = count_below(&self.folders.outputs);
+        let (contents, _) = count_below(&self.folders.truth);
+        Ok(format!("{} sources, {contents} contents, {goal} bytes: identical ({outputs} files)", sources.len()))
+    }
+
+    /// `writer verify` over everything that was written.
+    fn verify(&self) -> Result<(), String> {
+        let verify = self.rig.command(Program::Writer).word("verify").set("--input-dir", &self.folders.truth);
+        let mut verify = verify.set("--output-dir", &self.folders.outputs).run();
+        let found = String::from_utf8_lossy(&verify.process().stdout()).into_owned();
+        match (verify.code(), found.lines().count()) {
+            (Some(0), 1) => Ok(()),
+            (code, _) => Err(format!("writer verify ended with {code:?}: {}{found}", verify.log())),
+        }
+    }
+
+    fn logs(&self) -> String {
+        logs([("reader", &self.reader.service), ("writer", &self.writer.service)].into_iter())
+    }
+}
+
+/// Compares the output of a source with what was written to it, in order.
+fn compare(source: &Source) -> Result<(), String> {
+    let (written, output) = (source.written(), std::fs::read(source.output()).unwrap_or_default());
+    if written == output {
+        return Ok(());
+    }
+    let at = written.iter().zip(&output).take_while(|(one, other)| one == other).count();
+    Err(format!("{}: differs at byte {at}; lengths {} and {}", source.name, output.len(), written.len()))
+}

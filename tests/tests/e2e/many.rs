@@ -1,0 +1,197 @@
+//! Many files in one reader: each is a source with a stream of its own.
+
+use std::fs;
+use std::path::PathBuf;
+
+use e2e::{Launch, Persistence, Program, Rig, Service, rig, wait};
+
+/// A reader of `in/*.log` and below, and what it should have sent.
+struct Many {
+    rig: Rig,
+}
+
+impl Many {
+    fn new() -> Self {
+        Self { rig: Rig::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.rig.folder.join("in").join(name)
+    }
+
+    fn append(&self, name: &str, bytes: &str) {
+        rig::append(&self.path(name), bytes);
+    }
+
+    fn reader(&self) -> Launch {
+        self.rig.service(Program::Reader).set("--input", self.path("**/*.log"))
+    }
+
+    /// The bytes that a source's stream holds.
+    fn sent(&self, name: &str) -> String {
+        let entries = self.rig.redis.call(&["XRANGE", &format!("line_stream:{{{name}}}"), "-", "+"]);
+        let line = |entry: &e2e::Value| {
+            let [_, fields] = entry.list() else { panic!("an entry: {entry:?}") };
+            format!("{}\n", fields.list()[1].text())
+        };
+        entries.list().iter().map(line).collect()
+    }
+
+    #[track_caller]
+    fn wait_sent(&self, name: &str, bytes: &str) {
+        wait::until(&format!("{name} is sent"), || self.sent(name) == bytes);
+    }
+
+    fn ready(&self) -> Service {
+        let mut reader = self.reader().start();
+        wait::until("the reader is ready", || reader.readyz().0 == 200);
+        reader
+    }
+}
+
+#[test]
+fn each_file_is_a_source_and_new_ones_are_found() {
+    let many = Many::new();
+    many.append("a.log", "a 1\n");
+    fs::create_dir(many.path("sub")).unwrap();
+    many.append("sub/b {x}.log", "b 1\nb 2\n");
+    many.append("c.txt", "no\n");
+    let mut reader = many.ready();
+    many.wait_sent("a.log", "a 1\n");
+    many.wait_sent("sub/b %7Bx%7D.log", "b 1\nb 2\n");
+    let registry = many.rig.redis.call(&["HGET", "line_stream:sources", "sub/b %7Bx%7D.log"]).text();
+    assert!(registry.contains("followed") && registry.contains("/in/sub/b {x}.log"), "{registry}");
+    many.append("new.log", "n 1\n");
+    fs::create_dir_all(many.path("later/deep")).unwrap();
+    many.append("later/deep/d.log", "d 1\n");
+    many.wait_sent("new.log", "n 1\n");
+    many.wait_sent("later/deep/d.log", "d 1\n");
+    many.append("a.log", "a 2\n");
+    many.wait_sent("a.log", "a 1\na 2\n");
+    assert_eq!(many.rig.redis.call(&["HLEN", "line_stream:sources"]).int(), 4);
+    reader.stop();
+}
+
+#[test]
+fn rotated_files_are_the_rest_of_their_sources() {
+    let many = Many::new();
+    many.append("a.log", "a 1\n");
+    many.append("b.log", "b 1\n");
+    let mut reader = many.rig.service(Program::Reader).set("--input", many.path("*.log*")).start();
+    many.wait_sent("a.log", "a 1\n");
+    many.wait_sent("b.log", "b 1\n");
+    reader.kill9();
+    // While nobody looks: by rename, with late lines; and compressed.
+    many.append("a.log", "a 2\n");
+    fs::rename(many.path("a.log"), many.path("a.log.1")).unwrap();
+    many.append("a.log.1", "a 3\n");
+    many.append("a.log", "a 4\n");
+    many.append("b.log", "b 2\n");
+    fs::copy(many.path("b.log"), many.path("b.log.1")).unwrap();
+    assert!(std::process::Command::new("gzip").arg(many.path("b.log.1")).status().unwrap().success());
+    fs::write(many.path("b.log"), "b 3\n").unwrap();
+    let mut reader = many.rig.service(Program::Reader).set("--input", many.path("*.log*")).start();
+    many.wait_sent("a.log", "a 1\na 2\na 3\na 4\n");
+    many.wait_sent("b.log", "b 1\nb 2\nb 3\n");
+    // While it follows.
+    fs::rename(many.path("a.log.1"), many.path("a.log.2")).unwrap();
+    fs::rename(many.path("a.log"), many.path("a.log.1")).unwrap();
+    many.append("a.log.1", "a 5\n");
+    many.append("a.log", "a 6\n");
+    many.wait_sent("a.log", "a 1\na 2\na 3\na 4\na 5\na 6\n");
+    assert_eq!(many.rig.redis.call(&["HLEN", "line_stream:sources"]).int(), 2);
+    reader.stop();
+}
+
+#[test]
+fn a_renamed_file_is_no_new_source() {
+    let many = Many::new();
+    many.append("a.log", "a 1\n");
+    let mut reader = many.ready();
+    many.wait_sent("a.log", "a 1\n");
+    fs::rename(many.path("a.log"), many.path("z.log")).unwrap();
+    many.append("z.log", "a 2\n");
+    many.append("a.log", "new\n");
+    many.wait_sent("a.log", "a 1\na 2\nnew\n");
+    assert_eq!(many.sent("z.log"), "");
+    reader.stop();
+}
+
+#[test]
+fn what_redis_lost_is_sent_again_also_of_files_at_rest() {
+    let many = Many::new();
+    for n in 0..20 {
+        many.append(&format!("{n}.log"), &format!("{n} 1\n{n} 2\n"));
+    }
+    let mut reader = many.ready();
+    let all = |many: &Many| (0..20).all(|n| many.sent(&format!("{n}.log")) == format!("{n} 1\n{n} 2\n"));
+    wait::until("all is sent", || all(&many));
+    many.rig.redis.call(&["FLUSHALL"]);
+    wait::until("all is sent again", || all(&many));
+    wait::until("the registry is back", || many.rig.redis.call(&["HLEN", "line_stream:sources"]).int() == 20);
+    reader.stop();
+}
+
+#[test]
+fn kills_of_reader_and_redis_lose_nothing() {
+    let mut many = Many { rig: Rig::with(Persistence::Always) };
+    let name = |n: usize| format!("{n}.log");
+    let mut expected = vec![String::new(); 30];
+    let mut reader = many.reader().start();
+    for round in 0..6 {
+        for (n, expected) in expected.iter_mut().enumerate().skip(round % 3) {
+            let lines = format!("{n} {round} a\n{n} {round} b\n");
+            many.append(&name(n), &lines);
+            expected.push_str(&lines);
+        }
+        match round {
+            1 | 4 => {
+                wait::until("something is sent", || !many.sent(&name(5)).is_empty());
+                reader.kill9();
+                reader = many.reader().start();
+            }
+            2 => {
+                many.rig.redis.kill9();
+                many.rig.redis.start_again();
+            }
+            _ => {}
+        }
+    }
+    for (n, expected) in expected.iter().enumerate() {
+        many.wait_sent(&name(n), expected);
+    }
+    reader.stop();
+}
+
+#[test]
+fn once_sends_all_there_is() {
+    let many = Many::new();
+    for n in 0..40 {
+        many.append(&format!("{n}.log"), &format!("{n}\nlast"));
+    }
+    many.reader().set("--exclude", "7.*").once().run_ok();
+    assert_eq!(many.sent("39.log"), "39\nlast\n");
+    assert_eq!(many.sent("7.log"), "");
+    let mut none = many.rig.service(Program::Reader).set("--input", many.path("*.none")).once().run();
+    assert_eq!(none.code(), Some(1));
+    assert!(none.log().contains("no file matches"), "{}", none.log());
+}
+
+#[test]
+fn what_cannot_be_told_apart_is_refused_in_one_line() {
+    let many = Many::new();
+    for folder in ["x", "y"] {
+        fs::create_dir(many.path(folder)).unwrap();
+        many.append(&format!("{folder}/a.log"), "a\n");
+    }
+    let refused = |launch: Launch, parts: &[&str]| {
+        let mut reader = launch.run();
+        assert_eq!(reader.code(), Some(2), "{}", reader.log());
+        assert!(reader.find_log(parts).is_some(), "{}", reader.log());
+    };
+    let two = |first: &str| many.rig.service(Program::Reader).word(format!("--input={}", many.path(first).display()));
+    refused(two("x/a.log").set("--input", many.path("y/a.log")), &["x/a.log", "y/a.log", "same name"]);
+    refused(many.reader().set("--partitions", "2"), &["--partitions 2", "allowed: 1"]);
+    refused(two("x/a.log").set("--input", "-"), &["standard input"]);
+    assert_eq!(many.rig.redis.call(&["DBSIZE"]).int(), 0);
+}

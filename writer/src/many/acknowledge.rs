@@ -1,0 +1,252 @@
+//! Acknowledges what was committed, of all sources in one pipeline, and trims what every group has
+//! acknowledged.
+
+use super::Shared;
+use super::source::Source;
+use crate::acknowledge::{IDS, is_gone, later, leave_group};
+use crate::failpoint;
+use crate::group::state;
+use delivery::consumer::{GroupState, trim_below};
+use resp::streams::{Trim, XPending, XTrim};
+use resp::{Connection, Error, Pipeline, StreamId};
+use service::{Connector, Stop};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// How many IDs one pipeline acknowledges, about.
+const ROUND: usize = 20_000;
+/// How often a source is trimmed.
+const TRIM: Duration = Duration::from_millis(250);
+/// How many sources are trimmed together.
+const TOGETHER: usize = 100;
+/// How long a writer that is to stop tries to connect.
+const LAST_CONNECT: Duration = Duration::from_secs(4);
+const ACKNOWLEDGING: &str = "acknowledging";
+const TRIMMING: &str = "trimming";
+
+/// Entries of one source whose bytes are durable.
+#[derive(Debug)]
+struct Durable {
+    source: Rc<Source>,
+    ids: Vec<StreamId>,
+    done: oneshot::Sender<()>,
+}
+
+/// What is to be acknowledged.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledgements {
+    queue: RefCell<VecDeque<Durable>>,
+    added: Notify,
+    /// The streams of these hold entries that their groups have acknowledged.
+    untrimmed: RefCell<Vec<Rc<Source>>>,
+}
+
+impl Acknowledgements {
+    /// Acknowledges entries, however often the connection is lost. Returns whether they were: not
+    /// when the service stops without Redis.
+    pub(crate) async fn add(&self, source: &Rc<Source>, ids: Vec<StreamId>) -> bool {
+        let (done, acknowledged) = oneshot::channel();
+        self.queue.borrow_mut().push_back(Durable { source: Rc::clone(source), ids, done });
+        self.added.notify_one();
+        acknowledged.await.is_ok()
+    }
+
+    /// The stream of this source can be trimmed.
+    pub(crate) fn trim(&self, source: &Rc<Source>) {
+        let mut untrimmed = self.untrimmed.borrow_mut();
+        if !untrimmed.iter().any(|known| Rc::ptr_eq(known, source)) {
+            untrimmed.push(Rc::clone(source));
+        }
+    }
+
+    fn is_to_trim(&self) -> bool {
+        !self.untrimmed.borrow().is_empty()
+    }
+
+    /// Some of what waits, from the oldest on.
+    fn some(&self) -> Vec<Durable> {
+        let mut queue = self.queue.borrow_mut();
+        let mut ids = 0;
+        let is_in_round = |durable: &&Durable| {
+            let fits = ids < ROUND;
+            ids = durable.ids.len().saturating_add(ids);
+            fits
+        };
+        let count = queue.iter().take_while(is_in_round).count();
+        queue.drain(..count).collect()
+    }
+}
+
+/// Acknowledges and trims until it is dropped, or Redis is away when the service stops.
+pub(crate) async fn run(shared: &Shared<'_>, connector: &mut Connector) -> Result<(), Stop> {
+    let mut trim_at = Instant::now();
+    let mut connection = None;
+    loop {
+        let durable = shared.acknowledgements.some();
+        if !durable.is_empty() {
+            acknowledge(shared, connector, &mut connection, durable).await?;
+        }
+        if shared.acknowledgements.is_to_trim() && Instant::now() >= trim_at {
+            let connection = connected(shared, connector, &mut connection).await?;
+            let untrimmed = shared.acknowledgements.untrimmed.take();
+            let trimmed = trim(connection, &untrimmed).await;
+            trim_at = later(Instant::now(), TRIM);
+            if let Err(error) = trimmed {
+                shared.connections.lost(&error);
+            }
+        }
+        tokio::select! {
+            () = shared.acknowledgements.added.notified() => {}
+            () = tokio::time::sleep_until(trim_at), if shared.acknowledgements.is_to_trim() => {}
+        }
+    }
+}
+
+async fn connected<'a>(
+    shared: &Shared<'_>,
+    connector: &mut Connector,
+    connection: &'a mut Option<Connection>,
+) -> Result<&'a mut Connection, Stop> {
+    let ours = match connection.take().filter(|connection| !connection.is_closed()) {
+        Some(connection) => connection,
+        None => match connector.connect().await {
+            Ok(connection) => connection,
+            // What is committed is still to be acknowledged.
+            Err(Stop::Shutdown) => connector.connect_to_end(LAST_CONNECT).await?,
+            Err(stop) => return Err(stop),
+        },
+    };
+    shared.context.health.progress();
+    Ok(connection.insert(ours))
+}
+
+/// Acknowledges all of this, however often the connection is lost.
+async fn acknowledge(
+    shared: &Shared<'_>,
+    connector: &mut Connector,
+    connection: &mut Option<Connection>,
+    mut durable: Vec<Durable>,
+) -> Result<(), Stop> {
+    let mut was_lost = false;
+    loop {
+        let ours = connected(shared, connector, connection).await?;
+        let failed = match send(ours, &durable).await {
+            Ok(replies) => {
+                let mut left = Vec::new();
+                for (one, reply) in durable.into_iter().zip(replies) {
+                    let Durable { source, .. } = &one;
+                    match reply {
+                        Err(error) if !is_gone(&error) => {
+                            source.health.redis_failed(ACKNOWLEDGING, &error);
+                            left.push(one);
+                            continue;
+                        }
+                        _ => source.health.redis_works(ACKNOWLEDGING),
+                    }
+                    shared.acknowledgements.trim(source);
+                    // Nobody waits when the stages of the source have ended.
+                    let _ = one.done.send(());
+                }
+                failpoint::reach("after-acknowledge");
+                durable = left;
+                None
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = &failed {
+            *connection = None;
+            shared.connections.lost(error);
+        }
+        if durable.is_empty() {
+            return Ok(());
+        }
+        if shared.context.shutdown.is_requested() && std::mem::replace(&mut was_lost, true) {
+            return Err(Stop::Shutdown);
+        }
+        tokio::time::sleep(TRIM).await;
+    }
+}
+
+/// Sends all acknowledgements, then receives the replies: for each source, the first error.
+async fn send(connection: &mut Connection, durable: &[Durable]) -> Result<Vec<Result<(), Error>>, Error> {
+    for Durable { source, ids, .. } in durable {
+        for ids in ids.chunks(IDS) {
+            connection.queue(&source.group.acknowledge(ids));
+        }
+    }
+    let mut replies = Vec::with_capacity(durable.len());
+    for Durable { source, ids, .. } in durable {
+        let mut of_source = Ok(());
+        for _ in ids.chunks(IDS) {
+            match connection.receive_reply(&source.group.acknowledge(&[])).await {
+                Err(error) if !error.is_server() => return Err(error),
+                Err(error) => of_source = Err(error),
+                Ok(_) => {}
+            }
+        }
+        replies.push(of_source);
+    }
+    Ok(replies)
+}
+
+/// Trims what every group of these sources has acknowledged.
+async fn trim(connection: &mut Connection, sources: &[Rc<Source>]) -> Result<(), Error> {
+    for sources in sources.chunks(TOGETHER) {
+        let mut questions = Pipeline::new();
+        let asked: Vec<_> = sources.iter().map(|source| questions.add(source.group.ask_groups())).collect();
+        let mut replies = connection.run(&questions).await?;
+        // Those that are gone need no trimming.
+        let groups: Vec<_> = asked.into_iter().map(|groups| replies.take(groups).unwrap_or_default()).collect();
+        let mut questions = Pipeline::new();
+        let mut asked = Vec::new();
+        for (source, groups) in sources.iter().zip(&groups) {
+            let pending = groups.iter().map(|one| questions.add(XPending::new(&source.group.stream, &one.name)));
+            asked.push(pending.collect::<Vec<_>>());
+        }
+        let mut replies = connection.run(&questions).await?;
+        let mut trims = Pipeline::new();
+        let mut trimmed = Vec::new();
+        for ((source, groups), pending) in sources.iter().zip(&groups).zip(asked) {
+            let states = groups.iter().zip(pending).map(|(group, pending)| {
+                let first_pending = replies.take(pending)?.first;
+                Ok(GroupState { first_pending, ..state(group) })
+            });
+            let Ok(states) = states.collect::<Result<Vec<_>, Error>>() else { continue };
+            if let Some(needed) = trim_below(&states) {
+                trimmed.push((source, trims.add(XTrim::new(&source.group.stream, Trim::min_id(needed)))));
+            }
+        }
+        let mut replies = connection.run(&trims).await?;
+        for (source, reply) in trimmed {
+            match replies.take(reply) {
+                Err(error) if !is_gone(&error) => source.health.redis_failed(TRIMMING, &error),
+                _ => source.health.redis_works(TRIMMING),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Trims a last time, and leaves the groups in which nothing is pending.
+pub(crate) async fn leave(shared: &Shared<'_>, connector: &mut Connector) {
+    let joined: Vec<Rc<Source>> = shared.sources.all().filter(|source| source.has_joined.get()).collect();
+    let left = async {
+        let Ok(mut connection) = connector.connect_to_end(LAST_CONNECT).await else { return Ok(0) };
+        trim(&mut connection, &joined).await?;
+        for source in &joined {
+            match leave_group(&mut connection, &source.group, log::Level::Debug).await {
+                Err(error) if !is_gone(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(joined.len())
+    };
+    match left.await {
+        Ok(left) => log::info!("left the groups of {left} sources"),
+        Err(error) => log::warn!("leaving the groups: {error}"),
+    }
+}

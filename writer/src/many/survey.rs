@@ -1,0 +1,130 @@
+//! Looks at the groups of all sources in turn: measures their backlogs, and wakes sources that
+//! nothing else wakes, such as those whose group Redis has lost.
+
+use super::Shared;
+use super::source::Source;
+use crate::acknowledge::is_gone;
+use crate::group::state;
+use crate::metric_names;
+use delivery::consumer::can_trim;
+use metrics::gauge;
+use resp::streams::XLen;
+use resp::{Connection, Error, Pipeline};
+use service::{Connector, ServerWatch, SourceRow, Stop};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How many sources are looked at together.
+const TOGETHER: usize = 100;
+/// A round begins this often, or less often when there are many sources.
+const ROUND: Duration = Duration::from_secs(1);
+const FOR_EACH: Duration = Duration::from_millis(5);
+const MEASURING: &str = "measuring";
+
+/// What the latest look at a source has shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Backlog {
+    pub(crate) length: u64,
+    pub(crate) lag: u64,
+    pub(crate) pending: u64,
+}
+
+/// Looks at all sources until the service stops.
+pub(crate) async fn run(shared: &Shared<'_>, mut connector: Connector) -> Result<(), Stop> {
+    let mut server = ServerWatch::new(shared.context.health.clone());
+    loop {
+        let mut connection = connector.connect().await?;
+        let error = loop {
+            if let Err(error) = round(shared, &mut connection, &mut server).await {
+                break error;
+            }
+            let sources = u32::try_from(shared.sources.len()).unwrap_or(u32::MAX);
+            tokio::time::sleep(ROUND.max(FOR_EACH.saturating_mul(sources))).await;
+        };
+        connector.lost(&error);
+        shared.context.health.redis_failed(MEASURING, &error);
+        shared.sources.all().for_each(|source| source.backlog.set(None));
+        show(shared);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn round(shared: &Shared<'_>, connection: &mut Connection, server: &mut ServerWatch) -> Result<(), Error> {
+    let sources: Vec<Rc<Source>> = shared.sources.all().collect();
+    for sources in sources.chunks(TOGETHER) {
+        look(shared, connection, sources).await?;
+        shared.context.health.progress();
+        tokio::task::yield_now().await;
+    }
+    server.ask(connection);
+    server.hear(connection).await?;
+    shared.context.health.redis_works(MEASURING);
+    show(shared);
+    Ok(())
+}
+
+async fn look(shared: &Shared<'_>, connection: &mut Connection, sources: &[Rc<Source>]) -> Result<(), Error> {
+    let epoch = shared.connections.epoch();
+    let mut questions = Pipeline::new();
+    let asked: Vec<_> = sources
+        .iter()
+        .map(|source| (questions.add(source.group.ask_groups()), questions.add(XLen::new(&source.group.stream))))
+        .collect();
+    let mut replies = connection.run(&questions).await?;
+    for (source, (groups, length)) in sources.iter().zip(asked) {
+        let (groups, length) = match (replies.take(groups), replies.take(length)) {
+            (Ok(groups), Ok(length)) => (groups, length),
+            (Err(error), _) if is_gone(&error) => (Vec::new(), 0),
+            // A key of another type: the source tells.
+            (Err(error), _) | (_, Err(error)) if error.is_server() => continue,
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        let states: Vec<_> = groups.iter().map(state).collect();
+        if can_trim(&states, length) {
+            shared.acknowledgements.trim(source);
+        }
+        let Some(ours) = states.iter().find(|one| one.name == source.group.name.as_bytes()) else {
+            source.backlog.set(Some(Backlog { length, lag: length, pending: 0 }));
+            source.wake();
+            continue;
+        };
+        let lag = ours.lag(length, None);
+        source.backlog.set(Some(Backlog { length, lag, pending: ours.pending }));
+        let has_waited_for_us =
+            ours.pending > 0 && (shared.claims || source.epoch.get() != epoch || ours.pending != source.pending.get());
+        if source.is_parked() && (lag > 0 || has_waited_for_us) {
+            source.epoch.set(epoch);
+            source.pending.set(ours.pending);
+            source.wake();
+        }
+    }
+    Ok(())
+}
+
+fn row(source: &Source) -> SourceRow {
+    let mut row = SourceRow::new(source.name.escaped(), source.state().name());
+    row.bytes = source.size.get();
+    row.backlog = source.backlog.get().map(|one| one.lag.saturating_add(one.pending));
+    row.reason.clone_from(&source.reason.borrow());
+    row
+}
+
+/// Sets the gauges of the totals; unknown while one of the sources is.
+fn show(shared: &Shared<'_>) {
+    let sum = shared.sources.all().try_fold(Backlog::default(), |sum, source| {
+        let one = source.backlog.get()?;
+        Some(Backlog {
+            length: sum.length.saturating_add(one.length),
+            lag: sum.lag.saturating_add(one.lag),
+            pending: sum.pending.saturating_add(one.pending),
+        })
+    });
+    let show = |name, of: fn(Backlog) -> u64| gauge!(name).set(sum.map_or(f64::NAN, |sum| of(sum) as f64));
+    show(metric_names::LENGTH, |sum| sum.length);
+    show(metric_names::LAG, |sum| sum.lag);
+    show(metric_names::PENDING, |sum| sum.pending);
+    show(metric_names::BACKLOG, |sum| sum.lag.saturating_add(sum.pending));
+    shared.context.sources.set(shared.sources.all().map(|source| row(&source)).collect());
+    let size: u64 = shared.sources.all().map(|source| source.size.get()).sum();
+    gauge!(metric_names::OUTPUT_SIZE).set(size as f64);
+}
