@@ -294,8 +294,8 @@ impl Simulation {
                 || self.administrators.hazards.clocks,
             // Behind foreign entries a reader goes on from where it is certain that all has
             // arrived, and when the source is gone it cannot tell that more has. A rotated file
-            // that cannot be read is as good as gone until it can. Of several readers, one may have a
-            // file open that is gone for the others.
+            // that cannot be read is as good as gone until it can. Of several readers, one may have
+            // a file open that is gone for the others.
             comes_back: self.world.forgot_rotated
                 || happened.redis_went_back
                 || happened.collided
