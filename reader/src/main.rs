@@ -38,10 +38,6 @@ mod check;
 mod directory;
 mod driver;
 mod error;
-#[expect(
-    clippy::arithmetic_side_effects,
-    reason = "counts of sources and names in memory, and times of this process's clock"
-)]
 mod many;
 mod metric_names;
 mod redis;
