@@ -271,7 +271,10 @@ impl Stage {
                 (before, since) = (now, Instant::now());
             }
             assert!(writer.is_running(), "the writer ended");
-            assert!(since.elapsed() < Duration::from_secs(60), "the writer stands still at {now} of {bytes} bytes");
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "the writer makes no progress at {now} of {bytes} bytes"
+            );
             // Looking at many files takes time from the services.
             std::thread::sleep(10 * LOOK);
         }

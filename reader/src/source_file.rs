@@ -168,8 +168,8 @@ impl Unpacked {
         if offset < self.at.saturating_sub(self.kept.len() as u64) {
             self.decoder = None;
         }
-        // All that is wanted, as from a plain file: whoever reads a few bytes again would take fewer
-        // for the end. Less than is kept, so that the first of them are still there.
+        // Read all that is wanted, as from a plain file: the read buffer reads its last bytes again
+        // and takes fewer for the end. Less than `KEEP`, so that the bytes at `offset` stay.
         let wanted = offset.saturating_add(buffer.len().min(KEEP / 2) as u64);
         while self.decoder.is_none() || wanted > self.at {
             match self.advance() {
