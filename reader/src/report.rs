@@ -10,6 +10,7 @@ use log::{Level, debug, log, warn};
 use metrics::{counter, histogram};
 use resp::streams::GroupInfo;
 use service::advice::noun;
+use service::repeats;
 use std::time::{Duration, Instant};
 
 /// Minimum time between two logged changes by others. Two readers on one file cause them
@@ -103,8 +104,12 @@ impl Report {
                 Notice::File(_) => (Level::Warn, "file"),
                 Notice::Changed(_) => (Level::Warn, "changed"),
             };
-            let is_usual = level == Level::Info && self.is_one_of_many;
-            let level = if is_usual { Level::Debug } else { level };
+            let is_loud = match notice {
+                _ if !self.is_one_of_many => true,
+                Notice::Restoring { .. } => repeats::may_log("Redis lost what they had sent; sending it again"),
+                _ => level != Level::Info,
+            };
+            let level = if is_loud { level } else { Level::Debug };
             if matches!(notice, Notice::Foreign { .. }) {
                 service::metrics::error("foreign_entry");
             }

@@ -35,6 +35,7 @@
 //! | `trend.rs` | the trend of the backlog |
 //! | `redis_info.rs` | state of the Redis server and of consumer groups |
 //! | `source_record.rs` | the source record in Redis |
+//! | `repeats.rs` | one fault of many sources in a few lines |
 //! | `sources.rs` | the sources of a service that has many, for the pages |
 //! | `streams.rs` | the streams of a partitioned source |
 
@@ -70,6 +71,7 @@ mod progress;
 mod reasons;
 mod redact;
 mod redis_info;
+pub mod repeats;
 mod run;
 mod shutdown;
 mod signals;

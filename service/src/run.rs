@@ -16,7 +16,7 @@ use crate::metrics::{Metric, Recorded};
 use crate::pages::ServicePages;
 use crate::progress::{self, Progress};
 use crate::signals::Signals;
-use crate::{Connector, Failure, Health, LogFormat, Shutdown, SourceList, Stop, advice, logs, usage};
+use crate::{Connector, Failure, Health, LogFormat, Shutdown, SourceList, Stop, advice, logs, repeats, usage};
 
 /// The static description of a binary.
 #[derive(Debug, Clone)]
@@ -149,6 +149,7 @@ fn serve<E: Into<Stop>>(
             loop {
                 ticks.tick().await;
                 recorded.upkeep();
+                repeats::log();
                 if let Some(summary) = sampled.history.tick(sampled.health.redis_is_well()) {
                     summary.log();
                 }

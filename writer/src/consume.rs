@@ -212,7 +212,7 @@ impl Consume<'_> {
                     self.consumer.record_loaded(record, metadata.map(|file| (file.dev(), file.ino())));
                 }
                 Effect::MakeGroup => {
-                    let is_new = make_group(&mut redis, group).await?;
+                    let is_new = make_group(&mut redis, group, &self.log).await?;
                     self.consumer.group_made(is_new);
                 }
                 Effect::ReadLease => {
@@ -525,13 +525,13 @@ impl Consume<'_> {
 }
 
 /// Makes the group, and the stream when there is none. Whether the group was not there before.
-async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool, Error> {
+async fn make_group(redis: &mut resp::GroupReader, group: &Group, log: &ConsumeLog) -> Result<bool, Error> {
     let mut is_new = true;
     // Whether it is watched that there is no stream: the reader may make it meanwhile.
     let mut is_watched = false;
     loop {
         match redis.send(&group.create()).await {
-            Ok(()) => log::info!("group {} created on {}", group.name, group.stream),
+            Ok(()) => log.group_created(group, false),
             Err(error) if error.kind() == ErrorKind::BusyGroup => is_new = false,
             Err(error) if error.kind() == ErrorKind::NoSuchKey && !is_watched => {
                 redis.send(&cmd::<()>("WATCH").arg(&group.stream)).await?;
@@ -547,7 +547,7 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
                 if !done {
                     continue;
                 }
-                log::info!("stream {} and group {} created", group.stream, group.name);
+                log.group_created(group, true);
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.
@@ -555,7 +555,7 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group) -> Result<bool
                 is_new = !has_group(redis, group).await?;
                 if is_new {
                     redis.send(&group.create_when_full()).await.map_err(|_| error)?;
-                    log::info!("group {} created on {}", group.name, group.stream);
+                    log.group_created(group, false);
                 }
             }
             Err(error) => return Err(error),

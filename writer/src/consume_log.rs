@@ -8,6 +8,7 @@ use delivery::entry::span_len;
 use metrics::counter;
 use resp::StreamId;
 use service::advice::noun;
+use service::repeats;
 use std::time::{Duration, Instant};
 
 /// Foreign entries are logged at most this often.
@@ -31,6 +32,7 @@ pub(crate) struct ConsumeLog {
     foreign: u64,
     foreign_at: Option<Instant>,
     gone_at: Option<Instant>,
+    is_one_of_many: bool,
     gaps_since: Option<Instant>,
     gap_lines: u32,
     more_gaps: u64,
@@ -38,6 +40,20 @@ pub(crate) struct ConsumeLog {
 }
 
 impl ConsumeLog {
+    /// The log of one of many sources.
+    pub(crate) fn of_source() -> Self {
+        Self { is_one_of_many: true, ..Self::default() }
+    }
+
+    /// The group was created, with the stream if there was none.
+    pub(crate) fn group_created(&self, group: &Group, with_stream: bool) {
+        let level = if self.is_one_of_many { log::Level::Debug } else { log::Level::Info };
+        match with_stream {
+            true => log::log!(level, "stream {} and group {} created", group.stream, group.name),
+            false => log::log!(level, "group {} created on {}", group.name, group.stream),
+        }
+    }
+
     /// Logs what is not about health.
     pub(crate) fn tell(&mut self, group: &Group, report: &Report) {
         match report {
@@ -77,7 +93,9 @@ impl ConsumeLog {
     pub(crate) fn group_is_gone(&mut self, group: &Group) {
         if self.gone_at.is_none_or(|at| at.elapsed() >= GONE) {
             self.gone_at = Some(Instant::now());
-            log::warn!(
+            let is_loud = !self.is_one_of_many || repeats::may_log("their groups are gone; reading from the beginning");
+            log::log!(
+                if is_loud { log::Level::Warn } else { log::Level::Debug },
                 "group {} is gone from {}: Redis lost data, or somebody deleted it; reading from the beginning, and what the output holds is not \
                  written again",
                 group.name,

@@ -330,7 +330,7 @@ async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Resu
         consumer: Consumer::new(Partition::WHOLE, settings),
         batch: Batch::of(0),
         seen: Rc::clone(&seen),
-        log: ConsumeLog::default(),
+        log: ConsumeLog::of_source(),
         disk: Arc::new(Semaphore::new(1)),
         to_commit,
         empty,
