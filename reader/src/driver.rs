@@ -328,7 +328,8 @@ impl Driver {
             if self.until.as_ref().is_some_and(Turn::is_over) {
                 self.producer.stop();
             }
-            if self.is_state_pending() {
+            // To be stopped is for this moment only, and needs nothing from Redis.
+            if !matches!(step, Step::Stopped) && self.is_state_pending() {
                 // What follows in Redis relies on the state file. Others may use the connection
                 // meanwhile.
                 if !self.producer.is_on_wire() {

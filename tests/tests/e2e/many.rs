@@ -119,16 +119,18 @@ fn a_renamed_file_is_no_new_source() {
 
 #[test]
 fn what_redis_lost_is_sent_again_also_of_files_at_rest() {
+    const FILES: i64 = 200;
     let many = Many::new();
-    for n in 0..20 {
+    // More than have a turn at once.
+    for n in 0..FILES {
         many.append(&format!("{n}.log"), &format!("{n} 1\n{n} 2\n"));
     }
     let mut reader = many.ready();
-    let all = |many: &Many| (0..20).all(|n| many.sent(&format!("{n}.log")) == format!("{n} 1\n{n} 2\n"));
+    let all = |many: &Many| (0..FILES).all(|n| many.sent(&format!("{n}.log")) == format!("{n} 1\n{n} 2\n"));
     wait::until("all is sent", || all(&many));
     many.rig.redis.call(&["FLUSHALL"]);
     wait::until("all is sent again", || all(&many));
-    wait::until("the registry is back", || many.rig.redis.call(&["HLEN", "line_stream:sources"]).int() == 20);
+    wait::until("the registry is back", || many.rig.redis.call(&["HLEN", "line_stream:sources"]).int() == FILES);
     reader.stop();
 }
 
