@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use delivery::files::{Identified, Inode, KnownContents};
+use delivery::files::{Content, Identified, Inode, KnownContents};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
 use delivery::manifest::{Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, Options, Producer, Stored};
+use delivery::producer::{Directory, Limits, ObservedContents, Options, Producer, Stored};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use std::cell::RefCell;
@@ -96,8 +96,9 @@ fn manifest(contents: &[(u64, u64)]) -> Manifest {
     manifest
 }
 
-/// The contents that the file side is told of, by file ID, and whether each is owed.
-fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
+/// The contents that the file side is told of, when other partitions have read `read` bytes of each
+/// of theirs.
+fn known(own: &[(u64, u64)], others: &[(u64, u64)], read: u64, limits: Limits) -> Vec<Content> {
     let options = Options {
         input: "/in".to_owned(),
         state: "/state".to_owned(),
@@ -106,16 +107,30 @@ fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
         from_end: false,
         once: false,
         max_backlog: 0,
-        limits: Limits::default(),
+        limits,
     };
     let listener = Listener::default();
     let mut producer = Producer::new(options, listener.clone());
     producer.step(Duration::ZERO).unwrap();
     producer.agreed(manifest(others));
+    let mut theirs = manifest(others);
+    for &(_, file_id) in others {
+        let prints = theirs.prints.entry(file_id).or_default();
+        prints.missing(read).for_each(|span| prints.push(span.end));
+    }
+    let mut exchanged = ObservedContents::default();
+    exchanged.learn(&theirs);
+    producer.exchange(&mut exchanged);
     let observed = Observed { record: manifest(own), stream: Some(StreamState::default()), ..Observed::default() };
     producer.observed(observed, None).unwrap();
     producer.step(Duration::ZERO).unwrap();
-    listener.0.borrow().contents.iter().map(|content| (content.file_id, content.is_owed)).collect()
+    listener.0.borrow().contents.clone()
+}
+
+/// The contents that the file side is told of, by file ID, and whether each is owed.
+fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
+    let contents = known(own, others, 0, Limits::default());
+    contents.iter().map(|content| (content.file_id, content.is_owed)).collect()
 }
 
 /// While this partition is behind, a content of which only a compressed copy is left must be looked
@@ -131,4 +146,17 @@ fn a_content_that_another_partition_has_left_is_owed() {
 fn a_content_whose_late_lines_are_being_sent_is_owed() {
     let own = [(10, 10), (20, 20), (30, 10)];
     assert_eq!(owed(&own, &own[..2]), [(10, true), (20, false)]);
+}
+
+/// A content that this partition has passed over, and that another one has read, may be left in a
+/// compressed copy only.
+#[test]
+fn a_content_that_was_never_sent_here_is_as_long_as_others_have_read_it() {
+    let (own, all) = ([(10, 10), (30, 30)], [(10, 10), (20, 20), (30, 30)]);
+    let seen = |limits| {
+        let contents = known(&own, &all, 1024, limits);
+        contents.iter().map(|content| content.seen_len).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(Limits::default()), [0, 1024, 0]);
+    assert_eq!(seen(Limits { generations: 2, ..Limits::default() }), [0, 0, 0], "it may have been sent and dropped");
 }

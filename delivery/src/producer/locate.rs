@@ -103,6 +103,9 @@ impl<D: Directory> Producer<D> {
         let own_newest = ends.keys().next_back().copied();
         let last = manifest.last().map(|last| last.file_id);
         let is_owed = |file_id| Some(file_id) > own_newest || Some(file_id) == last;
+        // As long as none was dropped, a content without a generation here was never sent here.
+        let has_all = manifest.len() < self.options.limits.generations;
+        let is_unsent = |file_id| has_all && !ends.contains_key(&file_id);
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
@@ -112,8 +115,8 @@ impl<D: Directory> Producer<D> {
             let open = open.filter(|(of, _)| *of == file_id).map(|(_, file)| file);
             let prints = [&manifest.prints, &self.others_prints].into_iter().filter_map(|prints| prints.get(&file_id));
             let fingerprint = prints.max_by_key(|prints| prints.covered()).cloned().unwrap_or_default();
-            let has_none = fingerprint.covered() == 0;
-            let head = has_none.then_some((generation.head_len, generation.head_hash));
+            let covered = fingerprint.covered();
+            let head = (covered == 0).then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.file_id == file_id);
             Content {
                 file_id,
@@ -135,7 +138,11 @@ impl<D: Directory> Producer<D> {
                     .max_by_key(|tail| tail.end)
                     .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
-                seen_len: self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0),
+                seen_len: match self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0) {
+                    // Other partitions have read so much of it, perhaps before this process began.
+                    seen if is_unsent(file_id) => seen.max(covered),
+                    seen => seen,
+                },
                 finished: Some(file_id) != newest,
                 is_owed: is_owed(file_id),
             }
