@@ -836,12 +836,13 @@ impl<D: Directory> Producer<D> {
     /// cannot be read any more; else it is to be sent later.
     fn report_unreadable(&mut self, position: Position) {
         let Some(file_id) = self.manifest.get(position.generation).map(|generation| generation.file_id) else { return };
-        if self.unlisted || self.found.get(&file_id).is_some_and(|found| *found > position.offset) {
+        let (looked_at, found) = (self.nothing_up_to.get(&file_id), self.found.get(&file_id));
+        let Some(from) = unreadable_from(position.offset, looked_at, found).filter(|_| !self.unlisted) else {
             self.owed.insert(file_id, position);
             return;
-        }
+        };
         match self.known_end(position) {
-            Some(end) => self.note_unreadable(file_id, position.offset..end),
+            Some(end) => self.note_unreadable(file_id, from..end.max(from)),
             None => {
                 let (start, end, bytes) = (position.offset, None, None);
                 self.report_when_confirmed(Notice::Unreadable { file_id, start, end, bytes });
@@ -933,6 +934,14 @@ fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
     if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
 }
 
+/// From where on no file has the bytes of a content that was delivered up to `offset`, and whose
+/// files were looked at up to `looked_at`. `None`: a file has more than that.
+fn unreadable_from(offset: u64, looked_at: Option<&u64>, found: Option<&u64>) -> Option<u64> {
+    // A partition's last entry may end far before what was looked at: the rest is others'.
+    let from = looked_at.map_or(offset, |looked_at| offset.max(*looked_at));
+    found.is_none_or(|found| *found <= from).then_some(from)
+}
+
 /// Length and hash of a file's first bytes, at most `len`.
 pub(super) fn head_of(file: &impl SourceFile, len: u64) -> io::Result<(u64, u64)> {
     let head = file.bytes(0, len.min(HEAD_LEN as u64))?;
@@ -951,4 +960,18 @@ pub(super) fn trouble(path: &str, doing: &'static str, error: &io::Error) -> Ste
         None => io::Error::new(error.kind(), error.to_string()),
     };
     StepError::File { doing, path: path.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unreadable_from;
+
+    #[test]
+    fn what_is_behind_a_file_that_was_read_to_its_end_is_unreadable() {
+        assert_eq!(unreadable_from(385, None, None), Some(385), "no file is left");
+        assert_eq!(unreadable_from(385, None, Some(&453)), None, "it is to be read");
+        assert_eq!(unreadable_from(385, Some(&453), Some(&453)), Some(453), "it was read, and has nothing");
+        assert_eq!(unreadable_from(385, Some(&453), Some(&478)), None, "another copy has more");
+        assert_eq!(unreadable_from(453, Some(&385), Some(&453)), Some(453));
+    }
 }
