@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use delivery::files::{Identified, Inode, KnownContents};
+use delivery::files::{Content, Found, Identified, Inode, KnownContents, Relation};
 use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
-use delivery::manifest::{Generation, Manifest};
+use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, Options, Producer, Stored};
+use delivery::producer::{Directory, Limits, ObservedContents, Options, Producer, Step, Stored};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
+use resp::StreamId;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -96,26 +97,45 @@ fn manifest(contents: &[(u64, u64)]) -> Manifest {
     manifest
 }
 
-/// The contents that the file side is told of, by file ID, and whether each is owed.
-fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
-    let options = Options {
+fn options(partition: Partition, limits: Limits) -> Options {
+    Options {
         input: "/in".to_owned(),
         state: "/state".to_owned(),
         stream: "s".to_owned(),
-        read: ReadOptions::new(Framing::Line, Partition::new(1, 3).unwrap()),
+        read: ReadOptions::new(Framing::Line, partition),
         from_end: false,
         once: false,
         max_backlog: 0,
-        limits: Limits::default(),
-    };
+        limits,
+    }
+}
+
+/// The contents that the file side is told of, when other partitions have read `read` bytes of each
+/// of theirs.
+fn known(own: &[(u64, u64)], others: &[(u64, u64)], read: u64, limits: Limits) -> Vec<Content> {
+    let options = options(Partition::new(1, 3).unwrap(), limits);
     let listener = Listener::default();
     let mut producer = Producer::new(options, listener.clone());
     producer.step(Duration::ZERO).unwrap();
     producer.agreed(manifest(others));
+    let mut theirs = manifest(others);
+    for &(_, file_id) in others {
+        let prints = theirs.prints.entry(file_id).or_default();
+        prints.missing(read).for_each(|span| prints.push(span.end));
+    }
+    let mut exchanged = ObservedContents::default();
+    exchanged.learn(&theirs);
+    producer.exchange(&mut exchanged);
     let observed = Observed { record: manifest(own), stream: Some(StreamState::default()), ..Observed::default() };
     producer.observed(observed, None).unwrap();
     producer.step(Duration::ZERO).unwrap();
-    listener.0.borrow().contents.iter().map(|content| (content.file_id, content.is_owed)).collect()
+    listener.0.borrow().contents.clone()
+}
+
+/// The contents that the file side is told of, by file ID, and whether each is owed.
+fn owed(own: &[(u64, u64)], others: &[(u64, u64)]) -> Vec<(u64, bool)> {
+    let contents = known(own, others, 0, Limits::default());
+    contents.iter().map(|content| (content.file_id, content.is_owed)).collect()
 }
 
 /// While this partition is behind, a content of which only a compressed copy is left must be looked
@@ -131,4 +151,105 @@ fn a_content_that_another_partition_has_left_is_owed() {
 fn a_content_whose_late_lines_are_being_sent_is_owed() {
     let own = [(10, 10), (20, 20), (30, 10)];
     assert_eq!(owed(&own, &own[..2]), [(10, true), (20, false)]);
+}
+
+/// A content that this partition has passed over, and that another one has read, may be left in a
+/// compressed copy only.
+#[test]
+fn a_content_that_was_never_sent_here_is_as_long_as_others_have_read_it() {
+    let (own, all) = ([(10, 10), (30, 30)], [(10, 10), (20, 20), (30, 30)]);
+    let seen = |limits| {
+        let contents = known(&own, &all, 1024, limits);
+        contents.iter().map(|content| content.seen_len).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(Limits::default()), [0, 1024, 0]);
+    assert_eq!(seen(Limits { generations: 2, ..Limits::default() }), [0, 0, 0], "it may have been sent and dropped");
+}
+
+/// A folder in which the input was renamed twice: the first file holds what was sent, the second
+/// one nothing that is known, and nothing is at the input's path.
+struct Vacated;
+
+#[derive(Debug)]
+struct Bytes(&'static [u8], u64);
+
+impl SourceFile for Bytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn inode(&self) -> Inode {
+        Inode { dev: 1, ino: self.1 }
+    }
+
+    fn path(&self) -> String {
+        format!("/in.{}", self.1)
+    }
+}
+
+impl Directory for Vacated {
+    type File = Bytes;
+
+    fn scan(&mut self, _: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
+        let sent = Found { key: 2, relation: Relation::Whole(10), len: 4 };
+        let unseen = vec![Found { key: 1, relation: Relation::New, len: 4 }];
+        Identified { holders: [(10, vec![sent])].into(), unseen, ..Identified::default() }
+    }
+
+    fn has_changed(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self, key: usize) -> io::Result<Bytes> {
+        Ok(if key == 2 { Bytes(b"old\n", 2) } else { Bytes(b"new\n", 1) })
+    }
+
+    fn prints(&self, _: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        Ok(None)
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(Stored::Missing)
+    }
+
+    fn store(&mut self, _: &Manifest) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated);
+    producer.step(Duration::ZERO).unwrap();
+    let mut record = manifest(&[(10, 10)]);
+    record.guard = Some(Guard::new(10, 4, 4, b"old\n"));
+    let stream = StreamState { last_id: StreamId::new(10, 4), ..StreamState::default() };
+    producer.observed(Observed { record, stream: Some(stream), ..Observed::default() }, None).unwrap();
+    let mut now = Duration::ZERO;
+    while now < Duration::from_secs(4) {
+        match producer.step(now).unwrap() {
+            Step::Fill => assert!(producer.fill(|_| ()).unwrap().is_none(), "all of it was sent"),
+            Step::Check { .. } => {
+                let link = producer.next_expected().link.is_some();
+                producer.checked(None, link, Some(0), None, now).unwrap();
+            }
+            Step::Wait(_) => now += Duration::from_millis(250),
+            step => {
+                assert_eq!(step, Step::Clock, "the next content is to be numbered");
+                return;
+            }
+        }
+    }
+    panic!("it stays at the first file");
 }

@@ -960,7 +960,10 @@ impl Consumer {
 
     fn set_shared(&mut self, id: StreamId) {
         self.shared = Some(id);
-        self.change(Change::Set(shared_field(&self.settings.group), id.to_string()));
+        let field = shared_field(&self.settings.group);
+        self.changes.retain(|change| !matches!(change, Change::Set(of, _) if *of == field));
+        // Before the name: an output that is noted has had all that is behind this.
+        self.changes.insert(0, Change::Set(field, id.to_string()));
     }
 
     fn change(&mut self, change: Change) {

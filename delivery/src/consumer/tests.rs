@@ -999,6 +999,32 @@ fn what_the_writer_got_that_was_waited_for_is_no_gap() {
 }
 
 #[test]
+fn a_writer_that_dies_between_its_notes_reports_no_gap_later() {
+    let mut world = World::new();
+    world.add(10);
+    world.lease = other_lease(0);
+    let mut one = Consumer::new(Partition::WHOLE, exclusive("t1", 0..0));
+    assert_eq!(world.drive(&mut one), None);
+    world.last_delivered = StreamId::new(5, 20);
+    world.lease = None;
+    let mut notes = Vec::new();
+    world.drive_until(&mut one, |_, effect| {
+        if let Effect::WriteNotes(changes) = effect {
+            notes.clone_from(changes);
+        }
+        !notes.is_empty()
+    });
+    assert_eq!(notes.len(), 2, "the name, and what others have got");
+    let (Change::Claim(field, value) | Change::Set(field, value)) = notes.swap_remove(0) else { panic!("{notes:?}") };
+    world.fields.insert(field, value);
+    world.reports.clear();
+    let mut again = Consumer::new(Partition::WHOLE, exclusive("t2", 0..0));
+    assert_eq!(world.drive(&mut again), None);
+    assert_eq!(world.written.len(), 20);
+    assert!(!world.reports.iter().any(|report| matches!(report, Report::Gap(..))), "{:?}", world.reports);
+}
+
+#[test]
 fn a_lease_that_somebody_took_over_ends_the_work() {
     let mut world = World::new();
     world.add(10);

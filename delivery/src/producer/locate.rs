@@ -103,6 +103,9 @@ impl<D: Directory> Producer<D> {
         let own_newest = ends.keys().next_back().copied();
         let last = manifest.last().map(|last| last.file_id);
         let is_owed = |file_id| Some(file_id) > own_newest || Some(file_id) == last;
+        // As long as none was dropped, a content without a generation here was never sent here.
+        let has_all = manifest.len() < self.options.limits.generations;
+        let is_unsent = |file_id| has_all && !ends.contains_key(&file_id);
         // Another file may have taken the place of the one that it was begun in.
         let open = match &self.phase {
             Phase::Streaming(streaming) => Some((streaming.file_id, streaming.reader.file())),
@@ -112,8 +115,8 @@ impl<D: Directory> Producer<D> {
             let open = open.filter(|(of, _)| *of == file_id).map(|(_, file)| file);
             let prints = [&manifest.prints, &self.others_prints].into_iter().filter_map(|prints| prints.get(&file_id));
             let fingerprint = prints.max_by_key(|prints| prints.covered()).cloned().unwrap_or_default();
-            let has_none = fingerprint.covered() == 0;
-            let head = has_none.then_some((generation.head_len, generation.head_hash));
+            let covered = fingerprint.covered();
+            let head = (covered == 0).then_some((generation.head_len, generation.head_hash));
             let present = present.filter(|present| present.file_id == file_id);
             Content {
                 file_id,
@@ -135,7 +138,11 @@ impl<D: Directory> Producer<D> {
                     .max_by_key(|tail| tail.end)
                     .cloned(),
                 path: generation.real_path.clone().unwrap_or_default(),
-                seen_len: self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0),
+                seen_len: match self.seen.get(&file_id).max(ends.get(&file_id)).copied().unwrap_or(0) {
+                    // Other partitions have read so much of it, perhaps before this process began.
+                    seen if is_unsent(file_id) => seen.max(covered),
+                    seen => seen,
+                },
                 finished: Some(file_id) != newest,
                 is_owed: is_owed(file_id),
             }
@@ -829,12 +836,13 @@ impl<D: Directory> Producer<D> {
     /// cannot be read any more; else it is to be sent later.
     fn report_unreadable(&mut self, position: Position) {
         let Some(file_id) = self.manifest.get(position.generation).map(|generation| generation.file_id) else { return };
-        if self.unlisted || self.found.get(&file_id).is_some_and(|found| *found > position.offset) {
+        let (looked_at, found) = (self.nothing_up_to.get(&file_id), self.found.get(&file_id));
+        let Some(from) = unreadable_from(position.offset, looked_at, found).filter(|_| !self.unlisted) else {
             self.owed.insert(file_id, position);
             return;
-        }
+        };
         match self.known_end(position) {
-            Some(end) => self.note_unreadable(file_id, position.offset..end),
+            Some(end) => self.note_unreadable(file_id, from..end.max(from)),
             None => {
                 let (start, end, bytes) = (position.offset, None, None);
                 self.report_when_confirmed(Notice::Unreadable { file_id, start, end, bytes });
@@ -926,6 +934,14 @@ fn bound(found: &Found, end: Option<u64>) -> Option<u64> {
     if is_whole(found) { end } else { Some(end.map_or(found.len, |end| end.min(found.len))) }
 }
 
+/// From where on no file has the bytes of a content that was delivered up to `offset`, and whose
+/// files were looked at up to `looked_at`. `None`: a file has more than that.
+fn unreadable_from(offset: u64, looked_at: Option<&u64>, found: Option<&u64>) -> Option<u64> {
+    // A partition's last entry may end far before what was looked at: the rest is others'.
+    let from = looked_at.map_or(offset, |looked_at| offset.max(*looked_at));
+    found.is_none_or(|found| *found <= from).then_some(from)
+}
+
 /// Length and hash of a file's first bytes, at most `len`.
 pub(super) fn head_of(file: &impl SourceFile, len: u64) -> io::Result<(u64, u64)> {
     let head = file.bytes(0, len.min(HEAD_LEN as u64))?;
@@ -944,4 +960,18 @@ pub(super) fn trouble(path: &str, doing: &'static str, error: &io::Error) -> Ste
         None => io::Error::new(error.kind(), error.to_string()),
     };
     StepError::File { doing, path: path.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unreadable_from;
+
+    #[test]
+    fn what_is_behind_a_file_that_was_read_to_its_end_is_unreadable() {
+        assert_eq!(unreadable_from(385, None, None), Some(385), "no file is left");
+        assert_eq!(unreadable_from(385, None, Some(&453)), None, "it is to be read");
+        assert_eq!(unreadable_from(385, Some(&453), Some(&453)), Some(453), "it was read, and has nothing");
+        assert_eq!(unreadable_from(385, Some(&453), Some(&478)), None, "another copy has more");
+        assert_eq!(unreadable_from(453, Some(&385), Some(&453)), Some(453));
+    }
 }

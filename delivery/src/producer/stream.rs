@@ -359,6 +359,7 @@ impl<D: Directory> Producer<D> {
     /// Everything that was taken is confirmed: what now?
     fn scan_directory(&mut self, now: Duration) -> Result<Step, StepError> {
         let (has_room, once, needs_others) = (self.room() > 0, self.options.once, self.needs_others());
+        let has_unseen = self.has_unseen;
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
@@ -398,7 +399,8 @@ impl<D: Directory> Producer<D> {
         }
         let has_grown = len > streaming.len;
         streaming.len = len;
-        let is_replaced = input.is_some_and(|input| input != streaming.reader.file().inode());
+        // Another file was at the path, and may have been renamed since, too.
+        let is_replaced = input.map_or(has_unseen, |input| input != streaming.reader.file().inode());
         streaming.replaced = match streaming.replaced.filter(|_| is_replaced) {
             Some(replaced) if has_grown => Some(Replaced { quiet_since: now, ..replaced }),
             None if is_replaced => Some(Replaced { since: now, quiet_since: now, len }),
@@ -413,7 +415,7 @@ impl<D: Directory> Producer<D> {
             Some(_) => Ok(()),
             None => Err(format!("{} is gone; following the file that was there", self.options.input)),
         };
-        if input.is_some() && !is_replaced {
+        if !is_replaced {
             self.notice_siblings(&present, confirmed, now)?;
         }
         let once_done = self.once_done(offset, len);
@@ -511,7 +513,8 @@ impl<D: Directory> Producer<D> {
     }
 
     /// A sibling that appears while the present file is at the input's path was never the input,
-    /// whatever its name. After the next rotation that could not be told any more.
+    /// whatever its name. After the next rotation that could not be told any more. One that appears
+    /// while no file is there may have been the input for a moment.
     fn notice_siblings(&mut self, present: &Present, confirmed: Position, now: Duration) -> Result<(), StepError> {
         if now < self.next_siblings || !self.directory.has_changed() {
             return Ok(());
