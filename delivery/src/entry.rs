@@ -29,6 +29,36 @@ pub fn after(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// The fields of an entry behind its first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Further<'a> {
+    /// Only fields for other consumers.
+    Added,
+    /// The value of [`AFTER`], and maybe fields for other consumers.
+    After(&'a [u8]),
+    /// No reader writes such an entry.
+    Foreign,
+}
+
+impl<'a> Further<'a> {
+    /// Judges the `second` field of an entry and the `rest`.
+    pub fn new(second: (&[u8], &'a [u8]), mut rest: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        match (second, rest.any(|(name, _)| is_reserved(name))) {
+            (_, true) => Self::Foreign,
+            ((AFTER, after), false) => Self::After(after),
+            ((name, _), false) if is_reserved(name) => Self::Foreign,
+            _ => Self::Added,
+        }
+    }
+}
+
+/// Whether a field of this name belongs to the protocol, so that no field for other consumers may
+/// have it.
+#[must_use]
+pub fn is_reserved(name: &[u8]) -> bool {
+    name == AFTER || Field::from_name(name).is_some()
+}
+
 /// The kind of an entry's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Field {
@@ -165,6 +195,23 @@ mod tests {
         assert_eq!(Piece::new(b"line", b"abc", 3), None, "longer than the bytes before its end");
         assert_eq!(Piece::new(b"rest", b"", 3), None, "covers nothing");
         assert_eq!(Piece::new(b"message", b"abc", 30), None, "unknown field");
+    }
+
+    #[test]
+    fn fields_for_other_consumers_are_ignored_and_those_of_the_protocol_are_not() {
+        let further = |fields: &[&'static [u8]]| {
+            let mut fields = fields.iter().map(|&name| (name, &b"7"[..]));
+            Further::new(fields.next().unwrap(), fields)
+        };
+        assert_eq!(further(&[b"host"]), Further::Added);
+        assert_eq!(further(&[b"host", b"file"]), Further::Added);
+        assert_eq!(further(&[b"after"]), Further::After(b"7"));
+        assert_eq!(further(&[b"after", b"host", b"file"]), Further::After(b"7"));
+        for foreign in
+            [&[&b"line"[..]][..], &[b"rest"], &[b"host", b"after"], &[b"after", b"after"], &[b"host", b"part"]]
+        {
+            assert_eq!(further(foreign), Further::Foreign, "{foreign:?}");
+        }
     }
 
     #[test]

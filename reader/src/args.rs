@@ -89,6 +89,11 @@ pub(crate) struct ReaderArgs {
     #[arg(long, env = "LINE_STREAM_FRAMING", help_heading = "Input", value_name = "FRAMING", default_value = "line")]
     pub(crate) framing: FramingArg,
 
+    /// A field that each entry gets for other consumers, such as 'host={host}'; {file} is the
+    /// input's path, {host} the host's name; may be repeated
+    #[arg(long, env = "LINE_STREAM_ADD_FIELD", help_heading = "Input", value_name = "NAME=VALUE")]
+    pub(crate) add_field: Vec<String>,
+
     /// Where a file never seen before starts
     #[arg(long, env = "LINE_STREAM_FROM", help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
     pub(crate) from: From,

@@ -1,5 +1,6 @@
 //! `reader check`: checks whether the configuration can work, and changes nothing.
 
+use crate::added_fields::{self, AddedFields};
 use crate::args::{CheckArgs, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::driver;
@@ -34,6 +35,7 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
             Err(failure) => return checks.wrong(failure, "correct --input"),
         };
         open(checks, &input);
+        added(checks, args, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
         checks.folder("--state-dir", folder);
         let mut needed = Vec::new();
@@ -90,6 +92,7 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         0 => checks.note(format!("--input: no file matches {} yet", args.inputs()), "the reader waits for one"),
         _ => checks.ok(format!("--input: {count} {}, {unreadable} cannot be read", advice::noun(count as u64, "file"))),
     }
+    added(checks, args, candidates.first().map_or(Path::new(""), |(_, path, _)| path));
     let folders: BTreeSet<&Path> = candidates.iter().map(|(_, _, folder)| folder.as_path()).collect();
     folders.iter().for_each(|folder| checks.folder("--state-dir", folder));
     if matches!(args.service.redis_url.config().endpoint(), Endpoint::Cluster { .. }) {
@@ -128,6 +131,15 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
     needed.commands.push(cmd::<Frame>("HSET").arg(&registry).arg("").arg(""));
     needed.commands.push(cmd::<Frame>("HLEN").arg(&registry));
     checks.commands(vec![needed]).await;
+}
+
+/// Shows the fields that the entries of this file get for other consumers.
+fn added(checks: &mut Preflight, args: &ReaderArgs, file: &Path) {
+    match AddedFields::new(&args.add_field, file, &added_fields::host()) {
+        Ok(added) if added.is_empty() => {}
+        Ok(added) => checks.ok(format!("--add-field: each entry of {} also has {added}", file.display())),
+        Err(failure) => checks.wrong(failure, "correct --add-field"),
+    }
 }
 
 /// Checks the state file.

@@ -1,5 +1,6 @@
 //! The driver: performs the steps that the producers ask for, one producer for each partition.
 
+use crate::added_fields::{self, AddedFields};
 use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::directory::InputDirectory;
@@ -77,6 +78,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
 struct Shared {
     args: ReaderArgs,
     input: PathBuf,
+    added: AddedFields,
     state_dir: PathBuf,
     shutdown: Shutdown,
     registry: Option<Rc<Registry>>,
@@ -87,6 +89,7 @@ struct Shared {
 impl Shared {
     fn new(args: ReaderArgs, context: &Context) -> Result<Self, Failure> {
         let input = args.input()?;
+        let added = AddedFields::new(&args.add_field, &input, &added_fields::host())?;
         let state_dir = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/")).to_owned();
         if let Err(failure) = StateFile::check_folder(&state_dir, args.state_dir.is_some()) {
             // A folder that cannot be entered is the input's, too, unless another one is named.
@@ -105,7 +108,7 @@ impl Shared {
         let config = context.connector.config().clone();
         let registry = (*partitions > 1).then(|| Rc::new(Registry::new(config, stream, *partitions)));
         let (totals, shutdown) = (Totals::new(), context.shutdown.clone());
-        Ok(Self { input, state_dir, shutdown, registry, events: Events::new(), totals, args })
+        Ok(Self { input, added, state_dir, shutdown, registry, events: Events::new(), totals, args })
     }
 
     /// The driver of one partition, what connects it, and what asks its server about itself.
@@ -133,7 +136,8 @@ impl Shared {
             totals: self.totals.of(partition),
             ..Driver::new(producer, &key, partition, self.events.watch(), health, &self.shutdown)
         };
-        let driver = Driver { max_backlog: args.max_backlog, input: self.input.clone(), ..driver };
+        let driver =
+            Driver { max_backlog: args.max_backlog, input: self.input.clone(), added: self.added.clone(), ..driver };
         (driver, connector, watch)
     }
 }
@@ -177,6 +181,8 @@ pub(crate) struct Driver {
     /// How the batch goes out that was taken last.
     pub(crate) form: Option<Form>,
     pub(crate) small: Small,
+    /// The fields for other consumers.
+    pub(crate) added: AddedFields,
     /// Whether the batch that is executed went out as a script.
     pub(crate) is_script: bool,
     /// When the latest batch was sent to be executed.
@@ -228,6 +234,7 @@ impl Driver {
             begun: Instant::now(),
             form: None,
             small: Small::default(),
+            added: AddedFields::default(),
             is_script: false,
             executed: Instant::now(),
             asked: Instant::now(),
@@ -359,8 +366,8 @@ impl Driver {
                     self.producer.recorded(*change, done)?;
                 }
                 Step::Fill => {
-                    self.form =
-                        redis::fill(connection, &self.record, &mut self.producer, abilities, &mut self.small).await??;
+                    let Self { record, producer, small, added, .. } = &mut *self;
+                    self.form = redis::fill(connection, record, producer, abilities, small, added).await??;
                 }
                 Step::Execute => {
                     let script = self.form.take().and_then(Form::into_script);

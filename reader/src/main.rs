@@ -7,6 +7,7 @@
 //! | `args.rs` | flags |
 //! | `check.rs` | `reader check` |
 //! | `driver.rs` | performs the steps of [`delivery::producer`], one producer per partition |
+//! | `added_fields.rs` | `--add-field`: the fields for other consumers |
 //! | `redis.rs` | the Redis commands of those steps |
 //! | `many/` | many files: patterns, parked and active sources, a pool of connections |
 //! | `registry.rs` | the file IDs of contents, shared by all partitions |
@@ -31,6 +32,7 @@
     )
 )]
 
+mod added_fields;
 #[cfg(test)]
 mod allocations;
 mod args;

@@ -15,6 +15,7 @@
 //! A batch of a few lines goes out in one step, if Redis allows scripts: `EVALSHA` makes the same
 //! comparison, and adds the same entries and fields, in one round trip ([`SCRIPT`]).
 
+use crate::added_fields::AddedFields;
 use crate::error::Interrupt;
 use delivery::entry::{AFTER, Field};
 use delivery::manifest::{GUARD_FIELD, SENT_FIELD, Sent};
@@ -231,21 +232,23 @@ impl Small {
     }
 
     /// The script that adds the batch.
-    fn script(&self, name: &str, record: &SourceRecord, batch: &Batch, sent: &Sent, with_len: bool) -> Cmd {
+    fn script(&self, evaluate: Cmd, batch: &Batch, added: &AddedFields, sent: &Sent, with_len: bool) -> Cmd {
         let Expected { guard, link, stream } = &batch.expected;
-        let command = evaluate(name, record)
+        let command = evaluate
             .arg(guard.as_deref().unwrap_or_default())
             .arg(link.as_deref().unwrap_or_default())
             .arg(*stream)
             .arg(with_len)
             .arg(self.entries.len());
         let command = self.entries().fold(command, |command, entry| {
-            let command = command.arg(if entry.after.is_some() { 5 } else { 3 });
+            let fields = if entry.after.is_some() { 2_usize } else { 1 }.saturating_add(added.len());
+            let command = command.arg(fields.saturating_mul(2).saturating_add(1));
             let command = command.arg(entry.id).arg(entry.field.name()).arg(entry.payload);
-            match entry.after {
+            let command = match entry.after {
                 Some(after) => command.arg(AFTER).arg(after),
                 None => command,
-            }
+            };
+            added.iter().fold(command, |command, (name, value)| command.arg(name).arg(value))
         });
         let command = command.arg(SENT_FIELD).arg(sent.to_string());
         batch.fields.iter().fold(command, |command, (field, value)| command.arg(field).arg(value))
@@ -288,6 +291,7 @@ pub(crate) async fn fill<D: Directory>(
     producer: &mut Producer<D>,
     Abilities { fence, script }: &Abilities,
     small: &mut Small,
+    added: &AddedFields,
 ) -> Result<Result<Option<Form>, StepError>, Error> {
     if connection.buffered() > SEND_FIRST {
         connection.flush().await?;
@@ -310,7 +314,7 @@ pub(crate) async fn fill<D: Directory>(
             if *fence == Fence::Wait {
                 connection.queue(&wait());
             }
-            Adding::like(record, entry)
+            Adding::like(record, entry, added)
         });
         if std::mem::take(&mut is_small) {
             small.entries().for_each(|entry| adding.add(connection, record, &entry));
@@ -323,7 +327,7 @@ pub(crate) async fn fill<D: Directory>(
         Err(trouble) => return Ok(Err(trouble)),
     };
     if let (true, Some(name)) = (is_small, script) {
-        return Ok(Ok(Some(Form::Script(small.script(name, record, batch, &sent, with_len)))));
+        return Ok(Ok(Some(Form::Script(small.script(evaluate(name, record), batch, added, &sent, with_len)))));
     }
     let set = cmd::<Frame>("HSET").arg(&record.key).arg(SENT_FIELD).arg(sent.to_string());
     connection.queue(&batch.fields.iter().fold(set, |set, (field, value)| set.arg(field).arg(value)));
@@ -332,30 +336,32 @@ pub(crate) async fn fill<D: Directory>(
 }
 
 /// Queues the entries of a batch. Nearly all are alike: whole lines that adjoin.
-struct Adding {
+struct Adding<'a> {
     series: XAddSeries,
-    field: Field,
+    /// The field of those that the series encodes; `None`: it encodes none.
+    field: Option<Field>,
+    added: &'a AddedFields,
 }
 
-impl Adding {
+impl<'a> Adding<'a> {
     /// For entries like this one.
-    fn like(record: &SourceRecord, &Entry { id, field, no_create, .. }: &Entry<'_>) -> Self {
+    fn like(record: &SourceRecord, &Entry { id, field, no_create, .. }: &Entry<'_>, added: &'a AddedFields) -> Self {
         let series = match no_create {
             true => XAddSeries::no_create(&record.stream, id.ms, field.name()),
             false => XAddSeries::new(&record.stream, id.ms, field.name()),
         };
-        Self { series, field }
+        Self { series, field: added.is_empty().then_some(field), added }
     }
 
     fn add(&mut self, connection: &mut Connection, record: &SourceRecord, entry: &Entry<'_>) {
-        if entry.after.is_none() && entry.field == self.field {
+        if entry.after.is_none() && self.field == Some(entry.field) {
             return connection.queue(&self.series.entry(entry.id.seq, entry.payload));
         }
         let after = entry.after.map_or_else(String::new, |after| after.to_string());
-        let fields = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
-        let [first, _] = &fields;
-        let fields = if entry.after.is_some() { &fields[..] } else { std::slice::from_ref(first) };
-        let add = XAdd::new(record.stream.as_bytes(), entry.id, fields);
+        let own = [(entry.field.name(), entry.payload), (AFTER, after.as_bytes())];
+        let own = own.into_iter().take(if entry.after.is_some() { 2 } else { 1 });
+        let fields: Vec<(&[u8], &[u8])> = own.chain(self.added.iter()).collect();
+        let add = XAdd::new(record.stream.as_bytes(), entry.id, &fields);
         match entry.no_create {
             true => connection.queue(&add.no_create()),
             false => connection.queue(&add),
@@ -452,6 +458,7 @@ mod tests {
         connection: Connection,
         record: SourceRecord,
         script: String,
+        added: AddedFields,
     }
 
     impl Rig {
@@ -460,7 +467,7 @@ mod tests {
             let mut connection = Connection::connect(&Config::from_url(&redis.url()).unwrap()).await.unwrap();
             let record = SourceRecord::of("s");
             let script = load_script(&mut connection, &record).await.unwrap().unwrap();
-            Self { redis, connection, record, script }
+            Self { redis, connection, record, script, added: AddedFields::default() }
         }
 
         /// Adds entries that end at these offsets, with a record that is to name the last one.
@@ -484,7 +491,8 @@ mod tests {
                 longest: 0,
             };
             let sent = Sent { last: end.id(), unix_ms: 1 };
-            self.connection.queue(&small.script(&self.script, &self.record, &batch, &sent, with_len));
+            let evaluate = evaluate(&self.script, &self.record);
+            self.connection.queue(&small.script(evaluate, &batch, &self.added, &sent, with_len));
             script_outcome(&mut self.connection).await
         }
 
@@ -510,6 +518,27 @@ mod tests {
         let fields: Vec<Vec<_>> = entries.iter().map(|entry| entry.fields.unwrap().collect()).collect();
         assert_eq!(fields, [vec![(&b"line"[..], &b"x\r\n\0y"[..])], vec![(b"line", b"x\r\n\0y"), (AFTER, b"5")]]);
         assert_eq!(rig.add(expect(Some("at 9"), true), &[12], false).await.unwrap(), Outcome::Added { len: None });
+    }
+
+    #[tokio::test]
+    async fn script_and_transaction_add_the_same_fields_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rig = Rig::start(folder.path()).await;
+        rig.added = AddedFields::from_iter([(b"host".to_vec(), b"a b".to_vec()), (b"\xff".to_vec(), b"".to_vec())]);
+        rig.add(expect(None, false), &[5, 9], false).await.unwrap();
+        for (seq, after) in [(15, None), (20, Some(16))] {
+            let (id, payload) = (StreamId::new(5, seq), &b"x\r\n\0y"[..]);
+            let entry = Entry { id, field: Field::Line, payload, after, no_create: seq > 15 };
+            Adding::like(&rig.record, &entry, &rig.added).add(&mut rig.connection, &rig.record, &entry);
+            rig.connection.receive().await.unwrap().into_result().unwrap();
+        }
+        let entries = rig.connection.send(&XRange::new("s", ..)).await.unwrap();
+        let fields: Vec<Vec<_>> = entries.iter().map(|entry| entry.fields.unwrap().collect()).collect();
+        let with = |after: Option<&'static [u8]>| {
+            let own = [Some((&b"line"[..], &b"x\r\n\0y"[..])), after.map(|after| (AFTER, after))];
+            own.into_iter().flatten().chain([(&b"host"[..], &b"a b"[..]), (b"\xff", b"")]).collect::<Vec<_>>()
+        };
+        assert_eq!(fields, [with(None), with(Some(b"5")), with(None), with(Some(b"16"))]);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! The reader resumes from the record and extends it, writers use it to check that partitions
 //! agree, and both `check` commands read it. [`delivery::manifest`] defines its meaning.
 
-use delivery::entry::{AFTER, Field};
+use delivery::entry::{Field, Further};
 use delivery::manifest::{GUARD_FIELD, Manifest, RecordError, begun_with, record_key};
 use delivery::producer::resume::{Observed, StreamState};
 use delivery::producer::{Change, Fields};
@@ -192,5 +192,6 @@ fn as_own(entry: Entry<'_>) -> Option<(Field, Vec<u8>)> {
     let mut fields = entry.fields?;
     let (name, payload) = fields.next()?;
     let field = Field::from_name(name)?;
-    fields.all(|(name, _)| name == AFTER).then(|| (field, payload.to_vec()))
+    let is_own = fields.next().is_none_or(|second| Further::new(second, fields) != Further::Foreign);
+    is_own.then(|| (field, payload.to_vec()))
 }

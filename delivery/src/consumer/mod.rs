@@ -70,7 +70,7 @@ pub use pace::{BATCH_BYTES, MAX_COUNT};
 pub use record::{FileIdentity, Notes, Record, Verdict};
 pub use trim::{GroupState, HeldUp, TrimWatch, can_trim, trim_below};
 
-use crate::entry::{AFTER, Span};
+use crate::entry::{Further, Span};
 use crate::manifest::Position;
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
@@ -1077,10 +1077,12 @@ impl Consumer {
             let outcome = match fields {
                 Some(mut fields) => match (fields.next(), fields.next()) {
                     (Some((field, payload)), None) => self.dedup.take(id, field, payload, delivery, batch),
-                    (Some(first), Some((AFTER, after))) if fields.next().is_none() => {
-                        self.dedup.take_after(id, first, after, delivery, batch)
-                    }
-                    _ => Outcome::Foreign,
+                    (Some(first @ (field, payload)), Some(second)) => match Further::new(second, fields) {
+                        Further::Added => self.dedup.take(id, field, payload, delivery, batch),
+                        Further::After(after) => self.dedup.take_after(id, first, after, delivery, batch),
+                        Further::Foreign => Outcome::Foreign,
+                    },
+                    (None, _) => Outcome::Foreign,
                 },
                 None => {
                     let outcome = self.dedup.deleted(id);

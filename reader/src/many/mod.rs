@@ -21,6 +21,7 @@ pub(crate) mod pool;
 mod registry;
 pub(crate) mod source;
 
+use crate::added_fields::{self, AddedFields};
 use crate::args::{From, ReaderArgs};
 use crate::check;
 use crate::driver::DRAIN;
@@ -90,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) files: RefCell<HashMap<Inode, KnownFile>>,
     /// Whether sources wait to be active.
     pub(crate) is_crowded: Cell<bool>,
+    pub(crate) host: String,
 }
 
 /// Follows the files until there is nothing left to do (`--once`) or the service stops.
@@ -154,7 +156,6 @@ struct Many {
     shared: Rc<Shared>,
     patterns: Vec<Pattern>,
     excluded: Excluded,
-    host: String,
     sources: Vec<Source>,
     names: HashMap<SourceName, usize>,
     queue: VecDeque<usize>,
@@ -268,6 +269,8 @@ impl Many {
     fn new(args: ReaderArgs, context: &Context) -> Result<Self, Failure> {
         let patterns = patterns(&args)?;
         let excluded = Excluded::new(&args.exclude)?;
+        let host = added_fields::host();
+        AddedFields::new(&args.add_field, Path::new(""), &host)?;
         for pattern in &patterns {
             let folder = args.state_dir.as_deref().unwrap_or(&pattern.base);
             StateFile::check_folder(folder, args.state_dir.is_some())?;
@@ -283,13 +286,13 @@ impl Many {
             states: Rc::default(),
             files: RefCell::default(),
             is_crowded: Cell::new(false),
+            host,
             args,
         };
         Ok(Self {
             shared: Rc::new(shared),
             patterns,
             excluded,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             sources: Vec::new(),
             names: HashMap::new(),
             queue: VecDeque::new(),
@@ -650,7 +653,7 @@ impl Many {
         let Some(source) = self.sources.get(index) else { return };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let value = serde_json::json!({
-            "host": self.host,
+            "host": self.shared.host,
             "path": source.path.to_string_lossy(),
             "state": state,
             "since": u64::try_from(since).unwrap_or(0),

@@ -4,6 +4,7 @@
 use super::Shared;
 use super::listing::SharedListings;
 use super::pool::Turn;
+use crate::added_fields::AddedFields;
 use crate::args::{From, ReaderArgs};
 use crate::directory::InputDirectory;
 use crate::driver::{Driver, FULL, WORK};
@@ -147,6 +148,10 @@ pub(crate) fn parts(
 /// Works for a source until it has nothing to do.
 pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) {
     let index = task.index;
+    let added = match AddedFields::new(&shared.args.add_field, &task.path, &shared.host) {
+        Ok(added) => added,
+        Err(failure) => return (index, Ended::Refused(failure.to_string())),
+    };
     let (options, mut directory) = parts(&shared.args, &shared.listings, (&task.name, &task.path, &task.state_dir));
     let options = Options { from_end: task.from_end, ..options };
     directory.state = directory.state.in_group(Rc::clone(&shared.states));
@@ -167,6 +172,7 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
     let totals = shared.totals.of_source(u32::try_from(index).unwrap_or(u32::MAX));
     let driver = Driver {
         report: Report::of_source(&stream),
+        added,
         totals,
         max_backlog: shared.args.max_backlog,
         input: task.path.clone(),

@@ -72,6 +72,54 @@ fn each_file_is_a_source_and_new_ones_are_found() {
     reader.stop();
 }
 
+/// The users of docs/security.md may do all that many files need, and no key is missing.
+#[test]
+fn users_with_the_documented_rights_move_many_files() {
+    let docs = include_str!("../../../docs/security.md");
+    let many = Many::new();
+    for user in ["many-reader", "many-writer"] {
+        let command = format!("redis-cli ACL SETUSER {user} ");
+        let rights = docs.lines().find_map(|line| line.strip_prefix(&command)).unwrap();
+        let rights = rights.replace('\'', "").replace("secure-fleet", "line_stream");
+        let words = ["ACL", "SETUSER", user].into_iter().chain(rights.split(' ')).collect::<Vec<_>>();
+        assert_eq!(many.rig.redis.call(&words).text(), "OK");
+    }
+    let port = many.rig.redis.port();
+    let url = |user: &str, password: &str| format!("redis://{user}:{password}@127.0.0.1:{port}");
+    let reader = || many.reader().set("--redis-url", url("many-reader", "of-reader"));
+    let output = many.rig.folder.join("mirror");
+    let writer = || {
+        let writer = many.rig.service(Program::Writer).set("--redis-url", url("many-writer", "of-writer"));
+        writer.set("--output-dir", &output)
+    };
+    many.append("a.log", "1\n");
+    fs::create_dir(many.path("sub")).unwrap();
+    many.append("sub/b.log", "1\n2\n");
+    reader().word("check").run_ok();
+    reader().once().run_ok();
+    writer().word("check").run_ok();
+    let mut running = [reader().start(), writer().start()];
+    let mirrored = |name: &str, bytes: &str| {
+        wait::until(&format!("{name} is mirrored"), || {
+            fs::read_to_string(output.join(name)).is_ok_and(|found| found == bytes)
+        });
+    };
+    mirrored("a.log", "1\n");
+    mirrored("sub/b.log", "1\n2\n");
+    // Sources that are parked on both sides are asked about, and wake.
+    let parked = || many.rig.redis.call(&["INFO", "commandstats"]).text();
+    wait::until("both park", || parked().contains("cmdstat_hget:") && parked().contains("cmdstat_xread:"));
+    many.append("a.log", "2\n");
+    many.append("c.log", "1\n");
+    mirrored("a.log", "1\n2\n");
+    mirrored("c.log", "1\n");
+    // Scripts are optional.
+    let refused = many.rig.redis.call(&["ACL", "LOG"]);
+    let refused = refused.list().iter().map(|entry| entry.field("object").text());
+    assert_eq!(refused.filter(|object| object != "script|load").collect::<Vec<_>>(), [""; 0]);
+    running.iter_mut().for_each(Service::stop);
+}
+
 #[test]
 fn rotated_files_are_the_rest_of_their_sources() {
     let many = Many::new();
