@@ -85,7 +85,11 @@ async fn look(shared: &Shared<'_>, connection: &mut Connection, sources: &[Rc<So
         }
         let Some(ours) = states.iter().find(|one| one.name == source.group.name.as_bytes()) else {
             source.backlog.set(Some(Backlog { length, lag: length, pending: 0 }));
-            source.wake();
+            // The others make the group, or find that it is gone, by themselves. Woken now, they
+            // would open their outputs once more as soon as they are closed.
+            if source.is_parked() {
+                source.wake();
+            }
             continue;
         };
         let lag = ours.lag(length, None);
