@@ -211,5 +211,7 @@ fn inline(page: &Page) -> Vec<Vec<String>> {
     let spans = prose.split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
     let commands =
         spans.filter(|span| ["--", "reader ", "writer ", "cargo xtask "].iter().any(|start| span.starts_with(start)));
-    commands.map(|span| span.split_whitespace().map(str::to_owned).collect()).collect()
+    // `--input: …` is how a message names a flag.
+    let word = |word: &str| word.trim_end_matches(':').to_owned();
+    commands.map(|span| span.split_whitespace().map(word).collect()).collect()
 }
