@@ -3,14 +3,14 @@
 //! The stages of a source are those of a single one, and so are the machines that decide. What is
 //! shared is what would be too many:
 //!
-//! * [connections](connections): a source borrows one of a few, and gives it back while nothing of
+//! * [connections]: a source borrows one of a few, and gives it back while nothing of
 //!   it is on the wire.
-//! * open files: when there are more sources than [slots](slots), those that are idle are closed.
+//! * open files: when there are more sources than [slots], those that are idle are closed.
 //! * threads that write and sync: a few, whose syncs the file system groups.
 //! * [acknowledgements](acknowledge): those of all sources that are durable go out together.
 //!
 //! A source for which nothing comes is [parked](parking). One read that blocks in Redis
-//! [wakes](waker) all of them, and a [survey](survey) finds what that does not see. A fault of one
+//! [wakes](waker) all of them, and a [survey] finds what that does not see. A fault of one
 //! source, such as a journal that does not match or a disk that is full, leaves the others alone.
 
 mod acknowledge;
