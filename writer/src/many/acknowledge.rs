@@ -39,8 +39,7 @@ struct Durable {
 /// What is to be acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledgements {
-    queue: RefCell<VecDeque<Durable>>,
-    added: Notify,
+    queue: Queue<Durable>,
     /// The streams of these hold entries that their groups have acknowledged.
     untrimmed: RefCell<Vec<Rc<Source>>>,
 }
@@ -50,8 +49,7 @@ impl Acknowledgements {
     /// when the service stops without Redis.
     pub(crate) async fn add(&self, source: &Rc<Source>, ids: Vec<StreamId>) -> bool {
         let (done, acknowledged) = oneshot::channel();
-        self.queue.borrow_mut().push_back(Durable { source: Rc::clone(source), ids, done });
-        self.added.notify_one();
+        self.queue.add(Durable { source: Rc::clone(source), ids, done });
         acknowledged.await.is_ok()
     }
 
@@ -66,42 +64,64 @@ impl Acknowledgements {
     fn is_to_trim(&self) -> bool {
         !self.untrimmed.borrow().is_empty()
     }
+}
 
-    /// Some of what waits, from the oldest on.
-    fn some(&self) -> Vec<Durable> {
-        let mut queue = self.queue.borrow_mut();
-        let mut ids = 0;
-        let is_in_round = |durable: &&Durable| {
-            let fits = ids < ROUND;
-            ids = durable.ids.len().saturating_add(ids);
-            fits
-        };
-        let count = queue.iter().take_while(is_in_round).count();
-        queue.drain(..count).collect()
+/// What waits, in rounds of bounded size.
+#[derive(Debug)]
+struct Queue<T> {
+    waiting: RefCell<VecDeque<T>>,
+    added: Notify,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { waiting: RefCell::default(), added: Notify::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    fn add(&self, one: T) {
+        self.waiting.borrow_mut().push_back(one);
+        self.added.notify_one();
+    }
+
+    /// The next round, from the oldest on: about [`ROUND`] of what `count` counts. Waits only while
+    /// nothing is there.
+    async fn next(&self, count: impl Fn(&T) -> usize) -> Vec<T> {
+        loop {
+            let mut sum = 0_usize;
+            let is_in_round = |one: &&T| {
+                let fits = sum < ROUND;
+                sum = sum.saturating_add(count(one));
+                fits
+            };
+            let many = self.waiting.borrow().iter().take_while(is_in_round).count();
+            if many > 0 {
+                return self.waiting.borrow_mut().drain(..many).collect();
+            }
+            self.added.notified().await;
+        }
     }
 }
 
 /// Acknowledges and trims until it is dropped, or Redis is away when the service stops.
 pub(crate) async fn run(shared: &Shared<'_>, connector: &mut Connector) -> Result<(), Stop> {
+    let acknowledgements = &shared.acknowledgements;
     let mut trim_at = Instant::now();
     let mut connection = None;
     loop {
-        let durable = shared.acknowledgements.some();
-        if !durable.is_empty() {
-            acknowledge(shared, connector, &mut connection, durable).await?;
-        }
-        if shared.acknowledgements.is_to_trim() && Instant::now() >= trim_at {
-            let connection = connected(shared, connector, &mut connection).await?;
-            let untrimmed = shared.acknowledgements.untrimmed.take();
-            let trimmed = trim(connection, &untrimmed).await;
-            trim_at = later(Instant::now(), TRIM);
-            if let Err(error) = trimmed {
-                shared.connections.lost(&error);
-            }
-        }
         tokio::select! {
-            () = shared.acknowledgements.added.notified() => {}
-            () = tokio::time::sleep_until(trim_at), if shared.acknowledgements.is_to_trim() => {}
+            durable = acknowledgements.queue.next(|durable| durable.ids.len()) => {
+                acknowledge(shared, connector, &mut connection, durable).await?;
+            }
+            () = tokio::time::sleep_until(trim_at), if acknowledgements.is_to_trim() => {
+                let connection = connected(shared, connector, &mut connection).await?;
+                let trimmed = trim(connection, &acknowledgements.untrimmed.take()).await;
+                trim_at = later(Instant::now(), TRIM);
+                if let Err(error) = trimmed {
+                    shared.connections.lost(&error);
+                }
+            }
         }
     }
 }
@@ -248,5 +268,22 @@ pub(crate) async fn leave(shared: &Shared<'_>, connector: &mut Connector) {
     match left.await {
         Ok(left) => log::info!("left the groups of {left} sources"),
         Err(error) => log::warn!("leaving the groups: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[test]
+    fn what_a_round_leaves_is_in_the_next_one_without_more_being_added() {
+        let queue = Queue::default();
+        let next = || queue.next(|ids| *ids).now_or_never();
+        assert_eq!(next(), None);
+        [ROUND - 1, 2, 3].into_iter().for_each(|ids| queue.add(ids));
+        assert_eq!(next(), Some(vec![ROUND - 1, 2]));
+        assert_eq!(next(), Some(vec![3]));
+        assert_eq!(next(), None);
     }
 }
