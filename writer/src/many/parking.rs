@@ -22,8 +22,17 @@ const PAUSES: [Duration; 5] = [
 ];
 /// How long a source that is parked keeps its output open.
 const KEEP_OPEN: Duration = Duration::from_secs(10);
+/// The same for a source that the reader is done with.
+const KEEP_FINISHED_OPEN: Duration = Duration::from_millis(200);
 /// How long a source that has much to do keeps its output open while others wait for a place.
 const TURN: Duration = Duration::from_secs(1);
+
+/// How long a source that is not parked waits after so many reads that brought nothing. After one
+/// that brought something, it only lets others use the connection.
+fn pause_after(empty: usize) -> Duration {
+    let nth = empty.saturating_sub(1).min(PAUSES.len().saturating_sub(1));
+    if empty == 0 { Duration::ZERO } else { PAUSES.get(nth).copied().unwrap_or_default() }
+}
 
 /// Why the stages of a source end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,10 +135,10 @@ impl<'a> Parking<'a> {
             if is_parked && self.shared.slots.are_short() {
                 return Ok(self.close(Closed::Idle));
             }
-            let time = match self.empty.checked_sub(1).and_then(|nth| PAUSES.get(nth)) {
-                Some(pause) => *pause,
-                None if self.source.is_finished.get() => Duration::from_millis(200),
-                None => KEEP_OPEN,
+            let time = match is_parked {
+                false => pause_after(self.empty),
+                true if self.source.is_finished.get() => KEEP_FINISHED_OPEN,
+                true => KEEP_OPEN,
             };
             if is_parked {
                 self.source.set_state(State::Idle);
@@ -167,5 +176,19 @@ impl<'a> Parking<'a> {
     fn close(&mut self, why: Closed) -> Woken {
         self.closed = why;
         Woken::Close
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_nothing_wakes_waits_for_a_short_time_only() {
+        assert_eq!(pause_after(0), Duration::ZERO, "the last read brought entries, and more may be there");
+        for empty in 1..100 {
+            assert!(pause_after(empty) <= Duration::from_millis(80), "{empty}");
+            assert!(pause_after(empty) >= pause_after(empty - 1), "{empty}");
+        }
     }
 }
