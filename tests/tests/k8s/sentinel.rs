@@ -333,8 +333,8 @@ fn masters_are_lost_and_the_output_is_the_input() {
     rig.assert_identical();
 }
 
-/// The Secret `redis-tls`, as cert-manager writes it.
-fn certificates(folder: &Path) -> PathBuf {
+/// The Secret `redis-tls`, as cert-manager writes it, with a certificate for these names.
+pub(crate) fn certificates(folder: &Path, names: impl IntoIterator<Item = String>) -> PathBuf {
     let folder = folder.join("certificates");
     std::fs::create_dir_all(&folder).expect("a folder");
     let mut ca = CertificateParams::default();
@@ -345,7 +345,7 @@ fn certificates(folder: &Path) -> PathBuf {
     std::fs::write(folder.join("ca.crt"), ca.self_signed(&key).expect("a certificate").pem()).expect("a file");
     let ca = Issuer::new(ca, key);
     let key = KeyPair::generate().expect("a key");
-    let names: Vec<String> = std::iter::once(1).chain(20..23).map(|last| format!("127.0.0.{last}")).collect();
+    let names: Vec<String> = names.into_iter().collect();
     let certificate = CertificateParams::new(names).expect("names").signed_by(&key, &ca).expect("a certificate");
     std::fs::write(folder.join("tls.crt"), certificate.pem()).expect("a file");
     std::fs::write(folder.join("tls.key"), key.serialize_pem()).expect("a file");
@@ -353,7 +353,7 @@ fn certificates(folder: &Path) -> PathBuf {
 }
 
 /// Whether this redis-server can serve TLS.
-fn has_tls() -> bool {
+pub(crate) fn has_tls() -> bool {
     let probe = Command::new(redis::program()).args(["--port", "0", "--tls-port", "1", "--save", ""]).output();
     let has = !String::from_utf8_lossy(&probe.expect("redis-server").stdout).contains("FATAL CONFIG FILE ERROR");
     if !has {
@@ -368,7 +368,7 @@ fn sentinels_and_redis_speak_tls_and_nothing_else() {
         return;
     }
     let rig = Rig::new();
-    let tls = certificates(rig.folder.path());
+    let tls = certificates(rig.folder.path(), (20..23).map(|last| format!("127.0.0.{last}")));
     let Some(trio) = Trio::start(&rig.folder.join("nodes"), Some(tls)) else { return };
     rig.write_input(text::numbered(0..5_000, 1));
     let mut reader = start(&rig, Program::Reader, "Deployment", &trio.url());
@@ -393,7 +393,7 @@ fn one_redis_speaks_tls() {
     }
     let rig = Rig::new();
     let folder = Folder::new();
-    let tls = certificates(folder.path());
+    let tls = certificates(folder.path(), ["127.0.0.1".to_owned()]);
     let port = Port::take();
     let settings = Settings { password: PASSWORD, tls: Some(tls), ports: (port.number(), 0) };
     for name in ["data", "run", "etc"] {
