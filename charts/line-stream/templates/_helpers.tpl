@@ -129,7 +129,7 @@ its callers assign the result to $_.
 {{- else if eq $redis.mode "sentinel" -}}
 {{- $nodes := list -}}
 {{- range until 3 -}}{{- $nodes = append $nodes (printf "redis-sentinel-%d.redis-sentinel:26379" .) -}}{{- end -}}
-{{ ternary "rediss" "redis" $redis.tls.enabled }}-sentinel://{{ join "," $nodes }}/line-stream{{ ternary "?ca=/tls/ca.crt" "" $redis.tls.enabled }}
+{{ ternary "rediss" "redis" $redis.tls.enabled }}-sentinel://{{ join "," $nodes }}/line-stream{{ ternary "?ca=/tls/ca.crt&server_name=redis-sentinel" "" $redis.tls.enabled }}
 {{- else -}}
 {{ ternary "rediss" "redis" $redis.tls.enabled }}://redis:6379{{ ternary "?ca=/tls/ca.crt" "" $redis.tls.enabled }}
 {{- end -}}

@@ -34,7 +34,7 @@ fn all_name_the_same_nodes() {
     assert_eq!(find(&objects, "ConfigMap", "line-stream")["data"]["REDIS_URL"], url);
     let with_tls = file("k8s/components/sentinel-tls/kustomization.yaml");
     let url = url.replacen("redis-", "rediss-", 1);
-    assert!(with_tls.contains(&format!("REDIS_URL: {url}?ca=/tls/ca.crt\n")), "{url}");
+    assert!(with_tls.contains(&format!("REDIS_URL: {url}?ca=/tls/ca.crt&server_name=redis-sentinel\n")), "{url}");
 }
 
 #[test]
@@ -255,7 +255,9 @@ impl Trio {
         let seeds: Vec<String> =
             self.pods.iter().map(|pod| format!("{}:{}", pod.address, self.settings.ports.1)).collect();
         let (scheme, ca) = match &self.settings.tls {
-            Some(tls) => ("rediss-sentinel", format!("&ca={}", tls.join("ca.crt").display())),
+            Some(tls) => {
+                ("rediss-sentinel", format!("&ca={}&server_name=redis-sentinel", tls.join("ca.crt").display()))
+            }
             None => ("redis-sentinel", String::new()),
         };
         let password = self.settings.percent_encoded();
@@ -368,7 +370,7 @@ fn sentinels_and_redis_speak_tls_and_nothing_else() {
         return;
     }
     let rig = Rig::new();
-    let tls = certificates(rig.folder.path(), (20..23).map(|last| format!("127.0.0.{last}")));
+    let tls = certificates(rig.folder.path(), ["redis-sentinel".to_owned()]);
     let Some(trio) = Trio::start(&rig.folder.join("nodes"), Some(tls)) else { return };
     rig.write_input(text::numbered(0..5_000, 1));
     let mut reader = start(&rig, Program::Reader, "Deployment", &trio.url());
