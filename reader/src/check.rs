@@ -77,7 +77,7 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         Err(failure) => return checks.wrong(failure, "correct --input"),
     };
     if let Some(why) = unlisted {
-        checks.wrong(format!("--input: {why}"), "let the reader's user read the folder");
+        checks.waits(format!("--input: {why}"), "the reader follows the files of the other folders");
     }
     let mut unreadable = 0_usize;
     for (_, path, _) in &candidates {
@@ -86,7 +86,7 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         {
             unreadable = unreadable.saturating_add(1);
             if unreadable <= NAMED {
-                checks.wrong(format!("--input: reading {}: {error}", path.display()), advice::io(&error));
+                checks.waits(format!("--input: reading {}: {error}", path.display()), advice::io(&error));
             }
         }
     }
@@ -142,11 +142,14 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         if let Some(why) = why {
             refused = refused.saturating_add(1);
             if refused <= NAMED {
-                checks.wrong(format!("source {name}: {why}"), "the reader would not follow it");
+                checks.waits(
+                    format!("source {name}: {why}"),
+                    "the reader would not follow it, and try again every minute",
+                );
             }
         }
     }
-    if refused == 0 && count > 0 {
+    if refused == 0 && unreadable == 0 && count > 0 {
         checks.ok(format!("source: {count} {} can be followed", advice::noun(count as u64, "source")));
     }
     scripts(checks, &mut connection).await;

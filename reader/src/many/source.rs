@@ -24,7 +24,8 @@ use log::{debug, warn};
 use resp::streams::{XInfoGroups, XLen};
 use service::{Failure, Stop};
 use std::collections::HashMap;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -228,6 +229,12 @@ impl Active {
             match step {
                 Step::Wait(Wait::Input) => {
                     self.show();
+                    let is_once = self.shared.args.service.once;
+                    if (is_once || self.may_park())
+                        && let Some(why) = self.unreadable()
+                    {
+                        return Ok(Ended::Refused(why));
+                    }
                     if self.may_park() {
                         return Ok(Ended::Parked(Box::new(self.parked(seen))));
                     }
@@ -240,7 +247,7 @@ impl Active {
                 Step::Wait(Wait::Pause(pause)) => tokio::time::sleep(pause).await,
                 Step::Done => {
                     self.show();
-                    return Ok(Ended::Done);
+                    return Ok(self.unreadable().map_or(Ended::Done, Ended::Refused));
                 }
                 _ => return Err(Stop::Shutdown),
             }
@@ -305,6 +312,17 @@ impl Active {
         self.driver.position = progress.map(|(position, _)| position);
         self.driver.totals.position(self.driver.position);
         self.driver.totals.input_size(progress.map(|(_, size)| size));
+    }
+
+    /// Why the file that is at the path cannot be read. A file that is gone is nothing unusual.
+    fn unreadable(&self) -> Option<String> {
+        let why = self.driver.producer.input_state().as_ref().err()?;
+        // It may have come since the producer looked.
+        let is_unreadable = match std::fs::metadata(&self.task.path) {
+            Ok(found) => !found.is_file() || File::open(&self.task.path).is_err(),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        is_unreadable.then(|| why.clone())
     }
 
     fn may_park(&self) -> bool {

@@ -2,6 +2,7 @@
 //! of one file and those of many.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use e2e::{Launch, Program, Rig};
 
@@ -89,6 +90,37 @@ fn patterns_that_overlap_are_one_set_of_files() {
     fs::write(rig.folder.join("in/a.log"), "a\n").unwrap();
     reader(&rig).set("--input", rig.folder.join("in/a*")).run_ok();
     assert_eq!(rig.redis.cli("XLEN line_stream:{a.log}").int(), 1);
+}
+
+/// The other files are sent.
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let rig = Rig::new();
+    let (a, b, state) = (rig.folder.join("in/a.log"), rig.folder.join("in/b.log"), rig.folder.join("state"));
+    fs::write(&a, "a\n").unwrap();
+    fs::write(&b, "b\n").unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&b, PermissionsExt::from_mode(0o000)).unwrap();
+    fs::set_permissions(&state, PermissionsExt::from_mode(0o777)).unwrap();
+    let nobody = |launch: Launch| match rustix::process::geteuid().is_root() {
+        true => launch.under(&["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]),
+        false => launch,
+    };
+    let launch = || nobody(rig.service(Program::Reader)).set("--input", rig.folder.join("in/*.log"));
+    let why = format!(
+        "cannot read {}: Permission denied (os error 13); waiting; use a regular file that the reader may read",
+        b.display()
+    );
+    let mut run = launch().once().set("--state-dir", &state).run();
+    assert_eq!(run.code(), Some(2), "{}", run.log());
+    assert_eq!(run.log().lines().last(), Some(format!("reader: {why}").as_str()), "{}", run.log());
+    assert_eq!(rig.redis.cli("XLEN line_stream:{a.log}").int(), 1);
+    let mut reader = launch().set("--state-dir", &state).start();
+    reader.wait_for_log(&["WARN", &format!("source b.log: {why}")]);
+    reader.stop();
+    let mut run = launch().word("check").set("--state-dir", &state).run();
+    let text = String::from_utf8(run.process().stdout()).unwrap();
+    assert!(run.code() == Some(1) && text.contains("waits  --input: reading "), "{text}");
 }
 
 #[test]

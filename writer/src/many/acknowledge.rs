@@ -9,6 +9,7 @@ use crate::group::state;
 use delivery::consumer::{GroupState, trim_below};
 use resp::streams::{Trim, XPending, XTrim};
 use resp::{Connection, Error, Pipeline, StreamId};
+use service::advice::noun;
 use service::{Connector, Stop};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -266,7 +267,8 @@ pub(crate) async fn leave(shared: &Shared<'_>, connector: &mut Connector) {
         Ok(joined.len())
     };
     match left.await {
-        Ok(left) => log::info!("left the groups of {left} sources"),
+        Ok(0) => {}
+        Ok(left) => log::info!("left the groups of {left} {}", noun(left as u64, "source")),
         Err(error) => log::warn!("leaving the groups: {error}"),
     }
 }

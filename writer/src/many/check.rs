@@ -111,7 +111,10 @@ fn outputs(checks: &mut Preflight, args: &CheckArgs, folder: &Path, sources: &[L
             };
         }
         match wrong {
-            Some(why) => checks.wrong(format!("--output-dir: {shown}: {why}"), "the others would go on without it"),
+            Some(why) => checks.waits(
+                format!("--output-dir: {shown}: {why}"),
+                "the writer would write the others, and try this one again",
+            ),
             None if is_busy => busy = busy.saturating_add(1),
             None => good = good.saturating_add(1),
         }

@@ -79,7 +79,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
     let wrong = |why: String| Failure::config(format!("--output-dir {}: {why}", folder.display()));
-    if folder.exists() && !folder.is_dir() {
+    if folder.symlink_metadata().is_ok() && !folder.is_dir() {
         return Err(wrong("it is not a folder; allowed: a folder, or one that can be created".to_owned()));
     }
     if matches!(context.connector.config().endpoint(), Endpoint::Cluster { .. }) {
