@@ -1,4 +1,4 @@
-//! The flags both binaries share, and errors of one line.
+//! The flags that both binaries share, and one-line errors.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -198,7 +198,7 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// For flags that are on or off, so that their variables take what people write.
+/// Parses the environment variables of flags without a value, in the common spellings.
 fn boolean(text: &str) -> Result<bool, &'static str> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -211,7 +211,7 @@ fn stream_key(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed: a key of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The source of `stream` has another number of partitions than was asked for.
+/// A message that the source of `stream` has another number of partitions.
 #[must_use]
 pub fn other_partitions(stream: &str, asked: u32, begun: u32) -> String {
     format!(
@@ -234,8 +234,8 @@ fn partitions(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("allowed: a whole number from 1 to {most}"))
 }
 
-/// A number, two with a dash between them for all from one to the other, or a name that ends in a
-/// dash and a number, as the pods of a StatefulSet have it.
+/// Parses a number, a range such as `0-9`, or a name that ends in a dash and a number, such as the
+/// name of a pod in a StatefulSet.
 fn some_partitions(text: &str) -> Result<RangeInclusive<u32>, &'static str> {
     let number = |text: &str| text.parse().ok().filter(|_: &u32| text.bytes().all(|byte| byte.is_ascii_digit()));
     let named = match text.rsplit_once('-') {
@@ -303,21 +303,21 @@ impl fmt::Display for HttpAddr {
     }
 }
 
-/// The flags of this process. `Err` holds the exit code of a process that has nothing more to do:
-/// help and version were printed (0), or one line that says what is wrong with the flags (2).
+/// Parses the flags of this process.
 ///
 /// # Errors
 ///
-/// The exit code to end with; what there is to say has been printed.
+/// The exit code, after the output was printed: 0 after help or version, 2 after the one-line
+/// description of a wrong flag.
 pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     parse_from(std::env::args_os()).map_err(|stop| stop.print())
 }
 
-/// As [`parse`], from the given arguments (the program's name first), and nothing is printed.
+/// As [`parse`], from the given arguments (the program's name first), without printing.
 ///
 /// # Errors
 ///
-/// What would be printed.
+/// The text to print.
 pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, NotRun> {
     let command = lenient(T::command());
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
@@ -333,7 +333,7 @@ pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> 
     T::from_arg_matches(&matches).map_err(|error| NotRun::new(&origins, &error))
 }
 
-/// Why the arguments do not lead to work.
+/// Why the arguments do not start the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotRun {
     /// Help or version was asked for.
@@ -366,7 +366,7 @@ impl NotRun {
     }
 }
 
-/// The text of help and version: in colour where that is seen.
+/// The text of help and version, in colour on a terminal.
 fn text_of(error: &clap::Error) -> String {
     let text = error.render();
     let is_seen = std::io::stdout().is_terminal()
@@ -375,9 +375,9 @@ fn text_of(error: &clap::Error) -> String {
     if is_seen { text.ansi().to_string() } else { text.to_string() }
 }
 
-/// Takes what people write: an environment variable that is empty counts as not set, as deployment
-/// templates like to leave them; `-1` is a value, which is then refused with what is allowed;
-/// `Line` means `line`.
+/// Makes parsing lenient. An empty environment variable counts as unset, because deployment
+/// templates often leave some empty. `-1` is a value, so the error states what is allowed. `Line`
+/// means `line`.
 fn lenient(command: Command) -> Command {
     let (bold, plain) = (AnsiColor::Green.on_default().bold(), AnsiColor::Cyan.on_default());
     command

@@ -1,4 +1,4 @@
-//! The inputs of many files: patterns, the names that they give to files, and what is excluded.
+//! The inputs of many files: patterns, the names of their sources, and exclusions.
 
 use delivery::source_name::SourceName;
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-/// How deep a walk goes at most, so that it ends wherever links lead.
+/// Maximum depth of a walk, so that it ends even if links form a loop.
 const DEPTH: usize = 64;
 
 /// One `--input`: a pattern, or the path of one file.
@@ -22,7 +22,7 @@ pub(crate) struct Pattern {
     parts: Vec<Part>,
 }
 
-/// What one component of a path must be.
+/// What one component of a path must match.
 #[derive(Debug)]
 enum Part {
     Name(OsString),
