@@ -50,6 +50,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -85,8 +86,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Rc<Pool>,
     pub(crate) registry: SourceRegistry,
     pub(crate) totals: Totals,
-    pub(crate) listings: Rc<SharedListings>,
-    pub(crate) states: Rc<StateGroup>,
+    pub(crate) listings: Arc<SharedListings>,
+    pub(crate) states: Arc<StateGroup>,
     /// Files that sources were read from.
     pub(crate) files: RefCell<HashMap<Inode, KnownFile>>,
     /// Whether sources wait to be active.
@@ -282,8 +283,8 @@ impl Many {
             pool: Rc::new(Pool::new(context.connector.clone(), context.health.clone())),
             registry,
             totals: Totals::of_many(),
-            listings: Rc::default(),
-            states: Rc::default(),
+            listings: Arc::default(),
+            states: Arc::default(),
             files: RefCell::default(),
             is_crowded: Cell::new(false),
             host,
@@ -522,7 +523,7 @@ impl Many {
 
     fn add(&mut self, path: PathBuf, name: SourceName, base: PathBuf, from_end: bool) -> usize {
         let index = self.sources.len();
-        self.shared.listings.inputs.borrow_mut().insert(path.clone(), index);
+        self.shared.listings.inputs().insert(path.clone(), index);
         self.names.insert(name.clone(), index);
         self.sources.push(Source {
             name,
@@ -542,7 +543,7 @@ impl Many {
     }
 
     fn index_of(&self, path: &Path) -> Option<usize> {
-        self.shared.listings.inputs.borrow().get(path).copied()
+        self.shared.listings.inputs().get(path).copied()
     }
 
     /// The source that was read from this file when it had another name.
