@@ -101,7 +101,7 @@ impl Shared {
             && let Ok(Some((begun, file))) = StateFile::new(&state_dir, &input, stream, first).other_number()
         {
             return Err(Failure::config(format!(
-                "{}; {} says so",
+                "{} (recorded in {})",
                 other_partitions(stream, *partitions, begun),
                 file.display()
             )));
@@ -152,6 +152,7 @@ pub(crate) fn producer_parts(
     stream: &str,
 ) -> (Options, InputDirectory) {
     let state = StateFile::new(state_dir, input, &args.service.stream, partition);
+    let state = state.in_state_dir(args.state_dir.as_deref());
     let options = Options {
         input: input.to_string_lossy().into_owned(),
         state: state.path().display().to_string(),
@@ -566,19 +567,7 @@ impl Driver {
         // DISCARD, too.
         let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
         let is_script = matches!(&interrupt, Interrupt::Script(_));
-        match interrupt {
-            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
-                return Err(Stop::Failure(Failure::config(format!(
-                    "--stream {}: the key holds another type ({error}); allowed: a stream, or a key that does not exist",
-                    self.record.stream
-                ))));
-            }
-            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
-                return Err(Stop::Failure(Failure::failed(format!(
-                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
-                    service::advice::redis(error.kind())
-                ))));
-            }
+        match interrupt.or_failure(&self.record.stream) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_failed(WORK, &error);

@@ -34,6 +34,8 @@ pub(crate) struct StateFile {
     shared: PathBuf,
     /// Whether the file is in a folder of the reader's own.
     has_folder: bool,
+    /// The folder of `--state-dir`, created with the first file in it.
+    state_dir: Option<PathBuf>,
     /// Makes it durable together with others.
     group: Option<Arc<StateGroup>>,
 }
@@ -79,8 +81,16 @@ impl StateFile {
             true => alone.clone(),
             false => shared.join(format!("{}.json", partition.index())),
         };
-        let has_folder = !partition.is_whole();
-        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared, has_folder, group: None }
+        Self {
+            path,
+            stream: stream.to_owned(),
+            partitions: partition.count(),
+            alone,
+            shared,
+            has_folder: !partition.is_whole(),
+            state_dir: None,
+            group: None,
+        }
     }
 
     /// The state file of one of many sources.
@@ -94,6 +104,7 @@ impl StateFile {
             partitions: 1,
             shared,
             has_folder: true,
+            state_dir: None,
             group: None,
         }
     }
@@ -101,6 +112,11 @@ impl StateFile {
     /// Is made durable by `group`, and only then.
     pub(crate) fn in_group(self, group: Arc<StateGroup>) -> Self {
         Self { group: Some(group), ..self }
+    }
+
+    /// Creates the folder of `--state-dir` with the first file in it, if it does not exist.
+    pub(crate) fn in_state_dir(self, folder: Option<&Path>) -> Self {
+        Self { state_dir: folder.map(Path::to_owned), ..self }
     }
 
     /// The folder with the state files of many sources.
@@ -173,12 +189,16 @@ impl StateFile {
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
+        if let Some(folder) = &self.state_dir
+            && !folder.is_dir()
+        {
+            create(folder)?;
+            File::open(above(folder))?.sync_all()?;
+        }
         if self.has_folder
             && let Some(folder) = self.path.parent()
-            && let Err(error) = fs::create_dir(folder)
-            && error.kind() != io::ErrorKind::AlreadyExists
         {
-            return Err(error);
+            create(folder)?;
         }
         let (temporary, mut file) = create_unique(&self.path)?;
         if let Some(group) = &self.group {
@@ -203,25 +223,41 @@ impl StateFile {
 
     /// Checks that the state folder is writable, and removes temporary files of killed readers.
     pub(crate) fn check_folder(folder: &Path, is_named: bool) -> Result<(), Failure> {
-        let probe = create_unique(&folder.join(".reader-probe"));
+        // A named folder is created together with the first file in it.
+        let is_missing = is_named && folder.symlink_metadata().is_err();
+        let probe = create_unique(&if is_missing { above(folder) } else { folder }.join(".reader-probe"));
         let tried = probe.and_then(|(path, _)| {
             let now = fs::metadata(&path)?.modified()?;
             fs::remove_file(&path)?;
-            remove_left(folder, now)
+            if is_missing { Ok(()) } else { remove_left(folder, now) }
         });
         match tried {
             // The input's folder may be created together with the input.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => Ok(()),
             Err(error) => {
                 let whose = if is_named { "" } else { " (the input's folder)" };
-                Err(Failure::config(format!(
-                    "--state-dir {}{whose}: {error}; allowed: a folder that can be written to",
-                    folder.display()
-                )))
+                let allowed = match is_missing {
+                    true => "a folder that can be created in an existing one",
+                    false => "a folder that can be written to",
+                };
+                Err(Failure::config(format!("--state-dir {}{whose}: {error}; allowed: {allowed}", folder.display())))
             }
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// Creates a folder unless it exists.
+fn create(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
+/// The folder that a folder is in.
+fn above(folder: &Path) -> &Path {
+    folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// How many state files are synced at once. The file system commits them together.

@@ -22,7 +22,7 @@ mod registry;
 pub(crate) mod source;
 
 use crate::added_fields::{self, AddedFields};
-use crate::args::{From, ReaderArgs};
+use crate::args::{From, NO_FILE, ReaderArgs};
 use crate::check;
 use crate::driver::DRAIN;
 use crate::source_file::{DiskFile, Format};
@@ -186,6 +186,8 @@ struct Many {
 struct Walked {
     folders: Vec<PathBuf>,
     files: BTreeSet<PathBuf>,
+    /// How many files matched. Two patterns may match the same file.
+    matched: usize,
     unlisted: Option<String>,
 }
 
@@ -195,6 +197,7 @@ impl Found for Walked {
     }
 
     fn file(&mut self, path: PathBuf) {
+        self.matched = self.matched.saturating_add(1);
         self.files.insert(path);
     }
 
@@ -219,7 +222,12 @@ fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
                 "--input -{from}: standard input cannot be read again after a fault; allowed: a file's path, or a pattern"
             )));
         }
-        Pattern::new(input).map_err(|why| Failure::config(format!("--input {}{from}: {why}", input.display())))
+        let wrong = |why: String| Failure::config(format!("--input {}{from}: {why}", input.display()));
+        let pattern = Pattern::new(input).map_err(wrong)?;
+        match pattern.plain().and_then(|path| std::fs::metadata(path).ok()) {
+            Some(found) if !found.is_file() => Err(wrong(NO_FILE.to_owned())),
+            _ => Ok(pattern),
+        }
     };
     args.input.iter().map(pattern).collect()
 }
@@ -255,6 +263,14 @@ pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, Option<St
     let mut found: Vec<Candidate> = found.into_values().collect();
     found.sort();
     Ok((found, fault))
+}
+
+/// The stream is that of a single file.
+pub(crate) fn carries_one_file(stream: &str, begun: u32) -> Failure {
+    Failure::config(format!(
+        "--stream {stream}: it carries a single file already (--partitions {begun}); allowed: another --stream for \
+         many files"
+    ))
 }
 
 fn same_name(one: &Path, other: &Path, name: &SourceName) -> Failure {
@@ -317,7 +333,11 @@ impl Many {
     async fn follow(mut self) -> Result<(), Stop> {
         self.find_known()?;
         self.walk(true)?;
-        info!("{} of {} files found", self.sources.len(), self.shared.args.inputs());
+        let (count, inputs) = (self.sources.len(), self.shared.args.inputs());
+        match count {
+            0 => info!("--input {inputs}: no file matches yet; waiting for one"),
+            _ => info!("--input {inputs}: following {count} {}", service::advice::noun(count as u64, "file")),
+        }
         let once = self.shared.args.service.once;
         self.check_rights().await?;
         let shutdown = self.shared.shutdown.clone();
@@ -393,10 +413,7 @@ impl Many {
             && let Ok(loaded) = SourceRecord::of(stream).load(&mut lease.connection).await
             && let Some(begun) = loaded.partitions
         {
-            let why = "allowed: another --stream, because the names of sources and of partitions are alike";
-            return Err(
-                Failure::config(format!("--stream {stream}: it was begun with --partitions {begun}; {why}")).into()
-            );
+            return Err(carries_one_file(stream, begun).into());
         }
         must_be_allowed(check::commands(&mut lease.connection, &probe)).await?;
         lease.give_back();
@@ -448,9 +465,9 @@ impl Many {
                 walked.folders.push(pattern.base.clone());
                 walked.files.insert(path);
             } else {
-                let before = walked.files.len();
+                let before = walked.matched;
                 pattern.walk(&mut walked);
-                if first && self.shared.args.service.once && walked.files.len() == before {
+                if first && self.shared.args.service.once && walked.matched == before {
                     let from = service::args::origin("input");
                     return Err(Failure::failed(format!(
                         "--input {}{from}: no file matches; --once sends what there is and does not wait for a file",
@@ -459,7 +476,7 @@ impl Many {
                 }
             }
         }
-        let Walked { folders, files, unlisted } = walked;
+        let Walked { folders, files, unlisted, .. } = walked;
         for folder in folders {
             if !self.events.follow(&folder) {
                 let modified = modified(&folder);

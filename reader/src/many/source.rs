@@ -21,7 +21,6 @@ use delivery::partition::Partition;
 use delivery::producer::{Directory as _, Limits, Options, Producer, Step, Wait};
 use delivery::source_name::SourceName;
 use log::{debug, warn};
-use resp::ErrorKind;
 use resp::streams::{XInfoGroups, XLen};
 use service::{Failure, Stop};
 use std::collections::HashMap;
@@ -131,6 +130,7 @@ pub(crate) fn parts(
     (name, path, state_dir): (&SourceName, &Path, &Path),
 ) -> (Options, InputDirectory) {
     let state = StateFile::of_source(state_dir, &args.service.stream, name);
+    let state = state.in_state_dir(args.state_dir.as_deref());
     let limits = Limits { open_files: OPEN_FILES, ..Limits::default() };
     let options = Options {
         input: path.to_string_lossy().into_owned(),
@@ -377,19 +377,7 @@ impl Active {
     /// closed.
     async fn recover(&mut self, interrupt: Interrupt) -> Result<(), Stop> {
         let mut delay = self.driver.backoff.next_delay();
-        match interrupt {
-            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
-                return Err(Stop::Failure(Failure::config(format!(
-                    "the key {} holds another type ({error}); allowed: a stream, or a key that does not exist",
-                    self.driver.record.stream
-                ))));
-            }
-            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
-                return Err(Stop::Failure(Failure::failed(format!(
-                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
-                    service::advice::redis(error.kind())
-                ))));
-            }
+        match interrupt.or_failure(&self.driver.record.stream) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.driver.health.redis_failed(WORK, &error);
