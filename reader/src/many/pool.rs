@@ -4,7 +4,8 @@
 use crate::error::Interrupt;
 use crate::redis::Abilities;
 use delivery::producer::Changed;
-use resp::{Connection, Error};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use resp::{Connection, Error, Frame, cmd};
 use service::{Connector, Failure, Health, Node, Nodes, SourceRecord, Stop};
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -17,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) const CONNECTIONS: usize = 8;
 /// A node that cannot be connected to for this long is away.
 const AWAY: Duration = Duration::from_secs(1);
+/// How often the connection that watches a node is tried.
+const PING: Duration = Duration::from_secs(2);
 /// How soon a connection is tried again on which the first commands failed.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -24,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Pool {
     nodes: Nodes<NodePool>,
-    /// How often a node of a cluster was away or left: it may have lost something.
+    /// How often a node of a cluster came, left or returned: it may have lost something.
     losses: Cell<u64>,
 }
 
@@ -35,8 +38,6 @@ pub(crate) struct NodePool {
     idle: RefCell<Vec<Idle>>,
     turns: Arc<Semaphore>,
     waiting: Cell<usize>,
-    /// How many are about to take a connection.
-    taking: Cell<usize>,
     is_away: Cell<bool>,
 }
 
@@ -66,15 +67,65 @@ impl Pool {
         self.nodes.is_cluster()
     }
 
-    /// Follows the changes of a cluster, as long as it is polled.
+    /// Follows the changes of a cluster and watches its nodes, as long as it is polled.
     pub(crate) async fn follow(&self) {
-        let changes = async {
+        if !self.is_cluster() {
+            return std::future::pending().await;
+        }
+        let watching = async {
+            let mut known: Vec<Rc<NodePool>> = Vec::new();
+            let mut watched = FuturesUnordered::new();
             loop {
-                self.nodes.changed().await;
-                self.count_loss();
+                let nodes = self.nodes.all();
+                for node in nodes.iter().filter(|node| !known.iter().any(|one| Rc::ptr_eq(one, node))) {
+                    watched.push(self.watch(Rc::clone(node)));
+                }
+                known = nodes;
+                tokio::select! {
+                    _ = watched.next(), if !watched.is_empty() => {}
+                    () = self.nodes.changed() => self.count_loss(),
+                }
             }
         };
-        tokio::join!(self.nodes.follow(), changes);
+        tokio::select! {
+            () = self.nodes.follow() => {}
+            () = watching => {}
+        }
+    }
+
+    /// Watches a node until it leaves the cluster.
+    async fn watch(&self, node: Rc<NodePool>) {
+        let watching = async {
+            let mut connector = node.node.connector();
+            loop {
+                let connected = {
+                    let mut connecting = pin!(connector.connect());
+                    tokio::select! {
+                        connected = &mut connecting => connected,
+                        () = tokio::time::sleep(AWAY) => {
+                            node.is_away.set(true);
+                            connecting.await
+                        }
+                    }
+                };
+                // It stops.
+                let Ok(mut connection) = connected else { return std::future::pending().await };
+                node.is_away.set(false);
+                self.count_loss();
+                let error = loop {
+                    tokio::time::sleep(PING).await;
+                    if let Err(error) = connection.send(&cmd::<Frame>("PING")).await {
+                        break error;
+                    }
+                };
+                connector.lost(&error);
+                self.nodes.suspect(&error);
+            }
+        };
+        tokio::select! {
+            () = watching => {}
+            () = self.nodes.left(&node) => {}
+        }
     }
 
     /// Waits until a node is known.
@@ -89,18 +140,11 @@ impl Pool {
 
     /// Waits for a connection to the node that has the stream of this record.
     pub(crate) async fn take(&self, record: &SourceRecord) -> Result<Lease, Stop> {
-        let take = async |node: Rc<NodePool>| {
-            let was_away = node.is_away.get();
-            let taken = node.take(record, |error| self.nodes.suspect(error)).await;
-            if was_away && taken.is_ok() {
-                self.count_loss();
-            }
-            taken
-        };
+        let take = async |node: Rc<NodePool>| node.take(record, &self.nodes).await;
         self.nodes.at(&record.stream, take).await
     }
 
-    /// How often a node of a cluster was away or left.
+    /// How often a node of a cluster came, left or returned.
     pub(crate) fn losses(&self) -> u64 {
         self.losses.get()
     }
@@ -108,9 +152,6 @@ impl Pool {
     /// An error of the work with a node.
     pub(crate) fn failed(&self, error: &Error) {
         self.nodes.suspect(error);
-        if self.is_cluster() && !error.is_server() {
-            self.count_loss();
-        }
     }
 
     fn count_loss(&self) {
@@ -125,7 +166,6 @@ impl NodePool {
             idle: RefCell::default(),
             turns: Arc::new(Semaphore::new(CONNECTIONS)),
             waiting: Cell::new(0),
-            taking: Cell::new(0),
             is_away: Cell::new(false),
         }
     }
@@ -136,18 +176,12 @@ impl NodePool {
     }
 
     /// Whether it cannot be connected to.
-    pub(crate) fn is_away(&self) -> bool {
+    pub(crate) const fn is_away(&self) -> bool {
         self.is_away.get()
     }
 
-    /// Whether others would still try to connect to it.
-    pub(crate) fn is_tried_by_others(&self) -> bool {
-        self.taking.get() > 1
-    }
-
-    async fn take(self: Rc<Self>, record: &SourceRecord, suspect: impl Fn(&Error)) -> Result<Lease, Stop> {
-        let taking = Counted::new(&self.taking);
-        let waiting = Counted::new(&self.waiting);
+    async fn take(self: Rc<Self>, record: &SourceRecord, nodes: &Nodes<Self>) -> Result<Lease, Stop> {
+        let waiting = Waiting::new(&self.waiting);
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| Stop::Shutdown)?;
         drop(waiting);
         let found = {
@@ -155,35 +189,18 @@ impl NodePool {
             idle.retain(|idle| !idle.connection.is_closed());
             idle.pop()
         };
-        let (connection, abilities) = match found {
-            Some(Idle { connection, abilities }) => (connection, abilities),
-            None => self.connect(record, suspect).await?,
-        };
-        drop(taking);
-        Ok(Lease { pool: self, connection, abilities, _turn: turn })
-    }
-
-    async fn connect(&self, record: &SourceRecord, suspect: impl Fn(&Error)) -> Result<(Connection, Abilities), Stop> {
+        if let Some(Idle { connection, abilities }) = found {
+            return Ok(Lease { pool: self, connection, abilities, _turn: turn });
+        }
         loop {
             let mut connector = self.node.connector();
-            let connected = {
-                let mut connecting = pin!(connector.connect());
-                tokio::select! {
-                    connected = &mut connecting => connected,
-                    () = tokio::time::sleep(AWAY) => {
-                        self.is_away.set(true);
-                        connecting.await
-                    }
-                }
-            };
-            let mut connection = connected?;
-            self.is_away.set(false);
+            let mut connection = connector.connect().await?;
             match Abilities::try_out(&mut connection, record, true).await {
-                Ok(abilities) => return Ok((connection, abilities)),
+                Ok(abilities) => return Ok(Lease { pool: self, connection, abilities, _turn: turn }),
                 Err(Interrupt::Failure(failure)) => return Err(failure.into()),
                 Err(Interrupt::Redis(error)) => {
                     connector.lost(&error);
-                    suspect(&error);
+                    nodes.suspect(&error);
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(_) => return Err(Failure::failed(Changed::RecordLost.to_string()).into()),
@@ -222,17 +239,17 @@ impl Lease {
     }
 }
 
-/// Counts one who does something.
-struct Counted<'c>(&'c Cell<usize>);
+/// Counts one who waits.
+struct Waiting<'c>(&'c Cell<usize>);
 
-impl<'c> Counted<'c> {
+impl<'c> Waiting<'c> {
     fn new(count: &'c Cell<usize>) -> Self {
         count.set(count.get().saturating_add(1));
         Self(count)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }

@@ -313,7 +313,7 @@ impl Active {
         loop {
             tokio::time::sleep(GIVE_WAY).await;
             let node = self.shared.pool.of(&self.driver.record.stream);
-            if node.is_away() && node.is_tried_by_others() && self.shared.is_crowded.get() && !has_left {
+            if node.is_away() && self.shared.is_crowded.get() && !has_left {
                 return;
             }
         }
