@@ -34,12 +34,12 @@ use delivery::rotated_names::{COMPRESSED, NameKind, classify};
 use delivery::source_file::SourceFile as _;
 use delivery::source_name::SourceName;
 use events::{Event, FolderEvents};
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, try_join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use listing::SharedListings;
 use log::{debug, info, warn};
 use pattern::{Excluded, Found, Pattern};
-use pool::Pool;
+use pool::{NodePool, Pool};
 use registry::SourceRegistry;
 use resp::{Frame, Value, cmd};
 use service::preflight::must_be_allowed;
@@ -111,6 +111,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
         biased;
         done = many.follow() => done,
         stopped = shared.registry.maintain(registry_connector), if !shutdown.is_requested() => Err(stopped),
+        () = shared.pool.follow() => Err(Stop::Shutdown),
         () = stop => {
             info!("stopping with batches unconfirmed; the next start asks Redis what became of them");
             Err(Stop::Shutdown)
@@ -163,6 +164,8 @@ struct Many {
     /// Those that a file event was about: they go first.
     urgent: VecDeque<usize>,
     active: Work,
+    /// Those that gave way to others because their node is away.
+    away: BTreeSet<usize>,
     /// How many files are opened before their sources are active.
     held: usize,
     events: FolderEvents,
@@ -296,7 +299,7 @@ impl Many {
         let shared = Shared {
             shutdown: context.shutdown.clone(),
             health: context.health.clone(),
-            pool: Rc::new(Pool::new(context.connector.clone(), context.health.clone())),
+            pool: Rc::new(Pool::new(&context.connector, &context.health)),
             registry,
             totals: Totals::of_many(),
             listings: Arc::default(),
@@ -315,6 +318,7 @@ impl Many {
             queue: VecDeque::new(),
             urgent: VecDeque::new(),
             active: FuturesUnordered::new(),
+            away: BTreeSet::new(),
             held: 0,
             events: FolderEvents::new(),
             polled: HashMap::new(),
@@ -339,18 +343,27 @@ impl Many {
             _ => info!("--input {inputs}: following {count} {}", service::advice::noun(count as u64, "file")),
         }
         let once = self.shared.args.service.once;
-        self.check_rights().await?;
         let shutdown = self.shared.shutdown.clone();
+        tokio::select! {
+            () = self.shared.pool.known() => {}
+            () = shutdown.requested() => return Err(Stop::Shutdown),
+        }
+        self.check_rights().await?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut asking: Option<LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>>> = None;
         let mut to_ask: VecDeque<usize> = VecDeque::new();
-        let mut losses = self.shared.registry.losses();
+        let mut asks_all = false;
+        let mut losses = self.losses();
         let mut asked_at = Instant::now();
         let mut cursor: usize = 0;
         loop {
             self.start_queued();
-            if once && self.active.is_empty() && self.queue.is_empty() && self.urgent.is_empty() {
+            if once
+                && [&self.queue, &self.urgent].iter().all(|queue| queue.is_empty())
+                && self.active.is_empty()
+                && self.away.is_empty()
+            {
                 return match self.refused.take() {
                     Some(why) => Err(Failure::config(why).into()),
                     None => Ok(()),
@@ -367,7 +380,14 @@ impl Many {
                 changed = async { match &mut asking { Some(asking) => asking.await, None => std::future::pending().await } } => {
                     asking = None;
                     match changed {
-                        Ok(changed) => changed.into_iter().for_each(|index| self.wake(index)),
+                        Ok(changed) => {
+                            if self.shared.pool.is_cluster() && !changed.is_empty() && !asks_all {
+                                // Its node may have lost other things as well.
+                                to_ask = (0..self.sources.len()).collect();
+                                asks_all = true;
+                            }
+                            changed.into_iter().for_each(|index| self.wake(index));
+                        }
                         // It is asked again when the registry has a connection.
                         Err(error) => debug!("asking about parked sources: {error}"),
                     }
@@ -376,19 +396,22 @@ impl Many {
                 _ = ticks.tick() => {
                     self.shared.health.progress();
                     self.list();
+                    self.wake_returned();
                     if once {
                         continue;
                     }
                     self.sweep()?;
-                    if self.shared.registry.losses() > losses {
-                        losses = self.shared.registry.losses();
+                    if self.losses() > losses {
+                        losses = self.losses();
                         to_ask = (0..self.sources.len()).collect();
+                        asks_all = true;
                     } else if asked_at.elapsed() >= ASK && to_ask.is_empty() {
                         // A few at a time, for what somebody removed by hand.
                         asked_at = Instant::now();
                         let all = self.sources.len();
                         let end = cursor.saturating_add(all.div_ceil(ASKS)).min(all);
                         to_ask = (cursor..end).collect();
+                        asks_all = false;
                         cursor = if end < all { end } else { 0 };
                     }
                 }
@@ -402,6 +425,27 @@ impl Many {
         Err(Stop::Shutdown)
     }
 
+    /// How often Redis may have lost something.
+    fn losses(&self) -> u64 {
+        self.shared.registry.losses().saturating_add(self.shared.pool.losses())
+    }
+
+    /// Wakes the sources whose node is there again.
+    fn wake_returned(&mut self) {
+        let is_away = |index: &usize| self.is_away(*index);
+        let returned: Vec<usize> = self.away.iter().copied().filter(|index| !is_away(index)).collect();
+        for index in returned {
+            self.away.remove(&index);
+            self.wake(index);
+        }
+    }
+
+    /// Whether the node of a source is away.
+    fn is_away(&self, index: usize) -> bool {
+        let stream = &self.shared.args.service.stream;
+        self.sources.get(index).is_some_and(|source| self.shared.pool.of(&source.name.key(stream)).is_away())
+    }
+
     /// Whether the user may do what the reader has to, and that no partitioned source has this
     /// stream.
     async fn check_rights(&mut self) -> Result<(), Stop> {
@@ -409,8 +453,12 @@ impl Many {
         let probe = self.sources.first().map_or_else(|| format!("{stream}:{{}}"), |source| source.name.key(stream));
         let record = SourceRecord::of(&probe);
         let mut lease = self.shared.pool.take(&record).await?;
-        if !self.shared.pool.is_cluster()
-            && let Ok(loaded) = SourceRecord::of(stream).load(&mut lease.connection).await
+        let base = SourceRecord::of(stream);
+        let loaded = match self.shared.pool.is_cluster() {
+            true => base.load(&mut self.shared.pool.take(&base).await?.connection).await,
+            false => base.load(&mut lease.connection).await,
+        };
+        if let Ok(loaded) = loaded
             && let Some(begun) = loaded.partitions
         {
             return Err(carries_one_file(stream, begun).into());
@@ -582,9 +630,10 @@ impl Many {
     /// Something about a source has changed.
     fn wake(&mut self, index: usize) {
         let may_hold = self.held < HELD && !self.shared.args.service.once;
+        let is_away = self.away.contains(&index) && self.is_away(index);
         let Some(source) = self.sources.get_mut(index) else { return };
         match source.phase {
-            Phase::Parked if source.refused_at.is_some_and(|at| at.elapsed() < REFUSED) => {}
+            Phase::Parked if is_away || source.refused_at.is_some_and(|at| at.elapsed() < REFUSED) => {}
             Phase::Parked => {
                 source.phase = Phase::Queued;
                 self.queue.push_back(index);
@@ -682,6 +731,7 @@ impl Many {
     fn ended(&mut self, (index, ended): (usize, Ended)) -> Result<(), Stop> {
         let once = self.shared.args.service.once;
         self.is_list_old = true;
+        self.away.remove(&index);
         let Some(source) = self.sources.get_mut(index) else { return Ok(()) };
         let again = matches!(source.phase, Phase::Active { again: true });
         source.phase = Phase::Parked;
@@ -698,6 +748,7 @@ impl Many {
                     self.register(index, if seen.is_some() { "followed" } else { "finished" });
                 }
             }
+            Ended::Away => drop(self.away.insert(index)),
             Ended::Done => source.phase = Phase::Done,
             Ended::Refused(why) => {
                 source.refused_at = Some(Instant::now());
@@ -770,7 +821,7 @@ impl Many {
     /// changed.
     fn ask(&self, indices: Vec<usize>) -> LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>> {
         let stream = &self.shared.args.service.stream;
-        let asked: Vec<(usize, SourceRecord, Option<u64>)> = indices
+        let asked: Vec<Asked> = indices
             .into_iter()
             .filter_map(|index| self.sources.get(index).map(|source| (index, source)))
             .filter(|(_, source)| source.phase == Phase::Parked)
@@ -780,31 +831,58 @@ impl Many {
             })
             .collect();
         let pool = Rc::clone(&self.shared.pool);
+        let mut nodes: Vec<(Rc<NodePool>, Vec<Asked>)> = Vec::new();
+        for one in asked {
+            let node = pool.of(&one.1.stream);
+            match nodes.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &node)) {
+                Some((_, asked)) => asked.push(one),
+                None => nodes.push((node, vec![one])),
+            }
+        }
         Box::pin(async move {
-            if pool.is_cluster() {
-                // They are on many nodes. Their drivers ask.
-                return Ok(asked.into_iter().map(|(index, ..)| index).collect());
-            }
-            let Some((_, record, _)) = asked.first() else { return Ok(Vec::new()) };
-            let Ok(mut lease) = pool.take(record).await else { return Ok(Vec::new()) };
-            let connection = &mut lease.connection;
-            for (_, record, _) in &asked {
-                connection.queue(&cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
-                connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
-            }
-            let mut changed = Vec::new();
-            for (index, _, guard) in &asked {
-                let held = connection.receive().await?.into_result()?;
-                let exists = connection.receive().await?.into_result()?;
-                let held = Value::as_bytes(held.value()).map(delivery::hash);
-                if held != *guard || guard.is_some() && exists.value().as_u64() != Some(1) {
-                    changed.push(*index);
-                }
-            }
-            lease.give_back();
-            Ok(changed)
+            let asked = nodes.iter().map(|(_, asked)| ask_node(&pool, asked));
+            Ok(try_join_all(asked).await?.concat())
         })
     }
+}
+
+/// A source that Redis is asked about, with a hash of the guard that its record should have.
+type Asked = (usize, SourceRecord, Option<u64>);
+
+/// Asks one node about its sources, and answers which have changed.
+async fn ask_node(pool: &Pool, asked: &[Asked]) -> Result<Vec<usize>, resp::Error> {
+    let Some((_, record, _)) = asked.first() else { return Ok(Vec::new()) };
+    let taken = tokio::select! {
+        taken = pool.take(record) => taken,
+        // The others are not to wait. When this node is there again, it is asked about all.
+        () = tokio::time::sleep(ASK), if pool.is_cluster() => return Ok(Vec::new()),
+    };
+    let Ok(mut lease) = taken else { return Ok(Vec::new()) };
+    let connection = &mut lease.connection;
+    for (_, record, _) in asked {
+        connection.queue(&cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
+        connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
+    }
+    let mut changed = Vec::new();
+    for (index, _, guard) in asked {
+        let (held, exists) = (connection.receive().await?.into_result(), connection.receive().await?.into_result());
+        let (held, exists) = match (held, exists) {
+            (Ok(held), Ok(exists)) => (held, exists),
+            (Err(error), _) | (_, Err(error)) if pool.is_cluster() => {
+                // Its key may have moved. The driver finds out.
+                pool.failed(&error);
+                changed.push(*index);
+                continue;
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        let held = Value::as_bytes(held.value()).map(delivery::hash);
+        if held != *guard || guard.is_some() && exists.value().as_u64() != Some(1) {
+            changed.push(*index);
+        }
+    }
+    lease.give_back();
+    Ok(changed)
 }
 
 fn modified(folder: &Path) -> Option<SystemTime> {

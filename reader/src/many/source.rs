@@ -34,6 +34,8 @@ use tokio::sync::Notify;
 
 /// A source that had nothing to do for this long is parked.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often a source whose node is away looks whether others wait for their turn to be active.
+const GIVE_WAY: Duration = Duration::from_millis(100);
 /// How long a file without a name is kept open in case that somebody still writes to it.
 const UNNAMED_IDLE: Duration = Duration::from_secs(60);
 /// The same while others wait for their turn to be active.
@@ -97,6 +99,8 @@ pub(crate) struct Task {
 pub(crate) enum Ended {
     /// It has nothing to do until its file changes.
     Parked(Box<Parked>),
+    /// Its node is away, and others wait for their turn to be active.
+    Away,
     /// `--once`: all is sent.
     Done,
     /// It cannot be followed.
@@ -220,8 +224,9 @@ impl Active {
             // Before the look, so that what changes after it is noticed.
             let seen = FileState::of(&self.task.path);
             let step = match self.turn().await? {
-                Ok(step) => step,
-                Err(interrupt) => {
+                None => return Ok(Ended::Away),
+                Some(Ok(step)) => step,
+                Some(Err(interrupt)) => {
                     self.recover(interrupt).await?;
                     continue;
                 }
@@ -260,29 +265,33 @@ impl Active {
         self.driver.next_step_aside(Producer::new(options, directory)).await
     }
 
-    /// Performs steps until one comes that needs no connection.
-    async fn turn(&mut self) -> Result<Result<Step, Interrupt>, Stop> {
+    /// Performs steps until one comes that needs no connection. `None`: others are to be active
+    /// instead.
+    async fn turn(&mut self) -> Result<Option<Result<Step, Interrupt>>, Stop> {
         if let Err(interrupt) = self.driver.flush_state().await {
-            return Ok(Err(interrupt));
+            return Ok(Some(Err(interrupt)));
         }
         let next = match self.driver.next.take() {
             Some(step) => Ok(step),
             None => self.next_step().await,
         };
         match next {
-            Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Ok(step)),
+            Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Some(Ok(step))),
             Ok(step) => {
                 if !matches!(step, Step::Check { .. }) {
                     self.active_at = Instant::now();
                 }
                 self.driver.next = Some(step);
             }
-            Err(interrupt) => return Ok(Err(interrupt)),
+            Err(interrupt) => return Ok(Some(Err(interrupt))),
         }
         self.shared.registry.ensure(&self.escaped).await;
         let pool = Rc::clone(&self.shared.pool);
-        let mut lease = pool.take(&self.driver.record).await?;
-        self.driver.until = Some(Turn::new(Rc::clone(&self.shared.pool)));
+        let mut lease = tokio::select! {
+            lease = pool.take(&self.driver.record) => lease?,
+            () = self.is_to_give_way() => return Ok(None),
+        };
+        self.driver.until = Some(Turn::new(Rc::clone(&lease.pool)));
         let is_script_barred = std::mem::take(&mut self.is_script_barred);
         if is_script_barred {
             lease.abilities.bar_script();
@@ -304,10 +313,23 @@ impl Active {
             self.driver.producer.go_on();
             if let Ok(Step::Stopped) = done {
                 // It was others' turn.
-                return Ok(Ok(Step::Wait(Wait::Pause(Duration::ZERO))));
+                return Ok(Some(Ok(Step::Wait(Wait::Pause(Duration::ZERO)))));
             }
         }
-        Ok(done)
+        Ok(Some(done))
+    }
+
+    /// Waits until others are to be active instead, because the node is away. Who has the only name
+    /// of a file stays.
+    async fn is_to_give_way(&self) {
+        let has_left = self.driver.producer.input_state().is_err() && self.driver.producer.position().is_some();
+        loop {
+            tokio::time::sleep(GIVE_WAY).await;
+            let node = self.shared.pool.of(&self.driver.record.stream);
+            if node.is_away() && self.shared.is_crowded.get() && !has_left {
+                return;
+            }
+        }
     }
 
     /// Shows how far it is.
@@ -380,6 +402,7 @@ impl Active {
         match interrupt.or_failure(&self.driver.record.stream) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
+                self.shared.pool.failed(&error);
                 self.driver.health.redis_failed(WORK, &error);
             }
             Interrupt::Script(error) => {
