@@ -128,6 +128,10 @@ impl Sources {
     /// What a source's record says of the files that it was read from.
     pub fn know(&mut self, source: usize, manifest: &Manifest) {
         let Some(known) = self.list.get_mut(source) else { return };
+        if manifest.contents().next().is_none() {
+            // It was not read yet. What was seen of the file counts.
+            return;
+        }
         for inode in std::mem::take(&mut known.inodes) {
             if let Some(files) = self.files.get_mut(&inode) {
                 files.retain(|file| file.source != source);
@@ -212,7 +216,8 @@ impl Sources {
         if self.others.insert(path.to_owned(), other) != Some(other) {
             if Some(source) != rotated {
                 effects.push(Effect::Moved(path.to_owned(), source));
-                if let Some(known) = self.list.get_mut(source).filter(|known| !known.strays.iter().any(|at| at == path)) {
+                if let Some(known) = self.list.get_mut(source).filter(|known| !known.strays.iter().any(|at| at == path))
+                {
                     known.strays.push(path.to_owned());
                 }
             }
@@ -285,9 +290,8 @@ fn rotated_from(path: &Path) -> impl Iterator<Item = PathBuf> {
     let stems = separators.filter_map(|at| plain.get(..at)).filter(|stem| !stem.is_empty());
     let bases = stems.flat_map(move |stem| [stem.to_owned(), format!("{stem}{extension}")]);
     let bases = bases.chain(unpacked.map(str::to_owned)).filter(move |base| base != name);
-    let is_rotated = move |base: &String| {
-        matches!(classify(name, base), NameKind::Rotated(_) | NameKind::Compressed(_))
-    };
+    let is_rotated =
+        move |base: &String| matches!(classify(name, base), NameKind::Rotated(_) | NameKind::Compressed(_));
     bases.filter(is_rotated).map(|base| path.with_file_name(base))
 }
 

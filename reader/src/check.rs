@@ -69,7 +69,7 @@ const NAMED: usize = 20;
 
 /// Checks all files of all inputs, and their sources.
 async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
-    let (candidates, unlisted) = match crate::many::candidates(args) {
+    let (candidates, listings, unlisted) = match crate::many::candidates(args) {
         Ok(found) => found,
         Err(failure) => return checks.wrong(failure, "correct --input"),
     };
@@ -100,10 +100,11 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
             .note("source: in a Redis Cluster the sources are not looked at one by one", "the reader does so");
     }
     let Some(mut connection) = streams.into_iter().next().and_then(|found| found.connection) else { return };
-    let listings = Rc::default();
+    let listings = Rc::new(listings);
     let mut refused = 0_usize;
     for (name, path, state_dir) in &candidates {
-        let (options, directory) = crate::many::source::parts(args, &listings, (name, path, state_dir));
+        let Some(source) = listings.sources.borrow().named(name) else { continue };
+        let (options, directory) = crate::many::source::parts(args, &listings, source, (name, path, state_dir));
         let record = SourceRecord::of(&options.stream);
         let why = match record.observe(&mut connection, None).await {
             Err(RecordFault::Redis(error)) => return checks.redis(format!("source: reading {}", record.key), &error),
