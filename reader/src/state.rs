@@ -8,13 +8,12 @@ use delivery::producer::Stored;
 use delivery::source_name::SourceName;
 use serde::{Deserialize, Serialize};
 use service::Failure;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -38,7 +37,7 @@ pub(crate) struct StateFile {
     /// The folder of `--state-dir`, created with the first file in it.
     state_dir: Option<PathBuf>,
     /// Makes it durable together with others.
-    group: Option<Rc<StateGroup>>,
+    group: Option<Arc<StateGroup>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -111,7 +110,7 @@ impl StateFile {
     }
 
     /// Is made durable by `group`, and only then.
-    pub(crate) fn in_group(self, group: Rc<StateGroup>) -> Self {
+    pub(crate) fn in_group(self, group: Arc<StateGroup>) -> Self {
         Self { group: Some(group), ..self }
     }
 
@@ -269,51 +268,55 @@ const SYNCS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct StateGroup {
     /// The temporary file of each.
-    pending: RefCell<BTreeMap<PathBuf, PathBuf>>,
+    pending: Mutex<BTreeMap<PathBuf, PathBuf>>,
     /// Those that are being synced.
-    syncing: RefCell<BTreeMap<PathBuf, PathBuf>>,
-    failed: RefCell<BTreeMap<PathBuf, io::Error>>,
+    syncing: Mutex<BTreeMap<PathBuf, PathBuf>>,
+    failed: Mutex<BTreeMap<PathBuf, io::Error>>,
     done: Notify,
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StateGroup {
     fn add(&self, path: &Path, temporary: PathBuf) {
-        if let Some(older) = self.pending.borrow_mut().insert(path.to_owned(), temporary) {
+        if let Some(older) = lock(&self.pending).insert(path.to_owned(), temporary) {
             let _ = fs::remove_file(older);
         }
     }
 
     fn pending_of(&self, path: &Path) -> Option<PathBuf> {
-        let pending = self.pending.borrow().get(path).cloned();
-        pending.or_else(|| self.syncing.borrow().get(path).cloned())
+        let pending = lock(&self.pending).get(path).cloned();
+        pending.or_else(|| lock(&self.syncing).get(path).cloned())
     }
 
     /// Whether this file is not durable yet.
     pub(crate) fn is_pending(&self, path: &Path) -> bool {
-        self.pending.borrow().contains_key(path) || self.syncing.borrow().contains_key(path)
+        lock(&self.pending).contains_key(path) || lock(&self.syncing).contains_key(path)
     }
 
     /// Waits until this file is durable.
     pub(crate) async fn flush(&self, path: &Path) -> io::Result<()> {
         while self.is_pending(path) {
-            if self.syncing.borrow().is_empty() {
+            if lock(&self.syncing).is_empty() {
                 self.sync().await;
             } else {
                 self.done.notified().await;
             }
         }
-        self.failed.borrow_mut().remove(path).map_or(Ok(()), Err)
+        lock(&self.failed).remove(path).map_or(Ok(()), Err)
     }
 
     /// Makes all durable that are pending now.
     async fn sync(&self) {
         // Those that are about to be written join in.
         tokio::task::yield_now().await;
-        if !self.syncing.borrow().is_empty() {
+        if !lock(&self.syncing).is_empty() {
             return;
         }
-        let files = std::mem::take(&mut *self.pending.borrow_mut());
-        self.syncing.borrow_mut().clone_from(&files);
+        let files = std::mem::take(&mut *lock(&self.pending));
+        lock(&self.syncing).clone_from(&files);
         let files: Vec<(PathBuf, PathBuf)> = files.into_iter().collect();
         let share = files.len().div_ceil(SYNCS).max(1);
         let shares: Vec<_> = files
@@ -328,7 +331,7 @@ impl StateGroup {
             for (path, synced) in share.await.unwrap_or_default() {
                 match synced {
                     Ok(()) => folders.extend(path.parent().map(Path::to_owned)),
-                    Err(error) => drop(self.failed.borrow_mut().insert(path, error)),
+                    Err(error) => drop(lock(&self.failed).insert(path, error)),
                 }
             }
         }
@@ -337,7 +340,7 @@ impl StateGroup {
         if let Ok(Err(error)) = synced.await {
             log::warn!("--state-dir: {error}");
         }
-        self.syncing.borrow_mut().clear();
+        lock(&self.syncing).clear();
         self.done.notify_waiters();
     }
 }

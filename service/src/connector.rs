@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use log::debug;
 use metrics::counter;
-use resp::{Backoff, Config, ConfigError, Connection, Discovery, Error, ErrorKind, Frame, cmd};
+use resp::{Backoff, Config, ConfigError, Connection, Discovery, Endpoint, Error, ErrorKind, Frame, Topology, cmd};
 
 use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
@@ -78,6 +78,17 @@ impl Connector {
     #[must_use]
     pub fn for_stream(&self, key: &str, health: Health) -> Self {
         Self { discovery: self.discovery.for_key(key), health, connected: false, ..self.clone() }
+    }
+
+    /// A connector for one node of a cluster. It reports to `health`.
+    pub(crate) fn for_node(&self, node: &Endpoint, health: Health) -> Self {
+        let discovery = Discovery::new(self.config().clone().with_endpoint(node.clone()));
+        Self { discovery, health, connected: false, ..self.clone() }
+    }
+
+    /// The topology of the cluster, as the first answering node reports it.
+    pub(crate) async fn topology(&self) -> Result<Topology, Error> {
+        self.discovery.topology().await
     }
 
     /// The Redis address, without the password.

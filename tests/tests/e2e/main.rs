@@ -24,6 +24,7 @@ mod health;
 mod journal;
 mod loss;
 mod many;
+mod many_cluster;
 mod many_writer;
 mod messages;
 mod messages_many;

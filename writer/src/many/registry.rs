@@ -2,7 +2,7 @@
 
 use delivery::source_name::{SourceName, WrongName, registry_key};
 use globset::GlobSet;
-use resp::{Connection, Error, ErrorKind, Frame, cmd};
+use resp::{Connection, Error, ErrorKind, Executor, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
 use service::{Connector, Failure, Health, Stop};
 use std::collections::BTreeSet;
@@ -126,7 +126,7 @@ impl<'a> Registry<'a> {
         if self.count == Some(count) && self.read_at.is_some_and(|at| at.elapsed() < READ) {
             return Ok(None);
         }
-        let fields = read(connection, &self.key).await?;
+        let fields = read(&mut *connection, &self.key).await?;
         if fields.is_empty()
             && !self.is_empty_reported
             && let Some(why) = single_file(connection, self.stream).await
@@ -164,12 +164,12 @@ pub(super) async fn single_file(connection: &mut Connection, stream: &str) -> Op
 }
 
 /// The fields and values of the registry.
-pub(super) async fn read(connection: &mut Connection, key: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+pub(super) async fn read(mut redis: impl Executor, key: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
     let mut found = Vec::new();
     let mut cursor = b"0".to_vec();
     loop {
         let scan = cmd::<Frame>("HSCAN").arg(key).arg(&cursor).arg("COUNT").arg(FIELDS);
-        let reply = connection.send(&scan).await?;
+        let reply = redis.send(&scan).await?;
         let mut parts = reply.value().children();
         cursor = parts.next().and_then(|cursor| cursor.as_bytes().map(<[u8]>::to_vec)).unwrap_or_default();
         let mut fields = parts.next().map(resp::Value::children).into_iter().flatten();
