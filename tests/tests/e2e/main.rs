@@ -26,6 +26,7 @@ mod loss;
 mod many;
 mod many_writer;
 mod messages;
+mod messages_many;
 mod network;
 mod once;
 mod output;

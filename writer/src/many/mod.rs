@@ -78,10 +78,10 @@ pub(crate) async fn run(
     context: Context,
 ) -> Result<(), Failure> {
     gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
-    source::make(folder, folder).map_err(|error| {
-        Failure::config(format!("--output-dir {}: {error}; {}", folder.display(), service::advice::io(&error)))
-    })?;
-    context.health.file(Ok(()));
+    let wrong = |why: String| Failure::config(format!("--output-dir {}: {why}", folder.display()));
+    if folder.exists() && !folder.is_dir() {
+        return Err(wrong("it is not a folder; allowed: a folder, or one that can be created".to_owned()));
+    }
     if matches!(context.connector.config().endpoint(), Endpoint::Cluster { .. }) {
         return Err(Failure::config(format!(
             "--redis-url {}: --output-dir does not work with a Redis Cluster yet; allowed: a single server, or Sentinels",
@@ -89,6 +89,8 @@ pub(crate) async fn run(
         )));
     }
     let wanted = wanted(args)?;
+    source::make(folder, folder).map_err(|error| wrong(format!("{error}; {}", service::advice::io(&error))))?;
+    context.health.file(Ok(()));
     let shared = Shared {
         service,
         args,
