@@ -103,10 +103,7 @@ enum Broken {
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        // The key was deleted while a read waited on it; a primary that becomes a replica says
-        // UNBLOCKED, too.
-        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
-            || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
+        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey);
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
 }

@@ -1106,7 +1106,7 @@ impl Consumer {
                     (None, _) => Outcome::Foreign,
                 },
                 None => {
-                    let outcome = self.dedup.deleted(id);
+                    let outcome = self.dedup.deleted(self.bounded(id));
                     if outcome != Outcome::Unknown {
                         (taken.deleted, taken.deleted_last) = (taken.deleted.saturating_add(1), id);
                     }
@@ -1230,7 +1230,7 @@ impl Consumer {
             // No entry arrived since the query, so anything missing before this ID is a gap.
             Idle::Asked(last) => {
                 self.idle = Idle::Judged(self.last_delivered, self.pace.end());
-                self.dedup.ended_at(last);
+                self.dedup.ended_at(self.bounded(last));
                 if self.dedup.has_gaps() {
                     return Phase::Inspect(Inspection::Gaps);
                 }
@@ -1240,6 +1240,13 @@ impl Consumer {
             Idle::Judged(..) if self.settings.once => end,
             Idle::Judged(..) => Phase::Read,
         }
+    }
+
+    /// An ID, or the end of the reader's latest batch if that is smaller: what is behind it was not
+    /// added by a reader, but by `XSETID` or a foreign `XADD`. The end may be of an earlier moment;
+    /// the next one [wakes](Self::wake) the consumer.
+    fn bounded(&self, id: StreamId) -> StreamId {
+        self.pace.end().filter(|end| end.ms == id.ms).map_or(id, |end| id.min(end))
     }
 
     /// Reports the last-generated ID of the stream.

@@ -41,6 +41,8 @@ struct World {
     namesake_is_awake: bool,
     /// Whether the clock of Redis is behind the time of the latest read.
     clock_is_back: bool,
+    /// The last ID that somebody has set.
+    set_id: StreamId,
     here: Option<(u64, u64)>,
     batch: Batch,
     written: Vec<u8>,
@@ -74,6 +76,7 @@ impl World {
             namesake: None,
             namesake_is_awake: false,
             clock_is_back: false,
+            set_id: StreamId::ZERO,
             here: None,
             batch: Batch::default(),
             written: Vec::new(),
@@ -259,7 +262,10 @@ impl World {
                     self.batch.clear();
                     consumer.handed_over(now);
                 }
-                Effect::ReadLastId => consumer.last_id(self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id)),
+                Effect::ReadLastId => {
+                    let last = self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id);
+                    consumer.last_id(last.max(self.set_id));
+                }
                 Effect::Refuse(refusal) => {
                     self.reports.extend(consumer.take_reports());
                     return Some(refusal);
@@ -629,6 +635,31 @@ fn an_output_is_noted_only_when_the_group_knows_its_consumer() {
     // Were it to begin only now, it would not be sure that nobody else got these entries.
     assert_eq!(world.drive(&mut consumer(0..0)), None);
     assert_eq!(world.gaps(), []);
+}
+
+#[test]
+fn an_id_of_somebody_else_in_the_present_generation_is_no_gap() {
+    let mut world = World::new();
+    world.add(10);
+    let mut one = consumer(0..0);
+    world.set_id = StreamId::new(5, 90);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.gaps(), world.written.len()), (vec![], 40), "XSETID");
+    // A foreign entry that was deleted while it was pending.
+    world.entries.push((StreamId::new(5, 70), "message", "abc"));
+    world.pending = vec![StreamId::new(5, 70)];
+    world.last_delivered = StreamId::new(5, 70);
+    world.entries.pop();
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), []);
+    // Entries of ours that somebody deleted are still a gap.
+    (world.last_delivered, world.pending) = (StreamId::new(5, 40), Vec::new());
+    world.add(2);
+    let end = world.entries.pop().map(|(id, ..)| id);
+    world.set_id = StreamId::new(5, 90);
+    assert_eq!(end, Some(StreamId::new(5, 48)));
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), [44..48]);
 }
 
 #[test]
