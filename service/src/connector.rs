@@ -1,12 +1,13 @@
 //! Connecting to Redis with retries until a connection is usable.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::debug;
 use metrics::counter;
-use resp::{Backoff, Config, Connection, Discovery, Endpoint, Error, ErrorKind, Frame, Topology, cmd};
+use resp::{Backoff, Config, ConfigError, Connection, Discovery, Endpoint, Error, ErrorKind, Frame, Topology, cmd};
 
 use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
@@ -209,7 +210,9 @@ async fn usable(discovery: &Discovery) -> Result<Connection, Error> {
 }
 
 /// Whether a retry cannot succeed unless somebody changes the configuration.
-fn is_final(error: &Error) -> bool {
-    let answered = error.is_server() || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::UnknownMaster);
-    answered && !error.is_transient()
+pub(crate) fn is_final(error: &Error) -> bool {
+    let is_answered = error.is_server() || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::UnknownMaster);
+    // Certificates that cannot be used. A handshake that fails may be the server's fault.
+    let is_own = matches!(error.source(), Some(source) if source.is::<ConfigError>());
+    (is_answered || is_own) && !error.is_transient()
 }

@@ -22,7 +22,7 @@ mod registry;
 pub(crate) mod source;
 
 use crate::added_fields::{self, AddedFields};
-use crate::args::{From, ReaderArgs};
+use crate::args::{From, NO_FILE, ReaderArgs};
 use crate::check;
 use crate::driver::DRAIN;
 use crate::source_file::{DiskFile, Format};
@@ -50,6 +50,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -85,8 +86,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Rc<Pool>,
     pub(crate) registry: SourceRegistry,
     pub(crate) totals: Totals,
-    pub(crate) listings: Rc<SharedListings>,
-    pub(crate) states: Rc<StateGroup>,
+    pub(crate) listings: Arc<SharedListings>,
+    pub(crate) states: Arc<StateGroup>,
     /// Files that sources were read from.
     pub(crate) files: RefCell<HashMap<Inode, KnownFile>>,
     /// Whether sources wait to be active.
@@ -188,6 +189,8 @@ struct Many {
 struct Walked {
     folders: Vec<PathBuf>,
     files: BTreeSet<PathBuf>,
+    /// How many files matched. Two patterns may match the same file.
+    matched: usize,
     unlisted: Option<String>,
 }
 
@@ -197,6 +200,7 @@ impl Found for Walked {
     }
 
     fn file(&mut self, path: PathBuf) {
+        self.matched = self.matched.saturating_add(1);
         self.files.insert(path);
     }
 
@@ -221,7 +225,12 @@ fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
                 "--input -{from}: standard input cannot be read again after a fault; allowed: a file's path, or a pattern"
             )));
         }
-        Pattern::new(input).map_err(|why| Failure::config(format!("--input {}{from}: {why}", input.display())))
+        let wrong = |why: String| Failure::config(format!("--input {}{from}: {why}", input.display()));
+        let pattern = Pattern::new(input).map_err(wrong)?;
+        match pattern.plain().and_then(|path| std::fs::metadata(path).ok()) {
+            Some(found) if !found.is_file() => Err(wrong(NO_FILE.to_owned())),
+            _ => Ok(pattern),
+        }
     };
     args.input.iter().map(pattern).collect()
 }
@@ -259,6 +268,14 @@ pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, Option<St
     Ok((found, fault))
 }
 
+/// The stream is that of a single file.
+pub(crate) fn carries_one_file(stream: &str, begun: u32) -> Failure {
+    Failure::config(format!(
+        "--stream {stream}: it carries a single file already (--partitions {begun}); allowed: another --stream for \
+         many files"
+    ))
+}
+
 fn same_name(one: &Path, other: &Path, name: &SourceName) -> Failure {
     Failure::config(format!(
         "--input: {} and {} have the same name {name}; allowed: files with different names, or one pattern for both of \
@@ -285,8 +302,8 @@ impl Many {
             pool: Rc::new(Pool::new(&context.connector, &context.health)),
             registry,
             totals: Totals::of_many(),
-            listings: Rc::default(),
-            states: Rc::default(),
+            listings: Arc::default(),
+            states: Arc::default(),
             files: RefCell::default(),
             is_crowded: Cell::new(false),
             host,
@@ -320,7 +337,11 @@ impl Many {
     async fn follow(mut self) -> Result<(), Stop> {
         self.find_known()?;
         self.walk(true)?;
-        info!("{} of {} files found", self.sources.len(), self.shared.args.inputs());
+        let (count, inputs) = (self.sources.len(), self.shared.args.inputs());
+        match count {
+            0 => info!("--input {inputs}: no file matches yet; waiting for one"),
+            _ => info!("--input {inputs}: following {count} {}", service::advice::noun(count as u64, "file")),
+        }
         let once = self.shared.args.service.once;
         let shutdown = self.shared.shutdown.clone();
         tokio::select! {
@@ -440,10 +461,7 @@ impl Many {
         if let Ok(loaded) = loaded
             && let Some(begun) = loaded.partitions
         {
-            let why = "allowed: another --stream, because the names of sources and of partitions are alike";
-            return Err(
-                Failure::config(format!("--stream {stream}: it was begun with --partitions {begun}; {why}")).into()
-            );
+            return Err(carries_one_file(stream, begun).into());
         }
         must_be_allowed(check::commands(&mut lease.connection, &probe)).await?;
         lease.give_back();
@@ -495,9 +513,9 @@ impl Many {
                 walked.folders.push(pattern.base.clone());
                 walked.files.insert(path);
             } else {
-                let before = walked.files.len();
+                let before = walked.matched;
                 pattern.walk(&mut walked);
-                if first && self.shared.args.service.once && walked.files.len() == before {
+                if first && self.shared.args.service.once && walked.matched == before {
                     let from = service::args::origin("input");
                     return Err(Failure::failed(format!(
                         "--input {}{from}: no file matches; --once sends what there is and does not wait for a file",
@@ -506,7 +524,7 @@ impl Many {
                 }
             }
         }
-        let Walked { folders, files, unlisted } = walked;
+        let Walked { folders, files, unlisted, .. } = walked;
         for folder in folders {
             if !self.events.follow(&folder) {
                 let modified = modified(&folder);
@@ -570,7 +588,7 @@ impl Many {
 
     fn add(&mut self, path: PathBuf, name: SourceName, base: PathBuf, from_end: bool) -> usize {
         let index = self.sources.len();
-        self.shared.listings.inputs.borrow_mut().insert(path.clone(), index);
+        self.shared.listings.inputs().insert(path.clone(), index);
         self.names.insert(name.clone(), index);
         self.sources.push(Source {
             name,
@@ -590,7 +608,7 @@ impl Many {
     }
 
     fn index_of(&self, path: &Path) -> Option<usize> {
-        self.shared.listings.inputs.borrow().get(path).copied()
+        self.shared.listings.inputs().get(path).copied()
     }
 
     /// The source that was read from this file when it had another name.

@@ -21,7 +21,6 @@ use delivery::partition::Partition;
 use delivery::producer::{Directory as _, Limits, Options, Producer, Step, Wait};
 use delivery::source_name::SourceName;
 use log::{debug, warn};
-use resp::ErrorKind;
 use resp::streams::{XInfoGroups, XLen};
 use service::{Failure, Stop};
 use std::collections::HashMap;
@@ -29,6 +28,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -130,10 +130,11 @@ pub(crate) fn know(files: &mut HashMap<Inode, KnownFile>, index: usize, manifest
 /// What a source's producer is made of.
 pub(crate) fn parts(
     args: &ReaderArgs,
-    listings: &Rc<SharedListings>,
+    listings: &Arc<SharedListings>,
     (name, path, state_dir): (&SourceName, &Path, &Path),
 ) -> (Options, InputDirectory) {
     let state = StateFile::of_source(state_dir, &args.service.stream, name);
+    let state = state.in_state_dir(args.state_dir.as_deref());
     let limits = Limits { open_files: OPEN_FILES, ..Limits::default() };
     let options = Options {
         input: path.to_string_lossy().into_owned(),
@@ -145,7 +146,7 @@ pub(crate) fn parts(
         max_backlog: args.max_backlog,
         limits,
     };
-    let listings: Rc<dyn crate::scanner::Listings> = Rc::clone(listings) as _;
+    let listings: Arc<dyn crate::scanner::Listings> = Arc::clone(listings) as _;
     (options, InputDirectory { scanner: Scanner::sharing(path.to_owned(), listings), state })
 }
 
@@ -158,7 +159,7 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
     };
     let (options, mut directory) = parts(&shared.args, &shared.listings, (&task.name, &task.path, &task.state_dir));
     let options = Options { from_end: task.from_end, ..options };
-    directory.state = directory.state.in_group(Rc::clone(&shared.states));
+    directory.state = directory.state.in_group(Arc::clone(&shared.states));
     let stream = options.stream.clone();
     let mut producer = Producer::new(options, directory);
     if let Some(file) = task.held.take() {
@@ -180,7 +181,7 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
         totals,
         max_backlog: shared.args.max_backlog,
         input: task.path.clone(),
-        group: Some(Rc::clone(&shared.states)),
+        group: Some(Arc::clone(&shared.states)),
         ..driver
     };
     let escaped = task.name.escaped();
@@ -252,6 +253,18 @@ impl Active {
         }
     }
 
+    /// The next step, on a thread of its own where it may decompress a file: others go on
+    /// meanwhile.
+    async fn next_step(&mut self) -> Result<Step, Interrupt> {
+        self.driver.is_slow = self.driver.producer.directory().scanner.may_decompress();
+        if !self.driver.is_slow {
+            return self.driver.next_step();
+        }
+        let Task { name, path, state_dir, .. } = &self.task;
+        let (options, directory) = parts(&self.shared.args, &self.shared.listings, (name, path, state_dir));
+        self.driver.next_step_aside(Producer::new(options, directory)).await
+    }
+
     /// Performs steps until one comes that needs no connection. `None`: others are to be active
     /// instead.
     async fn turn(&mut self) -> Result<Option<Result<Step, Interrupt>>, Stop> {
@@ -260,7 +273,7 @@ impl Active {
         }
         let next = match self.driver.next.take() {
             Some(step) => Ok(step),
-            None => self.driver.next_step(),
+            None => self.next_step().await,
         };
         match next {
             Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Some(Ok(step))),
@@ -386,19 +399,7 @@ impl Active {
     /// closed.
     async fn recover(&mut self, interrupt: Interrupt) -> Result<(), Stop> {
         let mut delay = self.driver.backoff.next_delay();
-        match interrupt {
-            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
-                return Err(Stop::Failure(Failure::config(format!(
-                    "the key {} holds another type ({error}); allowed: a stream, or a key that does not exist",
-                    self.driver.record.stream
-                ))));
-            }
-            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
-                return Err(Stop::Failure(Failure::failed(format!(
-                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
-                    service::advice::redis(error.kind())
-                ))));
-            }
+        match interrupt.or_failure(&self.driver.record.stream) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.shared.pool.failed(&error);

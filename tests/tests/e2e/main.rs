@@ -27,6 +27,7 @@ mod many;
 mod many_cluster;
 mod many_writer;
 mod messages;
+mod messages_many;
 mod network;
 mod once;
 mod output;

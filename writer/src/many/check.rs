@@ -1,6 +1,6 @@
 //! `writer check` with `--output-dir`: all sources that the registry lists, in a few lines.
 
-use super::registry::{Listed, listed, read};
+use super::registry::{Listed, listed, read, single_file};
 use super::wanted;
 use crate::args::CheckArgs;
 use crate::check::{commands, wait};
@@ -31,16 +31,7 @@ pub(crate) async fn check(
     if let Err(failure) = args.writer.check(&args.service) {
         checks.wrong(failure.to_string(), "leave out one of the two");
     }
-    match folder.is_dir() {
-        true => checks.folder("--output-dir", folder),
-        false if folder_of(folder).is_dir() && !folder.exists() => {
-            checks.ok(format!("--output-dir: {} does not exist yet, and will be created", folder.display()));
-        }
-        false => checks.wrong(
-            format!("--output-dir: {} is no folder, and its own folder does not exist", folder.display()),
-            "name a folder, or one that can be created in an existing one",
-        ),
-    }
+    checks.folder_to_create("--output-dir", folder);
     let Some(connection) = connection else { return };
     let Ok(config) = args.service.redis() else { return };
     let key = registry_key(&args.service.stream);
@@ -73,8 +64,13 @@ pub(crate) async fn check(
             ),
         }
     }
-    let count = sources.len() as u64;
-    checks.ok(format!("sources: {key} lists {}, {count} of them for this writer", fields.len()));
+    let (count, listed) = (sources.len() as u64, fields.len() as u64);
+    let other = if listed == 0 { single_file(connection, &args.service.stream).await } else { None };
+    match other {
+        Some(why) => checks.note(format!("sources: {why}"), "to write that, use --output instead of --output-dir"),
+        None if listed == 0 => checks.note(format!("sources: {key} lists none yet"), "start the reader of many files"),
+        None => checks.ok(format!("sources: {key} lists {listed}; {count} for this writer")),
+    }
     outputs(checks, args, folder, &sources);
     let group = |name: &str| {
         let stream = format!("{}:{{{name}}}", args.service.stream);
@@ -153,7 +149,9 @@ fn outputs(checks: &mut Preflight, args: &CheckArgs, folder: &Path, sources: &[L
             "give each writer sources of its own with --sources",
         );
     }
-    checks.ok(format!("--output-dir: {good} {} can be written", noun(good, "output")));
+    if good > 0 {
+        checks.ok(format!("--output-dir: {good} {} can be written", noun(good, "output")));
+    }
 }
 
 /// How many entries wait in all these groups.

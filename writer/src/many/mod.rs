@@ -99,11 +99,13 @@ pub(crate) async fn run(
     context: Context,
 ) -> Result<(), Failure> {
     gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
-    source::make(folder, folder).map_err(|error| {
-        Failure::config(format!("--output-dir {}: {error}; {}", folder.display(), service::advice::io(&error)))
-    })?;
-    context.health.file(Ok(()));
+    let wrong = |why: String| Failure::config(format!("--output-dir {}: {why}", folder.display()));
+    if folder.exists() && !folder.is_dir() {
+        return Err(wrong("it is not a folder; allowed: a folder, or one that can be created".to_owned()));
+    }
     let wanted = wanted(args)?;
+    source::make(folder, folder).map_err(|error| wrong(format!("{error}; {}", service::advice::io(&error))))?;
+    context.health.file(Ok(()));
     let shared = Shared {
         service,
         args,

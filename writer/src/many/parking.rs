@@ -27,8 +27,8 @@ const KEEP_FINISHED_OPEN: Duration = Duration::from_millis(200);
 /// How long a source that has much to do keeps its output open while others wait for a place.
 const TURN: Duration = Duration::from_secs(1);
 
-/// How long a source that is not parked waits after so many reads that brought nothing. After one
-/// that brought something, it only lets others use the connection.
+/// How long a source that is not parked waits after this number of reads that brought nothing.
+/// After one that brought something, it only lets others use the connection.
 fn pause_after(empty: usize) -> Duration {
     let nth = empty.saturating_sub(1).min(PAUSES.len().saturating_sub(1));
     if empty == 0 { Duration::ZERO } else { PAUSES.get(nth).copied().unwrap_or_default() }
