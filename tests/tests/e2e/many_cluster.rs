@@ -72,7 +72,7 @@ impl Stage {
 }
 
 fn name(nth: usize) -> String {
-    if nth % 3 == 0 { format!("sub/{nth}.log") } else { format!("{nth}.log") }
+    if nth.is_multiple_of(3) { format!("sub/{nth}.log") } else { format!("{nth}.log") }
 }
 
 fn key(nth: usize) -> String {
