@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
@@ -72,7 +72,7 @@ const NAMED: usize = 20;
 
 /// Checks all files of all inputs, and their sources.
 async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
-    let (candidates, unlisted) = match crate::many::candidates(args) {
+    let (candidates, listings, unlisted) = match crate::many::candidates(args) {
         Ok(found) => found,
         Err(failure) => return checks.wrong(failure, "correct --input"),
     };
@@ -126,10 +126,11 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
     {
         checks.redis(format!("--stream: reading the list of sources {registry}"), &error);
     }
-    let listings = Rc::default();
+    let listings = Arc::new(listings);
     let mut refused = 0_usize;
     for (name, path, state_dir) in &candidates {
-        let (options, directory) = crate::many::source::parts(args, &listings, (name, path, state_dir));
+        let Some(source) = listings.sources().named(name) else { continue };
+        let (options, directory) = crate::many::source::parts(args, &listings, source, (name, path, state_dir));
         let record = SourceRecord::of(&options.stream);
         let why = match record.observe(&mut connection, None).await {
             Err(RecordFault::Redis(error)) => return checks.redis(format!("source: reading {}", record.key), &error),

@@ -53,6 +53,15 @@ pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// What the file system reports.
     fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>>;
+
+    /// Whether the file at the input's path is this source's own.
+    fn has_input(&self) -> bool;
+
+    /// Other paths at which files of this source are.
+    fn strays(&self) -> Vec<PathBuf>;
+
+    /// Whether a file with this name and inode is not another source's.
+    fn may_have(&self, path: &Path, ino: u64) -> bool;
 }
 
 /// A name in a folder.
@@ -156,6 +165,11 @@ impl Scanner {
         &self.input
     }
 
+    /// Whether the file at the input's path, if there is one, is not another source's.
+    pub(crate) fn has_input(&self) -> bool {
+        self.listings.as_ref().is_none_or(|listings| listings.has_input())
+    }
+
     /// Determines which file holds which content. `open` are the files that are already open, by
     /// file ID.
     pub(crate) fn scan(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)], now: Duration) -> Identified {
@@ -243,8 +257,9 @@ impl Scanner {
     fn candidates(&mut self, known: &KnownContents, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
         // Names that log rotation may change: the input, the file that a link there leads to, and
         // earlier targets of that link.
+        let has_input = self.has_input();
         let mut bases = vec![self.input.clone()];
-        bases.extend(fs::canonicalize(&self.input).ok());
+        bases.extend(fs::canonicalize(&self.input).ok().filter(|_| has_input));
         let paths = known.contents.iter().rev().map(|content| &content.path);
         bases.extend(paths.filter(|path| !path.is_empty()).map(PathBuf::from));
         let mut folders: Vec<PathBuf> = Vec::new();
@@ -306,8 +321,16 @@ impl Scanner {
             }
         }
         found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.name_kind)));
-        let mut candidates = vec![Candidate { path: self.input.clone(), name_kind: NameKind::Input }];
+        let mut candidates = Vec::new();
+        if has_input {
+            candidates.push(Candidate { path: self.input.clone(), name_kind: NameKind::Input });
+        }
         candidates.extend(found);
+        let strays = self.listings.iter().flat_map(|listings| {
+            let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| listings.may_have(path, file.ino()));
+            listings.strays().into_iter().filter(is_own)
+        });
+        candidates.extend(strays.map(|path| Candidate { path, name_kind: NameKind::Other }));
         candidates
     }
 

@@ -627,6 +627,15 @@ impl<D: Directory> Producer<D> {
         is_waiting && (with_open || self.open.iter().all(|open| Some(open.file.inode()) == present))
     }
 
+    /// Whether only a change of the input's file can bring more, so that nothing is lost when this
+    /// machine is made again later. `with_open`: although files are open that have lost their names,
+    /// after a time in which nobody has written to them.
+    #[must_use]
+    pub fn may_rest(&self, with_open: bool) -> bool {
+        let has_left = self.input_state.is_err() && self.position().is_some();
+        self.is_settled(with_open) && (with_open || !has_left)
+    }
+
     /// Whether a batch is on the wire.
     #[must_use]
     pub fn is_on_wire(&self) -> bool {

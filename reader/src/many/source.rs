@@ -2,7 +2,7 @@
 //! to do, and ends when only a change of its file can bring more.
 
 use super::Shared;
-use super::listing::SharedListings;
+use super::listing::{SharedListings, SourceListings};
 use super::pool::Turn;
 use crate::added_fields::AddedFields;
 use crate::args::{From, ReaderArgs};
@@ -16,14 +16,12 @@ use crate::state::StateFile;
 use crate::watch::Watch;
 use delivery::files::Inode;
 use delivery::line_reader::ReadOptions;
-use delivery::manifest::{Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::{Directory as _, Limits, Options, Producer, Step, Wait};
 use delivery::source_name::SourceName;
 use log::{debug, warn};
 use resp::streams::{XInfoGroups, XLen};
 use service::{Failure, Stop};
-use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -71,16 +69,6 @@ impl std::convert::From<&Metadata> for FileState {
     }
 }
 
-/// A file that a source was read from: found under another name, it is no new source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KnownFile {
-    /// The source.
-    pub(crate) index: usize,
-    pub(crate) created: Option<i64>,
-    pub(crate) head_len: u64,
-    pub(crate) head_hash: u64,
-}
-
 /// What is to be done for a source.
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -118,19 +106,11 @@ pub(crate) struct Parked {
     pub(crate) guard: Option<u64>,
 }
 
-/// The files of these contents.
-pub(crate) fn know(files: &mut HashMap<Inode, KnownFile>, index: usize, manifest: &Manifest) {
-    files.extend(manifest.contents().map(|content| {
-        let inode = Inode { dev: content.dev, ino: content.ino };
-        let Generation { created, head_len, head_hash, .. } = *content;
-        (inode, KnownFile { index, created, head_len, head_hash })
-    }));
-}
-
 /// What a source's producer is made of.
 pub(crate) fn parts(
     args: &ReaderArgs,
     listings: &Arc<SharedListings>,
+    source: usize,
     (name, path, state_dir): (&SourceName, &Path, &Path),
 ) -> (Options, InputDirectory) {
     let state = StateFile::of_source(state_dir, &args.service.stream, name);
@@ -146,7 +126,7 @@ pub(crate) fn parts(
         max_backlog: args.max_backlog,
         limits,
     };
-    let listings: Arc<dyn crate::scanner::Listings> = Arc::clone(listings) as _;
+    let listings = Arc::new(SourceListings { shared: Arc::clone(listings), source });
     (options, InputDirectory { scanner: Scanner::sharing(path.to_owned(), listings), state })
 }
 
@@ -157,7 +137,8 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
         Ok(added) => added,
         Err(failure) => return (index, Ended::Refused(failure.to_string())),
     };
-    let (options, mut directory) = parts(&shared.args, &shared.listings, (&task.name, &task.path, &task.state_dir));
+    let (options, mut directory) =
+        parts(&shared.args, &shared.listings, index, (&task.name, &task.path, &task.state_dir));
     let options = Options { from_end: task.from_end, ..options };
     directory.state = directory.state.in_group(Arc::clone(&shared.states));
     let stream = options.stream.clone();
@@ -261,7 +242,8 @@ impl Active {
             return self.driver.next_step();
         }
         let Task { name, path, state_dir, .. } = &self.task;
-        let (options, directory) = parts(&self.shared.args, &self.shared.listings, (name, path, state_dir));
+        let (options, directory) =
+            parts(&self.shared.args, &self.shared.listings, self.task.index, (name, path, state_dir));
         self.driver.next_step_aside(Producer::new(options, directory)).await
     }
 
@@ -301,7 +283,7 @@ impl Active {
         let newest = self.driver.producer.manifest().last().map(|newest| newest.generation);
         if newest != self.newest {
             self.newest = newest;
-            know(&mut self.shared.files.borrow_mut(), self.task.index, self.driver.producer.manifest());
+            self.shared.listings.sources().know(self.task.index, self.driver.producer.manifest());
         }
         if done.is_ok() {
             self.shared.health.redis_works(WORK);
@@ -350,8 +332,7 @@ impl Active {
         }
         let producer = &self.driver.producer;
         let unnamed_idle = if is_crowded { UNNAMED_IDLE_CROWDED } else { UNNAMED_IDLE };
-        let has_left = producer.input_state().is_err() && producer.position().is_some();
-        producer.is_settled(false) && !has_left || idle >= unnamed_idle && producer.is_settled(true)
+        producer.may_rest(false) || idle >= unnamed_idle && producer.may_rest(true)
     }
 
     fn parked(&self, seen: Option<FileState>) -> Parked {
