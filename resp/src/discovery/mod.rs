@@ -93,13 +93,13 @@ impl Discovery {
         connected.map_err(|error| config.connect_error(error))
     }
 
-    /// Returns the topology that the first answering node of a cluster reports. The nodes learn of a
-    /// change one after the other, so it may be stale for a moment.
+    /// Returns the topology that the first answering node of a cluster reports. The nodes learn of
+    /// a change one after the other, so it may be stale for a moment.
     ///
     /// # Errors
     ///
     /// No node answers within the [connect timeout](Config::connect_timeout), or
-    /// ([`ErrorKind::Usage`](crate::ErrorKind::Usage)) the configuration means no cluster.
+    /// ([`ErrorKind::Usage`]) the configuration means no cluster.
     pub async fn topology(&self) -> Result<Topology, Error> {
         let config = &self.config;
         let Endpoint::Cluster { seeds, .. } = &config.endpoint else {
