@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
@@ -37,7 +37,10 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
         open(checks, &input);
         added(checks, args, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
-        checks.folder("--state-dir", folder);
+        match args.state_dir {
+            Some(_) => checks.folder_to_create("--state-dir", folder),
+            None => checks.folder("--state-dir", folder),
+        }
         let mut needed = Vec::new();
         for Found { partition, key, connection } in &mut streams {
             let state = StateFile::new(folder, &input, &args.service.stream, *partition);
@@ -90,20 +93,43 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
     let count = candidates.len();
     match count {
         0 => checks.note(format!("--input: no file matches {} yet", args.inputs()), "the reader waits for one"),
-        _ => checks.ok(format!("--input: {count} {}, {unreadable} cannot be read", advice::noun(count as u64, "file"))),
+        _ if unreadable == 0 => {
+            checks.ok(format!("--input: {count} {}, all readable", advice::noun(count as u64, "file")));
+        }
+        _ => checks.note(
+            format!("--input: {unreadable} of {count} {} cannot be read", advice::noun(count as u64, "file")),
+            "the reader follows the others",
+        ),
     }
     added(checks, args, candidates.first().map_or(Path::new(""), |(_, path, _)| path));
     let folders: BTreeSet<&Path> = candidates.iter().map(|(_, _, folder)| folder.as_path()).collect();
-    folders.iter().for_each(|folder| checks.folder("--state-dir", folder));
+    for folder in folders {
+        match args.state_dir {
+            Some(_) => checks.folder_to_create("--state-dir", folder),
+            None => checks.folder("--state-dir", folder),
+        }
+    }
     if matches!(args.service.redis_url.config().endpoint(), Endpoint::Cluster { .. }) {
         return checks
             .note("source: in a Redis Cluster the sources are not looked at one by one", "the reader does so");
     }
     let Some(mut connection) = streams.into_iter().next().and_then(|found| found.connection) else { return };
-    let listings = Rc::new(listings);
+    let stream = &args.service.stream;
+    if let Ok(loaded) = SourceRecord::of(stream).load(&mut connection).await
+        && let Some(begun) = loaded.partitions
+    {
+        checks.wrong(crate::many::carries_one_file(stream, begun), "choose another --stream");
+    }
+    let registry = delivery::source_name::registry_key(stream);
+    if let Err(error) = connection.send(&cmd::<u64>("HLEN").arg(&registry)).await
+        && error.kind() == ErrorKind::WrongType
+    {
+        checks.redis(format!("--stream: reading the list of sources {registry}"), &error);
+    }
+    let listings = Arc::new(listings);
     let mut refused = 0_usize;
     for (name, path, state_dir) in &candidates {
-        let Some(source) = listings.sources.borrow().named(name) else { continue };
+        let Some(source) = listings.sources().named(name) else { continue };
         let (options, directory) = crate::many::source::parts(args, &listings, source, (name, path, state_dir));
         let record = SourceRecord::of(&options.stream);
         let why = match record.observe(&mut connection, None).await {
@@ -121,14 +147,13 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
             }
         }
     }
-    if refused == 0 {
+    if refused == 0 && count > 0 {
         checks.ok(format!("source: {count} {} can be followed", advice::noun(count as u64, "source")));
     }
     scripts(checks, &mut connection).await;
     let stream =
         candidates.first().map_or_else(|| args.service.stream.clone(), |(name, ..)| name.key(&args.service.stream));
     let mut needed = commands(&mut connection, &stream);
-    let registry = delivery::source_name::registry_key(&args.service.stream);
     needed.commands.push(cmd::<Frame>("HSET").arg(&registry).arg("").arg(""));
     needed.commands.push(cmd::<Frame>("HLEN").arg(&registry));
     checks.commands(vec![needed]).await;
@@ -149,7 +174,7 @@ fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
         let ServiceArgs { stream, partitions, .. } = &args.service;
         checks.wrong(
             format!(
-                "--partitions {partitions}: stream {stream} was begun with --partitions {begun}, says {}",
+                "--partitions {partitions}: stream {stream} was begun with --partitions {begun} (recorded in {})",
                 file.display()
             ),
             &format!("give --partitions {begun}, or choose another --stream"),

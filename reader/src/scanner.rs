@@ -19,7 +19,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Maximum number of folders that are listed.
@@ -42,11 +42,11 @@ pub(crate) struct Scanner {
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
     /// With many files: what all sources know of the folders.
-    listings: Option<Rc<dyn Listings>>,
+    listings: Option<Arc<dyn Listings>>,
 }
 
 /// Folders that many scanners look at: each is listed once for all of them.
-pub(crate) trait Listings: std::fmt::Debug {
+pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
     /// The names in a folder that begin with one of `stems`, and those of the files `known`, with
     /// their inodes; without those that are inputs of other sources.
     ///
@@ -157,7 +157,7 @@ impl Scanner {
     }
 
     /// A scanner that shares what is known of folders.
-    pub(crate) fn sharing(input: PathBuf, listings: Rc<dyn Listings>) -> Self {
+    pub(crate) fn sharing(input: PathBuf, listings: Arc<dyn Listings>) -> Self {
         Self { listings: Some(listings), ..Self::new(input) }
     }
 
@@ -187,10 +187,25 @@ impl Scanner {
         self.folders.iter().any(|(folder, listed)| listed.is_none() || listed_of(folder) != *listed)
     }
 
+    /// Whether the next scan may decompress a file: with many files, the input may be compressed,
+    /// or a file beside it whose name begins like it.
+    pub(crate) fn may_decompress(&self) -> bool {
+        let Some(listings) = &self.listings else { return false };
+        if Format::of(&self.input).is_some() {
+            return true;
+        }
+        if !self.folders.is_empty() && !self.has_changed() {
+            return false;
+        }
+        let (Some(folder), Some(name)) = (self.input.parent(), name_of(&self.input)) else { return false };
+        let names = listings.names(folder, listed_of(folder), &[stem(&name)], &HashSet::new());
+        names.is_ok_and(|names| names.iter().any(|one| Format::of(Path::new(&one.name)).is_some()))
+    }
+
     /// Opens a file of the latest scan.
     pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
         let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
-        let file = seen.open()?;
+        let file = seen.open()?.with_unpacked_len(self.measured.get(&seen.inode).and_then(|known| known.unpacked));
         // Another file may have its name by now.
         if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
@@ -423,7 +438,7 @@ impl Scanner {
         let mut prints = prints;
         // Open the file even if no hash is missing, to learn whether it is readable.
         if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
-            let file = seen.open()?;
+            let file = seen.open()?.with_unpacked_len(measured.unpacked);
             extend(&mut prints, &file, len)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }

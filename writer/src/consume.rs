@@ -12,6 +12,7 @@ use crate::many::{Lent, Parking, Woken};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
 use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Lease, Move, Reply, Report};
+use delivery::source_name::registry_key;
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
@@ -548,6 +549,9 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group, log: &ConsumeL
                     continue;
                 }
                 log.group_created(group, true);
+                // In a cluster the list may be on another node; nothing depends on it.
+                let listed = redis.send(&cmd::<u64>("HLEN").arg(registry_key(&group.stream))).await;
+                log.stream_is_new(group, listed.unwrap_or(0));
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.

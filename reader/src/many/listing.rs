@@ -4,13 +4,12 @@ use crate::scanner::{Listed, Listings, Name, names_in};
 use crate::source_file::{self, DiskFile, Format, nanoseconds};
 use delivery::source_file::SourceFile as _;
 use delivery::sources::{FileId, Sources, Tree};
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many folders are kept. More are listed again when they are needed.
 const FOLDERS: usize = 256;
@@ -18,14 +17,21 @@ const FOLDERS: usize = 256;
 /// The listed folders, and whose the files in them are.
 #[derive(Debug, Default)]
 pub(crate) struct SharedListings {
-    folders: RefCell<HashMap<PathBuf, Listing>>,
-    pub(crate) sources: RefCell<Sources>,
+    folders: Mutex<HashMap<PathBuf, Listing>>,
+    sources: Mutex<Sources>,
+}
+
+impl SharedListings {
+    /// Which files are sources, and whose the others are.
+    pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The folders as one source may see them.
 #[derive(Debug)]
 pub(crate) struct SourceListings {
-    pub(crate) shared: Rc<SharedListings>,
+    pub(crate) shared: Arc<SharedListings>,
     pub(crate) source: usize,
 }
 
@@ -60,19 +66,19 @@ struct Listing {
 
 impl Listings for SourceListings {
     fn has_input(&self) -> bool {
-        self.shared.sources.borrow().has_input(self.source, &DiskTree)
+        self.shared.sources().has_input(self.source, &DiskTree)
     }
 
     fn strays(&self) -> Vec<PathBuf> {
-        self.shared.sources.borrow().strays(self.source).map(Path::to_owned).collect()
+        self.shared.sources().strays(self.source).map(Path::to_owned).collect()
     }
 
     fn may_have(&self, path: &Path, ino: u64) -> bool {
-        self.shared.sources.borrow().may_have(self.source, path, ino, &DiskTree)
+        self.shared.sources().may_have(self.source, path, ino, &DiskTree)
     }
 
     fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>> {
-        let mut folders = self.shared.folders.borrow_mut();
+        let mut folders = self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let is_current = listed.is_some() && folders.get(folder).is_some_and(|listing| listing.listed == listed);
         if !is_current {
             let mut names = names_in(folder)?;

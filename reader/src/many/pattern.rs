@@ -223,13 +223,17 @@ impl Excluded {
     pub(crate) fn new(patterns: &[String]) -> Result<Self, Failure> {
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for text in patterns {
-            let glob = GlobBuilder::new(text).literal_separator(true).build();
-            let glob = glob.map_err(|error| {
-                let (why, from) = (error.kind(), service::args::origin("exclude"));
+            let wrong = |why: String| {
+                let from = service::args::origin("exclude");
                 Failure::config(format!(
-                    "--exclude {text}{from}: {why}; allowed: a pattern of * ? [a-z] {{a,b}} and **"
+                    "--exclude {text:?}{from}: {why}; allowed: a pattern of * ? [a-z] {{a,b}} and **"
                 ))
-            })?;
+            };
+            if text.is_empty() {
+                return Err(wrong("it is empty".to_owned()));
+            }
+            let glob = GlobBuilder::new(text).literal_separator(true).build();
+            let glob = glob.map_err(|error| wrong(error.kind().to_string()))?;
             if text.contains('/') {
                 paths.add(glob)
             } else {

@@ -1,8 +1,7 @@
 //! Faults of all components, while a tree of many files is mirrored.
 
 use std::fmt;
-use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::fault::Fault;
 use super::stage::{Runner, logs, strike};
@@ -73,22 +72,13 @@ pub fn run_with_files(plan: FilesPlan) -> Result<String, String> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut stage = Stage::new(plan);
     let possible: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| !fault.is_rotation()).collect();
-    let mut times = vec![0; possible.len()];
-    let begun = Instant::now();
-    while begun.elapsed() < plan.time {
-        wait::random_moment(&mut rng, 20..700);
-        let nth = rng.usize(..possible.len());
-        println!("{:7.3} s  {:?}", begun.elapsed().as_secs_f64(), possible[nth]);
-        times[nth] += 1;
-        strike(possible[nth], &mut stage.reader, &mut stage.writer, &mut stage.rig.redis, &mut rng);
-    }
-    let told = stage.finish();
-    let mut report = told
+    let counts = super::strike_at_random(&mut rng, plan.time, &possible, |fault, rng| {
+        strike(fault, &mut stage.reader, &mut stage.writer, &mut stage.rig.redis, rng);
+    });
+    let report = stage
+        .finish()
         .map_err(|wrong| format!("{wrong}\n{plan}, kept: {}\n{}", stage.rig.folder.keep().display(), stage.logs()))?;
-    for (fault, times) in possible.iter().zip(&times) {
-        let _ = write!(report, "\n{times:6} × {fault:?}");
-    }
-    Ok(report)
+    Ok(report + &counts)
 }
 
 struct Stage {

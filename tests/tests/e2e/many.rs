@@ -1,6 +1,7 @@
 //! Many files in one reader: each is a source with a stream of its own.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use e2e::{Launch, Persistence, Program, Rig, Service, rig, wait};
@@ -390,6 +391,36 @@ fn an_archive_is_read_as_its_content_up_to_where_it_is_damaged() {
     };
     wait::until("the rest is sent", || len(&many).ends_with(&format!("-{}", lines.len())));
     follow.stop();
+}
+
+#[test]
+fn an_archive_that_is_decompressed_for_long_delays_neither_other_files_nor_a_stop() {
+    let many = Many::new();
+    many.append("a.log", "a 1\n");
+    let line = "a line of an archive that takes seconds to decompress, and kilobytes on the disk\n";
+    let mut gzip = std::process::Command::new("gzip")
+        .arg("-1c")
+        .stdin(std::process::Stdio::piped())
+        .stdout(fs::File::create(many.path("b.log.gz")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut input = gzip.stdin.take().unwrap();
+    for _ in 0..200 {
+        input.write_all(line.repeat(20_000).as_bytes()).unwrap();
+    }
+    drop(input);
+    assert!(gzip.wait().unwrap().success());
+    let mut reader = many.rig.service(Program::Reader).set("--input", many.path("*")).start();
+    let mut sent = "a 1\n".to_owned();
+    for n in 2..=5 {
+        many.wait_sent("a.log", &sent);
+        let more = format!("a {n}\n");
+        many.append("a.log", &more);
+        sent += &more;
+    }
+    many.wait_sent("a.log", &sent);
+    reader.stop();
+    assert!(many.sent("b.log.gz").is_empty(), "its first line comes when its length is known");
 }
 
 #[test]
