@@ -185,7 +185,8 @@ impl Sources {
         }
         let name = found.get(path)?;
         // A name is that of a rotated file only if there is a source with the name before.
-        let rotated = rotated_from(path).find_map(|base| self.place(&base, found, tree, effects));
+        let is_rotated = rotated_from(path).find_map(|base| self.place(&base, found, tree, effects)).is_some();
+        let rotated = if is_rotated { self.rotated(path, tree) } else { None };
         if self.is_of_another(path, rotated, tree, effects) {
             return None;
         }
@@ -233,8 +234,26 @@ impl Sources {
         let known = self.files.get(&file.inode.ino)?;
         let known = || known.iter().filter(|known| known.may_be(file));
         let is_likely = known().any(|known| Some(known.source) == likely);
-        let proved = || known().find(|known| tree.head(path, known.head_len) == Some(known.head_hash));
+        // Another name of what is at a source's own path is the same file, also when it was truncated.
+        let is_own = |known: &&KnownFile| self.path(known.source).and_then(|own| tree.file(own)) == Some(file);
+        let has_head = |known: &&KnownFile| tree.head(path, known.head_len) == Some(known.head_hash);
+        let proved = || known().find(|known| is_own(known) || has_head(known));
         if is_likely { likely } else { proved().map(|known| known.source) }
+    }
+
+    /// The source of whose file this is a rotated name. Of several, as `app.log` and `app.log.1` for
+    /// `app.log.1.gz`, the one that knows the content, else the first.
+    fn rotated(&self, path: &Path, tree: &impl Tree) -> Option<usize> {
+        let of: Vec<usize> = rotated_from(path).filter_map(|base| self.paths.get(&base).copied()).collect();
+        let knows = |source: &&usize| {
+            let inodes = self.list.get(**source).into_iter().flat_map(|source| &source.inodes);
+            let known = inodes.filter_map(|ino| self.files.get(ino)).flatten().filter(|known| known.source == **source);
+            known
+                .into_iter()
+                .any(|known| known.head_len > 0 && tree.head(path, known.head_len) == Some(known.head_hash))
+        };
+        let known = if of.len() > 1 { of.iter().find(knows) } else { None };
+        known.or(of.first()).copied()
     }
 
     /// Whether the file at a source's own path is its own.
@@ -255,8 +274,8 @@ impl Sources {
         if of.is_some_and(|of| of != source && self.has_input(of, tree)) {
             return false;
         }
-        let is_known = self.files.get(&ino).is_some_and(|known| known.iter().any(|known| known.source != source));
-        !is_known || self.owner(path, Some(source), tree).is_none_or(|owner| owner == source)
+        let owner = if self.files.contains_key(&ino) { self.owner(path, Some(source), tree) } else { None };
+        owner.or_else(|| self.rotated(path, tree)).is_none_or(|owner| owner == source)
     }
 
     /// Paths at which files of a source are, though their names do not tell.
@@ -434,6 +453,12 @@ mod tests {
         world.put("b.log", 1, "one\n");
         assert_eq!(world.look(), ["new a.log", "b.log is of a.log", "wake a.log"]);
         assert!(world.has_input("a.log"));
+        // Also a new name, when the file was truncated before.
+        world.read("a.log");
+        for name in ["a.log", "b.log", "c.log"] {
+            world.put(name, 1, "");
+        }
+        assert_eq!(world.look(), ["c.log is of a.log", "wake a.log"]);
     }
 
     #[test]
@@ -454,6 +479,11 @@ mod tests {
         assert!(told.contains(&"app.log.2 is of app.log.1".to_owned()), "{told:?}");
         assert!(!world.has_input("app.log.1") && world.may_have("app.log", "app.log.1"));
         assert!(!world.may_have("app.log", "app.log.2") && world.may_have("app.log.1", "app.log.2"));
+        // An archive is of the one that knows its content.
+        for (bytes, source, other) in [("first\n", "app.log.1", "app.log"), ("third\n", "app.log", "app.log.1")] {
+            world.put("app.log.1.gz", 7, bytes);
+            assert!(world.may_have(source, "app.log.1.gz") && !world.may_have(other, "app.log.1.gz"), "{bytes}");
+        }
         // A copy is of the source that it has a rotated name of.
         world.put("app.log.1", 9, "second\n");
         assert!(!world.has_input("app.log.1") && world.may_have("app.log", "app.log.1"));

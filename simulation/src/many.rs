@@ -116,6 +116,7 @@ impl Tree {
         let mut rotated: Vec<(u64, String)> = files
             .paths()
             .filter(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '-'])))
+            .filter(|other| !other.ends_with("-hard.log") && !other.ends_with("-link.log"))
             .map(|other| (files.at(other).map_or(0, |file| file.created), other.to_owned()))
             .collect();
         rotated.sort_by(|one, other| other.cmp(one));
@@ -239,6 +240,7 @@ struct Simulation {
 pub fn run(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
     let mut random = Random::new(seed);
     let mut has = |kind: &str, percent| random.chance(percent) && !without.iter().any(|one| one == kind);
+    let (kills, crashes, is_wide) = (has("kills", 60), has("crashes", 40), has("wide", 60));
     let habits = Habits {
         renames: has("renames", 70),
         nocreate: has("nocreate", 30),
@@ -254,7 +256,6 @@ pub fn run(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
     // Whose a copy of a file is that was moved before is not known.
     let is_copied = !habits.moves;
     let habits = Habits { copies: habits.copies && is_copied, compresses: habits.compresses && is_copied, ..habits };
-    let (kills, crashes, is_wide) = (has("kills", 60), has("crashes", 40), has("wide", 60));
     let hazards = Hazards { disconnects: has("disconnects", 30), ..Hazards::default() };
     let framing = if has("chunk", 40) { Framing::Chunk } else { Framing::Line };
     let steps = random.between(50, 300);
@@ -272,6 +273,8 @@ impl Simulation {
         if self.is_wide && self.world.random.chance(20) {
             self.tree.append(&mut self.world.input.borrow_mut(), "logs/late.log.1", 2);
             self.tree.contents[0].is_earlier = true;
+            // An archive that is renamed twice has no name any more that tells of it.
+            self.tree.habits.compresses = false;
         }
         for _ in 0..steps {
             self.act();
@@ -293,7 +296,8 @@ impl Simulation {
                 continue;
             }
             quiet += 1;
-            if quiet.is_multiple_of(128) {
+            // Each service has had its turns.
+            if quiet.is_multiple_of(128 + 64 * self.writers.len() as u64) {
                 self.world.pass(1500);
             }
             if self.world.elapsed - since >= REST {

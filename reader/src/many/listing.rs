@@ -22,7 +22,7 @@ pub(crate) struct SharedListings {
 }
 
 impl SharedListings {
-    /// All sources.
+    /// Which files are sources, and whose the others are.
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }

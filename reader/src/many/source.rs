@@ -248,9 +248,8 @@ impl Active {
         if !self.driver.is_slow {
             return self.driver.next_step();
         }
-        let Task { name, path, state_dir, .. } = &self.task;
-        let (options, directory) =
-            parts(&self.shared.args, &self.shared.listings, self.task.index, (name, path, state_dir));
+        let Task { index, name, path, state_dir, .. } = &self.task;
+        let (options, directory) = parts(&self.shared.args, &self.shared.listings, *index, (name, path, state_dir));
         self.driver.next_step_aside(Producer::new(options, directory)).await
     }
 

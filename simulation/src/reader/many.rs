@@ -28,6 +28,7 @@ const ACTIVE: usize = 2;
 /// The same times as in production.
 const IDLE: u64 = 1000;
 const UNNAMED_IDLE: u64 = 60_000;
+const UNNAMED_IDLE_CROWDED: u64 = 3000;
 
 /// A reader of many files, running or not.
 #[derive(Debug)]
@@ -219,7 +220,8 @@ impl ManyReader {
         let idle = world.elapsed - one.active_at;
         let is_crowded = !running.queued.is_empty();
         let rests = one.writer.producer.may_rest(false) && (is_crowded || idle >= IDLE)
-            || one.writer.producer.may_rest(true) && idle >= UNNAMED_IDLE;
+            || one.writer.producer.may_rest(true)
+                && idle >= if is_crowded { UNNAMED_IDLE_CROWDED } else { UNNAMED_IDLE };
         if rests {
             let (source, name) = (one.source, one.writer.name.clone());
             world.story.tell(|| format!("{name} is parked"));
