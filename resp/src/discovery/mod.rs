@@ -93,8 +93,8 @@ impl Discovery {
         connected.map_err(|error| config.connect_error(error))
     }
 
-    /// Returns the topology that the first answering node of a cluster reports. The nodes learn of a
-    /// change one after the other, so it may be stale for a moment.
+    /// Returns the topology that the first answering node of a cluster reports. The nodes learn of
+    /// a change one after the other, so it may be stale for a moment.
     ///
     /// # Errors
     ///

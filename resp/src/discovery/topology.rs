@@ -9,8 +9,9 @@ use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
 /// The masters of a cluster, their replicas, and the owner of each slot, as one node reports them.
 ///
-/// [`Discovery::topology`](crate::Discovery::topology) queries it. Use it to group keys by node when
-/// you manage connections yourself; a [`ClusterClient`](crate::ClusterClient) does so on its own.
+/// [`Discovery::topology`](crate::Discovery::topology) queries it. Use it to group keys by node
+/// when you manage connections yourself; a [`ClusterClient`](crate::ClusterClient) does so on its
+/// own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     nodes: Vec<Endpoint>,

@@ -3,8 +3,8 @@
 //! The stages of a source are those of a single one, and so are the machines that decide. What is
 //! shared is what would be too many:
 //!
-//! * [connections]: a source borrows one of the few of its [node], and gives it back while nothing of
-//!   it is on the wire.
+//! * [connections]: a source borrows one of the few of its [node], and gives it back while nothing
+//!   of it is on the wire.
 //! * open files: when there are more sources than [slots], those that are idle are closed.
 //! * threads that write and sync: a few, whose syncs the file system groups.
 //! * [acknowledgements](acknowledge): those of all sources of a node that are durable go out

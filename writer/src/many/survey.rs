@@ -1,5 +1,5 @@
-//! Looks at the groups of all sources of a node in turn: measures their backlogs, and wakes sources that
-//! nothing else wakes, such as those whose group Redis has lost.
+//! Looks at the groups of all sources of a node in turn: measures their backlogs, and wakes sources
+//! that nothing else wakes, such as those whose group Redis has lost.
 
 use super::Shared;
 use super::node::Node;
