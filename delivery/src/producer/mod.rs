@@ -628,8 +628,8 @@ impl<D: Directory> Producer<D> {
     }
 
     /// Whether only a change of the input's file can bring more, so that nothing is lost when this
-    /// machine is made again later. `with_open`: although files are open that have lost their names,
-    /// after a time in which nobody has written to them.
+    /// machine is made again later. `with_open`: although files are open that have lost their
+    /// names, after a time in which nobody has written to them.
     #[must_use]
     pub fn may_rest(&self, with_open: bool) -> bool {
         let has_left = self.input_state.is_err() && self.position().is_some();

@@ -56,7 +56,8 @@ impl FolderEvents {
         Self { inotify, folders: HashMap::new() }
     }
 
-    /// Watches a folder, which may be another one than before. Returns whether its events will come.
+    /// Watches a folder, which may be another one than before. Returns whether its events will
+    /// come.
     pub(crate) fn follow(&mut self, folder: &Path) -> Followed {
         let Some(inotify) = &self.inotify else { return Followed::No };
         let flags = WatchFlags::MODIFY

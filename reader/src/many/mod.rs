@@ -572,8 +572,8 @@ impl Many {
         Ok(())
     }
 
-    /// Adds the files that are new sources, and wakes the sources that others belong to. `all`: these
-    /// are all files.
+    /// Adds the files that are new sources, and wakes the sources that others belong to. `all`:
+    /// these are all files.
     fn found(&mut self, files: &BTreeSet<PathBuf>, all: bool, first: bool) -> Result<(), Failure> {
         let (named, wrong) = named(&self.patterns, &self.excluded, files);
         wrong.iter().for_each(|why| self.tell(why));
