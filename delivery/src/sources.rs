@@ -234,15 +234,16 @@ impl Sources {
         let known = self.files.get(&file.inode.ino)?;
         let known = || known.iter().filter(|known| known.may_be(file));
         let is_likely = known().any(|known| Some(known.source) == likely);
-        // Another name of what is at a source's own path is the same file, also when it was truncated.
+        // Another name of what is at a source's own path is the same file, also when it was
+        // truncated.
         let is_own = |known: &&KnownFile| self.path(known.source).and_then(|own| tree.file(own)) == Some(file);
         let has_head = |known: &&KnownFile| tree.head(path, known.head_len) == Some(known.head_hash);
         let proved = || known().find(|known| is_own(known) || has_head(known));
         if is_likely { likely } else { proved().map(|known| known.source) }
     }
 
-    /// The source of whose file this is a rotated name. Of several, as `app.log` and `app.log.1` for
-    /// `app.log.1.gz`, the one that knows the content, else the first.
+    /// The source of whose file this is a rotated name. Of several, as `app.log` and `app.log.1`
+    /// for `app.log.1.gz`, the one that knows the content, else the first.
     fn rotated(&self, path: &Path, tree: &impl Tree) -> Option<usize> {
         let of: Vec<usize> = rotated_from(path).filter_map(|base| self.paths.get(&base).copied()).collect();
         let knows = |source: &&usize| {
