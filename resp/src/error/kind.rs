@@ -43,8 +43,8 @@ pub enum ErrorKind {
     MasterDown,
     /// `MISCONF`: the server cannot persist data, and refuses writes.
     MisConf,
-    /// The server is not a master, though a Sentinel names it as one, or it became a replica while a
-    /// command blocked: a failover is in progress.
+    /// The server is not a master, though a Sentinel names it as one, or it became a replica while
+    /// a command blocked: a failover is in progress.
     NotMaster,
     /// No Sentinel knows a master of this name.
     UnknownMaster,
@@ -159,8 +159,8 @@ pub(super) fn classify(text: &str) -> (ErrorKind, &str) {
     (kind, if is_code { code } else { "ERR" })
 }
 
-/// Classifies errors of the codes `ERR` and `UNBLOCKED` by their text. The texts are those of Redis 5 to 8 and
-/// Valkey.
+/// Classifies errors of the codes `ERR` and `UNBLOCKED` by their text. The texts are those of Redis
+/// 5 to 8 and Valkey.
 fn classify_text(text: &str) -> ErrorKind {
     let text = text.to_ascii_lowercase();
     let has = |part: &str| text.contains(part);
