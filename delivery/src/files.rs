@@ -740,13 +740,19 @@ impl<'a> Identification<'a> {
             return None;
         }
         let by_name = file.name_kind.is_rotated();
+        // A copy that was opened for the content, and deleted since.
+        let was_opened = |common| file.name_kind == NameKind::Unlinked && common >= self.history.limits.distinct;
         let roles = self.known.contents.iter().filter_map(|content| {
             let is_file = self.is_file_of(file, content);
             let end = content.end();
             let role = match content.compare(file) {
                 Bytes::Whole if is_file || self.is_copy(file, content) => Role::Whole,
                 Bytes::Edited => Role::Edited,
-                Bytes::Shorter { .. } if (is_file || by_name) && parted(file, content).is_none() => Role::Shorter,
+                Bytes::Shorter { common }
+                    if (is_file || by_name || was_opened(common)) && parted(file, content).is_none() =>
+                {
+                    Role::Shorter
+                }
                 Bytes::Apart { .. } if content.finished && made_of(file, content) => Role::Changed,
                 // One that has no more than a header in common was written again before it was
                 // rotated, and a longer one appended to.

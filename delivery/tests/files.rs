@@ -1539,3 +1539,20 @@ fn an_edit_is_found_by_what_was_sent_and_not_by_what_another_partition_read() {
     let relation = current.found().map(|found| found.relation);
     assert_eq!(relation, Some(Relation::Derived { from: 1, start: old.len() as u64 - 5 }));
 }
+
+#[test]
+fn a_shorter_copy_that_lost_its_name_while_it_was_open_is_still_a_copy() {
+    let mut world = World::new();
+    let first = lines("first", 0..1000);
+    world.create(INPUT, &first);
+    world.scan();
+    world.create("input.txt.1", &first[..first.len() / 10 * 9]);
+    world.write(INPUT, &lines("second", 0..100));
+    world.scan();
+    let copy = world.names["input.txt.1"];
+    world.remove("input.txt.1");
+    world.unlinked = Some(copy);
+    let identified = world.identify();
+    let holders: Vec<u64> = identified.holders[&1].iter().map(|found| found.key as u64).collect();
+    assert_eq!(holders, [copy], "Redis may have lost what is in it");
+}

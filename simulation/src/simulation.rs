@@ -67,6 +67,9 @@ struct Simulation {
     kills: bool,
     pauses: bool,
     partitions: usize,
+    /// Whether some writers have the group to themselves. If the clock of Redis jumps, leases
+    /// expire early, and writers at work seem to be gone.
+    is_exclusive: bool,
     steps: u64,
 }
 
@@ -129,7 +132,20 @@ impl Simulation {
             story: story.clone(),
         };
         let partitions = partitions.len();
-        Self { world, programs, administrators, readers, writers, habits, disk, kills, pauses, partitions, steps }
+        Self {
+            world,
+            programs,
+            administrators,
+            readers,
+            writers,
+            habits,
+            disk,
+            kills,
+            pauses,
+            partitions,
+            is_exclusive,
+            steps,
+        }
     }
 
     fn run(mut self) -> Result<(), String> {
@@ -286,6 +302,7 @@ impl Simulation {
                     && (happened.redis_went_back
                         || happened.removed
                         || self.administrators.hazards.foreign
+                        || self.administrators.hazards.clocks && self.is_exclusive
                         || self.world.taken_over),
             unordered: happened.removed || happened.collided || restores || self.partitions > 1,
             contents_unordered: happened.removed
