@@ -182,7 +182,7 @@ impl<'a> Acknowledge<'a> {
         }
     }
 
-    /// So many more entries wait to be trimmed.
+    /// More entries wait to be trimmed.
     fn is_to_trim(&mut self, entries: u64) {
         self.untrimmed = self.untrimmed.saturating_add(entries);
         let pause = if self.untrimmed < FEW { TRIM_FEW } else { TRIM };
