@@ -17,6 +17,7 @@
 //! | [`ranges`] | sets of byte ranges: what is held, what is new, what is missing |
 //! | [`manifest`] | the contents of a source and their generations; the source record |
 //! | [`source_name`] | the names of many sources, and the keys of their streams |
+//! | [`sources`] | which files are sources, and whose the others are |
 //! | [`source_file`], [`read_buffer`], [`line_reader`] | an open input file, its bytes at hand, the pieces that one partition sends |
 //! | [`producer`] | the producing side: locating, beginning, streaming, waiting, rotating, resuming |
 //! | [`journal`] | the writer's commit journal: its format |
@@ -80,6 +81,7 @@ pub mod rotated_names;
 )]
 pub mod source_file;
 pub mod source_name;
+pub mod sources;
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "indices of the bytes at hand")]
 pub mod split;
 

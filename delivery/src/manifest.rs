@@ -170,6 +170,14 @@ pub struct Generation {
     pub head_hash: u64,
 }
 
+impl Generation {
+    /// The position of its first entry.
+    #[must_use]
+    pub const fn begin(&self) -> Position {
+        Position { generation: self.generation, offset: self.start }
+    }
+}
+
 /// The tail checksum before a position of a generation, and the batch with which it was written.
 /// The checksum describes the content, not what was delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use delivery::line_reader::ReadOptions;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, ObservedContents, Options, Producer, Step, Stored};
+use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, Stored};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use resp::StreamId;
@@ -252,4 +252,60 @@ fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
         }
     }
     panic!("it stays at the first file");
+}
+
+/// A producer that has sent all of the first file, at an ID that the stream has.
+fn streaming(added: u64) -> Producer<Vacated> {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated);
+    producer.step(Duration::ZERO).unwrap();
+    producer.observed(at_the_end(added), None).unwrap();
+    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
+    producer
+}
+
+fn at_the_end(added: u64) -> Observed {
+    let mut record = manifest(&[(10, 10)]);
+    record.guard = Some(Guard::new(10, 4, 4, b"old\n"));
+    Observed { record, stream: Some(state(4, added)), ..Observed::default() }
+}
+
+fn state(seq: u64, added: u64) -> StreamState {
+    StreamState { last_id: StreamId::new(10, seq), len: 1, added: Some(added), oldest: Some(10) }
+}
+
+#[test]
+fn a_stream_with_another_number_of_entries_is_another_stream() {
+    let check = |seq: u64, added: u64| {
+        let mut producer = streaming(3);
+        let link = producer.next_expected().link.is_some();
+        let now = Duration::from_secs(2);
+        producer.checked(None, link, Some(1), Some(state(seq, added)), now).is_ok()
+    };
+    assert!(check(4, 3));
+    assert!(!check(4, 2), "entries are missing");
+    assert!(!check(4, 5), "an older state that had more entries than the present one");
+    assert!(check(9, 4), "a foreign entry");
+    assert!(!check(9, 3), "a foreign entry, and one of ours is missing");
+    assert!(!check(3, 3));
+}
+
+#[test]
+fn the_resumption_goes_back_to_the_first_generation_when_nothing_tells_where_a_gap_begins() {
+    let mut producer = streaming(3);
+    let link = producer.next_expected().link.is_some();
+    let now = Duration::from_secs(2);
+    assert!(producer.checked(None, link, Some(1), Some(state(4, 2)), now).is_err());
+    producer.restart();
+    let Step::Observe { below } = producer.step(now).unwrap() else { panic!("it looks again") };
+    assert_eq!(below, Some(StreamId::new(10, 4)));
+    // An earlier generation; its entries are trimmed.
+    let mut observed = at_the_end(2);
+    let mut record = manifest(&[(8, 8), (10, 10)]);
+    let second = Generation { start: 2, ..record.get(10).unwrap().clone() };
+    record.insert(second);
+    record.guard = observed.record.guard.take();
+    observed.record = record;
+    producer.observed(observed, None).unwrap();
+    let notices = producer.take_notices();
+    assert!(notices.contains(&Notice::Foreign { last_id: StreamId::new(10, 4), offset: 0 }), "{notices:?}");
 }

@@ -22,20 +22,25 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+/// Why an input that is no regular file is refused.
+pub(crate) const NO_FILE: &str =
+    "a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file";
+
 /// The end of the help.
 const EXAMPLES: &str = "Examples:
   reader --redis-url redis://localhost --input app.log             follow app.log until stopped
-  reader --input app.log --once --http-addr 127.0.0.1:0            send what it holds now, then end
-  reader check --config reader.toml                                look whether all of this can work
+  reader --input app.log --once --http-addr 127.0.0.1:0            send its present lines, then exit
+  reader --input 'logs/**/*.log' --state-dir state                 follow a whole tree
+  reader check --config reader.toml                                test the configuration
   REDIS_URL=rediss://redis:6380 reader --framing chunk             many lines in one entry, over TLS";
 
 /// Instead of the service.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
-    /// Test the whole configuration without moving a line: exit 0, or 1 when the reader would wait,
-    /// 2 when it would end; and what to do
+    /// Test the whole configuration without moving a line, and report what to do about problems;
+    /// exits with 0, with 1 if the reader would wait, or with 2 if it would exit
     Check(Box<CheckArgs>),
-    /// Print what a shell needs to complete the flags
+    /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: Shell,
@@ -48,7 +53,7 @@ pub(crate) enum Command {
     },
 }
 
-/// The flags of the service, to be checked.
+/// The flags of `check`: those of the service.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
@@ -64,9 +69,9 @@ pub(crate) struct ReaderArgs {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
 
-    /// The file to follow. Several times, or a pattern in quotes such as '/var/log/**/*.log', for
-    /// many files: each has a stream of its own, KEY:{NAME}, where NAME is its path below the fixed
-    /// part of the pattern
+    /// The file to follow. For many files, repeat the flag or give a pattern in quotes such as
+    /// '/var/log/**/*.log'. Each file then has its own stream KEY:{NAME}, where NAME is its path
+    /// below the fixed part of the pattern
     #[arg(
         long,
         env = "LINE_STREAM_INPUT",
@@ -76,29 +81,30 @@ pub(crate) struct ReaderArgs {
     )]
     pub(crate) input: Vec<PathBuf>,
 
-    /// With many files: a pattern of those to leave out, of file names or, with a slash in it, of
-    /// paths; may be repeated
+    /// With many files, a pattern of files to leave out, which is compared with file names or, if
+    /// it contains a slash, with paths; repeatable
     #[arg(long, env = "LINE_STREAM_EXCLUDE", help_heading = "Input", value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
 
-    /// Where the small file with the input's identity lies [default: the input's folder]
+    /// The folder of the state file, which identifies the contents of the input; created if it does
+    /// not exist [default: the input's folder]
     #[arg(long, env = "LINE_STREAM_STATE_DIR", help_heading = "Input", value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// How lines become entries: one entry a line, or many whole lines in one entry
+    /// What becomes one entry: a line, or many complete lines
     #[arg(long, env = "LINE_STREAM_FRAMING", help_heading = "Input", value_name = "FRAMING", default_value = "line")]
     pub(crate) framing: FramingArg,
 
-    /// A field that each entry gets for other consumers, such as 'host={host}'; {file} is the
-    /// input's path, {host} the host's name; may be repeated
+    /// A constant field at the end of each entry, for other consumers, such as 'host={host}';
+    /// {file} stands for the input's path, {host} for the name of this host; repeatable
     #[arg(long, env = "LINE_STREAM_ADD_FIELD", help_heading = "Input", value_name = "NAME=VALUE")]
     pub(crate) add_field: Vec<String>,
 
-    /// Where a file never seen before starts
+    /// Where to start in a new file
     #[arg(long, env = "LINE_STREAM_FROM", help_heading = "Input", value_name = "WHERE", default_value = "beginning")]
     pub(crate) from: From,
 
-    /// Entries in the stream above which the reader waits; 0 = no bound
+    /// The number of entries in the stream above which the reader waits; 0: no limit
     #[arg(
         long,
         env = "LINE_STREAM_MAX_BACKLOG",
@@ -110,7 +116,7 @@ pub(crate) struct ReaderArgs {
 }
 
 impl ReaderArgs {
-    /// From where to where.
+    /// Source and destination, for messages.
     pub(crate) fn flow(&self) -> String {
         match &self.input[..] {
             _ if self.is_many() => format!("{} → {}:{{…}}", self.inputs(), self.service.stream),
@@ -141,6 +147,14 @@ impl ReaderArgs {
     /// can be read.
     pub(crate) fn input(&self) -> Result<PathBuf, Failure> {
         let wrong = |why: &str| self.wrong_input(why);
+        if let Some(pattern) = self.exclude.first() {
+            let from = service::args::origin("exclude");
+            return Err(Failure::config(format!(
+                "--exclude {pattern}{from}: --input {} is one file, so there is nothing to leave out; allowed: with a \
+                 pattern or several files in --input",
+                self.inputs()
+            )));
+        }
         let shown = self.one().to_string_lossy();
         if shown == "-" {
             return Err(wrong("standard input cannot be read again after a fault; allowed: a file's path"));
@@ -154,9 +168,7 @@ impl ReaderArgs {
         });
         match found {
             Ok(metadata) if metadata.is_dir() => Err(wrong("a folder; allowed: a file's path")),
-            Ok(metadata) if !metadata.is_file() => Err(wrong(
-                "a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
-            )),
+            Ok(metadata) if !metadata.is_file() => Err(wrong(NO_FILE)),
             Err(error) if error.kind() == ErrorKind::InvalidFilename => {
                 Err(wrong(&format!("{error}; allowed: a shorter path")))
             }
@@ -191,7 +203,7 @@ impl ReaderArgs {
 pub(crate) enum FramingArg {
     /// One entry per line, field `line`
     Line,
-    /// Many whole lines in one entry, field `lines`
+    /// Many complete lines per entry, field `lines`
     Chunk,
 }
 
@@ -204,11 +216,11 @@ impl FramingArg {
     }
 }
 
-/// Where a file never seen before starts.
+/// Where to start in a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum From {
     /// At its first byte
     Beginning,
-    /// Behind its last whole line
+    /// After its last complete line
     End,
 }

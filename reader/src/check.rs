@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
@@ -37,7 +37,10 @@ pub(crate) fn run(CheckArgs { reader: args, json }: &CheckArgs) -> ExitCode {
         open(checks, &input);
         added(checks, args, &input);
         let folder = args.state_dir.as_deref().or_else(|| input.parent()).unwrap_or(Path::new("/"));
-        checks.folder("--state-dir", folder);
+        match args.state_dir {
+            Some(_) => checks.folder_to_create("--state-dir", folder),
+            None => checks.folder("--state-dir", folder),
+        }
         let mut needed = Vec::new();
         for Found { partition, key, connection } in &mut streams {
             let state = StateFile::new(folder, &input, &args.service.stream, *partition);
@@ -69,12 +72,12 @@ const NAMED: usize = 20;
 
 /// Checks all files of all inputs, and their sources.
 async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
-    let (candidates, unlisted) = match crate::many::candidates(args) {
+    let (candidates, listings, unlisted) = match crate::many::candidates(args) {
         Ok(found) => found,
         Err(failure) => return checks.wrong(failure, "correct --input"),
     };
     if let Some(why) = unlisted {
-        checks.wrong(format!("--input: {why}"), "let the reader's user read the folder");
+        checks.waits(format!("--input: {why}"), "the reader follows the files of the other folders");
     }
     let mut unreadable = 0_usize;
     for (_, path, _) in &candidates {
@@ -83,27 +86,51 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         {
             unreadable = unreadable.saturating_add(1);
             if unreadable <= NAMED {
-                checks.wrong(format!("--input: reading {}: {error}", path.display()), advice::io(&error));
+                checks.waits(format!("--input: reading {}: {error}", path.display()), advice::io(&error));
             }
         }
     }
     let count = candidates.len();
     match count {
         0 => checks.note(format!("--input: no file matches {} yet", args.inputs()), "the reader waits for one"),
-        _ => checks.ok(format!("--input: {count} {}, {unreadable} cannot be read", advice::noun(count as u64, "file"))),
+        _ if unreadable == 0 => {
+            checks.ok(format!("--input: {count} {}, all readable", advice::noun(count as u64, "file")));
+        }
+        _ => checks.note(
+            format!("--input: {unreadable} of {count} {} cannot be read", advice::noun(count as u64, "file")),
+            "the reader follows the others",
+        ),
     }
     added(checks, args, candidates.first().map_or(Path::new(""), |(_, path, _)| path));
     let folders: BTreeSet<&Path> = candidates.iter().map(|(_, _, folder)| folder.as_path()).collect();
-    folders.iter().for_each(|folder| checks.folder("--state-dir", folder));
+    for folder in folders {
+        match args.state_dir {
+            Some(_) => checks.folder_to_create("--state-dir", folder),
+            None => checks.folder("--state-dir", folder),
+        }
+    }
     if matches!(args.service.redis_url.config().endpoint(), Endpoint::Cluster { .. }) {
         return checks
             .note("source: in a Redis Cluster the sources are not looked at one by one", "the reader does so");
     }
     let Some(mut connection) = streams.into_iter().next().and_then(|found| found.connection) else { return };
-    let listings = Rc::default();
+    let stream = &args.service.stream;
+    if let Ok(loaded) = SourceRecord::of(stream).load(&mut connection).await
+        && let Some(begun) = loaded.partitions
+    {
+        checks.wrong(crate::many::carries_one_file(stream, begun), "choose another --stream");
+    }
+    let registry = delivery::source_name::registry_key(stream);
+    if let Err(error) = connection.send(&cmd::<u64>("HLEN").arg(&registry)).await
+        && error.kind() == ErrorKind::WrongType
+    {
+        checks.redis(format!("--stream: reading the list of sources {registry}"), &error);
+    }
+    let listings = Arc::new(listings);
     let mut refused = 0_usize;
     for (name, path, state_dir) in &candidates {
-        let (options, directory) = crate::many::source::parts(args, &listings, (name, path, state_dir));
+        let Some(source) = listings.sources().named(name) else { continue };
+        let (options, directory) = crate::many::source::parts(args, &listings, source, (name, path, state_dir));
         let record = SourceRecord::of(&options.stream);
         let why = match record.observe(&mut connection, None).await {
             Err(RecordFault::Redis(error)) => return checks.redis(format!("source: reading {}", record.key), &error),
@@ -116,18 +143,20 @@ async fn many(checks: &mut Preflight, args: &ReaderArgs, streams: Vec<Found>) {
         if let Some(why) = why {
             refused = refused.saturating_add(1);
             if refused <= NAMED {
-                checks.wrong(format!("source {name}: {why}"), "the reader would not follow it");
+                checks.waits(
+                    format!("source {name}: {why}"),
+                    "the reader would not follow it, and try again every minute",
+                );
             }
         }
     }
-    if refused == 0 {
+    if refused == 0 && unreadable == 0 && count > 0 {
         checks.ok(format!("source: {count} {} can be followed", advice::noun(count as u64, "source")));
     }
     scripts(checks, &mut connection).await;
     let stream =
         candidates.first().map_or_else(|| args.service.stream.clone(), |(name, ..)| name.key(&args.service.stream));
     let mut needed = commands(&mut connection, &stream);
-    let registry = delivery::source_name::registry_key(&args.service.stream);
     needed.commands.push(cmd::<Frame>("HSET").arg(&registry).arg("").arg(""));
     needed.commands.push(cmd::<Frame>("HLEN").arg(&registry));
     checks.commands(vec![needed]).await;
@@ -148,7 +177,7 @@ fn known(checks: &mut Preflight, state: &StateFile, args: &ReaderArgs) {
         let ServiceArgs { stream, partitions, .. } = &args.service;
         checks.wrong(
             format!(
-                "--partitions {partitions}: stream {stream} was begun with --partitions {begun}, says {}",
+                "--partitions {partitions}: stream {stream} was begun with --partitions {begun} (recorded in {})",
                 file.display()
             ),
             &format!("give --partitions {begun}, or choose another --stream"),

@@ -40,6 +40,7 @@ impl Directory for InputDirectory {
 
     fn input(&mut self) -> io::Result<Option<Inode>> {
         match std::fs::metadata(self.scanner.input()) {
+            Ok(_) if !self.scanner.has_input() => Ok(None),
             Ok(metadata) => Ok(Some(Inode { dev: metadata.dev(), ino: metadata.ino() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -25,6 +25,7 @@ use service::source_record::time;
 use service::{Connector, Context, Failure, Health, OwnConnection, ServerWatch, Shutdown, SourceRecord, Stop, Stream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a stop waits for a batch on the wire.
@@ -100,7 +101,7 @@ impl Shared {
             && let Ok(Some((begun, file))) = StateFile::new(&state_dir, &input, stream, first).other_number()
         {
             return Err(Failure::config(format!(
-                "{}; {} says so",
+                "{} (recorded in {})",
                 other_partitions(stream, *partitions, begun),
                 file.display()
             )));
@@ -151,6 +152,7 @@ pub(crate) fn producer_parts(
     stream: &str,
 ) -> (Options, InputDirectory) {
     let state = StateFile::new(state_dir, input, &args.service.stream, partition);
+    let state = state.in_state_dir(args.state_dir.as_deref());
     let options = Options {
         input: input.to_string_lossy().into_owned(),
         state: state.path().display().to_string(),
@@ -194,10 +196,12 @@ pub(crate) struct Driver {
     pub(crate) position: Option<u64>,
     /// With many files: the step that waits for a connection.
     pub(crate) next: Option<Step>,
+    /// With many files: a step that is taken while nothing is on the wire may decompress a file.
+    pub(crate) is_slow: bool,
     /// With many files: when the connection is to be given back.
     pub(crate) until: Option<Turn>,
     /// With many files: what makes the state file durable.
-    pub(crate) group: Option<Rc<StateGroup>>,
+    pub(crate) group: Option<Arc<StateGroup>>,
 }
 
 /// What the next attempt runs on.
@@ -241,6 +245,7 @@ impl Driver {
             input: PathBuf::new(),
             position: None,
             next: None,
+            is_slow: false,
             until: None,
             group: None,
         }
@@ -309,16 +314,44 @@ impl Driver {
 
     /// The next step. What the producer reports is logged.
     pub(crate) fn next_step(&mut self) -> Result<Step, Interrupt> {
+        self.prepare();
+        let step = self.producer.step(self.begun.elapsed());
+        self.exchange();
+        self.report_notices();
+        Ok(step?)
+    }
+
+    /// As [`Self::next_step`], on another thread, because it may decompress a whole file. Meanwhile
+    /// `stand_in` is in the producer's place.
+    pub(crate) async fn next_step_aside(&mut self, stand_in: Producer<InputDirectory>) -> Result<Step, Interrupt> {
+        self.prepare();
+        let mut producer = std::mem::replace(&mut self.producer, stand_in);
+        let now = self.begun.elapsed();
+        let stepped = tokio::task::spawn_blocking(move || {
+            let step = producer.step(now);
+            (producer, step)
+        });
+        let stepped = tokio::select! {
+            // What it reads changes nothing, so that nobody has to wait for it.
+            () = self.shutdown.requested() => return Err(Interrupt::Shutdown),
+            stepped = stepped => stepped,
+        };
+        let (producer, step) = stepped.map_err(|error| {
+            Interrupt::Failure(Failure::failed(format!("--input {}: {error}", self.input.display())))
+        })?;
+        self.producer = producer;
+        self.exchange();
+        self.report_notices();
+        Ok(step?)
+    }
+
+    fn prepare(&mut self) {
         self.health.progress();
         if self.shutdown.is_requested() {
             self.producer.stop();
         }
         self.producer.set_total_len(self.totals.sum());
         self.exchange();
-        let step = self.producer.step(self.begun.elapsed());
-        self.exchange();
-        self.report_notices();
-        Ok(step?)
     }
 
     /// Performs steps until one comes that needs no connection: to wait, or to end.
@@ -330,6 +363,11 @@ impl Driver {
         loop {
             let step = match self.next.take() {
                 Some(step) => step,
+                // The caller knows when a step is long, and others may use the connection
+                // meanwhile.
+                None if self.is_slow && !self.producer.is_on_wire() => {
+                    return Ok(Step::Wait(Wait::Pause(Duration::ZERO)));
+                }
                 None => self.next_step()?,
             };
             if self.until.as_ref().is_some_and(Turn::is_over) {
@@ -529,19 +567,7 @@ impl Driver {
         // DISCARD, too.
         let must_reconnect = matches!(&interrupt, Interrupt::Redis(error) if error.kind() == ErrorKind::ExecAbort);
         let is_script = matches!(&interrupt, Interrupt::Script(_));
-        match interrupt {
-            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
-                return Err(Stop::Failure(Failure::config(format!(
-                    "--stream {}: the key holds another type ({error}); allowed: a stream, or a key that does not exist",
-                    self.record.stream
-                ))));
-            }
-            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
-                return Err(Stop::Failure(Failure::failed(format!(
-                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
-                    service::advice::redis(error.kind())
-                ))));
-            }
+        match interrupt.or_failure(&self.record.stream) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
                 self.health.redis_failed(WORK, &error);

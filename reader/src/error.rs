@@ -1,6 +1,7 @@
 //! [`Interrupt`]: why the work with a connection ends before everything is sent.
 
 use delivery::producer::{Changed, StepError};
+use resp::ErrorKind;
 use service::source_record::RecordFault;
 use service::{Failure, SourceRecord};
 
@@ -25,6 +26,20 @@ pub(crate) enum Interrupt {
 }
 
 impl Interrupt {
+    /// Turns an error of Redis that a retry cannot help into [`Self::Failure`].
+    pub(crate) fn or_failure(self, stream: &str) -> Self {
+        match self {
+            Self::Redis(error) if error.kind() == ErrorKind::WrongType => Self::Failure(Failure::config(format!(
+                "--stream: the key {stream} holds another type ({error}); allowed: a stream, or a key that does not exist"
+            ))),
+            Self::Redis(error) if error.kind() == ErrorKind::NotAtomic => Self::Failure(Failure::failed(format!(
+                "redis: {error}; stopping, because order can only be kept by transactions; {}",
+                service::advice::redis(error.kind())
+            ))),
+            other => other,
+        }
+    }
+
     /// The source record is unusable.
     pub(crate) fn of_record(record: &SourceRecord, fault: RecordFault) -> Self {
         match fault {

@@ -19,7 +19,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Maximum number of folders that are listed.
@@ -42,17 +42,26 @@ pub(crate) struct Scanner {
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
     /// With many files: what all sources know of the folders.
-    listings: Option<Rc<dyn Listings>>,
+    listings: Option<Arc<dyn Listings>>,
 }
 
 /// Folders that many scanners look at: each is listed once for all of them.
-pub(crate) trait Listings: std::fmt::Debug {
+pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
     /// The names in a folder that begin with one of `stems`, and those of the files `known`, with
     /// their inodes; without those that are inputs of other sources.
     ///
     /// # Errors
     /// What the file system reports.
     fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>>;
+
+    /// Whether the file at the input's path is this source's own.
+    fn has_input(&self) -> bool;
+
+    /// Other paths at which files of this source are.
+    fn strays(&self) -> Vec<PathBuf>;
+
+    /// Whether a file with this name and inode is not another source's.
+    fn may_have(&self, path: &Path, ino: u64) -> bool;
 }
 
 /// A name in a folder.
@@ -148,12 +157,17 @@ impl Scanner {
     }
 
     /// A scanner that shares what is known of folders.
-    pub(crate) fn sharing(input: PathBuf, listings: Rc<dyn Listings>) -> Self {
+    pub(crate) fn sharing(input: PathBuf, listings: Arc<dyn Listings>) -> Self {
         Self { listings: Some(listings), ..Self::new(input) }
     }
 
     pub(crate) fn input(&self) -> &Path {
         &self.input
+    }
+
+    /// Whether the file at the input's path, if there is one, is not another source's.
+    pub(crate) fn has_input(&self) -> bool {
+        self.listings.as_ref().is_none_or(|listings| listings.has_input())
     }
 
     /// Determines which file holds which content. `open` are the files that are already open, by
@@ -173,10 +187,25 @@ impl Scanner {
         self.folders.iter().any(|(folder, listed)| listed.is_none() || listed_of(folder) != *listed)
     }
 
+    /// Whether the next scan may decompress a file: with many files, the input may be compressed,
+    /// or a file beside it whose name begins like it.
+    pub(crate) fn may_decompress(&self) -> bool {
+        let Some(listings) = &self.listings else { return false };
+        if Format::of(&self.input).is_some() {
+            return true;
+        }
+        if !self.folders.is_empty() && !self.has_changed() {
+            return false;
+        }
+        let (Some(folder), Some(name)) = (self.input.parent(), name_of(&self.input)) else { return false };
+        let names = listings.names(folder, listed_of(folder), &[stem(&name)], &HashSet::new());
+        names.is_ok_and(|names| names.iter().any(|one| Format::of(Path::new(&one.name)).is_some()))
+    }
+
     /// Opens a file of the latest scan.
     pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
         let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
-        let file = seen.open()?;
+        let file = seen.open()?.with_unpacked_len(self.measured.get(&seen.inode).and_then(|known| known.unpacked));
         // Another file may have its name by now.
         if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
@@ -228,8 +257,9 @@ impl Scanner {
     fn candidates(&mut self, known: &KnownContents, unlisted: &mut Vec<(String, String)>) -> Vec<Candidate> {
         // Names that log rotation may change: the input, the file that a link there leads to, and
         // earlier targets of that link.
+        let has_input = self.has_input();
         let mut bases = vec![self.input.clone()];
-        bases.extend(fs::canonicalize(&self.input).ok());
+        bases.extend(fs::canonicalize(&self.input).ok().filter(|_| has_input));
         let paths = known.contents.iter().rev().map(|content| &content.path);
         bases.extend(paths.filter(|path| !path.is_empty()).map(PathBuf::from));
         let mut folders: Vec<PathBuf> = Vec::new();
@@ -291,8 +321,16 @@ impl Scanner {
             }
         }
         found.sort_by_key(|candidate| std::cmp::Reverse(rank(&candidate.name_kind)));
-        let mut candidates = vec![Candidate { path: self.input.clone(), name_kind: NameKind::Input }];
+        let mut candidates = Vec::new();
+        if has_input {
+            candidates.push(Candidate { path: self.input.clone(), name_kind: NameKind::Input });
+        }
         candidates.extend(found);
+        let strays = self.listings.iter().flat_map(|listings| {
+            let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| listings.may_have(path, file.ino()));
+            listings.strays().into_iter().filter(is_own)
+        });
+        candidates.extend(strays.map(|path| Candidate { path, name_kind: NameKind::Other }));
         candidates
     }
 
@@ -400,7 +438,7 @@ impl Scanner {
         let mut prints = prints;
         // Open the file even if no hash is missing, to learn whether it is readable.
         if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
-            let file = seen.open()?;
+            let file = seen.open()?.with_unpacked_len(measured.unpacked);
             extend(&mut prints, &file, len)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const KEEP: usize = 512 << 10;
 /// Number of bytes decompressed at once.
 const BLOCK: usize = 64 << 10;
-/// Maximum decompressed size of a file: 4 GiB.
+/// Maximum decompressed size of a file that is not an input of its own: 4 GiB.
 const MOST: u64 = 4 << 30;
 /// The maximum window size of a zstd file, as a power of two: 32 MiB.
 const ZSTD_WINDOW: u32 = 25;
@@ -96,6 +96,14 @@ impl DiskFile {
             unpacked.borrow_mut().ends_at_damage = true;
         }
         Ok(opened)
+    }
+
+    /// Sets the decompressed length, which is known from an earlier pass.
+    pub(crate) fn with_unpacked_len(self, len: Option<u64>) -> Self {
+        if let Some(unpacked) = &self.unpacked {
+            unpacked.borrow_mut().len = len;
+        }
+        self
     }
 
     /// Reports up to where an archive can be read, once its length is known.
@@ -181,7 +189,7 @@ impl SourceFile for DiskFile {
 struct Unpacked {
     file: File,
     format: Format,
-    decoder: Option<Box<dyn Read>>,
+    decoder: Option<Box<dyn Read + Send>>,
     /// Number of bytes decompressed so far.
     at: u64,
     /// The last bytes before that offset.
@@ -248,7 +256,7 @@ impl Unpacked {
                 })
             }
         };
-        if self.at > MOST {
+        if self.at > MOST && !self.ends_at_damage {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "unpacks to more than 4 GiB"));
         }
         if self.kept.len() >= 2 * KEEP {

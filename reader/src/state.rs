@@ -8,13 +8,12 @@ use delivery::producer::Stored;
 use delivery::source_name::SourceName;
 use serde::{Deserialize, Serialize};
 use service::Failure;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -35,8 +34,10 @@ pub(crate) struct StateFile {
     shared: PathBuf,
     /// Whether the file is in a folder of the reader's own.
     has_folder: bool,
+    /// The folder of `--state-dir`, created with the first file in it.
+    state_dir: Option<PathBuf>,
     /// Makes it durable together with others.
-    group: Option<Rc<StateGroup>>,
+    group: Option<Arc<StateGroup>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -80,8 +81,16 @@ impl StateFile {
             true => alone.clone(),
             false => shared.join(format!("{}.json", partition.index())),
         };
-        let has_folder = !partition.is_whole();
-        Self { path, stream: stream.to_owned(), partitions: partition.count(), alone, shared, has_folder, group: None }
+        Self {
+            path,
+            stream: stream.to_owned(),
+            partitions: partition.count(),
+            alone,
+            shared,
+            has_folder: !partition.is_whole(),
+            state_dir: None,
+            group: None,
+        }
     }
 
     /// The state file of one of many sources.
@@ -95,13 +104,19 @@ impl StateFile {
             partitions: 1,
             shared,
             has_folder: true,
+            state_dir: None,
             group: None,
         }
     }
 
     /// Is made durable by `group`, and only then.
-    pub(crate) fn in_group(self, group: Rc<StateGroup>) -> Self {
+    pub(crate) fn in_group(self, group: Arc<StateGroup>) -> Self {
         Self { group: Some(group), ..self }
+    }
+
+    /// Creates the folder of `--state-dir` with the first file in it, if it does not exist.
+    pub(crate) fn in_state_dir(self, folder: Option<&Path>) -> Self {
+        Self { state_dir: folder.map(Path::to_owned), ..self }
     }
 
     /// The folder with the state files of many sources.
@@ -174,12 +189,16 @@ impl StateFile {
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
+        if let Some(folder) = &self.state_dir
+            && !folder.is_dir()
+        {
+            create(folder)?;
+            File::open(above(folder))?.sync_all()?;
+        }
         if self.has_folder
             && let Some(folder) = self.path.parent()
-            && let Err(error) = fs::create_dir(folder)
-            && error.kind() != io::ErrorKind::AlreadyExists
         {
-            return Err(error);
+            create(folder)?;
         }
         let (temporary, mut file) = create_unique(&self.path)?;
         if let Some(group) = &self.group {
@@ -204,25 +223,41 @@ impl StateFile {
 
     /// Checks that the state folder is writable, and removes temporary files of killed readers.
     pub(crate) fn check_folder(folder: &Path, is_named: bool) -> Result<(), Failure> {
-        let probe = create_unique(&folder.join(".reader-probe"));
+        // A named folder is created together with the first file in it.
+        let is_missing = is_named && folder.symlink_metadata().is_err();
+        let probe = create_unique(&if is_missing { above(folder) } else { folder }.join(".reader-probe"));
         let tried = probe.and_then(|(path, _)| {
             let now = fs::metadata(&path)?.modified()?;
             fs::remove_file(&path)?;
-            remove_left(folder, now)
+            if is_missing { Ok(()) } else { remove_left(folder, now) }
         });
         match tried {
             // The input's folder may be created together with the input.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => Ok(()),
             Err(error) => {
                 let whose = if is_named { "" } else { " (the input's folder)" };
-                Err(Failure::config(format!(
-                    "--state-dir {}{whose}: {error}; allowed: a folder that can be written to",
-                    folder.display()
-                )))
+                let allowed = match is_missing {
+                    true => "a folder that can be created in an existing one",
+                    false => "a folder that can be written to",
+                };
+                Err(Failure::config(format!("--state-dir {}{whose}: {error}; allowed: {allowed}", folder.display())))
             }
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// Creates a folder unless it exists.
+fn create(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
+/// The folder that a folder is in.
+fn above(folder: &Path) -> &Path {
+    folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// How many state files are synced at once. The file system commits them together.
@@ -233,51 +268,55 @@ const SYNCS: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct StateGroup {
     /// The temporary file of each.
-    pending: RefCell<BTreeMap<PathBuf, PathBuf>>,
+    pending: Mutex<BTreeMap<PathBuf, PathBuf>>,
     /// Those that are being synced.
-    syncing: RefCell<BTreeMap<PathBuf, PathBuf>>,
-    failed: RefCell<BTreeMap<PathBuf, io::Error>>,
+    syncing: Mutex<BTreeMap<PathBuf, PathBuf>>,
+    failed: Mutex<BTreeMap<PathBuf, io::Error>>,
     done: Notify,
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StateGroup {
     fn add(&self, path: &Path, temporary: PathBuf) {
-        if let Some(older) = self.pending.borrow_mut().insert(path.to_owned(), temporary) {
+        if let Some(older) = lock(&self.pending).insert(path.to_owned(), temporary) {
             let _ = fs::remove_file(older);
         }
     }
 
     fn pending_of(&self, path: &Path) -> Option<PathBuf> {
-        let pending = self.pending.borrow().get(path).cloned();
-        pending.or_else(|| self.syncing.borrow().get(path).cloned())
+        let pending = lock(&self.pending).get(path).cloned();
+        pending.or_else(|| lock(&self.syncing).get(path).cloned())
     }
 
     /// Whether this file is not durable yet.
     pub(crate) fn is_pending(&self, path: &Path) -> bool {
-        self.pending.borrow().contains_key(path) || self.syncing.borrow().contains_key(path)
+        lock(&self.pending).contains_key(path) || lock(&self.syncing).contains_key(path)
     }
 
     /// Waits until this file is durable.
     pub(crate) async fn flush(&self, path: &Path) -> io::Result<()> {
         while self.is_pending(path) {
-            if self.syncing.borrow().is_empty() {
+            if lock(&self.syncing).is_empty() {
                 self.sync().await;
             } else {
                 self.done.notified().await;
             }
         }
-        self.failed.borrow_mut().remove(path).map_or(Ok(()), Err)
+        lock(&self.failed).remove(path).map_or(Ok(()), Err)
     }
 
     /// Makes all durable that are pending now.
     async fn sync(&self) {
         // Those that are about to be written join in.
         tokio::task::yield_now().await;
-        if !self.syncing.borrow().is_empty() {
+        if !lock(&self.syncing).is_empty() {
             return;
         }
-        let files = std::mem::take(&mut *self.pending.borrow_mut());
-        self.syncing.borrow_mut().clone_from(&files);
+        let files = std::mem::take(&mut *lock(&self.pending));
+        lock(&self.syncing).clone_from(&files);
         let files: Vec<(PathBuf, PathBuf)> = files.into_iter().collect();
         let share = files.len().div_ceil(SYNCS).max(1);
         let shares: Vec<_> = files
@@ -292,7 +331,7 @@ impl StateGroup {
             for (path, synced) in share.await.unwrap_or_default() {
                 match synced {
                     Ok(()) => folders.extend(path.parent().map(Path::to_owned)),
-                    Err(error) => drop(self.failed.borrow_mut().insert(path, error)),
+                    Err(error) => drop(lock(&self.failed).insert(path, error)),
                 }
             }
         }
@@ -301,7 +340,7 @@ impl StateGroup {
         if let Ok(Err(error)) = synced.await {
             log::warn!("--state-dir: {error}");
         }
-        self.syncing.borrow_mut().clear();
+        lock(&self.syncing).clear();
         self.done.notify_waiters();
     }
 }

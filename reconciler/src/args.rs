@@ -29,6 +29,14 @@ pub(crate) struct Args {
     #[arg(long, env, value_name = "PASSWORD", hide_env_values = true)]
     pub(crate) redis_password: Option<String>,
 
+    /// Connects by TLS; the file has the certificate of the authority that signed the nodes'
+    #[arg(long, env, value_name = "FILE")]
+    pub(crate) redis_ca: Option<PathBuf>,
+
+    /// With `--redis-ca`: the name in the nodes' certificates, if it is not each node's own host
+    #[arg(long, env, value_name = "NAME", requires = "redis_ca")]
+    pub(crate) redis_server_name: Option<String>,
+
     /// How many seconds Redis has to replace a master whose volume is lost, before its replica
     /// takes over
     #[arg(long, env, value_name = "SECONDS", default_value = "60", value_parser = seconds)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use resp::{Config, Connection, Endpoint, Error, Frame, Value, cmd};
+use resp::{Config, Connection, Endpoint, Error, Frame, TlsConfig, Value, cmd};
 
 use crate::plan::Act;
 use crate::view::{Report, Source, View};
@@ -45,9 +45,12 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(seeds: &[Seed], password: Option<&str>) -> Self {
+    /// With `tls`, all nodes are reached by TLS.
+    pub(crate) fn new(seeds: &[Seed], password: Option<&str>, tls: Option<&TlsConfig>) -> Self {
         let config = |seed: &Seed| {
-            let config = Config::new(Endpoint::tcp(seed.host.clone(), seed.port))
+            let endpoint = if tls.is_some() { Endpoint::tls } else { Endpoint::tcp };
+            let config = Config::new(endpoint(seed.host.clone(), seed.port))
+                .tls(tls.cloned().unwrap_or_default())
                 .client_name("reconciler")
                 .connect_timeout(PATIENCE)
                 .command_timeout(Some(PATIENCE));

@@ -30,6 +30,7 @@ use ask::Nodes;
 use clap::Parser as _;
 use log::info;
 use plan::{Goal, Planner};
+use resp::TlsConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How old the last round may be for `reconciler alive`.
@@ -78,7 +79,14 @@ async fn run(args: &Args) -> Result<(), String> {
 async fn rounds(args: &Args) -> Result<(), String> {
     let seeds = args.nodes.as_ref().map(|nodes| nodes.0.as_slice()).unwrap_or_default();
     let password = args.redis_password.as_deref().filter(|password| !password.is_empty());
-    let nodes = Nodes::new(seeds, password);
+    let tls = args.redis_ca.as_ref().map(|file| {
+        let tls = TlsConfig::default().ca(file);
+        args.redis_server_name.iter().fold(tls, TlsConfig::server_name)
+    });
+    if let Some(tls) = &tls {
+        tls.check().map_err(|error| format!("--redis-ca: {error}; allowed: a file with certificates in PEM"))?;
+    }
+    let nodes = Nodes::new(seeds, password, tls.as_ref());
     let mut planner = Planner::new(Goal {
         masters: usize::from(args.masters),
         slots: args.slots.0.clone(),

@@ -63,7 +63,7 @@ pub use connection::{Connection, Pipeline, Replies, ReplyHandle, RespVersion, Tr
 pub use consumer::{
     Acknowledger, BatchOrigin, Consumer, ConsumerOptions, ConsumerStopper, ConsumerStream, EntryBatch, GroupReader,
 };
-pub use discovery::Discovery;
+pub use discovery::{Discovery, Topology};
 pub use error::{ConfigError, Error, ErrorKind, Sent};
 pub use executor::Executor;
 pub use protocol::{Decoder, DecoderLimits, Frame, ProtocolError, Value, ValueChildren, ValueKind, ValuePairs};

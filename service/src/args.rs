@@ -1,4 +1,4 @@
-//! The flags both binaries share, and errors of one line.
+//! The flags that both binaries share, and one-line errors.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,25 +18,25 @@ pub use crate::usage::origin;
 use crate::usage::{self, Origins};
 use crate::{Failure, LogFormat, config_file};
 
-/// The flags both binaries share. Each has an environment variable: its name in upper snake case
-/// behind `LINE_STREAM_`. One that is empty counts as not set.
+/// The flags that both binaries share. Each has an environment variable: its name in upper snake
+/// case with the prefix `LINE_STREAM_`. An empty variable counts as unset.
 #[derive(Debug, Clone, Args)]
 #[non_exhaustive]
 pub struct ServiceArgs {
-    /// A TOML file with flags by their names (redis-url = "…"); the command line and the
-    /// environment go before it
+    /// A TOML file with flags by name (redis-url = "…"); the command line and the environment take
+    /// precedence
     #[arg(long, env = "LINE_STREAM_CONFIG", value_name = "FILE", help_heading = "Service")]
     pub config: Option<PathBuf>,
 
-    /// Where Redis is, and how to get in.
+    /// The address and the credentials of Redis.
     #[arg(help_heading = "Redis")]
-    #[arg(help = "Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, unix:///path, \
-                  redis-sentinel://[user:password@]host[:port],…/master[/db] (the Sentinels' own: ?sentinel_user=…&sentinel_password=…), \
+    #[arg(help = "Address of Redis: redis://[user:password@]host[:port][/db], rediss://… for TLS, unix:///path, \
+                  redis-sentinel://[user:password@]host[:port],…/master[/db] (credentials of the Sentinels: ?sentinel_user=…&sentinel_password=…), \
                   or redis-cluster://[user:password@]host[:port],…")]
     #[arg(long, env, value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: RedisUrl,
 
-    /// A file that holds the password for Redis, in place of one in the URL
+    /// A file that contains the password for Redis, as an alternative to a password in the URL
     #[arg(long, env, value_name = "FILE", help_heading = "Redis")]
     pub redis_password_file: Option<PathBuf>,
 
@@ -45,30 +45,31 @@ pub struct ServiceArgs {
     #[arg(long, env = "LINE_STREAM_STREAM", value_name = "KEY", default_value = "line_stream", value_parser = stream_key)]
     pub stream: String,
 
-    /// Over how many streams the source is spread: 1 is the key of --stream itself, more are
-    /// KEY:{0}, KEY:{1} …; the same for reader and writers
+    /// The number of streams that the source is spread over; with more than one they are KEY:{0},
+    /// KEY:{1} …; set the same number for the reader and all writers
     #[arg(help_heading = "Redis")]
     #[arg(long, env = "LINE_STREAM_PARTITIONS", value_name = "N", default_value_t = 1, value_parser = partitions)]
     pub partitions: u32,
 
-    /// Which partitions this process takes: numbers from 0 (0,2 or 0-9), or the name of a
-    /// StatefulSet's pod, which ends in one (writer-2) [default: all of them]
+    /// The partitions of this process: numbers from 0 (0,2 or 0-9), or the name of a pod in a
+    /// StatefulSet, which ends in a number (writer-2) [default: all]
     #[arg(help_heading = "Redis")]
     #[arg(long, env = "LINE_STREAM_PARTITION", value_name = "NUMBER", value_delimiter = ',', value_parser = some_partitions)]
     pub partition: Vec<RangeInclusive<u32>>,
 
-    /// Where to serve /metrics, /healthz, /readyz and a status page: an address or a host name with
-    /// a port, or off; port 0 picks a free port and logs it
+    /// The address of /metrics, /healthz, /readyz and the status page: an IP address or a host
+    /// name, with a port, or off; port 0 selects a free port and logs it
     #[arg(help_heading = "Service")]
     #[arg(long, env = "LINE_STREAM_HTTP_ADDR", value_name = "HOST:PORT", default_value = "0.0.0.0:8080", value_parser = HttpAddr::from_str)]
     pub http_addr: HttpAddr,
 
-    /// How many of many sources have series of their own on /metrics, or all; the rest is summed up
+    /// With many files, the number of sources that have their own series on /metrics, those with
+    /// the largest backlogs first, or all; the others are summed up
     #[arg(help_heading = "Service")]
     #[arg(long, env = "LINE_STREAM_SOURCE_METRICS", value_name = "N", default_value = "20", value_parser = source_metrics)]
     pub source_metrics: usize,
 
-    /// How log lines look: text for people, json for machines (RUST_LOG says what is logged)
+    /// The format of log lines: text for people, json for programs; RUST_LOG sets the levels
     #[arg(
         long,
         env = "LINE_STREAM_LOG_FORMAT",
@@ -78,29 +79,29 @@ pub struct ServiceArgs {
     )]
     pub log_format: LogFormat,
 
-    /// Finish the work there is, then exit
+    /// Finish the available work, then exit
     #[arg(help_heading = "Service")]
     #[arg(long, env = "LINE_STREAM_ONCE", action = ArgAction::SetTrue, value_parser = boolean)]
     pub once: bool,
 
-    /// Log warnings and errors only
+    /// Log only warnings and errors
     #[arg(help_heading = "Service", conflicts_with = "verbose")]
     #[arg(short, long, env = "LINE_STREAM_QUIET", action = ArgAction::SetTrue, value_parser = boolean)]
     pub quiet: bool,
 
-    /// Log each step, too
+    /// Also log each step
     #[arg(help_heading = "Service")]
     #[arg(short, long, env = "LINE_STREAM_VERBOSE", action = ArgAction::SetTrue, value_parser = boolean)]
     pub verbose: bool,
 }
 
 impl ServiceArgs {
-    /// The partitions that this process takes, in order, each once: all of them unless
-    /// `--partition` names some.
+    /// The partitions of this process, in order and without duplicates: all, unless `--partition`
+    /// names some.
     ///
     /// # Errors
     ///
-    /// When it names one that there is not.
+    /// If `--partition` names one that does not exist.
     pub fn taken(&self) -> Result<Vec<Partition>, Failure> {
         let count = self.partitions;
         if let Some(asked) = self.partition.iter().find(|asked| *asked.end() >= count) {
@@ -123,17 +124,18 @@ impl ServiceArgs {
         match self.taken().as_deref() {
             Ok([partition]) => partition.stream(&self.stream),
             Ok(many) => format!("{} ({} of {} partitions)", self.stream, many.len(), self.partitions),
-            // Will be told.
+            // Startup reports the error.
             Err(_) => self.stream.clone(),
         }
     }
 
-    /// How to connect: the URL, with the password of `--redis-password-file` when there is one.
+    /// The configuration of connections: the URL, with the password of `--redis-password-file` if
+    /// that is set.
     ///
     /// # Errors
     ///
-    /// When that file cannot be read or holds no password, or the URL has one, too; the text never
-    /// shows what it holds.
+    /// If that file is unreadable or empty, or if the URL has a password as well. The text never
+    /// contains the password.
     pub fn redis(&self) -> Result<resp::Config, Failure> {
         // In a cluster, connections lead to the node that has the stream, and with it the source
         // record.
@@ -143,7 +145,7 @@ impl ServiceArgs {
             let from = origin("redis-password-file");
             Failure::config(format!("--redis-password-file {}{from}: {why}", path.display()))
         };
-        let allowed = "allowed: a readable file that holds the password";
+        let allowed = "allowed: a readable file that contains the password";
         let text = std::fs::read_to_string(path).map_err(|error| wrong(&format!("{error}; {allowed}")))?;
         if config.has_password() {
             let from = origin("redis-url");
@@ -155,7 +157,7 @@ impl ServiceArgs {
         }
     }
 
-    /// Where the password comes from, or would have to be.
+    /// The source of the password, or the place where it is missing.
     pub(crate) fn password_source(&self) -> String {
         match &self.redis_password_file {
             Some(path) => format!("--redis-password-file {}", path.display()),
@@ -164,7 +166,7 @@ impl ServiceArgs {
     }
 }
 
-/// Where Redis is, and how to get in. Shown without what is secret.
+/// The address and the credentials of Redis. Displayed without secrets.
 #[derive(Clone)]
 pub struct RedisUrl(resp::Config);
 
@@ -196,7 +198,7 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// For flags that are on or off, so that their variables take what people write.
+/// Parses the environment variables of flags without a value, in the common spellings.
 fn boolean(text: &str) -> Result<bool, &'static str> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -209,7 +211,7 @@ fn stream_key(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("allowed: a key of at least one byte".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The source of `stream` has another number of partitions than was asked for.
+/// A message that the source of `stream` has another number of partitions.
 #[must_use]
 pub fn other_partitions(stream: &str, asked: u32, begun: u32) -> String {
     format!(
@@ -232,8 +234,8 @@ fn partitions(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("allowed: a whole number from 1 to {most}"))
 }
 
-/// A number, two with a dash between them for all from one to the other, or a name that ends in a
-/// dash and a number, as the pods of a StatefulSet have it.
+/// Parses a number, a range such as `0-9`, or a name that ends in a dash and a number, such as the
+/// name of a pod in a StatefulSet.
 fn some_partitions(text: &str) -> Result<RangeInclusive<u32>, &'static str> {
     let number = |text: &str| text.parse().ok().filter(|_: &u32| text.bytes().all(|byte| byte.is_ascii_digit()));
     let named = match text.rsplit_once('-') {
@@ -301,21 +303,21 @@ impl fmt::Display for HttpAddr {
     }
 }
 
-/// The flags of this process. `Err` holds the exit code of a process that has nothing more to do:
-/// help and version were printed (0), or one line that says what is wrong with the flags (2).
+/// Parses the flags of this process.
 ///
 /// # Errors
 ///
-/// The exit code to end with; what there is to say has been printed.
+/// The exit code, after the output was printed: 0 after help or version, 2 after the one-line
+/// description of a wrong flag.
 pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     parse_from(std::env::args_os()).map_err(|stop| stop.print())
 }
 
-/// As [`parse`], from the given arguments (the program's name first), and nothing is printed.
+/// As [`parse`], from the given arguments (the program's name first), without printing.
 ///
 /// # Errors
 ///
-/// What would be printed.
+/// The text to print.
 pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<T, NotRun> {
     let command = lenient(T::command());
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
@@ -331,7 +333,7 @@ pub fn parse_from<T: Parser>(args: impl IntoIterator<Item = impl Into<OsString> 
     T::from_arg_matches(&matches).map_err(|error| NotRun::new(&origins, &error))
 }
 
-/// Why the arguments do not lead to work.
+/// Why the arguments do not start the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotRun {
     /// Help or version was asked for.
@@ -364,7 +366,7 @@ impl NotRun {
     }
 }
 
-/// The text of help and version: in colour where that is seen.
+/// The text of help and version, in colour on a terminal.
 fn text_of(error: &clap::Error) -> String {
     let text = error.render();
     let is_seen = std::io::stdout().is_terminal()
@@ -373,9 +375,9 @@ fn text_of(error: &clap::Error) -> String {
     if is_seen { text.ansi().to_string() } else { text.to_string() }
 }
 
-/// Takes what people write: an environment variable that is empty counts as not set, as deployment
-/// templates like to leave them; `-1` is a value, which is then refused with what is allowed;
-/// `Line` means `line`.
+/// Makes parsing lenient. An empty environment variable counts as unset, because deployment
+/// templates often leave some empty. `-1` is a value, so the error states what is allowed. `Line`
+/// means `line`.
 fn lenient(command: Command) -> Command {
     let (bold, plain) = (AnsiColor::Green.on_default().bold(), AnsiColor::Cyan.on_default());
     command

@@ -1,12 +1,13 @@
 //! Connecting to Redis with retries until a connection is usable.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::debug;
 use metrics::counter;
-use resp::{Backoff, Config, Connection, Discovery, Error, ErrorKind, Frame, cmd};
+use resp::{Backoff, Config, ConfigError, Connection, Discovery, Endpoint, Error, ErrorKind, Frame, Topology, cmd};
 
 use crate::args::origin;
 use crate::metrics::{REDIS_RECONNECTS, redis_error};
@@ -77,6 +78,17 @@ impl Connector {
     #[must_use]
     pub fn for_stream(&self, key: &str, health: Health) -> Self {
         Self { discovery: self.discovery.for_key(key), health, connected: false, ..self.clone() }
+    }
+
+    /// A connector for one node of a cluster. It reports to `health`.
+    pub(crate) fn for_node(&self, node: &Endpoint, health: Health) -> Self {
+        let discovery = Discovery::new(self.config().clone().with_endpoint(node.clone()));
+        Self { discovery, health, connected: false, ..self.clone() }
+    }
+
+    /// The topology of the cluster, as the first answering node reports it.
+    pub(crate) async fn topology(&self) -> Result<Topology, Error> {
+        self.discovery.topology().await
     }
 
     /// The Redis address, without the password.
@@ -198,7 +210,9 @@ async fn usable(discovery: &Discovery) -> Result<Connection, Error> {
 }
 
 /// Whether a retry cannot succeed unless somebody changes the configuration.
-fn is_final(error: &Error) -> bool {
-    let answered = error.is_server() || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::UnknownMaster);
-    answered && !error.is_transient()
+pub(crate) fn is_final(error: &Error) -> bool {
+    let is_answered = error.is_server() || matches!(error.kind(), ErrorKind::Protocol | ErrorKind::UnknownMaster);
+    // Certificates that cannot be used. A handshake that fails may be the server's fault.
+    let is_own = matches!(error.source(), Some(source) if source.is::<ConfigError>());
+    (is_answered || is_own) && !error.is_transient()
 }

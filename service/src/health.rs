@@ -192,6 +192,19 @@ impl Health {
         Self { inner: Arc::clone(&self.inner), nth, stream: format!("source {name}: ").into() }
     }
 
+    /// A clone that reports about a node of a cluster, as [`Self::for_source`] does about a source.
+    #[must_use]
+    pub(crate) fn for_node(&self, nth: usize, address: &str) -> Self {
+        // Sources are counted from below.
+        let nth = usize::MAX.saturating_sub(nth);
+        Self { inner: Arc::clone(&self.inner), nth, stream: format!("node {address}: ").into() }
+    }
+
+    /// Withdraws all reports of this clone about Redis.
+    pub(crate) fn forget(&self) {
+        self.inner.redis.forget(self.nth);
+    }
+
     /// Records a heartbeat. Call it for every batch, and every few seconds while waiting.
     pub fn progress(&self) {
         let now = u64::try_from(self.inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -387,6 +400,17 @@ impl Part {
         state.reported.insert(nth, Some(well.clone()));
         let whole = if well.is_ok() { state.whole() } else { Some(well) };
         self.change(&mut state, whole);
+    }
+
+    fn forget(&self, nth: usize) {
+        let mut state = self.lock();
+        let before = (state.reported.len(), state.failing.len());
+        state.reported.remove(&nth);
+        state.failing.retain(|((other, _), _)| *other != nth);
+        if (state.reported.len(), state.failing.len()) != before {
+            let whole = state.whole();
+            self.change(&mut state, whole);
+        }
     }
 
     /// Sets the combined state, and logs a change. `None`: some stream has not reported yet.

@@ -54,7 +54,6 @@ pub(crate) struct Sample {
 #[derive(Debug, Default)]
 struct Inner {
     samples: VecDeque<Sample>,
-    values: BTreeMap<String, f64>,
     ticks: u64,
     /// What remained according to the last summary.
     left: Option<Left>,
@@ -120,7 +119,6 @@ impl History {
             inner.samples.pop_front();
         }
         inner.samples.push_back(sample);
-        inner.values = values;
         inner.ticks = inner.ticks.saturating_add(1);
         if !inner.ticks.is_multiple_of(SUMMARY) {
             return None;
@@ -136,23 +134,20 @@ impl History {
         partitions(&self.recorded.render_work())
     }
 
-    /// The data of the status page.
+    /// The data of the status page: the figures of now, and rates from the samples.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let inner = self.lock();
-        let samples: Vec<Sample> = inner.samples.iter().copied().collect();
-        let last = samples.last().copied().unwrap_or_default();
-        let earlier = samples.iter().rev().nth(RATE).or(samples.first()).copied().unwrap_or_default();
-        let rate = |of: fn(&Sample) -> f64| rate(&earlier, &last, of);
+        let values = self.values();
+        let samples: Vec<Sample> = self.lock().samples.iter().copied().collect();
         Snapshot {
-            position: self.position_of(&inner.values),
+            position: self.position_of(&values),
             has_position: self.series.position.is_some(),
-            lines_per_second: rate(|s| s.lines),
-            bytes_per_second: rate(|s| s.bytes),
-            output: self.output_of(&inner.values),
+            lines_per_second: rate_now(&samples, |s| s.lines),
+            bytes_per_second: rate_now(&samples, |s| s.bytes),
+            output: self.output_of(&values),
             backlog_title: self.series.backlog_title,
-            is_waiting: self.series.waiting.is_some_and(|name| inner.values.get(name) == Some(&1.0)),
-            last,
-            values: inner.values.clone(),
+            is_waiting: self.series.waiting.is_some_and(|name| values.get(name) == Some(&1.0)),
+            last: self.sample_of(&values),
+            values,
             samples,
         }
     }
@@ -165,7 +160,9 @@ pub(crate) struct Snapshot {
     pub(crate) position: Option<(f64, f64)>,
     /// Whether the service reads a file.
     pub(crate) has_position: bool,
+    /// NaN when unknown, as after the start.
     pub(crate) lines_per_second: f64,
+    /// NaN when unknown.
     pub(crate) bytes_per_second: f64,
     /// Size of the output, and free space on its disk.
     pub(crate) output: Option<(f64, f64)>,
@@ -197,6 +194,13 @@ impl Snapshot {
         let pairs = self.samples.windows(2);
         pairs.filter_map(|pair| Some(rate(pair.first()?, pair.get(1)?, of).max(0.0))).collect()
     }
+}
+
+/// The rate over the last seconds. NaN with fewer than two samples: 0 would look like a service at
+/// rest.
+fn rate_now(samples: &[Sample], of: fn(&Sample) -> f64) -> f64 {
+    let [first, .., last] = samples else { return f64::NAN };
+    rate(samples.iter().rev().nth(RATE).unwrap_or(first), last, of)
 }
 
 pub(crate) fn rate(earlier: &Sample, later: &Sample, of: fn(&Sample) -> f64) -> f64 {
@@ -304,6 +308,15 @@ mod tests {
         let found = partitions(text);
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2, 10]);
         assert!(found[&2].is_nan() && found[&10] == 7.0);
+    }
+
+    #[test]
+    fn a_rate_is_unknown_until_there_are_two_samples() {
+        let sample = |at| Sample { at, lines: at * 5.0, ..Sample::default() };
+        let samples = [0.0, 2.0, 4.0].map(sample);
+        let rate = |many: usize| rate_now(&samples[..many], |s| s.lines);
+        assert!(rate(0).is_nan() && rate(1).is_nan());
+        assert_eq!((rate(2), rate(3)), (5.0, 5.0));
     }
 
     #[test]

@@ -92,15 +92,16 @@ fn tiles(body: &mut String, pages: &ServicePages, shown: &Snapshot) {
             escape(&more)
         );
     };
+    let rate = |rate: f64, text: String| if rate.is_nan() { "unknown".to_owned() } else { format!("{text}/s") };
     tile(
         "Lines",
-        format!("{}/s", HumanCount(whole(shown.lines_per_second))),
+        rate(shown.lines_per_second, HumanCount(whole(shown.lines_per_second)).to_string()),
         None,
         format!("{} since the start", HumanCount(whole(shown.last.lines))),
     );
     tile(
         "Bytes",
-        format!("{}/s", bytes(shown.bytes_per_second)),
+        rate(shown.bytes_per_second, bytes(shown.bytes_per_second)),
         None,
         format!("{} since the start", bytes(shown.last.bytes)),
     );

@@ -20,6 +20,7 @@
 //! | `signals.rs` | SIGTERM and SIGINT request shutdown, SIGHUP a scan of the files |
 //! | `health.rs` | heartbeat, state of Redis and of the file, for `/healthz` and `/readyz` |
 //! | `connector.rs` | connects to Redis, with retries |
+//! | `nodes.rs` | the masters of a Redis Cluster, and which of them has a key |
 //! | `logs.rs` | text or JSON logs, and the latest warnings |
 //! | `preflight.rs` | `reader check` and `writer check`: findings and shared checks |
 //! | `metrics.rs` | names, descriptions, buckets |
@@ -64,6 +65,7 @@ mod http;
 mod logs;
 pub mod manuals;
 pub mod metrics;
+mod nodes;
 mod pages;
 mod plot;
 pub mod preflight;
@@ -87,6 +89,7 @@ pub use failure::Failure;
 pub use health::{HEARTBEAT_LIMIT, Health, Member};
 pub use history::Series;
 pub use logs::LogFormat;
+pub use nodes::{Node, Nodes};
 pub use redact::redact;
 pub use redis_info::{OwnConnection, ServerState, ServerWatch};
 pub use run::{About, Context, run};

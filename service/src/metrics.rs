@@ -104,7 +104,7 @@ impl Metric {
 const SHARED: [Metric; 4] = [
     Metric::counter(ERRORS, "Errors, by kind").labelled(),
     Metric::counter(REDIS_RECONNECTS, "Connections to Redis made after the first one"),
-    Metric::gauge(REDIS_UP, "1 while Redis can be used, else 0"),
+    Metric::gauge(REDIS_UP, "1 while Redis can be used, else 0; NaN before the first attempt to connect").unknown(),
     Metric::gauge(BUILD_INFO, "Always 1; the labels tell the version").labelled(),
 ];
 

@@ -16,6 +16,7 @@ use resp::{Cmd, Command as _, Connection, Error, ErrorKind, Frame, cmd};
 
 use crate::advice::noun;
 use crate::args::ServiceArgs;
+use crate::connector::is_final;
 use crate::redis_info::fields;
 use crate::{Failure, advice, logs, usage};
 
@@ -228,15 +229,15 @@ impl Preflight {
         self.wrong = self.wrong.saturating_add(is_new.into());
     }
 
-    /// Reports an error from Redis: the service would wait out a transient error.
+    /// Reports an error from Redis: the service waits out an error unless it is final.
     pub fn redis(&mut self, what: impl Display, error: &Error) {
         let text = format!(
             "{what}: {}",
             if error.kind() == ErrorKind::NoAuth { advice::reason(error) } else { error.to_string().into() }
         );
-        match error.is_transient() {
-            true => self.waits(text, advice::redis(error.kind())),
-            false => self.wrong(text, advice::redis(error.kind())),
+        match is_final(error) {
+            false => self.waits(text, advice::redis(error.kind())),
+            true => self.wrong(text, advice::redis(error.kind())),
         }
     }
 
@@ -276,6 +277,19 @@ impl Preflight {
             let _ = writeln!(std::io::stdout(), "{report}");
         }
         ExitCode::from(code)
+    }
+
+    /// Checks a folder that the service creates if it does not exist.
+    pub fn folder_to_create(&mut self, flag: &str, folder: &Path) {
+        if folder.symlink_metadata().is_ok() {
+            return self.folder(flag, folder);
+        }
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let probe = above.join(format!(".check.{}", std::process::id()));
+        match std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe)) {
+            Ok(()) => self.ok(format!("{flag}: {} does not exist yet, and will be created", folder.display())),
+            Err(error) => self.wrong(format!("{flag}: creating {}: {error}", folder.display()), advice::io(&error)),
+        }
     }
 
     /// Checks that files can be created in a folder, and that its disk has free space.

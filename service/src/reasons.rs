@@ -37,6 +37,7 @@ pub(crate) fn redis_url(endpoint: &Endpoint, error: &Error, password_source: &st
         (ErrorKind::Protocol, _) if error.source().is_some_and(is_tls) => "allowed: rediss:// for TLS".to_owned(),
         (ErrorKind::Protocol, Endpoint::Tls { .. }) => "allowed: redis:// for a port without TLS".to_owned(),
         (ErrorKind::Protocol, _) => "allowed: the address of a Redis".to_owned(),
+        (ErrorKind::Tls, _) => "allowed: certificates and a key that can be read, in ca=, cert= and key=".to_owned(),
         (ErrorKind::UnknownMaster, _) => "allowed: the name of a master that these Sentinels watch".to_owned(),
         (ErrorKind::NoSuchDatabase, _) => {
             "allowed: 0 to 15, unless this Redis has another number of `databases`".to_owned()

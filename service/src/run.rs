@@ -125,7 +125,9 @@ fn serve<E: Into<Stop>>(
 
     let shutdown = Shutdown::new();
     let health = Health::new();
-    let sources = SourceList::new(args.source_metrics);
+    // A service that reads a file knows how many bytes of it are left.
+    let unit = if about.series.position.is_some() { "bytes" } else { "entries" };
+    let sources = SourceList::new(args.source_metrics, unit);
     let pages = Arc::new(ServicePages {
         name: about.name,
         version: about.version,

@@ -46,6 +46,8 @@ pub struct SourceList {
     inner: Arc<Mutex<Listed>>,
     /// How many sources have series of their own.
     series: usize,
+    /// In what backlogs are counted: `entries` or `bytes`.
+    unit: &'static str,
 }
 
 #[derive(Debug, Default)]
@@ -89,10 +91,11 @@ impl<'a> Query<'a> {
 }
 
 impl SourceList {
-    /// An empty list; this many of its sources have series of their own on `/metrics`.
+    /// An empty list; this many of its sources have series of their own on `/metrics`, and backlogs
+    /// are counted in `unit`.
     #[must_use]
-    pub fn new(series: usize) -> Self {
-        Self { inner: Arc::default(), series }
+    pub fn new(series: usize, unit: &'static str) -> Self {
+        Self { inner: Arc::default(), series, unit }
     }
 
     /// Replaces the list.
@@ -174,15 +177,24 @@ impl SourceList {
         let mut rows: Vec<&SourceRow> = listed.rows.iter().collect();
         rows.sort_by_cached_key(|row| (row.reason.is_none(), Reverse(row.backlog), Reverse(moved(row)), &row.name));
         let (own, rest) = rows.split_at(self.series.min(rows.len()));
-        help(&mut out, "line_stream_source_backlog_entries", "Entries that wait, of the sources that have most");
+        let metric = format!("line_stream_source_backlog_{}", self.unit);
+        let what = format!("Backlog in {}, of the sources that have most", self.unit);
+        help(&mut out, &metric, &what);
         for row in own {
             let backlog = row.backlog.map_or_else(|| "NaN".to_owned(), |backlog| backlog.to_string());
-            let name = escape(&row.name);
-            let _ = writeln!(out, "line_stream_source_backlog_entries{{{labels}source=\"{name}\"}} {backlog}");
+            let _ = writeln!(out, "{metric}{{{labels}source=\"{}\"}} {backlog}", escape(&row.name));
         }
         if !rest.is_empty() {
             let backlog: u64 = rest.iter().filter_map(|row| row.backlog).sum();
-            let _ = writeln!(out, "line_stream_source_backlog_entries{{{labels}source=\"{REST}\"}} {backlog}");
+            let _ = writeln!(out, "{metric}{{{labels}source=\"{REST}\"}} {backlog}");
+        }
+        help(&mut out, "line_stream_source_failed", "1 for a source that cannot go on; the rest: how many");
+        for row in own.iter().filter(|row| row.reason.is_some()) {
+            let _ = writeln!(out, "line_stream_source_failed{{{labels}source=\"{}\"}} 1", escape(&row.name));
+        }
+        let failed = rest.iter().filter(|row| row.reason.is_some()).count();
+        if failed > 0 {
+            let _ = writeln!(out, "line_stream_source_failed{{{labels}source=\"{REST}\"}} {failed}");
         }
         help(&mut out, "line_stream_source_position_bytes", "How far the service is in each of these sources");
         for row in own {
@@ -211,7 +223,7 @@ mod tests {
     use super::*;
 
     fn list(series: usize) -> SourceList {
-        let list = SourceList::new(series);
+        let list = SourceList::new(series, "entries");
         let row = |name: &str, state, bytes, backlog| SourceRow {
             bytes,
             backlog: Some(backlog),
@@ -246,6 +258,12 @@ mod tests {
         assert!(text.contains("line_stream_source_position_bytes{stream=\"s\",source=\"{rest}\"} 4\n"), "{text}");
         assert!(text.contains("line_stream_sources{stream=\"s\",state=\"idle\"} 2\n"), "{text}");
         assert_eq!(series(&list(99).render(&[])), 4);
-        assert_eq!(SourceList::new(2).render(&[]), "", "a service with one source has none");
+        let failed = |text: &str| {
+            let lines = text.lines().filter(|line| line.starts_with("line_stream_source_failed"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(&list(1).render(&[])), ["line_stream_source_failed{source=\"d\"} 1"]);
+        assert_eq!(failed(&list(0).render(&[])), ["line_stream_source_failed{source=\"{rest}\"} 1"]);
+        assert_eq!(SourceList::new(2, "bytes").render(&[]), "", "a service with one source has none");
     }
 }

@@ -144,7 +144,10 @@ pub(crate) fn one_line(origins: &Origins<'_>, error: &clap::Error) -> String {
         ErrorKind::UnknownArgument => match text(ContextKind::SuggestedArg) {
             Some(similar) => format!("{arg}: no such flag, did you mean {similar}? {help}"),
             None if arg.starts_with('-') => format!("{arg}: no such flag {help}"),
-            None => format!("{arg}: neither a flag nor a flag's value {help}"),
+            None => match file_flag(command) {
+                Some(flag) => format!("{arg}: no such flag; for a file, write --{flag} {arg} {help}"),
+                None => format!("{arg}: neither a flag nor a flag's value {help}"),
+            },
         },
         ErrorKind::InvalidSubcommand => {
             let value = text(ContextKind::InvalidSubcommand).unwrap_or_default();

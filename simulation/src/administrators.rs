@@ -62,6 +62,13 @@ pub struct Happened {
     /// A foreign entry took an ID of the reader's present generation. It blocks some entries of a
     /// batch and not others, so the order is not guaranteed.
     pub collided: bool,
+    /// An older state of a stream was restored, and another program added entries to it: there are
+    /// as many as the reader expects, so it cannot know that some are missing. The writer reports
+    /// them.
+    pub masked: bool,
+    /// A right was withdrawn inside a transaction: entries were added, and the record does not say
+    /// so.
+    pub in_part: bool,
 }
 
 /// Records that these entries may never arrive.
@@ -86,6 +93,8 @@ pub struct Administrators {
     pub hazards: Hazards,
     /// What they have done.
     pub happened: Happened,
+    /// Whether an older state of a stream alone was restored.
+    pub is_stream_restored: bool,
     /// The log of events.
     pub story: Story,
 }
@@ -159,6 +168,7 @@ impl Administrators {
             0 => {
                 self.story.tell(|| format!("an older state of {} alone is restored", keys.stream));
                 server.restore_key(dump, &keys.stream);
+                self.is_stream_restored = true;
             }
             1 => {
                 self.story.tell(|| format!("an older state of {} alone is restored", keys.record));
@@ -281,11 +291,12 @@ impl Administrators {
         let is_above =
             matches!(id, AddId::Exact(id) if id.ms > last.ms) || matches!(id, AddId::Auto) && last.ms < server.now;
         self.happened.collided |= !is_above;
+        self.happened.masked |= self.is_stream_restored;
         let reply = server.admin(Command::XAdd { key: keys.stream.clone(), id, entry, no_create: false });
         self.story.tell(|| format!("another program: XADD {} {id:?} {field} FOREIGN -> {reply:?}", keys.stream));
     }
 
-    fn refuse(&self, server: &mut Server, random: &mut Random) {
+    fn refuse(&mut self, server: &mut Server, random: &mut Random) {
         const RIGHTS: [Right; 7] =
             [Right::Add, Right::Hash, Right::Acknowledge, Right::Trim, Right::Group, Right::Read, Right::Script];
         if !server.withdrawn.is_empty() || server.is_full || server.is_away {
@@ -304,6 +315,7 @@ impl Administrators {
             _ => {
                 let Some(right) = random.pick(&RIGHTS) else { return };
                 self.story.tell(|| format!("the right to {right:?} is withdrawn"));
+                self.happened.in_part |= *right == Right::Hash;
                 server.withdrawn.insert(*right);
             }
         }

@@ -216,6 +216,11 @@ impl FileSystem {
             .collect())
     }
 
+    /// All names of files and links.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
     /// All names of an inode, without symbolic links.
     pub fn names_of(&self, inode: Inode) -> impl Iterator<Item = &str> {
         self.names.iter().filter(move |(_, name)| **name == Name::File(inode)).map(|(path, _)| path.as_str())

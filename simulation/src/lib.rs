@@ -10,11 +10,13 @@
 //! | [`programs`] | the application, logrotate, an operator, programs beside the input |
 //! | [`truth`] | what the application wrote, and the fate of each byte |
 //! | [`oracle`] | the final verdict on the outputs |
+//! | [`many`] | a tree of files, each a source with an output, and its own oracle |
 //! | [`random`] | the only source of randomness |
 //! | [`story`] | the log of events |
 
 pub mod administrators;
 pub mod filesystem;
+pub mod many;
 pub mod oracle;
 pub mod programs;
 pub mod random;

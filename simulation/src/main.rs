@@ -2,11 +2,12 @@
 //! simulate` builds it in release mode and runs it.
 
 use simulation::story::Story;
-use simulation::sweep::{Sweep, run_one};
+use simulation::sweep::{Run, Sweep, run_one};
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: simulation [--seeds N] [--first N] [--seed N] [--keep-going] [--all] [--except FILE] [--without KINDS]
+    "usage: simulation [--many] [--seeds N] [--first N] [--seed N] [--keep-going] [--all] [--except FILE] [--without KINDS]
+  --many         the world of many files
   --seeds N      how many seeds to run (10,000)
   --first N      the first of them (0)
   --seed N       run this one alone, and tell its story
@@ -20,6 +21,7 @@ const SHOWN: usize = 20;
 fn main() -> ExitCode {
     let (mut seeds, mut first, mut seed, mut stop, mut shown) = (10_000, 0, None, true, SHOWN);
     let mut without = Vec::new();
+    let (mut run, mut is_many): (Run, bool) = (simulation::run, false);
     let mut except = std::collections::BTreeSet::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -37,6 +39,10 @@ fn main() -> ExitCode {
             "--seeds" => number().map(|n| seeds = n).is_some(),
             "--first" => number().map(|n| first = n).is_some(),
             "--seed" => number().map(|n| seed = Some(n)).is_some(),
+            "--many" => {
+                (run, is_many) = (simulation::many::run, true);
+                true
+            }
             "--all" => {
                 shown = usize::MAX;
                 true
@@ -53,14 +59,15 @@ fn main() -> ExitCode {
         }
     }
     if let Some(seed) = seed {
-        return tell(seed, &without);
+        return tell(run, seed, &without);
     }
     // Failures are printed with their seeds, so the default panic message is not needed.
     std::panic::set_hook(Box::new(|_| {}));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let swept = Sweep { first, seeds, threads, stop, except, without }.run(|ran| eprintln!("{ran} seeds"));
+    let swept = Sweep { first, seeds, threads, stop, except, without, run }.run(|ran| eprintln!("{ran} seeds"));
+    let world = if is_many { " --many" } else { "" };
     for (seed, why) in swept.failed.iter().take(shown) {
-        println!("seed {seed} fails:\n{}\n  cargo xtask simulate --seed {seed}\n", why.trim_end());
+        println!("seed {seed} fails:\n{}\n  cargo xtask simulate{world} --seed {seed}\n", why.trim_end());
     }
     let rate = swept.ran as f64 / swept.took.as_secs_f64();
     let (ran, failed, took) = (swept.ran, swept.failed.len(), swept.took.as_secs_f64());
@@ -68,9 +75,9 @@ fn main() -> ExitCode {
     if swept.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn tell(seed: u64, without: &[String]) -> ExitCode {
+fn tell(run: Run, seed: u64, without: &[String]) -> ExitCode {
     let story = Story::told();
-    let result = run_one(seed, without, &story);
+    let result = run_one(run, seed, without, &story);
     for line in story.lines() {
         println!("{line}");
     }

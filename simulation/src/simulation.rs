@@ -120,7 +120,14 @@ impl Simulation {
             Programs::begin(habits, &mut files, &mut world.truth, &mut world.random, story.clone())
         };
         let happened = Happened::default();
-        let administrators = Administrators { partitions: keys, group, hazards, happened, story: story.clone() };
+        let administrators = Administrators {
+            partitions: keys,
+            group,
+            hazards,
+            happened,
+            is_stream_restored: false,
+            story: story.clone(),
+        };
         let partitions = partitions.len();
         Self { world, programs, administrators, readers, writers, habits, disk, kills, pauses, partitions, steps }
     }
@@ -295,8 +302,10 @@ impl Simulation {
             // Behind foreign entries a reader goes on from where it is certain that all has
             // arrived, and when the source is gone it cannot tell that more has. A rotated file
             // that cannot be read is as good as gone until it can. Of several readers, one may have
-            // a file open that is gone for the others.
+            // a file open that is gone for the others. After a transaction that took effect in
+            // part, too, it goes on from where it is certain.
             comes_back: self.world.forgot_rotated
+                || happened.in_part
                 || happened.redis_went_back
                 || happened.collided
                 || self.administrators.hazards.foreign
@@ -304,7 +313,7 @@ impl Simulation {
                 || self.readers.len() > 1
                 || habits.operates
                 || habits.permissions,
-            branched_off: happened.branched_off,
+            branched_off: happened.branched_off || happened.masked,
             unfinished: happened.exhausted,
         };
         let written: Vec<_> = self.writers.iter().flat_map(|writer| writer.written(&self.world.outputs)).collect();

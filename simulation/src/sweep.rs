@@ -22,7 +22,12 @@ pub struct Sweep {
     pub except: BTreeSet<u64>,
     /// Kinds of faults to disable: see [`run`](crate::run).
     pub without: Vec<String>,
+    /// The world of the seeds.
+    pub run: Run,
 }
+
+/// Runs a seed of a world: [`crate::run`], or [`crate::many::run`].
+pub type Run = fn(u64, &[String], &Story) -> Result<(), String>;
 
 /// The result of a sweep.
 #[derive(Debug, Default)]
@@ -39,8 +44,8 @@ pub struct Swept {
 ///
 /// # Errors
 /// A description of what is wrong.
-pub fn run_one(seed: u64, without: &[String], story: &Story) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| crate::run(seed, without, story))).unwrap_or_else(|panic| {
+pub fn run_one(run: Run, seed: u64, without: &[String], story: &Story) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, without, story))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
         Err(format!("panic: {}", text.unwrap_or_default()))
@@ -68,7 +73,7 @@ impl Sweep {
                         if self.except.contains(&seed) {
                             continue;
                         }
-                        if let Err(why) = run_one(seed, &self.without, &Story::untold()) {
+                        if let Err(why) = run_one(self.run, seed, &self.without, &Story::untold()) {
                             failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((seed, why));
                             ended.store(self.stop, Ordering::Relaxed);
                         }

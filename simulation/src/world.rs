@@ -48,6 +48,9 @@ pub struct World {
     /// A writer took over entries of another one. If that writer was only slow, both may commit
     /// them.
     pub taken_over: bool,
+    /// Whether an exclusive writer has ended, or lost its session, before it could move the group
+    /// over all that it had written.
+    pub is_group_behind: bool,
     /// Leases that were taken over from another writer since this was last looked at.
     pub leases_taken: Vec<Keys>,
     /// Up to where writers have moved the group of each stream.
@@ -77,6 +80,7 @@ impl World {
             flips: Vec::new(),
             forgot_rotated: false,
             taken_over: false,
+            is_group_behind: false,
             leases_taken: Vec::new(),
             moved: BTreeMap::new(),
             faulty: true,

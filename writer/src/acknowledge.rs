@@ -19,28 +19,27 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// IDs in one XACK. Redis does nothing else meanwhile.
+/// Maximum number of IDs in one XACK. Redis serves no other client while it executes the command.
 pub(crate) const IDS: usize = 1000;
-/// How soon after a trimming the next one may come. A reader that waits for room (`--max-backlog`)
-/// waits for this.
+/// Minimum time between two trims. A reader that waits for room (`--max-backlog`) depends on it.
 const TRIM: Duration = Duration::from_millis(5);
-/// The same while few entries were acknowledged: three commands for each line would be waste.
+/// The same after few acknowledged entries, to avoid three commands per line.
 const TRIM_FEW: Duration = Duration::from_millis(50);
-/// How many entries are no longer few.
+/// From this number on, entries are not few.
 const FEW: u64 = 100;
-/// How long a writer that is to stop tries to connect, to acknowledge what it has committed.
+/// How long a stopping writer tries to connect, to acknowledge what it has committed.
 const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
 const MEASURE: Duration = Duration::from_secs(1);
-/// How soon it is measured when the stage that reads has found that the user may ask.
+/// Time until the first measurement after the consume stage has checked the permissions.
 const SOON: Duration = Duration::from_millis(20);
-/// How soon trimming is tried again after Redis refused it.
+/// Time until trimming is retried after Redis refused it.
 const TRIM_AGAIN: Duration = Duration::from_secs(2);
-/// The names of the kinds of work, where health is concerned.
+/// The kinds of work, as reported to [`Health`].
 const ACKNOWLEDGING: &str = "acknowledging";
 const TRIMMING: &str = "trimming";
 const MEASURING: &str = "measuring";
-/// Leaving fails when the stream changes in that moment, as a busy one does.
+/// Leaving fails if the stream changes at that moment, so a busy stream needs several attempts.
 const LEAVE_ATTEMPTS: u32 = 50;
 
 /// The stage.
@@ -473,12 +472,12 @@ impl<'a> Acknowledge<'a> {
     }
 }
 
-/// The moment a pause after another one.
+/// `moment` plus `pause`, or `moment` if that overflows.
 pub(crate) fn later(moment: Instant, pause: Duration) -> Instant {
     moment.checked_add(pause).unwrap_or(moment)
 }
 
-/// Leaves the group when this consumer has nothing pending.
+/// Leaves the group if this consumer has no pending entries.
 pub(crate) async fn leave_group(connection: &mut Connection, group: &Group, level: log::Level) -> Result<(), Error> {
     // A consumer that is deleted takes what it has pending with it, so nothing may be delivered
     // to it between the question and the deletion: an entry that is added changes the stream.
@@ -606,7 +605,7 @@ async fn execute_when_full(
     Ok((is_executed, watch_again(connection, group).await?))
 }
 
-/// Trims what every group has acknowledged, and nothing behind `most`.
+/// Trims the entries that every group has acknowledged, up to `most`.
 async fn trim_acknowledged(connection: &mut Connection, group: &Group, most: StreamId) -> Result<(), Error> {
     let groups = connection.send(&group.ask_groups()).await?;
     let mut questions = Pipeline::new();
@@ -622,7 +621,7 @@ async fn trim_acknowledged(connection: &mut Connection, group: &Group, most: Str
     Ok(())
 }
 
-/// That another group keeps entries in the stream, for people.
+/// A message that another group keeps entries in the stream.
 pub(crate) fn held_up_by(stream: &str, HeldUp { group, entries, since }: &HeldUp) -> String {
     format!(
         "group {group} of stream {stream} holds up trimming: {entries} entries wait for it, and it has made no progress for {} s; start its writer, \

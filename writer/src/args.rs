@@ -26,18 +26,18 @@ pub(crate) struct Args {
 
 /// The end of the help.
 const EXAMPLES: &str = "Examples:
-  writer --redis-url redis://localhost --output out.txt            append what comes until stopped
-  writer --output out.txt --once --http-addr 127.0.0.1:0           append what there is now, then end
-  writer --output-dir mirror --sources 'nginx/**'                  append each source to a file of its own
-  writer check --config writer.toml                                look whether all of this can work
-  writer verify --input app.log --output out.txt                   prove that nothing is missing or doubled
-  writer verify --input-dir logs --output-dir out                  the same for every file of a folder
-  writer rotate --output out.txt                                   rename the output while the writer goes on";
+  writer --redis-url redis://localhost --output out.txt     append new lines until stopped
+  writer --output out.txt --once --http-addr 127.0.0.1:0    append the present lines, then exit
+  writer --output-dir mirror --sources 'nginx/**'           one output per source of many files
+  writer check --config writer.toml                         test the configuration
+  writer verify --input app.log --output out.txt            prove that no byte is missing or doubled
+  writer verify --input-dir logs --output-dir mirror        the same for every file of a tree
+  writer rotate --output out.txt                            rename the output of a running writer";
 
 /// The flags of the service.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct WriterArgs {
-    /// The file to append to; its commit journal lies beside it, as FILE.journal
+    /// The file to append to; its commit journal is beside it, as FILE.journal
     #[arg(
         long,
         env = "LINE_STREAM_OUTPUT",
@@ -47,8 +47,8 @@ pub(crate) struct WriterArgs {
     )]
     pub(crate) output: PathBuf,
 
-    /// Instead of one output: mirror all sources of the stream into this folder, a file for each,
-    /// with folders as they have them
+    /// Instead of --output: mirror all sources of many files into this folder, one file per source,
+    /// in the same subfolders; created if it does not exist
     #[arg(
         long,
         env = "LINE_STREAM_OUTPUT_DIR",
@@ -58,8 +58,8 @@ pub(crate) struct WriterArgs {
     )]
     pub(crate) output_dir: Option<PathBuf>,
 
-    /// With --output-dir, only the sources with such names, as 'app/*.log' or '**/*.log'; may be
-    /// repeated, so that several writers share the sources [default: all]
+    /// With --output-dir, write only sources whose names match, such as 'app/*.log' or '**/*.log';
+    /// repeatable, or separated by commas [default: all]
     #[arg(long, env = "LINE_STREAM_SOURCES", help_heading = "Output", value_name = "GLOB", value_delimiter = ',', value_parser = source_glob)]
     pub(crate) sources: Vec<Glob>,
 
@@ -67,38 +67,38 @@ pub(crate) struct WriterArgs {
     #[arg(long, env = "LINE_STREAM_GROUP", help_heading = "Output", value_name = "NAME", default_value = "writers", value_parser = name)]
     pub(crate) group: String,
 
-    /// This writer's name in the group; it must be the same after a restart [default: the host name
-    /// and the output's path]
+    /// This writer's name in the group; keep it across restarts [default: the host name and the
+    /// output's path]
     #[arg(long, env = "LINE_STREAM_CONSUMER", help_heading = "Output", value_name = "NAME", value_parser = name)]
     pub(crate) consumer: Option<String>,
 
-    /// Share the group with other writers, or have it to itself: one writer for each group, or for
-    /// each partition, which costs Redis half as much
+    /// Share the group with other writers, or consume the group, or each partition's group, alone,
+    /// which halves the load on Redis
     #[arg(long, env = "LINE_STREAM_CONSUME", help_heading = "Output", value_enum, value_name = "HOW", default_value_t = ConsumeMode::Group)]
     pub(crate) consume: ConsumeMode,
 
-    /// How long a writer with --consume exclusive keeps others out of the group when it does not
-    /// answer any more, such as 10s: from 1s to 10m
+    /// With --consume exclusive, how long an unresponsive writer keeps other writers out, from 1s
+    /// to 10m
     #[arg(long, env = "LINE_STREAM_LEASE", help_heading = "Output", value_name = "TIME", default_value = "10s", value_parser = lease)]
     pub(crate) lease: Time,
 
-    /// Take over entries that another consumer has left pending for this long, such as 30s, 5m or
+    /// Claim entries that have been pending with another consumer for this long, such as 30s, 5m or
     /// 1h [default: off]
     #[arg(long, env = "LINE_STREAM_CLAIM_IDLE", help_heading = "Output", value_name = "TIME", value_parser = claim_idle)]
     pub(crate) claim_idle: Option<ClaimIdle>,
 
-    /// When written lines are made durable: before they are acknowledged, once a second, or at the
-    /// kernel's discretion
+    /// When to sync the output: before entries are acknowledged, once a second, or at the kernel's
+    /// discretion
     #[arg(long, env = "LINE_STREAM_FSYNC", help_heading = "Output", value_enum, value_name = "WHEN", default_value_t = Fsync::Always)]
     pub(crate) fsync: Fsync,
 
-    /// How long to wait for another writer that still has the output, such as 30s; then exit with 2
+    /// How long to wait until another writer releases the output, such as 30s; then exit with 2
     #[arg(long, env = "LINE_STREAM_LOCK_WAIT", help_heading = "Output", value_name = "TIME", default_value = "0s", value_parser = time)]
     pub(crate) lock_wait: Time,
 }
 
 impl WriterArgs {
-    /// From where to where.
+    /// Source and destination, for messages.
     pub(crate) fn flow(&self, service: &ServiceArgs) -> String {
         match &self.output_dir {
             Some(folder) => format!("the sources of {} → {}", service.stream, folder.display()),
@@ -106,7 +106,7 @@ impl WriterArgs {
         }
     }
 
-    /// Whether the flags fit together.
+    /// Checks combinations of flags.
     pub(crate) fn check(&self, service: &ServiceArgs) -> Result<(), Failure> {
         match &self.output_dir {
             Some(_) if service.partitions > 1 => {
@@ -174,11 +174,12 @@ pub(crate) enum ConsumeMode {
     Exclusive,
 }
 
-/// After how long entries of another consumer are taken over; `None`: never.
+/// How long entries must have been pending with another consumer before this one claims them;
+/// `None`: never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClaimIdle(pub(crate) Option<Duration>);
 
-/// The flags of the service, to be checked.
+/// The flags of `check`: those of the service.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct CheckArgs {
     /// What the service needs.
@@ -195,36 +196,37 @@ pub(crate) struct CheckArgs {
 /// Instead of the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Test the whole configuration without moving a line: exit 0, or 1 when the writer would wait,
-    /// 2 when it would end; and what to do
+    /// Test the whole configuration without moving a line, and report what to do about problems;
+    /// exits with 0, with 1 if the writer would wait, or with 2 if it would exit
     Check(Box<CheckArgs>),
-    /// Prove that the outputs together hold every byte of the inputs exactly once
+    /// Prove that the outputs together contain every byte of the inputs exactly once
     ///
-    /// Exits 0 when they do, else 1 and says which ranges are missing, doubled or different. The
-    /// journals beside the outputs tell what lies where; a single output without a journal is
-    /// compared byte by byte. With --input-dir and --output-dir, each source of a tree is compared.
+    /// Exits with 0 if they do, else with 1 and the ranges that are missing, duplicated or
+    /// different. The journals beside the outputs locate each range; a single output without a
+    /// journal is compared byte by byte. With --input-dir and --output-dir, each source of a tree
+    /// is compared.
     Verify {
-        /// A file that was read; more than once for rotated ones, in any order (without a journal:
+        /// A file that a reader read; repeat it for rotated files, in any order (without a journal:
         /// in the order in which they were written)
         #[arg(long, required_unless_present = "input_dir", value_name = "FILE")]
         input: Vec<PathBuf>,
         /// A file that a writer wrote
         #[arg(long, required_unless_present_any = ["folder", "output_dir"], value_name = "FILE")]
         output: Vec<PathBuf>,
-        /// A folder: every file in it that has a journal beside it, rotated ones included
+        /// A folder, for every output in it that has a journal, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
-        /// The folder of many inputs: every file below it, rotated and compressed ones included
+        /// A folder of inputs, for every file below it, rotated and compressed ones included
         #[arg(long, value_name = "FOLDER", requires = "output_dir", conflicts_with_all = ["input", "output", "folder"])]
         input_dir: Option<PathBuf>,
-        /// The folder that a writer mirrored them to, with its --output-dir; one for each writer
+        /// The folder of a writer with --output-dir; repeat it if there are several writers
         #[arg(long, value_name = "FOLDER", requires = "input_dir")]
         output_dir: Vec<PathBuf>,
         /// Report as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print what a shell needs to complete the flags
+    /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: Shell,
@@ -235,31 +237,31 @@ pub(crate) enum Command {
         /// The folder
         folder: PathBuf,
     },
-    /// Put the outputs of several writers back into the order of the source, on standard output
+    /// Restore the order of the source from the outputs of several writers, on standard output
     ///
-    /// Bytes that two outputs hold are written once. Exits 1 and names the ranges when bytes are
-    /// missing.
+    /// Bytes that two outputs contain are written once. If bytes are missing, exits with 1 and
+    /// names their ranges.
     Merge {
         /// A file that a writer wrote
         #[arg(long, required_unless_present_any = ["folder", "output_dir"], value_name = "FILE")]
         output: Vec<PathBuf>,
-        /// A folder: every file in it that has a journal beside it, rotated ones included
+        /// A folder, for every output in it that has a journal, rotated ones included
         #[arg(long, value_name = "FOLDER")]
         folder: Vec<PathBuf>,
-        /// A folder of many outputs, as a writer with --output-dir fills it: each source is written
-        /// to its own file below the folder --into
+        /// The folder of a writer with --output-dir; each source is written to its own file below
+        /// the folder --into
         #[arg(long, value_name = "FOLDER", requires = "into", conflicts_with_all = ["output", "folder"])]
         output_dir: Vec<PathBuf>,
-        /// Write into this new file instead; it appears when it is complete and durable, and an
-        /// interrupted merge is continued
+        /// Write to this new file instead of standard output; it appears when it is complete and
+        /// durable, and an interrupted merge is resumed
         #[arg(long, value_name = "FILE")]
         into: Option<PathBuf>,
     },
-    /// Rename the output (output.txt-20261130T120501.250Z), and wait until the writer has gone on
-    /// in a new file
+    /// Rename the output (output.txt-20261130T120501.250Z), and wait until the writer continues in
+    /// a new file
     ///
-    /// Prints the new path. The journal goes with it. Without a writer at work the next one moves
-    /// the journal.
+    /// Prints the new path. The writer renames the journal too; if none is running, the next one
+    /// does.
     Rotate {
         /// The file that the writer appends to
         #[arg(long, env = "LINE_STREAM_OUTPUT", value_name = "FILE", default_value = "/data/output.txt")]
@@ -274,7 +276,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Time(pub(crate) Duration);
 
-/// As [`claim_idle`], without `off`; nothing is a time, too.
+/// As [`claim_idle`], without `off`, and `0s` is allowed.
 fn time(text: &str) -> Result<Time, String> {
     if text == "0s" {
         return Ok(Time(Duration::ZERO));

@@ -12,6 +12,7 @@ use crate::many::{Lent, Parking, Woken};
 use crate::run::{Ended, Handed};
 use delivery::consumer::batch::KEEP_CAPACITY;
 use delivery::consumer::{BATCH_BYTES, Batch, Change, Consumer, Effect, Lease, Move, Reply, Report};
+use delivery::source_name::registry_key;
 use resp::streams::{Entries, EntrySlice, XAutoClaim, XInfoStream};
 use resp::{Backoff, Connection, Error, ErrorKind, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
@@ -102,10 +103,7 @@ enum Broken {
 
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
-        // The key was deleted while a read waited on it; a primary that becomes a replica says
-        // UNBLOCKED, too.
-        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey)
-            || error.code() == "UNBLOCKED" && error.message().contains("no longer exists");
+        let is_gone = matches!(error.kind(), ErrorKind::NoGroup | ErrorKind::NoSuchKey);
         if is_gone { Self::NoGroup } else { Self::Redis(error) }
     }
 }
@@ -548,6 +546,9 @@ async fn make_group(redis: &mut resp::GroupReader, group: &Group, log: &ConsumeL
                     continue;
                 }
                 log.group_created(group, true);
+                // In a cluster the list may be on another node; nothing depends on it.
+                let listed = redis.send(&cmd::<u64>("HLEN").arg(registry_key(&group.stream))).await;
+                log.stream_is_new(group, listed.unwrap_or(0));
             }
             // Redis refuses the command even if the group exists, and the group may have to be read
             // to make room.

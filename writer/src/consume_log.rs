@@ -5,6 +5,7 @@ use crate::group::Group;
 use crate::metric_names;
 use delivery::consumer::{Gap, Report, Taken};
 use delivery::entry::span_len;
+use delivery::source_name::registry_key;
 use metrics::counter;
 use resp::StreamId;
 use service::advice::noun;
@@ -51,6 +52,19 @@ impl ConsumeLog {
         match with_stream {
             true => log::log!(level, "stream {} and group {} created", group.stream, group.name),
             false => log::log!(level, "group {} created on {}", group.name, group.stream),
+        }
+    }
+
+    /// There was no stream, and `sources` sources of many files have streams of such names.
+    pub(crate) fn stream_is_new(&self, group: &Group, sources: u64) {
+        if sources > 0 && !self.is_one_of_many {
+            log::warn!(
+                "stream {0} was empty, but {1} lists {sources} {2} of many files; to write those, use --output-dir \
+                 instead of --output",
+                group.stream,
+                registry_key(&group.stream),
+                noun(sources, "source"),
+            );
         }
     }
 

@@ -1,4 +1,4 @@
-//! The consumer group: its names, and what it is asked.
+//! The consumer group: its names, and the commands about it.
 
 use delivery::consumer::{Change, GroupState, GroupView, Lease, Member, Move, Notes, Record, Refusal, Session};
 use delivery::manifest::{GUARD_FIELD, record_key};
@@ -12,26 +12,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// What the two stages of a partition tell each other.
+/// The state that the consume and acknowledge stages of a partition share.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// How the stage that acknowledges last saw the group.
+    /// The acknowledge stage's latest view of the group.
     pub(crate) view: RefCell<Option<GroupView>>,
-    /// The consumer's name is ours.
+    /// Whether this writer owns the consumer's name.
     pub(crate) has_name: Cell<bool>,
-    /// The stage that acknowledges is to show that the consumer is alive.
+    /// Whether the acknowledge stage must keep the consumer from looking idle.
     pub(crate) shows_life: Cell<bool>,
-    /// Where the stage that reads has begun to consume exclusively.
+    /// The session of exclusive consumption that the consume stage has started.
     pub(crate) session: RefCell<Option<Session>>,
-    /// The stage that acknowledges cannot go on with that session, and wakes the other one.
+    /// Set by the acknowledge stage, which then wakes the consume stage, if the session has failed.
     pub(crate) is_session_over: Cell<bool>,
     pub(crate) wake: Notify,
-    /// Until when entries that were consumed exclusively may be written.
+    /// The time until which exclusively consumed entries may be written.
     pub(crate) lease: LeaseTime,
 }
 
 impl Seen {
-    /// The session cannot go on.
+    /// Ends a session that has failed.
     pub(crate) fn end_session(&self) {
         self.session.replace(None);
         self.is_session_over.set(true);
@@ -39,7 +39,7 @@ impl Seen {
     }
 }
 
-/// Until when this writer may count on its lease. The stage that commits asks in another thread.
+/// The time until which this writer has the lease. The commit stage reads it in another thread.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeaseTime(Arc<Mutex<Option<Instant>>>);
 
@@ -55,14 +55,14 @@ impl LeaseTime {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Whether nobody else can have the lease now.
+    /// Whether no other writer can have the lease now.
     pub(crate) fn is_valid(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
     }
 }
 
-/// The beginning of a command on this key that is executed although Redis's memory is full; its
-/// words follow.
+/// The beginning of a command on this key that Redis executes even if its memory is full. The words
+/// of the command follow.
 fn when_full(key: &str) -> Cmd {
     cmd::<Frame>("EVAL").arg(ALLOW_OOM).arg(1).arg(key)
 }
@@ -99,11 +99,11 @@ end
 return 1
 ";
 
-/// Executes a command although Redis's memory is full; in Redis 7.0 and later. For the few small
-/// fields without which a writer cannot begin, and so cannot make room.
+/// Executes a command even if Redis's memory is full (Redis 7.0 or later). Used for the few small
+/// fields that a writer needs to start, because only a running writer makes room.
 const ALLOW_OOM: &str = "#!lua flags=allow-oom\nreturn redis.call(unpack(ARGV))";
 
-/// Takes a lease that nobody has, although Redis's memory is full.
+/// Takes a free lease, even if Redis's memory is full.
 ///
 /// Key: the lease. Arguments: its time to expire, its fields and values.
 const TAKE: &str = "\
@@ -220,7 +220,7 @@ impl Group {
         commands
     }
 
-    /// Takes a lease that nobody has, although Redis's memory is full. Returns whether nobody had
+    /// Takes a free lease, even if the memory of Redis is full. Returns whether nobody had
     /// it.
     pub(crate) fn take_lease_when_full(&self, lease: &Lease) -> Cmd<bool> {
         let take = cmd::<bool>("EVAL").arg(TAKE).arg(1).arg(&self.lease).arg(lease.expires());

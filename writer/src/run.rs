@@ -1,19 +1,18 @@
-//! The service: fetching, committing and acknowledging, each batch after the other, and the three
-//! at the same time.
+//! The service: a pipeline of three stages, which work on different batches at the same time.
 //!
 //! ```text
-//! fetch ──batch──► commit ──batch──► acknowledge
+//! consume ──batch──► commit ──batch──► acknowledge
 //!   ▲                                    │
 //!   └────────── the empty batch ─────────┘
 //! ```
 //!
-//! Each partition has stages of its own that fetch and acknowledge, and a few batches that go
-//! round; all share the stage that commits. Should the Redis of one be away, its batches stop
-//! there, and the others go on.
+//! Each partition has its own consume and acknowledge stages, and a few batches that circulate. All
+//! partitions share the commit stage. If the Redis of one partition is unreachable, the others
+//! continue.
 //!
-//! When somebody else changes the output, or may have taken over what is under way, all of that is
-//! dropped, and the service begins again with what the output holds then; nothing of it was
-//! acknowledged, so what is still ours comes again.
+//! If another program changes the output, or another writer may have taken over the entries in
+//! progress, the pipeline drops its batches and starts again from what the output then contains.
+//! Nothing in these batches was acknowledged, so Redis delivers the entries again.
 
 use crate::acknowledge::Acknowledge;
 use crate::args::{ConsumeMode, Fsync, WriterArgs};
@@ -48,24 +47,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// The pauses between attempts to use a disk that refuses.
+/// The pauses between retries after a disk error.
 pub(crate) fn disk_backoff() -> Backoff {
     Backoff::new(Duration::from_millis(50), Duration::from_secs(2))
 }
 
-/// An output that nobody disturbs for this long is opened again at once when somebody does.
+/// If an output was undisturbed for this long, it is reopened without a pause after a disturbance.
 pub(crate) const CALM: Duration = Duration::from_secs(10);
-/// How long a thread of this process may keep the output locked after the work with it ended: one
-/// commit on a slow disk.
+/// How long a thread of this process may keep the output locked after its work has ended: the time
+/// of one commit on a slow disk.
 const OWN_THREAD: Duration = Duration::from_secs(60);
 
-/// A batch on its way to the disk; the permit says that the disk is busy.
+/// A batch that is being committed. The permit marks the disk as busy.
 pub(crate) type Handed = (Batch, OwnedSemaphorePermit);
 
 /// Why the stages ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// What is under way is not to be trusted: begin again with what the output holds.
+    /// The batches in progress are invalid: start again from what the output contains.
     Again,
     /// The service ends.
     Stop(Stop),
@@ -83,23 +82,23 @@ impl From<Failure> for Ended {
     }
 }
 
-/// How many batches of a partition are under way at most: one on its way to the disk, one that is
-/// acknowledged, and one between them. Another one is being filled.
+/// Maximum number of batches of a partition in progress: one is being committed, one acknowledged,
+/// and one waits between them. A further one is being filled.
 const BATCHES: usize = 3;
 
-/// One of the partitions that this writer takes.
+/// One of the partitions of this writer.
 #[derive(Debug)]
 pub(crate) struct PartitionWork {
-    /// Which of them, counted from 0.
+    /// Its index among them.
     pub(crate) nth: usize,
     pub(crate) stream: Stream,
     pub(crate) group: Group,
-    /// The user was found to have the rights that are needed; when they are withdrawn, the writer
-    /// waits for them.
+    /// Whether the user had the permissions at startup. If they are withdrawn later, the writer
+    /// waits.
     pub(crate) is_allowed: Cell<bool>,
 }
 
-/// Does the work until it is done, or until the service is asked to stop.
+/// Runs until the work is done or shutdown is requested.
 pub(crate) async fn run(service: &ServiceArgs, args: &WriterArgs, context: Context) -> Result<(), Failure> {
     args.check(service)?;
     if let Some(folder) = &args.output_dir {
@@ -283,7 +282,7 @@ impl Work<'_> {
     }
 }
 
-/// Where a partition's own stages meet the one that all share.
+/// The channels between a partition's own stages and the shared commit stage.
 struct Ends {
     to_commit: mpsc::Sender<Handed>,
     disk: Arc<Semaphore>,
@@ -351,7 +350,7 @@ impl Opening<'_> {
     }
 }
 
-/// What a consumer is to know of an output that was just opened. `former`: the IDs of outputs that
+/// Describes a newly opened output for the consumer. `former` contains the IDs of the outputs that
 /// this process has written to at this path.
 pub(crate) fn for_consumer(
     opened: &Opened,
@@ -364,7 +363,7 @@ pub(crate) fn for_consumer(
         id: id.clone(),
         former: std::mem::replace(former, vec![id]),
         file: file_of(path),
-        // Also when a start that was refused has begun one.
+        // A refused start may have created an empty journal.
         journal_is_missing: opened.output.len() > 0 && opened.output.held().is_empty(),
         has_unknown_tail: opened.has_unknown_tail,
         held: opened.held.clone(),
@@ -372,23 +371,23 @@ pub(crate) fn for_consumer(
     }
 }
 
-/// Which file the output is.
+/// The identity of the output file.
 pub(crate) fn file_of(output: &Path) -> FileIdentity {
-    // To open a pipe would wait for its other end.
+    // Opening a pipe would block until its other end is opened.
     let regular = std::fs::metadata(output).ok().filter(std::fs::Metadata::is_file);
     let opened = regular.and_then(|metadata| Some((metadata, File::open(output).ok()?)));
     let Some((metadata, file)) = opened else { return FileIdentity::default() };
     let (dev, ino) = (metadata.dev(), metadata.ino());
     let mut head = Vec::new();
-    // What cannot be read now is not compared.
+    // An unreadable head is not compared.
     let _ = file.take(HEAD_LEN as u64).read_to_end(&mut head);
     FileIdentity { dev, ino, head }
 }
 
-/// At most this many lost ranges have a line each.
+/// Maximum number of lost ranges that are logged individually.
 const LOST_LINES: usize = 10;
 
-/// Logs what is known of an output that was just opened. The ranges that it held and holds no more.
+/// Logs the state of a newly opened output. Returns the ranges that were removed from it.
 pub(crate) fn tell(
     opened: &Opened,
     before: Option<&BTreeMap<u64, RangeSet>>,

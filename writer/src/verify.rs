@@ -19,6 +19,7 @@ use service::Failure;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Number of bytes at each end of a content that must match an input to pair them.
@@ -58,12 +59,26 @@ pub(crate) fn verify(inputs: &[PathBuf], outputs: &[PathBuf]) -> Result<Report, 
         (None, [output]) => {
             let file = File::open(output)
                 .map_err(|error| Failure::config(format!("--output {}: {error}", output.display())))?;
+            not_an_input(&inputs, output, &file)?;
             plainly(&inputs, output, &file, &bar)
         }
         (None, _) => return Err(Failure::config("--output: several outputs need their journals beside them")),
     };
     bar.finish_and_clear();
     report.map_err(|error| comparing(&error))
+}
+
+/// A file that is compared with itself proves nothing.
+fn not_an_input(inputs: &[Input<'_>], output: &Path, file: &File) -> Result<(), Failure> {
+    let id = |file: &File| file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    match inputs.iter().find(|input| id(&input.file).is_some_and(|input| Some(input) == id(file))) {
+        Some(input) => Err(Failure::config(format!(
+            "--output {}: it is the input {} itself; allowed: the file that a writer wrote",
+            output.display(),
+            input.path.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn comparing(error: &io::Error) -> Failure {
@@ -154,7 +169,9 @@ fn open_input(path: &Path) -> Result<Input<'_>, Failure> {
         Ok(_) => {
             Err(Failure::config(format!("--input {}: not a regular file; allowed: a regular file", path.display())))
         }
-        Err(error) => Err(Failure::config(format!("--input {}: {error}", path.display()))),
+        Err(error) => {
+            Err(Failure::config(format!("--input {}: {error}; {}", path.display(), service::advice::io(&error))))
+        }
     }
 }
 

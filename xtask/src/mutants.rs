@@ -50,6 +50,9 @@ struct Mutant {
     replace: String,
     /// The number of seeds within which it must be detected.
     seeds: u64,
+    /// Whether the world has many files.
+    #[serde(default)]
+    many: bool,
 }
 
 pub(crate) fn run(args: &MutantArgs) -> Result<()> {
@@ -80,7 +83,9 @@ pub(crate) fn run(args: &MutantArgs) -> Result<()> {
         print!("{}: ", mutant.name);
         let _ = std::io::stdout().flush();
         let begun = Instant::now();
-        match simulate(&folder, &["--seeds", &mutant.seeds.to_string()], &interrupt)?.first() {
+        let (seeds, many) = (mutant.seeds.to_string(), mutant.many.then_some("--many"));
+        let args: Vec<&str> = many.into_iter().chain(["--seeds", &seeds]).collect();
+        match simulate(&folder, &args, &interrupt)?.first() {
             Some(seed) => {
                 found += 1;
                 println!("found by seed {seed} of at most {} ({:.0} s)", mutant.seeds, begun.elapsed().as_secs_f64());

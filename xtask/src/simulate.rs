@@ -24,6 +24,10 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "KINDS")]
     without: Option<String>,
 
+    /// The world of many files
+    #[arg(long)]
+    many: bool,
+
     /// Continue after a failure
     #[arg(long)]
     keep_going: bool,
@@ -38,6 +42,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<()> {
     };
     if let Some(kinds) = &args.without {
         command.arg("--without").arg(kinds);
+    }
+    if args.many {
+        command.arg("--many");
     }
     if args.keep_going {
         command.arg("--keep-going");

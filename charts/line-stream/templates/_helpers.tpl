@@ -125,11 +125,11 @@ its callers assign the result to $_.
 {{- else if eq $redis.mode "cluster" -}}
 {{- $nodes := list -}}
 {{- range until 6 -}}{{- $nodes = append $nodes (printf "redis-cluster-%d.redis-cluster:6379" .) -}}{{- end -}}
-redis-cluster://{{ join "," $nodes }}
+{{ ternary "rediss" "redis" $redis.tls.enabled }}-cluster://{{ join "," $nodes }}{{ ternary "?ca=/tls/ca.crt&server_name=redis-cluster" "" $redis.tls.enabled }}
 {{- else if eq $redis.mode "sentinel" -}}
 {{- $nodes := list -}}
 {{- range until 3 -}}{{- $nodes = append $nodes (printf "redis-sentinel-%d.redis-sentinel:26379" .) -}}{{- end -}}
-{{ ternary "rediss" "redis" $redis.tls.enabled }}-sentinel://{{ join "," $nodes }}/line-stream{{ ternary "?ca=/tls/ca.crt" "" $redis.tls.enabled }}
+{{ ternary "rediss" "redis" $redis.tls.enabled }}-sentinel://{{ join "," $nodes }}/line-stream{{ ternary "?ca=/tls/ca.crt&server_name=redis-sentinel" "" $redis.tls.enabled }}
 {{- else -}}
 {{ ternary "rediss" "redis" $redis.tls.enabled }}://redis:6379{{ ternary "?ca=/tls/ca.crt" "" $redis.tls.enabled }}
 {{- end -}}
@@ -149,6 +149,9 @@ redis-cluster://{{ join "," $nodes }}
 {{- range $container := $pod.containers -}}
 {{- if has .name $.containers -}}
 {{- $_ := set . "volumeMounts" (append .volumeMounts (dict "name" "tls" "mountPath" "/tls" "readOnly" true)) -}}
+{{- if eq .name "reconciler" -}}
+{{- $_ := set . "env" (concat .env (list (dict "name" "REDIS_CA" "value" "/tls/ca.crt") (dict "name" "REDIS_SERVER_NAME" "value" "redis-cluster"))) -}}
+{{- end -}}
 {{- if $.server -}}{{- $_ := set . "env" (append .env (dict "name" "REDIS_TLS" "value" "yes")) -}}{{- end -}}
 {{- end -}}
 {{- end -}}

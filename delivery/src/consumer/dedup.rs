@@ -122,9 +122,20 @@ impl Dedup {
     /// The position where this partition continues. Before it, the output has all bytes that it can
     /// have, as far as the record assigns them to generations. Without a record, each content
     /// counts as its first generation.
-    pub(super) fn end_of_held(&self) -> Option<Position> {
+    ///
+    /// The group has delivered everything before `delivered`, if that is known. A content can have
+    /// several generations, so the output may have bytes after this position, and lack some before
+    /// it.
+    pub(super) fn end_of_held(&self, delivered: Option<Position>) -> Option<Position> {
         let end = |generation: u64, held: &RangeSet| {
-            let offset = held.iter().rev().find_map(|range| self.partition.last_within(&range))?;
+            let until = match delivered {
+                Some(at) if at.generation < generation => return None,
+                Some(at) if at.generation == generation => at.offset,
+                _ => u64::MAX,
+            };
+            let ranges = held.iter().rev().map(|range| range.start..range.end.min(until));
+            let offset =
+                ranges.filter(|range| range.start < until).find_map(|range| self.partition.last_within(&range))?;
             Some(Position { generation, offset })
         };
         if self.manifest.is_empty() {

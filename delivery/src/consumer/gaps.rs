@@ -7,7 +7,7 @@
 //! previous one ended, so bytes of other partitions are not a gap.
 
 use crate::entry::Span;
-use crate::manifest::{Manifest, Position};
+use crate::manifest::{Generation, Manifest, Position};
 use crate::partition::Partition;
 use crate::ranges::RangeSet;
 use std::collections::BTreeMap;
@@ -86,9 +86,7 @@ impl GapWatch {
     ) {
         let at = match self.cursor {
             Cursor::At(at) => Some(at),
-            Cursor::Beginning => {
-                manifest.first().map(|first| Position { generation: first.generation, offset: first.start })
-            }
+            Cursor::Beginning => manifest.first().map(Generation::begin),
             Cursor::Unknown => None,
         };
         let came = Position { generation, offset: span.end };
@@ -105,7 +103,7 @@ impl GapWatch {
             if let Some(end) = manifest.end(at.generation) {
                 missing(at.generation, at.offset..end.max(at.offset));
             }
-            at = Position { generation: next.generation, offset: next.start };
+            at = next.begin();
         }
         if at.generation == generation {
             missing(generation, at.offset..span.start.max(at.offset));
@@ -130,7 +128,6 @@ pub(super) fn missing_of(partition: Partition, held: Option<&RangeSet>, span: Sp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Generation;
 
     fn manifest(generations: &[(u64, u64, u64, Option<u64>)]) -> Manifest {
         let mut manifest = Manifest::default();

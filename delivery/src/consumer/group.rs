@@ -23,9 +23,10 @@ pub struct Member {
 
 impl Member {
     /// Whether it has read since `at`, when its idle time was `idle`. This member was measured at
-    /// `now`.
+    /// `now`. An idle time of zero proves nothing: Redis reports it for everybody while its clock
+    /// is behind the time of the latest read.
     pub(super) fn is_awake(&self, idle: Duration, now: Instant, at: Instant) -> bool {
-        self.idle.saturating_add(SLACK) < idle.saturating_add(now.saturating_duration_since(at))
+        !self.idle.is_zero() && self.idle.saturating_add(SLACK) < idle.saturating_add(now.saturating_duration_since(at))
     }
 }
 

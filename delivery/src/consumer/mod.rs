@@ -88,6 +88,9 @@ pub const AT_WORK: Duration = Duration::from_secs(5);
 /// Interval at which the group is inspected while another consumer has this one's name, or must
 /// end.
 const NAMESAKE_INTERVAL: Duration = Duration::from_millis(500);
+/// Number of inspections after which a consumer that shows no life counts as gone, whatever its
+/// idle time: the clock of Redis may have been set back.
+const PROBES: u32 = 20;
 /// Size at which a large reply is split into batches: 4 MiB.
 const SPLIT: usize = 4 << 20;
 /// Pauses before an incomplete source record is loaded again: the first, and the longest.
@@ -167,9 +170,8 @@ enum LoadReason {
 /// Why the consumer inspects the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Inspection {
-    /// Before the first read. `Some`: the idle time of another consumer with this name, and when it
-    /// was measured.
-    First(Option<(Duration, Instant)>),
+    /// Before the first read. `Some`: another consumer with this name was observed.
+    First(Option<Namesake>),
     /// After this consumer joined. If two consumers of one name start at the same time, at least
     /// one of them sees the other here.
     Joined,
@@ -179,6 +181,18 @@ enum Inspection {
     Claims,
     /// The group was not inspected for a while, and another consumer may hold the lease by now.
     Late,
+}
+
+/// What is known of another consumer with this consumer's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Namesake {
+    /// Its idle time, and when that was measured.
+    idle: Duration,
+    at: Instant,
+    probes: u32,
+    /// How often it had read since the previous inspection. A clock of Redis that is set back looks
+    /// like that once.
+    reads: u32,
 }
 
 /// The phase after a batch was handed over.
@@ -210,7 +224,7 @@ enum Phase {
     Restart,
     Inspect(Inspection),
     /// Find out whether another consumer with this name is alive.
-    Probe(Duration, Instant),
+    Probe(Namesake),
     /// Create this consumer in the group.
     Join,
     /// Write the first notes.
@@ -288,7 +302,7 @@ pub struct Consumer {
     partitions_known: bool,
     /// The last ID delivered to the group, at the last inspection.
     last_delivered: StreamId,
-    /// The end of the output when the record was first loaded.
+    /// The end of the output, as far as the group had delivered it when this consumer first joined.
     own_end: Option<Position>,
     knows_end: bool,
     /// Whether everything that the group delivered after the end of the output, or after the shared
@@ -419,8 +433,8 @@ impl Consumer {
             }
             Phase::Restart => Effect::Restart,
             Phase::Inspect(_) => Effect::InspectGroup,
-            Phase::Probe(idle, at) => {
-                self.phase = Phase::Inspect(Inspection::First(Some((idle, at))));
+            Phase::Probe(namesake) => {
+                self.phase = Phase::Inspect(Inspection::First(Some(namesake)));
                 Effect::Pause(NAMESAKE_INTERVAL)
             }
             Phase::Join => Effect::Join,
@@ -549,12 +563,7 @@ impl Consumer {
             }
         }
         self.phase = match why {
-            LoadReason::Connected => {
-                if !std::mem::replace(&mut self.knows_end, true) {
-                    self.own_end = self.dedup.end_of_held();
-                }
-                Phase::MakeGroup
-            }
+            LoadReason::Connected => Phase::MakeGroup,
             // This is the first record since the start: read the pending entries again, now that it
             // can judge them.
             LoadReason::Unknown | LoadReason::Idle
@@ -821,7 +830,7 @@ impl Consumer {
     }
 
     /// Inspects the group before the first read: whether the consumer name is free.
-    fn inspected_first(&mut self, view: &GroupView, namesake: Option<(Duration, Instant)>, now: Instant) {
+    fn inspected_first(&mut self, view: &GroupView, namesake: Option<Namesake>, now: Instant) {
         self.note_others(view, now);
         if self.lease.is_some()
             && let Some(other) = self.at_work_beside(view)
@@ -855,14 +864,22 @@ impl Consumer {
             return;
         }
         self.replaced = noted.filter(|noted| !self.is_ours(noted)).cloned();
-        self.phase = match member.filter(|member| self.replaced.is_some() && member.idle < AT_WORK) {
-            // It has read since the last inspection.
-            Some(member) if namesake.is_some_and(|(idle, at)| member.is_awake(idle, view.asked_at, at)) => {
+        let namesake = member.filter(|member| self.replaced.is_some() && member.idle < AT_WORK).map(|member| {
+            let has_read = |before: &Namesake| member.is_awake(before.idle, view.asked_at, before.at);
+            Namesake {
+                idle: member.idle,
+                at: view.asked_at,
+                probes: namesake.map_or(0, |before| before.probes.saturating_add(1)),
+                reads: namesake.map_or(0, |before| before.reads.saturating_add(u32::from(has_read(&before)))),
+            }
+        });
+        self.phase = match namesake {
+            Some(namesake) if namesake.reads > 1 => {
                 self.refusal = Some(Refusal::NameTaken);
                 return;
             }
-            Some(member) => Phase::Probe(member.idle, view.asked_at),
-            None => Phase::Join,
+            Some(namesake) if namesake.probes < PROBES => Phase::Probe(namesake),
+            _ => Phase::Join,
         };
     }
 
@@ -880,6 +897,10 @@ impl Consumer {
         }
         self.joined_at = Some(view.asked_at);
         self.last_delivered = view.last_delivered;
+        if !std::mem::replace(&mut self.knows_end, true) {
+            let delivered = self.record.clamp(view.last_delivered);
+            self.own_end = self.dedup.end_of_held(delivered.filter(|_| view.last_delivered > StreamId::ZERO));
+        }
         let Settings { consumer, output, group, .. } = &self.settings;
         let names = &self.record.names;
         if names.len() > NAMES {
@@ -1085,7 +1106,7 @@ impl Consumer {
                     (None, _) => Outcome::Foreign,
                 },
                 None => {
-                    let outcome = self.dedup.deleted(id);
+                    let outcome = self.dedup.deleted(self.bounded(id));
                     if outcome != Outcome::Unknown {
                         (taken.deleted, taken.deleted_last) = (taken.deleted.saturating_add(1), id);
                     }
@@ -1209,7 +1230,7 @@ impl Consumer {
             // No entry arrived since the query, so anything missing before this ID is a gap.
             Idle::Asked(last) => {
                 self.idle = Idle::Judged(self.last_delivered, self.pace.end());
-                self.dedup.ended_at(last);
+                self.dedup.ended_at(self.bounded(last));
                 if self.dedup.has_gaps() {
                     return Phase::Inspect(Inspection::Gaps);
                 }
@@ -1219,6 +1240,13 @@ impl Consumer {
             Idle::Judged(..) if self.settings.once => end,
             Idle::Judged(..) => Phase::Read,
         }
+    }
+
+    /// An ID, or the end of the reader's latest batch if that is smaller: what is behind it was not
+    /// added by a reader, but by `XSETID` or a foreign `XADD`. The end may be of an earlier moment;
+    /// the next one [wakes](Self::wake) the consumer.
+    fn bounded(&self, id: StreamId) -> StreamId {
+        self.pace.end().filter(|end| end.ms == id.ms).map_or(id, |end| id.min(end))
     }
 
     /// Reports the last-generated ID of the stream.

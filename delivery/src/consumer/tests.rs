@@ -39,6 +39,10 @@ struct World {
     namesake: Option<(Duration, Instant)>,
     /// Whether somebody reads under our name.
     namesake_is_awake: bool,
+    /// Whether the clock of Redis is behind the time of the latest read.
+    clock_is_back: bool,
+    /// The last ID that somebody has set.
+    set_id: StreamId,
     here: Option<(u64, u64)>,
     batch: Batch,
     written: Vec<u8>,
@@ -71,6 +75,8 @@ impl World {
             entries_read: None,
             namesake: None,
             namesake_is_awake: false,
+            clock_is_back: false,
+            set_id: StreamId::ZERO,
             here: None,
             batch: Batch::default(),
             written: Vec::new(),
@@ -117,7 +123,11 @@ impl World {
     fn view(&self) -> GroupView {
         let mut members = self.others.clone();
         if let Some((idle, since)) = self.namesake {
-            let idle = if self.namesake_is_awake { Duration::ZERO } else { idle + (self.now - since) };
+            let idle = match self.namesake_is_awake {
+                true => Duration::from_millis(1),
+                false if self.clock_is_back => Duration::ZERO,
+                false => idle + (self.now - since),
+            };
             members.push(Member { name: NAME.into(), pending: self.pending.len() as u64, idle });
         }
         GroupView {
@@ -252,7 +262,10 @@ impl World {
                     self.batch.clear();
                     consumer.handed_over(now);
                 }
-                Effect::ReadLastId => consumer.last_id(self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id)),
+                Effect::ReadLastId => {
+                    let last = self.entries.last().map_or(StreamId::ZERO, |(id, ..)| *id);
+                    consumer.last_id(last.max(self.set_id));
+                }
                 Effect::Refuse(refusal) => {
                     self.reports.extend(consumer.take_reports());
                     return Some(refusal);
@@ -540,6 +553,24 @@ fn what_was_delivered_while_the_record_was_lost_is_a_gap_when_it_is_back() {
 }
 
 #[test]
+fn what_the_output_has_of_a_later_generation_hides_no_gap_in_an_earlier_one() {
+    // Foreign entries made the reader send the content again, and the group has only got to 80 in
+    // the first generation: the end of the output is there, too.
+    let mut world = moved_on();
+    world.begin(5, &generation(6, 5, 0));
+    world.add(0);
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), [40..80]);
+    // The group was moved over what the output lacks, and not over what it has behind that.
+    let mut world = moved_on();
+    world.last_delivered = StreamId::new(5, 60);
+    let mut settings = settings(0..40);
+    settings.output.held.entry(5).or_default().insert(70..80);
+    assert_eq!(world.drive(&mut Consumer::new(Partition::WHOLE, settings)), None);
+    assert_eq!(world.gaps(), [40..60]);
+}
+
+#[test]
 fn a_hole_between_entries_that_come_again_is_a_gap() {
     // Entry 44 was deleted before it was delivered; its neighbours were never taken.
     for held in [0, 36] {
@@ -607,6 +638,31 @@ fn an_output_is_noted_only_when_the_group_knows_its_consumer() {
 }
 
 #[test]
+fn an_id_of_somebody_else_in_the_present_generation_is_no_gap() {
+    let mut world = World::new();
+    world.add(10);
+    let mut one = consumer(0..0);
+    world.set_id = StreamId::new(5, 90);
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!((world.gaps(), world.written.len()), (vec![], 40), "XSETID");
+    // A foreign entry that was deleted while it was pending.
+    world.entries.push((StreamId::new(5, 70), "message", "abc"));
+    world.pending = vec![StreamId::new(5, 70)];
+    world.last_delivered = StreamId::new(5, 70);
+    world.entries.pop();
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), []);
+    // Entries of ours that somebody deleted are still a gap.
+    (world.last_delivered, world.pending) = (StreamId::new(5, 40), Vec::new());
+    world.add(2);
+    let end = world.entries.pop().map(|(id, ..)| id);
+    world.set_id = StreamId::new(5, 90);
+    assert_eq!(end, Some(StreamId::new(5, 48)));
+    assert_eq!(world.drive(&mut consumer(0..40)), None);
+    assert_eq!(world.gaps(), [44..48]);
+}
+
+#[test]
 fn what_is_missing_before_a_pending_entry_is_reported_before_that_is_written() {
     let mut world = World::new();
     ended(&mut world);
@@ -646,7 +702,7 @@ fn a_namesake_is_refused_when_it_is_alive_and_replaced_when_it_is_not() {
     world.namesake = Some((Duration::from_secs(1), world.now));
     world.namesake_is_awake = true;
     assert_eq!(world.drive(&mut consumer(0..0)), Some(Refusal::NameTaken));
-    assert_eq!((world.last_delivered, world.pauses), (StreamId::ZERO, 1), "nothing was read");
+    assert_eq!((world.last_delivered, world.pauses), (StreamId::ZERO, 2), "nothing was read");
     world.namesake_is_awake = false;
     world.pauses = 0;
     let mut one = consumer(0..0);
@@ -659,6 +715,31 @@ fn a_namesake_is_refused_when_it_is_alive_and_replaced_when_it_is_not() {
     world.now += Duration::from_secs(1);
     one.group_observed(&world.view(), world.now);
     assert_eq!(world.drive(&mut one), Some(Refusal::NameLost));
+}
+
+#[test]
+fn a_clock_of_redis_that_is_set_back_does_not_look_like_a_namesake() {
+    let mut world = World::new();
+    world.add(10);
+    world.fields.insert(output_field(GROUP, NAME), "another".to_owned());
+    // Far back: everybody seems to have read just now, again and again.
+    world.namesake = Some((Duration::from_secs(1), world.now));
+    world.clock_is_back = true;
+    let mut one = consumer(0..0);
+    for _ in 0..3 {
+        assert_eq!(world.drive(&mut one), None);
+    }
+    assert_eq!((world.pauses, world.written.len()), (PROBES, 40));
+    // A little, once.
+    let mut world = World::new();
+    world.add(10);
+    world.fields.insert(output_field(GROUP, NAME), "another".to_owned());
+    world.namesake = Some((Duration::from_secs(3), world.now));
+    let mut one = consumer(0..0);
+    world.drive_until(&mut one, |world, effect| world.pauses == 1 && *effect == Effect::InspectGroup);
+    world.namesake = Some((Duration::from_secs(1), world.now));
+    assert_eq!(world.drive(&mut one), None);
+    assert_eq!(world.written.len(), 40);
 }
 
 #[test]
@@ -961,7 +1042,7 @@ fn with_once_a_lease_that_is_renewed_is_refused() {
 
 #[test]
 fn an_exclusive_consumer_waits_for_others_at_work() {
-    let busy = |idle| Member { name: b"two".to_vec(), pending: 0, idle: Duration::from_secs(idle) };
+    let busy = |secs| Member { name: b"two".to_vec(), pending: 0, idle: Duration::new(secs, 1) };
     let mut world = World::new();
     world.add(10);
     world.others = vec![busy(0)];

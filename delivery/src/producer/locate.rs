@@ -51,14 +51,16 @@ impl<D: Directory> Producer<D> {
         present: Option<&Present>,
     ) -> Identified {
         let known = self.known(manifest, position, present);
-        let is_of = |content: &Content, file: &D::File| {
-            content.inode == Some(file.inode()) && content.created == file.created()
-        };
         // Its generation was begun, and the reply was lost.
+        let mut named = Vec::new();
         for open in self.open.iter_mut().filter(|open| open.file_id == UNNAMED) {
-            let content = known.contents.iter().find(|content| is_of(content, &open.file));
-            open.file_id = content.map_or(UNNAMED, |content| content.file_id);
+            let mut all = self.others.iter().chain(manifest.iter());
+            if let Some(of) = all.find(|known| open.is_of(known, manifest.prints.get(&known.file_id))) {
+                open.file_id = of.file_id;
+                named.push((of.file_id, open.len));
+            }
         }
+        named.into_iter().for_each(|(file_id, len)| self.saw(file_id, len));
         let mut open: Vec<(u64, &D::File)> = self.open.iter().map(|open| (open.file_id, &open.file)).collect();
         if let Phase::Streaming(streaming) = &self.phase {
             open.push((streaming.file_id, streaming.reader.file()));
@@ -71,6 +73,10 @@ impl<D: Directory> Producer<D> {
         let longest = |found: &Vec<Found>| found.iter().map(|found| found.len).max().unwrap_or(0);
         self.found = identified.holders.iter().map(|(&file_id, found)| (file_id, longest(found))).collect();
         self.found.extend(identified.blocked.keys().map(|&file_id| (file_id, u64::MAX)));
+        for (&file_id, holders) in &identified.holders {
+            // They can be truncated before they are read.
+            holders.iter().filter(|found| is_whole(found)).for_each(|found| self.saw(file_id, found.len));
+        }
         self.unlisted = identified.unlisted;
         self.has_unseen = !identified.unseen.is_empty();
         self.note_owed(manifest, position, present, &identified);
@@ -309,7 +315,7 @@ impl<D: Directory> Producer<D> {
             if end.is_none_or(|end| end > next.start) {
                 self.report_when_confirmed(Notice::Gone { file_id: next.file_id, start: next.start, end });
             }
-            after = Position { generation: next.generation, offset: next.start };
+            after = next.begin();
         }
         self.choose(manifest, identified, Some(after), present).map(|target| (target, after))
     }

@@ -24,7 +24,7 @@ pub use notice::Notice;
 use crate::files::{Identified, Inode, KnownContents};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
-use crate::manifest::{Generation, Guard, Manifest, Position, next_field};
+use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
 use crate::ranges::RangeSet;
 use crate::source_file::SourceFile;
 use resp::StreamId;
@@ -386,8 +386,47 @@ struct Open<F> {
     file_id: u64,
     file: F,
     len: u64,
+    /// The fingerprint of its first bytes then.
+    prints: Fingerprint,
     /// Since when it has had that length.
     since: Duration,
+}
+
+impl<F: SourceFile> Open<F> {
+    fn new(file_id: u64, file: F) -> Self {
+        let len = file.len().unwrap_or(0);
+        let prints = first_prints(&file, len);
+        Self { file_id, file, len, prints, since: Duration::ZERO }
+    }
+
+    /// Whether a generation was begun in this file, with what it held when it was kept. Another
+    /// content may have been in it before, and since.
+    fn is_of(&self, generation: &Generation, known: Option<&Fingerprint>) -> bool {
+        let Inode { dev, ino } = self.file.inode();
+        (generation.dev, generation.ino) == (dev, ino)
+            && generation.created.map(i128::from) == self.file.created()
+            && known.is_none_or(|known| known.agreement(&self.prints).differs.is_none())
+    }
+
+    /// Looks at the file's length. `false`: another content is in it since.
+    fn look(&mut self, now: Duration) -> bool {
+        let len = self.file.len().unwrap_or(self.len);
+        if len == self.len && self.since != Duration::ZERO {
+            return true;
+        }
+        let prints = first_prints(&self.file, len);
+        let is_same = len >= self.len && prints.agreement(&self.prints).differs.is_none();
+        (self.len, self.since, self.prints) = (len, now, prints);
+        is_same
+    }
+}
+
+/// The fingerprint of the first bytes of a file.
+fn first_prints(file: &impl SourceFile, len: u64) -> Fingerprint {
+    let mut prints = Fingerprint::default();
+    // A file that cannot be read has none.
+    let _ = stream::extend(&mut prints, file, len.min(HEAD_LEN as u64));
+    prints
 }
 
 #[derive(Debug)]
@@ -590,6 +629,15 @@ impl<D: Directory> Producer<D> {
         is_waiting && (with_open || self.open.iter().all(|open| Some(open.file.inode()) == present))
     }
 
+    /// Whether only a change of the input's file can bring more, so that nothing is lost when this
+    /// machine is made again later. `with_open`: although files are open that have lost their names,
+    /// after a time in which nobody has written to them.
+    #[must_use]
+    pub fn may_rest(&self, with_open: bool) -> bool {
+        let has_left = self.input_state.is_err() && self.position().is_some();
+        self.is_settled(with_open) && (with_open || !has_left)
+    }
+
     /// Whether a batch is on the wire.
     #[must_use]
     pub fn is_on_wire(&self) -> bool {
@@ -598,8 +646,7 @@ impl<D: Directory> Producer<D> {
 
     /// Keeps a file open that may lose its name before Redis can be asked what is known of it.
     pub fn hold(&mut self, file: D::File) {
-        let len = file.len().unwrap_or(0);
-        self.open.push(Open { file_id: UNNAMED, file, len, since: Duration::ZERO });
+        self.open.push(Open::new(UNNAMED, file));
     }
 
     /// `--once`: what the input holds now is what there is to do.
@@ -679,10 +726,13 @@ impl<D: Directory> Producer<D> {
             // The stream is an older one, with a gap below what was added since: it begins behind
             // the last entry before that. When that is trimmed, nobody knows where; the writer
             // drops what it holds.
-            let start = manifest.get(doubtful.generation).map_or(0, |generation| generation.start);
-            let last = below.filter(|id| manifest.get(id.ms).is_some()).map(Position::of);
-            let from = last.unwrap_or(Position { offset: start, ..doubtful });
-            resume = if matches!(resume, Resume::At(at) if at <= from) { resume } else { Resume::Renumber(from) };
+            let start = manifest.first().map_or(doubtful, Generation::begin);
+            let from = below.filter(|id| manifest.get(id.ms).is_some()).map_or(start, Position::of);
+            resume = match resume {
+                Resume::At(at) | Resume::Renumber(at) if at <= from => resume,
+                Resume::Verify(_, at) => Resume::Renumber(at.min(from)),
+                _ => Resume::Renumber(from),
+            };
         }
         if let Resume::Verify(..) = resume {
             resume = self.verified(&observed, &manifest, resume);
@@ -724,9 +774,8 @@ impl<D: Directory> Producer<D> {
     /// with the older stream may not tell.
     fn doubtful_from(&self, observed: &Observed) -> Option<Position> {
         let added = self.stream.added?.checked_add(self.added_since)?;
-        let is_above = self.last_sent.is_some_and(|sent| observed.last_id() >= sent);
-        self.whole_at
-            .filter(|_| is_above && observed.stream.is_some_and(|now| now.added.is_some_and(|now| now < added)))
+        let (sent, now, last_id) = (self.last_sent?, observed.stream?.added?, observed.last_id());
+        self.whole_at.filter(|_| last_id == sent && now != added || last_id > sent && now < added)
     }
 
     /// Contents that other partitions know, as far as that can be told without Redis.
@@ -880,13 +929,13 @@ impl<D: Directory> Producer<D> {
     }
 
     fn keep_open(&mut self, file_id: u64, reader: LineReader<D::File>) {
-        let len = reader.file().len().unwrap_or(0);
-        if reader.unchanged().unwrap_or(false) {
-            self.saw(file_id, len);
+        let is_unchanged = reader.unchanged().unwrap_or(false);
+        let open = Open::new(file_id, reader.into_file());
+        if is_unchanged {
+            self.saw(file_id, open.len);
         }
-        let file = reader.into_file();
-        self.open.retain(|open| open.file_id != file_id || open.file.inode() != file.inode());
-        self.open.push(Open { file_id, file, len, since: Duration::ZERO });
+        self.open.retain(|other| other.file_id != file_id || other.file.inode() != open.file.inode());
+        self.open.push(open);
         // Those of known contents and those of others do not displace each other.
         let mut alike =
             self.open.iter().enumerate().filter(|(_, open)| (open.file_id == UNNAMED) == (file_id == UNNAMED));
@@ -899,10 +948,12 @@ impl<D: Directory> Producer<D> {
 
     /// Closes files that were left long ago.
     fn close_quiet_files(&mut self, now: Duration) {
-        self.open.retain_mut(|open| {
-            let len = open.file.len().unwrap_or(open.len);
-            if len != open.len || open.since == Duration::ZERO {
-                (open.len, open.since) = (len, now);
+        let Self { open, seen, .. } = self;
+        open.retain_mut(|open| {
+            if open.look(now) && open.file_id != UNNAMED {
+                // It can be truncated before it is read.
+                let known = seen.entry(open.file_id).or_insert(0);
+                *known = open.len.max(*known);
             }
             open.file_id == UNNAMED || now.saturating_sub(open.since) < KEEP_OPEN
         });

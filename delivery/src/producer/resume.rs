@@ -66,7 +66,7 @@ impl Observed {
     pub fn resume(&self, manifest: &Manifest) -> Resume {
         let last_id = self.last_id();
         let Some(first) = manifest.first() else { return Resume::Fresh };
-        let start = Position { generation: first.generation, offset: first.start };
+        let start = first.begin();
         let known = manifest.get(last_id.ms).is_some();
         if let Some(guard) = self.record.guard.as_ref().filter(|guard| manifest.get(guard.generation).is_some()) {
             // The guard is written together with the entries: where it stands, the last ID is ours.
@@ -87,7 +87,7 @@ impl Observed {
         // An older state of the stream was restored beside a newer record.
         let went_back = || {
             let generation = manifest.iter().rev().find(|generation| generation.generation <= last_id.ms);
-            generation.map_or(start, |known| Position { generation: known.generation, offset: known.start })
+            generation.map_or(start, Generation::begin)
         };
         let confirmed = if last_id < confirmed.id() { went_back() } else { confirmed };
         // An earlier attempt has begun a generation for this already, and added nothing to it.
@@ -96,7 +96,7 @@ impl Observed {
             newest.generation > last_id.ms && Some(newest.file_id) == file_id && newest.start == confirmed.offset
         });
         match begun {
-            Some(begun) => Resume::At(Position { generation: begun.generation, offset: begun.start }),
+            Some(begun) => Resume::At(begun.begin()),
             None if known && self.last_span().is_some() && self.first_is_ours != Some(false) => {
                 Resume::Verify(Position::of(last_id), confirmed)
             }
@@ -106,14 +106,17 @@ impl Observed {
 
     /// Where a gap may begin that nobody has noticed: an older state of the stream was restored, a
     /// reader added to it, and ended before it looked. The stream then holds what the guard was
-    /// written with, and fewer entries were added to it than the guard says.
+    /// written with, and another number of entries was added to it than the guard says. A torn
+    /// transaction can leave entries of ours after those of the guard.
     #[must_use]
     pub fn doubtful_from(&self) -> Option<Position> {
         let guard = self.record.guard.as_ref()?;
+        let (before, stream) = (guard.before?, self.stream?);
+        let (added, expected, last_id) = (stream.added?, before.added?, self.last_id());
+        let is_above = last_id.ms == guard.generation && last_id.seq > guard.tail.end && self.last_span().is_some();
+        let differs = guard.stands_at(last_id) && added != expected || is_above && added <= expected;
         // With foreign entries above or among those of the batch, some of it was refused.
-        let is_there = guard.stands_at(self.last_id()) && self.first_is_ours != Some(false);
-        let (before, stream) = (guard.before?, self.stream.filter(|_| is_there)?);
-        before.whole.filter(|_| stream.added < before.added && stream.added.is_some())
+        before.whole.filter(|_| differs && self.first_is_ours != Some(false))
     }
 
     /// The stream's last-generated ID; zero when there is no stream.
@@ -291,12 +294,20 @@ mod tests {
             seen.doubtful_from()
         };
         assert_eq!(doubtful(50, Some(5)), None, "the batch and what was there before it");
-        assert_eq!(doubtful(50, Some(9)), None, "foreign entries, too");
+        assert_eq!(doubtful(50, Some(9)), whole, "the batch, and another history before it");
         assert_eq!(doubtful(50, Some(4)), whole, "the batch, and three of four before it");
         assert_eq!(doubtful(44, Some(4)), None, "each command of the batch failed alone");
         assert_eq!(doubtful(30, Some(2)), None, "a tail that is lost is no gap");
         assert_eq!(doubtful(50, None), None, "an older Redis does not count");
         assert_eq!(doubtful(60, Some(4)), None, "a foreign entry above it");
+        let torn = |added| {
+            let last_entry = Some((Field::Line, b"abc".to_vec()));
+            let mut seen = Observed { last_entry, ..observed(&redis, 10, 54) };
+            seen.stream.as_mut().unwrap().added = Some(added);
+            seen.doubtful_from()
+        };
+        assert_eq!(torn(5), whole, "an entry of the next batch, and one fewer before it");
+        assert_eq!(torn(6), None);
     }
 
     #[test]

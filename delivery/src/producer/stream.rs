@@ -355,8 +355,12 @@ impl<D: Directory> Producer<D> {
         if let Some(state) = state {
             let known = self.stream;
             let expected = known.added.map(|added| added.saturating_add(self.added_since));
-            let lost = state.added.zip(expected).is_some_and(|(added, expected)| added < expected);
-            if lost || state.last_id < known.last_id {
+            // Above our last entry are foreign ones; below it, nobody else adds any.
+            let is_another = |(added, expected): (u64, u64)| match state.last_id > known.last_id {
+                true => added <= expected,
+                false => added != expected,
+            };
+            if state.last_id < known.last_id || state.added.zip(expected).is_some_and(is_another) {
                 // What was added since stands above a gap; it began where the stream was last
                 // whole, or before.
                 self.in_doubt = self.whole_at.filter(|_| state.last_id >= known.last_id);

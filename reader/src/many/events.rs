@@ -4,7 +4,7 @@ use log::debug;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
@@ -22,7 +22,6 @@ pub(crate) struct FolderEvents {
     /// `None` if the system provides no events.
     inotify: Option<AsyncFd<OwnedFd>>,
     folders: HashMap<i32, PathBuf>,
-    watched: HashSet<PathBuf>,
 }
 
 /// What happened.
@@ -30,8 +29,21 @@ pub(crate) struct FolderEvents {
 pub(crate) enum Event {
     /// Something happened to the file at this path.
     File(PathBuf),
+    /// Another file is at this path, or none.
+    Name(PathBuf),
     /// A folder came or went, or events were lost: everything is to be looked at.
     Unknown,
+}
+
+/// Whether the events of a folder come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// The system provides none.
+    No,
+    /// As before.
+    Already,
+    /// From now on: what happened before is to be looked for.
+    Newly,
 }
 
 impl FolderEvents {
@@ -41,15 +53,12 @@ impl FolderEvents {
         let opened = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(io::Error::from);
         let opened = opened.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE));
         let inotify = opened.inspect_err(|error| debug!("no file events: {error}")).ok();
-        Self { inotify, folders: HashMap::new(), watched: HashSet::new() }
+        Self { inotify, folders: HashMap::new() }
     }
 
-    /// Watches a folder. Returns whether its events will come.
-    pub(crate) fn follow(&mut self, folder: &Path) -> bool {
-        let Some(inotify) = &self.inotify else { return false };
-        if self.watched.contains(folder) {
-            return true;
-        }
+    /// Watches a folder, which may be another one than before. Returns whether its events will come.
+    pub(crate) fn follow(&mut self, folder: &Path) -> Followed {
+        let Some(inotify) = &self.inotify else { return Followed::No };
         let flags = WatchFlags::MODIFY
             | WatchFlags::CREATE
             | WatchFlags::MOVED_FROM
@@ -60,13 +69,12 @@ impl FolderEvents {
             | WatchFlags::ONLYDIR;
         match inotify::add_watch(inotify, folder, flags) {
             Ok(watch) => {
-                self.folders.insert(watch, folder.to_owned());
-                self.watched.insert(folder.to_owned());
-                true
+                let before = self.folders.insert(watch, folder.to_owned());
+                if before.as_deref() == Some(folder) { Followed::Already } else { Followed::Newly }
             }
             Err(error) => {
                 debug!("no file events for {}: {error}", folder.display());
-                false
+                Followed::No
             }
         }
     }
@@ -97,8 +105,8 @@ impl FolderEvents {
                 Err(Errno::INTR) => continue,
                 Err(_) => return events,
             };
-            let flags = event.events();
-            let Some(folder) = self.folders.get(&event.wd()) else {
+            let (watch, flags) = (event.wd(), event.events());
+            let Some(folder) = self.folders.get(&watch) else {
                 if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                     events.push(Event::Unknown);
                 }
@@ -106,13 +114,13 @@ impl FolderEvents {
             };
             let event = match event.file_name() {
                 Some(name) if !flags.contains(ReadFlags::ISDIR) => {
-                    Event::File(folder.join(OsStr::from_bytes(name.to_bytes())))
+                    let path = folder.join(OsStr::from_bytes(name.to_bytes()));
+                    if flags.contains(ReadFlags::MODIFY) { Event::File(path) } else { Event::Name(path) }
                 }
                 _ => Event::Unknown,
             };
-            if flags.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF) {
-                // The folder may come again, or lead elsewhere.
-                self.watched.remove(folder);
+            if flags.contains(ReadFlags::IGNORED) {
+                self.folders.remove(&watch);
             }
             // One write follows another.
             if events.last() != Some(&event) {

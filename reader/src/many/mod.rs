@@ -22,34 +22,33 @@ mod registry;
 pub(crate) mod source;
 
 use crate::added_fields::{self, AddedFields};
-use crate::args::{From, ReaderArgs};
+use crate::args::{From, NO_FILE, ReaderArgs};
 use crate::check;
 use crate::driver::DRAIN;
 use crate::source_file::{DiskFile, Format};
 use crate::state::{StateFile, StateGroup};
 use crate::totals::Totals;
-use delivery::files::Inode;
 use delivery::producer::Stored;
-use delivery::rotated_names::{COMPRESSED, NameKind, classify};
-use delivery::source_file::SourceFile as _;
 use delivery::source_name::SourceName;
-use events::{Event, FolderEvents};
-use futures_util::future::LocalBoxFuture;
+use delivery::sources::{Effect, Sources};
+use events::{Event, FolderEvents, Followed};
+use futures_util::future::{LocalBoxFuture, try_join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use listing::SharedListings;
+use listing::{DiskTree, SharedListings};
 use log::{debug, info, warn};
 use pattern::{Excluded, Found, Pattern};
-use pool::Pool;
+use pool::{NodePool, Pool};
 use registry::SourceRegistry;
 use resp::{Frame, Value, cmd};
 use service::preflight::must_be_allowed;
 use service::{Context, Failure, Health, Shutdown, SourceList, SourceRecord, SourceRow, Stop};
-use source::{Ended, FileState, KnownFile, Parked, Task};
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use source::{Ended, FileState, Parked, Task};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -85,10 +84,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Rc<Pool>,
     pub(crate) registry: SourceRegistry,
     pub(crate) totals: Totals,
-    pub(crate) listings: Rc<SharedListings>,
-    pub(crate) states: Rc<StateGroup>,
-    /// Files that sources were read from.
-    pub(crate) files: RefCell<HashMap<Inode, KnownFile>>,
+    pub(crate) listings: Arc<SharedListings>,
+    pub(crate) states: Arc<StateGroup>,
     /// Whether sources wait to be active.
     pub(crate) is_crowded: Cell<bool>,
     pub(crate) host: String,
@@ -110,6 +107,7 @@ pub(crate) async fn run(args: ReaderArgs, context: Context) -> Result<(), Stop> 
         biased;
         done = many.follow() => done,
         stopped = shared.registry.maintain(registry_connector), if !shutdown.is_requested() => Err(stopped),
+        () = shared.pool.follow() => Err(Stop::Shutdown),
         () = stop => {
             info!("stopping with batches unconfirmed; the next start asks Redis what became of them");
             Err(Stop::Shutdown)
@@ -157,11 +155,12 @@ struct Many {
     patterns: Vec<Pattern>,
     excluded: Excluded,
     sources: Vec<Source>,
-    names: HashMap<SourceName, usize>,
     queue: VecDeque<usize>,
     /// Those that a file event was about: they go first.
     urgent: VecDeque<usize>,
     active: Work,
+    /// Those that gave way to others because their node is away.
+    away: BTreeSet<usize>,
     /// How many files are opened before their sources are active.
     held: usize,
     events: FolderEvents,
@@ -185,6 +184,8 @@ struct Many {
 struct Walked {
     folders: Vec<PathBuf>,
     files: BTreeSet<PathBuf>,
+    /// How many files matched. Two patterns may match the same file.
+    matched: usize,
     unlisted: Option<String>,
 }
 
@@ -194,6 +195,7 @@ impl Found for Walked {
     }
 
     fn file(&mut self, path: PathBuf) {
+        self.matched = self.matched.saturating_add(1);
         self.files.insert(path);
     }
 
@@ -218,7 +220,12 @@ fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
                 "--input -{from}: standard input cannot be read again after a fault; allowed: a file's path, or a pattern"
             )));
         }
-        Pattern::new(input).map_err(|why| Failure::config(format!("--input {}{from}: {why}", input.display())))
+        let wrong = |why: String| Failure::config(format!("--input {}{from}: {why}", input.display()));
+        let pattern = Pattern::new(input).map_err(wrong)?;
+        match pattern.plain().and_then(|path| std::fs::metadata(path).ok()) {
+            Some(found) if !found.is_file() => Err(wrong(NO_FILE.to_owned())),
+            _ => Ok(pattern),
+        }
     };
     args.input.iter().map(pattern).collect()
 }
@@ -227,40 +234,75 @@ fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
 pub(crate) type Candidate = (SourceName, PathBuf, PathBuf);
 
 /// The files that are there, and what stands in the way.
-pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, Option<String>), Failure> {
+pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, SharedListings, Option<String>), Failure> {
     let excluded = Excluded::new(&args.exclude)?;
-    let mut found: HashMap<SourceName, Candidate> = HashMap::new();
-    let mut fault = None;
-    for pattern in patterns(args)? {
-        let mut walked = Walked::default();
+    let patterns = patterns(args)?;
+    let mut walked = Walked::default();
+    for pattern in &patterns {
         match pattern.plain() {
             Some(path) => drop(walked.files.insert(path)),
             None => pattern.walk(&mut walked),
         }
-        fault = fault.or(walked.unlisted);
-        for path in &walked.files {
-            let Some(Ok(name)) = pattern.name_of(path) else { continue };
-            let is_rotated = rotated_of(path, |other| walked.files.contains(other)).is_some();
-            if is_rotated || excluded.has(path, &name) {
-                continue;
-            }
-            if let Some((_, other, _)) = found.get(&name).filter(|(_, other, _)| other != path) {
-                return Err(same_name(other, path, &name));
-            }
-            let state_dir = args.state_dir.clone().unwrap_or_else(|| pattern.base.clone());
-            found.insert(name.clone(), (name, path.clone(), state_dir));
+    }
+    let (named, _) = named(&patterns, &excluded, &walked.files);
+    let listings = SharedListings::default();
+    let mut found = Vec::new();
+    let effects = listings.sources().find(&names(&named), true, &DiskTree);
+    for effect in effects {
+        match effect {
+            Effect::Follow(source) => found.push(source),
+            Effect::SameName(path, source) => return Err(same_name(&listings.sources(), source, &path)),
+            Effect::Wake(_) | Effect::Moved(..) => {}
         }
     }
-    let mut found: Vec<Candidate> = found.into_values().collect();
+    let sources = listings.sources();
+    let candidate = |source| {
+        let path = sources.path(source)?;
+        let (name, base) = named.get(path)?;
+        Some((name.clone(), path.to_owned(), args.state_dir.clone().unwrap_or_else(|| base.clone())))
+    };
+    let mut found: Vec<Candidate> = found.into_iter().filter_map(candidate).collect();
     found.sort();
-    Ok((found, fault))
+    drop(sources);
+    Ok((found, listings, walked.unlisted))
 }
 
-fn same_name(one: &Path, other: &Path, name: &SourceName) -> Failure {
+/// The stream is that of a single file.
+pub(crate) fn carries_one_file(stream: &str, begun: u32) -> Failure {
+    Failure::config(format!(
+        "--stream {stream}: it carries a single file already (--partitions {begun}); allowed: another --stream for \
+         many files"
+    ))
+}
+
+/// The names of files, and the folder of each one's pattern.
+type Named = BTreeMap<PathBuf, (SourceName, PathBuf)>;
+
+/// The files that have a name by one of the patterns, and why others have none.
+fn named(patterns: &[Pattern], excluded: &Excluded, files: &BTreeSet<PathBuf>) -> (Named, Vec<String>) {
+    let (mut named, mut wrong) = (Named::new(), Vec::new());
+    for path in files {
+        let found = patterns.iter().find_map(|pattern| pattern.name_of(path).map(|name| (name, &pattern.base)));
+        match found {
+            Some((Ok(name), _)) if excluded.has(path, &name) => {}
+            Some((Ok(name), base)) => drop(named.insert(path.clone(), (name, base.clone()))),
+            Some((Err(why), _)) => wrong.push(format!("--input: {} is not followed: {why}", path.display())),
+            None => {}
+        }
+    }
+    (named, wrong)
+}
+
+fn names(named: &Named) -> BTreeMap<PathBuf, SourceName> {
+    named.iter().map(|(path, (name, _))| (path.clone(), name.clone())).collect()
+}
+
+fn same_name(sources: &Sources, one: usize, other: &Path) -> Failure {
+    let name = sources.name(one).map(ToString::to_string).unwrap_or_default();
     Failure::config(format!(
         "--input: {} and {} have the same name {name}; allowed: files with different names, or one pattern for both of \
          their folders",
-        one.display(),
+        sources.path(one).unwrap_or(Path::new("")).display(),
         other.display()
     ))
 }
@@ -279,12 +321,11 @@ impl Many {
         let shared = Shared {
             shutdown: context.shutdown.clone(),
             health: context.health.clone(),
-            pool: Rc::new(Pool::new(context.connector.clone(), context.health.clone())),
+            pool: Rc::new(Pool::new(&context.connector, &context.health)),
             registry,
             totals: Totals::of_many(),
-            listings: Rc::default(),
-            states: Rc::default(),
-            files: RefCell::default(),
+            listings: Arc::default(),
+            states: Arc::default(),
             is_crowded: Cell::new(false),
             host,
             args,
@@ -294,10 +335,10 @@ impl Many {
             patterns,
             excluded,
             sources: Vec::new(),
-            names: HashMap::new(),
             queue: VecDeque::new(),
             urgent: VecDeque::new(),
             active: FuturesUnordered::new(),
+            away: BTreeSet::new(),
             held: 0,
             events: FolderEvents::new(),
             polled: HashMap::new(),
@@ -316,20 +357,33 @@ impl Many {
     async fn follow(mut self) -> Result<(), Stop> {
         self.find_known()?;
         self.walk(true)?;
-        info!("{} of {} files found", self.sources.len(), self.shared.args.inputs());
+        let (count, inputs) = (self.sources.len(), self.shared.args.inputs());
+        match count {
+            0 => info!("--input {inputs}: no file matches yet; waiting for one"),
+            _ => info!("--input {inputs}: following {count} {}", service::advice::noun(count as u64, "file")),
+        }
         let once = self.shared.args.service.once;
-        self.check_rights().await?;
         let shutdown = self.shared.shutdown.clone();
+        tokio::select! {
+            () = self.shared.pool.known() => {}
+            () = shutdown.requested() => return Err(Stop::Shutdown),
+        }
+        self.check_rights().await?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut asking: Option<LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>>> = None;
         let mut to_ask: VecDeque<usize> = VecDeque::new();
-        let mut losses = self.shared.registry.losses();
+        let mut asks_all = false;
+        let mut losses = self.losses();
         let mut asked_at = Instant::now();
         let mut cursor: usize = 0;
         loop {
             self.start_queued();
-            if once && self.active.is_empty() && self.queue.is_empty() && self.urgent.is_empty() {
+            if once
+                && [&self.queue, &self.urgent].iter().all(|queue| queue.is_empty())
+                && self.active.is_empty()
+                && self.away.is_empty()
+            {
                 return match self.refused.take() {
                     Some(why) => Err(Failure::config(why).into()),
                     None => Ok(()),
@@ -346,7 +400,14 @@ impl Many {
                 changed = async { match &mut asking { Some(asking) => asking.await, None => std::future::pending().await } } => {
                     asking = None;
                     match changed {
-                        Ok(changed) => changed.into_iter().for_each(|index| self.wake(index)),
+                        Ok(changed) => {
+                            if self.shared.pool.is_cluster() && !changed.is_empty() && !asks_all {
+                                // Its node may have lost other things as well.
+                                to_ask = (0..self.sources.len()).collect();
+                                asks_all = true;
+                            }
+                            changed.into_iter().for_each(|index| self.wake(index));
+                        }
                         // It is asked again when the registry has a connection.
                         Err(error) => debug!("asking about parked sources: {error}"),
                     }
@@ -355,19 +416,22 @@ impl Many {
                 _ = ticks.tick() => {
                     self.shared.health.progress();
                     self.list();
+                    self.wake_returned();
                     if once {
                         continue;
                     }
                     self.sweep()?;
-                    if self.shared.registry.losses() > losses {
-                        losses = self.shared.registry.losses();
+                    if self.losses() > losses {
+                        losses = self.losses();
                         to_ask = (0..self.sources.len()).collect();
+                        asks_all = true;
                     } else if asked_at.elapsed() >= ASK && to_ask.is_empty() {
                         // A few at a time, for what somebody removed by hand.
                         asked_at = Instant::now();
                         let all = self.sources.len();
                         let end = cursor.saturating_add(all.div_ceil(ASKS)).min(all);
                         to_ask = (cursor..end).collect();
+                        asks_all = false;
                         cursor = if end < all { end } else { 0 };
                     }
                 }
@@ -381,6 +445,27 @@ impl Many {
         Err(Stop::Shutdown)
     }
 
+    /// How often Redis may have lost something.
+    fn losses(&self) -> u64 {
+        self.shared.registry.losses().saturating_add(self.shared.pool.losses())
+    }
+
+    /// Wakes the sources whose node is there again.
+    fn wake_returned(&mut self) {
+        let is_away = |index: &usize| self.is_away(*index);
+        let returned: Vec<usize> = self.away.iter().copied().filter(|index| !is_away(index)).collect();
+        for index in returned {
+            self.away.remove(&index);
+            self.wake(index);
+        }
+    }
+
+    /// Whether the node of a source is away.
+    fn is_away(&self, index: usize) -> bool {
+        let stream = &self.shared.args.service.stream;
+        self.sources.get(index).is_some_and(|source| self.shared.pool.of(&source.name.key(stream)).is_away())
+    }
+
     /// Whether the user may do what the reader has to, and that no partitioned source has this
     /// stream.
     async fn check_rights(&mut self) -> Result<(), Stop> {
@@ -388,14 +473,15 @@ impl Many {
         let probe = self.sources.first().map_or_else(|| format!("{stream}:{{}}"), |source| source.name.key(stream));
         let record = SourceRecord::of(&probe);
         let mut lease = self.shared.pool.take(&record).await?;
-        if !self.shared.pool.is_cluster()
-            && let Ok(loaded) = SourceRecord::of(stream).load(&mut lease.connection).await
+        let base = SourceRecord::of(stream);
+        let loaded = match self.shared.pool.is_cluster() {
+            true => base.load(&mut self.shared.pool.take(&base).await?.connection).await,
+            false => base.load(&mut lease.connection).await,
+        };
+        if let Ok(loaded) = loaded
             && let Some(begun) = loaded.partitions
         {
-            let why = "allowed: another --stream, because the names of sources and of partitions are alike";
-            return Err(
-                Failure::config(format!("--stream {stream}: it was begun with --partitions {begun}; {why}")).into()
-            );
+            return Err(carries_one_file(stream, begun).into());
         }
         must_be_allowed(check::commands(&mut lease.connection, &probe)).await?;
         lease.give_back();
@@ -415,6 +501,10 @@ impl Many {
                 let name =
                     file.to_str().and_then(|name| name.strip_suffix(".json")).map(|name| name.replace("%2F", "/"));
                 let Some(Ok(name)) = name.as_deref().map(SourceName::parse) else { continue };
+                if !StateFile::of_source(&folder, &args.service.stream, &name).path().ends_with(&file) {
+                    // It stands for a longer one.
+                    continue;
+                }
                 let path = pattern.base.join(name.path());
                 if pattern.name_of(&path).is_some_and(|of| of.as_ref() == Ok(&name)) {
                     found.push((path, name, pattern.base.clone()));
@@ -422,15 +512,16 @@ impl Many {
             }
         }
         for (path, name, base) in found {
-            if self.excluded.has(&path, &name) || self.names.contains_key(&name) {
+            if self.excluded.has(&path, &name) || self.shared.listings.sources().named(&name).is_some() {
                 continue;
             }
             let state_dir = self.shared.args.state_dir.as_deref().unwrap_or(&base);
             let state = StateFile::of_source(state_dir, &self.shared.args.service.stream, &name);
             let known = state.load();
-            let index = self.add(path, name, base, false);
+            let index = self.shared.listings.sources().add(path.clone(), name.clone());
+            self.add(path, name, base, false);
             if let Ok(Stored::Manifest(manifest)) = known {
-                source::know(&mut self.shared.files.borrow_mut(), index, &manifest);
+                self.shared.listings.sources().know(index, &manifest);
             }
         }
         Ok(())
@@ -447,9 +538,9 @@ impl Many {
                 walked.folders.push(pattern.base.clone());
                 walked.files.insert(path);
             } else {
-                let before = walked.files.len();
+                let before = walked.matched;
                 pattern.walk(&mut walked);
-                if first && self.shared.args.service.once && walked.files.len() == before {
+                if first && self.shared.args.service.once && walked.matched == before {
                     let from = service::args::origin("input");
                     return Err(Failure::failed(format!(
                         "--input {}{from}: no file matches; --once sends what there is and does not wait for a file",
@@ -458,72 +549,68 @@ impl Many {
                 }
             }
         }
-        let Walked { folders, files, unlisted } = walked;
+        let Walked { folders, files, unlisted, .. } = walked;
+        let mut new = HashSet::new();
         for folder in folders {
-            if !self.events.follow(&folder) {
-                let modified = modified(&folder);
-                self.polled.insert(folder, modified);
+            match self.events.follow(&folder) {
+                Followed::Already => {}
+                Followed::Newly => drop(new.insert(folder)),
+                Followed::No => drop(self.polled.insert(folder.clone(), modified(&folder))),
             }
         }
-        self.found(&files, first)?;
+        self.found(&files, true, first)?;
+        for index in 0..if new.is_empty() { 0 } else { self.sources.len() } {
+            let Some(source) = self.sources.get(index) else { continue };
+            let Some(parked) = source.parked.as_ref().filter(|_| source.phase == Phase::Parked) else { continue };
+            let is_in = source.path.parent().is_some_and(|folder| new.contains(folder));
+            if is_in && FileState::of(&source.path) != parked.seen {
+                self.wake(index);
+            }
+        }
         self.shared.health.file(unlisted.clone().map_or(Ok(()), Err));
         self.unlisted = unlisted;
         Ok(())
     }
 
-    /// Adds the files that are new sources, and wakes the sources that others belong to.
-    fn found(&mut self, files: &BTreeSet<PathBuf>, first: bool) -> Result<(), Failure> {
-        for path in files {
-            if self.index_of(path).is_some() {
-                continue;
-            }
-            let found =
-                self.patterns.iter().find_map(|pattern| pattern.name_of(path).map(|name| (name, pattern.base.clone())));
-            let Some((name, base)) = found else { continue };
-            let name = match name {
-                Ok(name) => name,
-                Err(why) => {
-                    self.tell(&format!("--input: {} is not followed: {why}", path.display()));
-                    continue;
+    /// Adds the files that are new sources, and wakes the sources that others belong to. `all`: these
+    /// are all files.
+    fn found(&mut self, files: &BTreeSet<PathBuf>, all: bool, first: bool) -> Result<(), Failure> {
+        let (named, wrong) = named(&self.patterns, &self.excluded, files);
+        wrong.iter().for_each(|why| self.tell(why));
+        let listings = Arc::clone(&self.shared.listings);
+        let effects = listings.sources().find(&names(&named), all, &DiskTree);
+        for effect in effects {
+            match effect {
+                Effect::Follow(index) => {
+                    let path = listings.sources().path(index).map(Path::to_owned).unwrap_or_default();
+                    let Some((name, base)) = named.get(&path).cloned() else { continue };
+                    let from_end = first && self.shared.args.from == From::End;
+                    self.add(path, name, base, from_end);
+                    if !first {
+                        self.wake_first(index);
+                    }
                 }
-            };
-            if self.excluded.has(path, &name) {
-                continue;
-            }
-            let is_input = |other: &Path| files.contains(other) || self.index_of(other).is_some();
-            if let Some(of) = rotated_of(path, is_input) {
-                debug!("{} is a rotated file of {}", path.display(), of.display());
-                if let Some(index) = self.index_of(&of) {
-                    self.wake(index);
+                Effect::Wake(index) => self.wake(index),
+                Effect::Moved(path, index) => {
+                    let Some(source) = self.sources.get(index) else { continue };
+                    let (name, path) = (&source.name, path.display());
+                    info!("{path} is a file of the source {name}, and is read for that one");
                 }
-                continue;
-            }
-            if let Some(index) = self.owner_of(path) {
-                debug!("{} is a file of another source", path.display());
-                self.wake(index);
-                continue;
-            }
-            if let Some(other) = self.names.get(&name).and_then(|index| self.sources.get(*index)) {
-                let why = same_name(&other.path, path, &name);
-                if first {
-                    return Err(why);
+                Effect::SameName(path, index) => {
+                    let why = same_name(&listings.sources(), index, &path);
+                    if first {
+                        return Err(why);
+                    }
+                    self.tell(&format!("{why}; the second is not read"));
                 }
-                self.tell(&format!("{why}; the second is not read"));
-                continue;
-            }
-            let from_end = first && self.shared.args.from == From::End;
-            let index = self.add(path.clone(), name, base, from_end);
-            if !first {
-                self.wake_first(index);
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, path: PathBuf, name: SourceName, base: PathBuf, from_end: bool) -> usize {
+    /// Adds what a source needs here, in the order of their numbers.
+    fn add(&mut self, path: PathBuf, name: SourceName, base: PathBuf, from_end: bool) {
         let index = self.sources.len();
-        self.shared.listings.inputs.borrow_mut().insert(path.clone(), index);
-        self.names.insert(name.clone(), index);
         self.sources.push(Source {
             name,
             path,
@@ -538,21 +625,6 @@ impl Many {
             reason: None,
         });
         self.wake(index);
-        index
-    }
-
-    fn index_of(&self, path: &Path) -> Option<usize> {
-        self.shared.listings.inputs.borrow().get(path).copied()
-    }
-
-    /// The source that was read from this file when it had another name.
-    fn owner_of(&self, path: &Path) -> Option<usize> {
-        let file = DiskFile::open(path).ok()?;
-        let known = *self.shared.files.borrow().get(&file.inode())?;
-        let created = file.created().and_then(|created| i64::try_from(created).ok());
-        let is_same = known.created.is_none() || created.is_none() || known.created == created;
-        let head = file.bytes(0, known.head_len).ok()?;
-        (is_same && delivery::hash(&head) == known.head_hash).then_some(known.index)
     }
 
     fn tell(&mut self, what: &str) {
@@ -564,14 +636,17 @@ impl Many {
     /// Something about a source has changed.
     fn wake(&mut self, index: usize) {
         let may_hold = self.held < HELD && !self.shared.args.service.once;
+        let is_away = self.away.contains(&index) && self.is_away(index);
         let Some(source) = self.sources.get_mut(index) else { return };
         match source.phase {
-            Phase::Parked if source.refused_at.is_some_and(|at| at.elapsed() < REFUSED) => {}
+            Phase::Parked if is_away || source.refused_at.is_some_and(|at| at.elapsed() < REFUSED) => {}
             Phase::Parked => {
                 source.phase = Phase::Queued;
                 self.queue.push_back(index);
                 if may_hold && self.active.len().saturating_add(self.queue.len()) > ACTIVE {
-                    source.held = DiskFile::open(&source.path).ok().filter(|_| Format::of(&source.path).is_none());
+                    let is_own = self.shared.listings.sources().has_input(index, &DiskTree);
+                    let is_plain = is_own && Format::of(&source.path).is_none();
+                    source.held = is_plain.then(|| DiskFile::open(&source.path).ok()).flatten();
                     self.held = self.held.saturating_add(usize::from(source.held.is_some()));
                 }
             }
@@ -664,6 +739,7 @@ impl Many {
     fn ended(&mut self, (index, ended): (usize, Ended)) -> Result<(), Stop> {
         let once = self.shared.args.service.once;
         self.is_list_old = true;
+        self.away.remove(&index);
         let Some(source) = self.sources.get_mut(index) else { return Ok(()) };
         let again = matches!(source.phase, Phase::Active { again: true });
         source.phase = Phase::Parked;
@@ -680,6 +756,7 @@ impl Many {
                     self.register(index, if seen.is_some() { "followed" } else { "finished" });
                 }
             }
+            Ended::Away => drop(self.away.insert(index)),
             Ended::Done => source.phase = Phase::Done,
             Ended::Refused(why) => {
                 source.refused_at = Some(Instant::now());
@@ -701,22 +778,20 @@ impl Many {
     fn happened(&mut self, events: &[Event]) -> Result<(), Failure> {
         let mut new = BTreeSet::new();
         for event in events {
-            match event {
-                Event::File(path) => {
-                    if let Some(index) = self.index_of(path) {
-                        self.wake_first(index);
-                    } else if let Some(of) = rotated_of(path, |other| self.index_of(other).is_some())
-                        && let Some(index) = self.index_of(&of)
-                    {
-                        self.wake_first(index);
-                    } else if self.patterns.iter().any(|pattern| pattern.name_of(path).is_some()) && path.is_file() {
-                        new.insert(path.clone());
-                    }
-                }
-                Event::Unknown => self.must_walk = true,
+            let (Event::File(path) | Event::Name(path)) = event else {
+                self.must_walk = true;
+                continue;
+            };
+            let about: Vec<usize> = self.shared.listings.sources().about(path).collect();
+            about.iter().for_each(|index| self.wake_first(*index));
+            if (about.is_empty() || matches!(event, Event::Name(_)))
+                && self.patterns.iter().any(|pattern| pattern.name_of(path).is_some())
+                && path.is_file()
+            {
+                new.insert(path.clone());
             }
         }
-        if new.is_empty() { Ok(()) } else { self.found(&new, false) }
+        if new.is_empty() { Ok(()) } else { self.found(&new, false, false) }
     }
 
     /// Looks at some of the parked sources, and at folders without events.
@@ -737,6 +812,7 @@ impl Many {
                     source.refused_at.is_some_and(|at| at.elapsed() >= REFUSED) || {
                         let seen = source.parked.as_ref().and_then(|parked| parked.seen);
                         FileState::of(&source.path) != seen
+                            || self.shared.listings.sources().strays(index).next().is_some()
                     }
                 }
                 _ => false,
@@ -752,7 +828,7 @@ impl Many {
     /// changed.
     fn ask(&self, indices: Vec<usize>) -> LocalBoxFuture<'static, Result<Vec<usize>, resp::Error>> {
         let stream = &self.shared.args.service.stream;
-        let asked: Vec<(usize, SourceRecord, Option<u64>)> = indices
+        let asked: Vec<Asked> = indices
             .into_iter()
             .filter_map(|index| self.sources.get(index).map(|source| (index, source)))
             .filter(|(_, source)| source.phase == Phase::Parked)
@@ -762,72 +838,60 @@ impl Many {
             })
             .collect();
         let pool = Rc::clone(&self.shared.pool);
+        let mut nodes: Vec<(Rc<NodePool>, Vec<Asked>)> = Vec::new();
+        for one in asked {
+            let node = pool.of(&one.1.stream);
+            match nodes.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &node)) {
+                Some((_, asked)) => asked.push(one),
+                None => nodes.push((node, vec![one])),
+            }
+        }
         Box::pin(async move {
-            if pool.is_cluster() {
-                // They are on many nodes. Their drivers ask.
-                return Ok(asked.into_iter().map(|(index, ..)| index).collect());
-            }
-            let Some((_, record, _)) = asked.first() else { return Ok(Vec::new()) };
-            let Ok(mut lease) = pool.take(record).await else { return Ok(Vec::new()) };
-            let connection = &mut lease.connection;
-            for (_, record, _) in &asked {
-                connection.queue(&cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
-                connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
-            }
-            let mut changed = Vec::new();
-            for (index, _, guard) in &asked {
-                let held = connection.receive().await?.into_result()?;
-                let exists = connection.receive().await?.into_result()?;
-                let held = Value::as_bytes(held.value()).map(delivery::hash);
-                if held != *guard || guard.is_some() && exists.value().as_u64() != Some(1) {
-                    changed.push(*index);
-                }
-            }
-            lease.give_back();
-            Ok(changed)
+            let asked = nodes.iter().map(|(_, asked)| ask_node(&pool, asked));
+            Ok(try_join_all(asked).await?.concat())
         })
     }
 }
 
-fn modified(folder: &Path) -> Option<SystemTime> {
-    std::fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()
-}
+/// A source that Redis is asked about, with a hash of the guard that its record should have.
+type Asked = (usize, SourceRecord, Option<u64>);
 
-/// The input whose rotated file a path is by its name, if there is one.
-fn rotated_of(path: &Path, is_input: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let unpacked = COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending));
-    let plain = unpacked.unwrap_or(name);
-    let extension = plain.rfind('.').and_then(|dot| plain.get(dot..)).unwrap_or_default();
-    let separators = plain.match_indices(['.', '-', '_']).map(|(at, _)| at);
-    let stems = separators.filter_map(|at| plain.get(..at)).filter(|stem| !stem.is_empty());
-    let bases = stems.flat_map(|stem| [stem.to_owned(), format!("{stem}{extension}")]);
-    let bases = bases.chain(unpacked.map(str::to_owned));
-    bases.filter(|base| base != name).find_map(|base| {
-        let is_rotated = matches!(classify(name, &base), NameKind::Rotated(_) | NameKind::Compressed(_));
-        let path = path.with_file_name(base);
-        (is_rotated && is_input(&path)).then_some(path)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rotated_name_leads_to_its_input() {
-        let inputs = ["/l/app.log", "/l/web", "/l/a.b.log"].map(PathBuf::from);
-        let of = |path: &str| rotated_of(Path::new(path), |other| inputs.iter().any(|input| input == other));
-        for path in
-            ["/l/app.log.1", "/l/app.log.2.gz", "/l/app.log.zst", "/l/app-2026-11-23.log", "/l/app.log-20261123.gz"]
-        {
-            assert_eq!(of(path), Some(inputs[0].clone()), "{path}");
-        }
-        assert_eq!(of("/l/web.1"), Some(inputs[1].clone()));
-        assert_eq!(of("/l/a.b.log.10"), Some(inputs[2].clone()));
-        assert_eq!(of("/l/a.b.1.log"), Some(inputs[2].clone()));
-        for path in ["/l/app.log", "/l/app-2.log", "/m/app.log.1", "/l/webs.1", "/l/app.log.tar"] {
-            assert_eq!(of(path), None, "{path}");
+/// Asks one node about its sources, and answers which have changed.
+async fn ask_node(pool: &Pool, asked: &[Asked]) -> Result<Vec<usize>, resp::Error> {
+    let Some((_, record, _)) = asked.first() else { return Ok(Vec::new()) };
+    let taken = tokio::select! {
+        taken = pool.take(record) => taken,
+        // The others are not to wait. When this node is there again, it is asked about all.
+        () = tokio::time::sleep(ASK), if pool.is_cluster() => return Ok(Vec::new()),
+    };
+    let Ok(mut lease) = taken else { return Ok(Vec::new()) };
+    let connection = &mut lease.connection;
+    for (_, record, _) in asked {
+        connection.queue(&cmd::<Frame>("HGET").arg(&record.key).arg(delivery::manifest::GUARD_FIELD));
+        connection.queue(&cmd::<Frame>("EXISTS").arg(&record.stream));
+    }
+    let mut changed = Vec::new();
+    for (index, _, guard) in asked {
+        let (held, exists) = (connection.receive().await?.into_result(), connection.receive().await?.into_result());
+        let (held, exists) = match (held, exists) {
+            (Ok(held), Ok(exists)) => (held, exists),
+            (Err(error), _) | (_, Err(error)) if pool.is_cluster() => {
+                // Its key may have moved. The driver finds out.
+                pool.failed(&error);
+                changed.push(*index);
+                continue;
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
+        let held = Value::as_bytes(held.value()).map(delivery::hash);
+        if held != *guard || guard.is_some() && exists.value().as_u64() != Some(1) {
+            changed.push(*index);
         }
     }
+    lease.give_back();
+    Ok(changed)
+}
+
+fn modified(folder: &Path) -> Option<SystemTime> {
+    std::fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()
 }

@@ -1,4 +1,4 @@
-//! The inputs of many files: patterns, the names that they give to files, and what is excluded.
+//! The inputs of many files: patterns, the names of their sources, and exclusions.
 
 use delivery::source_name::SourceName;
 use globset::{GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-/// How deep a walk goes at most, so that it ends wherever links lead.
+/// Maximum depth of a walk, so that it ends even if links form a loop.
 const DEPTH: usize = 64;
 
 /// One `--input`: a pattern, or the path of one file.
@@ -22,7 +22,7 @@ pub(crate) struct Pattern {
     parts: Vec<Part>,
 }
 
-/// What one component of a path must be.
+/// What one component of a path must match.
 #[derive(Debug)]
 enum Part {
     Name(OsString),
@@ -223,13 +223,17 @@ impl Excluded {
     pub(crate) fn new(patterns: &[String]) -> Result<Self, Failure> {
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         for text in patterns {
-            let glob = GlobBuilder::new(text).literal_separator(true).build();
-            let glob = glob.map_err(|error| {
-                let (why, from) = (error.kind(), service::args::origin("exclude"));
+            let wrong = |why: String| {
+                let from = service::args::origin("exclude");
                 Failure::config(format!(
-                    "--exclude {text}{from}: {why}; allowed: a pattern of * ? [a-z] {{a,b}} and **"
+                    "--exclude {text:?}{from}: {why}; allowed: a pattern of * ? [a-z] {{a,b}} and **"
                 ))
-            })?;
+            };
+            if text.is_empty() {
+                return Err(wrong("it is empty".to_owned()));
+            }
+            let glob = GlobBuilder::new(text).literal_separator(true).build();
+            let glob = glob.map_err(|error| wrong(error.kind().to_string()))?;
             if text.contains('/') {
                 paths.add(glob)
             } else {

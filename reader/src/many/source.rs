@@ -2,7 +2,7 @@
 //! to do, and ends when only a change of its file can bring more.
 
 use super::Shared;
-use super::listing::SharedListings;
+use super::listing::{SharedListings, SourceListings};
 use super::pool::Turn;
 use crate::added_fields::AddedFields;
 use crate::args::{From, ReaderArgs};
@@ -16,24 +16,25 @@ use crate::state::StateFile;
 use crate::watch::Watch;
 use delivery::files::Inode;
 use delivery::line_reader::ReadOptions;
-use delivery::manifest::{Generation, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::{Directory as _, Limits, Options, Producer, Step, Wait};
 use delivery::source_name::SourceName;
 use log::{debug, warn};
-use resp::ErrorKind;
 use resp::streams::{XInfoGroups, XLen};
 use service::{Failure, Stop};
-use std::collections::HashMap;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A source that had nothing to do for this long is parked.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often a source whose node is away looks whether others wait for their turn to be active.
+const GIVE_WAY: Duration = Duration::from_millis(100);
 /// How long a file without a name is kept open in case that somebody still writes to it.
 const UNNAMED_IDLE: Duration = Duration::from_secs(60);
 /// The same while others wait for their turn to be active.
@@ -69,16 +70,6 @@ impl std::convert::From<&Metadata> for FileState {
     }
 }
 
-/// A file that a source was read from: found under another name, it is no new source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KnownFile {
-    /// The source.
-    pub(crate) index: usize,
-    pub(crate) created: Option<i64>,
-    pub(crate) head_len: u64,
-    pub(crate) head_hash: u64,
-}
-
 /// What is to be done for a source.
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -97,6 +88,8 @@ pub(crate) struct Task {
 pub(crate) enum Ended {
     /// It has nothing to do until its file changes.
     Parked(Box<Parked>),
+    /// Its node is away, and others wait for their turn to be active.
+    Away,
     /// `--once`: all is sent.
     Done,
     /// It cannot be followed.
@@ -114,22 +107,15 @@ pub(crate) struct Parked {
     pub(crate) guard: Option<u64>,
 }
 
-/// The files of these contents.
-pub(crate) fn know(files: &mut HashMap<Inode, KnownFile>, index: usize, manifest: &Manifest) {
-    files.extend(manifest.contents().map(|content| {
-        let inode = Inode { dev: content.dev, ino: content.ino };
-        let Generation { created, head_len, head_hash, .. } = *content;
-        (inode, KnownFile { index, created, head_len, head_hash })
-    }));
-}
-
 /// What a source's producer is made of.
 pub(crate) fn parts(
     args: &ReaderArgs,
-    listings: &Rc<SharedListings>,
+    listings: &Arc<SharedListings>,
+    source: usize,
     (name, path, state_dir): (&SourceName, &Path, &Path),
 ) -> (Options, InputDirectory) {
     let state = StateFile::of_source(state_dir, &args.service.stream, name);
+    let state = state.in_state_dir(args.state_dir.as_deref());
     let limits = Limits { open_files: OPEN_FILES, ..Limits::default() };
     let options = Options {
         input: path.to_string_lossy().into_owned(),
@@ -141,7 +127,7 @@ pub(crate) fn parts(
         max_backlog: args.max_backlog,
         limits,
     };
-    let listings: Rc<dyn crate::scanner::Listings> = Rc::clone(listings) as _;
+    let listings = Arc::new(SourceListings { shared: Arc::clone(listings), source });
     (options, InputDirectory { scanner: Scanner::sharing(path.to_owned(), listings), state })
 }
 
@@ -152,9 +138,10 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
         Ok(added) => added,
         Err(failure) => return (index, Ended::Refused(failure.to_string())),
     };
-    let (options, mut directory) = parts(&shared.args, &shared.listings, (&task.name, &task.path, &task.state_dir));
+    let (options, mut directory) =
+        parts(&shared.args, &shared.listings, index, (&task.name, &task.path, &task.state_dir));
     let options = Options { from_end: task.from_end, ..options };
-    directory.state = directory.state.in_group(Rc::clone(&shared.states));
+    directory.state = directory.state.in_group(Arc::clone(&shared.states));
     let stream = options.stream.clone();
     let mut producer = Producer::new(options, directory);
     if let Some(file) = task.held.take() {
@@ -176,7 +163,7 @@ pub(crate) async fn drive(shared: Rc<Shared>, mut task: Task) -> (usize, Ended) 
         totals,
         max_backlog: shared.args.max_backlog,
         input: task.path.clone(),
-        group: Some(Rc::clone(&shared.states)),
+        group: Some(Arc::clone(&shared.states)),
         ..driver
     };
     let escaped = task.name.escaped();
@@ -219,8 +206,9 @@ impl Active {
             // Before the look, so that what changes after it is noticed.
             let seen = FileState::of(&self.task.path);
             let step = match self.turn().await? {
-                Ok(step) => step,
-                Err(interrupt) => {
+                None => return Ok(Ended::Away),
+                Some(Ok(step)) => step,
+                Some(Err(interrupt)) => {
                     self.recover(interrupt).await?;
                     continue;
                 }
@@ -228,6 +216,12 @@ impl Active {
             match step {
                 Step::Wait(Wait::Input) => {
                     self.show();
+                    let is_once = self.shared.args.service.once;
+                    if (is_once || self.may_park())
+                        && let Some(why) = self.unreadable()
+                    {
+                        return Ok(Ended::Refused(why));
+                    }
                     if self.may_park() {
                         return Ok(Ended::Parked(Box::new(self.parked(seen))));
                     }
@@ -240,36 +234,52 @@ impl Active {
                 Step::Wait(Wait::Pause(pause)) => tokio::time::sleep(pause).await,
                 Step::Done => {
                     self.show();
-                    return Ok(Ended::Done);
+                    return Ok(self.unreadable().map_or(Ended::Done, Ended::Refused));
                 }
                 _ => return Err(Stop::Shutdown),
             }
         }
     }
 
-    /// Performs steps until one comes that needs no connection.
-    async fn turn(&mut self) -> Result<Result<Step, Interrupt>, Stop> {
+    /// The next step, on a thread of its own where it may decompress a file: others go on
+    /// meanwhile.
+    async fn next_step(&mut self) -> Result<Step, Interrupt> {
+        self.driver.is_slow = self.driver.producer.directory().scanner.may_decompress();
+        if !self.driver.is_slow {
+            return self.driver.next_step();
+        }
+        let Task { index, name, path, state_dir, .. } = &self.task;
+        let (options, directory) = parts(&self.shared.args, &self.shared.listings, *index, (name, path, state_dir));
+        self.driver.next_step_aside(Producer::new(options, directory)).await
+    }
+
+    /// Performs steps until one comes that needs no connection. `None`: others are to be active
+    /// instead.
+    async fn turn(&mut self) -> Result<Option<Result<Step, Interrupt>>, Stop> {
         if let Err(interrupt) = self.driver.flush_state().await {
-            return Ok(Err(interrupt));
+            return Ok(Some(Err(interrupt)));
         }
         let next = match self.driver.next.take() {
             Some(step) => Ok(step),
-            None => self.driver.next_step(),
+            None => self.next_step().await,
         };
         match next {
-            Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Ok(step)),
+            Ok(step @ (Step::Wait(_) | Step::Done | Step::Stopped)) => return Ok(Some(Ok(step))),
             Ok(step) => {
                 if !matches!(step, Step::Check { .. }) {
                     self.active_at = Instant::now();
                 }
                 self.driver.next = Some(step);
             }
-            Err(interrupt) => return Ok(Err(interrupt)),
+            Err(interrupt) => return Ok(Some(Err(interrupt))),
         }
         self.shared.registry.ensure(&self.escaped).await;
         let pool = Rc::clone(&self.shared.pool);
-        let mut lease = pool.take(&self.driver.record).await?;
-        self.driver.until = Some(Turn::new(Rc::clone(&self.shared.pool)));
+        let mut lease = tokio::select! {
+            lease = pool.take(&self.driver.record) => lease?,
+            () = self.is_to_give_way() => return Ok(None),
+        };
+        self.driver.until = Some(Turn::new(Rc::clone(&lease.pool)));
         let is_script_barred = std::mem::take(&mut self.is_script_barred);
         if is_script_barred {
             lease.abilities.bar_script();
@@ -279,7 +289,7 @@ impl Active {
         let newest = self.driver.producer.manifest().last().map(|newest| newest.generation);
         if newest != self.newest {
             self.newest = newest;
-            know(&mut self.shared.files.borrow_mut(), self.task.index, self.driver.producer.manifest());
+            self.shared.listings.sources().know(self.task.index, self.driver.producer.manifest());
         }
         if done.is_ok() {
             self.shared.health.redis_works(WORK);
@@ -291,10 +301,23 @@ impl Active {
             self.driver.producer.go_on();
             if let Ok(Step::Stopped) = done {
                 // It was others' turn.
-                return Ok(Ok(Step::Wait(Wait::Pause(Duration::ZERO))));
+                return Ok(Some(Ok(Step::Wait(Wait::Pause(Duration::ZERO)))));
             }
         }
-        Ok(done)
+        Ok(Some(done))
+    }
+
+    /// Waits until others are to be active instead, because the node is away. Who has the only name
+    /// of a file stays.
+    async fn is_to_give_way(&self) {
+        let has_left = self.driver.producer.input_state().is_err() && self.driver.producer.position().is_some();
+        loop {
+            tokio::time::sleep(GIVE_WAY).await;
+            let node = self.shared.pool.of(&self.driver.record.stream);
+            if node.is_away() && self.shared.is_crowded.get() && !has_left {
+                return;
+            }
+        }
     }
 
     /// Shows how far it is.
@@ -307,6 +330,17 @@ impl Active {
         self.driver.totals.input_size(progress.map(|(_, size)| size));
     }
 
+    /// Why the file that is at the path cannot be read. A file that is gone is nothing unusual.
+    fn unreadable(&self) -> Option<String> {
+        let why = self.driver.producer.input_state().as_ref().err()?;
+        // It may have come since the producer looked.
+        let is_unreadable = match std::fs::metadata(&self.task.path) {
+            Ok(found) => !found.is_file() || File::open(&self.task.path).is_err(),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        is_unreadable.then(|| why.clone())
+    }
+
     fn may_park(&self) -> bool {
         let idle = self.active_at.elapsed();
         let is_crowded = self.shared.is_crowded.get();
@@ -315,8 +349,7 @@ impl Active {
         }
         let producer = &self.driver.producer;
         let unnamed_idle = if is_crowded { UNNAMED_IDLE_CROWDED } else { UNNAMED_IDLE };
-        let has_left = producer.input_state().is_err() && producer.position().is_some();
-        producer.is_settled(false) && !has_left || idle >= unnamed_idle && producer.is_settled(true)
+        producer.may_rest(false) || idle >= unnamed_idle && producer.may_rest(true)
     }
 
     fn parked(&self, seen: Option<FileState>) -> Parked {
@@ -364,21 +397,10 @@ impl Active {
     /// closed.
     async fn recover(&mut self, interrupt: Interrupt) -> Result<(), Stop> {
         let mut delay = self.driver.backoff.next_delay();
-        match interrupt {
-            Interrupt::Redis(error) if error.kind() == ErrorKind::WrongType => {
-                return Err(Stop::Failure(Failure::config(format!(
-                    "the key {} holds another type ({error}); allowed: a stream, or a key that does not exist",
-                    self.driver.record.stream
-                ))));
-            }
-            Interrupt::Redis(error) if error.kind() == ErrorKind::NotAtomic => {
-                return Err(Stop::Failure(Failure::failed(format!(
-                    "redis: {error}; stopping, because order can only be kept by transactions; {}",
-                    service::advice::redis(error.kind())
-                ))));
-            }
+        match interrupt.or_failure(&self.driver.record.stream) {
             Interrupt::Redis(error) => {
                 service::metrics::error(if error.is_server() { "redis_refused" } else { "redis_connection" });
+                self.shared.pool.failed(&error);
                 self.driver.health.redis_failed(WORK, &error);
             }
             Interrupt::Script(error) => {

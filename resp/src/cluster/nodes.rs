@@ -69,7 +69,7 @@ impl Nodes {
     }
 
     pub(super) fn all(&self) -> Vec<Endpoint> {
-        self.lock().topology.nodes().to_vec()
+        self.lock().topology.masters().to_vec()
     }
 
     pub(super) fn all_replicas(&self) -> Vec<Endpoint> {
@@ -96,7 +96,7 @@ impl Nodes {
         match routing {
             Routing::Slot(slot) => state.topology.owner(slot).cloned(),
             Routing::Anywhere | Routing::OneNode | Routing::CrossSlot => {
-                let nodes = state.topology.nodes();
+                let nodes = state.topology.masters();
                 let next = self.round_robin.fetch_add(1, Ordering::Relaxed);
                 nodes.get(next.checked_rem(nodes.len())?).cloned()
             }
@@ -232,7 +232,7 @@ impl Nodes {
         state.learning = None;
         state.learned = Some(Instant::now());
         let topology = learned?;
-        let there: HashSet<_> = topology.nodes().iter().chain(topology.replicas()).collect();
+        let there: HashSet<_> = topology.masters().iter().chain(topology.replicas()).collect();
         state.links.retain(|(node, _), _| there.contains(node));
         state.topology = topology;
         state.version = state.version.wrapping_add(1);

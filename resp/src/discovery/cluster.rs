@@ -41,7 +41,7 @@ pub(crate) async fn topology(discovery: &Discovery, seeds: &[Endpoint], deadline
 async fn query(discovery: &Discovery, node: &Endpoint, answer_by: Instant) -> Result<(Topology, Connection), Error> {
     let queried = within(answer_by, topology::query(&discovery.config, node)).await;
     let (topology, connection) = queried.map_err(|error| error.at_server(&format!("node {node}")))?;
-    discovery.candidates.learn(topology.nodes());
+    discovery.candidates.learn(topology.masters());
     Ok((topology, connection))
 }
 

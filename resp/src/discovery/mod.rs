@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Endpoint};
-use crate::{Connection, Error};
+use crate::{Connection, Error, ErrorKind, Sent};
 use candidates::Candidates;
 pub(crate) use cluster::topology;
 pub(crate) use master_watch::{MasterWatch, master_switched};
 pub(crate) use redirect::{MAX_REDIRECTS, Redirect};
-pub(crate) use topology::Topology;
+pub use topology::Topology;
 
 /// Connects to the server that a configuration means, as often as it is asked.
 ///
@@ -91,6 +91,22 @@ impl Discovery {
             },
         };
         connected.map_err(|error| config.connect_error(error))
+    }
+
+    /// Returns the topology that the first answering node of a cluster reports. The nodes learn of
+    /// a change one after the other, so it may be stale for a moment.
+    ///
+    /// # Errors
+    ///
+    /// No node answers within the [connect timeout](Config::connect_timeout), or
+    /// ([`ErrorKind::Usage`]) the configuration means no cluster.
+    pub async fn topology(&self) -> Result<Topology, Error> {
+        let config = &self.config;
+        let Endpoint::Cluster { seeds, .. } = &config.endpoint else {
+            return Err(Error::new(ErrorKind::Usage, "only a cluster has a topology").with_sent(Sent::No));
+        };
+        let queried = topology(self, seeds, deadline(config.connect_timeout)).await;
+        queried.map_err(|error| config.connect_error(error))
     }
 
     /// Returns a discovery for another [key](Config::for_key) of the same cluster, which shares the

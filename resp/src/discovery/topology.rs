@@ -3,13 +3,17 @@
 
 use std::collections::HashMap;
 
-use crate::command::slot::SLOTS;
+use crate::command::slot::{SLOTS, slot};
 use crate::config::{Config, Endpoint};
 use crate::{Connection, Error, ErrorKind, Frame, Value, cmd};
 
-/// The masters of a cluster, their replicas, and the owner of each slot.
+/// The masters of a cluster, their replicas, and the owner of each slot, as one node reports them.
+///
+/// [`Discovery::topology`](crate::Discovery::topology) queries it. Use it to group keys by node
+/// when you manage connections yourself; a [`ClusterClient`](crate::ClusterClient) does so on its
+/// own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Topology {
+pub struct Topology {
     nodes: Vec<Endpoint>,
     /// The index of each node in `nodes`.
     places: HashMap<Endpoint, u16>,
@@ -29,6 +33,18 @@ const MAX_NODES: usize = 32_768;
 const MAX_NAMED: usize = 262_144;
 
 impl Topology {
+    /// Returns the master that owns the slot of a key; `None` while no node serves the slot.
+    #[must_use]
+    pub fn owner_of(&self, key: impl AsRef<[u8]>) -> Option<&Endpoint> {
+        self.owner(slot(key.as_ref()))
+    }
+
+    /// Returns the masters that own slots.
+    #[must_use]
+    pub fn masters(&self) -> &[Endpoint] {
+        &self.nodes
+    }
+
     /// Returns the node that owns a slot.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Endpoint> {
         self.nodes.get(self.place_of(slot)?)
@@ -41,11 +57,6 @@ impl Topology {
 
     fn place_of(&self, slot: u16) -> Option<usize> {
         self.owners.get(usize::from(slot)).map(|place| usize::from(*place))
-    }
-
-    /// Returns the masters that own slots.
-    pub(crate) fn nodes(&self) -> &[Endpoint] {
-        &self.nodes
     }
 
     /// Returns all replicas.
@@ -229,6 +240,7 @@ mod tests {
         assert_eq!(topology.owner(100), Some(&Endpoint::tcp("new", 7)));
         assert_eq!(topology.owner(99), Some(&Endpoint::tcp("a", 1)));
         assert_eq!(Topology::default().owner(0), None);
+        assert_eq!(topology.owner_of("foo"), Some(&Endpoint::tcp("me", 3)), "slot 12182");
         let slots = topology.slots_of(&Endpoint::tcp("a", 1)).collect::<Vec<_>>();
         assert_eq!(slots, (0..100).collect::<Vec<_>>());
     }
@@ -250,7 +262,7 @@ mod tests {
             let topology = topology.unwrap();
             let expected = [Endpoint::tcp("b", 2), Endpoint::tcp("me", 4)];
             assert_eq!((topology.replicas_of(7), topology.replicas_of(12_000)), (&expected[..], &expected[..]));
-            assert_eq!((topology.replicas().count(), topology.nodes().len()), (2, 1));
+            assert_eq!((topology.replicas().count(), topology.masters().len()), (2, 1));
         }
         assert_eq!(Topology::default().replicas_of(7), []);
     }
@@ -272,7 +284,7 @@ mod tests {
         };
         let each_its_own = ranges(16_384, &|n| format!("*3 :{n} :{n} *2 +h{n} :1 "));
         let topology = timed(&Topology::from_slots, &each_its_own).unwrap();
-        assert_eq!((topology.nodes().len(), topology.owner(7)), (16_384, Some(&Endpoint::tcp("h7", 1))));
+        assert_eq!((topology.masters().len(), topology.owner(7)), (16_384, Some(&Endpoint::tcp("h7", 1))));
         let shards = ranges(16_384, &|n| {
             let node = node(&format!("+h{n}"), 1, "master", "online");
             format!("*4 +slots *2 :{n} :{n} +nodes *1 {node}")
@@ -296,7 +308,7 @@ mod tests {
         for n in 0..40_000 {
             topology.set_owner(7, &Endpoint::tcp(format!("h{n}"), 1));
         }
-        assert_eq!(topology.nodes().len(), MAX_NODES);
+        assert_eq!(topology.masters().len(), MAX_NODES);
         assert!(spent < std::time::Duration::from_secs(2), "{spent:?}");
     }
 

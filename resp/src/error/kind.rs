@@ -43,7 +43,8 @@ pub enum ErrorKind {
     MasterDown,
     /// `MISCONF`: the server cannot persist data, and refuses writes.
     MisConf,
-    /// The server is not a master, though a Sentinel names it as one: a failover is in progress.
+    /// The server is not a master, though a Sentinel names it as one, or it became a replica while a
+    /// command blocked: a failover is in progress.
     NotMaster,
     /// No Sentinel knows a master of this name.
     UnknownMaster,
@@ -158,15 +159,18 @@ pub(super) fn classify(text: &str) -> (ErrorKind, &str) {
     (kind, if is_code { code } else { "ERR" })
 }
 
-/// Classifies errors of the code `ERR` by their text. The texts are those of Redis 5 to 8 and
+/// Classifies errors of the codes `ERR` and `UNBLOCKED` by their text. The texts are those of Redis 5 to 8 and
 /// Valkey.
 fn classify_text(text: &str) -> ErrorKind {
     let text = text.to_ascii_lowercase();
     let has = |part: &str| text.contains(part);
     if has("equal or smaller than the target stream top item") || has("smaller than the target stream top item") {
         ErrorKind::IdTooSmall
-    } else if has("no such key") || has("requires the key to exist") {
+    } else if has("no such key") || has("requires the key to exist") || has("stream key no longer exists") {
         ErrorKind::NoSuchKey
+    } else if has("unblock from blocking operation, instance state changed") {
+        // The master became a replica while the command blocked.
+        ErrorKind::NotMaster
     } else if has("exec without multi") {
         ErrorKind::NotAtomic
     } else if has("unknown command") || has("unknown subcommand") {

@@ -324,6 +324,7 @@ pub(crate) fn withheld(kind: ErrorKind, code: &str) -> String {
         ErrorKind::WrongPass => " invalid password",
         ErrorKind::NoAuth => " operation not permitted",
         ErrorKind::NotAtomic => " EXEC without MULTI",
+        ErrorKind::NotMaster => " unblock from blocking operation, instance state changed",
         _ => "",
     };
     let space = if code.is_empty() { "" } else { " " };
@@ -424,6 +425,13 @@ mod tests {
                 "ERR",
             ),
             ("ERR no such key", ErrorKind::NoSuchKey, "ERR"),
+            ("UNBLOCKED the stream key no longer exists", ErrorKind::NoSuchKey, "UNBLOCKED"),
+            (
+                "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+                ErrorKind::NotMaster,
+                "UNBLOCKED",
+            ),
+            ("UNBLOCKED client unblocked via CLIENT UNBLOCK", ErrorKind::Other, "UNBLOCKED"),
             ("ERR unknown command 'XNACK', with args beginning with: ", ErrorKind::UnknownCommand, "ERR"),
             ("ERR syntax error", ErrorKind::Syntax, "ERR"),
             ("ERR DB index is out of range", ErrorKind::NoSuchDatabase, "ERR"),
@@ -471,6 +479,7 @@ mod tests {
             "NOAUTH Authentication required.",
             "ERR operation not permitted",
             "ERR EXEC without MULTI",
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
             "ERR else",
             "READONLY x",
         ] {

@@ -10,9 +10,11 @@ use delivery::manifest::Manifest;
 use delivery::producer::{Directory, Stored};
 use delivery::rotated_names::{NameKind, classify};
 use delivery::source_file::SourceFile;
+use delivery::sources::{FileId, Sources, Tree};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -132,6 +134,10 @@ pub struct SimulatedDirectory {
     fingerprints: BTreeMap<Inode, (u64, Fingerprint)>,
     /// Whether the process is killed before the next write of its state file.
     pub dies_storing: Rc<Cell<bool>>,
+    /// The path of the input.
+    input: String,
+    /// All sources and the number of this one, if there are many.
+    among: Option<(Rc<RefCell<Sources>>, usize)>,
 }
 
 impl SimulatedDirectory {
@@ -148,21 +154,54 @@ impl SimulatedDirectory {
             before: BTreeMap::new(),
             fingerprints: BTreeMap::new(),
             dies_storing: Rc::default(),
+            input: INPUT.to_owned(),
+            among: None,
         }
+    }
+
+    /// The folder as one of many sources sees it.
+    pub fn among(self, sources: Rc<RefCell<Sources>>, source: usize) -> Self {
+        let input = sources.borrow().path(source).map(|path| path.to_string_lossy().into_owned());
+        Self { input: input.unwrap_or_default(), among: Some((sources, source)), ..self }
+    }
+
+    /// The file at the path of the input, if it is this source's.
+    fn own_input(&self, files: &FileSystem) -> Option<Inode> {
+        let (sources, source) = self.among.as_ref().map_or((None, 0), |(sources, source)| (Some(sources), *source));
+        let is_own = sources.is_none_or(|sources| sources.borrow().has_input(source, files));
+        files.resolve(&self.input).ok().filter(|_| is_own)
+    }
+
+    /// Whether a file is not another source's.
+    fn may_have(&self, files: &FileSystem, path: &str, inode: Inode) -> bool {
+        self.among
+            .as_ref()
+            .is_none_or(|(sources, source)| sources.borrow().may_have(*source, Path::new(path), inode, files))
+    }
+
+    /// Other paths at which files of this source are.
+    fn strays(&self) -> Vec<String> {
+        let sources = self.among.iter();
+        let strays = |(sources, source): &(Rc<RefCell<Sources>>, usize)| {
+            sources.borrow().strays(*source).map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        sources.flat_map(strays).collect()
     }
 
     /// The candidate files: the input, its siblings, those in the target folder of a link, and open
     /// files.
     fn sightings(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)]) -> Snapshot {
-        let files = self.files.borrow();
+        let shared = self.files.clone();
+        let files = shared.borrow();
         let spans = probes(known);
         let mut snapshot = Snapshot::default();
         let mut listed: Vec<(String, Inode, NameKind)> = Vec::new();
-        let input = files.resolve(INPUT).ok();
-        listed.extend(input.map(|inode| (INPUT.to_owned(), inode, NameKind::Input)));
+        let input = self.own_input(&files);
+        listed.extend(input.map(|inode| (self.input.clone(), inode, NameKind::Input)));
         let known_paths = known.contents.iter().map(|content| content.path.clone()).filter(|path| !path.is_empty());
         let mut folders: Vec<(String, String)> = Vec::new();
-        for base in [INPUT.to_owned()].into_iter().chain(files.canonical(INPUT)).chain(known_paths) {
+        let target = files.canonical(&self.input).filter(|_| input.is_some());
+        for base in [self.input.clone()].into_iter().chain(target).chain(known_paths) {
             if !folders.iter().any(|(folder, _)| folder == folder_of(&base)) {
                 folders.push((folder_of(&base).to_owned(), base));
             }
@@ -175,12 +214,16 @@ impl SimulatedDirectory {
                 Ok(entries) => {
                     for (path, inode) in entries {
                         let name = |path: &str| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned();
-                        if Some(inode) != input {
+                        if Some(inode) != input && self.may_have(&files, path, inode) {
                             listed.push((path.to_owned(), inode, classify(&name(path), &name(&base))));
                         }
                     }
                 }
             }
+        }
+        for path in self.strays() {
+            let inode = files.resolve(&path).ok().filter(|inode| self.may_have(&files, &path, *inode));
+            listed.extend(inode.map(|inode| (path, inode, NameKind::Other)));
         }
         for (_, file) in open {
             listed.push((file.path.clone(), file.inode, NameKind::Unlinked));
@@ -299,6 +342,19 @@ fn hashes(spans: &[Span], bytes: &[u8]) -> BTreeMap<Span, u64> {
     spans.iter().filter_map(of).collect()
 }
 
+impl Tree for FileSystem {
+    fn file(&self, path: &Path) -> Option<FileId> {
+        let ino = self.resolve(path.to_str()?).ok()?;
+        let created = i64::try_from(nanos(Self::file(self, ino)?.created)).ok();
+        Some(FileId { inode: files::Inode { dev: DEVICE, ino }, created })
+    }
+
+    fn head(&self, path: &Path, len: u64) -> Option<u64> {
+        let bytes = self.at(path.to_str()?).filter(|file| file.readable)?.plain();
+        bytes.get(..usize::try_from(len).ok()?).map(delivery::hash)
+    }
+}
+
 impl Directory for SimulatedDirectory {
     type File = SimulatedFile;
 
@@ -336,7 +392,7 @@ impl Directory for SimulatedDirectory {
     }
 
     fn input(&mut self) -> io::Result<Option<files::Inode>> {
-        Ok(self.files.borrow().resolve(INPUT).ok().map(|ino| files::Inode { dev: DEVICE, ino }))
+        Ok(self.own_input(&self.files.borrow()).map(|ino| files::Inode { dev: DEVICE, ino }))
     }
 
     fn load(&mut self) -> io::Result<Stored> {

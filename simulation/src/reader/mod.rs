@@ -2,6 +2,7 @@
 //! two.
 
 mod directory;
+pub mod many;
 
 use crate::administrators::Keys;
 use crate::filesystem::ContentId;
@@ -209,49 +210,15 @@ impl Reader {
             let keys = world.keys[nth].clone();
             let directory = SimulatedDirectory::new(world.input.clone(), self.noted.clone(), self.states[nth].clone());
             let dies = directory.dies_storing.clone();
-            let options = Options {
-                input: crate::programs::INPUT.to_owned(),
-                state: "state".to_owned(),
-                stream: keys.stream.to_string(),
-                read: ReadOptions {
-                    framing: configuration.framing,
-                    partition: *partition,
-                    max_line: configuration.max_line,
-                    block: 64,
-                },
-                from_end: false,
-                once: false,
-                max_backlog: configuration.max_backlog,
-                limits: Limits {
-                    batch_entries: 4,
-                    batch_bytes: 200,
-                    generations: 12,
-                    most_generations: 40,
-                    open_files: 3,
-                },
-            };
+            let options = options(crate::programs::INPUT, &keys.stream, *partition, &configuration);
             let several = configuration.partitions.len() > 1;
-            self.partitions.push(PartitionWriter {
-                name: if several { format!("reader {}/{nth}", self.nth) } else { format!("reader {}", self.nth) },
-                keys,
-                registry: registry.clone(),
-                producer: {
-                    let mut producer = Producer::new(options, directory);
-                    if let Some(registry) = &registry {
-                        producer.learn(&registry.contents.borrow());
-                    }
-                    producer
-                },
-                session: None,
-                noted: self.noted.clone(),
-                dies,
-                answers: None,
-                queued: (0, Vec::new()),
-                script: None,
-                may_script: true,
-                executed: None,
-                sleeps_until: 0,
-            });
+            let name = if several { format!("reader {}/{nth}", self.nth) } else { format!("reader {}", self.nth) };
+            let mut producer = Producer::new(options, directory);
+            if let Some(registry) = &registry {
+                producer.learn(&registry.contents.borrow());
+            }
+            let partition = PartitionWriter::new(name, keys, producer, self.noted.clone(), dies);
+            self.partitions.push(PartitionWriter { registry: registry.clone(), ..partition });
         }
     }
 
@@ -303,7 +270,44 @@ impl Reader {
     }
 }
 
+fn options(input: &str, stream: &str, partition: Partition, configuration: &Configuration) -> Options {
+    Options {
+        input: input.to_owned(),
+        state: "state".to_owned(),
+        stream: stream.to_owned(),
+        read: ReadOptions { framing: configuration.framing, partition, max_line: configuration.max_line, block: 64 },
+        from_end: false,
+        once: false,
+        max_backlog: configuration.max_backlog,
+        limits: Limits { batch_entries: 4, batch_bytes: 200, generations: 12, most_generations: 40, open_files: 3 },
+    }
+}
+
 impl PartitionWriter {
+    fn new(
+        name: String,
+        keys: Keys,
+        producer: Producer<SimulatedDirectory>,
+        noted: Rc<RefCell<Noted>>,
+        dies: Rc<Cell<bool>>,
+    ) -> Self {
+        Self {
+            name,
+            keys,
+            registry: None,
+            producer,
+            session: None,
+            noted,
+            dies,
+            answers: None,
+            queued: (0, Vec::new()),
+            script: None,
+            may_script: true,
+            executed: None,
+            sleeps_until: 0,
+        }
+    }
+
     /// Performs one step of a state machine. `Some`: the process ends, killed or with an error.
     fn step(&mut self, world: &mut World, now: Duration) -> Option<Option<String>> {
         if world.elapsed < self.sleeps_until {

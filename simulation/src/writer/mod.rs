@@ -102,6 +102,7 @@ impl Writer {
             world.story.tell(|| format!("{} is killed", self.name()));
             drop(running);
             world.outputs.unlock_all(self.process);
+            world.is_group_behind = true;
             self.process += 1;
         }
         self.forget();

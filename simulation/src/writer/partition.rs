@@ -216,6 +216,10 @@ impl PartitionWriter {
             Effect::Join => {
                 let from = ReadFrom::Pending(StreamId::new(u64::MAX, u64::MAX - 1));
                 self.ask(world, &mut session, Command::XReadGroup { key, group, consumer, from, count: 1 })?;
+                if world.is_group_behind {
+                    // The lease of the writer that left it behind has expired, and is gone.
+                    world.leases_taken.push(self.keys.clone());
+                }
                 self.consumer.joined();
             }
             Effect::ReadNotes => {
@@ -541,7 +545,7 @@ impl PartitionWriter {
         };
         let known = self.checkpoint.take().filter(|checkpoint| checkpoint.session() == session.number);
         let Some(mut redis) = self.acknowledging.take().or_else(|| world.connect().ok()) else {
-            self.end_session();
+            self.end_session(world);
             return true;
         };
         let done = match known {
@@ -564,12 +568,13 @@ impl PartitionWriter {
         };
         match done {
             Ok(Some(checkpoint)) => (self.checkpoint, self.acknowledging) = (Some(checkpoint), Some(redis)),
-            Ok(None) | Err(Lost) => self.end_session(),
+            Ok(None) | Err(Lost) => self.end_session(world),
         }
         true
     }
 
-    fn end_session(&mut self) {
+    fn end_session(&mut self, world: &mut World) {
+        world.is_group_behind = true;
         (self.checkpoint, self.acknowledging, self.waits_until) = (None, None, None);
         self.consumer.end_session();
     }

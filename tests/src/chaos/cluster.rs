@@ -1,9 +1,8 @@
 //! Faults of a whole Redis Cluster, while lines flow through several partitions.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::source::Source;
 use super::stage::{RATE, logs, merge, none};
@@ -108,22 +107,11 @@ pub fn run_in_cluster(plan: ClusterPlan) -> Result<Option<String>, String> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let Some(mut stage) = Stage::new(plan) else { return Ok(None) };
     let possible: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| plan.rotates || !fault.is_rotation()).collect();
-    let mut times = vec![0; possible.len()];
-    let begun = Instant::now();
-    while begun.elapsed() < plan.time {
-        wait::random_moment(&mut rng, 20..700);
-        let nth = rng.usize(..possible.len());
-        println!("{:7.3} s  {:?}", begun.elapsed().as_secs_f64(), possible[nth]);
-        times[nth] += 1;
-        stage.strike(possible[nth], &mut rng);
-    }
-    let told = stage.finish();
-    let mut report = told
+    let counts = super::strike_at_random(&mut rng, plan.time, &possible, |fault, rng| stage.strike(fault, rng));
+    let report = stage
+        .finish()
         .map_err(|wrong| format!("{wrong}\n{plan}, kept: {}\n{}", stage.rig.folder.keep().display(), stage.logs()))?;
-    for (fault, times) in possible.iter().zip(&times) {
-        let _ = write!(report, "\n{times:6} × {fault:?}");
-    }
-    Ok(Some(report))
+    Ok(Some(report + &counts))
 }
 
 struct Stage {

@@ -8,7 +8,6 @@ mod stage;
 mod tree;
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 pub use cluster::{ClusterPlan, run_in_cluster};
@@ -74,22 +73,31 @@ pub fn run(plan: Plan) -> Result<String, String> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut stage = Stage::new(plan);
     let possible: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| plan.rotates || !fault.is_rotation()).collect();
+    let counts = strike_at_random(&mut rng, plan.time, &possible, |fault, rng| stage.strike(fault, rng));
+    let report = finish(&mut stage, plan)
+        .map_err(|wrong| format!("{wrong}\n{plan}, kept: {}\n{}", stage.keep().display(), stage.logs()))?;
+    Ok(report + &counts)
+}
+
+/// Lets these faults happen at random moments for this long. Returns a line for each with how often
+/// it happened.
+fn strike_at_random<F: Copy + std::fmt::Debug>(
+    rng: &mut fastrand::Rng,
+    time: Duration,
+    possible: &[F],
+    mut strike: impl FnMut(F, &mut fastrand::Rng),
+) -> String {
     let mut times = vec![0; possible.len()];
     let begun = Instant::now();
-    while begun.elapsed() < plan.time {
-        wait::random_moment(&mut rng, 20..700);
+    while begun.elapsed() < time {
+        wait::random_moment(rng, 20..700);
         let nth = rng.usize(..possible.len());
         println!("{:7.3} s  {:?}", begun.elapsed().as_secs_f64(), possible[nth]);
         times[nth] += 1;
-        stage.strike(possible[nth], &mut rng);
+        strike(possible[nth], rng);
     }
-    let told = finish(&mut stage, plan);
-    let mut report =
-        told.map_err(|wrong| format!("{wrong}\n{plan}, kept: {}\n{}", stage.keep().display(), stage.logs()))?;
-    for (fault, times) in possible.iter().zip(&times) {
-        let _ = write!(report, "\n{times:6} × {fault:?}");
-    }
-    Ok(report)
+    let lines = possible.iter().zip(&times).map(|(fault, times)| format!("\n{times:6} × {fault:?}"));
+    lines.collect()
 }
 
 /// Waits until everything is delivered, stops the services, and checks the outputs.

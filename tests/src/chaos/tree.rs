@@ -2,7 +2,7 @@
 //! logrotate knows, disappear and appear.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,8 @@ pub(super) struct Source {
     contents: usize,
     /// The length of the present content; `None` if there is no file.
     len: Option<u64>,
-    /// The rotated files that exist, newest first, and whether each is compressed.
-    rotated: Vec<bool>,
+    /// The rotated files that exist, newest first: the ending that compression gave to each.
+    rotated: Vec<&'static str>,
     rotated_at: Option<Instant>,
     /// Between two rotations.
     pause: Duration,
@@ -186,29 +186,29 @@ impl Source {
     }
 
     /// The path of a rotated file: `nth` 0 is the newest one.
-    fn rotated(&self, nth: usize, compressed: bool) -> PathBuf {
-        self.folders.inputs.join(format!("{}.{}{}", self.name, nth + 1, if compressed { ".gz" } else { "" }))
+    fn rotated(&self, nth: usize, ending: &str) -> PathBuf {
+        self.folders.inputs.join(format!("{}.{}{ending}", self.name, nth + 1))
     }
 
     /// Increments the numbers of the rotated files, and deletes those that are delivered, if there
     /// are too many.
     fn make_room(&mut self) {
         if self.rotated.len() >= KEPT && self.is_delivered() {
-            while let Some(compressed) = self.rotated.pop() {
-                fs::remove_file(self.rotated(self.rotated.len(), compressed)).expect("delete a rotated file");
+            while let Some(ending) = self.rotated.pop() {
+                fs::remove_file(self.rotated(self.rotated.len(), ending)).expect("delete a rotated file");
             }
         }
-        for (nth, &compressed) in self.rotated.iter().enumerate().rev() {
-            fs::rename(self.rotated(nth, compressed), self.rotated(nth + 1, compressed)).expect("rename");
+        for (nth, ending) in self.rotated.iter().enumerate().rev() {
+            fs::rename(self.rotated(nth, ending), self.rotated(nth + 1, ending)).expect("rename");
         }
-        self.rotated.insert(0, false);
+        self.rotated.insert(0, "");
         self.rotated_at = Some(Instant::now());
     }
 
     /// Rotates by renaming, as logrotate's `create` (with a new file at once) and `nocreate` do.
     fn rename(&mut self, create: bool) {
         self.make_room();
-        fs::rename(self.input(), self.rotated(0, false)).expect("rename the input");
+        fs::rename(self.input(), self.rotated(0, "")).expect("rename the input");
         self.len = None;
         if create {
             File::create(self.input()).expect("create the input");
@@ -217,7 +217,7 @@ impl Source {
 
     fn copy_and_truncate(&mut self) {
         self.make_room();
-        fs::copy(self.input(), self.rotated(0, false)).expect("copy the input");
+        fs::copy(self.input(), self.rotated(0, "")).expect("copy the input");
         File::options().write(true).open(self.input()).and_then(|file| file.set_len(0)).expect("truncate the input");
         self.len = None;
     }
@@ -225,21 +225,25 @@ impl Source {
     /// Compresses a rotated file as logrotate's `compress` does: the plain file is deleted when the
     /// compressed one is complete.
     fn compress(&mut self, rng: &mut fastrand::Rng) {
-        let plain: Vec<usize> = (0..self.rotated.len()).filter(|&nth| !self.rotated[nth]).collect();
+        let plain: Vec<usize> = (0..self.rotated.len()).filter(|&nth| self.rotated[nth].is_empty()).collect();
         let Some(&nth) = plain.get(rng.usize(..plain.len().max(1))) else { return };
-        let bytes = fs::read(self.rotated(nth, false)).expect("a rotated file");
-        let packed = File::create(self.rotated(nth, true)).expect("create the compressed file");
+        let ending = [".gz", ".zst"][rng.usize(..2)];
+        let bytes = fs::read(self.rotated(nth, "")).expect("a rotated file");
+        let packed = File::create(self.rotated(nth, ending)).expect("create the compressed file");
         let times = packed.try_clone().expect("the same file");
-        let mut encoder = GzEncoder::new(packed, Compression::fast());
-        for piece in bytes.chunks(4 << 10) {
-            encoder.write_all(piece).and_then(|()| encoder.flush()).expect("compress a rotated file");
-        }
-        encoder.finish().expect("compress a rotated file");
+        let done = if ending == ".gz" {
+            let mut encoder = GzEncoder::new(packed, Compression::fast());
+            in_pieces(&bytes, &mut encoder).and_then(|()| encoder.finish())
+        } else {
+            let encoder = zstd::Encoder::new(packed, 1);
+            encoder.and_then(|mut encoder| in_pieces(&bytes, &mut encoder).and_then(|()| encoder.finish()))
+        };
+        done.expect("compress a rotated file");
         // As gzip does. The order of files that came and went unseen is read from their times.
-        let modified = fs::metadata(self.rotated(nth, false)).and_then(|plain| plain.modified());
+        let modified = fs::metadata(self.rotated(nth, "")).and_then(|plain| plain.modified());
         modified.and_then(|modified| times.set_modified(modified)).expect("keep the time");
-        fs::remove_file(self.rotated(nth, false)).expect("delete the plain file");
-        self.rotated[nth] = true;
+        fs::remove_file(self.rotated(nth, "")).expect("delete the plain file");
+        self.rotated[nth] = ending;
     }
 
     /// Deletes the file, if everything is delivered: other bytes could not be read any more.
@@ -260,6 +264,10 @@ impl Source {
     pub(super) fn is_delivered(&self) -> bool {
         rig::len(&self.output()) == self.bytes
     }
+}
+
+fn in_pieces(bytes: &[u8], encoder: &mut impl Write) -> std::io::Result<()> {
+    bytes.chunks(4 << 10).try_for_each(|piece| encoder.write_all(piece).and_then(|()| encoder.flush()))
 }
 
 /// The number of files below a folder, and of their bytes.
@@ -295,14 +303,16 @@ mod tests {
             source.act(&mut rng);
         }
         let mut bytes = Vec::new();
-        for (nth, &compressed) in source.rotated.iter().enumerate().rev() {
-            let file = File::open(source.rotated(nth, compressed)).unwrap();
-            let mut reader: Box<dyn std::io::Read> =
-                if compressed { Box::new(flate2::read::GzDecoder::new(file)) } else { Box::new(file) };
-            reader.read_to_end(&mut bytes).unwrap();
+        for (nth, &ending) in source.rotated.iter().enumerate().rev() {
+            let mut file = File::open(source.rotated(nth, ending)).unwrap();
+            match ending {
+                ".gz" => flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap(),
+                ".zst" => zstd::Decoder::new(file).unwrap().read_to_end(&mut bytes).unwrap(),
+                _ => file.read_to_end(&mut bytes).unwrap(),
+            };
         }
         bytes.extend(fs::read(source.input()).unwrap_or_default());
-        assert!(source.rotated.iter().any(|compressed| *compressed));
+        assert!([".gz", ".zst"].iter().all(|ending| source.rotated.contains(ending)), "{:?}", source.rotated);
         assert!(source.written() == bytes);
         assert_eq!(crate::check::numbered(&bytes, source.lines), Ok(()));
     }

@@ -1,6 +1,7 @@
 //! Many files in one reader: each is a source with a stream of its own.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use e2e::{Launch, Persistence, Program, Rig, Service, rig, wait};
@@ -165,6 +166,148 @@ fn a_renamed_file_is_no_new_source() {
     reader.stop();
 }
 
+/// Whatever names files get: each byte is sent once, for the source that was read from the file.
+#[test]
+fn files_that_are_swapped_moved_and_linked_stay_with_their_sources() {
+    let many = Many::new();
+    for folder in ["x", "y"] {
+        fs::create_dir(many.path(folder)).unwrap();
+    }
+    for name in ["a.log", "b.log", "x/c.log"] {
+        many.append(name, &format!("{name} 1\n"));
+    }
+    let rename = |from: &str, to: &str| fs::rename(many.path(from), many.path(to)).unwrap();
+    let mut reader = many.ready();
+    for name in ["a.log", "b.log", "x/c.log"] {
+        many.wait_sent(name, &format!("{name} 1\n"));
+    }
+    // Two sources are swapped; one moves to another folder.
+    rename("a.log", "between");
+    rename("b.log", "a.log");
+    rename("between", "b.log");
+    rename("x/c.log", "y/c.log");
+    many.append("a.log", "b.log 2\n");
+    many.append("b.log", "a.log 2\n");
+    many.append("y/c.log", "x/c.log 2\n");
+    for name in ["a.log", "b.log", "x/c.log"] {
+        many.wait_sent(name, &format!("{name} 1\n{name} 2\n"));
+    }
+    // So it is for the next process. Other names of the file of a source are none.
+    reader.kill9();
+    fs::hard_link(many.path("a.log"), many.path("hard.log")).unwrap();
+    std::os::unix::fs::symlink(many.path("y/c.log"), many.path("link.log")).unwrap();
+    many.append("a.log", "b.log 3\n");
+    many.append("y/c.log", "x/c.log 3\n");
+    many.append(".d.log", "d 1\n");
+    let mut reader = many.ready();
+    many.wait_sent("b.log", "b.log 1\nb.log 2\nb.log 3\n");
+    many.wait_sent("x/c.log", "x/c.log 1\nx/c.log 2\nx/c.log 3\n");
+    // A file from outside the pattern is a source when it gets a name inside.
+    rename(".d.log", "d.log");
+    many.append("d.log", "d 2\n");
+    many.wait_sent("d.log", "d 1\nd 2\n");
+    // A folder is made again, and its file is a new content of the source with this name.
+    fs::remove_dir_all(many.path("x")).unwrap();
+    fs::create_dir(many.path("x")).unwrap();
+    many.append("x/c.log", "new\n");
+    many.wait_sent("x/c.log", "x/c.log 1\nx/c.log 2\nx/c.log 3\nnew\n");
+    many.append("x/e.log", "e\n");
+    many.wait_sent("x/e.log", "e\n");
+    assert_eq!(many.sent("a.log"), "a.log 1\na.log 2\n");
+    for other in ["y/c.log", "hard.log", "link.log"] {
+        assert_eq!(many.sent(other), "", "{other}");
+    }
+    reader.stop();
+}
+
+/// What docs/recipes/many-files.md says of sources that are gone: no byte is lost or doubled.
+#[test]
+fn a_source_that_is_gone_can_be_removed_by_hand() {
+    let many = Many::new();
+    let output = many.rig.folder.join("out");
+    let writer = || many.rig.service(Program::Writer).set("--output-dir", &output).set("--consumer", "one");
+    for name in ["a.log", "deep/b.log"] {
+        fs::create_dir_all(many.path(name).parent().unwrap()).unwrap();
+        many.append(name, "old\n");
+    }
+    many.reader().once().run_ok();
+    writer().once().run_ok();
+    fs::remove_file(many.path("deep/b.log")).unwrap();
+    many.rig.redis.call(&["HDEL", "line_stream:sources", "deep/b.log"]);
+    assert_eq!(many.rig.redis.call(&["DEL", "line_stream:{deep/b.log}", "line_stream:{deep/b.log}:source"]).int(), 2);
+    fs::remove_file(many.path(".line_stream.sources/deep%2Fb.log.json")).unwrap();
+    let (mut reader, mut writer) = (many.ready(), writer().start());
+    many.append("a.log", "new\n");
+    many.rig.wait_len_of(&output.join("a.log"), 8);
+    assert_eq!(many.rig.redis.call(&["HLEN", "line_stream:sources"]).int(), 1);
+    // Another file with this name goes on in the output.
+    many.append("deep/b.log", "another\n");
+    many.rig.wait_len_of(&output.join("deep/b.log"), 12);
+    assert_eq!(fs::read_to_string(output.join("deep/b.log")).unwrap(), "old\nanother\n");
+    reader.stop();
+    writer.stop();
+}
+
+/// logrotate with all that it can do, for patterns that match the names it gives and that do not.
+#[test]
+fn logrotate_rotates_many_files() {
+    const FILES: usize = 8;
+    if !e2e::text::can("logrotate", &["--version"]) {
+        return;
+    }
+    for (pattern, how) in [
+        ("*.log*", "create\ncompress\nrotate 9"),
+        ("*.log", "copytruncate\ncompress\ndelaycompress\nrotate 9"),
+        ("*.log*", "nocreate\ndateext\ndateformat -%s\ncompress\ndelaycompress\nrotate 9"),
+    ] {
+        let many = Many::new();
+        let configuration = many.rig.folder.join("logrotate.conf");
+        fs::write(&configuration, format!("{} {{\nmissingok\n{how}\n}}\n", many.path("*.log").display())).unwrap();
+        let mut rotated_at = 0;
+        let second = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let mut rotate = || {
+            // Else two would have one name.
+            wait::until("another second", || !how.contains("dateext") || second() > rotated_at);
+            rotated_at = second();
+            let state = many.rig.folder.join("logrotate.state");
+            let mut logrotate = std::process::Command::new("logrotate");
+            let done = logrotate.arg("-f").arg("-s").arg(state).arg(&configuration).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        let mut expected = vec![String::new(); FILES];
+        let mut grow = |round: usize| {
+            for (n, expected) in expected.iter_mut().enumerate() {
+                let lines = format!("{n} {round} a\n{n} {round} b\n");
+                many.append(&format!("{n}.log"), &lines);
+                expected.push_str(&lines);
+            }
+            expected.clone()
+        };
+        let all_sent = |expected: &[String]| {
+            for (n, expected) in expected.iter().enumerate() {
+                many.wait_sent(&format!("{n}.log"), expected);
+            }
+        };
+        let launch = || many.rig.service(Program::Reader).set("--input", many.path(pattern));
+        let mut reader = launch().start();
+        all_sent(&grow(0));
+        for round in 1..3 {
+            grow(2 * round - 1);
+            // Also compressed while nobody looks.
+            if round == 2 {
+                reader.kill9();
+            }
+            rotate();
+            if round == 2 {
+                reader = launch().start();
+            }
+            all_sent(&grow(2 * round));
+        }
+        assert_eq!(many.rig.redis.call(&["HLEN", "line_stream:sources"]).int(), FILES as i64, "{pattern} {how}");
+        reader.stop();
+    }
+}
+
 #[test]
 fn what_redis_lost_is_sent_again_also_of_files_at_rest() {
     const FILES: i64 = 200;
@@ -248,6 +391,36 @@ fn an_archive_is_read_as_its_content_up_to_where_it_is_damaged() {
     };
     wait::until("the rest is sent", || len(&many).ends_with(&format!("-{}", lines.len())));
     follow.stop();
+}
+
+#[test]
+fn an_archive_that_is_decompressed_for_long_delays_neither_other_files_nor_a_stop() {
+    let many = Many::new();
+    many.append("a.log", "a 1\n");
+    let line = "a line of an archive that takes seconds to decompress, and kilobytes on the disk\n";
+    let mut gzip = std::process::Command::new("gzip")
+        .arg("-1c")
+        .stdin(std::process::Stdio::piped())
+        .stdout(fs::File::create(many.path("b.log.gz")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut input = gzip.stdin.take().unwrap();
+    for _ in 0..200 {
+        input.write_all(line.repeat(20_000).as_bytes()).unwrap();
+    }
+    drop(input);
+    assert!(gzip.wait().unwrap().success());
+    let mut reader = many.rig.service(Program::Reader).set("--input", many.path("*")).start();
+    let mut sent = "a 1\n".to_owned();
+    for n in 2..=5 {
+        many.wait_sent("a.log", &sent);
+        let more = format!("a {n}\n");
+        many.append("a.log", &more);
+        sent += &more;
+    }
+    many.wait_sent("a.log", &sent);
+    reader.stop();
+    assert!(many.sent("b.log.gz").is_empty(), "its first line comes when its length is known");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use e2e::{Launch, Persistence, Program, Rig};
 
 /// Asserts exit code `code` and this last line, with no further warnings or errors.
 #[track_caller]
-fn says(launch: &Launch, code: i32, line: &str) {
+pub(crate) fn says(launch: &Launch, code: i32, line: &str) {
     let mut service = launch.run();
     let log = service.log();
     assert_eq!(log.lines().last(), Some(line), "the whole log: {log}");
@@ -63,6 +63,18 @@ fn wrong_invocations() {
             "--input /dev/null: a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
         ),
         (
+            &["--input", "/etc/hostname", "--input", "/dev/null"],
+            "--input /dev/null: a device, pipe or socket, which cannot be read again after a fault; allowed: a regular file",
+        ),
+        (
+            &["--input", "a.log", "--exclude", "*.gz"],
+            "--exclude *.gz: --input a.log is one file, so there is nothing to leave out; allowed: with a pattern or several files in --input",
+        ),
+        (
+            &["--input", "/tmp/*.log", "--exclude", ""],
+            "--exclude \"\": it is empty; allowed: a pattern of * ? [a-z] {a,b} and **",
+        ),
+        (
             &["--redis-url", "redis://a b:1"],
             "--redis-url \"redis://a b:1\": the URL's host is not valid; put an IPv6 address in brackets, and percent-encode special characters in a password",
         ),
@@ -85,6 +97,15 @@ fn wrong_invocations() {
         (&["out.txt"], "out.txt: no such command; for a file, write --output out.txt (see writer --help)"),
         (&["verfy"], "verfy: no such command, did you mean verify? (see writer --help)"),
         (&["verify", "--output", "x"], "missing: --input <FILE> (see writer --help)"),
+        (&["merge", "out.txt"], "out.txt: no such flag; for a file, write --output out.txt (see writer --help)"),
+        (
+            &["verify", "--input", "/nowhere", "--output", "x"],
+            "--input /nowhere: No such file or directory (os error 2); create it, or correct the path",
+        ),
+        (
+            &["verify", "--input", "/etc/hostname", "--output", "/etc/hostname"],
+            "--output /etc/hostname: it is the input /etc/hostname itself; allowed: the file that a writer wrote",
+        ),
         (&["--fsync", "sometimes"], "--fsync \"sometimes\": allowed: always, interval, never"),
         (
             &["--claim-idle", "soon"],

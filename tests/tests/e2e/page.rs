@@ -15,9 +15,10 @@ fn the_page_has_the_figures_without_a_script() {
     rig.write_input(&bytes);
     let (mut reader, mut writer) = (rig.reader().start(), rig.writer().start());
     rig.wait_delivered();
-    for service in [&mut reader, &mut writer] {
-        wait::until("the figures are there", || status(service)["lines"]["total"] == 20_000.0);
+    for (service, counter) in [(&mut reader, "lines_read_total"), (&mut writer, "lines_written_total")] {
+        service.wait_for_metric(counter, |lines| lines == 20_000.0);
         let now = status(service);
+        assert_eq!(now["lines"]["total"], 20_000.0, "the figures are those of now");
         assert_eq!(now["bytes"]["total"], bytes.len() as f64);
         assert_eq!(now["ready"]["ok"], true, "{now}");
         wait::until("a plot", || status(service)["history"]["lines_per_second"].as_array().unwrap().len() >= 2);

@@ -301,7 +301,6 @@ fn values_that_cannot_be_are_refused_with_the_reason() {
         (&["writer.perPartition=true"], "writer.perPartition needs the number of partitions"),
         (&["prometheus.enabled=false"], "the adapter needs prometheus.enabled"),
         (&["prometheus.enabled=false", "writer.autoscaler.kind=keda"], "keda needs prometheus.enabled or"),
-        (&["redis.mode=cluster", "redis.tls.enabled=true"], "redis.tls.enabled: not for the mode cluster"),
         (&["redis.mode=existing", "redis.exporter=true"], "redis.exporter: not for an existing Redis"),
     ] {
         let set: Vec<&str> = values.iter().flat_map(|value| ["--set", value]).collect();

@@ -15,6 +15,7 @@ use crate::kustomize::render;
 use crate::manifests::{find, list, own_objects, selects, text as file, word, workloads_of};
 use crate::references::{containers, labels};
 use crate::rules::tool;
+use crate::sentinel::{certificates, has_tls};
 
 const OVERLAY: &str = "k8s/overlays/cluster";
 /// One that the shell, redis.conf and a URL each write in another way.
@@ -75,6 +76,9 @@ fn all_name_the_same_nodes() {
     assert_eq!(reconciler["NODES"].split(' ').collect::<Vec<_>>(), seeds);
     let url = find(&objects, "ConfigMap", "line-stream")["data"]["REDIS_URL"].clone();
     assert_eq!(word(&url), format!("redis-cluster://{}", seeds.join(",")));
+    let with_tls = file("k8s/components/cluster-tls/kustomization.yaml");
+    let url = word(&url).replacen("redis-", "rediss-", 1);
+    assert!(with_tls.contains(&format!("REDIS_URL: {url}?ca=/tls/ca.crt&server_name=redis-cluster\n")), "{url}");
     let command = word(&containers(&nodes)[0]["args"][0]);
     assert!(command.contains(r#"--cluster-announce-hostname "$POD_NAME.redis-cluster""#), "{command}");
     // Each master has a replica.
@@ -172,12 +176,14 @@ struct Pod {
     bus: Port,
     machine: &'static str,
     password: &'static str,
+    /// The folder of the Secret with the certificates.
+    tls: Option<PathBuf>,
     process: Option<Process>,
     starts: usize,
 }
 
 impl Pod {
-    fn new(folder: &Path, ordinal: u64) -> Self {
+    fn new(folder: &Path, ordinal: u64, tls: Option<PathBuf>) -> Self {
         let machine = MACHINE_OF[usize::try_from(ordinal).expect("few nodes") % MACHINE_OF.len()];
         Self {
             name: format!("redis-cluster-{ordinal}"),
@@ -187,6 +193,7 @@ impl Pod {
             bus: Port::take(),
             machine: MACHINES[machine],
             password: PASSWORD,
+            tls,
             process: None,
             starts: 0,
         }
@@ -203,18 +210,20 @@ impl Pod {
         let script = word(&container["args"][0]).trim_end();
         let script = script.replace("/run/redis", &at.to_string()).replace("/etc/redis", &at.to_string());
         let script = script.replace("exec redis-server", &format!("exec {}", redis::program().display()));
+        let script =
+            self.tls.iter().fold(script, |script, tls| script.replace("/tls/", &format!("{}/", tls.display())));
         let (port, bus) = (self.port.number().to_string(), self.bus.number().to_string());
+        let kind = if self.tls.is_some() { "--tls-port" } else { "--port" };
         let mut args: Vec<String> = list(&container["command"])[1..].iter().map(|one| word(one).to_owned()).collect();
         args.push(format!("{script} \"$@\""));
-        args.extend(
-            ["redis", "--bind", &address.to_string(), "--port", &port, "--cluster-port", &bus].map(String::from),
-        );
+        args.extend(["redis", "--bind", &address.to_string(), kind, &port, "--cluster-port", &bus].map(String::from));
         args.extend(["--cluster-node-timeout", "2000"].map(String::from));
         let env = [
             ("POD_NAME", self.name.clone()),
             ("POD_IP", address.to_string()),
             ("NODE_NAME", self.machine.to_owned()),
             ("REDIS_PASSWORD", self.password.to_owned()),
+            ("REDIS_TLS", self.tls.iter().map(|_| "yes").collect()),
         ];
         self.starts += 1;
         self.address = address;
@@ -230,9 +239,21 @@ impl Pod {
         format!("{}:{}", self.address, self.port.number())
     }
 
+    /// Whether the readiness probe finds it ready.
+    fn is_ready(&self, container: &Value) -> bool {
+        let at = self.folder.display().to_string();
+        let probe = list(&container["readinessProbe"]["exec"]["command"]);
+        let words: Vec<String> = probe.iter().map(|one| word(one).replace("/run/redis", &at)).collect();
+        let mut probe = Command::new(&words[0]);
+        probe.args(&words[1..]).env("REDIS_PASSWORD", self.password).output().expect("the probe").status.success()
+    }
+
     /// What redis-cli says for a command; `None` when it cannot be carried out.
     fn ask(&self, command: &[&str]) -> Option<String> {
         let mut cli = Command::new("redis-cli");
+        if let Some(tls) = &self.tls {
+            cli.arg("--tls").arg("--cacert").arg(tls.join("ca.crt"));
+        }
         cli.args(["-e", "-h", &self.address.to_string(), "-p", &self.port.number().to_string()]).args(command);
         let output = cli.env("REDISCLI_AUTH", self.password).output().expect("redis-cli");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
@@ -250,6 +271,11 @@ impl Nodes {
     /// Starts all nodes, none of which knows another. `None`, and a word about it, where this
     /// machine cannot.
     fn start(folder: &Path) -> Option<Self> {
+        Self::start_with(folder, None)
+    }
+
+    /// As [`Self::start`], with these certificates.
+    fn start_with(folder: &Path, tls: Option<&Path>) -> Option<Self> {
         tool("redis-cli")?;
         if !is_major(7) {
             return None;
@@ -262,7 +288,7 @@ impl Nodes {
         let state = folder.join("state");
         std::fs::create_dir_all(&state).expect("a folder");
         let replicas = set["spec"]["replicas"].as_u64().expect("a number");
-        let pods = (0..replicas).map(|ordinal| Pod::new(folder, ordinal)).collect();
+        let pods = (0..replicas).map(|ordinal| Pod::new(folder, ordinal, tls.map(Path::to_owned))).collect();
         let mut nodes = Self { pods, container: containers(&set)[0].clone(), state };
         nodes.start_all(1);
         Some(nodes)
@@ -295,6 +321,13 @@ impl Nodes {
             // The manifest's waits are for networks and volumes that come back.
             ("TAKEOVER_AFTER".to_owned(), "1".to_owned()),
         ]);
+        if let Some(tls) = &self.pods[0].tls {
+            let given = file("k8s/components/cluster-tls/reconciler.yaml");
+            for (name, value) in [("REDIS_CA", "/tls/ca.crt"), ("REDIS_SERVER_NAME", "redis-cluster")] {
+                assert!(given.contains(&format!("{{name: {name}, value: {value}}}")), "{given}");
+                env.insert(name.to_owned(), value.replace("/tls/", &format!("{}/", tls.display())));
+            }
+        }
         Process::start("reconciler", &e2e::reconciler(), ["--once"], env, log)
     }
 
@@ -360,7 +393,7 @@ impl Nodes {
     /// Two more pods.
     fn grow(&mut self) {
         let folder = self.pods[0].folder.parent().expect("a folder").to_owned();
-        self.pods.extend((6..8).map(|ordinal| Pod::new(&folder, ordinal)));
+        self.pods.extend((6..8).map(|ordinal| Pod::new(&folder, ordinal, None)));
         self.start_all(1);
     }
 
@@ -372,7 +405,14 @@ impl Nodes {
     fn url(&self) -> String {
         let seeds: Vec<String> = self.pods.iter().map(Pod::seed).collect();
         let password: String = PASSWORD.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        format!("redis-cluster://:{password}@{}", seeds.join(","))
+        match &self.pods[0].tls {
+            None => format!("redis-cluster://:{password}@{}", seeds.join(",")),
+            Some(tls) => {
+                let ca = tls.join("ca.crt");
+                let seeds = seeds.join(",");
+                format!("rediss-cluster://:{password}@{seeds}?ca={}&server_name=redis-cluster", ca.display())
+            }
+        }
     }
 }
 
@@ -650,4 +690,39 @@ fn a_writer_for_each_partition_has_its_lines_and_together_they_have_all() {
         proof = proof.word(format!("--output={}", output.display()));
     }
     proof.run_ok();
+}
+
+/// `components/cluster-tls`: nodes, services and the reconciler.
+#[test]
+fn a_cluster_speaks_tls_and_nothing_else_and_survives_a_master() {
+    if !has_tls() {
+        return;
+    }
+    let rig = Rig::new();
+    let tls = certificates(rig.folder.path(), ["redis-cluster".to_owned()]);
+    let Some(mut nodes) = Nodes::start_with(&rig.folder.join("nodes"), Some(&tls)) else { return };
+    nodes.reconcile();
+    wait::until("all are ready", || nodes.pods.iter().all(|pod| pod.is_ready(&nodes.container)));
+    let tls = nodes.pods[0].tls.take();
+    assert_eq!(nodes.pods[0].ask(&["PING"]), None, "without TLS");
+    nodes.pods[0].tls = tls;
+    let start = |program| {
+        let launch = if program == Program::Reader { rig.reader() } else { rig.writer() };
+        launch.unset("--redis-url").env("REDIS_URL", &nodes.url()).start()
+    };
+    rig.write_input(text::numbered(0..5_000, 1));
+    let mut services = [start(Program::Reader), start(Program::Writer)];
+    rig.wait_delivered();
+    // Its replica takes over, and the lines that Redis had not copied are sent again.
+    let slot = resp::cluster::slot(b"line_stream");
+    let (first, last) = ranges().into_iter().find(|(first, last)| (first..=last).contains(&&slot)).expect("a range");
+    let master = nodes.owner(&format!("{first}-{last}"));
+    nodes.pods[master].kill9();
+    rig.append_input(text::numbered(5_000..10_000, 1));
+    rig.wait_delivered();
+    services.iter_mut().for_each(Service::stop);
+    rig.assert_identical();
+    // It comes back at another address.
+    nodes.start_all(2);
+    nodes.reconcile();
 }

@@ -86,7 +86,7 @@ impl Tree {
 /// As many components as can be combined.
 const LARGEST: [&str; 5] = [
     "cluster keda redis-exporter",
-    "cluster writer-per-partition redis-exporter",
+    "cluster writer-per-partition redis-exporter cluster-tls",
     "own-redis keda",
     "redis-exporter redis-tls",
     "sentinel redis-exporter sentinel-tls",

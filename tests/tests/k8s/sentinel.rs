@@ -34,7 +34,7 @@ fn all_name_the_same_nodes() {
     assert_eq!(find(&objects, "ConfigMap", "line-stream")["data"]["REDIS_URL"], url);
     let with_tls = file("k8s/components/sentinel-tls/kustomization.yaml");
     let url = url.replacen("redis-", "rediss-", 1);
-    assert!(with_tls.contains(&format!("REDIS_URL: {url}?ca=/tls/ca.crt\n")), "{url}");
+    assert!(with_tls.contains(&format!("REDIS_URL: {url}?ca=/tls/ca.crt&server_name=redis-sentinel\n")), "{url}");
 }
 
 #[test]
@@ -255,7 +255,9 @@ impl Trio {
         let seeds: Vec<String> =
             self.pods.iter().map(|pod| format!("{}:{}", pod.address, self.settings.ports.1)).collect();
         let (scheme, ca) = match &self.settings.tls {
-            Some(tls) => ("rediss-sentinel", format!("&ca={}", tls.join("ca.crt").display())),
+            Some(tls) => {
+                ("rediss-sentinel", format!("&ca={}&server_name=redis-sentinel", tls.join("ca.crt").display()))
+            }
             None => ("redis-sentinel", String::new()),
         };
         let password = self.settings.percent_encoded();
@@ -333,8 +335,8 @@ fn masters_are_lost_and_the_output_is_the_input() {
     rig.assert_identical();
 }
 
-/// The Secret `redis-tls`, as cert-manager writes it.
-fn certificates(folder: &Path) -> PathBuf {
+/// The Secret `redis-tls`, as cert-manager writes it, with a certificate for these names.
+pub(crate) fn certificates(folder: &Path, names: impl IntoIterator<Item = String>) -> PathBuf {
     let folder = folder.join("certificates");
     std::fs::create_dir_all(&folder).expect("a folder");
     let mut ca = CertificateParams::default();
@@ -345,7 +347,7 @@ fn certificates(folder: &Path) -> PathBuf {
     std::fs::write(folder.join("ca.crt"), ca.self_signed(&key).expect("a certificate").pem()).expect("a file");
     let ca = Issuer::new(ca, key);
     let key = KeyPair::generate().expect("a key");
-    let names: Vec<String> = std::iter::once(1).chain(20..23).map(|last| format!("127.0.0.{last}")).collect();
+    let names: Vec<String> = names.into_iter().collect();
     let certificate = CertificateParams::new(names).expect("names").signed_by(&key, &ca).expect("a certificate");
     std::fs::write(folder.join("tls.crt"), certificate.pem()).expect("a file");
     std::fs::write(folder.join("tls.key"), key.serialize_pem()).expect("a file");
@@ -353,7 +355,7 @@ fn certificates(folder: &Path) -> PathBuf {
 }
 
 /// Whether this redis-server can serve TLS.
-fn has_tls() -> bool {
+pub(crate) fn has_tls() -> bool {
     let probe = Command::new(redis::program()).args(["--port", "0", "--tls-port", "1", "--save", ""]).output();
     let has = !String::from_utf8_lossy(&probe.expect("redis-server").stdout).contains("FATAL CONFIG FILE ERROR");
     if !has {
@@ -368,7 +370,7 @@ fn sentinels_and_redis_speak_tls_and_nothing_else() {
         return;
     }
     let rig = Rig::new();
-    let tls = certificates(rig.folder.path());
+    let tls = certificates(rig.folder.path(), ["redis-sentinel".to_owned()]);
     let Some(trio) = Trio::start(&rig.folder.join("nodes"), Some(tls)) else { return };
     rig.write_input(text::numbered(0..5_000, 1));
     let mut reader = start(&rig, Program::Reader, "Deployment", &trio.url());
@@ -393,7 +395,7 @@ fn one_redis_speaks_tls() {
     }
     let rig = Rig::new();
     let folder = Folder::new();
-    let tls = certificates(folder.path());
+    let tls = certificates(folder.path(), ["127.0.0.1".to_owned()]);
     let port = Port::take();
     let settings = Settings { password: PASSWORD, tls: Some(tls), ports: (port.number(), 0) };
     for name in ["data", "run", "etc"] {

@@ -1,16 +1,19 @@
-//! Acknowledges what was committed, of all sources in one pipeline, and trims what every group has
-//! acknowledged.
+//! Acknowledges what was committed, of all sources of a node in one pipeline, and trims what every
+//! group has acknowledged.
 
 use super::Shared;
+use super::node::Node;
 use super::source::Source;
 use crate::acknowledge::{IDS, is_gone, later, leave_group};
 use crate::failpoint;
 use crate::group::state;
 use delivery::consumer::{GroupState, trim_below};
+use futures_util::future::join_all;
 use resp::streams::{Trim, XPending, XTrim};
 use resp::{Connection, Error, Pipeline, StreamId};
+use service::advice::noun;
 use service::{Connector, Stop};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,12 +37,18 @@ struct Durable {
     source: Rc<Source>,
     ids: Vec<StreamId>,
     done: oneshot::Sender<()>,
+    /// It failed while the service was to stop.
+    has_failed: bool,
 }
 
-/// What is to be acknowledged.
+/// What is to be acknowledged by a node.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledgements {
     queue: Queue<Durable>,
+    /// What was tried and is to be tried again.
+    failed: RefCell<Vec<Durable>>,
+    /// Nothing is acknowledged any more.
+    is_closed: Cell<bool>,
     /// The streams of these hold entries that their groups have acknowledged.
     untrimmed: RefCell<Vec<Rc<Source>>>,
 }
@@ -49,8 +58,26 @@ impl Acknowledgements {
     /// when the service stops without Redis.
     pub(crate) async fn add(&self, source: &Rc<Source>, ids: Vec<StreamId>) -> bool {
         let (done, acknowledged) = oneshot::channel();
-        self.queue.add(Durable { source: Rc::clone(source), ids, done });
+        self.add_again(Durable { source: Rc::clone(source), ids, done, has_failed: false });
         acknowledged.await.is_ok()
+    }
+
+    fn add_again(&self, durable: Durable) {
+        // Dropped, it tells the source.
+        if !self.is_closed.get() {
+            self.queue.add(durable);
+        }
+    }
+
+    /// Leaves what waits, and what comes later, unacknowledged.
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        drop(self.take());
+    }
+
+    fn take(&self) -> impl Iterator<Item = Durable> + use<> {
+        let waiting = self.queue.waiting.take();
+        self.failed.take().into_iter().chain(waiting)
     }
 
     /// The stream of this source can be trimmed.
@@ -105,24 +132,54 @@ impl<T> Queue<T> {
 }
 
 /// Acknowledges and trims until it is dropped, or Redis is away when the service stops.
-pub(crate) async fn run(shared: &Shared<'_>, connector: &mut Connector) -> Result<(), Stop> {
-    let acknowledgements = &shared.acknowledgements;
-    let mut trim_at = Instant::now();
+pub(super) async fn run(shared: &Shared<'_>, node: &Node) -> Result<(), Stop> {
+    let acknowledgements = &node.acknowledgements;
+    let mut connector = node.connections.connector();
+    let (mut trim_at, mut again_at) = (Instant::now(), Instant::now());
     let mut connection = None;
     loop {
         tokio::select! {
             durable = acknowledgements.queue.next(|durable| durable.ids.len()) => {
-                acknowledge(shared, connector, &mut connection, durable).await?;
+                let mut round = Round { durable, acknowledgements };
+                let connection = connected(shared, &mut connector, &mut connection).await?;
+                acknowledge(shared, node, connection, &mut round.durable).await;
+                again_at = later(Instant::now(), TRIM);
+            }
+            () = tokio::time::sleep_until(again_at), if !acknowledgements.failed.borrow().is_empty() => {
+                for durable in acknowledgements.failed.take() {
+                    // Its key may have moved.
+                    shared.node_of(&durable.source).acknowledgements.add_again(durable);
+                }
             }
             () = tokio::time::sleep_until(trim_at), if acknowledgements.is_to_trim() => {
-                let connection = connected(shared, connector, &mut connection).await?;
+                let connection = connected(shared, &mut connector, &mut connection).await?;
                 let trimmed = trim(connection, &acknowledgements.untrimmed.take()).await;
                 trim_at = later(Instant::now(), TRIM);
                 if let Err(error) = trimmed {
-                    shared.connections.lost(&error);
+                    node.connections.lost(&error);
+                    shared.nodes.suspect(&error);
                 }
             }
         }
+    }
+}
+
+/// Moves what waits for a node to the nodes that its sources are on now.
+pub(super) fn hand_over(shared: &Shared<'_>, node: &Node) {
+    for durable in node.acknowledgements.take() {
+        shared.node_of(&durable.source).acknowledgements.add_again(durable);
+    }
+}
+
+/// What is under way. What is left of it when it is dropped is tried again.
+struct Round<'a> {
+    durable: Vec<Durable>,
+    acknowledgements: &'a Acknowledgements,
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        self.acknowledgements.failed.borrow_mut().append(&mut self.durable);
     }
 }
 
@@ -144,50 +201,36 @@ async fn connected<'a>(
     Ok(connection.insert(ours))
 }
 
-/// Acknowledges all of this, however often the connection is lost.
-async fn acknowledge(
-    shared: &Shared<'_>,
-    connector: &mut Connector,
-    connection: &mut Option<Connection>,
-    mut durable: Vec<Durable>,
-) -> Result<(), Stop> {
-    let mut was_lost = false;
-    loop {
-        let ours = connected(shared, connector, connection).await?;
-        let failed = match send(ours, &durable).await {
-            Ok(replies) => {
-                let mut left = Vec::new();
-                for (one, reply) in durable.into_iter().zip(replies) {
-                    let Durable { source, .. } = &one;
-                    match reply {
-                        Err(error) if !is_gone(&error) => {
-                            source.health.redis_failed(ACKNOWLEDGING, &error);
-                            left.push(one);
-                            continue;
-                        }
-                        _ => source.health.redis_works(ACKNOWLEDGING),
-                    }
-                    shared.acknowledgements.trim(source);
-                    // Nobody waits when the stages of the source have ended.
-                    let _ = one.done.send(());
+/// Acknowledges, and leaves what failed.
+async fn acknowledge(shared: &Shared<'_>, node: &Node, connection: &mut Connection, durable: &mut Vec<Durable>) {
+    let replies = match send(connection, durable).await {
+        Ok(replies) => replies,
+        Err(error) => {
+            node.connections.lost(&error);
+            shared.nodes.suspect(&error);
+            durable.iter().map(|_| Err(error.clone())).collect()
+        }
+    };
+    let is_last = shared.context.shutdown.is_requested();
+    for (mut one, reply) in std::mem::take(durable).into_iter().zip(replies) {
+        let Durable { source, .. } = &one;
+        match reply {
+            Err(error) if !is_gone(&error) => {
+                if error.is_server() {
+                    source.health.redis_failed(ACKNOWLEDGING, &error);
+                    shared.nodes.suspect(&error);
                 }
-                failpoint::reach("after-acknowledge");
-                durable = left;
-                None
+                if !(is_last && std::mem::replace(&mut one.has_failed, is_last)) {
+                    durable.push(one);
+                }
+                continue;
             }
-            Err(error) => Some(error),
-        };
-        if let Some(error) = &failed {
-            *connection = None;
-            shared.connections.lost(error);
+            _ => source.health.redis_works(ACKNOWLEDGING),
         }
-        if durable.is_empty() {
-            return Ok(());
-        }
-        if shared.context.shutdown.is_requested() && std::mem::replace(&mut was_lost, true) {
-            return Err(Stop::Shutdown);
-        }
-        tokio::time::sleep(TRIM).await;
+        node.acknowledgements.trim(source);
+        // Nobody waits when the stages of the source have ended.
+        let _ = one.done.send(());
+        failpoint::reach("after-acknowledge");
     }
 }
 
@@ -252,23 +295,27 @@ async fn trim(connection: &mut Connection, sources: &[Rc<Source>]) -> Result<(),
 }
 
 /// Trims a last time, and leaves the groups in which nothing is pending.
-pub(crate) async fn leave(shared: &Shared<'_>, connector: &mut Connector) {
-    let joined: Vec<Rc<Source>> = shared.sources.all().filter(|source| source.has_joined.get()).collect();
-    let left = async {
-        let Ok(mut connection) = connector.connect_to_end(LAST_CONNECT).await else { return Ok(0) };
-        trim(&mut connection, &joined).await?;
-        for source in &joined {
-            match leave_group(&mut connection, &source.group, log::Level::Debug).await {
-                Err(error) if !is_gone(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(joined.len())
-    };
-    match left.await {
-        Ok(left) => log::info!("left the groups of {left} sources"),
+pub(crate) async fn leave(shared: &Shared<'_>) {
+    let left = join_all(shared.nodes.all().iter().map(|node| leave_node(shared, node))).await;
+    match left.into_iter().sum::<Result<usize, Error>>() {
+        Ok(0) => {}
+        Ok(left) => log::info!("left the groups of {left} {}", noun(left as u64, "source")),
         Err(error) => log::warn!("leaving the groups: {error}"),
     }
+}
+
+async fn leave_node(shared: &Shared<'_>, node: &Rc<Node>) -> Result<usize, Error> {
+    let joined: Vec<Rc<Source>> = shared.sources_of(node).filter(|source| source.has_joined.get()).collect();
+    let mut connector = node.connections.connector();
+    let Ok(mut connection) = connector.connect_to_end(LAST_CONNECT).await else { return Ok(0) };
+    trim(&mut connection, &joined).await?;
+    for source in &joined {
+        match leave_group(&mut connection, &source.group, log::Level::Debug).await {
+            Err(error) if !is_gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(joined.len())
 }
 
 #[cfg(test)]

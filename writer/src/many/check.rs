@@ -1,6 +1,6 @@
 //! `writer check` with `--output-dir`: all sources that the registry lists, in a few lines.
 
-use super::registry::{Listed, listed, read};
+use super::registry::{Listed, listed, read, single_file};
 use super::wanted;
 use crate::args::CheckArgs;
 use crate::check::{commands, wait};
@@ -13,7 +13,7 @@ use delivery::output::Verdict;
 use delivery::partition::Partition;
 use delivery::source_name::registry_key;
 use resp::streams::XLen;
-use resp::{Connection, Frame, Pipeline, cmd};
+use resp::{ClusterClient, Connection, Endpoint, Executor, Frame, Pipeline, cmd};
 use service::advice::{self, noun};
 use service::preflight::{Commands, Preflight};
 use std::path::Path;
@@ -31,23 +31,26 @@ pub(crate) async fn check(
     if let Err(failure) = args.writer.check(&args.service) {
         checks.wrong(failure.to_string(), "leave out one of the two");
     }
-    match folder.is_dir() {
-        true => checks.folder("--output-dir", folder),
-        false if folder_of(folder).is_dir() && !folder.exists() => {
-            checks.ok(format!("--output-dir: {} does not exist yet, and will be created", folder.display()));
-        }
-        false => checks.wrong(
-            format!("--output-dir: {} is no folder, and its own folder does not exist", folder.display()),
-            "name a folder, or one that can be created in an existing one",
-        ),
-    }
+    checks.folder_to_create("--output-dir", folder);
     let Some(connection) = connection else { return };
+    let Ok(config) = args.service.redis() else { return };
     let key = registry_key(&args.service.stream);
+    let cluster = match config.endpoint() {
+        Endpoint::Cluster { .. } => match ClusterClient::connect(&config).await {
+            Ok(cluster) => Some(cluster),
+            Err(error) => return checks.redis("sources: connecting to the cluster", &error),
+        },
+        _ => None,
+    };
     let wanted = match wanted(&args.writer) {
         Ok(wanted) => wanted,
         Err(failure) => return checks.wrong(failure.to_string(), "use fewer patterns"),
     };
-    let fields = match read(connection, &key).await {
+    let read = match &cluster {
+        Some(cluster) => read(cluster, &key).await,
+        None => read(&mut *connection, &key).await,
+    };
+    let fields = match read {
         Ok(fields) => fields,
         Err(error) => return checks.redis(format!("sources: reading {key}"), &error),
     };
@@ -61,15 +64,24 @@ pub(crate) async fn check(
             ),
         }
     }
-    let count = sources.len() as u64;
-    checks.ok(format!("sources: {key} lists {}, {count} of them for this writer", fields.len()));
+    let (count, listed) = (sources.len() as u64, fields.len() as u64);
+    let other = if listed == 0 { single_file(connection, &args.service.stream).await } else { None };
+    match other {
+        Some(why) => checks.note(format!("sources: {why}"), "to write that, use --output instead of --output-dir"),
+        None if listed == 0 => checks.note(format!("sources: {key} lists none yet"), "start the reader of many files"),
+        None => checks.ok(format!("sources: {key} lists {listed}; {count} for this writer")),
+    }
     outputs(checks, args, folder, &sources);
     let group = |name: &str| {
         let stream = format!("{}:{{{name}}}", args.service.stream);
         Group::new(stream, args.writer.group.clone(), args.writer.consumer_of(&folder.join(name)))
     };
     let groups: Vec<Group> = sources.iter().map(|source| group(&source.name.escaped())).collect();
-    match waiting(connection, &groups).await {
+    let waiting = match &cluster {
+        Some(cluster) => waiting(cluster, &groups).await,
+        None => waiting(&mut *connection, &groups).await,
+    };
+    match waiting {
         Ok(waiting) => {
             checks.ok(format!("--group: {} in all sources", wait(waiting)));
         }
@@ -78,9 +90,20 @@ pub(crate) async fn check(
     let claims = args.writer.claim_idle.is_some_and(|idle| idle.0.is_some());
     let one = groups.into_iter().next().unwrap_or_else(|| group("check"));
     let mut needed = commands(&one, claims, false);
-    needed.push(cmd::<Frame>("HLEN").arg(&key));
-    needed.push(cmd::<Frame>("HSCAN").arg(&key).arg(0));
-    checks.commands(vec![Commands { connection, watched: one.stream, commands: needed }]).await;
+    let listing = vec![cmd::<Frame>("HLEN").arg(&key), cmd::<Frame>("HSCAN").arg(&key).arg(0)];
+    if cluster.is_none() {
+        needed.extend(listing);
+        return checks.commands(vec![Commands { connection, watched: one.stream, commands: needed }]).await;
+    }
+    let connect = async |key: &str| Connection::connect(&config.clone().for_key(key)).await;
+    match (connect(&one.stream).await, connect(&key).await) {
+        (Ok(mut of_source), Ok(mut of_registry)) => {
+            let source = Commands { connection: &mut of_source, watched: one.stream, commands: needed };
+            let registry = Commands { connection: &mut of_registry, watched: key, commands: listing };
+            checks.commands(vec![source, registry]).await;
+        }
+        (Err(error), _) | (_, Err(error)) => checks.redis("redis: connecting", &error),
+    }
 }
 
 /// Reports the outputs that would be refused.
@@ -115,7 +138,10 @@ fn outputs(checks: &mut Preflight, args: &CheckArgs, folder: &Path, sources: &[L
             };
         }
         match wrong {
-            Some(why) => checks.wrong(format!("--output-dir: {shown}: {why}"), "the others would go on without it"),
+            Some(why) => checks.waits(
+                format!("--output-dir: {shown}: {why}"),
+                "the writer would write the others, and try this one again",
+            ),
             None if is_busy => busy = busy.saturating_add(1),
             None => good = good.saturating_add(1),
         }
@@ -126,11 +152,13 @@ fn outputs(checks: &mut Preflight, args: &CheckArgs, folder: &Path, sources: &[L
             "give each writer sources of its own with --sources",
         );
     }
-    checks.ok(format!("--output-dir: {good} {} can be written", noun(good, "output")));
+    if good > 0 {
+        checks.ok(format!("--output-dir: {good} {} can be written", noun(good, "output")));
+    }
 }
 
 /// How many entries wait in all these groups.
-async fn waiting(connection: &mut Connection, groups: &[Group]) -> Result<u64, resp::Error> {
+async fn waiting(mut redis: impl Executor, groups: &[Group]) -> Result<u64, resp::Error> {
     let mut waiting = 0_u64;
     for groups in groups.chunks(TOGETHER) {
         let mut questions = Pipeline::new();
@@ -138,7 +166,7 @@ async fn waiting(connection: &mut Connection, groups: &[Group]) -> Result<u64, r
             .iter()
             .map(|group| (questions.add(group.ask_groups()), questions.add(XLen::new(&group.stream))))
             .collect();
-        let mut replies = connection.run(&questions).await?;
+        let mut replies = redis.run(&questions).await?;
         for (group, (infos, length)) in groups.iter().zip(asked) {
             let (Ok(infos), Ok(length)) = (replies.take(infos), replies.take(length)) else { continue };
             let ours = infos.iter().find(|one| one.name == group.name.as_bytes()).map(state);

@@ -1,13 +1,14 @@
-//! The few connections that all sources share.
+//! The few connections that all sources of a node share.
 //!
 //! A source borrows one for as long as it has something to ask, and gives it back whenever nothing
 //! of it is on the wire. Who has to wait for one gets it in order.
 
 use resp::{Connection, Error};
-use service::{Connector, Stop};
+use service::{Connector, Health, Node, Stop};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -15,6 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const CONNECTIONS: usize = 8;
 /// How long a source keeps one while others wait.
 const TURN: Duration = Duration::from_millis(20);
+
+/// The epochs of all nodes: none has one that another had.
+static EPOCHS: AtomicU64 = AtomicU64::new(1);
+
+fn next_epoch() -> u64 {
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
+}
 
 /// A place for a connection.
 #[derive(Debug)]
@@ -27,24 +35,36 @@ struct Line {
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Connections {
+    node: Node,
     /// Those that nobody has.
     free: RefCell<Vec<Line>>,
     turns: Arc<Semaphore>,
     waiting: Cell<usize>,
-    /// How many connections were lost. What was pending with a source may have changed then, and
+    /// Changes when a connection is lost: what was pending with a source may have changed then, and
     /// older connections are suspect.
     epoch: Cell<u64>,
 }
 
 impl Connections {
-    pub(crate) fn new(connector: &Connector) -> Rc<Self> {
-        let free = (0..CONNECTIONS).map(|_| Line { connector: connector.clone(), connection: None }).collect();
+    pub(crate) fn new(node: Node) -> Rc<Self> {
+        let free = (0..CONNECTIONS).map(|_| Line { connector: node.connector(), connection: None }).collect();
         Rc::new(Self {
+            node,
             free: RefCell::new(free),
             turns: Arc::new(Semaphore::new(CONNECTIONS)),
             waiting: Cell::new(0),
-            epoch: Cell::new(0),
+            epoch: Cell::new(next_epoch()),
         })
+    }
+
+    /// A connector for a connection of one's own.
+    pub(crate) fn connector(&self) -> Connector {
+        self.node.connector()
+    }
+
+    /// Where to report the state of the work with the node.
+    pub(crate) const fn health(&self) -> &Health {
+        self.node.health()
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -71,17 +91,15 @@ impl Connections {
         Ok((connection, lent))
     }
 
-    /// A connection was lost.
+    /// A connection was lost, or Redis refused a command on it.
     pub(crate) fn lost(&self, error: &Error) {
-        // A refusal of one command says nothing about the others.
-        if !error.is_server() {
-            self.epoch.set(self.epoch.get().saturating_add(1));
-        }
-        if let Some(line) = self.free.borrow().first() {
-            line.connector.lost(error);
-        } else {
+        if error.is_server() {
+            // The refusal of one command says nothing about the others.
             service::metrics::redis_error(error.kind());
+            return;
         }
+        self.epoch.set(next_epoch());
+        self.node.connector().lost(error);
     }
 }
 

@@ -3,19 +3,21 @@
 //! The stages of a source are those of a single one, and so are the machines that decide. What is
 //! shared is what would be too many:
 //!
-//! * [connections]: a source borrows one of a few, and gives it back while nothing of
-//!   it is on the wire.
+//! * [connections]: a source borrows one of the few of its [node], and gives it back while nothing
+//!   of it is on the wire.
 //! * open files: when there are more sources than [slots], those that are idle are closed.
 //! * threads that write and sync: a few, whose syncs the file system groups.
-//! * [acknowledgements](acknowledge): those of all sources that are durable go out together.
+//! * [acknowledgements](acknowledge): those of all sources of a node that are durable go out
+//!   together.
 //!
-//! A source for which nothing comes is [parked](parking). One read that blocks in Redis
-//! [wakes](waker) all of them, and a [survey] finds what that does not see. A fault of one
+//! A source for which nothing comes is [parked](parking). Redis tells when the stream of one
+//! changes, which [wakes](waker) it, and a [survey] finds what that does not see. A fault of one
 //! source, such as a journal that does not match or a disk that is full, leaves the others alone.
 
 mod acknowledge;
 mod check;
 mod connections;
+mod node;
 mod parking;
 mod registry;
 mod slots;
@@ -30,22 +32,22 @@ pub(crate) use parking::{Parking, Woken};
 use crate::args::WriterArgs;
 use crate::metric_names;
 use crate::output::OneOfMany;
-use acknowledge::Acknowledgements;
-use connections::Connections;
+use delivery::source_name::registry_key;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use globset::{GlobSet, GlobSetBuilder};
 use metrics::gauge;
+use node::Node;
 use registry::{Listed, Registry};
-use resp::Endpoint;
+use resp::{Connection, Error};
 use service::args::ServiceArgs;
-use service::{Context, Failure, Stop};
+use service::{Context, Failure, Nodes, Stop};
 use slots::Slots;
-use source::{Failed, Sources};
+use source::{Failed, Source, Sources};
 use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 /// How many threads write and sync.
 const THREADS: usize = 16;
@@ -58,15 +60,34 @@ pub(crate) struct Shared<'a> {
     folder: &'a Path,
     /// Whether entries of other consumers are taken over.
     claims: bool,
-    connections: Rc<Connections>,
+    nodes: Nodes<Node>,
     sources: Sources,
     slots: Slots,
     many: OneOfMany,
-    acknowledgements: Acknowledgements,
-    /// Notified when a source was parked.
-    parked: Notify,
     /// The user was found to have the rights that are needed.
     is_allowed: Cell<bool>,
+}
+
+impl Shared<'_> {
+    fn node_of(&self, source: &Source) -> Rc<Node> {
+        self.nodes.of(&source.group.stream)
+    }
+
+    /// Borrows a connection to the node of a source.
+    async fn borrow(&self, source: &Source) -> Result<(Connection, Lent), Stop> {
+        self.nodes.at(&source.group.stream, async |node: Rc<Node>| node.connections.borrow().await).await
+    }
+
+    /// A connection of this source was lost, or Redis refused a command.
+    fn lost(&self, source: &Source, error: &Error) {
+        self.node_of(source).connections.lost(error);
+        self.nodes.suspect(error);
+    }
+
+    /// The sources of a node.
+    fn sources_of(&self, node: &Rc<Node>) -> impl Iterator<Item = Rc<Source>> {
+        self.sources.all().filter(|source| Rc::ptr_eq(&self.node_of(source), node))
+    }
 }
 
 /// Mirrors the sources until the service stops or, with `--once`, until all that the registry lists
@@ -78,50 +99,37 @@ pub(crate) async fn run(
     context: Context,
 ) -> Result<(), Failure> {
     gauge!(metric_names::CONSUMER, "consumer" => args.consumer()).set(1.0);
-    source::make(folder, folder).map_err(|error| {
-        Failure::config(format!("--output-dir {}: {error}; {}", folder.display(), service::advice::io(&error)))
-    })?;
-    context.health.file(Ok(()));
-    if matches!(context.connector.config().endpoint(), Endpoint::Cluster { .. }) {
-        return Err(Failure::config(format!(
-            "--redis-url {}: --output-dir does not work with a Redis Cluster yet; allowed: a single server, or Sentinels",
-            context.connector.config()
-        )));
+    let wrong = |why: String| Failure::config(format!("--output-dir {}: {why}", folder.display()));
+    if folder.symlink_metadata().is_ok() && !folder.is_dir() {
+        return Err(wrong("it is not a folder; allowed: a folder, or one that can be created".to_owned()));
     }
     let wanted = wanted(args)?;
+    source::make(folder, folder).map_err(|error| wrong(format!("{error}; {}", service::advice::io(&error))))?;
+    context.health.file(Ok(()));
     let shared = Shared {
         service,
         args,
         context: &context,
         folder,
         claims: args.claim_idle.is_some_and(|idle| idle.0.is_some()),
-        connections: Connections::new(&context.connector),
+        nodes: Nodes::new(&context.connector, &context.health, Node::new),
         sources: Sources::default(),
         slots: Slots::new(),
         many: OneOfMany { threads: Arc::new(Semaphore::new(THREADS)), journals: Arc::default() },
-        acknowledgements: Acknowledgements::default(),
-        parked: Notify::new(),
         is_allowed: Cell::default(),
     };
-    let mut registry = Registry::new(&service.stream, wanted.as_ref(), context.connector.clone(), &context.health);
-    let mut acknowledging = context.connector.clone();
+    let listing = context.connector.for_stream(&registry_key(&service.stream), context.health.clone());
+    let mut registry = Registry::new(&service.stream, wanted.as_ref(), listing, &context.health);
     let ended = {
-        let beside = async {
-            let connector = || context.connector.clone();
-            tokio::join!(
-                goes_on(survey::run(&shared, connector())),
-                goes_on(waker::run(&shared, connector(), connector())),
-                pass_on_hangup(&shared)
-            )
-        };
+        let beside = async { tokio::join!(survey::show(&shared), pass_on_hangup(&shared)) };
         tokio::select! {
             ended = mirror(&shared, &mut registry) => ended,
-            stop = acknowledge::run(&shared, &mut acknowledging) => stop,
+            stop = node::run(&shared) => stop,
             _ = beside => Ok(()),
         }
     };
     if shared.sources.len() > 0 {
-        acknowledge::leave(&shared, &mut acknowledging).await;
+        acknowledge::leave(&shared).await;
     }
     match ended {
         Ok(()) | Err(Stop::Shutdown) => Ok(()),
@@ -141,13 +149,6 @@ fn wanted(args: &WriterArgs) -> Result<Option<GlobSet>, Failure> {
     globs.build().map(Some).map_err(|error| Failure::config(format!("--sources: {error}; allowed: fewer patterns")))
 }
 
-/// Ends for no other reason than that it must: what it does for the sources outlives a stop.
-async fn goes_on(work: impl Future<Output = Result<(), Stop>>) {
-    if work.await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
 async fn pass_on_hangup(shared: &Shared<'_>) {
     loop {
         shared.context.hangup.notified().await;
@@ -159,6 +160,10 @@ async fn pass_on_hangup(shared: &Shared<'_>) {
 async fn mirror(shared: &Shared<'_>, registry: &mut Registry<'_>) -> Result<(), Stop> {
     let shutdown = &shared.context.shutdown;
     registry.check().await?;
+    tokio::select! {
+        () = shared.nodes.known() => {}
+        () = shutdown.requested() => return Err(Stop::Shutdown),
+    }
     let mut running = FuturesUnordered::new();
     let mut failed: Option<Failure> = None;
     let take_up = |listed: Vec<Listed>| {

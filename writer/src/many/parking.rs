@@ -27,8 +27,8 @@ const KEEP_FINISHED_OPEN: Duration = Duration::from_millis(200);
 /// How long a source that has much to do keeps its output open while others wait for a place.
 const TURN: Duration = Duration::from_secs(1);
 
-/// How long a source that is not parked waits after so many reads that brought nothing. After one
-/// that brought something, it only lets others use the connection.
+/// How long a source that is not parked waits after this number of reads that brought nothing.
+/// After one that brought something, it only lets others use the connection.
 fn pause_after(empty: usize) -> Duration {
     let nth = empty.saturating_sub(1).min(PAUSES.len().saturating_sub(1));
     if empty == 0 { Duration::ZERO } else { PAUSES.get(nth).copied().unwrap_or_default() }
@@ -79,14 +79,18 @@ impl<'a> Parking<'a> {
 
     /// Begins a session.
     pub(crate) async fn begin(&mut self) -> Result<(Connection, Lent), Stop> {
-        let borrowed = self.shared.connections.borrow().await?;
+        let borrowed = self.shared.borrow(self.source).await?;
         self.source.set_state(State::Active);
-        (self.epoch, self.empty) = (self.shared.connections.epoch(), 0);
+        (self.epoch, self.empty) = (self.present_epoch(), 0);
         Ok(borrowed)
     }
 
     pub(crate) fn lost(&self, error: &Error) {
-        self.shared.connections.lost(error);
+        self.shared.lost(self.source, error);
+    }
+
+    fn present_epoch(&self) -> u64 {
+        self.shared.node_of(self.source).connections.epoch()
     }
 
     /// What a read brought.
@@ -119,7 +123,7 @@ impl<'a> Parking<'a> {
         if self.is_parked {
             self.source.pending.set(group.pending);
             self.source.parked.set(Some(group.last_delivered_id));
-            self.shared.parked.notify_one();
+            self.shared.node_of(self.source).park(self.source);
         } else {
             self.empty = 0;
         }
@@ -166,10 +170,10 @@ impl<'a> Parking<'a> {
 
     /// Borrows a connection again, to go on where the session was.
     pub(crate) async fn again(&self) -> Result<Woken, Stop> {
-        if self.epoch != self.shared.connections.epoch() {
+        if self.epoch != self.present_epoch() {
             return Ok(Woken::Over);
         }
-        let (connection, lent) = self.shared.connections.borrow().await?;
+        let (connection, lent) = self.shared.borrow(self.source).await?;
         Ok(Woken::Read(connection, lent))
     }
 

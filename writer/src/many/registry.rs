@@ -2,9 +2,9 @@
 
 use delivery::source_name::{SourceName, WrongName, registry_key};
 use globset::GlobSet;
-use resp::{Connection, Error, Frame, cmd};
+use resp::{Connection, Error, ErrorKind, Executor, Frame, cmd};
 use service::preflight::{Commands, must_be_allowed};
-use service::{Connector, Health, Stop};
+use service::{Connector, Failure, Health, Stop};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ pub(crate) struct Listed {
 
 /// Reads the registry.
 pub(crate) struct Registry<'a> {
+    stream: &'a str,
     key: String,
     wanted: Option<&'a GlobSet>,
     connector: Connector,
@@ -37,12 +38,15 @@ pub(crate) struct Registry<'a> {
     count: Option<u64>,
     read_at: Option<Instant>,
     refused: BTreeSet<String>,
+    /// Whether it was logged that there is only the stream of a single file.
+    is_empty_reported: bool,
 }
 
 impl<'a> Registry<'a> {
     /// The registry of this stream; only sources whose names are `wanted`.
-    pub(crate) fn new(stream: &str, wanted: Option<&'a GlobSet>, connector: Connector, health: &'a Health) -> Self {
+    pub(crate) fn new(stream: &'a str, wanted: Option<&'a GlobSet>, connector: Connector, health: &'a Health) -> Self {
         Self {
+            stream,
             key: registry_key(stream),
             wanted,
             connector,
@@ -51,6 +55,7 @@ impl<'a> Registry<'a> {
             count: None,
             read_at: None,
             refused: BTreeSet::new(),
+            is_empty_reported: false,
         }
     }
 
@@ -81,6 +86,13 @@ impl<'a> Registry<'a> {
                         return Ok(listed);
                     }
                     self.health.progress();
+                }
+                Err(error) if error.kind() == ErrorKind::WrongType => {
+                    return Err(Stop::Failure(Failure::config(format!(
+                        "--stream: the key {} holds another type ({error}); allowed: a hash, or a key that does not \
+                         exist",
+                        self.key
+                    ))));
                 }
                 Err(error) => {
                     self.read_at = None;
@@ -114,7 +126,14 @@ impl<'a> Registry<'a> {
         if self.count == Some(count) && self.read_at.is_some_and(|at| at.elapsed() < READ) {
             return Ok(None);
         }
-        let fields = read(connection, &self.key).await?;
+        let fields = read(&mut *connection, &self.key).await?;
+        if fields.is_empty()
+            && !self.is_empty_reported
+            && let Some(why) = single_file(connection, self.stream).await
+        {
+            self.is_empty_reported = true;
+            log::warn!("{why}; to write that, use --output instead of --output-dir");
+        }
         let listed = fields.iter().filter_map(|(field, entry)| self.listed(field, entry)).collect();
         self.count = Some(count);
         self.read_at = Some(Instant::now());
@@ -135,13 +154,22 @@ impl<'a> Registry<'a> {
     }
 }
 
+/// Why a registry without sources is probably not what was meant: the stream is that of a single
+/// file.
+pub(super) async fn single_file(connection: &mut Connection, stream: &str) -> Option<String> {
+    // The user may lack the permission; nothing depends on it.
+    let exists = connection.send(&cmd::<u64>("EXISTS").arg(stream)).await.unwrap_or(0);
+    (exists > 0)
+        .then(|| format!("{} lists no source, and {stream} is the stream of a single file", registry_key(stream)))
+}
+
 /// The fields and values of the registry.
-pub(super) async fn read(connection: &mut Connection, key: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+pub(super) async fn read(mut redis: impl Executor, key: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
     let mut found = Vec::new();
     let mut cursor = b"0".to_vec();
     loop {
         let scan = cmd::<Frame>("HSCAN").arg(key).arg(&cursor).arg("COUNT").arg(FIELDS);
-        let reply = connection.send(&scan).await?;
+        let reply = redis.send(&scan).await?;
         let mut parts = reply.value().children();
         cursor = parts.next().and_then(|cursor| cursor.as_bytes().map(<[u8]>::to_vec)).unwrap_or_default();
         let mut fields = parts.next().map(resp::Value::children).into_iter().flatten();

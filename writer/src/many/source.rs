@@ -278,7 +278,7 @@ async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Resu
     let Shared { context, args, service, .. } = *shared;
     let claim_idle = args.claim_idle.and_then(|idle| idle.0);
     if !shared.is_allowed.get() {
-        let (mut connection, mut lent) = shared.connections.borrow().await.map_err(Failed::All)?;
+        let (mut connection, mut lent) = shared.borrow(source).await.map_err(Failed::All)?;
         let commands = check::commands(&source.group, claim_idle.is_some(), false);
         let needed = Commands { connection: &mut connection, watched: source.group.stream.clone(), commands };
         must_be_allowed(needed).await.map_err(|failure| Failed::All(failure.into()))?;
@@ -362,7 +362,7 @@ async fn work(shared: &Shared<'_>, source: &Rc<Source>, kept: &mut Kept) -> Resu
             let bytes: u64 = batch.runs.iter().map(|run| run.span.end.saturating_sub(run.span.start)).sum();
             source.size.set(source.size.get().saturating_add(bytes));
             let ids = std::mem::take(&mut batch.ids);
-            if !ids.is_empty() && !shared.acknowledgements.add(source, ids).await {
+            if !ids.is_empty() && !shared.node_of(source).acknowledgements.add(source, ids).await {
                 return Err(Ended::Stop(Stop::Shutdown));
             }
             // A fresh one: those of a thousand sources would keep much memory.

@@ -1,7 +1,8 @@
-//! Looks at the groups of all sources in turn: measures their backlogs, and wakes sources that
-//! nothing else wakes, such as those whose group Redis has lost.
+//! Looks at the groups of all sources of a node in turn: measures their backlogs, and wakes sources
+//! that nothing else wakes, such as those whose group Redis has lost.
 
 use super::Shared;
+use super::node::Node;
 use super::source::Source;
 use crate::acknowledge::is_gone;
 use crate::group::state;
@@ -10,7 +11,7 @@ use delivery::consumer::can_trim;
 use metrics::gauge;
 use resp::streams::XLen;
 use resp::{Connection, Error, Pipeline};
-use service::{Connector, ServerWatch, SourceRow, Stop};
+use service::{ServerWatch, SourceRow, Stop};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,42 +30,56 @@ pub(crate) struct Backlog {
     pub(crate) pending: u64,
 }
 
-/// Looks at all sources until the service stops.
-pub(crate) async fn run(shared: &Shared<'_>, mut connector: Connector) -> Result<(), Stop> {
-    let mut server = ServerWatch::new(shared.context.health.clone());
+/// Looks at the sources of a node until the service stops.
+pub(super) async fn run(shared: &Shared<'_>, node: &Rc<Node>) -> Result<(), Stop> {
+    let mut connector = node.connections.connector();
+    let mut server = ServerWatch::new(node.connections.health().clone());
     loop {
         let mut connection = connector.connect().await?;
         let error = loop {
-            if let Err(error) = round(shared, &mut connection, &mut server).await {
+            if let Err(error) = round(shared, node, &mut connection, &mut server).await {
                 break error;
             }
-            let sources = u32::try_from(shared.sources.len()).unwrap_or(u32::MAX);
-            tokio::time::sleep(ROUND.max(FOR_EACH.saturating_mul(sources))).await;
+            tokio::time::sleep(pause(shared)).await;
         };
         connector.lost(&error);
-        shared.context.health.redis_failed(MEASURING, &error);
-        shared.sources.all().for_each(|source| source.backlog.set(None));
-        show(shared);
+        shared.nodes.suspect(&error);
+        node.connections.health().redis_failed(MEASURING, &error);
+        shared.sources_of(node).for_each(|source| source.backlog.set(None));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn round(shared: &Shared<'_>, connection: &mut Connection, server: &mut ServerWatch) -> Result<(), Error> {
-    let sources: Vec<Rc<Source>> = shared.sources.all().collect();
+/// How long after a round the next one begins.
+fn pause(shared: &Shared<'_>) -> Duration {
+    ROUND.max(FOR_EACH.saturating_mul(u32::try_from(shared.sources.len()).unwrap_or(u32::MAX)))
+}
+
+async fn round(
+    shared: &Shared<'_>,
+    node: &Rc<Node>,
+    connection: &mut Connection,
+    server: &mut ServerWatch,
+) -> Result<(), Error> {
+    let sources: Vec<Rc<Source>> = shared.sources_of(node).collect();
     for sources in sources.chunks(TOGETHER) {
-        look(shared, connection, sources).await?;
+        look(shared, node, connection, sources).await?;
         shared.context.health.progress();
         tokio::task::yield_now().await;
     }
     server.ask(connection);
     server.hear(connection).await?;
-    shared.context.health.redis_works(MEASURING);
-    show(shared);
+    node.connections.health().redis_works(MEASURING);
     Ok(())
 }
 
-async fn look(shared: &Shared<'_>, connection: &mut Connection, sources: &[Rc<Source>]) -> Result<(), Error> {
-    let epoch = shared.connections.epoch();
+async fn look(
+    shared: &Shared<'_>,
+    node: &Node,
+    connection: &mut Connection,
+    sources: &[Rc<Source>],
+) -> Result<(), Error> {
+    let epoch = node.connections.epoch();
     let mut questions = Pipeline::new();
     let asked: Vec<_> = sources
         .iter()
@@ -75,13 +90,16 @@ async fn look(shared: &Shared<'_>, connection: &mut Connection, sources: &[Rc<So
         let (groups, length) = match (replies.take(groups), replies.take(length)) {
             (Ok(groups), Ok(length)) => (groups, length),
             (Err(error), _) if is_gone(&error) => (Vec::new(), 0),
-            // A key of another type: the source tells.
-            (Err(error), _) | (_, Err(error)) if error.is_server() => continue,
+            // A key of another type, of which the source tells, or one that has moved.
+            (Err(error), _) | (_, Err(error)) if error.is_server() => {
+                shared.nodes.suspect(&error);
+                continue;
+            }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
         let states: Vec<_> = groups.iter().map(state).collect();
         if can_trim(&states, length) {
-            shared.acknowledgements.trim(source);
+            node.acknowledgements.trim(source);
         }
         let Some(ours) = states.iter().find(|one| one.name == source.group.name.as_bytes()) else {
             source.backlog.set(Some(Backlog { length, lag: length, pending: 0 }));
@@ -113,8 +131,16 @@ fn row(source: &Source) -> SourceRow {
     row
 }
 
+/// Shows the sources and their totals until it is dropped.
+pub(super) async fn show(shared: &Shared<'_>) {
+    loop {
+        tokio::time::sleep(pause(shared)).await;
+        show_now(shared);
+    }
+}
+
 /// Sets the gauges of the totals; unknown while one of the sources is.
-fn show(shared: &Shared<'_>) {
+fn show_now(shared: &Shared<'_>) {
     let sum = shared.sources.all().try_fold(Backlog::default(), |sum, source| {
         let one = source.backlog.get()?;
         Some(Backlog {

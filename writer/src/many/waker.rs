@@ -1,91 +1,108 @@
-//! Wakes parked sources: one read that blocks in Redis waits for all of them, behind what their
-//! groups have been given. It changes nothing in Redis.
+//! Wakes parked sources: Redis tells when one of their streams changes (`CLIENT TRACKING`), and a
+//! look behind what the group has been given tells whether something came. That changes nothing in
+//! Redis.
+//!
+//! With RESP2, or when the user may not track keys, the [survey](super::survey) wakes the sources.
 
 use super::Shared;
+use super::node::Node;
 use super::source::Source;
 use resp::streams::XRead;
-use resp::{BlockTimeout, Connection, Error, Frame, StreamId, cmd};
-use service::{Connector, Stop};
-use std::pin::pin;
+use resp::{Connection, Error, Frame, Pipeline, RespVersion, Value, cmd};
+use service::Stop;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long it blocks at most.
-const BLOCK: Duration = Duration::from_secs(2);
-/// Sources are waited for in reads of this many, so that a busy one costs Redis less.
+/// Changes that come within this time are looked at together.
 const GATHER: Duration = Duration::from_millis(5);
-/// How soon another request to end the read follows one that came before the read.
-const AGAIN: Duration = Duration::from_millis(20);
-/// How soon a read that Redis refused is tried again.
-const REFUSED: Duration = Duration::from_secs(1);
-/// Sources with entries that are longer than this are not waited for: the read would bring one of
-/// each. The [survey](super::survey) wakes them.
+/// How many sources are looked at together.
+const TOGETHER: usize = 200;
+/// How often a connection on which nothing comes is tried.
+const PING: Duration = Duration::from_secs(5);
+/// How soon the node is asked again to tell of changes, after it refused.
+const REFUSED: Duration = Duration::from_secs(30);
+/// Sources with entries that are longer than this are not looked at: the look would bring one of
+/// them. The [survey](super::survey) wakes them.
 pub(crate) const LONG: usize = 64 << 10;
 
-/// Wakes sources until the service stops.
-pub(crate) async fn run(shared: &Shared<'_>, mut reading: Connector, mut ending: Connector) -> Result<(), Stop> {
-    let (mut connection, mut side) = (reading.connect().await?, ending.connect().await?);
+/// Wakes the sources of a node until the service stops.
+pub(super) async fn run(shared: &Shared<'_>, node: &Rc<Node>) -> Result<(), Stop> {
+    let mut connector = node.connections.connector();
     loop {
-        match wait(shared, &mut connection, &mut side).await {
-            Ok(()) => {}
-            // The survey wakes sources meanwhile.
-            Err(error) if error.is_server() => tokio::time::sleep(REFUSED).await,
-            Err(error) => {
-                shared.connections.lost(&error);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                (connection, side) = (reading.connect().await?, ending.connect().await?);
-            }
+        let mut connection = connector.connect().await?;
+        if connection.protocol() != RespVersion::Resp3 {
+            return std::future::pending().await;
+        }
+        let Err(error) = watch(shared, node, &mut connection).await;
+        if error.is_server() {
+            tokio::time::sleep(REFUSED).await;
+        } else {
+            node.connections.lost(&error);
+            shared.nodes.suspect(&error);
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
-/// One read.
-async fn wait(shared: &Shared<'_>, connection: &mut Connection, side: &mut Connection) -> Result<(), Error> {
-    let parked: Vec<(Rc<Source>, StreamId)> = {
-        let is_waited_for = |source: &Rc<Source>| Some((Rc::clone(source), source.parked.get()?));
-        shared
-            .sources
-            .all()
-            .filter(|source| !source.has_long_entries.get())
-            .filter_map(|one| is_waited_for(&one))
-            .collect()
-    };
-    let Some(((first, behind), more)) = parked.split_first() else {
-        shared.parked.notified().await;
+/// Wakes sources as long as the connection holds.
+async fn watch(shared: &Shared<'_>, node: &Rc<Node>, connection: &mut Connection) -> Result<Infallible, Error> {
+    connection.send(&cmd::<()>("CLIENT").arg("TRACKING").arg("ON")).await?;
+    // None is tracked yet.
+    let mut changed: Vec<Rc<Source>> = shared.sources_of(node).collect();
+    loop {
+        // What was parked before is among these, or is tracked already.
+        changed.extend(node.parked());
+        look(shared, connection, &changed).await?;
+        changed.clear();
+        tokio::select! {
+            push = connection.next_push() => read(shared, node, &push?, &mut changed),
+            () = node.is_parked.notified() => {}
+            () = tokio::time::sleep(PING) => drop(connection.send(&cmd::<Frame>("PING")).await?),
+        }
         tokio::time::sleep(GATHER).await;
-        return Ok(());
-    };
-    let read = XRead::new(&first.group.stream, *behind).count(1);
-    let read = more.iter().fold(read, |read, (source, behind)| read.and(&source.group.stream, *behind));
-    let id = connection.client_id();
-    // Without an ID, the read cannot be ended.
-    let read = read.block(BlockTimeout::For(if id.is_some() { BLOCK } else { AGAIN.saturating_mul(5) }));
-    let mut reading = pin!(connection.send_blocking(&read));
-    let reply = tokio::select! {
-        reply = &mut reading => reply?,
-        () = shared.parked.notified(), if id.is_some() => {
-            // More are parked: those that come together are waited for together.
-            let mut pause = GATHER;
-            loop {
-                tokio::select! {
-                    reply = &mut reading => break reply?,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                let id = id.unwrap_or_default();
-                side.send(&cmd::<Frame>("CLIENT").arg("UNBLOCK").arg(id).arg("TIMEOUT")).await?;
-                pause = AGAIN;
+        while let Some(push) = connection.take_push() {
+            read(shared, node, &push, &mut changed);
+        }
+    }
+}
+
+/// Looks whether something has come for parked sources. From now on, Redis tells of their next
+/// change.
+async fn look(shared: &Shared<'_>, connection: &mut Connection, sources: &[Rc<Source>]) -> Result<(), Error> {
+    let parked = sources.iter().filter(|source| !source.has_long_entries.get());
+    let parked: Vec<_> = parked.filter_map(|source| Some((source, source.parked.get()?))).collect();
+    for parked in parked.chunks(TOGETHER) {
+        let mut questions = Pipeline::new();
+        let asked: Vec<_> = parked
+            .iter()
+            .map(|(source, behind)| questions.add(XRead::new(&source.group.stream, *behind).count(1)))
+            .collect();
+        let mut replies = connection.run(&questions).await?;
+        for ((source, _), reply) in parked.iter().zip(asked) {
+            match replies.take(reply) {
+                Ok(reply) if reply.is_empty() => {}
+                Ok(_) => source.wake(),
+                Err(error) if error.is_server() => shared.nodes.suspect(&error),
+                Err(error) => return Err(error),
             }
         }
-    };
-    for (key, _) in reply.streams() {
-        if let Some(source) = std::str::from_utf8(key).ok().and_then(|key| shared.sources.with_key(key)) {
-            source.wake();
-        }
-    }
-    if !reply.is_empty() {
-        // Each read costs Redis something for each key, so a busy source does not cause one for
-        // each of its lines.
-        tokio::time::sleep(Duration::from_micros(10).saturating_mul(u32::try_from(parked.len()).unwrap_or(1000))).await;
     }
     Ok(())
+}
+
+/// Adds the sources whose streams have changed.
+fn read(shared: &Shared<'_>, node: &Rc<Node>, push: &Frame, changed: &mut Vec<Rc<Source>>) {
+    let mut parts = push.value().children();
+    if parts.next().and_then(Value::as_bytes) != Some(b"invalidate") {
+        return;
+    }
+    match parts.next() {
+        Some(keys) if !keys.is_null() => {
+            let keys = keys.children().filter_map(Value::as_str);
+            changed.extend(keys.filter_map(|key| shared.sources.with_key(key)));
+        }
+        // All keys: the database was emptied.
+        _ => changed.extend(shared.sources_of(node)),
+    }
 }
