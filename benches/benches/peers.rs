@@ -4,7 +4,7 @@
 //!
 //! redis-py and ioredis do what the writer does: the file is durable before entries are
 //! acknowledged. rsyslog does less: it acknowledges entries before they are in the file, and syncs
-//! nothing.
+//! nothing, or (`sync`) each batch.
 //!
 //! `CLIENTS_DIR` is the folder with the clients (`cargo xtask bench` sets it), `RSYSLOGD` the
 //! program and `RSYSLOG_MODULES` the folder of its modules, if they are not the system's. What is
@@ -62,6 +62,7 @@ enum Peer {
     Rsyslog {
         program: PathBuf,
         modules: PathBuf,
+        is_synced: bool,
     },
 }
 
@@ -95,7 +96,11 @@ impl Peer {
             folders.into_iter().map(PathBuf::from).find(|folder| folder.is_dir())
         });
         match (program, modules.filter(|folder| folder.join("imhiredis.so").is_file())) {
-            (Some(program), Some(modules)) => all.push(Self::Rsyslog { program, modules }),
+            (Some(program), Some(modules)) => {
+                let rsyslog =
+                    |is_synced| Self::Rsyslog { program: program.clone(), modules: modules.clone(), is_synced };
+                all.extend([false, true].map(rsyslog));
+            }
             _ => println!("skipped: rsyslog: there is no rsyslogd with imhiredis here (8.2404 or later has it)"),
         }
         all
@@ -104,7 +109,8 @@ impl Peer {
     const fn name(&self) -> &'static str {
         match self {
             Self::Ours { name, .. } | Self::Script { name, .. } => name,
-            Self::Rsyslog { .. } => "rsyslog",
+            Self::Rsyslog { is_synced: false, .. } => "rsyslog",
+            Self::Rsyslog { is_synced: true, .. } => "rsyslog, sync",
         }
     }
 
@@ -148,7 +154,7 @@ impl Peer {
                 send.arg(input).arg("line");
                 [receive, send]
             }
-            Self::Rsyslog { program, modules } => ["receive", "send"].map(|work| {
+            Self::Rsyslog { program, modules, is_synced } => ["receive", "send"].map(|work| {
                 let folder = stage.path(&format!("state/{work}"));
                 fs::create_dir_all(&folder).unwrap();
                 let mut command = Command::new(program);
@@ -158,6 +164,7 @@ impl Peer {
                     .arg("-f")
                     .arg(file(&format!("rsyslog-{work}.conf")));
                 command
+                    .env("SYNC", if *is_synced { "on" } else { "off" })
                     .envs([("STREAM", STREAM), ("GROUP", GROUP), ("PORT", &stage.server().port().to_string())])
                     .envs([("FOLDER", &folder), ("INPUT", &input.to_owned()), ("OUTPUT", &stage.output(0))])
                     .stdout(Stdio::null());

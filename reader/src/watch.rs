@@ -7,11 +7,13 @@ use rustix::io::Errno;
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep};
 
 /// Maximum time between two scans. Network file systems send no events.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -44,7 +46,7 @@ impl Events {
     pub(crate) fn watch(&self) -> Watch {
         let notify = Rc::new(Notify::new());
         self.0.listeners.borrow_mut().push(Rc::downgrade(&notify));
-        Watch { notify, events: Some(self.clone()) }
+        Watch { notify, events: Some(self.clone()), tick: None }
     }
 
     fn follow(&self, path: &Path) {
@@ -95,12 +97,15 @@ pub(crate) struct Watch {
     notify: Rc<Notify>,
     /// `None` when somebody else looks for events.
     events: Option<Events>,
+    /// Stays armed between two waits: a timer that is new, and due before all others, interrupts
+    /// the runtime, which costs two system calls.
+    tick: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watch {
     /// A watch that somebody else wakes.
     pub(crate) const fn woken_by(notify: Rc<Notify>) -> Self {
-        Self { notify, events: None }
+        Self { notify, events: None, tick: None }
     }
 
     /// Watches the file that this path leads to now.
@@ -113,7 +118,9 @@ impl Watch {
     }
 
     /// Waits for an event, at most one [`TICK`].
-    pub(crate) async fn wait(&self) {
+    pub(crate) async fn wait(&mut self) {
+        let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(TICK)));
+        tick.as_mut().reset(Instant::now().checked_add(TICK).unwrap_or_else(Instant::now));
         let woken = async {
             match &self.events {
                 Some(events) => tokio::select! {
@@ -124,6 +131,10 @@ impl Watch {
                 None => self.notify.notified().await,
             }
         };
-        let _ = tokio::time::timeout(TICK, woken).await;
+        tokio::select! {
+            biased;
+            () = woken => {}
+            () = tick => {}
+        }
     }
 }

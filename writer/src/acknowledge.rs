@@ -26,7 +26,7 @@ const TRIM: Duration = Duration::from_millis(5);
 /// The same after few acknowledged entries, to avoid three commands per line.
 const TRIM_FEW: Duration = Duration::from_millis(50);
 /// From this number on, entries are not few.
-const FEW: usize = 100;
+const FEW: u64 = 100;
 /// How long a stopping writer tries to connect, to acknowledge what it has committed.
 const LAST_CONNECT: Duration = Duration::from_secs(4);
 /// How often the group is measured.
@@ -66,7 +66,9 @@ pub(crate) struct Acknowledge<'a> {
     trim_at: Option<Instant>,
     trimmed_at: Instant,
     /// How many entries were acknowledged since then.
-    untrimmed: usize,
+    untrimmed: u64,
+    /// How many the group is to be moved past.
+    moving: u64,
     /// The service is to stop, and a connection was lost since: there is no third attempt.
     is_last: bool,
 }
@@ -99,6 +101,7 @@ impl<'a> Acknowledge<'a> {
             trim_at: None,
             trimmed_at: Instant::now(),
             untrimmed: 0,
+            moving: 0,
             is_last: false,
         }
     }
@@ -111,21 +114,26 @@ impl<'a> Acknowledge<'a> {
     ) -> Result<(), Ended> {
         let mut ticks = tokio::time::interval(MEASURE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // They stay armed beside all batches: a timer that is new, and due before all others,
+        // interrupts the runtime, which costs two system calls.
+        let (renewal, trimming) = (tokio::time::sleep(MEASURE), tokio::time::sleep(MEASURE));
+        tokio::pin!(renewal, trimming);
         loop {
             let trim_at = self.trim_at;
             let renew_at = self.renew_at();
+            for (timer, at) in [(&mut renewal, renew_at), (&mut trimming, trim_at)] {
+                if let Some(at) = at.filter(|at| timer.deadline() != *at) {
+                    timer.as_mut().reset(at);
+                }
+            }
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(renew_at.unwrap_or_else(Instant::now)), if renew_at.is_some() => {
-                    self.move_group().await?;
-                }
+                () = &mut renewal, if renew_at.is_some() => self.move_group().await?,
                 _ = ticks.tick() => match self.is_allowed.get() {
                     true => self.look_after_group(true).await?,
                     false => ticks.reset_after(SOON),
                 },
-                () = tokio::time::sleep_until(trim_at.unwrap_or_else(Instant::now)), if trim_at.is_some() => {
-                    self.look_after_group(false).await?;
-                }
+                () = &mut trimming, if trim_at.is_some() => self.look_after_group(false).await?,
                 batch = committed.recv() => match batch {
                     Some(mut batch) => {
                         self.latency.committed(&batch);
@@ -163,13 +171,7 @@ impl<'a> Acknowledge<'a> {
             match acknowledge_all(connection, group, ids).await {
                 Ok(()) => {
                     failpoint::reach("after-acknowledge");
-                    self.untrimmed = self.untrimmed.saturating_add(ids.len());
-                    let pause = if self.untrimmed < FEW { TRIM_FEW } else { TRIM };
-                    // After Redis refused it, it comes later than either.
-                    self.trim_at = match self.trim_at {
-                        Some(at) if at > later(self.trimmed_at, TRIM_FEW) => Some(at),
-                        _ => Some(later(self.trimmed_at, pause)),
-                    };
+                    self.is_to_trim(ids.len() as u64);
                     self.backoff.reset();
                     self.health.redis_works(ACKNOWLEDGING);
                     return Ok(());
@@ -177,6 +179,17 @@ impl<'a> Acknowledge<'a> {
                 Err(error) => self.lost(ACKNOWLEDGING, &error).await?,
             }
         }
+    }
+
+    /// More entries wait to be trimmed.
+    fn is_to_trim(&mut self, entries: u64) {
+        self.untrimmed = self.untrimmed.saturating_add(entries);
+        let pause = if self.untrimmed < FEW { TRIM_FEW } else { TRIM };
+        // After Redis refused it, it comes later than either.
+        self.trim_at = match self.trim_at {
+            Some(at) if at > later(self.trimmed_at, TRIM_FEW) => Some(at),
+            _ => Some(later(self.trimmed_at, pause)),
+        };
     }
 
     /// When the lease is to be renewed.
@@ -198,6 +211,7 @@ impl<'a> Acknowledge<'a> {
         }
         if let Some(checkpoint) = &mut self.checkpoint {
             checkpoint.advance(advance);
+            self.moving = self.moving.saturating_add(advance.entries);
         }
         self.move_group().await
     }
@@ -221,7 +235,8 @@ impl<'a> Acknowledge<'a> {
                     self.seen.lease.extend(checkpoint.valid_until());
                     if step.group.is_some() {
                         failpoint::reach("after-acknowledge");
-                        self.trim_at.get_or_insert(later(self.trimmed_at, TRIM));
+                        let entries = std::mem::take(&mut self.moving);
+                        self.is_to_trim(entries);
                     }
                     self.backoff.reset();
                     self.health.redis_works(ACKNOWLEDGING);

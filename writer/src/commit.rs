@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 /// How often an idle output is maintained: due syncs, and detection of changes by other programs.
@@ -46,6 +46,8 @@ pub(crate) struct Commit<'a> {
     leases: Vec<LeaseTime>,
     /// The output is one of many.
     many: Option<OneOfMany>,
+    /// What uses the disk when it is the only one.
+    disk: DiskThread,
     /// When the file system's room was measured.
     space_at: Option<Instant>,
     measured: Measured,
@@ -60,6 +62,37 @@ struct Measured {
     size: Option<Gauge>,
     duration: Histogram,
     fsync: Histogram,
+}
+
+/// A thread that does what may wait for the disk. It is woken by one system call for each commit,
+/// and a thread of the runtime's pool by several.
+#[derive(Debug, Default)]
+struct DiskThread(Option<std::sync::mpsc::Sender<Work>>);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl DiskThread {
+    /// Does the work in the thread, which goes on when nobody waits any more.
+    async fn run<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::failed(format!("writing the output: {error}"));
+        let thread = match &self.0 {
+            Some(thread) => thread,
+            None => self.0.insert(Self::start().map_err(|error| failed(&error))?),
+        };
+        let (done, result) = oneshot::channel();
+        let work = move || {
+            // Nobody waits any more when the service is to stop.
+            let _ = done.send(work());
+        };
+        thread.send(Box::new(work)).map_err(|error| failed(&error))?;
+        result.await.map_err(|error| failed(&error))
+    }
+
+    fn start() -> std::io::Result<std::sync::mpsc::Sender<Work>> {
+        let (thread, all) = std::sync::mpsc::channel::<Work>();
+        std::thread::Builder::new().name("disk".to_owned()).spawn(move || all.into_iter().for_each(|work| work()))?;
+        Ok(thread)
+    }
 }
 
 impl<'a> Commit<'a> {
@@ -92,6 +125,7 @@ impl<'a> Commit<'a> {
             stale_after,
             leases,
             many: None,
+            disk: DiskThread::default(),
             space_at: None,
             measured,
         }
@@ -213,17 +247,20 @@ impl<'a> Commit<'a> {
                 Some(many) => Arc::clone(&many.threads).acquire_owned().await.ok(),
                 None => None,
             };
-            let done = tokio::task::spawn_blocking(move || {
+            let work = move || {
                 let done = work(&mut output, &batch);
                 drop(thread);
                 if is_space_due {
                     disk_space::measure(output.path());
                 }
                 (output, batch, done)
-            })
-            .await;
-            let (mut output, same, done) =
-                done.map_err(|error| Failure::failed(format!("writing the output: {error}")))?;
+            };
+            let (mut output, same, done) = if self.many.is_some() {
+                let done = tokio::task::spawn_blocking(work).await;
+                done.map_err(|error| Failure::failed(format!("writing the output: {error}")))?
+            } else {
+                self.disk.run(work).await?
+            };
             batch = same;
             if let Some(took) = output.sync_took() {
                 self.measured.fsync.record(took);

@@ -292,6 +292,8 @@ const LEN_KNOWN: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_secs(1);
 /// How long such a file holds up the next one at most.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How often it is asked at most whether the folder has changed.
+const FOLDER: Duration = Duration::from_millis(50);
 /// How often new siblings are looked for at most.
 const SIBLINGS: Duration = Duration::from_secs(1);
 /// How soon earlier files are looked at for late lines, at first; while some come, ever later.
