@@ -212,7 +212,9 @@ impl Sources {
         effects: &mut Vec<Effect>,
     ) -> bool {
         let owner = self.owner(path, rotated, tree);
-        let (Some(source), Some(file)) = (owner.or(rotated), tree.file(path)) else { return false };
+        let Some(source) = owner.or(rotated) else { return false };
+        // It may have been renamed since it was found, and is found under its next name.
+        let Some(file) = tree.file(path) else { return true };
         let other = Other { source, file };
         if self.others.insert(path.to_owned(), other) != Some(other) {
             if Some(source) != rotated {
@@ -426,6 +428,9 @@ mod tests {
         world.put("app.log.1", 3, "before\n");
         assert_eq!(world.look(), ["new app.log", "wake app.log", "wake app.log"]);
         assert_eq!(world.look(), [] as [&str; 0], "nothing has changed");
+        // Also one that was renamed since it was listed.
+        let listed = [("/l/app.log.2".into(), SourceName::new("app.log.2").unwrap())];
+        assert_eq!(world.sources.find(&listed.into(), false, &world.files), []);
         // Without one, each is a source of its own.
         let mut world = World::default();
         world.put("app-20261123.log", 1, "one day\n");
