@@ -375,7 +375,7 @@ fn a_stream_of_another_type_is_reported() {
         service.wait_exit(wait::SOON);
         assert_eq!(service.code(), Some(2), "{}", service.log());
         let last = service.log().lines().last().unwrap_or_default().to_owned();
-        assert!(last.contains(&format!("--stream {}", stream(1))), "{last}");
+        assert!(last.contains("--stream") && last.contains(&stream(1)), "{last}");
     };
     rig.redis.call(&["SET", &stream(1), "a string"]);
     for launch in [reader_of(&rig, THREE), writer_of(&rig, THREE)] {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use e2e::{Folder, Port, Process, Rig, Service, Tamper, rig, text, wait};
+use e2e::{Folder, Launch, Port, Process, Program, Rig, Service, Tamper, rig, text, wait};
 use serde_json::Value;
 
 use crate::adapter::autoscaler_query;
@@ -122,6 +122,20 @@ fn rules_and_dashboard_ask_for_metrics_that_the_services_have() {
     known.extend(rules.iter().filter_map(|rule| rule["record"].as_str().map(str::to_owned)));
     // It appears with the first error.
     known.insert("line_stream_errors_total".to_owned());
+    // Those of many files, one of which has no output.
+    std::fs::create_dir_all(rig.folder.join("many")).expect("a folder");
+    for name in ["a.log", "b.log"] {
+        rig::append(&rig.folder.join("many").join(name), "a line\n");
+    }
+    std::fs::create_dir_all(rig.folder.join("tree/b.log")).expect("a folder");
+    let many = |launch: Launch| launch.set("--stream", "many");
+    let mut reader = many(rig.service(Program::Reader)).set("--input", rig.folder.join("many/*.log")).start();
+    let writer = many(rig.writer()).unset("--output").unset("--consumer");
+    let mut writer = writer.set("--output-dir", rig.folder.join("tree")).start();
+    wait::until("a source failed", || names(&mut writer).contains("line_stream_source_failed"));
+    wait::until("the positions", || names(&mut reader).contains("line_stream_source_position_bytes"));
+    known.extend(names(&mut reader));
+    known.extend(names(&mut writer));
     for query in rules.iter().map(|rule| word(&rule["expr"]).to_owned()).chain(dashboard()) {
         for name in metrics_in(&query) {
             assert!(known.contains(&name), "{name} in: {query}");
