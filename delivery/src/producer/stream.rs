@@ -44,8 +44,6 @@ pub(super) struct Streaming<F> {
     replaced: Option<Replaced>,
     /// The content's length when it was last looked at.
     pub(super) len: u64,
-    /// Whether a batch was confirmed since the file was last looked at.
-    is_confirmed: bool,
     /// When the path was last looked at beside the work.
     looked_at: Duration,
     /// Whether nothing more is put on the wire before it was looked around.
@@ -75,7 +73,6 @@ impl<F: SourceFile> Streaming<F> {
             late: false,
             replaced: None,
             len,
-            is_confirmed: false,
             looked_at: Duration::ZERO,
             is_paused: false,
         }
@@ -106,17 +103,6 @@ impl<F: SourceFile> Streaming<F> {
     /// Whether the file is still the one at the input's path, and nothing is on the wire.
     pub(super) const fn is_settled(&self) -> bool {
         self.replaced.is_none() && !self.is_on_wire()
-    }
-
-    /// Whether there is nothing to do right behind a batch but to wait: the file ends where it is
-    /// read to. Whatever happens to it next wakes who waits, and the look after that is a long one.
-    fn is_still_at_end(&mut self) -> io::Result<bool> {
-        let is_confirmed = std::mem::take(&mut self.is_confirmed);
-        let is_plain = !self.is_fresh && !self.is_paused && !self.late && self.replaced.is_none();
-        if !is_confirmed || !is_plain || self.reader.is_at_limit() {
-            return Ok(false);
-        }
-        Ok(self.reader.file().len()? == self.reader.offset() + self.reader.pending())
     }
 
     fn present(&self) -> Present {
@@ -310,7 +296,7 @@ impl<D: Directory> Producer<D> {
         self.report_unconfirmed();
         let Some(streaming) = self.streaming() else { return Ok(None) };
         let begins_at = std::mem::replace(&mut streaming.confirmed, batch.end);
-        (streaming.is_drained, streaming.is_confirmed) = (false, true);
+        streaming.is_drained = false;
         let file_id = streaming.file_id;
         if self.whole_at.is_none() && self.stream.added == Some(0) && self.added_since == 0 {
             // The stream began with this batch.
@@ -380,13 +366,6 @@ impl<D: Directory> Producer<D> {
     fn scan_directory(&mut self, now: Duration) -> Result<Step, StepError> {
         let (has_room, once, needs_others) = (self.room() > 0, self.options.once, self.needs_others());
         let has_unseen = self.has_unseen;
-        if let Some(streaming) = self.streaming()
-            && streaming.is_still_at_end().map_err(|error| trouble(&streaming.reader.file().path(), "read", &error))?
-            && has_room
-            && !once
-        {
-            return Ok(Step::Wait(Wait::Input));
-        }
         let input = self.directory.input();
         let input = input.map_err(|error| self.trouble("open", &error))?;
         let Phase::Streaming(streaming) = &mut self.phase else { return self.step(now) };
