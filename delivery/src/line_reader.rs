@@ -324,7 +324,7 @@ impl<F: SourceFile> LineReader<F> {
         if self.available != Availability::More {
             return Ok(false);
         }
-        if self.buffer.fill(&self.file)? == 0 || self.buffer.is_at_end() {
+        if self.buffer.fill(&self.file)? == 0 {
             self.ends();
         }
         Ok(true)

@@ -24,8 +24,6 @@ pub struct ReadBuffer {
     filled: usize,
     /// The offset in the content of `buffer[taken]`.
     offset: u64,
-    /// Whether the last read found the end of the file.
-    is_at_end: bool,
 }
 
 impl ReadBuffer {
@@ -37,7 +35,7 @@ impl ReadBuffer {
         let mut buffer = file.bytes(offset.saturating_sub(GUARD_LEN as u64), offset)?;
         let taken = buffer.len();
         buffer.resize(taken + block, 0);
-        Ok(Self { block, buffer, taken, filled: taken, offset, is_at_end: false })
+        Ok(Self { block, buffer, taken, filled: taken, offset })
     }
 
     /// The unconsumed bytes.
@@ -56,13 +54,6 @@ impl ReadBuffer {
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
-    }
-
-    /// Whether the last read found the end of the file: it returned fewer bytes than there was room
-    /// for.
-    #[must_use]
-    pub const fn is_at_end(&self) -> bool {
-        self.is_at_end
     }
 
     /// Consumes bytes.
@@ -124,7 +115,6 @@ impl ReadBuffer {
         let room = self.filled - overlap..self.buffer.len().min(self.filled + self.block.max(self.filled / 8));
         let from = self.offset + pending as u64 - overlap as u64;
         let read = file.read_at(&mut self.buffer[room.clone()], from)?;
-        self.is_at_end = read < room.len();
         let same = read >= overlap && self.buffer[room.start..self.filled] == before[..overlap];
         if !same {
             self.buffer[room.start..self.filled].copy_from_slice(&before[..overlap]);
@@ -161,14 +151,6 @@ mod tests {
         content.set(&[[b'a'; 4000], [b'b'; 4000]].concat());
         assert_eq!(buffer.fill(&content).unwrap(), 0);
         assert!(!buffer.unchanged(&content).unwrap());
-    }
-
-    #[test]
-    fn a_read_that_is_not_full_has_found_the_end() {
-        let content = MemoryFile::new(&vec![b'a'; BLOCK + 5]);
-        let mut buffer = ReadBuffer::open(&content, BLOCK, 0).unwrap();
-        assert_eq!((buffer.fill(&content).unwrap(), buffer.is_at_end()), (BLOCK, false));
-        assert_eq!((buffer.fill(&content).unwrap(), buffer.is_at_end()), (5, true));
     }
 
     #[test]
