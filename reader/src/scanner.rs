@@ -134,6 +134,8 @@ struct Measured {
     hashes: BTreeMap<Span, u64>,
     /// The decompressed length of a compressed file, if known.
     unpacked: Option<u64>,
+    /// Whether it is compressed, and no system error was why it could not be read.
+    is_damaged: bool,
     compared: Vec<(Question, Compared)>,
 }
 
@@ -270,8 +272,9 @@ impl Scanner {
             }
         }
         let names: BTreeSet<String> = bases.iter().filter_map(|base| name_of(base)).collect();
+        let pending = known.siblings.pending.iter().map(|file| file.ino);
         let known = known.contents.iter().filter_map(|content| content.inode).map(|inode| inode.ino);
-        let known: HashSet<u64> = known.chain(self.history.inodes()).collect();
+        let known: HashSet<u64> = known.chain(self.history.inodes()).chain(pending).collect();
         let mut found = Vec::new();
         let mut others = 0;
         self.folders.clear();
@@ -365,6 +368,7 @@ impl Scanner {
                 },
                 hashes: BTreeMap::new(),
                 unpacked: None,
+                is_damaged: false,
                 compared: Vec::new(),
             }
         });
@@ -378,6 +382,8 @@ impl Scanner {
                 })
             }
             Prefix::Partial(_) => Ok(()),
+            // The same bytes are damaged in the same place.
+            Prefix::Unreadable(_) if measured.is_damaged => Ok(()),
             _ => self.measure(&seen, &mut measured, known),
         };
         let (inode, path) = (seen.inode, seen.path.to_string_lossy().into_owned());
@@ -461,6 +467,7 @@ impl Scanner {
             match question {
                 Question::Unpack { up_to, .. } => {
                     if let Err(error) = self.unpack(*key, *up_to, &mut measured, known) {
+                        measured.is_damaged = error.raw_os_error().is_none();
                         measured.prints = Prefix::Unreadable(error.to_string());
                     }
                     sighting.prints = measured.prints.clone();
@@ -684,7 +691,7 @@ mod tests {
                 seen_len: bytes.len() as u64,
                 ..Content::default()
             });
-            self.known.neighbours = self.scan().neighbours;
+            self.known.siblings = self.scan().siblings();
         }
     }
 

@@ -1,6 +1,6 @@
 //! The state file: the manifest of the source, for the case that Redis loses its data.
 
-use delivery::files::Neighbour;
+use delivery::files::Siblings;
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
@@ -54,8 +54,8 @@ struct State {
     guard: Option<Guard>,
     #[serde(default)]
     began: Option<i64>,
-    #[serde(default)]
-    neighbours: Option<Vec<Neighbour>>,
+    #[serde(flatten)]
+    siblings: Siblings,
 }
 
 /// The version alone. It is parsed first, because a newer format may differ in everything else.
@@ -165,12 +165,12 @@ impl StateFile {
                 "its format {version} is newer than {VERSION}, the newest known one"
             )));
         }
-        let State { generations, prints, guard, began, neighbours, .. } = match serde_json::from_slice(&bytes) {
+        let State { generations, prints, guard, began, siblings, .. } = match serde_json::from_slice(&bytes) {
             Ok(state) => state,
             Err(error) => return Ok(Stored::Unreadable(error.to_string())),
         };
         let mut manifest = Manifest::default();
-        (manifest.prints, manifest.guard, manifest.began, manifest.neighbours) = (prints, guard, began, neighbours);
+        (manifest.prints, manifest.guard, manifest.began, manifest.siblings) = (prints, guard, began, siblings);
         generations.into_iter().for_each(|generation| manifest.insert(generation));
         Ok(Stored::Manifest(Box::new(manifest)))
     }
@@ -185,7 +185,7 @@ impl StateFile {
             prints: manifest.prints.clone(),
             guard: manifest.guard.clone(),
             began: manifest.began,
-            neighbours: manifest.neighbours.clone(),
+            siblings: manifest.siblings.clone(),
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
