@@ -31,6 +31,12 @@ const SEARCHED: u64 = 4 << 20;
 /// A file modified more recently than this may change again without getting another timestamp.
 const COARSE: Duration = Duration::from_millis(100);
 
+/// From this many names on, a folder is read in several parts: the system returns 32 KiB at a time,
+/// and a name takes at most 280 bytes.
+const SEVERAL_PARTS: usize = 117;
+/// How often a large folder that changes all the time is listed for one scan.
+const LISTINGS: usize = 3;
+
 /// Scans the folder of an input.
 #[derive(Debug)]
 pub(crate) struct Scanner {
@@ -65,7 +71,7 @@ pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
 }
 
 /// A name in a folder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) name: OsString,
     pub(crate) ino: u64,
@@ -527,8 +533,23 @@ impl Scanner {
     }
 }
 
-/// All names in a folder.
+/// All names in a folder. A large folder is read in parts, and a file that is renamed meanwhile may
+/// be in none of them under either name; then the folder is listed again, and what any listing had
+/// counts.
 pub(crate) fn names_in(folder: &Path) -> io::Result<Vec<Name>> {
+    let mut names = list(folder)?;
+    for _ in 1..LISTINGS {
+        if names.len() < SEVERAL_PARTS || listed_of(folder).is_some() {
+            break;
+        }
+        names.extend(list(folder)?);
+        names.sort_unstable();
+        names.dedup();
+    }
+    Ok(names)
+}
+
+fn list(folder: &Path) -> io::Result<Vec<Name>> {
     fs::read_dir(folder)?.map(|entry| entry.map(|entry| Name { name: entry.file_name(), ino: entry.ino() })).collect()
 }
 
@@ -829,6 +850,30 @@ mod tests {
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
         assert_eq!(fixture.scan().unseen, []);
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_while_a_large_folder_is_listed_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for n in 0..3000 {
+            fs::write(folder.path().join(format!("{n}.log")), b"").unwrap();
+        }
+        let path = |n: u32| folder.path().join(format!("app.log.{n}"));
+        fs::write(path(0), b"").unwrap();
+        let ino = fs::metadata(path(0)).unwrap().ino();
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        let (lists, missed) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let names = (0..400).cycle().zip((1..400).chain([0]).cycle());
+                let mut names = names.take_while(|_| !is_done.load(std::sync::atomic::Ordering::Relaxed));
+                names.try_for_each(|(from, to)| fs::rename(path(from), path(to))).unwrap();
+            });
+            let has = |names: Vec<Name>| names.iter().any(|name| name.ino == ino);
+            let missed = (0..60).filter(|_| !has(names_in(folder.path()).unwrap())).count();
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            (60, missed)
+        });
+        assert!(missed * 20 < lists, "{missed} of {lists} listings lack the file");
     }
 
     #[test]
