@@ -8,7 +8,7 @@
 //! and length. When two readings are possible, the one that cannot lose bytes wins, and a
 //! [`Notice`] reports it.
 
-use crate::fingerprint::{Fingerprint, Span, TailChecksum};
+use crate::fingerprint::{Agreement, Fingerprint, Span, TailChecksum};
 use crate::rotated_names::{NameKind, RotationOrder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -524,11 +524,17 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The ranges whose hashes a [`Sighting`] must have, besides its fingerprint.
+/// The ranges whose hashes the [`Sighting`] of a file with this fingerprint must have: only those
+/// that can tell whether it is a known content.
 #[must_use]
-pub fn probes(known: &KnownContents) -> Vec<Span> {
-    let heads = known.contents.iter().filter_map(|c| c.head).map(|(end, _)| Span { start: 0, end });
-    let tails = known.contents.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes);
+pub fn probes(known: &KnownContents, prints: &Fingerprint) -> Vec<Span> {
+    let alike = known.contents.iter().filter(|content| {
+        let agreement = content.fingerprint.agreement(prints);
+        !content.is_apart(&agreement)
+    });
+    let alike: Vec<&Content> = alike.collect();
+    let heads = alike.iter().filter_map(|c| c.head).map(|(end, _)| Span { start: 0, end });
+    let tails = alike.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes);
     let mut spans: Vec<Span> = tails.chain(heads).collect();
     spans.sort_unstable();
     spans.dedup();
@@ -613,6 +619,14 @@ impl Content {
         !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
+    /// Whether the fingerprints alone tell that a file is another content: they agree in little, and
+    /// part before the tail begins.
+    fn is_apart(&self, agreement: &Agreement) -> bool {
+        agreement.differs.is_some()
+            && agreement.weight < agreement.compared / 4
+            && self.tail.as_ref().is_none_or(|tail| agreement.common <= tail.span().start)
+    }
+
     fn compare(&self, file: &Sighting) -> Bytes {
         let (prints, partial) = match &file.prints {
             Prefix::Whole(prints) => (prints, false),
@@ -621,6 +635,9 @@ impl Content {
         };
         let found = |span: Span| file.hashes.get(&span).copied();
         let mut agreement = self.fingerprint.agreement(prints);
+        if let Some(differs) = agreement.differs.filter(|_| self.is_apart(&agreement)) {
+            return Bytes::Apart { common: agreement.common, differs };
+        }
         if let Some((len, hash)) = self.head
             && agreement.differs.is_none()
             && agreement.compared < len

@@ -329,7 +329,7 @@ fn start(relation: Relation) -> u64 {
 }
 
 fn hashes(known: &KnownContents, bytes: &[u8]) -> BTreeMap<Span, u64> {
-    let within = probes(known).into_iter().filter(|span| span.end <= bytes.len() as u64);
+    let within = probes(known, &Fingerprint::of(bytes)).into_iter().filter(|span| span.end <= bytes.len() as u64);
     within.map(|span| (span, delivery::hash(&bytes[span.start as usize..span.end as usize]))).collect()
 }
 
