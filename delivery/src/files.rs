@@ -90,18 +90,15 @@ pub struct KnownContents {
 
 /// What is known of the files beside the input that hold no known content: what must outlive the
 /// process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Siblings {
     /// Those that are no contents of the input. `None`: never recorded (an older state file); ages
     /// are compared instead.
-    #[serde(default)]
     pub neighbours: Option<Vec<Neighbour>>,
     /// Those that are to be sent, and were not yet.
-    #[serde(default)]
     pub pending: Vec<Neighbour>,
     /// Whether contents may have come and gone since all folders could last be listed: all others
     /// may be ours.
-    #[serde(default)]
     pub missed: bool,
 }
 
