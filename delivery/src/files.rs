@@ -1171,8 +1171,8 @@ impl<'a> Identification<'a> {
         matches!(file.name_kind, NameKind::Compressed(_)) && !self.history.pending.is_empty()
     }
 
-    /// Whether a candidate that is beside the live content may have been there before that: it could
-    /// not be listed then, or nothing was recorded, and ages tell.
+    /// Whether a candidate that is beside the live content may have been there before that: it
+    /// could not be listed then, or nothing was recorded, and ages tell.
     fn was_missed(&self, file: &Sighting) -> bool {
         let is_older = |live: &Content| live.created.zip(file.created).is_some_and(|(live, other)| other < live);
         let Siblings { neighbours, missed, .. } = &self.known.siblings;
