@@ -6,7 +6,7 @@
 
 use crate::files::Inode;
 use crate::manifest::{Generation, Manifest};
-use crate::rotated_names::{COMPRESSED, NameKind, classify};
+use crate::rotated_names::{COMPRESSED, NameKind, TAI64N_INPUT, classify};
 use crate::source_name::SourceName;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -311,7 +311,8 @@ fn rotated_from(path: &Path) -> impl Iterator<Item = PathBuf> {
     let separators = plain.match_indices(['.', '-', '_']).map(|(at, _)| at);
     let stems = separators.filter_map(|at| plain.get(..at)).filter(|stem| !stem.is_empty());
     let bases = stems.flat_map(move |stem| [stem.to_owned(), format!("{stem}{extension}")]);
-    let bases = bases.chain(unpacked.map(str::to_owned)).filter(move |base| base != name);
+    let tai64n = name.starts_with('@').then(|| TAI64N_INPUT.to_owned());
+    let bases = bases.chain(unpacked.map(str::to_owned)).chain(tai64n).filter(move |base| base != name);
     let is_rotated =
         move |base: &String| matches!(classify(name, base), NameKind::Rotated(_) | NameKind::Compressed(_));
     bases.filter(is_rotated).map(|base| path.with_file_name(base))
@@ -412,6 +413,7 @@ mod tests {
             assert!(bases(path).contains(&PathBuf::from("/l/app.log")), "{path}: {:?}", bases(path));
         }
         assert_eq!(bases("/l/web.1"), [PathBuf::from("/l/web")]);
+        assert_eq!(bases("/l/@400000006a3c2b1f0a1b2c3d.s"), [PathBuf::from("/l/current")]);
         for path in ["/l/a.b.log.10", "/l/a.b.1.log"] {
             assert!(bases(path).contains(&PathBuf::from("/l/a.b.log")), "{path}");
         }

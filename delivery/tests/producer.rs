@@ -7,8 +7,9 @@ use delivery::fingerprint::Fingerprint;
 use delivery::line_reader::ReadOptions;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
+use delivery::producer::Changed;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, Stored};
+use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use resp::StreamId;
@@ -168,7 +169,7 @@ fn a_content_that_was_never_sent_here_is_as_long_as_others_have_read_it() {
 
 /// A folder in which the input was renamed twice: the first file holds what was sent, the second
 /// one nothing that is known, and nothing is at the input's path.
-struct Vacated;
+struct Vacated(&'static [u8]);
 
 #[derive(Debug)]
 struct Bytes(&'static [u8], u64);
@@ -208,7 +209,7 @@ impl Directory for Vacated {
     }
 
     fn open(&mut self, key: usize) -> io::Result<Bytes> {
-        Ok(if key == 2 { Bytes(b"old\n", 2) } else { Bytes(b"new\n", 1) })
+        Ok(if key == 2 { Bytes(self.0, 2) } else { Bytes(b"new\n", 1) })
     }
 
     fn prints(&self, _: usize) -> Option<Fingerprint> {
@@ -230,7 +231,7 @@ impl Directory for Vacated {
 
 #[test]
 fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated);
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated(b"old\n"));
     producer.step(Duration::ZERO).unwrap();
     let mut record = manifest(&[(10, 10)]);
     record.guard = Some(Guard::new(10, 4, 4, b"old\n"));
@@ -247,6 +248,7 @@ fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
             Step::Wait(_) => now += Duration::from_millis(250),
             step => {
                 assert_eq!(step, Step::Clock, "the next content is to be numbered");
+                assert_eq!(now, Duration::ZERO, "nobody writes to the first file any more");
                 return;
             }
         }
@@ -254,9 +256,18 @@ fn a_content_that_came_and_went_is_sent_while_nothing_is_at_the_path() {
     panic!("it stays at the first file");
 }
 
+#[test]
+fn a_file_that_was_written_again_between_the_scan_and_its_opening_is_not_sent() {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated(b"another\n"));
+    producer.step(Duration::ZERO).unwrap();
+    producer.observed(at_the_end(1), None).unwrap();
+    let error = producer.step(Duration::ZERO).unwrap_err();
+    assert!(matches!(error, StepError::Changed(Changed::InputChanged)), "{error:?}");
+}
+
 /// A producer that has sent all of the first file, at an ID that the stream has.
 fn streaming(added: u64) -> Producer<Vacated> {
-    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated);
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), Vacated(b"old\n"));
     producer.step(Duration::ZERO).unwrap();
     producer.observed(at_the_end(added), None).unwrap();
     assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);

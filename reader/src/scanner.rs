@@ -11,7 +11,7 @@ use delivery::files::{
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::hash;
-use delivery::rotated_names::{NameKind, classify};
+use delivery::rotated_names::{NameKind, RotationOrder, classify, prefix};
 use delivery::source_file::SourceFile;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -198,16 +198,18 @@ impl Scanner {
             return false;
         }
         let (Some(folder), Some(name)) = (self.input.parent(), name_of(&self.input)) else { return false };
-        let names = listings.names(folder, listed_of(folder), &[stem(&name)], &HashSet::new());
+        let names = listings.names(folder, listed_of(folder), &[prefix(&name)], &HashSet::new());
         names.is_ok_and(|names| names.iter().any(|one| Format::of(Path::new(&one.name)).is_some()))
     }
 
     /// Opens a file of the latest scan.
     pub(crate) fn open(&self, key: usize) -> io::Result<DiskFile> {
         let seen = self.files.get(key).ok_or(io::ErrorKind::NotFound)?;
-        let file = seen.open()?.with_unpacked_len(self.measured.get(&seen.inode).and_then(|known| known.unpacked));
-        // Another file may have its name by now.
-        if file.inode() == seen.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+        let known = self.measured.get(&seen.inode);
+        let file = seen.open()?.with_unpacked_len(known.and_then(|known| known.unpacked));
+        // Another file may have its name by now, and also its inode.
+        let is_same = file.inode() == seen.inode && known.is_none_or(|known| known.created == file.created());
+        if is_same { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// The fingerprint of a file of the latest scan.
@@ -261,7 +263,11 @@ impl Scanner {
         let mut bases = vec![self.input.clone()];
         bases.extend(fs::canonicalize(&self.input).ok().filter(|_| has_input));
         let paths = known.contents.iter().rev().map(|content| &content.path);
-        bases.extend(paths.filter(|path| !path.is_empty()).map(PathBuf::from));
+        let mut former: Vec<PathBuf> = paths.filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        let own =
+            self.input.parent().and_then(|folder| Some(fs::canonicalize(folder).ok()?.join(self.input.file_name()?)));
+        former.retain(|path| !bases.contains(path) && own.as_ref() != Some(path));
+        bases.extend_from_slice(&former);
         let mut folders: Vec<PathBuf> = Vec::new();
         for folder in bases.iter().filter_map(|base| base.parent()) {
             let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
@@ -280,7 +286,7 @@ impl Scanner {
             self.folders.push((folder.clone(), listed));
             let entries = match &self.listings {
                 Some(listings) => {
-                    let stems: Vec<&str> = names.iter().map(|base| stem(base)).collect();
+                    let stems: Vec<&str> = names.iter().map(|base| prefix(base)).collect();
                     listings.names(&folder, listed, &stems, &known)
                 }
                 None => names_in(&folder),
@@ -299,13 +305,19 @@ impl Scanner {
             for Name { name: file_name, ino } in &entries {
                 let name = file_name.to_string_lossy();
                 let kinds = names.iter().map(|base| classify(&name, base));
-                let name_kind = kinds.max_by_key(rank).unwrap_or(NameKind::Other);
+                let name_kind = match kinds.max_by_key(rank).unwrap_or(NameKind::Other) {
+                    // The link led there: the newest of what was there before it led elsewhere.
+                    NameKind::Other if former.contains(&folder.join(file_name)) => {
+                        NameKind::Rotated(RotationOrder::Index(0))
+                    }
+                    kind => kind,
+                };
                 let is_output = || {
                     let mut journal = file_name.clone();
                     journal.push(".journal");
                     journals.contains(&journal)
                 };
-                let alike = || names.iter().any(|base| name.starts_with(stem(base)));
+                let alike = || names.iter().any(|base| name.starts_with(prefix(base)));
                 let matters = match name_kind {
                     _ if known.contains(ino) => true,
                     NameKind::Other if alike() && others < OTHERS => {
@@ -529,11 +541,6 @@ fn name_of(path: &Path) -> Option<String> {
     path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
-/// A name without its extension.
-fn stem(name: &str) -> &str {
-    name.rfind('.').filter(|&dot| dot > 0).and_then(|dot| name.get(..dot)).unwrap_or(name)
-}
-
 /// Ranks the names of a file by how much they say.
 const fn rank(name_kind: &NameKind) -> u8 {
     match name_kind {
@@ -708,6 +715,26 @@ mod tests {
         assert_eq!(identified.unseen, []);
     }
 
+    /// logrotate's `delaycompress` removes `input.txt.1` and creates it again, and file systems give
+    /// its inode to the new file.
+    #[test]
+    fn a_file_that_took_name_and_inode_of_a_scanned_one_is_not_opened_for_it() {
+        let first = lines("first", 100);
+        let mut fixture = Fixture::new(&first);
+        fixture.send("input.txt");
+        fixture.rename("input.txt", "input.txt.1");
+        let key = fixture.scan().holders[&1][0].key;
+        assert!(fixture.scanner.open(key).is_ok());
+        let created = fs::metadata(fixture.path("input.txt.1")).unwrap().created();
+        fs::remove_file(fixture.path("input.txt.1")).unwrap();
+        fixture.write("input.txt.1", &lines("second", 200));
+        let again = fs::metadata(fixture.path("input.txt.1")).unwrap().created();
+        // Not all file systems tell.
+        if created.is_ok() && again.unwrap() != created.unwrap() {
+            assert!(fixture.scanner.open(key).is_err());
+        }
+    }
+
     #[test]
     fn only_growth_after_rotation_counts_as_still_written() {
         let mut fixture = Fixture::new(&lines("first", 100));
@@ -822,6 +849,28 @@ mod tests {
         // A hard link is another name of the same file.
         fs::hard_link(fixture.path("b/app.log"), fixture.path("b/app.log.1")).unwrap();
         assert_eq!(fixture.scan().unseen, []);
+    }
+
+    /// As kubelet does when a container starts again: the link leads to `1.log`, and what was
+    /// written to `0.log` after its last rotation was never seen.
+    #[test]
+    fn an_unseen_file_at_a_former_target_of_the_link_is_found() {
+        use std::os::unix::fs::symlink;
+        let mut fixture = Fixture::new(b"");
+        fs::remove_file(fixture.path("input.txt")).unwrap();
+        fs::create_dir(fixture.path("pod")).unwrap();
+        fixture.write("pod/0.log", &lines("first", 100));
+        symlink(fixture.path("pod/0.log"), fixture.path("input.txt")).unwrap();
+        fixture.send("input.txt");
+        fixture.rename("pod/0.log", "pod/0.log.20261201-120000");
+        fixture.write("pod/0.log", &lines("unseen", 100));
+        fixture.write("pod/1.log", &lines("third", 100));
+        fixture.write("pod/2.log", &lines("other", 100));
+        symlink(fixture.path("pod/1.log"), fixture.path("link")).unwrap();
+        fixture.rename("link", "input.txt");
+        let unseen = fixture.scan().unseen;
+        assert_eq!(unseen.len(), 1, "{unseen:?}");
+        assert!(fixture.scanner.open(unseen[0].key).unwrap().path().ends_with("pod/0.log"));
     }
 
     #[test]

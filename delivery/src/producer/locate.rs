@@ -514,6 +514,14 @@ impl<D: Directory> Producer<D> {
             path,
             error,
         })?;
+        if let Target::Known { file_id, .. } = target
+            && let Some(tail) = self.manifest.tail(file_id)
+            && tail.end == start
+            && !tail.matches(start, reader.history())
+        {
+            // It was written again, or another file took its name, since it was looked at.
+            return Err(Changed::InputChanged.into());
+        }
         self.input_state = Ok(());
         if let Target::Known { file_id, .. } = target
             && let Some(prints) = self.directory.prints(key)
