@@ -7,7 +7,7 @@
 
 use crate::source_file::{DiskFile, Format, inode, nanoseconds};
 use delivery::files::{
-    self, Compared, Identified, Inode, KnownContents, Prefix, Question, ScanHistory, Sighting, Snapshot,
+    self, Compared, Identified, Inode, KnownContents, Prefix, Question, ScanHistory, Sighting, Snapshot, UNNAMED,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
 use delivery::hash;
@@ -41,6 +41,9 @@ pub(crate) struct Scanner {
     /// The folders of the latest scan, with their times before they were listed.
     folders: Vec<(PathBuf, Listed)>,
     history: ScanHistory,
+    /// Files of the latest scan that were at the input's path, whether a scan saw them there or
+    /// not.
+    was_input: HashSet<Inode>,
     /// With many files: what all sources know of the folders.
     listings: Option<Arc<dyn Listings>>,
 }
@@ -153,7 +156,15 @@ impl Scanner {
     /// `input` must be absolute; its last component may be a symbolic link.
     pub(crate) fn new(input: PathBuf) -> Self {
         let history = ScanHistory::default();
-        Self { input, files: Vec::new(), measured: HashMap::new(), folders: Vec::new(), history, listings: None }
+        Self {
+            input,
+            files: Vec::new(),
+            measured: HashMap::new(),
+            folders: Vec::new(),
+            history,
+            was_input: HashSet::new(),
+            listings: None,
+        }
     }
 
     /// A scanner that shares what is known of folders.
@@ -222,6 +233,8 @@ impl Scanner {
 
     fn snapshot(&mut self, known: &KnownContents, open: &[(u64, &DiskFile)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        let unnamed = open.iter().filter(|(file_id, _)| *file_id == UNNAMED);
+        self.was_input = unnamed.map(|(_, file)| file.inode()).collect();
         let candidates = self.candidates(known, &mut snapshot.unlisted);
         self.files.clear();
         let mut before = std::mem::take(&mut self.measured);
@@ -339,10 +352,16 @@ impl Scanner {
         }
         candidates.extend(found);
         let strays = self.listings.iter().flat_map(|listings| {
-            let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| listings.may_have(path, file.ino()));
-            listings.strays().into_iter().filter(is_own)
+            let own = |path: PathBuf| {
+                let metadata = fs::metadata(&path).ok().filter(|file| listings.may_have(&path, file.ino()))?;
+                Some((path, inode(&metadata)))
+            };
+            listings.strays().into_iter().filter_map(own)
         });
-        candidates.extend(strays.map(|path| Candidate { path, name_kind: NameKind::Other }));
+        for (path, inode) in strays {
+            self.was_input.insert(inode);
+            candidates.push(Candidate { path, name_kind: NameKind::Other });
+        }
         candidates
     }
 
@@ -410,6 +429,7 @@ impl Scanner {
             modified: state.modified,
             created,
             changing,
+            was_input: self.was_input.contains(&inode),
             prints: measured.prints.clone(),
             hashes: measured.hashes.clone(),
             compared: BTreeMap::new(),
@@ -430,6 +450,7 @@ impl Scanner {
             modified: 0,
             created: None,
             changing: false,
+            was_input: false,
             prints: Prefix::Unreadable(why),
             hashes: BTreeMap::new(),
             compared: BTreeMap::new(),
@@ -871,6 +892,46 @@ mod tests {
         let unseen = fixture.scan().unseen;
         assert_eq!(unseen.len(), 1, "{unseen:?}");
         assert!(fixture.scanner.open(unseen[0].key).unwrap().path().ends_with("pod/0.log"));
+    }
+
+    /// The source's file is at another path than the source.
+    #[derive(Debug)]
+    struct Strayed(PathBuf);
+
+    impl Listings for Strayed {
+        fn names(&self, folder: &Path, _: Listed, _: &[&str], _: &HashSet<u64>) -> io::Result<Vec<Name>> {
+            names_in(folder)
+        }
+
+        fn has_input(&self) -> bool {
+            true
+        }
+
+        fn strays(&self) -> Vec<PathBuf> {
+            vec![self.0.clone()]
+        }
+
+        fn may_have(&self, _: &Path, _: u64) -> bool {
+            true
+        }
+    }
+
+    /// A temporary file that matches the pattern is found, and renamed before Redis can be asked.
+    #[test]
+    fn a_file_that_was_renamed_before_its_source_began_is_sent() {
+        let mut fixture = Fixture::new(b"first\n");
+        fixture.rename("input.txt", "final.txt");
+        let strayed = Arc::new(Strayed(fixture.path("final.txt")));
+        fixture.scanner = Scanner::sharing(fixture.path("input.txt"), strayed);
+        let unseen = fixture.scan().unseen;
+        assert_eq!(unseen.len(), 1, "{unseen:?}");
+        // The same when it was opened before it was rotated.
+        let mut fixture = Fixture::new(b"first\n");
+        let held = DiskFile::open(&fixture.path("input.txt")).unwrap();
+        fixture.rename("input.txt", "input.txt.1");
+        assert_eq!(fixture.scan().unseen, []);
+        let identified = fixture.scanner.scan(&fixture.known, &[(UNNAMED, &held)], Duration::from_secs(1));
+        assert_eq!(identified.unseen.len(), 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod stream;
 pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
-use crate::files::{Identified, Inode, KnownContents};
+use crate::files::{Identified, Inode, KnownContents, UNNAMED};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
@@ -302,8 +302,6 @@ const LATE: Duration = Duration::from_secs(2);
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
-/// The file ID of a content that has none yet.
-const UNNAMED: u64 = 0;
 
 /// The machine of one partition.
 #[derive(Debug)]
@@ -937,6 +935,11 @@ impl<D: Directory> Producer<D> {
             self.saw(file_id, open.len);
         }
         self.open.retain(|other| other.file_id != file_id || other.file.inode() != open.file.inode());
+        self.push_open(open);
+    }
+
+    fn push_open(&mut self, open: Open<D::File>) {
+        let file_id = open.file_id;
         self.open.push(open);
         // Those of known contents and those of others do not displace each other.
         let mut alike =
