@@ -281,6 +281,13 @@ impl Sources {
         owner.or_else(|| self.rotated(path, tree)).is_none_or(|owner| owner == source)
     }
 
+    /// Whether a file, which a source has open and has not read, was found for another one since.
+    #[must_use]
+    pub fn was_found_for_another(&self, source: usize, file: FileId) -> bool {
+        let known = || self.files.get(&file.inode.ino).into_iter().flatten().filter(|known| known.file == file);
+        known().next().is_some() && known().all(|known| known.source != source)
+    }
+
     /// Paths at which files of a source are, though their names do not tell.
     pub fn strays(&self, source: usize) -> impl Iterator<Item = &Path> {
         self.list.get(source).into_iter().flat_map(|source| source.strays.iter().map(PathBuf::as_path))
@@ -518,6 +525,22 @@ mod tests {
         world.put("a.log", 3, "new\n");
         assert_eq!(world.look(), [] as [&str; 0]);
         assert!(world.has_input("a.log") && !world.may_have("b.log", "a.log"));
+    }
+
+    #[test]
+    fn an_open_file_is_of_the_source_that_it_was_found_for() {
+        let mut world = World::default();
+        world.put("a.log", 1, "of a\n");
+        world.look();
+        world.read("a.log");
+        // It was at `a.log` for a moment.
+        world.put("b.log", 2, "of b\n");
+        world.look();
+        let file = |ino| FileId { inode: Inode { dev: 1, ino }, created: Some(5) };
+        let of_another = |source, ino| world.sources.was_found_for_another(source, file(ino));
+        assert!(of_another(0, 2) && !of_another(1, 2));
+        assert!(!of_another(0, 1) && of_another(1, 1));
+        assert!(!of_another(0, 3), "no source has it");
     }
 
     #[test]

@@ -65,6 +65,9 @@ pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
 
     /// Whether a file with this name and inode is not another source's.
     fn may_have(&self, path: &Path, ino: u64) -> bool;
+
+    /// Whether an open file that was not read yet was found for another source since.
+    fn was_found_for_another(&self, file: &DiskFile) -> bool;
 }
 
 /// A name in a folder.
@@ -256,7 +259,12 @@ impl Scanner {
                 _ => {}
             }
         }
-        for (_, file) in open {
+        for (file_id, file) in open {
+            if *file_id == UNNAMED
+                && self.listings.as_ref().is_some_and(|listings| listings.was_found_for_another(file))
+            {
+                continue;
+            }
             let listed = self.files.iter().any(|seen| seen.inode == file.inode());
             if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
                 let path = PathBuf::from(file.path());
@@ -913,6 +921,10 @@ mod tests {
 
         fn may_have(&self, _: &Path, _: u64) -> bool {
             true
+        }
+
+        fn was_found_for_another(&self, _: &DiskFile) -> bool {
+            false
         }
     }
 
