@@ -773,8 +773,8 @@ mod tests {
         assert_eq!(identified.unseen, []);
     }
 
-    /// logrotate's `delaycompress` removes `input.txt.1` and creates it again, and file systems give
-    /// its inode to the new file.
+    /// logrotate's `delaycompress` removes `input.txt.1` and creates it again, and file systems
+    /// give its inode to the new file.
     #[test]
     fn a_file_that_took_name_and_inode_of_a_scanned_one_is_not_opened_for_it() {
         let first = lines("first", 100);
