@@ -3,9 +3,9 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, UNNAMED, Wait};
+use super::{Begin, Change, Changed, Directory, Notice, Open, Phase, Producer, Stage, Step, StepError, Wait};
 use crate::entry::Span;
-use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation};
+use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation, UNNAMED};
 use crate::fingerprint::{Fingerprint, TailChecksum};
 use crate::hash;
 use crate::line_reader::LineReader;
@@ -464,7 +464,19 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.scan(&manifest, Some(position), Some(present));
         let current = identified.current.found()?;
+        if current.relation == Relation::New && current.len > 0 {
+            self.hold_early(current.key);
+        }
         (is_whole(current) && current.relation.file_id() == Some(present.file_id)).then(|| current.clone())
+    }
+
+    /// Opens a new file at the input's path before its turn: it may be gone by then.
+    fn hold_early(&mut self, key: usize) {
+        if let Ok(file) = self.directory.open(key)
+            && self.open.iter().all(|open| open.file.inode() != file.inode())
+        {
+            self.push_open(Open::new(UNNAMED, file, true));
+        }
     }
 
     /// Another file has taken the name of the present one. Goes on in it when it holds the same
@@ -517,6 +529,14 @@ impl<D: Directory> Producer<D> {
             path,
             error,
         })?;
+        if let Target::Known { file_id, .. } = target
+            && let Some(tail) = self.manifest.tail(file_id)
+            && tail.end == start
+            && !tail.matches(start, reader.history())
+        {
+            // It was written again, or another file took its name, since it was looked at.
+            return Err(Changed::InputChanged.into());
+        }
         self.input_state = Ok(());
         if let Target::Known { file_id, .. } = target
             && let Some(prints) = self.directory.prints(key)

@@ -77,6 +77,12 @@ impl Listings for SourceListings {
         self.shared.sources().may_have(self.source, path, ino, &DiskTree)
     }
 
+    fn was_found_for_another(&self, file: &DiskFile) -> bool {
+        let created = file.created().and_then(|created| i64::try_from(created).ok());
+        let file = FileId { inode: file.inode(), created };
+        self.shared.sources().was_found_for_another(self.source, file)
+    }
+
     fn names(&self, folder: &Path, listed: Listed, stems: &[&str], known: &HashSet<u64>) -> io::Result<Vec<Name>> {
         let mut folders = self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let is_current = listed.is_some() && folders.get(folder).is_some_and(|listing| listing.listed == listed);
