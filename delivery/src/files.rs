@@ -81,12 +81,22 @@ pub struct KnownContents {
     pub contents: Vec<Content>,
     /// When the source began, on the file system's clock (the input's last modification then).
     pub began: Option<i128>,
-    /// Siblings that are known to be no contents of the input: [`Identified::neighbours`] of an
-    /// earlier scan. `None`: never recorded (an older state file); ages are compared instead.
-    pub neighbours: Option<Vec<Neighbour>>,
+    /// What an earlier scan told of the files beside the input.
+    pub siblings: Siblings,
 }
 
-/// A sibling that is not ours.
+/// What is known of the files beside the input that hold no known content: what must outlive the
+/// process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Siblings {
+    /// Those that are no contents of the input. `None`: never recorded (an older state file); ages
+    /// are compared instead.
+    pub neighbours: Option<Vec<Neighbour>>,
+    /// Those that are to be sent, and were not yet.
+    pub pending: Vec<Neighbour>,
+}
+
+/// A file beside the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Neighbour {
     /// Its device.
@@ -248,17 +258,7 @@ impl ScanHistory {
             // Older files get larger indices.
             self.newest_first = Some(true);
         }
-        let named = |&(key, state): &(usize, Pending)| {
-            let file = snapshot.sightings.iter().find(|file| file.key == key);
-            file.map(|file| (Neighbour::of(file), state))
-        };
-        let pending: BTreeMap<_, _> = identified.pending.iter().filter_map(named).collect();
-        // What cannot be listed is not gone.
-        if self.listed == Some(true) {
-            self.pending = pending;
-        } else {
-            self.pending.extend(pending);
-        }
+        self.pending.clone_from(&identified.pending);
         let Some(found) = identified.current.found() else { return };
         let input = snapshot.sightings.iter().find(|file| file.key == found.key);
         self.input = input.map(|file| (Neighbour::of(file), found.relation.file_id()));
@@ -369,14 +369,14 @@ pub struct Identified {
     pub unlisted: bool,
     /// Contents that came and went unseen: rotated files that are no known content, oldest first.
     pub unseen: Vec<Found>,
-    /// All siblings that are not ours now. Store them with the present content when they changed.
-    /// `None`: they were never recorded, and not all can be listed now.
+    /// All siblings that are not ours now. `None`: they were never recorded, and not all can be
+    /// listed now.
     pub neighbours: Option<Vec<Neighbour>>,
     /// What to report, each once.
     pub notices: Vec<Notice>,
-    /// The rotated files that are no known content and no neighbours, by key: those in `unseen`,
-    /// and those that must be scanned again.
-    pub pending: Vec<(usize, Pending)>,
+    /// The rotated files that are no known content and no neighbours: those in `unseen`, and those
+    /// that must be scanned again.
+    pub pending: BTreeMap<Neighbour, Pending>,
     /// What to find out before this is final. Empty: it is final.
     pub questions: Vec<Question>,
 }
@@ -418,6 +418,15 @@ pub struct Compared {
     pub line_start: u64,
     /// Where the last bytes that were sent end in this file, if they are in it.
     pub tail_at: Option<u64>,
+}
+
+impl Identified {
+    /// What to store of the files beside the input, with the present content, when it changed.
+    #[must_use]
+    pub fn siblings(&self) -> Siblings {
+        let pending = self.pending.keys().copied().take(NEIGHBOURS).collect();
+        Siblings { neighbours: self.neighbours.clone(), pending }
+    }
 }
 
 /// Something that a user should know. Report each once.
@@ -478,7 +487,9 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { path, why } => write!(f, "cannot read {path}: {why}; continuing without it"),
+            Self::Unreadable { path, why } => {
+                write!(f, "cannot read {path}: {why}; continuing without it until it can be read")
+            }
             Self::Unlisted { path, why } => {
                 write!(f, "cannot list the folder {path}: {why}; rotated files in it are not found")
             }
@@ -540,6 +551,9 @@ pub fn resolve(
     mut answer: impl FnMut(&Question, &mut Snapshot),
 ) -> Identified {
     history.now = now;
+    if history.listed.is_none() {
+        history.pending.extend(known.siblings.pending.iter().map(|file| (*file, Pending::Ready)));
+    }
     let mut identified = identify(snapshot, known, history);
     for _ in 0..ROUNDS {
         if identified.questions.is_empty() {
@@ -1034,6 +1048,10 @@ impl<'a> Identification<'a> {
         self.out.newest_first = self.newest_first(&ours);
         sort(&mut ours, self.out.newest_first.or(self.history.newest_first));
         sort(&mut others, None);
+        if self.out.unlisted {
+            // What cannot be listed is not gone.
+            self.out.pending.clone_from(&self.history.pending);
+        }
         for file in &ours {
             let readable = matches!(file.prints, Prefix::Whole(_)) && file.len > 0;
             let state = match self.last_written(file) {
@@ -1041,7 +1059,7 @@ impl<'a> Identification<'a> {
                 Some(at) => Pending::Written(at),
                 None => Pending::Ready,
             };
-            self.out.pending.push((file.key, state));
+            self.out.pending.insert(Neighbour::of(file), state);
             match state {
                 Pending::Ready if readable => {
                     let relation = self.own(file);
@@ -1071,7 +1089,7 @@ impl<'a> Identification<'a> {
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
         // A neighbour stays one as long as it is there, whatever it may be taken for meanwhile.
-        let known = self.known.neighbours.iter().flatten().copied();
+        let known = self.known.siblings.neighbours.iter().flatten().copied();
         let unlisted = self.out.unlisted;
         let is_there = |neighbour: &Neighbour| unlisted || self.files.iter().any(|file| neighbour.is(file));
         let known = known.filter(|neighbour| is_there(neighbour));
@@ -1081,7 +1099,7 @@ impl<'a> Identification<'a> {
             |file: &&&Sighting| (file.len > 0 || self.known.contents.is_empty()) && !self.is_copied(file, current, &[]);
         let others = others.iter().filter(is_decided).map(|file| Neighbour::of(file));
         let all: BTreeSet<Neighbour> = known.chain(others).collect();
-        let is_recorded = self.known.neighbours.is_some() || !unlisted;
+        let is_recorded = self.known.siblings.neighbours.is_some() || !unlisted;
         self.out.neighbours = is_recorded.then(|| all.into_iter().take(NEIGHBOURS).collect());
     }
 
@@ -1124,7 +1142,13 @@ impl<'a> Identification<'a> {
             && (moved
                 || self.history.pending(file).is_some()
                 || self.was_missed(file)
+                || self.may_be_compressed(file)
                 || self.known.contents.last().is_some_and(|live| begins_like(file, live)))
+    }
+
+    /// Whether a candidate may be the compressed copy of a file that waits to be sent.
+    fn may_be_compressed(&self, file: &Sighting) -> bool {
+        matches!(file.name_kind, NameKind::Compressed(_)) && !self.history.pending.is_empty()
     }
 
     /// Whether a candidate that is beside the live content may have been there before that: the
@@ -1132,7 +1156,7 @@ impl<'a> Identification<'a> {
     fn was_missed(&self, file: &Sighting) -> bool {
         let Some(live) = self.known.contents.last() else { return false };
         let is_older = || {
-            self.known.neighbours.is_some()
+            self.known.siblings.neighbours.is_some()
                 && live.created.zip(file.created).is_some_and(|(live, created)| created < live)
         };
         match self.history.listed {
@@ -1143,12 +1167,13 @@ impl<'a> Identification<'a> {
 
     /// When an unknown file was changing, if that was a short while ago. One that was the input
     /// before changed while it was that, and a copy is complete when it is a copy no more: then the
-    /// original was truncated.
+    /// original was truncated. A compressed file that can be read to its end is complete.
     fn last_written(&self, file: &Sighting) -> Option<Duration> {
         let was_ours = self.known.contents.iter().any(|content| was_in(content, file));
         let last = match self.history.pending(file) {
             Some(Pending::Copy) => None,
             _ if was_ours => None,
+            _ if matches!((&file.name_kind, &file.prints), (NameKind::Compressed(_), Prefix::Whole(_))) => None,
             _ if file.changing => Some(self.history.now),
             Some(Pending::Written(last)) => Some(last),
             _ => None,
@@ -1174,7 +1199,7 @@ impl<'a> Identification<'a> {
 
     /// Whether a sibling that is no known content is none of a source that has begun.
     fn is_neighbour(&self, file: &Sighting) -> bool {
-        match &self.known.neighbours {
+        match &self.known.siblings.neighbours {
             Some(known) if known.iter().any(|neighbour| neighbour.is(file)) => return true,
             Some(known) if known.len() < NEIGHBOURS => return false,
             _ => {}

@@ -9,7 +9,7 @@
 //! The reader owns the manifest. It is stored in Redis (the source record) and in the state file.
 //! The writer reads it to map entries to contents.
 
-use crate::files::Neighbour;
+use crate::files::Siblings;
 use crate::fingerprint::{Fingerprint, TAIL_LEN, TailChecksum};
 use crate::partition;
 use resp::StreamId;
@@ -245,8 +245,8 @@ pub struct Manifest {
     pub longest: u64,
     /// When the source began, on the file system's clock. Only in the state file.
     pub began: Option<i64>,
-    /// Files beside the input that are not part of the source. Only in the state file.
-    pub neighbours: Option<Vec<Neighbour>>,
+    /// The files beside the input that hold no known content. Only in the state file.
+    pub siblings: Siblings,
 }
 
 /// A field of the source record that no reader can have written.

@@ -293,7 +293,7 @@ impl World {
                 Relation::Shorter(_) => {}
             }
         }
-        self.known.neighbours = identified.neighbours.clone();
+        self.known.siblings = identified.siblings();
         identified
     }
 
@@ -890,6 +890,81 @@ fn an_unseen_file_that_could_not_be_found_or_read_comes_late() {
 }
 
 #[test]
+fn an_archive_that_is_being_written_is_sent_as_soon_as_it_is_complete() {
+    for (down, keeps_time) in [(false, true), (true, true), (false, false), (true, false)] {
+        let mut world = sent(&lines("first", 0..100));
+        world.forget_open_files();
+        world.rename(INPUT, "input.txt.2");
+        let modified = world.tick();
+        world.create(INPUT, b"third\n");
+        world.create("input.txt.1.gz", b"");
+        let archive = world.names["input.txt.1.gz"];
+        world.files.get_mut(&archive).unwrap().unreadable = true;
+        for _ in 0..3 {
+            world.append("input.txt.1.gz", b"compressed");
+            world.scan();
+        }
+        world.assert_sent(&[&lines("first", 0..100)[..], b"third\n"].concat());
+        if down {
+            world.forget_open_files();
+        }
+        let archive = world.file("input.txt.1.gz");
+        (archive.packed, archive.unreadable) = (Some(b"second\n".to_vec()), false);
+        if keeps_time {
+            archive.modified = modified;
+        }
+        world.scan();
+        world.assert_sent(&[&lines("first", 0..100)[..], b"third\nsecond\n"].concat());
+    }
+}
+
+#[test]
+fn a_file_that_waits_to_be_sent_may_be_compressed() {
+    for (down, in_pieces) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut world, first) = unseen();
+        world.identify();
+        world.append("input.txt.1", b"late\n");
+        world.scan();
+        world.assert_sent(&[&first[..], b"third\n"].concat());
+        if in_pieces {
+            world.create("input.txt.1.gz", b"c");
+            world.file("input.txt.1.gz").unreadable = true;
+            world.scan();
+            world.file("input.txt.1.gz").unreadable = false;
+            world.file("input.txt.1.gz").packed = Some(b"second\nlate\n".to_vec());
+            world.scan();
+            world.remove("input.txt.1");
+        }
+        if down {
+            world.forget_open_files();
+        }
+        if !in_pieces {
+            world.compress("input.txt.1");
+        }
+        world.scan();
+        world.assert_sent(&[&first[..], b"third\nsecond\nlate\n"].concat());
+    }
+}
+
+#[test]
+fn a_copy_that_waits_to_be_sent_is_not_forgotten_while_the_reader_is_down() {
+    let mut world = sent(&lines("first", 0..100));
+    world.rename(INPUT, "input.txt.2");
+    world.create(INPUT, b"second\n");
+    world.create("input.txt.1", b"sec");
+    world.identify();
+    world.append("input.txt.1", b"ond\n");
+    world.file("input.txt.1").unreadable = true;
+    world.write(INPUT, b"third\n");
+    world.scan();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"third\n"].concat());
+    world.forget_open_files();
+    world.file("input.txt.1").unreadable = false;
+    world.scan();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"third\nsecond\n"].concat());
+}
+
+#[test]
 fn a_neighbour_stays_one_while_it_is_there() {
     let mut world = World::new();
     world.create("input.txt.7", b"header\nnot ours\n");
@@ -942,7 +1017,7 @@ fn without_a_record_of_the_neighbours_the_first_content_s_age_decides() {
     let third = world.identify().current.found().cloned().unwrap();
     world.begin(&third, 0);
     world.forget_open_files();
-    world.known.neighbours = None;
+    world.known.siblings.neighbours = None;
     world.rename(INPUT, "input.txt.1");
     world.create(INPUT, b"fourth\n");
     world.scan();
@@ -989,11 +1064,11 @@ fn an_input_that_is_rotated_before_the_source_begins_is_sent() {
     let mut world = World::new();
     world.create("input.txt.7", b"not ours\n");
     world.create(INPUT, b"first\n");
-    world.known.neighbours = world.identify().neighbours;
+    world.known.siblings = world.identify().siblings();
     world.rename(INPUT, "input.txt.2");
     world.create("input.txt.1", b"second\n");
     world.create(INPUT, b"third\n");
-    world.known.neighbours = world.identify().neighbours;
+    world.known.siblings = world.identify().siblings();
     world.scan();
     world.assert_sent(b"first\nsecond\nthird\n");
 }
@@ -1085,7 +1160,7 @@ fn known_contents_tell_the_order_when_a_clock_was_set_back() {
         let known = if older == "input.txt.2" { "input.txt.3" } else { "input.txt.0" };
         world.rename(INPUT, known);
         world.create("input.txt.9", b"not ours\n");
-        world.known.neighbours.as_mut().unwrap().push(delivery::files::Neighbour {
+        world.known.siblings.neighbours.as_mut().unwrap().push(delivery::files::Neighbour {
             dev: 1,
             ino: world.names["input.txt.9"],
             created: Some(world.now),
@@ -1247,7 +1322,7 @@ fn a_known_content_is_read_from_its_compressed_copy() {
     world.create("input.txt.2.gz", b"");
     world.file("input.txt.2.gz").packed = Some(lines("older", 0..20_000));
     world.file("input.txt.2.gz").created = 1;
-    world.known.neighbours = None;
+    world.known.siblings.neighbours = None;
     world.create(INPUT, b"second\n");
     world.scan();
     world.assert_sent(&[&first[..], b"rest\nsecond\n"].concat());

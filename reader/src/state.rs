@@ -1,6 +1,6 @@
 //! The state file: the manifest of the source, for the case that Redis loses its data.
 
-use delivery::files::Neighbour;
+use delivery::files::{Neighbour, Siblings};
 use delivery::fingerprint::Fingerprint;
 use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
@@ -56,6 +56,8 @@ struct State {
     began: Option<i64>,
     #[serde(default)]
     neighbours: Option<Vec<Neighbour>>,
+    #[serde(default)]
+    pending: Vec<Neighbour>,
 }
 
 /// The version alone. It is parsed first, because a newer format may differ in everything else.
@@ -165,12 +167,14 @@ impl StateFile {
                 "its format {version} is newer than {VERSION}, the newest known one"
             )));
         }
-        let State { generations, prints, guard, began, neighbours, .. } = match serde_json::from_slice(&bytes) {
+        let State { generations, prints, guard, began, neighbours, pending, .. } = match serde_json::from_slice(&bytes)
+        {
             Ok(state) => state,
             Err(error) => return Ok(Stored::Unreadable(error.to_string())),
         };
         let mut manifest = Manifest::default();
-        (manifest.prints, manifest.guard, manifest.began, manifest.neighbours) = (prints, guard, began, neighbours);
+        (manifest.prints, manifest.guard, manifest.began) = (prints, guard, began);
+        manifest.siblings = Siblings { neighbours, pending };
         generations.into_iter().for_each(|generation| manifest.insert(generation));
         Ok(Stored::Manifest(Box::new(manifest)))
     }
@@ -185,7 +189,8 @@ impl StateFile {
             prints: manifest.prints.clone(),
             guard: manifest.guard.clone(),
             began: manifest.began,
-            neighbours: manifest.neighbours.clone(),
+            neighbours: manifest.siblings.neighbours.clone(),
+            pending: manifest.siblings.pending.clone(),
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
@@ -439,6 +444,8 @@ mod tests {
             head_len: 3,
             head_hash: u64::MAX,
         });
+        let sibling = |ino| Neighbour { dev: 1, ino, created: Some(1_796_089_926_414_000_000) };
+        manifest.siblings = Siblings { neighbours: Some(vec![sibling(3)]), pending: vec![sibling(4)] };
         file.store(&manifest).unwrap();
         assert_eq!(file.load().unwrap(), Stored::Manifest(Box::new(manifest)));
         let of = |index, count| {

@@ -71,7 +71,7 @@ impl<D: Directory> Producer<D> {
         for notice in &identified.notices {
             self.report(Notice::File(notice.clone()));
         }
-        self.manifest.neighbours = identified.neighbours.clone();
+        self.manifest.siblings = identified.siblings();
         let longest = |found: &Vec<Found>| found.iter().map(|found| found.len).max().unwrap_or(0);
         self.found = identified.holders.iter().map(|(&file_id, found)| (file_id, longest(found))).collect();
         self.found.extend(identified.blocked.keys().map(|&file_id| (file_id, u64::MAX)));
@@ -81,6 +81,7 @@ impl<D: Directory> Producer<D> {
         }
         self.unlisted = identified.unlisted;
         self.has_unseen = !identified.unseen.is_empty();
+        self.pending = identified.pending.values().copied().collect();
         self.note_owed(manifest, position, present, &identified);
         for (_, left) in std::mem::take(&mut self.owed) {
             self.report_unreadable(left);
@@ -158,7 +159,7 @@ impl<D: Directory> Producer<D> {
         KnownContents {
             contents: all.iter().map(content).collect(),
             began: manifest.began.map(i128::from),
-            neighbours: self.manifest.neighbours.clone(),
+            siblings: self.manifest.siblings.clone(),
         }
     }
 
@@ -167,9 +168,9 @@ impl<D: Directory> Producer<D> {
     pub(super) fn is_known_file(&mut self, record: &Manifest) -> bool {
         let position =
             record.guard.as_ref().map(|guard| Position { generation: guard.generation, offset: guard.tail.end });
-        let before = self.manifest.neighbours.take();
+        let before = std::mem::take(&mut self.manifest.siblings);
         let identified = self.scan(record, position, None);
-        self.manifest.neighbours = before;
+        self.manifest.siblings = before;
         self.notices.clear();
         self.reported.clear();
         let Some(current) = identified.current.found() else { return false };
@@ -823,9 +824,9 @@ impl<D: Directory> Producer<D> {
         self.stored = Some((file_id, after.prints.get(&file_id).map_or(0, Fingerprint::covered)));
         let before = after.before(number).map_or(0, |before| before.generation);
         self.expected.link = Some(next_field(before));
-        let neighbours = self.manifest.neighbours.take();
+        let siblings = std::mem::take(&mut self.manifest.siblings);
         self.manifest = after;
-        self.manifest.neighbours = neighbours;
+        self.manifest.siblings = siblings;
         self.whole_at.get_or_insert(Position { generation: number, offset: start });
         self.notices.push(Notice::Begun { path: begin.reader.file().path(), generation: number, file_id, start });
         let (position, head) =

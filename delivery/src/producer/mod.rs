@@ -21,7 +21,7 @@ mod stream;
 pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
-use crate::files::{Identified, Inode, KnownContents};
+use crate::files::{Identified, Inode, KnownContents, Pending};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
@@ -325,6 +325,8 @@ pub struct Producer<D: Directory> {
     unlisted: bool,
     /// Whether there were contents then that came and went unseen.
     has_unseen: bool,
+    /// Files beside the input that are to be sent when they can be.
+    pending: Vec<Pending>,
     /// Contents that were left before all that is known of them was sent: up to where.
     owed: BTreeMap<u64, Position>,
     /// What Redis must hold before the next batch may be executed.
@@ -494,6 +496,7 @@ impl<D: Directory> Producer<D> {
             found: BTreeMap::new(),
             unlisted: false,
             has_unseen: false,
+            pending: Vec::new(),
             owed: BTreeMap::new(),
             expected: Expected::default(),
             stream: StreamState::default(),
@@ -626,7 +629,15 @@ impl<D: Directory> Producer<D> {
             Phase::Observing | Phase::Restoring(..) => false,
         };
         let present = if let Phase::Streaming(streaming) = &self.phase { Some(streaming.inode()) } else { None };
-        is_waiting && (with_open || self.open.iter().all(|open| Some(open.file.inode()) == present))
+        is_waiting
+            && (with_open || !self.waits_for_quiet() && self.open.iter().all(|open| Some(open.file.inode()) == present))
+    }
+
+    /// Whether a file beside the input is sent when nobody has written to it for a while: then no
+    /// change tells that it is time.
+    #[must_use]
+    pub fn waits_for_quiet(&self) -> bool {
+        self.pending.iter().any(|state| matches!(state, Pending::Written(_)))
     }
 
     /// Whether only a change of the input's file can bring more, so that nothing is lost when this
@@ -717,7 +728,8 @@ impl<D: Directory> Producer<D> {
         let known = guards.into_iter().flatten().filter(|guard| manifest.get(guard.generation).is_some());
         manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
         manifest.began = local.began;
-        manifest.neighbours = self.manifest.neighbours.take().or_else(|| local.neighbours.clone());
+        let seen = std::mem::take(&mut self.manifest.siblings);
+        manifest.siblings = if seen.neighbours.is_some() { seen } else { local.siblings.clone() };
         let mut resume = observed.resume(&manifest);
         // The last entry is what this process had confirmed last, whatever the record has lost.
         let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
@@ -939,6 +951,7 @@ impl<D: Directory> Producer<D> {
     fn keep_open(&mut self, file_id: u64, reader: LineReader<D::File>) {
         let is_unchanged = reader.unchanged().unwrap_or(false);
         let open = Open::new(file_id, reader.into_file());
+        open.file.free_memory();
         if is_unchanged {
             self.saw(file_id, open.len);
         }

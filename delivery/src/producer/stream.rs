@@ -122,7 +122,7 @@ impl<D: Directory> Producer<D> {
 
     pub(super) fn stream_step(&mut self, now: Duration) -> Result<Step, StepError> {
         let (stopping, next_check, next_late) = (self.stopping, self.next_check, self.next_late);
-        let has_earlier = self.has_unseen
+        let has_earlier = !self.pending.is_empty()
             || self.manifest.iter().any(|known| Some(known.file_id) != self.manifest.last().map(|last| last.file_id));
         let is_aim_reached = self.options.once && self.once_done(self.offset(), u64::MAX) == Some(true);
         let Some(streaming) = self.streaming() else { return self.step(now) };
@@ -530,10 +530,10 @@ impl<D: Directory> Producer<D> {
             return Ok(());
         }
         self.next_siblings = now + SIBLINGS;
-        let before = self.manifest.neighbours.clone();
+        let before = self.manifest.siblings.clone();
         let manifest = self.manifest.clone();
         self.scan(&manifest, Some(confirmed), Some(present));
-        if self.manifest.neighbours == before { Ok(()) } else { self.store() }
+        if self.manifest.siblings == before { Ok(()) } else { self.store() }
     }
 
     /// Goes on with late lines of an earlier content, if there are any and it is time to look.
@@ -550,7 +550,7 @@ impl<D: Directory> Producer<D> {
         }
         // A folder can be large: it is listed only when there is an earlier content.
         let has_earlier = self.manifest.iter().chain(self.others.iter()).any(|known| known.file_id != present.file_id);
-        let is_late = is_last && (has_earlier || self.has_unseen) && self.late_target(present, confirmed);
+        let is_late = is_last && (has_earlier || !self.pending.is_empty()) && self.late_target(present, confirmed);
         self.late_pause = if is_late { (self.late_pause * 2).min(LATEST) } else { LATE };
         self.next_late = now + self.late_pause;
         is_late

@@ -810,8 +810,9 @@ impl Many {
             let is_due = match source.phase {
                 Phase::Parked => {
                     source.refused_at.is_some_and(|at| at.elapsed() >= REFUSED) || {
-                        let seen = source.parked.as_ref().and_then(|parked| parked.seen);
-                        FileState::of(&source.path) != seen
+                        let parked = source.parked.as_ref();
+                        FileState::of(&source.path) != parked.and_then(|parked| parked.seen)
+                            || parked.and_then(|parked| parked.again_at).is_some_and(|at| at <= Instant::now())
                             || self.shared.listings.sources().strays(index).next().is_some()
                     }
                 }

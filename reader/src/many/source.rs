@@ -39,6 +39,8 @@ const GIVE_WAY: Duration = Duration::from_millis(100);
 const UNNAMED_IDLE: Duration = Duration::from_secs(60);
 /// The same while others wait for their turn to be active.
 const UNNAMED_IDLE_CROWDED: Duration = Duration::from_secs(3);
+/// When a source is looked at again that was parked while a rotated file of it was written to.
+const QUIET: Duration = Duration::from_secs(10);
 /// The size of a read: 64 KiB. There are many buffers.
 const BLOCK: usize = 64 << 10;
 /// How many files of earlier contents are kept open.
@@ -105,6 +107,8 @@ pub(crate) struct Parked {
     pub(crate) seen: Option<FileState>,
     /// A hash of the guard in its record, if it has one: whether Redis still holds what it should.
     pub(crate) guard: Option<u64>,
+    /// When it is to be looked at again, whether or not its file changed by then.
+    pub(crate) again_at: Option<Instant>,
 }
 
 /// What a source's producer is made of.
@@ -354,7 +358,8 @@ impl Active {
 
     fn parked(&self, seen: Option<FileState>) -> Parked {
         let guard = self.driver.producer.next_expected().guard.map(|guard| delivery::hash(&guard));
-        Parked { seen, guard }
+        let again_at = self.driver.producer.waits_for_quiet().then(|| Instant::now().checked_add(QUIET)).flatten();
+        Parked { seen, guard, again_at }
     }
 
     async fn wait_for_room(&mut self) -> Result<(), Stop> {
