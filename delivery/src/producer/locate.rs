@@ -133,11 +133,7 @@ impl<D: Directory> Producer<D> {
                 head,
                 inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
                 created: generation.created.map(i128::from),
-                open: open.map(|file| Neighbour {
-                    dev: file.inode().dev,
-                    ino: file.inode().ino,
-                    created: file.created(),
-                }),
+                open: open.map(Neighbour::opened),
                 frontier: present
                     .map_or_else(|| delivered.get(&file_id).copied().unwrap_or(0), |present| present.offset),
                 tail: manifest
@@ -160,6 +156,12 @@ impl<D: Directory> Producer<D> {
             contents: all.iter().map(content).collect(),
             began: manifest.began.map(i128::from),
             siblings: self.manifest.siblings.clone(),
+            unknown: self
+                .open
+                .iter()
+                .filter(|open| open.file_id == UNNAMED)
+                .map(|open| Neighbour::opened(&open.file))
+                .collect(),
         }
     }
 
@@ -630,6 +632,8 @@ impl<D: Directory> Producer<D> {
                     self.store_as(&change.after)?;
                     return Ok(Step::Record(Box::new(change)));
                 }
+                // Which siblings are older than this content must be known whatever happens next.
+                self.store_siblings()?;
                 self.change().map(|change| Step::Record(Box::new(change)))
             }
         }
