@@ -9,7 +9,9 @@ use delivery::manifest::{Generation, Guard, Manifest};
 use delivery::partition::Partition;
 use delivery::producer::Changed;
 use delivery::producer::resume::{Observed, StreamState};
-use delivery::producer::{Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored};
+use delivery::producer::{
+    Change, Directory, Limits, Notice, ObservedContents, Options, Producer, Step, StepError, Stored,
+};
 use delivery::source_file::SourceFile;
 use delivery::split::Framing;
 use resp::StreamId;
@@ -394,4 +396,92 @@ fn a_new_file_is_open_before_its_turn() {
     }
     assert!(folder.0.borrow().contains(&1), "{:?}", folder.0.borrow());
     assert_eq!(folder.0.borrow().iter().filter(|ino| **ino == 1).count(), 1);
+}
+
+/// A folder with one file that is new, and a state file.
+#[derive(Clone, Default)]
+struct New {
+    state: Rc<RefCell<Manifest>>,
+    stored: Rc<RefCell<u32>>,
+}
+
+impl Directory for New {
+    type File = Bytes;
+
+    fn scan(&mut self, _: &KnownContents, _: &[(u64, &Bytes)], _: Duration) -> Identified {
+        let found = Found { key: 1, relation: Relation::New, len: 4 };
+        Identified { current: Current::Found(found), ..Identified::default() }
+    }
+
+    fn has_changed(&self) -> bool {
+        false
+    }
+
+    fn open(&mut self, _: usize) -> io::Result<Bytes> {
+        Ok(Bytes(b"new\n", 1))
+    }
+
+    fn prints(&self, _: usize) -> Option<Fingerprint> {
+        None
+    }
+
+    fn input(&mut self) -> io::Result<Option<Inode>> {
+        Ok(Some(Inode { dev: 1, ino: 1 }))
+    }
+
+    fn load(&mut self) -> io::Result<Stored> {
+        Ok(Stored::Manifest(Box::new(self.state.borrow().clone())))
+    }
+
+    fn store(&mut self, manifest: &Manifest) -> io::Result<()> {
+        *self.state.borrow_mut() = manifest.clone();
+        *self.stored.borrow_mut() += 1;
+        Ok(())
+    }
+}
+
+/// A producer that is about to record the first generation of its source.
+fn beginning(directory: &New) -> (Producer<New>, Box<Change>) {
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), directory.clone());
+    loop {
+        match producer.step(Duration::ZERO).unwrap() {
+            Step::Observe { below } => producer.observed(Observed::default(), below).unwrap(),
+            Step::Record(change) => return (producer, change),
+            step => {
+                assert_eq!(step, Step::Clock);
+                producer.clock(11).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_generation_is_stored_once_and_before_it_is_recorded() {
+    let directory = New::default();
+    let (mut producer, change) = beginning(&directory);
+    assert!(directory.state.borrow().same_generations(&change.after), "Redis may lose the record at once");
+    producer.recorded(*change, true).unwrap();
+    assert_eq!(producer.step(Duration::ZERO).unwrap(), Step::Fill);
+    assert_eq!(*directory.stored.borrow(), 1, "the file is synced each time");
+}
+
+#[test]
+fn a_first_generation_that_another_reader_replaced_in_the_state_file_is_stored_again() {
+    let directory = New::default();
+    let (mut producer, change) = beginning(&directory);
+    *directory.state.borrow_mut() = manifest(&[(12, 12)]);
+    let after = change.after.clone();
+    producer.recorded(*change, true).unwrap();
+    assert!(directory.state.borrow().same_generations(&after));
+}
+
+#[test]
+fn a_first_generation_that_was_stored_and_not_recorded_is_recorded_after_a_restart() {
+    let directory = New::default();
+    let (_, begun) = beginning(&directory);
+    let mut producer = Producer::new(options(Partition::WHOLE, Limits::default()), directory.clone());
+    let Step::Observe { below } = producer.step(Duration::ZERO).unwrap() else { panic!("it asks Redis first") };
+    producer.observed(Observed::default(), below).unwrap();
+    let Step::Record(change) = producer.step(Duration::ZERO).unwrap() else { panic!("it restores the record") };
+    assert!(change.after.same_generations(&begun.after));
 }

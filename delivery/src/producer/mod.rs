@@ -876,12 +876,20 @@ impl<D: Directory> Producer<D> {
     }
 
     fn store(&mut self) -> Result<(), StepError> {
-        self.directory.store(&self.manifest).map_err(|error| StepError::File {
+        let manifest = std::mem::take(&mut self.manifest);
+        let stored = self.store_as(&manifest);
+        self.manifest = manifest;
+        stored
+    }
+
+    /// Replaces the state file by what the manifest is about to become.
+    fn store_as(&mut self, manifest: &Manifest) -> Result<(), StepError> {
+        self.directory.store(manifest).map_err(|error| StepError::File {
             doing: "write",
             path: self.options.state.clone(),
             error,
         })?;
-        self.stored_siblings.clone_from(&self.manifest.siblings);
+        self.stored_siblings.clone_from(&manifest.siblings);
         Ok(())
     }
 
