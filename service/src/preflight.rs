@@ -17,6 +17,7 @@ use resp::{Cmd, Command as _, Connection, Error, ErrorKind, Frame, cmd};
 use crate::advice::noun;
 use crate::args::ServiceArgs;
 use crate::connector::is_final;
+use crate::logs::one_line;
 use crate::redis_info::fields;
 use crate::{Failure, advice, logs, usage};
 
@@ -185,9 +186,9 @@ impl Preflight {
         }
         let mut out = std::io::stdout().lock();
         // Ignore errors: there is no place to report them.
-        let _ = writeln!(out, "{:<6} {what}", kind.name());
+        let _ = writeln!(out, "{:<6} {}", kind.name(), one_line(what));
         if !more.is_empty() {
-            let _ = writeln!(out, "       → {more}");
+            let _ = writeln!(out, "       → {}", one_line(more));
         }
     }
 

@@ -106,7 +106,7 @@ fn writers_share_the_sources_by_name() {
     for name in &sources.names {
         sources.send(name, format!("{name}\n"));
     }
-    sources.writer().set("--sources", "a/*.log,b/**").once().run_ok();
+    sources.writer().set("--sources", "{a/*.log,b/**}").once().run_ok();
     assert_eq!(without_journals(&sources.rig.folder.join("out/a")), ["1.log"]);
     sources.writer().set("--sources", "**/*.txt").once().run_ok();
     sources.wait_mirrored();
