@@ -14,8 +14,8 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, Command, Parser};
 use delivery::partition::Partition;
 
-pub use crate::usage::origin;
 use crate::logs::one_line;
+pub use crate::usage::origin;
 use crate::usage::{self, Origins};
 use crate::{Failure, LogFormat, config_file};
 
@@ -467,7 +467,10 @@ mod tests {
                 "reader: --http-addr \"8080\": allowed: HOST:PORT, such as 0.0.0.0:8080, localhost:0 or [::]:8080, or off",
             ),
             (&["--framing", "word"], "reader: --framing \"word\": allowed: line, chunk"),
-            (&["--stream", ""], "reader: --stream \"\": allowed: a key of at least one byte, without control characters"),
+            (
+                &["--stream", ""],
+                "reader: --stream \"\": allowed: a key of at least one byte, without control characters",
+            ),
             (&["--streem", "x"], "reader: --streem: no such flag, did you mean --stream? (see reader --help)"),
             (&["--stream"], "reader: --stream: needs a value (see reader --help)"),
             (&["--framing"], "reader: --framing \"\": allowed: line, chunk"),

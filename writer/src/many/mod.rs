@@ -66,6 +66,8 @@ pub(crate) struct Shared<'a> {
     many: OneOfMany,
     /// The user was found to have the rights that are needed.
     is_allowed: Cell<bool>,
+    /// The registry was read.
+    is_listed: Cell<bool>,
 }
 
 impl Shared<'_> {
@@ -117,6 +119,7 @@ pub(crate) async fn run(
         slots: Slots::new(),
         many: OneOfMany { threads: Arc::new(Semaphore::new(THREADS)), journals: Arc::default() },
         is_allowed: Cell::default(),
+        is_listed: Cell::default(),
     };
     let listing = context.connector.for_stream(&registry_key(&service.stream), context.health.clone());
     let mut registry = Registry::new(&service.stream, wanted.as_ref(), listing, &context.health);
@@ -167,6 +170,7 @@ async fn mirror(shared: &Shared<'_>, registry: &mut Registry<'_>) -> Result<(), 
     let mut running = FuturesUnordered::new();
     let mut failed: Option<Failure> = None;
     let take_up = |listed: Vec<Listed>| {
+        shared.is_listed.set(true);
         let mut fresh = Vec::new();
         for Listed { name, is_finished } in listed {
             let source = match shared.sources.with_key(&name.key(&shared.service.stream)) {
