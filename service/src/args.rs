@@ -373,7 +373,7 @@ impl NotRun {
                 ExitCode::SUCCESS
             }
             Self::Wrong(text) => {
-                let _ = writeln!(std::io::stderr(), "{}", one_line(&text));
+                let _ = writeln!(std::io::stderr(), "{}", one_line(text));
                 ExitCode::from(2)
             }
         }

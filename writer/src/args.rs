@@ -350,7 +350,7 @@ mod tests {
     fn a_comma_separates_patterns_within_braces_only() {
         let sources = |args: &[&str]| {
             let args = Args::try_parse_from([&["writer"], args].concat()).unwrap().writer;
-            args.sources.iter().map(|glob| glob.compile_matcher()).collect::<Vec<_>>()
+            args.sources.iter().map(Glob::compile_matcher).collect::<Vec<_>>()
         };
         let [glob] = &sources(&["--sources", "{a/*.log,b/**}"])[..] else { panic!("one pattern") };
         assert!(glob.is_match("a/x.log") && glob.is_match("b/c/d"));
