@@ -9,7 +9,7 @@ use std::io;
 /// An open file. It stays the same file when another file takes its name.
 pub trait SourceFile {
     /// Reads at an offset; 0 at the end of the file.
-    /// I/O errors of the file.
+    ///
     /// # Errors
     /// I/O errors of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -40,6 +40,9 @@ pub trait SourceFile {
     fn modified(&self) -> Option<i128> {
         None
     }
+
+    /// Frees the memory that makes the next read faster: there will hardly be one.
+    fn free_memory(&self) {}
 
     /// Whether the file is empty now.
     ///

@@ -97,7 +97,7 @@ struct ListedFile {
 impl ListedFile {
     fn open(&self) -> io::Result<DiskFile> {
         match (&self.unlinked, self.format) {
-            (Some(file), _) => file.try_clone(),
+            (Some(file), _) => Ok(file.share()),
             (None, Some(format)) if self.is_archive => DiskFile::open_archive(&self.path, format),
             (None, Some(format)) => DiskFile::open_compressed(&self.path, format),
             (None, None) => DiskFile::open(&self.path),
@@ -251,7 +251,8 @@ impl Scanner {
         }
         for (_, file) in open {
             let listed = self.files.iter().any(|seen| seen.inode == file.inode());
-            if let (false, Ok(metadata), Ok(file)) = (listed, file.metadata(), file.try_clone()) {
+            if let (false, Ok(metadata)) = (listed, file.metadata()) {
+                let file = file.share();
                 let path = PathBuf::from(file.path());
                 let seen =
                     ListedFile { inode: file.inode(), path, format: None, is_archive: false, unlinked: Some(file) };

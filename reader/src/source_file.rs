@@ -9,6 +9,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Minimum number of decompressed bytes kept to read backwards: 512 KiB.
@@ -23,7 +24,7 @@ const ZSTD_WINDOW: u32 = 25;
 /// An open file. It stays the same file when another file takes its name.
 #[derive(Debug)]
 pub(crate) struct DiskFile {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     inode: Inode,
     created: Option<i128>,
@@ -68,13 +69,13 @@ impl DiskFile {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         let created = metadata.created().ok().map(nanoseconds);
-        Ok(Self { inode: inode(&metadata), created, path: path.to_owned(), file, unpacked: None })
+        Ok(Self { inode: inode(&metadata), created, path: path.to_owned(), file: Arc::new(file), unpacked: None })
     }
 
     /// Opens a compressed file. Offsets are those of the decompressed bytes.
     pub(crate) fn open_compressed(path: &Path, format: Format) -> io::Result<Self> {
         let mut opened = Self::open(path)?;
-        let file = opened.file.try_clone()?;
+        let file = Arc::clone(&opened.file);
         opened.unpacked = Some(RefCell::new(Unpacked {
             file,
             format,
@@ -119,19 +120,15 @@ impl DiskFile {
         }
     }
 
-    /// Duplicates the open file.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+    /// The same open file, with a state of its own for decompressing it.
+    pub(crate) fn share(&self) -> Self {
         let Self { path, inode, created, .. } = self;
-        let unpacked = match &self.unpacked {
-            Some(unpacked) => {
-                let Unpacked { format, ends_at_damage, .. } = *unpacked.borrow();
-                let file = self.file.try_clone()?;
-                let (decoder, at, kept, len, damage) = (None, 0, Vec::new(), None, None);
-                Some(RefCell::new(Unpacked { file, format, decoder, at, kept, len, ends_at_damage, damage }))
-            }
-            None => None,
-        };
-        Ok(Self { file: self.file.try_clone()?, path: path.clone(), inode: *inode, created: *created, unpacked })
+        let unpacked = self.unpacked.as_ref().map(|unpacked| {
+            let Unpacked { format, ends_at_damage, .. } = *unpacked.borrow();
+            let (file, decoder, at, kept) = (Arc::clone(&self.file), None, 0, Vec::new());
+            RefCell::new(Unpacked { file, format, decoder, at, kept, len: None, ends_at_damage, damage: None })
+        });
+        Self { file: Arc::clone(&self.file), path: path.clone(), inode: *inode, created: *created, unpacked }
     }
 
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {
@@ -179,6 +176,13 @@ impl SourceFile for DiskFile {
         self.created
     }
 
+    fn free_memory(&self) {
+        if let Some(unpacked) = &self.unpacked {
+            let mut unpacked = unpacked.borrow_mut();
+            (unpacked.decoder, unpacked.kept) = (None, Vec::new());
+        }
+    }
+
     fn modified(&self) -> Option<i128> {
         self.file.metadata().ok()?.modified().ok().map(nanoseconds)
     }
@@ -187,7 +191,7 @@ impl SourceFile for DiskFile {
 /// The decompressed bytes of a file, read sequentially. Reading backwards by more than [`KEEP`]
 /// bytes restarts at the beginning.
 struct Unpacked {
-    file: File,
+    file: Arc<File>,
     format: Format,
     decoder: Option<Box<dyn Read + Send>>,
     /// Number of bytes decompressed so far.
@@ -245,7 +249,7 @@ impl Unpacked {
             Some(decoder) => decoder,
             none => {
                 (self.at, self.kept) = (0, Vec::new());
-                let packed = BufReader::new(FromStart { file: self.file.try_clone()?, at: 0 });
+                let packed = BufReader::new(FromStart { file: Arc::clone(&self.file), at: 0 });
                 none.insert(match self.format {
                     Format::Gzip => Box::new(MultiGzDecoder::new(packed)),
                     Format::Zstd => {
@@ -287,7 +291,7 @@ impl Unpacked {
 
 /// Reads a file from its beginning, with a position of its own.
 struct FromStart {
-    file: File,
+    file: Arc<File>,
     at: u64,
 }
 
@@ -327,7 +331,11 @@ mod tests {
                 assert_eq!(file.bytes(at as u64, at as u64 + 1000).unwrap(), &text[at..end], "{at}");
             }
             assert_eq!(file.len().unwrap(), text.len() as u64);
-            assert_eq!(file.try_clone().unwrap().bytes(0, 5).unwrap(), b"line ");
+            assert_eq!(file.share().bytes(0, 5).unwrap(), b"line ");
+            file.free_memory();
+            assert!(file.unpacked.as_ref().is_some_and(|unpacked| unpacked.borrow().kept.capacity() == 0));
+            assert_eq!(file.bytes(1_000_000, 1_001_000).unwrap(), &text[1_000_000..1_001_000]);
+            assert_eq!(file.len().unwrap(), text.len() as u64);
         }
         // As a buffer does that reads its last bytes again: fewer than wanted only at the end.
         let file = DiskFile::open_compressed(&gzip, Format::Gzip).unwrap();

@@ -943,6 +943,7 @@ impl<D: Directory> Producer<D> {
     fn keep_open(&mut self, file_id: u64, reader: LineReader<D::File>) {
         let is_unchanged = reader.unchanged().unwrap_or(false);
         let open = Open::new(file_id, reader.into_file());
+        open.file.free_memory();
         if is_unchanged {
             self.saw(file_id, open.len);
         }
