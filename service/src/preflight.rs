@@ -115,7 +115,7 @@ struct Rights {
 
 impl Rights {
     /// Queues the commands in a transaction that is discarded, so that none is executed. `WATCH`,
-    /// which no transaction takes, is tried by itself.
+    /// which Redis refuses inside a transaction, is tried by itself.
     async fn attempt(&mut self, asked: Commands<'_>, is_told: impl Fn(ErrorKind) -> bool) {
         let Commands { connection, watched, commands } = asked;
         for command in [cmd::<Frame>("WATCH").arg(&watched), cmd::<Frame>("UNWATCH")] {

@@ -388,7 +388,7 @@ struct Open<F> {
     file_id: u64,
     file: F,
     len: u64,
-    /// The fingerprint of its first bytes then.
+    /// The fingerprint of its first bytes at that length.
     prints: Fingerprint,
     /// Since when it has had that length.
     since: Duration,

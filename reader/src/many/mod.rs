@@ -233,7 +233,7 @@ fn patterns(args: &ReaderArgs) -> Result<Vec<Pattern>, Failure> {
 /// A file that would be a source: its name, its path, and the folder of its state file.
 pub(crate) type Candidate = (SourceName, PathBuf, PathBuf);
 
-/// The files that are there, and what stands in the way.
+/// The files that match now, and why a folder cannot be listed.
 pub(crate) fn candidates(args: &ReaderArgs) -> Result<(Vec<Candidate>, SharedListings, Option<String>), Failure> {
     let excluded = Excluded::new(&args.exclude)?;
     let patterns = patterns(args)?;

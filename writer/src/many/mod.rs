@@ -10,8 +10,9 @@
 //! * [acknowledgements](acknowledge): those of all sources of a node that are durable go out
 //!   together.
 //!
-//! A source for which nothing comes is [parked](parking). Redis tells when the stream of one
-//! changes, which [wakes](waker) it, and a [survey] finds what that does not see. A fault of one
+//! A source for which nothing comes is [parked](parking). Redis reports when the stream of a parked
+//! source changes, and the source is [woken](waker). A [survey] of all groups finds the changes
+//! that Redis does not report. A fault of one
 //! source, such as a journal that does not match or a disk that is full, leaves the others alone.
 
 mod acknowledge;
