@@ -296,9 +296,10 @@ const LEAVE: Duration = Duration::from_secs(3);
 const FOLDER: Duration = Duration::from_millis(50);
 /// How often new siblings are looked for at most.
 const SIBLINGS: Duration = Duration::from_secs(1);
-/// How soon earlier files are looked at for late lines, at first; while some come, ever later.
+/// The pause between two checks of earlier files for late lines. It doubles after each check that
+/// finds some.
 const LATE: Duration = Duration::from_secs(2);
-/// How late that look may become.
+/// The longest such pause.
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
