@@ -1255,7 +1255,8 @@ impl<'a> Identification<'a> {
             || first.zip(file.created).is_some_and(|(first, created)| created <= first)
     }
 
-    /// Asks for what compressed files hold, when a content is missing that they may be a copy of.
+    /// Requests fingerprints of compressed files, if a content is missing and one of them may be
+    /// its copy.
     fn unpack(&mut self, moved: bool) {
         let is_missing = |content: &&Content| {
             let mut holders = self.out.holders.get(&content.file_id).into_iter().flatten();

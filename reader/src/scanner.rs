@@ -69,7 +69,7 @@ pub(crate) trait Listings: std::fmt::Debug + Send + Sync {
     /// Other paths at which files of this source are.
     fn strays(&self) -> Vec<PathBuf>;
 
-    /// Whether a file with this name and inode is not another source's.
+    /// Whether a file with this name and inode may belong to this source, and to no other one.
     fn may_have(&self, path: &Path, ino: u64) -> bool;
 
     /// Whether an open file that was not read yet was found for another source since.

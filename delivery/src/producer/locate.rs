@@ -864,8 +864,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Up to where it is known that the content of a position has bytes: because they were seen, or
-    /// sent once.
+    /// The offset up to which the content of a position is known to have bytes: they were seen in a
+    /// file, or sent.
     fn known_end(&self, position: Position) -> Option<u64> {
         let file_id = self.manifest.get(position.generation)?.file_id;
         self.seen.get(&file_id).copied().max(self.manifest.end(position.generation))
@@ -906,8 +906,8 @@ impl<D: Directory> Producer<D> {
         }
     }
 
-    /// Notes the earlier contents of which more was seen than is delivered: another reader may have
-    /// left them with less, and another partition of this process may have seen more.
+    /// Notes the earlier contents that have undelivered bytes. Another reader may have left them
+    /// early, and another partition of this process may have seen them longer.
     fn note_owed(
         &mut self,
         manifest: &Manifest,

@@ -296,9 +296,10 @@ const LEAVE: Duration = Duration::from_secs(3);
 const FOLDER: Duration = Duration::from_millis(50);
 /// How often new siblings are looked for at most.
 const SIBLINGS: Duration = Duration::from_secs(1);
-/// How soon earlier files are looked at for late lines, at first; while some come, ever later.
+/// The pause between two checks of earlier files for late lines. It doubles after each check that
+/// finds some.
 const LATE: Duration = Duration::from_secs(2);
-/// How late that look may become.
+/// The longest such pause.
 const LATEST: Duration = Duration::from_secs(60);
 /// A file that was left is kept open for this long after it was last written to.
 const KEEP_OPEN: Duration = Duration::from_secs(60);
@@ -388,7 +389,7 @@ struct Open<F> {
     file_id: u64,
     file: F,
     len: u64,
-    /// The fingerprint of its first bytes then.
+    /// The fingerprint of its first bytes at that length.
     prints: Fingerprint,
     /// Since when it has had that length.
     since: Duration,

@@ -347,8 +347,8 @@ impl<D: Directory> Producer<D> {
                 false => added != expected,
             };
             if state.last_id < known.last_id || state.added.zip(expected).is_some_and(is_another) {
-                // What was added since stands above a gap; it began where the stream was last
-                // whole, or before.
+                // The entries that were added since are above a gap. It begins at the last position
+                // up to which the stream was complete, or before that.
                 self.in_doubt = self.whole_at.filter(|_| state.last_id >= known.last_id);
                 return Err(Changed::EntriesLost.into());
             }

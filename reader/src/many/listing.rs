@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many folders are kept. More are listed again when they are needed.
+/// How many folders are cached. Others are listed again when needed.
 const FOLDERS: usize = 256;
 
 /// The listed folders, and whose the files in them are.
