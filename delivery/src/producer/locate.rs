@@ -3,7 +3,7 @@
 
 use super::resume::{Observed, Resume};
 use super::stream::{Streaming, extend};
-use super::{Begin, Change, Changed, Directory, Notice, Open, Phase, Producer, Stage, Step, StepError, Stored, Wait};
+use super::{Begin, Change, Changed, Directory, Notice, Phase, Producer, Stage, Step, StepError, Stored, Wait};
 use crate::entry::Span;
 use crate::files::{Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Relation, UNNAMED};
 use crate::fingerprint::{Fingerprint, TailChecksum};
@@ -464,19 +464,7 @@ impl<D: Directory> Producer<D> {
         let manifest = self.manifest.clone();
         let identified = self.scan(&manifest, Some(position), Some(present));
         let current = identified.current.found()?;
-        if current.relation == Relation::New && current.len > 0 {
-            self.hold_early(current.key);
-        }
         (is_whole(current) && current.relation.file_id() == Some(present.file_id)).then(|| current.clone())
-    }
-
-    /// Opens a new file at the input's path before its turn: it may be gone by then.
-    fn hold_early(&mut self, key: usize) {
-        if let Ok(file) = self.directory.open(key)
-            && self.open.iter().all(|open| open.file.inode() != file.inode())
-        {
-            self.push_open(Open::new(UNNAMED, file, true));
-        }
     }
 
     /// Another file has taken the name of the present one. Goes on in it when it holds the same

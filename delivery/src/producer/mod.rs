@@ -967,11 +967,6 @@ impl<D: Directory> Producer<D> {
             self.saw(file_id, open.len);
         }
         self.open.retain(|other| other.file_id != file_id || other.file.inode() != open.file.inode());
-        self.push_open(open);
-    }
-
-    fn push_open(&mut self, open: Open<D::File>) {
-        let file_id = open.file_id;
         open.file.free_memory();
         self.open.push(open);
         // Those of known contents and those of others do not displace each other.

@@ -447,8 +447,6 @@ impl<D: Directory> Producer<D> {
         if is_replaced && is_at_end && self.continue_at_input(&present, confirmed)? {
             return self.step(now);
         }
-        // Another file was rotated after this one, which had a rotated name when it was opened.
-        let may_leave = may_leave || is_replaced && self.has_unseen && path != self.options.input;
         let Some(streaming) = self.streaming() else { return self.step(now) };
         // At the end of the file, perhaps with an unfinished line at hand.
         if once_done == Some(false) && pending > 0 && is_at_end {
