@@ -2,16 +2,18 @@
 //! shows a secret, and no error is mistaken for another.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use resp::{
     BlockTimeout, Blocking, Client, ClientEvent, ClientOptions, ClusterClient, Config, Connection, ConsumerOptions,
     Endpoint, Error, ErrorKind, Frame, Pipeline, RespVersion, Sent, Transaction, cmd,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -248,6 +250,52 @@ async fn every_call_ends_by_its_deadline() {
         let limit = if call.contains("blocking") { LIMIT * 2 } else { LIMIT };
         assert!(took < limit + SLACK, "{call}: {took:?}");
     }
+}
+
+/// A peer that agrees to everything, and then always has a push message to read.
+struct Flood {
+    agrees: bool,
+    end: Instant,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.agrees) {
+            buf.put_slice(b"+OK\r\n+OK\r\n");
+        } else if Instant::now() < self.end {
+            const PUSH: &[u8] = b">1\r\n+a\r\n";
+            buf.put_slice(&PUSH.repeat(buf.remaining() / PUSH.len()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_server_that_never_pauses_delays_no_deadline() {
+    // This runtime fires no timer as long as a task can run.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(u32::MAX).build().unwrap();
+    let error = runtime.block_on(async {
+        let flood = || async { Ok(Flood { agrees: true, end: Instant::now() + Duration::from_secs(10) }) };
+        let config = config(1).resp2(true).connector(move |_| flood());
+        let client = Client::connect(&config).await.unwrap();
+        client.send(&cmd::<Frame>("GET").arg("a")).await.unwrap_err()
+    });
+    // Without a timeout, the end of the flood would end the call.
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -234,9 +234,14 @@ impl Wire {
         }
     }
 
+    /// Returns whether so much was read without a wait that the task should yield.
+    pub(crate) const fn has_read_enough(&self) -> bool {
+        self.read_since_wait >= YIELD_AFTER
+    }
+
     /// Returns whether the task should yield after reading without a wait. Resets the count.
     pub(crate) fn should_yield(&mut self) -> bool {
-        let enough = self.read_since_wait >= YIELD_AFTER;
+        let enough = self.has_read_enough();
         if enough {
             self.read_since_wait = 0;
         }
