@@ -834,6 +834,69 @@ async fn later_errors_and_custom_commands_show_no_password() {
     assert_clean(&format!("{:?}", cmd::<Frame>("AUTH s3cret")), "Cmd");
 }
 
+/// Records everything that an observer sees.
+#[derive(Default)]
+struct Seen(std::sync::Mutex<String>);
+
+impl resp::Observer for Seen {
+    fn called(&self, call: &resp::CompletedCall<'_>) {
+        self.0.lock().unwrap().push_str(&format!("{call:?}\n"));
+    }
+}
+
+#[tokio::test]
+async fn no_command_with_a_password_shows_it_in_a_pipeline_a_transaction_or_a_hook() {
+    // A transaction of a server that refuses a command at once, or during EXEC.
+    for late in [false, true] {
+        let (port, _) = answering(move |words| match words[0].as_str() {
+            "MULTI" => "+OK\r\n".to_owned(),
+            "EXEC" if late => "*1\r\n-ERR me >s3cret failed\r\n".to_owned(),
+            "EXEC" => "-EXECABORT discarded\r\n".to_owned(),
+            "ACL" if late && words[1] == "SETUSER" => "+QUEUED\r\n".to_owned(),
+            _ => format!("-ERR {} failed\r\n", words.join(" ")),
+        })
+        .await;
+        let seen = Arc::new(Seen::default());
+        let config = config(port).observer(Arc::clone(&seen));
+        let mut connection = Connection::connect(&config).await.unwrap();
+        let client = Client::connect(&config).await.unwrap();
+        let command = cmd::<Frame>("ACL").arg("SETUSER").arg("me").arg(">s3cret");
+        let mut transaction = Transaction::new();
+        transaction.add(&command);
+        assert_clean(&format!("{transaction:?}"), "Transaction");
+        for replies in [connection.exec(&transaction).await, client.exec(&transaction).await] {
+            match replies {
+                Ok(replies) => assert_clean(&shown(&replies.check().unwrap_err()), "EXEC"),
+                Err(error) => assert_clean(&shown(&error), "refused"),
+            }
+        }
+        for command in [
+            command,
+            cmd::<Frame>("ACL SETUSER me >s3cret"),
+            cmd::<Frame>("CONFIG SET").arg("requirepass").arg("s3cret"),
+            cmd::<Frame>("CONFIG SET requirepass s3cret"),
+            cmd::<Frame>("MIGRATE").arg(["h", "1", "k", "0", "1", "AUTH", "s3cret"]),
+        ] {
+            let mut pipeline = Pipeline::new();
+            let slot = pipeline.add(&command);
+            assert_clean(&format!("{pipeline:?} {slot:?} {command:?}"), "Pipeline");
+            if !late {
+                for replies in [connection.run(&pipeline).await.unwrap(), client.run(&pipeline).await.unwrap()] {
+                    assert_clean(&shown(&replies.check().unwrap_err()), "Replies::check");
+                    assert_clean(&format!("{replies:?}"), "Replies");
+                }
+                assert_clean(&shown(&connection.send(&command).await.unwrap_err()), "Connection");
+                assert_clean(&shown(&client.send(&command).await.unwrap_err()), "Client");
+            }
+        }
+        let seen = seen.0.lock().unwrap().clone();
+        seen.lines().for_each(|line| assert_clean(line, "Observer"));
+        // What is no secret is shown.
+        let plain = connection.send(&cmd::<Frame>("CONFIG SET").arg("maxmemory").arg("x")).await.unwrap_err();
+        assert!(plain.message().contains("maxmemory x failed"), "{plain}");
+    }
+}
+
 #[tokio::test]
 async fn control_characters_are_escaped_in_errors_and_events() {
     const TEXT: &str = "ERR a\r\n2026 INFO forged \u{1b}[31m\u{202e}\u{7}\u{9b}";
