@@ -8,8 +8,9 @@
 //! and length. When two readings are possible, the one that cannot lose bytes wins, and a
 //! [`Notice`] reports it.
 
-use crate::fingerprint::{Fingerprint, Span, TailChecksum};
+use crate::fingerprint::{Agreement, Fingerprint, Span, TailChecksum};
 use crate::rotated_names::{NameKind, RotationOrder};
+use crate::source_file::SourceFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub struct KnownContents {
     pub began: Option<i128>,
     /// What an earlier scan told of the files beside the input.
     pub siblings: Siblings,
+    /// Open files that were the input, and that were no known content yet.
+    pub unknown: Vec<Neighbour>,
 }
 
 /// What is known of the files beside the input that hold no known content: what must outlive the
@@ -94,6 +97,9 @@ pub struct Siblings {
     pub neighbours: Option<Vec<Neighbour>>,
     /// Those that are to be sent, and were not yet.
     pub pending: Vec<Neighbour>,
+    /// Whether contents may have come and gone since all folders could last be listed: all others
+    /// may be ours.
+    pub missed: bool,
 }
 
 /// A file beside the input.
@@ -108,6 +114,11 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
+    /// Names an open file.
+    pub(crate) fn opened(file: &impl SourceFile) -> Self {
+        Self { dev: file.inode().dev, ino: file.inode().ino, created: file.created() }
+    }
+
     /// Names a file.
     const fn of(file: &Sighting) -> Self {
         Self { dev: file.inode.dev, ino: file.inode.ino, created: file.created }
@@ -193,8 +204,8 @@ pub struct ScanHistory {
     beginning: Option<Beginning>,
     /// The file at the input's path, and the known content in it, at the previous scan.
     input: Option<(Neighbour, Option<u64>)>,
-    /// Whether the previous scan listed all folders. `None`: there was none.
-    listed: Option<bool>,
+    /// Whether there was a previous scan.
+    has_scanned: bool,
     /// Whether rotation gives the newest file the smallest index, as the names have told.
     newest_first: Option<bool>,
     /// The indices in the names of files.
@@ -248,7 +259,7 @@ impl ScanHistory {
     }
 
     fn see(&mut self, snapshot: &Snapshot, known: &KnownContents, identified: &Identified, now: Duration) {
-        self.listed = Some(snapshot.unlisted.is_empty());
+        self.has_scanned = true;
         self.rotated.extend(&identified.rotated);
         self.rotated.retain(|id| known.contents.iter().any(|content| content.file_id == *id));
         self.newest_first = identified.newest_first.or(self.newest_first);
@@ -372,6 +383,8 @@ pub struct Identified {
     /// All siblings that are not ours now. `None`: they were never recorded, and not all can be
     /// listed now.
     pub neighbours: Option<Vec<Neighbour>>,
+    /// Whether contents may have come and gone that could not be listed.
+    pub missed: bool,
     /// What to report, each once.
     pub notices: Vec<Notice>,
     /// The rotated files that are no known content and no neighbours: those in `unseen`, and those
@@ -425,7 +438,7 @@ impl Identified {
     #[must_use]
     pub fn siblings(&self) -> Siblings {
         let pending = self.pending.keys().copied().take(NEIGHBOURS).collect();
-        Siblings { neighbours: self.neighbours.clone(), pending }
+        Siblings { neighbours: self.neighbours.clone(), pending, missed: self.missed }
     }
 }
 
@@ -446,7 +459,7 @@ pub enum Notice {
         /// Why.
         why: String,
     },
-    /// Before the source began: a sibling looks like a rotated file.
+    /// A sibling that looks like a rotated file is older than the source.
     LooksRotated {
         /// The newest one.
         path: String,
@@ -500,7 +513,7 @@ impl fmt::Display for Notice {
                 }
                 write!(
                     f,
-                    "exists beside the input and looks like a rotated file; it is not sent, because the source begins now"
+                    "exists beside the input and looks like a rotated file; it is not sent, because it is older than the source"
                 )
             }
             Self::SameBeginning { path, bytes } => write!(
@@ -524,11 +537,17 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The ranges whose hashes a [`Sighting`] must have, besides its fingerprint.
+/// The ranges whose hashes the [`Sighting`] of a file with this fingerprint must have: only those
+/// that can tell whether it is a known content.
 #[must_use]
-pub fn probes(known: &KnownContents) -> Vec<Span> {
-    let heads = known.contents.iter().filter_map(|c| c.head).map(|(end, _)| Span { start: 0, end });
-    let tails = known.contents.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes);
+pub fn probes(known: &KnownContents, prints: &Fingerprint) -> Vec<Span> {
+    let alike = known.contents.iter().filter(|content| {
+        let agreement = content.fingerprint.agreement(prints);
+        !content.is_apart(&agreement)
+    });
+    let alike: Vec<&Content> = alike.collect();
+    let heads = alike.iter().filter_map(|c| c.head).map(|(end, _)| Span { start: 0, end });
+    let tails = alike.iter().filter_map(|c| c.tail.as_ref()).flat_map(TailChecksum::probes);
     let mut spans: Vec<Span> = tails.chain(heads).collect();
     spans.sort_unstable();
     spans.dedup();
@@ -551,7 +570,7 @@ pub fn resolve(
     mut answer: impl FnMut(&Question, &mut Snapshot),
 ) -> Identified {
     history.now = now;
-    if history.listed.is_none() {
+    if !history.has_scanned {
         history.pending.extend(known.siblings.pending.iter().map(|file| (*file, Pending::Ready)));
     }
     let mut identified = identify(snapshot, known, history);
@@ -613,6 +632,14 @@ impl Content {
         !self.finished || self.is_owed || self.frontier < self.seen_len
     }
 
+    /// Whether the fingerprints alone tell that a file is another content: they agree in little, and
+    /// part before the tail begins.
+    fn is_apart(&self, agreement: &Agreement) -> bool {
+        agreement.differs.is_some()
+            && agreement.weight < agreement.compared / 4
+            && self.tail.as_ref().is_none_or(|tail| agreement.common <= tail.span().start)
+    }
+
     fn compare(&self, file: &Sighting) -> Bytes {
         let (prints, partial) = match &file.prints {
             Prefix::Whole(prints) => (prints, false),
@@ -621,6 +648,9 @@ impl Content {
         };
         let found = |span: Span| file.hashes.get(&span).copied();
         let mut agreement = self.fingerprint.agreement(prints);
+        if let Some(differs) = agreement.differs.filter(|_| self.is_apart(&agreement)) {
+            return Bytes::Apart { common: agreement.common, differs };
+        }
         if let Some((len, hash)) = self.head
             && agreement.differs.is_none()
             && agreement.compared < len
@@ -717,6 +747,7 @@ impl<'a> Identification<'a> {
         self.out.rotated = self.known.contents.iter().filter(rotated).map(|content| content.file_id).collect();
         self.hold();
         let moved = self.has_moved(current);
+        self.out.missed = self.out.unlisted && (moved || self.known.siblings.missed);
         self.unseen(current, moved);
         self.unpack(moved);
         self.out.notices.sort_unstable();
@@ -1084,7 +1115,10 @@ impl<'a> Identification<'a> {
                 Pending::Ready | Pending::Copy => {}
             }
         }
-        if let (true, Some(newest)) = (self.known.contents.is_empty(), others.last()) {
+        let begins = self.known.contents.is_empty();
+        // Only by their ages they are told from those of ours that could not be listed.
+        let is_doubtful = self.known.siblings.missed && self.known.siblings.neighbours.is_none();
+        if let (true, Some(newest)) = (begins || is_doubtful, others.last()) {
             let (path, more) = (newest.path.clone(), others.len().saturating_sub(1));
             self.out.notices.push(Notice::LooksRotated { path, more });
         }
@@ -1123,11 +1157,14 @@ impl<'a> Identification<'a> {
     }
 
     /// Whether a file that is no known content may be one that came and went: by its name, or
-    /// because it was the input at the previous scan, and has another name now, or is open and has
-    /// none.
+    /// because it was the input, and has another name now, or is open and has none.
     fn is_candidate(&self, file: &Sighting) -> bool {
         let was_new = |(before, content): (Neighbour, Option<u64>)| content.is_none() && before.is(file);
-        let was_input = || self.history.pending(file).is_some() || self.history.input.is_some_and(was_new);
+        let was_input = || {
+            self.history.pending(file).is_some()
+                || self.history.input.is_some_and(was_new)
+                || self.known.unknown.iter().any(|open| open.is(file))
+        };
         file.name_kind.is_rotated() || matches!(file.name_kind, NameKind::Unlinked | NameKind::Other) && was_input()
     }
 
@@ -1151,18 +1188,12 @@ impl<'a> Identification<'a> {
         matches!(file.name_kind, NameKind::Compressed(_)) && !self.history.pending.is_empty()
     }
 
-    /// Whether a candidate that is beside the live content may have been there before that: the
-    /// earlier scan could not list it, or there was none.
+    /// Whether a candidate that is beside the live content may have been there before that: it
+    /// could not be listed then, or nothing was recorded, and ages tell.
     fn was_missed(&self, file: &Sighting) -> bool {
-        let Some(live) = self.known.contents.last() else { return false };
-        let is_older = || {
-            self.known.siblings.neighbours.is_some()
-                && live.created.zip(file.created).is_some_and(|(live, created)| created < live)
-        };
-        match self.history.listed {
-            Some(listed) => !listed,
-            None => is_older(),
-        }
+        let is_older = |live: &Content| live.created.zip(file.created).is_some_and(|(live, other)| other < live);
+        let Siblings { neighbours, missed, .. } = &self.known.siblings;
+        *missed || neighbours.is_none() && self.known.contents.last().is_some_and(is_older)
     }
 
     /// When an unknown file was changing, if that was a short while ago. One that was the input
@@ -1189,7 +1220,9 @@ impl<'a> Identification<'a> {
             let Prefix::Whole(of) = &other.prints else { return false };
             // A header that was rotated alone is older than the file that begins with it.
             let is_younger = file.created.zip(other.created).is_some_and(|(copy, original)| copy > original);
-            let rank = |file: &Sighting| (file.len, file.name_kind == NameKind::Input, file.key);
+            // What is open since it was the input is an original, too.
+            let kinds = [NameKind::Unlinked, NameKind::Input];
+            let rank = |file: &Sighting| (file.len, kinds.iter().position(|kind| *kind == file.name_kind), file.key);
             rank(other) > rank(file)
                 && (file.len >= self.history.limits.distinct || is_younger)
                 && prints.agreement(of).differs.is_none()

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use delivery::files::{
-    Compared, Content, Current, Found, Identified, Inode, KnownContents, Notice, Prefix, Question, Relation,
+    Compared, Content, Current, Found, Identified, Inode, KnownContents, Neighbour, Notice, Prefix, Question, Relation,
     ScanHistory, Sighting, Snapshot, probes, resolve,
 };
 use delivery::fingerprint::{Fingerprint, Span, TailChecksum};
@@ -329,7 +329,7 @@ fn start(relation: Relation) -> u64 {
 }
 
 fn hashes(known: &KnownContents, bytes: &[u8]) -> BTreeMap<Span, u64> {
-    let within = probes(known).into_iter().filter(|span| span.end <= bytes.len() as u64);
+    let within = probes(known, &Fingerprint::of(bytes)).into_iter().filter(|span| span.end <= bytes.len() as u64);
     within.map(|span| (span, delivery::hash(&bytes[span.start as usize..span.end as usize]))).collect()
 }
 
@@ -869,11 +869,16 @@ fn a_content_that_was_found_in_a_copy_goes_on_in_its_original() {
 
 #[test]
 fn an_unseen_file_that_could_not_be_found_or_read_comes_late() {
-    for (unlisted, down) in [(true, false), (false, false), (true, true), (false, true)] {
+    // Also when the clock was set back between the unseen file and the one after it.
+    let cases = [(true, false), (false, false), (true, true), (false, true)];
+    for ((unlisted, down), hours) in cases.into_iter().flat_map(|case| [(case, 0), (case, 2)]) {
         let (mut world, first) = unseen();
         world.unlisted = unlisted;
         let unseen = world.names["input.txt.1"];
-        world.files.get_mut(&unseen).unwrap().unreadable = !unlisted;
+        let file = world.files.get_mut(&unseen).unwrap();
+        file.unreadable = !unlisted;
+        file.created += hours * 3_600_000_000_000;
+        file.modified += hours * 3_600_000_000_000;
         for _ in 0..3 {
             world.scan();
         }
@@ -1084,6 +1089,24 @@ fn an_unknown_file_that_is_open_and_has_no_name_any_more_is_sent() {
 }
 
 #[test]
+fn a_file_that_was_opened_as_the_input_is_sent_from_itself_and_not_from_its_copy() {
+    let mut world = sent(&lines("first", 0..100));
+    world.rename(INPUT, "input.txt.2");
+    world.create(INPUT, b"second\n");
+    let opened = world.names[INPUT];
+    world.compress(INPUT);
+    world.rename("input.txt.gz", "input.txt.1.gz");
+    world.create(INPUT, b"third\n");
+    world.identify();
+    world.unlinked = Some(opened);
+    world.known.unknown.push(Neighbour { dev: 1, ino: opened, created: Some(world.files[&opened].created) });
+    world.scan();
+    world.files.get_mut(&opened).unwrap().bytes.extend(b"late\n");
+    world.scan();
+    world.assert_sent(&[&lines("first", 0..100)[..], b"second\nthird\nlate\n"].concat());
+}
+
+#[test]
 fn what_cannot_be_read_is_named_and_stops_nothing() {
     let mut world = sent(&lines("first", 0..100));
     world.forget_open_files();
@@ -1160,7 +1183,7 @@ fn known_contents_tell_the_order_when_a_clock_was_set_back() {
         let known = if older == "input.txt.2" { "input.txt.3" } else { "input.txt.0" };
         world.rename(INPUT, known);
         world.create("input.txt.9", b"not ours\n");
-        world.known.siblings.neighbours.as_mut().unwrap().push(delivery::files::Neighbour {
+        world.known.siblings.neighbours.as_mut().unwrap().push(Neighbour {
             dev: 1,
             ino: world.names["input.txt.9"],
             created: Some(world.now),
@@ -1212,17 +1235,24 @@ fn an_empty_file_with_a_rotated_name_may_be_a_copy_that_begins() {
 
 #[test]
 fn an_unseen_file_is_sent_when_the_folder_can_be_listed_at_last() {
-    let mut world = World::new();
-    world.unlisted = true;
-    world.create(INPUT, b"first\n");
-    world.scan();
-    world.rename(INPUT, "input.txt.2");
-    world.create("input.txt.1", b"second\n");
-    world.create(INPUT, b"third\n");
-    world.scan();
-    world.unlisted = false;
-    world.scan();
-    world.assert_sent(b"first\nthird\nsecond\n");
+    for down in [false, true] {
+        let mut world = World::new();
+        world.create("input.txt.9", b"not ours\n");
+        world.unlisted = true;
+        world.create(INPUT, b"first\n");
+        world.scan();
+        world.rename(INPUT, "input.txt.2");
+        world.create("input.txt.1", b"second\n");
+        world.create(INPUT, b"third\n");
+        world.scan();
+        world.unlisted = false;
+        if down {
+            world.forget_open_files();
+        }
+        world.scan();
+        world.assert_sent(b"first\nthird\nsecond\n");
+        assert!(world.notices.iter().any(|notice| matches!(notice, Notice::LooksRotated { .. })));
+    }
 }
 
 #[test]

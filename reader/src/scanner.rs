@@ -445,14 +445,18 @@ impl Scanner {
             Prefix::Unreadable(_) => Fingerprint::default(),
         };
         let len = measured.unpacked.unwrap_or(measured.state.len);
-        let probes: Vec<Span> = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
+        let open = || Ok::<_, io::Error>(seen.open()?.with_unpacked_len(measured.unpacked));
+        let mut prints = prints;
+        let mut file = None;
+        // Open the file even if no hash is missing, to learn whether it is readable.
+        if prints.missing(len).next().is_some() || prints.covered() == 0 {
+            extend(&mut prints, file.insert(open()?), len)?;
+        }
+        let probes: Vec<Span> = files::probes(known, &prints).into_iter().filter(|probe| probe.end <= len).collect();
         measured.hashes.retain(|span, _| probes.binary_search(span).is_ok());
         let missing: Vec<Span> = probes.into_iter().filter(|probe| !measured.hashes.contains_key(probe)).collect();
-        let mut prints = prints;
-        // Open the file even if no hash is missing, to learn whether it is readable.
-        if prints.missing(len).next().is_some() || !missing.is_empty() || prints.covered() == 0 {
-            let file = seen.open()?.with_unpacked_len(measured.unpacked);
-            extend(&mut prints, &file, len)?;
+        if !missing.is_empty() {
+            let file = file.map_or_else(open, Ok)?;
             hashes(&file, missing, &mut measured.hashes)?;
         }
         measured.prints = Prefix::Whole(prints);
@@ -508,7 +512,7 @@ impl Scanner {
         let len = file.len()?;
         let mut prints = Fingerprint::default();
         extend(&mut prints, &file, len)?;
-        let probes = files::probes(known).into_iter().filter(|probe| probe.end <= len).collect();
+        let probes = files::probes(known, &prints).into_iter().filter(|probe| probe.end <= len).collect();
         hashes(&file, probes, &mut measured.hashes)?;
         measured.unpacked = Some(len);
         measured.prints = Prefix::Whole(prints);

@@ -58,6 +58,8 @@ struct State {
     neighbours: Option<Vec<Neighbour>>,
     #[serde(default)]
     pending: Vec<Neighbour>,
+    #[serde(default)]
+    missed: bool,
 }
 
 /// The version alone. It is parsed first, because a newer format may differ in everything else.
@@ -167,14 +169,14 @@ impl StateFile {
                 "its format {version} is newer than {VERSION}, the newest known one"
             )));
         }
-        let State { generations, prints, guard, began, neighbours, pending, .. } = match serde_json::from_slice(&bytes)
-        {
-            Ok(state) => state,
-            Err(error) => return Ok(Stored::Unreadable(error.to_string())),
-        };
+        let State { generations, prints, guard, began, neighbours, pending, missed, .. } =
+            match serde_json::from_slice(&bytes) {
+                Ok(state) => state,
+                Err(error) => return Ok(Stored::Unreadable(error.to_string())),
+            };
         let mut manifest = Manifest::default();
         (manifest.prints, manifest.guard, manifest.began) = (prints, guard, began);
-        manifest.siblings = Siblings { neighbours, pending };
+        manifest.siblings = Siblings { neighbours, pending, missed };
         generations.into_iter().for_each(|generation| manifest.insert(generation));
         Ok(Stored::Manifest(Box::new(manifest)))
     }
@@ -191,6 +193,7 @@ impl StateFile {
             began: manifest.began,
             neighbours: manifest.siblings.neighbours.clone(),
             pending: manifest.siblings.pending.clone(),
+            missed: manifest.siblings.missed,
         };
         let mut bytes = serde_json::to_vec_pretty(&state).map_err(io::Error::other)?;
         bytes.push(b'\n');
@@ -445,7 +448,7 @@ mod tests {
             head_hash: u64::MAX,
         });
         let sibling = |ino| Neighbour { dev: 1, ino, created: Some(1_796_089_926_414_000_000) };
-        manifest.siblings = Siblings { neighbours: Some(vec![sibling(3)]), pending: vec![sibling(4)] };
+        manifest.siblings = Siblings { neighbours: Some(vec![sibling(3)]), pending: vec![sibling(4)], missed: true };
         file.store(&manifest).unwrap();
         assert_eq!(file.load().unwrap(), Stored::Manifest(Box::new(manifest)));
         let of = |index, count| {

@@ -301,6 +301,7 @@ impl Simulation {
                 || several
                     && (happened.redis_went_back
                         || happened.removed
+                        || happened.in_part
                         || self.administrators.hazards.foreign
                         || self.administrators.hazards.clocks && self.is_exclusive
                         || self.world.taken_over),

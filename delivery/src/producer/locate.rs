@@ -131,11 +131,7 @@ impl<D: Directory> Producer<D> {
                 head,
                 inode: Some(Inode { dev: generation.dev, ino: generation.ino }),
                 created: generation.created.map(i128::from),
-                open: open.map(|file| Neighbour {
-                    dev: file.inode().dev,
-                    ino: file.inode().ino,
-                    created: file.created(),
-                }),
+                open: open.map(Neighbour::opened),
                 frontier: present
                     .map_or_else(|| delivered.get(&file_id).copied().unwrap_or(0), |present| present.offset),
                 tail: manifest
@@ -158,6 +154,12 @@ impl<D: Directory> Producer<D> {
             contents: all.iter().map(content).collect(),
             began: manifest.began.map(i128::from),
             siblings: self.manifest.siblings.clone(),
+            unknown: self
+                .open
+                .iter()
+                .filter(|open| open.file_id == UNNAMED)
+                .map(|open| Neighbour::opened(&open.file))
+                .collect(),
         }
     }
 
@@ -620,11 +622,12 @@ impl<D: Directory> Producer<D> {
                         return Err(Changed::OtherReader.into());
                     }
                     let Phase::Beginning(begin) = &mut self.phase else { return self.step(now) };
-                    // Which siblings are older than the source must be known whatever happens next.
                     self.manifest.began =
                         begin.reader.file().modified().and_then(|modified| i64::try_from(modified).ok());
                     self.store()?;
                 }
+                // Which siblings are older than this content must be known whatever happens next.
+                self.store_siblings()?;
                 self.change().map(|change| Step::Record(Box::new(change)))
             }
         }

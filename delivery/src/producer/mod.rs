@@ -21,7 +21,7 @@ mod stream;
 pub use batch::{Batch, Changed, Entry, Expected, Outcome};
 pub use notice::Notice;
 
-use crate::files::{Identified, Inode, KnownContents, Pending};
+use crate::files::{Identified, Inode, KnownContents, Pending, Siblings};
 use crate::fingerprint::Fingerprint;
 use crate::line_reader::{LineReader, ReadOptions};
 use crate::manifest::{Generation, Guard, HEAD_LEN, Manifest, Position, next_field};
@@ -370,6 +370,8 @@ pub struct Producer<D: Directory> {
     from: Option<(Inode, u64)>,
     /// The content, and how much of it the state file's fingerprint covers.
     stored: Option<(u64, u64)>,
+    /// What the state file knows of the siblings.
+    stored_siblings: Siblings,
     stopping: bool,
     input_state: Result<(), String>,
     notices: Vec<Notice>,
@@ -519,6 +521,7 @@ impl<D: Directory> Producer<D> {
             last_sent: None,
             from: None,
             stored: None,
+            stored_siblings: Siblings::default(),
             stopping: false,
             input_state: Ok(()),
             notices: Vec::new(),
@@ -729,7 +732,8 @@ impl<D: Directory> Producer<D> {
         manifest.guard = known.max_by_key(|guard| (guard.generation, guard.tail.end));
         manifest.began = local.began;
         let seen = std::mem::take(&mut self.manifest.siblings);
-        manifest.siblings = if seen.neighbours.is_some() { seen } else { local.siblings.clone() };
+        manifest.siblings = if seen == Siblings::default() { local.siblings.clone() } else { seen };
+        self.stored_siblings.clone_from(&local.siblings);
         let mut resume = observed.resume(&manifest);
         // The last entry is what this process had confirmed last, whatever the record has lost.
         let confirmed = self.last_sent.filter(|id| observed.last_id() == *id && manifest.get(id.ms).is_some());
@@ -876,7 +880,14 @@ impl<D: Directory> Producer<D> {
             doing: "write",
             path: self.options.state.clone(),
             error,
-        })
+        })?;
+        self.stored_siblings.clone_from(&self.manifest.siblings);
+        Ok(())
+    }
+
+    /// Stores what is known of the siblings when it has changed.
+    fn store_siblings(&mut self) -> Result<(), StepError> {
+        if self.manifest.siblings == self.stored_siblings { Ok(()) } else { self.store() }
     }
 
     /// Reports something once.

@@ -530,10 +530,9 @@ impl<D: Directory> Producer<D> {
             return Ok(());
         }
         self.next_siblings = now + SIBLINGS;
-        let before = self.manifest.siblings.clone();
         let manifest = self.manifest.clone();
         self.scan(&manifest, Some(confirmed), Some(present));
-        if self.manifest.siblings == before { Ok(()) } else { self.store() }
+        self.store_siblings()
     }
 
     /// Goes on with late lines of an earlier content, if there are any and it is time to look.

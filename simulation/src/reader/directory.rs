@@ -193,7 +193,6 @@ impl SimulatedDirectory {
     fn sightings(&mut self, known: &KnownContents, open: &[(u64, &SimulatedFile)]) -> Snapshot {
         let shared = self.files.clone();
         let files = shared.borrow();
-        let spans = probes(known);
         let mut snapshot = Snapshot::default();
         let mut listed: Vec<(String, Inode, NameKind)> = Vec::new();
         let input = self.own_input(&files);
@@ -264,7 +263,9 @@ impl SimulatedDirectory {
                 modified: nanos(file.modified),
                 created: Some(nanos(file.created)),
                 changing: before.is_some_and(|before| state.changed_since(before)),
-                hashes: if file.packed { BTreeMap::new() } else { hashes(&spans, file.bytes()) },
+                hashes: whole
+                    .as_ref()
+                    .map_or_else(BTreeMap::new, |prints| hashes(&probes(known, prints), file.bytes())),
                 prints,
                 compared: BTreeMap::new(),
             });
@@ -295,7 +296,7 @@ impl SimulatedDirectory {
                     None => {
                         let prints = Fingerprint::of(&bytes);
                         sighting.prints = Prefix::Whole(prints.clone());
-                        sighting.hashes = hashes(&probes(known), &bytes);
+                        sighting.hashes = hashes(&probes(known, &prints), &bytes);
                         sighting.len = bytes.len() as u64;
                         if let Some(found) = self.found.get_mut(*key) {
                             found.2 = Some(prints);
