@@ -221,7 +221,7 @@ impl<'a> LiveConnection<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
-        // The runtime may be too busy to fire timers, with the bytes of this very server, for example.
+        // The runtime may be too busy to fire timers: with the bytes of this server, for example.
         let mut is_due = self.timer.deadline() <= Instant::now();
         for _ in 0..MAX_STEPS {
             while self.timer.as_mut().poll(cx).is_ready() || std::mem::take(&mut is_due) {
